@@ -1,0 +1,14 @@
+"""The one exception a user sees: what is wrong, where, and what to do next, in one line."""
+
+
+class RiyazError(Exception):
+    """A user's mistake or a broken input; `str()` is one line `where: what; hint`."""
+
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        line = f"{line}; {self.hint}" if self.hint else line
+        return " ".join(line.split())

@@ -1,0 +1,124 @@
+"""The llama family in plain torch: one transformer over a flat stream of tokens.
+
+The model sees no batches, no padding, no caches and no adapters. It takes T tokens in a row and an `attend`
+function that says which of them see each other: training passes `layers.attention.packed`, the engine its cache.
+
+Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+Sources: Llama (Touvron et al. 2023, arXiv 2302.13971), RoPE (Su et al. 2021, arXiv 2104.09864),
+grouped queries (Ainslie et al. 2023, arXiv 2305.13245).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from riyaz.families.llama import LlamaConfig
+from riyaz.layers.functions import rms_norm, rotate, swiglu
+
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm (Zhang & Sennrich 2019): x / rms(x) * weight, over the last dimension."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: project, rotate by position, let `attend` mix, project back."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        C, D, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.layer, self.head_dim = layer, D
+        self.q_proj = nn.Linear(C, config.n_heads * D, bias=bias)
+        self.k_proj = nn.Linear(C, config.n_kv_heads * D, bias=bias)
+        self.v_proj = nn.Linear(C, config.n_kv_heads * D, bias=bias)
+        self.o_proj = nn.Linear(config.n_heads * D, C, bias=bias)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        T, D = x.shape[0], self.head_dim
+        q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
+        k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
+        v = self.v_proj(x).view(T, -1, D)  # (T, K, D)
+        return self.o_proj(attend(self.layer, q, k, v).reshape(T, -1))
+
+
+class MLP(nn.Module):
+    """Gated feed-forward (SwiGLU, Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        C, F = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(C, F, bias=False)
+        self.up_proj = nn.Linear(C, F, bias=False)
+        self.down_proj = nn.Linear(F, C, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each on a normalised copy and added back."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and final norm, named as in the checkpoints (`model.`)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Model(nn.Module):
+    """A llama; the state dict has the names of the Hugging Face checkpoint."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states (T, C) of tokens (T,) or embeddings (T, C) at positions (T,)."""
+        x = self.model.embed_tokens(tokens) if embeddings is None else embeddings
+        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        for block in self.model.layers:
+            x = block(x, cos, sin, attend)
+        return self.model.norm(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (N, V) of hidden states (N, C)."""
+        return self.lm_head(hidden)
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    angle = positions.float()[:, None] * theta**-exponent  # (T, D/2)
+    return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]

@@ -1,0 +1,228 @@
+"""What this machine offers: cores, instruction sets, memory, disk. Standard library only; Linux and macOS.
+
+Inside a container /proc describes the host, so the cgroup's quota and memory limit are read as well and the
+smaller number wins. `root` is "/" except in tests, which lay out a tree of their own.
+"""
+
+import math
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path("/")
+MB = 2**20  # bytes in the "MB" of every report
+
+# Linux's names of the instruction sets that change what runs fast here, x86 then ARM.
+INSTRUCTION_SETS = (
+    *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512vbmi"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+# macOS names the same things differently (sysctl key or Intel feature word -> Linux's name).
+MACOS_ARM = {
+    "hw.optional.AdvSIMD": "asimd",
+    "hw.optional.arm.FEAT_FP16": "asimdhp",
+    "hw.optional.arm.FEAT_DotProd": "asimddp",
+    "hw.optional.arm.FEAT_I8MM": "i8mm",
+    "hw.optional.arm.FEAT_BF16": "bf16",
+    "hw.optional.arm.FEAT_SME": "sme",
+}
+MACOS_INTEL = {
+    "SSE4.2": "sse4_2",
+    "AVX1.0": "avx",
+    "F16C": "f16c",
+    "FMA": "fma",
+    "AVX2": "avx2",
+    "AVX512F": "avx512f",
+    "AVX512BW": "avx512bw",
+    "AVX512VL": "avx512vl",
+    "AVX512VBMI": "avx512vbmi",
+    "AVX512VNNI": "avx512_vnni",
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of memory this process may use, and how many of them are free or can be freed now."""
+
+    total: int
+    available: int
+
+
+def _text(path: Path) -> str:
+    """A small system file, or "" when this system has none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    """The integer in a system file; None for a missing file and for "max"."""
+    text = _text(path).strip()
+    return int(text) if text.lstrip("-").isdigit() else None
+
+
+def _command(*arguments: str) -> str:
+    """Standard output of a system tool, or "" when there is none."""
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _cgroups(controller: str, root: Path) -> list[Path]:
+    """Folders of this process's cgroup and all its parents (every one of their limits holds), v1 and v2."""
+    mount, folders = root / "sys/fs/cgroup", []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, group = rest.partition(":")
+        if not names:
+            bases = [mount, mount / "unified"]
+        elif controller in names.split(","):
+            bases = [mount / controller, mount / names]
+        else:
+            continue
+        parts = [part for part in group.split("/") if part]
+        if ".." in parts:  # the group lies outside our namespace; the mount point is all we can see
+            parts = []
+        folders += [base.joinpath(*parts[:depth]) for base in bases for depth in range(len(parts), -1, -1)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _quota(root: Path) -> float:
+    """CPUs the cgroup pays for (may be a fraction); infinity without a limit."""
+    quota = math.inf
+    for folder in _cgroups("cpu", root):
+        microseconds, _, period = _text(folder / "cpu.max").strip().partition(" ")  # v2: "150000 100000"
+        if microseconds.isdigit() and period.isdigit():
+            quota = min(quota, int(microseconds) / max(1, int(period)))
+        limit, span = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if limit and span and limit > 0:  # v1: -1 means no limit
+            quota = min(quota, limit / span)
+    return quota
+
+
+def cores(root: Path = ROOT) -> int:
+    """Cores this process may keep busy: affinity, then the cgroup's quota rounded down, at least 1."""
+    # A fraction of a core is left out: one throttled thread stalls all that wait for it.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, _quota(root))))
+
+
+def isa(root: Path = ROOT) -> tuple[str, ...]:
+    """Instruction sets every core has, Linux's names, in the order of INSTRUCTION_SETS."""
+    found: set[str] | None = None
+    for line in _text(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            found = set(value.split()) if found is None else found & set(value.split())
+    if found is None:
+        found = _isa_macos()
+    return tuple(name for name in INSTRUCTION_SETS if name in found)
+
+
+def _isa_macos() -> set[str]:
+    """The same from sysctl; empty on a system that has neither /proc/cpuinfo nor sysctl."""
+    words = _command("sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features").split()
+    found = {MACOS_INTEL[word] for word in words if word in MACOS_INTEL}
+    if platform.machine() == "arm64":
+        found |= {name for key, name in MACOS_ARM.items() if _command("sysctl", "-n", key) == "1"}
+    return found
+
+
+def bf16_is_fast(root: Path = ROOT) -> bool:
+    """Whether bf16 matrix products run on instructions of their own (AVX-512 BF16, AMX or ARM BF16)."""
+    return not BF16.isdisjoint(isa(root))
+
+
+def cpu_model(root: Path = ROOT) -> str:
+    """The CPU's name as people say it; on ARM Linux, which has none, implementer and part number."""
+    fields: dict[str, str] = {}
+    for line in _text(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    if fields.get("model name"):
+        return fields["model name"]
+    if "CPU part" in fields:
+        return f"{platform.machine()} {fields.get('CPU implementer', '?')}:{fields['CPU part']}"
+    return _command("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def memory(root: Path = ROOT) -> Memory:
+    """Total and available memory in bytes, cgroup limits included; (0, 0) where the system does not say."""
+    fields = {}
+    for line in _text(root / "proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        if value.split()[1:] == ["kB"]:
+            fields[key] = int(value.split()[0]) * 1024
+    if "MemTotal" not in fields:
+        return _memory_macos()
+    total, available = fields["MemTotal"], fields.get("MemAvailable", fields.get("MemFree", 0))
+    for folder in _cgroups("memory", root):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        if not limit or limit >= fields["MemTotal"]:  # v1 writes a huge number for "no limit"
+            continue
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
+        total, available = min(total, limit), min(available, limit - used + _reclaimable(folder))
+    return Memory(total, max(0, min(available, total)))
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of file cache in a cgroup that the kernel drops before it refuses memory."""
+    stat = dict(line.split() for line in _text(folder / "memory.stat").splitlines() if line.count(" ") == 1)
+    return int(stat.get("total_inactive_file", stat.get("inactive_file", "0")))
+
+
+def _memory_macos() -> Memory:
+    """The same from sysctl and vm_stat; free, inactive, speculative and purgeable pages are available."""
+    total = _command("sysctl", "-n", "hw.memsize")
+    head, *lines = _command("vm_stat").splitlines() or [""]
+    page = next((int(word) for word in head.split() if word.isdigit()), 4096)
+    counts = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
+    pages = sum(int(counts[name].strip(" .")) for name in names if name in counts)
+    return Memory(int(total) if total.isdigit() else 0, pages * page)
+
+
+def disk_free(path: Path | str = ".") -> int:
+    """Free bytes on the disk that holds `path`, or would hold it: its nearest parent that exists is asked."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def peak_rss(root: Path = ROOT) -> int:
+    """Peak resident memory of this process so far, bytes."""
+    # Linux's ru_maxrss survives exec, so a child reports its parent's peak as its own; VmHWM starts anew.
+    for line in _text(root / "proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe(path: Path | str = ".") -> dict[str, Any]:
+    """This machine as JSON-able values; `path` says whose disk is meant."""
+    now = memory()
+    return {
+        "cpu": cpu_model(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": cores(),
+        "isa": list(isa()),
+        "bf16_is_fast": bf16_is_fast(),
+        "memory_total_mb": now.total // MB,
+        "memory_available_mb": now.available // MB,
+        "disk_free_mb": disk_free(path) // MB,
+    }

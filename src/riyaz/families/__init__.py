@@ -1,0 +1,93 @@
+"""One file per model family, torch-free; `describe` finds the family of a source and checks every tensor."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.families import llama
+from riyaz.families.llama import LlamaConfig
+from riyaz.sources import Source
+from riyaz.sources.files import shown
+
+FAMILIES = {llama.MODEL_TYPE: llama}
+FLOATS = ("F32", "F16", "BF16")
+MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Family:
+    """A source understood: its family, its configuration, and its weights under Hugging Face names."""
+
+    model_type: str
+    config: LlamaConfig
+    parameters: int
+    source: Source = field(repr=False)
+    stored_names: Mapping[str, str] = field(repr=False)  # Hugging Face name -> name in the source
+
+    def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """(name, "F32" | "F16" | "BF16", values in Hugging Face's layout) of every tensor; BF16 as uint16."""
+        module = FAMILIES[self.model_type]
+        for name, stored in self.stored_names.items():
+            array = self.source.array(stored)
+            if self.source.format == "gguf":
+                array = module.from_gguf_layout(self.config, name, array)
+            dtype = self.source.tensors[stored].dtype
+            yield name, dtype if dtype in FLOATS else "F32", array  # quantised tensors come dequantised
+
+
+def describe(source: Source) -> Family:
+    """The source's family and weights; RiyazError names an unknown architecture or lists every mismatch."""
+    key = "general.architecture" if source.format == "gguf" else "model_type"
+    architecture = source.metadata.get(key)
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
+        what = f"the architecture {shown(str(architecture))} ({key}) is not supported"
+        raise RiyazError(what, str(source.path), f"supported: {', '.join(FAMILIES)}")
+    module = FAMILIES[architecture]
+    try:
+        if source.format == "gguf":
+            config = module.from_gguf(source.metadata, source.tensors)
+        else:
+            config = module.from_hf(source.metadata)
+    except RiyazError as error:
+        raise RiyazError(error.what, str(source.path), error.hint) from error
+    plan = module.layer_plan(config)
+    stored_names = module.names(config) if source.format == "gguf" else {name: name for name in plan}
+    problems = _mismatches(source, plan, stored_names, module.ignored)
+    if problems:
+        rest = f" and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+        what = f"the weights do not fit the configuration: {', '.join(problems[:MAX_LISTED])}{rest}"
+        raise RiyazError(what, str(source.path), "the model is incomplete or its configuration is another's")
+    parameters = sum(math.prod(shape) for shape in plan.values())
+    return Family(architecture, config, parameters, source, stored_names)
+
+
+def _mismatches(
+    source: Source,
+    plan: dict[str, tuple[int, ...]],
+    stored_names: dict[str, str],
+    ignored: Callable[[str], bool],
+) -> list[str]:
+    """One text per tensor that is missing, of another shape or type, or unknown to the configuration."""
+    problems = []
+    for name, shape in plan.items():
+        stored = stored_names[name]
+        info = source.tensors.get(stored)
+        if info is None:
+            problems.append(f"{stored} is missing")
+        elif info.shape != shape:
+            problems.append(f"{stored} has the shape {list(info.shape)} instead of {list(shape)}")
+        elif source.format == "hf" and info.dtype not in FLOATS:
+            problems.append(f"{stored} has the type {info.dtype} instead of {', '.join(FLOATS)}")
+    for extra in sorted(source.tensors.keys() - stored_names.values()):
+        if not ignored(extra) and not (extra == "lm_head.weight" and _is_the_embedding(source, extra)):
+            problems.append(f"{shown(extra)} is unknown")
+    return problems
+
+
+def _is_the_embedding(source: Source, head: str) -> bool:
+    """Whether a head that is saved although it is tied says the same as the embedding."""
+    embedding = "model.embed_tokens.weight"
+    return embedding in source.tensors and np.array_equal(source.array(head), source.array(embedding))

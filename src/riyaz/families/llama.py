@@ -1,0 +1,234 @@
+"""The llama family (Llama 1 and 2, SmolLM2, TinyLlama): configuration, tensor names, shapes; torch-free.
+
+Hugging Face names are the names everywhere in Riyaz; GGUF names are translated here. llama.cpp stores the
+rows of q and k with the two halves of each head interleaved (its rotary embedding turns neighbours, Hugging
+Face's turns halves), so `from_gguf_layout` puts them back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.sources import TensorInfo
+
+MODEL_TYPE = "llama"
+LIMITS = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "n_layers": 1024,
+    "n_heads": 4096,
+    "n_kv_heads": 4096,
+    "head_dim": 1024,
+    "context": 2**30,
+}
+# field -> (key in config.json, key in GGUF after "llama.")
+KEYS = {
+    "vocab_size": ("vocab_size", "vocab_size"),
+    "hidden_size": ("hidden_size", "embedding_length"),
+    "intermediate_size": ("intermediate_size", "feed_forward_length"),
+    "n_layers": ("num_hidden_layers", "block_count"),
+    "n_heads": ("num_attention_heads", "attention.head_count"),
+    "n_kv_heads": ("num_key_value_heads", "attention.head_count_kv"),
+    "head_dim": ("head_dim", "attention.key_length"),
+    "context": ("max_position_embeddings", "context_length"),
+    "rms_norm_eps": ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    "rope_theta": ("rope_theta", "rope.freq_base"),
+}
+# Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What the shape and the arithmetic of a llama depend on."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    context: int
+    tie_word_embeddings: bool
+    attention_bias: bool = False
+
+
+def from_hf(metadata: Mapping[str, Any]) -> LlamaConfig:
+    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    rope = {**_table(metadata, "rope_scaling"), **_table(metadata, "rope_parameters")}
+    values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
+    if values["rope_theta"] is None:
+        values["rope_theta"] = rope.get("rope_theta")
+    _fill(values)
+    problems = []
+    for key, only in (("hidden_act", "silu"), ("mlp_bias", False), ("quantization_config", None)):
+        if metadata.get(key) not in (None, only):
+            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
+    scaling = rope.get("rope_type", rope.get("type"))
+    if scaling not in (None, "default"):
+        problems.append(f"RoPE scaling {scaling!r:.60} is not supported yet")
+    for key in ("tie_word_embeddings", "attention_bias"):
+        values[key] = False if metadata.get(key) is None else metadata[key]
+        if not isinstance(values[key], bool):
+            problems.append(f"{key} is {values[key]!r:.60}, not true or false")
+    names = {field: key for field, (key, _) in KEYS.items()}
+    return _checked(values, names, problems, "config.json")
+
+
+def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> LlamaConfig:
+    """The configuration of GGUF metadata; head tying, bias and vocabulary are seen from the tensors."""
+    values = {field: metadata.get(f"llama.{key}") for field, (_, key) in KEYS.items()}
+    embedding = tensors.get("token_embd.weight")
+    if embedding:
+        values["vocab_size"] = embedding.shape[0]
+    for field in ("rope_theta", "rms_norm_eps"):
+        if isinstance(values[field], float):  # stored as float32: the shortest decimal that gives it is meant
+            values[field] = float(str(np.float32(values[field])))
+    _fill(values)
+    problems = []
+    if metadata.get("llama.expert_count"):
+        problems.append("mixtures of experts are not supported")
+    for key, none in (
+        ("rope.scaling.type", "none"),
+        ("rope.scaling.factor", 1.0),
+        ("rope.scale_linear", 1.0),
+    ):
+        if metadata.get(f"llama.{key}", none) != none:
+            problems.append(
+                f"RoPE scaling (llama.{key} {metadata[f'llama.{key}']!r:.60}) is not supported yet"
+            )
+    if "rope_freqs.weight" in tensors:
+        problems.append("RoPE scaling (rope_freqs.weight) is not supported yet")
+    for key in ("llama.rope.dimension_count", "llama.attention.value_length"):
+        if metadata.get(key, values["head_dim"]) != values["head_dim"]:
+            problems.append(f"{key} is {metadata[key]!r:.60}, the head size is {values['head_dim']!r:.60}")
+    values["tie_word_embeddings"] = "output.weight" not in tensors
+    values["attention_bias"] = "blk.0.attn_q.bias" in tensors
+    names = {field: f"llama.{key}" for field, (_, key) in KEYS.items()}
+    return _checked(values, names, problems, "GGUF metadata")
+
+
+def to_hf(config: LlamaConfig) -> dict[str, Any]:
+    """The config.json that transformers' LlamaForCausalLM reads."""
+    settings = {key: getattr(config, field) for field, (key, _) in KEYS.items()}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": MODEL_TYPE,
+        **settings,
+        "attention_bias": config.attention_bias,
+        "hidden_act": "silu",
+        "mlp_bias": False,
+        "rope_scaling": None,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def layer_plan(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    linears = {
+        "self_attn.q_proj": (query, hidden),
+        "self_attn.k_proj": (key, hidden),
+        "self_attn.v_proj": (key, hidden),
+        "self_attn.o_proj": (hidden, query),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    plan: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
+    for layer in range(config.n_layers):
+        for part in LAYER_NAMES:
+            name = f"model.layers.{layer}.{part}"
+            plan[f"{name}.weight"] = linears.get(part, (hidden,))
+            if config.attention_bias and part.startswith("self_attn"):
+                plan[f"{name}.bias"] = linears[part][:1]
+    plan["model.norm.weight"] = (hidden,)
+    if not config.tie_word_embeddings:
+        plan["lm_head.weight"] = (config.vocab_size, hidden)
+    return plan
+
+
+def names(config: LlamaConfig) -> dict[str, str]:
+    """Hugging Face name -> GGUF name of every tensor of the model."""
+    return {name: _gguf_name(name) for name in layer_plan(config)}
+
+
+def from_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.ndarray:
+    """A GGUF array in Hugging Face's layout: in q and k, weights and biases, each head's halves apart."""
+    part = name.rsplit(".", 2)[-2]
+    if part not in ("q_proj", "k_proj"):
+        return array
+    heads = config.n_heads if part == "q_proj" else config.n_kv_heads
+    pairs = array.reshape(heads, config.head_dim // 2, 2, *array.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
+
+
+def ignored(name: str) -> bool:
+    """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
+    return name.endswith(".rotary_emb.inv_freq")
+
+
+def _gguf_name(name: str) -> str:
+    stem, kind = name.rsplit(".", 1)
+    if stem in OUTER_NAMES:
+        return f"{OUTER_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
+
+
+def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = metadata.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _fill(values: dict[str, Any]) -> None:
+    """Sets what a configuration may leave out."""
+    if values["rope_theta"] is None:
+        values["rope_theta"] = 10_000.0
+    if values["n_kv_heads"] is None:
+        values["n_kv_heads"] = values["n_heads"]
+    hidden, heads = values["hidden_size"], values["n_heads"]
+    if values["head_dim"] is None and type(hidden) is int and type(heads) is int and heads > 0:
+        values["head_dim"] = hidden // heads
+
+
+def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> LlamaConfig:
+    """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
+    for field, limit in LIMITS.items():
+        value = values[field]
+        if value is None:
+            problems.append(f"{keys[field]} is missing")
+        elif type(value) is not int or not 1 <= value <= limit:
+            problems.append(f"{keys[field]} is {value!r:.60}, not a whole number from 1 to {limit}")
+    for field in ("rms_norm_eps", "rope_theta"):
+        value = values[field]
+        if type(value) not in (int, float) or not 0 < value < 1e15:
+            problems.append(f"{keys[field]} is {value!r:.60}, not a positive number below 1e15")
+    if not problems and values["n_heads"] % values["n_kv_heads"]:
+        problems.append(
+            f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly"
+        )
+    if not problems and values["head_dim"] % 2:
+        problems.append(f"the head size {values['head_dim']} is odd")
+    if problems:
+        raise RiyazError(", ".join(problems), where, "riyaz cannot run this model")
+    return LlamaConfig(**{**values, **{key: float(values[key]) for key in ("rms_norm_eps", "rope_theta")}})

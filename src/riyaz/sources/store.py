@@ -1,0 +1,149 @@
+"""The user's cache: one folder per pulled model, complete or absent, and the hashes of weight files.
+
+`RIYAZ_HOME` names it, otherwise the platform's cache folder. Layout: models/NAME/{entry.json, files},
+hashes/, and .tmp-* folders while something is being written.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+from riyaz.sources.files import atomic_file, disk_error
+
+ENTRY = "entry.json"
+ABANDONED_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
+CHUNK = 2**20
+
+# Called with what is being done, the bytes done and the bytes in all
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One stored model; `path` is the GGUF file or the Hugging Face folder to open."""
+
+    name: str
+    path: Path
+    format: str
+    origin: str
+    licence: str
+    sha256: str
+    nbytes: int
+
+
+def home() -> Path:
+    """The store's folder; it need not exist."""
+    if os.environ.get("RIYAZ_HOME"):
+        return Path(os.environ["RIYAZ_HOME"]).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "riyaz"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/riyaz"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riyaz"
+
+
+def valid_name(name: str) -> bool:
+    """Whether the text can name a stored model: it becomes a folder name on every system."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}(?<!\.)", name) is not None
+
+
+def models() -> list[ModelEntry]:
+    """Every stored model, by name."""
+    folder = home() / "models"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    entries = (find(name) for name in names if valid_name(name))
+    return [entry for entry in entries if entry is not None]
+
+
+def find(name: str) -> ModelEntry | None:
+    """The stored model of this name, or None; RiyazError when its record is damaged."""
+    folder = home() / "models" / name
+    if not valid_name(name) or not folder.is_dir():
+        return None
+    try:
+        record = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        path = folder / Path(record.pop("file")).name
+        return ModelEntry(**record, name=name, path=path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        hint = f"delete {folder} and pull the model again"
+        raise RiyazError("the record of this stored model is damaged", str(folder / ENTRY), hint) from error
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A temporary folder inside the store, gone afterwards; abandoned ones of killed processes go too."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        for old in home().glob(".tmp-*"):
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home()))
+    except OSError as error:
+        raise disk_error(error, home()) from error
+    try:
+        yield folder
+    except OSError as error:
+        raise disk_error(error, home()) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(folder: Path, entry: ModelEntry) -> ModelEntry:
+    """Moves a finished folder inside a workspace into the store under the entry's name, in one step."""
+    target = home() / "models" / entry.name
+    record = {**asdict(entry), "file": str(entry.path.relative_to(folder))}
+    del record["path"], record["name"]
+    with atomic_file(folder / ENTRY) as out:
+        out.write(json.dumps(record, indent=2).encode())
+    try:
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            os.replace(target, folder.with_name(folder.name + "-old"))
+        os.replace(folder, target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    stored = find(entry.name)
+    assert stored is not None
+    return stored
+
+
+def copy_file(source: Path, target: Path) -> Iterator[bytes]:
+    """Copies and syncs a file, giving out each chunk once it is written."""
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(CHUNK):
+            writer.write(chunk)
+            yield chunk
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def file_hash(paths: list[Path]) -> str:
+    """SHA-256 of the files' bytes one after another, remembered by path, size and time of change."""
+    stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    key = hashlib.sha256(json.dumps([stamp[0] for stamp in stamps]).encode()).hexdigest()[:32]
+    remembered = home() / "hashes" / f"{key}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads(remembered.read_text(encoding="utf-8"))
+        if record["files"] == stamps:
+            return str(record["sha256"])
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    with suppress(OSError, RiyazError):  # a store that cannot be written only costs the time again
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(remembered) as out:
+            out.write(json.dumps({"files": stamps, "sha256": digest.hexdigest()}).encode())
+    return digest.hexdigest()

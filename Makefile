@@ -1,0 +1,66 @@
+# Every command of this repository. `make demo` and `make test` need Python >= 3.11, a C++ compiler and make,
+# and set up the rest in .venv; the stamps in .make/ say what is installed already.
+
+PYTHON := .venv/bin/python
+RIYAZ := .venv/bin/riyaz
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-fast bench lint format clean
+
+# Stamps without the environment they speak of are worth nothing.
+ifeq ($(wildcard $(PYTHON)),)
+  $(shell rm -rf .make)
+endif
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: .make/train  ## pull the model, compare five ways to adapt it on examples/quickstart, print the table
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) compare examples/quickstart --budget 10m --out demo-result
+
+test: .make/test  ## every test, with the real model (pulled once)
+	$(RIYAZ) pull smollm2-135m
+	$(PYTHON) -m pytest
+
+test-fast: .make/test  ## the tests without the real model: under 90 s, no network
+	$(PYTHON) -m pytest -m "not slow"
+
+bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
+	$(PYTHON) benchmarks/training.py --peer
+
+lint: .make/test  ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: .make/test  ## mend what ruff can mend
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean:  ## remove caches, builds and stamps; .venv and results stay
+	rm -rf .make .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# An environment that has no working pip, or an older Python, is made anew.
+.make/venv:
+	@if ! $(PYTHON) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  for candidate in python3 python3.13 python3.12 python3.11; do \
+	    if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "$$candidate -m venv .venv"; $$candidate -m venv --clear .venv && break || exit 2; \
+	    fi; \
+	  done; \
+	  if ! test -x $(PYTHON); then \
+	    echo "error: no Python >= 3.11 with venv found; install one (Debian: python3 python3-venv)" >&2; exit 2; \
+	  fi; \
+	fi
+	@mkdir -p .make && touch $@
+
+.make/train: pyproject.toml .make/venv
+	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train]'
+	@touch $@
+
+# Asks for `train` too, so that a demo after a test installs nothing.
+.make/test: pyproject.toml .make/venv
+	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,test]'
+	@touch .make/train $@

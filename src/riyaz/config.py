@@ -1,0 +1,243 @@
+"""The one home of every default a user can change, with its help text.
+
+`DataConfig` says how rows are read, `CompareConfig` how a comparison runs. A `riyaz.toml` beside the data and
+the flags of the command line derive from their fields: in `resolve(read_toml(path), flags)` a flag wins over
+the file and the file over the default. Unknown keys and wrong values are errors that name file and key.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+
+METRICS = ("accuracy", "exact_match", "rouge_l")
+MIN_ROWS = 20  # below this many rows no split says anything
+
+
+class Seconds(float):
+    """A duration in seconds, written with units ("90s", "20m", "1h30m") or given as a number of seconds."""
+
+    def __new__(cls, value: str | float) -> "Seconds":
+        """Parse the text or take the number. Raises RiyazError for text without units."""
+        return super().__new__(cls, parse_budget(value) if isinstance(value, str) else value)
+
+    def __str__(self) -> str:
+        """The shortest writing that parses back, such as "1h30m"."""
+        hours, rest = divmod(float(self), 3600)
+        minutes, seconds = divmod(rest, 60)
+        parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+        return "".join(f"{number:g}{unit}" for number, unit in parts if number) or "0s"
+
+
+def parse_budget(text: str, where: str = "") -> float:
+    """Seconds of a duration such as "90s", "20m" or "1h30m". Raises RiyazError when it is not one."""
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", re.sub(r"\s+", "", text.lower()))
+    hint = "write it with its unit, such as 90s, 20m or 1h30m"
+    if match is None or not any(match.groups()):
+        raise RiyazError(f"{text!r} is not a duration", where, hint)
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if not 0 < total < math.inf:
+        raise RiyazError(f"{text!r} is no time at all" if not total else f"{text!r} is too long", where, hint)
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How rows become examples. None: found out from the file, and said."""
+
+    prompt_column: str | None = field(default=None, metadata={"help": "column that holds the prompt"})
+    answer_column: str | None = field(default=None, metadata={"help": "column that holds the answer"})
+    instruction: str | None = field(
+        default=None, metadata={"help": "instruction given to the model with every row"}
+    )
+    metric: str | None = field(
+        default=None,
+        metadata={"help": "score that decides: " + ", ".join(METRICS), "choices": METRICS},
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value. Raises RiyazError naming the flag."""
+        _check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What to compare, for how long, and what the pick must respect."""
+
+    model: str = field(
+        default="smollm2-135m",
+        metadata={"help": "base model: a name `riyaz models` lists, a folder or a GGUF file"},
+    )
+    test: Path | None = field(
+        default=None, metadata={"help": "test rows; without it a part of DATA is held out"}
+    )
+    methods: tuple[str, ...] = field(
+        default=(), metadata={"help": "methods to run, separated by commas; all of them when empty"}
+    )
+    budget: Seconds = field(
+        default=Seconds("20m"),
+        metadata={"help": "wall time of the whole command, such as 90s, 20m or 1h30m", "minimum": 1},
+    )
+    margin: float = field(
+        default=0.02,
+        metadata={
+            "help": "shortfall to the best score that a cheaper method may have",
+            "minimum": 0,
+            "maximum": 1,
+        },
+    )
+    max_ms: float | None = field(
+        default=None, metadata={"help": "slowest answer allowed, in milliseconds", "minimum": 0}
+    )
+    max_rss_mb: float | None = field(
+        default=None, metadata={"help": "largest memory allowed, in megabytes", "minimum": 0}
+    )
+    max_forgetting: float | None = field(
+        default=None, metadata={"help": "largest loss on general text allowed, in nats per token"}
+    )
+    limit_train: int | None = field(
+        default=None,
+        metadata={"help": "use this many training rows, validation included", "minimum": MIN_ROWS},
+    )
+    limit_test: int | None = field(default=None, metadata={"help": "use this many test rows", "minimum": 1})
+    general: Path | None = field(
+        default=None,
+        metadata={"help": "general text to measure forgetting on; Python's own help topics when not given"},
+    )
+    allow_leakage: bool = field(
+        default=False,
+        metadata={
+            "help": "go on when over 5 % of the test rows stand in the training rows (dropped from training)"
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
+    out: Path | None = field(default=None, metadata={"help": "folder for the results"})
+
+    def __post_init__(self) -> None:
+        """Check every value, read durations and comma lists. Raises RiyazError naming the flag."""
+        _check_fields(self)
+
+
+Config = DataConfig | CompareConfig
+CONFIGS: tuple[type[Config], ...] = (DataConfig, CompareConfig)
+WANTED: dict[type, str] = {
+    Seconds: "a duration",
+    float: "a number",
+    int: "a whole number",
+    Path: "a path",
+    bool: "true or false",
+}
+
+
+def read_toml(path: str | Path) -> dict[str, object]:
+    """The checked settings of a riyaz.toml; its paths start at its folder. RiyazError names file and key."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the path") from None
+    except UnicodeDecodeError:
+        raise RiyazError("not UTF-8", str(path), "save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RiyazError(f"not TOML: {error}", str(path), "correct that line") from None
+    known = {f.name: (f, hint) for config in CONFIGS for f, hint in _hints(config)}
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(known)
+        names = ", ".join(repr(key) for key in unknown)
+        raise RiyazError(f"unknown key{'s' if len(unknown) > 1 else ''} {names}", str(path), hint)
+    settings = {}
+    for key, value in table.items():
+        where = f"{path}: {key}"
+        option, kind = known[key]
+        if kind is Seconds and not isinstance(value, str):
+            raise RiyazError(f"{value!r} is not a duration", where, 'write it with its unit, such as "20m"')
+        settings[key] = _from_folder(key, _checked(option, kind, value, where), path.parent)
+    return settings
+
+
+def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
+    """Defaults, then a file's settings, then the flags that were given (None: not given)."""
+    values = {**settings, **{key: value for key, value in given.items() if value is not None}}
+    data_names = {f.name for f in dataclasses.fields(DataConfig)}
+    data = {key: value for key, value in values.items() if key in data_names}
+    compare = {key: value for key, value in values.items() if key not in data_names}
+    return DataConfig(**data), CompareConfig(**compare)  # type: ignore[arg-type]
+
+
+def _hints(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:
+    """Each field with its type, `| None` taken off."""
+    hints = typing.get_type_hints(config)
+    return [(f, _without_none(hints[f.name])) for f in dataclasses.fields(config)]
+
+
+def _without_none(hint: type) -> type:
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _check_fields(config: Config) -> None:
+    for option, hint in _hints(type(config)):
+        value = getattr(config, option.name)
+        if value is not None or option.default is not None:
+            flag = "--" + option.name.replace("_", "-")
+            object.__setattr__(config, option.name, _checked(option, hint, value, flag))
+
+
+def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -> object:
+    """The value in the field's type and range. Raises RiyazError naming where it was given."""
+    value = _converted(hint, value, where)
+    minimum, maximum = option.metadata.get("minimum"), option.metadata.get("maximum")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise RiyazError(f"{value} is no number", where, "give a finite number")
+        if minimum is not None and value < minimum:
+            raise RiyazError(f"{value} is too small", where, f"give at least {minimum}")
+        if maximum is not None and value > maximum:
+            raise RiyazError(f"{value} is too large", where, f"give at most {maximum}")
+    choices = option.metadata.get("choices")
+    if choices and value not in choices:
+        raise RiyazError(f"unknown {option.name} {value!r}", where, "choose one of " + ", ".join(choices))
+    return value
+
+
+def _converted(hint: type, value: object, where: str) -> object:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is Seconds and isinstance(value, str):
+        return Seconds(parse_budget(value, where))
+    if hint is Seconds and number:
+        return Seconds(value)  # type: ignore[arg-type]
+    if hint is float and number:
+        return float(value)  # type: ignore[arg-type]
+    if hint is int and number and isinstance(value, int):
+        return value
+    if hint is Path and isinstance(value, (str, Path)) and str(value):
+        return Path(value)
+    if (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
+        return value
+    if typing.get_origin(hint) is tuple and isinstance(value, (str, list, tuple)):
+        parts = [value] if isinstance(value, str) else list(value)
+        if all(isinstance(part, str) for part in parts):
+            return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
+    raise RiyazError(f"{value!r} is not {WANTED.get(hint, 'text')}", where, "correct the value")
+
+
+def _from_folder(key: str, value: object, folder: Path) -> object:
+    """A path written in a file starts at that file's folder; a model name that is no path stays a name."""
+    if isinstance(value, Path):
+        return folder / value
+    if key == "model" and isinstance(value, str) and value.startswith(("./", "../")):
+        return str(folder / value)
+    return value

@@ -1,0 +1,73 @@
+"""Batches of rows laid end to end without padding, and the order in which rows come.
+
+Everything is a pure function of its arguments, so a run that was stopped continues with the same batches.
+T: tokens of a batch, N: answer tokens of a batch.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from riyaz.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows as one stream of tokens; row i takes `lengths[i]` of them and attention must not cross rows.
+
+    The last answer token predicts nothing, so it is a label and not an input.
+    """
+
+    tokens: np.ndarray  # (T,) int64
+    positions: np.ndarray  # (T,) int64, from 0 in every row
+    lengths: list[int]
+    label_index: np.ndarray  # (N,) int64, the place in the stream whose output predicts the label
+    labels: np.ndarray  # (N,) int64, the answer tokens
+    label_row: np.ndarray  # (N,) int64, the row of each label
+
+
+def pack(rows: Sequence[Row]) -> Packed:
+    """Lay rows end to end, with the answer tokens as next-token labels."""
+    assert rows and all(row.prompt and row.answer for row in rows)
+    lengths = [len(row.prompt) + len(row.answer) - 1 for row in rows]
+    answers = [len(row.answer) for row in rows]
+    ends = np.cumsum(lengths)
+    return Packed(
+        tokens=_flat((*row.prompt, *row.answer[:-1]) for row in rows),
+        positions=_flat(range(length) for length in lengths),
+        lengths=lengths,
+        # The last `answer` places of a row predict its answer.
+        label_index=_flat(range(end - count, end) for end, count in zip(ends, answers)),
+        labels=_flat(row.answer for row in rows),
+        label_row=np.repeat(np.arange(len(rows), dtype=np.int64), answers),
+    )
+
+
+def batch(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which of `count` rows step number `step` trains on.
+
+    Every epoch takes every row once in an order of its own; its batches differ by at most one row.
+    """
+    assert count > 0 and batch_size > 0 and step >= 0
+    steps = steps_per_epoch(count, batch_size)
+    epoch, place = divmod(step, steps)
+    return list(_order(count, seed, epoch)[place * count // steps : (place + 1) * count // steps])
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches that take every row once."""
+    return -(-count // batch_size)
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    # Hashes and not a generator of random numbers, whose streams may change between versions.
+    digests = [hashlib.sha256(f"{seed}\x1f{epoch}\x1f{index}".encode()).digest() for index in range(count)]
+    return tuple(sorted(range(count), key=digests.__getitem__))
+
+
+def _flat(parts: Iterable[Iterable[int]]) -> np.ndarray:
+    return np.fromiter((number for part in parts for number in part), dtype=np.int64)

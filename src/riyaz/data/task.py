@@ -1,0 +1,70 @@
+"""The kind of task the rows are: a closed set of answers, a short answer or free text; the metric follows."""
+
+import statistics
+from dataclasses import dataclass
+
+from riyaz.config import METRICS
+from riyaz.data import Dataset
+from riyaz.data.columns import LABELS
+from riyaz.errors import RiyazError
+
+CLOSED_LABELS = 200  # at most this many distinct answers,
+CLOSED_ROWS_PER_LABEL = 3  # each standing in this many rows on average,
+CLOSED_CHARACTERS = 60  # none longer than this: a closed set without a label column
+SHORT_WORDS = 6  # median answer of a short-answer task
+METRIC = {"closed": "accuracy", "short": "exact_match", "free": "rouge_l"}
+INSTRUCTION = {
+    "closed": "Classify the text. Answer with one label.",
+    "short": "Answer the question in a few words.",
+    "free": "",  # the model's own system turn
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """The kind of task, its labels (closed only, sorted), the score that decides, and why it was read so."""
+
+    kind: str  # "closed", "short" or "free"
+    labels: tuple[str, ...]
+    metric: str
+    instruction: str
+    why: str
+
+
+def detect(dataset: Dataset, instruction: str | None = None, metric: str | None = None) -> Task:
+    """The task of a whole training file. Raises RiyazError when all answers are the same."""
+    if metric is not None and metric not in METRICS:
+        raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
+    rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
+    if distinct == 1:
+        answer = dataset.examples[0].answer
+        shown = answer if len(answer) <= CLOSED_CHARACTERS else answer[:CLOSED_CHARACTERS] + "…"
+        hint = "add rows with other answers, or name the right column with --answer-column"
+        raise RiyazError(f"all {rows} rows have the one answer {shown!r}", str(dataset.path), hint)
+    kind, why = _kind(dataset, distinct)
+    labels = (
+        {answer for example in dataset.examples for answer in example.answers} if kind == "closed" else set()
+    )
+    return Task(
+        kind=kind,
+        labels=tuple(sorted(labels)),
+        metric=metric or METRIC[kind],
+        instruction=INSTRUCTION[kind] if instruction is None else instruction,
+        why=why,
+    )
+
+
+def _kind(dataset: Dataset, distinct: int) -> tuple[str, str]:
+    answers = [example.answer for example in dataset.examples]
+    if dataset.answer_column in LABELS:
+        return "closed", f"the column {dataset.answer_column!r} holds {distinct} labels"
+    if (
+        distinct <= CLOSED_LABELS
+        and len(answers) >= CLOSED_ROWS_PER_LABEL * distinct
+        and max(map(len, answers)) <= CLOSED_CHARACTERS
+    ):
+        return "closed", f"{distinct} distinct answers in {len(answers)} rows"
+    words = statistics.median(len(answer.split()) for answer in answers)
+    return (
+        "short" if words <= SHORT_WORDS else "free"
+    ), f"half of the answers have at most {words:g} word{'s' if words != 1 else ''}"

@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,7 @@ def test_texts_differ_in_length_and_are_shuffled() -> None:
     words = sorted(len(row["text"].split()) for row in TRAIN)
     assert words[0] <= 4 and words[-1] >= 25
     assert 10 <= words[len(words) // 2] <= 20
-    runs = sum(a["label"] != b["label"] for a, b in zip(TRAIN, TRAIN[1:], strict=False))
+    runs = sum(a["label"] != b["label"] for a, b in pairwise(TRAIN))
     assert runs > len(TRAIN) / 2
 
 

@@ -1,0 +1,174 @@
+"""report.md: everything a reader needs to trust or doubt a comparison, from its document alone."""
+
+import re
+
+from riyaz.report.words import (
+    MISSING,
+    columns,
+    duration,
+    headline,
+    metric_name,
+    number,
+    ranked,
+    signed,
+    troubles,
+    verdict,
+)
+
+FACTS = (("Model", "model"), ("Data", "data"), ("Hardware", "hardware"), ("Versions", "versions"))
+TOTALS = (  # the figures of an arm that the comparison table leaves out
+    ("test rows", lambda arm: number(arm.get("n_test"))),
+    ("search", lambda arm: duration(arm.get("search_seconds") or None)),
+    ("training", lambda arm: duration(arm.get("train_seconds") or None)),
+    ("evaluation", lambda arm: duration(arm.get("eval_seconds"))),
+    ("trainable parameters", lambda arm: number(arm.get("trainable_params"))),
+    ("prompt tokens", lambda arm: number(arm.get("prompt_tokens"), 1)),
+    ("KL to the base", lambda arm: signed(arm.get("kl_task"))),
+)
+
+
+def render(document: dict) -> str:
+    """The Markdown report of a comparison document (`compare.json`)."""
+    parts = [
+        f"# Comparison: {_escape(headline(document))}",
+        _escape(verdict(document)),
+        _table(document),
+        _troubles(document),
+        _slices(document),
+        "## How it was measured",
+        _measured(document),
+        "## The arms in detail",
+        _grid(["method", *(title for title, _ in TOTALS)], [_totals(arm) for arm in ranked(document)]),
+        *(_arm(arm) for arm in ranked(document)),
+        "## What to keep in mind",
+        "\n".join(f"* {caveat}" for caveat in caveats(document)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def caveats(document: dict) -> list[str]:
+    """What the figures do not show, as far as the document tells."""
+    arms = [arm for arm in document.get("arms", []) if arm.get("score") is not None]
+    notes = [
+        "The best of several arms was partly lucky on this test: its own score is a little optimistic.",
+        "Times, milliseconds and memory belong to the machine named above; ratios carry over better than "
+        "figures.",
+    ]
+    if document.get("decision") == "undecided":
+        rows = document.get("rows_needed")
+        more = f" About {number(rows)} test rows would decide." if rows else ""
+        notes.append(f"The test is too small to tell the leading arms apart.{more}")
+    counts = [arm["n_test"] for arm in arms if arm.get("n_test")]
+    if counts and min(counts) < 200:
+        notes.append(f"{number(min(counts))} test rows are few: read the intervals before the scores.")
+    cut = [arm["method"] for arm in arms if arm.get("status") == "cut"]
+    if cut:
+        notes.append(f"Trained less than the recipe asks for want of time: {', '.join(map(_escape, cut))}.")
+    if any(arm.get("forgetting_nats") for arm in arms):
+        notes.append("Forgetting was measured on one general text; a skill that it does not use may differ.")
+    notes.append("One seed: training again with another one moves the score of a trained arm.")
+    return notes
+
+
+def _table(document: dict) -> str:
+    chosen, arms = columns(document), ranked(document)
+    table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], chosen)
+    return f"{table}\n\n\\* the pick. Intervals are 95 %; forgetting is nats per token on general text."
+
+
+def _troubles(document: dict) -> str:
+    lines = [f"* **{_escape(m)}** {status}: {_escape(reason)}" for m, status, reason in troubles(document)]
+    return "\n".join(lines)
+
+
+def _slices(document: dict) -> str:
+    arms = [arm for arm in ranked(document) if arm.get("slices")]
+    names = list(dict.fromkeys(name for arm in arms for name in arm["slices"]))
+    if not names:
+        return ""
+    metric = metric_name(next((arm["metric"] for arm in arms if arm.get("metric")), None))
+    rows = [[name, *(_slice(arm["slices"].get(name)) for arm in arms)] for name in names]
+    return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
+
+
+def _slice(value: object) -> str:
+    """A slice's score, with its rows where they were counted."""
+    if isinstance(value, dict):
+        rows = value.get("n", value.get("n_test"))
+        return number(value.get("score"), 3) + (f" ({number(rows)})" if rows is not None else "")
+    return number(value, 3) if isinstance(value, int | float) else MISSING
+
+
+def _measured(document: dict) -> str:
+    command = document.get("command")
+    shown = " ".join(command) if isinstance(command, list) else str(command or "")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    blocks = [f"{fence}console\n$ {shown}\n{fence}"] if shown else []
+    took, planned = document.get("seconds"), document.get("estimate_seconds")
+    if took is not None:
+        said = f", estimated {duration(planned)}" if planned is not None else ""
+        blocks.append(f"The whole command took {duration(took)}{said}.")
+    for title, key in FACTS:
+        if document.get(key):
+            blocks.append(f"**{title}**\n\n{_facts(document[key])}")
+    return "\n\n".join(blocks)
+
+
+def _arm(arm: dict) -> str:
+    lines = [f"### {_escape(arm['method'])}"]
+    if arm.get("status") != "ok" and arm.get("reason"):
+        lines.append(_escape(str(arm["reason"])))
+    for title, key in (("Chosen", "chosen"), ("Checks", "checks")):
+        if arm.get(key):
+            lines.append(f"{title}\n\n{_facts(arm[key])}")
+    return "\n\n".join(lines) if len(lines) > 1 else ""
+
+
+def _totals(arm: dict) -> list[str]:
+    return [arm["method"], *(fill(arm) for _, fill in TOTALS)]
+
+
+def _facts(value: object, depth: int = 0) -> str:
+    """A nested list of named values; long lists and mappings are cut after a dozen."""
+    if not isinstance(value, dict):
+        return f"* {_value(value)}"
+    lines = []
+    for name, item in list(value.items())[:40]:
+        if isinstance(item, dict) and item and depth < 2:
+            lines += [f"{'  ' * depth}* {_escape(name)}:", _facts(item, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}* {_escape(name)}: {_value(item)}")
+    if len(value) > 40:
+        lines.append(f"{'  ' * depth}* and {len(value) - 40} more")
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(_value(item) for item in value[:12])
+        return shown + (f", and {len(value) - 12} more" if len(value) > 12 else "")
+    return MISSING if value is None else _escape(str(value))
+
+
+def _grid(titles: list[str], rows: list[list[str]], chosen: list | None = None) -> str:
+    """A Markdown table; without `chosen` columns the first is text and the rest are numbers."""
+    text = [column.text for column in chosen] if chosen else [True] + [False] * (len(titles) - 1)
+    lines = [
+        "| " + " | ".join(map(_escape, titles)) + " |",
+        "|" + "|".join("---" if left else "---:" for left in text) + "|",
+    ]
+    lines += ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _escape(text: object) -> str:
+    """Any text as one line that Markdown and HTML take literally."""
+    flat = " ".join(str(text).split())
+    flat = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|^#|^[+-](?= )", r"\\\g<0>", flat)
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", flat)

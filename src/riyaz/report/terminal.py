@@ -1,0 +1,219 @@
+"""What a person sees while a command works and when it ends: rich on a terminal, plain lines elsewhere.
+
+`listener(console)` turns events into live rows (one per arm, with the time left) or into throttled lines;
+`print_comparison(document, console)` is the table, the pick and the arms that failed. Talk goes to a
+console on stderr, data to one on stdout; the caller chooses by the console it hands in.
+"""
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from riyaz.report.words import columns, duration, headline, number, outcome, ranked, troubles, verdict
+
+PLAIN_WIDTH = 100  # columns when no terminal says how many there are
+LINE_SECONDS = 10.0  # at most one plain line of progress per arm in this time
+STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
+# a narrow terminal gives up these columns, the first ones first; report.md has them all
+DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
+
+Listener = Callable[[dict], None]
+
+
+def console(*, stderr: bool) -> Console:
+    """A console on stderr (talk) or stdout (data), wide enough for the table when it is not a terminal."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = PLAIN_WIDTH
+    return made
+
+
+@dataclass
+class Arm:
+    """One arm as the events tell it."""
+
+    method: str
+    status: str = "waiting"
+    phase: str = ""
+    detail: str = ""
+    done: float = 0
+    total: float = 0
+    loss: float | None = None
+    seconds_left: float | None = None
+    estimate: float | None = None
+    outcome: str = ""
+    since: float = 0.0  # when the present phase began
+    said: float = -1e9  # when its last plain line was written
+
+
+@dataclass
+class Board:
+    """All arms, fed by events; a value without any output."""
+
+    began: float
+    arms: dict[str, Arm] = field(default_factory=dict)
+    seconds: float | None = None
+
+    def apply(self, event: dict, now: float) -> Arm | None:
+        """Take one event in; the arm it was about, or None."""
+        kind = event["event"]
+        if kind == "estimate":
+            self.seconds = event.get("seconds")
+            for planned in event.get("arms", []):
+                self._arm(planned["method"]).estimate = planned.get("seconds")
+        elif kind == "phase":
+            arm = self._arm(event.get("method") or "")
+            arm.status, arm.phase, arm.detail = "running", event["phase"], event.get("detail") or ""
+            arm.done, arm.total, arm.loss, arm.seconds_left, arm.since = 0, 0, None, None, now
+            return arm
+        elif kind == "progress":
+            return self._progress(event, now)
+        elif kind == "arm":
+            arm = self._arm(event["arm"]["method"])
+            arm.status, arm.outcome = event["arm"].get("status", "ok"), outcome(event["arm"])
+            return arm
+        return None
+
+    def _arm(self, method: str) -> Arm:
+        return self.arms.setdefault(method, Arm(method))
+
+    def _progress(self, event: dict, now: float) -> Arm:
+        arm = self._arm(event.get("method") or "")
+        phase = event.get("phase") or arm.phase
+        if arm.status != "running" or phase != arm.phase:
+            arm.status, arm.phase, arm.detail, arm.since = "running", phase, "", now
+        arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
+        arm.seconds_left = event.get("seconds_left")
+        if arm.seconds_left is None and 0 < arm.done < arm.total:
+            arm.seconds_left = (now - arm.since) * (arm.total - arm.done) / arm.done
+        return arm
+
+    def left(self, now: float) -> float | None:
+        """Seconds the whole command still needs by its own estimate."""
+        return None if self.seconds is None else max(self.seconds - (now - self.began), 0.0)
+
+
+def says(arm: Arm) -> str:
+    """What an arm is doing, in words: `train, 40/120, loss 1.234, 1m 20s left`."""
+    if arm.outcome:
+        return arm.outcome
+    if arm.status == "waiting":
+        return f"about {duration(arm.estimate)}" if arm.estimate else ""
+    parts = [f"{arm.phase} {arm.detail}".strip()]
+    if arm.total:
+        parts.append(f"{arm.done:g}/{arm.total:g}")
+    if arm.loss is not None:
+        parts.append(f"loss {arm.loss:.3f}")
+    if arm.seconds_left is not None:
+        parts.append(f"{duration(arm.seconds_left)} left")
+    return ", ".join(part for part in parts if part)
+
+
+def estimate_line(event: dict) -> str:
+    """`estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk`."""
+    line = f"estimate: {duration(event.get('seconds'))}"
+    for key, what in (("peak_rss_mb", "memory"), ("disk_mb", "disk")):
+        line += f", {number(event[key])} MB of {what}" if event.get(key) is not None else ""
+    return line
+
+
+@contextmanager
+def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
+    """The function to hand events to while a command works: live rows on a terminal, else plain lines."""
+    board = Board(began=clock())
+    if not talk.is_terminal:
+        yield lambda event: _write_line(board, event, talk, clock())
+        return
+    live = Live(
+        get_renderable=lambda: _rows(board, clock()), console=talk, transient=True, refresh_per_second=4
+    )
+    with live:
+        yield lambda event: _show(board, event, talk, clock())
+    if any(arm.outcome for arm in board.arms.values()):
+        talk.print(_rows(board, clock(), ended=True))
+
+
+def _show(board: Board, event: dict, talk: Console, now: float) -> None:
+    board.apply(event, now)
+    if event["event"] in ("note", "estimate"):
+        talk.print(event["text"] if event["event"] == "note" else estimate_line(event), style="dim")
+
+
+def _write_line(board: Board, event: dict, talk: Console, now: float) -> None:
+    arm = board.apply(event, now)
+    if event["event"] == "estimate":
+        _plain(talk, estimate_line(event))
+    elif event["event"] == "note":
+        _plain(talk, event["text"])
+    elif arm is not None:
+        finished = event["event"] == "arm"
+        if finished or event["event"] == "phase" or now - arm.said >= LINE_SECONDS:
+            arm.said = now
+            name, status = arm.method or "riyaz", f"{arm.status}, " if finished else ""
+            _plain(talk, f"{name}: {status}{says(arm)}")
+
+
+def _plain(talk: Console, line: str) -> None:
+    talk.print(" ".join(line.split()), soft_wrap=True)
+
+
+def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for arm in board.arms.values():
+        bar: RenderableType = Text(arm.status, style=STYLES.get(arm.status, ""))
+        if arm.status == "running" and not ended:
+            bar = ProgressBar(total=arm.total or None, completed=arm.done, width=18, pulse=not arm.total)
+        table.add_row(arm.method, bar, says(arm))
+    if ended:
+        return table
+    left = board.left(now)
+    foot = f"{duration(now - board.began)} so far"
+    foot += f", about {duration(left)} left" if left is not None else ""
+    return Group(table, Text(foot, style="dim"))
+
+
+def comparison_table(document: dict, width: int = PLAIN_WIDTH) -> Table:
+    """The arms of a comparison, best score first; columns that do not fit in `width` are left out."""
+    arms, chosen = ranked(document), columns(document)
+    for title in ("", *DISPENSABLE):
+        chosen = [column for column in chosen if column.title != title]
+        widths = [max([len(c.title), *(len(c.fill(arm)) for arm in arms)]) for c in chosen]
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            break
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in chosen:
+        table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
+    for arm in arms:
+        cells = [Text(column.fill(arm)) for column in chosen]
+        cells[-1].stylize(STYLES.get(arm.get("status", ""), ""))
+        table.add_row(*cells, style="bold" if arm["method"] == document.get("pick") else "")
+    return table
+
+
+def print_comparison(document: dict, out: Console) -> None:
+    """The table, the pick beneath it, then why arms were cut, skipped or failed."""
+    out.print(comparison_table(document, out.width))
+    out.print()
+    out.print(Text.assemble(("pick  ", "dim"), (headline(document), "bold")))
+    out.print(textwrap.fill(verdict(document), out.width))
+    for method, status, reason in troubles(document):
+        out.print(Text.assemble((f"{status}  ", STYLES.get(status, "")), f"{method}: {reason}"))
+
+
+def print_plan(document: dict, out: Console) -> None:
+    """What a dry run found: the estimate, then the time planned for each arm."""
+    estimate = document.get("estimate", {})
+    out.print(estimate_line(estimate))
+    for planned in estimate.get("arms", []):
+        out.print(f"  {planned['method']:<14}{duration(planned.get('seconds')):>9}")

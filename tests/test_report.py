@@ -1,0 +1,220 @@
+"""The report: its words, the terminal's table and progress, and report.md, from fabricated documents."""
+
+import copy
+import io
+import json
+import math
+import re
+
+import pytest
+from documents import arm, comparison
+from rich.console import Console
+
+from riyaz.report import markdown, terminal, words
+
+
+def screen(width: int = 100, *, live: bool = False) -> Console:
+    """A console that keeps what is printed; `live` pretends to be a terminal without colours."""
+    return Console(file=io.StringIO(), width=width, force_terminal=live, color_system=None, highlight=False)
+
+
+def printed(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1m 00s"), (60, "1m 00s"),
+        (3599.4, "59m 59s"), (3599.6, "1h 00m"), (3600, "1h 00m"), (7260, "2h 01m"), (-3, "0.0 s"),
+        (None, "–"), (math.inf, "–"), (math.nan, "–"),
+    ],
+)  # fmt: skip
+def test_durations_read_naturally(seconds, text):
+    assert words.duration(seconds) == text
+
+
+def test_numbers_read_naturally():
+    assert words.number(1234567) == "1,234,567"
+    assert words.number(math.nan) == words.number(None) == "–"
+    assert [words.tenths(v) for v in (0, 0.02, 0.06, 8.25, 1188.1)] == [
+        "0.0",
+        "<0.1",
+        "0.1",
+        "8.2",
+        "1,188.1",
+    ]
+    assert [words.signed(v) for v in (0, 0.0123, -0.5, None, math.inf)] == ["0", "+0.012", "-0.500", "–", "–"]
+
+
+def test_the_table_shows_every_arm_best_first_and_marks_the_pick():
+    out = screen()
+    terminal.print_comparison(comparison(), out)
+    lines = printed(out).splitlines()
+    titles = "method, accuracy, 95 % interval, train, ms/answer, peak MB, forgetting, artifact MB, status"
+    assert re.split(r"  +", lines[0].strip()) == titles.split(", ")
+    assert [line.split()[0] for line in lines[1:6]] == ["lora", "nearest", "few_shot", "zero_shot", "full"]
+    cells = "lora * | 0.693 | 0.639–0.743 | 5m 22s | 61.2 | 2,312 | +0.012 | 19.6 | cut"
+    assert re.split(r"  +", lines[1].strip()) == cells.split(" | ")
+    assert "<0.1" in lines[2], "the floor answers in 0.02 ms"
+    assert "failed" in lines[5] and "0.000" not in lines[5]
+
+
+def test_the_pick_stands_beneath_the_table_and_failed_arms_say_why_in_one_line():
+    out = screen()
+    terminal.print_comparison(comparison(), out)
+    text = printed(out)
+    assert "pick  lora (clear)" in text
+    assert comparison()["reason"] in " ".join(text.split())
+    assert "cut  lora: trained 60 of 120 steps" in text.splitlines()
+    assert "failed  full: out of memory at step 3" in text.splitlines()
+
+
+def test_nothing_is_wider_than_the_terminal_and_narrow_ones_lose_whole_columns():
+    for width in (100, 90, 80, 70, 60):
+        out = screen(width)
+        terminal.print_comparison(comparison(), out)
+        lines = printed(out).splitlines()
+        assert max(map(len, lines)) <= width
+        assert "lora *" in lines[1] and "0.693" in lines[1] and "cut" in lines[1]
+    assert "peak MB" not in lines[0]
+
+
+def test_a_comparison_in_which_every_arm_failed_says_so():
+    arms = [arm("lora", status="failed", metric=None, reason="NaN"), arm("full", status="skipped")]
+    document = comparison(arms=arms, pick=None, runner_up=None, decision="undecided", reason=None)
+    out = screen()
+    terminal.print_comparison(document, out)
+    assert "No arm finished, so there is nothing to pick." in printed(out)
+    assert "no reason was recorded" in printed(out)
+    assert "# Comparison: none (undecided)" in markdown.render(document)
+
+
+EVENTS = [
+    {"event": "estimate", "seconds": 500, "peak_rss_mb": 1900, "disk_mb": 320,
+     "arms": [{"method": "lora", "seconds": 300}]},
+    {"event": "note", "text": "3 training rows\ndropped"},
+    {"event": "phase", "method": "lora", "phase": "train", "detail": "1e-4"},
+    {"event": "progress", "method": "lora", "phase": "train", "done": 40, "total": 120, "loss": 1.23456},
+    {"event": "arm", "arm": arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, train_seconds=200)},
+    {"event": "done", "document": {}},
+]  # fmt: skip
+
+
+def test_without_a_terminal_progress_is_plain_throttled_lines():
+    now = [0.0]
+    out = screen()
+    with terminal.listener(out, clock=lambda: now[0]) as listen:
+        for event in EVENTS[:3]:
+            listen(event)
+        for step in range(1, 101):
+            now[0] += 1
+            listen(EVENTS[3] | {"done": step, "total": 100})
+        listen(EVENTS[4])
+        listen(EVENTS[5])
+    lines = printed(out).splitlines()
+    assert lines[0] == "estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"
+    assert lines[1] == "3 training rows dropped"
+    assert lines[2] == "lora: train 1e-4"
+    assert lines[3] == "lora: train 1e-4, 10/100, loss 1.235, 1m 30s left"
+    assert lines[-1] == "lora: ok, accuracy 0.700 (0.600–0.800), trained in 3m 20s, 61.2 ms per answer"
+    assert len(lines) == 3 + 10 + 1
+    assert "\x1b" not in printed(out)
+
+
+def test_on_a_terminal_each_arm_has_a_live_row_and_ends_as_a_result():
+    out = screen(live=True)
+    board = terminal.Board(began=0.0)
+    for event in EVENTS[:4]:
+        board.apply(event, 10.0)
+    out.print(terminal._rows(board, 20.0))
+    assert "━" in printed(out) and "40/120, loss 1.235" in printed(out)
+    assert "20 s so far, about 8m 00s left" in printed(out)
+    shown = screen(live=True)
+    with terminal.listener(shown) as listen:
+        for event in EVENTS:
+            listen(event)
+    assert "accuracy 0.700 (0.600–0.800)" in printed(shown).splitlines()[-1]
+    assert "3 training rows" in printed(shown)
+
+
+def test_the_time_left_comes_from_the_event_or_from_the_pace():
+    board = terminal.Board(began=0.0)
+    board.apply({"event": "phase", "method": "full", "phase": "train"}, 100.0)
+    event = {"event": "progress", "method": "full", "phase": "train", "done": 10, "total": 40}
+    assert terminal.says(board.apply(event, 130.0)) == "train, 10/40, 1m 30s left"
+    assert terminal.says(board.apply(event | {"seconds_left": 5}, 130.0)) == "train, 10/40, 5.0 s left"
+    assert board.apply(event | {"phase": "evaluate", "done": 0}, 131.0).since == 131.0
+
+
+def test_progress_of_a_command_without_arms_is_accepted():
+    board = terminal.Board(began=0.0)
+    board.apply({"event": "phase", "method": None, "phase": "validate", "detail": None}, 1.0)
+    assert terminal.says(board.arms[""]) == "validate"
+    assert board.apply({"event": "done", "document": {}}, 2.0) is None
+
+
+def test_the_markdown_report_is_a_pure_function_and_tells_everything():
+    document = comparison()
+    kept = copy.deepcopy(document)
+    text = markdown.render(document)
+    assert text == markdown.render(json.loads(json.dumps(document))), (
+        "a document read back gives the same report"
+    )
+    assert document == kept, "the document is not changed"
+    for part in (
+        "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
+        "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch: 2.13.0", "cores: 2", "valid: 60",
+        "## Scores per slice (accuracy)", "4,884,480", "+0.510", "step0_loss: 2.34568",
+        "eos_in_every_row: yes", "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
+        "for want of time: lora",
+    ):  # fmt: skip
+        assert part in text, part
+    assert not text.endswith("\n\n") and "None" not in text and "nan" not in text
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row():
+    text = markdown.render(comparison())
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
+    assert len(tables) == 3
+    for table in tables:
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(counts) == 1, table
+
+
+def test_text_from_files_cannot_break_the_markdown():
+    hostile = "<script>alert(1)</script> | `x` [a](b) *b* __c__\n# d"
+    document = comparison(reason=hostile, command="riyaz compare ```x``` <y>", data={hostile: hostile})
+    document["arms"][1]["slices"] = {hostile: 0.5}
+    text = markdown.render(document)
+    fenced = text[text.index("````console") : text.index("````\n\n")]
+    assert "```x``` <y>" in fenced
+    rest = text.replace(fenced, "")
+    assert "<script" not in rest and "[a](b)" not in rest and "\n# d" not in rest
+    assert len(re.findall(r"^# ", text, flags=re.M)) == 1
+
+
+def test_slices_may_be_scores_or_counted_scores():
+    document = comparison()
+    document["arms"][0]["slices"] = {"rare": {"score": 0.25, "n": 8}}
+    row = next(line for line in markdown.render(document).splitlines() if line.startswith("| rare"))
+    assert row == "| rare | 0.500 | 0.250 (8) | 0.100 |"
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"decision": "undecided", "rows_needed": 1200}, "About 1,200 test rows would decide."),
+        ({"arms": [arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6, n_test=60)]}, "60 test rows are few"),
+    ],
+)
+def test_caveats_follow_from_the_document(known, expected):
+    assert expected in " ".join(markdown.caveats(comparison(**known)))
+    assert expected not in " ".join(markdown.caveats(comparison()))
+
+
+def test_a_dry_run_prints_estimate_and_plan():
+    out = screen()
+    terminal.print_plan({"plan": {}, "estimate": EVENTS[0]}, out)
+    assert printed(out).splitlines()[0] == "estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"
+    assert printed(out).splitlines()[1].split() == ["lora", "5m", "00s"]

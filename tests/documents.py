@@ -8,7 +8,8 @@ def arm(method: str, **known: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "method": method, "status": "ok", "metric": "accuracy", "score": None, "ci_low": None,
         "ci_high": None, "slices": {}, "n_test": 300, "train_seconds": 0, "search_seconds": 0,
-        "eval_seconds": 31.2,        "peak_rss_mb": 812.3, "trainable_params": 0, "artifact_mb": 0.01, "ms_per_answer": 61.2,
+        "eval_seconds": 31.2,
+        "peak_rss_mb": 812.3, "trainable_params": 0, "artifact_mb": 0.01, "ms_per_answer": 61.2,
         "prompt_tokens": 210.0, "forgetting_nats": 0, "kl_task": 0, "chosen": {}, "checks": {}, "reason": "",
     }  # fmt: skip
     assert set(known) <= set(empty), set(known) - set(empty)

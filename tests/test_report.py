@@ -218,3 +218,14 @@ def test_a_dry_run_prints_estimate_and_plan():
     terminal.print_plan({"plan": {}, "estimate": EVENTS[0]}, out)
     assert printed(out).splitlines()[0] == "estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"
     assert printed(out).splitlines()[1].split() == ["lora", "5m", "00s"]
+
+
+def test_one_targets_scores_are_printed_with_extras_slices_and_latency():
+    out = screen()
+    document = arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, slices={"rare": 0.25})
+    terminal.print_scores(document | {"extras": {"macro_f1": 0.65}}, out)
+    lines = [" ".join(line.split()) for line in printed(out).splitlines()]
+    assert lines == [
+        "accuracy 0.700 (0.600–0.800, 95 %) on 300 rows", "macro F1 0.650",
+        "ms per answer 61.2", "slice rare 0.250",
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from riyaz.report.words import (
     number,
     ranked,
     signed,
+    slices,
     troubles,
     verdict,
 )
@@ -83,20 +84,13 @@ def _troubles(document: dict) -> str:
 
 def _slices(document: dict) -> str:
     arms = [arm for arm in ranked(document) if arm.get("slices")]
-    names = list(dict.fromkeys(name for arm in arms for name in arm["slices"]))
+    scores = [dict(slices(arm)) for arm in arms]
+    names = list(dict.fromkeys(name for found in scores for name in found))
     if not names:
         return ""
     metric = metric_name(next((arm["metric"] for arm in arms if arm.get("metric")), None))
-    rows = [[name, *(_slice(arm["slices"].get(name)) for arm in arms)] for name in names]
+    rows = [[name, *(found.get(name, MISSING) for found in scores)] for name in names]
     return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
-
-
-def _slice(value: object) -> str:
-    """A slice's score, with its rows where they were counted."""
-    if isinstance(value, dict):
-        rows = value.get("n", value.get("n_test"))
-        return number(value.get("score"), 3) + (f" ({number(rows)})" if rows is not None else "")
-    return number(value, 3) if isinstance(value, int | float) else MISSING
 
 
 def _measured(document: dict) -> str:

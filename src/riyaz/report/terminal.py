@@ -17,7 +17,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from riyaz.report.words import columns, duration, headline, number, outcome, ranked, troubles, verdict
+from riyaz.report.words import (
+    columns,
+    duration,
+    headline,
+    interval,
+    metric_name,
+    number,
+    outcome,
+    ranked,
+    slices,
+    tenths,
+    troubles,
+    verdict,
+)
 
 PLAIN_WIDTH = 100  # columns when no terminal says how many there are
 LINE_SECONDS = 10.0  # at most one plain line of progress per arm in this time
@@ -28,9 +41,17 @@ DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
 Listener = Callable[[dict], None]
 
 
+class PipeConsole(Console):
+    """A console that lets the command line end the program when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called inside the handler of a BrokenPipeError: hand it on instead of exiting here."""
+        raise
+
+
 def console(*, stderr: bool) -> Console:
     """A console on stderr (talk) or stdout (data), wide enough for the table when it is not a terminal."""
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = PipeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = PLAIN_WIDTH
     return made
@@ -209,6 +230,18 @@ def print_comparison(document: dict, out: Console) -> None:
     out.print(textwrap.fill(verdict(document), out.width))
     for method, status, reason in troubles(document):
         out.print(Text.assemble((f"{status}  ", STYLES.get(status, "")), f"{method}: {reason}"))
+
+
+def print_scores(document: dict, out: Console) -> None:
+    """One target's scores: the deciding one with its interval, the others, slices, latency."""
+    rows = f" on {number(document['n_test'])} rows" if document.get("n_test") else ""
+    name = metric_name(document.get("metric"))
+    out.print(f"{name:<16}{number(document.get('score'), 3)}  ({interval(document)}, 95 %){rows}")
+    for metric, value in (document.get("extras") or {}).items():
+        out.print(f"{metric_name(metric):<16}{number(value, 3)}")
+    out.print(f"{'ms per answer':<16}{tenths(document.get('ms_per_answer'))}")
+    for title, score in slices(document):
+        out.print(f"{'slice':<16}{title}  {score}")
 
 
 def print_plan(document: dict, out: Console) -> None:

@@ -111,6 +111,18 @@ def outcome(arm: dict) -> str:
     return f"{line}, {tenths(arm.get('ms_per_answer'))} ms per answer"
 
 
+def slices(arm: dict) -> list[tuple[str, str]]:
+    """(name, score with its rows where they were counted) of every slice of an arm."""
+    return [(name, _slice(value)) for name, value in (arm.get("slices") or {}).items()]
+
+
+def _slice(value: object) -> str:
+    if isinstance(value, dict):
+        rows = value.get("n", value.get("n_test"))
+        return number(value.get("score"), 3) + (f" ({number(rows)})" if rows is not None else "")
+    return number(value, 3) if isinstance(value, int | float) else MISSING
+
+
 def verdict(document: dict) -> str:
     """The pick in one or two sentences, as the pick rule said it."""
     if document.get("reason"):

@@ -1,0 +1,30 @@
+"""`riyaz adapt`: one method, the same training and the same measurement as in a comparison."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import ADAPTING_DEFAULTS, READING_DEFAULTS, Adapting, Data, Json, Reading, settle
+from riyaz.cli.output import Screen
+
+
+def adapt(
+    method: Annotated[str, Parameter(help="nearest, zero_shot, few_shot, lora or full")],
+    data: Data,
+    /,
+    *,
+    adapting: Adapting = ADAPTING_DEFAULTS,
+    reading: Reading = READING_DEFAULTS,
+    json: Json = False,
+) -> None:
+    """Run one method and keep its artifact."""
+    data_config, config = settle(data, reading, adapting)
+
+    from riyaz.compare import run
+    from riyaz.report import terminal
+
+    screen = Screen(json)
+    with terminal.listener(screen.talk) as listen:
+        arm = run.adapt(method, data, data_config, config, listen=listen)
+    terminal.print_comparison({"arms": [arm]}, screen.data)
+    screen.finish(arm)

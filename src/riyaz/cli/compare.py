@@ -1,0 +1,47 @@
+"""`riyaz compare`: the whole comparison, its table, its pick and its report."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import (
+    COMPARING_DEFAULTS,
+    READING_DEFAULTS,
+    Comparing,
+    Data,
+    Json,
+    Reading,
+    results_folder,
+    settle,
+)
+from riyaz.cli.output import Screen, write_text
+
+
+def compare(
+    data: Data,
+    /,
+    *,
+    comparing: Comparing = COMPARING_DEFAULTS,
+    reading: Reading = READING_DEFAULTS,
+    dry_run: Annotated[bool, Parameter(help="print the plan and the estimate, then stop")] = False,
+    json: Json = False,
+) -> None:
+    """Run every way of adapting the model, measure each on held-out rows, pick one."""
+    data_config, config = settle(data, reading, comparing)
+    results = results_folder(config, data)
+    config = replace(config, out=results)
+
+    from riyaz.compare import run
+    from riyaz.report import markdown, terminal
+
+    screen = Screen(json)
+    with terminal.listener(screen.talk) as listen:
+        document = run.compare(data, data_config, config, dry_run=dry_run, listen=listen)
+    if dry_run:
+        terminal.print_plan(document, screen.data)
+    else:
+        write_text(results / "report.md", markdown.render(document))
+        terminal.print_comparison(document, screen.data)
+        screen.talk.print(f"\nresults in {results}: report.md, compare.json, arms/", soft_wrap=True)
+    screen.finish(document)

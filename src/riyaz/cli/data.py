@@ -1,0 +1,152 @@
+"""`riyaz data`: how a file is read, before anything is trained on it."""
+
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.text import Text
+
+from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
+from riyaz.cli.output import Screen
+from riyaz.errors import RiyazError
+
+SHOWN = 3  # rendered rows
+LABELS = 12  # of a closed set, with their counts
+LEARNED = "bold green"  # what the loss is on
+OPEN, CLOSE = "⟦", "⟧"  # around it where there is no colour
+
+
+def data(
+    data: Data,
+    /,
+    *,
+    model: Annotated[str | None, configured("model")] = None,
+    test: Annotated[Path | None, configured("test")] = None,
+    reading: Reading = READING_DEFAULTS,
+    json: Json = False,
+) -> None:
+    """Show how a data file is read: format, task, rendered rows, duplicates, leakage."""
+    data_config, config = settle(data, reading, given={"model": model, "test": test})
+
+    from riyaz.data import formats, split, task
+
+    screen = Screen(json)
+    folder = formats.open_data(
+        data,
+        test=config.test,
+        prompt_column=data_config.prompt_column,
+        answer_column=data_config.answer_column,
+    )
+    found = task.detect(folder.train, data_config.instruction, data_config.metric)
+    document: dict[str, Any] = {
+        "path": str(folder.train.path),
+        "format": folder.train.format,
+        "columns": folder.train.columns,
+        "unused_columns": folder.train.unused_columns,
+        "rows": len(folder.train.examples),
+        "task": {name: getattr(found, name) for name in ("kind", "metric", "labels", "instruction", "why")},
+    }
+    _show_reading(screen, document, folder)
+    document |= _tokens(screen, folder.train.examples, found, config.model, wanted=model is not None)
+    _, report = split.split(
+        folder.train,
+        folder.test,
+        found,
+        limit_train=config.limit_train,
+        limit_test=config.limit_test,
+        seed=config.seed,
+        allow_leakage=True,  # shown here, refused by `compare`: a person comes here to look at it
+    )
+    document["report"] = report.to_dict()
+    _show_split(screen, document["report"])
+    screen.finish(document)
+
+
+def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None:
+    task = document["task"]
+    _fact(screen, "file", f"{document['path']}, {document['rows']:,} rows read as {document['format']}")
+    if document["unused_columns"]:
+        _fact(screen, "not read", "columns " + ", ".join(document["unused_columns"]))
+    if folder.unused:
+        _fact(screen, "not read", "files " + ", ".join(folder.unused))
+    kind = {
+        "closed": f"closed set of {len(task['labels'])} labels",
+        "short": "short answers",
+        "free": "free text",
+    }
+    _fact(screen, "task", f"{kind[task['kind']]}, because {task['why']}")
+    _fact(screen, "metric", task["metric"].replace("_", " "))
+    _fact(screen, "instruction", task["instruction"] or "none; the model's own system turn")
+
+
+def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
+    """Three rendered rows and the token lengths; a note instead while the default model is not here."""
+    from riyaz.artifact import TextPart
+    from riyaz.prompting import messages_for
+    from riyaz.sources import open_source
+
+    try:
+        tokenizer = open_source(model).tokenizer()
+    except RiyazError as error:
+        if wanted:
+            raise
+        screen.talk.print(f"rows are not rendered: {error}", style="dim", soft_wrap=True)
+        return {"tokens": None, "rendered": []}
+    text = TextPart(instruction=task.instruction)
+    conversations = [messages_for(text, task, example.messages, []) for example in examples]
+    rows = tokenizer.rows([(turns, example.answer) for turns, example in zip(conversations, examples)])
+    lengths = {
+        "prompt": _lengths([len(row.prompt) for row in rows]),
+        "answer": _lengths([len(row.answer) for row in rows]),
+    }
+    prompts = tokenizer.render_texts(conversations[:SHOWN])
+    rendered = []
+    for example, prompt in zip(examples, prompts):
+        answer = example.answer + tokenizer.token_text(tokenizer.end_of_turn)
+        rendered.append({"where": example.where, "prompt": prompt, "answer": answer})
+        _show_row(screen, **rendered[-1])
+    for part, found in lengths.items():
+        numbers = ", ".join(f"{name} {value:g}" for name, value in found.items())
+        _fact(screen, f"{part} tokens", numbers)
+    return {"model": model, "tokens": lengths, "rendered": rendered}
+
+
+def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
+    """One row as the model sees it; the loss is on the answer."""
+    coloured = screen.data.is_terminal and not screen.data.no_color
+    shown = answer if coloured else f"{OPEN}{answer}{CLOSE}"
+    screen.data.print(
+        Text(f"\n{where}, loss on the {'green' if coloured else 'bracketed'} part", style="dim")
+    )
+    screen.data.print(Text.assemble(prompt, (shown, LEARNED)), soft_wrap=True)
+
+
+def _show_split(screen: Screen, report: dict[str, Any]) -> None:
+    rows = report["rows"]
+    parts = [f"{rows[name]:,} {what}" for name, what in (("train", "to train on"), ("valid", "to choose by"))]
+    _fact(screen, "split", ", ".join([*parts, f"{rows['test']:,} to test on"]))
+    _fact(
+        screen,
+        "duplicates",
+        f"{report['duplicates']:,} rows repeat a prompt, {report['conflicts']:,} disagree",
+    )
+    leaked, share = report["leakage"]["test_rows"], report["leakage"]["share"]
+    _fact(screen, "leakage", f"{leaked:,} test rows ({share:.1%}) also stand in the training rows")
+    words = report["answer_words"]
+    _fact(screen, "answer words", ", ".join(f"{name} {value:g}" for name, value in words.items()))
+    for label, counts in report["labels"].items():
+        screen.data.print(
+            f"  {label}: " + ", ".join(f"{part} {n}" for part, n in counts.items()), soft_wrap=True
+        )
+    for note in report["notes"]:
+        _fact(screen, "note", note)
+
+
+def _lengths(counts: list[int]) -> dict[str, float]:
+    ordered = sorted(counts)
+    p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return {"median": statistics.median(ordered), "p95": p95, "longest": ordered[-1]}
+
+
+def _fact(screen: Screen, name: str, text: str) -> None:
+    screen.data.print(Text.assemble((f"{name:<15}", "dim"), text), soft_wrap=True)

@@ -1,0 +1,31 @@
+"""`riyaz evaluate`: one model or artifact on test rows."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import READING_DEFAULTS, Json, Reading, Target, settle
+from riyaz.cli.output import Screen
+
+
+def evaluate(
+    target: Target,
+    /,
+    *,
+    test: Annotated[Path, Parameter(help="test rows")],
+    limit: Annotated[int | None, Parameter(help="use the first rows only")] = None,
+    reading: Reading = READING_DEFAULTS,
+    json: Json = False,
+) -> None:
+    """Score a model or an artifact on test rows."""
+    data_config, _ = settle(test, reading)
+
+    from riyaz.evaluate import evaluate_target
+    from riyaz.report import terminal
+
+    screen = Screen(json)
+    with terminal.listener(screen.talk) as listen:
+        document = evaluate_target(target, test, data_config, limit=limit, listen=listen)
+    terminal.print_scores(document, screen.data)
+    screen.finish(document)

@@ -1,0 +1,65 @@
+"""Help pages: two aligned columns, no boxes, as plain text on every terminal."""
+
+import textwrap
+from typing import Any
+
+GAP = 2
+LABELS = 26  # a longer label stands on its own line
+
+
+class Formatter:
+    """The help formatter handed to cyclopts."""
+
+    def render_usage(self, console: Any, options: Any, usage: Any) -> None:
+        """The line that says how the command is called."""
+        _write(console, f"Usage: {_plain(usage)}\n")
+
+    def render_description(self, console: Any, options: Any, description: Any) -> None:
+        """What the command does."""
+        text = _plain(description)
+        if text:
+            _write(console, f"{text}\n")
+
+    def __call__(self, console: Any, options: Any, panel: Any) -> None:
+        """One group of commands, arguments or options."""
+        rows = [(label(entry), explanation(entry)) for entry in panel.entries]
+        if not rows:
+            return
+        width = min(max(len(name) for name, _ in rows), LABELS)
+        indent = " " * (2 * GAP + width)
+        lines = [f"{panel.title}:"]
+        for name, text in rows:
+            wrapped = textwrap.wrap(text, max(console.width - len(indent), 30)) or [""]
+            if len(name) > width:
+                lines.append(" " * GAP + name)
+            else:
+                lines.append(f"{' ' * GAP}{name:<{width}}{' ' * GAP}{wrapped.pop(0)}".rstrip())
+            lines += [indent + line for line in wrapped]
+        _write(console, "\n".join(lines) + "\n")
+
+
+def label(entry: Any) -> str:
+    """How a command, an argument or an option is written: `--budget SECONDS`."""
+    if entry.positional_label:
+        return str(entry.positional_label)
+    return ", ".join(entry.display_labels_with_metavar)
+
+
+def explanation(entry: Any) -> str:
+    """The help text with the default or the choices behind it."""
+    text = _plain(entry.description)
+    if entry.choices:
+        text += f" [{'|'.join(entry.choices)}]"
+    if entry.default not in (None, "None", "False", "()", ""):
+        text += f" [default: {entry.default}]"
+    return text.strip()
+
+
+def _plain(text: Any) -> str:
+    """The text of cyclopts' wrappers around a rich Text."""
+    text = getattr(text, "primary_renderable", text)
+    return str(getattr(text, "plain", text) or "").strip()
+
+
+def _write(console: Any, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,141 @@
+"""`riyaz VERB …`: the verbs, and the one place where an error becomes a line and an exit status.
+
+Verbs are named by import path, so that `riyaz --help` loads neither torch nor numpy. stdout carries data,
+stderr everything else. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interrupted, 141 broken pipe.
+"""
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
+
+from riyaz import __version__
+from riyaz.cli.help import Formatter
+from riyaz.errors import RiyazError
+
+VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
+    "Models": {
+        "pull": "Get a base model once; every later use is offline",
+        "models": "List the models in the cache",
+        "info": "Show versions, hardware and where things are kept",
+    },
+    "Compare and adapt": {
+        "data": "Show how a data file is read: format, task, rendered rows, duplicates, leakage",
+        "compare": "Run every way of adapting the model, measure each on held-out rows, pick one",
+        "adapt": "Run one method and keep its artifact",
+        "evaluate": "Score a model or an artifact on test rows",
+    },
+    "Use": {
+        "run": "Answer every row of a file",
+        "chat": "Talk with a model or an artifact",
+        "generate": "Answer one prompt",
+        "predict": "Show the most likely next tokens, before and after adapting",
+    },
+    "Take away": {
+        "merge": "Write an artifact's adapter into the weights: a whole model that needs no adapter",
+        "export": "Write a model or an artifact in a format that other tools load",
+    },
+}
+ABOUT = """Train, adapt, compare and run language models on the CPU you already have.
+
+Start with:  riyaz pull smollm2-135m
+             riyaz compare examples/quickstart --budget 10m"""
+
+
+def build() -> App:
+    """The application with every verb registered and none imported."""
+    made = App(
+        name="riyaz",
+        help=ABOUT,
+        version=__version__,
+        help_format="plaintext",
+        help_formatter=Formatter(),
+        default_parameter=Parameter(negative=(), negative_iterable=()),
+        group_arguments=Group("Arguments", sort_key=0),
+        group_parameters=Group("Options", sort_key=1),
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    for title, verbs in VERBS.items():
+        group = Group.create_ordered(title)
+        for place, (verb, help_text) in enumerate(verbs.items()):
+            path = f"riyaz.cli.{verb}:{verb}"
+            made.command(path, name=verb, help=help_text, group=group, sort_key=place)
+    made["--help"].help, made["--version"].help = "show this help", "show the version"
+    made["--help"].group = made["--version"].group = Group.create_ordered("Options")
+    return made
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command line (sys.argv without the program) and return the exit status."""
+    try:
+        build()(list(sys.argv[1:] if tokens is None else tokens))
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        # Whoever read stdout has left; without this the interpreter complains once more when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("RIYAZ_TRACEBACK"):
+            raise
+        line, status = explain(error)
+        print(f"error: {line}", file=sys.stderr)
+        return status
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The one line that says what is wrong and what to do, and the exit status it deserves."""
+    if isinstance(error, RiyazError):
+        return str(error), 2
+    if isinstance(error, CycloptsError):
+        return _usage(error), 2
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "torch":
+        return "torch is not installed; pip install 'riyaz[train]'", 2
+    if isinstance(error, MemoryError):
+        return "out of memory; take a smaller model or close other programs", 2
+    if isinstance(error, OSError) and error.strerror:
+        hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}{hint}", 2
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"unexpected {what}; this is a bug, RIYAZ_TRACEBACK=1 shows where", 1
+
+
+def _usage(error: CycloptsError) -> str:
+    """A usage error as one line in our own style, with where to look next."""
+    chain = " ".join(["riyaz", *(error.command_chain or ())])
+    if isinstance(error, UnknownCommandError):
+        name = (error.unused_tokens or [""])[0]
+        near = difflib.get_close_matches(name, [verb for verbs in VERBS.values() for verb in verbs], n=1)
+        text = f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+    elif isinstance(error, UnusedCliTokensError):
+        text = "unexpected " + ", ".join(repr(token) for token in error.unused_tokens or ())
+    elif isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        given = error.keyword or error.argument.tokens
+        text = f"{name} needs a value" if given else f"{name} is missing"
+    else:
+        text = " ".join(str(error).split())
+        text = (text[:1].lower() + text[1:]).rstrip(".").replace(". Did you mean", "; did you mean")
+    return f"{text}; see {chain} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""`riyaz merge`: the adapter written into the weights."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import Json
+from riyaz.cli.output import Screen
+
+
+def merge(
+    artifact: Annotated[Path, Parameter(help="folder of an artifact with LoRA or full weights")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="folder of the new model")],
+    dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="type of the new weights")] = "float32",
+    json: Json = False,
+) -> None:
+    """Write an artifact's adapter into the weights: a whole model that needs no adapter."""
+    from dataclasses import asdict
+
+    from riyaz import export
+
+    screen = Screen(json)
+    written = export.merge(artifact, out, dtype)
+    screen.data.print(written.line(), soft_wrap=True)
+    screen.finish(asdict(written))

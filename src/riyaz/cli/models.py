@@ -1,0 +1,21 @@
+"""`riyaz models`: what is in the cache, and what could be."""
+
+from dataclasses import asdict
+
+from riyaz.cli.options import Json
+from riyaz.cli.output import Screen
+
+
+def models(*, json: Json = False) -> None:
+    """List the models in the cache."""
+    from riyaz.sources import package, store
+
+    screen = Screen(json)
+    entries = store.models()
+    rows = [(e.name, e.format, f"{e.nbytes / 1e6:,.0f}", e.licence, str(e.path)) for e in entries]
+    if rows:
+        screen.table(["name", "format", "MB", "licence", "path"], rows, numbers=["MB"])
+    absent = [name for name in package.CATALOGUE if name not in {entry.name for entry in entries}]
+    for name in absent:
+        screen.talk.print(f"{name} is not here yet; riyaz pull {name}", style="dim")
+    screen.finish({"models": [asdict(entry) for entry in entries], "available": absent})

@@ -1,0 +1,79 @@
+"""Flags that come from the configuration dataclasses: their names, types, defaults and help have one home.
+
+A flag class knows which fields were written on the command line, because cyclopts builds it from those alone;
+so a flag wins over the folder's riyaz.toml even where it repeats the default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from cyclopts import Group, Parameter
+
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, read_toml, resolve
+
+ABSENT = Parameter(parse=False)  # a field that is no flag of this verb
+READING = Group("Reading the rows", sort_key=2)  # after the arguments and the options
+
+Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
+Data = Annotated[Path, Parameter(help="a .jsonl, .csv or .tsv file, or a folder with train.* in it")]
+Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file) or the folder of an artifact")]
+
+
+class Given:
+    """Remembers in `given` the fields that were written on the command line."""
+
+    given: dict[str, Any]
+
+    def __new__(cls, **given: Any) -> Self:
+        """A flag object that carries its arguments."""
+        made = super().__new__(cls)
+        object.__setattr__(made, "given", given)
+        return made
+
+
+class DataFlags(Given, DataConfig):
+    """How rows are read."""
+
+
+class CompareFlags(Given, CompareConfig):
+    """What is compared and what the pick respects."""
+
+
+class AdaptFlags(Given, CompareConfig):
+    """The same without what only a choice between arms needs."""
+
+    methods: Annotated[tuple[str, ...], ABSENT]
+    margin: Annotated[float, ABSENT]
+    max_ms: Annotated[float | None, ABSENT]
+    max_rss_mb: Annotated[float | None, ABSENT]
+    max_forgetting: Annotated[float | None, ABSENT]
+    out: Annotated[Path | None, Parameter(required=True)]
+
+
+Reading = Annotated[DataFlags, Parameter(name="*", group=READING)]
+Comparing = Annotated[CompareFlags, Parameter(name="*")]
+Adapting = Annotated[AdaptFlags, Parameter(name="*")]
+
+READING_DEFAULTS, COMPARING_DEFAULTS, ADAPTING_DEFAULTS = DataFlags(), CompareFlags(), AdaptFlags()
+
+
+def configured(name: str) -> Parameter:
+    """The flag of one configuration field, for verbs that take only some; None when not given."""
+    option = next(option for config in CONFIGS for option in fields(config) if option.name == name)
+    return Parameter(help=option.metadata["help"], show_default=lambda _: str(option.default))
+
+
+def settle(
+    data: Path, *flags: Given, given: Mapping[str, object] | None = None
+) -> tuple[DataConfig, CompareConfig]:
+    """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
+    toml = data / "riyaz.toml"
+    written = {name: value for flag in flags for name, value in flag.given.items()}
+    return resolve(read_toml(toml) if toml.is_file() else {}, {**(given or {}), **written})
+
+
+def results_folder(config: CompareConfig, data: Path) -> Path:
+    """Where results go: --out, or a folder named after the data, so that the same command finds it again."""
+    return config.out or Path("riyaz-results") / (data.resolve().name if data.is_dir() else data.stem)

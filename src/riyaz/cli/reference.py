@@ -1,0 +1,51 @@
+"""docs/reference.md from the application itself: `python -m riyaz.cli.reference > docs/reference.md`."""
+
+import io
+import sys
+
+from rich.console import Console
+
+from riyaz.cli.main import VERBS, build
+
+WIDTH = 96
+HEAD = """# Commands
+
+Every command and option, written by `python -m riyaz.cli.reference`; a test compares it with the program.
+
+Data goes to stdout, everything else to stderr. With `--json` the last line of stdout is one JSON document.
+Options can stand in the `riyaz.toml` of a data folder under the same names (`limit_train = 300`); the command
+line wins.
+
+| exit status | meaning |
+|---|---|
+| 0 | done |
+| 1 | a bug in riyaz; `RIYAZ_TRACEBACK=1` shows where |
+| 2 | wrong input or usage; one line on stderr says what, where and what to do next |
+| 130 | stopped by Ctrl-C; the same command again continues |
+| 141 | the reader of stdout has left |
+
+| environment | meaning |
+|---|---|
+| `RIYAZ_HOME` | folder of the model cache |
+| `RIYAZ_TRACEBACK` | set: errors show their traceback |
+| `NO_COLOR` | set: no colours |
+"""
+
+
+def reference() -> str:
+    """The Markdown text of docs/reference.md."""
+    parts = [HEAD, _section("riyaz", [])]
+    parts += [_section(f"riyaz {verb}", [verb]) for verbs in VERBS.values() for verb in verbs]
+    return "\n".join(parts)
+
+
+def _section(title: str, tokens: list[str]) -> str:
+    page = io.StringIO()
+    build().help_print(
+        tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
+    )
+    return f"## {title}\n\n```text\n{page.getvalue().strip()}\n```\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,313 @@
+"""The command line: what loads, what is documented, what a person sees, and how every error ends."""
+
+import dataclasses
+import errno
+import importlib
+import inspect
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from documents import arm, comparison
+
+from riyaz.cli import main as cli
+from riyaz.cli.output import json_line
+from riyaz.cli.reference import reference
+from riyaz.config import CompareConfig, DataConfig
+from riyaz.errors import RiyazError
+
+ROOT = Path(__file__).parents[1]
+VERBS = [verb for verbs in cli.VERBS.values() for verb in verbs]
+HEAVY = ("torch", "numpy", "scipy")
+COMMAND = [sys.executable, "-m", "riyaz.cli.main"]
+
+
+def fake(monkeypatch, name: str, **functions):
+    """Put a module with these functions in place of a library module, whether it can be imported or not."""
+    module = types.ModuleType(name)
+    for key, value in functions.items():
+        setattr(module, key, value)
+    parent, _, child = name.rpartition(".")
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(importlib.import_module(parent), child, module, raising=False)
+
+
+def raising(error: BaseException):
+    def function(*args, **known):
+        raise error
+
+    return function
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RIYAZ_TRACEBACK", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+# what loads
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = "import sys; from riyaz.cli.main import main; main(['--help']); "
+    code += f"print(set(sys.modules) & set({HEAVY!r}))"
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.stdout.rstrip().endswith("set()")
+        assert all(f"  {verb}" in done.stdout for verb in VERBS)
+    assert min(seconds) < 0.2, "processor time, so that a busy machine does not fail the test"
+
+
+def test_no_verbs_help_loads_anything_heavy():
+    code = (
+        "import sys; from riyaz.cli.main import main, VERBS\n"
+        "codes = [main([verb, '--help']) for verbs in VERBS.values() for verb in verbs]\n"
+        f"print(codes, set(sys.modules) & set({HEAVY!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith(f"{[0] * len(VERBS)} set()")
+
+
+# what is documented
+
+
+def test_the_reference_page_is_what_the_program_says():
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert page == reference(), "python -m riyaz.cli.reference > docs/reference.md"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_a_function_that_says_the_same_and_explains_every_option(verb):
+    function = getattr(importlib.import_module(f"riyaz.cli.{verb}"), verb)
+    told = next(verbs[verb] for verbs in cli.VERBS.values() if verb in verbs)
+    assert inspect.getdoc(function) == told + "."
+    arguments = cli.build()[verb].assemble_argument_collection()
+    for argument in arguments.filter_by(parse=True):
+        if argument.names and not argument.children:
+            assert argument.parameter.help, f"{verb} {argument.name} has no help"
+
+
+def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
+    arguments = {a.name: a for a in cli.build()["compare"].assemble_argument_collection() if not a.children}
+    for config in (DataConfig, CompareConfig):
+        for option in dataclasses.fields(config):
+            flag = arguments["--" + option.name.replace("_", "-")]
+            assert flag.field_info.default == option.default
+            assert option.metadata["help"] in flag.parameter.help
+
+
+# how errors end
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["compar"], "error: unknown command 'compar'; did you mean compare?; see riyaz --help"),
+        (["wxyz"], "error: unknown command 'wxyz'; see riyaz --help"),
+        (["compare"], "error: DATA is missing; see riyaz compare --help"),
+        (["compare", "x", "--budgt", "3m"], "error: unknown option: --budgt; did you mean --budget?"),
+        (["compare", "x", "--budget"], "error: --budget needs a value; see riyaz compare --help"),
+        (["compare", "x", "--budget", "20"], "error: '20' is not a duration"),
+        (["compare", "x", "--margin", "u"], "error: invalid value for --margin"),
+        (["compare", "x", "--margin", "3"], "error: --margin: 3.0 is too large; give at most 1"),
+        (["compare", "x", "--metric", "bleu"], "error: --metric: unknown metric 'bleu'; choose"),
+        (["compare", "x", "y"], "error: unexpected 'y'; see riyaz compare --help"),
+        (["adapt", "lora", "x"], "error: --out is missing; see riyaz adapt --help"),
+        (["adapt", "lora", "x", "--out", "o", "--margin", "0.1"], "error: unknown option: --margin"),
+        (["export", "x", "--format", "onnx", "--out", "o"], "error: invalid value"),
+        (["data", "absent.jsonl"], "error: absent.jsonl: no such file"),
+        (["pull", "no-such-model"], "error: no model and no file is called 'no-such-model'"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):
+    assert cli.main(line) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(expected) and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (RiyazError("is bad", "a.jsonl:17", "mend it"), 2, "error: a.jsonl:17: is bad; mend it\n"),
+        (RiyazError("two\nlines"), 2, "error: two lines\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to continue\n"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 2,
+         "error: torch is not installed; pip install 'riyaz[train]'\n"),
+        (MemoryError(), 2, "error: out of memory; take a smaller model or close other programs\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2,
+         "error: /x/y: no space left on device; free some space and run the same command again\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: permission denied\n"),
+        (KeyError("a\nb"), 1, "error: unexpected KeyError: 'a\\nb'; this is a bug, RIYAZ_TRACEBACK=1"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), 1, "error: unexpected ModuleNotFoundError"),
+    ],
+)  # fmt: skip
+def test_every_error_ends_in_one_line_and_its_status(monkeypatch, capsys, error, status, expected):
+    fake(monkeypatch, "riyaz.compare.run", compare=raising(error))
+    assert cli.main(["compare", "x.jsonl"]) == status
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(expected)
+
+
+def test_a_traceback_is_shown_when_asked_for(monkeypatch):
+    fake(monkeypatch, "riyaz.compare.run", compare=raising(RiyazError("bad")))
+    monkeypatch.setenv("RIYAZ_TRACEBACK", "1")
+    with pytest.raises(RiyazError):
+        cli.main(["compare", "x.jsonl"])
+
+
+def test_a_reader_that_leaves_is_met_with_silence():
+    process = subprocess.Popen([*COMMAND, "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_ctrl_c_reaches_the_person_as_one_line():
+    code = (
+        "import os, signal, sys, types; from riyaz.cli.main import main; import riyaz.compare\n"
+        "run = types.ModuleType('run'); run.compare = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.modules['riyaz.compare.run'] = riyaz.compare.run = run; sys.exit(main(['compare', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "stopped; run the same command again to continue\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the library keeps its own handler"
+
+
+# compare and adapt
+
+
+class Recorder:
+    """Stands for `riyaz.compare.run`: remembers what it was called with, sends events, writes the folder."""
+
+    def __init__(self, document: dict) -> None:
+        self.document = document
+
+    def compare(self, data, data_config, config, *, dry_run=False, listen):
+        self.data, self.data_config, self.config, self.dry_run = data, data_config, config, dry_run
+        listen({"event": "estimate", "seconds": 60, "peak_rss_mb": 900, "disk_mb": 10, "arms": []})
+        listen({"event": "arm", "arm": arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)})
+        if not dry_run:
+            config.out.mkdir(parents=True, exist_ok=True)
+        return self.document
+
+    def adapt(self, method, data, data_config, config, *, listen):
+        self.method, self.data, self.data_config, self.config = method, data, data_config, config
+        return arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    recorder = Recorder(comparison())
+    fake(monkeypatch, "riyaz.compare.run", compare=recorder.compare, adapt=recorder.adapt)
+    return recorder
+
+
+def test_compare_prints_the_table_on_stdout_and_talks_on_stderr(run, capsys):
+    assert cli.main(["compare", "rows.jsonl", "--out", "results"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("method") and "pick  lora (clear)" in out
+    assert "estimate: 1m 00s" in err and "nearest: ok, accuracy 0.500" in err
+    assert "results in results: report.md" in err
+    assert Path("results/report.md").read_text().startswith("# Comparison: lora (clear)")
+    assert [path.name for path in Path("results").iterdir()] == ["report.md"], "no temporary file is left"
+
+
+def test_compare_json_is_the_one_line_on_stdout(run, capsys):
+    assert cli.main(["compare", "rows.jsonl", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads(json.dumps(run.document)) and out.count("\n") == 1
+    assert "pick  lora (clear)" in err
+
+
+def test_every_flag_arrives(run):
+    line = [
+        "compare", "rows.jsonl", "--model", "m", "--test", "t.jsonl", "--methods", "lora,nearest",
+        "--methods", "full", "--budget", "1h30m", "--margin", "0.05", "--max-ms", "9", "--max-rss-mb", "800",
+        "--max-forgetting", "0.1", "--limit-train", "300", "--limit-test", "200", "--general", "g.txt",
+        "--allow-leakage", "--seed", "7", "--out", "o", "--prompt-column", "p", "--answer-column", "a",
+        "--instruction", "I", "--metric", "exact_match",
+    ]  # fmt: skip
+    assert cli.main(line) == 0
+    assert run.config == CompareConfig(
+        model="m", test=Path("t.jsonl"), methods=("lora", "nearest", "full"), budget="1h30m", margin=0.05,
+        max_ms=9, max_rss_mb=800, max_forgetting=0.1, limit_train=300, limit_test=200, general=Path("g.txt"),
+        allow_leakage=True, seed=7, out=Path("o"),
+    )  # fmt: skip
+    assert run.data_config == DataConfig(
+        prompt_column="p", answer_column="a", instruction="I", metric="exact_match"
+    )
+    assert type(run.config) is CompareConfig and type(run.data_config) is DataConfig
+
+
+def test_a_flag_wins_over_the_folders_toml_even_when_it_repeats_the_default(run):
+    folder = Path("shop")
+    folder.mkdir()
+    folder.joinpath("riyaz.toml").write_text('margin = 0.3\nbudget = "5m"\ninstruction = "From the file."\n')
+    assert cli.main(["compare", "shop", "--margin", str(CompareConfig().margin)]) == 0
+    assert run.config.margin == CompareConfig().margin
+    assert run.config.budget == 300
+    assert run.data_config.instruction == "From the file."
+    assert run.config.out == Path("riyaz-results/shop"), "the same command finds its results again"
+
+
+def test_a_dry_run_writes_nothing(run, capsys):
+    run.document = {"plan": {}, "estimate": {"seconds": 61, "peak_rss_mb": 900, "disk_mb": 10}}
+    assert cli.main(["compare", "rows.jsonl", "--dry-run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert run.dry_run and json.loads(out)["estimate"]["seconds"] == 61
+    assert "estimate: 1m 01s, 900 MB of memory, 10 MB of disk" in err
+    assert not Path("riyaz-results").exists()
+
+
+def test_adapt_runs_one_method(run, capsys):
+    assert cli.main(["adapt", "lora", "rows.jsonl", "--out", "o", "--budget", "3m", "--json"]) == 0
+    out, _ = capsys.readouterr()
+    assert (run.method, run.config.out, run.config.budget) == ("lora", Path("o"), 180)
+    assert json.loads(out)["method"] == "lora"
+
+
+# small verbs
+
+
+def test_info_says_what_a_bug_report_needs(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["versions"]["riyaz"] and document["hardware"]["cores"] >= 1
+    assert document["home"] == os.environ["RIYAZ_HOME"] and document["models"] == []
+
+
+def test_models_lists_the_cache_and_what_could_be_pulled(capsys):
+    assert cli.main(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "smollm2-135m is not here yet; riyaz pull smollm2-135m" in err
+
+
+def test_json_is_strict_and_takes_what_documents_hold():
+    class Array:
+        def tolist(self):
+            return [1.5, float("nan")]
+
+    line = json_line({"a": float("inf"), "b": Path("x"), "c": Array(), "d": (1, True, None), 5: "नमस्ते\ud800"})
+    assert json.loads(line) == {
+        "a": None,
+        "b": "x",
+        "c": [1.5, None],
+        "d": [1, True, None],
+        "5": "नमस्ते\ud800",
+    }
+    assert line.isascii() and line.count("\n") == 1

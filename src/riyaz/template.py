@@ -1,0 +1,186 @@
+"""Chat templates, rendered in a child process that can be killed: the template is a model's code, not ours.
+
+One `template_worker` process is started on first use and kept. It gets conversations in batches; a template
+that loops, exceeds its limits or fails becomes one RiyazError, and the next call finds a fresh process.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+
+BATCH_CONVERSATIONS = 200
+BATCH_CHARACTERS = 1 << 20
+SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01
+SECONDS_TO_START = 30.0
+TEMPLATE_CHARACTERS = 1 << 20
+# A template adds markers and a system prompt to what it is given; it may not multiply it without end.
+OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
+# What a Python process needs to start and to format; what else stands in the environment may be secret.
+ENVIRONMENT = "PATH HOME PYTHONHOME PYTHONUSERBASE LD_LIBRARY_PATH DYLD_LIBRARY_PATH"
+ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"
+
+
+def render_chat(
+    template: str, conversations: list[list[dict]], *, add_generation_prompt: bool, variables: dict
+) -> list[str]:
+    """The text of each conversation, as transformers renders it; RiyazError when the template cannot."""
+    if len(template) > TEMPLATE_CHARACTERS:
+        raise RiyazError(f"{len(template)} characters long, more than {TEMPLATE_CHARACTERS}", "chat template")
+    texts: list[str] = []
+    for batch, characters in _batches(conversations):
+        request = {
+            "template": template,
+            "conversations": batch,
+            "add_generation_prompt": add_generation_prompt,
+            "variables": variables,
+            "output_limit": OUTPUT_CHARACTERS + OUTPUT_PER_CHARACTER * characters,
+        }
+        answer = _worker.ask(request, SECONDS_PER_BATCH + SECONDS_PER_CONVERSATION * len(batch))
+        if "error" in answer:
+            row = answer.get("conversation")
+            where = "chat template" if row is None else f"chat template, conversation {len(texts) + row + 1}"
+            raise RiyazError(_printable(answer["error"]), where)
+        texts += answer["texts"]
+    return texts
+
+
+def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]], int]]:
+    """Batches with their number of characters; one long conversation is a batch of its own."""
+    batch: list[list[dict]] = []
+    characters = 0
+    for messages in conversations:
+        if not messages:
+            raise RiyazError("a conversation without messages", "chat template")
+        length = sum(len(str(value)) for message in messages for value in message.values())
+        if batch and (len(batch) == BATCH_CONVERSATIONS or characters + length > BATCH_CHARACTERS):
+            yield batch, characters
+            batch, characters = [], 0
+        batch.append(messages)
+        characters += length
+    if batch:
+        yield batch, characters
+
+
+def _printable(text: str, longest: int = 300) -> str:
+    """A template's words made safe for a terminal: no control characters, not too long."""
+    text = "".join(character if character.isprintable() else " " for character in text[: longest + 1])
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
+class _Worker:
+    """The child process: started when needed, killed when late, not shared with a fork of this process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.stop)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def ask(self, request: dict, seconds: float) -> dict:
+        """The worker's answer within `seconds`; a worker that dies is replaced once."""
+        # JSON in ASCII spends at most 12 bytes on a character
+        most = 12 * request["output_limit"] + (1 << 20)
+        line = json.dumps(request | {"cpu_seconds": int(seconds) + 2}).encode() + b"\n"
+        with self._lock:
+            for _attempt in range(2):
+                process = self._start()
+                answer = self._exchange(process, line, seconds, most)
+                if answer:
+                    return json.loads(answer)
+        raise RiyazError(
+            "ends the process that renders it", "chat template", "use a model with a plain template"
+        )
+
+    def stop(self) -> None:
+        """End the child process and collect it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            _close(process)
+
+    def _start(self) -> subprocess.Popen:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.stop()
+        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
+        # -P keeps the working folder, which may be an untrusted model's, off the import path
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "riyaz.template_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,  # nothing half-written in a buffer when this process forks
+            env=environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        )
+        if self._exchange(self._process, b"", SECONDS_TO_START, 64) != b"ready\n":
+            self.stop()
+            hint = f"run `{Path(sys.executable).name} -m riyaz.template_worker` to see why"
+            raise RiyazError("the process that renders it does not start", "chat template", hint)
+        return self._process
+
+    def _exchange(self, process: subprocess.Popen, line: bytes, seconds: float, most: int) -> bytes:
+        """Write `line`, read one of at most `most` bytes; empty if the process died, RiyazError when late."""
+        deadline = time.monotonic() + seconds
+        # the kill unblocks a write to a worker that does not read, and a read from one that does not write
+        watchdog = threading.Timer(seconds, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            answer = _talk(process, line, most)
+        except BaseException:  # also Ctrl-C: an answer still on its way must not meet the next question
+            self.stop()
+            raise
+        finally:
+            watchdog.cancel()
+        if not answer:
+            self.stop()
+            if time.monotonic() >= deadline:
+                raise RiyazError(
+                    f"does not finish within {seconds:.1f} s", "chat template", "it may be endless"
+                )
+        return answer
+
+    def _forget(self) -> None:
+        """In a forked child: the worker answers the parent, so close this end of its pipes and start anew."""
+        process, self._process = self._process, None
+        self._lock = threading.Lock()
+        if process is not None:
+            process.returncode = 0  # not this process's child: nothing to wait for
+            _close(process)
+
+
+def _talk(process: subprocess.Popen, line: bytes, most: int) -> bytes:
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        view = memoryview(line)
+        while view:
+            view = view[process.stdin.write(view) :]
+        answer = bytearray()
+        while not answer.endswith(b"\n"):
+            piece = process.stdout.read(1 << 16)
+            if not piece or len(answer) > most:
+                return b""
+            answer += piece
+    except OSError:  # the process ended with its pipe open
+        return b""
+    return bytes(answer)
+
+
+def _close(process: subprocess.Popen) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+_worker = _Worker()

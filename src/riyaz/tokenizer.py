@@ -1,0 +1,268 @@
+"""Text to token ids and back, and conversations to the ids a model was trained on.
+
+    tokenizer = Tokenizer.from_folder("my-model")        # or Tokenizer.from_gguf(metadata)
+    tokenizer.render([[{"role": "user", "content": "Hello"}]])
+
+Only the chat template may write control tokens such as `<|im_end|>`; in a message they are text. To tell them
+apart, the backend knows a control token only between two MARK characters, which no message has. What the
+template wrote gets its marks after rendering; what a message says is broken up with HIDE during it.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+
+from riyaz import tokenizer_files
+from riyaz.errors import RiyazError
+from riyaz.template import render_chat
+from riyaz.tokenizer_files import Files
+
+Message = dict[str, str]
+Conversation = list[Message]
+
+MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private use; a text that has them gets two others
+
+
+class Row(NamedTuple):
+    """A training row: `answer` ends with the end-of-turn id; `checks` says of a property whether it holds."""
+
+    prompt: list[int]
+    answer: list[int]
+    checks: dict[str, bool]
+
+
+class Tokenizer:
+    """A model's tokenizer and chat template; `template_name` is "model", or "plain" if the model has none."""
+
+    def __init__(self, files: Files, where: str) -> None:
+        self.where = where
+        self._files = files
+        settings = files.settings
+        definition = tokenizer_files.parse_json(files.definition, where)
+        self._added, listed = tokenizer_files.added_tokens(definition, settings, where)
+        self._names = listed.keys()
+        self._backends = {MARK: self._build(definition, MARK)}
+        self._control = {token: self._known_id(token, number) for token, number in listed.items()}
+        self._control_text = {number: token for token, number in self._control.items()}
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        openings = {token[:length] for token in self._control for length in range(1, len(token))}
+        self._openings = tuple(sorted(openings))
+        self.template_name = "plain" if files.template is None else "model"
+        plain = tokenizer_files.plain_template(definition, settings)
+        self.template: str = plain if files.template is None else files.template
+        self._variables = {
+            name: tokenizer_files.content(settings[name])
+            for name in tokenizer_files.NAMED
+            if settings.get(name)
+        }
+        self.bos_id = self._control.get(self._variables.get("bos_token", ""))
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "Tokenizer":
+        """The tokenizer of a Hugging Face folder; RiyazError names the file that is missing or broken."""
+        return cls(tokenizer_files.from_folder(Path(path)), str(path))
+
+    @classmethod
+    def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
+        """The tokenizer in a GGUF file's metadata; RiyazError names a kind that is not read."""
+        where = f"GGUF {metadata.get('general.name', 'file')}"
+        return cls(tokenizer_files.from_gguf(metadata, where), where)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, control tokens included (a model may have rows for more)."""
+        return self._backends[MARK].get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """The id the template puts after an assistant's answer, else the model's end-of-text id."""
+        answer = "An answer."
+        probe = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
+        (text,), _mark = self._private_texts([probe], add_generation_prompt=False)
+        after = self._pattern.search(text.rpartition(answer)[2]) if answer in text else None
+        if after:
+            return self._control[after[0]]
+        ids = [self._control.get(self._variables.get("eos_token", "")), *self._files.eos_ids]
+        known = [number for number in ids if number is not None]
+        if not known:
+            hint = "set eos_token in tokenizer_config.json"
+            raise RiyazError("the tokenizer names no end-of-text token", self.where, hint)
+        return known[0]
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Every id that ends an answer: those the model names and the template's end of turn."""
+        named = self._control.get(self._variables.get("eos_token", ""), self.end_of_turn)
+        return frozenset([*self._files.eos_ids, named, self.end_of_turn])
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` as text: no control token is recognised in it and no BOS added."""
+        return self._encode([text], self._marks([text])[0])[0]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`, control tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        plain = [number for number in ids if number not in self._control_text]
+        return self._backends[MARK].decode(plain, skip_special_tokens=False)
+
+    def token_text(self, number: int) -> str:
+        """What one token adds to a text; a control token's own name; `<id N>` for an id without a token."""
+        if number in self._control_text:
+            return self._control_text[number]
+        backend = self._backends[MARK]
+        if backend.id_to_token(number) is None:
+            return f"<id {number}>"
+        # behind another token, since a decoder may drop the space that begins a text
+        anchor = self.encode("a")
+        before = backend.decode(anchor, skip_special_tokens=False)
+        return backend.decode([*anchor, number], skip_special_tokens=False)[len(before) :]
+
+    def render(
+        self, conversations: list[Conversation], *, add_generation_prompt: bool = True
+    ) -> list[list[int]]:
+        """Ids of each conversation through the chat template, the only writer of control tokens."""
+        texts, mark = self._private_texts(conversations, add_generation_prompt)
+        return self._encode(texts, mark)
+
+    def render_texts(
+        self, conversations: list[Conversation], *, add_generation_prompt: bool = True
+    ) -> list[str]:
+        """The texts behind `render`, for people to read."""
+        texts, mark = self._private_texts(conversations, add_generation_prompt)
+        return [text.replace(mark, "") for text in texts]
+
+    def answer_ids(self, answers: list[str]) -> list[list[int]]:
+        """Ids of each answer as it stands where the assistant's turn begins, with the end-of-turn id."""
+        mark, _hide = self._marks(answers)
+        opening = self._opening.replace(MARK, mark)
+        start, *whole = self._encode([opening, *(opening + answer for answer in answers)], mark)
+        cut = len(start)
+        return [
+            # when the prompt's last token would melt into the answer's first, the answer is encoded alone
+            [*(ids[cut:] if ids[:cut] == start else self._encode([answer], mark)[0]), self.end_of_turn]
+            for ids, answer in zip(whole, answers, strict=True)
+        ]
+
+    def full_ids(self, messages: Conversation, answer: str) -> list[int]:
+        """Ids of the conversation with the answer as the assistant's turn, as the template writes it."""
+        return self.render([_answered(messages, answer)], add_generation_prompt=False)[0]
+
+    def row(self, messages: Conversation, answer: str) -> Row:
+        """The training row of one conversation and its answer."""
+        return self.rows([(messages, answer)])[0]
+
+    def rows(self, pairs: list[tuple[Conversation, str]]) -> list[Row]:
+        """Training rows, rendered in one batch."""
+        prompts = self.render([messages for messages, _answer in pairs])
+        fulls = self.render([_answered(*pair) for pair in pairs], add_generation_prompt=False)
+        answers = self.answer_ids([answer for _messages, answer in pairs])
+        return [
+            Row(prompt, answer, self._checks(prompt, answer, full))
+            for prompt, answer, full in zip(prompts, answers, fulls, strict=True)
+        ]
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja as transformers reads them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = dict(self._files.settings) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        settings.pop("chat_template", None)
+        settings.pop("auto_map", None)  # names code to run
+        text = json.dumps(settings, indent=2, ensure_ascii=False)
+        (folder / "tokenizer.json").write_bytes(self._files.definition.encode())
+        (folder / "tokenizer_config.json").write_bytes(text.encode())
+        (folder / "chat_template.jinja").write_bytes(self.template.encode())
+
+    def _checks(self, prompt: list[int], answer: list[int], full: list[int]) -> dict[str, bool]:
+        return {
+            "ends_with_eos": answer[-1] in self.eos_ids,
+            # some models open every turn with their BOS token, but twice in a row is always a mistake
+            "one_bos": self.bos_id is None or prompt[:2] != [self.bos_id, self.bos_id],
+            "prompt_is_prefix": full[: len(prompt)] == prompt,
+            "answer_as_template": full[: len(prompt) + len(answer)] == prompt + answer,
+        }
+
+    @cached_property
+    def _opening(self) -> str:
+        """What stands before an answer, from the last control token on, in private spelling with MARK."""
+        (text,), mark = self._private_texts([[{"role": "user", "content": "A question?"}]], True)
+        starts = [match.start() - 1 for match in self._pattern.finditer(text)]  # with its mark
+        return text[starts[-1] if starts else 0 :].replace(mark, MARK)
+
+    def _private_texts(
+        self, conversations: list[Conversation], add_generation_prompt: bool
+    ) -> tuple[list[str], str]:
+        """Rendered texts in which just the template's control tokens stand between two marks; the mark."""
+        values = [value for messages in conversations for message in messages for value in message.values()]
+        mark, hide = self._marks([*values, self.template])
+        hidden = [
+            [{name: self._hide(value, hide) for name, value in message.items()} for message in messages]
+            for messages in conversations
+        ]
+        texts = render_chat(
+            self.template, hidden, add_generation_prompt=add_generation_prompt, variables=self._variables
+        )
+        return [
+            self._pattern.sub(rf"{mark}\g<0>{mark}", text.replace(mark, "")).replace(hide, "")
+            for text in texts
+        ], mark
+
+    def _hide(self, text: str, hide: str) -> str:
+        """Break up the control tokens in a message, and one that its end begins and the next may complete."""
+        while self._pattern.search(text):
+            text = self._pattern.sub(lambda match: hide.join(match[0]), text)
+        return text + hide if text.endswith(self._openings) else text
+
+    def _marks(self, texts: list[str]) -> tuple[str, str]:
+        """Two characters that stand in none of the texts."""
+        if not any(MARK in text or HIDE in text for text in texts):
+            return MARK, HIDE
+        used = {MARK, HIDE}.union(*texts)
+        free = list(islice((c for c in map(chr, range(0x10FFFD, 0xFFFFF, -1)) if c not in used), 2))
+        if len(free) < 2:
+            raise RiyazError("the text uses every private character of Unicode's last plane", self.where)
+        return free[0], free[1]
+
+    def _encode(self, texts: list[str], mark: str) -> list[list[int]]:
+        if mark not in self._backends:  # keep one beside the usual one
+            definition = tokenizer_files.parse_json(self._files.definition, self.where)
+            self._backends = {MARK: self._backends[MARK], mark: self._build(definition, mark)}
+        backend = self._backends[mark]
+        if len(texts) == 1:  # a batch would start the package's thread pool
+            return [backend.encode(_utf8(texts[0]), add_special_tokens=False).ids]
+        encodings = backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _build(self, definition: dict, mark: str) -> tokenizers.Tokenizer:
+        """The backend whose control tokens are spelt between two marks."""
+        spelling = {token: f"{mark}{token}{mark}" for token in self._names}
+        try:
+            text = json.dumps(tokenizer_files.respell(definition | {"added_tokens": self._added}, spelling))
+            return tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the tokenizers package raises nothing narrower
+            raise RiyazError(f"is not a tokenizer: {error}", self.where) from None
+
+    def _known_id(self, token: str, listed: int) -> int:
+        found = self._backends[MARK].token_to_id(f"{MARK}{token}{MARK}")
+        if found != listed:
+            raise RiyazError(f"{token!r} is listed with id {listed} but loads as {found}", self.where)
+        return found
+
+
+def _answered(messages: Conversation, answer: str) -> Conversation:
+    return [*messages, {"role": "assistant", "content": answer}]
+
+
+def _utf8(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which no UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -49,7 +49,9 @@ UNSAFE_TEXT = {
         r"p[y]pi\.|p[y]thonhosted|n[p]mjs\.|d[e]b\.debian|download\.p[y]torch|a[n]aconda\.|crates\.[i]o"
     ),
     "an index URL": re.compile(r"--(extra-)?index-[u]rl"),
-    "a machine path": re.compile(r"(?<![\w.])/(?:w[o]rk|r[o]ot|f[a]rm|h[o]me/[\w-]+|U[s]ers/[\w-]+)/"),
+    "a machine path": re.compile(
+        r"(?<![\w.])/(?:w[o]rk|r[o]ot|f[a]rm|h[o]me/(?!me\b)[\w-]+|U[s]ers/[\w-]+)/"
+    ),
 }
 TEXT_ENDINGS = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".sh", ""}
 

@@ -1,0 +1,347 @@
+"""The documents say what is there: commands, the README's tree and its commands, paths, links, the version.
+
+The checks are functions of a repository root (and of the command line's help), so that each is also shown
+red on a small repository. The slow test runs the README's commands in their order, with the real model.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+COMMANDS = {
+    *("pull", "models", "info", "data", "compare", "adapt", "evaluate", "run", "chat", "generate"),
+    *("predict", "merge", "export"),
+}
+SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
+
+# The README's commands are run with less to do, so that the test takes minutes less than the real thing.
+SHORTER = [("--budget 10m", "--budget 90s --limit-train 60 --limit-test 30")]
+
+Help = Callable[..., str]
+
+
+@cache
+def help_of(*verb: str) -> str:
+    """What `riyaz VERB --help` prints."""
+    environment = os.environ | {"COLUMNS": "200"}
+    command = [BIN / "riyaz", *verb, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def verbs(text: str) -> set[str]:
+    """The commands that a help text lists."""
+    return set(re.findall(r"^(?:│ |  )([a-z][a-z-]*) {2,}\S", text, re.MULTILINE))
+
+
+def documents(root: Path) -> list[Path]:
+    """The documents of a repository, README first."""
+    found = [root / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    found += [*(root / "docs").rglob("*.md"), *(root / "examples").rglob("*.md")]
+    return [path for path in found if path.exists()]
+
+
+def shell_lines(text: str) -> list[str]:
+    """Commands of the fenced bash blocks: continued lines joined, prompts and comments removed."""
+    lines = []
+    for block in re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words:
+                lines.append(shlex.join(words))
+    return lines
+
+
+def undocumented(root: Path, commands: set[str]) -> list[str]:
+    """Commands that neither the README nor docs/reference shows as `riyaz COMMAND`."""
+    pages = [root / "README.md", *(root / "docs/reference").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages if page.exists())
+    return [name for name in sorted(commands) if not re.search(rf"\briyaz {name}(?![\w-])", text)]
+
+
+def wrong_commands(root: Path, help_text: Help) -> list[str]:
+    """Commands in any document that name a verb, option, make target or script that is not there."""
+    makefile = root / "Makefile"
+    targets = (
+        set(re.findall(r"^([a-z][a-z-]*):", makefile.read_text(), re.MULTILINE))
+        if makefile.exists()
+        else set()
+    )
+    problems = []
+    for page in documents(root):
+        for line in shell_lines(page.read_text(encoding="utf-8")):
+            words = [
+                word for word in shlex.split(line) if "=" not in word.split("/")[0] or word.startswith("-")
+            ]
+            problem = wrong(words, root, help_text, targets)
+            if problem:
+                problems.append(f"{page.relative_to(root)}: `{line}`: {problem}")
+    return problems
+
+
+def wrong(words: list[str], root: Path, help_text: Help, targets: set[str]) -> str:
+    """What is wrong with one command, or ``."""
+    name, rest = Path(words[0]).name, words[1:]
+    if name == "riyaz":
+        verb = next((word for word in rest if not word.startswith("-")), "")
+        if verb and verb not in verbs(help_text()):
+            return f"no command {verb}"
+        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_text(verb) if verb else help_text()))
+        unknown = {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)} - known - {"--help"}
+        return f"no option {', '.join(sorted(unknown))}" if unknown else ""
+    if name == "make":
+        missing = [word for word in rest if word not in targets]
+        return f"no target {missing[0]}" if missing else ""
+    if re.match(r"python[\d.]*$", name):
+        script = root / rest[0] if rest else root
+        if rest[:1] == ["-m"] or not script.is_file():
+            return "" if rest[:2] == ["-m", "pytest"] else "no such script"
+        unknown = {word for word in rest if word.startswith("--") and word not in script.read_text()}
+        return f"no option {', '.join(sorted(unknown))}" if unknown else ""
+    return "" if name in SET_UP else f"{name} is none of riyaz, make, python, {', '.join(sorted(SET_UP))}"
+
+
+def tree_entries(text: str) -> dict[str, str]:
+    """The README's tree: path (folders end in /) -> its line of explanation."""
+    block = next((b for b in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) if "├──" in b), "")
+    entries: dict[str, str] = {}
+    folders = [""]
+    for line in block.splitlines():
+        match = re.match(r"(?:([│\s]*)[├└]── )?([^\s│─]\S*)\s*(.*)$", line)
+        if not match:
+            continue  # a wrapped explanation or a heading inside the tree
+        name, what = match[2], match[3].strip()
+        if match[1] is None:  # the repository itself, or a folder with a tree of its own
+            folders = ["" if name in {"riyaz/", "./"} else name]
+        else:
+            folders = [*folders[: len(match[1]) // 4 + 1], name]
+        entries["".join(folders)] = what
+    entries.pop("", None)
+    return entries
+
+
+def stale_tree(root: Path) -> list[str]:
+    """Differences between the README's tree and the files in src/riyaz; lines that explain nothing."""
+    entries = tree_entries((root / "README.md").read_text(encoding="utf-8"))
+    package, files = root / "src/riyaz", set()
+    for path in package.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if "__pycache__" in path.parts or (path.is_dir() and not any(path.glob("*.py"))):
+            continue
+        if path.name != "__init__.py":  # the folder's line speaks for it
+            files.add(f"{name}/" if path.is_dir() else name)
+    problems = [f"README's tree lacks {name}" for name in sorted(files - entries.keys())]
+    problems += [
+        f"README's tree has {name}, which is not there" for name in entries if not (root / name).exists()
+    ]
+    blank = sorted(name for name in files & entries.keys() if not entries[name])
+    return problems + [f"README's tree does not explain {name}" for name in blank]
+
+
+def broken_references(root: Path) -> list[str]:
+    """Relative links, and paths in backticks, that lead nowhere."""
+    problems = []
+    for page in documents(root):
+        text = page.read_text(encoding="utf-8")
+        links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+        paths = re.findall(r"`((?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]+)`", text)
+        lost = [link for link in links if link and not (page.parent / link).exists()]
+        lost += [path for path in paths if not (root / path).exists()]
+        problems += [f"{page.relative_to(root)}: {name} is not there" for name in lost]
+    return problems
+
+
+def log_problems(text: str) -> list[str]:
+    """Entries of docs/log.md that are not two lines, as its head describes them."""
+    body = text.split("\n---\n", 1)[-1].strip().splitlines()
+    entries = [line for line in body if line]
+    problems = [] if entries else ["no entries"]
+    for first, second in zip(entries[::2], [*entries[1::2], ""], strict=False):
+        good = re.match(r"- \d{4}-\d\d-\d\d · \S", first) and re.match(r"  \S.* · .*`.+`.* · \S", second)
+        problems += [] if good else [f"not an entry of two lines: {first[:60]}"]
+    return problems
+
+
+def test_help_lists_the_commands_and_each_explains_itself() -> None:
+    assert verbs(help_of()) == COMMANDS
+    for name in sorted(COMMANDS):
+        assert f"riyaz {name}" in help_of(name)
+
+
+def test_every_command_is_documented() -> None:
+    assert undocumented(ROOT, verbs(help_of())) == []
+
+
+def test_commands_in_documents_exist() -> None:
+    assert shell_lines((ROOT / "README.md").read_text(encoding="utf-8")), "README shows no commands"
+    problems = wrong_commands(ROOT, help_of)
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_readme_tree_names_every_file() -> None:
+    problems = stale_tree(ROOT)
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_links_and_paths_lead_somewhere() -> None:
+    problems = broken_references(ROOT)
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_the_log_has_two_line_entries() -> None:
+    assert log_problems((ROOT / "docs/log.md").read_text(encoding="utf-8")) == []
+
+
+def test_changelog_and_package_have_one_version() -> None:
+    from riyaz import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    heads = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert project["version"] == __version__ == heads[0]
+
+
+@pytest.mark.slow
+def test_readme_commands_run(tmp_path: Path) -> None:
+    for name in ("examples", "benchmarks", "Makefile"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path)
+    lines = [line for line in shell_lines((ROOT / "README.md").read_text()) if line.startswith("riyaz ")]
+    compares = [line for line in lines if line.startswith(("riyaz compare", "riyaz adapt"))]
+    assert compares
+    for line in compares:  # at its full length it would take longer than all other tests
+        assert "--dry-run" in line or shortened(line) != line, f"SHORTER does not shorten `{line}`"
+    run_all(lines, tmp_path)
+
+
+def shortened(line: str) -> str:
+    for long, short in SHORTER:
+        line = line.replace(long, short)
+    return line
+
+
+def run_all(lines: list[str], folder: Path) -> None:
+    """Run commands one after the other in a folder, shortened; fail at the first that fails."""
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    for line in map(shortened, lines):
+        done = subprocess.run(
+            shlex.split(line), input="Hello\n", capture_output=True, text=True, cwd=folder, env=environment
+        )
+        assert done.returncode == 0, (
+            f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
+
+
+TREE = """
+```
+riyaz/
+├── Makefile              the commands
+└── src/riyaz/
+    ├── errors.py         errors
+    │                     ── more ──
+    └── data/             rows
+        └── split.py      by hash
+```
+"""
+FAKE_HELP = {
+    (): "  data  look\n  compare  all\n  --help  this",
+    ("data",): "--json -n",
+    ("compare",): "--budget",
+}
+
+
+def repository(folder: Path, files: dict[str, str]) -> Path:
+    """A small repository whose README has a tree that is true of it."""
+    base = {
+        "README.md": TREE,
+        "Makefile": "demo: x\n",
+        "src/riyaz/__init__.py": "",
+        "src/riyaz/errors.py": "",
+        "src/riyaz/data/__init__.py": "",
+        "src/riyaz/data/split.py": "",
+    }
+    for name, text in (base | files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"src/riyaz/data/new.py": ""}, "lacks src/riyaz/data/new.py"),
+        ({"src/riyaz/sources/gguf.py": ""}, "lacks src/riyaz/sources/"),
+        ({"src/riyaz/page.html": ""}, "lacks src/riyaz/page.html"),
+        (
+            {"README.md": TREE.replace("split.py ", "splits.py")},
+            "has src/riyaz/data/splits.py, which is not there",
+        ),
+        ({"README.md": TREE.replace("      errors", "")}, "does not explain src/riyaz/errors.py"),
+        ({"README.md": TREE.replace("    ├── errors", "    ├── error")}, "lacks src/riyaz/errors.py"),
+        ({"README.md": "no tree"}, "lacks src/riyaz/errors.py"),
+    ],
+)
+def test_a_stale_tree_is_seen(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    (tmp_path / "good").mkdir()
+    assert stale_tree(repository(tmp_path / "good", {})) == []
+    assert says in "\n".join(stale_tree(repository(tmp_path / "bad", files)))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("riyaz data x.jsonl --json -n 3", ""),
+        ("RIYAZ_HOME=/x .venv/bin/riyaz compare x --budget=1m  # a comment", ""),
+        ("riyaz compare a \\\n  --budgt 3m", "no option --budgt"),
+        ("riyaz compere a", "no command compere"),
+        ("make demo", ""),
+        ("$ make dmeo", "no target dmeo"),
+        ("python benchmarks/nothing.py", "no such script"),
+        ("python src/riyaz/errors.py --peer", "no option --peer"),
+        ("git clone x", ""),
+        ("curl x", "curl is none of"),
+    ],
+)
+def test_a_wrong_command_is_seen(tmp_path: Path, line: str, says: str) -> None:
+    root = repository(tmp_path, {"docs/guide.md": f"Do\n```bash\n{line}\n```\n"})
+    problems = wrong_commands(root, lambda *verb: FAKE_HELP[verb])
+    assert says in "\n".join(problems) if says else problems == []
+
+
+def test_an_undocumented_command_is_seen(tmp_path: Path) -> None:
+    root = repository(
+        tmp_path, {"README.md": "`riyaz data FILE`", "docs/reference/cli.md": "`riyaz run-all`"}
+    )
+    assert undocumented(root, {"data", "run"}) == ["run"]
+
+
+def test_a_broken_reference_is_seen(tmp_path: Path) -> None:
+    text = "[a](docs/no.md#x) [b](Makefile) [c](https://example.org) `src/riyaz/no.py` `src/riyaz/errors.py`"
+    problems = broken_references(repository(tmp_path, {"README.md": text}))
+    assert [problem.split(": ")[1].split()[0] for problem in problems] == ["docs/no.md", "src/riyaz/no.py"]
+
+
+def test_a_bad_log_entry_is_seen() -> None:
+    good = "# Log\n\n---\n\n- 2026-11-25 · tried it\n  10 % · `make bench` · AMD\n"
+    assert log_problems(good) == []
+    assert log_problems(good + "- 2026-11-25 · tried more\n") != []
+    assert log_problems(good.replace("`make bench`", "by hand")) != []
+    assert log_problems("# Log\n---\n") == ["no entries"]
+
+
+def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
+    run_all([f"{sys.executable} -c 'print(1)'"], tmp_path)
+    with pytest.raises(AssertionError, match="exits 3"):
+        run_all([f"{sys.executable} -c 'raise SystemExit(3)'"], tmp_path)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 
+WHERE = "chat template"
 BATCH_CONVERSATIONS = 200
 BATCH_CHARACTERS = 1 << 20
 SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01
@@ -33,7 +34,7 @@ def render_chat(
 ) -> list[str]:
     """The text of each conversation, as transformers renders it; RiyazError when the template cannot."""
     if len(template) > TEMPLATE_CHARACTERS:
-        raise RiyazError(f"{len(template)} characters long, more than {TEMPLATE_CHARACTERS}", "chat template")
+        raise RiyazError(f"{len(template)} characters long, more than {TEMPLATE_CHARACTERS}", WHERE)
     texts: list[str] = []
     for batch, characters in _batches(conversations):
         request = {
@@ -46,7 +47,7 @@ def render_chat(
         answer = _worker.ask(request, SECONDS_PER_BATCH + SECONDS_PER_CONVERSATION * len(batch))
         if "error" in answer:
             row = answer.get("conversation")
-            where = "chat template" if row is None else f"chat template, conversation {len(texts) + row + 1}"
+            where = WHERE if row is None else f"{WHERE}, conversation {len(texts) + row + 1}"
             raise RiyazError(_printable(answer["error"]), where)
         texts += answer["texts"]
     return texts
@@ -58,7 +59,7 @@ def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]]
     characters = 0
     for messages in conversations:
         if not messages:
-            raise RiyazError("a conversation without messages", "chat template")
+            raise RiyazError("a conversation without messages", WHERE)
         length = sum(len(str(value)) for message in messages for value in message.values())
         if batch and (len(batch) == BATCH_CONVERSATIONS or characters + length > BATCH_CHARACTERS):
             yield batch, characters
@@ -96,17 +97,13 @@ class _Worker:
                 answer = self._exchange(process, line, seconds, most)
                 if answer:
                     return json.loads(answer)
-        raise RiyazError(
-            "ends the process that renders it", "chat template", "use a model with a plain template"
-        )
+        raise RiyazError("ends the process that renders it", WHERE, "it cannot be used")
 
     def stop(self) -> None:
         """End the child process and collect it."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            _close(process)
+            _end(process)
 
     def _start(self) -> subprocess.Popen:
         if self._process is not None and self._process.poll() is None:
@@ -114,20 +111,24 @@ class _Worker:
         self.stop()
         paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
-        # -P keeps the working folder, which may be an untrusted model's, off the import path
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "riyaz.template_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,  # nothing half-written in a buffer when this process forks
-            env=environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-        )
-        if self._exchange(self._process, b"", SECONDS_TO_START, 64) != b"ready\n":
-            self.stop()
-            hint = f"run `{Path(sys.executable).name} -m riyaz.template_worker` to see why"
-            raise RiyazError("the process that renders it does not start", "chat template", hint)
-        return self._process
+        hint = f"run `{Path(sys.executable).name} -m riyaz.template_worker` to see why"
+        try:
+            process = subprocess.Popen(
+                # -P keeps the working folder, which may be an untrusted model's, off the import path
+                [sys.executable, "-P", "-m", "riyaz.template_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,  # nothing half-written in a buffer when this process forks
+                env=environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            )
+        except OSError as error:
+            raise RiyazError(f"the process that renders it does not start: {error}", WHERE, hint) from None
+        if self._exchange(process, b"", SECONDS_TO_START, 64) != b"ready\n":
+            _end(process)
+            raise RiyazError("the process that renders it does not start", WHERE, hint)
+        self._process = process
+        return process
 
     def _exchange(self, process: subprocess.Popen, line: bytes, seconds: float, most: int) -> bytes:
         """Write `line`, read one of at most `most` bytes; empty if the process died, RiyazError when late."""
@@ -135,20 +136,17 @@ class _Worker:
         # the kill unblocks a write to a worker that does not read, and a read from one that does not write
         watchdog = threading.Timer(seconds, process.kill)
         watchdog.daemon = True
-        watchdog.start()
+        answer = b""
         try:
+            watchdog.start()
             answer = _talk(process, line, most)
-        except BaseException:  # also Ctrl-C: an answer still on its way must not meet the next question
-            self.stop()
-            raise
         finally:
             watchdog.cancel()
-        if not answer:
-            self.stop()
-            if time.monotonic() >= deadline:
-                raise RiyazError(
-                    f"does not finish within {seconds:.1f} s", "chat template", "it may be endless"
-                )
+            if not answer:  # dead, late, or Ctrl-C: what it may still write must not answer the next request
+                self._process = None
+                _end(process)
+        if not answer and time.monotonic() >= deadline:
+            raise RiyazError(f"does not finish within {seconds:.1f} s", WHERE, "it may be endless")
         return answer
 
     def _forget(self) -> None:
@@ -175,6 +173,12 @@ def _talk(process: subprocess.Popen, line: bytes, most: int) -> bytes:
     except OSError:  # the process ended with its pipe open
         return b""
     return bytes(answer)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    _close(process)
 
 
 def _close(process: subprocess.Popen) -> None:

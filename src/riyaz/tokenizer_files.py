@@ -74,9 +74,9 @@ def from_gguf(metadata: dict[str, Any], where: str) -> Files:
         raise RiyazError(f"tokenizer kind {kind!r} is not read, only 'gpt2' (byte-level BPE)", where, hint)
     if pre not in PRE_TOKENIZERS:
         raise RiyazError(f"pre-tokenizer {pre!r} is not read, only {', '.join(PRE_TOKENIZERS)}", where, hint)
-    tokens, types, merges = (
-        list(metadata.get(f"tokenizer.ggml.{name}", ())) for name in ("tokens", "token_type", "merges")
-    )
+    tokens = list(metadata.get("tokenizer.ggml.tokens", ()))
+    types = [int(number) for number in metadata.get("tokenizer.ggml.token_type", ())]
+    merges = list(metadata.get("tokenizer.ggml.merges", ()))
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if not tokens or len(vocabulary) != len(tokens) or len(types) not in (0, len(tokens)):
         raise RiyazError("tokenizer.ggml.tokens are missing, double, or not as many as token_type", where)
@@ -86,13 +86,13 @@ def from_gguf(metadata: dict[str, Any], where: str) -> Files:
     context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     if context is not None:
         settings["model_max_length"] = int(context)
-    begins_with_bos = "bos" in ids and metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    begins_with_bos = "bos" in ids and bool(metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"))
     definition = {
         "version": "1.0",
         "added_tokens": [
-            {"id": number, "content": tokens[number], "special": kind != USER_DEFINED, **NO_FLAGS}
-            for number, kind in enumerate(types)
-            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
+            {"id": number, "content": tokens[number], "special": type_ != USER_DEFINED, **NO_FLAGS}
+            for number, type_ in enumerate(types)
+            if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
         ],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},

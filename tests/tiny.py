@@ -200,6 +200,19 @@ def write_hf_folder(
     return path
 
 
+def shard(folder: Path, **index: object) -> Path:
+    """Splits a folder's default weights into two files; `index` replaces entries of the weight_map."""
+    arrays = weights(Tiny())
+    names = list(arrays)
+    parts = {"model-1-of-2.safetensors": names[:5], "model-2-of-2.safetensors": names[5:]}
+    for file, members in parts.items():
+        write_safetensors(folder / file, {name: arrays[name] for name in members})
+    mapping = {name: file for file, members in parts.items() for name in members}
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {**mapping, **index}}))
+    return folder
+
+
 def gguf_name(name: str) -> str:
     """The llama.cpp name of a Hugging Face llama tensor."""
     whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}

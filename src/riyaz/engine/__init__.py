@@ -1,0 +1,27 @@
+"""What the engine is asked for: a prompt whose first part may be shared, and the closed set of its answers.
+
+`torch_backend.Backend` answers Requests; nothing else here imports torch.
+"""
+
+from dataclasses import dataclass
+
+from riyaz.engine.trie import Trie
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt, `prefix + tokens`. Equal prefixes are computed once; `tokens` is never empty.
+
+    `adapter` names the weights part to run with, None runs the base alone. `constraint` holds the only
+    allowed answers, end token included.
+    """
+
+    tokens: tuple[int, ...]
+    adapter: str | None = None
+    prefix: tuple[int, ...] = ()
+    constraint: Trie | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of the whole prompt."""
+        return len(self.prefix) + len(self.tokens)

@@ -1,0 +1,150 @@
+"""Keys and values of a batch of rows, and the `attend` functions that fill and read them.
+
+A row sees one shared prefix, held once for the whole batch, and its own tokens. Each part is one call of the
+fused attention, which also returns the log of its sum of weights; two parts are joined by these sums as flash
+attention joins its blocks (Dao et al. 2022; for a shared prefix: Juravsky et al. 2024, arXiv 2402.05099).
+
+Legend: T tokens of the flat stream, B rows, L slots a row has, S slots in use, m tokens a row adds, P tokens
+of the prefix, H query heads, K key/value heads, G = H / K, D head size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of a shared beginning, (layers, 1, K, P, D) each."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def length(self) -> int:
+        """P, its tokens."""
+        return self.keys.shape[3]
+
+
+class Cache:
+    """Slots for B rows: the first `width` hold the prompts, left-aligned; what is added comes behind."""
+
+    def __init__(
+        self, layers: int, lengths: Sequence[int], prefix: Prefix | None = None, *, keep: bool = True
+    ) -> None:
+        self.lengths = torch.tensor(lengths)  # (B,) own tokens of each prompt, the prefix not counted
+        self.width = int(self.lengths.max())
+        self.prefix = prefix
+        self._layers, self._keep = layers, keep
+        self._keys = self._values = torch.empty(0)  # (layers, B, L, K, D), made when the first keys come
+
+    def prefill(self, reserve: int = 0) -> Attend:
+        """Attention of the prompts' own tokens, row after row in one stream, each to what stands before it;
+        leaves room for `reserve` more slots a row."""
+        rows, room = len(self.lengths), self.width + reserve
+        row = torch.arange(rows).repeat_interleave(self.lengths)  # (T,)
+        inside = torch.cat([torch.arange(length) for length in self.lengths.tolist()])
+        slot, place = row * room + inside, row * self.width + inside
+        whole = len(row) == rows * self.width  # no row is shorter than another
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if not self._keys.numel():
+                self._allocate(k, rows, room)
+            keys, values = self._write(layer, slot, k, v, self.width)
+            groups = q.shape[1] // k.shape[1]
+            padded = q if whole else q.new_zeros(rows * self.width, *q.shape[1:]).index_copy_(0, place, q)
+            out, weight = _flash(
+                padded.unflatten(0, (rows, self.width)).transpose(1, 2),  # (B, H, width, D)
+                _repeat(keys, groups), _repeat(values, groups), 0.0, True,
+            )  # fmt: skip
+            out, weight = out.transpose(1, 2).flatten(0, 1), weight.transpose(1, 2).flatten(0, 1)
+            return self._join(layer, q, out if whole else out[place], weight if whole else weight[place])
+
+        return attend
+
+    def extend(self, row: Tensor, place: Tensor | None, slot: Tensor, mask: Tensor) -> Attend:
+        """Attention of tokens added behind the prompts: token t goes to `slot[t]` of row `row[t]` (T,) and
+        sees what `mask` (B, m, S) leaves at 0 (the rest is -inf). `place` (T,) is its index in the B × m
+        block of queries, None when T = B × m in order."""
+        rows, size, seen = mask.shape
+        flat = row * self._keys.shape[2] + slot
+        masks: list[Tensor] = []  # (B, 1, G * m, S), the same for all layers
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self._write(layer, flat, k, v, seen)
+            K, D = k.shape[1:]
+            G = q.shape[1] // K
+            if not masks:
+                masks.append(mask.repeat(1, G, 1)[:, None])
+            padded = q if place is None else q.new_zeros(rows * size, *q.shape[1:]).index_copy_(0, place, q)
+            folded = padded.view(rows, size, K, G, D).permute(0, 2, 3, 1, 4).reshape(rows, K, G * size, D)
+            out, weight = _flash(folded, keys, values, 0.0, False, attn_mask=masks[0])
+            out = out.view(rows, K, G, size, D).permute(0, 3, 1, 2, 4).reshape(rows * size, K * G, D)
+            weight = weight.view(rows, K, G, size).permute(0, 3, 1, 2).reshape(rows * size, K * G)
+            if place is not None:
+                out, weight = out[place], weight[place]
+            return self._join(layer, q, out, weight)
+
+        return attend
+
+    def grow(self, slots: int) -> None:
+        """Make room for at least `slots` slots a row."""
+        have = self._keys.shape[2]
+        if slots > have:
+            more = list(self._keys.shape)
+            more[2] = max(slots, have + have // 2) - have
+            self._keys = torch.cat((self._keys, self._keys.new_zeros(more)), 2)
+            self._values = torch.cat((self._values, self._values.new_zeros(more)), 2)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows (B',)."""
+        self.lengths = self.lengths[rows]
+        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+
+    def as_prefix(self) -> Prefix:
+        """The keys and values of a cache of one row, to stand before others."""
+        keys, values = (
+            x[:, :, : self.width].transpose(2, 3).contiguous() for x in (self._keys, self._values)
+        )
+        return Prefix(keys, values)
+
+    def _allocate(self, k: Tensor, rows: int, room: int) -> None:
+        """Zeroed slots: a masked one still meets a weight of 0. With nothing to keep all layers share one."""
+        shape = (self._layers if self._keep else 1, rows, room, *k.shape[1:])
+        self._keys, self._values = k.new_zeros(shape), k.new_zeros(shape)
+        if not self._keep:
+            self._keys, self._values = (
+                x.expand(self._layers, *shape[1:]) for x in (self._keys, self._values)
+            )
+
+    def _write(self, layer: int, flat: Tensor, k: Tensor, v: Tensor, seen: int) -> tuple[Tensor, Tensor]:
+        """Put k and v (T, K, D) into their slots; the layer's first `seen` slots, (B, K, S, D) each."""
+        keys, values = self._keys[layer], self._values[layer]  # (B, L, K, D)
+        keys.flatten(0, 1).index_copy_(0, flat, k)
+        values.flatten(0, 1).index_copy_(0, flat, v)
+        return keys[:, :seen].transpose(1, 2), values[:, :seen].transpose(1, 2)
+
+    def _join(self, layer: int, q: Tensor, out: Tensor, weight: Tensor) -> Tensor:
+        """Add the prefix's part to a row's own: out (T, H, D) with log-weights (T, H)."""
+        if self.prefix is None:
+            return out
+        T, H, D = q.shape
+        keys, values = self.prefix.keys[layer], self.prefix.values[layer]  # (1, K, P, D)
+        K = keys.shape[1]
+        folded = (
+            q.view(T, K, H // K, D).permute(1, 2, 0, 3).reshape(1, K, -1, D)
+        )  # all rows' queries in one call
+        before, before_weight = _flash(folded, keys, values, 0.0, False)
+        before = before.view(H, T, D).transpose(0, 1)
+        share = torch.sigmoid(weight - before_weight.reshape(H, T).T)  # the own part's share of the whole
+        return torch.lerp(before, out, share.to(out.dtype)[..., None])
+
+
+def _repeat(x: Tensor, groups: int) -> Tensor:
+    """(B, K, S, D) -> (B, H, S, D), each key/value head for its group of query heads."""
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)

@@ -1,0 +1,24 @@
+"""From files to a Backend: the one place where a model is opened to answer."""
+
+from pathlib import Path
+
+import torch
+
+from riyaz import hardware, models
+from riyaz.engine.torch_backend import Backend
+from riyaz.engine.torch_packed import pack
+from riyaz.layers.lora import load_peft
+from riyaz.sources import Source
+
+ADAPTER = "adapter"  # the name under which requests ask for it
+
+
+def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None) -> Backend:
+    """The source's model with a PEFT folder on it, in bf16 where the CPU is quick at it, else in float32, on
+    all cores this process may use."""
+    torch.set_num_threads(hardware.cores())
+    model = models.load(source, torch.bfloat16 if hardware.bf16_is_fast() else torch.float32)
+    if adapter is not None:
+        load_peft(model, adapter)
+    pack(model)
+    return Backend(model, eos_ids, ADAPTER if adapter is not None else None)

@@ -1,0 +1,278 @@
+"""A model and its parts, ready to answer: `open_target("smollm2-135m")` or the folder of an artifact.
+
+    predictor = open_target("out/lora")
+    predictor.answer([{"role": "user", "content": "Where is my card?"}])
+
+A Predictor is put together from a text part and a weights part and never asks which method made them. Its one
+verb is `prepare`, messages to a Request; `lm` gives the log-probabilities (None where answers are copied).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riyaz import artifact as artifacts
+from riyaz.artifact import Artifact, TextPart
+from riyaz.data import Example, Message
+from riyaz.data.task import Task
+from riyaz.engine import Request
+from riyaz.engine.trie import Trie
+from riyaz.errors import RiyazError
+from riyaz.prompting import messages_for
+from riyaz.sources import Source, open_source
+from riyaz.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from riyaz.engine.torch_backend import Backend
+    from riyaz.retrieval.lexical import BM25
+
+SHORTEST_PREFIX = 16  # tokens; a shorter shared beginning costs more to attend to apart than to read again
+NULL_TEXTS = ("N/A", "")  # texts without content, the average over both (Zhao et al. 2021, arXiv 2102.09690)
+NULL_CONTEXTS = 4  # sets of nearest examples over which the null prompt is averaged
+CHAT_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer. Of a closed set also its log-probability in nats, end token included, and on request that of
+    every label (L,), before calibration."""
+
+    text: str
+    log_probability: float | None = None
+    label_log_probabilities: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictor:
+    """Text part, weights part and what they need; `dataclasses.replace` gives a variant.
+
+    Without `lm` and `tokenizer` it copies the answer of the nearest of `examples`. `adapter` is the name
+    under which `lm` holds the weights part, None for the bare model; `bare` makes the base's Backend where
+    the weights part is a whole model.
+    """
+
+    text: TextPart = field(default_factory=TextPart)
+    task: Task | None = None
+    tokenizer: Tokenizer | None = None
+    lm: "Backend | None" = None
+    adapter: str | None = None
+    examples: tuple[Example, ...] = ()
+    calibrated: bool = False
+    max_new_tokens: int = CHAT_TOKENS
+    bare: "Callable[[], Backend] | None" = None
+
+    def prepare(self, messages: Sequence[Message], where: str = "") -> Request:
+        """The request of one conversation; RiyazError naming `where` when it is longer than the context."""
+        return self.prepare_all([messages], [where])[0]
+
+    def prepare_all(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), room: int | None = None
+    ) -> list[Request]:
+        """Requests rendered in one batch, `room` tokens left for the answer (default: what it may need)."""
+        return self._requests([self.messages(messages) for messages in conversations], where, room)
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation the model reads, before the chat template."""
+        return messages_for(self.text, self.task, messages, self._shown(messages))
+
+    def answer(self, messages: Sequence[Message], max_tokens: int | None = None) -> str:
+        """The answer to one conversation, of at most `max_tokens` tokens unless its set is closed."""
+        return self.answers([messages], max_tokens=max_tokens)[0].text
+
+    def answers(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        where: Sequence[str] = (),
+        *,
+        every_label: bool = False,
+        max_tokens: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:
+        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        tell = _counted(progress, len(conversations))
+        if self.lm is None:
+            found = []
+            for messages in conversations:
+                found.append(Prediction(self.copy(messages)))
+                tell(1)
+            return found
+        if not conversations:
+            return []
+        requests = self.prepare_all(conversations, where, max_tokens)
+        if self.constraint is None:
+            tokens = self.lm.generate(requests, max_tokens or self.max_new_tokens, tell)
+            assert self.tokenizer is not None
+            return [Prediction(self.tokenizer.decode(ids).strip()) for ids in tokens]
+        assert self.task is not None
+        if every_label:
+            scores = self.lm.choose(requests, tell)
+            best = [(int(i), float(row[i])) for i, row in zip((scores + self.offsets).argmax(1), scores)]
+            return [Prediction(self.task.labels[i], p, row) for (i, p), row in zip(best, scores)]
+        best = self.lm.best(requests, self.offsets, tell)
+        return [Prediction(self.task.labels[i], p) for i, p in best]
+
+    def copy(self, messages: Sequence[Message]) -> str:
+        """The answer of the nearest example."""
+        return self._nearest(messages, 1)[0].answer
+
+    def base(self) -> "Predictor":
+        """The same prompt on the base: the adapter truly off, or the model that a whole model came from."""
+        if self.bare is not None:
+            return replace(self, lm=self.bare(), adapter=None, bare=None)
+        return replace(self, adapter=None)
+
+    @cached_property
+    def constraint(self) -> Trie | None:
+        """The labels of a closed set as they stand where the assistant's turn begins, each with its end."""
+        if self.task is None or self.task.kind != "closed" or self.tokenizer is None:
+            return None
+        return Trie(self.tokenizer.answer_ids(list(self.task.labels)))
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """What is added to each label's log-probability (L,): 0, or if calibrated minus the null prompt's."""
+        assert self.task is not None
+        return self.null_offsets if self.calibrated else np.zeros(len(self.task.labels))
+
+    @cached_property
+    def null_offsets(self) -> np.ndarray:
+        """−log of each label's mean probability after this prompt with a text without content (L,)."""
+        assert self.lm is not None
+        conversations = [
+            messages_for(self.text, self.task, [{"role": "user", "content": null}], shown)
+            for null in NULL_TEXTS
+            for shown in self._null_contexts()
+        ]
+        scores = self.lm.choose(self._requests(conversations, ["the null prompt"] * len(conversations), None))
+        return np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
+
+    def _requests(
+        self, conversations: list[list[Message]], where: Sequence[str], room: int | None
+    ) -> list[Request]:
+        assert self.tokenizer is not None and self.lm is not None, "a copying predictor has no requests"
+        if self.constraint is not None:
+            room = int(self.constraint.depth.max())
+        room = room or self.max_new_tokens
+        requests = []
+        for row, ids in enumerate(self.tokenizer.render(conversations)):
+            if len(ids) + room > self.lm.context:
+                what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
+                hint = "shorten it, show fewer examples or take a model with a longer context"
+                at = where[row] if row < len(where) else ""
+                raise RiyazError(f"{what} the context of {self.lm.context}", at, hint)
+            shared = len(self._prefix) if tuple(ids[: len(self._prefix)]) == self._prefix else 0
+            requests.append(Request(tuple(ids[shared:]), self.adapter, tuple(ids[:shared]), self.constraint))
+        return requests
+
+    @cached_property
+    def _prefix(self) -> tuple[int, ...]:
+        """The tokens every prompt begins with: what two prompts without anything in common share."""
+        assert self.tokenizer is not None
+        shown = self.examples if self.text.examples == "fixed" else ()
+        probes = [
+            messages_for(self.text, self.task, [{"role": "user", "content": probe}], shown)
+            for probe in ("0", "Q")
+        ]
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes)))
+        prefix = tuple(pair[0] for pair in pairs)
+        return prefix if len(prefix) >= SHORTEST_PREFIX else ()
+
+    def _shown(self, messages: Sequence[Message]) -> Sequence[Example]:
+        """The examples in front of this question: none, all, or the k nearest with the nearest last."""
+        if self.text.examples == "nearest":
+            return self._nearest(messages, self.text.k)[::-1]
+        return self.examples if self.text.examples == "fixed" else ()
+
+    def _null_contexts(self) -> list[Sequence[Example]]:
+        """Examples to show before a null text. Nothing is near to it, so those of a few real questions."""
+        if self.text.examples != "nearest":
+            return [self._shown([])]
+        step = max(1, len(self.examples) // NULL_CONTEXTS)
+        questions = [example.messages for example in self.examples[::step][:NULL_CONTEXTS]]
+        return [self._shown(question) for question in questions]
+
+    def _nearest(self, messages: Sequence[Message], k: int) -> list[Example]:
+        return [self.examples[i] for i in self._index.top(messages[-1]["content"], k)]
+
+    @cached_property
+    def _index(self) -> "BM25":
+        from riyaz.retrieval.lexical import BM25
+
+        return BM25([example.prompt for example in self.examples])
+
+
+def open_target(name_or_path: str | Path, base: str | None = None) -> Predictor:
+    """The predictor of an artifact's folder, or of a plain model given by name or path."""
+    if (Path(name_or_path) / artifacts.NAME).is_file():
+        return open_artifact(name_or_path, base)
+    return open_model(name_or_path)
+
+
+def open_model(name_or_path: str | Path) -> Predictor:
+    """A plain model that answers as it stands, without an instruction."""
+    from riyaz.engine.torch_load import load
+
+    source = open_source(name_or_path)
+    tokenizer = source.tokenizer()
+    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids))
+
+
+def open_artifact(folder: str | Path, base: str | None = None) -> Predictor:
+    """The predictor of an artifact; `base` says where its base model is now. RiyazError when a file was
+    changed or the base is another model."""
+    folder = Path(folder)
+    artifact = Artifact.read(folder)
+    kind = artifact.weights.kind
+    examples: tuple[Example, ...] = ()
+    if kind == "copy" or artifact.text.examples != "none":
+        examples = artifacts.read_examples(folder / (artifact.text.examples_file or artifacts.EXAMPLES))
+    plain = Predictor(
+        text=artifact.text,
+        task=artifact.task,
+        examples=examples,
+        calibrated=artifact.calibrated,
+        max_new_tokens=artifact.max_new_tokens,
+    )
+    if kind == "copy":
+        return plain
+    from riyaz.engine.torch_load import ADAPTER, load
+
+    def bare() -> "Backend":
+        source = _base_source(artifact, folder, base)
+        return load(source, source.tokenizer().eos_ids)
+
+    whole = kind == "full"
+    source = open_source(folder) if whole else _base_source(artifact, folder, base)
+    tokenizer = source.tokenizer()
+    lm = load(source, tokenizer.eos_ids, folder if kind == "lora" else None)
+    adapter = ADAPTER if kind == "lora" else None
+    return replace(plain, tokenizer=tokenizer, lm=lm, adapter=adapter, bare=bare if whole else None)
+
+
+def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
+    """The base model, which must be the one the artifact was made for."""
+    assert artifact.base is not None
+    source = open_source(base or artifact.source_name())
+    if source.sha256() != artifact.base.sha256:
+        what = f"was made for {artifact.base.name} ({artifact.base.sha256[:12]}), not for {source.name}"
+        hint = "give the model it was made for"
+        raise RiyazError(f"{what} ({source.sha256()[:12]})", str(folder), hint)
+    return source
+
+
+def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """A callback for "so many more" out of one for (done, total)."""
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    return tell

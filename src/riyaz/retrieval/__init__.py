@@ -1,0 +1,1 @@
+"""Finding the stored texts that are nearest to a question."""

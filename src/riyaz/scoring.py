@@ -1,0 +1,92 @@
+"""A predictor on rows: predictions, scores, answer log-loss, latency; for validation and test alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.metrics import scores as metrics
+from riyaz.predictor import Prediction, Predictor
+
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`rows` (n,) in 0..1 under the task's metric, their mean, the second metric, and the mean per slice."""
+
+    metric: str
+    rows: np.ndarray
+    mean: float
+    extras: dict[str, float] = field(default_factory=dict)
+    slices: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> {"score", "n"}
+
+
+def predict(
+    predictor: Predictor,
+    examples: Sequence[Example],
+    progress: Progress | None = None,
+    *,
+    every_label: bool = False,
+) -> list[Prediction]:
+    """The answer to every example; `every_label` adds the log-probability of each label of a closed set."""
+    conversations, where = [e.messages for e in examples], [e.where for e in examples]
+    return predictor.answers(conversations, where, every_label=every_label, progress=progress)
+
+
+def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:
+    """Scores of predictions for the examples they were made for."""
+    texts, answers = [p.text for p in predictions], [e.answers for e in examples]
+    rows = metrics.score_rows(task.metric, texts, answers)
+    members: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        if example.slice is not None:
+            members.setdefault(example.slice, []).append(i)
+    return Scores(
+        metric=task.metric,
+        rows=rows,
+        mean=float(rows.mean()) if len(rows) else 0.0,
+        extras=metrics.extras(task.metric, texts, answers),
+        slices={
+            name: {"score": float(rows[index].mean()), "n": len(index)}
+            for name, index in sorted(members.items())
+        },
+    )
+
+
+def answer_log_loss(
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
+) -> float | None:
+    """Mean nats per token of the target answers, end token included, under the predictor's own prompt and
+    over the whole vocabulary; None for a predictor that only copies."""
+    if predictor.lm is None or predictor.tokenizer is None:
+        return None
+    answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
+    requests = predictor.prepare_all(
+        [e.messages for e in examples], [e.where for e in examples], max(map(len, answers), default=1)
+    )
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, len(examples))
+
+    found = predictor.lm.logprobs(requests, answers, tell)
+    return -float(np.concatenate(found).mean(dtype=np.float64))
+
+
+def latency(predictor: Predictor, examples: Sequence[Example], n: int = 20) -> float:
+    """Median milliseconds from messages to answer, one question at a time, after one to warm up."""
+    milliseconds = []
+    for i in range(n + 1):
+        example = examples[i % len(examples)]
+        began = time.perf_counter()
+        predictor.answers([example.messages], [example.where])
+        milliseconds.append(1000 * (time.perf_counter() - began))
+    return statistics.median(milliseconds[1:])

@@ -1,0 +1,133 @@
+"""Defaults have one home: dataclasses, riyaz.toml and flags agree, and wrong values name file and key."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, Seconds, parse_budget, read_toml, resolve
+from riyaz.errors import RiyazError
+
+
+def line_of(error: pytest.ExceptionInfo) -> str:
+    """The message a user sees, which must be one line with a next step."""
+    text = str(error.value)
+    assert "\n" not in text and "; " in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("2h", 7200), ("1.5h", 5400), ("1H 5m 10s", 3910)],
+)
+def test_budget_is_read_in_seconds(text, seconds):
+    assert parse_budget(text) == seconds
+    assert parse_budget(str(Seconds(text))) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "20", "m", "20x", "30m1h", "-5m", "0s", "nan", "1e3s", "9" * 400 + "h"])
+def test_budget_that_is_no_duration_is_refused(text):
+    with pytest.raises(RiyazError) as error:
+        parse_budget(text, "--budget")
+    assert line_of(error).startswith("--budget: ") and "20m" in line_of(error)
+
+
+def test_seconds_is_a_number():
+    budget = CompareConfig().budget
+    assert budget == 1200 and budget / 2 == 600 and json.dumps({"budget": budget}) == '{"budget": 1200.0}'
+    assert str(budget) == "20m" and str(Seconds(0)) == "0s" and str(Seconds(5410.5)) == "1h30m10.5s"
+
+
+def test_every_field_has_help_and_a_valid_default():
+    for config in CONFIGS:
+        for field in dataclasses.fields(config):
+            assert field.metadata["help"], field.name
+            assert getattr(config(), field.name) == field.default
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
+    path = tmp_path / "riyaz.toml"
+    path.write_bytes(b'\xef\xbb\xbfbudget = "90s"\r\nseed = 3\r\nmargin = 0\r\nprompt_column = "q"\r\n')
+    data, compare = resolve(read_toml(path), {"seed": 0, "budget": None, "answer_column": "a"})
+    assert data == DataConfig(prompt_column="q", answer_column="a")
+    assert compare == CompareConfig(budget=Seconds(90), seed=0, margin=0.0)
+    assert isinstance(compare.margin, float)
+
+
+def test_method_lists_are_read_with_commas(tmp_path):
+    (tmp_path / "riyaz.toml").write_text('methods = ["lora", "full"]\n')
+    assert read_toml(tmp_path / "riyaz.toml") == {"methods": ("lora", "full")}
+    assert CompareConfig(methods=("lora, full,",)).methods == ("lora", "full")
+
+
+def test_paths_in_a_file_start_at_its_folder(tmp_path):
+    path = tmp_path / "riyaz.toml"
+    path.write_text('test = "held.jsonl"\nmodel = "./mine"\nout = "/results"\n')
+    absolute = Path("/results")
+    expected = {"test": tmp_path / "held.jsonl", "model": str(tmp_path / "mine"), "out": absolute}
+    assert read_toml(path) == expected
+    path.write_text('model = "smollm2-135m"\n')
+    assert read_toml(path) == {"model": "smollm2-135m"}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("limit_trian = 30", ["riyaz.toml: unknown key 'limit_trian'", "did you mean 'limit_train'?"]),
+        ("zebra = 1\nyak = 2", ["unknown keys 'zebra', 'yak'", "known keys: prompt_column"]),
+        ("seed = true", ["riyaz.toml: seed: True is not a whole number"]),
+        ("seed = 1.5", ["riyaz.toml: seed: 1.5 is not a whole number"]),
+        ("budget = 20", ["riyaz.toml: budget: 20 is not a duration", '"20m"']),
+        ('budget = "20"', ["riyaz.toml: budget: '20' is not a duration"]),
+        ("margin = 2", ["riyaz.toml: margin: 2.0 is too large", "at most 1"]),
+        ("max_ms = nan", ["riyaz.toml: max_ms: nan is no number"]),
+        ("limit_train = 5", ["riyaz.toml: limit_train: 5 is too small", "at least 20"]),
+        ('metric = "bleu"', ["riyaz.toml: metric: unknown metric 'bleu'", "accuracy, exact_match, rouge_l"]),
+        ("test = 3", ["riyaz.toml: test: 3 is not a path"]),
+        ('allow_leakage = "yes"', ["riyaz.toml: allow_leakage: 'yes' is not true or false"]),
+        ("methods = [1]", ["riyaz.toml: methods: [1] is not text"]),
+        ("seed = 1\nmargin = ,", ["riyaz.toml: not TOML", "line 2"]),
+    ],
+)
+def test_wrong_settings_name_file_and_key(tmp_path, text, parts):
+    path = tmp_path / "riyaz.toml"
+    path.write_text(text)
+    with pytest.raises(RiyazError) as error:
+        read_toml(path)
+    for part in parts:
+        assert part in line_of(error)
+
+
+def test_settings_that_are_not_utf8_are_refused(tmp_path):
+    (tmp_path / "riyaz.toml").write_bytes(b'instruction = "\xe9"')
+    with pytest.raises(RiyazError, match="UTF-8"):
+        read_toml(tmp_path / "riyaz.toml")
+
+
+def test_a_wrong_flag_is_named_as_a_flag():
+    for flag, given in {"--limit-train": {"limit_train": 19}, "--budget": {"budget": Seconds(-1)}}.items():
+        with pytest.raises(RiyazError) as error:
+            resolve({}, given)
+        assert line_of(error).startswith(flag + ": ")
+
+
+def test_the_command_line_takes_flags_from_the_fields():
+    cyclopts = pytest.importorskip("cyclopts")
+    app, seen = cyclopts.App(), []
+
+    @app.default
+    def command(config: CompareConfig = CompareConfig()):  # noqa: B008
+        seen.append(config)
+
+    words = ["--config.budget", "1h30m", "--config.methods", "lora,full", "--config.limit-train", "300"]
+    app(words, exit_on_error=False, result_action="return_value")
+    assert seen == [CompareConfig(budget=Seconds(5400), methods=("lora", "full"), limit_train=300)]
+
+
+def test_config_imports_nothing_heavy():
+    code = "import sys, riyaz.config, riyaz.data; print({'numpy', 'torch', 'cyclopts'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

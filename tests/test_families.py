@@ -220,7 +220,7 @@ VALUE = NUMBER | st.none() | st.text(max_size=8) | st.lists(NUMBER, max_size=2)
 VALUE |= st.dictionaries(st.sampled_from(["type", "rope_type", "rope_theta"]), NUMBER | st.text(max_size=4))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(changes=st.dictionaries(KEYS, VALUE, min_size=1, max_size=3), gguf=st.booleans())
 def test_any_configuration_opens_or_is_a_riyaz_error(tmp_path_factory, changes, gguf):
     base = tmp_path_factory.getbasetemp() / "fuzz"

@@ -237,7 +237,7 @@ EDITS = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(edits=st.lists(EDITS, min_size=1, max_size=4))
 def test_mutated_files_give_only_riyaz_errors(tmp_path_factory, edits):
     data = bytearray(HONEST)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cyclopts
 import pytest
 
 from riyaz.config import CONFIGS, CompareConfig, DataConfig, Seconds, parse_budget, read_toml, resolve
@@ -115,7 +116,6 @@ def test_a_wrong_flag_is_named_as_a_flag():
 
 
 def test_the_command_line_takes_flags_from_the_fields():
-    cyclopts = pytest.importorskip("cyclopts")
     app, seen = cyclopts.App(), []
 
     @app.default

@@ -1,0 +1,148 @@
+"""Scores of a text answer against the accepted answers, all in 0..1; with several, the best one counts."""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import CHRF
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = {"a", "an", "the"}
+
+
+def score_rows(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> np.ndarray:
+    """The score of every row (n,) under `metric`, one of METRICS; RiyazError when it is unknown."""
+    if metric not in METRICS:
+        raise RiyazError(f"unknown metric '{metric}'", hint=f"use one of {', '.join(METRICS)}")
+    score = METRICS[metric]
+    return np.array([score(text, row) for text, row in zip(predictions, answers, strict=True)], float)
+
+
+def extras(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The second score that is shown beside the primary one, as the mean over rows; macro-F1 for accuracy."""
+    if metric == "accuracy":
+        return {"macro_f1": macro_f1(predictions, answers)}
+    second = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}[
+        metric
+    ]
+    scores = score_rows(second, predictions, answers)
+    return {second: float(scores.mean()) if len(scores) else 0.0}
+
+
+def accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the prediction is one of the accepted labels, outer whitespace aside."""
+    return float(prediction.strip() in {answer.strip() for answer in answers})
+
+
+def macro_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
+    """Mean F1 over the labels that stand in the answers (n rows of accepted labels).
+
+    A row counts for the accepted label it hit, else for its first. A label that is only ever predicted
+    costs recall and is no class of its own.
+    """
+    predicted = [text.strip() for text in predictions]
+    accepted = [[answer.strip() for answer in row] for row in answers]
+    true = [p if p in row else row[0] for p, row in zip(predicted, accepted, strict=True)]
+    hits = Counter(t for p, t in zip(predicted, true) if p == t)
+    called, support = Counter(predicted), Counter(true)
+    return float(np.mean([2 * hits[t] / (called[t] + support[t]) for t in support])) if support else 0.0
+
+
+def normalise_squad(text: str) -> str:
+    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces.
+
+    A step that would leave nothing is not taken (SQuAD takes it): "A" must not equal an empty answer.
+    """
+    text = text.lower()
+    words = text.translate(_PUNCTUATION).split() or text.split()
+    return " ".join([word for word in words if word not in _ARTICLES] or words)
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the prediction equals an accepted answer after SQuAD normalisation."""
+    return float(normalise_squad(prediction) in {normalise_squad(answer) for answer in answers})
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """SQuAD's F1 of the bags of words (Rajpurkar et al. 2016), best over the accepted answers."""
+    words = normalise_squad(prediction).split()
+    return max(_bag_f1(words, normalise_squad(answer).split()) for answer in answers)
+
+
+def _bag_f1(words: list[str], reference: list[str]) -> float:
+    if not words or not reference:
+        return float(words == reference)
+    common = sum((Counter(words) & Counter(reference)).values())
+    return 2 * common / (len(words) + len(reference))
+
+
+def rouge_l(prediction: str, answers: Sequence[str]) -> float:
+    """ROUGE-L F1 (Lin 2004) without stemming, best over the accepted answers.
+
+    On ASCII text the words are rouge-score's; other scripts keep their letters, and a character of a script
+    without spaces is a word.
+    """
+    words = _rouge_words(prediction)
+    return max(_rouge_f1(words, _rouge_words(answer)) for answer in answers)
+
+
+def _rouge_f1(words: list[str], reference: list[str]) -> float:
+    common = longest_common_subsequence(words, reference)
+    return 2 * common / (len(words) + len(reference)) if common else 0.0
+
+
+def _rouge_words(text: str) -> list[str]:
+    text = text.lower()
+    return re.findall("[a-z0-9]+", text) if text.isascii() else "".join(map(_spaced, text)).split()
+
+
+@cache
+def _spaced(character: str) -> str:
+    if "぀" <= character <= "鿿":  # kana and Chinese characters
+        return f" {character} "
+    # A vowel sign or an accent of its own (category M) belongs to its word.
+    return character if character.isalnum() or unicodedata.category(character)[0] == "M" else " "
+
+
+def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence; a table row is the bits of an integer (Hyyrö 2004)."""
+    places: dict[str, int] = {}
+    for i, word in enumerate(a):
+        places[word] = places.get(word, 0) | 1 << i
+    full = (1 << len(a)) - 1
+    row = full  # bit i is 0 where the table grows between a[:i] and a[:i + 1]
+    for word in b:
+        match = row & places.get(word, 0)
+        row = ((row + match) | (row - match)) & full
+    return len(a) - row.bit_count()
+
+
+def chrf(prediction: str, answers: Sequence[str]) -> float:
+    """Sentence chrF2 as sacrebleu computes it, over 100; best over the accepted answers."""
+    return _chrf().sentence_score(prediction, list(answers)).score / 100
+
+
+@cache
+def _chrf() -> "CHRF":
+    from sacrebleu.metrics import CHRF  # 0.1 s, and only free text needs it
+
+    return CHRF()
+
+
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "accuracy": accuracy,
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
+    "chrf": chrf,
+}
+_BESIDE = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}

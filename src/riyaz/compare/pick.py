@@ -164,9 +164,7 @@ def _without_limits(
 
 def _nothing(arms: Sequence[Arm], measured: bool, dropped: list[str]) -> str:
     if measured:
-        return (
-            f"No arm is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
-        )
+        return f"No arm is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
     states = [f"{arm['method']} {arm['status']}" for arm in arms if arm["status"] not in FINISHED]
     return f"No arm can be picked: {'; '.join(states + dropped) or 'none was run'}."
 

@@ -1,13 +1,19 @@
-"""The torch module of each family; `load` puts a source's weights into it."""
+"""The torch module of each family; `load` puts a source's weights into it, `save_hf` writes them out again."""
 
 import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from riyaz.families import describe
+from riyaz.families.llama import to_hf
 from riyaz.models.llama import Model
-from riyaz.sources import Source
+from riyaz.sources import Source, safetensors
+from riyaz.tokenizer import Tokenizer
 
 
 def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
@@ -23,6 +29,34 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
     if family.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval().requires_grad_(False)
+
+
+def save_hf(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, tokenizer, template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:  # the head is the embedding; a second copy could come to differ
+        del state["lm_head.weight"]
+    dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+    ends = sorted(tokenizer.eos_ids)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+    config = to_hf(model.config) | {"dtype": dtype} | ids
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+    tokenizer.save(folder)
+    safetensors.write(folder / "model.safetensors", to_arrays(state), {"format": "pt"})
+
+
+def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Tensors as `sources.safetensors.write` takes them; the inverse of `to_torch`."""
+    arrays: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        if tensor.dtype == torch.bfloat16:
+            arrays[name] = ("BF16", tensor.view(torch.uint16).numpy())
+        else:
+            arrays[name] = tensor.numpy()
+    return arrays
 
 
 def to_torch(kind: str, array: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,220 @@
+"""Training speed and memory of riyaz beside transformers + PEFT, on the same rows, weights and first adapter.
+
+    python benchmarks/training.py --peer            # about 20 minutes on two cores
+    python benchmarks/training.py --peer --steps 4 --rounds 1 --only lora
+
+Every measurement runs in a process of its own; sides take turns, so that a drift of the machine hits both. The
+peer is the faster of its float32 and its bfloat16. Tokens are real ones: padding does not count. The last line is
+one JSON document. Rows: `mixed` are English text cut to log-normal lengths (median 90, 24…512) with the last
+40 % as answer; `even` are banking77 if its train.jsonl is given by --even, else text cut to 45–65 tokens.
+"""
+
+import argparse
+import json
+import pydoc_data.topics
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from riyaz.hardware import describe, peak_rss_mb
+
+BATCH, RANK, ALPHA = 8, 16, 32
+RATES = {"lora": 2e-4, "full": 2e-5}
+
+
+def main() -> None:
+    """Parse the command line; run one measurement (child) or the whole table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", action="store_true", help="measure transformers + PEFT too")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--even", type=Path, help="a text,label file for the even rows, e.g. banking77's train.jsonl")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each measurement, after two of warm-up")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=["lora", "full", "lora_even", "full_even"], action="append")
+    parser.add_argument("--child", nargs=4, metavar=("SIDE", "METHOD", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        side, method, dtype, folder = args.child
+        measure = {"riyaz": measure_riyaz, "peer": measure_peer}[side]
+        print(json.dumps(measure(method, dtype, Path(folder))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(args, Path(folder))
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Interleaved rounds of every cell; prints a line per measurement and the JSON of ratios."""
+    prepare(args, folder)
+    sides = [("riyaz", "bfloat16"), *([("peer", "float32"), ("peer", "bfloat16")] if args.peer else [])]
+    table: dict[str, object] = {}
+    for cell in args.only or ["lora", "full", "lora_even", "full_even"]:
+        method, lengths = cell.removesuffix("_even"), "even" if cell.endswith("_even") else "mixed"
+        (folder / "rows.json").write_bytes((folder / f"{lengths}.json").read_bytes())
+        runs: dict[tuple[str, str], list[dict]] = {side: [] for side in sides}
+        for round_ in range(args.rounds):
+            for side, dtype in sides:
+                result = spawn(side, method, dtype, folder)
+                runs[side, dtype].append(result)
+                print(f"{cell} round {round_ + 1} {side} {dtype}: {result['tokens_s']:.0f} tokens/s, "
+                      f"{result['rss_mb']:.0f} MB", flush=True)  # fmt: skip
+        table[cell] = summarise(cell, runs)
+    table["cpu"] = describe()["cpu"]
+    print(json.dumps(table))
+
+
+def summarise(cell: str, runs: dict[tuple[str, str], list[dict]]) -> dict[str, float]:
+    """Medians, and ratios against the peer's faster type; says how far the loss curves part."""
+    medians = {side: (statistics.median(r["tokens_s"] for r in results), min(r["rss_mb"] for r in results))
+               for side, results in runs.items()}  # fmt: skip
+    speed, memory = medians["riyaz", "bfloat16"]
+    row = {"tokens_s": round(speed, 1), "rss_mb": round(memory)}
+    peers = {side: value for side, value in medians.items() if side[0] == "peer"}
+    if peers:
+        best = max(peers, key=lambda side: peers[side][0])
+        ours, theirs = runs["riyaz", "bfloat16"][0]["losses"], runs["peer", "float32"][0]["losses"]
+        gap = max(abs(a - b) for a, b in zip(ours, theirs))
+        print(f"{cell} losses riyaz    {' '.join(f'{x:.3f}' for x in ours)}")
+        print(f"{cell} losses peer f32 {' '.join(f'{x:.3f}' for x in theirs)}   largest gap {gap:.3f}")
+        row |= {"ratio_tokens_s": round(speed / peers[best][0], 2), "ratio_rss": round(memory / peers[best][1], 2),
+                "peer_tokens_s": round(peers[best][0], 1), "peer_rss_mb": round(peers[best][1]),
+                "peer_dtype": best[1], "loss_gap": round(gap, 4)}  # fmt: skip
+    return row
+
+
+def spawn(side: str, method: str, dtype: str, folder: Path) -> dict:
+    """One measurement in a fresh process."""
+    command = [sys.executable, __file__, "--child", side, method, dtype, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def prepare(args: argparse.Namespace, folder: Path) -> None:
+    """Write rows, the model as a Hugging Face folder and the first LoRA adapter, which both sides start from."""
+    import torch
+    from riyaz.export import write_hf
+
+    from riyaz.layers import lora
+    from riyaz.models import load
+    from riyaz.sources import open_source
+
+    source = open_source(args.model)
+    tokenizer = source.tokenizer()
+    count, rng = (args.steps + 2) * BATCH, np.random.default_rng(0)
+    stream = tokenizer.encode("\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())))
+    mixed = np.clip(np.exp(rng.normal(np.log(90), 0.75, count)), 24, 512).astype(int)
+    (folder / "mixed.json").write_text(json.dumps(cut(stream, mixed)))
+    even = cut(stream, rng.integers(45, 66, count)) if args.even is None else banking(tokenizer, args.even, count)
+    (folder / "even.json").write_text(json.dumps(even))
+    model = load(source, torch.float32)
+    write_hf(model, tokenizer, folder / "model")
+    lora.apply(model, r=RANK, alpha=ALPHA, seed=0)
+    (folder / "adapter").mkdir()
+    lora.save_peft(model, folder / "adapter", base=str(folder / "model"), alpha=ALPHA)
+
+
+def cut(stream: list[int], lengths: np.ndarray) -> list[tuple[list[int], int]]:
+    """Consecutive pieces of the stream, the last 40 % of each labelled: (tokens, length of the prompt)."""
+    ends = np.cumsum(lengths)
+    assert ends[-1] < len(stream), "the text is too short for so many steps"
+    return [(stream[end - n : end], int(n) - round(0.4 * n)) for n, end in zip(lengths, ends)]
+
+
+def banking(tokenizer, path: Path, count: int) -> list[tuple[list[int], int]]:
+    """Rows of a text,label file through the chat template."""
+    pairs = [json.loads(line) for line in path.read_text().splitlines()[:count]]
+    messages = [
+        [{"role": "system", "content": "Classify the text. Answer with one label."},
+         {"role": "user", "content": pair["text"]}]
+        for pair in pairs
+    ]  # fmt: skip
+    prompts = tokenizer.render(messages, add_generation_prompt=True)
+    answers = [[*tokenizer.encode(pair["label"]), tokenizer.end_of_turn] for pair in pairs]
+    return [(prompt + answer, len(prompt)) for prompt, answer in zip(prompts, answers)]
+
+
+def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
+    """The product's own loop on the product's own model."""
+    import torch
+
+    from riyaz.data.rows import Row
+    from riyaz.layers import lora
+    from riyaz.models import load
+    from riyaz.sources import open_source
+    from riyaz.train import TrainPlan, train
+
+    compute = getattr(torch, dtype)
+    rows = [Row(tuple(t[:p]), tuple(t[p:])) for t, p in json.loads((folder / "rows.json").read_text())]
+    model = load(open_source(folder / "model"), compute if method == "lora" else torch.float32)
+    if method == "lora":
+        lora.load_peft(model, folder / "adapter")
+        for _, layer in lora.adapters(model):
+            layer.lora_A.requires_grad_(True)
+            layer.lora_B.requires_grad_(True)
+    else:
+        model.requires_grad_(True)
+    steps = len(rows) // BATCH
+    plan = TrainPlan(steps=steps, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0, compute=dtype,
+                     validate_every=10**6, checkpoint_every=10**6, in_order=True)  # fmt: skip
+    times, losses = [time.perf_counter()], []
+
+    def listen(event: dict) -> None:
+        times.append(time.perf_counter())
+        losses.append(event["loss"])
+
+    with tempfile.TemporaryDirectory() as run:
+        train(model, rows, rows[:1], plan, Path(run), listen)
+    # the first step warms up, the last one also validates and saves
+    tokens = sum(len(r.prompt) + len(r.answer) for r in rows[BATCH : (steps - 1) * BATCH])
+    return {"tokens_s": tokens / (times[steps - 1] - times[1]), "rss_mb": peak_rss_mb(), "losses": losses}
+
+
+def measure_peer(method: str, dtype: str, folder: Path) -> dict:
+    """The usual loop: batches padded to their longest row, AdamW, clipping; PEFT for LoRA."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    rows = json.loads((folder / "rows.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype))
+    if method == "lora":
+        model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    model.train()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=RATES[method], weight_decay=0.0)
+    steps = len(rows) // BATCH
+    times, losses = [time.perf_counter()], []
+    for step in range(steps):
+        picked = rows[step * BATCH : (step + 1) * BATCH]
+        width = max(len(tokens) for tokens, _ in picked)
+        ids = torch.zeros(BATCH, width, dtype=torch.long)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for i, (tokens, prompt) in enumerate(picked):
+            ids[i, : len(tokens)], mask[i, : len(tokens)] = torch.tensor(tokens), 1
+            labels[i, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for group in optimizer.param_groups:  # riyaz's schedule, so that the curves can be laid on each other
+            group["lr"] = RATES[method] * schedule(step, steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter())
+        losses.append(loss.item())
+    tokens = sum(len(t) for t, _ in rows[BATCH : (steps - 1) * BATCH])
+    return {"tokens_s": tokens / (times[steps - 1] - times[1]), "rss_mb": peak_rss_mb(), "losses": losses}
+
+
+def schedule(step: int, steps: int) -> float:
+    """The factor on the learning rate that riyaz uses."""
+    from riyaz.train import TrainPlan, learning_rate
+
+    return learning_rate(TrainPlan(steps=steps, learning_rate=1.0, warmup=0.0), step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The body of a fit process: a context for the method, its `fit`, and the artifact folder."""
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from riyaz import artifact as artifacts
+from riyaz import hardware
+from riyaz.artifact import Artifact, Base
+from riyaz.compare.folder import Folder
+from riyaz.compare.plan import Plan
+from riyaz.data.task import Task
+from riyaz.families import describe
+from riyaz.methods import module
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.choices import max_new_tokens
+from riyaz.sources import Source
+
+Listen = Callable[[dict], None]
+
+
+def fit_part(
+    folder: Folder, settings: dict[str, Any], plan: Plan, method: str, part: str, source: Source, task: Task,
+    listen: Listen,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit `method` on a part's training and validation rows; writes `artifact/`, returns the facts of `fit.json`."""
+    run = folder.run(method, part)
+    context = Context(
+        source=source, tokenizer=source.tokenizer(), task=task, train=folder.rows(part, "train"),
+        valid=folder.rows(part, "valid"), arm=plan.arm(method), valid_rows=plan.valid_rows, compute=plan.compute,
+        seed=plan.seed, folder=run, listen=listen,
+    )  # fmt: skip
+    fitted = module(method).fit(context)
+    artifact = _artifact(context, fitted, settings, plan, method)
+    artifacts.write(run / "artifact", artifact, fitted.files)
+    return {
+        "chosen": fitted.chosen, "checks": fitted.checks, "search_seconds": fitted.search_seconds,
+        "train_seconds": fitted.train_seconds, "trainable_params": fitted.trainable_params,
+        "valid_loss": fitted.valid_loss, "valid_score": fitted.valid_score,
+        "peak_rss_mb": hardware.peak_rss() / hardware.MB,
+    }  # fmt: skip
+
+
+def _artifact(context: Context, fitted: Fitted, settings: dict[str, Any], plan: Plan, method: str) -> Artifact:
+    source = context.source
+    base = Base(source.name, str(source.path), source.sha256(), describe(source).parameters)
+    return Artifact(
+        method=method,
+        text=fitted.text,
+        weights=fitted.weights,
+        base=None if fitted.weights.kind == "copy" else base,
+        task=context.task,
+        calibrated=fitted.calibrated,
+        max_new_tokens=max_new_tokens(context),
+        config={"reading": settings["reading"], "chosen": fitted.chosen},
+        data=settings["data"],
+        seeds={"seed": plan.seed, "threads": plan.threads},
+        versions={name: importlib.metadata.version(name) for name in ("riyaz", "torch", "tokenizers")},
+        validation={
+            "answer_log_loss": fitted.valid_loss,
+            "score": fitted.valid_score,
+            "rows": len(context.valid),
+        },
+    )

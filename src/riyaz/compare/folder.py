@@ -1,0 +1,117 @@
+"""A comparison on disk: what was asked, the rows of each part, and one folder for every arm.
+
+settings.json   identity of the comparison: another one in the same folder is refused
+split/          train.jsonl, valid.jsonl, test.jsonl; with folds one folder for each, and one for the artifact
+measured.json   speeds, plan.json what is done, base.json and base_kl.safetensors facts about the base
+arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from riyaz.data import Example
+from riyaz.data.split import Split
+from riyaz.errors import RiyazError
+
+KEPT = "kept"  # the part whose artifact is the arm's: trained on all training rows
+
+
+class Folder:
+    """Paths and atomic files of one comparison."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; the lock dies with its holder."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RiyazError(f"cannot write here ({error.strerror})", str(self.path), "choose another --out") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RiyazError("another riyaz is working in this folder", str(self.path), "wait for it") from error
+            yield
+
+    def settle(self, identity: dict[str, Any]) -> None:
+        """Claim the folder for this comparison, or recognise it as its own. Raises RiyazError for another's."""
+        known = self.read("settings.json")
+        if known is None:
+            if any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise RiyazError("this folder holds something else", str(self.path), "choose another --out")
+            self.write("settings.json", identity)
+        elif known != json.loads(json.dumps(identity)):
+            differ = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
+            raise RiyazError(
+                f"this folder holds another comparison ({', '.join(differ)} differ)",
+                str(self.path),
+                "choose another --out or remove the folder",
+            )
+
+    def write(self, name: str, value: Any) -> None:
+        """Write JSON so that a reader finds the old file or the whole new one."""
+        write_json(self.path / name, value)
+
+    def read(self, name: str) -> Any:
+        """The JSON of a file, None when it is not there."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def save_split(self, split: Split) -> list[str]:
+        """Write the rows of every part and return the parts' names; the kept one is the last."""
+        parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
+        for name, part in parts.items():
+            for rows in ("train", "valid", "test"):
+                write_rows(self.path / "split" / name / f"{rows}.jsonl", getattr(part, rows))
+        return list(parts)
+
+    def rows(self, part: str, which: str) -> tuple[Example, ...]:
+        """The rows of one part: which is train, valid or test."""
+        with (self.path / "split" / part / f"{which}.jsonl").open() as lines:
+            return tuple(Example.from_record(json.loads(line)) for line in lines)
+
+    def run(self, method: str, part: str) -> Path:
+        """The folder of one arm's part."""
+        return self.path / "arms" / method / part
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON through a temporary file and a rename."""
+    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Example]) -> None:
+    """Write examples as JSON lines."""
+    _write(path, "".join(json.dumps(row.to_record(), ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text)
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise RiyazError(f"cannot be written ({error.strerror})", str(path), "free disk space") from error
+
+
+def megabytes(folder: Path) -> float:
+    """Size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that may not be there."""
+    shutil.rmtree(folder, ignore_errors=True)

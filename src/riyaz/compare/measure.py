@@ -1,0 +1,138 @@
+"""Speeds of this machine with this model on these rows, from a few real steps of each kind of work."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from riyaz import hardware
+from riyaz.artifact import TextPart
+from riyaz.compare.folder import KEPT, Folder
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.evaluate import Base
+from riyaz.methods import module, recipe
+from riyaz.methods.base import ArmPlan, Context
+from riyaz.methods.choices import base_predictor
+from riyaz.predictor import Predictor
+from riyaz.scoring import answer_log_loss, predict
+from riyaz.sources import Source
+
+Listen = Callable[[dict], None]
+
+STEPS = 5  # the first is not counted
+ROWS = 12  # predicted at once
+ADAPTER_COST = 1.2  # an adapter beside the weights, against the bare model
+CANDIDATES = {
+    "nearest": 1,
+    "zero_shot": 2,
+    "few_shot": 6,
+    "lora": 1,
+    "full": 1,
+}  # texts weighed on validation
+
+
+def measure_speeds(
+    folder: Folder, settings: dict[str, Any], source: Source, task: Task, listen: Listen
+) -> dict[str, Any]:
+    """What `plan.make` divides the budget by; also writes the base's facts into the folder."""
+    import torch
+
+    threads = hardware.cores()
+    torch.set_num_threads(threads)
+    train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
+    context = Context(
+        source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
+        valid_rows=len(valid), compute="bfloat16" if hardware.bf16_is_fast() else "float32",
+        seed=settings["settings"]["seed"], folder=folder.path, listen=listen,
+    )  # fmt: skip
+    began = time.perf_counter()
+    plain = base_predictor(context)
+    load_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    Base.measure(plain, valid, settings["settings"]["general"], folder.path)
+    base_seconds = time.perf_counter() - began
+    methods = settings["methods"]
+    predicting = {method: _predicting(method, plain, context, load_seconds) for method in methods}
+    rss = hardware.peak_rss() / hardware.MB
+    del plain
+    training = {method: _training(method, context) for method in methods if recipe(method) is not None}
+    return {
+        "threads": threads, "compute": context.compute, "rss_mb": rss, "base_seconds": base_seconds,
+        "predict": predicting, "arms": training,
+    }  # fmt: skip
+
+
+def _predicting(method: str, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
+    """Seconds to answer a row among others, alone, and to judge one; `candidates` texts are weighed by the fit."""
+    if method == "nearest":
+        return {"row_seconds": 0.001, "answer_seconds": 0.001, "loss_seconds": 0.0, "load_seconds": 0.0,
+                "candidates": 1}  # fmt: skip
+    closed = context.task.kind == "closed"
+    rows = _some(context.valid, ROWS)
+    predictor, cost = _likely(method, plain, context), ADAPTER_COST if method == "lora" else 1.0
+    answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
+    loss_seconds = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
+    row_seconds = _seconds(lambda: predict(predictor, rows)) / len(rows)
+    answer_seconds = _seconds(lambda: predict(predictor, rows[:1]))
+    return {
+        "row_seconds": row_seconds * cost, "answer_seconds": answer_seconds * cost, "loss_seconds": loss_seconds * cost,
+        "load_seconds": load_seconds,
+        "candidates": CANDIDATES[method] * (2.0 if closed else loss_seconds / row_seconds),
+    }  # fmt: skip
+
+
+def _likely(method: str, plain: Predictor, context: Context) -> Predictor:
+    """A predictor that costs what the method's will: examples in the prompt are the longer part."""
+    if method != "few_shot":
+        return plain
+    k = min(4, len(context.train))  # between the shortest and the longest candidate
+    return replace(plain, text=TextPart(plain.text.instruction, examples="nearest", k=k), examples=context.train)
+
+
+def _training(method: str, context: Context) -> dict[str, float]:
+    """Seconds of an average step, of a validation, of making a fresh model; peak memory; disk of its files."""
+    from riyaz.methods.weights import rows_for
+    from riyaz.train import TrainPlan, train
+
+    plan = recipe(method)
+    assert plan is not None
+    began = time.perf_counter()
+    model = module(method).build(context, None)
+    build_seconds = time.perf_counter() - began
+    rows, valid = rows_for(context, context.train), rows_for(context, context.valid)
+    times = [time.perf_counter()]
+
+    def listen(event: dict) -> None:
+        times.append(time.perf_counter())
+        context.listen({**event, "phase": "measure", "method": method})
+
+    with tempfile.TemporaryDirectory(dir=context.folder) as scratch:
+        steps = TrainPlan(steps=STEPS, learning_rate=plan.learning_rates[0], batch_size=plan.batch_size,
+                          validate_every=10**9, compute=context.compute, seed=context.seed)  # fmt: skip
+        state = train(model, rows, valid, steps, Path(scratch), listen)
+        saved = (Path(scratch) / "best.safetensors").stat().st_size / hardware.MB
+    tokens = state.tokens / STEPS
+    mean = plan.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
+    step = (times[STEPS - 1] - times[1]) / (STEPS - 2)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "step_seconds": step * mean / tokens,
+        "validate_seconds": max(0.0, times[STEPS] - times[STEPS - 1] - step),
+        "build_seconds": build_seconds, "save_seconds": 0.0, "rss_mb": hardware.peak_rss() / hardware.MB,
+        "disk_mb": 5 * saved, "trainable": trained,
+    }  # fmt: skip
+
+
+def _some(rows: Sequence[Example], count: int) -> tuple[Example, ...]:
+    """Rows spread over all of them."""
+    step = max(1, len(rows) // count)
+    return tuple(rows[::step][:count])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

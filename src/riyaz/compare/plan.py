@@ -1,0 +1,172 @@
+"""From measured speeds to a plan: how long everything takes, and how many steps each trained arm gets.
+
+`make` is a pure function of measured speeds, sizes and the budget. Its result is frozen in `plan.json`; a run
+repeated from that file does the same steps with the same learning rates, however fast the machine is that day.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from riyaz.errors import RiyazError
+from riyaz.methods.base import ArmPlan
+from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
+
+RESERVE = 0.95  # of the budget is planned; the rest is for what no measurement foresees
+VALIDATIONS = 8  # in a final run
+VALID_ROWS = 64  # rows on which text arms and calibration are chosen
+LATENCY_ROWS = 12
+START_SECONDS = 6.0  # a process that imports torch, twice per arm
+CHECKPOINT_SECONDS = 60.0
+LEAST_STEPS = 8  # fewer is no training
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Row counts that the plan depends on; `parts` is 1, or folds + 1."""
+
+    train: int
+    valid: int
+    test: int
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a comparison besides the data and the model."""
+
+    seed: int
+    threads: int
+    compute: str
+    arms: tuple[ArmPlan, ...]
+    valid_rows: int
+    latency_rows: int
+    spent_seconds: float  # before the plan: measuring
+    estimate: dict[str, float]  # seconds (of the whole command), peak_rss_mb, disk_mb
+
+    def arm(self, method: str) -> ArmPlan:
+        """The plan of one arm."""
+        return next(arm for arm in self.arms if arm.method == method)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As written to plan.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> "Plan":
+        """As read from plan.json."""
+        arms = tuple(
+            ArmPlan(**{**arm, "learning_rates": tuple(arm["learning_rates"]), "rungs": tuple(arm["rungs"])})
+            for arm in table["arms"]
+        )
+        return cls(**{**table, "arms": arms})
+
+
+def make(
+    methods: Mapping[str, Recipe | None],
+    measured: Mapping[str, Any],
+    sizes: Sizes,
+    *,
+    budget: float,
+    spent: float,
+    seed: int,
+) -> Plan:
+    """Divide what the budget leaves after evaluation equally over the trained arms.
+
+    `methods` gives each method its recipe (None: not trained). `measured` is what `compare.worker` wrote. An arm
+    that needs less than its share leaves the rest to the others. Raises RiyazError when evaluation alone does not fit.
+    """
+    fixed = {method: _fixed_seconds(method, recipe, measured, sizes) for method, recipe in methods.items()}
+    reserved = sum(sum(seconds.values()) for seconds in fixed.values())
+    left = budget * RESERVE - spent - reserved
+    trained = {method: recipe for method, recipe in methods.items() if recipe is not None}
+    if left < 0:
+        need = (reserved + spent) / RESERVE
+        raise RiyazError(
+            f"evaluating {len(methods)} methods on {sizes.test} test rows takes about {need:.0f} s",
+            f"--budget {budget:.0f}s",
+            "raise --budget, or lower --limit-test",
+        )
+    steps: dict[str, int] = {}
+    full = {method: recipe.steps(sizes.train) for method, recipe in trained.items()}
+    needs = {m: _training_seconds(r, full[m], measured["arms"][m], sizes) for m, r in trained.items()}
+    for i, method in enumerate(sorted(trained, key=lambda m: sum(needs[m].values()))):
+        share = left / (len(trained) - i)
+        steps[method] = _affordable(trained[method], full[method], share, measured["arms"][method], sizes)
+        left -= sum(_training_seconds(trained[method], steps[method], measured["arms"][method], sizes).values())
+    arms = tuple(
+        ArmPlan(method, fixed[method])
+        if recipe is None
+        else _trained_arm(method, recipe, steps[method], full[method], fixed[method], measured, sizes)
+        for method, recipe in methods.items()
+    )
+    return Plan(
+        seed=seed,
+        threads=measured["threads"],
+        compute=measured["compute"],
+        arms=arms,
+        valid_rows=min(VALID_ROWS, sizes.valid),
+        latency_rows=min(LATENCY_ROWS, sizes.test),
+        spent_seconds=spent,
+        estimate={
+            "seconds": spent + sum(sum(arm.seconds.values()) for arm in arms),
+            "peak_rss_mb": max(measured["arms"][m]["rss_mb"] for m in trained) if trained else measured["rss_mb"],
+            "disk_mb": sum(measured["arms"][m]["disk_mb"] for m in trained) + 5.0,
+        },
+    )
+
+
+def _trained_arm(
+    method: str, recipe: Recipe, steps: int, full: int, fixed: dict, measured: Mapping, sizes: Sizes
+) -> ArmPlan:
+    if steps < LEAST_STEPS:
+        return ArmPlan(method, recipe_steps=full, skipped=f"the budget leaves {steps} training steps; raise --budget")
+    speed = measured["arms"][method]
+    return ArmPlan(
+        method,
+        fixed | _training_seconds(recipe, steps, speed, sizes),
+        steps=steps,
+        recipe_steps=full,
+        batch_size=recipe.batch_size,
+        learning_rates=search_rates(recipe, steps),
+        rungs=tuple(asdict(rung) for rung in rungs(recipe, steps)),
+        validate_every=max(1, steps // VALIDATIONS),
+        checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed["step_seconds"])),
+    )
+
+
+def _fixed_seconds(method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes) -> dict[str, float]:
+    """Seconds of an arm that do not depend on its steps: process starts, choices on validation, evaluation."""
+    speed = measured["predict"][method]
+    chosen = min(VALID_ROWS, sizes.valid)
+    once = {
+        "start": START_SECONDS + 2 * speed["load_seconds"],
+        "fit": speed["candidates"] * chosen * speed["row_seconds"],
+    }
+    tested = sizes.test * speed["row_seconds"] + min(LATENCY_ROWS, sizes.test) * speed["answer_seconds"]
+    facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
+    total = {key: value * sizes.parts for key, value in once.items()}
+    return total | {"evaluate": tested + facts + sizes.parts * sizes.valid * speed["loss_seconds"]}
+
+
+def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:
+    """Search and final training, validations and fresh models included."""
+    if steps < LEAST_STEPS:
+        return {"search": 0.0, "train": 0.0}
+    runs = sum(rung.rates for rung in rungs(recipe, steps))
+    validate = speed["validate_seconds"]
+    search = search_steps(recipe, steps) * speed["step_seconds"] + runs * (validate + speed["build_seconds"])
+    train = steps * speed["step_seconds"] + (VALIDATIONS + 1) * (validate + speed["save_seconds"])
+    return {"search": search * sizes.parts, "train": (train + speed["build_seconds"]) * sizes.parts}
+
+
+def _affordable(recipe: Recipe, full: int, seconds: float, speed: Mapping[str, float], sizes: Sizes) -> int:
+    """The most steps, at most the full recipe, whose search and training fit into `seconds`."""
+    low, high = 0, full
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(_training_seconds(recipe, middle, speed, sizes).values()) <= seconds:
+            low = middle
+        else:
+            high = middle - 1
+    return low

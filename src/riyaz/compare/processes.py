@@ -1,0 +1,67 @@
+"""One piece of work in a process of its own: its peak memory is its own, and so is its crash.
+
+The child writes JSON lines to stdout, which become events; what it says otherwise goes to `log.txt`.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+
+Listen = Callable[[dict], None]
+
+
+def run(arguments: list[str], log: Path, listen: Listen) -> str:
+    """Run `python -m riyaz.compare.worker ARGUMENTS…`; "" when it went well, else the reason in one line."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "riyaz.compare.worker", *arguments]
+    reason = ""
+    with log.open("a") as errors, subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
+    ) as child:  # fmt: skip
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                event = _event(line)
+                if event is not None and event["event"] == "failed":
+                    reason = event["reason"]
+                elif event is not None:
+                    listen(event)
+            child.wait()
+        except BaseException:  # Ctrl-C reaches the child as well; never leave one behind
+            child.terminate()
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+    if child.returncode == -signal.SIGINT:
+        raise KeyboardInterrupt
+    return "" if child.returncode == 0 else reason or _why(child.returncode, log)
+
+
+def run_or_raise(arguments: list[str], log: Path, listen: Listen) -> None:
+    """Run work that everything else depends on. Raises RiyazError with its reason."""
+    reason = run(arguments, log, listen)
+    if reason:
+        raise RiyazError(reason)
+
+
+def _event(line: str) -> dict | None:
+    try:
+        event = json.loads(line)
+    except ValueError:  # something a library printed
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _why(code: int, log: Path) -> str:
+    if code == -signal.SIGKILL:
+        return "killed by the system, most often for want of memory"
+    if code < 0:
+        return f"ended by signal {signal.Signals(-code).name}; see {log}"
+    return f"ended with exit code {code}; see {log}"

@@ -1,0 +1,251 @@
+"""The comparison from data to `compare.json`: split, measure, plan, run each arm in its own processes, pick.
+
+Every stage leaves files, so the same command given again goes on where the last one stopped and never does a
+finished arm twice.
+"""
+
+import importlib.metadata
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from riyaz import hardware
+from riyaz.compare import plan as planning
+from riyaz.compare import processes
+from riyaz.compare.collect import arm_row, row_scores
+from riyaz.compare.folder import KEPT, Folder, remove
+from riyaz.compare.pick import choose
+from riyaz.compare.plan import Plan, Sizes
+from riyaz.config import CompareConfig, DataConfig
+from riyaz.data.formats import DataFolder, open_data
+from riyaz.data.split import DataReport, Split, split
+from riyaz.data.task import Task, detect
+from riyaz.errors import RiyazError
+from riyaz.families import describe
+from riyaz.methods import METHODS, recipe
+from riyaz.sources import Source, open_source
+
+Listen = Callable[[dict], None]
+PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
+
+
+def compare(
+    data: Path,
+    data_config: DataConfig,
+    config: CompareConfig,
+    *,
+    dry_run: bool = False,
+    listen: Listen = lambda event: None,
+) -> dict[str, Any]:
+    """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
+
+    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. Raises RiyazError.
+    """
+    began = time.monotonic()
+    methods = _methods(config.methods)
+    source = open_source(config.model)
+    describe(source)
+    found = open_data(
+        data,
+        test=config.test,
+        prompt_column=data_config.prompt_column,
+        answer_column=data_config.answer_column,
+    )
+    task = detect(found.train, data_config.instruction, data_config.metric)
+    parts, report = split(
+        found.train, found.test, task, limit_train=config.limit_train, limit_test=config.limit_test,
+        seed=config.seed, allow_leakage=config.allow_leakage,
+    )  # fmt: skip
+    for note in report.notes:
+        listen({"event": "note", "text": note})
+    identity = _identity(found, task, source, data_config, config, methods)
+    sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
+    if dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Folder(Path(scratch))
+            _prepare(folder, identity, parts, listen)
+            plan = _plan(folder, methods, sizes, config, began)
+            _say_estimate(plan, folder.path, listen)
+            return _dry_document(plan, report, task)
+    assert config.out is not None
+    folder = Folder(config.out)
+    with folder.locked():
+        folder.settle(identity)
+        done = folder.read("compare.json")
+        if done is not None and all(arm["status"] != "failed" for arm in done["arms"]):
+            return done
+        names = _prepare(folder, identity, parts, listen)
+        plan = _plan(folder, methods, sizes, config, began)
+        _say_estimate(plan, folder.path, listen)
+        arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
+        document = _document(folder, plan, arms, config) | {
+            "seconds": time.monotonic() - began,
+            "data": _describe_data(found, report, task),
+            "model": _describe_model(source),
+            "hardware": hardware.describe(folder.path),
+            "command": shlex.join(["riyaz", *sys.argv[1:]]),
+            "versions": _versions(),
+        }
+        folder.write("compare.json", document)
+    listen({"event": "done", "document": document})
+    return document
+
+
+def adapt(
+    method: str,
+    data: Path,
+    data_config: DataConfig,
+    config: CompareConfig,
+    *,
+    listen: Listen = lambda event: None,
+) -> dict[str, Any]:
+    """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
+
+    The work is done in `OUT.work` and kept there until the artifact stands, so that it can be continued.
+    """
+    assert config.out is not None
+    out, work = config.out, config.out.with_name(config.out.name + ".work")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RiyazError("already exists", str(out), "choose another --out or remove it")
+    document = compare(data, data_config, replace(config, methods=(method,), out=work), listen=listen)
+    (arm,) = document["arms"]
+    if arm["status"] not in ("ok", "cut"):
+        raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))
+    if out.exists():
+        out.rmdir()
+    shutil.move(Folder(work).run(method, KEPT) / "artifact", out)
+    remove(work)
+    return arm
+
+
+def _methods(asked: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in asked if name not in METHODS]
+    if unknown:
+        raise RiyazError(f"unknown method {unknown[0]!r}", "--methods", f"choose from {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if not asked or name in asked)
+
+
+def _identity(
+    found: DataFolder,
+    task: Task,
+    source: Source,
+    data_config: DataConfig,
+    config: CompareConfig,
+    methods: tuple,
+) -> dict[str, Any]:
+    """What makes a comparison the same one: its data, model, task and settings, not where it is written."""
+    settings = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+        if key not in ("out", "test", "methods", "model")
+    }
+    return {
+        "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
+        "data": {"train": found.train.sha256, "test": found.test.sha256 if found.test else None},
+        "task": asdict(task) | {"labels": list(task.labels)},
+        "reading": asdict(data_config),
+        "settings": settings,
+        "methods": list(methods),
+    }
+
+
+def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> list[str]:
+    """Write what the child processes read, and measure speeds once; returns the parts' names."""
+    if folder.read("settings.json") is None:
+        folder.write("settings.json", identity)
+    names = folder.save_split(parts)
+    if folder.read("measured.json") is None:
+        listen({"event": "phase", "method": "measure", "phase": "measure", "detail": "speeds of this machine"})
+        processes.run_or_raise(["measure", str(folder.path)], folder.path / "measure.log", listen)
+    return names
+
+
+def _plan(folder: Folder, methods: tuple[str, ...], sizes: Sizes, config: CompareConfig, began: float) -> Plan:
+    """The plan in the folder, or a new one that is frozen there."""
+    known = folder.read("plan.json")
+    if known is not None:
+        return Plan.from_dict(known)
+    plan = planning.make(
+        {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
+        budget=float(config.budget), spent=time.monotonic() - began, seed=config.seed,
+    )  # fmt: skip
+    folder.write("plan.json", plan.to_dict())
+    return plan
+
+
+def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:
+    """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
+    listen(
+        {"event": "estimate", **plan.estimate,
+         "arms": [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]}
+    )  # fmt: skip
+    free = hardware.disk_free(path) / hardware.MB
+    if plan.estimate["disk_mb"] > free:
+        what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
+        raise RiyazError(what, str(path), "free disk space or choose another --out")
+    memory = hardware.memory().available / hardware.MB
+    if plan.estimate["peak_rss_mb"] > memory:
+        what = f"training needs about {plan.estimate['peak_rss_mb']:.0f} MB and {memory:.0f} MB are free"
+        raise RiyazError(what, hint="leave full out with --methods, or take a smaller model")
+
+
+def _run_arm(folder: Folder, plan: Plan, method: str, parts: list[str], listen: Listen) -> dict[str, Any]:
+    """One arm: fit and evaluate every part, each in a fresh process; a failure becomes the arm's reason."""
+    arm_plan = plan.arm(method)
+    reason = ""
+    for part in parts if not arm_plan.skipped else []:
+        run = folder.run(method, part)
+        for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
+            if reason or (run / product).exists():
+                continue
+            listen({"event": "phase", "method": method, "phase": work, "detail": part if part != KEPT else ""})
+            reason = processes.run([work, str(folder.path), method, part], run / "log.txt", _about(method, listen))
+    row = arm_row(folder, arm_plan, parts, reason)
+    listen({"event": "arm", "arm": row})
+    return row
+
+
+def _about(method: str, listen: Listen) -> Listen:
+    return lambda event: listen({**event, "method": method})
+
+
+def _document(folder: Folder, plan: Plan, arms: list[dict], config: CompareConfig) -> dict[str, Any]:
+    limits = {
+        "max_ms": config.max_ms,
+        "max_rss_mb": config.max_rss_mb,
+        "max_forgetting": config.max_forgetting,
+    }
+    pick = choose(arms, row_scores(folder, arms), config.margin, limits, config.seed)
+    return {"arms": arms, **asdict(pick), "estimate_seconds": plan.estimate["seconds"]}
+
+
+def _dry_document(plan: Plan, report: DataReport, task: Task) -> dict[str, Any]:
+    return {"estimate": plan.estimate, "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
+
+
+def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[str, Any]:
+    files = {"train": found.train, "test": found.test}
+    return {
+        "files": {k: {"path": str(d.path), "sha256": d.sha256, "format": d.format} for k, d in files.items() if d},
+        "task": task.kind, "metric": task.metric, "why": task.why, "instruction": task.instruction,
+        **report.to_dict(),
+    }  # fmt: skip
+
+
+def _describe_model(source: Source) -> dict[str, Any]:
+    family = describe(source)
+    return {
+        "name": source.name, "format": source.format, "family": family.model_type, "parameters": family.parameters,
+        "sha256": source.sha256(), "mb": source.nbytes / 2**20,
+    }  # fmt: skip
+
+
+def _versions() -> Mapping[str, str]:
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,0 +1,111 @@
+"""The child process: `python -m riyaz.compare.worker measure|fit|evaluate FOLDER [METHOD PART]`.
+
+Reads the comparison's folder, does one piece of work, writes its files. Events go to stdout as JSON lines. A
+mistake of the user or of the data is one event with its reason; anything else leaves its traceback in the log.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from riyaz.compare.folder import KEPT, Folder, write_json
+from riyaz.compare.plan import Plan
+from riyaz.data.task import Task
+from riyaz.errors import RiyazError
+from riyaz.sources import Source, open_source
+
+
+def main(arguments: list[str]) -> int:
+    """Do the work named by the arguments; 0 when it went well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: every file is written atomically
+    work, folder, *rest = arguments
+    jobs: dict[str, Callable[..., None]] = {"measure": measure, "fit": fit, "evaluate": evaluate}
+    try:
+        jobs[work](Folder(Path(folder)), *rest)
+    except RiyazError as error:
+        say({"event": "failed", "reason": str(error)})
+        return 3
+    except (MemoryError, RuntimeError, OSError) as error:
+        reason = _resource_reason(error)
+        if not reason:
+            raise
+        say({"event": "failed", "reason": reason})
+        return 3
+    return 0
+
+
+def measure(folder: Folder) -> None:
+    """Measure what the plan needs: `measured.json`, and the base's facts beside it."""
+    from riyaz.compare.measure import measure_speeds
+
+    settings = folder.read("settings.json")
+    measured = measure_speeds(folder, settings, _source(settings), _task(settings), say)
+    folder.write("measured.json", measured)
+
+
+def fit(folder: Folder, method: str, part: str) -> None:
+    """Fit one method on one part's rows: `artifact/`, then `fit.json`."""
+    from riyaz.compare.fit import fit_part
+
+    settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
+    _use_threads(plan.threads)
+    began = time.monotonic()
+    facts = fit_part(folder, settings, plan, method, part, _source(settings), _task(settings), say)
+    write_json(folder.run(method, part) / "fit.json", facts | {"seconds": time.monotonic() - began})
+
+
+def evaluate(folder: Folder, method: str, part: str) -> None:
+    """Open the artifact in this fresh process and judge it on the part's test rows: `result.json`."""
+    from riyaz.evaluate import Base, evaluate_artifact
+
+    settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
+    _use_threads(plan.threads)
+    run = folder.run(method, part)
+    evaluate_artifact(
+        run / "artifact", folder.rows(part, "test"), folder.rows(part, "valid"), run,
+        base=Base.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
+        latency_rows=plan.latency_rows, general=settings["settings"]["general"], listen=say,
+    )  # fmt: skip
+
+
+def say(event: dict[str, Any]) -> None:
+    """Tell the parent; when it is gone there is no reason to go on."""
+    try:
+        print(json.dumps(event), flush=True)
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+def _source(settings: dict[str, Any]) -> Source:
+    """The model of the comparison, which must still be the same file."""
+    source = open_source(settings["model"]["path"])
+    if source.sha256() != settings["model"]["sha256"]:
+        raise RiyazError("the model has changed since the comparison began", settings["model"]["path"])
+    return source
+
+
+def _task(settings: dict[str, Any]) -> Task:
+    return Task(**{**settings["task"], "labels": tuple(settings["task"]["labels"])})
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _resource_reason(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        return "out of memory"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or text}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,210 @@
+"""An artifact on held-out rows: scores, intervals, latency, forgetting, drift from the base, and the checks after.
+
+Sees a Predictor, never a method. Runs in a fresh process, so reading the artifact back is part of the test.
+"""
+
+import json
+import pydoc_data.topics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riyaz import hardware
+from riyaz.artifact import Artifact
+from riyaz.data import Example
+from riyaz.engine import Request
+from riyaz.errors import RiyazError
+from riyaz.predictor import Predictor, open_artifact
+from riyaz.scoring import answer_log_loss, latency, predict, score
+from riyaz.sources import safetensors
+
+Listen = Callable[[dict], None]
+
+GENERAL_TOKENS, GENERAL_BLOCK = 4096, 512
+KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50 MB of the base's
+REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
+MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
+MERGED_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Base:
+    """Facts about the base that every arm is held against; `answers` are log-probabilities (n_i, V) per row."""
+
+    general_nats: float
+    answers: tuple[np.ndarray, ...]
+
+    @classmethod
+    def measure(cls, predictor: Predictor, rows: Sequence[Example], general: str | None, folder: Path) -> None:
+        """Write the base's facts, from its predictor with the bare instruction, into `folder`."""
+        answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
+        safetensors.write(folder / "base_kl.safetensors", answers, {})
+        nats = general_nats(predictor, general)
+        (folder / "base.json").write_text(json.dumps({"general_nats": nats}) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Base":
+        """What `measure` wrote."""
+        file = safetensors.read(folder / "base_kl.safetensors")
+        answers = tuple(file.array(name) for name in sorted(file.tensors))
+        return cls(json.loads((folder / "base.json").read_text())["general_nats"], answers)
+
+
+def evaluate_artifact(
+    folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: Base | None,
+    kl_rows: Sequence[Example], latency_rows: int, general: str | None, listen: Listen,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
+
+    `base` is None for a fold's artifact, of which only the predictions count.
+    """
+    began = time.perf_counter()
+    artifact, predictor = Artifact.read(folder), open_artifact(folder)
+    assert artifact.task is not None
+
+    def progress(done: int, total: int) -> None:
+        listen({"event": "progress", "phase": "evaluate", "done": done, "total": total})
+
+    predictions = predict(predictor, test, progress)
+    _write_predictions(predictor, artifact, predictions, test, out)
+    result: dict[str, Any] = {
+        "metric": artifact.task.metric, "checks": {}, "ms_per_answer": None, "prompt_tokens": None,
+        "forgetting_nats": None, "kl_task": None,
+    }  # fmt: skip
+    result["checks"]["reopened"] = _reopened(artifact, predictor, valid)
+    if base is not None:
+        sample = (test or valid)[:latency_rows]
+        listen({"event": "phase", "phase": "evaluate", "detail": "latency, forgetting, drift"})
+        result["ms_per_answer"] = latency(predictor, sample, len(sample))
+        result["prompt_tokens"] = prompt_tokens(predictor, sample)
+        serving = hardware.peak_rss() / hardware.MB
+        result |= _against_base(artifact, predictor, base, kl_rows, general)
+        merged = _merged(folder, predictor, valid[:MERGED_ROWS])
+        result["checks"] |= {"merged": merged} if merged else {}
+        result["serve_rss_mb"] = serving
+    result["eval_seconds"] = time.perf_counter() - began
+    result["peak_rss_mb"] = hardware.peak_rss() / hardware.MB
+    (out / "result.json.part").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "result.json.part").replace(out / "result.json")
+    return result
+
+
+def _write_predictions(
+    predictor: Predictor, artifact: Artifact, predictions: Sequence[Any], test: Sequence[Example], out: Path
+) -> None:
+    assert artifact.task is not None
+    scores = score(artifact.task, predictions, test).rows if test else np.zeros(0)
+    losses = _answer_log_probabilities(predictor, artifact, test)
+    with (out / "predictions.jsonl").open("w") as file:
+        for example, prediction, points, loss in zip(test, predictions, scores, losses):
+            row = {
+                "where": example.where, "prompt": example.prompt, "answers": list(example.answers),
+                "prediction": prediction.text, "score": float(points), "slice": example.slice,
+                "log_probability": prediction.log_probability, "answer_log_probability": loss,
+            }  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+
+
+def _answer_log_probabilities(
+    predictor: Predictor, artifact: Artifact, test: Sequence[Example]
+) -> Sequence[float | None]:
+    """Sum of log p over the accepted answer's tokens, in nats: the second score of free text."""
+    assert artifact.task is not None
+    if predictor.lm is None or predictor.tokenizer is None or artifact.task.kind != "free" or not test:
+        return [None] * len(test)
+    answers = predictor.tokenizer.answer_ids([example.answer for example in test])
+    requests = predictor.prepare_all([example.messages for example in test], room=max(map(len, answers)))
+    return [float(part.sum()) for part in predictor.lm.logprobs(requests, answers)]
+
+
+def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
+    """Read back in this process, the artifact must have the validation loss it was written with."""
+    before = artifact.validation.get("answer_log_loss")
+    if before is None or predictor.lm is None:
+        return {"ok": True, "note": "no model"}
+    after = answer_log_loss(predictor, valid)
+    assert after is not None
+    tolerance = REOPENED_TOLERANCE * max(1.0, before)
+    return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
+
+
+def _against_base(
+    artifact: Artifact, predictor: Predictor, base: Base, rows: Sequence[Example], general: str | None
+) -> dict[str, Any]:
+    """Forgetting in nats per token of general text, and KL(base ‖ adapted) on the task's answers."""
+    if predictor.lm is None:
+        return {"forgetting_nats": 0.0, "kl_task": None}
+    drift = 0.0
+    if artifact.weights.kind != "none":
+        drift = general_nats(predictor, general) - base.general_nats
+    pairs = zip(base.answers, _distributions(predictor, rows))
+    parts = [(np.exp(p) * (p - q)).sum(1) for p, q in pairs]
+    return {"forgetting_nats": drift, "kl_task": float(np.concatenate(parts).mean())}
+
+
+def _merged(folder: Path, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any] | None:
+    """The adapter put into the weights must answer as it does beside them; None without an adapter."""
+    if predictor.adapter is None or not valid:
+        return None
+    inside = open_artifact(folder, merged=True)
+    apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
+    assert apart is not None and merged is not None
+    return {
+        "ok": abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart), "apart": apart, "merged": merged,
+        "ms_per_answer": latency(inside, valid, min(6, len(valid))),
+    }  # fmt: skip
+
+
+def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
+    """Mean tokens of a prompt, shared prefix included; 0 where no model reads one."""
+    if predictor.lm is None:
+        return 0.0
+    requests = predictor.prepare_all([row.messages for row in rows])
+    return float(np.mean([request.length for request in requests]))
+
+
+def general_nats(predictor: Predictor, path: str | None) -> float:
+    """Mean nats per token on general text, without any prompt: Python's own help topics, or the file's text."""
+    assert predictor.lm is not None and predictor.tokenizer is not None
+    blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
+    requests = [Request(tuple(block[:1]), predictor.adapter) for block in blocks]
+    found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
+    return -float(np.concatenate(found).mean(dtype=np.float64))
+
+
+def general_text(path: str | None) -> str:
+    """The text forgetting is measured on. Raises RiyazError when the file cannot be read or says too little."""
+    if path is None:
+        return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RiyazError(f"cannot be read as text ({error})", path, "give a UTF-8 text file to --general") from error
+    if len(text) < 2000:
+        raise RiyazError(f"{len(text)} characters are too few to measure forgetting on", path, "give more text")
+    return text
+
+
+def general_blocks(stream: Sequence[int]) -> list[list[int]]:
+    """Blocks spread evenly over the stream, about GENERAL_TOKENS tokens in all."""
+    size = min(GENERAL_BLOCK, len(stream))
+    count = max(1, min(GENERAL_TOKENS // size, len(stream) // size))
+    starts = [round(i * (len(stream) - size) / max(1, count - 1)) for i in range(count)]
+    return [list(stream[start : start + size]) for start in starts]
+
+
+def _distributions(predictor: Predictor, rows: Sequence[Example]) -> list[np.ndarray]:
+    """Log-probabilities over the vocabulary at the answer tokens of the first rows, KL_TOKENS tokens at most."""
+    assert predictor.lm is not None and predictor.tokenizer is not None
+    answers = predictor.tokenizer.answer_ids([row.answer for row in rows])
+    total, count = 0, 0
+    while count < len(answers) and (count == 0 or total + len(answers[count]) <= KL_TOKENS):
+        total += len(answers[count])
+        count += 1
+    answers = [answer[:KL_TOKENS] for answer in answers[:count]]
+    requests = predictor.prepare_all([row.messages for row in rows[:count]], room=max(map(len, answers)))
+    return list(predictor.lm.distributions(requests, answers))

@@ -1,0 +1,23 @@
+"""Ways of adapting a model: one file and one verb, `fit`, each. The order is that of the comparison's table.
+
+A method module has `RECIPE` (None when it trains nothing) and `fit(context) -> Fitted`; a trained one also has
+`build(context) -> model with trainable parameters`, which `compare.worker` times.
+"""
+
+import importlib
+from types import ModuleType
+
+from riyaz.methods.recipe import Recipe
+
+METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
+
+
+def module(method: str) -> ModuleType:
+    """The module of a method of the table."""
+    assert method in METHODS, method
+    return importlib.import_module(f"riyaz.methods.{method}")
+
+
+def recipe(method: str) -> Recipe | None:
+    """The full training of a method; None when it trains nothing."""
+    return module(method).RECIPE

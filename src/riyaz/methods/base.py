@@ -1,0 +1,70 @@
+"""What every `fit` gets and gives. A method sees training and validation rows, never the test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from riyaz.artifact import TextPart, WeightsPart
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.sources import Source
+from riyaz.tokenizer import Tokenizer
+
+Listen = Callable[[dict], None]
+Checks = dict[str, dict[str, Any]]  # name -> {"ok": bool, …}
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What one arm was granted: its seconds (start, fit, search, train, evaluate) and, if it trains, its steps."""
+
+    method: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    recipe_steps: int = 0
+    batch_size: int = 0
+    learning_rates: tuple[float, ...] = ()
+    rungs: tuple[dict[str, int], ...] = ()  # {"rates", "steps"} of each round of the search
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    skipped: str = ""  # the reason
+
+    @property
+    def cut(self) -> bool:
+        """Whether the arm trains less than its recipe."""
+        return self.steps < self.recipe_steps
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a method may look at."""
+
+    source: Source
+    tokenizer: Tokenizer
+    task: Task
+    train: tuple[Example, ...]
+    valid: tuple[Example, ...]
+    arm: ArmPlan
+    valid_rows: int  # how many of `valid` choices are made on
+    compute: str  # "bfloat16" or "float32"
+    seed: int
+    folder: Path  # for checkpoints and logs
+    listen: Listen
+
+
+@dataclass
+class Fitted:
+    """The parts of an artifact, and how they came about."""
+
+    text: TextPart
+    weights: WeightsPart
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    calibrated: bool = False
+    chosen: dict[str, Any] = field(default_factory=dict)
+    checks: Checks = field(default_factory=dict)
+    search_seconds: float = 0.0
+    train_seconds: float = 0.0
+    trainable_params: int = 0
+    valid_loss: float | None = None  # nats per answer token on `valid`
+    valid_score: float | None = None

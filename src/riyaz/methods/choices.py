@@ -1,0 +1,69 @@
+"""Choosing between text parts on validation rows; the test is never seen here."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from riyaz.errors import RiyazError
+from riyaz.methods.base import Context
+from riyaz.predictor import Predictor
+from riyaz.scoring import answer_log_loss, predict, score
+
+SPARE = 1.25  # room for answers longer than the longest in training
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen predictor and what every candidate reached."""
+
+    predictor: Predictor
+    score: float  # accuracy of a closed set, else the negative answer log-loss
+    record: list[dict[str, Any]]
+
+
+def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
+    """The best candidate on the validation rows; of equals the first, so cheaper ones come first.
+
+    A closed set is judged by its accuracy, raw and calibrated. Other tasks by the log-loss of the accepted
+    answer, which needs no generation and is finer than a match. Candidates too long for the context are left out.
+    """
+    rows, closed = context.valid[: context.valid_rows], context.task.kind == "closed"
+    variants = [replace(c, calibrated=on) for c in candidates for on in ((False, True) if closed else (False,))]
+    best: tuple[float, Predictor] | None = None
+    record, trouble = [], None
+    for done, predictor in enumerate(variants):
+        context.listen({"event": "progress", "phase": "choose", "done": done, "total": len(variants)})
+        try:
+            if closed:
+                reached = score(context.task, predict(predictor, rows), rows).mean
+            else:
+                reached = -(answer_log_loss(predictor, rows) or 0.0)
+        except RiyazError as error:
+            trouble = error
+            continue
+        text = asdict(predictor.text)
+        shown = {key: text[key] for key in ("list_labels", "examples", "k")}
+        record.append(shown | {"calibrated": predictor.calibrated, "validation": round(reached, 6)})
+        if best is None or reached > best[0]:
+            best = reached, predictor
+    if best is None:
+        assert trouble is not None
+        raise trouble
+    return Choice(best[1], best[0], record)
+
+
+def max_new_tokens(context: Context) -> int:
+    """Room for an answer: the longest training answer and a quarter more."""
+    ids = context.tokenizer.answer_ids([example.answer for example in context.train])
+    return max(8, round(SPARE * max(map(len, ids))))
+
+
+def base_predictor(context: Context) -> Predictor:
+    """The untouched model with the task's instruction."""
+    from riyaz.artifact import TextPart
+    from riyaz.engine.torch_load import load
+
+    return Predictor(
+        text=TextPart(context.task.instruction), task=context.task, tokenizer=context.tokenizer,
+        lm=load(context.source, context.tokenizer.eos_ids), max_new_tokens=max_new_tokens(context),
+    )  # fmt: skip

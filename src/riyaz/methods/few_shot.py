@@ -1,0 +1,43 @@
+"""Examples in the prompt: 1, 4 or 8 of them, the same for every question or the nearest to each by BM25."""
+
+from dataclasses import replace
+
+from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
+from riyaz.data import Example
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.choices import base_predictor, choose
+from riyaz.scoring import answer_log_loss
+
+RECIPE = None
+COUNTS = (1, 4, 8)
+
+
+def fit(context: Context) -> Fitted:
+    """Choose on validation how many examples to show, which, and whether to calibrate."""
+    plain = base_predictor(context)
+    candidates = []
+    for k in (k for k in COUNTS if k <= len(context.train)):
+        text = replace(plain.text, k=k, examples_file=EXAMPLES)
+        candidates += [
+            replace(plain, text=replace(text, examples="fixed"), examples=spread(context.train, k)),
+            replace(plain, text=replace(text, examples="nearest"), examples=context.train),
+        ]
+    choice = choose(context, candidates)
+    best = choice.predictor
+    return Fitted(
+        best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=best.calibrated,
+        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": best.calibrated,
+                "candidates": choice.record},
+        valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
+    )  # fmt: skip
+
+
+def spread(examples: tuple[Example, ...], k: int) -> tuple[Example, ...]:
+    """k examples in training order, with as many different answers as there are."""
+    first: list[Example] = []
+    rest: list[Example] = []
+    seen: set[str] = set()
+    for example in examples:
+        (rest if example.answer in seen else first).append(example)
+        seen.add(example.answer)
+    return tuple([*first, *rest][:k])

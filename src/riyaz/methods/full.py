@@ -1,0 +1,35 @@
+"""Full fine-tuning: every weight learns, in float32 masters; the artifact is a whole model in the compute type."""
+
+from typing import TYPE_CHECKING, Any
+
+from riyaz.artifact import WeightsPart
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.recipe import Recipe
+from riyaz.methods.weights import fit_weights
+
+if TYPE_CHECKING:
+    from riyaz.models.llama import Model
+
+RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(2e-5, 5e-5, 1e-4, 2e-4), default_rate=5e-5)
+
+
+def build(context: Context, used: "Model | None" = None) -> "Model":
+    """The base in float32 with every weight trainable; what an earlier run changed is of no use."""
+    import torch
+
+    from riyaz.models import load
+
+    return load(context.source, torch.float32).requires_grad_(True)
+
+
+def fit(context: Context) -> Fitted:
+    """Train all weights; the weights part is a Hugging Face folder."""
+
+    def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
+        from riyaz.models import save_hf
+
+        out = context.folder / "out"
+        save_hf(model, context.tokenizer, out)
+        return WeightsPart("full"), {path.name: path for path in out.iterdir()}
+
+    return fit_weights(context, build, save)

@@ -1,0 +1,42 @@
+"""LoRA on every linear: rank 16, α twice the rank; the base stays as it is and the artifact is small."""
+
+from typing import TYPE_CHECKING, Any
+
+from riyaz.artifact import WeightsPart
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.recipe import Recipe
+from riyaz.methods.weights import fit_weights
+
+if TYPE_CHECKING:
+    from riyaz.models.llama import Model
+
+RANK, ALPHA = 16, 32
+RSLORA = False
+RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5e-4, 1e-3, 2e-3), default_rate=5e-4)
+
+
+def build(context: Context, used: "Model | None" = None) -> "Model":
+    """The frozen base with a fresh adapter; `used` is a model of an earlier run whose base is taken again."""
+    import torch
+
+    from riyaz.layers import lora
+    from riyaz.models import load
+
+    model = used or load(context.source, getattr(torch, context.compute))
+    lora.remove(model)
+    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed, rslora=RSLORA)
+    return model
+
+
+def fit(context: Context) -> Fitted:
+    """Train the adapter; the weights part is a PEFT folder."""
+
+    def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
+        from riyaz.layers import lora
+
+        out = context.folder / "out"
+        out.mkdir(exist_ok=True)
+        lora.save_peft(model, out, base=context.source.name, alpha=ALPHA, rslora=RSLORA)
+        return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
+
+    return fit_weights(context, build, save)

@@ -1,0 +1,64 @@
+"""How long a trained method should train, and over which learning rates it searches; and the part of it that fits.
+
+Successive halving (Jamieson & Talwalkar 2016): every rate trains briefly, the better half twice as long, the best
+one for the whole run. The search costs half of the final run, a third of both.
+"""
+
+import math
+from dataclasses import dataclass
+
+SEARCH_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A trained method's full training, in epochs, and the learning rates worth trying."""
+
+    epochs: int
+    least_steps: int
+    batch_size: int
+    learning_rates: tuple[float, ...]  # ascending
+    default_rate: float  # where the search has no room
+
+    def steps(self, rows: int) -> int:
+        """Steps of the full recipe over this many training rows."""
+        return max(self.least_steps, self.epochs * math.ceil(rows / self.batch_size))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round of the search: so many rates, each trained for so many steps."""
+
+    rates: int
+    steps: int
+
+
+def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
+    """The search that goes with a final run of `steps` steps; empty when it would be too short to say anything."""
+    rates, shortest = len(recipe.learning_rates), 4
+    total = steps * SEARCH_SHARE / (1 - SEARCH_SHARE)
+    found: list[Rung] = []
+    while rates > 1:
+        rounds = math.ceil(math.log2(rates))
+        found, left = [], rates
+        for round_ in range(rounds):
+            found.append(Rung(left, max(1, int(total / (rounds * rates)) * 2**round_)))
+            left = math.ceil(left / 2)
+        if found[0].steps >= shortest:
+            return tuple(found)
+        rates //= 2
+    return ()
+
+
+def search_steps(recipe: Recipe, steps: int) -> int:
+    """Steps the search takes in all."""
+    return sum(rung.rates * rung.steps for rung in rungs(recipe, steps))
+
+
+def search_rates(recipe: Recipe, steps: int) -> tuple[float, ...]:
+    """The learning rates of the first rung: all, or those nearest to the default when fewer fit."""
+    plan = rungs(recipe, steps)
+    if not plan:
+        return (recipe.default_rate,)
+    nearest = sorted(recipe.learning_rates, key=lambda rate: abs(math.log(rate / recipe.default_rate)))
+    return tuple(sorted(nearest[: plan[0].rates]))

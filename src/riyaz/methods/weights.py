@@ -1,0 +1,157 @@
+"""What `lora` and `full` share: rows, the search for a learning rate, the final run, and the checks around them."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from riyaz.artifact import TextPart, WeightsPart
+from riyaz.data import Example
+from riyaz.data.rows import Row, encode_rows
+from riyaz.errors import RiyazError
+from riyaz.methods.base import Checks, Context, Fitted
+from riyaz.methods.choices import choose, max_new_tokens
+from riyaz.predictor import Predictor
+from riyaz.prompting import messages_for
+
+if TYPE_CHECKING:
+    from riyaz.models.llama import Model
+
+Build = Callable[[Context, "Model | None"], "Model"]
+Save = Callable[["Model"], tuple[WeightsPart, dict[str, Any]]]
+
+SEARCH_ROWS = 64  # validation rows the search looks at
+STEP0_ROWS = 16
+STEP0_TOLERANCE = 0.05  # nats per token between the training path and the engine; bf16 rounds differently in each
+
+
+def fit_weights(context: Context, build: Build, save: Save) -> Fitted:
+    """Search, train, check, and choose on validation whether to calibrate."""
+    import torch
+
+    from riyaz.engine.torch_backend import Backend
+    from riyaz.engine.torch_load import ADAPTER
+    from riyaz.train import train
+
+    text = TextPart(context.task.instruction)
+    model = build(context, None)
+    rows, checks = _rows(context, text, context.train, model.config.context)
+    valid, _ = _rows(context, text, context.valid, model.config.context)
+    checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS])
+
+    began = time.perf_counter()
+    rate, record, model = _search(context, build, model, rows, valid[:SEARCH_ROWS])
+    search_seconds = time.perf_counter() - began
+
+    began = time.perf_counter()
+    before = _fingerprint(model)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    plan = _train_plan(context, context.arm.steps, rate, context.arm.validate_every)
+    state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen)
+    train_seconds = time.perf_counter() - began
+    checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
+    moved = sum(a != b for a, b in zip(before, _fingerprint(model)))
+    checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
+
+    compute = getattr(torch, context.compute)
+    adapted = any(not p.requires_grad for p in model.parameters())
+    if not adapted:  # the whole model learned: it is served in the type it was trained in
+        model.to(compute)
+    weights, files = save(model.requires_grad_(False))
+    predictor = Predictor(
+        text=text, task=context.task, tokenizer=context.tokenizer, adapter=ADAPTER if adapted else None,
+        lm=Backend(model, context.tokenizer.eos_ids, ADAPTER if adapted else None),
+        max_new_tokens=max_new_tokens(context),
+    )  # fmt: skip
+    choice = choose(context, [predictor])
+    shutil.rmtree(context.folder / "checkpoints")
+    return Fitted(
+        text, weights, files, calibrated=choice.predictor.calibrated,
+        chosen={"learning_rate": rate, "steps": state.step, "best_step": state.best_step, "search": record,
+                "calibrated": choice.predictor.calibrated, "tokens_s": state.tokens / state.seconds},
+        checks=checks, search_seconds=search_seconds, train_seconds=train_seconds, trainable_params=trainable,
+        valid_loss=state.best_loss, valid_score=choice.score,
+    )  # fmt: skip
+
+
+def rows_for(context: Context, examples: Sequence[Example]) -> list[Row]:
+    """Training rows of examples under the bare instruction."""
+    from riyaz.families import describe
+
+    return _rows(context, TextPart(context.task.instruction), examples, describe(context.source).config.context)[0]
+
+
+def _rows(context: Context, text: TextPart, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
+    """Examples under this text part as token rows, with the checks made on them."""
+    pairs = [(messages_for(text, context.task, example.messages, ()), example) for example in examples]
+    return encode_rows(context.tokenizer, pairs, longest)
+
+
+def _step0(context: Context, model: "Model", rows: Sequence[Row]) -> dict[str, Any]:
+    """Before any step the training path must give the base's own loss on the same tokens, and less than chance."""
+    import torch
+
+    from riyaz.engine import Request
+    from riyaz.engine.torch_backend import Backend
+    from riyaz.train import answer_loss
+
+    training = answer_loss(model, rows)
+    base = Backend(model, context.tokenizer.eos_ids)  # asked without an adapter: the bare base
+    with torch.inference_mode():
+        found = base.logprobs([Request(row.prompt) for row in rows], [row.answer for row in rows])
+    expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
+    ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
+    return {"ok": ok, "training": training, "base": expected}
+
+
+def _search(
+    context: Context, build: Build, model: "Model", rows: Sequence[Row], valid: Sequence[Row]
+) -> tuple[float, list[dict], "Model"]:
+    """The learning rate that successive halving leaves, its record, and a fresh model for the final run.
+
+    What was found is kept in `search.json`, so that a run that is continued does not search again.
+    """
+    from riyaz.train import train
+
+    folder, known = context.folder / "search", context.folder / "search.json"
+    if known.exists():
+        found = json.loads(known.read_text())
+        return found["rate"], found["record"], model
+    rates, record = list(context.arm.learning_rates), []
+    for number, rung in enumerate(context.arm.rungs, 1):
+        losses = {}
+        for rate in rates:
+            context.listen({"event": "phase", "phase": "search", "detail": f"round {number}, rate {rate:g}"})
+            try:
+                plan = _train_plan(context, rung["steps"], rate, rung["steps"])
+                losses[rate] = train(model, rows, valid, plan, folder, _as_search(context)).best_loss
+            except RiyazError:  # the rate was too high
+                losses[rate] = math.inf
+            shutil.rmtree(folder, ignore_errors=True)
+            model = build(context, model)
+        record.append({"steps": rung["steps"], "losses": {f"{rate:g}": loss for rate, loss in losses.items()}})
+        rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
+        if not math.isfinite(losses[rates[0]]):
+            raise RiyazError("the loss was not finite at any learning rate of the search")
+    known.write_text(json.dumps({"rate": rates[0], "record": record}))
+    return rates[0], record, model
+
+
+def _as_search(context: Context) -> Callable[[dict], None]:
+    return lambda event: context.listen({**event, "phase": "search"})
+
+
+def _train_plan(context: Context, steps: int, rate: float, validate_every: int) -> Any:
+    from riyaz.train import TrainPlan
+
+    return TrainPlan(
+        steps=steps, learning_rate=rate, batch_size=context.arm.batch_size, validate_every=validate_every,
+        checkpoint_every=context.arm.checkpoint_every, compute=context.compute, seed=context.seed,
+    )  # fmt: skip
+
+
+def _fingerprint(model: "Model") -> list[float]:
+    """One number per trainable tensor, to see that it moved."""
+    return [p.detach().double().abs().sum().item() for p in model.parameters() if p.requires_grad]

@@ -1,0 +1,28 @@
+"""Only the instruction; for a closed set its labels are listed when that helps and fits."""
+
+from dataclasses import replace
+
+from riyaz.artifact import WeightsPart
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.choices import base_predictor, choose
+from riyaz.scoring import answer_log_loss
+
+RECIPE = None
+LIST_SHARE = 0.25  # of the context that a list of labels may take
+
+
+def fit(context: Context) -> Fitted:
+    """Choose on validation whether to list the labels and whether to calibrate."""
+    plain = base_predictor(context)
+    candidates = [plain]
+    labels = context.tokenizer.encode("\n".join(context.task.labels))
+    assert plain.lm is not None
+    if labels and len(labels) <= LIST_SHARE * plain.lm.context:
+        candidates.append(replace(plain, text=replace(plain.text, list_labels=True)))
+    choice = choose(context, candidates)
+    best = choice.predictor
+    return Fitted(
+        best.text, WeightsPart(), calibrated=best.calibrated,
+        chosen={"list_labels": best.text.list_labels, "calibrated": best.calibrated, "candidates": choice.record},
+        valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
+    )  # fmt: skip

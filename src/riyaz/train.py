@@ -1,0 +1,207 @@
+"""THE training loop: every method that learns weights, and pretraining, runs this one `for`.
+
+It knows rows of tokens with labels and a model with some trainable parameters; it knows no methods. Matrix
+products run in the compute type (bf16 where the CPU has it), the optimiser works on float32 masters.
+Order is a pure function of (seed, step), so a run that was stopped and resumed is the same run, bit for bit.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riyaz.checkpoint import Checkpoints
+from riyaz.data.packing import Packed, batch, pack
+from riyaz.data.rows import Row
+from riyaz.errors import RiyazError
+from riyaz.layers.attention import packed
+from riyaz.layers.loss import head_loss
+
+Listen = Callable[[dict], None]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Everything that decides a run; two runs of the same plan on the same rows are the same."""
+
+    steps: int
+    learning_rate: float
+    batch_size: int = 8  # rows per step
+    warmup: float = 0.06  # share of the steps
+    weight_decay: float = 0.0
+    clip: float = 1.0  # global gradient norm
+    validate_every: int = 20  # steps
+    patience: int = 5  # validations without a better loss before it stops
+    checkpoint_every: int = 50  # steps
+    micro_tokens: int = 1024  # tokens per forward pass, bounds the activations
+    compute: str = "bfloat16"  # type of the matrix products
+    seed: int = 0
+
+
+@dataclass
+class TrainState:
+    """What a checkpoint remembers besides tensors."""
+
+    step: int = 0
+    best_loss: float = math.inf  # validation, nats per answer token
+    best_step: int = 0
+    worse: int = 0  # validations since the best
+    seconds: float = 0.0
+    tokens: int = 0
+    history: list[dict] = field(default_factory=list)
+
+
+def train(
+    model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen
+) -> TrainState:
+    """Train the model's trainable parameters on `rows`; it ends as the best checkpoint by validation loss.
+
+    Continues from the newest checkpoint in `folder`. Losses are nats per answer token.
+    """
+    masters = Masters(model, getattr(torch, plan.compute))
+    optimizer = torch.optim.AdamW(
+        masters.parameters,
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        betas=(0.9, 0.999),
+        fused=True,
+    )
+    checkpoints = Checkpoints(folder)
+    state = checkpoints.resume(masters.named, optimizer, TrainState)
+    masters.publish()
+    began = time.perf_counter() - state.seconds
+
+    for step in range(state.step, plan.steps):
+        picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
+        labels = sum(len(row.answer) for row in picked)
+
+        nats = 0.0
+        for micro in micro_batches(picked, plan.micro_tokens):
+            loss = answer_nats(model, micro)
+            (loss / labels).backward()  # gradients add up in the masters
+            nats += loss.item()
+
+        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip).item()
+        if not (math.isfinite(nats) and math.isfinite(norm)):
+            raise RiyazError(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
+                             hint="try a lower learning rate")  # fmt: skip
+        rate = learning_rate(plan, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        masters.publish()
+
+        state.step = step + 1
+        state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
+        state.seconds = time.perf_counter() - began
+        entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
+        last = state.step == plan.steps
+        if state.step % plan.validate_every == 0 or last:
+            entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
+            if entry["valid_loss"] < state.best_loss:
+                state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
+                checkpoints.save_best(masters.named)
+            else:
+                state.worse += 1
+        state.history.append(entry)
+        left = (plan.steps - state.step) * state.seconds / state.step
+        listen({"event": "progress", "phase": "train", "done": state.step, "total": plan.steps,
+                "loss": entry["loss"], "seconds_left": left, "metrics": entry})  # fmt: skip
+        if state.worse >= plan.patience:
+            break
+        if state.step % plan.checkpoint_every == 0 and not last:
+            checkpoints.save(masters.named, optimizer, state)
+
+    checkpoints.load_best(masters.named)
+    masters.publish()
+    masters.detach()
+    (folder / "state.json").write_text(json.dumps(asdict(state)) + "\n")
+    return state
+
+
+def learning_rate(plan: TrainPlan, step: int) -> float:
+    """Linear warm-up, then a cosine to a tenth, for the step counted from 0."""
+    warm = max(1, round(plan.warmup * plan.steps))
+    if step < warm:
+        return plan.learning_rate * (step + 1) / warm
+    done = (step - warm) / max(1, plan.steps - warm)
+    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+
+
+def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[Packed]:
+    """Whole rows packed end to end, at most `budget` tokens each (a longer row stands alone)."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        length = len(row.prompt) + len(row.answer)
+        if group and size + length > budget:
+            yield pack(group)
+            group, size = [], 0
+        group.append(row)
+        size += length
+    if group:
+        yield pack(group)
+
+
+def answer_nats(model: Any, rows: Packed) -> Tensor:
+    """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
+    tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
+    hidden = model(tokens, positions, packed(rows.lengths))  # (T, C)
+    labelled = hidden[torch.from_numpy(rows.label_index)]  # (N, C)
+    return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels))
+
+
+@torch.no_grad()
+def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 1024) -> float:
+    """Mean nats per answer token, end token included."""
+    nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
+    return nats / sum(len(row.answer) for row in rows)
+
+
+class Masters:
+    """Float32 copies of the trainable parameters: bf16 has too few bits to add small steps to."""
+
+    def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
+        self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        self.hooks = []
+        for name, working in model.named_parameters():
+            if working.requires_grad:
+                master = nn.Parameter(working.detach().float().clone())
+                working.data = working.data.to(compute)
+                self.pairs[name] = (working, master)
+                self.hooks.append(working.register_post_accumulate_grad_hook(_collect(master)))
+        self.parameters = [master for _, master in self.pairs.values()]
+        self.named = {name: master for name, (_, master) in self.pairs.items()}
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the model."""
+        for working, master in self.pairs.values():
+            working.copy_(master)
+
+    def detach(self) -> None:
+        """Give the model its trained values back in float32 and let it go."""
+        for hook in self.hooks:
+            hook.remove()
+        for working, master in self.pairs.values():
+            working.data = master.data
+
+
+def _collect(master: nn.Parameter) -> Callable[[Tensor], None]:
+    def hook(working: Tensor) -> None:
+        grad = working.grad
+        assert grad is not None
+        if master.grad is None:
+            master.grad = grad.float()
+        else:
+            master.grad.add_(grad)
+        working.grad = None
+
+    return hook

@@ -120,8 +120,7 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
         new.mkdir()
         sums = {name: _store(new / name, content) for name, content in files.items()}
         artifact = replace(artifact, checksums=sums)
-        text = json.dumps({"format": FORMAT, **asdict(artifact)}, indent=2, ensure_ascii=False)
-        _store(new / NAME, text.encode() + b"\n")
+        _store(new / NAME, _json({"format": FORMAT, **asdict(artifact)}, indent=2))
         _sync(new)
         if folder.exists():
             os.replace(folder, old)
@@ -139,18 +138,17 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
 
 def examples_bytes(examples: Sequence[Example]) -> bytes:
     """The examples as the lines of an examples file."""
-    lines = (json.dumps(example.to_record(), ensure_ascii=False) + "\n" for example in examples)
-    return "".join(lines).encode()
+    return b"".join(_json(example.to_record()) for example in examples)
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
     """The examples that `examples_bytes` wrote; RiyazError names file and line."""
     examples = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise RiyazError("cannot be read", str(path), TAMPERED) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             example = Example.from_record(json.loads(line))
             assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
@@ -158,6 +156,14 @@ def read_examples(path: Path) -> tuple[Example, ...]:
             raise RiyazError("is not an example", f"{path}:{number}", TAMPERED) from error
         examples.append(example)
     return tuple(examples)
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    """JSON that people can read in any script; lone surrogates, which no UTF-8 holds, are escaped."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent).encode() + b"\n"
 
 
 def _store(path: Path, content: Path | bytes) -> str:
@@ -239,9 +245,7 @@ def _check_values(artifact: Artifact, where: str) -> None:
     """The parts fit each other: known kinds, and every file that a part needs is listed."""
     text, kind = artifact.text, artifact.weights.kind
     if text.examples not in EXAMPLE_KINDS:
-        raise RiyazError(
-            f"text.examples is {shown(text.examples)}", where, f"known: {', '.join(EXAMPLE_KINDS)}"
-        )
+        raise RiyazError(f"text.examples is {shown(text.examples)}", where, f"known: {', '.join(EXAMPLE_KINDS)}")
     if kind not in WEIGHT_KINDS:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
     needed = {

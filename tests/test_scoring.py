@@ -1,0 +1,122 @@
+"""Scoring a predictor on rows, the same for validation and test."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from riyaz import scoring
+from riyaz.artifact import TextPart
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.engine.torch_backend import Backend
+from riyaz.models import load
+from riyaz.predictor import Prediction, Predictor
+from riyaz.sources import open_source
+
+CLOSED = Task("closed", ("billing", "refund"), "accuracy", "Classify the text.", "")
+SHORT = Task("short", (), "exact_match", "", "")
+FREE = Task("free", (), "rouge_l", "", "")
+
+
+def rows(*triples: tuple[str, str, str | None]) -> list[Example]:
+    return [
+        Example(({"role": "user", "content": text},), (answer, "or else"), slice=slice_, where=f"t.jsonl:{i}")
+        for i, (text, answer, slice_) in enumerate(triples, 1)
+    ]
+
+
+EXAMPLES = rows(("my card", "billing", "rare"), ("money back", "refund", None), ("the bill", "billing", "often"))
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    source = open_source(tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1))
+    tokenizer = source.tokenizer()
+    lm = Backend(load(source, torch.float32), tokenizer.eos_ids)
+    yield Predictor(text=TextPart("Classify the text."), task=CLOSED, tokenizer=tokenizer, lm=lm)
+    torch.set_num_threads(before)
+
+
+def test_scores_per_row_slice_and_second_metric() -> None:
+    predictions = [Prediction(text) for text in ("billing", "billing", "billing")]
+    scores = scoring.score(CLOSED, predictions, EXAMPLES)
+    assert scores.rows.tolist() == [1, 0, 1] and scores.mean == pytest.approx(2 / 3)
+    assert scores.extras == {"macro_f1": pytest.approx(0.4)}
+    assert scores.slices == {"often": {"score": 1.0, "n": 1}, "rare": {"score": 1.0, "n": 1}}
+
+
+@pytest.mark.parametrize(("task", "extra"), [(SHORT, "token_f1"), (FREE, "chrf")])
+def test_any_accepted_answer_counts(task: Task, extra: str) -> None:
+    scores = scoring.score(task, [Prediction("Or else."), Prediction("never"), Prediction("billing")], EXAMPLES)
+    assert scores.rows.tolist() == [1, 0, 1] and list(scores.extras) == [extra]
+
+
+def test_predictions_carry_log_probabilities(predictor: Predictor) -> None:
+    told: list[tuple[int, int]] = []
+    quick = scoring.predict(predictor, EXAMPLES, lambda *at: told.append(at))
+    full = scoring.predict(predictor, EXAMPLES, every_label=True)
+    assert told[-1] == (3, 3)
+    for a, b in zip(quick, full):
+        assert b.label_log_probabilities is not None
+        assert a.text == b.text and a.log_probability == pytest.approx(b.label_log_probabilities.max(), abs=1e-3)
+
+
+def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: Predictor) -> None:
+    assert predictor.lm is not None and predictor.tokenizer is not None
+    nats: list[float] = []
+    for example in EXAMPLES:
+        ids = predictor.tokenizer.render([predictor.messages(example.messages)])[0]
+        answer = predictor.tokenizer.answer_ids([example.answer])[0]
+        assert answer[-1] == predictor.tokenizer.end_of_turn
+        for i, token in enumerate(answer):
+            nats.append(-float(predictor.lm.next_token([*ids, *answer[:i]])[token]))
+    told: list[tuple[int, int]] = []
+    found = scoring.answer_log_loss(predictor, EXAMPLES, lambda *at: told.append(at))
+    assert found == pytest.approx(np.mean(nats), abs=1e-4)
+    assert told[-1] == (3, 3)
+    assert scoring.answer_log_loss(Predictor(examples=tuple(EXAMPLES)), EXAMPLES) is None
+
+
+def test_answer_log_loss_is_the_training_loops_validation_loss(predictor: Predictor) -> None:
+    from riyaz.data.rows import encode_rows
+    from riyaz.train import answer_loss
+
+    assert predictor.lm is not None and predictor.tokenizer is not None
+    pairs = [(predictor.messages(example.messages), example) for example in EXAMPLES]
+    encoded, _ = encode_rows(predictor.tokenizer, pairs, 1024)
+    wanted = answer_loss(predictor.lm.model, encoded)
+    assert scoring.answer_log_loss(predictor, EXAMPLES) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_latency_is_the_median_after_a_warm_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Clock:
+        """Each answer takes as many seconds as were asked before it."""
+
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    clock = Clock()
+
+    def answers(self: Predictor, conversations: list, where: list) -> list[Prediction]:
+        clock.now += 100.0 if not asked else len(asked)
+        asked.append(where[0])
+        return [Prediction("")]
+
+    monkeypatch.setattr(scoring, "time", clock)
+    monkeypatch.setattr(Predictor, "answers", answers)
+    assert scoring.latency(predictor, EXAMPLES, n=5) == 3000.0
+    assert asked == ["t.jsonl:1", "t.jsonl:2", "t.jsonl:3"] * 2
+
+
+def test_latency_of_a_real_answer_is_positive(predictor: Predictor) -> None:
+    assert scoring.latency(replace(predictor, text=TextPart()), EXAMPLES[:1], n=2) > 0

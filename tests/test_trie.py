@@ -1,0 +1,124 @@
+"""The trie's arrays, and the search over it against brute force."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from riyaz.engine.search import Search
+from riyaz.engine.trie import Trie
+from riyaz.errors import RiyazError
+
+END = 2
+
+
+def random_trie(generator: np.random.Generator) -> Trie:
+    """A trie over up to 40 answers of one to five tokens out of five, so that they share beginnings."""
+    count = int(generator.integers(2, 40))
+    answers = {tuple(generator.integers(3, 8, generator.integers(1, 6)).tolist()) for _ in range(count)}
+    return Trie([(*answer, END) for answer in sorted(answers)])
+
+
+def random_edges(trie: Trie, rows: int, generator: np.random.Generator) -> np.ndarray:
+    """Log-probabilities a model could give: the children of a node share a part of its mass."""
+    edges = np.zeros((rows, len(trie)), np.float32)
+    for node in np.flatnonzero(trie.children):
+        children = slice(trie.first[node], trie.first[node] + trie.children[node])
+        scores = generator.normal(size=(rows, trie.children[node] + 1)) * 3  # one more: all other tokens
+        edges[:, children] = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))[:, :-1]
+    return edges
+
+
+def run(search: Search, edges: np.ndarray) -> int:
+    """Play the model: tell the search the children of every node it reads; how many it read."""
+    trie, read = search.trie, 0
+    rows, nodes = np.arange(len(edges)), np.zeros(len(edges), int)
+    while len(rows):
+        for row, node in zip(rows, nodes):
+            children = slice(trie.first[node], trie.first[node] + trie.children[node])
+            assert np.isnan(search.edges[row, children]).all(), "a node is read once"
+            search.edges[row, children] = edges[row, children]
+        rows, nodes = search.next()
+        read += len(rows)
+    return read
+
+
+def test_every_sequence_is_a_path_from_the_root() -> None:
+    trie = Trie([(5, 6, END), (5, 7, END), (9, END)])
+    assert len(trie) == 8  # root, 5, 9, 6, 7 and three ends
+    for sequence, node in zip(trie.sequences, trie.leaf):
+        path = []
+        while node:
+            path.append(int(trie.token[node]))
+            node = trie.parent[node]
+        assert tuple(path[::-1]) == sequence
+    assert [int(i) for i in trie.sequence[trie.leaf]] == [0, 1, 2]
+    assert sorted(trie.token[trie.inner].tolist()) == [5, 6, 7, 9]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_children_are_ranges_and_chains_end_at_forks(seed: int) -> None:
+    trie = random_trie(np.random.default_rng(seed))
+    for node in range(len(trie)):
+        children = np.arange(trie.first[node], trie.first[node] + trie.children[node])
+        assert np.array_equal(children, np.flatnonzero((trie.parent == node) & (trie.depth > 0)))
+    for node in trie.inner:
+        chain = trie.chain(int(node))
+        assert chain[0] == node and all(trie.parent[b] == a for a, b in pairwise(chain))
+        below = trie.first[chain[-1]]
+        assert trie.children[chain[-1]] > 1 or trie.sequence[below] >= 0
+
+
+def test_totals_add_up_along_each_path() -> None:
+    generator = np.random.default_rng(1)
+    trie = random_trie(generator)
+    edges = random_edges(trie, 3, generator)
+    totals = trie.totals(edges)
+    for node in range(1, len(trie)):
+        assert np.allclose(totals[:, node], totals[:, trie.parent[node]] + edges[:, node])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "says"),
+    [
+        ([], "at least one answer"),
+        ([(3, END), ()], "answer 1 of the closed set has no tokens"),
+        ([(3, END), (4, END), (3, END)], "answers 0 and 2 .* cannot be told apart"),
+        ([(3, 4), (3,)], "answers 1 and 0 .* cannot be told apart"),
+    ],
+)
+def test_answers_that_cannot_be_told_apart_are_refused(sequences: list[tuple[int, ...]], says: str) -> None:
+    with pytest.raises(RiyazError, match=says):
+        Trie(sequences)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pruned_search_finds_what_exhaustive_search_finds(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    trie, rows = random_trie(generator), int(generator.integers(1, 5))
+    edges = random_edges(trie, rows, generator)
+    everything = Search(trie, rows)
+    assert run(everything, edges) == rows * len(trie.inner)
+    scores = everything.scores()
+    offsets = generator.normal(size=len(trie.leaf)) * generator.choice([0.0, 1.0, 10.0])
+    if seed % 3 == 0:  # row 0 is a tie of all answers but for noise in the last digits
+        offsets = -scores[0] + generator.normal(size=len(trie.leaf)) * 1e-14
+    search = Search(trie, rows, offsets)
+    read = run(search, edges)
+    assert read <= rows * len(trie.inner)
+    for (index, value), row in zip(search.best(), scores):
+        assert index == np.argmax(row + offsets)
+        assert value == row[index]
+
+
+def test_a_confident_model_reads_one_path() -> None:
+    letters = [(a, b, c, END) for a in range(3, 8) for b in range(3, 8) for c in range(3, 8)]
+    trie = Trie(letters)
+    edges = np.full((1, len(trie)), -9.0, np.float32)
+    node = trie.leaf[77]
+    while node:
+        edges[0, node] = -0.01
+        node = trie.parent[node]
+    search = Search(trie, 1, np.zeros(len(letters)))
+    assert run(search, edges) < 40 < len(trie.inner)  # it dives 16 abreast, then all others are out of reach
+    assert search.best()[0][0] == 77

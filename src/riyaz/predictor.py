@@ -222,7 +222,7 @@ def open_model(name_or_path: str | Path) -> Predictor:
     return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids))
 
 
-def open_artifact(folder: str | Path, base: str | None = None) -> Predictor:
+def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:
     """The predictor of an artifact; `base` says where its base model is now. RiyazError when a file was
     changed or the base is another model."""
     folder = Path(folder)
@@ -249,8 +249,8 @@ def open_artifact(folder: str | Path, base: str | None = None) -> Predictor:
     whole = kind == "full"
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     tokenizer = source.tokenizer()
-    lm = load(source, tokenizer.eos_ids, folder if kind == "lora" else None)
-    adapter = ADAPTER if kind == "lora" else None
+    lm = load(source, tokenizer.eos_ids, folder if kind == "lora" else None, merged=merged and kind == "lora")
+    adapter = ADAPTER if kind == "lora" and not merged else None
     return replace(plain, tokenizer=tokenizer, lm=lm, adapter=adapter, bare=bare if whole else None)
 
 

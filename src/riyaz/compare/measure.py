@@ -66,22 +66,27 @@ def measure_speeds(
 
 
 def _predicting(method: str, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
-    """Seconds to answer a row among others, alone, and to judge one; `candidates` texts are weighed by the fit."""
+    """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one."""
     if method == "nearest":
-        return {"row_seconds": 0.001, "answer_seconds": 0.001, "loss_seconds": 0.0, "load_seconds": 0.0,
-                "candidates": 1}  # fmt: skip
-    closed = context.task.kind == "closed"
+        return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
+            ("loss_seconds", "load_seconds"), 0.0
+        )
     rows = _some(context.valid, ROWS)
     predictor, cost = _likely(method, plain, context), ADAPTER_COST if method == "lora" else 1.0
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss_seconds = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     row_seconds = _seconds(lambda: predict(predictor, rows)) / len(rows)
     answer_seconds = _seconds(lambda: predict(predictor, rows[:1]))
+    weigh_seconds = loss_seconds
+    if context.task.kind == "closed":
+        weigh_seconds = _seconds(lambda: predict(predictor, rows, every_label=True)) / len(rows)
     return {
-        "row_seconds": row_seconds * cost, "answer_seconds": answer_seconds * cost, "loss_seconds": loss_seconds * cost,
+        "row_seconds": row_seconds * cost,
+        "answer_seconds": answer_seconds * cost,
+        "loss_seconds": loss_seconds * cost,
+        "choose_seconds": CANDIDATES[method] * weigh_seconds * cost,
         "load_seconds": load_seconds,
-        "candidates": CANDIDATES[method] * (2.0 if closed else loss_seconds / row_seconds),
-    }  # fmt: skip
+    }
 
 
 def _likely(method: str, plain: Predictor, context: Context) -> Predictor:

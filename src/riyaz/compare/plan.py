@@ -14,7 +14,8 @@ from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 
 RESERVE = 0.95  # of the budget is planned; the rest is for what no measurement foresees
 VALIDATIONS = 8  # in a final run
-VALID_ROWS = 64  # rows on which text arms and calibration are chosen
+VALID_ROWS = (64, 32, 16)  # rows on which text arms and calibration are chosen: fewer when time is short
+FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before that
 LATENCY_ROWS = 12
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
 CHECKPOINT_SECONDS = 60.0
@@ -76,8 +77,12 @@ def make(
     `methods` gives each method its recipe (None: not trained). `measured` is what `compare.worker` wrote. An arm
     that needs less than its share leaves the rest to the others. Raises RiyazError when evaluation alone does not fit.
     """
-    fixed = {method: _fixed_seconds(method, recipe, measured, sizes) for method, recipe in methods.items()}
-    reserved = sum(sum(seconds.values()) for seconds in fixed.values())
+    for chosen in VALID_ROWS:
+        chosen = min(chosen, sizes.valid)
+        fixed = {method: _fixed_seconds(method, recipe, measured, sizes, chosen) for method, recipe in methods.items()}
+        reserved = sum(sum(seconds.values()) for seconds in fixed.values())
+        if reserved <= FIXED_SHARE * budget:
+            break
     left = budget * RESERVE - spent - reserved
     trained = {method: recipe for method, recipe in methods.items() if recipe is not None}
     if left < 0:
@@ -105,7 +110,7 @@ def make(
         threads=measured["threads"],
         compute=measured["compute"],
         arms=arms,
-        valid_rows=min(VALID_ROWS, sizes.valid),
+        valid_rows=chosen,
         latency_rows=min(LATENCY_ROWS, sizes.test),
         spent_seconds=spent,
         estimate={
@@ -135,14 +140,12 @@ def _trained_arm(
     )
 
 
-def _fixed_seconds(method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes) -> dict[str, float]:
+def _fixed_seconds(
+    method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes, chosen: int
+) -> dict[str, float]:
     """Seconds of an arm that do not depend on its steps: process starts, choices on validation, evaluation."""
     speed = measured["predict"][method]
-    chosen = min(VALID_ROWS, sizes.valid)
-    once = {
-        "start": START_SECONDS + 2 * speed["load_seconds"],
-        "fit": speed["candidates"] * chosen * speed["row_seconds"],
-    }
+    once = {"start": START_SECONDS + 2 * speed["load_seconds"], "fit": chosen * speed["choose_seconds"]}
     tested = sizes.test * speed["row_seconds"] + min(LATENCY_ROWS, sizes.test) * speed["answer_seconds"]
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Context
-from riyaz.predictor import Predictor
+from riyaz.predictor import Prediction, Predictor
 from riyaz.scoring import answer_log_loss, predict, score
 
 SPARE = 1.25  # room for answers longer than the longest in training
@@ -27,29 +30,44 @@ def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
     A closed set is judged by its accuracy, raw and calibrated. Other tasks by the log-loss of the accepted
     answer, which needs no generation and is finer than a match. Candidates too long for the context are left out.
     """
-    rows, closed = context.valid[: context.valid_rows], context.task.kind == "closed"
-    variants = [replace(c, calibrated=on) for c in candidates for on in ((False, True) if closed else (False,))]
+    rows, judge = context.valid[: context.valid_rows], _accuracies if context.task.kind == "closed" else _log_loss
     best: tuple[float, Predictor] | None = None
     record, trouble = [], None
-    for done, predictor in enumerate(variants):
-        context.listen({"event": "progress", "phase": "choose", "done": done, "total": len(variants)})
+    for done, candidate in enumerate(candidates):
+        context.listen({"event": "progress", "phase": "choose", "done": done, "total": len(candidates)})
         try:
-            if closed:
-                reached = score(context.task, predict(predictor, rows), rows).mean
-            else:
-                reached = -(answer_log_loss(predictor, rows) or 0.0)
+            judged = judge(context, candidate, rows)
         except RiyazError as error:
             trouble = error
             continue
-        text = asdict(predictor.text)
-        shown = {key: text[key] for key in ("list_labels", "examples", "k")}
-        record.append(shown | {"calibrated": predictor.calibrated, "validation": round(reached, 6)})
-        if best is None or reached > best[0]:
-            best = reached, predictor
+        for predictor, reached in judged:
+            text = asdict(predictor.text)
+            shown = {key: text[key] for key in ("list_labels", "examples", "k")}
+            record.append(shown | {"calibrated": predictor.calibrated, "validation": round(reached, 6)})
+            if best is None or reached > best[0]:
+                best = reached, predictor
     if best is None:
         assert trouble is not None
         raise trouble
     return Choice(best[1], best[0], record)
+
+
+def _accuracies(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:
+    """Raw and calibrated, from one pass that scores every label."""
+    found = predict(predictor, rows, every_label=True)
+    log_p = np.array([prediction.label_log_probabilities for prediction in found])  # (rows, L)
+    labels = context.task.labels
+    judged = []
+    for calibrated, offsets in ((False, 0.0), (True, predictor.null_offsets)):
+        answers = [Prediction(labels[i]) for i in (log_p + offsets).argmax(1)]
+        judged.append((replace(predictor, calibrated=calibrated), score(context.task, answers, rows).mean))
+    return judged
+
+
+def _log_loss(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:
+    loss = answer_log_loss(predictor, rows)
+    assert loss is not None
+    return [(predictor, -loss)]
 
 
 def max_new_tokens(context: Context) -> int:

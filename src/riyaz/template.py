@@ -7,6 +7,7 @@ that loops, exceeds its limits or fails becomes one RiyazError, and the next cal
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 
 WHERE = "chat template"
+CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process that used up its limit
 BATCH_CONVERSATIONS = 200
 BATCH_CHARACTERS = 1 << 20
-SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01
-SECONDS_TO_START = 30.0
+SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01  # of computing, which a busy machine does not use up
+WALL_SECONDS_PER_SECOND = 5  # the end for a worker that waits instead of computing
+SECONDS_TO_START = 60.0
 TEMPLATE_CHARACTERS = 1 << 20
 # A template adds markers and a system prompt to what it is given; it may not multiply it without end.
 OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
@@ -87,14 +90,14 @@ class _Worker:
             os.register_at_fork(after_in_child=self._forget)
 
     def ask(self, request: dict, seconds: float) -> dict:
-        """The worker's answer within `seconds`; a worker that dies is replaced once."""
+        """The worker's answer after at most `seconds` of computing; a worker that dies is replaced once."""
         # JSON in ASCII spends at most 12 bytes on a character
         most = 12 * request["output_limit"] + (1 << 20)
-        line = json.dumps(request | {"cpu_seconds": int(seconds) + 2}).encode() + b"\n"
+        line = json.dumps(request | {"cpu_seconds": seconds}).encode() + b"\n"
         with self._lock:
             for _attempt in range(2):
                 process = self._start()
-                answer = self._exchange(process, line, seconds, most)
+                answer = self._exchange(process, line, WALL_SECONDS_PER_SECOND * seconds, most)
                 if answer:
                     return json.loads(answer)
         raise RiyazError("ends the process that renders it", WHERE, "it cannot be used")
@@ -145,8 +148,8 @@ class _Worker:
             if not answer:  # dead, late, or Ctrl-C: what it may still write must not answer the next request
                 self._process = None
                 _end(process)
-        if not answer and time.monotonic() >= deadline:
-            raise RiyazError(f"does not finish within {seconds:.1f} s", WHERE, "it may be endless")
+        if not answer and (time.monotonic() >= deadline or process.returncode == CPU_LIMIT_REACHED):
+            raise RiyazError("does not finish in time", WHERE, "it may be endless")
         return answer
 
     def _forget(self) -> None:

@@ -8,6 +8,7 @@ it ends with its input. Only the standard library and jinja2 are imported, to st
 
 import codecs
 import json
+import math
 import pprint
 import signal
 import sys
@@ -94,16 +95,12 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     # jinja2's own filter escapes HTML; chat templates expect plain JSON
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def environment() -> ImmutableSandboxedEnvironment:
     """The sandbox with the names that chat templates are written against (those transformers gives them)."""
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     sandbox.filters["tojson"] = _to_json
     sandbox.globals |= {
         "raise_exception": _raise_exception,
@@ -165,14 +162,12 @@ def confine() -> None:
                 continue
 
 
-def _limit_cpu(seconds: int) -> None:
-    # ends a loop even when the parent, which keeps the time, was killed meanwhile
+def _limit_cpu(seconds: float) -> None:
+    # the system ends a loop, whatever it computes and whether or not the parent still lives
     if resource is not None:
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        soft = int(time.process_time()) + 1 + seconds
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
-        )
+        soft = math.ceil(time.process_time() + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def main() -> None:

@@ -125,7 +125,8 @@ def _trained_arm(
     method: str, recipe: Recipe, steps: int, full: int, fixed: dict, measured: Mapping, sizes: Sizes
 ) -> ArmPlan:
     if steps < LEAST_STEPS:
-        return ArmPlan(method, recipe_steps=full, skipped=f"the budget leaves {steps} training steps; raise --budget")
+        reason = f"the budget leaves fewer than {LEAST_STEPS} training steps; raise --budget"
+        return ArmPlan(method, recipe_steps=full, skipped=reason)
     speed = measured["arms"][method]
     return ArmPlan(
         method,

@@ -36,7 +36,7 @@ class Rung:
 def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
     """The search that goes with a final run of `steps` steps; empty when it would be too short to say anything."""
     rates, shortest = len(recipe.learning_rates), 4
-    total = steps * SEARCH_SHARE / (1 - SEARCH_SHARE)
+    total = round(steps * SEARCH_SHARE / (1 - SEARCH_SHARE), 6)  # a whole number of steps must not come out below it
     found: list[Rung] = []
     while rates > 1:
         rounds = math.ceil(math.log2(rates))

@@ -26,7 +26,8 @@ def comparison(**known: Any) -> dict[str, Any]:
             "lora", status="cut", score=0.6933, ci_low=0.639, ci_high=0.743, train_seconds=212.3,
             search_seconds=110.2, trainable_params=4_884_480, artifact_mb=19.6, peak_rss_mb=2312.4,
             forgetting_nats=0.0123, kl_task=0.51, reason="trained 60 of 120 steps", slices={"rare": 0.5},
-            checks={"eos_in_every_row": True, "step0_loss": 2.345678},
+            checks={"eos_in_every_row": True, "step0_loss": 2.345678,
+                    "fits": {"ok": False, "rows": 40, "failed": 3}},
         ),
         arm("full", status="failed", metric=None, ms_per_answer=None, reason="out of memory\nat step 3"),
     ]  # fmt: skip

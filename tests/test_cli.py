@@ -48,7 +48,8 @@ def raising(error: BaseException):
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("RIYAZ_TRACEBACK", raising=False)
+    for name in ("RIYAZ_TRACEBACK", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 

@@ -125,11 +125,12 @@ def test_without_a_terminal_progress_is_plain_throttled_lines():
 def test_on_a_terminal_each_arm_has_a_live_row_and_ends_as_a_result():
     out = screen(live=True)
     board = terminal.Board(began=0.0)
+    board.apply({"event": "phase", "method": "measure", "phase": "measure"}, 1.0)
     for event in EVENTS[:4]:
         board.apply(event, 10.0)
     out.print(terminal._rows(board, 20.0))
     assert "━" in printed(out) and "40/120, loss 1.235" in printed(out)
-    assert "20 s so far, about 8m 00s left" in printed(out)
+    assert "20 s so far, about 8m 00s left" in printed(out) and "measure" not in printed(out)
     shown = screen(live=True)
     with terminal.listener(shown) as listen:
         for event in EVENTS:
@@ -144,7 +145,9 @@ def test_the_time_left_comes_from_the_event_or_from_the_pace():
     event = {"event": "progress", "method": "full", "phase": "train", "done": 10, "total": 40}
     assert terminal.says(board.apply(event, 130.0)) == "train, 10/40, 1m 30s left"
     assert terminal.says(board.apply(event | {"seconds_left": 5}, 130.0)) == "train, 10/40, 5.0 s left"
-    assert board.apply(event | {"phase": "evaluate", "done": 0}, 131.0).since == 131.0
+    assert terminal.says(board.apply(event | {"phase": "evaluate", "done": 5}, 131.0)) == "evaluate, 5/40"
+    late = board.apply(event | {"phase": "evaluate", "done": 10}, 136.0)
+    assert terminal.says(late) == "evaluate, 10/40, 30 s left"
 
 
 def test_progress_of_a_command_without_arms_is_accepted():
@@ -158,15 +161,14 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     document = comparison()
     kept = copy.deepcopy(document)
     text = markdown.render(document)
-    assert text == markdown.render(json.loads(json.dumps(document))), (
-        "a document read back gives the same report"
-    )
+    assert text == markdown.render(json.loads(json.dumps(document))), "a document read back gives the same report"
     assert document == kept, "the document is not changed"
     for part in (
         "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
         "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch: 2.13.0", "cores: 2", "valid: 60",
         "## Scores per slice (accuracy)", "4,884,480", "+0.510", "step0_loss: 2.34568",
-        "eos_in_every_row: yes", "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
+        "eos_in_every_row: yes", "fits: NOT HELD (rows 40, failed 3)",
+        "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "for want of time: lora",
     ):  # fmt: skip
         assert part in text, part
@@ -192,6 +194,12 @@ def test_text_from_files_cannot_break_the_markdown():
     rest = text.replace(fenced, "")
     assert "<script" not in rest and "[a](b)" not in rest and "\n# d" not in rest
     assert len(re.findall(r"^# ", text, flags=re.M)) == 1
+
+
+def test_the_labels_of_a_closed_set_take_one_line():
+    document = comparison()
+    document["data"]["labels"] = {f"label{i}": {"train": i, "test": 2} for i in range(77)}
+    assert "* labels: 77, with 2 to 78 rows each" in markdown.render(document).splitlines()
 
 
 def test_slices_may_be_scores_or_counted_scores():

@@ -82,64 +82,68 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
     """Three rendered rows and the token lengths; a note instead while the default model is not here."""
     from riyaz.artifact import TextPart
+    from riyaz.data.rows import encode_rows
+    from riyaz.families import describe
     from riyaz.prompting import messages_for
     from riyaz.sources import open_source
 
     try:
-        tokenizer = open_source(model).tokenizer()
+        source = open_source(model)
+        tokenizer, context = source.tokenizer(), describe(source).config.context
     except RiyazError as error:
         if wanted:
             raise
         screen.talk.print(f"rows are not rendered: {error}", style="dim", soft_wrap=True)
-        return {"tokens": None, "rendered": []}
+        return {"model": None}
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
-    rows = tokenizer.rows([(turns, example.answer) for turns, example in zip(conversations, examples)])
-    lengths = {
-        "prompt": _lengths([len(row.prompt) for row in rows]),
-        "answer": _lengths([len(row.answer) for row in rows]),
-    }
     prompts = tokenizer.render_texts(conversations[:SHOWN])
     rendered = []
     for example, prompt in zip(examples, prompts):
         answer = example.answer + tokenizer.token_text(tokenizer.end_of_turn)
         rendered.append({"where": example.where, "prompt": prompt, "answer": answer})
         _show_row(screen, **rendered[-1])
+    rows, checks = encode_rows(tokenizer, list(zip(conversations, examples)), context)
+    lengths = {
+        "prompt": _lengths([len(row.prompt) for row in rows]),
+        "answer": _lengths([len(row.answer) for row in rows]),
+    }
+    screen.data.print()
     for part, found in lengths.items():
-        numbers = ", ".join(f"{name} {value:g}" for name, value in found.items())
-        _fact(screen, f"{part} tokens", numbers)
-    return {"model": model, "tokens": lengths, "rendered": rendered}
+        _fact(screen, f"{part} tokens", _named(found))
+    wrong = [f"{name} ({check['failed']} rows)" for name, check in checks.items() if check["failed"]]
+    _fact(screen, "checks", f"not held: {', '.join(wrong)}" if wrong else f"all {len(checks)} held in every row")
+    return {"model": model, "tokens": lengths, "checks": checks, "rendered": rendered}
 
 
 def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
     """One row as the model sees it; the loss is on the answer."""
     coloured = screen.data.is_terminal and not screen.data.no_color
     shown = answer if coloured else f"{OPEN}{answer}{CLOSE}"
-    screen.data.print(
-        Text(f"\n{where}, loss on the {'green' if coloured else 'bracketed'} part", style="dim")
-    )
+    screen.data.print(Text(f"\n{where}, loss on the {'green' if coloured else 'bracketed'} part", style="dim"))
     screen.data.print(Text.assemble(prompt, (shown, LEARNED)), soft_wrap=True)
 
 
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
-    rows = report["rows"]
-    parts = [f"{rows[name]:,} {what}" for name, what in (("train", "to train on"), ("valid", "to choose by"))]
-    _fact(screen, "split", ", ".join([*parts, f"{rows['test']:,} to test on"]))
-    _fact(
-        screen,
-        "duplicates",
-        f"{report['duplicates']:,} rows repeat a prompt, {report['conflicts']:,} disagree",
-    )
-    leaked, share = report["leakage"]["test_rows"], report["leakage"]["share"]
-    _fact(screen, "leakage", f"{leaked:,} test rows ({share:.1%}) also stand in the training rows")
-    words = report["answer_words"]
-    _fact(screen, "answer words", ", ".join(f"{name} {value:g}" for name, value in words.items()))
-    for label, counts in report["labels"].items():
-        screen.data.print(
-            f"  {label}: " + ", ".join(f"{part} {n}" for part, n in counts.items()), soft_wrap=True
-        )
+    rows, leakage = report["rows"], report["leakage"]
+    parts = f"{rows['train']:,} to train on, {rows['valid']:,} to choose by, {rows['test']:,} to test on"
+    _fact(screen, "split", parts)
+    repeated = f"{report['duplicates']:,} rows repeat a prompt, {report['conflicts']:,} with another answer"
+    _fact(screen, "duplicates", repeated)
+    share = f"{leakage['test_rows']:,} test rows ({leakage['share']:.1%})"
+    _fact(screen, "leakage", f"{share} also stand in the training rows")
+    _fact(screen, "answer words", _named(report["answer_words"]))
+    labels = list(report["labels"].items())
+    for place, (label, counts) in enumerate(labels[:LABELS]):
+        _fact(screen, "" if place else "labels", f"{label}: {_named(counts)}")
+    if len(labels) > LABELS:
+        _fact(screen, "", f"and {len(labels) - LABELS} labels more; --json has them all")
     for note in report["notes"]:
         _fact(screen, "note", note)
+
+
+def _named(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in figures.items())
 
 
 def _lengths(counts: list[int]) -> dict[str, float]:

@@ -1,28 +1,26 @@
 """`riyaz generate`: one prompt, one answer."""
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
+from riyaz.cli.stream import MaxTokens, opened, pieces, say
 
 
 def generate(
     target: Target,
-    prompt: Annotated[str, Parameter(help="the text to answer; - reads it from stdin")],
+    prompt: Annotated[str, Parameter(help="the text; - reads it from stdin", allow_leading_hyphen=True)],
     /,
     *,
-    max_tokens: Annotated[int, Parameter(help="longest answer, in tokens")] = 128,
+    max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
     """Answer one prompt."""
-    import sys
-
-    from riyaz.predictor import open_target
-
     screen = Screen(json)
     text = sys.stdin.read() if prompt == "-" else prompt
-    answer = open_target(target).answer([{"role": "user", "content": text}], max_tokens)
-    screen.data.print(answer, soft_wrap=True)
+    predictor = opened(target, max_tokens)
+    answer = say(screen, pieces(predictor, [{"role": "user", "content": text}]))
     screen.finish({"target": target, "prompt": text, "answer": answer})

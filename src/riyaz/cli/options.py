@@ -65,9 +65,7 @@ def configured(name: str) -> Parameter:
     return Parameter(help=option.metadata["help"], show_default=lambda _: str(option.default))
 
 
-def settle(
-    data: Path, *flags: Given, given: Mapping[str, object] | None = None
-) -> tuple[DataConfig, CompareConfig]:
+def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
     toml = data / "riyaz.toml"
     written = {name: value for flag in flags for name, value in flag.given.items()}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +21,7 @@ class Screen:
         self.talk: Console = console(stderr=True)
         self.data: Console = self.talk if json else console(stderr=False)
 
-    def table(
-        self, titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()
-    ) -> None:
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> None:
         """A plain table on the data side; the columns named in `numbers` stand right."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         for title in titles:
@@ -46,16 +43,11 @@ def json_line(document: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a temporary neighbour, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a whole file or nothing; half a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
+    from riyaz.sources.files import atomic_file
+
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _plain(value: Any) -> Any:

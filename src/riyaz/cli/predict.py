@@ -1,22 +1,75 @@
 """`riyaz predict`: what a language model really does, one token ahead."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from riyaz.cli.options import Json, configured
+from riyaz.cli.output import Screen
+from riyaz.config import CompareConfig
+from riyaz.errors import RiyazError
 
-BAR = 24  # cells of a full bar
+CELLS = 20  # of a full bar
+EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def predict(
-    text: Annotated[str, Parameter(help="the text so far")],
+    text: Annotated[str, Parameter(help="the text so far, as it is: no chat template")],
     /,
     *,
     model: Annotated[str | None, configured("model")] = None,
     adapter: Annotated[Path | None, Parameter(help="artifact to show beside its base model")] = None,
-    top: Annotated[int, Parameter(help="how many tokens")] = 10,
+    top: Annotated[int, Parameter(help="tokens to show", validator=validators.Number(gte=1))] = 10,
     json: Json = False,
 ) -> None:
     """Show the most likely next tokens, before and after adapting."""
+    from riyaz.predictor import open_artifact, open_model
+
+    screen = Screen(json)
+    document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter)}
+    if adapter is None:
+        document["before"] = next_tokens(open_model(model or CompareConfig.model), text, top)
+    else:
+        adapted = open_artifact(adapter, base=model)
+        if adapted.lm is None or (adapted.adapter is None and adapted.bare is None):
+            what = "this artifact changes no weights, so its next tokens are its base model's"
+            raise RiyazError(what, str(adapter), "leave out --adapter")
+        document["before"] = next_tokens(adapted.base(), text, top)
+        document["after"] = next_tokens(adapted, text, top)
+    sides = [name for name in ("before", "after") if name in document]
+    titles = [title for side in sides for title in (side if len(sides) > 1 else "next token", "p", "")]
+    columns = [[cells(entry, document[side]) for entry in document[side]] for side in sides]
+    screen.table(titles, [[cell for part in row for cell in part] for row in zip(*columns)], numbers=["p"])
+    screen.finish(document)
+
+
+def next_tokens(predictor: Any, text: str, top: int) -> list[dict[str, Any]]:
+    """The `top` most likely tokens after the text, each with its id, text and probability."""
+    tokens = predictor.tokenizer.encode(text)
+    if not 0 < len(tokens) < predictor.lm.context:
+        what = f"the text has {len(tokens)} tokens"
+        raise RiyazError(what, "TEXT", f"give at least one and fewer than {predictor.lm.context}")
+    log_probabilities = predictor.lm.next_token(tokens, predictor.adapter)
+    best = (-log_probabilities).argsort(kind="stable")[:top].tolist()
+    return [
+        {
+            "token": predictor.tokenizer.token_text(number),
+            "id": number,
+            "probability": math.exp(log_probabilities[number]),
+        }
+        for number in best
+    ]
+
+
+def cells(entry: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """(token in quotes, probability, bar): the longest bar of a side is its most likely token."""
+    share = entry["probability"] / max(entries[0]["probability"], 1e-12)
+    return repr(entry["token"]), f"{entry['probability']:.4f}", bar(share)
+
+
+def bar(share: float) -> str:
+    """A bar of CELLS cells at share 1, in eighths of a cell."""
+    whole, eighth = divmod(round(share * CELLS * 8), 8)
+    return ("█" * whole + EIGHTHS[eighth]).rstrip()

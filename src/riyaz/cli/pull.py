@@ -26,7 +26,5 @@ def pull(
             listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
 
         entry = package.pull(model, progress)
-    screen.data.print(
-        f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True
-    )
+    screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))

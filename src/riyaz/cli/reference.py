@@ -41,9 +41,7 @@ def reference() -> str:
 
 def _section(title: str, tokens: list[str]) -> str:
     page = io.StringIO()
-    build().help_print(
-        tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
-    )
+    build().help_print(tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None))
     return f"## {title}\n\n```text\n{page.getvalue().strip()}\n```\n"
 
 

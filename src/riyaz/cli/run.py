@@ -2,12 +2,13 @@
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target, configured
 from riyaz.cli.output import Screen, write_text
+from riyaz.errors import RiyazError
 
 
 def run(
@@ -24,22 +25,22 @@ def run(
     from riyaz.data import formats, tables
     from riyaz.report.terminal import listener
 
+    if not out.parent.is_dir():  # said now and not after an hour of answers
+        raise RiyazError("the folder does not exist", str(out.parent), "make it or choose another --out")
     screen = Screen(json)
     dataset = formats.load(file, prompt_column=prompt_column, answers_required=False)
-    table = tables.read_table(file)
+    opened = predictor.open_target(target)
     with listener(screen.talk) as listen:
-        listen({"event": "phase", "method": target, "phase": "open"})
-        opened = predictor.open_target(target)
 
         def progress(done: int, total: int) -> None:
             listen({"event": "progress", "method": target, "phase": "answer", "done": done, "total": total})
 
         predictions = scoring.predict(opened, dataset.examples, progress)
-    fields: dict[str, dict[str, Any]] = {f"{file.name}:{line}": row for line, row in table.rows}
-    lines = [
-        jsonlib.dumps({**fields[example.where], "prediction": prediction.text}, ensure_ascii=False)
+    fields = {f"{file.name}:{line}": row for line, row in tables.read_table(file).rows}
+    rows = [
+        {**fields[example.where], "prediction": prediction.text}
         for example, prediction in zip(dataset.examples, predictions, strict=True)
     ]
-    write_text(out, "".join(line + "\n" for line in lines))
-    screen.talk.print(f"{len(lines):,} rows answered in {out}", soft_wrap=True)
-    screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(lines)})
+    write_text(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    screen.talk.print(f"{len(rows):,} rows answered in {out}", soft_wrap=True)
+    screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(rows)})

@@ -52,8 +52,7 @@ def caveats(document: dict) -> list[str]:
     arms = [arm for arm in document.get("arms", []) if arm.get("score") is not None]
     notes = [
         "The best of several arms was partly lucky on this test: its own score is a little optimistic.",
-        "Times, milliseconds and memory belong to the machine named above; ratios carry over better than "
-        "figures.",
+        "Times, milliseconds and memory belong to the machine named above; ratios carry over better than figures.",
     ]
     if document.get("decision") == "undecided":
         rows = document.get("rows_needed")
@@ -104,18 +103,37 @@ def _measured(document: dict) -> str:
         blocks.append(f"The whole command took {duration(took)}{said}.")
     for title, key in FACTS:
         if document.get(key):
-            blocks.append(f"**{title}**\n\n{_facts(document[key])}")
+            facts = _briefly(document[key]) if key == "data" else document[key]
+            blocks.append(f"**{title}**\n\n{_facts(facts)}")
     return "\n\n".join(blocks)
+
+
+def _briefly(data: dict) -> dict:
+    """The data facts with the rows of every label of a closed set in one line."""
+    labels = data.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        return data
+    counts = [sum(parts.values()) if isinstance(parts, dict) else parts for parts in labels.values()]
+    return data | {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"}
 
 
 def _arm(arm: dict) -> str:
     lines = [f"### {_escape(arm['method'])}"]
     if arm.get("status") != "ok" and arm.get("reason"):
         lines.append(_escape(str(arm["reason"])))
-    for title, key in (("Chosen", "chosen"), ("Checks", "checks")):
-        if arm.get(key):
-            lines.append(f"{title}\n\n{_facts(arm[key])}")
+    if arm.get("chosen"):
+        lines.append(f"Chosen\n\n{_facts(arm['chosen'])}")
+    if arm.get("checks"):
+        lines.append(f"Checks\n\n{_facts({name: _check(found) for name, found in arm['checks'].items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
+
+
+def _check(found: object) -> object:
+    """A check `{"ok": …, further figures}` in one line; whatever else was recorded as it is."""
+    if not isinstance(found, dict) or "ok" not in found:
+        return found
+    figures = ", ".join(f"{name} {_value(value)}" for name, value in found.items() if name != "ok")
+    return ("held" if found["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
 
 
 def _totals(arm: dict) -> list[str]:

@@ -5,6 +5,7 @@
 console on stderr, data to one on stdout; the caller chooses by the console it hands in.
 """
 
+import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class PipeConsole(Console):
 def console(*, stderr: bool) -> Console:
     """A console on stderr (talk) or stdout (data), wide enough for the table when it is not a terminal."""
     made = PipeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not made.is_terminal:
+    if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = PLAIN_WIDTH
     return made
 
@@ -71,7 +72,8 @@ class Arm:
     seconds_left: float | None = None
     estimate: float | None = None
     outcome: str = ""
-    since: float = 0.0  # when the present phase began
+    since: float = 0.0  # when the present phase began,
+    start: float = 0  # with this much done
     said: float = -1e9  # when its last plain line was written
 
 
@@ -87,13 +89,13 @@ class Board:
         """Take one event in; the arm it was about, or None."""
         kind = event["event"]
         if kind == "estimate":
-            self.seconds = event.get("seconds")
+            self.seconds, self.arms = event.get("seconds"), {}  # what was measured for it is done
             for planned in event.get("arms", []):
                 self._arm(planned["method"]).estimate = planned.get("seconds")
         elif kind == "phase":
             arm = self._arm(event.get("method") or "")
             arm.status, arm.phase, arm.detail = "running", event["phase"], event.get("detail") or ""
-            arm.done, arm.total, arm.loss, arm.seconds_left, arm.since = 0, 0, None, None, now
+            arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
             return arm
         elif kind == "progress":
             return self._progress(event, now)
@@ -109,12 +111,13 @@ class Board:
     def _progress(self, event: dict, now: float) -> Arm:
         arm = self._arm(event.get("method") or "")
         phase = event.get("phase") or arm.phase
-        if arm.status != "running" or phase != arm.phase:
-            arm.status, arm.phase, arm.detail, arm.since = "running", phase, "", now
         arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
+        if arm.status != "running" or phase != arm.phase:
+            arm.status, arm.phase, arm.detail = "running", phase, ""
+            arm.since, arm.start = now, arm.done
         arm.seconds_left = event.get("seconds_left")
-        if arm.seconds_left is None and 0 < arm.done < arm.total:
-            arm.seconds_left = (now - arm.since) * (arm.total - arm.done) / arm.done
+        if arm.seconds_left is None and arm.start < arm.done < arm.total:
+            arm.seconds_left = (now - arm.since) * (arm.total - arm.done) / (arm.done - arm.start)
         return arm
 
     def left(self, now: float) -> float | None:
@@ -153,9 +156,7 @@ def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iter
     if not talk.is_terminal:
         yield lambda event: _write_line(board, event, talk, clock())
         return
-    live = Live(
-        get_renderable=lambda: _rows(board, clock()), console=talk, transient=True, refresh_per_second=4
-    )
+    live = Live(get_renderable=lambda: _rows(board, clock()), console=talk, transient=True, refresh_per_second=4)
     with live:
         yield lambda event: _show(board, event, talk, clock())
     if any(arm.outcome for arm in board.arms.values()):

@@ -1,0 +1,53 @@
+"""An answer piece by piece, as it is made."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from riyaz.cli.output import Screen
+from riyaz.data import Message
+
+if TYPE_CHECKING:
+    from riyaz.predictor import Predictor
+
+AtLeastOne = validators.Number(gte=1)
+MaxTokens = Annotated[int | None, Parameter(help="longest answer, in tokens", validator=AtLeastOne)]
+
+
+def opened(target: str, max_tokens: int | None) -> "Predictor":
+    """The predictor of a model or an artifact, with this limit on its answers."""
+    from riyaz.predictor import open_target
+
+    predictor = open_target(target)
+    return predictor if max_tokens is None else replace(predictor, max_new_tokens=max_tokens)
+
+
+def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]:
+    """The answer to a conversation in pieces; in one piece where it is chosen or copied."""
+    if predictor.lm is None or predictor.constraint is not None:
+        yield predictor.answer(messages)
+        return
+    assert predictor.tokenizer is not None
+    ids: list[int] = []
+    said = ""
+    for number in predictor.lm.stream(predictor.prepare(messages), predictor.max_new_tokens):
+        ids.append(number)
+        text = predictor.tokenizer.decode(ids).lstrip()
+        if not text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
+            yield text[len(said) :]
+            said = text
+    text = predictor.tokenizer.decode(ids).strip()
+    if len(text) > len(said):
+        yield text[len(said) :]
+
+
+def say(screen: Screen, parts: Iterator[str]) -> str:
+    """Print the pieces as they come and return the whole answer."""
+    answer = ""
+    for part in parts:
+        screen.data.print(part, end="", soft_wrap=True)
+        answer += part
+    screen.data.print()
+    return answer.strip()

@@ -26,7 +26,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "artifact"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "predictor", "scoring"), ("checkpoint", "train")),
-    (("methods", "evaluate"), ()),
+    (("methods", "evaluate", "export"), ()),
     (("compare", "report"), ()),
     (("cli", "__main__"), ()),
 )
@@ -36,7 +36,7 @@ ORDER = {
 INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
 STAND_IN = "riyaz.engine.torch_"  # engine/torch_*.py: torch behind the inferring side until the native engine
-LAZY_TORCH = {"methods", "evaluate", "compare", "cli", "__main__"}  # inside functions only
+LAZY_TORCH = {"methods", "evaluate", "export", "compare", "cli", "__main__"}  # inside functions only
 NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
 
 FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 400, 45, 90, 150

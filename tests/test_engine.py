@@ -81,10 +81,13 @@ def closed_set(generator: np.random.Generator) -> Trie:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_logprobs_and_distributions_equal_transformers(backend: Backend, oracle, seed: int) -> None:
+def test_logprobs_and_distributions_equal_transformers(
+    backend: Backend, oracle, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = np.random.default_rng(seed)
     asked = requests(seed)
     more = [ids(generator, 1, 9) for _ in asked]
+    monkeypatch.setattr(engine, "WINDOW", 4)
     found = backend.logprobs(asked, more)
     whole = list(backend.distributions(asked, more))
     for request, answer, row, rows in zip(asked, more, found, whole):

@@ -131,7 +131,12 @@ class Predictor:
         """The labels of a closed set as they stand where the assistant's turn begins, each with its end."""
         if self.task is None or self.task.kind != "closed" or self.tokenizer is None:
             return None
-        return Trie(self.tokenizer.answer_ids(list(self.task.labels)))
+        ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(self.task.labels))]
+        known = dict(zip(ids, self.task.labels))
+        for answer, label in zip(ids, self.task.labels):
+            if known[answer] is not label:
+                raise RiyazError(f"the labels {label!r} and {known[answer]!r} are the same to the tokenizer")
+        return Trie(ids)
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -151,9 +156,7 @@ class Predictor:
         scores = self.lm.choose(self._requests(conversations, ["the null prompt"] * len(conversations), None))
         return np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
 
-    def _requests(
-        self, conversations: list[list[Message]], where: Sequence[str], room: int | None
-    ) -> list[Request]:
+    def _requests(self, conversations: list[list[Message]], where: Sequence[str], room: int | None) -> list[Request]:
         assert self.tokenizer is not None and self.lm is not None, "a copying predictor has no requests"
         if self.constraint is not None:
             room = int(self.constraint.depth.max())
@@ -175,8 +178,7 @@ class Predictor:
         assert self.tokenizer is not None
         shown = self.examples if self.text.examples == "fixed" else ()
         probes = [
-            messages_for(self.text, self.task, [{"role": "user", "content": probe}], shown)
-            for probe in ("0", "Q")
+            messages_for(self.text, self.task, [{"role": "user", "content": probe}], shown) for probe in ("0", "Q")
         ]
         pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes)))
         prefix = tuple(pair[0] for pair in pairs)

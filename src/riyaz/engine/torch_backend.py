@@ -25,6 +25,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which neighbo
 BATCH_TOKENS = 8192  # slots of one batch: 190 MB of keys and values for SmolLM2-135M in bf16
 BATCH_ROWS = 64
 HEAD_ROWS = 128  # rows of logits at a time: 25 MB for a vocabulary of 49,152 in float32
+WINDOW = 32  # requests whose hidden states wait to be given out in order
 KEPT_PREFIXES = 4
 
 Progress = Callable[[int], None]  # how many more requests are done
@@ -98,11 +99,18 @@ class Backend:
     ) -> Iterator[np.ndarray]:
         """Log-softmax over the vocabulary at every token of each continuation, in order of the requests:
         (n_i, V) float32 arrays, made a few at a time."""
-        for request, continuation in zip(requests, continuations):
-            with torch.inference_mode(), self._running(request.adapter):
-                hidden = self._read_through([request], [continuation])
-                parts = [logits.log_softmax(1) for logits in self._logits(hidden)]
-            yield torch.cat(parts).numpy()
+        for start in range(0, len(requests), WINDOW):
+            window, more = requests[start : start + WINDOW], continuations[start : start + WINDOW]
+            hidden: list[Tensor] = [torch.empty(0)] * len(window)
+            for batch in _batches(window, [len(c) for c in more]):
+                with torch.inference_mode(), self._running(window[batch[0]].adapter):
+                    rows = self._read_through([window[i] for i in batch], [more[i] for i in batch])
+                for i, row in zip(batch, rows.split([len(more[i]) for i in batch])):
+                    hidden[i] = row
+            for row in hidden:
+                with torch.inference_mode():
+                    parts = [logits.log_softmax(1) for logits in self._logits(row)]
+                yield torch.cat(parts).numpy()
 
     @torch.inference_mode()
     def next_token(self, tokens: Sequence[int], adapter: str | None = None) -> np.ndarray:
@@ -182,9 +190,7 @@ class Backend:
             child = np.arange(len(which)) + np.repeat(trie.first[node] - np.cumsum(count) + count, count)
             search.edges[row[which], child] = logits.numpy()[which, trie.token[child]] - total[which]
 
-    def _decode(
-        self, requests: Sequence[Request], max_new_tokens: int
-    ) -> Iterator[tuple[list[int], list[int]]]:
+    def _decode(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[list[int], list[int]]]:
         """Greedy decoding of one batch: at each step the rows that go on and their new tokens."""
         cache, hidden = self._prefill(requests, reserve=max_new_tokens)
         position = torch.tensor([request.length for request in requests])

@@ -34,9 +34,7 @@ class Prefix:
 class Cache:
     """Slots for B rows: the first `width` hold the prompts, left-aligned; what is added comes behind."""
 
-    def __init__(
-        self, layers: int, lengths: Sequence[int], prefix: Prefix | None = None, *, keep: bool = True
-    ) -> None:
+    def __init__(self, layers: int, lengths: Sequence[int], prefix: Prefix | None = None, *, keep: bool = True) -> None:
         self.lengths = torch.tensor(lengths)  # (B,) own tokens of each prompt, the prefix not counted
         self.width = int(self.lengths.max())
         self.prefix = prefix
@@ -108,9 +106,7 @@ class Cache:
 
     def as_prefix(self) -> Prefix:
         """The keys and values of a cache of one row, to stand before others."""
-        keys, values = (
-            x[:, :, : self.width].transpose(2, 3).contiguous() for x in (self._keys, self._values)
-        )
+        keys, values = (x[:, :, : self.width].transpose(2, 3).contiguous() for x in (self._keys, self._values))
         return Prefix(keys, values)
 
     def _allocate(self, k: Tensor, rows: int, room: int) -> None:
@@ -118,9 +114,7 @@ class Cache:
         shape = (self._layers if self._keep else 1, rows, room, *k.shape[1:])
         self._keys, self._values = k.new_zeros(shape), k.new_zeros(shape)
         if not self._keep:
-            self._keys, self._values = (
-                x.expand(self._layers, *shape[1:]) for x in (self._keys, self._values)
-            )
+            self._keys, self._values = (x.expand(self._layers, *shape[1:]) for x in (self._keys, self._values))
 
     def _write(self, layer: int, flat: Tensor, k: Tensor, v: Tensor, seen: int) -> tuple[Tensor, Tensor]:
         """Put k and v (T, K, D) into their slots; the layer's first `seen` slots, (B, K, S, D) each."""
@@ -136,9 +130,7 @@ class Cache:
         T, H, D = q.shape
         keys, values = self.prefix.keys[layer], self.prefix.values[layer]  # (1, K, P, D)
         K = keys.shape[1]
-        folded = (
-            q.view(T, K, H // K, D).permute(1, 2, 0, 3).reshape(1, K, -1, D)
-        )  # all rows' queries in one call
+        folded = q.view(T, K, H // K, D).permute(1, 2, 0, 3).reshape(1, K, -1, D)  # all rows' queries in one call
         before, before_weight = _flash(folded, keys, values, 0.0, False)
         before = before.view(H, T, D).transpose(0, 1)
         share = torch.sigmoid(weight - before_weight.reshape(H, T).T)  # the own part's share of the whole

@@ -13,9 +13,7 @@ from riyaz.sources import Source
 ADAPTER = "adapter"  # the name under which requests ask for it
 
 
-def load(
-    source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *, merged: bool = False
-) -> Backend:
+def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *, merged: bool = False) -> Backend:
     """The source's model with a PEFT folder on it, in bf16 where the CPU is quick at it, else in float32, on
     all cores this process may use; `merged` adds the adapter to the weights, where it cannot be turned off."""
     torch.set_num_threads(hardware.cores())

@@ -48,9 +48,5 @@ def pack(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear) and module.base.weight.dtype == torch.bfloat16:
             swap(model, name, PackedLoRA(module))
-        elif (
-            isinstance(module, nn.Linear)
-            and module.weight.dtype == torch.bfloat16
-            and not name.endswith(".base")
-        ):
+        elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16 and not name.endswith(".base"):
             swap(model, name, PackedLinear(module))

@@ -57,9 +57,7 @@ class Trie:
         order = sorted(range(len(self.sequences)), key=self.sequences.__getitem__)
         for a, b in pairwise(order):
             if self.sequences[b][: len(self.sequences[a])] == self.sequences[a]:
-                raise RiyazError(
-                    f"answers {a} and {b} of the closed set cannot be told apart by their tokens"
-                )
+                raise RiyazError(f"answers {a} and {b} of the closed set cannot be told apart by their tokens")
 
     def totals(self, edges: np.ndarray) -> np.ndarray:
         """Sum of `edges` (R, N) from the root to every node, (R, N); the root's own entry counts as 0."""

@@ -26,6 +26,10 @@ from riyaz.layers.loss import head_loss
 Listen = Callable[[dict], None]
 
 
+class Diverged(RiyazError):
+    """The loss or its gradient is no finite number."""
+
+
 @dataclass(frozen=True)
 class TrainPlan:
     """Everything that decides a run; two runs of the same plan on the same rows are the same."""
@@ -40,6 +44,7 @@ class TrainPlan:
     patience: int = 5  # validations without a better loss before it stops
     checkpoint_every: int = 50  # steps
     micro_tokens: int = 1024  # tokens per forward pass, bounds the activations
+    keep_best: bool = True  # end as the best checkpoint by validation, not as the last
     compute: str = "bfloat16"  # type of the matrix products
     seed: int = 0
 
@@ -89,7 +94,7 @@ def train(
 
         norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip).item()
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise RiyazError(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
+            raise Diverged(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
         rate = learning_rate(plan, step)
         for group in optimizer.param_groups:
@@ -107,7 +112,8 @@ def train(
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
-                checkpoints.save_best(masters.named)
+                if plan.keep_best:
+                    checkpoints.save_best(masters.named)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -119,6 +125,7 @@ def train(
         if state.step % plan.checkpoint_every == 0 and not last:
             checkpoints.save(masters.named, optimizer, state)
 
+    del optimizer  # its moments are not needed any more, and reading the best weights takes memory
     checkpoints.load_best(masters.named)
     masters.publish()
     masters.detach()

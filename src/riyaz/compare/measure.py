@@ -105,7 +105,7 @@ def _training(method: str, context: Context) -> dict[str, float]:
     plan = recipe(method)
     assert plan is not None
     began = time.perf_counter()
-    model = module(method).build(context, None)
+    model = module(method).build(context)
     build_seconds = time.perf_counter() - began
     rows, valid = rows_for(context, context.train), rows_for(context, context.valid)
     times = [time.perf_counter()]

@@ -18,7 +18,7 @@ VALID_ROWS = (64, 32, 16)  # rows on which text arms and calibration are chosen:
 FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before that
 LATENCY_ROWS = 12
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 150.0  # between checkpoints, which cost full fine-tuning seconds each
 LEAST_STEPS = 8  # fewer is no training
 
 

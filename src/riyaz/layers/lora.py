@@ -117,12 +117,6 @@ def merge(model: nn.Module) -> None:
         swap(model, name, layer.fuse())
 
 
-def remove(model: nn.Module) -> None:
-    """Take every adapter off and leave the base's own linears."""
-    for name, layer in list(adapters(model)):
-        swap(model, name, layer.base)
-
-
 def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora: bool = False) -> None:
     """Write the adapter as PEFT reads it; float32 tensors."""
     layers = dict(adapters(model))

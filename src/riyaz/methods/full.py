@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(2e-5, 5e-5, 1e-4, 2e-4), default_rate=5e-5)
 
 
-def build(context: Context, used: "Model | None" = None) -> "Model":
-    """The base in float32 with every weight trainable; what an earlier run changed is of no use."""
+def build(context: Context) -> "Model":
+    """The base in float32 with every weight trainable."""
     import torch
 
     from riyaz.models import load

@@ -15,15 +15,14 @@ RSLORA = False
 RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5e-4, 1e-3, 2e-3), default_rate=5e-4)
 
 
-def build(context: Context, used: "Model | None" = None) -> "Model":
-    """The frozen base with a fresh adapter; `used` is a model of an earlier run whose base is taken again."""
+def build(context: Context) -> "Model":
+    """The frozen base with a fresh adapter."""
     import torch
 
     from riyaz.layers import lora
     from riyaz.models import load
 
-    model = used or load(context.source, getattr(torch, context.compute))
-    lora.remove(model)
+    model = load(context.source, getattr(torch, context.compute))
     lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed, rslora=RSLORA)
     return model
 

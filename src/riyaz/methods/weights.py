@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import TextPart, WeightsPart
@@ -19,7 +20,7 @@ from riyaz.prompting import messages_for
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-Build = Callable[[Context, "Model | None"], "Model"]
+Build = Callable[[Context], "Model"]
 Save = Callable[["Model"], tuple[WeightsPart, dict[str, Any]]]
 
 SEARCH_ROWS = 64  # validation rows the search looks at
@@ -36,13 +37,15 @@ def fit_weights(context: Context, build: Build, save: Save) -> Fitted:
     from riyaz.train import train
 
     text = TextPart(context.task.instruction)
-    model = build(context, None)
+    model = build(context)
     rows, checks = _rows(context, text, context.train, model.config.context)
     valid, _ = _rows(context, text, context.valid, model.config.context)
     checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS])
 
     began = time.perf_counter()
-    rate, record, model = _search(context, build, model, rows, valid[:SEARCH_ROWS])
+    del model  # two whole models at once would be the peak of full fine-tuning
+    rate, record = _search(context, build, rows, valid[:SEARCH_ROWS])
+    model = build(context)
     search_seconds = time.perf_counter() - began
 
     began = time.perf_counter()
@@ -106,37 +109,35 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row]) -> dict[str, A
     return {"ok": ok, "training": training, "base": expected}
 
 
-def _search(
-    context: Context, build: Build, model: "Model", rows: Sequence[Row], valid: Sequence[Row]
-) -> tuple[float, list[dict], "Model"]:
-    """The learning rate that successive halving leaves, its record, and a fresh model for the final run.
+def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row]) -> tuple[float, list[dict]]:
+    """The learning rate that successive halving leaves, and its record.
 
     What was found is kept in `search.json`, so that a run that is continued does not search again.
     """
-    from riyaz.train import train
+    from riyaz.train import Diverged, train
 
     folder, known = context.folder / "search", context.folder / "search.json"
     if known.exists():
         found = json.loads(known.read_text())
-        return found["rate"], found["record"], model
+        return found["rate"], found["record"]
     rates, record = list(context.arm.learning_rates), []
     for number, rung in enumerate(context.arm.rungs, 1):
         losses = {}
         for rate in rates:
             context.listen({"event": "phase", "phase": "search", "detail": f"round {number}, rate {rate:g}"})
+            shutil.rmtree(folder, ignore_errors=True)  # of a search that was stopped, at whatever rate
+            plan = replace(_train_plan(context, rung["steps"], rate, rung["steps"]), keep_best=False)
             try:
-                plan = _train_plan(context, rung["steps"], rate, rung["steps"])
-                losses[rate] = train(model, rows, valid, plan, folder, _as_search(context)).best_loss
-            except RiyazError:  # the rate was too high
+                losses[rate] = train(build(context), rows, valid, plan, folder, _as_search(context)).best_loss
+            except Diverged:
                 losses[rate] = math.inf
-            shutil.rmtree(folder, ignore_errors=True)
-            model = build(context, model)
+        shutil.rmtree(folder, ignore_errors=True)
         record.append({"steps": rung["steps"], "losses": {f"{rate:g}": loss for rate, loss in losses.items()}})
         rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
         if not math.isfinite(losses[rates[0]]):
             raise RiyazError("the loss was not finite at any learning rate of the search")
     known.write_text(json.dumps({"rate": rates[0], "record": record}))
-    return rates[0], record, model
+    return rates[0], record
 
 
 def _as_search(context: Context) -> Callable[[dict], None]:

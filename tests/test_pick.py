@@ -97,8 +97,9 @@ def test_the_margin_that_is_said_to_change_the_pick_does(monkeypatch: pytest.Mon
             if clause.startswith("a margin of "):
                 other, method = clause.removeprefix("a margin of ").split(" would pick ")
                 said, then = said + 1, choose(arms, scores, float(other))
-                assert then.pick == method and then.decision != "undecided"
-                assert (result.pick, result.decision) != (method, then.decision)
+                assert then.pick == method.removesuffix(" for certain") and then.decision != "undecided"
+                assert (result.pick, result.decision) != (then.pick, then.decision)
+                assert method.endswith(" for certain") == (result.pick == then.pick)
     assert set(picked.values()) == {"few_shot", "full"} and said >= 10
     # The margin said is the smallest of three decimals.
     two = [arms[0], arms[2]]

@@ -208,7 +208,8 @@ def _changes(table: _Table, margin: float, rows_needed: int | None) -> list[str]
         for step in nearer:
             other, sure_then = table.ranked(step)
             if other[0] != order[0] or (sure_then and not sure):
-                changes.append(f"a margin of {step:g} would pick {table.name(other[0])}")
+                surely = " for certain" if other[0] == order[0] else ""
+                changes.append(f"a margin of {step:g} would pick {table.name(other[0])}{surely}")
                 break
     cut = [table.name(i) for i in order[1:] if table.arms[i]["status"] == "cut"]
     if cut:

@@ -67,6 +67,15 @@ def test_predictions_carry_log_probabilities(predictor: Predictor) -> None:
         assert a.text == b.text and a.log_probability == pytest.approx(b.label_log_probabilities.max(), abs=1e-3)
 
 
+def test_raw_and_calibrated_answers_come_from_one_pass(predictor: Predictor) -> None:
+    found = scoring.predict_raw_and_calibrated(predictor, EXAMPLES)
+    for calibrated, predictions in zip((False, True), found, strict=True):
+        wanted = scoring.predict(replace(predictor, calibrated=calibrated), EXAMPLES)
+        assert [p.text for p in predictions] == [p.text for p in wanted]
+        for a, b in zip(predictions, wanted):
+            assert a.log_probability == pytest.approx(b.log_probability, abs=1e-3)
+
+
 def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: Predictor) -> None:
     assert predictor.lm is not None and predictor.tokenizer is not None
     nats: list[float] = []

@@ -103,12 +103,14 @@ def test_pruned_search_finds_what_exhaustive_search_finds(seed: int) -> None:
     offsets = generator.normal(size=len(trie.leaf)) * generator.choice([0.0, 1.0, 10.0])
     if seed % 3 == 0:  # row 0 is a tie of all answers but for noise in the last digits
         offsets = -scores[0] + generator.normal(size=len(trie.leaf)) * 1e-14
-    search = Search(trie, rows, offsets)
+    both = np.stack((offsets, generator.normal(size=len(trie.leaf)))) if seed % 2 else offsets[None]
+    search = Search(trie, rows, both)
     read = run(search, edges)
     assert read <= rows * len(trie.inner)
-    for (index, value), row in zip(search.best(), scores):
-        assert index == np.argmax(row + offsets)
-        assert value == row[index]
+    for found, row in zip(search.best(), scores, strict=True):
+        for (index, value), added in zip(found, both, strict=True):
+            assert index == np.argmax(row + added)
+            assert value == row[index]
 
 
 def test_a_confident_model_reads_one_path() -> None:
@@ -119,6 +121,6 @@ def test_a_confident_model_reads_one_path() -> None:
     while node:
         edges[0, node] = -0.01
         node = trie.parent[node]
-    search = Search(trie, 1, np.zeros(len(letters)))
+    search = Search(trie, 1, np.zeros((1, len(letters))))
     assert run(search, edges) < 20 < len(trie.inner)
-    assert search.best()[0][0] == 77
+    assert search.best()[0][0][0] == 77

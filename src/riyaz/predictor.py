@@ -116,6 +116,20 @@ class Predictor:
         best = self.lm.best(requests, self.offsets, tell)
         return [Prediction(self.task.labels[i], p) for i, p in best]
 
+    def raw_and_calibrated(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        where: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[Prediction], list[Prediction]]:
+        """The answers of a closed set without and with calibration, from one pass."""
+        assert self.lm is not None and self.task is not None and self.constraint is not None
+        requests = self.prepare_all(conversations, where)
+        offsets = np.stack((np.zeros(len(self.task.labels)), self.null_offsets))
+        found = self.lm.best_each(requests, offsets, _counted(progress, len(conversations)))
+        raw, calibrated = ([Prediction(self.task.labels[i], p) for i, p in best] for best in found)
+        return raw, calibrated
+
     def copy(self, messages: Sequence[Message]) -> str:
         """The answer of the nearest example."""
         return self._nearest(messages, 1)[0].answer

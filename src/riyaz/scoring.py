@@ -38,6 +38,13 @@ def predict(
     return predictor.answers(conversations, where, every_label=every_label, progress=progress)
 
 
+def predict_raw_and_calibrated(
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
+) -> tuple[list[Prediction], list[Prediction]]:
+    """The answers of a closed set without and with calibration, for little more than one of them."""
+    return predictor.raw_and_calibrated([e.messages for e in examples], [e.where for e in examples], progress)
+
+
 def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:
     """Scores of predictions for the examples they were made for."""
     texts, answers = [p.text for p in predictions], [e.answers for e in examples]
@@ -51,10 +58,7 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
         rows=rows,
         mean=float(rows.mean()) if len(rows) else 0.0,
         extras=metrics.extras(task.metric, texts, answers),
-        slices={
-            name: {"score": float(rows[index].mean()), "n": len(index)}
-            for name, index in sorted(members.items())
-        },
+        slices={name: {"score": float(rows[index].mean()), "n": len(index)} for name, index in sorted(members.items())},
     )
 
 

@@ -16,17 +16,17 @@ MANY = 32  # nodes in all that are not worth a second round
 class Search:
     """R rows searching one trie; `edges` (R, N): the log-probabilities of nodes' tokens that are known.
 
-    Without offsets every node is read.
+    It ends when the best sequence is certain under each row of `offsets` (M, L); without offsets it reads all.
     """
 
     def __init__(self, trie: Trie, rows: int, offsets: np.ndarray | None = None) -> None:
         self.trie = trie
         self.exhaustive = offsets is None or rows * len(trie.inner) <= MANY
-        self.offsets = np.zeros(len(trie.leaf)) if offsets is None else np.asarray(offsets, np.float64)
+        self.offsets = np.zeros((1, len(trie.leaf))) if offsets is None else np.asarray(offsets, np.float64)
         self.edges = np.full((rows, len(trie)), np.nan, np.float32)
         self._unread = np.zeros((rows, len(trie)), bool)
         self._unread[:, trie.inner] = True
-        self._below = trie.highest_below(self.offsets)
+        self._below = [trie.highest_below(row) for row in self.offsets]
         self._chains: dict[int, list[int]] = {}
         self._width = WIDTH
 
@@ -34,11 +34,11 @@ class Search:
         """Log-probability of every sequence (R, L), NaN where it is not known."""
         return self.trie.totals(self.edges)[:, self.trie.leaf]
 
-    def best(self) -> list[tuple[int, float]]:
-        """Per row the sequence whose log-probability + offset is highest, and its log-probability."""
+    def best(self) -> list[list[tuple[int, float]]]:
+        """Per row and offsets the sequence whose log-probability + offset is highest, and its log-probability."""
         scores = self.scores()
-        index = np.nanargmax(scores + self.offsets, axis=1)
-        return [(int(i), float(row[i])) for i, row in zip(index, scores)]
+        index = [np.nanargmax(scores + offsets, axis=1) for offsets in self.offsets]
+        return [[(int(i), float(row[i])) for i in best] for row, *best in zip(scores, *index)]
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows (T,) and nodes (T,) to read now, sorted; empty when every row is certain."""
@@ -51,14 +51,15 @@ class Search:
         """The nodes with the highest bounds among those that can still win, each with its chain; (R, N) bool."""
         totals = self.trie.totals(self.edges)
         known = ~np.isnan(totals)
-        bound = np.where(known & self._unread, totals + self._below, -np.inf)
-        done = np.where(known, totals, -np.inf)[:, self.trie.leaf] + self.offsets
-        open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
-        picked = np.zeros_like(open_)
-        for row in np.flatnonzero(open_.any(1)):
-            nodes = np.flatnonzero(open_[row])
-            for node in nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]:
-                picked[row, self._chain(int(node))] = True
+        picked = np.zeros_like(known)
+        for offsets, below in zip(self.offsets, self._below):
+            bound = np.where(known & self._unread, totals + below, -np.inf)
+            done = np.where(known, totals, -np.inf)[:, self.trie.leaf] + offsets
+            open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
+            for row in np.flatnonzero(open_.any(1)):
+                nodes = np.flatnonzero(open_[row])
+                for node in nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]:
+                    picked[row, self._chain(int(node))] = True
         self._width *= 2
         return picked
 

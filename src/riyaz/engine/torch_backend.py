@@ -129,13 +129,20 @@ class Backend:
     ) -> list[tuple[int, float]]:
         """Index of the answer with the highest log-probability + `offsets` (L,), and its log-probability:
         what `choose` gives, from as few nodes of the trie as make it certain."""
-        return [best for _, best in self._search(requests, offsets, progress)]
+        return self.best_each(requests, offsets[None], progress)[0]
+
+    def best_each(
+        self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
+    ) -> list[list[tuple[int, float]]]:
+        """`best` under each row of `offsets` (M, L), from one pass: M lists, one entry a request."""
+        found = [best for _, best in self._search(requests, offsets, progress)]
+        return [[best[m] for best in found] for m in range(len(offsets))]
 
     @torch.inference_mode()
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None
-    ) -> list[tuple[np.ndarray, tuple[int, float]]]:
-        """Scores (L,) and best answer of every request, by `Search` over its trie."""
+    ) -> list[tuple[np.ndarray, list[tuple[int, float]]]]:
+        """Scores (L,) and best answers of every request, by `Search` over its trie."""
         found: list[Any] = [None] * len(requests)
         tries = [request.constraint for request in requests]
         inner = [len(trie.inner) if trie and offsets is None else MANY for trie in tries]

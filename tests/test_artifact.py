@@ -12,6 +12,7 @@ from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, Base, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.errors import RiyazError
 
 BASE = Base("tiny", "models/tiny", "ab" * 32, 106_000)
 TASK = Task("closed", ("blue", "red"), "accuracy", "Classify.", "2 distinct answers in 9 rows")
@@ -174,3 +175,13 @@ def test_a_failed_rename_puts_the_old_artifact_back(tmp_path: Path, monkeypatch:
     with assert_refused("cannot be written", "Input/output error"):
         artifacts.write(tmp_path / "a", replace(LORA, method="other"), FILES)
     assert Artifact.read(tmp_path / "a").method == "lora"
+
+
+def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
+    artifact = tmp_path / "arms" / "lora" / "kept" / "artifact"
+    (tmp_path / "compare.json").write_text('{"pick": "lora"}')
+    assert artifacts.resolve(tmp_path) == artifact
+    assert artifacts.resolve(artifact) == artifact and artifacts.resolve("smollm2-135m") == Path("smollm2-135m")
+    (tmp_path / "compare.json").write_text('{"pick": null}')
+    with pytest.raises(RiyazError, match="picked no arm"):
+        artifacts.resolve(tmp_path)

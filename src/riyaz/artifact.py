@@ -102,6 +102,18 @@ class Artifact:
         return self.base.path if Path(self.base.path).exists() else self.base.name
 
 
+def resolve(target: str | Path) -> Path:
+    """The path as it is; of a comparison's folder, that of the picked arm's artifact. RiyazError when none is."""
+    path = Path(target)
+    comparison = path / "compare.json"
+    if (path / NAME).is_file() or not comparison.is_file():
+        return path
+    pick = json.loads(comparison.read_text(encoding="utf-8")).get("pick")
+    if pick is None:
+        raise RiyazError("the comparison picked no arm", str(path), "name the artifact of one, such as arms/lora/kept")
+    return path / "arms" / pick / "kept" / "artifact"
+
+
 def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:
     """Write the folder whole or not at all, in place of an older artifact; the artifact with its checksums.
 

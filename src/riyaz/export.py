@@ -56,7 +56,7 @@ class Written:
 def merge(artifact: Path, out: Path, dtype: str = "float32") -> Written:
     """Write an artifact's weights as a whole model in `dtype`; the text part stays beside them, so that the folder
     is an artifact and a Hugging Face model. Raises RiyazError."""
-    artifact, out = Path(artifact), Path(out)
+    artifact, out = artifacts.resolve(artifact), Path(out)
     known = _with_weights(artifact)
     with _workspace(out) as work:
         source, adapter = _parts(artifact, known)
@@ -74,7 +74,7 @@ def export(target: str, format: str, out: Path) -> Written:
     RiyazError."""
     assert format in FORMATS, format
     out = Path(out)
-    folder = Path(target)
+    folder = artifacts.resolve(target)
     known = _with_weights(folder) if (folder / artifacts.NAME).is_file() else None
     with _workspace(out) as work:
         if format == "peft":

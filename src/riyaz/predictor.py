@@ -224,8 +224,9 @@ class Predictor:
 
 def open_target(name_or_path: str | Path, base: str | None = None) -> Predictor:
     """The predictor of an artifact's folder, or of a plain model given by name or path."""
-    if (Path(name_or_path) / artifacts.NAME).is_file():
-        return open_artifact(name_or_path, base)
+    path = artifacts.resolve(name_or_path)
+    if (path / artifacts.NAME).is_file():
+        return open_artifact(path, base)
     return open_model(name_or_path)
 
 
@@ -241,7 +242,7 @@ def open_model(name_or_path: str | Path) -> Predictor:
 def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:
     """The predictor of an artifact; `base` says where its base model is now. RiyazError when a file was
     changed or the base is another model."""
-    folder = Path(folder)
+    folder = artifacts.resolve(folder)
     artifact = Artifact.read(folder)
     kind = artifact.weights.kind
     examples: tuple[Example, ...] = ()

@@ -18,7 +18,7 @@ READING = Group("Reading the rows", sort_key=2)  # after the arguments and the o
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
 Data = Annotated[Path, Parameter(help="a .jsonl, .csv or .tsv file, or a folder with train.* in it")]
-Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file), the folder of an artifact, or of a comparison")]
+Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file), an artifact's folder or a comparison's")]
 
 
 class Given:

@@ -10,7 +10,7 @@ import numpy as np
 from riyaz.engine.trie import Trie
 
 WIDTH = 2  # nodes a row reads in its first round
-MANY = 32  # nodes in all that are not worth a second round
+MANY = 32  # nodes in all that are not worth another round
 
 
 class Search:
@@ -48,7 +48,7 @@ class Search:
         return rows, nodes
 
     def _promising(self) -> np.ndarray:
-        """The nodes with the highest bounds among those that can still win, each with its chain; (R, N) bool."""
+        """The nodes with the highest bounds among those that can still win, the first with their chains; (R, N)."""
         totals = self.trie.totals(self.edges)
         known = ~np.isnan(totals)
         picked = np.zeros_like(known)
@@ -56,9 +56,13 @@ class Search:
             bound = np.where(known & self._unread, totals + below, -np.inf)
             done = np.where(known, totals, -np.inf)[:, self.trie.leaf] + offsets
             open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
-            for row in np.flatnonzero(open_.any(1)):
+            rows = np.flatnonzero(open_.any(1))
+            deep = self._width if len(rows) * self._width <= MANY else 1  # how many are followed to their fork
+            for row in rows:
                 nodes = np.flatnonzero(open_[row])
-                for node in nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]:
+                nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]
+                picked[row, nodes] = True
+                for node in nodes[:deep]:
                     picked[row, self._chain(int(node))] = True
         self._width *= 2
         return picked

@@ -156,6 +156,13 @@ def test_a_lora_exported_as_a_whole_model_is_the_merged_one(base, tmp_path):
     assert np.abs(oracle(tmp_path / "out") - oracle(base, source)).max() < TOLERANCE
 
 
+def test_a_comparisons_folder_stands_for_the_arm_it_picked(base, tmp_path):
+    make(base, tmp_path / "results" / "arms" / "lora" / "kept" / "artifact")
+    (tmp_path / "results" / "compare.json").write_text('{"pick": "lora"}')
+    assert export.merge(tmp_path / "results", tmp_path / "out").difference < TOLERANCE
+    assert export.export(str(tmp_path / "results"), "peft", tmp_path / "adapter").difference == 0
+
+
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in ("home", "parts", "artifact", "other"))
 

@@ -166,7 +166,7 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     for part in (
         "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
         "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch: 2.13.0", "cores: 2", "valid: 60",
-        "## Scores per slice (accuracy)", "4,884,480", "+0.510", "step0_loss: 2.34568",
+        "## Scores per slice (accuracy)", "4,884,480", "+0.510", "macro F1 0.551", "step0_loss: 2.34568",
         "eos_in_every_row: yes", "fits: NOT HELD (rows 40, failed 3)",
         "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "for want of time: lora",
@@ -231,9 +231,10 @@ def test_a_dry_run_prints_estimate_and_plan():
 def test_one_targets_scores_are_printed_with_extras_slices_and_latency():
     out = screen()
     document = arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, slices={"rare": 0.25})
-    terminal.print_scores(document | {"extras": {"macro_f1": 0.65}}, out)
+    extras = {"macro_f1": 0.65, "answer_log_probability": -3.2}
+    terminal.print_scores(document | {"extras": extras}, out)
     lines = [" ".join(line.split()) for line in printed(out).splitlines()]
     assert lines == [
-        "accuracy 0.700 (0.600–0.800, 95 %) on 300 rows", "macro F1 0.650",
+        "accuracy 0.700 (0.600–0.800, 95 %) on 300 rows", "macro F1 0.650", "answer log p -3.200",
         "ms per answer 61.2", "slice rare 0.250",
     ]  # fmt: skip

@@ -69,12 +69,8 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
         _fact(screen, "not read", "columns " + ", ".join(document["unused_columns"]))
     if folder.unused:
         _fact(screen, "not read", "files " + ", ".join(folder.unused))
-    kind = {
-        "closed": f"closed set of {len(task['labels'])} labels",
-        "short": "short answers",
-        "free": "free text",
-    }
-    _fact(screen, "task", f"{kind[task['kind']]}, because {task['why']}")
+    kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text"}
+    _fact(screen, "task", f"{kinds[task['kind']]}, because {task['why']}")
     _fact(screen, "metric", task["metric"].replace("_", " "))
     _fact(screen, "instruction", task["instruction"] or "none; the model's own system turn")
 

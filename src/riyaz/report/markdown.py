@@ -6,6 +6,7 @@ from riyaz.report.words import (
     MISSING,
     columns,
     duration,
+    extras,
     headline,
     metric_name,
     number,
@@ -18,6 +19,7 @@ from riyaz.report.words import (
 
 FACTS = (("Model", "model"), ("Data", "data"), ("Hardware", "hardware"), ("Versions", "versions"))
 TOTALS = (  # the figures of an arm that the comparison table leaves out
+    ("other scores", lambda arm: ", ".join(" ".join(pair) for pair in extras(arm)) or MISSING),
     ("test rows", lambda arm: number(arm.get("n_test"))),
     ("search", lambda arm: duration(arm.get("search_seconds") or None)),
     ("training", lambda arm: duration(arm.get("train_seconds") or None)),

@@ -21,6 +21,7 @@ from rich.text import Text
 from riyaz.report.words import (
     columns,
     duration,
+    extras,
     headline,
     interval,
     metric_name,
@@ -238,8 +239,8 @@ def print_scores(document: dict, out: Console) -> None:
     rows = f" on {number(document['n_test'])} rows" if document.get("n_test") else ""
     name = metric_name(document.get("metric"))
     out.print(f"{name:<16}{number(document.get('score'), 3)}  ({interval(document)}, 95 %){rows}")
-    for metric, value in (document.get("extras") or {}).items():
-        out.print(f"{metric_name(metric):<16}{number(value, 3)}")
+    for metric, value in extras(document):
+        out.print(f"{metric:<16}{value}")
     out.print(f"{'ms per answer':<16}{tenths(document.get('ms_per_answer'))}")
     for title, score in slices(document):
         out.print(f"{'slice':<16}{title}  {score}")

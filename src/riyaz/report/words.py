@@ -12,6 +12,7 @@ METRICS = {
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "answer_log_probability": "answer log p",
 }
 
 
@@ -121,6 +122,11 @@ def _slice(value: object) -> str:
         rows = value.get("n", value.get("n_test"))
         return number(value.get("score"), 3) + (f" ({number(rows)})" if rows is not None else "")
     return number(value, 3) if isinstance(value, int | float) else MISSING
+
+
+def extras(arm: dict) -> list[tuple[str, str]]:
+    """(name, value) of the second scores: macro F1, token F1, chrF, log-probability of the accepted answer."""
+    return [(metric_name(name), number(value, 3)) for name, value in (arm.get("extras") or {}).items()]
 
 
 def verdict(document: dict) -> str:

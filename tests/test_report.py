@@ -165,8 +165,8 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     assert document == kept, "the document is not changed"
     for part in (
         "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
-        "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch: 2.13.0", "cores: 2", "valid: 60",
-        "## Scores per slice (accuracy)", "4,884,480", "+0.510", "macro F1 0.551", "step0_loss: 2.34568",
+        "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "valid 60",
+        "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: 2.34568",
         "eos_in_every_row: yes", "fits: NOT HELD (rows 40, failed 3)",
         "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "for want of time: lora",
@@ -194,6 +194,18 @@ def test_text_from_files_cannot_break_the_markdown():
     rest = text.replace(fenced, "")
     assert "<script" not in rest and "[a](b)" not in rest and "\n# d" not in rest
     assert len(re.findall(r"^# ", text, flags=re.M)) == 1
+
+
+def test_lists_of_records_become_tables_and_empty_values_are_left_out():
+    document = comparison()
+    document["arms"][3]["chosen"] = {
+        "rate": 0.0005, "nothing": {}, "none": None,
+        "search": [{"steps": 8, "losses": {"0.001": 2.25, "a|b": 1.5}}, {"steps": 16, "losses": {"0.001": 1.75}}],
+    }  # fmt: skip
+    text = markdown.render(document)
+    rows = ["| steps | 0.001 | a\\|b |", "|---|---:|---:|", "| 8 | 2.25 | 1.5 |", "| 16 | 1.75 | – |"]
+    assert "\n".join(["* rate: 0.0005", "", "search", "", *rows]) in text
+    assert "nothing" not in text and "none" not in text
 
 
 def test_the_labels_of_a_closed_set_take_one_line():

@@ -11,13 +11,12 @@ from riyaz.report.words import (
     metric_name,
     number,
     ranked,
-    signed,
     slices,
     troubles,
     verdict,
 )
 
-FACTS = (("Model", "model"), ("Data", "data"), ("Hardware", "hardware"), ("Versions", "versions"))
+FACTS = ("model", "hardware", "versions")
 TOTALS = (  # the figures of an arm that the comparison table leaves out
     ("other scores", lambda arm: ", ".join(" ".join(pair) for pair in extras(arm)) or MISSING),
     ("test rows", lambda arm: number(arm.get("n_test"))),
@@ -26,7 +25,8 @@ TOTALS = (  # the figures of an arm that the comparison table leaves out
     ("evaluation", lambda arm: duration(arm.get("eval_seconds"))),
     ("trainable parameters", lambda arm: number(arm.get("trainable_params"))),
     ("prompt tokens", lambda arm: number(arm.get("prompt_tokens"), 1)),
-    ("KL to the base", lambda arm: signed(arm.get("kl_task"))),
+    ("KL to the base", lambda arm: number(arm.get("kl_task"), 3)),
+    ("MB while answering", lambda arm: number(arm.get("serve_rss_mb"))),
 )
 
 
@@ -74,7 +74,7 @@ def caveats(document: dict) -> list[str]:
 
 def _table(document: dict) -> str:
     chosen, arms = columns(document), ranked(document)
-    table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], chosen)
+    table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
     return f"{table}\n\n\\* the pick. Intervals are 95 %; forgetting is nats per token on general text."
 
 
@@ -103,11 +103,10 @@ def _measured(document: dict) -> str:
     if took is not None:
         said = f", estimated {duration(planned)}" if planned is not None else ""
         blocks.append(f"The whole command took {duration(took)}{said}.")
-    for title, key in FACTS:
-        if document.get(key):
-            facts = _briefly(document[key]) if key == "data" else document[key]
-            blocks.append(f"**{title}**\n\n{_facts(facts)}")
-    return "\n\n".join(blocks)
+    blocks.append(_facts({key: document.get(key) for key in FACTS}))
+    if document.get("data"):
+        blocks.append(f"The data:\n\n{_facts(_briefly(document['data']))}")
+    return "\n\n".join(filter(None, blocks))
 
 
 def _briefly(data: dict) -> dict:
@@ -124,9 +123,9 @@ def _arm(arm: dict) -> str:
     if arm.get("status") != "ok" and arm.get("reason"):
         lines.append(_escape(str(arm["reason"])))
     if arm.get("chosen"):
-        lines.append(f"Chosen\n\n{_facts(arm['chosen'])}")
+        lines.append(f"Chosen:\n\n{_facts(arm['chosen'])}")
     if arm.get("checks"):
-        lines.append(f"Checks\n\n{_facts({name: _check(found) for name, found in arm['checks'].items()})}")
+        lines.append(f"Checks:\n\n{_facts({name: _check(found) for name, found in arm['checks'].items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
 
 
@@ -142,19 +141,35 @@ def _totals(arm: dict) -> list[str]:
     return [arm["method"], *(fill(arm) for _, fill in TOTALS)]
 
 
-def _facts(value: object, depth: int = 0) -> str:
-    """A nested list of named values; long lists and mappings are cut after a dozen."""
-    if not isinstance(value, dict):
-        return f"* {_value(value)}"
-    lines = []
-    for name, item in list(value.items())[:40]:
-        if isinstance(item, dict) and item and depth < 2:
-            lines += [f"{'  ' * depth}* {_escape(name)}:", _facts(item, depth + 1)]
+def _facts(values: dict) -> str:
+    """Named values, one a line; lists of records become tables below. What is empty is left out."""
+    lines, tables = [], []
+    for name, value in values.items():
+        if value in (None, "", [], {}, ()):
+            continue
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            tables.append(f"{_escape(name)}\n\n{_records(value)}")
+        elif isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+            lines.append(f"* {_escape(name)}:")
+            lines += [f"  * {_escape(key)}: {_value(item)}" for key, item in value.items()]
         else:
-            lines.append(f"{'  ' * depth}* {_escape(name)}: {_value(item)}")
-    if len(value) > 40:
-        lines.append(f"{'  ' * depth}* and {len(value) - 40} more")
-    return "\n".join(lines)
+            lines.append(f"* {_escape(name)}: {_value(value)}")
+    return "\n\n".join(["\n".join(lines), *tables] if lines else tables)
+
+
+def _records(records: list[dict]) -> str:
+    """A table of records; a mapping inside one gives a column to each of its names."""
+    flat = [
+        {key: value for name, item in record.items() for key, value in _columns(name, item).items()}
+        for record in records
+    ]
+    titles = list(dict.fromkeys(key for record in flat for key in record))
+    rows = [[_value(record[key]) if key in record else MISSING for key in titles] for record in flat]
+    return _grid(titles, rows, escaped=True)
+
+
+def _columns(name: str, value: object) -> dict:
+    return dict(value) if isinstance(value, dict) else {name: value}
 
 
 def _value(value: object) -> str:
@@ -164,20 +179,20 @@ def _value(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{_escape(name)} {_value(item)}" for name, item in value.items()) or MISSING
     if isinstance(value, list | tuple):
         shown = ", ".join(_value(item) for item in value[:12])
         return shown + (f", and {len(value) - 12} more" if len(value) > 12 else "")
     return MISSING if value is None else _escape(str(value))
 
 
-def _grid(titles: list[str], rows: list[list[str]], chosen: list | None = None) -> str:
-    """A Markdown table; without `chosen` columns the first is text and the rest are numbers."""
-    text = [column.text for column in chosen] if chosen else [True] + [False] * (len(titles) - 1)
-    lines = [
-        "| " + " | ".join(map(_escape, titles)) + " |",
-        "|" + "|".join("---" if left else "---:" for left in text) + "|",
-    ]
-    lines += ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
+def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = None, *, escaped: bool = False) -> str:
+    """A Markdown table; `text` says which columns stand left, by default the first."""
+    left = text or [True] + [False] * (len(titles) - 1)
+    cell = str if escaped else _escape
+    lines = ["| " + " | ".join(map(_escape, titles)) + " |", "|" + "|".join("---" if t else "---:" for t in left) + "|"]
+    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
     return "\n".join(lines)
 
 

@@ -137,7 +137,7 @@ def says(arm: Arm) -> str:
         parts.append(f"{arm.done:g}/{arm.total:g}")
     if arm.loss is not None:
         parts.append(f"loss {arm.loss:.3f}")
-    if arm.seconds_left is not None:
+    if arm.seconds_left is not None and arm.done < arm.total:
         parts.append(f"{duration(arm.seconds_left)} left")
     return ", ".join(part for part in parts if part)
 

@@ -233,11 +233,20 @@ def test_caveats_follow_from_the_document(known, expected):
     assert expected not in " ".join(markdown.caveats(comparison()))
 
 
-def test_a_dry_run_prints_estimate_and_plan():
+def test_a_dry_run_prints_plan_and_estimate():
+    arms = [
+        {"method": "nearest", "seconds": {"start": 6, "fit": 0.4, "evaluate": 0.3}, "steps": 0, "recipe_steps": 0},
+        {"method": "lora", "seconds": {"start": 6, "fit": 4, "search": 99, "train": 189, "evaluate": 196},
+         "steps": 132, "recipe_steps": 150, "learning_rates": [2e-4, 5e-4], "skipped": ""},
+        {"method": "full", "seconds": {}, "steps": 0, "recipe_steps": 120, "skipped": "no time for 8 steps"},
+    ]  # fmt: skip
     out = screen()
-    terminal.print_plan({"plan": {}, "estimate": EVENTS[0]}, out)
-    assert printed(out).splitlines()[0] == "estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"
-    assert printed(out).splitlines()[1].split() == ["lora", "5m", "00s"]
+    terminal.print_plan({"plan": {"arms": arms}, "estimate": EVENTS[0]}, out)
+    lines = [re.split(r"  +", line.strip()) for line in printed(out).splitlines()]
+    assert lines[1] == ["nearest", "6.4 s", "–", "–", "0.3 s"]
+    assert lines[2] == ["lora", "10 s", "1m 39s", "3m 09s", "3m 16s", "132/150", "0.0002 0.0005"]
+    assert lines[3] == ["full", "–", "–", "–", "–", "0/120", "no time for 8 steps"]
+    assert lines[4] == ["estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"]
 
 
 def test_one_targets_scores_are_printed_with_extras_slices_and_latency():

@@ -247,8 +247,17 @@ def print_scores(document: dict, out: Console) -> None:
 
 
 def print_plan(document: dict, out: Console) -> None:
-    """What a dry run found: the estimate, then the time planned for each arm."""
-    estimate = document.get("estimate", {})
-    out.print(estimate_line(estimate))
-    for planned in estimate.get("arms", []):
-        out.print(f"  {planned['method']:<14}{duration(planned.get('seconds')):>9}")
+    """What a dry run found: the time planned for each arm and its stages, steps and rates, then the estimate."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    stages = ("fit", "search", "train", "evaluate")
+    for title in ("method", *stages, "steps", "learning rates", ""):
+        table.add_column(title, justify="left" if title in ("method", "learning rates", "") else "right", no_wrap=True)
+    for arm in document.get("plan", {}).get("arms", []):
+        seconds = dict(arm["seconds"])
+        seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # a process that starts is part of fitting
+        steps = f"{arm['steps']}/{arm['recipe_steps']}" if arm.get("recipe_steps") else ""
+        rates = " ".join(f"{rate:g}" for rate in arm.get("learning_rates", ()))
+        cells = [duration(seconds.get(stage) or None) for stage in stages]
+        table.add_row(arm["method"], *cells, steps, rates, arm.get("skipped", ""))
+    out.print(table)
+    out.print(estimate_line(document.get("estimate", {})))

@@ -6,7 +6,7 @@
 Every measurement runs in a process of its own; sides take turns, so that a drift of the machine hits both. The
 peer is the faster of its float32 and its bfloat16. Tokens are real ones: padding does not count. The last line is
 one JSON document. Rows: `mixed` are English text cut to log-normal lengths (median 90, 24…512) with the last
-40 % as answer; `even` are banking77 if its train.jsonl is given by --even, else text cut to 45–65 tokens.
+40 % as answer; `even` are banking77 where its train.jsonl is given or found, else text cut to 45–65 tokens.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from riyaz.hardware import describe, peak_rss_mb
+from riyaz.hardware import MB, describe, peak_rss
 
-BATCH, RANK, ALPHA = 8, 16, 32
+BATCH, RANK, ALPHA, SEED = 8, 16, 32, 0
+CELLS = ("lora", "full", "lora_even", "full_even")
+BANKING = Path(__file__).resolve().parents[2] / "shared/data/banking77/train.jsonl"
 RATES = {"lora": 2e-4, "full": 2e-5}
 
 
@@ -32,10 +34,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", action="store_true", help="measure transformers + PEFT too")
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--even", type=Path, help="a text,label file for the even rows, e.g. banking77's train.jsonl")
+    banking = BANKING if BANKING.exists() else None
+    parser.add_argument("--even", type=Path, default=banking, help="a text,label file for the even rows")
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each measurement, after two of warm-up")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=["lora", "full", "lora_even", "full_even"], action="append")
+    parser.add_argument("--only", choices=CELLS, action="append")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "METHOD", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -52,7 +55,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     prepare(args, folder)
     sides = [("riyaz", "bfloat16"), *([("peer", "float32"), ("peer", "bfloat16")] if args.peer else [])]
     table: dict[str, object] = {}
-    for cell in args.only or ["lora", "full", "lora_even", "full_even"]:
+    for cell in args.only or CELLS:
         method, lengths = cell.removesuffix("_even"), "even" if cell.endswith("_even") else "mixed"
         (folder / "rows.json").write_bytes((folder / f"{lengths}.json").read_bytes())
         runs: dict[tuple[str, str], list[dict]] = {side: [] for side in sides}
@@ -96,10 +99,9 @@ def spawn(side: str, method: str, dtype: str, folder: Path) -> dict:
 def prepare(args: argparse.Namespace, folder: Path) -> None:
     """Write rows, the model as a Hugging Face folder and the first LoRA adapter, which both sides start from."""
     import torch
-    from riyaz.export import write_hf
 
     from riyaz.layers import lora
-    from riyaz.models import load
+    from riyaz.models import load, save_hf
     from riyaz.sources import open_source
 
     source = open_source(args.model)
@@ -111,8 +113,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     even = cut(stream, rng.integers(45, 66, count)) if args.even is None else banking(tokenizer, args.even, count)
     (folder / "even.json").write_text(json.dumps(even))
     model = load(source, torch.float32)
-    write_hf(model, tokenizer, folder / "model")
-    lora.apply(model, r=RANK, alpha=ALPHA, seed=0)
+    save_hf(model, tokenizer, folder / "model")
+    lora.apply(model, r=RANK, alpha=ALPHA, seed=SEED)
     (folder / "adapter").mkdir()
     lora.save_peft(model, folder / "adapter", base=str(folder / "model"), alpha=ALPHA)
 
@@ -137,6 +139,24 @@ def banking(tokenizer, path: Path, count: int) -> list[tuple[list[int], int]]:
     return [(prompt + answer, len(prompt)) for prompt, answer in zip(prompts, answers)]
 
 
+def order(rows: int) -> list[list[int]]:
+    """The rows of each step, for both sides: the order in which riyaz's loop takes them."""
+    from riyaz.data.packing import batch
+
+    return [batch(rows, BATCH, SEED, step) for step in range(rows // BATCH)]
+
+
+def tokens_s(lengths: list[int], times: list[float]) -> float:
+    """Real tokens a second from the clock before the first step and after each.
+
+    The first step warms up, and riyaz's last one also validates and saves: neither counts.
+    """
+    steps = order(len(lengths))
+    assert len(times) == len(steps) + 1
+    timed = sum(lengths[i] for picked in steps[1:-1] for i in picked)
+    return timed / (times[-2] - times[1])
+
+
 def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
     """The product's own loop on the product's own model."""
     import torch
@@ -157,9 +177,8 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
             layer.lora_B.requires_grad_(True)
     else:
         model.requires_grad_(True)
-    steps = len(rows) // BATCH
-    plan = TrainPlan(steps=steps, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0, compute=dtype,
-                     validate_every=10**6, checkpoint_every=10**6, in_order=True)  # fmt: skip
+    plan = TrainPlan(steps=len(rows) // BATCH, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0,
+                     compute=dtype, validate_every=10**6, checkpoint_every=10**6, seed=SEED)  # fmt: skip
     times, losses = [time.perf_counter()], []
 
     def listen(event: dict) -> None:
@@ -168,9 +187,8 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
 
     with tempfile.TemporaryDirectory() as run:
         train(model, rows, rows[:1], plan, Path(run), listen)
-    # the first step warms up, the last one also validates and saves
-    tokens = sum(len(r.prompt) + len(r.answer) for r in rows[BATCH : (steps - 1) * BATCH])
-    return {"tokens_s": tokens / (times[steps - 1] - times[1]), "rss_mb": peak_rss_mb(), "losses": losses}
+    lengths = [len(row.prompt) + len(row.answer) for row in rows]
+    return {"tokens_s": tokens_s(lengths, times), "rss_mb": peak_rss() / MB, "losses": losses}
 
 
 def measure_peer(method: str, dtype: str, folder: Path) -> dict:
@@ -186,12 +204,12 @@ def measure_peer(method: str, dtype: str, folder: Path) -> dict:
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATES[method], weight_decay=0.0)
-    steps = len(rows) // BATCH
+    steps = order(len(rows))
     times, losses = [time.perf_counter()], []
-    for step in range(steps):
-        picked = rows[step * BATCH : (step + 1) * BATCH]
+    for step, places in enumerate(steps):
+        picked = [rows[i] for i in places]
         width = max(len(tokens) for tokens, _ in picked)
-        ids = torch.zeros(BATCH, width, dtype=torch.long)
+        ids = torch.zeros(len(picked), width, dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
         for i, (tokens, prompt) in enumerate(picked):
             ids[i, : len(tokens)], mask[i, : len(tokens)] = torch.tensor(tokens), 1
@@ -200,13 +218,13 @@ def measure_peer(method: str, dtype: str, folder: Path) -> dict:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for group in optimizer.param_groups:  # riyaz's schedule, so that the curves can be laid on each other
-            group["lr"] = RATES[method] * schedule(step, steps)
+            group["lr"] = RATES[method] * schedule(step, len(steps))
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter())
         losses.append(loss.item())
-    tokens = sum(len(t) for t, _ in rows[BATCH : (steps - 1) * BATCH])
-    return {"tokens_s": tokens / (times[steps - 1] - times[1]), "rss_mb": peak_rss_mb(), "losses": losses}
+    lengths = [len(tokens) for tokens, _ in rows]
+    return {"tokens_s": tokens_s(lengths, times), "rss_mb": peak_rss() / MB, "losses": losses}
 
 
 def schedule(step: int, steps: int) -> float:

@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment: written aside, hashed, renamed; the newest that verifies is used.
 
 A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json;
-`best.safetensors` beside it holds the weights with the lowest validation loss.
+`best.safetensors` beside it holds the weights with the lowest validation loss. All carry the run's name, and what
+another run has left is not taken for its own.
 """
 
 import hashlib
@@ -20,14 +21,15 @@ from riyaz.errors import RiyazError
 from riyaz.models import to_arrays
 from riyaz.sources import safetensors
 
+MANIFEST = "MANIFEST.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`; one is kept, besides the best weights."""
+    """The checkpoints of the run called `run`, in `folder`; one is kept, besides the best weights."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder, self.run = folder, run
         self.best = folder / "best.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -36,27 +38,29 @@ class Checkpoints:
         final = self.folder / f"step-{state.step:06d}"
         aside = self.folder / f"{final.name}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
         try:
+            aside.mkdir()
             write_tensors(aside / "masters.safetensors", masters)
             moments = {
                 f"{name}.{key}": optimizer.state[master][key] for name, master in masters.items() for key in MOMENTS
             }
             write_tensors(aside / "optimizer.safetensors", moments)
             (aside / "state.json").write_text(json.dumps(asdict(state)))
-            hashes = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
-            (aside / "MANIFEST.json").write_text(json.dumps(hashes))
+            (aside / MANIFEST).write_text(json.dumps(self._manifest(aside)))
+            shutil.rmtree(final, ignore_errors=True)  # one that did not verify
             os.rename(aside, final)
-        except OSError as error:
+        except (OSError, RiyazError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise RiyazError(f"cannot write a checkpoint ({error.strerror})", str(final), "free disk space") from error
-        for old in self._all()[:-1]:
-            shutil.rmtree(old)
+            why = error.what if isinstance(error, RiyazError) else error.strerror
+            raise RiyazError(f"cannot write a checkpoint ({why})", str(final), "free disk space") from error
+        for other in self._all():
+            if other != final:
+                shutil.rmtree(other)
 
     def resume(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, kind: type[Any]) -> Any:
         """Load the newest checkpoint that verifies into masters and optimiser; a fresh state when there is none."""
         for folder in reversed(self._all()):
-            if not _verifies(folder):
+            if not self._verifies(folder):
                 continue
             read_tensors(folder / "masters.safetensors", masters)
             moments = {f"{name}.{key}": _moment(master, key) for name, master in masters.items() for key in MOMENTS}
@@ -68,26 +72,30 @@ class Checkpoints:
 
     def save_best(self, masters: Mapping[str, nn.Parameter]) -> None:
         """Keep these weights as the best so far."""
-        write_tensors(self.best, masters)
+        write_tensors(self.best, masters, self.run)
 
     def load_best(self, masters: Mapping[str, nn.Parameter]) -> None:
         """Put the best weights back; they stay as they are when no validation ever ran."""
-        if self.best.exists():
+        if self.best.exists() and safetensors.read(self.best).metadata.get("run") == self.run:
             read_tensors(self.best, masters)
-
-    def clear(self) -> None:
-        """Remove everything; the run's result is stored elsewhere."""
-        for folder in self._all():
-            shutil.rmtree(folder)
-        self.best.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
 
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+        return {"run": self.run, "files": files}
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
-    safetensors.write(path, to_arrays(tensors), {"format": "pt"})
+    def _verifies(self, folder: Path) -> bool:
+        try:
+            return json.loads((folder / MANIFEST).read_text()) == self._manifest(folder)
+        except (OSError, ValueError):
+            return False
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], run: str = "") -> None:
+    """Write tensors as safetensors, atomically, with the name of the run they belong to."""
+    safetensors.write(path, to_arrays(tensors), {"format": "pt", "run": run})
 
 
 @torch.no_grad()
@@ -101,14 +109,6 @@ def read_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
 
 def _moment(master: nn.Parameter, key: str) -> Tensor:
     return torch.zeros(()) if key == "step" else torch.empty_like(master.data)
-
-
-def _verifies(folder: Path) -> bool:
-    try:
-        hashes = json.loads((folder / "MANIFEST.json").read_text())
-        return all(_sha256(folder / name) == value for name, value in hashes.items())
-    except (OSError, ValueError):
-        return False
 
 
 def _sha256(path: Path) -> str:

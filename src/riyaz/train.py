@@ -5,10 +5,11 @@ products run in the compute type (bf16 where the CPU has it), the optimiser work
 Order is a pure function of (seed, step), so a run that was stopped and resumed is the same run, bit for bit.
 """
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.layers.attention import packed
 from riyaz.layers.loss import head_loss
+from riyaz.sources.files import atomic_file
 
 Listen = Callable[[dict], None]
 
@@ -77,7 +79,7 @@ def train(
         betas=(0.9, 0.999),
         fused=True,
     )
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
     masters.publish()
     began = time.perf_counter() - state.seconds
@@ -129,8 +131,16 @@ def train(
     checkpoints.load_best(masters.named)
     masters.publish()
     masters.detach()
-    (folder / "state.json").write_text(json.dumps(asdict(state)) + "\n")
+    with atomic_file(folder / "state.json") as file:
+        file.write(json.dumps(asdict(state)).encode() + b"\n")
     return state
+
+
+def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
+    """A hash of what a run is given, the starting weights' shapes for the weights themselves."""
+    shapes = {name: master.shape for name, master in masters.items()}
+    tokens = [[(row.prompt, row.answer) for row in part] for part in (rows, valid)]
+    return hashlib.sha256(json.dumps([asdict(plan), shapes, tokens]).encode()).hexdigest()
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:

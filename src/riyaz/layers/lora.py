@@ -22,6 +22,13 @@ from riyaz.sources import safetensors
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
+FLOATS = ("F32", "F16", "BF16")
+# Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
+NOT_PLAIN = (
+    "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters",
+    "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config",
+)  # fmt: skip
+CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that take A·B off the base's weights
 
 
 class _LoRA(Function):
@@ -148,9 +155,12 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         if not key.startswith(PREFIX) or part not in ("lora_A", "lora_B") or name not in layers:
             problems.append(f"{key} matches no layer")
             continue
+        if file.tensors[key].dtype not in FLOATS:
+            problems.append(f"{key} has the type {file.tensors[key].dtype}")
+            continue
         pairs.setdefault(name, {})[part] = torch.from_numpy(np.array(_as_float(file, key)))
     for name, pair in pairs.items():
-        problems += _mismatches(name, layers[name], pair)
+        problems += _mismatches(name, layers[name], pair, config.get("r", 8))  # PEFT's default
     if not pairs:
         problems.append("no adapter tensor fits this model")
     if problems:
@@ -164,13 +174,15 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         swap(model, name, lora)
 
 
-def _mismatches(name: str, linear: nn.Linear, pair: dict[str, Tensor]) -> list[str]:
+def _mismatches(name: str, linear: nn.Linear, pair: dict[str, Tensor], rank: Any) -> list[str]:
     if set(pair) != {"lora_A", "lora_B"}:
         return [f"{name} has only {', '.join(pair)}"]
     a, b = pair["lora_A"], pair["lora_B"]
     want = (linear.out_features, linear.in_features)
     if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != want or a.shape[0] != b.shape[1]:
         return [f"{name} has A {tuple(a.shape)} and B {tuple(b.shape)}, the layer is {want}"]
+    if not a.shape[0] == rank > 0:
+        return [f"{name} has rank {a.shape[0]}, the configuration says {rank!r:.60}"]
     return []
 
 
@@ -184,12 +196,22 @@ def _as_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RiyazError(f"cannot read the adapter's configuration ({error})", str(path)) from error
-    refused = [key for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(key)]
+    if not isinstance(config, dict):
+        raise RiyazError("the adapter's configuration is not a JSON object", str(path))
+    refused = [key for key in NOT_PLAIN if config.get(key)]
     if config.get("bias", "none") != "none":
         refused.append("bias")
-    if config.get("peft_type") != "LORA" or refused or "lora_alpha" not in config:
-        what = f"uses {', '.join(refused)}" if refused else f"is {config.get('peft_type')!r}, not a LoRA"
-        raise RiyazError(f"this adapter {what}", str(path), "riyaz reads plain LoRA and rsLoRA")
-    return config
+    start, alpha = str(config.get("init_lora_weights")), config.get("lora_alpha")
+    if start.startswith(CHANGE_BASE):
+        refused.append(f"init_lora_weights {start:.60}")
+    if config.get("peft_type") != "LORA":
+        what = f"peft_type is {config.get('peft_type')!r:.60}, not 'LORA'"
+    elif refused:
+        what = f"this adapter uses {', '.join(refused)}"
+    elif not (isinstance(alpha, int | float) and abs(alpha) < 1e9):
+        what = f"lora_alpha is {alpha!r:.60}, not a number"
+    else:
+        return config
+    raise RiyazError(what, str(path), "riyaz reads plain LoRA and rsLoRA")

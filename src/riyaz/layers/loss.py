@@ -20,6 +20,8 @@ def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
     The gradient is made in the forward pass, chunk by chunk, since the loss enters the total only by a factor.
     """
+    if not torch.is_grad_enabled():  # inside a Function it always looks disabled
+        hidden, weight = hidden.detach(), weight.detach()
     return _HeadLoss.apply(hidden, weight, labels)
 
 

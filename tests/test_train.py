@@ -1,0 +1,280 @@
+"""The training loop: it learns, the seed fixes every bit, its gradient is the naive one, bad ends are said."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from expect import assert_refused
+from small import END, SIZES, bits, counting_rows, random_rows, small_model
+from torch import Tensor, nn
+
+from riyaz import train as training
+from riyaz.data.packing import batch, pack
+from riyaz.data.rows import Row
+from riyaz.engine import Request
+from riyaz.engine.torch_backend import Backend
+from riyaz.errors import RiyazError
+from riyaz.layers import lora
+from riyaz.layers.attention import packed_plain
+from riyaz.models.llama import Model
+from riyaz.train import Masters, TrainPlan, TrainState, answer_loss, learning_rate, micro_batches, train
+
+LOSS = 1e-5  # nats, float32, beside the naive computation
+GRADIENT = 1e-5  # in units of the largest element, float32, whatever the micro batches
+PLAN = TrainPlan(steps=60, learning_rate=5e-3, validate_every=10, checkpoint_every=20, seed=1)
+ROWS = counting_rows()
+
+
+def silent(event: dict) -> None:
+    """Listen to nothing."""
+
+
+def adapted(seed: int = 0) -> Model:
+    """Frozen bf16 base, fresh adapter."""
+    model = small_model(torch.bfloat16)
+    lora.apply(model, r=4, alpha=8, seed=seed)
+    return model
+
+
+def whole() -> Model:
+    """Every weight trainable."""
+    return small_model().requires_grad_(True)
+
+
+MODELS = pytest.mark.parametrize("build", [adapted, whole], ids=["lora", "full"])
+
+
+def naive_loss(model: Model, rows: list[Row]) -> Tensor:
+    """Mean −log p of the answer tokens: one row at a time, all logits, plain attention."""
+    total = torch.zeros(())
+    for row in rows:
+        tokens = torch.tensor([*row.prompt, *row.answer])
+        logits = model.head(model(tokens, torch.arange(len(tokens)), packed_plain([len(tokens)])))
+        log_p = F.log_softmax(logits.float(), -1)
+        for place in range(len(row.prompt), len(tokens)):
+            total = total - log_p[place - 1, tokens[place]]
+    return total / sum(len(row.answer) for row in rows)
+
+
+@MODELS
+def test_the_loss_falls_and_the_answers_end(tmp_path: Path, build) -> None:
+    model = build()
+    before = answer_loss(model, ROWS)
+    plan = dataclasses.replace(PLAN, steps=80, learning_rate=1e-2, validate_every=80)
+    state = train(model, ROWS, ROWS, plan, tmp_path, silent)
+    assert state.best_loss < 0.2 * before and before > 3
+    prompts = [Request(row.prompt) for row in ROWS]
+    answers = Backend(model.float(), {END}).generate(prompts, 8)
+    right = [answer == list(row.answer[:-1]) for answer, row in zip(answers, ROWS)]
+    assert sum(right) >= 0.9 * len(ROWS)  # the letter as often as it should stand there, and then it stops
+
+
+@MODELS
+def test_the_plan_fixes_every_bit(tmp_path: Path, build) -> None:
+    plan, valid = dataclasses.replace(PLAN, steps=12, validate_every=4), random_rows(9, 5)
+    runs = []
+    for name in ("one", "two"):
+        model = build()
+        state = train(model, ROWS, valid, plan, tmp_path / name, silent)
+        runs.append((bits(model.state_dict()), state.history, state.best_loss, state.best_step, state.tokens))
+    assert runs[0] == runs[1]
+    model = build()
+    other = train(model, ROWS, valid, dataclasses.replace(plan, seed=2), tmp_path / "three", silent)
+    assert other.history != runs[0][1] and bits(model.state_dict()) != runs[0][0]
+
+
+def test_the_order_is_that_of_batch_whatever_the_step_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Row]] = []
+
+    def watched(rows, budget):
+        seen.append(list(rows))
+        return micro_batches(rows, budget)
+
+    plan = dataclasses.replace(PLAN, steps=9, checkpoint_every=4, validate_every=100)
+    monkeypatch.setattr(training, "micro_batches", watched)
+    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, silent)
+    expected = [[ROWS[i] for i in batch(len(ROWS), plan.batch_size, plan.seed, step)] for step in range(9)]
+    assert seen == [*expected, ROWS[:1]]
+    seen.clear()
+    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, silent)  # continues from the checkpoint of step 8
+    assert seen == [expected[8], ROWS[:1]]
+
+
+def test_the_validation_loss_is_the_naive_one(tmp_path: Path) -> None:
+    model, valid = whole(), random_rows(3, 11)
+    wanted = naive_loss(model, valid).item()
+    for micro_tokens in (1, 30, 10**6):
+        assert answer_loss(model, valid, micro_tokens) == pytest.approx(wanted, abs=LOSS)
+    plan = dataclasses.replace(PLAN, steps=3, validate_every=2, compute="float32")
+    state = train(model, ROWS, valid, plan, tmp_path, silent)
+    assert [("valid_loss" in entry) for entry in state.history] == [False, True, True]
+    assert state.best_loss == pytest.approx(naive_loss(model, valid).item(), abs=LOSS)
+
+
+def gradients(rows: list[Row], plan: TrainPlan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the loop hands to the clipping of its first step."""
+    kept: list[Tensor] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, limit):
+        kept.extend(parameter.grad.clone() for parameter in parameters)
+        return clip(parameters, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+        train(whole(), rows, rows[:1], plan, folder, silent)
+    return kept
+
+
+def test_micro_batches_do_not_change_the_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_rows(5, 8)  # of unequal lengths, so that a mean of means would differ
+    model = whole()
+    naive_loss(model, rows).backward()
+    wanted = [weight.grad for weight in model.parameters()]
+    for micro_tokens in (1, 40, 10**6):
+        plan = TrainPlan(steps=1, learning_rate=1e-3, compute="float32", micro_tokens=micro_tokens)
+        found = gradients(rows, plan, tmp_path / str(micro_tokens), monkeypatch)
+        for ours, naive in zip(found, wanted, strict=True):
+            assert (ours - naive).abs().max() <= GRADIENT * naive.abs().max()
+
+
+@pytest.mark.parametrize("budget", [1, 25, 60, 10**6])
+def test_micro_batches_hold_whole_rows_in_order_within_the_budget(budget: int) -> None:
+    rows = random_rows(6, 30)
+    parts = list(micro_batches(rows, budget))
+    together = [length for part in parts for length in part.lengths]
+    assert together == pack(rows).lengths
+    assert torch.equal(torch.cat([torch.from_numpy(p.labels) for p in parts]), torch.from_numpy(pack(rows).labels))
+    assert all(sum(part.lengths) <= budget or len(part.lengths) == 1 for part in parts)
+    if budget == 10**6:
+        assert len(parts) == 1
+
+
+def test_a_step_is_adamw_with_clipping_on_the_mean_gradient(tmp_path: Path) -> None:
+    model, twin = whole(), whole()
+    plan = TrainPlan(steps=4, learning_rate=1e-2, compute="float32", weight_decay=0.1, clip=0.5, validate_every=4)
+    state = train(model, ROWS, ROWS[:1], plan, tmp_path, silent)
+    optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.1, betas=(0.9, 0.999), fused=False)
+    for step, entry in enumerate(state.history):
+        optimizer.zero_grad()
+        loss = naive_loss(twin, [ROWS[i] for i in batch(len(ROWS), plan.batch_size, plan.seed, step)])
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        optimizer.param_groups[0]["lr"] = learning_rate(plan, step)
+        optimizer.step()
+        assert entry["loss"] == pytest.approx(loss.item(), abs=1e-4)
+        assert entry["norm"] == pytest.approx(norm.item(), rel=1e-3) and norm > 0.5
+    for ours, naive in zip(model.parameters(), twin.parameters()):
+        assert (ours - naive).abs().max() < 1e-3  # four steps of 1e-2 each
+
+
+def test_masters_keep_updates_that_bfloat16_would_lose() -> None:
+    layer, lost = nn.Linear(1, 1, bias=False).bfloat16(), nn.Linear(1, 1, bias=False).bfloat16()
+    for each in (layer, lost):
+        nn.init.ones_(each.weight)
+    masters = Masters(layer, torch.bfloat16)
+    with torch.no_grad():
+        for _ in range(100):  # half a step of bfloat16 at 1 is 0.002
+            masters.named["weight"] -= 1e-3
+            masters.publish()
+            lost.weight -= 1e-3
+    assert lost.weight.item() == 1.0 and layer.weight.item() == pytest.approx(0.9, abs=2**-9)
+    masters.detach()
+    assert layer.weight.dtype == torch.float32 and layer.weight.item() == pytest.approx(0.9, abs=1e-5)
+
+
+def test_gradients_add_up_in_float32() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    masters = Masters(layer, torch.bfloat16)
+    for value in (1.0, *[2**-10] * 64):  # in bfloat16 each of the small ones is lost beside the 1
+        (layer.weight * value).sum().backward()
+    assert masters.named["weight"].grad.item() == 1 + 64 * 2**-10 and layer.weight.grad is None
+
+
+def test_only_what_is_trainable_moves(tmp_path: Path) -> None:
+    model = adapted()
+    before = bits(model.state_dict())
+    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, silent)
+    moved = {name for name, value in bits(model.state_dict()).items() if value != before[name]}
+    assert moved == {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert all(weight.grad is None for weight in model.parameters())
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+
+
+def test_a_tied_head_learns_with_the_embedding(tmp_path: Path) -> None:
+    model = whole()
+    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, silent)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert not torch.equal(model.lm_head.weight, whole().lm_head.weight)
+
+
+def test_early_stop_keeps_the_best_weights(tmp_path: Path) -> None:
+    wrong = [Row(row.prompt, (39, *row.answer)) for row in ROWS]  # the better it learns, the worse it does here
+    plan = dataclasses.replace(PLAN, steps=200, patience=3, validate_every=5, compute="float32")
+    model = whole()
+    state = train(model, ROWS, wrong, plan, tmp_path, silent)
+    losses = {entry["step"]: entry["valid_loss"] for entry in state.history if "valid_loss" in entry}
+    assert state.step == len(state.history) < 200
+    assert state.best_loss == min(losses.values()) == losses[state.best_step]
+    assert list(losses)[-4:] == [state.best_step + 5 * late for late in range(4)]  # three worse, and no fourth
+    assert answer_loss(model, wrong) == state.best_loss
+    assert state.worse == 3 and json.loads((tmp_path / "state.json").read_text()) == dataclasses.asdict(state)
+
+
+def test_a_loss_that_is_not_a_number_is_an_error_of_one_line(tmp_path: Path) -> None:
+    model = whole()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    with assert_refused("the loss is nan", "at step 1", "lower learning rate"):
+        train(model, ROWS, ROWS, PLAN, tmp_path, silent)
+
+
+def test_a_rate_that_is_far_too_high_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RiyazError, match="lower learning rate"):
+        train(whole(), ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path, silent)
+
+
+def test_a_failed_run_leaves_an_adapter_that_can_be_replaced_and_trained(tmp_path: Path) -> None:
+    model = adapted()
+    with pytest.raises(RiyazError):
+        train(model, ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path / "a", silent)
+    lora.remove(model)
+    lora.apply(model, r=4, alpha=8, seed=0)
+    plan = dataclasses.replace(PLAN, steps=3)
+    again, fresh = (train(m, ROWS, ROWS, plan, tmp_path / n, silent) for m, n in ((model, "b"), (adapted(), "c")))
+    assert again.history == fresh.history
+
+
+def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
+    plan = TrainPlan(steps=100, learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(plan, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert rates[10] == 2.0 and rates[55] == pytest.approx(1.1) and 0.2 < rates[99] < 0.201
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert [learning_rate(TrainPlan(steps=1, learning_rate=2.0), 0)] == [2.0]
+    short = TrainPlan(steps=3, learning_rate=2.0, warmup=0.0)
+    assert [round(learning_rate(short, step), 3) for step in range(3)] == [2.0, 2.0, 1.1]
+
+
+def test_the_listener_hears_every_step(tmp_path: Path) -> None:
+    heard: list[dict] = []
+    plan = dataclasses.replace(PLAN, steps=6, validate_every=3)
+    state = train(adapted(), ROWS, ROWS, plan, tmp_path, heard.append)
+    assert [event["done"] for event in heard] == [1, 2, 3, 4, 5, 6] and heard[-1]["seconds_left"] == 0
+    assert [event["metrics"] for event in heard] == state.history
+    picked = [i for step in range(6) for i in batch(len(ROWS), plan.batch_size, plan.seed, step)]
+    assert state.tokens == sum(len(ROWS[i].prompt) + len(ROWS[i].answer) for i in picked)
+    json.dumps(heard)
+
+
+def test_a_state_goes_through_json_unchanged() -> None:
+    state = TrainState(3, 0.1 + 0.2, 2, 1, 1.5, 99, [{"step": 3, "loss": 1 / 3}])
+    assert TrainState(**json.loads(json.dumps(dataclasses.asdict(state)))) == state
+    assert SIZES["vocab"] > max(max(row.prompt + row.answer) for row in ROWS)

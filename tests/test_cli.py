@@ -81,6 +81,14 @@ def test_no_verbs_help_loads_anything_heavy():
     assert done.stdout.rstrip().endswith(f"{[0] * len(VERBS)} set()")
 
 
+def test_a_terminal_without_unicode_gets_escapes(tmp_path):
+    rows = "".join(f"größe {i},{'ja' if i % 2 else 'nö'}\n" for i in range(30))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*COMMAND, "data", "rows.csv"], capture_output=True, env=environment)
+    assert done.returncode == 0 and b"n\\xf6: train" in done.stdout, done.stderr
+
+
 # what is documented
 
 
@@ -161,6 +169,19 @@ def test_every_error_ends_in_one_line_and_its_status(monkeypatch, capsys, error,
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert err.startswith(expected)
+
+
+@pytest.mark.parametrize("line", [["compare", "x"], ["adapt", "lora", "x", "--out", "o"], ["predict", "x"]])
+def test_without_torch_one_line_says_how_to_get_it(monkeypatch, capsys, line):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("riyaz.engine.torch_") or name == "riyaz.models"]:
+        monkeypatch.delitem(sys.modules, name)
+    if line[0] == "predict":
+        import tiny
+
+        line = [*line, "--model", str(tiny.write_hf_folder(Path("tiny")))]
+    assert cli.main(line) == 2
+    assert capsys.readouterr().err == "error: torch is not installed; pip install 'riyaz[train]'\n"
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch):
@@ -249,9 +270,7 @@ def test_every_flag_arrives(run):
         max_ms=9, max_rss_mb=800, max_forgetting=0.1, limit_train=300, limit_test=200, general=Path("g.txt"),
         allow_leakage=True, seed=7, out=Path("o"),
     )  # fmt: skip
-    assert run.data_config == DataConfig(
-        prompt_column="p", answer_column="a", instruction="I", metric="exact_match"
-    )
+    assert run.data_config == DataConfig(prompt_column="p", answer_column="a", instruction="I", metric="exact_match")
     assert type(run.config) is CompareConfig and type(run.data_config) is DataConfig
 
 

@@ -34,9 +34,7 @@ def test_examples_survive_a_file():
 def dataset_of(answers: list[str], answer_column: str = "answer") -> Dataset:
     """A dataset with the given answers."""
     examples = tuple(Example(({"role": "user", "content": f"q{n}"},), (a,)) for n, a in enumerate(answers))
-    return Dataset(
-        examples, f"question,{answer_column}", Path("a.jsonl"), "", (), answer_column=answer_column
-    )
+    return Dataset(examples, f"question,{answer_column}", Path("a.jsonl"), "", (), answer_column=answer_column)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +56,11 @@ def test_the_task_follows_the_answers(answers, column, kind, metric):
     assert (found.kind, found.metric) == (kind, metric)
     assert found.labels == (tuple(sorted(set(answers))) if kind == "closed" else ())
     assert found.instruction == task.INSTRUCTION[kind] and found.why
+
+
+def test_the_reason_speaks_for_the_kind():
+    assert task.detect(dataset_of([f"{n} b c d e f g" for n in range(30)])).why == "the median answer has 7 words"
+    assert task.detect(dataset_of([f"{n}" for n in range(30)])).why == "the median answer has 1 word"
 
 
 def test_the_user_may_set_instruction_and_metric():

@@ -6,6 +6,7 @@ stderr everything else. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interru
 
 import difflib
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ def build() -> App:
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv without the program) and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # in a locale without Unicode, what it lacks is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         build()(list(sys.argv[1:] if tokens is None else tokens))
         sys.stdout.flush()

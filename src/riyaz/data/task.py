@@ -42,9 +42,7 @@ def detect(dataset: Dataset, instruction: str | None = None, metric: str | None 
         hint = "add rows with other answers, or name the right column with --answer-column"
         raise RiyazError(f"all {rows} rows have the one answer {shown!r}", str(dataset.path), hint)
     kind, why = _kind(dataset, distinct)
-    labels = (
-        {answer for example in dataset.examples for answer in example.answers} if kind == "closed" else set()
-    )
+    labels = {answer for example in dataset.examples for answer in example.answers} if kind == "closed" else set()
     return Task(
         kind=kind,
         labels=tuple(sorted(labels)),
@@ -65,6 +63,5 @@ def _kind(dataset: Dataset, distinct: int) -> tuple[str, str]:
     ):
         return "closed", f"{distinct} distinct answers in {len(answers)} rows"
     words = statistics.median(len(answer.split()) for answer in answers)
-    return (
-        "short" if words <= SHORT_WORDS else "free"
-    ), f"half of the answers have at most {words:g} word{'s' if words != 1 else ''}"
+    kind = "short" if words <= SHORT_WORDS else "free"
+    return kind, f"the median answer has {words:g} word{'s' if words != 1 else ''}"

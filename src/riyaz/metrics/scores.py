@@ -31,9 +31,7 @@ def extras(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[s
     """The second score that is shown beside the primary one, as the mean over rows; macro-F1 for accuracy."""
     if metric == "accuracy":
         return {"macro_f1": macro_f1(predictions, answers)}
-    second = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}[
-        metric
-    ]
+    second = _BESIDE[metric]
     scores = score_rows(second, predictions, answers)
     return {second: float(scores.mean()) if len(scores) else 0.0}
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import ADAPTING_DEFAULTS, READING_DEFAULTS, Adapting, Data, Json, Reading, settle
+from riyaz.cli.options import ADAPTING_DEFAULTS, READING_DEFAULTS, Adapting, Data, Json, Reading, require_torch, settle
 from riyaz.cli.output import Screen
 
 
@@ -18,6 +18,7 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
+    require_torch()
     data_config, config = settle(data, reading, adapting)
 
     from riyaz.compare import run

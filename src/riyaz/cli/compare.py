@@ -12,6 +12,7 @@ from riyaz.cli.options import (
     Data,
     Json,
     Reading,
+    require_torch,
     results_folder,
     settle,
 )
@@ -28,6 +29,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
+    require_torch()
     data_config, config = settle(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)

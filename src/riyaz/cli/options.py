@@ -6,6 +6,7 @@ so a flag wins over the folder's riyaz.toml even where it repeats the default.
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -70,6 +71,12 @@ def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None)
     toml = data / "riyaz.toml"
     written = {name: value for flag in flags for name, value in flag.given.items()}
     return resolve(read_toml(toml) if toml.is_file() else {}, {**(given or {}), **written})
+
+
+def require_torch() -> None:
+    """Say at once that torch is missing, not from the first of many processes."""
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 def results_folder(config: CompareConfig, data: Path) -> Path:

@@ -35,6 +35,7 @@ from riyaz.report.words import (
 )
 
 PLAIN_WIDTH = 100  # columns when no terminal says how many there are
+BAR = 18  # cells of a progress bar
 LINE_SECONDS = 10.0  # at most one plain line of progress per arm in this time
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # a narrow terminal gives up these columns, the first ones first; report.md has them all
@@ -190,13 +191,13 @@ def _plain(talk: Console, line: str) -> None:
 
 def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=max(map(len, board.arms), default=0))
+    table.add_column(no_wrap=True, min_width=len("skipped"))
     table.add_column(no_wrap=True, overflow="ellipsis")
     for arm in board.arms.values():
         bar: RenderableType = Text(arm.status, style=STYLES.get(arm.status, ""))
         if arm.status == "running" and not ended:
-            bar = ProgressBar(total=arm.total or None, completed=arm.done, width=18, pulse=not arm.total)
+            bar = ProgressBar(total=arm.total or None, completed=arm.done, width=BAR, pulse=not arm.total)
         table.add_row(arm.method, bar, says(arm))
     if ended:
         return table

@@ -51,7 +51,7 @@ def test_with_time_enough_every_arm_trains_its_whole_recipe() -> None:
     lora = plan.arm("lora")
     assert (lora.steps, lora.recipe_steps, lora.batch_size, lora.cut, lora.skipped) == (60, 60, 8, False, "")
     assert lora.learning_rates == (1e-4, 2e-4) and lora.rungs == ({"rates": 2, "steps": 15},)
-    assert (lora.validate_every, lora.checkpoint_every) == (7, 60)
+    assert (lora.validate_every, lora.checkpoint_every) == (7, 150)
     assert all(not plan.arm(name).cut and plan.arm(name).steps == 0 for name in METHODS[:3])
     assert (plan.seed, plan.threads, plan.compute) == (7, 2, "bfloat16")
     assert (plan.valid_rows, plan.latency_rows) == (60, LATENCY_ROWS)

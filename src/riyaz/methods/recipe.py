@@ -37,15 +37,13 @@ def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
     """The search that goes with a final run of `steps` steps; empty when it would be too short to say anything."""
     rates, shortest = len(recipe.learning_rates), 4
     total = round(steps * SEARCH_SHARE / (1 - SEARCH_SHARE), 6)  # a whole number of steps must not come out below it
-    found: list[Rung] = []
     while rates > 1:
-        rounds = math.ceil(math.log2(rates))
-        found, left = [], rates
-        for round_ in range(rounds):
-            found.append(Rung(left, max(1, int(total / (rounds * rates)) * 2**round_)))
-            left = math.ceil(left / 2)
-        if found[0].steps >= shortest:
-            return tuple(found)
+        sizes = [rates]
+        while sizes[-1] > 2:
+            sizes.append(math.ceil(sizes[-1] / 2))
+        first = int(total / sum(size * 2**number for number, size in enumerate(sizes)))
+        if first >= shortest:
+            return tuple(Rung(size, first * 2**number) for number, size in enumerate(sizes))
         rates //= 2
     return ()
 

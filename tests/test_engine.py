@@ -206,7 +206,8 @@ def test_a_prefix_is_read_once_and_forgotten_on_demand(folder: Path, monkeypatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_adapter_is_on_or_truly_off(folder: Path, dtype: torch.dtype) -> None:
+def test_an_adapter_is_on_or_truly_off(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = tiny.write_hf_folder(tmp_path / "biased", seed=4, attention_bias=True)
     bare = Backend(load(open_source(folder), dtype), {END})
     model = load(open_source(folder), dtype)
     lora.apply(model, r=4, alpha=8, seed=0)
@@ -226,8 +227,9 @@ def test_an_adapter_is_on_or_truly_off(folder: Path, dtype: torch.dtype) -> None
         adapted.logprobs([Request(tokens, adapter="other")], more)
 
 
-def test_packed_linears_equal_plain_ones(folder: Path) -> None:
-    plain, packed = (Backend(load(open_source(folder), torch.bfloat16), {END}) for _ in range(2))
+def test_packed_linears_equal_plain_ones(tmp_path: Path) -> None:
+    biased = tiny.write_hf_folder(tmp_path / "biased", seed=4, attention_bias=True)
+    plain, packed = (Backend(load(open_source(biased), torch.bfloat16), {END}) for _ in range(2))
     pack(packed.model)
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.model.modules())
     generator = np.random.default_rng(0)

@@ -12,12 +12,12 @@ from riyaz.layers.swap import swap
 
 
 class PackedLinear(nn.Module):
-    """A bf16 linear without a gradient; the plain weight is gone."""
+    """A bf16 linear without a gradient; the plain weight (out, in) is gone."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.bias = linear.bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
+        self.bias = bias
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + bias for x (T, in)."""
@@ -25,20 +25,21 @@ class PackedLinear(nn.Module):
 
 
 class PackedLoRA(LoRALinear):
-    """A packed base and its adapter in the base's type."""
+    """A packed base with its adapter: W and A are one product, as a second call costs as much as A's own work."""
 
     def __init__(self, lora: LoRALinear) -> None:
         nn.Module.__init__(self)
-        dtype = lora.base.weight.dtype
-        self.base = PackedLinear(lora.base)  # type: ignore[assignment]
-        self.scale, self.enabled = lora.scale, lora.enabled
-        self.lora_A = nn.Parameter(lora.lora_A.detach().to(dtype), requires_grad=False)
-        self.lora_B = nn.Parameter(lora.lora_B.detach().to(dtype), requires_grad=False)
+        weight, bias = lora.base.weight, lora.base.bias
+        both = torch.cat((weight, lora.lora_A.detach().to(weight.dtype)))  # (out + r, in)
+        more = None if bias is None else torch.cat((bias, bias.new_zeros(len(lora.lora_A))))
+        self.out_features, self.enabled = len(weight), lora.enabled
+        self.down = PackedLinear(both, more)
+        self.up = PackedLinear((lora.lora_B.detach().float() * lora.scale).to(weight.dtype), None)
 
     def forward(self, x: Tensor) -> Tensor:
         """The base and, when enabled, the product of A and B."""
-        out = self.base(x)
-        return out.addmm_(x @ self.lora_A.T, self.lora_B.T, alpha=self.scale) if self.enabled else out
+        base, low = self.down(x).tensor_split((self.out_features,), dim=1)  # (T, out), (T, r)
+        return base + self.up(low) if self.enabled else base.contiguous()
 
 
 def pack(model: nn.Module) -> None:
@@ -49,4 +50,4 @@ def pack(model: nn.Module) -> None:
         if isinstance(module, LoRALinear) and module.base.weight.dtype == torch.bfloat16:
             swap(model, name, PackedLoRA(module))
         elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16 and not name.endswith(".base"):
-            swap(model, name, PackedLinear(module))
+            swap(model, name, PackedLinear(module.weight, module.bias))

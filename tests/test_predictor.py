@@ -204,6 +204,17 @@ def test_a_full_artifact_and_its_base(folder: Path, classifier: Predictor, tmp_p
             assert np.allclose(a.label_log_probabilities, b.label_log_probabilities, atol=1e-4)
 
 
+def test_a_base_whose_chat_template_changed_is_refused(tmp_path: Path) -> None:
+    base = tiny.write_hf_folder(tmp_path / "base")
+    source = open_source(base)
+    made = replace(base_of(base), template=source.tokenizer().template)
+    artifacts.write(tmp_path / "a", Artifact("zero_shot", base=made, task=TASK), {})
+    assert open_artifact(tmp_path / "a").tokenizer is not None
+    (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    with assert_refused(str(tmp_path / "a"), "another chat template", "restore"):
+        open_artifact(tmp_path / "a")
+
+
 def test_an_artifact_for_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
     other = tiny.write_hf_folder(tmp_path / "other", seed=9)
     artifact = Artifact("zero_shot", base=base_of(folder), task=TASK)

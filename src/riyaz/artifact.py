@@ -52,12 +52,13 @@ class WeightsPart:
 
 @dataclass(frozen=True)
 class Base:
-    """The model an artifact was made for; `sha256` is over its weight files."""
+    """The model an artifact was made for; `sha256` is over its weight files, which do not hold its chat template."""
 
     name: str
     path: str
     sha256: str
     parameters: int
+    template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,7 @@ def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool =
     whole = kind == "full"
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     tokenizer = source.tokenizer()
+    _check_template(artifact, tokenizer, folder)
     lm = load(source, tokenizer.eos_ids, folder if kind == "lora" else None, merged=merged and kind == "lora")
     adapter = ADAPTER if kind == "lora" and not merged else None
     return replace(plain, tokenizer=tokenizer, lm=lm, adapter=adapter, bare=bare if whole else None)
@@ -280,6 +281,15 @@ def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
         hint = "give the model it was made for"
         raise RiyazError(f"{what} ({source.sha256()[:12]})", str(folder), hint)
     return source
+
+
+def _check_template(artifact: Artifact, tokenizer: Tokenizer, folder: Path) -> None:
+    """Other words around the same turns are other prompts: the weights would fit and the answers be worse."""
+    assert artifact.base is not None
+    made = artifact.base.template
+    if made is not None and made.splitlines() != tokenizer.template.splitlines():  # a file may change line ends
+        hint = "restore the one it had, or make the artifact again"
+        raise RiyazError(f"{artifact.base.name} has another chat template now", str(folder), hint)
 
 
 def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:

@@ -43,7 +43,8 @@ def fit_part(
 
 def _artifact(context: Context, fitted: Fitted, settings: dict[str, Any], plan: Plan, method: str) -> Artifact:
     source = context.source
-    base = Base(source.name, str(source.path), source.sha256(), describe(source).parameters)
+    parameters, template = describe(source).parameters, context.tokenizer.template
+    base = Base(source.name, str(source.path), source.sha256(), parameters, template)
     return Artifact(
         method=method,
         text=fitted.text,

@@ -125,6 +125,12 @@ def test_run_reads_tables_and_a_named_column(capsys, model):
 def test_run_says_at_once_that_it_could_not_write(capsys, model):
     assert cli.main(["run", str(model), rows(), "--out", "no/such/o.jsonl"]) == 2
     assert capsys.readouterr().err == "error: no/such: the folder does not exist; make it or choose another --out\n"
+    Path("taken").mkdir()
+    for out, what in (("taken", "is a folder"), (rows(), "are the rows that are read")):
+        before = Path(rows()).read_bytes()
+        assert cli.main(["run", str(model), rows(), "--out", str(out)]) == 2
+        assert capsys.readouterr().err == f"error: {out}: {what}; choose another --out\n"
+        assert Path(rows()).read_bytes() == before
 
 
 def test_generate_streams_what_a_whole_answer_would_be(capsys, model):

@@ -27,6 +27,9 @@ def run(
 
     if not out.parent.is_dir():  # said now and not after an hour of answers
         raise RiyazError("the folder does not exist", str(out.parent), "make it or choose another --out")
+    if out.is_dir() or out.resolve() == file.resolve():
+        what = "is a folder" if out.is_dir() else "are the rows that are read"
+        raise RiyazError(what, str(out), "choose another --out")
     screen = Screen(json)
     dataset = formats.load(file, prompt_column=prompt_column, answers_required=False)
     opened = predictor.open_target(target)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SHORTEST_PREFIX = 16  # tokens; a shorter shared beginning costs more to attend to apart than to read again
 NULL_TEXTS = ("N/A", "")  # texts without content, the average over both (Zhao et al. 2021, arXiv 2102.09690)
-NULL_CONTEXTS = 4  # sets of nearest examples over which the null prompt is averaged
+NULL_CONTEXTS = 2  # sets of nearest examples over which the null prompt is averaged
 CHAT_TOKENS = 256
 
 

@@ -30,9 +30,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("compare", "report"), ()),
     (("cli", "__main__"), ()),
 )
-ORDER = {
-    name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])
-}
+ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
 INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
 STAND_IN = "riyaz.engine.torch_"  # engine/torch_*.py: torch behind the inferring side until the native engine
@@ -49,9 +47,7 @@ UNSAFE_TEXT = {
         r"p[y]pi\.|p[y]thonhosted|n[p]mjs\.|d[e]b\.debian|download\.p[y]torch|a[n]aconda\.|crates\.[i]o"
     ),
     "an index URL": re.compile(r"--(extra-)?index-[u]rl"),
-    "a machine path": re.compile(
-        r"(?<![\w.])/(?:w[o]rk|r[o]ot|f[a]rm|h[o]me/(?!me\b)[\w-]+|U[s]ers/[\w-]+)/"
-    ),
+    "a machine path": re.compile(r"(?<![\w.])/(?:w[o]rk|r[o]ot|f[a]rm|h[o]me/(?!me\b)[\w-]+|U[s]ers/[\w-]+)/"),
 }
 TEXT_ENDINGS = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".sh", ""}
 
@@ -147,9 +143,7 @@ def dotted(node: ast.AST) -> str:
 
 def rows(src: Path) -> list[str]:
     """Imports that go to a later row, to a later module of the same row, or to a module without a row."""
-    problems = [
-        f"{name}: `{top(name)}` has no row in ROWS" for name in modules(src) if top(name) not in {"", *ORDER}
-    ]
+    problems = [f"{name}: `{top(name)}` has no row in ROWS" for name in modules(src) if top(name) not in {"", *ORDER}]
     for item in imports(src):
         here, there = top(item.source), top(item.target)
         if item.target.split(".")[0] != "riyaz" or here == there or "" in (here, there):
@@ -161,9 +155,7 @@ def rows(src: Path) -> list[str]:
         if (here, there) in NEVER:
             problems.append(f"{item.source}:{item.line} imports {item.target}: {NEVER[here, there]}")
         if here == "report" and there != "errors":
-            problems.append(
-                f"{item.source}:{item.line} imports {item.target}: report reads result files only"
-            )
+            problems.append(f"{item.source}:{item.line} imports {item.target}: report reads result files only")
     return problems
 
 
@@ -240,16 +232,12 @@ def text_files(root: Path) -> list[Path]:
 def sizes(root: Path) -> list[str]:
     """Python files longer than FILE_LINES."""
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in python_files(root)}
-    return [
-        f"{path.relative_to(root)}: {n} lines > {FILE_LINES}" for path, n in lengths.items() if n > FILE_LINES
-    ]
+    return [f"{path.relative_to(root)}: {n} lines > {FILE_LINES}" for path, n in lengths.items() if n > FILE_LINES]
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method of a file."""
-    return [
-        node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def function_sizes(root: Path) -> list[str]:
@@ -265,10 +253,7 @@ def function_sizes(root: Path) -> list[str]:
                 loops -= 1
                 if loops < 0 or lines > LOOP_LINES:
                     problems.append(f"{path.relative_to(root)}:{node.lineno} {node.name} has {lines} lines")
-    if (
-        len(package) > 1
-        and (p90 := statistics.quantiles(package, n=10, method="inclusive")[-1]) > FUNCTION_P90
-    ):
+    if len(package) > 1 and (p90 := statistics.quantiles(package, n=10, method="inclusive")[-1]) > FUNCTION_P90:
         problems.append(f"src: 90th percentile of function length is {math.ceil(p90)} > {FUNCTION_P90} lines")
     return problems
 
@@ -281,15 +266,11 @@ def public_faces(src: Path) -> list[str]:
         if not ast.get_docstring(tree):
             problems.append(f"{name}: module without a docstring")
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
-        problems += [
-            f"{name}:{c.lineno} {c.name} without a docstring" for c in classes if not ast.get_docstring(c)
-        ]
+        problems += [f"{name}:{c.lineno} {c.name} without a docstring" for c in classes if not ast.get_docstring(c)]
         for owner in [tree, *classes]:
             for node in owner.body:
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    problems += [
-                        f"{name}:{node.lineno} {node.name} {what}" for what in face(node, owner is not tree)
-                    ]
+                    problems += [f"{name}:{node.lineno} {node.name} {what}" for what in face(node, owner is not tree)]
     return problems
 
 
@@ -350,9 +331,7 @@ def torch_requirement(root: Path) -> list[str]:
     """pyproject.toml asks for torch once, in `train`, as a range: no pin, no local build, no URL."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     groups = {"dependencies": project.get("dependencies", []), **project.get("optional-dependencies", {})}
-    found = {
-        group: line for group, lines in groups.items() for line in lines if re.match(r"torch\b(?!-)", line)
-    }
+    found = {group: line for group, lines in groups.items() for line in lines if re.match(r"torch\b(?!-)", line)}
     if list(found) != ["train"]:
         return [f"pyproject.toml: torch stands in {sorted(found)}, not in `train` alone"]
     range_only = re.fullmatch(r"torch\s*>=\s*\d+(\.\d+)*(\s*,\s*<\s*\d+(\.\d+)*)?", found["train"])
@@ -370,15 +349,11 @@ def weak_tests(root: Path) -> list[str]:
         if not tests:
             problems.append(f"{where}: no test functions")
         problems += [
-            f"{where}:{node.lineno} {node.name} asserts nothing"
-            for node in tests
-            if not checks(node, helpers)
+            f"{where}:{node.lineno} {node.name} asserts nothing" for node in tests if not checks(node, helpers)
         ]
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Attribute) and node.attr in {"skip", "skipif", "importorskip", "xfail"}:
-                problems.append(
-                    f"{where}:{node.lineno} {node.attr}: a test that cannot run fails, it never skips"
-                )
+                problems.append(f"{where}:{node.lineno} {node.attr}: a test that cannot run fails, it never skips")
     return problems
 
 

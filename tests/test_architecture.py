@@ -219,9 +219,7 @@ def test_the_rules_see_this_package() -> None:
 
 
 def test_files_that_git_ignores_are_not_read(tmp_path: Path) -> None:
-    root = tree(
-        tmp_path, {"../../.gitignore": "/runs/\n", "../../runs/log.md": PYPI, "../../.venv/x.md": PYPI}
-    )
+    root = tree(tmp_path, {"../../.gitignore": "/runs/\n", "../../runs/log.md": PYPI, "../../.venv/x.md": PYPI})
     assert rules.unsafe_text(root) == []
 
 

@@ -291,9 +291,7 @@ def test_a_folder_gives_rows_and_settings(tmp_path):
     assert folder.train.format == "text,kind" and folder.test is not None
     assert folder.test.examples[0].answer == "m" and folder.unused == ("valid.jsonl",)
     assert folder.settings == {"answer_column": "kind", "budget": 300}
-    other = formats.open_data(
-        tmp_path, test=tmp_path / "valid.jsonl", answer_column="text", prompt_column="kind"
-    )
+    other = formats.open_data(tmp_path, test=tmp_path / "valid.jsonl", answer_column="text", prompt_column="kind")
     assert other.test is not None and other.test.examples[0].prompt == "l" and other.unused == ("test.csv",)
 
 

@@ -74,17 +74,11 @@ def undocumented(root: Path, commands: set[str]) -> list[str]:
 def wrong_commands(root: Path, help_text: Help) -> list[str]:
     """Commands in any document that name a verb, option, make target or script that is not there."""
     makefile = root / "Makefile"
-    targets = (
-        set(re.findall(r"^([a-z][a-z-]*):", makefile.read_text(), re.MULTILINE))
-        if makefile.exists()
-        else set()
-    )
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile.read_text(), re.MULTILINE)) if makefile.exists() else set()
     problems = []
     for page in documents(root):
         for line in shell_lines(page.read_text(encoding="utf-8")):
-            words = [
-                word for word in shlex.split(line) if "=" not in word.split("/")[0] or word.startswith("-")
-            ]
+            words = [word for word in shlex.split(line) if "=" not in word.split("/")[0] or word.startswith("-")]
             problem = wrong(words, root, help_text, targets)
             if problem:
                 problems.append(f"{page.relative_to(root)}: `{line}`: {problem}")
@@ -143,9 +137,7 @@ def stale_tree(root: Path) -> list[str]:
         if path.name != "__init__.py":  # the folder's line speaks for it
             files.add(f"{name}/" if path.is_dir() else name)
     problems = [f"README's tree lacks {name}" for name in sorted(files - entries.keys())]
-    problems += [
-        f"README's tree has {name}, which is not there" for name in entries if not (root / name).exists()
-    ]
+    problems += [f"README's tree has {name}, which is not there" for name in entries if not (root / name).exists()]
     blank = sorted(name for name in files & entries.keys() if not entries[name])
     return problems + [f"README's tree does not explain {name}" for name in blank]
 
@@ -240,9 +232,7 @@ def run_all(lines: list[str], folder: Path) -> None:
         done = subprocess.run(
             shlex.split(line), input="Hello\n", capture_output=True, text=True, cwd=folder, env=environment
         )
-        assert done.returncode == 0, (
-            f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        )
+        assert done.returncode == 0, f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 TREE = """
@@ -323,9 +313,7 @@ def test_a_wrong_command_is_seen(tmp_path: Path, line: str, says: str) -> None:
 
 
 def test_an_undocumented_command_is_seen(tmp_path: Path) -> None:
-    root = repository(
-        tmp_path, {"README.md": "`riyaz data FILE`", "docs/reference.md": "`riyaz run-all`"}
-    )
+    root = repository(tmp_path, {"README.md": "`riyaz data FILE`", "docs/reference.md": "`riyaz run-all`"})
     assert undocumented(root, {"data", "run"}) == ["run"]
 
 

@@ -12,9 +12,7 @@ from riyaz import hardware
 
 GB = 2**30
 AMX = "processor\t: {n}\nmodel name\t: Intel(R) Xeon(R) 8481C\nflags\t\t: fpu avx avx2 avx512f {more}\n"
-ARM = (
-    "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16 sve\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n"
-)
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16 sve\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n"
 
 
 def system(tmp_path: Path, files: dict[str, str]) -> Path:
@@ -68,9 +66,7 @@ def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_cores_are_the_smaller_of_affinity_and_quota(
-    tmp_path: Path, files: dict[str, str], expected: int
-) -> None:
+def test_cores_are_the_smaller_of_affinity_and_quota(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     groups = {"proc/self/cgroup": "4:cpu,cpuacct:/nowhere\n3:memory:/\n0::/pod/box\n"}
     assert hardware.cores(system(tmp_path, groups | files)) == expected
 
@@ -117,9 +113,7 @@ def test_memory_without_a_limit_is_the_machine(tmp_path: Path) -> None:
     ],
     ids=["v2", "v1"],
 )
-def test_memory_in_a_container_is_the_limit_less_what_cannot_be_dropped(
-    tmp_path: Path, files: dict[str, str]
-) -> None:
+def test_memory_in_a_container_is_the_limit_less_what_cannot_be_dropped(tmp_path: Path, files: dict[str, str]) -> None:
     root = system(tmp_path, files | {"proc/meminfo": meminfo(16 * GB, 9 * GB)})
     assert hardware.memory(root) == hardware.Memory(4 * GB, 2 * GB)
 
@@ -195,9 +189,7 @@ def test_peak_rss_grows_with_what_was_touched_and_does_not_shrink() -> None:
 
 def test_a_childs_peak_is_its_own_and_not_its_parents() -> None:
     child = "from riyaz.hardware import peak_rss; print(peak_rss())"
-    parent = (
-        f"import subprocess as s, sys; block = b'x' * (200 << 20); s.run([sys.executable, '-c', {child!r}])"
-    )
+    parent = f"import subprocess as s, sys; block = b'x' * (200 << 20); s.run([sys.executable, '-c', {child!r}])"
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 100 * hardware.MB
 

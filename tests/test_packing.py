@@ -36,9 +36,7 @@ class FakeTokenizer:
 def prompts(*texts: str) -> list[tuple[tuple[dict[str, str], ...], Example]]:
     """What `encode_rows` takes, one for each text."""
     turns = [({"role": "user", "content": text},) for text in texts]
-    return [
-        (turn, Example(turn, ("a bb", "other"), None, f"train.jsonl:{n}")) for n, turn in enumerate(turns, 1)
-    ]
+    return [(turn, Example(turn, ("a bb", "other"), None, f"train.jsonl:{n}")) for n, turn in enumerate(turns, 1)]
 
 
 def encode(pairs: list, context: int = 100) -> tuple[list[Row], dict[str, dict]]:
@@ -90,9 +88,7 @@ def test_rows_without_a_label_are_left_out_or_refused():
         encode(good[:10] + empty)
 
 
-@pytest.mark.parametrize(
-    ("word", "what"), [("ends_with_eos", "end-of-text token"), ("one_bos", "two BOS tokens")]
-)
+@pytest.mark.parametrize(("word", "what"), [("ends_with_eos", "end-of-text token"), ("one_bos", "two BOS tokens")])
 def test_one_broken_row_is_refused(word, what):
     with pytest.raises(RiyazError, match=rf"train.jsonl:7: .*{what}"):
         encode(prompts(*["one"] * 6, word, *["one"] * 93))

@@ -103,9 +103,7 @@ def test_the_order_does_not_change_between_machines():
     outputs = set()
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        outputs.add(
-            subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=env).stdout
-        )
+        outputs.add(subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=env).stdout)
     here = divide(dataset(labelled(SIZES)), limit_train=50, limit_test=30)
     assert [json.loads(output) for output in outputs] == [[prompts(part) for part in parts(here)]]
 
@@ -189,9 +187,7 @@ def test_much_leakage_is_refused_unless_allowed():
     with pytest.raises(RiyazError) as error:
         divide(train, test)
     text = str(error.value)
-    assert (
-        text.startswith("test.jsonl: 6 of 119 test rows (5.0%)") and "test.jsonl:1 is train.jsonl:1" in text
-    )
+    assert text.startswith("test.jsonl: 6 of 119 test rows (5.0%)") and "test.jsonl:1 is train.jsonl:1" in text
     assert text.endswith("or pass --allow-leakage to go on without their training copies")
     result = divide(train, test, allow_leakage=True)
     assert len(result.train) + len(result.valid) == 294
@@ -236,9 +232,7 @@ def test_the_report_is_json():
 
 # Properties
 
-COUNTS = st.dictionaries(
-    st.text("abcdef", min_size=1, max_size=2), st.integers(1, 40), min_size=1, max_size=12
-)
+COUNTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.integers(1, 40), min_size=1, max_size=12)
 
 
 @settings(max_examples=200, deadline=None)

@@ -241,17 +241,6 @@ def test_a_rate_that_is_far_too_high_is_an_error(tmp_path: Path) -> None:
         train(whole(), ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path, silent)
 
 
-def test_a_failed_run_leaves_an_adapter_that_can_be_replaced_and_trained(tmp_path: Path) -> None:
-    model = adapted()
-    with pytest.raises(RiyazError):
-        train(model, ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path / "a", silent)
-    lora.remove(model)
-    lora.apply(model, r=4, alpha=8, seed=0)
-    plan = dataclasses.replace(PLAN, steps=3)
-    again, fresh = (train(m, ROWS, ROWS, plan, tmp_path / n, silent) for m, n in ((model, "b"), (adapted(), "c")))
-    assert again.history == fresh.history
-
-
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     plan = TrainPlan(steps=100, learning_rate=2.0, warmup=0.1)
     rates = [learning_rate(plan, step) for step in range(100)]

@@ -261,9 +261,7 @@ def _add_tokenizer(writer, vocab: int) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def write_gguf(
-    path: Path, seed: int = 0, layers: int = 2, hidden: int = 64, *, dtype: str = "F32", **sizes
-) -> Path:
+def write_gguf(path: Path, seed: int = 0, layers: int = 2, hidden: int = 64, *, dtype: str = "F32", **sizes) -> Path:
     """The same model as one GGUF file; returns it. `dtype`: F32, F16, BF16, Q8_0, Q4_0 or Q4_1 (vectors stay
     F32, and the embedding of a Q4 file is Q8_0, as llama.cpp makes them)."""
     from gguf import GGMLQuantizationType, GGUFWriter

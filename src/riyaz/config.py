@@ -57,9 +57,7 @@ class DataConfig:
 
     prompt_column: str | None = field(default=None, metadata={"help": "column that holds the prompt"})
     answer_column: str | None = field(default=None, metadata={"help": "column that holds the answer"})
-    instruction: str | None = field(
-        default=None, metadata={"help": "instruction given to the model with every row"}
-    )
+    instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
     metric: str | None = field(
         default=None,
         metadata={"help": "score that decides: " + ", ".join(METRICS), "choices": METRICS},
@@ -78,9 +76,7 @@ class CompareConfig:
         default="smollm2-135m",
         metadata={"help": "base model: a name `riyaz models` lists, a folder or a GGUF file"},
     )
-    test: Path | None = field(
-        default=None, metadata={"help": "test rows; without it a part of DATA is held out"}
-    )
+    test: Path | None = field(default=None, metadata={"help": "test rows; without it a part of DATA is held out"})
     methods: tuple[str, ...] = field(
         default=(), metadata={"help": "methods to run, separated by commas; all of them when empty"}
     )
@@ -116,9 +112,7 @@ class CompareConfig:
     )
     allow_leakage: bool = field(
         default=False,
-        metadata={
-            "help": "go on when over 5 % of the test rows stand in the training rows (dropped from training)"
-        },
+        metadata={"help": "go on when over 5 % of the test rows stand in the training rows (dropped from training)"},
     )
     seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
     out: Path | None = field(default=None, metadata={"help": "folder for the results"})

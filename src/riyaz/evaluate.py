@@ -7,20 +7,25 @@ import json
 import pydoc_data.topics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from riyaz import hardware
-from riyaz.artifact import Artifact
+from riyaz.artifact import Artifact, TextPart
+from riyaz.config import DataConfig
 from riyaz.data import Example
+from riyaz.data.formats import load
+from riyaz.data.task import Task, detect
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
-from riyaz.predictor import Predictor, open_artifact
+from riyaz.metrics.intervals import interval
+from riyaz.predictor import Predictor, open_artifact, open_target
 from riyaz.scoring import answer_log_loss, latency, predict, score
 from riyaz.sources import safetensors
+from riyaz.sources.files import atomic_file
 
 Listen = Callable[[dict], None]
 
@@ -29,6 +34,8 @@ KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50
 REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
 MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
 MERGED_ROWS = 16
+LATENCY_ROWS = 12
+SPARE = 1.25  # room for answers longer than the longest accepted one
 
 
 @dataclass(frozen=True)
@@ -98,23 +105,20 @@ def _write_predictions(
 ) -> None:
     assert artifact.task is not None
     scores = score(artifact.task, predictions, test).rows if test else np.zeros(0)
-    losses = _answer_log_probabilities(predictor, artifact, test)
-    with (out / "predictions.jsonl").open("w") as file:
+    losses = _answer_log_probabilities(predictor, artifact.task, test)
+    with atomic_file(out / "predictions.jsonl") as file:
         for example, prediction, points, loss in zip(test, predictions, scores, losses):
             row = {
                 "where": example.where, "prompt": example.prompt, "answers": list(example.answers),
                 "prediction": prediction.text, "score": float(points), "slice": example.slice,
                 "log_probability": prediction.log_probability, "answer_log_probability": loss,
             }  # fmt: skip
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row).encode() + b"\n")
 
 
-def _answer_log_probabilities(
-    predictor: Predictor, artifact: Artifact, test: Sequence[Example]
-) -> Sequence[float | None]:
+def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
     """Sum of log p over the accepted answer's tokens, in nats: the second score of free text."""
-    assert artifact.task is not None
-    if predictor.lm is None or predictor.tokenizer is None or artifact.task.kind != "free" or not test:
+    if predictor.lm is None or predictor.tokenizer is None or task.kind != "free" or not test:
         return [None] * len(test)
     answers = predictor.tokenizer.answer_ids([example.answer for example in test])
     requests = predictor.prepare_all([example.messages for example in test], room=max(map(len, answers)))
@@ -157,6 +161,73 @@ def _merged(folder: Path, predictor: Predictor, valid: Sequence[Example]) -> dic
         "ok": abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart), "apart": apart, "merged": merged,
         "ms_per_answer": latency(inside, valid, min(6, len(valid))),
     }  # fmt: skip
+
+
+def evaluate_target(
+    target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, listen: Listen
+) -> dict[str, Any]:
+    """Scores of a model or an artifact on the rows of a file, or on the first `limit` of them.
+
+    An artifact brings its task and its labels. For a plain model the task is read from the file, labels included,
+    and its instruction is given with every row. Raises RiyazError.
+    """
+    if limit is not None and limit < 1:
+        raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
+    data = load(test, prompt_column=data_config.prompt_column, answer_column=data_config.answer_column)
+    rows = data.examples[:limit]
+    predictor = open_target(target)
+    if predictor.task is None:
+        task = detect(data, data_config.instruction, data_config.metric)
+        predictor = _instructed(predictor, task, data.examples)
+    else:
+        task = _own_task(predictor.task, target, data_config)
+        _check_labels(task, rows, test, listen)
+    listen({"event": "phase", "phase": "evaluate", "detail": f"{len(rows)} rows"})
+
+    def progress(done: int, total: int) -> None:
+        listen({"event": "progress", "phase": "evaluate", "done": done, "total": total})
+
+    scores = score(task, predict(predictor, rows, progress), rows)
+    low, high = interval(scores.rows)
+    known = [nats for nats in _answer_log_probabilities(predictor, task, rows) if nats is not None]
+    second = {"answer_log_probability": float(np.mean(known))} if known else {}
+    sample = rows[:LATENCY_ROWS]
+    return {
+        "target": target, "test": {"path": str(test), "sha256": data.sha256, "format": data.format},
+        "task": task.kind, "metric": task.metric, "instruction": predictor.text.instruction,
+        "score": scores.mean, "ci_low": low, "ci_high": high, "n_test": len(rows),
+        "extras": scores.extras | second, "slices": scores.slices,
+        "ms_per_answer": latency(predictor, sample, len(sample)), "prompt_tokens": prompt_tokens(predictor, sample),
+        "peak_rss_mb": hardware.peak_rss() / hardware.MB,
+    }  # fmt: skip
+
+
+def _instructed(predictor: Predictor, task: Task, rows: Sequence[Example]) -> Predictor:
+    """A plain model that is told the task, with room for the longest accepted answer."""
+    assert predictor.tokenizer is not None
+    longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
+    return replace(predictor, text=TextPart(task.instruction), task=task, max_new_tokens=max(8, round(SPARE * longest)))
+
+
+def _own_task(task: Task, target: str, given: DataConfig) -> Task:
+    """The artifact's task; another metric may judge it, but its instruction is part of it."""
+    if given.instruction is not None and given.instruction != task.instruction:
+        hint = "leave out --instruction, or evaluate the base model with it"
+        raise RiyazError(f"this artifact was made with the instruction {task.instruction!r}", target, hint)
+    return replace(task, metric=given.metric or task.metric)
+
+
+def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Listen) -> None:
+    """Rows whose answer the closed set lacks can only be wrong: said when some are, refused when all are."""
+    if task.kind != "closed":
+        return
+    strangers = [row for row in rows if not set(row.answers) & set(task.labels)]
+    if len(strangers) == len(rows):
+        what = f"no row has one of the artifact's labels; this one has {strangers[0].answer!r}"
+        raise RiyazError(what, f"{test}:{strangers[0].where.rpartition(':')[2]}", "use rows of the same task")
+    if strangers:
+        text = f"{len(strangers)} of {len(rows)} rows have a label that the artifact does not know"
+        listen({"event": "note", "text": text})
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from riyaz.engine.torch_backend import Backend
     from riyaz.retrieval.lexical import BM25
 
+ADAPTER_CONFIG = "adapter_config.json"  # in a PEFT folder
 SHORTEST_PREFIX = 16  # tokens; a shorter shared beginning costs more to attend to apart than to read again
 NULL_TEXTS = ("N/A", "")  # texts without content, the average over both (Zhao et al. 2021, arXiv 2102.09690)
 NULL_CONTEXTS = 2  # sets of nearest examples over which the null prompt is averaged
@@ -227,6 +228,8 @@ def open_target(name_or_path: str | Path, base: str | None = None) -> Predictor:
     path = artifacts.resolve(name_or_path)
     if (path / artifacts.NAME).is_file():
         return open_artifact(path, base)
+    if (path / ADAPTER_CONFIG).is_file():
+        return open_adapter(path, base)
     return open_model(name_or_path)
 
 
@@ -237,6 +240,15 @@ def open_model(name_or_path: str | Path) -> Predictor:
     source = open_source(name_or_path)
     tokenizer = source.tokenizer()
     return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids))
+
+
+def open_adapter(folder: Path, base: str | None = None) -> Predictor:
+    """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
+    from riyaz.engine.torch_load import ADAPTER, base_of, load
+
+    source = open_source(base or base_of(folder / ADAPTER_CONFIG))
+    tokenizer = source.tokenizer()
+    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids, folder), adapter=ADAPTER)
 
 
 def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:

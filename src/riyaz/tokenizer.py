@@ -58,9 +58,7 @@ class Tokenizer:
         plain = tokenizer_files.plain_template(definition, settings)
         self.template: str = plain if files.template is None else files.template
         self._variables = {
-            name: tokenizer_files.content(settings[name])
-            for name in tokenizer_files.NAMED
-            if settings.get(name)
+            name: tokenizer_files.content(settings[name]) for name in tokenizer_files.NAMED if settings.get(name)
         }
         self.bos_id = self._control.get(self._variables.get("bos_token", ""))
 
@@ -123,16 +121,12 @@ class Tokenizer:
         before = backend.decode(anchor, skip_special_tokens=False)
         return backend.decode([*anchor, number], skip_special_tokens=False)[len(before) :]
 
-    def render(
-        self, conversations: list[Conversation], *, add_generation_prompt: bool = True
-    ) -> list[list[int]]:
+    def render(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[list[int]]:
         """Ids of each conversation through the chat template, the only writer of control tokens."""
         texts, mark = self._private_texts(conversations, add_generation_prompt)
         return self._encode(texts, mark)
 
-    def render_texts(
-        self, conversations: list[Conversation], *, add_generation_prompt: bool = True
-    ) -> list[str]:
+    def render_texts(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[str]:
         """The texts behind `render`, for people to read."""
         texts, mark = self._private_texts(conversations, add_generation_prompt)
         return [text.replace(mark, "") for text in texts]
@@ -195,9 +189,7 @@ class Tokenizer:
         starts = [match.start() - 1 for match in self._pattern.finditer(text)]  # with its mark
         return text[starts[-1] if starts else 0 :].replace(mark, MARK)
 
-    def _private_texts(
-        self, conversations: list[Conversation], add_generation_prompt: bool
-    ) -> tuple[list[str], str]:
+    def _private_texts(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
         """Rendered texts in which just the template's control tokens stand between two marks; the mark."""
         values = [value for messages in conversations for message in messages for value in message.values()]
         mark, hide = self._marks([*values, self.template])
@@ -209,8 +201,7 @@ class Tokenizer:
             self.template, hidden, add_generation_prompt=add_generation_prompt, variables=self._variables
         )
         return [
-            self._pattern.sub(rf"{mark}\g<0>{mark}", text.replace(mark, "")).replace(hide, "")
-            for text in texts
+            self._pattern.sub(rf"{mark}\g<0>{mark}", text.replace(mark, "")).replace(hide, "") for text in texts
         ], mark
 
     def _hide(self, text: str, hide: str) -> str:

@@ -145,8 +145,7 @@ def respell(definition: dict, spelling: dict[str, str]) -> dict:
     if model.get("unk_token"):
         model["unk_token"] = spelling.get(model["unk_token"], model["unk_token"])
     added = [
-        entry | {"content": spelling.get(entry["content"], entry["content"])}
-        for entry in definition["added_tokens"]
+        entry | {"content": spelling.get(entry["content"], entry["content"])} for entry in definition["added_tokens"]
     ]
     return {
         **definition,

@@ -45,7 +45,7 @@ class TrainPlan:
     validate_every: int = 20  # steps
     patience: int = 5  # validations without a better loss before it stops
     checkpoint_every: int = 50  # steps
-    micro_tokens: int = 1024  # tokens per forward pass, bounds the activations
+    micro_tokens: int = 2048  # tokens per forward pass, bounds the activations
     keep_best: bool = True  # end as the best checkpoint by validation, not as the last
     compute: str = "bfloat16"  # type of the matrix products
     seed: int = 0
@@ -176,7 +176,7 @@ def answer_nats(model: Any, rows: Packed) -> Tensor:
 
 
 @torch.no_grad()
-def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 1024) -> float:
+def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048) -> float:
     """Mean nats per answer token, end token included."""
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
     return nats / sum(len(row.answer) for row in rows)

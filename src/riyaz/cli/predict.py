@@ -25,16 +25,16 @@ def predict(
     json: Json = False,
 ) -> None:
     """Show the most likely next tokens, before and after adapting."""
-    from riyaz.predictor import open_artifact, open_model
+    from riyaz.predictor import open_model, open_target
 
     screen = Screen(json)
     document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter)}
     if adapter is None:
         document["before"] = next_tokens(open_model(model or CompareConfig.model), text, top)
     else:
-        adapted = open_artifact(adapter, base=model)
+        adapted = open_target(adapter, base=model)
         if adapted.lm is None or (adapted.adapter is None and adapted.bare is None):
-            what = "this artifact changes no weights, so its next tokens are its base model's"
+            what = "this changes no weights, so its next tokens are its base model's"
             raise RiyazError(what, str(adapter), "leave out --adapter")
         document["before"] = next_tokens(adapted.base(), text, top)
         document["after"] = next_tokens(adapted, text, top)

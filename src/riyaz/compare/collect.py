@@ -41,7 +41,7 @@ def arm_row(folder: Folder, plan: ArmPlan, parts: Sequence[str], reason: str) ->
         "search_seconds": sum(fit["search_seconds"] for fit in fits),
         "eval_seconds": sum(result["eval_seconds"] for result in results),
         "peak_rss_mb": max(part["peak_rss_mb"] for part in (*fits, *results)),
-        "serve_rss_mb": kept["peak_rss_mb"],
+        "serve_rss_mb": kept["serve_rss_mb"],
         "trainable_params": kept_fit["trainable_params"],
         "artifact_mb": megabytes(folder.run(plan.method, KEPT) / "artifact"),
         "ms_per_answer": kept["ms_per_answer"],

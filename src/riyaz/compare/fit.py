@@ -7,7 +7,7 @@ from typing import Any
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, Base
-from riyaz.compare.folder import Folder
+from riyaz.compare.folder import Folder, remove
 from riyaz.compare.plan import Plan
 from riyaz.data.task import Task
 from riyaz.families import describe
@@ -25,14 +25,18 @@ def fit_part(
 ) -> dict[str, Any]:  # fmt: skip
     """Fit `method` on a part's training and validation rows; writes `artifact/`, returns the facts of `fit.json`."""
     run = folder.run(method, part)
+    for stray in run.glob(".artifact.*"):  # of a process that was killed while it wrote
+        remove(stray)
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=folder.rows(part, "train"),
         valid=folder.rows(part, "valid"), arm=plan.arm(method), valid_rows=plan.valid_rows, compute=plan.compute,
         seed=plan.seed, folder=run, listen=listen,
     )  # fmt: skip
-    fitted = module(method).fit(context)
-    artifact = _artifact(context, fitted, settings, plan, method)
-    artifacts.write(run / "artifact", artifact, fitted.files)
+    try:
+        fitted = module(method).fit(context)
+        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
+    finally:
+        remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy
     return {
         "chosen": fitted.chosen, "checks": fitted.checks, "search_seconds": fitted.search_seconds,
         "train_seconds": fitted.train_seconds, "trainable_params": fitted.trainable_params,

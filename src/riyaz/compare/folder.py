@@ -9,6 +9,7 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -30,9 +31,14 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out; the lock dies with its holder."""
+        """Keep other processes out; the lock dies with its holder. A RiyazError before there is a plan leaves the
+        folder as it was, so that the corrected command finds it free."""
+        new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            before = set(self.path.iterdir())
+            if self.read("settings.json") is None and any(not path.name.startswith(".") for path in before):
+                raise RiyazError("this folder holds something else", str(self.path), "choose another --out")
             handle = (self.path / ".lock").open("w")
         except OSError as error:
             raise RiyazError(f"cannot write here ({error.strerror})", str(self.path), "choose another --out") from error
@@ -41,19 +47,35 @@ class Folder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RiyazError("another riyaz is working in this folder", str(self.path), "wait for it") from error
-            yield
+            try:
+                yield
+            except RiyazError:
+                if self.read("plan.json") is None and not self._crashed():
+                    self._restore(before, new)
+                raise
+
+    def _crashed(self) -> bool:
+        """Whether there is something to read in the log of the measuring."""
+        log = self.path / "measure.log"
+        return log.exists() and log.stat().st_size > 0
+
+    def _restore(self, before: set[Path], new: list[Path]) -> None:
+        """Remove what is not in `before`, then the `new` folders, the deepest first."""
+        for path in set(self.path.iterdir()) - before:
+            path.unlink() if path.is_file() else remove(path)
+        with contextlib.suppress(OSError):
+            for folder in new:
+                folder.rmdir()
 
     def settle(self, identity: dict[str, Any]) -> None:
         """Claim the folder for this comparison, or recognise it as its own. Raises RiyazError for another's."""
-        known = self.read("settings.json")
+        known, asked = self.read("settings.json"), json.loads(json.dumps(identity))
         if known is None:
-            if any(entry.name != ".lock" for entry in self.path.iterdir()):
-                raise RiyazError("this folder holds something else", str(self.path), "choose another --out")
             self.write("settings.json", identity)
-        elif known != json.loads(json.dumps(identity)):
-            differ = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
+        elif known != asked:
+            differ = ", ".join(_differences(known, asked))
             raise RiyazError(
-                f"this folder holds another comparison ({', '.join(differ)} differ)",
+                f"this folder holds another comparison (other {differ})",
                 str(self.path),
                 "choose another --out or remove the folder",
             )
@@ -85,9 +107,27 @@ class Folder:
         return self.path / "arms" / method / part
 
 
+def _differences(known: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What differs between two identities, in the words of the command line: data, model, methods, budget, …"""
+    settings = [
+        key for part in ("reading", "settings") for key in asked[part] if known[part].get(key) != asked[part][key]
+    ]
+    whole = [key for key in ("data", "model", "methods") if known[key] != asked[key]]
+    found = whole + [key.replace("_", " ") for key in settings]
+    return found or sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key))
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON through a temporary file and a rename."""
-    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON through a temporary file and a rename; a number that is none becomes null."""
+    _write(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_rows(path: Path, rows: Iterable[Example]) -> None:

@@ -14,6 +14,8 @@ from riyaz.errors import RiyazError
 
 Listen = Callable[[dict], None]
 
+PATIENCE = 5  # seconds between asking a child to end and ending it
+
 
 def run(arguments: list[str], log: Path, listen: Listen) -> str:
     """Run `python -m riyaz.compare.worker ARGUMENTS…`; "" when it went well, else the reason in one line."""
@@ -35,7 +37,7 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
         except BaseException:  # Ctrl-C reaches the child as well; never leave one behind
             child.terminate()
             try:
-                child.wait(5)
+                child.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 child.kill()
             raise

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from riyaz import hardware
 from riyaz.compare import plan as planning
 from riyaz.compare import processes
 from riyaz.compare.collect import arm_row, row_scores
+from riyaz.compare.fitting import without_too_long
 from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.compare.pick import choose
 from riyaz.compare.plan import Plan, Sizes
@@ -28,8 +30,10 @@ from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
+from riyaz.evaluate import general_text
 from riyaz.families import describe
 from riyaz.methods import METHODS, recipe
+from riyaz.metrics.paired import paired_test
 from riyaz.sources import Source, open_source
 
 Listen = Callable[[dict], None]
@@ -52,6 +56,7 @@ def compare(
     methods = _methods(config.methods)
     source = open_source(config.model)
     describe(source)
+    general_text(str(config.general) if config.general else None)
     found = open_data(
         data,
         test=config.test,
@@ -63,6 +68,9 @@ def compare(
         found.train, found.test, task, limit_train=config.limit_train, limit_test=config.limit_test,
         seed=config.seed, allow_leakage=config.allow_leakage,
     )  # fmt: skip
+    parts, too_long = without_too_long(parts, task, source.tokenizer(), describe(source).config.context)
+    if too_long:
+        report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
     for note in report.notes:
         listen({"event": "note", "text": note})
     identity = _identity(found, task, source, data_config, config, methods)
@@ -71,8 +79,7 @@ def compare(
         with tempfile.TemporaryDirectory() as scratch:
             folder = Folder(Path(scratch))
             _prepare(folder, identity, parts, listen)
-            plan = _plan(folder, methods, sizes, config, began)
-            _say_estimate(plan, folder.path, listen)
+            plan = _plan(folder, methods, sizes, config, began, listen)
             return _dry_document(plan, report, task)
     assert config.out is not None
     folder = Folder(config.out)
@@ -81,12 +88,15 @@ def compare(
         done = folder.read("compare.json")
         if done is not None and all(arm["status"] != "failed" for arm in done["arms"]):
             return done
-        names = _prepare(folder, identity, parts, listen)
-        plan = _plan(folder, methods, sizes, config, began)
-        _say_estimate(plan, folder.path, listen)
-        arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
+        before = folder.read("seconds.json") or 0.0  # of earlier commands that were stopped
+        try:
+            names = _prepare(folder, identity, parts, listen)
+            plan = _plan(folder, methods, sizes, config, began, listen)
+            arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
+        finally:
+            folder.write("seconds.json", before + time.monotonic() - began)
         document = _document(folder, plan, arms, config) | {
-            "seconds": time.monotonic() - began,
+            "seconds": before + time.monotonic() - began,
             "data": _describe_data(found, report, task),
             "model": _describe_model(source),
             "hardware": hardware.describe(folder.path),
@@ -111,6 +121,7 @@ def adapt(
     The work is done in `OUT.work` and kept there until the artifact stands, so that it can be continued.
     """
     assert config.out is not None
+    _methods((method,), "METHOD")
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
@@ -125,10 +136,10 @@ def adapt(
     return arm
 
 
-def _methods(asked: tuple[str, ...]) -> tuple[str, ...]:
+def _methods(asked: tuple[str, ...], where: str = "--methods") -> tuple[str, ...]:
     unknown = [name for name in asked if name not in METHODS]
     if unknown:
-        raise RiyazError(f"unknown method {unknown[0]!r}", "--methods", f"choose from {', '.join(METHODS)}")
+        raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
     return tuple(name for name in METHODS if not asked or name in asked)
 
 
@@ -167,25 +178,29 @@ def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> li
     return names
 
 
-def _plan(folder: Folder, methods: tuple[str, ...], sizes: Sizes, config: CompareConfig, began: float) -> Plan:
-    """The plan in the folder, or a new one that is frozen there."""
+def _plan(
+    folder: Folder, methods: tuple[str, ...], sizes: Sizes, config: CompareConfig, began: float, listen: Listen
+) -> Plan:
+    """The plan in the folder, or a new one that is frozen there once it is known to fit this machine."""
     known = folder.read("plan.json")
-    if known is not None:
-        return Plan.from_dict(known)
-    plan = planning.make(
+    plan = Plan.from_dict(known) if known is not None else planning.make(
         {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
         budget=float(config.budget), spent=time.monotonic() - began, seed=config.seed,
     )  # fmt: skip
-    folder.write("plan.json", plan.to_dict())
+    _say_estimate(plan, config.out or folder.path, listen)
+    if known is None:
+        folder.write("plan.json", plan.to_dict())
     return plan
+
+
+def _estimate(plan: Plan) -> dict[str, Any]:
+    """The plan's estimate, arm by arm as well."""
+    return plan.estimate | {"arms": [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]}
 
 
 def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:
     """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
-    listen(
-        {"event": "estimate", **plan.estimate,
-         "arms": [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]}
-    )  # fmt: skip
+    listen({"event": "estimate", **_estimate(plan)})
     free = hardware.disk_free(path) / hardware.MB
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
@@ -222,12 +237,17 @@ def _document(folder: Folder, plan: Plan, arms: list[dict], config: CompareConfi
         "max_rss_mb": config.max_rss_mb,
         "max_forgetting": config.max_forgetting,
     }
-    pick = choose(arms, row_scores(folder, arms), config.margin, limits, config.seed)
-    return {"arms": arms, **asdict(pick), "estimate_seconds": plan.estimate["seconds"]}
+    scores = row_scores(folder, arms)
+    pick = choose(arms, scores, config.margin, limits, config.seed)
+    pairs = [
+        {"arms": [a, b], **asdict(paired_test(scores[a], scores[b], seed=config.seed))}
+        for a, b in combinations(scores, 2)
+    ]
+    return {"arms": arms, **asdict(pick), "pairs": pairs, "estimate_seconds": plan.estimate["seconds"]}
 
 
 def _dry_document(plan: Plan, report: DataReport, task: Task) -> dict[str, Any]:
-    return {"estimate": plan.estimate, "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
+    return {"estimate": _estimate(plan), "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
 
 
 def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[str, Any]:

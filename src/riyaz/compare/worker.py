@@ -5,8 +5,10 @@ mistake of the user or of the data is one event with its reason; anything else l
 """
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ def main(arguments: list[str]) -> int:
     """Do the work named by the arguments; 0 when it went well."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: every file is written atomically
     work, folder, *rest = arguments
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {"measure": measure, "fit": fit, "evaluate": evaluate}
     try:
         jobs[work](Folder(Path(folder)), *rest)
@@ -80,6 +83,13 @@ def say(event: dict[str, Any]) -> None:
         raise SystemExit(1) from None
 
 
+def _leave_with(parent: int) -> None:
+    """End when the parent has ended, however it did: nobody would read the result, and the folder is free again."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _source(settings: dict[str, Any]) -> Source:
     """The model of the comparison, which must still be the same file."""
     source = open_source(settings["model"]["path"])
@@ -93,9 +103,8 @@ def _task(settings: dict[str, Any]) -> Task:
 
 
 def _use_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
+    """Torch reads this when it is imported, which `nearest` never does."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
 
 
 def _resource_reason(error: Exception) -> str:

@@ -79,9 +79,7 @@ def _readings(table: Table, prompt: str | None, answer: str | None, answers_requ
     return readings
 
 
-def _with_neighbours(
-    table: Table, prompt: str, answer: str, prompt_given: bool, answer_given: bool
-) -> Reading:
+def _with_neighbours(table: Table, prompt: str, answer: str, prompt_given: bool, answer_given: bool) -> Reading:
     sides = ((), ()) if prompt_given else BESIDE.get(prompt, ((), ()))
     before, after = (tuple(c for c in side if c in table.columns and c != answer) for side in sides)
     references = "" if answer_given else REFERENCES.get(answer, "")
@@ -99,9 +97,7 @@ def _refuse_other_tasks(table: Table) -> None:
         raise RiyazError("preference pairs ('chosen', 'rejected') are not read", where, ASK)
 
 
-def _nothing_found(
-    table: Table, prompt: str | None, answer: str | None, answers_required: bool
-) -> RiyazError:
+def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:
     columns = ", ".join(table.columns)
     no_prompt = not prompt and not set(PROMPTS) & set(table.columns)
     no_answer = not answer and answers_required and not set(ANSWERS) & set(table.columns)

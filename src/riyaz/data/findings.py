@@ -17,9 +17,7 @@ class DataReport:
     conflicts: int  # training rows whose prompt stands with another answer too
     leakage: dict[str, float]  # test rows that stand in training, their share, training rows dropped for it
     answer_words: dict[str, float]  # median, p95 and longest
-    labels: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # closed sets: rows of a label in each part
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # closed sets: rows of a label in each part
     unseen_labels: list[str] = field(default_factory=list)  # of test rows, in no training row
     slices: dict[str, int] = field(default_factory=dict)  # test rows of each slice
     notes: list[str] = field(default_factory=list)

@@ -21,9 +21,7 @@ class RowProblem(Exception):
     """What is wrong with one row; whoever reads the file adds the line."""
 
 
-def example_of(
-    row: dict[str, object], reading: Reading, where: str, answers_required: bool
-) -> Example | None:
+def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:
     """The example of a row; None for a conversation that asks not to be learned. Raises RowProblem."""
     answers: tuple[str, ...] = ()
     if reading.prompt in CONVERSATIONS:
@@ -67,9 +65,7 @@ def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _conversation(
-    value: object, column: str, answers_required: bool
-) -> tuple[tuple[Message, ...], str | None]:
+def _conversation(value: object, column: str, answers_required: bool) -> tuple[tuple[Message, ...], str | None]:
     """(turns up to a user turn, the last answer to learn after it); None when every answer has weight 0."""
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
         raise RowProblem(f"{column!r} is not a list of messages")
@@ -98,9 +94,7 @@ def _turn(turn: dict) -> Message:
     if not isinstance(role, str) or role not in ROLES:
         raise RowProblem(f"role {role!r} is none of system, user, assistant")
     content = turn.get("content", turn.get("value"))
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") == "text" for part in content
-    ):
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(_text(part.get("text"), "text") for part in content)
     return {"role": ROLES[role], "content": _text(content, "content")}
 

@@ -42,8 +42,7 @@ def encode_rows(
     """
     encoded = tokenizer.rows([(list(messages), example.answer) for messages, example in prompts])
     rows = [
-        Row(tuple(row.prompt), tuple(row.answer), example)
-        for row, (_, example) in zip(encoded, prompts, strict=True)
+        Row(tuple(row.prompt), tuple(row.answer), example) for row, (_, example) in zip(encoded, prompts, strict=True)
     ]
     checks = {}
     for name in dict.fromkeys(name for row in encoded for name in row.checks):
@@ -54,9 +53,7 @@ def encode_rows(
     if PREFIX in checks and not checks[PREFIX]["ok"]:
         what = f"{checks[PREFIX]['failed']} of {len(rows)} prompts are no prefix of prompt and answer"
         wrong = [row for row, result in zip(rows, encoded) if not result.checks[PREFIX]]
-        raise _error(
-            what, wrong, "the chat template writes a finished turn differently; use another template"
-        )
+        raise _error(what, wrong, "the chat template writes a finished turn differently; use another template")
 
     unlabelled = [row for row in rows if len(row.answer) < 2]  # nothing but the end token
     longest = max((len(row.prompt) + len(row.answer) for row in rows), default=0)
@@ -64,13 +61,9 @@ def encode_rows(
     checks["has_label"] = _check(rows, unlabelled)
     checks["fits_context"] = _check(rows, too_long) | {"longest": longest, "context": context}
     if not checks["has_label"]["ok"]:
-        raise _error(
-            f"{len(unlabelled)} of {len(rows)} answers have no token", unlabelled, "write the answers"
-        )
+        raise _error(f"{len(unlabelled)} of {len(rows)} answers have no token", unlabelled, "write the answers")
     if not checks["fits_context"]["ok"]:
-        what = (
-            f"{len(too_long)} of {len(rows)} rows are longer than {context} tokens, the longest has {longest}"
-        )
+        what = f"{len(too_long)} of {len(rows)} rows are longer than {context} tokens, the longest has {longest}"
         raise _error(what, too_long, "shorten the prompts or take a model with a longer context")
     left_out = {id(row) for row in (*unlabelled, *too_long)}
     return [row for row in rows if id(row) not in left_out], checks

@@ -23,9 +23,7 @@ def ordered(examples: Iterable[Example], seed: int, purpose: str) -> list[Exampl
     return sorted(examples, key=lambda e: (digest(seed, purpose, e.key), e.prompt, e.answers, e.where))
 
 
-def sample(
-    examples: Sequence[Example], count: int, *, by_label: bool, seed: int, purpose: str
-) -> list[Example]:
+def sample(examples: Sequence[Example], count: int, *, by_label: bool, seed: int, purpose: str) -> list[Example]:
     """Exactly `count` examples (all, when there are fewer) in seeded order, in proportion to the labels."""
     strata = defaultdict(list)
     for example in ordered(examples, seed, purpose):
@@ -65,9 +63,7 @@ def hold_out(
     return out, ordered((e for e in examples if e.key not in keys), seed, purpose)
 
 
-def deal(
-    examples: Sequence[Example], hands: int, *, by_label: bool, seed: int, purpose: str
-) -> list[set[str]]:
+def deal(examples: Sequence[Example], hands: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
     """The keys of `hands` parts, each prompt in exactly one, every label spread evenly over them."""
     parts: list[set[str]] = [set() for _ in range(hands)]
     strata = _groups_by_label(examples, by_label, seed, purpose)
@@ -100,9 +96,7 @@ def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[
     return share
 
 
-def _groups_by_label(
-    examples: Sequence[Example], by_label: bool, seed: int, purpose: str
-) -> dict[str, list[Group]]:
+def _groups_by_label(examples: Sequence[Example], by_label: bool, seed: int, purpose: str) -> dict[str, list[Group]]:
     """The groups of duplicates in seeded order under the label of their first answer."""
     groups: dict[str, Group] = defaultdict(list)
     for example in ordered(examples, seed, purpose):

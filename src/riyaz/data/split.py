@@ -120,9 +120,7 @@ def _train_valid(
     limit = len(rows) if rule.limit_train is None else rule.limit_train
     rows = sample(rows, limit, by_label=rule.by_label, seed=rule.seed, purpose="limit-train")
     if len({example.key for example in rows}) < 2:
-        raise RiyazError(
-            f"the {len(rows)} rows chosen have one prompt", str(dataset.path), "raise --limit-train"
-        )
+        raise RiyazError(f"the {len(rows)} rows chosen have one prompt", str(dataset.path), "raise --limit-train")
     choice = {"by_label": rule.by_label, "seed": rule.seed, "purpose": "valid"}
     valid, train = hold_out(rows, VALID_FRACTION, most=VALID_MOST, **choice)  # type: ignore[arg-type]
     return tuple(ordered(train, rule.seed, "train")), tuple(valid)
@@ -139,9 +137,7 @@ def _folds(rows: Sequence[Example], rule: _Rule, dataset: Dataset) -> tuple[Spli
     return tuple(folds)
 
 
-def _report(
-    train: Dataset, test: Dataset | None, task: Task, result: Split, leakage: dict[str, float]
-) -> DataReport:
+def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, leakage: dict[str, float]) -> DataReport:
     tested = result.tested
     rows = {
         "file": len(train.examples),

@@ -7,7 +7,8 @@ import torch
 from riyaz import hardware, models
 from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
-from riyaz.layers.lora import load_peft, merge
+from riyaz.errors import RiyazError
+from riyaz.layers.lora import load_peft, merge, read_config
 from riyaz.sources import Source
 
 ADAPTER = "adapter"  # the name under which requests ask for it
@@ -24,3 +25,11 @@ def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *
         merge(model)
     pack(model)
     return Backend(model, eos_ids, ADAPTER if adapter is not None and not merged else None)
+
+
+def base_of(config: Path) -> str:
+    """The base model that a PEFT configuration names. Raises RiyazError when it names none."""
+    name = read_config(config).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise RiyazError("names no base model", str(config), "name it with --model")
+    return name

@@ -112,9 +112,7 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
         ("rope.scale_linear", 1.0),
     ):
         if metadata.get(f"llama.{key}", none) != none:
-            problems.append(
-                f"RoPE scaling (llama.{key} {metadata[f'llama.{key}']!r:.60}) is not supported yet"
-            )
+            problems.append(f"RoPE scaling (llama.{key} {metadata[f'llama.{key}']!r:.60}) is not supported yet")
     if "rope_freqs.weight" in tensors:
         problems.append("RoPE scaling (rope_freqs.weight) is not supported yet")
     for key in ("llama.rope.dimension_count", "llama.attention.value_length"):
@@ -224,9 +222,7 @@ def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], 
         if type(value) not in (int, float) or not 0 < value < 1e15:
             problems.append(f"{keys[field]} is {value!r:.60}, not a positive number below 1e15")
     if not problems and values["n_heads"] % values["n_kv_heads"]:
-        problems.append(
-            f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly"
-        )
+        problems.append(f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly")
     if not problems and values["head_dim"] % 2:
         problems.append(f"the head size {values['head_dim']} is odd")
     if problems:

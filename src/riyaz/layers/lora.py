@@ -63,6 +63,7 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, r))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) through the base and, when enabled, the adapter: (T, out)."""
         if not self.enabled:
             return self.base(x)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
@@ -145,7 +146,7 @@ def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora
 
 def load_peft(model: nn.Module, folder: Path) -> None:
     """Put a PEFT LoRA folder on the model; every tensor must find its layer, and every mismatch is named."""
-    config = _read_config(folder / "adapter_config.json")
+    config = read_config(folder / "adapter_config.json")
     file = safetensors.read(folder / "adapter_model.safetensors")
     layers = dict(linears(model, None))
     pairs: dict[str, dict[str, Tensor]] = {}
@@ -193,7 +194,8 @@ def _as_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:

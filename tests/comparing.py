@@ -1,0 +1,168 @@
+"""Tiny comparisons for tests: rows, commands, and workers that run inside the test's own process.
+
+A comparison with real processes imports torch a dozen times; `workers_inside` calls the same worker functions
+here instead, so that a comparison costs a second or two. What only a process can show (memory, signals, a
+fresh start) is tested on the one real run of the session, `finished` in conftest.py.
+"""
+
+import io
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riyaz.cli import main as cli
+from riyaz.compare import processes, run, worker
+from riyaz.methods import recipe
+from riyaz.methods.recipe import Recipe
+
+METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
+ARM_KEYS = {
+    "method", "status", "metric", "score", "ci_low", "ci_high", "slices", "n_test", "train_seconds", "search_seconds",
+    "eval_seconds", "peak_rss_mb", "trainable_params", "artifact_mb", "ms_per_answer", "prompt_tokens",
+    "forgetting_nats", "kl_task", "chosen", "checks", "reason",
+}  # fmt: skip
+STEPS = 16  # of a full recipe here: the least with a search of two rates
+CLOSED = {
+    "billing": ("my card payment was declined", "the payment is pending", "please change my card"),
+    "delivery": ("when does the order arrive", "where is my order", "the order did not arrive"),
+    "refund": ("where is my refund", "I want the money back", "please return the payment"),
+}
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one command did: exit status, both streams, and the JSON document on stdout if there is one."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def line(self) -> str:
+        """The one line on stderr that says what is wrong."""
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
+        return self.err.strip()
+
+
+def closed_rows(count: int, ending: str) -> list[dict[str, str]]:
+    """Rows of a closed set of three labels in two slices, every prompt different."""
+    pairs = [(text, label) for label, texts in CLOSED.items() for text in texts]
+    return [
+        {"text": f"{pairs[i % 9][0]} {ending} {i}", "label": pairs[i % 9][1], "slice": "odd" if i % 2 else "even"}
+        for i in range(count)
+    ]
+
+
+def short_rows(count: int) -> list[dict[str, str]]:
+    """Questions with an answer of one or two words; too many different ones for a closed set."""
+    names = [f"{tens} {ones}" for tens in NUMBERS for ones in NUMBERS]
+    return [{"question": f"what comes after {i} in the order?", "answer": names[i]} for i in range(count)]
+
+
+def free_rows(count: int) -> list[dict[str, str]]:
+    """Instructions with an answer of a sentence."""
+    return [
+        {"instruction": f"please help with order {i}", "response": f"where is order {i} and when does it arrive"}
+        for i in range(count)
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    """The rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def strict(text: str) -> Any:
+    """JSON without the NaN and Infinity that only Python reads."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def command(*arguments: object) -> Told:
+    """One `riyaz` command inside this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = cli.main([str(argument) for argument in arguments])
+    return Told(status, out.getvalue(), err.getvalue())
+
+
+def short_recipe(method: str, steps: int = STEPS) -> Recipe | None:
+    """A method's recipe with so few steps, by default as few as still have a search."""
+    whole = recipe(method)
+    return whole and replace(whole, epochs=1, least_steps=steps)
+
+
+@contextmanager
+def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
+    """One core, a store of the tests' own and short recipes."""
+    import torch
+
+    patch, threads = pytest.MonkeyPatch(), torch.get_num_threads()
+    patch.setenv("RIYAZ_HOME", str(home))
+    patch.delenv("COLUMNS", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # workers set them in their own process, here in this one
+        patch.setenv(name, "1")
+    patch.setattr(run, "recipe", short_recipe)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    try:
+        if allowed:
+            os.sched_setaffinity(0, {min(allowed)})
+        yield patch
+    finally:
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+        patch.undo()
+        torch.set_num_threads(threads)
+
+
+def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Let arms run in this process; the list that is returned fills with what was run."""
+    done: list[tuple[str, ...]] = []
+
+    def run_inside(arguments: list[str], log: Path, listen: Callable[[dict], None]) -> str:
+        work, _, *which = arguments
+        done.append((work, *which))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        said: list[dict] = []
+
+        def say(event: dict) -> None:
+            said.append(event)
+            if event["event"] != "failed":
+                listen(event)
+
+        patch.setattr(worker, "say", say)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            code = worker.main(arguments)
+        except Exception:
+            log.write_text(traceback.format_exc())
+            return processes._why(1, log)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return "" if code == 0 else said[-1]["reason"]
+
+    patch.setattr(processes, "run", run_inside)
+    return done

@@ -1,0 +1,45 @@
+"""Small seeded llamas in memory and rows to train them on; the sizes and weights of tests/tiny.py."""
+
+import hashlib
+
+import numpy as np
+import torch
+from tiny import Tiny, config, weights
+
+from riyaz.data.rows import Row
+from riyaz.families import llama
+from riyaz.models.llama import Model
+
+END = 2
+SIZES = {"vocab": 40, "hidden": 32, "intermediate": 64}
+
+
+def small_model(dtype: torch.dtype = torch.float32, **sizes) -> Model:
+    """A frozen model; `sizes` are the fields of Tiny."""
+    tiny = Tiny(**{**SIZES, **sizes})
+    model = Model(llama.from_hf(config(tiny)))
+    state = {name: torch.from_numpy(array) for name, array in weights(tiny).items()}
+    if tiny.tie:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def random_rows(seed: int, count: int, longest: int = 20, vocab: int = SIZES["vocab"]) -> list[Row]:
+    """Rows of random tokens, prompts from 1 to `longest` tokens, answers with their end from 1 to 6."""
+    generator = np.random.default_rng(seed)
+
+    def ids(least: int, most: int) -> tuple[int, ...]:
+        return tuple(generator.integers(3, vocab, generator.integers(least, most + 1)).tolist())
+
+    return [Row(ids(1, longest), (*ids(0, 5), END)) for _ in range(count)]
+
+
+def counting_rows() -> list[Row]:
+    """A task to learn: after a letter, itself once, twice or three times, then the end."""
+    return [Row((3, letter, 4), (*[letter] * (1 + letter % 3), END)) for letter in range(5, 29)]
+
+
+def bits(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """A hash of the exact content of each tensor."""
+    return {n: hashlib.sha256(tensor.detach().float().numpy()).hexdigest()[:16] for n, tensor in tensors.items()}

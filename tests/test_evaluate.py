@@ -1,0 +1,280 @@
+"""Judging: general text, drift and forgetting against a plain computation, checks that fail, and `evaluate`."""
+
+import hashlib
+import json
+import pydoc_data.topics
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comparing
+import numpy as np
+import pytest
+import tiny
+from comparing import command
+from conftest import Finished
+from expect import assert_refused
+
+from riyaz import evaluate, hardware
+from riyaz.artifact import Artifact, TextPart
+from riyaz.config import DataConfig
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.engine import torch_load
+from riyaz.evaluate import GENERAL_BLOCK, GENERAL_TOKENS, Base, evaluate_target, general_blocks, general_text
+from riyaz.predictor import Predictor, open_artifact, open_model
+from riyaz.scoring import answer_log_loss
+
+BF16_IS_FAST = hardware.bf16_is_fast
+TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    """One core, in float32."""
+    with comparing.small_machine(home) as patch:
+        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(model_folder: Path) -> Predictor:
+    """The tiny model, told the task."""
+    return replace(open_model(model_folder), text=TextPart(TASK.instruction), task=TASK)
+
+
+def examples(count: int) -> tuple[Example, ...]:
+    return tuple(
+        Example(({"role": "user", "content": row["text"]},), (row["label"],), where=f"t.jsonl:{i}")
+        for i, row in enumerate(comparing.closed_rows(count, "today"), 1)
+    )
+
+
+def quiet(event: dict) -> None:
+    pass
+
+
+# general text
+
+
+def test_general_text_is_pythons_own_unless_given(tmp_path: Path) -> None:
+    text = general_text(None)
+    assert len(text) > 100_000 and pydoc_data.topics.topics["if"] in text and text == general_text(None)
+    (tmp_path / "own.txt").write_text("\ufeff" + "practice makes better. " * 100)
+    assert general_text(str(tmp_path / "own.txt")).startswith("practice")
+
+
+def test_general_text_that_cannot_serve_is_refused(tmp_path: Path) -> None:
+    with assert_refused("absent.txt", "cannot be read as text", "--general"):
+        general_text(str(tmp_path / "absent.txt"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe" * 3000)
+    with assert_refused("binary", "cannot be read as text"):
+        general_text(str(tmp_path / "binary"))
+    (tmp_path / "short.txt").write_text("too little")
+    with assert_refused("short.txt", "10 characters are too few"):
+        general_text(str(tmp_path / "short.txt"))
+
+
+@pytest.mark.parametrize("length", [2, 100, GENERAL_BLOCK, GENERAL_BLOCK + 1, 5000, 200_000])
+def test_general_blocks_are_spread_over_the_text(length: int) -> None:
+    blocks = general_blocks(range(length))
+    assert sum(map(len, blocks)) <= GENERAL_TOKENS and len({len(block) for block in blocks}) == 1
+    assert blocks[0][0] == 0 and (blocks[-1][-1] == length - 1 or len(blocks) == 1)
+    assert all(block == list(range(block[0], block[0] + len(block))) for block in blocks)
+    assert sum(map(len, blocks)) >= min(length, GENERAL_TOKENS) * 0.5
+
+
+def test_general_nats_are_those_of_reading_token_by_token(
+    plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.txt").write_text(tiny.CORPUS)
+    monkeypatch.setattr(evaluate, "GENERAL_BLOCK", 8)
+    monkeypatch.setattr(evaluate, "GENERAL_TOKENS", 24)
+    assert plain.lm is not None and plain.tokenizer is not None
+    blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
+    assert [len(block) for block in blocks] == [8, 8, 8]
+    steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
+    expected = -np.mean([plain.lm.next_token(before)[token] for before, token in steps])
+    assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
+
+
+# against the base
+
+
+def test_drift_is_the_divergence_of_the_whole_distribution(
+    plain: Predictor, finished: Finished, tmp_path: Path
+) -> None:
+    rows = examples(6)
+    Base.measure(plain, rows, None, tmp_path)
+    base = Base.read(tmp_path)
+    assert base.general_nats > 3 and len(base.answers) == 6
+    none = Artifact("zero_shot")
+    same = evaluate._against_base(none, plain, base, rows, None)
+    assert same["forgetting_nats"] == 0 and same["kl_task"] == pytest.approx(0, abs=1e-6)
+    adapted = open_artifact(finished.artifact("lora"))
+    found = evaluate._against_base(Artifact.read(finished.artifact("lora")), adapted, base, rows, None)
+    assert plain.tokenizer is not None and plain.lm is not None and adapted.lm is not None
+    expected = []
+    for row in rows:
+        ids = plain.tokenizer.render([plain.messages(row.messages)])[0]
+        answer = plain.tokenizer.answer_ids([row.answer])[0]
+        for i in range(len(answer)):
+            p = plain.lm.next_token([*ids, *answer[:i]]).astype(np.float64)
+            q = adapted.lm.next_token([*ids, *answer[:i]], adapted.adapter)
+            expected.append((np.exp(p) * (p - q)).sum())
+    assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
+    general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
+    assert found["forgetting_nats"] == pytest.approx(general[0] - general[1], abs=1e-4) and general[0] != general[1]
+
+
+def test_a_copying_artifact_has_no_distribution(finished: Finished) -> None:
+    nearest = open_artifact(finished.artifact("nearest"))
+    base = Base(1.0, ())
+    found = evaluate._against_base(Artifact.read(finished.artifact("nearest")), nearest, base, examples(2), None)
+    assert found == {"forgetting_nats": 0.0, "kl_task": None}
+
+
+def test_a_long_answer_is_compared_on_its_beginning(plain: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "KL_TOKENS", 5)
+    long = tuple(replace(row, answers=("where is my refund and the order",)) for row in examples(3))
+    assert [part.shape for part in evaluate._distributions(plain, long)] == [(5, 512)]
+    assert len(evaluate._distributions(plain, examples(3))) < 3
+
+
+# checks of an artifact
+
+
+def judged(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
+    out.mkdir(exist_ok=True)
+    rows = examples(6)
+    base = Base(4.0, ())
+    settings: dict[str, Any] = {"base": base, "kl_rows": rows[:2], "latency_rows": 2, "general": None, "listen": quiet}
+    return evaluate.evaluate_artifact(folder, rows, rows, out, **settings | more)
+
+
+def test_an_artifact_that_is_not_what_was_fitted_is_seen(finished: Finished, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished.artifact("zero_shot"), tmp_path / "artifact")
+    document = json.loads((folder / "riyaz.json").read_text())
+    predictor = open_artifact(folder)
+    document["validation"]["answer_log_loss"] = answer_log_loss(predictor, examples(6))
+    (folder / "riyaz.json").write_text(json.dumps(document))
+    held = evaluate._reopened(Artifact.read(folder), predictor, examples(6))
+    assert held["ok"] and held["before"] == pytest.approx(held["after"])
+    document["text"]["instruction"] = "Something else altogether, which changes what the model says."
+    (folder / "riyaz.json").write_text(json.dumps(document))
+    other = evaluate._reopened(Artifact.read(folder), open_artifact(folder), examples(6))
+    assert not other["ok"] and other["before"] == held["before"]
+
+
+def test_merging_that_changes_the_answers_is_seen(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = judged(finished.artifact("lora"), tmp_path / "held")["checks"]["merged"]
+    assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01) and held["ms_per_answer"] > 0
+    whole = evaluate.open_artifact
+
+    def broken(folder: Path, merged: bool = False) -> Predictor:
+        opened = whole(folder, merged=merged)
+        return replace(opened, text=TextPart("Something else altogether.")) if merged else opened
+
+    monkeypatch.setattr(evaluate, "open_artifact", broken)
+    assert not judged(finished.artifact("lora"), tmp_path / "broken")["checks"]["merged"]["ok"]
+
+
+def test_a_folds_artifact_is_only_asked_for_its_answers(finished: Finished, tmp_path: Path) -> None:
+    result = judged(finished.artifact("lora"), tmp_path, base=None)
+    assert set(result["checks"]) == {"reopened"}
+    assert all(result[key] is None for key in ("ms_per_answer", "prompt_tokens", "forgetting_nats", "kl_task"))
+    assert (tmp_path / "predictions.jsonl").read_text().count("\n") == 6
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+
+
+def test_without_test_rows_the_costs_come_from_validation(finished: Finished, tmp_path: Path) -> None:
+    rows = examples(3)
+    result = evaluate.evaluate_artifact(
+        finished.artifact("nearest"), (), rows, tmp_path, base=Base(4.0, ()), kl_rows=rows, latency_rows=2,
+        general=None, listen=quiet,
+    )  # fmt: skip
+    assert (tmp_path / "predictions.jsonl").read_text() == "" and result["ms_per_answer"] > 0
+
+
+# evaluate MODEL|ARTIFACT
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    return comparing.write_rows(tmp_path / "test.jsonl", comparing.closed_rows(18, "today"))
+
+
+@pytest.mark.parametrize("method", comparing.METHODS)
+def test_an_artifact_scores_as_in_its_comparison(
+    finished: Finished, closed: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", BF16_IS_FAST)  # as it was compared
+    events: list[dict] = []
+    document = evaluate_target(str(finished.artifact(method)), closed, DataConfig(), listen=events.append)
+    arm = finished.arm(method)
+    for key in ("score", "metric", "n_test", "slices", "ci_low", "ci_high", "extras"):
+        assert document[key] == (pytest.approx(arm[key]) if isinstance(arm[key], float) else arm[key]), key
+    assert document["prompt_tokens"] == arm["prompt_tokens"] and document["ms_per_answer"] > 0
+    assert document["test"]["sha256"] == hashlib.sha256(closed.read_bytes()).hexdigest()
+    assert events[-1] == {"event": "progress", "phase": "evaluate", "done": 18, "total": 18}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "metric", "extras"),
+    [
+        (comparing.closed_rows(18, "today"), "closed", "accuracy", {"macro_f1"}),
+        (comparing.short_rows(8), "short", "exact_match", {"token_f1"}),
+        (comparing.free_rows(8), "free", "rouge_l", {"chrf", "answer_log_probability"}),
+    ],
+    ids=["closed", "short", "free"],
+)
+def test_a_plain_model_is_told_the_task_of_the_file(
+    model_folder: Path, tmp_path: Path, rows: list, kind: str, metric: str, extras: set
+) -> None:
+    test = comparing.write_rows(tmp_path / "test.jsonl", rows)
+    document = evaluate_target(str(model_folder), test, DataConfig(), listen=quiet)
+    assert (document["task"], document["metric"], set(document["extras"])) == (kind, metric, extras)
+    assert 0 <= document["ci_low"] <= document["score"] <= document["ci_high"] <= 1
+    assert document["n_test"] == len(rows)
+    own = evaluate_target(str(model_folder), test, DataConfig(instruction="Where? " * 9), limit=3, listen=quiet)
+    assert own["n_test"] == 3 and own["prompt_tokens"] > document["prompt_tokens"]
+    assert (own["task"], own["instruction"]) == (kind, "Where? " * 9), "the task is that of the whole file"
+
+
+def test_another_metric_may_judge_an_artifact_but_not_another_instruction(finished: Finished, closed: Path) -> None:
+    folder = str(finished.artifact("nearest"))
+    document = evaluate_target(folder, closed, DataConfig(metric="exact_match"), listen=quiet)
+    assert (document["metric"], document["score"]) == ("exact_match", 1.0) and "token_f1" in document["extras"]
+    with assert_refused(folder, "made with the instruction", "leave out --instruction"):
+        evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
+
+
+def test_labels_that_the_artifact_does_not_have(finished: Finished, tmp_path: Path) -> None:
+    rows = comparing.closed_rows(6, "today")
+    some = comparing.write_rows(tmp_path / "some.jsonl", [*rows, {**rows[0], "text": "sing", "label": "music"}])
+    events: list[dict] = []
+    folder = str(finished.artifact("nearest"))
+    document = evaluate_target(folder, some, DataConfig(), listen=events.append)
+    assert document["score"] == pytest.approx(6 / 7)
+    assert events[0] == {"event": "note", "text": "1 of 7 rows have a label that the artifact does not know"}
+    other = comparing.write_rows(tmp_path / "other.jsonl", [{**row, "label": f"{row['label']}s"} for row in rows])
+    with assert_refused("other.jsonl:1", "no row has one of the artifact's labels", "'billings'"):
+        evaluate_target(folder, other, DataConfig(), listen=quiet)
+
+
+def test_evaluate_on_the_command_line(finished: Finished, closed: Path) -> None:
+    told = command("evaluate", finished.artifact("nearest"), "--test", closed, "--limit", 9, "--json")
+    assert told.status == 0 and (told.document["score"], told.document["n_test"]) == (1.0, 9)
+    assert told.out.count("\n") == 1 and "accuracy        1.000" in told.err
+    assert "slice           even" in told.err and "ms per answer" in told.err
+    for arguments, said in [
+        (("absent", "--test", closed), "absent"),
+        ((finished.artifact("nearest"), "--test", "absent.jsonl"), "absent.jsonl: no such file"),
+        ((finished.artifact("nearest"), "--test", closed, "--limit", 0), "--limit: 0 rows are too few"),
+    ]:
+        told = command("evaluate", *arguments)
+        assert told.status == 2 and said in told.line

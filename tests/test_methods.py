@@ -1,0 +1,285 @@
+"""The methods on a tiny model: what each chooses among, and the search, the run and the checks of the trained ones."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comparing
+import numpy as np
+import pytest
+import torch
+from expect import assert_refused
+
+from riyaz import methods
+from riyaz.artifact import TextPart
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.engine import torch_load
+from riyaz.methods import choices, few_shot, full, lora, nearest, weights, zero_shot
+from riyaz.methods.base import ArmPlan, Context, Fitted
+from riyaz.methods.choices import base_predictor, choose
+from riyaz.scoring import answer_log_loss, predict, score
+from riyaz.sources import open_source
+
+TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
+SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
+TRAINED = {"lora": lora, "full": full}
+PLAN = ArmPlan(
+    "lora", steps=10, recipe_steps=10, batch_size=4, learning_rates=(1e-3, 2e-3), rungs=({"rates": 2, "steps": 4},),
+    validate_every=4, checkpoint_every=3,
+)  # fmt: skip
+
+
+def examples(count: int, ending: str) -> tuple[Example, ...]:
+    return tuple(
+        Example(({"role": "user", "content": row["text"]},), (row["label"],), where=f"{ending}.jsonl:{i}")
+        for i, row in enumerate(comparing.closed_rows(count, ending), 1)
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    """One thread, in float32."""
+    with comparing.small_machine(home) as patch:
+        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture
+def context(model_folder: Path, tmp_path: Path) -> Context:
+    source = open_source(model_folder)
+    return Context(
+        source=source, tokenizer=source.tokenizer(), task=TASK, train=examples(24, "please"),
+        valid=examples(9, "today"), arm=PLAN, valid_rows=9, compute="float32", seed=5, folder=tmp_path,
+        listen=lambda event: None,
+    )  # fmt: skip
+
+
+def contents(fitted: Fitted) -> dict[str, bytes]:
+    return {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in fitted.files.items()}
+
+
+# the table
+
+
+def test_every_method_of_the_table_has_its_module() -> None:
+    assert methods.METHODS == comparing.METHODS
+    for method in methods.METHODS:
+        found = methods.module(method)
+        assert callable(found.fit) and methods.recipe(method) is found.RECIPE
+        assert (found.RECIPE is not None) == hasattr(found, "build") == (method in TRAINED)
+
+
+# text arms
+
+
+def test_nearest_keeps_the_training_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_load, "load", None)
+    fitted = nearest.fit(context)
+    assert fitted.weights.kind == "copy" and contents(fitted)["examples.jsonl"].count(b"\n") == 24
+    assert fitted.valid_score == 1.0 and fitted.valid_loss is None and fitted.trainable_params == 0
+
+
+def test_the_best_candidate_is_chosen_and_of_equals_the_first(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = base_predictor(context)
+    texts = [TextPart(name) for name in ("first", "second", "third")]
+    reached = {"first": 0.5, "second": 0.75, "third": 0.75}
+    monkeypatch.setattr(choices, "_log_loss", lambda _, p, rows: [(p, reached[p.text.instruction])])
+    choice = choose(replace(context, task=SHORT), [replace(plain, text=text) for text in texts])
+    assert choice.predictor.text.instruction == "second" and choice.score == 0.75
+    assert [entry["validation"] for entry in choice.record] == [0.5, 0.75, 0.75]
+
+
+def test_a_closed_set_is_chosen_by_accuracy_raw_and_calibrated(context: Context) -> None:
+    plain = base_predictor(context)
+    choice = choose(replace(context, valid_rows=7), [plain, replace(plain, text=TextPart("Where is it?"))])
+    rows = context.valid[:7]
+    expected = [
+        score(TASK, predict(replace(plain, text=TextPart(text), calibrated=on), rows), rows).mean
+        for text in (TASK.instruction, "Where is it?")
+        for on in (False, True)
+    ]
+    assert [entry["validation"] for entry in choice.record] == pytest.approx(expected, abs=1e-6)
+    assert [entry["calibrated"] for entry in choice.record] == [False, True, False, True]
+    assert choice.score == max(expected)
+    assert choice.predictor.calibrated == choice.record[int(np.argmax(expected))]["calibrated"]
+
+
+def test_other_tasks_are_chosen_by_log_loss(context: Context) -> None:
+    plain = replace(base_predictor(context), task=SHORT)
+    texts = [TextPart("billing"), TextPart("delivery refund")]
+    choice = choose(replace(context, task=SHORT), [replace(plain, text=text) for text in texts])
+    losses = [answer_log_loss(replace(plain, text=text), context.valid) for text in texts]
+    assert choice.score == pytest.approx(-min(losses)) and not choice.predictor.calibrated
+    assert choice.predictor.text == texts[int(np.argmin(losses))]
+
+
+def test_a_candidate_that_does_not_fit_the_context_is_left_out(context: Context) -> None:
+    plain = base_predictor(context)
+    long = replace(plain, text=TextPart("where is my refund? " * 400))
+    choice = choose(context, [long, plain])
+    assert choice.predictor.text == plain.text and len(choice.record) == 2
+    with assert_refused("does not fit", "today.jsonl:1"):
+        choose(context, [long])
+
+
+def test_zero_shot_lists_the_labels_when_they_fit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = zero_shot.fit(context)
+    listed = [entry["list_labels"] for entry in fitted.chosen["candidates"]]
+    assert listed == [False, False, True, True] and fitted.weights.kind == "none" and not fitted.files
+    assert fitted.text.list_labels == fitted.chosen["list_labels"]
+    assert fitted.valid_score == pytest.approx(max(e["validation"] for e in fitted.chosen["candidates"]), abs=1e-6)
+    monkeypatch.setattr(zero_shot, "LIST_SHARE", 0.001)
+    assert [entry["list_labels"] for entry in zero_shot.fit(context).chosen["candidates"]] == [False, False]
+    open_task = zero_shot.fit(replace(context, task=SHORT))
+    assert len(open_task.chosen["candidates"]) == 1 and not open_task.calibrated
+
+
+def test_few_shot_weighs_counts_and_kinds_of_examples(context: Context) -> None:
+    fitted = few_shot.fit(context)
+    tried = {(entry["k"], entry["examples"]) for entry in fitted.chosen["candidates"]}
+    assert tried == {(k, kind) for k in (1, 4, 8) for kind in ("fixed", "nearest")}
+    kept = contents(fitted)["examples.jsonl"].count(b"\n")
+    assert kept == (fitted.text.k if fitted.text.examples == "fixed" else 24)
+    few = few_shot.fit(replace(context, train=context.train[:5]))
+    assert {entry["k"] for entry in few.chosen["candidates"]} == {1, 4}
+
+
+def test_fixed_examples_show_different_answers_first() -> None:
+    rows = examples(9, "please")  # three of each label in turn
+    assert [row.answer for row in few_shot.spread(rows, 4)] == ["billing", "delivery", "refund", "billing"]
+    assert few_shot.spread(rows, 1) == rows[:1] and set(few_shot.spread(rows, 9)) == set(rows)
+
+
+# trained arms
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context) -> None:
+    phases: list[str] = []
+    context = replace(context, listen=lambda event: phases.append(event["phase"]))
+    fitted = TRAINED[method].fit(context)
+    assert all(check["ok"] for check in fitted.checks.values()) and "step0_loss" in fitted.checks
+    assert fitted.weights.kind == method and fitted.trainable_params > 0
+    before = answer_log_loss(base_predictor(context), context.valid)
+    assert before is not None and fitted.valid_loss is not None and fitted.valid_loss < before - 1
+    assert list(dict.fromkeys(phases)) == ["search", "train", "choose"]
+    assert fitted.chosen["steps"] == 10 and 1 <= fitted.chosen["best_step"] <= 10
+    assert {path.name for path in context.folder.iterdir()} == {"search.json", "out"}
+    assert fitted.search_seconds > 0 and fitted.train_seconds > 0
+
+
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("phase", ["search", "train"])
+def test_a_run_stopped_anywhere_and_continued_is_the_same_run(method: str, phase: str, context: Context) -> None:
+    whole = TRAINED[method].fit(replace(context, folder=context.folder / "whole"))
+    context = replace(context, folder=context.folder / "stopped")
+    seen: list[dict] = []
+
+    def stop(event: dict) -> None:
+        if event.get("phase") == phase and event["event"] == "progress":
+            seen.append(event)
+            if len(seen) == (7 if phase == "search" else 8):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TRAINED[method].fit(replace(context, listen=stop))
+    assert (context.folder / "search.json").exists() == (phase == "train")
+    again: list[dict] = []
+    continued = TRAINED[method].fit(replace(context, listen=again.append))
+    assert contents(continued) == contents(whole)
+    assert continued.chosen["search"] == whole.chosen["search"]
+    steps = [event["done"] for event in again if event["event"] == "progress" and event["phase"] == "train"]
+    assert steps == (list(range(1, 11)) if phase == "search" else [7, 8, 9, 10]), "from the last checkpoint"
+    assert any(event["phase"] == "search" for event in again) == (phase == "search")
+
+
+def test_the_search_halves_and_keeps_its_record(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    from riyaz import train
+    from riyaz.train import Diverged, TrainState
+
+    tried: list[tuple[float, int]] = []
+    losses = {1e-4: 3.0, 2e-4: 1.0, 4e-4: 2.0, 8e-4: math.inf}
+
+    def pretend(model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any) -> TrainState:
+        tried.append((plan.learning_rate, plan.steps))
+        if plan.learning_rate == 8e-4:
+            raise Diverged("the loss is nan")
+        return TrainState(best_loss=losses[plan.learning_rate] / plan.steps)
+
+    monkeypatch.setattr(train, "train", pretend)
+    rungs = ({"rates": 4, "steps": 4}, {"rates": 2, "steps": 8})
+    arm = replace(PLAN, learning_rates=tuple(losses), rungs=rungs)
+    found = weights._search(replace(context, arm=arm), lora.build, [], [])
+    assert tried == [(rate, 4) for rate in losses] + [(2e-4, 8), (4e-4, 8)]
+    assert found[0] == 2e-4
+    assert found[1][0] == {"steps": 4, "losses": {"0.0001": 0.75, "0.0002": 0.25, "0.0004": 0.5, "0.0008": None}}
+    tried.clear()
+    assert weights._search(replace(context, arm=arm), lora.build, [], []) == found and not tried, "it is remembered"
+
+
+def test_a_full_disk_is_not_taken_for_a_high_learning_rate(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    from riyaz import checkpoint
+    from riyaz.errors import RiyazError
+
+    def full_disk(*arguments: Any) -> None:
+        raise RiyazError("the disk is full")
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full_disk)
+    with assert_refused("the disk is full"):
+        lora.fit(context)
+
+
+def test_without_a_search_the_default_rate_is_used(context: Context) -> None:
+    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(3e-3,), rungs=())))
+    assert fitted.chosen["learning_rate"] == 3e-3 and fitted.chosen["search"] == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "check"),
+    [(0.0, "weights_moved"), (1e-3, "step0_loss")],
+)
+def test_checks_that_do_not_hold_are_seen(
+    context: Context, monkeypatch: pytest.MonkeyPatch, rate: float, check: str
+) -> None:
+    if check == "step0_loss":  # an adapter that is not the base's identity at the start
+        whole: Callable[[Context], Any] = lora.build
+
+        def biased(context: Context) -> Any:
+            model = whole(context)
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    if weight.requires_grad and "lora_B" in name:
+                        weight.fill_(0.3)
+            return model
+
+        monkeypatch.setattr(lora, "build", biased)
+    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(rate,), rungs=())))
+    assert {name for name, found in fitted.checks.items() if not found["ok"]} == {check}
+
+
+def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    with assert_refused("the loss is", "at step"):
+        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e30,), rungs=())))
+    from riyaz import train
+
+    context = replace(context, folder=context.folder / "again")
+    context.folder.mkdir()
+    monkeypatch.setattr(train, "answer_loss", lambda *rest: math.nan)
+    monkeypatch.setattr(weights, "_step0", lambda *rest: {"ok": True})
+    with assert_refused("the loss on validation rows is not finite"):
+        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), rungs=())))
+
+
+def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:
+    long = Example(({"role": "user", "content": "where is my refund? " * 300},), ("refund",), where="please.jsonl:99")
+    rows = (*examples(29, "please"), long)
+    fitted = lora.fit(replace(context, train=rows, arm=replace(PLAN, rungs=(), learning_rates=(1e-3,))))
+    assert fitted.checks["fits_context"]["failed"] == 1 and fitted.checks["fits_context"]["ok"]
+    with assert_refused("2 of 24 rows are longer than 1024 tokens", "please.jsonl:99"):
+        lora.fit(replace(context, train=(*context.train[:22], long, long)))

@@ -52,9 +52,11 @@ class Told:
 
     @property
     def line(self) -> str:
-        """The one line on stderr that says what is wrong."""
-        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
-        return self.err.strip()
+        """The last line on stderr, which says what is wrong; before it there is no other."""
+        *before, last = self.err.splitlines()
+        assert last.startswith("error: ") and last.isprintable(), self.err
+        assert not any("error" in line or "Traceback" in line for line in before), self.err
+        return last
 
 
 def closed_rows(count: int, ending: str) -> list[dict[str, str]]:

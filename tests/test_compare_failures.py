@@ -16,6 +16,8 @@ from conftest import Finished
 from riyaz.compare import run
 from riyaz.methods import few_shot, lora, zero_shot
 
+pytestmark = pytest.mark.slow  # each comparison starts a dozen processes
+
 
 @pytest.fixture(scope="module", autouse=True)
 def machine(home: Path) -> Iterator[None]:

@@ -146,11 +146,19 @@ def test_a_long_answer_is_compared_on_its_beginning(plain: Predictor, monkeypatc
 # checks of an artifact
 
 
+SOME = (np.full((1, 512), -np.log(512.0)),)
+
+
 def judged(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     rows = examples(6)
-    base = Base(4.0, ())
-    settings: dict[str, Any] = {"base": base, "kl_rows": rows[:2], "latency_rows": 2, "general": None, "listen": quiet}
+    settings: dict[str, Any] = {
+        "base": Base(4.0, SOME),
+        "kl_rows": rows[:2],
+        "latency_rows": 2,
+        "general": None,
+        "listen": quiet,
+    }
     return evaluate.evaluate_artifact(folder, rows, rows, out, **settings | more)
 
 

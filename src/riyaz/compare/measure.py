@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from riyaz import hardware
-from riyaz.artifact import TextPart
 from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.data import Example
 from riyaz.data.task import Task
@@ -23,14 +21,6 @@ Listen = Callable[[dict], None]
 STEPS = 5  # the first is not counted
 ROWS = 12  # predicted at once
 SURE = 4.0  # passes over a prompt that a trained arm's search of a closed set costs at most
-ADAPTER_COST = 1.2  # an adapter beside the weights, against the bare model
-CANDIDATES = {
-    "nearest": 1,
-    "zero_shot": 2,
-    "few_shot": 6,
-    "lora": 1,
-    "full": 1,
-}  # texts weighed on validation
 
 
 def measure_speeds(
@@ -66,12 +56,14 @@ def measure_speeds(
 
 def _predicting(method: str, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
     """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one."""
-    if method == "nearest":
+    way = module(method)
+    if not way.TEXTS:
         return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
             ("loss_seconds", "load_seconds"), 0.0
         )
     rows = _some(context.valid, ROWS)
-    predictor, cost = _likely(method, plain, context), ADAPTER_COST if method == "lora" else 1.0
+    predictor = way.probe(plain, context) if hasattr(way, "probe") else plain
+    cost = getattr(way, "COST", 1.0)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss_seconds = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     row_seconds = _seconds(lambda: predict(predictor, rows)) / len(rows)
@@ -86,17 +78,9 @@ def _predicting(method: str, plain: Predictor, context: Context, load_seconds: f
         "row_seconds": row_seconds * cost,
         "answer_seconds": answer_seconds * cost,
         "loss_seconds": loss_seconds * cost,
-        "choose_seconds": CANDIDATES[method] * weigh_seconds * cost,
+        "choose_seconds": way.TEXTS * weigh_seconds * cost,
         "load_seconds": load_seconds,
     }
-
-
-def _likely(method: str, plain: Predictor, context: Context) -> Predictor:
-    """A predictor that costs what the method's will: examples in the prompt are the longer part."""
-    if method != "few_shot":
-        return plain
-    k = min(4, len(context.train))  # between the shortest and the longest candidate
-    return replace(plain, text=TextPart(plain.text.instruction, examples="nearest", k=k), examples=context.train)
 
 
 def _training(method: str, context: Context) -> dict[str, float]:

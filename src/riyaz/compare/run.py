@@ -193,14 +193,10 @@ def _plan(
     return plan
 
 
-def _estimate(plan: Plan) -> dict[str, Any]:
-    """The plan's estimate, arm by arm as well."""
-    return plan.estimate | {"arms": [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]}
-
-
 def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:
     """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
-    listen({"event": "estimate", **_estimate(plan)})
+    arms = [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]
+    listen({"event": "estimate", **plan.estimate, "arms": arms})
     free = hardware.disk_free(path) / hardware.MB
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
@@ -247,7 +243,7 @@ def _document(folder: Folder, plan: Plan, arms: list[dict], config: CompareConfi
 
 
 def _dry_document(plan: Plan, report: DataReport, task: Task) -> dict[str, Any]:
-    return {"estimate": _estimate(plan), "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
+    return {"estimate": plan.estimate, "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
 
 
 def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Ways of adapting a model: one file and one verb, `fit`, each. The order is that of the comparison's table.
 
-A method module has `RECIPE` (None when it trains nothing) and `fit(context) -> Fitted`; a trained one also has
-`build(context) -> model with trainable parameters`, which `compare.worker` times.
+A method module has `RECIPE` (None when it trains nothing), `TEXTS`, the number of texts it weighs on validation (0
+without a model), and `fit(context) -> Fitted`. For `compare.measure` it may have `probe(plain, context)`, a predictor
+as slow as its own, and `COST` beside the bare model; a trained one also has
+`build(context) -> model with trainable parameters`, which `compare.measure` times.
 """
 
 import importlib

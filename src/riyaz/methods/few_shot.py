@@ -6,10 +6,12 @@ from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.base import Context, Fitted
 from riyaz.methods.choices import base_predictor, choose
+from riyaz.predictor import Predictor
 from riyaz.scoring import answer_log_loss
 
 RECIPE = None
 COUNTS = (1, 4, 8)
+TEXTS = 2 * len(COUNTS)
 
 
 def fit(context: Context) -> Fitted:
@@ -30,6 +32,12 @@ def fit(context: Context) -> Fitted:
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
     )  # fmt: skip
+
+
+def probe(plain: Predictor, context: Context) -> Predictor:
+    """A candidate of middling length, whose speed stands for all."""
+    k = min(COUNTS[len(COUNTS) // 2], len(context.train))
+    return replace(plain, text=replace(plain.text, examples="nearest", k=k), examples=context.train)
 
 
 def spread(examples: tuple[Example, ...], k: int) -> tuple[Example, ...]:

@@ -6,6 +6,7 @@ from riyaz.predictor import Predictor
 from riyaz.scoring import predict, score
 
 RECIPE = None
+TEXTS = 0
 
 
 def fit(context: Context) -> Fitted:

@@ -8,6 +8,7 @@ from riyaz.methods.choices import base_predictor, choose
 from riyaz.scoring import answer_log_loss
 
 RECIPE = None
+TEXTS = 2
 LIST_SHARE = 0.25  # of the context that a list of labels may take
 
 

@@ -183,7 +183,7 @@ def curious_template(folder: Path) -> str:
         (truncated_gguf, "tiny.gguf: "),
         (lying_gguf, "tiny.gguf: "),
         (endless_template, "chat template: does not finish in time"),
-        (curious_template, "chat template: "),
+        (curious_template, "chat template, conversation 1: does something the sandbox forbids"),
     ],
 )
 def test_models_that_cannot_be_used(
@@ -248,7 +248,7 @@ def test_a_disk_that_fills_up_fails_the_arm(rows: Path, asked: tuple, monkeypatc
     assert {(arm["status"], "the disk is full" in arm["reason"]) for arm in told.document["arms"]} == {("failed", True)}
     assert told.document["pick"] is None
     left = {path.name for path in Path("out/arms/zero_shot/fold-1").iterdir()}
-    assert left == {"log.txt"}, "no half of an artifact"
+    assert left <= {"log.txt"}, "no half of an artifact"
     again = compared(rows, asked)
     assert {arm["status"] for arm in again.document["arms"]} == {"ok"}
 

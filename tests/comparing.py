@@ -1,8 +1,8 @@
 """Tiny comparisons for tests: rows, commands, and workers that run inside the test's own process.
 
 A comparison with real processes imports torch a dozen times; `workers_inside` calls the same worker functions
-here instead, so that a comparison costs a second or two. What only a process can show (memory, signals, a
-fresh start) is tested on the one real run of the session, `finished` in conftest.py.
+here instead, so that a comparison costs a second or two (`quick` in conftest.py). What only a process can show
+(memory, signals, a fresh start) is tested on the one real run of the session, `finished`, by slow tests.
 """
 
 import io
@@ -167,4 +167,5 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return "" if code == 0 else said[-1]["reason"]
 
     patch.setattr(processes, "run", run_inside)
+    patch.setattr(worker, "_leave_with", lambda parent: None)  # this process stays
     return done

@@ -1,6 +1,5 @@
-"""What several test files share: a tiny model, and one whole comparison with real processes."""
+"""What several test files share: a tiny model, and one whole comparison, run with and without processes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,26 @@ def asked(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple
     return ("--model", model_folder, "--budget", "3h", "--general", general, "--json")
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Iterator[Finished]:
-    """The one comparison whose arms ran in processes of their own; nobody writes into it."""
-    folder = tmp_path_factory.mktemp("finished")
+def compared(folder: Path, home: Path, model_folder: Path, inside: bool) -> Finished:
+    """All five methods on a closed set with a test file."""
     comparing.write_rows(folder / "data/train.jsonl", comparing.closed_rows(45, "please"))
     comparing.write_rows(folder / "data/test.jsonl", comparing.closed_rows(18, "today"))
     arguments = ("compare", folder / "data", "--model", model_folder, "--budget", "3h", "--seed", 3)
-    with comparing.small_machine(home):
+    with comparing.small_machine(home) as patch:
+        if inside:
+            comparing.workers_inside(patch)
         told = comparing.command(*arguments, "--out", folder / "out", "--json")
     assert told.status == 0, told.err
-    yield Finished(arguments, folder / "out", told, told.document)
+    return Finished(arguments, folder / "out", told, told.document)
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
+    """The comparison that most tests read, with workers inside this process; nobody writes into it."""
+    return compared(tmp_path_factory.mktemp("quick"), home, model_folder, inside=True)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
+    """The same comparison with its arms in processes of their own."""
+    return compared(tmp_path_factory.mktemp("finished"), home, model_folder, inside=False)

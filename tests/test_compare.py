@@ -1,4 +1,4 @@
-"""One whole comparison with real processes, and variants of it whose arms run inside the test's process."""
+"""A whole comparison and variants of it, with workers inside the test's own process."""
 
 import json
 import shutil
@@ -14,8 +14,6 @@ from conftest import Finished
 from riyaz import hardware
 from riyaz.compare import run
 from riyaz.predictor import open_artifact
-
-pytestmark = pytest.mark.slow  # each comparison starts a dozen processes
 
 KEYS = {
     "arms", "pick", "runner_up", "decision", "reason", "rows_needed", "estimate_seconds", "seconds", "data", "model",
@@ -35,13 +33,13 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return comparing.workers_inside(monkeypatch)
 
 
-# the real run
+# all five arms on a closed set
 
 
-def test_the_document_has_every_key_and_is_the_file(finished: Finished) -> None:
-    document = finished.document
-    assert document == strict((finished.out / "compare.json").read_text())
-    assert finished.told.out.count("\n") == 1, "with --json stdout is the document"
+def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:
+    document = quick.document
+    assert document == strict((quick.out / "compare.json").read_text())
+    assert quick.told.out.count("\n") == 1, "with --json stdout is the document"
     assert set(document) >= KEYS and len(document["pairs"]) == 10
     assert [arm["method"] for arm in document["arms"]] == list(METHODS)
     for arm in document["arms"]:
@@ -54,8 +52,8 @@ def test_the_document_has_every_key_and_is_the_file(finished: Finished) -> None:
     assert document["data"]["rows"]["test"] == 18 and document["data"]["metric"] == "accuracy"
 
 
-def test_every_arm_is_finished_with_costs_and_scores(finished: Finished) -> None:
-    for arm in finished.document["arms"]:
+def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
+    for arm in quick.document["arms"]:
         assert (arm["status"], arm["reason"], arm["metric"], arm["n_test"]) == ("ok", "", "accuracy", 18)
         assert 0 <= arm["ci_low"] <= arm["score"] <= arm["ci_high"] <= 1
         assert 0 <= arm["extras"]["macro_f1"] <= 1
@@ -63,15 +61,15 @@ def test_every_arm_is_finished_with_costs_and_scores(finished: Finished) -> None
         learns = arm["method"] in ("lora", "full")
         assert (arm["train_seconds"] > 0) == (arm["search_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
         assert (arm["prompt_tokens"] == 0) == (arm["method"] == "nearest")
-    assert finished.arm("nearest")["score"] == 1.0, "the nearest prompt differs in its last words only"
-    assert finished.arm("few_shot")["prompt_tokens"] > finished.arm("lora")["prompt_tokens"] + 8
-    lora, full = (finished.arm(method)["trainable_params"] for method in ("lora", "full"))
-    assert 0 < lora < full == finished.document["model"]["parameters"]
+    assert quick.arm("nearest")["score"] == 1.0, "the nearest prompt differs in its last words only"
+    assert quick.arm("few_shot")["prompt_tokens"] > quick.arm("lora")["prompt_tokens"] + 8
+    lora, full = (quick.arm(method)["trainable_params"] for method in ("lora", "full"))
+    assert 0 < lora < full == quick.document["model"]["parameters"]
 
 
-def test_scores_are_those_of_the_predictions(finished: Finished) -> None:
-    for arm in finished.document["arms"]:
-        lines = (finished.artifact(arm["method"]).parent / "predictions.jsonl").read_text().splitlines()
+def test_scores_are_those_of_the_predictions(quick: Finished) -> None:
+    for arm in quick.document["arms"]:
+        lines = (quick.artifact(arm["method"]).parent / "predictions.jsonl").read_text().splitlines()
         rows = [strict(line) for line in lines]
         assert [row["where"] for row in rows] == [f"test.jsonl:{i}" for i in range(1, 19)]
         assert all(row["score"] == (row["prediction"] == row["answers"][0]) for row in rows)
@@ -81,54 +79,41 @@ def test_scores_are_those_of_the_predictions(finished: Finished) -> None:
             assert arm["slices"][name] == {"score": pytest.approx(np.mean(scores)), "n": 9}
 
 
-def test_peak_memory_is_each_arms_own(finished: Finished) -> None:
-    peak = {arm["method"]: arm["peak_rss_mb"] for arm in finished.document["arms"]}
-    assert peak["nearest"] < 0.6 * peak["zero_shot"], "no model and no torch"
-    assert len(set(peak.values())) == 5
-    for method in METHODS:
-        part = finished.out / "arms" / method / "kept"
-        fit, result = (json.loads((part / name).read_text()) for name in ("fit.json", "result.json"))
-        assert peak[method] == max(fit["peak_rss_mb"], result["peak_rss_mb"])
-        assert finished.arm(method)["serve_rss_mb"] == result["serve_rss_mb"] <= result["peak_rss_mb"]
-    lora = json.loads((finished.out / "arms/lora/kept/result.json").read_text())
-    assert lora["serve_rss_mb"] < lora["peak_rss_mb"], "the merged copy of the check is not part of serving"
-
-
-def test_every_check_was_made_and_held(finished: Finished) -> None:
-    names = {arm["method"]: set(arm["checks"]) for arm in finished.document["arms"]}
-    assert all(check["ok"] for arm in finished.document["arms"] for check in arm["checks"].values())
+def test_every_check_was_made_and_held(quick: Finished) -> None:
+    names = {arm["method"]: set(arm["checks"]) for arm in quick.document["arms"]}
+    assert all(check["ok"] for arm in quick.document["arms"] for check in arm["checks"].values())
     rows = {"ends_with_eos", "one_bos", "prompt_is_prefix", "answer_as_template", "has_label", "fits_context"}
     both = rows | {"step0_loss", "loss_finite", "weights_moved", "reopened"}
     assert names["full"] == both and names["lora"] == both | {"merged"}
     assert names["nearest"] == names["zero_shot"] == names["few_shot"] == {"reopened"}
 
 
-def test_text_arms_forget_nothing_and_nearest_has_no_distribution(finished: Finished) -> None:
+def test_text_arms_forget_nothing_and_nearest_has_no_distribution(quick: Finished) -> None:
     for method in ("nearest", "zero_shot", "few_shot"):
-        assert finished.arm(method)["forgetting_nats"] == 0
-    assert finished.arm("nearest")["kl_task"] is None
+        assert quick.arm(method)["forgetting_nats"] == 0
+    assert quick.arm("nearest")["kl_task"] is None
     for method in ("lora", "full"):
-        assert finished.arm(method)["forgetting_nats"] != 0 and finished.arm(method)["kl_task"] > 0.05
-    assert all(finished.arm(method)["kl_task"] >= 0 for method in METHODS[1:])
+        assert quick.arm(method)["forgetting_nats"] != 0 and quick.arm(method)["kl_task"] > 0.05
+    assert all(quick.arm(method)["kl_task"] >= 0 for method in METHODS[1:])
 
 
-def test_every_artifact_opens_and_answers(finished: Finished) -> None:
+def test_every_artifact_opens_and_answers(quick: Finished) -> None:
     for method in METHODS:
-        first = json.loads((finished.artifact(method).parent / "predictions.jsonl").read_text().splitlines()[0])
-        predictor = open_artifact(finished.artifact(method))
+        first = json.loads((quick.artifact(method).parent / "predictions.jsonl").read_text().splitlines()[0])
+        predictor = open_artifact(quick.artifact(method))
         assert predictor.answer([{"role": "user", "content": first["prompt"]}]) == first["prediction"]
 
 
-def test_the_lora_folder_opens_in_peft_with_equal_logits(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lora_folder_opens_in_peft_with_equal_logits(quick: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     monkeypatch.setattr(hardware, "bf16_is_fast", lambda: False)
-    ours = open_artifact(finished.artifact("lora"))
+    ours = open_artifact(quick.artifact("lora"))
     assert ours.lm is not None and ours.tokenizer is not None
-    base = AutoModelForCausalLM.from_pretrained(finished.arguments[3], dtype=torch.float32)
-    theirs = PeftModel.from_pretrained(base, finished.artifact("lora"))
+    base = AutoModelForCausalLM.from_pretrained(quick.arguments[3], dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(base, quick.artifact("lora"))
     ids = ours.tokenizer.encode("where is my refund and the order")
     with torch.no_grad():
         expected = theirs(torch.tensor([ids])).logits[0, -1].log_softmax(0).numpy()
@@ -136,60 +121,16 @@ def test_the_lora_folder_opens_in_peft_with_equal_logits(finished: Finished, mon
     assert np.abs(ours.lm.next_token(ids) - expected).max() > 1e-2, "and the adapter matters"
 
 
-def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Finished) -> None:
-    found = files(finished.out)
-    common = {"fit.json", "result.json", "predictions.jsonl", "log.txt", "artifact/riyaz.json"}
-    own: dict[str, set[str]] = {
-        "nearest": {"artifact/examples.jsonl"}, "zero_shot": set(), "few_shot": {"artifact/examples.jsonl"},
-        "lora": {"search.json", "artifact/adapter_config.json", "artifact/adapter_model.safetensors"},
-        "full": {"search.json"} | {f"artifact/{name}" for name in (
-            "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-            "chat_template.jinja")},
-    }  # fmt: skip
-    expected = {
-        *("settings.json", "measured.json", "plan.json", "base.json", "base_kl.safetensors", "measure.log"),
-        *(
-            "compare.json",
-            "report.md",
-            "seconds.json",
-            ".lock",
-            *(f"split/kept/{rows}.jsonl" for rows in ("train", "valid", "test")),
-        ),
-    }
-    for method in METHODS:
-        assert {name.removeprefix(f"arms/{method}/kept/") for name in found if f"arms/{method}/" in name} == (
-            common | own[method]
-        )
-        expected |= {f"arms/{method}/kept/{name}" for name in common | own[method]}
-    assert found == expected
-
-
-def test_the_same_plan_gives_the_same_bits(finished: Finished, inside: list, tmp_path: Path) -> None:
-    """Other processes, another folder: equal weights, equal predictions."""
-    for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):
-        shutil.copy(finished.out / name, tmp_path)
-    again = command(*finished.arguments, "--out", tmp_path, "--json")
-    assert again.status == 0 and "measure" not in {work for work, *_ in inside}
-    for method, weights in (("lora", "adapter_model.safetensors"), ("full", "model.safetensors")):
-        here, there = tmp_path / f"arms/{method}/kept/artifact" / weights, finished.artifact(method) / weights
-        assert here.read_bytes() == there.read_bytes()
-    for method in METHODS:
-        part = f"arms/{method}/kept/predictions.jsonl"
-        assert (tmp_path / part).read_bytes() == (finished.out / part).read_bytes()
-    scores = [[arm["score"] for arm in document["arms"]] for document in (again.document, finished.document)]
-    assert scores[0] == scores[1]
-
-
-def test_the_same_command_again_does_nothing_again(finished: Finished, inside: list, tmp_path: Path) -> None:
-    shutil.copytree(finished.out, tmp_path / "out")
+def test_the_same_command_again_does_nothing_again(quick: Finished, inside: list, tmp_path: Path) -> None:
+    shutil.copytree(quick.out, tmp_path / "out")
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
-    again = command(*finished.arguments, "--out", tmp_path / "out", "--json")
-    assert again.document == finished.document and inside == []
+    again = command(*quick.arguments, "--out", tmp_path / "out", "--json")
+    assert again.document == quick.document and inside == []
     changed = {name for name, time in before.items() if (tmp_path / "out" / name).stat().st_mtime_ns != time}
     assert changed <= {"report.md", ".lock"}
 
 
-# variants, with workers inside this process
+# variants
 
 
 @pytest.mark.parametrize(
@@ -242,17 +183,17 @@ def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked:
 
 
 def test_a_plan_without_room_skips_and_cuts(
-    inside: list, monkeypatch: pytest.MonkeyPatch, finished: Finished, tmp_path: Path
+    inside: list, monkeypatch: pytest.MonkeyPatch, quick: Finished, tmp_path: Path
 ) -> None:
     """Speeds as of a slow machine: one arm trains less than its recipe, the other not at all."""
-    measured = json.loads((finished.out / "measured.json").read_text())
+    measured = json.loads((quick.out / "measured.json").read_text())
     measured["arms"]["lora"] |= {"step_seconds": 200.0, "validate_seconds": 0.0, "build_seconds": 0.0}
     measured["arms"]["full"] |= {"step_seconds": 90_000.0}
     for name in ("settings.json", "base.json", "base_kl.safetensors"):
-        shutil.copy(finished.out / name, tmp_path)
+        shutil.copy(quick.out / name, tmp_path)
     (tmp_path / "measured.json").write_text(json.dumps(measured))
     monkeypatch.setattr(run, "recipe", lambda method: comparing.short_recipe(method, steps=100))
-    told = command(*finished.arguments, "--out", tmp_path, "--json")
+    told = command(*quick.arguments, "--out", tmp_path, "--json")
     lora, full = told.document["arms"][3:]
     assert lora["status"] == "cut" and 8 <= lora["chosen"]["steps"] < 100
     assert lora["reason"] == f"trained {lora['chosen']['steps']} of 100 steps"
@@ -271,12 +212,12 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(
-    finished: Finished, inside: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Finished, inside: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = command(*finished.arguments, "--dry-run", "--json")
+    told = command(*quick.arguments, "--dry-run", "--json")
     assert told.status == 0 and list(tmp_path.iterdir()) == []
-    document, plan = told.document, json.loads((finished.out / "plan.json").read_text())
+    document, plan = told.document, json.loads((quick.out / "plan.json").read_text())
     assert {arm["method"]: arm["steps"] for arm in document["plan"]["arms"]} == {
         arm["method"]: arm["steps"] for arm in plan["arms"]
     }

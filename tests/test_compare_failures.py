@@ -16,8 +16,6 @@ from conftest import Finished
 from riyaz.compare import run
 from riyaz.methods import few_shot, lora, zero_shot
 
-pytestmark = pytest.mark.slow  # each comparison starts a dozen processes
-
 
 @pytest.fixture(scope="module", autouse=True)
 def machine(home: Path) -> Iterator[None]:
@@ -35,9 +33,9 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 def test_a_failing_arm_is_a_row_and_only_it_is_run_again(
-    inside: list, monkeypatch: pytest.MonkeyPatch, finished: Finished, tmp_path: Path
+    inside: list, monkeypatch: pytest.MonkeyPatch, quick: Finished, tmp_path: Path
 ) -> None:
-    shutil.copytree(finished.out, tmp_path / "out")
+    shutil.copytree(quick.out, tmp_path / "out")
     for method in ("zero_shot", "few_shot"):
         shutil.rmtree(tmp_path / "out/arms" / method)
     (tmp_path / "out/compare.json").unlink()
@@ -51,7 +49,7 @@ def test_a_failing_arm_is_a_row_and_only_it_is_run_again(
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(zero_shot, "fit", exhausted)
         broken.setattr(few_shot, "fit", wrong)
-        told = command(*finished.arguments, "--out", tmp_path / "out", "--json")
+        told = command(*quick.arguments, "--out", tmp_path / "out", "--json")
     arms = {arm["method"]: arm for arm in told.document["arms"]}
     assert told.status == 0, "the rest goes on"
     assert [arms[method]["status"] for method in METHODS] == ["ok", "failed", "failed", "ok", "ok"]
@@ -60,19 +58,19 @@ def test_a_failing_arm_is_a_row_and_only_it_is_run_again(
     assert arms["few_shot"]["reason"] == f"ended with exit code 1; see {log}" and "a bug" in log.read_text()
     assert told.document["pick"] in ("nearest", "lora", "full")
     inside.clear()
-    again = command(*finished.arguments, "--out", tmp_path / "out", "--json")
+    again = command(*quick.arguments, "--out", tmp_path / "out", "--json")
     assert inside == [(work, m, "kept") for m in ("zero_shot", "few_shot") for work in ("fit", "evaluate")]
-    assert [arm["score"] for arm in again.document["arms"]] == [arm["score"] for arm in finished.document["arms"]]
+    assert [arm["score"] for arm in again.document["arms"]] == [arm["score"] for arm in quick.document["arms"]]
 
 
-def test_a_failed_check_fails_the_arm(inside: list, finished: Finished, tmp_path: Path) -> None:
-    shutil.copytree(finished.out, tmp_path / "out")
+def test_a_failed_check_fails_the_arm(inside: list, quick: Finished, tmp_path: Path) -> None:
+    shutil.copytree(quick.out, tmp_path / "out")
     (tmp_path / "out/compare.json").unlink()
     fit = tmp_path / "out/arms/lora/kept/fit.json"
     facts = json.loads(fit.read_text())
     facts["checks"]["weights_moved"]["ok"] = False
     fit.write_text(json.dumps(facts))
-    told = command(*finished.arguments, "--out", tmp_path / "out", "--json")
+    told = command(*quick.arguments, "--out", tmp_path / "out", "--json")
     lora = told.document["arms"][3]
     assert (lora["status"], lora["reason"]) == ("failed", "failed check: weights_moved")
     assert told.document["pick"] != "lora" and lora["score"] is not None
@@ -106,10 +104,10 @@ def test_a_loss_that_is_no_number_fails_the_arm(
 # folders
 
 
-def test_two_commands_in_one_folder(finished: Finished, inside: list, tmp_path: Path) -> None:
+def test_two_commands_in_one_folder(quick: Finished, inside: list, tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        told = command(*finished.arguments, "--out", tmp_path)
+        told = command(*quick.arguments, "--out", tmp_path)
     assert told.status == 2 and told.line == f"error: {tmp_path}: another riyaz is working in this folder; wait for it"
     assert files(tmp_path) == {".lock"}
 
@@ -123,19 +121,19 @@ def test_two_commands_in_one_folder(finished: Finished, inside: list, tmp_path: 
         (("--max-ms", "5", "--margin", "0.1"), "other margin, max ms"),
     ],
 )  # fmt: skip
-def test_another_comparison_keeps_its_folder(finished: Finished, inside: list, more: tuple, named: str) -> None:
-    before = files(finished.out)
-    arguments = [a for a in finished.arguments if a not in ("--seed", 3)] if "--seed" in more else finished.arguments
-    told = command(*arguments, *more, "--out", finished.out)
+def test_another_comparison_keeps_its_folder(quick: Finished, inside: list, more: tuple, named: str) -> None:
+    before = files(quick.out)
+    arguments = [a for a in quick.arguments if a not in ("--seed", 3)] if "--seed" in more else quick.arguments
+    told = command(*arguments, *more, "--out", quick.out)
     assert told.status == 2
-    assert f"this folder holds another comparison ({named})" in told.line and str(finished.out) in told.line
-    assert files(finished.out) == before and inside == []
+    assert f"this folder holds another comparison ({named})" in told.line and str(quick.out) in told.line
+    assert files(quick.out) == before and inside == []
 
 
-def test_a_folder_with_something_else_is_left_alone(finished: Finished, inside: list, tmp_path: Path) -> None:
+def test_a_folder_with_something_else_is_left_alone(quick: Finished, inside: list, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    told = command(*finished.arguments, "--out", tmp_path)
+    told = command(*quick.arguments, "--out", tmp_path)
     assert told.status == 2 and "this folder holds something else" in told.line
     assert files(tmp_path) == {"thesis.txt"}
-    file = command(*finished.arguments, "--out", tmp_path / "thesis.txt")
+    file = command(*quick.arguments, "--out", tmp_path / "thesis.txt")
     assert file.status == 2 and "cannot write here" in file.line

@@ -103,9 +103,7 @@ def test_general_nats_are_those_of_reading_token_by_token(
 # against the base
 
 
-def test_drift_is_the_divergence_of_the_whole_distribution(
-    plain: Predictor, finished: Finished, tmp_path: Path
-) -> None:
+def test_drift_is_the_divergence_of_the_whole_distribution(plain: Predictor, quick: Finished, tmp_path: Path) -> None:
     rows = examples(6)
     Base.measure(plain, rows, None, tmp_path)
     base = Base.read(tmp_path)
@@ -113,8 +111,8 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     none = Artifact("zero_shot")
     same = evaluate._against_base(none, plain, base, rows, None)
     assert same["forgetting_nats"] == 0 and same["kl_task"] == pytest.approx(0, abs=1e-6)
-    adapted = open_artifact(finished.artifact("lora"))
-    found = evaluate._against_base(Artifact.read(finished.artifact("lora")), adapted, base, rows, None)
+    adapted = open_artifact(quick.artifact("lora"))
+    found = evaluate._against_base(Artifact.read(quick.artifact("lora")), adapted, base, rows, None)
     assert plain.tokenizer is not None and plain.lm is not None and adapted.lm is not None
     expected = []
     for row in rows:
@@ -129,10 +127,10 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     assert found["forgetting_nats"] == pytest.approx(general[0] - general[1], abs=1e-4) and general[0] != general[1]
 
 
-def test_a_copying_artifact_has_no_distribution(finished: Finished) -> None:
-    nearest = open_artifact(finished.artifact("nearest"))
+def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:
+    nearest = open_artifact(quick.artifact("nearest"))
     base = Base(1.0, ())
-    found = evaluate._against_base(Artifact.read(finished.artifact("nearest")), nearest, base, examples(2), None)
+    found = evaluate._against_base(Artifact.read(quick.artifact("nearest")), nearest, base, examples(2), None)
     assert found == {"forgetting_nats": 0.0, "kl_task": None}
 
 
@@ -162,8 +160,8 @@ def judged(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
     return evaluate.evaluate_artifact(folder, rows, rows, out, **settings | more)
 
 
-def test_an_artifact_that_is_not_what_was_fitted_is_seen(finished: Finished, tmp_path: Path) -> None:
-    folder = shutil.copytree(finished.artifact("zero_shot"), tmp_path / "artifact")
+def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_path: Path) -> None:
+    folder = shutil.copytree(quick.artifact("zero_shot"), tmp_path / "artifact")
     document = json.loads((folder / "riyaz.json").read_text())
     predictor = open_artifact(folder)
     document["validation"]["answer_log_loss"] = answer_log_loss(predictor, examples(6))
@@ -177,9 +175,9 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(finished: Finished, tmp
 
 
 def test_merging_that_changes_the_answers_is_seen(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = judged(finished.artifact("lora"), tmp_path / "held")["checks"]["merged"]
+    held = judged(quick.artifact("lora"), tmp_path / "held")["checks"]["merged"]
     assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01) and held["ms_per_answer"] > 0
     whole = evaluate.open_artifact
 
@@ -188,21 +186,21 @@ def test_merging_that_changes_the_answers_is_seen(
         return replace(opened, text=TextPart("Something else altogether.")) if merged else opened
 
     monkeypatch.setattr(evaluate, "open_artifact", broken)
-    assert not judged(finished.artifact("lora"), tmp_path / "broken")["checks"]["merged"]["ok"]
+    assert not judged(quick.artifact("lora"), tmp_path / "broken")["checks"]["merged"]["ok"]
 
 
-def test_a_folds_artifact_is_only_asked_for_its_answers(finished: Finished, tmp_path: Path) -> None:
-    result = judged(finished.artifact("lora"), tmp_path, base=None)
+def test_a_folds_artifact_is_only_asked_for_its_answers(quick: Finished, tmp_path: Path) -> None:
+    result = judged(quick.artifact("lora"), tmp_path, base=None)
     assert set(result["checks"]) == {"reopened"}
     assert all(result[key] is None for key in ("ms_per_answer", "prompt_tokens", "forgetting_nats", "kl_task"))
     assert (tmp_path / "predictions.jsonl").read_text().count("\n") == 6
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 
-def test_without_test_rows_the_costs_come_from_validation(finished: Finished, tmp_path: Path) -> None:
+def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_path: Path) -> None:
     rows = examples(3)
     result = evaluate.evaluate_artifact(
-        finished.artifact("nearest"), (), rows, tmp_path, base=Base(4.0, ()), kl_rows=rows, latency_rows=2,
+        quick.artifact("nearest"), (), rows, tmp_path, base=Base(4.0, ()), kl_rows=rows, latency_rows=2,
         general=None, listen=quiet,
     )  # fmt: skip
     assert (tmp_path / "predictions.jsonl").read_text() == "" and result["ms_per_answer"] > 0
@@ -218,12 +216,12 @@ def closed(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", comparing.METHODS)
 def test_an_artifact_scores_as_in_its_comparison(
-    finished: Finished, closed: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    quick: Finished, closed: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", BF16_IS_FAST)  # as it was compared
     events: list[dict] = []
-    document = evaluate_target(str(finished.artifact(method)), closed, DataConfig(), listen=events.append)
-    arm = finished.arm(method)
+    document = evaluate_target(str(quick.artifact(method)), closed, DataConfig(), listen=events.append)
+    arm = quick.arm(method)
     for key in ("score", "metric", "n_test", "slices", "ci_low", "ci_high", "extras"):
         assert document[key] == (pytest.approx(arm[key]) if isinstance(arm[key], float) else arm[key]), key
     assert document["prompt_tokens"] == arm["prompt_tokens"] and document["ms_per_answer"] > 0
@@ -253,19 +251,19 @@ def test_a_plain_model_is_told_the_task_of_the_file(
     assert (own["task"], own["instruction"]) == (kind, "Where? " * 9), "the task is that of the whole file"
 
 
-def test_another_metric_may_judge_an_artifact_but_not_another_instruction(finished: Finished, closed: Path) -> None:
-    folder = str(finished.artifact("nearest"))
+def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick: Finished, closed: Path) -> None:
+    folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, closed, DataConfig(metric="exact_match"), listen=quiet)
     assert (document["metric"], document["score"]) == ("exact_match", 1.0) and "token_f1" in document["extras"]
     with assert_refused(folder, "made with the instruction", "leave out --instruction"):
         evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
 
 
-def test_labels_that_the_artifact_does_not_have(finished: Finished, tmp_path: Path) -> None:
+def test_labels_that_the_artifact_does_not_have(quick: Finished, tmp_path: Path) -> None:
     rows = comparing.closed_rows(6, "today")
     some = comparing.write_rows(tmp_path / "some.jsonl", [*rows, {**rows[0], "text": "sing", "label": "music"}])
     events: list[dict] = []
-    folder = str(finished.artifact("nearest"))
+    folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, some, DataConfig(), listen=events.append)
     assert document["score"] == pytest.approx(6 / 7)
     assert events[0] == {"event": "note", "text": "1 of 7 rows have a label that the artifact does not know"}
@@ -274,15 +272,15 @@ def test_labels_that_the_artifact_does_not_have(finished: Finished, tmp_path: Pa
         evaluate_target(folder, other, DataConfig(), listen=quiet)
 
 
-def test_evaluate_on_the_command_line(finished: Finished, closed: Path) -> None:
-    told = command("evaluate", finished.artifact("nearest"), "--test", closed, "--limit", 9, "--json")
+def test_evaluate_on_the_command_line(quick: Finished, closed: Path) -> None:
+    told = command("evaluate", quick.artifact("nearest"), "--test", closed, "--limit", 9, "--json")
     assert told.status == 0 and (told.document["score"], told.document["n_test"]) == (1.0, 9)
     assert told.out.count("\n") == 1 and "accuracy        1.000" in told.err
     assert "slice           even" in told.err and "ms per answer" in told.err
     for arguments, said in [
         (("absent", "--test", closed), "absent"),
-        ((finished.artifact("nearest"), "--test", "absent.jsonl"), "absent.jsonl: no such file"),
-        ((finished.artifact("nearest"), "--test", closed, "--limit", 0), "--limit: 0 rows are too few"),
+        ((quick.artifact("nearest"), "--test", "absent.jsonl"), "absent.jsonl: no such file"),
+        ((quick.artifact("nearest"), "--test", closed, "--limit", 0), "--limit: 0 rows are too few"),
     ]:
         told = command("evaluate", *arguments)
         assert told.status == 2 and said in told.line

@@ -194,16 +194,16 @@ def test_models_that_cannot_be_used(
     assert expected in line, line
 
 
-def test_an_adapter_is_no_model(finished: Finished, rows: Path) -> None:
-    assert "this is an adapter, not a model" in refused(rows, "--model", finished.artifact("lora"))
+def test_an_adapter_is_no_model(quick: Finished, rows: Path) -> None:
+    assert "this is an adapter, not a model" in refused(rows, "--model", quick.artifact("lora"))
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "run"])
 def test_an_adapter_for_another_base(
-    finished: Finished, rows: Path, verb: str, tmp_path_factory: pytest.TempPathFactory
+    quick: Finished, rows: Path, verb: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "other", seed=9)
-    folder = shutil.copytree(finished.artifact("lora"), tmp_path_factory.mktemp("moved") / "lora")
+    folder = shutil.copytree(quick.artifact("lora"), tmp_path_factory.mktemp("moved") / "lora")
     document = json.loads((folder / "riyaz.json").read_text())
     document["base"]["path"] = str(other)
     (folder / "riyaz.json").write_text(json.dumps(document))
@@ -213,8 +213,8 @@ def test_an_adapter_for_another_base(
     assert files(Path()) == {"rows.jsonl"}
 
 
-def test_an_artifact_that_was_changed(finished: Finished, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = shutil.copytree(finished.artifact("lora"), tmp_path_factory.mktemp("changed") / "lora")
+def test_an_artifact_that_was_changed(quick: Finished, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = shutil.copytree(quick.artifact("lora"), tmp_path_factory.mktemp("changed") / "lora")
     with (folder / "adapter_model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")

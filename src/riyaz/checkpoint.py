@@ -67,7 +67,7 @@ class Checkpoints:
             read_tensors(folder / "optimizer.safetensors", moments)
             for name, master in masters.items():
                 optimizer.state[master] = {key: moments[f"{name}.{key}"] for key in MOMENTS}
-            return kind(**json.loads((folder / "state.json").read_text()))
+            return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         return kind()
 
     def save_best(self, masters: Mapping[str, nn.Parameter]) -> None:
@@ -88,7 +88,7 @@ class Checkpoints:
 
     def _verifies(self, folder: Path) -> bool:
         try:
-            return json.loads((folder / MANIFEST).read_text()) == self._manifest(folder)
+            return json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == self._manifest(folder)
         except (OSError, ValueError):
             return False
 

@@ -58,7 +58,7 @@ class Base:
         """What `measure` wrote."""
         file = safetensors.read(folder / "base_kl.safetensors")
         answers = tuple(file.array(name) for name in sorted(file.tensors))
-        return cls(json.loads((folder / "base.json").read_text())["general_nats"], answers)
+        return cls(json.loads((folder / "base.json").read_text(encoding="utf-8"))["general_nats"], answers)
 
 
 def evaluate_artifact(

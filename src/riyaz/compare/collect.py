@@ -26,8 +26,8 @@ def arm_row(folder: Folder, plan: ArmPlan, parts: Sequence[str], reason: str) ->
         status = "skipped" if plan.skipped else "failed"
         return {"method": plan.method, "status": status, **EMPTY, "reason": plan.skipped or reason}
     runs = [folder.run(plan.method, part) for part in parts]
-    fits = [json.loads((run / "fit.json").read_text()) for run in runs]
-    results = [json.loads((run / "result.json").read_text()) for run in runs]
+    fits = [json.loads((run / "fit.json").read_text(encoding="utf-8")) for run in runs]
+    results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
     kept_fit, kept = fits[parts.index(KEPT)], results[parts.index(KEPT)]
     failed = [f"{part}: {name}" if len(parts) > 1 else name
               for part, fit, result in zip(parts, fits, results)
@@ -98,5 +98,5 @@ def row_scores(folder: Folder, arms: Sequence[dict]) -> dict[str, np.ndarray]:
 
 def read_predictions(run: Path) -> list[dict]:
     """The predictions a part wrote on its test rows."""
-    with (run / "predictions.jsonl").open() as lines:
+    with (run / "predictions.jsonl").open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

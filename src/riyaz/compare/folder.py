@@ -87,7 +87,7 @@ class Folder:
     def read(self, name: str) -> Any:
         """The JSON of a file, None when it is not there."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part and return the parts' names; the kept one is the last."""
@@ -99,7 +99,7 @@ class Folder:
 
     def rows(self, part: str, which: str) -> tuple[Example, ...]:
         """The rows of one part: which is train, valid or test."""
-        with (self.path / "split" / part / f"{which}.jsonl").open() as lines:
+        with (self.path / "split" / part / f"{which}.jsonl").open(encoding="utf-8") as lines:
             return tuple(Example.from_record(json.loads(line)) for line in lines)
 
     def run(self, method: str, part: str) -> Path:
@@ -139,7 +139,7 @@ def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -197,7 +197,7 @@ def _as_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
 def read_config(path: Path) -> dict[str, Any]:
     """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RiyazError(f"cannot read the adapter's configuration ({error})", str(path)) from error
     if not isinstance(config, dict):

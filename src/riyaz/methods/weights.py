@@ -123,7 +123,7 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
 
     folder, known = context.folder / "search", context.folder / "search.json"
     if known.exists():
-        found = json.loads(known.read_text())
+        found = json.loads(known.read_text(encoding="utf-8"))
         return found["rate"], found["record"]
     rates, record = list(context.arm.learning_rates), []
     for number, rung in enumerate(context.arm.rungs, 1):

@@ -1,12 +1,23 @@
 """What several test files share: a tiny model, and one whole comparison, run with and without processes."""
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
+
 import comparing
 import pytest
 import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Sums come out in one order, and test processes do not fight for cores."""
+    if torch := sys.modules.get("torch"):  # a run of tests without torch does not pay for its import
+        torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

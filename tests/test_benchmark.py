@@ -14,6 +14,7 @@ import pytest
 import tiny
 
 from riyaz.data.packing import batch
+from riyaz.tokenizer import Tokenizer
 from riyaz.train import TrainPlan, learning_rate
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "training.py"
@@ -39,11 +40,10 @@ def write_labelled(path: Path, count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `prepare` writes for a tiny model and one timed step."""
+    """What `prepare` writes for a tiny model and two timed steps."""
     folder = tmp_path_factory.mktemp("benchmark")
-    model = tiny.write_hf_folder(folder / "tiny", seed=1)
-    even = write_labelled(folder / "even.jsonl", 30)
-    training.prepare(argparse.Namespace(model=str(model), even=even, steps=1), folder)
+    model = tiny.write_hf_folder(folder / "tiny", seed=1, layers=1)
+    training.prepare(argparse.Namespace(model=str(model), even=None, steps=2), folder)
     return folder
 
 
@@ -74,27 +74,30 @@ def test_tokens_per_second_counts_the_rows_of_the_timed_steps(training: ModuleTy
 
 def test_prepare_writes_rows_of_both_kinds(prepared: Path) -> None:
     mixed, even = (json.loads((prepared / f"{name}.json").read_text()) for name in ("mixed", "even"))
-    assert len(mixed) == len(even) == 24
+    assert len(mixed) == len(even) == 32
     assert all(24 <= len(tokens) <= 512 and 0 < prompt < len(tokens) for tokens, prompt in mixed)
-    assert all(tokens[-1] == 2 and 0 < prompt < len(tokens) for tokens, prompt in even)
     assert len({len(tokens) for tokens, _ in mixed}) > 10
-
-
-def test_even_rows_are_text_where_no_file_is_given(training: ModuleType, prepared: Path, tmp_path: Path) -> None:
-    training.prepare(argparse.Namespace(model=str(prepared / "tiny"), even=None, steps=2), tmp_path)
-    lengths = {len(tokens) for tokens, _ in json.loads((tmp_path / "even.json").read_text())}
+    lengths = {len(tokens) for tokens, _ in even}  # text, as no file was given
     assert lengths <= set(range(45, 66)) and len(lengths) > 5
 
 
-@pytest.mark.parametrize("rows", ["mixed", "even"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+def test_labelled_rows_go_through_the_chat_template(training: ModuleType, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_folder(tiny.write_tokenizer(tmp_path))
+    rows = training.banking(tokenizer, write_labelled(tmp_path / "even.jsonl", 30), 24)
+    assert len(rows) == 24
+    for number, (tokens, prompt) in enumerate(rows):
+        assert f"where is my order number {number}?" in tokenizer.decode(tokens[:prompt])
+        assert tokenizer.decode(tokens[prompt:]) == LABELS[number % 3] and tokens[-1] == tokenizer.end_of_turn
+
+
+@pytest.mark.parametrize(("method", "rows"), [("lora", "even"), ("full", "mixed")])
 def test_the_loss_curves_of_both_sides_lie_on_each_other(
     training: ModuleType, prepared: Path, monkeypatch: pytest.MonkeyPatch, method: str, rows: str
 ) -> None:
     (prepared / "rows.json").write_bytes((prepared / f"{rows}.json").read_bytes())
     monkeypatch.setitem(training.RATES, method, 5e-3)  # so that a row out of order or a rate off would show
     ours, theirs = (side(method, "float32", prepared) for side in (training.measure_riyaz, training.measure_peer))
-    assert len(ours["losses"]) == 3 and ours["losses"][-1] < ours["losses"][0]
+    assert len(ours["losses"]) == 4 and ours["losses"][-1] < ours["losses"][0]
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=CURVES)
     assert all(side["tokens_s"] > 0 and side["rss_mb"] > 0 for side in (ours, theirs))
 

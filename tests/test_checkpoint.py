@@ -26,7 +26,7 @@ from riyaz.sources import files
 from riyaz.train import TrainPlan, TrainState, train
 
 ROWS, VALID = counting_rows(), random_rows(9, 5)
-PLAN = TrainPlan(steps=60, learning_rate=1e-2, validate_every=8, checkpoint_every=20, patience=9, seed=1)
+PLAN = TrainPlan(steps=60, learning_rate=1e-2, validate_every=8, checkpoint_every=20, patience=9, batch_size=4)
 SHORT = dataclasses.replace(PLAN, steps=6, validate_every=3, checkpoint_every=2, compute="float32")
 
 
@@ -84,7 +84,7 @@ def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, outcome(folder, request.param, PLAN), last_optimizer(folder)
 
 
-@pytest.mark.parametrize("step", [20, 33, 57])
+@pytest.mark.parametrize("step", [20, 57])
 def test_stopped_and_resumed_is_straight_to_the_bit(tmp_path: Path, straight: tuple, step: int) -> None:
     build, wanted, optimizer = straight
     with pytest.raises(Stop):
@@ -114,7 +114,7 @@ def test_killed_at_a_random_moment_and_resumed_is_straight_to_the_bit(tmp_path: 
     chance = random.Random(seed)
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        last = chance.randint(20, 55)
+        last = chance.randint(21, 55)
         assert child.stdout is not None
         for line in child.stdout:
             if int(line) >= last:
@@ -202,8 +202,8 @@ DAMAGE = [(name, damage) for name in FILES for damage in (truncate, flip, Path.u
 def test_a_damaged_checkpoint_is_passed_over_and_written_anew(
     tmp_path: Path, short: tuple, name: str, damage: Callable[[Path], None]
 ) -> None:
-    (folder,) = stopped_run(tmp_path)
-    assert folder.name == "step-000004"
+    (folder,) = stopped_run(tmp_path, step=3)
+    assert folder.name == "step-000002"
     damage(folder / name)
     heard: list[int] = []
     assert outcome(tmp_path, adapted, SHORT, lambda event: heard.append(event["done"])) == short

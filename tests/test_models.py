@@ -139,10 +139,10 @@ def test_transformers_and_riyaz_load_what_save_hf_writes(folder: Path, tmp_path:
 
 def test_save_hf_keeps_every_end_token(tmp_path: Path) -> None:
     folder = tiny.write_hf_folder(tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0, 1]}))
     source = open_source(folder)
     save_hf(load(source), source.tokenizer(), tmp_path / "saved")
-    assert source.tokenizer().eos_ids == open_source(tmp_path / "saved").tokenizer().eos_ids == {0, 2}
+    assert source.tokenizer().eos_ids == open_source(tmp_path / "saved").tokenizer().eos_ids == {0, 1, 2}
 
 
 def test_embeddings_stand_in_for_tokens() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from riyaz.methods.recipe import SEARCH_SHARE, Recipe, rungs, search_rates, search_steps
+from riyaz.methods.recipe import SEARCH_SHARE, Recipe, Rung, rungs, search_rates, search_steps
 
 RATES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9, unique=True).map(lambda rates: tuple(sorted(rates)))
 STEPS = st.integers(1, 5000)
@@ -68,6 +68,13 @@ def test_the_rates_tried_are_the_nearest_to_the_default(rates: tuple[float, ...]
 
     left_out = [distance(rate) for rate in rates if rate not in found]
     assert not left_out or max(map(distance, found)) <= min(left_out)
+
+
+def test_little_time_tries_fewer_rates_before_none() -> None:
+    four = recipe((1e-4, 2e-4, 4e-4, 8e-4), 2e-4)
+    assert [rungs(four, steps) for steps in (64, 63, 16, 15)] == [
+        (Rung(4, 4), Rung(2, 8)), (Rung(2, 15),), (Rung(2, 4),), (),
+    ]  # fmt: skip
 
 
 def test_the_methods_recipes_search_all_their_rates_in_a_full_run() -> None:

@@ -254,12 +254,13 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 
 def test_the_listener_hears_every_step(tmp_path: Path) -> None:
     heard: list[dict] = []
+    rows = random_rows(7, 20)
     plan = dataclasses.replace(PLAN, steps=6, validate_every=3)
-    state = train(adapted(), ROWS, ROWS, plan, tmp_path, heard.append)
+    state = train(adapted(), rows, rows[:2], plan, tmp_path, heard.append)
     assert [event["done"] for event in heard] == [1, 2, 3, 4, 5, 6] and heard[-1]["seconds_left"] == 0
     assert [event["metrics"] for event in heard] == state.history
-    picked = [i for step in range(6) for i in batch(len(ROWS), plan.batch_size, plan.seed, step)]
-    assert state.tokens == sum(len(ROWS[i].prompt) + len(ROWS[i].answer) for i in picked)
+    picked = [i for step in range(6) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
+    assert state.tokens == sum(len(rows[i].prompt) + len(rows[i].answer) for i in picked)
     json.dumps(heard)
 
 

@@ -4,6 +4,7 @@ The child writes JSON lines to stdout, which become events; what it says otherwi
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from riyaz.errors import RiyazError
 
 Listen = Callable[[dict], None]
 
+PARENT = "RIYAZ_PARENT"  # tells a child whose it is: it may start after that one has ended
 PATIENCE = 5  # seconds between asking a child to end and ending it
 
 
@@ -23,7 +25,8 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
     command = [sys.executable, "-m", "riyaz.compare.worker", *arguments]
     reason = ""
     with log.open("a") as errors, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,
+        env={**os.environ, PARENT: str(os.getpid())},
     ) as child:  # fmt: skip
         try:
             assert child.stdout is not None

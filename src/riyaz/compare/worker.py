@@ -16,6 +16,7 @@ from typing import Any
 
 from riyaz.compare.folder import KEPT, Folder, write_json
 from riyaz.compare.plan import Plan
+from riyaz.compare.processes import PARENT
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.sources import Source, open_source
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Do the work named by the arguments; 0 when it went well."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: every file is written atomically
     work, folder, *rest = arguments
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {"measure": measure, "fit": fit, "evaluate": evaluate}
     try:
         jobs[work](Folder(Path(folder)), *rest)

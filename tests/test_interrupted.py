@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 # `riyaz` with short recipes that says every bit of progress, so that a test can stop it anywhere
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script starts behind itself
 sys.path.insert(0, {tests!r})
 import comparing
 from riyaz.cli.main import main

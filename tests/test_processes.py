@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(processes.sys, "executable", str(path))
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, also in tests that a script started behind itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(tmp_path: Path, listen=lambda event: None) -> str:

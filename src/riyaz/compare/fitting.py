@@ -50,7 +50,3 @@ def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, con
     rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
     room = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as the predictor asks for it
     return {e.where for e, row, extra in zip(doubtful, rows, room) if len(row.prompt) + extra > context}
-
-
-def _bytes(example: Example) -> int:
-    return len("".join((*(turn["content"] for turn in example.messages), example.answer)).encode())

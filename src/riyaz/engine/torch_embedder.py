@@ -1,0 +1,158 @@
+"""The dense embedder in torch: texts as vectors of unit length, and where the tokens of a text lie.
+
+    embedder = open_embedder()                 # minilm, pulled with `riyaz pull minilm`
+    embedder.embed(["how do I reset it?"])     # (1, 384) float32
+
+A vector is the mean of the hidden states of all tokens of a text, [CLS] and [SEP] included, scaled to length one.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+
+from riyaz import hardware, tokenizer_files
+from riyaz.errors import RiyazError
+from riyaz.models import load_embedder
+from riyaz.models.bert import Model, rows
+from riyaz.sources import Source, open_source
+from riyaz.sources.source import read_json
+
+MAX_TOKENS = 256  # of a text, [CLS] and [SEP] included, unless the model says less
+BATCH_TOKENS = 4096  # what is computed at once
+SLAB = 1024  # texts that are sorted by length together
+PIECE = 20_000  # characters of a long text that are cut into tokens at once
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Called with the number of texts embedded and of all
+Progress = Callable[[int, int], None]
+
+
+class WordPieces:
+    """The tokenizer of an embedder: a text's tokens and their places; nothing in a text is a control token."""
+
+    def __init__(self, folder: Path) -> None:
+        definition = tokenizer_files.from_folder(folder).definition
+        try:
+            self._backend = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the tokenizers package raises nothing narrower
+            raise RiyazError(f"is not a tokenizer: {error}", str(folder / "tokenizer.json")) from None
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True
+        self.frame = self._backend.encode("").ids  # [CLS] and [SEP]
+        if len(self.frame) != 2:
+            raise RiyazError("the tokenizer puts no pair of tokens around a text", str(folder / "tokenizer.json"))
+        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
+
+    def rows(self, texts: Sequence[str], limit: int) -> list[np.ndarray]:
+        """The ids of each text between [CLS] and [SEP], `limit` of them at most."""
+        encodings = self._backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+        first, last = self.frame
+        return [np.array([first, *encoding.ids[: limit - 2], last], np.int64) for encoding in encodings]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of the whole text begins and ends, in characters."""
+        pieces = list(_pieces(_utf8(text)))
+        encodings = self._backend.encode_batch(pieces, add_special_tokens=False)
+        found, start = [], 0
+        for piece, encoding in zip(pieces, encodings):
+            found += [(start + left, start + right) for left, right in encoding.offsets]
+            start += len(piece)
+        return found
+
+
+class TorchEmbedder:
+    """A BERT that turns texts into vectors; `sha256` is that of its weights."""
+
+    def __init__(self, source: Source) -> None:
+        self.name, self.sha256 = source.name, source.sha256()
+        self._pieces = WordPieces(source.path)
+        self._model: Model = load_embedder(source)
+        config = self._model.config
+        self.dim: int = config.hidden_size
+        self._limit = _max_tokens(source.path, config.context)
+        if self._pieces.vocab_size > config.vocab_size:
+            what = f"the tokenizer has {self._pieces.vocab_size} tokens, the model {config.vocab_size}"
+            raise RiyazError(what, str(source.path), "tokenizer.json is another model's")
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character ranges of the text's tokens, [CLS] and [SEP] not counted; nothing is cut off."""
+        return self._pieces.offsets(text)
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        """Unit vectors (n, dim) float32 of texts, which are cut at 256 tokens; an empty text has one too."""
+        found = np.empty((len(texts), self.dim), np.float32)
+        done = 0
+        for begin in range(0, len(texts), SLAB):
+            ids = self._pieces.rows(texts[begin : begin + SLAB], self._limit)
+            for places in _batches([len(row) for row in ids]):
+                found[[begin + place for place in places]] = self._vectors([ids[place] for place in places])
+                done += len(places)
+                if progress is not None:
+                    progress(done, len(texts))
+        return found
+
+    @torch.inference_mode()
+    def _vectors(self, ids: list[np.ndarray]) -> np.ndarray:
+        """The vectors of one batch."""
+        lengths = [len(row) for row in ids]
+        tokens = torch.from_numpy(np.concatenate(ids))
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        hidden = self._model(tokens, positions, rows(lengths)).float()
+        means = torch.stack([row.mean(0) for row in hidden.split(lengths)])
+        return torch.nn.functional.normalize(means, dim=1).numpy()
+
+
+def open_embedder(name: str = "minilm") -> TorchEmbedder:
+    """The embedder of this name or path, on all cores this process may use; RiyazError says how to get it."""
+    torch.set_num_threads(hardware.cores())
+    return TorchEmbedder(open_source(name))
+
+
+def _max_tokens(folder: Path, context: int) -> int:
+    """How many tokens of a text are read. Raises RiyazError for a way of pooling other than the mean."""
+    pooling, sentence = folder / "1_Pooling/config.json", folder / "sentence_bert_config.json"
+    modes = read_json(pooling) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
+    wanted = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
+    if wanted != ["pooling_mode_mean_tokens"]:
+        raise RiyazError(f"riyaz pools by the mean only, not {', '.join(wanted)[:100] or 'by nothing'}", str(pooling))
+    limit = read_json(sentence).get("max_seq_length", MAX_TOKENS) if sentence.is_file() else MAX_TOKENS
+    if type(limit) is not int or limit < 3:
+        raise RiyazError(f"max_seq_length is {limit!r:.60}, not a whole number from 3 up", str(sentence))
+    return min(limit, context, MAX_TOKENS)
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Places of texts, the longest first, at most BATCH_TOKENS tokens together."""
+    batch: list[int] = []
+    total = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if batch and total + lengths[place] > BATCH_TOKENS:
+            yield batch
+            batch, total = [], 0
+        batch.append(place)
+        total += lengths[place]
+    if batch:
+        yield batch
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces that begin with a space or a line's end, so that no word is cut."""
+    start = 0
+    while len(text) - start > PIECE:
+        end = max(text.rfind(space, start + 1, start + PIECE) for space in " \n")
+        if end < 0:
+            found = [place for space in " \n" if (place := text.find(space, start + PIECE)) >= 0]
+            end = min(found, default=len(text))
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _utf8(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which no UTF-8 can hold; as many characters."""
+    return SURROGATE.sub("\ufffd", text)

@@ -1,0 +1,151 @@
+"""The BERT family in plain torch: one encoder over a flat stream of tokens, without its pooler.
+
+As in `models.llama`, the model sees no batches and no padding: T tokens in a row, their positions, and an `attend`
+function that says which of them see each other (`rows`: all those of the same text, in both directions).
+
+Legend: T tokens, C hidden size, H heads, D head size, F feed-forward size.
+Sources: BERT (Devlin et al. 2018, arXiv 1810.04805), GELU (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from riyaz.families.bert import BertConfig
+
+# attend(q, k, v), each (T, H, D) -> (T, H, D)
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def rows(lengths: Sequence[int]) -> Attend:
+    """An `attend` for texts of these lengths laid end to end: every token sees all of its own text.
+
+    Neighbours of equal length are computed at once, so sorted texts are the quickest.
+    """
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    sizes = [length * count for length, count in runs]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = torch.empty_like(q)
+        parts = zip(runs, out.split(sizes), q.split(sizes), k.split(sizes), v.split(sizes))
+        for (_, count), target, *run in parts:
+            qr, kr, vr = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in run)  # (count, H, length, D)
+            mixed = F.scaled_dot_product_attention(qr, kr, vr)
+            target.copy_(mixed.transpose(1, 2).flatten(0, 1))
+        return out
+
+    return attend
+
+
+class Embeddings(nn.Module):
+    """What a token is, where it stands, and that it belongs to a first text (type 0), normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        C = config.hidden_size
+        # not initialised: weights are loaded
+        self.word_embeddings = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, C))
+        self.position_embeddings = nn.Embedding.from_pretrained(torch.empty(config.context, C))
+        self.token_type_embeddings = nn.Embedding.from_pretrained(torch.empty(config.n_types, C))
+        self.LayerNorm = nn.LayerNorm(C, config.layer_norm_eps)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """x (T, C) of tokens (T,) at positions (T,)."""
+        x = self.word_embeddings(tokens) + self.position_embeddings(positions)
+        return self.LayerNorm(x + self.token_type_embeddings.weight[0])
+
+
+class SelfAttention(nn.Module):
+    """Project, let `attend` mix."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        C = config.hidden_size
+        self.head_dim = config.head_dim
+        self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """What the tokens x (T, C) take from each other, (T, C)."""
+        q, k, v = (part(x).unflatten(1, (-1, self.head_dim)) for part in (self.query, self.key, self.value))
+        return attend(q, k, v).flatten(1)
+
+
+class Output(nn.Module):
+    """The end of both halves of a layer: project back, add what came in, normalise."""
+
+    def __init__(self, config: BertConfig, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, inner: Tensor, x: Tensor) -> Tensor:
+        """inner (T, width) on x (T, C)."""
+        return self.LayerNorm(self.dense(inner) + x)
+
+
+class Attention(nn.Module):
+    """The first half of a layer."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = Output(config, config.hidden_size)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """x (T, C) -> (T, C)."""
+        return self.output(self.self(x, attend), x)
+
+
+class Intermediate(nn.Module):
+    """Up to F features, through GELU in its exact form."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, C) -> (T, F)."""
+        return F.gelu(self.dense(x))
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward; the norm stands behind each sum."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config, config.intermediate_size)
+
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """The next layer's x (T, C)."""
+        x = self.attention(x, attend)
+        return self.output(self.intermediate(x), x)
+
+
+class Encoder(nn.Module):
+    """The layers, named as in the checkpoints."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+
+
+class Model(nn.Module):
+    """A BERT; the state dict has the names of the Hugging Face checkpoint."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+
+    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states (T, C) of tokens (T,) at positions (T,)."""
+        x = self.embeddings(tokens, positions)
+        for layer in self.encoder.layer:
+            x = layer(x, attend)
+        return x

@@ -22,11 +22,14 @@ class BM25:
 
     def top(self, query: str, k: int) -> list[int]:
         """Indices of the k nearest texts, nearest first; equal scores in the order of the texts."""
+        return np.argsort(-self.scores(query), kind="stable")[:k].tolist()
+
+    def scores(self, query: str) -> np.ndarray:
+        """The score of every text (n,), 0 where no word is shared."""
         found = words(query)
         if not found or not self._size:
-            return list(range(min(k, self._size)))
-        scores = self._index.get_scores(found)
-        return np.argsort(-scores, kind="stable")[:k].tolist()
+            return np.zeros(self._size, np.float32)
+        return self._index.get_scores(found)
 
 
 def words(text: str) -> list[str]:

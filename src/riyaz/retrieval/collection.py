@@ -1,0 +1,367 @@
+"""A collection: documents, their chunks and vectors in one SQLite file that can be copied when nobody writes it.
+
+`add` is one transaction under a rollback journal, so a kill at any moment leaves what was there before. A file
+may come from a stranger: its schema must be exactly ours, and every value is checked before it is used.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, passage, word_offsets
+from riyaz.retrieval.documents import Document
+from riyaz.retrieval.embedder import Embedder, Progress
+
+FORMAT, VERSION = "riyaz collection", 1
+APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, so that a foreign database is known at once
+MAGIC = b"SQLite format 3\0"
+BUSY_SECONDS = 5.0
+REBUILD = "make it again: riyaz rag add … --rebuild"
+TABLES = {
+    "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "documents": "CREATE TABLE documents (doc_id TEXT PRIMARY KEY, title TEXT NOT NULL, text TEXT NOT NULL, "
+    "source TEXT NOT NULL, pages TEXT NOT NULL, sha256 TEXT NOT NULL)",
+    "chunks": "CREATE TABLE chunks (id INTEGER PRIMARY KEY, doc_id TEXT NOT NULL REFERENCES documents(doc_id), "
+    "heading TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, sha256 TEXT NOT NULL)",
+    "vectors": "CREATE TABLE vectors (chunk INTEGER PRIMARY KEY REFERENCES chunks(id), vector BLOB NOT NULL, "
+    "sha256 TEXT NOT NULL)",
+}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What one `add` did: documents that are new, were there with the same text, or had another; chunks written."""
+
+    added: int
+    unchanged: int
+    replaced: int
+    chunks: int
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """A collection as it was when opened, in memory; documents by doc_id, chunks in their order."""
+
+    path: Path
+    documents: tuple[Document, ...]
+    embedder: tuple[str, str] | None  # name and sha256 of what made the vectors
+    _chunks: list[Chunk]
+    _vectors: np.ndarray | None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read it whole. RiyazError when it is missing, foreign, broken, of a later version, or empty."""
+        path = Path(path)
+        with _database(path, "rw") as database:
+            database.execute("BEGIN")
+            problem = _foreign(database)
+            if problem:
+                raise RiyazError(problem, str(path), "name a file that riyaz rag add has written")
+            meta = dict(database.execute("SELECT key, value FROM meta"))
+            documents, chunks, vectors, problems = _contents(database, meta)
+        if problems:
+            raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
+        if not documents:
+            raise RiyazError("holds no documents", str(path), "put some in: riyaz rag add")
+        return cls(path, tuple(documents), _embedder_of(meta), chunks, vectors)
+
+    def chunks(self) -> list[Chunk]:
+        """Every chunk, by doc_id and start."""
+        return self._chunks
+
+    def vectors(self) -> np.ndarray | None:
+        """(chunks, dim) float32, a row for each of `chunks()`; None in a collection of words alone."""
+        return self._vectors
+
+
+def add(
+    path: Path,
+    documents: Sequence[Document],
+    embedder: Embedder | None,
+    progress: Progress | None = None,
+    *,
+    rebuild: bool = False,
+) -> Added:
+    """Put documents into a collection, all or none; one with the same doc_id and another text replaces it.
+
+    With `rebuild` the file holds these documents alone, and the old one stays until they are in. RiyazError when
+    the collection was made with another embedder, is in use, or cannot be written.
+    """
+    path = Path(path)
+    if rebuild:
+        return _rebuild(path, documents, embedder, progress)
+    fresh = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _database(path, "rwc") as database:
+            done = _add(path, database, documents, embedder, progress)
+            database.execute("COMMIT")
+        return done
+    except BaseException:
+        if fresh and path.exists() and path.stat().st_size == 0:
+            path.unlink()
+        raise
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong with a collection, each problem with the way out; [] when it is sound.
+    RiyazError when there is no such file or it cannot be read."""
+    path = Path(path)
+    try:
+        with _database(path, "rw") as database:
+            database.execute("BEGIN")
+            foreign = _foreign(database)
+            if foreign:
+                return [f"{foreign}; name a file that riyaz rag add has written"]
+            rows = database.execute("PRAGMA integrity_check(5)").fetchall()
+            problems = [" ".join(f"SQLite: {row[0]}".split()) for row in rows if row[0] != "ok"]
+            if not problems:
+                meta = dict(database.execute("SELECT key, value FROM meta"))
+                problems = _contents(database, meta, hashes=True)[3]
+    except RiyazError as error:
+        if not isinstance(error.__cause__, sqlite3.DatabaseError) or "broken" not in error.what:
+            raise
+        problems = [error.what]
+    return [f"{problem}; {REBUILD}" for problem in problems]
+
+
+def _rebuild(path: Path, documents: Sequence[Document], embedder: Embedder | None, progress: Progress | None) -> Added:
+    """A new file in place of the old, which must be a collection, whole or broken, and nothing else."""
+    if path.is_dir():
+        raise RiyazError("is a folder", str(path), "name a file")
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb") as file:
+            head = file.read(100)
+        if not (head.startswith(MAGIC) and head[68:72] == APPLICATION.to_bytes(4)):
+            raise RiyazError("is not a Riyaz collection, so it is not replaced", str(path), "remove it yourself")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        done = add(temporary, documents, embedder, progress)
+        path.with_name(path.name + "-journal").unlink(missing_ok=True)  # the old file's, fatal to the new one
+        os.replace(temporary, path)
+        return done
+    finally:
+        for rest in (temporary, temporary.with_name(temporary.name + "-journal")):
+            rest.unlink(missing_ok=True)
+
+
+def _add(
+    path: Path,
+    database: sqlite3.Connection,
+    documents: Sequence[Document],
+    embedder: Embedder | None,
+    progress: Progress | None,
+) -> Added:
+    """The body of `add` inside its transaction: everything slow comes before the first write."""
+    database.execute("BEGIN IMMEDIATE")
+    made: dict[str, str] = {}
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        problem = _foreign(database)
+        if problem:
+            raise RiyazError(problem, str(path), "name a new file or a collection")
+        made = dict(database.execute("SELECT key, value FROM meta"))
+    _same_embedder(path, made, embedder)
+    known = (
+        {row[0]: row[1:] for row in database.execute("SELECT doc_id, sha256, title, pages FROM documents")}
+        if made
+        else {}
+    )
+    changed = [item for item in documents if known.get(item.doc_id) != (_sha(item.text), item.title, _pages(item))]
+    offsets = embedder.token_offsets if embedder else word_offsets
+    chunks = [piece for item in changed for piece in chunk(item, offsets)]
+    vectors = embedder.embed([passage(piece) for piece in chunks], progress) if embedder and chunks else None
+    if not made:
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        for statement in TABLES.values():
+            database.execute(statement)
+    _write(database, changed, chunks, vectors)
+    counts = {name: _count(database, name) for name in ("documents", "chunks")}
+    meta = {"format": FORMAT, "version": VERSION, "size": SIZE, "overlap": OVERLAP} | counts
+    if embedder:
+        meta |= {"embedder": embedder.name, "embedder_sha256": embedder.sha256, "dim": embedder.dim}
+    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, str(meta[key])) for key in meta])
+    replaced = sum(item.doc_id in known for item in changed)
+    return Added(len(changed) - replaced, len(documents) - len(changed), replaced, len(chunks))
+
+
+def _write(
+    database: sqlite3.Connection, documents: Sequence[Document], chunks: Sequence[Chunk], vectors: np.ndarray | None
+) -> None:
+    for item in documents:
+        old = "SELECT id FROM chunks WHERE doc_id = ?"
+        database.execute(f"DELETE FROM vectors WHERE chunk IN ({old})", (item.doc_id,))
+        database.execute("DELETE FROM chunks WHERE doc_id = ?", (item.doc_id,))
+        row = (item.doc_id, item.title, item.text, item.where, _pages(item), _sha(item.text))
+        database.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)", row)
+    first = database.execute("SELECT coalesce(max(id), 0) + 1 FROM chunks").fetchone()[0]
+    rows = [(c.doc_id, c.heading, c.start, c.end, _sha(c.text)) for c in chunks]
+    database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)", [(first + i, *r) for i, r in enumerate(rows)])
+    blobs = [] if vectors is None else [row.astype("<f4").tobytes() for row in vectors]
+    stored = [(first + i, blob, _sha(blob)) for i, blob in enumerate(blobs)]
+    database.executemany("INSERT INTO vectors VALUES (?, ?, ?)", stored)
+
+
+def _same_embedder(path: Path, made: dict[str, str], embedder: Embedder | None) -> None:
+    """All vectors of a collection come from one embedder, or it has none."""
+    if not made or made.get("documents") == "0":
+        return
+    there, here = _embedder_of(made), (embedder.name, embedder.sha256) if embedder else None
+    if there == here:
+        return
+    names = [f"{name} ({sha[:12]})" if name else "words alone" for name, sha in (there or ("", ""), here or ("", ""))]
+    what = f"was made with {names[0]}, not with {names[1]}"
+    raise RiyazError(what, str(path), "use the same again, or make it anew with --rebuild")
+
+
+def _embedder_of(meta: dict[str, str]) -> tuple[str, str] | None:
+    return (meta["embedder"], meta.get("embedder_sha256", "")) if "embedder" in meta else None
+
+
+def _foreign(database: sqlite3.Connection) -> str:
+    """Why a readable database is not a collection of this version, or ``."""
+    found = {
+        (str(row[0]), str(row[1])): row[2] for row in database.execute("SELECT type, name, sql FROM sqlite_master")
+    }
+    if not found:
+        return "holds no documents" if _pragma(database, "page_count") == 0 else "is not a Riyaz collection"
+    if _pragma(database, "application_id") != APPLICATION:
+        return "is not a Riyaz collection"
+    meta = dict(database.execute("SELECT key, value FROM meta")) if ("table", "meta") in found else {}
+    version = str(meta.get("version", ""))
+    if version.isdigit() and int(version[:9]) > VERSION:
+        return f"is a collection of version {version[:9]}; this Riyaz reads version {VERSION}"
+    tables = {name: sql for (kind, name), sql in found.items() if not name.startswith("sqlite_autoindex_")}
+    if tables != TABLES or version != str(VERSION):
+        return "is not a Riyaz collection: its tables are others"
+    return ""
+
+
+def _contents(
+    database: sqlite3.Connection, meta: dict[str, str], hashes: bool = False
+) -> tuple[list[Document], list[Chunk], np.ndarray | None, list[str]]:
+    """Documents, chunks, vectors and what is wrong with them; with `hashes` also every text and vector is hashed."""
+    problems: list[str] = []
+    documents: dict[str, Document] = {}
+    for row in database.execute("SELECT * FROM documents ORDER BY doc_id"):
+        item = _document(row)
+        if item is None or (hashes and _sha(item.text) != row[5]):
+            problems.append(f"document {str(row[0])[:80]!r} is not as it was written")
+        else:
+            documents[item.doc_id] = item
+    dim = int(meta["dim"]) if meta.get("dim", "").isdigit() else 0
+    chunks, blobs = [], []
+    query = (
+        "SELECT c.*, v.vector, v.sha256 FROM chunks c LEFT JOIN vectors v ON v.chunk = c.id ORDER BY doc_id, start, id"
+    )
+    for number, doc_id, heading, start, stop, sha, vector, vector_sha in database.execute(query):
+        piece = _chunk(documents, doc_id, heading, start, stop)
+        if piece is None or (hashes and _sha(piece.text) != sha):
+            problems.append(f"chunk {number} of document {str(doc_id)[:80]!r} is not as it was written")
+        elif (vector is None) != (dim == 0):
+            problems.append(f"chunk {number} has {'no' if dim else 'a'} vector")
+        elif dim and not _sound(vector, dim, vector_sha if hashes else None):
+            problems.append(f"the vector of chunk {number} is not as it was written")
+        else:
+            chunks.append(piece)
+            blobs.append(vector)
+    for name, there in (("documents", len(documents)), ("chunks", len(chunks))):
+        if not problems and meta.get(name) != str(there):
+            problems.append(f"{there} {name} where {str(meta.get(name))[:20]} were written")
+    if hashes and not problems and _count(database, "vectors") != (len(chunks) if dim else 0):
+        problems.append("there are vectors of no chunk")
+    matrix = None
+    if dim and not problems:
+        matrix = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), dim).astype(np.float32)
+    return list(documents.values()), chunks, matrix, problems
+
+
+def _document(row: tuple[Any, ...]) -> Document | None:
+    if not all(isinstance(value, str) for value in row):
+        return None
+    doc_id, title, text, where, pages, _ = row
+    try:
+        offsets = json.loads(pages)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(offsets, list) or not all(type(i) is int and 0 <= i <= len(text) for i in offsets):
+        return None
+    return Document(doc_id, title, text, where, tuple(offsets))
+
+
+def _chunk(documents: dict[str, Document], doc_id: Any, heading: Any, start: Any, stop: Any) -> Chunk | None:
+    item = documents.get(doc_id) if isinstance(doc_id, str) else None
+    if item is None or not isinstance(heading, str) or type(start) is not int or type(stop) is not int:
+        return None
+    if not 0 <= start < stop <= len(item.text):
+        return None
+    return Chunk(doc_id, item.title, heading, start, stop, item.text[start:stop])
+
+
+def _sound(vector: Any, dim: int, sha: Any) -> bool:
+    """Whether a blob is a vector of `dim` finite numbers, with its hash where one is given."""
+    if not isinstance(vector, bytes) or len(vector) != 4 * dim or (sha is not None and _sha(vector) != sha):
+        return False
+    return bool(np.isfinite(np.frombuffer(vector, "<f4")).all())
+
+
+def _sha(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def _pages(item: Document) -> str:
+    return json.dumps(list(item.pages))
+
+
+def _count(database: sqlite3.Connection, table: str) -> int:
+    return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> int:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+@contextmanager
+def _database(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """A connection that is rolled back and closed in the end; SQLite's errors as ours."""
+    if path.is_dir():
+        raise RiyazError("is a folder", str(path), "name a file")
+    if mode == "rw" and not path.exists():
+        raise RiyazError("no such file", str(path), "make it with riyaz rag add")
+    database = None
+    try:
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        # No statement of ours begins a transaction by itself: isolation_level None
+        database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "synchronous = FULL"):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute("PRAGMA journal_mode = DELETE")
+        yield database
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+    finally:
+        if database is not None:
+            database.close()
+
+
+def _explained(error: sqlite3.Error, path: Path) -> RiyazError:
+    """What an error of SQLite means to the person in front of it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RiyazError("another process is writing it", str(path), "wait until that is done")
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        what = "the disk is full" if code == sqlite3.SQLITE_FULL else "the disk is full or does not work"
+        return RiyazError(what, str(path), "nothing was changed; free some space and run the same command again")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return RiyazError("cannot be opened or written here", str(path), "check the path and its permissions")
+    if code == sqlite3.SQLITE_NOTADB:
+        return RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
+    return RiyazError(f"broken: {error}", str(path), REBUILD)

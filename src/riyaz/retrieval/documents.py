@@ -1,0 +1,152 @@
+"""A folder, a file or rows as documents: plain text with a name, and a line about everything that was left out.
+
+Nothing is fetched, no link is followed out of the folder, and no control character stays in a text.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from riyaz.data.tables import SUFFIXES as TABLES
+from riyaz.data.tables import Problems, json_kind, read_table
+from riyaz.errors import RiyazError
+
+TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first that a file has
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_HALVES = re.compile(r"[\ud800-\udfff]")  # half a surrogate pair, which UTF-8 cannot hold
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and where it came from; `pages` are the offsets in it at which its pages begin, if it has pages."""
+
+    doc_id: str
+    title: str
+    text: str
+    where: str
+    pages: tuple[int, ...] = ()
+
+
+def clean(text: str) -> str:
+    """The text with LF line ends and without control characters, terminal escapes among them."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+    return _HALVES.sub("\ufffd", _CONTROLS.sub("", text))
+
+
+def one_line(text: str) -> str:
+    """A cleaned text as one line."""
+    return " ".join(clean(text).split())
+
+
+def read_documents(path: Path) -> tuple[list[Document], list[str]]:
+    """The documents under a path, and notes: a line each on what was left out and why. RiyazError for what
+    cannot be read and when nothing is there."""
+    from riyaz.retrieval.parsers import PARSERS
+
+    path = Path(path)
+    notes: list[str] = []
+    if path.is_dir():
+        found = _folder(path, notes)
+    elif path.suffix.lower() in TABLES:
+        found = _rows(path)
+    elif not path.exists():
+        raise RiyazError("no such file or folder", str(path), "check the path")
+    elif path.suffix.lower() in PARSERS:
+        found = _files([(path, path.name)], notes)
+    else:
+        what = f"{path.suffix or 'a file without suffix'} is not read"
+        raise RiyazError(what, str(path), f"documents are {' '.join(PARSERS)}, or rows in {' '.join(TABLES)}")
+    documents = _distinct(found, notes)
+    if not documents:
+        kinds = " ".join(PARSERS)
+        detail = f" ({'; '.join(notes)})" if notes else ""
+        raise RiyazError(f"no documents here{detail}", str(path), f"put files there ({kinds}) or name a file of rows")
+    return documents, notes
+
+
+def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
+    """The files below a folder in the order of their paths; hidden ones are passed over."""
+    from riyaz.retrieval.parsers import PARSERS
+
+    root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
+    for place, names, files in os.walk(folder):
+        outside += sum(os.path.islink(os.path.join(place, name)) for name in names if not name.startswith("."))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in files:
+            file = Path(place, name)
+            if name.startswith("."):
+                continue
+            if not file.resolve().is_relative_to(root):
+                outside += 1
+            elif file.suffix.lower() not in PARSERS or not file.is_file():
+                other[file.suffix.lower() or "no ending"] += 1
+            else:
+                inside.append((file, file.relative_to(folder).as_posix()))
+    if other:
+        kinds = ", ".join(f"{ending} ({count})" for ending, count in sorted(other.items()))
+        notes.append(one_line(f"{_count(other.total(), 'file')} of other kinds left out: {kinds}"))
+    if outside:
+        notes.append(f"{_count(outside, 'link')} to other folders not followed")
+    yield from _files(sorted(inside, key=lambda pair: pair[1]), notes)
+
+
+def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Document]:
+    from riyaz.retrieval.parsers import PARSERS
+
+    for file, name in files:
+        parsed = PARSERS[file.suffix.lower()](file)
+        notes += [one_line(f"{name}: {note}") for note in parsed.notes]
+        title = one_line(parsed.title) or one_line(file.stem)
+        if not parsed.without_text:
+            yield Document(one_line(name), title, parsed.text, str(file), parsed.pages)
+
+
+def _rows(path: Path) -> Iterator[Document]:
+    table = read_table(path)
+    column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
+    if column is None:
+        what = f"no column holds the documents' text; there are {', '.join(table.columns)}"
+        raise RiyazError(what, str(path), "name it text, and optionally title and doc_id")
+    problems, found = Problems(path), []
+    for line, row in table.rows:
+        text = row.get(column)
+        if not isinstance(text, str | None):
+            problems.add(line, f"{column} is {json_kind(text)}, not text")
+        elif any(isinstance(row.get(name), dict | list | bool) for name in ("title", "doc_id", "id")):
+            problems.add(line, "title, doc_id or id is neither text nor a number")
+        else:
+            title, doc_id, other = (row.get(name) for name in ("title", "doc_id", "id"))
+            given = next((str(name) for name in (doc_id, other) if name not in (None, "")), f"{path.name}:{line}")
+            title = "" if title is None else one_line(str(title))
+            found.append(Document(one_line(given), title, clean(text or ""), f"{path.name}:{line}"))
+    problems.check("write each document's text as a string")
+    yield from found
+
+
+def _distinct(found: Iterator[Document], notes: list[str]) -> list[Document]:
+    """Without empty documents and exact repetitions; two texts under one name are an error."""
+    kept: dict[str, Document] = {}
+    empty: list[str] = []
+    repeated = 0
+    for document in found:
+        if not document.text.strip():
+            empty.append(document.doc_id)
+            continue
+        first = kept.setdefault(document.doc_id, document)
+        if first.text != document.text:
+            what = f"two documents are called {document.doc_id!r}: {first.where} and {document.where}"
+            raise RiyazError(what, hint="give each its own doc_id")
+        repeated += first is not document
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        notes.append(f"{_count(len(empty), 'empty document')} left out: {empty[0]}{more}")
+    if repeated:
+        notes.append(f"{_count(repeated, 'repetition')} of a document left out")
+    return list(kept.values())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

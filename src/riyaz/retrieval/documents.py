@@ -4,7 +4,6 @@ Nothing is fetched, no link is followed out of the folder, and no control charac
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from pathlib import Path
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, read_table
 from riyaz.errors import RiyazError
+from riyaz.retrieval.parsers import PARSERS, clean, one_line
 
 TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first that a file has
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_HALVES = re.compile(r"[\ud800-\udfff]")  # half a surrogate pair, which UTF-8 cannot hold
 
 
 @dataclass(frozen=True)
@@ -30,22 +28,9 @@ class Document:
     pages: tuple[int, ...] = ()
 
 
-def clean(text: str) -> str:
-    """The text with LF line ends and without control characters, terminal escapes among them."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
-    return _HALVES.sub("\ufffd", _CONTROLS.sub("", text))
-
-
-def one_line(text: str) -> str:
-    """A cleaned text as one line."""
-    return " ".join(clean(text).split())
-
-
 def read_documents(path: Path) -> tuple[list[Document], list[str]]:
     """The documents under a path, and notes: a line each on what was left out and why. RiyazError for what
     cannot be read and when nothing is there."""
-    from riyaz.retrieval.parsers import PARSERS
-
     path = Path(path)
     notes: list[str] = []
     if path.is_dir():
@@ -69,8 +54,6 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
 
 def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     """The files below a folder in the order of their paths; hidden ones are passed over."""
-    from riyaz.retrieval.parsers import PARSERS
-
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
     for place, names, files in os.walk(folder):
         outside += sum(os.path.islink(os.path.join(place, name)) for name in names if not name.startswith("."))
@@ -94,8 +77,6 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
 
 
 def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Document]:
-    from riyaz.retrieval.parsers import PARSERS
-
     for file, name in files:
         parsed = PARSERS[file.suffix.lower()](file)
         notes += [one_line(f"{name}: {note}") for note in parsed.notes]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.errors import RiyazError
-from riyaz.retrieval.documents import clean
 from riyaz.retrieval.html_text import html_text
 
 FILE_MB = 64
 PAGES = 5000  # of a PDF
 UNPACKED_MB, RATIO, MEMBERS = 200, 200, 5000  # of a DOCX, which is a zip
 _MB = 2**20
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_HALVES = re.compile(r"[\ud800-\udfff]")  # half a surrogate pair, which UTF-8 cannot hold
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 
 
@@ -27,6 +28,17 @@ class Parsed:
     pages: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     without_text: bool = False
+
+
+def clean(text: str) -> str:
+    """The text with LF line ends and without control characters, terminal escapes among them."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
+    return _HALVES.sub("\ufffd", _CONTROLS.sub("", text))
+
+
+def one_line(text: str) -> str:
+    """A cleaned text as one line."""
+    return " ".join(clean(text).split())
 
 
 def parse_text(path: Path) -> Parsed:

@@ -15,7 +15,7 @@ from riyaz.errors import RiyazError
 from riyaz.retrieval.chunks import passage
 from riyaz.retrieval.collection import Collection
 from riyaz.retrieval.embedder import Embedder
-from riyaz.retrieval.lexical import BM25
+from riyaz.retrieval.lexical import BM25, words_and_beginnings
 
 RANK = 60  # of the paper: how little the first places count for more than the next
 DEPTH = 100  # places of each ranking that are fused
@@ -51,7 +51,7 @@ class Retriever:
         self._chunks = collection.chunks()
         self._vectors = collection.vectors() if embedder is not None else None
         self._embedder = embedder if self._vectors is not None else None
-        self._lexical = BM25([passage(chunk) for chunk in self._chunks])
+        self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_beginnings)
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)

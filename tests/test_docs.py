@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMMANDS = {
-    *("pull", "models", "info", "data", "compare", "adapt", "evaluate", "run", "chat", "generate"),
+    *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
     *("predict", "merge", "export"),
 }
 SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python

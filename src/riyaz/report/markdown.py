@@ -4,6 +4,7 @@ import re
 
 from riyaz.report.words import (
     MISSING,
+    caveats,
     columns,
     duration,
     extras,
@@ -49,32 +50,9 @@ def render(document: dict) -> str:
         _grid(["method", *(title for title, _ in TOTALS)], [_totals(arm) for arm in ranked(document)]),
         *(_arm(arm) for arm in ranked(document)),
         "## What to keep in mind",
-        "\n".join(f"* {caveat}" for caveat in caveats(document)),
+        "\n".join(f"* {_escape(caveat)}" for caveat in caveats(document)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def caveats(document: dict) -> list[str]:
-    """What the figures do not show, as far as the document tells."""
-    arms = [arm for arm in document.get("arms", []) if arm.get("score") is not None]
-    notes = [
-        "The best of several arms was partly lucky on this test: its own score is a little optimistic.",
-        "Times, milliseconds and memory belong to the machine named above; ratios carry over better than figures.",
-    ]
-    if document.get("decision") == "undecided":
-        rows = document.get("rows_needed")
-        more = f" About {number(rows)} test rows would decide." if rows else ""
-        notes.append(f"The test is too small to tell the leading arms apart.{more}")
-    counts = [arm["n_test"] for arm in arms if arm.get("n_test")]
-    if counts and min(counts) < 200:
-        notes.append(f"{number(min(counts))} test rows are few: read the intervals before the scores.")
-    cut = [arm["method"] for arm in arms if arm.get("status") == "cut"]
-    if cut:
-        notes.append(f"Trained less than the recipe asks for want of time: {', '.join(map(_escape, cut))}.")
-    if any(arm.get("forgetting_nats") for arm in arms):
-        notes.append("Forgetting was measured on one general text; a skill that it does not use may differ.")
-    notes.append("One seed: training again with another one moves the score of a trained arm.")
-    return notes
 
 
 def _table(document: dict) -> str:

@@ -1,0 +1,368 @@
+"""report.html: one self-contained page, made only from a comparison's document and its answers row by row.
+
+Data enters it as escaped text (`markup`) or as a JSON block that page.js shows with textContent; the content security
+policy allows the page's own style and script by their hashes and no request at all.
+"""
+
+import base64
+import hashlib
+from importlib.resources import files
+
+from riyaz.report import facts, lookups, pictures
+from riyaz.report.arms import about, best_for, known, megabytes, milliseconds, training
+from riyaz.report.markup import Markup, element, join, json_block
+from riyaz.report.tables import figure, grid, numbers
+from riyaz.report.words import (
+    duration,
+    fit_seconds,
+    headline,
+    interval,
+    metric_name,
+    number,
+    ranked,
+    signed,
+    tenths,
+    troubles,
+    verdict,
+)
+
+RIGHT = 0.5  # a row with at least this score counts as right in the example browser
+STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
+Section = tuple[str, str, str, Markup | None]  # id, name in the navigation, heading, content
+
+
+def render(document: dict, predictions: dict[str, list[dict]]) -> str:
+    """The page for a comparison (`compare.json`) and the rows of each arm's `predictions.jsonl`.
+
+    Shows whatever of it is there; needs no network and no other file.
+    """
+    sections = [section for section in _sections(document, predictions) if section[3]]
+    style, script = _asset("page.css"), _asset("page.js")
+    rows = _browser_data(document, predictions)
+    body = join(
+        element("a", "Skip to the content", class_="skip", href="#content"),
+        _head(document),
+        element("nav", *(element("a", name, href=f"#{key}") for key, name, _, _ in sections), aria_label="Contents"),
+        element("main", *(_section(section) for section in sections), id="content", tabindex="-1"),
+        element("footer", element("p", "Made by riyaz from compare.json; this file fetches nothing.")),
+        element("script", json_block(rows), type="application/json", id="examples-data"),
+        element("script", script),
+    )  # fmt: skip
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("link", rel="icon", href="data:,"),
+        element("title", f"Riyaz: {headline(document)}"),
+        element("style", style),
+    )
+    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+
+
+def _asset(name: str) -> Markup:
+    return Markup(files("riyaz.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing may be fetched; only these very bytes may style and run."""
+    style_hash, script_hash = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
+    )
+    return (
+        f"default-src 'none'; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _sections(document: dict, predictions: dict[str, list[dict]]) -> list[Section]:
+    arms = ranked(document)
+    return [
+        ("arms", "The arms", "Every way, measured", _arms(document, arms)),
+        ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(document, arms)),
+        ("training", "Training", "Learning and forgetting", _training(document, arms)),
+        ("slices", "Slices", "Scores per slice", _slices(document, arms)),
+        ("retrieval", "Retrieval", "Retrieval", _retrieval(document, arms)),
+        ("more-rows", "More rows", "Would more rows help?", _data_curve(document)),
+        ("examples", "Examples", "Where the arms disagree", _examples(document, predictions)),
+        ("data", "Data", "The data", facts.data(document)),
+        ("pairs", "Pairs", "Arms in pairs, on the same rows", facts.pairs(document)),
+        ("details", "Details", "The arms in detail", facts.arms(arms)),
+        ("made", "How it was made", "How it was made", facts.made(document)),
+        ("caveats", "Caveats", "What to keep in mind", facts.keep_in_mind(document)),
+    ]
+
+
+def _section(section: Section) -> Markup:
+    key, _, title, content = section
+    return element("section", element("h2", title, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
+
+
+def _metric(document: dict) -> str:
+    return metric_name(next((arm["metric"] for arm in document.get("arms", []) if arm.get("metric")), None))
+
+
+def _head(document: dict) -> Markup:
+    """The pick, the sentence of the rule, and the figures of the picked arm."""
+    pick, decision = document.get("pick"), document.get("decision")
+    arm = next((arm for arm in document.get("arms", []) if arm.get("method") == pick), None)
+    model = document.get("model") or {}
+    tiles = []
+    if arm:
+        tiles = [
+            (_metric(document), number(known(arm, "score"), 3), f"95 %: {interval(arm)}"),
+            ("an answer takes", milliseconds(known(arm, "ms_per_answer")), "one at a time"),
+            ("making it took", duration(fit_seconds(arm) or None), "search and training"),
+            (
+                "it is stored in",
+                megabytes(known(arm, "artifact_mb")),
+                "without the base model" if pick != "full" else "",
+            ),
+        ]
+    return element(
+        "header",
+        element("p", element("b", "Riyaz"), " · comparison", f" · {model['name']}" if model.get("name") else "",
+                class_="over"),
+        element("h1", "The pick: ", _name(str(pick)) if pick else "none",
+                element("span", str(decision), class_=f"badge {'sure' if decision == 'clear' else 'unsure'}")
+                if decision else None),
+        element("p", verdict(document), class_="lead"),
+        element("dl", *(element("div", element("dt", title), element("dd", element("b", value), element("span", more)))
+                        for title, value, more in tiles), class_="tiles") if tiles else None,
+    )  # fmt: skip
+
+
+def _name(method: str) -> Markup:
+    """A method's name with its colour."""
+    dot = element("span", class_=f"dot c{about(method).colour}", aria_hidden="true")
+    return element("span", dot, method, class_="method")
+
+
+def _arms(document: dict, arms: list[dict]) -> Markup:
+    """The lecture's table with measured columns; on a narrow screen each arm is a card."""
+    if not arms:
+        return element("p", "No arm took part.")
+    metric, pick = _metric(document), document.get("pick")
+    titles = ["method", "training needed", "resources", metric, "forgetting", "speed", "artifact", "best for"]
+    head = element("tr", *(element("th", title, scope="col", role="columnheader") for title in titles), role="row")
+    rows = []
+    for arm in arms:
+        cells = [
+            training(arm) if arm.get("status") in ("ok", "cut", None) else "–",
+            _lines(megabytes(known(arm, "peak_rss_mb")), _making(arm)),
+            _score(arm),
+            _lines(signed(known(arm, "forgetting_nats")), "nats per token" if known(arm, "forgetting_nats") else None),
+            _lines(milliseconds(known(arm, "ms_per_answer")), "an answer" if known(arm, "ms_per_answer") else None),
+            _lines(megabytes(known(arm, "artifact_mb"))),
+            best_for(arm, arms, pick),
+        ]  # fmt: skip
+        shown = [element("th", _title(arm, pick), scope="row", role="rowheader")]
+        shown += [
+            element("td", cell, role="cell", data_label=title) for title, cell in zip(titles[1:], cells, strict=True)
+        ]
+        rows.append(element("tr", *shown, role="row", class_="picked" if arm["method"] == pick else None))
+    table = element(
+        "table",
+        element("caption", "Best score first. Intervals are 95 %; forgetting is the change on general text."),
+        element("thead", head, role="rowgroup"), element("tbody", *rows, role="rowgroup"), role="table", class_="arms",
+    )  # fmt: skip
+    wrapped = element("div", table, class_="wide-table", role="region", aria_label="The arms", tabindex="0")
+    return join(wrapped, _troubles(document))
+
+
+def _title(arm: dict, pick: object) -> Markup:
+    """Name, what became of it and what it is."""
+    status = STATUS.get(str(arm.get("status")), str(arm.get("status")))
+    picked = element("span", "the pick", class_="badge sure") if arm["method"] == pick else None
+    flagged = element("span", status, class_="badge unsure") if status else None
+    return join(_name(arm["method"]), picked, flagged, element("span", about(arm["method"]).what, class_="what"))
+
+
+def _making(arm: dict) -> str:
+    took = fit_seconds(arm)
+    return "at the peak" + (f", {duration(took)} to make" if took else "")
+
+
+def _lines(first: object, second: object = None) -> Markup:
+    return join(element("b", first), element("span", second, class_="under") if second else None)
+
+
+def _score(arm: dict) -> Markup:
+    seeds = [seed for seed in arm.get("seeds") or [] if isinstance(seed, dict)]
+    more = [f"seed {seed.get('seed')}: {number(known(seed, 'score'), 3)}" for seed in seeds]
+    return join(
+        _lines(number(known(arm, "score"), 3), interval(arm) if known(arm, "ci_low") is not None else None),
+        pictures.interval_bar(arm),
+        element("span", ", ".join(more), class_="under") if more else None,
+    )
+
+
+def _troubles(document: dict) -> Markup | None:
+    found = [
+        element("li", element("b", method), f" {STATUS.get(status) or status}: {reason}")
+        for method, status, reason in troubles(document)
+    ]
+    return element("ul", *found, class_="troubles") if found else None
+
+
+def _quality(document: dict, arms: list[dict]) -> Markup | None:
+    metric, pick = _metric(document), document.get("pick")
+    drawn = [
+        pictures.quality_cost(arms, pick, metric, w, n) for w, n in ((pictures.FULL, "qw"), (pictures.NARROW, "qn"))
+    ]
+    if not drawn[0]:
+        return None
+    rows = [[a["method"], number(known(a, "score"), 3), interval(a), tenths(known(a, "ms_per_answer"))] for a in arms]
+    return figure(
+        drawn,
+        "Up is better, left is cheaper. A filled mark: nothing else is both as good and as fast (the dashed line joins "
+        "them). A hollow mark: something else is.",
+        numbers(["method", metric, "95 % interval", "ms per answer"], rows),
+    )  # fmt: skip
+
+
+def _training(document: dict, arms: list[dict]) -> Markup | None:
+    metric, pick = _metric(document), document.get("pick")
+    widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
+    curves = [pictures.learning(arms, pick, width, f"l{n}") for width, n in widths]
+    lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
+    shown = []
+    if curves[0]:
+        learned = {arm["method"]: dict(pictures.curve_points(arm, "loss")) for arm in arms}
+        points = [
+            [arm["method"], number(step), number(learned[arm["method"]].get(step), 4), number(loss, 4)]
+            for arm in arms
+            for step, loss in pictures.curve_points(arm, "valid_loss")
+        ]
+        table = numbers(["method", "step", "training loss", "validation loss"], points)
+        shown.append(figure(curves, "Validation loss decides which step is kept; training loss is faint.", table))
+    if lost[0]:
+        rows = [
+            [
+                a["method"],
+                number(known(a, "score"), 3),
+                signed(known(a, "forgetting_nats")),
+                number(known(a, "kl_task"), 3),
+            ]
+            for a in arms
+        ]
+        table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)
+        shown.append(figure(lost, "Up is better, left forgets less. Zero: the model's weights are the base's.", table))
+    return element("div", *shown, class_="pair") if shown else None
+
+
+def _slices(document: dict, arms: list[dict]) -> Markup | None:
+    widths = ((pictures.FULL, "sw"), (pictures.NARROW, "sn"))
+    drawn = [pictures.slices(arms, document.get("pick"), width, name) for width, name in widths]
+    if not drawn[0]:
+        return None
+    having = [arm for arm in arms if pictures.slice_scores(arm)]
+    titles = list(dict.fromkeys(title for arm in having for title in pictures.slice_scores(arm)))
+    rows = []
+    for title in titles:
+        found = [pictures.slice_scores(arm).get(title) for arm in having]
+        count = next((entry[1] for entry in found if entry and entry[1] is not None), None)
+        rows.append([title, number(count), *(number(entry[0] if entry else None, 3) for entry in found)])
+    note = "One panel for a slice with its number of test rows, one line for an arm."
+    if len(titles) > pictures.SLICES_SHOWN:
+        note += f" The largest {pictures.SLICES_SHOWN} of {len(titles)} slices; all are in the table."
+    return figure(drawn, note, numbers(["slice", "rows", *(arm["method"] for arm in having)], rows))
+
+
+def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
+    metric = _metric(document)
+    found = [arm for arm in arms if isinstance(arm.get("retrieval"), dict) and arm["retrieval"]]
+    if not found:
+        return None
+    ranks = sorted({k for arm in found for k, _ in lookups.recall_points(arm)})
+    titles = ["method", "passages", *(f"recall@{k}" for k in ranks), "MRR", "closed book", "retrieved", "oracle",
+              "grounded, nats"]  # fmt: skip
+    rows = [
+        [arm["method"], number(known(had, "k")), *(number(dict(lookups.recall_points(arm)).get(k), 3) for k in ranks),
+         *(number(known(had, key), 3) for key in ("mrr", "closed_book", "retrieved", "oracle")),
+         signed(known(had, "grounded_nats"))]
+        for arm in found for had in [arm["retrieval"]]
+    ]  # fmt: skip
+    widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
+    drawn = [
+        ([lookups.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
+        ([lookups.contexts(found, metric, width, f"o{n}") for width, n in widths],
+         f"{metric} with nothing, with what was found, and with the right document in the prompt."),
+    ]  # fmt: skip
+    shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
+    note = "Grounded: how much the passages raise the log-probability of the answer, in nats; no judge is asked."
+    return join(element("div", *shown, class_="pair"), grid(titles, rows, "Retrieval in figures"), element("p", note))
+
+
+def _data_curve(document: dict) -> Markup | None:
+    metric = _metric(document)
+    widths = ((pictures.HALF, "dw"), (pictures.NARROW, "dn"))
+    drawn = [lookups.data_curve(document, metric, width, name) for width, name in widths]
+    if not drawn[0]:
+        return None
+    points = [p for p in document["data_curve"] if isinstance(p, dict)]
+    rows = [[number(known(point, "rows")), number(known(point, "score"), 3), interval(point)] for point in points]
+    table = numbers(["training rows", metric, "95 % interval"], rows)
+    caption = "The same method trained on a part of the rows, judged on the same test rows."
+    return element("div", figure(drawn, caption, table), class_="pair")
+
+
+def _examples(document: dict, predictions: dict[str, list[dict]]) -> Markup | None:
+    """The frame of the example browser, hidden until page.js fills it."""
+    if not any(predictions.values()):
+        return None
+    methods = [method for method in _order(document, predictions) if predictions[method]]
+    names = [("all", "all rows"), ("disagree", "arms disagree"), ("wrong", "the pick is wrong")]
+    names += [(f"only:{place}", f"only {method} is right") for place, method in enumerate(methods)]
+    slices = sorted(
+        {str(row["slice"]) for rows in predictions.values() for row in rows if row.get("slice") is not None}
+    )
+    form = element(
+        "form",
+        _choice("show", "Show", names),
+        _choice("slice", "Slice", [("", "every slice"), *((f"={name}", name) for name in slices)]) if slices else None,
+        element("label", "Search", element("input", type="search", id="search", autocomplete="off")),
+        id="filter", role="search", aria_label="Examples",
+    )  # fmt: skip
+    return join(
+        element("noscript", element("p", "Leafing through the examples needs JavaScript; everything else on this page "
+                                    "does not, and predictions.jsonl holds every row.", class_="note")),
+        element("div", element("p", f"An answer with a score of at least {RIGHT} counts as right here."), form,
+                element("p", id="count", role="status"), element("ol", id="rows"),
+                element("button", "Show more", type="button", id="more"), id="browser", hidden=True),
+    )  # fmt: skip
+
+
+def _choice(key: str, title: str, options: list[tuple[str, str]]) -> Markup:
+    return element(
+        "label", title, element("select", *(element("option", name, value=value) for value, name in options), id=key)
+    )
+
+
+def _order(document: dict, predictions: dict[str, list[dict]]) -> list[str]:
+    """Methods with answers, in the order of the table."""
+    return [arm["method"] for arm in ranked(document) if arm["method"] in predictions]
+
+
+def _browser_data(document: dict, predictions: dict[str, list[dict]]) -> dict:
+    """Rows by where they came from, each with what every arm answered: what page.js reads."""
+    methods = [method for method in _order(document, predictions) if predictions[method]]
+    rows: dict[str, dict] = {}
+    for place, method in enumerate(methods):
+        for row in predictions[method]:
+            made = rows.setdefault(str(row.get("where")), {
+                "where": row.get("where"), "prompt": row.get("prompt"), "answers": row.get("answers") or [],
+                "slice": row.get("slice"), "said": [None] * len(methods),
+            })  # fmt: skip
+            if made["said"][place] is None:  # the first part of an arm is the one whose artifact is kept
+                cited = [one for one in row.get("citations") or [] if isinstance(one, dict)]
+                made["said"][place] = [row.get("prediction"), known(row, "score"), cited]
+    pick = document.get("pick")
+    return {
+        "methods": [{"name": method, "colour": about(method).colour} for method in methods],
+        "pick": methods.index(pick) if pick in methods else None,
+        "right": RIGHT,
+        "rows": list(rows.values()),
+    }

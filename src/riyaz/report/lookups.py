@@ -1,0 +1,111 @@
+"""The pictures of report.html about retrieval and about more rows, made as those of `pictures`."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from riyaz.report.arms import about, known, measured
+from riyaz.report.markup import Markup
+from riyaz.report.pictures import HALF, below, end_names, score_limits
+from riyaz.report.svg import INK, colour, inset, label, picture
+from riyaz.report.words import number
+
+
+def recall(arms: list[dict], width: float, name: str) -> Markup | None:
+    """recall@k of every arm that retrieves."""
+    shown = [(arm, recall_points(arm)) for arm in arms]
+    shown = [(arm, points) for arm, points in shown if points]
+    if not shown:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 40, 122, 34, 46)
+        ranks = sorted({k for _, points in shown for k, _ in points})
+        for arm, points in shown:
+            shade = colour(about(arm["method"]).colour)
+            xs, ys = [ranks.index(k) for k, _ in points], [value for _, value in points]
+            panel.plot(xs, ys, color=shade, lw=2, marker=about(arm["method"]).mark, ms=7)
+        panel.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
+        low = min(value for _, points in shown for _, value in points)
+        panel.set_ylim(max(min(low - 0.08, 0.8), 0), 1.02)
+        panel.grid(axis="y", lw=0.7)
+        ends = [
+            ((ranks.index(points[-1][0]), points[-1][1]), label(arm["method"], 16), colour(about(arm["method"]).colour))
+            for arm, points in shown
+        ]
+        end_names(panel, ends, "")
+        panel.set_title("recall: the right document is among k", pad=14)
+        below(figure, "k passages")
+
+    return picture(draw, width, 320, name, "Recall at k")
+
+
+def recall_points(arm: dict) -> list[tuple[int, float]]:
+    """(k, recall) of an arm that retrieves, smallest k first."""
+    found: Any = (arm.get("retrieval") or {}).get("recall")
+    if not isinstance(found, dict):
+        return []
+    return sorted((int(k), float(found[k])) for k in found if str(k).isdigit() and known(found, k) is not None)
+
+
+CONTEXTS = (("closed_book", "nothing"), ("retrieved", "what was found"), ("oracle", "the right document"))
+
+
+def contexts(arms: list[dict], metric: str, width: float, name: str) -> Markup | None:
+    """Score without passages, with the retrieved ones and with the right ones."""
+    shown = [arm for arm in arms if any(known(arm.get("retrieval") or {}, key) is not None for key, _ in CONTEXTS)]
+    if not shown:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 134, 30, 34, 46)
+        high = 0.0
+        for place_, arm in enumerate(shown):
+            shade, away = colour(about(arm["method"]).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
+            for line, (key, _) in enumerate(CONTEXTS):
+                score = known(arm["retrieval"], key)
+                if score is None:
+                    continue
+                high = max(high, score)
+                panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
+                panel.plot([score], [line + away], about(arm["method"]).mark, color=shade, ms=8, clip_on=False)
+                said = f"{number(score, 2)} {label(arm['method'], 12)}"
+                panel.annotate(said, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
+        panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
+        panel.set_ylim(2.6, -0.6)
+        panel.set_yticks(range(len(CONTEXTS)), [said for _, said in CONTEXTS])
+        panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        panel.grid(axis="x", lw=0.7)
+        panel.set_title("what stood in the prompt", pad=14)
+        below(figure, metric)
+
+    return picture(draw, width, 320, name, f"{metric} without, with retrieved and with the right passages")
+
+
+def data_curve(document: dict, metric: str, width: float, name: str) -> Markup | None:
+    """Score of one method trained on growing shares of the rows."""
+    points = [p for p in document.get("data_curve") or [] if isinstance(p, dict)]
+    points = sorted(measured(points, "rows", "score"), key=lambda point: point["rows"])
+    if not points:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 40, 24, 34, 46)
+        xs, ys = [point["rows"] for point in points], [point["score"] for point in points]
+        shade = colour(about("lora").colour)
+        for point in measured(points, "ci_low", "ci_high"):
+            panel.plot([point["rows"]] * 2, [point["ci_low"], point["ci_high"]], color=shade, lw=1.6, alpha=0.75)
+        panel.plot(xs, ys, color=shade, lw=2, marker=about("lora").mark, ms=8)
+        for x, y in zip(xs, ys, strict=True):
+            panel.annotate(number(y, 3), (x, y), xytext=(9, -11), textcoords="offset points", color=INK)
+        panel.set_xlim(0, max(xs) * 1.14)
+        panel.set_xticks(xs, [number(x) for x in xs])
+        panel.set_ylim(*score_limits(points))
+        panel.grid(axis="y", lw=0.7)
+        panel.set_title(f"{metric}, with 95 % interval", pad=14)
+        below(figure, "training rows")
+
+    return picture(draw, width, 320, name, f"{metric} with more training rows")

@@ -24,6 +24,10 @@ from riyaz.errors import RiyazError
 
 ROOT = Path(__file__).parents[1]
 VERBS = [verb for verbs in cli.VERBS.values() for verb in verbs]
+COMMANDS = [  # (words, module, help) of everything that is a function
+    *((verb, verb, told) for verbs in cli.VERBS.values() for verb, told in verbs.items() if verb not in cli.NESTED),
+    *((f"{verb} {name}", verb, told) for verb, names in cli.NESTED.items() for name, told in names.items()),
+]
 HEAVY = ("torch", "numpy", "scipy")
 COMMAND = [sys.executable, "-m", "riyaz.cli.main"]
 
@@ -73,12 +77,12 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 def test_no_verbs_help_loads_anything_heavy():
     code = (
-        "import sys; from riyaz.cli.main import main, VERBS\n"
-        "codes = [main([verb, '--help']) for verbs in VERBS.values() for verb in verbs]\n"
+        "import sys; from riyaz.cli.main import main\n"
+        f"codes = [main([*words.split(), '--help']) for words, _, _ in {COMMANDS!r}]\n"
         f"print(codes, set(sys.modules) & set({HEAVY!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip().endswith(f"{[0] * len(VERBS)} set()")
+    assert done.stdout.rstrip().endswith(f"{[0] * len(COMMANDS)} set()")
 
 
 def test_a_terminal_without_unicode_gets_escapes(tmp_path):
@@ -97,15 +101,16 @@ def test_the_reference_page_is_what_the_program_says():
     assert page == reference(), "python -m riyaz.cli.reference > docs/reference.md"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_is_a_function_that_says_the_same_and_explains_every_option(verb):
-    function = getattr(importlib.import_module(f"riyaz.cli.{verb}"), verb)
-    told = next(verbs[verb] for verbs in cli.VERBS.values() if verb in verbs)
+@pytest.mark.parametrize(("words", "module", "told"), COMMANDS, ids=[words for words, _, _ in COMMANDS])
+def test_every_verb_is_a_function_that_says_the_same_and_explains_every_option(words, module, told):
+    function = getattr(importlib.import_module(f"riyaz.cli.{module}"), words.split()[-1])
     assert inspect.getdoc(function) == told + "."
-    arguments = cli.build()[verb].assemble_argument_collection()
-    for argument in arguments.filter_by(parse=True):
+    command = cli.build()
+    for word in words.split():
+        command = command[word]
+    for argument in command.assemble_argument_collection().filter_by(parse=True):
         if argument.names and not argument.children:
-            assert argument.parameter.help, f"{verb} {argument.name} has no help"
+            assert argument.parameter.help, f"{words} {argument.name} has no help"
 
 
 def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
@@ -125,6 +130,8 @@ def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
     [
         (["compar"], "error: unknown command 'compar'; did you mean compare?; see riyaz --help"),
         (["wxyz"], "error: unknown command 'wxyz'; see riyaz --help"),
+        (["rag", "ad"], "error: unknown command 'ad'; did you mean add?; see riyaz rag --help"),
+        (["rag", "add", "x"], "error: PATH is missing; see riyaz rag add --help"),
         (["compare"], "error: DATA is missing; see riyaz compare --help"),
         (["compare", "x", "--budgt", "3m"], "error: unknown option: --budgt; did you mean --budget?"),
         (["compare", "x", "--budget"], "error: --budget needs a value; see riyaz compare --help"),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
-    *("predict", "merge", "export"),
+    *("predict", "rag", "merge", "export"),
 }
 SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
 
@@ -92,7 +92,11 @@ def wrong(words: list[str], root: Path, help_text: Help, targets: set[str]) -> s
         verb = next((word for word in rest if not word.startswith("-")), "")
         if verb and verb not in verbs(help_text()):
             return f"no command {verb}"
-        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_text(verb) if verb else help_text()))
+        words = [verb] if verb else []
+        inner = rest[rest.index(verb) + 1 :][:1] if verb else []
+        if verbs(help_text(*words)).issuperset(inner):
+            words += inner
+        known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_text(*words)))
         unknown = {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)} - known - {"--help"}
         return f"no option {', '.join(sorted(unknown))}" if unknown else ""
     if name == "make":

@@ -43,10 +43,18 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",
+        "rag": "Search your own documents: rag add, rag ask, rag verify",
     },
     "Take away": {
         "merge": "Write an artifact's adapter into the weights: a whole model that needs no adapter",
         "export": "Write a model or an artifact in a format that other tools load",
+    },
+}
+NESTED = {  # verb -> verbs of its own -> help; each is the function of its name in riyaz.cli.VERB
+    "rag": {
+        "add": "Put documents into a collection, all or none; a document that changed replaces what it was",
+        "ask": "Find the passages that answer a question, each with the document and characters it stands at",
+        "verify": "Check every text, chunk and vector of a collection against its hash",
     },
 }
 ABOUT = """Train, adapt, compare and run language models on the CPU you already have.
@@ -74,8 +82,14 @@ def build() -> App:
     for title, verbs in VERBS.items():
         group = Group.create_ordered(title)
         for place, (verb, help_text) in enumerate(verbs.items()):
-            path = f"riyaz.cli.{verb}:{verb}"
-            made.command(path, name=verb, help=help_text, group=group, sort_key=place)
+            if verb not in NESTED:
+                path = f"riyaz.cli.{verb}:{verb}"
+                made.command(path, name=verb, help=help_text, group=group, sort_key=place)
+                continue
+            family = App(name=verb, help=help_text, group=group, sort_key=place)
+            for inner, (name, inner_help) in enumerate(NESTED[verb].items()):
+                family.command(f"riyaz.cli.{verb}:{name}", name=name, help=inner_help, sort_key=inner)
+            made.command(family)
     made["--help"].help, made["--version"].help = "show this help", "show the version"
     made["--help"].group = made["--version"].group = Group.create_ordered("Options")
     return made
@@ -128,7 +142,8 @@ def _usage(error: CycloptsError) -> str:
     chain = " ".join(["riyaz", *(error.command_chain or ())])
     if isinstance(error, UnknownCommandError):
         name = (error.unused_tokens or [""])[0]
-        near = difflib.get_close_matches(name, [verb for verbs in VERBS.values() for verb in verbs], n=1)
+        known = NESTED.get(chain.rpartition(" ")[2]) or [verb for verbs in VERBS.values() for verb in verbs]
+        near = difflib.get_close_matches(name, known, n=1)
         text = f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
     elif isinstance(error, UnusedCliTokensError):
         text = "unexpected " + ", ".join(repr(token) for token in error.unused_tokens or ())

@@ -5,7 +5,7 @@ import sys
 
 from rich.console import Console
 
-from riyaz.cli.main import VERBS, build
+from riyaz.cli.main import NESTED, VERBS, build
 
 WIDTH = 96
 HEAD = """# Commands
@@ -35,7 +35,9 @@ line wins.
 def reference() -> str:
     """The Markdown text of docs/reference.md."""
     parts = [HEAD, _section("riyaz", [])]
-    parts += [_section(f"riyaz {verb}", [verb]) for verbs in VERBS.values() for verb in verbs]
+    for verb in (verb for verbs in VERBS.values() for verb in verbs):
+        parts.append(_section(f"riyaz {verb}", [verb]))
+        parts += [_section(f"riyaz {verb} {name}", [verb, name]) for name in NESTED.get(verb, ())]
     return "\n".join(parts)
 
 

@@ -1,0 +1,132 @@
+"""`riyaz rag add|ask|verify`: the user's own documents in one file, searched with citations."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from riyaz.cli.options import Json
+from riyaz.cli.output import Screen
+from riyaz.cli.stream import AtLeastOne, MaxTokens, opened, pieces, say
+from riyaz.errors import RiyazError
+
+EMBEDDER = "minilm"
+INSTRUCTION = "Answer the question from the documents. If they do not hold the answer, say so."
+
+Where = Annotated[Path, Parameter(help="the collection: one file, under any name")]
+Source = Annotated[
+    Path, Parameter(help="a folder or file of .txt .md .html .pdf .docx, or rows in .jsonl or .csv with a text column")
+]
+Lexical = Annotated[
+    bool, Parameter(help="index words alone, without the embedder that finds texts of the same meaning")
+]
+
+
+def add(
+    collection: Where,
+    path: Source,
+    /,
+    *,
+    lexical: Lexical = False,
+    rebuild: Annotated[bool, Parameter(help="make the collection anew, of these documents alone")] = False,
+    json: Json = False,
+) -> None:
+    """Put documents into a collection, all or none; a document that changed replaces what it was."""
+    from riyaz.report.terminal import listener
+    from riyaz.retrieval import collection as collections
+    from riyaz.retrieval.documents import read_documents
+
+    screen = Screen(json)
+    documents, notes = read_documents(path)
+    for note in notes:
+        screen.talk.print(_safe(f"note: {note}"), soft_wrap=True)
+    embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical for words alone")
+    with listener(screen.talk) as listen:
+
+        def progress(done: int, total: int) -> None:
+            listen({"event": "progress", "method": EMBEDDER, "phase": "embed", "done": done, "total": total})
+
+        done = collections.add(collection, documents, embedder, progress, rebuild=rebuild)
+    counts = f"{done.added:,} documents added, {done.replaced:,} replaced, {done.unchanged:,} unchanged"
+    screen.data.print(f"{counts}; {done.chunks:,} chunks written to {collection}", soft_wrap=True)
+    screen.finish({"collection": collection, **asdict(done), "embedder": embedder and embedder.name, "notes": notes})
+
+
+def ask(
+    collection: Where,
+    question: Annotated[str, Parameter(help="what you want to know", allow_leading_hyphen=True)],
+    /,
+    *,
+    k: Annotated[int, Parameter(name="--k", help="passages to find", validator=AtLeastOne)] = 5,
+    model: Annotated[str | None, Parameter(help="a model or an artifact that answers from the passages")] = None,
+    max_tokens: MaxTokens = None,
+    json: Json = False,
+) -> None:
+    """Find the passages that answer a question, each with the document and characters it stands at."""
+    from riyaz.retrieval.collection import Collection
+    from riyaz.retrieval.search import Retriever
+
+    screen = Screen(json)
+    there = Collection.open(collection)
+    made = there.embedder
+    retriever = Retriever(there, _embedder(made[0], "or make the collection again with --lexical") if made else None)
+    hits = retriever.search([question], k)[0]
+    document: dict[str, Any] = {"collection": collection, "question": question, "passages": [asdict(h) for h in hits]}
+    if not hits:
+        screen.data.print("no passage shares a word with the question")
+    elif model is not None:
+        predictor = opened(model, max_tokens)
+        instruction = predictor.text.instruction or INSTRUCTION
+        text = replace(predictor.text, instruction=instruction, passages=k)
+        predictor = replace(predictor, text=text, retriever=retriever)
+        document["answer"] = say(screen, map(_safe, pieces(predictor, [{"role": "user", "content": question}])))
+    for number, hit in enumerate(hits, 1):
+        place = f"{_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
+        named = " > ".join(part for part in (_line(hit.title), _line(hit.heading)) if part)
+        screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
+        if named:
+            screen.data.print(Text(named, style="dim"), soft_wrap=True)
+        if model is None:
+            screen.data.print(Text(_safe(hit.text)), soft_wrap=True)
+    screen.finish(document)
+
+
+def verify(collection: Where, /, *, json: Json = False) -> None:
+    """Check every text, chunk and vector of a collection against its hash."""
+    from riyaz.retrieval import collection as collections
+
+    screen = Screen(json)
+    problems = collections.verify(collection)
+    screen.finish({"collection": collection, "sound": not problems, "problems": problems})
+    if problems:
+        for problem in problems[1:]:
+            screen.talk.print(_line(problem), soft_wrap=True)
+        raise RiyazError(_line(problems[0]), str(collection))
+    found = collections.Collection.open(collection)
+    by = f"vectors by {_line(found.embedder[0])}" if found.embedder else "words alone"
+    text = f"sound: {len(found.documents):,} documents, {len(found.chunks()):,} chunks, {by}"
+    screen.data.print(text, soft_wrap=True)
+
+
+def _embedder(name: str, otherwise: str) -> Any:
+    from riyaz.engine.torch_embedder import open_embedder
+
+    try:
+        return open_embedder(name)
+    except RiyazError as error:
+        raise RiyazError(error.what, error.where, f"{error.hint}, {otherwise}" if error.hint else otherwise) from None
+
+
+def _safe(text: str) -> str:
+    """Text from a document without anything a terminal would obey."""
+    from riyaz.retrieval.parsers import clean
+
+    return clean(text)
+
+
+def _line(text: str) -> str:
+    from riyaz.retrieval.parsers import one_line
+
+    return one_line(text)

@@ -190,7 +190,7 @@ def test_a_prefix_is_read_once_and_forgotten_on_demand(folder: Path, monkeypatch
     forward = type(backend.model).forward
 
     def counted(self, tokens, positions, attend, **more):
-        lengths.append(len(tokens))
+        lengths.append(len(positions))
         return forward(self, tokens, positions, attend, **more)
 
     monkeypatch.setattr(type(backend.model), "forward", counted)

@@ -17,7 +17,7 @@ from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
-from riyaz.methods import choices, few_shot, full, lora, nearest, weights, zero_shot
+from riyaz.methods import choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
 from riyaz.methods.base import ArmPlan, Context, Fitted
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.scoring import answer_log_loss, predict, score
@@ -25,7 +25,8 @@ from riyaz.sources import open_source
 
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
 SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
-TRAINED = {"lora": lora, "full": full}
+TRAINED = {"prompt_tuning": prompt_tuning, "lora": lora, "full": full}
+KINDS = {"prompt_tuning": "soft_prompt", "lora": "lora", "full": "full"}
 PLAN = ArmPlan(
     "lora", steps=10, recipe_steps=10, batch_size=4, learning_rates=(1e-3, 2e-3), rungs=({"rates": 2, "steps": 4},),
     validate_every=4, checkpoint_every=3,
@@ -162,10 +163,11 @@ def test_fixed_examples_show_different_answers_first() -> None:
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context) -> None:
     phases: list[str] = []
-    context = replace(context, listen=lambda event: phases.append(event["phase"]))
-    fitted = TRAINED[method].fit(context)
+    rates = (1e-1, 2e-1) if method == "prompt_tuning" else PLAN.learning_rates
+    arm = replace(PLAN, learning_rates=rates)
+    fitted = TRAINED[method].fit(replace(context, arm=arm, listen=lambda event: phases.append(event["phase"])))
     assert all(check["ok"] for check in fitted.checks.values()) and "step0_loss" in fitted.checks
-    assert fitted.weights.kind == method and fitted.trainable_params > 0
+    assert fitted.weights.kind == KINDS[method] and fitted.trainable_params > 0
     before = answer_log_loss(base_predictor(context), context.valid)
     assert before is not None and fitted.valid_loss is not None and fitted.valid_loss < before - 1
     assert list(dict.fromkeys(phases)) == ["search", "train", "choose"]

@@ -9,9 +9,10 @@ from expect import assert_refused
 
 from riyaz.compare import plan as planning
 from riyaz.compare.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, Plan, Sizes
-from riyaz.methods import METHODS, recipe
+from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 
+METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
 SIZES = Sizes(train=240, valid=60, test=100)
 TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 0.5, "loss_seconds": 0.1, "load_seconds": 1.0}
 TRAINED = {
@@ -167,7 +168,7 @@ def test_a_short_search_keeps_the_rates_nearest_to_the_default() -> None:
     assert search_rates(PLAIN, 100) == PLAIN.learning_rates
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["prompt_tuning", "lora", "full"])
 def test_recipes_name_ascending_rates_around_the_default(method: str) -> None:
     found = recipe(method)
     assert found is not None and found.default_rate in found.learning_rates

@@ -2,7 +2,7 @@
 
     riyaz.json           what it is made of, for which base, from which data, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
-    adapter_*.{json,safetensors}   weights part `lora`, as PEFT writes it
+    adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, as PEFT writes it
     model.safetensors, config.json, tokenizer files   weights part `full`, as Hugging Face writes it
 
 The folder is opened by its parts; nothing here or later asks which method made it.
@@ -28,7 +28,8 @@ NAME = "riyaz.json"
 FORMAT = 1  # of the folder; a reader refuses what it does not know
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
-WEIGHT_KINDS = ("none", "lora", "full", "copy")
+ADAPTER_KINDS = ("lora", "soft_prompt")  # beside the base's weights, in PEFT's files
+WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", "copy")
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
 
 
@@ -45,7 +46,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class WeightsPart:
-    """What changes in the model: "none", "lora", "full"; "copy": the nearest example's answer, no model."""
+    """What changes in the model: "none", "lora", "soft_prompt", "full"; "copy": the nearest example's answer instead."""
 
     kind: str = "none"
 
@@ -263,9 +264,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
     needed = {
         "none": [], "copy": [text.examples_file or EXAMPLES],
-        "lora": ["adapter_config.json", "adapter_model.safetensors"],
         "full": ["model.safetensors", "config.json"],
-    }[kind]  # fmt: skip
+    }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if text.examples != "none":
         needed = [*needed, text.examples_file or EXAMPLES]
     absent = [name for name in needed if name not in artifact.checksums]

@@ -90,8 +90,8 @@ def evaluate_artifact(
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         result |= _against_base(artifact, predictor, base, kl_rows, general)
-        merged = _merged(folder, predictor, valid[:MERGED_ROWS])
-        result["checks"] |= {"merged": merged} if merged else {}
+        if artifact.weights.kind == "lora" and valid:  # nothing else stands beside the weights and fits into them
+            result["checks"]["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
         result["serve_rss_mb"] = serving
     result["eval_seconds"] = time.perf_counter() - began
     result["peak_rss_mb"] = hardware.peak_rss() / hardware.MB
@@ -150,10 +150,8 @@ def _against_base(
     return {"forgetting_nats": drift, "kl_task": float(np.concatenate(parts).mean())}
 
 
-def _merged(folder: Path, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any] | None:
-    """The adapter put into the weights must answer as it does beside them; None without an adapter."""
-    if predictor.adapter is None or not valid:
-        return None
+def _merged(folder: Path, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
+    """The adapter put into the weights must answer as it does beside them."""
     inside = open_artifact(folder, merged=True)
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
     assert apart is not None and merged is not None
@@ -231,11 +229,11 @@ def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Liste
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
-    """Mean tokens of a prompt, shared prefix included; 0 where no model reads one."""
+    """Mean tokens of a prompt, shared prefix and soft prompt included; 0 where no model reads one."""
     if predictor.lm is None:
         return 0.0
     requests = predictor.prepare_all([row.messages for row in rows])
-    return float(np.mean([request.length for request in requests]))
+    return predictor.lm.adapter_tokens(predictor.adapter) + float(np.mean([request.length for request in requests]))
 
 
 def general_nats(predictor: Predictor, path: str | None) -> float:

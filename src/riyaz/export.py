@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz import artifact as artifacts
-from riyaz.artifact import EXAMPLES, Artifact, WeightsPart
+from riyaz.artifact import ADAPTER_KINDS, EXAMPLES, Artifact, WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.sources import Source, open_source
 from riyaz.sources.files import disk_error
@@ -70,7 +70,7 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> Written:
 
 
 def export(target: str, format: str, out: Path) -> Written:
-    """Write a model or an artifact as "hf" (a transformers folder) or an artifact's LoRA as "peft". Raises
+    """Write a model or an artifact as "hf" (a transformers folder) or an artifact's adapter as "peft". Raises
     RiyazError."""
     assert format in FORMATS, format
     out = Path(out)
@@ -90,7 +90,7 @@ def export(target: str, format: str, out: Path) -> Written:
 
 def _with_weights(folder: Path) -> Artifact:
     known = Artifact.read(folder)
-    if known.weights.kind in ("lora", "full"):
+    if known.weights.kind in (*ADAPTER_KINDS, "full"):
         return known
     what = "copies answers" if known.weights.kind == "copy" else "changes the prompt"
     raise RiyazError(f"this artifact only {what} and has no weights of its own", str(folder), _base_hint(known))
@@ -146,22 +146,20 @@ def _own_type(source: Source) -> str:
 
 
 def _adapter(folder: Path, known: Artifact | None, work: Path) -> Written:
-    """The artifact's LoRA as PEFT reads it. rsLoRA is written as plain LoRA with the α that gives the same scale,
+    """The artifact's adapter as PEFT reads it. rsLoRA is written as plain LoRA with the α that gives the same scale,
     because many tools ignore the switch."""
     import torch
 
     from riyaz import models
-    from riyaz.layers import lora
+    from riyaz.engine.torch_load import attach
 
-    if known is None or known.weights.kind != "lora":
-        raise RiyazError("is no artifact with a LoRA adapter", str(folder), "export it with --format hf")
+    if known is None or known.weights.kind not in ADAPTER_KINDS:
+        raise RiyazError("is no artifact with an adapter", str(folder), "export it with --format hf")
     source = _base(folder, known)
     tokenizer = source.tokenizer()
 
     def with_adapter(place: Path) -> "Tensor":
-        model = models.load(source, torch.float32)
-        lora.load_peft(model, place)
-        return _logits(model, tokenizer)
+        return _logits(attach(models.load(source, torch.float32), place), tokenizer)
 
     wanted = with_adapter(folder)
     config = json.loads((folder / PEFT_FILES[0]).read_text(encoding="utf-8"))
@@ -174,6 +172,9 @@ def _adapter(folder: Path, known: Artifact | None, work: Path) -> Written:
 
 def _parts(folder: Path, known: Artifact) -> tuple[Source, Path | None]:
     """The model an artifact runs on, and the folder of its adapter if it has one."""
+    if known.weights.kind == "soft_prompt":
+        what = "a soft prompt stands before every prompt and cannot be merged into the weights"
+        raise RiyazError(what, str(folder), "export it with --format peft")
     return (_base(folder, known), folder) if known.weights.kind == "lora" else (open_source(folder), None)
 
 

@@ -176,13 +176,14 @@ class Predictor:
         if self.constraint is not None:
             room = int(self.constraint.depth.max())
         room = room or self.max_new_tokens
+        context = self.lm.context - self.lm.adapter_tokens(self.adapter)
         requests = []
         for row, ids in enumerate(self.tokenizer.render(conversations)):
-            if len(ids) + room > self.lm.context:
+            if len(ids) + room > context:
                 what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
                 hint = "shorten it, show fewer examples or take a model with a longer context"
                 at = where[row] if row < len(where) else ""
-                raise RiyazError(f"{what} the context of {self.lm.context}", at, hint)
+                raise RiyazError(f"{what} the context of {context}", at, hint)
             shared = len(self._prefix) if tuple(ids[: len(self._prefix)]) == self._prefix else 0
             requests.append(Request(tuple(ids[shared:]), self.adapter, tuple(ids[:shared]), self.constraint))
         return requests
@@ -279,8 +280,9 @@ def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool =
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
     tokenizer = source.tokenizer()
     _check_template(artifact, tokenizer, folder)
-    lm = load(source, tokenizer.eos_ids, folder if kind == "lora" else None, merged=merged and kind == "lora")
-    adapter = ADAPTER if kind == "lora" and not merged else None
+    adapted = kind in artifacts.ADAPTER_KINDS
+    lm = load(source, tokenizer.eos_ids, folder if adapted else None, merged=merged)
+    adapter = ADAPTER if adapted and not merged else None
     return replace(plain, tokenizer=tokenizer, lm=lm, adapter=adapter, bare=bare if whole else None)
 
 

@@ -20,6 +20,7 @@ from riyaz.engine import Request
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.torch_cache import Cache, Prefix
 from riyaz.errors import RiyazError
+from riyaz.layers.soft_prompt import SoftPrompt
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which neighbours may move one token's log p
 BATCH_TOKENS = 8192  # slots of one batch: 190 MB of keys and values for SmolLM2-135M in bf16
@@ -34,14 +35,23 @@ Progress = Callable[[int], None]  # how many more requests are done
 class Backend:
     """Log-probabilities and greedy answers of one model, with at most one adapter in it.
 
-    `adapter` is the name under which requests ask for the adapter in `model`; others run the base alone.
+    `adapter` is the name under which requests ask for the adapter in `model`; others run the base alone. A soft
+    prompt is an adapter that changes no layer: requests with it stand behind its keys and values, a prefix that is
+    kept like others.
     """
 
     def __init__(self, model: Any, eos_ids: frozenset[int] | set[int], adapter: str | None = None) -> None:
+        self._soft_prompt: Tensor | None = None  # (P, C)
+        if isinstance(model, SoftPrompt):
+            model, self._soft_prompt = model.base, model.prompt.detach()
         self.model, self.eos_ids, self.adapter = model, frozenset(eos_ids), adapter
         self.context: int = model.config.context
         self._layers: int = model.config.n_layers
         self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], Prefix] = OrderedDict()
+
+    def adapter_tokens(self, adapter: str | None) -> int:
+        """Places of the context that the adapter takes before a prompt."""
+        return 0 if adapter is None or self._soft_prompt is None else len(self._soft_prompt)
 
     def forget(self) -> None:
         """Drop the kept prefixes: the model's weights have changed."""
@@ -116,7 +126,7 @@ class Backend:
     def next_token(self, tokens: Sequence[int], adapter: str | None = None) -> np.ndarray:
         """Log-probabilities (V,) of the token after `tokens`, which begin where the context begins."""
         with self._running(adapter):
-            _, hidden = self._prefill([Request(tuple(tokens))])
+            _, hidden = self._prefill([Request(tuple(tokens), adapter)])
             return next(self._logits(hidden)).log_softmax(1)[0].numpy()
 
     def choose(self, requests: Sequence[Request], progress: Progress | None = None) -> np.ndarray:
@@ -160,7 +170,7 @@ class Backend:
     def _walk(self, requests: Sequence[Request], search: Search) -> None:
         """Read the prompts, then the nodes the search asks for, each seeing its prompt and its ancestors."""
         cache, hidden = self._prefill(requests)
-        base = torch.tensor([request.length for request in requests])
+        base = self._lengths(requests)
         slots = np.full(search.edges.shape, -1)  # where in its row's slots a node was written
         used = np.full(len(requests), cache.width)
         trie, seen = search.trie, torch.arange(cache.width) < cache.lengths[:, None]  # (B, width)
@@ -200,7 +210,7 @@ class Backend:
     def _decode(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[list[int], list[int]]]:
         """Greedy decoding of one batch: at each step the rows that go on and their new tokens."""
         cache, hidden = self._prefill(requests, reserve=max_new_tokens)
-        position = torch.tensor([request.length for request in requests])
+        position = self._lengths(requests)
         slot = torch.arange(cache.width + max_new_tokens)
         mask = _additive((slot < cache.lengths[:, None]) | (slot >= cache.width))
         row = torch.arange(len(requests))  # of each slot row its request
@@ -225,34 +235,46 @@ class Backend:
         """The cache of these prompts and the hidden state of each last token (B, C)."""
         rows = [request.tokens for request in requests]
         cache = Cache(self._layers, [len(row) for row in rows], self._prefix(requests[0]))
-        hidden = self._read(cache, rows, requests[0], reserve)
+        hidden = self._read(cache, rows, reserve)
         return cache, hidden[cache.lengths.cumsum(0) - 1]
 
     def _read_through(self, requests: Sequence[Request], continuations: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states (N, C) from which each token of each continuation is predicted, end to end."""
         rows = [(*request.tokens, *more[:-1]) for request, more in zip(requests, continuations)]
         cache = Cache(self._layers, [len(row) for row in rows], self._prefix(requests[0]), keep=False)
-        hidden = self._read(cache, rows, requests[0], 0)
+        hidden = self._read(cache, rows)
         wanted, start = [], 0
         for row, more in zip(rows, continuations):
             start += len(row)
             wanted.append(torch.arange(start - len(more), start))
         return hidden[torch.cat(wanted)]
 
-    def _read(self, cache: Cache, rows: Sequence[Sequence[int]], first: Request, reserve: int) -> Tensor:
+    def _read(self, cache: Cache, rows: Sequence[Sequence[int]], reserve: int = 0) -> Tensor:
+        """Hidden states (T, C) of these rows behind the cache's prefix."""
         tokens = torch.tensor([token for row in rows for token in row])
-        before = len(first.prefix)
+        before = 0 if cache.prefix is None else cache.prefix.length
         positions = torch.cat([torch.arange(before, before + len(row)) for row in rows])
         return self.model(tokens, positions, cache.prefill(reserve))
 
+    def _lengths(self, requests: Sequence[Request]) -> Tensor:
+        """Places that each prompt takes (B,), an adapter's before it counted."""
+        return torch.tensor([self.adapter_tokens(request.adapter) + request.length for request in requests])
+
     def _prefix(self, request: Request) -> Prefix | None:
-        """The keys and values of the request's prefix, kept from the last time if they are there."""
-        if not request.prefix:
+        """The keys and values of what stands before the request's own tokens, kept from the last time if they are
+        there: the adapter's vectors, then its prefix."""
+        before = self.adapter_tokens(request.adapter)
+        length = before + len(request.prefix)
+        if not length:
             return None
         key = (request.adapter, request.prefix)
         if key not in self._prefixes:
-            cache = Cache(self._layers, [len(request.prefix)])
-            self._read(cache, [request.prefix], Request(()), 0)
+            cache = Cache(self._layers, [length])
+            stream = self.model.model.embed_tokens(torch.tensor(request.prefix, dtype=torch.long))
+            if before:
+                assert self._soft_prompt is not None
+                stream = torch.cat((self._soft_prompt.to(stream.dtype), stream))
+            self.model(None, torch.arange(length), cache.prefill(), embeddings=stream)
             self._prefixes[key] = cache.as_prefix()
         self._prefixes.move_to_end(key)
         while len(self._prefixes) > KEPT_PREFIXES:

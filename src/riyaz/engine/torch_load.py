@@ -1,6 +1,7 @@
 """From files to a Backend: the one place where a model is opened to answer."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,7 +9,7 @@ from riyaz import hardware, models
 from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
 from riyaz.errors import RiyazError
-from riyaz.layers.lora import load_peft, merge, read_config
+from riyaz.layers import lora, peft, soft_prompt
 from riyaz.sources import Source
 
 ADAPTER = "adapter"  # the name under which requests ask for it
@@ -20,16 +21,35 @@ def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *
     torch.set_num_threads(hardware.cores())
     model = models.load(source, torch.bfloat16 if hardware.bf16_is_fast() else torch.float32)
     if adapter is not None:
-        load_peft(model, adapter)
+        model = attach(model, adapter)
     if merged:
-        merge(model)
+        assert not isinstance(model, soft_prompt.SoftPrompt), "a soft prompt has no place in the weights"
+        lora.merge(model)
     pack(model)
     return Backend(model, eos_ids, ADAPTER if adapter is not None and not merged else None)
 
 
+def attach(model: Any, folder: Path) -> Any:
+    """The model with the PEFT folder's adapter, of whichever kind it is. Raises RiyazError."""
+    kind = _kind(folder / peft.CONFIG)
+    if kind is soft_prompt:
+        return soft_prompt.load_peft(model, folder)
+    lora.load_peft(model, folder)
+    return model
+
+
+def _kind(config: Path) -> Any:
+    """The module of layers that reads it."""
+    kind = peft.read_config(config).get("peft_type")
+    known = {"LORA": lora, "PROMPT_TUNING": soft_prompt}
+    if not isinstance(kind, str) or kind not in known:
+        raise RiyazError(f"peft_type is {kind!r:.60}", str(config), f"riyaz reads {' and '.join(known)}")
+    return known[kind]
+
+
 def base_of(config: Path) -> str:
     """The base model that a PEFT configuration names. Raises RiyazError when it names none."""
-    name = read_config(config).get("base_model_name_or_path")
+    name = _kind(config).read_config(config).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise RiyazError("names no base model", str(config), "name it with --model")
     return name

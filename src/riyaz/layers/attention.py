@@ -1,6 +1,11 @@
-"""Causal attention over rows packed end to end: no padding, and no token sees another row."""
+"""Causal attention over rows packed end to end: no padding, and no token sees another row.
 
-from collections.abc import Callable, Sequence
+Rows may stand behind one shared prefix, which begins the stream: its tokens see themselves, every row sees them all
+and itself, and no row pays for them again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,71 +17,117 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def packed_plain(lengths: Sequence[int]) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
-    """The slow twin of `packed`: torch's own attention row by row, gradient by autograd."""
+def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+    """The slow twin of `packed`: torch's own attention row by row, the prefix repeated before each, gradient by
+    autograd."""
+
+    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = []
-        for qr, kr, vr in zip(q.split(lengths), k.split(lengths), v.split(lengths)):
-            out = F.scaled_dot_product_attention(
-                qr.transpose(0, 1)[None], kr.transpose(0, 1)[None], vr.transpose(0, 1)[None],
-                is_causal=True, enable_gqa=True,
-            )  # fmt: skip
-            rows.append(out[0].transpose(0, 1))
+        (qp, *qs), (kp, *ks), (vp, *vs) = (x.split([prefix, *lengths]) for x in (q, k, v))
+        rows = [causal(qp, kp, vp)] if prefix else []
+        for row in zip(qs, ks, vs):
+            before = zip((qp, kp, vp), row)
+            rows.append(causal(*(torch.cat(pair) for pair in before))[prefix:])
         return torch.cat(rows)
 
     return attend
 
 
-def packed(lengths: Sequence[int]) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+@dataclass(frozen=True)
+class Packed:
+    """An `attend` for a stream of `prefix` shared tokens and rows of these lengths, T in all: q (T,H,D), k and v
+    (T,K,D) -> (T,H,D)."""
+
+    lengths: tuple[int, ...]
+    prefix: int = 0
+
+    def behind(self, prefix: int) -> "Packed":
+        """The same rows behind so many shared tokens."""
+        assert not self.prefix, "the rows stand behind a prefix already"
+        return Packed(self.lengths, prefix)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What every token takes from those it sees."""
+        return _Packed.apply(q, k, v, self.lengths, self.prefix)
+
+
+def packed(lengths: Sequence[int]) -> Packed:
     """An `attend` for rows of these lengths (their sum is T); q (T,H,D), k and v (T,K,D) -> (T,H,D)."""
-    lengths = tuple(lengths)
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return _Packed.apply(q, k, v, lengths)
-
-    return attend
+    return Packed(tuple(lengths))
 
 
 class _Packed(Function):
-    """Flash attention (Dao et al. 2022) per row, results written in place: no slices kept, no concatenation."""
+    """Flash attention (Dao et al. 2022) per row, results written in place: no slices kept, no concatenation.
+
+    The prefix is one more part of the keys: all rows' queries in one call, joined to their own part by the log-sums
+    of weights. With the joined output and sums, flash's backward of each part is exact for that part.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int) -> Tensor:
         groups = q.shape[1] // k.shape[1]
-        out = torch.empty_like(q)
-        sums, start = [], 0
-        for length in lengths:
-            row = slice(start, start + length)
+        out, sums = torch.empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
+        for row in _slices(lengths, prefix):
             result, logsumexp = _flash(_heads(q[row]), _heads(k[row], groups), _heads(v[row], groups), 0.0, True)
-            out[row] = result[0].transpose(0, 1)
-            sums.append(logsumexp)
-            start += length
-        ctx.save_for_backward(q, k, v, out, *sums)
-        ctx.lengths = lengths
+            out[row], sums[row] = result[0].transpose(0, 1), logsumexp[0].T
+        if prefix:
+            before, before_sums = _flash(_fold(q[prefix:], groups), _heads(k[:prefix]), _heads(v[:prefix]), 0.0, False)
+            before, before_sums = _unfold(before[0], groups), _unfold(before_sums[0], groups)
+            share = torch.sigmoid(sums[prefix:] - before_sums)  # the own part's share of the whole
+            out[prefix:] = torch.lerp(before, out[prefix:], share.to(out.dtype)[..., None])
+            sums[prefix:] = torch.logaddexp(sums[prefix:], before_sums)
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.lengths, ctx.prefix = lengths, prefix
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, out, *sums = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, out, sums = ctx.saved_tensors
         (grad,) = grads
-        K, groups = k.shape[1], q.shape[1] // k.shape[1]
+        K, groups, prefix = k.shape[1], q.shape[1] // k.shape[1], ctx.prefix
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        start = 0
-        for length, logsumexp in zip(ctx.lengths, sums):
-            row = slice(start, start + length)
+        for row in _slices(ctx.lengths, prefix):
             gq, gk, gv = _flash_backward(
                 _heads(grad[row]), _heads(q[row]), _heads(k[row], groups), _heads(v[row], groups),
-                _heads(out[row]), logsumexp, 0.0, True,
+                _heads(out[row]), sums[row].T[None], 0.0, True,
             )  # fmt: skip
             grad_q[row] = gq[0].transpose(0, 1)
             grad_k[row] = gk[0].unflatten(0, (K, groups)).sum(1).transpose(0, 1)  # shared heads add up
             grad_v[row] = gv[0].unflatten(0, (K, groups)).sum(1).transpose(0, 1)
-            start += length
-        return grad_q, grad_k, grad_v, None
+        if prefix:
+            gq, gk, gv = _flash_backward(
+                _fold(grad[prefix:], groups), _fold(q[prefix:], groups), _heads(k[:prefix]), _heads(v[:prefix]),
+                _fold(out[prefix:], groups), _fold(sums[prefix:, :, None], groups)[..., 0], 0.0, False,
+            )  # fmt: skip
+            grad_q[prefix:] += _unfold(gq[0], groups)
+            grad_k[:prefix] += gk[0].transpose(0, 1)  # over all rows
+            grad_v[:prefix] += gv[0].transpose(0, 1)
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _slices(lengths: Sequence[int], prefix: int) -> Iterator[slice]:
+    """Where the prefix, if there is one, and each row stand in the stream."""
+    start = 0
+    for length in (prefix, *lengths) if prefix else lengths:
+        yield slice(start, start + length)
+        start += length
 
 
 def _heads(x: Tensor, groups: int = 1) -> Tensor:
     """(T, H, D) -> (1, H * groups, T, D): each key/value head repeated for its group of query heads."""
     x = x.transpose(0, 1)[None]
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+
+
+def _fold(x: Tensor, groups: int) -> Tensor:
+    """(T, K * G, D) -> (1, K, G * T, D): the queries of a group as more queries of its key/value head."""
+    T, H, D = x.shape
+    return x.reshape(T, H // groups, groups, D).permute(1, 2, 0, 3).reshape(1, H // groups, groups * T, D)
+
+
+def _unfold(x: Tensor, groups: int) -> Tensor:
+    """(K, G * T, …) -> (T, K * G, …)."""
+    return x.unflatten(1, (groups, -1)).flatten(0, 1).transpose(0, 1)

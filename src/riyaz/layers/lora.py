@@ -4,25 +4,23 @@ Files are PEFT's: `adapter_config.json` and `adapter_model.safetensors`. rsLoRA 
 arXiv 2312.03732) scales by α/√r instead of α/r.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from riyaz.errors import RiyazError
+from riyaz.layers import peft
 from riyaz.layers.swap import linears, swap
 from riyaz.sources import safetensors
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
-FLOATS = ("F32", "F16", "BF16")
 # Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
 NOT_PLAIN = (
     "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters",
@@ -128,10 +126,10 @@ def merge(model: nn.Module) -> None:
 def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora: bool = False) -> None:
     """Write the adapter as PEFT reads it; float32 tensors."""
     layers = dict(adapters(model))
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_A.detach().float().numpy()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_B.detach().float().numpy()
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_A
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_B
     config: dict[str, Any] = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
         "r": next(iter(layers.values())).lora_A.shape[0], "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
@@ -140,14 +138,13 @@ def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora
     }  # fmt: skip
     if rslora:  # older loaders fail on keys they do not know, so it stands only where it is used
         config["use_rslora"] = True
-    safetensors.write(folder / "adapter_model.safetensors", tensors, {"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    peft.write(folder, config, tensors)
 
 
 def load_peft(model: nn.Module, folder: Path) -> None:
     """Put a PEFT LoRA folder on the model; every tensor must find its layer, and every mismatch is named."""
-    config = read_config(folder / "adapter_config.json")
-    file = safetensors.read(folder / "adapter_model.safetensors")
+    config = read_config(folder / peft.CONFIG)
+    file = safetensors.read(folder / peft.WEIGHTS)
     layers = dict(linears(model, None))
     pairs: dict[str, dict[str, Tensor]] = {}
     problems = []
@@ -156,10 +153,10 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         if not key.startswith(PREFIX) or part not in ("lora_A", "lora_B") or name not in layers:
             problems.append(f"{key} matches no layer")
             continue
-        if file.tensors[key].dtype not in FLOATS:
+        if file.tensors[key].dtype not in peft.FLOATS:
             problems.append(f"{key} has the type {file.tensors[key].dtype}")
             continue
-        pairs.setdefault(name, {})[part] = torch.from_numpy(np.array(_as_float(file, key)))
+        pairs.setdefault(name, {})[part] = peft.read_float(file, key)
     for name, pair in pairs.items():
         problems += _mismatches(name, layers[name], pair, config.get("r", 8))  # PEFT's default
     if not pairs:
@@ -187,21 +184,9 @@ def _mismatches(name: str, linear: nn.Linear, pair: dict[str, Tensor], rank: Any
     return []
 
 
-def _as_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
-    array = file.array(key)
-    if file.tensors[key].dtype == "BF16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32)
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RiyazError(f"cannot read the adapter's configuration ({error})", str(path)) from error
-    if not isinstance(config, dict):
-        raise RiyazError("the adapter's configuration is not a JSON object", str(path))
+    config = peft.read_config(path)
     refused = [key for key in NOT_PLAIN if config.get(key)]
     if config.get("bias", "none") != "none":
         refused.append("bias")

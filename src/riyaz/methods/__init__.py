@@ -11,7 +11,7 @@ from types import ModuleType
 
 from riyaz.methods.recipe import Recipe
 
-METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
+METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")
 
 
 def module(method: str) -> ModuleType:

@@ -29,8 +29,11 @@ STEP0_ROWS = 16
 STEP0_TOLERANCE = 0.05  # nats per token between the training path and the engine; bf16 rounds differently in each
 
 
-def fit_weights(context: Context, build: Build, save: Save) -> Fitted:
-    """Search, train, check, and choose on validation whether to calibrate."""
+def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
+    """Search, train, check, and choose on validation whether to calibrate.
+
+    What `build` makes says before training what the base says after the tokens `begins_as`.
+    """
     import torch
 
     from riyaz.engine.torch_backend import Backend
@@ -41,7 +44,7 @@ def fit_weights(context: Context, build: Build, save: Save) -> Fitted:
     model = build(context)
     rows, checks = _rows(context, text, context.train, model.config.context)
     valid, _ = _rows(context, text, context.valid, model.config.context)
-    checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS])
+    checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS], begins_as)
 
     began = time.perf_counter()
     del model  # two whole models at once would be the peak of full fine-tuning
@@ -95,7 +98,7 @@ def _rows(context: Context, text: TextPart, examples: Sequence[Example], longest
     return encode_rows(context.tokenizer, pairs, longest)
 
 
-def _step0(context: Context, model: "Model", rows: Sequence[Row]) -> dict[str, Any]:
+def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[int, ...]) -> dict[str, Any]:
     """Before any step the training path must give the base's own loss on the same tokens, and less than chance."""
     import torch
 
@@ -108,7 +111,7 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row]) -> dict[str, A
     # asked without an adapter, so that one that is not the identity at the start is seen
     base = Backend(model, context.tokenizer.eos_ids, ADAPTER if _adapted(model) else None)
     with torch.inference_mode():
-        found = base.logprobs([Request(row.prompt) for row in rows], [row.answer for row in rows])
+        found = base.logprobs([Request(row.prompt, prefix=before) for row in rows], [row.answer for row in rows])
     expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
     ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
     return {"ok": ok, "training": training, "base": expected}

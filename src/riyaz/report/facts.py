@@ -40,8 +40,8 @@ def _leakage(found: dict) -> dict:
     leakage = found.get("leakage")
     if not isinstance(leakage, dict):
         return {} if leakage is None else {"leakage": leakage}
-    said = f"{number(leakage.get('test_rows'))} test rows stand in the training rows too"
-    return {"leakage": f"{said}; {number(leakage.get('dropped'))} training rows dropped for it"}
+    said = f"test rows that stand in the training rows too: {number(leakage.get('test_rows'))}"
+    return {"leakage": f"{said}; training rows dropped for it: {number(leakage.get('dropped'))}"}
 
 
 def _files(files: object) -> Markup | None:

@@ -118,7 +118,7 @@ def _head(document: dict) -> Markup:
             (
                 "it is stored in",
                 megabytes(known(arm, "artifact_mb")),
-                "without the base model" if pick != "full" else "",
+                "without the base model" if pick != "full" else "a whole model",
             ),
         ]
     return element(
@@ -289,7 +289,7 @@ def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
     drawn = [
         ([lookups.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
         ([lookups.contexts(found, metric, width, f"o{n}") for width, n in widths],
-         f"{metric} with nothing, with what was found, and with the right document in the prompt."),
+         f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
     ]  # fmt: skip
     shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
     note = "Grounded: how much the passages raise the log-probability of the answer, in nats; no judge is asked."

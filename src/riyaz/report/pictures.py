@@ -35,7 +35,7 @@ def quality_cost(arms: list[dict], pick: str | None, metric: str, width: float, 
         share = 0.42 if narrow else 0.16
         ratios = [share, 1 - share] if len(groups) == 2 else [1]
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=ratios)[0]
-        inset(figure, 40, 14, 34, 46, wspace=0.06 if not narrow else 0.1)
+        inset(figure, 40, 24, 34, 46, wspace=0.06 if not narrow else 0.1)
         low, high = score_limits(shown)
         for panel, group in zip(panels, groups, strict=True):
             _cost_axis(panel, [arm["ms_per_answer"] for arm in group])
@@ -48,7 +48,7 @@ def quality_cost(arms: list[dict], pick: str | None, metric: str, width: float, 
         if len(groups) == 2:
             panels[1].spines["left"].set(linestyle=(0, (2, 3)))
         panels[0].set_title(f"{metric}, with 95 % interval", pad=14)
-        figure.text(1 - 14 / width, 6 / _height(figure), "ms for one answer (log scale)", ha="right", va="bottom")
+        figure.text(1 - 24 / width, 6 / _height(figure), "ms for one answer (log scale)", ha="right", va="bottom")
 
     height = 400 if width < HALF else 420
     return picture(draw, width, height, name, f"{metric} against milliseconds for one answer")
@@ -122,7 +122,7 @@ def forgetting(arms: list[dict], pick: str | None, metric: str, width: float, na
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        inset(figure, 40, 14, 34, 46)
+        inset(figure, 40, 24, 34, 46)
         values = [arm["forgetting_nats"] for arm in shown]
         room = max(0.16 * (max(values) - min(values)), 0.02)
         panel.set_xlim(min(*values, 0) - room, max(*values, 0) + room * (2.4 if width < HALF else 1.6))

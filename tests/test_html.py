@@ -1,0 +1,269 @@
+"""report.html as a pure function of fabricated results: well-formed, complete, true to its figures, and safe."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+import time
+
+import pages
+import pytest
+from documents import arm, comparison
+
+from riyaz.errors import RiyazError
+from riyaz.report import html, pictures, svg
+from riyaz.report.arms import beaten_by, best_for, training
+from riyaz.report.markup import Markup, element, json_block
+from riyaz.report.words import number, signed
+
+CLEAN_TAGS = {
+    "html", "head", "meta", "link", "title", "style", "body", "a", "header", "p", "b", "h1", "h2", "h3", "span", "dl",
+    "div", "dt", "dd", "nav", "main", "section", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "ol",
+    "li", "figure", "figcaption", "details", "summary", "noscript", "form", "label", "select", "option", "input",
+    "button", "mark", "pre", "code", "footer", "script", "svg", "g", "path", "defs", "clippath", "rect", "use", "text",
+    "line", "circle",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rich() -> pages.Page:
+    document = pages.rich()
+    return pages.Page(html.render(document, pages.answers(document, 40)))
+
+
+@pytest.fixture(scope="module")
+def attacked() -> str:
+    return html.render(*pages.attacked())
+
+
+def policy(page: pages.Page) -> str:
+    return next(a["content"] or "" for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+
+
+def test_the_page_is_well_formed_and_its_ids_are_its_own(rich):
+    assert rich.problems == []
+    ids = [a["id"] for _, a in rich.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in rich.elements:
+        for key in ("href", "aria-labelledby"):
+            target = attributes.get(key) or ""
+            if target.startswith("#") or (key == "aria-labelledby" and target):
+                assert target.removeprefix("#") in ids, (tag, target)
+        for target in re.findall(r"url\(#(.*?)\)", " ".join(filter(None, attributes.values()))):
+            assert target in ids
+
+
+def test_every_part_stands_there_in_its_order(rich):
+    sections = [a["id"] for tag, a in rich.elements if tag == "section"]
+    order = "arms cost training slices retrieval more-rows examples data pairs details made caveats"
+    assert sections == order.split()
+    for said in (
+        comparison()["reason"], "May I return it?", "riyaz compare train.jsonl --budget 25m", "2.13.0", "A CPU",
+        "ab" * 32, "duplicates", "failing failed: out of memory at step 3", "About 900 test rows would decide.",
+    ):  # fmt: skip
+        assert said in rich.text, said
+    learned = [a for tag, a in rich.elements if tag == "mark"]
+    assert len(learned) == 6, "five rows and the key"
+
+
+def test_every_figure_is_that_of_the_document(rich):
+    document = pages.rich()
+    for made in document["arms"][:-1]:
+        for shown in (
+            number(made["score"], 3), f"{made['ci_low']:.3f}–{made['ci_high']:.3f}",
+            f"{number(made['peak_rss_mb'])} MB", signed(made["forgetting_nats"]),
+            *(number(entry["score"], 3) for entry in made["slices"].values()),
+        ):  # fmt: skip
+            assert shown in rich.text, (made["method"], shown)
+    for shown in (
+        "0.711",
+        "0.951",
+        "0.802",
+        "0.182",
+        "0.872",
+        "+1.842",
+        "1,310 ms",
+        "<0.1 ms",
+        "4.9 M parameters",
+    ):
+        assert shown in rich.text or (signed(0.1234) in rich.text and shown == "0.1234"), shown
+    for point in document["data_curve"]:
+        assert number(point["score"], 3) in rich.text
+    data = json.loads(rich.blocks["application/json"])
+    rows = pages.answers(document, 40)
+    assert len(data["rows"]) == 40
+    for place, method in enumerate(data["methods"]):
+        for shown_row, row in zip(data["rows"], rows[method["name"]], strict=True):
+            assert shown_row["said"][place] == [row["prediction"], row["score"], row.get("citations", [])]
+
+
+def test_nothing_is_fetched_and_only_its_own_style_and_script_run(rich):
+    for tag, attributes in rich.elements:
+        assert tag in CLEAN_TAGS, tag
+        assert not {"src", "srcset", "action", "style", "background", "data", "xlink:href"} & set(attributes), (
+            attributes
+        )
+        assert not any(name.startswith("on") for name in attributes)
+        if "href" in attributes:
+            assert (attributes["href"] or "").startswith("#") or attributes["href"] == "data:,"
+    assert "url(http" not in rich.blocks["style"] and "@import" not in rich.blocks["style"]
+    assert "fetch" not in rich.blocks["script"] and "innerHTML" not in rich.blocks["script"]
+    said = policy(rich)
+    assert said.startswith("default-src 'none'; ") and "unsafe" not in said
+    for kind in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(rich.blocks[kind].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in said
+
+
+def test_text_from_rows_models_and_documents_stays_text(attacked):
+    page = pages.Page(attacked)
+    assert page.problems == []
+    assert {tag for tag, _ in page.elements} <= CLEAN_TAGS
+    names = {name for _, attributes in page.elements for name in attributes}
+    clean = {name for _, attributes in pages.Page(html.render(pages.rich(), pages.answers(pages.rich(), 3))).elements
+             for name in attributes}  # fmt: skip
+    assert names <= clean, names - clean
+    assert sum(tag == "script" for tag, _ in page.elements) == 2
+    assert sum(tag == "meta" for tag, _ in page.elements) == 5
+    for text in (pages.ATTACKS[0], pages.ATTACKS[6], pages.ATTACKS[9]):
+        assert text in page.text, "shown as it is"
+    block = page.blocks["application/json"]
+    assert not set("<>&\u2028\u2029") & set(block) and block.isascii()
+    rows = json.loads(block)["rows"]
+    assert [row["prompt"] for row in rows] == list(pages.ATTACKS), "page.js gets every sign"
+    assert "\x00" not in attacked and "\u202e" not in attacked.replace("\\u202e", "")
+
+
+def test_the_same_results_give_the_same_bytes():
+    document = pages.rich()
+    first = html.render(document, pages.answers(document, 5))
+    assert first == html.render(json.loads(json.dumps(document)), pages.answers(document, 5))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"arms": []},
+        comparison(arms=[]),
+        comparison(arms=[arm("lora", status="failed", metric=None, ms_per_answer=None)], pick=None, decision=None),
+        comparison(arms=[arm("lora", status="skipped", score=math.nan, ci_low=math.nan, ms_per_answer=math.inf)]),
+        comparison(arms=[arm("nearest", score=1.0, ci_low=1.0, ci_high=1.0, ms_per_answer=0.0)]),
+        comparison(arms=[arm("lora", score=0.5, slices={"a": 0.5}) | {"curve": [], "retrieval": {}, "seeds": []}]),
+        comparison(arms=[arm("lora", score=0.5) | {"curve": [{"step": 0, "loss": 2.0}], "retrieval": {"mrr": 0.5}}]),
+        comparison(data_curve=[], data={}, hardware={}, versions=None, model=None, command=None, seconds=None),
+    ],
+)
+def test_empty_failed_and_partial_comparisons_are_pages_too(document):
+    page = pages.Page(html.render(document, {}))
+    assert page.problems == []
+    assert "examples" not in [a.get("id") for tag, a in page.elements if tag == "section"]
+    assert "nan" not in page.text.lower() and "inf " not in page.text.lower()
+
+
+def test_two_thousand_rows_are_written_quickly_and_once():
+    document = pages.rich()
+    began = time.perf_counter()
+    page = pages.Page(html.render(document, pages.answers(document, 2000)))
+    assert time.perf_counter() - began < 30
+    assert len(json.loads(page.blocks["application/json"])["rows"]) == 2000
+    assert "Question 1999" not in page.text, "rows are made when they are looked at"
+
+
+def test_folds_and_arms_that_answered_other_rows_are_joined_by_where_they_came_from():
+    rows = {"nearest": [{"where": "a:1", "prompt": "p", "answers": ["x"], "prediction": "x", "score": 1.0}],
+            "lora": [{"where": "a:2", "prompt": "q", "answers": ["y"], "prediction": "z", "score": math.nan},
+                     {"where": "a:1", "prompt": "p", "answers": ["x"], "prediction": "first", "score": 0.0},
+                     {"where": "a:1", "prompt": "p", "answers": ["x"], "prediction": "other seed", "score": 1.0}],
+            "not an arm": [{"where": "a:9"}]}  # fmt: skip
+    page = pages.Page(html.render(comparison(), rows))
+    data = json.loads(page.blocks["application/json"])
+    assert [method["name"] for method in data["methods"]] == ["lora", "nearest"], "best score first"
+    assert [row["said"] for row in data["rows"]] == [
+        [["z", None, []], None],
+        [["first", 0.0, []], ["x", 1.0, []]],
+    ]
+
+
+def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
+    arms = [
+        {"method": name, "score": score, "ms_per_answer": cost}
+        for name, score, cost in (("a", 0.5, 10), ("b", 0.6, 20), ("c", 0.5, 20), ("d", 0.5, 10), ("e", None, 1))
+    ]
+    assert [beaten_by(made, arms) and beaten_by(made, arms)["method"] for made in arms] == [None, None, "b", None, None]
+    assert best_for({"method": "lora", **arms[2]} | {"method": "lora"}, arms, None).endswith(
+        "Here b scores no less and answers no slower."
+    )
+    assert "Here: the pick, the best score." in best_for(arms[1], arms, "b")
+
+
+def test_training_is_said_in_what_was_trained():
+    assert training(arm("zero_shot")) == "none"
+    assert training(arm("few_shot", search_seconds=12.2)) == "none; choosing its text took 12 s"
+    assert training(arm("lora", trainable_params=4_884_480, chosen={"steps": 60})) == "4.9 M parameters, 60 steps"
+
+
+def test_the_quickest_arm_stands_apart_only_when_it_is_far_away():
+    arms = [
+        {"method": m, "score": 0.5, "ms_per_answer": ms} for m, ms in (("nearest", 0.04), ("lora", 90), ("full", 200))
+    ]
+    assert [[made["ms_per_answer"] for made in group] for group in pictures._apart(arms)] == [[0.04], [90, 200]]
+    assert pictures._apart(arms[1:]) == [arms[1:]]
+    assert pictures._apart(arms[:1]) == [arms[:1]]
+
+
+def test_names_at_the_end_of_lines_keep_their_distance():
+    assert svg.spread([10.0, 11.0, 50.0, 49.0], 15, 0, 60) == [10.0, 25.0, 60.0, 45.0]
+    assert svg.spread([5.0, 40.0], 15, 0, 60) == [5.0, 40.0], "who stands well is left alone"
+
+
+def test_pictures_follow_the_theme():
+    document = pages.rich()
+    drawn = pictures.quality_cost(document["arms"], "rag_lora", "exact match", 1040, "q")
+    assert drawn is not None
+    assert "#0101" not in drawn and "#0102" not in drawn and "style=" not in drawn
+    assert {f"var(--c{i})" for i in range(8)} <= set(re.findall(r"var\(--c\d\)", drawn)), "every method its own colour"
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", drawn))
+    assert not colours, colours
+    assert ">rag_lora</text>" in drawn and 'role="img"' in drawn and "<title" in drawn
+
+
+def test_markup_escapes_whatever_is_not_markup():
+    made = element("p", "<b>", Markup("<i>x</i>"), class_='a"b', data_x="'<", hidden=True, title=None)
+    assert made == '<p class="a&quot;b" data-x="&#x27;&lt;" hidden>&lt;b&gt;<i>x</i></p>'
+    assert json_block({"a": ["</script>", math.nan, "\u2028é"]}) == (
+        '{"a":["\\u003c/script\\u003e",null,"\\u2028\\u00e9"]}'
+    )
+
+
+def test_the_verb_writes_both_reports_again_and_says_what_is_wrong_in_a_line(tmp_path, capsys):
+    from riyaz.cli.main import main
+    from riyaz.cli.report import write
+
+    document = pages.rich()
+    (tmp_path / "compare.json").write_text(json.dumps(document))
+    for method, rows in pages.answers(document, 3).items():
+        for part in ("kept", "again"):
+            folder = tmp_path / "arms" / method / part
+            folder.mkdir(parents=True)
+            said = [row | {"prediction": part} for row in rows]
+            (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    paths = json.loads(capsys.readouterr().out)
+    assert paths == {"markdown": str(tmp_path / "report.md"), "html": str(tmp_path / "report.html")}
+    page = pages.Page((tmp_path / "report.html").read_text())
+    data = json.loads(page.blocks["application/json"])
+    assert {said[0] for row in data["rows"] for said in row["said"]} == {"kept"}, "the kept part answers first"
+    assert "rag_lora" in (tmp_path / "report.md").read_text()
+    for broken, text in (
+        (tmp_path / "none", "there is no comparison here"),
+        (tmp_path / "report.md", "this is a file"),
+    ):
+        with pytest.raises(RiyazError, match=text):
+            write(broken)
+    (tmp_path / "arms/lora/kept/predictions.jsonl").write_text('{"where": 1}\n{"whe')
+    with pytest.raises(RiyazError, match=r"predictions.jsonl:2: this row is damaged"):
+        write(tmp_path)
+    (tmp_path / "compare.json").write_text("[1")
+    with pytest.raises(RiyazError, match="this file is damaged"):
+        write(tmp_path)

@@ -17,9 +17,10 @@ from typing import Any, Self
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, passage, word_offsets
+from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, word_offsets
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.embedder import Embedder, Progress
+from riyaz.sources.files import disk_error
 
 FORMAT, VERSION = "riyaz collection", 1
 APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, so that a foreign database is known at once
@@ -101,7 +102,10 @@ def add(
         return _rebuild(path, documents, embedder, progress)
     fresh = not path.exists()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path.parent) from error
         with _database(path, "rwc") as database:
             done = _add(path, database, documents, embedder, progress)
             database.execute("COMMIT")
@@ -138,11 +142,9 @@ def _rebuild(path: Path, documents: Sequence[Document], embedder: Embedder | Non
     """A new file in place of the old, which must be a collection, whole or broken, and nothing else."""
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file")
-    if path.exists() and path.stat().st_size:
-        with open(path, "rb") as file:
-            head = file.read(100)
-        if not (head.startswith(MAGIC) and head[68:72] == APPLICATION.to_bytes(4)):
-            raise RiyazError("is not a Riyaz collection, so it is not replaced", str(path), "remove it yourself")
+    head = _head(path)
+    if head and head[68:72] != APPLICATION.to_bytes(4):
+        raise RiyazError("is not a Riyaz collection, so it is not replaced", str(path), "remove it yourself")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         done = add(temporary, documents, embedder, progress)
@@ -178,7 +180,7 @@ def _add(
     changed = [item for item in documents if known.get(item.doc_id) != (_sha(item.text), item.title, _pages(item))]
     offsets = embedder.token_offsets if embedder else word_offsets
     chunks = [piece for item in changed for piece in chunk(item, offsets)]
-    vectors = embedder.embed([passage(piece) for piece in chunks], progress) if embedder and chunks else None
+    vectors = embedder.embed([piece.text for piece in chunks], progress) if embedder and chunks else None
     if not made:
         database.execute(f"PRAGMA application_id = {APPLICATION}")
         for statement in TABLES.values():
@@ -329,11 +331,27 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
     return database.execute(f"PRAGMA {name}").fetchone()[0]
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, none where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(100)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RiyazError(f"cannot be read: {error.strerror}", str(path), "check the path") from error
+
+
 @contextmanager
 def _database(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection that is rolled back and closed in the end; SQLite's errors as ours."""
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file")
+    started = path.with_name(path.name + "-journal").exists()  # a first `add` that was killed
+    if (
+        (head := _head(path)) and not head.startswith(MAGIC) and not started
+    ):  # SQLite would overwrite a file of a few bytes
+        raise RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
     if mode == "rw" and not path.exists():
         raise RiyazError("no such file", str(path), "make it with riyaz rag add")
     database = None

@@ -15,6 +15,7 @@ _BLOCKS = {
 }
 _LINES = {"br", "li", "tr", "caption", "option", "legend"}
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_BREAKING = {*_BLOCKS, *_LINES, *_HEADINGS, "pre"}
 _CLOSED_BY = {"p": _BLOCKS | set(_HEADINGS), "li": {"li"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "tr": {"tr"}}
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d]*[1-9])", re.IGNORECASE)
 
@@ -83,11 +84,15 @@ class _Reader(HTMLParser):
             self._break(tag, closing=True)
 
     def _break(self, tag: str, closing: bool = False) -> None:
+        if tag not in _BREAKING:
+            return
+        while self.pieces and self.pieces[-1] == " " and not self._preformatted:
+            self.pieces.pop()
         if tag in _HEADINGS:
             self.pieces.append("\n\n" if closing else f"\n\n{_HEADINGS[tag]}")
         elif tag in _BLOCKS or tag == "pre":
             self.pieces.append("\n\n")
-        elif tag in _LINES:
+        elif tag == "br" or (self.pieces and not self.pieces[-1].endswith("\n")):
             self.pieces.append("\n")
 
 

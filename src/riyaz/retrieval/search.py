@@ -1,7 +1,8 @@
 """Passages for a question: words and meaning, fused by rank.
 
 Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009) needs no scale to be common to BM25 and a cosine: a
-chunk's score is the sum over both rankings of 1 / (60 + rank).
+chunk's score is the sum over both rankings of weight / (60 + rank). Words weigh more: with equal weights the first
+hit is worse than that of words alone, with these no hit list was (docs/log.md).
 """
 
 from collections.abc import Collection as Container
@@ -18,6 +19,7 @@ from riyaz.retrieval.embedder import Embedder
 from riyaz.retrieval.lexical import BM25, words_and_beginnings
 
 RANK = 60  # of the paper: how little the first places count for more than the next
+DENSE = 0.3  # weight of the ranking by meaning, that of the ranking by words being 1
 DEPTH = 100  # places of each ranking that are fused
 
 
@@ -55,6 +57,7 @@ class Retriever:
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)
+        self._meant: dict[str, np.ndarray] = {}  # the vectors of queries
         self._ranked: dict[tuple[str, frozenset[str] | None, int], list[tuple[int, float]]] = {}
 
     def search(
@@ -62,34 +65,35 @@ class Retriever:
     ) -> list[list[Hit]]:
         """At most k hits for each query, best first; with `within[i]` every hit of query i comes from one of these
         documents, and there are k of them if the documents have as many chunks."""
-        depth = max(k, DEPTH)
         inside = [None if names is None else frozenset(names) for names in within or [None] * len(queries)]
-        keys = [(query, names, depth) for query, names in zip(queries, inside, strict=True)]
-        missing = list(dict.fromkeys(key for key in keys if key not in self._ranked))
-        vectors = self._embedder.embed([query for query, _, _ in missing]) if self._embedder and missing else None
-        for row, key in enumerate(missing):
-            self._ranked[key] = self._rank(key[0], key[1], depth, None if vectors is None else vectors[row])
+        keys = [(query, names, max(k, DEPTH)) for query, names in zip(queries, inside, strict=True)]
+        if self._embedder is not None and (new := [q for q in dict.fromkeys(queries) if q not in self._meant]):
+            self._meant |= zip(new, self._embedder.embed(new))
+        for key in keys:
+            if key not in self._ranked:
+                self._ranked[key] = self._rank(*key)
         return [[self._hit(place, score) for place, score in self._ranked[key][:k]] for key in keys]
 
-    def _rank(
-        self, query: str, names: frozenset[str] | None, depth: int, vector: np.ndarray | None
-    ) -> list[tuple[int, float]]:
+    def _rank(self, query: str, names: frozenset[str] | None, depth: int) -> list[tuple[int, float]]:
         """(chunk, score), best first, equal scores in the order of the chunks."""
-        size = len(self._chunks)
-        places = np.arange(size)
+        places = np.arange(len(self._chunks))
         if names is not None:
             places = np.array(sorted(place for name in names for place in self._places.get(name, ())), np.int64)
-        words = self._lexical.scores(query)[places]
-        if vector is None or self._vectors is None:
-            scores, known = words, words > 0
-        else:
-            fused, near = np.zeros(len(places)), self._vectors[places] @ vector
-            for list_scores, counts in ((words, words > 0), (near, np.ones(len(places), bool))):
-                best = [i for i in np.argsort(-list_scores, kind="stable")[:depth] if counts[i]]
-                fused[best] += 1 / (RANK + 1 + np.arange(len(best)))
-            scores, known = fused, fused > 0
+        scores = self._lexical.scores(query)[places]
+        if self._vectors is not None:
+            near = self._vectors[places] @ self._meant[query]
+            scores = _reciprocal(scores, depth, scores > 0) + DENSE * _reciprocal(near, depth)
         order = np.argsort(-scores, kind="stable")[:depth]
-        return [(int(places[i]), float(scores[i])) for i in order if known[i] or names is not None]
+        return [(int(places[i]), float(scores[i])) for i in order if scores[i] > 0 or names is not None]
 
     def _hit(self, place: int, score: float) -> Hit:
         return Hit(**asdict(self._chunks[place]), score=score)
+
+
+def _reciprocal(scores: np.ndarray, depth: int, counts: np.ndarray | None = None) -> np.ndarray:
+    """1 / (RANK + rank) for the `depth` best of those that count, 0 for the others."""
+    best = np.argsort(-scores, kind="stable")[:depth]
+    best = best if counts is None else best[counts[best]]
+    found = np.zeros(len(scores))
+    found[best] = 1 / (RANK + 1 + np.arange(len(best)))
+    return found

@@ -101,10 +101,12 @@ def test_a_passage_says_its_title_and_headings():
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * 5_000_000, "ab cd. " * 700_000, "\n\n# H\n\nb" * 500_000, "é" * 10 + " " * 5_000_000 + "z"]
+    "text",
+    ["x" * 5_000_000, "ab cd. " * 100_000, "\n\n# H\n\nb" * 50_000, "é" + " " * 5_000_000 + "z"],
+    ids=["one word", "one line", "many headings", "blanks"],
 )
-def test_five_megabytes_take_seconds(text):
+def test_a_document_of_megabytes_takes_seconds(text):
     start = time.process_time()
     chunks = chunk(document(text))
-    assert time.process_time() - start < 20
-    assert sum(len(c.text) for c in chunks) >= len(text.replace(" ", "").replace("\n", ""))
+    assert time.process_time() - start < 5
+    assert sum(len(c.text) for c in chunks) >= len("".join(text.split()))

@@ -2,7 +2,7 @@
 
 Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009) needs no scale to be common to BM25 and a cosine: a
 chunk's score is the sum over both rankings of weight / (60 + rank). Words weigh more: with equal weights the first
-hit is worse than that of words alone, with these no hit list was (docs/log.md).
+hit was worse than that of words alone (docs/log.md).
 """
 
 from collections.abc import Collection as Container

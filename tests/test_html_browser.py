@@ -83,6 +83,9 @@ def test_attacks_in_every_text_run_nothing_and_fetch_nothing(browser, files):
         assert page.evaluate("window.pwned") is None
         assert page.locator("img, iframe, base, object, embed, script[src]").count() == 0
         assert page.locator("#rows").inner_text().count("<img src=x onerror=window.pwned=1>") > 0, "shown as text"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+        page.set_viewport_size({"width": 360, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
         quiet(visit, files["attacked"])
 
 

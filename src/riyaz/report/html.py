@@ -182,6 +182,8 @@ def _title(arm: dict, pick: object) -> Markup:
 
 def _making(arm: dict) -> str:
     took = fit_seconds(arm)
+    if known(arm, "peak_rss_mb") is None:
+        return ""
     return "at the peak" + (f", {duration(took)} to make" if took else "")
 
 

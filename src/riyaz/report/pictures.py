@@ -26,7 +26,7 @@ def quality_cost(arms: list[dict], pick: str | None, metric: str, width: float, 
     """Score with interval against ms per answer on a log scale; what answers without a model stands apart."""
     shown = sorted(measured(arms, "score", "ms_per_answer"), key=lambda arm: arm["ms_per_answer"])
     shown = [arm for arm in shown if arm["ms_per_answer"] > 0]
-    if not shown:
+    if len(shown) < 2:
         return None
     groups = _apart(shown)
 
@@ -115,9 +115,9 @@ def _marks(panel: Axes, group: list[dict], arms: list[dict], key: str, pick: str
 
 
 def forgetting(arms: list[dict], pick: str | None, metric: str, width: float, name: str) -> Markup | None:
-    """Score against the change on general text, in nats per token."""
+    """Score against the change on general text, in nats per token; None when no arm changed."""
     shown = measured(arms, "score", "forgetting_nats")
-    if not shown:
+    if not any(arm["forgetting_nats"] for arm in shown):
         return None
 
     def draw(figure: Figure) -> None:

@@ -1,6 +1,6 @@
-"""Training speed and memory of riyaz beside transformers + PEFT, on the same rows, weights and first adapter.
+"""Training speed and memory of riyaz beside transformers + PEFT, on the same rows, weights and first adapters.
 
-    python benchmarks/training.py --peer            # about 20 minutes on two cores
+    python benchmarks/training.py --peer            # about 30 minutes on two cores
     python benchmarks/training.py --peer --steps 4 --rounds 1 --only lora
 
 Every measurement runs in a process of its own; sides take turns, so that a drift of the machine hits both. The
@@ -23,10 +23,11 @@ import numpy as np
 
 from riyaz.hardware import MB, describe, peak_rss
 
-BATCH, RANK, ALPHA, SEED = 8, 16, 32, 0
-CELLS = ("lora", "full", "lora_even", "full_even")
+BATCH, RANK, ALPHA, VECTORS, SEED = 8, 16, 32, 20, 0
+CELLS = ("lora", "full", "prompt_tuning", "lora_even", "full_even", "prompt_tuning_even")
 BANKING = Path(__file__).resolve().parents[2] / "shared/data/banking77/train.jsonl"
-RATES = {"lora": 2e-4, "full": 2e-5}
+RATES = {"lora": 2e-4, "full": 2e-5, "prompt_tuning": 2e-2}
+FOLDERS = {"lora": "adapter", "prompt_tuning": "prompt"}  # PEFT's, that both sides start from
 
 
 def main() -> None:
@@ -97,10 +98,10 @@ def spawn(side: str, method: str, dtype: str, folder: Path) -> dict:
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> None:
-    """Write rows, the model as a Hugging Face folder and the first LoRA adapter, which both sides start from."""
+    """Write rows, the model as a Hugging Face folder and the first adapters, which both sides start from."""
     import torch
 
-    from riyaz.layers import lora
+    from riyaz.layers import lora, soft_prompt
     from riyaz.models import load, save_hf
     from riyaz.sources import open_source
 
@@ -114,8 +115,11 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     (folder / "even.json").write_text(json.dumps(even))
     model = load(source, torch.float32)
     save_hf(model, tokenizer, folder / "model")
+    for name in FOLDERS.values():
+        (folder / name).mkdir()
+    prompt = soft_prompt.apply(model, stream[:VECTORS])
+    soft_prompt.save_peft(prompt, folder / "prompt", base=str(folder / "model"))
     lora.apply(model, r=RANK, alpha=ALPHA, seed=SEED)
-    (folder / "adapter").mkdir()
     lora.save_peft(model, folder / "adapter", base=str(folder / "model"), alpha=ALPHA)
 
 
@@ -162,21 +166,18 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
     import torch
 
     from riyaz.data.rows import Row
-    from riyaz.layers import lora
+    from riyaz.engine.torch_load import attach
     from riyaz.models import load
     from riyaz.sources import open_source
     from riyaz.train import TrainPlan, train
 
     compute = getattr(torch, dtype)
     rows = [Row(tuple(t[:p]), tuple(t[p:])) for t, p in json.loads((folder / "rows.json").read_text())]
-    model = load(open_source(folder / "model"), compute if method == "lora" else torch.float32)
-    if method == "lora":
-        lora.load_peft(model, folder / "adapter")
-        for _, layer in lora.adapters(model):
-            layer.lora_A.requires_grad_(True)
-            layer.lora_B.requires_grad_(True)
-    else:
-        model.requires_grad_(True)
+    model = load(open_source(folder / "model"), compute if method in FOLDERS else torch.float32)
+    if method in FOLDERS:
+        model = attach(model, folder / FOLDERS[method])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(method not in FOLDERS or "lora_" in name or name == "prompt")
     plan = TrainPlan(steps=len(rows) // BATCH, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0,
                      compute=dtype, validate_every=10**6, checkpoint_every=10**6, seed=SEED)  # fmt: skip
     times, losses = [time.perf_counter()], []
@@ -192,15 +193,18 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
 
 
 def measure_peer(method: str, dtype: str, folder: Path) -> dict:
-    """The usual loop: batches padded to their longest row, AdamW, clipping; PEFT for LoRA."""
+    """The usual loop: batches padded to their longest row, AdamW, clipping; PEFT for adapters."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     rows = json.loads((folder / "rows.json").read_text())
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, dtype))
-    if method == "lora":
-        model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
+    if method in FOLDERS:
+        model = PeftModel.from_pretrained(model, folder / FOLDERS[method], is_trainable=method == "lora")
+    for name, parameter in model.named_parameters():
+        if "prompt_encoder" in name:  # which PEFT does not let train on when it is loaded
+            parameter.requires_grad_(True)
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATES[method], weight_decay=0.0)

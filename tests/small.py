@@ -8,6 +8,8 @@ from tiny import Tiny, config, weights
 
 from riyaz.data.rows import Row
 from riyaz.families import llama
+from riyaz.layers import soft_prompt
+from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models.llama import Model
 
 END = 2
@@ -23,6 +25,15 @@ def small_model(dtype: torch.dtype = torch.float32, **sizes) -> Model:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:
+    """The model behind a soft prompt that began as these tokens and is no text any more."""
+    prompted = soft_prompt.apply(model, tokens)
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        prompted.prompt += 0.3 * torch.randn(prompted.prompt.shape, generator=generator)
+    return prompted
 
 
 def random_rows(seed: int, count: int, longest: int = 20, vocab: int = SIZES["vocab"]) -> list[Row]:

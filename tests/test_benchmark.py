@@ -90,12 +90,14 @@ def test_labelled_rows_go_through_the_chat_template(training: ModuleType, tmp_pa
         assert tokenizer.decode(tokens[prompt:]) == LABELS[number % 3] and tokens[-1] == tokenizer.end_of_turn
 
 
-@pytest.mark.parametrize(("method", "rows"), [("lora", "even"), ("full", "mixed")])
+@pytest.mark.parametrize(
+    ("method", "rows", "rate"), [("lora", "even", 5e-3), ("full", "mixed", 5e-3), ("prompt_tuning", "even", 0.5)]
+)
 def test_the_loss_curves_of_both_sides_lie_on_each_other(
-    training: ModuleType, prepared: Path, monkeypatch: pytest.MonkeyPatch, method: str, rows: str
+    training: ModuleType, prepared: Path, monkeypatch: pytest.MonkeyPatch, method: str, rows: str, rate: float
 ) -> None:
     (prepared / "rows.json").write_bytes((prepared / f"{rows}.json").read_bytes())
-    monkeypatch.setitem(training.RATES, method, 5e-3)  # so that a row out of order or a rate off would show
+    monkeypatch.setitem(training.RATES, method, rate)  # so that a row out of order or a rate off would show
     ours, theirs = (side(method, "float32", prepared) for side in (training.measure_riyaz, training.measure_peer))
     assert len(ours["losses"]) == 4 and ours["losses"][-1] < ours["losses"][0]
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=CURVES)
@@ -130,8 +132,8 @@ def test_the_last_line_is_the_whole_table_as_json(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     table = json.loads(last)
-    assert set(table) == {"lora", "full", "lora_even", "full_even", "cpu"}
-    for cell in ("lora", "full", "lora_even", "full_even"):
+    assert set(table) == {*training.CELLS, "cpu"}
+    for cell in training.CELLS:
         assert table[cell].keys() >= {"ratio_tokens_s", "ratio_rss", "tokens_s"}
         assert table[cell]["loss_gap"] < 0.1  # bf16 beside float32
         assert sum(line.startswith(f"{cell} round 1 ") for line in lines) == 3

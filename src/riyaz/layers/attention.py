@@ -22,8 +22,8 @@ def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[[int, Tens
     autograd."""
 
     def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads = (x.transpose(0, 1)[None] for x in (q, k, v))
-        return F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (qp, *qs), (kp, *ks), (vp, *vs) = (x.split([prefix, *lengths]) for x in (q, k, v))

@@ -23,7 +23,7 @@ from riyaz.compare import processes, run, worker
 from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe
 
-METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")
+METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")  # without documents
 ARM_KEYS = {
     "method", "status", "metric", "score", "ci_low", "ci_high", "slices", "n_test", "train_seconds", "search_seconds",
     "eval_seconds", "peak_rss_mb", "trainable_params", "artifact_mb", "ms_per_answer", "prompt_tokens",

@@ -71,7 +71,7 @@ def test_what_is_not_read_is_listed(tmp_path):
     row = {"text": "t", "label": "l", "subject": "s", "slice": "rare", "doc_id": 7}
     dataset = read(tmp_path, row)
     assert dataset.unused_columns == ("subject",)
-    assert (dataset.examples[0].slice, dataset.examples[0].doc_id) == ("rare", "7")
+    assert (dataset.examples[0].slice, dataset.examples[0].doc_ids) == ("rare", ("7",))
 
 
 def test_a_system_column_becomes_the_system_turn(tmp_path):

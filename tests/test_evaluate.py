@@ -20,10 +20,13 @@ from expect import assert_refused
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig
-from riyaz.data import Example
+from riyaz.data import Example, general
+from riyaz.data.general import BLOCK as GENERAL_BLOCK
+from riyaz.data.general import TOKENS as GENERAL_TOKENS
+from riyaz.data.general import general_blocks, general_text
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
-from riyaz.evaluate import GENERAL_BLOCK, GENERAL_TOKENS, Base, evaluate_target, general_blocks, general_text
+from riyaz.evaluate import Base, evaluate_target
 from riyaz.predictor import Predictor, open_artifact, open_model
 from riyaz.scoring import answer_log_loss
 
@@ -90,8 +93,8 @@ def test_general_nats_are_those_of_reading_token_by_token(
     plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own.txt").write_text(tiny.CORPUS)
-    monkeypatch.setattr(evaluate, "GENERAL_BLOCK", 8)
-    monkeypatch.setattr(evaluate, "GENERAL_TOKENS", 24)
+    monkeypatch.setattr(general, "BLOCK", 8)
+    monkeypatch.setattr(general, "TOKENS", 24)
     assert plain.lm is not None and plain.tokenizer is not None
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]

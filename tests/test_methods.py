@@ -12,13 +12,12 @@ import pytest
 import torch
 from expect import assert_refused
 
-from riyaz import methods
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
-from riyaz.methods import choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
-from riyaz.methods.base import ArmPlan, Context, Fitted
+from riyaz.methods import METHODS, Method, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
+from riyaz.methods.base import ArmPlan, Context, Fitted, bare
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import open_source
@@ -55,7 +54,7 @@ def context(model_folder: Path, tmp_path: Path) -> Context:
     return Context(
         source=source, tokenizer=source.tokenizer(), task=TASK, train=examples(24, "please"),
         valid=examples(9, "today"), arm=PLAN, valid_rows=9, compute="float32", seed=5, folder=tmp_path,
-        listen=lambda event: None,
+        listen=lambda event: None, around=bare(TASK),
     )  # fmt: skip
 
 
@@ -67,11 +66,17 @@ def contents(fitted: Fitted) -> dict[str, bytes]:
 
 
 def test_every_method_of_the_table_has_its_module() -> None:
-    assert methods.METHODS == comparing.METHODS
-    for method in methods.METHODS:
-        found = methods.module(method)
-        assert callable(found.fit) and methods.recipe(method) is found.RECIPE
-        assert (found.RECIPE is not None) == hasattr(found, "build") == (method in TRAINED)
+    assert tuple(name for name in METHODS if not Method(name).needs_documents) == comparing.METHODS
+    for name, parts in METHODS.items():
+        method = Method(name)
+        assert callable(method.own.fit) and method.own.__name__ == f"riyaz.methods.{parts[-1]}"
+        assert (method.recipe is not None) == hasattr(method.own, "build") == (parts[-1] in TRAINED)
+        assert method.recipe is None or method.recipe.share == len(parts)
+
+
+def test_every_method_but_the_last_of_a_combination_can_stand_around_another() -> None:
+    around = [Method(part).own for parts in METHODS.values() for part in parts[:-1]]
+    assert around and all(callable(module.around) for module in around)
 
 
 # text arms

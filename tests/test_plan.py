@@ -9,12 +9,14 @@ from expect import assert_refused
 
 from riyaz.compare import plan as planning
 from riyaz.compare.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, Plan, Sizes
+from riyaz.evaluate import LOOKED
 from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 
 METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
 SIZES = Sizes(train=240, valid=60, test=100)
-TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 0.5, "loss_seconds": 0.1, "load_seconds": 1.0}
+TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 0.5, "loss_seconds": 0.1, "load_seconds": 1.0,
+        "look_seconds": 0.0}  # fmt: skip
 TRAINED = {
     "step_seconds": 1.0, "validate_seconds": 2.0, "build_seconds": 0.5, "save_seconds": 0.0, "rss_mb": 900.0,
     "disk_mb": 20.0,
@@ -85,6 +87,26 @@ def test_evaluation_is_reserved_and_the_rest_shared_equally() -> None:
     assert LEAST_STEPS < lora.steps <= full.steps <= lora.steps + 1 < 60 and lora.cut and full.cut
     assert seconds(plan, "lora") <= left / 2 < seconds(plan, "lora") + 3, "one step more would not fit"
     assert plan.estimate["seconds"] <= budget * RESERVE
+
+
+def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_their_own() -> None:
+    long = replace(PLAIN, epochs=30)
+    recipes = {"lora": long, "full": replace(long, share=2)}
+    plan = planning.make(recipes, measured(), SIZES, budget=400.0, spent=0.0, seed=7)
+    left = 400 * RESERVE - reserved(plan)
+    assert 0 < 2 * left / 3 - seconds(plan, "full") < 4 and 0 < left / 3 - seconds(plan, "lora") < 4
+    apart = planning.make(recipes, measured(), SIZES, budget=400.0, spent=0.0, seed=7, aside=1.0)
+    assert 0 < left / 2 - seconds(apart, "full") < 4 and 0 < left / 4 - seconds(apart, "lora") < 4
+
+
+def test_looking_at_what_retrieval_did_is_part_of_the_evaluation() -> None:
+    speeds = measured()
+    speeds["predict"]["zero_shot"]["look_seconds"] = 0.5
+    rows = replace(SIZES, test=300)
+    plan, plain = (planning.make({"zero_shot": None}, m, rows, budget=900.0, spent=0.0, seed=7)
+                   for m in (speeds, measured()))  # fmt: skip
+    more = plan.arm("zero_shot").seconds["evaluate"] - plain.arm("zero_shot").seconds["evaluate"]
+    assert more == pytest.approx(0.5 * LOOKED)
 
 
 def test_an_arm_that_needs_less_leaves_the_rest_to_the_others() -> None:

@@ -2,6 +2,7 @@
 
     riyaz.json           what it is made of, for which base, from which data, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
+    collection.sqlite    documents that the text part retrieves from
     adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, as PEFT writes it
     model.safetensors, config.json, tokenizer files   weights part `full`, as Hugging Face writes it
 
@@ -25,6 +26,7 @@ from riyaz.errors import RiyazError
 from riyaz.sources.files import disk_error, shown
 
 NAME = "riyaz.json"
+COLLECTION = "collection.sqlite"
 FORMAT = 1  # of the folder; a reader refuses what it does not know
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
@@ -35,18 +37,28 @@ TAMPERED = "the folder was changed after it was written; make it again or copy i
 
 @dataclass(frozen=True)
 class TextPart:
-    """What stands around a question; `examples`: "none", "fixed" (all of the file), "nearest" (k of it)."""
+    """What stands around a question; `examples`: "none", "fixed" (all of the file), "nearest" (k of it).
+
+    `passages` of the collection's chunks that fit the question stand before it. With `span_words` the answer is
+    the likeliest run of at most so many words in them, or one of the `common` answers, to whose log-probability
+    `common_offset` is added first.
+    """
 
     instruction: str = ""
     list_labels: bool = False
     examples: str = "none"
     k: int = 0
     examples_file: str | None = None
+    passages: int = 0
+    collection_file: str | None = None
+    span_words: int = 0
+    common: tuple[str, ...] = ()
+    common_offset: float = 0.0
 
 
 @dataclass(frozen=True)
 class WeightsPart:
-    """What changes in the model: "none", "lora", "soft_prompt", "full"; "copy": the nearest example's answer instead."""
+    """What changes in the model: "none", "lora", "soft_prompt", "full"; "copy": the nearest example's answer."""
 
     kind: str = "none"
 
@@ -268,6 +280,8 @@ def _check_values(artifact: Artifact, where: str) -> None:
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if text.examples != "none":
         needed = [*needed, text.examples_file or EXAMPLES]
+    if text.passages:
+        needed = [*needed, text.collection_file or COLLECTION]
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)

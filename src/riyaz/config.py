@@ -77,6 +77,10 @@ class CompareConfig:
         metadata={"help": "base model: a name `riyaz models` lists, a folder or a GGUF file"},
     )
     test: Path | None = field(default=None, metadata={"help": "test rows; without it a part of DATA is held out"})
+    documents: Path | None = field(
+        default=None,
+        metadata={"help": "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or rows"},
+    )
     methods: tuple[str, ...] = field(
         default=(), metadata={"help": "methods to run, separated by commas; all of them when empty"}
     )
@@ -113,6 +117,18 @@ class CompareConfig:
     allow_leakage: bool = field(
         default=False,
         metadata={"help": "go on when over 5 % of the test rows stand in the training rows (dropped from training)"},
+    )
+    replay: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of general text among the training rows, against forgetting",
+            "minimum": 0,
+            "maximum": 0.5,
+        },
+    )
+    data_curve: bool = field(
+        default=False,
+        metadata={"help": "train lora on a quarter and on half of the rows too: would more examples help?"},
     )
     seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
     out: Path | None = field(default=None, metadata={"help": "folder for the results"})

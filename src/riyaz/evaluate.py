@@ -4,7 +4,6 @@ Sees a Predictor, never a method. Runs in a fresh process, so reading the artifa
 """
 
 import json
-import pydoc_data.topics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,23 +17,27 @@ from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
+from riyaz.data.general import general_blocks, general_text
 from riyaz.data.task import Task, detect
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import Predictor, open_artifact, open_target
+from riyaz.retrieval.measures import recall, reciprocal_rank
+from riyaz.retrieval.opening import Within
 from riyaz.scoring import answer_log_loss, latency, predict, score
 from riyaz.sources import safetensors
 from riyaz.sources.files import atomic_file
 
 Listen = Callable[[dict], None]
 
-GENERAL_TOKENS, GENERAL_BLOCK = 4096, 512
 KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50 MB of the base's
 REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
 MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
 MERGED_ROWS = 16
 LATENCY_ROWS = 12
+LOOKED, GROUNDED = 100, 32  # test rows on which retrieval is looked at, and on which its support is weighed
+RANKS = (1, 3, 5, 10)
 SPARE = 1.25  # room for answers longer than the longest accepted one
 
 
@@ -89,6 +92,8 @@ def evaluate_artifact(
         result["ms_per_answer"] = latency(predictor, sample, len(sample))
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
+        if predictor.text.passages and test:
+            result["retrieval"] = _retrieval(predictor, artifact.task, test)
         result |= _against_base(artifact, predictor, base, kl_rows, general)
         if artifact.weights.kind == "lora" and valid:  # nothing else stands beside the weights and fits into them
             result["checks"]["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
@@ -113,7 +118,51 @@ def _write_predictions(
                 "prediction": prediction.text, "score": float(points), "slice": example.slice,
                 "log_probability": prediction.log_probability, "answer_log_probability": loss,
             }  # fmt: skip
+            if prediction.citations:
+                row["citations"] = list(prediction.citations)
             file.write(json.dumps(row).encode() + b"\n")
+
+
+def _retrieval(predictor: Predictor, task: Task, test: Sequence[Example]) -> dict[str, Any]:
+    """What retrieval found and what it did to the answers, on up to LOOKED test rows.
+
+    The scores without passages (`closed_book`), with the retrieved ones and with those of the right documents alone
+    (`oracle`); `grounded_nats` is how much the passages raise log p of the accepted answer, per token. Where rows
+    name no documents there are no recall and no oracle.
+    """
+    assert predictor.retriever is not None
+    count = predictor.text.passages
+    rows = _spread(test, LOOKED)
+    closed = replace(predictor, text=replace(predictor.text, passages=0))
+    found: dict[str, Any] = {
+        "k": count, "rows": len(rows),
+        "closed_book": score(task, predict(closed, rows), rows).mean,
+        "retrieved": score(task, predict(predictor, rows), rows).mean,
+        "grounded_nats": _lift(predictor, closed, rows[:GROUNDED]),
+    }  # fmt: skip
+    named = [row for row in test if row.doc_ids]
+    if named:
+        hits = predictor.retriever.search([row.prompt for row in named], max(RANKS))
+        ranked, wanted = [[hit.doc_id for hit in ranking] for ranking in hits], [row.doc_ids for row in named]
+        found["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
+        found |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
+        sure = [row for row in rows if row.doc_ids]
+        within = Within(predictor.retriever, {row.prompt: row.doc_ids for row in sure})
+        found["oracle"] = score(task, predict(replace(predictor, retriever=within), sure), sure).mean if sure else None
+    return found
+
+
+def _lift(given: Predictor, without: Predictor, rows: Sequence[Example]) -> float | None:
+    """Mean nats per answer token by which the passages raise the log-probability of the accepted answers."""
+    before, after = answer_log_loss(without, rows), answer_log_loss(given, rows)
+    return None if before is None or after is None else before - after
+
+
+def _spread(rows: Sequence[Example], most: int) -> list[Example]:
+    """At most `most` rows, evenly over all."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
@@ -243,27 +292,6 @@ def general_nats(predictor: Predictor, path: str | None) -> float:
     requests = [Request(tuple(block[:1]), predictor.adapter) for block in blocks]
     found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
     return -float(np.concatenate(found).mean(dtype=np.float64))
-
-
-def general_text(path: str | None) -> str:
-    """The text forgetting is measured on. Raises RiyazError when the file cannot be read or says too little."""
-    if path is None:
-        return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RiyazError(f"cannot be read as text ({error})", path, "give a UTF-8 text file to --general") from error
-    if len(text) < 2000:
-        raise RiyazError(f"{len(text)} characters are too few to measure forgetting on", path, "give more text")
-    return text
-
-
-def general_blocks(stream: Sequence[int]) -> list[list[int]]:
-    """Blocks spread evenly over the stream, about GENERAL_TOKENS tokens in all."""
-    size = min(GENERAL_BLOCK, len(stream))
-    count = max(1, min(GENERAL_TOKENS // size, len(stream) // size))
-    starts = [round(i * (len(stream) - size) / max(1, count - 1)) for i in range(count)]
-    return [list(stream[start : start + size]) for start in starts]
 
 
 def _distributions(predictor: Predictor, rows: Sequence[Example]) -> list[np.ndarray]:

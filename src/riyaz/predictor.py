@@ -24,12 +24,14 @@ from riyaz.engine import Request
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.prompting import messages_for
+from riyaz.retrieval.spans import spans
 from riyaz.sources import Source, open_source
 from riyaz.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from riyaz.engine.torch_backend import Backend
     from riyaz.retrieval.lexical import BM25
+    from riyaz.retrieval.search import Hit, Retriever
 
 ADAPTER_CONFIG = "adapter_config.json"  # in a PEFT folder
 SHORTEST_PREFIX = 16  # tokens; a shorter shared beginning costs more to attend to apart than to read again
@@ -41,11 +43,12 @@ CHAT_TOKENS = 256
 @dataclass(frozen=True)
 class Prediction:
     """An answer. Of a closed set also its log-probability in nats, end token included, and on request that of
-    every label (L,), before calibration."""
+    every label (L,), before calibration. `citations` says which documents it was given to read."""
 
     text: str
     log_probability: float | None = None
     label_log_probabilities: np.ndarray | None = None
+    citations: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +66,7 @@ class Predictor:
     lm: "Backend | None" = None
     adapter: str | None = None
     examples: tuple[Example, ...] = ()
+    retriever: "Retriever | None" = None
     calibrated: bool = False
     max_new_tokens: int = CHAT_TOKENS
     bare: "Callable[[], Backend] | None" = None
@@ -75,11 +79,32 @@ class Predictor:
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), room: int | None = None
     ) -> list[Request]:
         """Requests rendered in one batch, `room` tokens left for the answer (default: what it may need)."""
-        return self._requests([self.messages(messages) for messages in conversations], where, room)
+        from riyaz.retrieval.search import citation
+
+        passages = self.passages(conversations)
+        rendered = [self._messages(*pair) for pair in zip(conversations, passages)]
+        requests = self._requests(rendered, where, room)
+        return [
+            replace(request, citations=tuple(map(citation, hits))) if hits else request
+            for request, hits in zip(requests, passages)
+        ]
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation the model reads, before the chat template."""
-        return messages_for(self.text, self.task, messages, self._shown(messages))
+        return self.conversations([messages])[0]
+
+    def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[list[Message]]:
+        """What `messages` makes of each, with one search for all of them."""
+        return [self._messages(*pair) for pair in zip(conversations, self.passages(conversations))]
+
+    def passages(self, conversations: Sequence[Sequence[Message]]) -> "list[list[Hit]]":
+        """The retrieved passages that stand before each conversation's question, best first."""
+        if self.retriever is None or not self.text.passages:
+            return [[] for _ in conversations]
+        return self.retriever.search([messages[-1]["content"] for messages in conversations], self.text.passages)
+
+    def _messages(self, messages: Sequence[Message], passages: "Sequence[Hit]") -> list[Message]:
+        return messages_for(self.text, self.task, messages, self._shown(messages), passages)
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None) -> str:
         """The answer to one conversation, of at most `max_tokens` tokens unless its set is closed."""
@@ -104,18 +129,26 @@ class Predictor:
             return found
         if not conversations:
             return []
+        if self.text.span_words and self.text.passages:
+            return self.extracted(conversations, where, tell=tell)[0]
         requests = self.prepare_all(conversations, where, max_tokens)
         if self.constraint is None:
             tokens = self.lm.generate(requests, max_tokens or self.max_new_tokens, tell)
             assert self.tokenizer is not None
-            return [Prediction(self.tokenizer.decode(ids).strip()) for ids in tokens]
+            return [
+                Prediction(self.tokenizer.decode(ids).strip(), citations=request.citations)
+                for ids, request in zip(tokens, requests)
+            ]
         assert self.task is not None
         if every_label:
             scores = self.lm.choose(requests, tell)
             best = [(int(i), float(row[i])) for i, row in zip((scores + self.offsets).argmax(1), scores)]
-            return [Prediction(self.task.labels[i], p, row) for (i, p), row in zip(best, scores)]
+            return [
+                Prediction(self.task.labels[i], p, row, request.citations)
+                for (i, p), row, request in zip(best, scores, requests)
+            ]
         best = self.lm.best(requests, self.offsets, tell)
-        return [Prediction(self.task.labels[i], p) for i, p in best]
+        return [Prediction(self.task.labels[i], p, None, request.citations) for (i, p), request in zip(best, requests)]
 
     def raw_and_calibrated(
         self,
@@ -130,6 +163,30 @@ class Predictor:
         found = self.lm.best_each(requests, offsets, _counted(progress, len(conversations)))
         raw, calibrated = ([Prediction(self.task.labels[i], p) for i, p in best] for best in found)
         return raw, calibrated
+
+    def extracted(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        where: Sequence[str] = (),
+        offsets: Sequence[float] | None = None,
+        tell: Callable[[int], None] | None = None,
+    ) -> list[list[Prediction]]:
+        """For each of `offsets` in place of `common_offset` the answers: of every conversation the likeliest among
+        those that stand in its passages and the common ones, by exact search; all from one pass."""
+        assert self.lm is not None and self.tokenizer is not None
+        found: list[list[Prediction]] = [[] for _ in offsets or (0.0,)]
+        requests = self.prepare_all(conversations, where)
+        for request, hits in zip(requests, self.passages(conversations)):
+            texts = dict.fromkeys(span for hit in hits for span in spans(hit.text, self.text.span_words))
+            ids = [tuple(answer) for answer in self.tokenizer.answer_ids([*self.text.common, *texts])]
+            trie = Trie(list(dict.fromkeys(ids)))
+            usual = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))
+            added = np.outer(offsets or [self.text.common_offset], usual)
+            for row, answers in zip(self.lm.best_each([replace(request, constraint=trie)], added, tell), found):
+                best, p = row[0]
+                text = self.tokenizer.decode(trie.sequences[best][:-1]).strip()
+                answers.append(Prediction(text, p, citations=request.citations))
+        return found
 
     def copy(self, messages: Sequence[Message]) -> str:
         """The answer of the nearest example."""
@@ -164,8 +221,8 @@ class Predictor:
         """−log of each label's mean probability after this prompt with a text without content (L,)."""
         assert self.lm is not None
         conversations = [
-            messages_for(self.text, self.task, [{"role": "user", "content": null}], shown)
-            for null in NULL_TEXTS
+            messages_for(self.text, self.task, [turn], shown, self.passages([[turn]])[0])
+            for turn in ({"role": "user", "content": null} for null in NULL_TEXTS)
             for shown in self._null_contexts()
         ]
         scores = self.lm.choose(self._requests(conversations, ["the null prompt"] * len(conversations), None))
@@ -265,6 +322,7 @@ def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool =
         text=artifact.text,
         task=artifact.task,
         examples=examples,
+        retriever=_retriever(folder, artifact.text),
         calibrated=artifact.calibrated,
         max_new_tokens=artifact.max_new_tokens,
     )
@@ -284,6 +342,15 @@ def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool =
     lm = load(source, tokenizer.eos_ids, folder if adapted else None, merged=merged)
     adapter = ADAPTER if adapted and not merged else None
     return replace(plain, tokenizer=tokenizer, lm=lm, adapter=adapter, bare=bare if whole else None)
+
+
+def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
+    """Search over the artifact's own documents."""
+    if not text.passages:
+        return None
+    from riyaz.retrieval.opening import open_retriever
+
+    return open_retriever(folder / (text.collection_file or artifacts.COLLECTION))
 
 
 def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:

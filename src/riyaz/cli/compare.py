@@ -16,7 +16,7 @@ from riyaz.cli.options import (
     results_folder,
     settle,
 )
-from riyaz.cli.output import Screen, write_text
+from riyaz.cli.output import Screen
 
 
 def compare(
@@ -34,8 +34,9 @@ def compare(
     results = results_folder(config, data)
     config = replace(config, out=results)
 
+    from riyaz.cli.report import write
     from riyaz.compare import run
-    from riyaz.report import markdown, terminal
+    from riyaz.report import terminal
 
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
@@ -43,7 +44,7 @@ def compare(
     if dry_run:
         terminal.print_plan(document, screen.data)
     else:
-        write_text(results / "report.md", markdown.render(document))
+        write(results, document)
         terminal.print_comparison(document, screen.data)
-        screen.talk.print(f"\nresults in {results}: report.md, compare.json, arms/", soft_wrap=True)
+        screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
     screen.finish(document)

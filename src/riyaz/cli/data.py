@@ -78,7 +78,7 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
     """Three rendered rows and the token lengths; a note instead while the default model is not here."""
     from riyaz.artifact import TextPart
-    from riyaz.data.rows import encode_rows
+    from riyaz.data.rows import encode_rows, rendered
     from riyaz.families import describe
     from riyaz.prompting import messages_for
     from riyaz.sources import open_source
@@ -93,13 +93,11 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
         return {"model": None}
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
-    prompts = tokenizer.render_texts(conversations[:SHOWN])
-    rendered = []
-    for example, prompt in zip(examples, prompts):
-        answer = example.answer + tokenizer.token_text(tokenizer.end_of_turn)
-        rendered.append({"where": example.where, "prompt": prompt, "answer": answer})
-        _show_row(screen, **rendered[-1])
-    rows, checks = encode_rows(tokenizer, list(zip(conversations, examples)), context)
+    pairs, shown = list(zip(conversations, examples)), []
+    for example, (prompt, answer) in zip(examples, rendered(tokenizer, pairs[:SHOWN])):
+        shown.append({"where": example.where, "prompt": prompt, "answer": answer})
+        _show_row(screen, **shown[-1])
+    rows, checks = encode_rows(tokenizer, pairs, context)
     lengths = {
         "prompt": _lengths([len(row.prompt) for row in rows]),
         "answer": _lengths([len(row.answer) for row in rows]),
@@ -109,7 +107,7 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
         _fact(screen, f"{part} tokens", _named(found))
     wrong = [f"{name} ({check['failed']} rows)" for name, check in checks.items() if check["failed"]]
     _fact(screen, "checks", f"not held: {', '.join(wrong)}" if wrong else f"all {len(checks)} held in every row")
-    return {"model": model, "tokens": lengths, "checks": checks, "rendered": rendered}
+    return {"model": model, "tokens": lengths, "checks": checks, "rendered": shown}
 
 
 def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:

@@ -10,7 +10,7 @@ from riyaz.cli.output import Screen
 
 
 def pull(
-    model: Annotated[str, Parameter(help="a name of the catalogue (smollm2-135m), a folder or a GGUF file")],
+    model: Annotated[str, Parameter(help="a name of the catalogue (smollm2-135m, minilm), a folder or a GGUF file")],
     /,
     *,
     json: Json = False,

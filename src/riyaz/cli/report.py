@@ -10,6 +10,7 @@ from riyaz.cli.options import Json
 from riyaz.cli.output import Screen, write_text
 from riyaz.errors import RiyazError
 
+EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
 KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first
 
 
@@ -28,14 +29,15 @@ def report(
     screen.finish({"markdown": str(markdown), "html": str(html)})
 
 
-def write(folder: Path) -> tuple[Path, Path]:
-    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths.
+def write(folder: Path, document: dict[str, Any] | None = None) -> tuple[Path, Path]:
+    """Write `report.md` and `report.html` from the document (default: compare.json) and the answers in `folder`;
+    returns their paths.
 
     Raises RiyazError when there is no comparison or a file of it cannot be read.
     """
     from riyaz.report import html, markdown
 
-    document = _json(folder / "compare.json")
+    document = document or _json(folder / "compare.json")
     if not isinstance(document, dict) or not isinstance(document.get("arms"), list):
         raise RiyazError("this is no comparison", str(folder / "compare.json"), "give a folder of riyaz compare")
     paths = folder / "report.md", folder / "report.html"
@@ -52,6 +54,7 @@ def predictions(folder: Path, document: dict[str, Any]) -> dict[str, list[dict]]
     for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
         if arm.name in methods and arm.is_dir():
             parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
+            parts = [part for part in parts if not (part / EXTRA).exists()]
             found[arm.name] = [row for part in parts for row in _rows(part / "predictions.jsonl")]
     return found
 

@@ -50,6 +50,8 @@ def arm_row(folder: Folder, plan: ArmPlan, parts: Sequence[str], reason: str) ->
         "kl_task": kept["kl_task"],
         "chosen": kept_fit["chosen"],
         "checks": kept_fit["checks"] | kept["checks"],
+        "curve": kept_fit["curve"],
+        **({"retrieval": kept["retrieval"]} if "retrieval" in kept else {}),
         "reason": _reason(plan, failed),
     }
 
@@ -85,13 +87,13 @@ def _mean_log_probability(rows: Sequence[dict]) -> dict[str, float]:
     return {"answer_log_probability": float(np.mean(known))} if known else {}
 
 
-def row_scores(folder: Folder, arms: Sequence[dict]) -> dict[str, np.ndarray]:
+def row_scores(folder: Folder, arms: Sequence[dict], parts: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores of every test row of the finished arms, rows in the same order for all."""
     found = {}
     for arm in arms:
         if arm["status"] in ("ok", "cut"):
-            parts = sorted((folder.path / "arms" / arm["method"]).iterdir())
-            rows = sorted((row["where"], row["score"]) for part in parts for row in read_predictions(part))
+            runs = [folder.run(arm["method"], part) for part in parts]
+            rows = sorted((row["where"], row["score"]) for run in runs for row in read_predictions(run))
             found[arm["method"]] = np.array([score for _, score in rows])
     return found
 

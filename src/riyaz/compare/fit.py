@@ -7,12 +7,13 @@ from typing import Any
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, Base
-from riyaz.compare.folder import Folder, remove
+from riyaz.compare.extra import read_part
+from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.compare.plan import Plan
 from riyaz.data.task import Task
 from riyaz.families import describe
-from riyaz.methods import module
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods import Method
+from riyaz.methods.base import Context, Fitted, bare
 from riyaz.methods.choices import max_new_tokens
 from riyaz.sources import Source
 
@@ -27,20 +28,25 @@ def fit_part(
     run = folder.run(method, part)
     for stray in run.glob(".artifact.*"):  # of a process that was killed while it wrote
         remove(stray)
+    extra, arm = read_part(folder, method, part), plan.arm(method)
+    rows = KEPT if extra else part
     context = Context(
-        source=source, tokenizer=source.tokenizer(), task=task, train=folder.rows(part, "train"),
-        valid=folder.rows(part, "valid"), arm=plan.arm(method), valid_rows=plan.valid_rows, compute=plan.compute,
-        seed=plan.seed, folder=run, listen=listen,
+        source=source, tokenizer=source.tokenizer(), task=task,
+        train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
+        arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
+        seed=extra.seed if extra else plan.seed, folder=run, listen=listen,
+        around=bare(task), collection=folder.collection(),
+        replay=settings["settings"]["replay"], general=settings["settings"]["general"],
     )  # fmt: skip
     try:
-        fitted = module(method).fit(context)
+        fitted = Method(method).fit(context)
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
     finally:
         remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy
     return {
         "chosen": fitted.chosen, "checks": fitted.checks, "search_seconds": fitted.search_seconds,
         "train_seconds": fitted.train_seconds, "trainable_params": fitted.trainable_params,
-        "valid_loss": fitted.valid_loss, "valid_score": fitted.valid_score,
+        "valid_loss": fitted.valid_loss, "valid_score": fitted.valid_score, "curve": fitted.curve,
         "peak_rss_mb": hardware.peak_rss() / hardware.MB,
     }  # fmt: skip
 

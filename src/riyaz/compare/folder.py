@@ -2,6 +2,7 @@
 
 settings.json   identity of the comparison: another one in the same folder is refused
 split/          train.jsonl, valid.jsonl, test.jsonl; with folds one folder for each, and one for the artifact
+collection.sqlite   the user's documents, when there are some
 measured.json   speeds, plan.json what is done, base.json and base_kl.safetensors facts about the base
 arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from riyaz.artifact import COLLECTION
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.errors import RiyazError
@@ -96,6 +98,11 @@ class Folder:
             for rows in ("train", "valid", "test"):
                 write_rows(self.path / "split" / name / f"{rows}.jsonl", getattr(part, rows))
         return list(parts)
+
+    def collection(self) -> Path | None:
+        """The index of the user's documents, None when there are none."""
+        path = self.path / COLLECTION
+        return path if path.exists() else None
 
     def rows(self, part: str, which: str) -> tuple[Example, ...]:
         """The rows of one part: which is train, valid or test."""

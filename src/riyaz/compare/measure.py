@@ -9,8 +9,8 @@ from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.evaluate import Base
-from riyaz.methods import module, recipe
-from riyaz.methods.base import ArmPlan, Context
+from riyaz.methods import Method
+from riyaz.methods.base import ArmPlan, Context, bare
 from riyaz.methods.choices import base_predictor
 from riyaz.predictor import Predictor
 from riyaz.scoring import answer_log_loss, predict, predict_raw_and_calibrated
@@ -36,6 +36,7 @@ def measure_speeds(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute="bfloat16" if hardware.bf16_is_fast() else "float32",
         seed=settings["settings"]["seed"], folder=folder.path, listen=listen,
+        around=bare(task), collection=folder.collection(),
     )  # fmt: skip
     began = time.perf_counter()
     plain = base_predictor(context)
@@ -43,27 +44,25 @@ def measure_speeds(
     began = time.perf_counter()
     Base.measure(plain, valid, settings["settings"]["general"], folder.path)
     base_seconds = time.perf_counter() - began
-    methods = settings["methods"]
-    predicting = {method: _predicting(method, plain, context, load_seconds) for method in methods}
+    methods = [Method(name) for name in settings["methods"]]
+    predicting = {method.name: _predicting(method, plain, context, load_seconds) for method in methods}
     rss = hardware.peak_rss() / hardware.MB
     del plain
-    training = {method: _training(method, context) for method in methods if recipe(method) is not None}
+    training = {method.name: _training(method, context) for method in methods if method.recipe is not None}
     return {
         "threads": threads, "compute": context.compute, "rss_mb": rss, "base_seconds": base_seconds,
         "predict": predicting, "arms": training,
     }  # fmt: skip
 
 
-def _predicting(method: str, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
+def _predicting(method: Method, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
     """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one."""
-    way = module(method)
-    if not way.TEXTS:
+    if not method.texts:
         return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
-            ("loss_seconds", "load_seconds"), 0.0
+            ("loss_seconds", "load_seconds", "look_seconds"), 0.0
         )
     rows = _some(context.valid, ROWS)
-    predictor = way.probe(plain, context) if hasattr(way, "probe") else plain
-    cost = getattr(way, "COST", 1.0)
+    predictor, cost = method.probe(plain, context), method.cost
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss_seconds = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     row_seconds = _seconds(lambda: predict(predictor, rows)) / len(rows)
@@ -71,34 +70,35 @@ def _predicting(method: str, plain: Predictor, context: Context, load_seconds: f
     weigh_seconds = loss_seconds
     if context.task.kind == "closed":
         weigh_seconds = _seconds(lambda: predict_raw_and_calibrated(predictor, rows)) / len(rows)
-        if recipe(method) is not None:  # what has learned the labels is certain after few of them
+        if method.recipe is not None:  # what has learned the labels is certain after few of them
             row_seconds = min(row_seconds, SURE * loss_seconds)
             weigh_seconds = min(weigh_seconds, SURE * loss_seconds)
     return {
         "row_seconds": row_seconds * cost,
         "answer_seconds": answer_seconds * cost,
         "loss_seconds": loss_seconds * cost,
-        "choose_seconds": way.TEXTS * weigh_seconds * cost,
+        "choose_seconds": method.texts * weigh_seconds * cost,
         "load_seconds": load_seconds,
+        "look_seconds": 3 * row_seconds * cost if predictor.text.passages else 0.0,
     }
 
 
-def _training(method: str, context: Context) -> dict[str, float]:
+def _training(method: Method, context: Context) -> dict[str, float]:
     """Seconds of an average step, of a validation, of making a fresh model; peak memory; disk of its files."""
     from riyaz.methods.weights import rows_for
     from riyaz.train import TrainPlan, train
 
-    plan = recipe(method)
+    plan, context = method.recipe, method.around(context)
     assert plan is not None
     began = time.perf_counter()
-    model = module(method).build(context)
+    model = method.own.build(context)
     build_seconds = time.perf_counter() - began
     rows, valid = rows_for(context, context.train), rows_for(context, context.valid)
     times = [time.perf_counter()]
 
     def listen(event: dict) -> None:
         times.append(time.perf_counter())
-        context.listen({**event, "phase": "measure", "method": method})
+        context.listen({**event, "phase": "measure", "method": method.name})
 
     scratch = context.folder / "scratch"
     remove(scratch)  # of a process that was killed

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from riyaz.errors import RiyazError
+from riyaz.evaluate import LOOKED
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 
@@ -71,11 +72,13 @@ def make(
     budget: float,
     spent: float,
     seed: int,
+    aside: float = 0.0,
 ) -> Plan:
-    """Divide what the budget leaves after evaluation equally over the trained arms.
+    """Divide what the budget leaves after evaluation over the trained arms, by the shares of their recipes.
 
     `methods` gives each method its recipe (None: not trained). `measured` is what `compare.worker` wrote. An arm
-    that needs less than its share leaves the rest to the others. Raises RiyazError when evaluation alone does not fit.
+    that needs less than its share leaves the rest to the others.
+    `aside` is a share that is kept for extra parts. Raises RiyazError when evaluation alone does not fit.
     """
     for chosen in VALID_ROWS:
         chosen = min(chosen, sizes.valid)
@@ -95,8 +98,10 @@ def make(
     steps: dict[str, int] = {}
     full = {method: recipe.steps(sizes.train) for method, recipe in trained.items()}
     needs = {m: _training_seconds(r, full[m], measured["arms"][m], sizes) for m, r in trained.items()}
-    for i, method in enumerate(sorted(trained, key=lambda m: sum(needs[m].values()))):
-        share = left / (len(trained) - i)
+    shares = sum(recipe.share for recipe in trained.values()) + aside
+    for method in sorted(trained, key=lambda m: sum(needs[m].values()) / trained[m].share):
+        share = left * trained[method].share / shares
+        shares -= trained[method].share
         steps[method] = _affordable(trained[method], full[method], share, measured["arms"][method], sizes)
         left -= sum(_training_seconds(trained[method], steps[method], measured["arms"][method], sizes).values())
     arms = tuple(
@@ -150,7 +155,8 @@ def _fixed_seconds(
     tested = sizes.test * speed["row_seconds"] + min(LATENCY_ROWS, sizes.test) * speed["answer_seconds"]
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}
-    return total | {"evaluate": tested + facts + sizes.parts * sizes.valid * speed["loss_seconds"]}
+    looked = min(LOOKED, sizes.test) * speed["look_seconds"]  # at what retrieval did to the answers
+    return total | {"evaluate": tested + facts + looked + sizes.parts * sizes.valid * speed["loss_seconds"]}
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:

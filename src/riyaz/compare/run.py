@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
+from riyaz.compare import documents, extra, processes
 from riyaz.compare import plan as planning
-from riyaz.compare import processes
 from riyaz.compare.collect import arm_row, row_scores
 from riyaz.compare.fitting import without_too_long
 from riyaz.compare.folder import KEPT, Folder, remove
@@ -27,16 +27,19 @@ from riyaz.compare.pick import choose
 from riyaz.compare.plan import Plan, Sizes
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
+from riyaz.data.general import general_text
+from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
-from riyaz.evaluate import general_text
 from riyaz.families import describe
-from riyaz.methods import METHODS, recipe
+from riyaz.methods import METHODS, Method, recipe
+from riyaz.methods.base import bare
 from riyaz.metrics.paired import paired_test
 from riyaz.sources import Source, open_source
 
 Listen = Callable[[dict], None]
+RENDERED = 5  # rows shown in the report
 PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
 
 
@@ -53,7 +56,7 @@ def compare(
     With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. Raises RiyazError.
     """
     began = time.monotonic()
-    methods = _methods(config.methods)
+    methods = _methods(config)
     source = open_source(config.model)
     describe(source)
     general_text(str(config.general) if config.general else None)
@@ -74,6 +77,8 @@ def compare(
     for note in report.notes:
         listen({"event": "note", "text": note})
     identity = _identity(found, task, source, data_config, config, methods)
+    if config.documents is not None:
+        identity["documents"] = documents.identity(config.documents, listen)
     sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -93,16 +98,21 @@ def compare(
             names = _prepare(folder, identity, parts, listen)
             plan = _plan(folder, methods, sizes, config, began, listen)
             arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
+            more = _again(folder, plan, arms, names, config, before - began, listen)
         finally:
             folder.write("seconds.json", before + time.monotonic() - began)
-        document = _document(folder, plan, arms, config) | {
-            "seconds": before + time.monotonic() - began,
-            "data": _describe_data(found, report, task),
-            "model": _describe_model(source),
-            "hardware": hardware.describe(folder.path),
-            "command": shlex.join(["riyaz", *sys.argv[1:]]),
-            "versions": _versions(),
-        }
+        document = (
+            _document(folder, plan, arms, names, config)
+            | more
+            | {
+                "seconds": before + time.monotonic() - began,
+                "data": _describe_data(found, report, task) | {"rendered": _rendered(parts, task, source)},
+                "model": _describe_model(source),
+                "hardware": hardware.describe(folder.path),
+                "command": shlex.join(["riyaz", *sys.argv[1:]]),
+                "versions": _versions(),
+            }
+        )
         folder.write("compare.json", document)
     listen({"event": "done", "document": document})
     return document
@@ -121,7 +131,7 @@ def adapt(
     The work is done in `OUT.work` and kept there until the artifact stands, so that it can be continued.
     """
     assert config.out is not None
-    _methods((method,), "METHOD")
+    _methods(replace(config, methods=(method,)), "METHOD")
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
@@ -136,11 +146,16 @@ def adapt(
     return arm
 
 
-def _methods(asked: tuple[str, ...], where: str = "--methods") -> tuple[str, ...]:
-    unknown = [name for name in asked if name not in METHODS]
+def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
+    """The methods to run, in the order of the table; without documents all that need none."""
+    unknown = [name for name in config.methods if name not in METHODS]
     if unknown:
         raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
-    return tuple(name for name in METHODS if not asked or name in asked)
+    lacking = [name for name in METHODS if Method(name).needs_documents] if config.documents is None else []
+    refused = [name for name in config.methods if name in lacking]
+    if refused:
+        raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
+    return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
 
 
 def _identity(
@@ -155,7 +170,7 @@ def _identity(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model")
+        if key not in ("out", "test", "methods", "model", "documents", "data_curve")
     }
     return {
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
@@ -172,6 +187,9 @@ def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> li
     if folder.read("settings.json") is None:
         folder.write("settings.json", identity)
     names = folder.save_split(parts)
+    if "documents" in identity and folder.collection() is None:
+        listen({"event": "phase", "method": "index", "phase": "index", "detail": "documents"})
+        processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
     if folder.read("measured.json") is None:
         listen({"event": "phase", "method": "measure", "phase": "measure", "detail": "speeds of this machine"})
         processes.run_or_raise(["measure", str(folder.path)], folder.path / "measure.log", listen)
@@ -186,6 +204,7 @@ def _plan(
     plan = Plan.from_dict(known) if known is not None else planning.make(
         {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
         budget=float(config.budget), spent=time.monotonic() - began, seed=config.seed,
+        aside=extra.SHARE if config.data_curve else 0.0,
     )  # fmt: skip
     _say_estimate(plan, config.out or folder.path, listen)
     if known is None:
@@ -223,17 +242,32 @@ def _run_arm(folder: Folder, plan: Plan, method: str, parts: list[str], listen: 
     return row
 
 
+def _again(
+    folder: Folder, plan: Plan, arms: list[dict], parts: list[str], config: CompareConfig, since: float, listen: Listen
+) -> dict[str, Any]:
+    """What the time that is left can still say: the curve over rows, and more seeds of a close call."""
+    if parts != [KEPT]:  # folds are trainings enough
+        return {}
+
+    def left() -> float:
+        return float(config.budget) - since - time.monotonic()
+
+    curve = extra.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
+    extra.seeds(folder, plan, arms, config.margin, left, listen)
+    return {"data_curve": curve} if curve else {}
+
+
 def _about(method: str, listen: Listen) -> Listen:
     return lambda event: listen({**event, "method": method})
 
 
-def _document(folder: Folder, plan: Plan, arms: list[dict], config: CompareConfig) -> dict[str, Any]:
+def _document(folder: Folder, plan: Plan, arms: list[dict], parts: list[str], config: CompareConfig) -> dict[str, Any]:
     limits = {
         "max_ms": config.max_ms,
         "max_rss_mb": config.max_rss_mb,
         "max_forgetting": config.max_forgetting,
     }
-    scores = row_scores(folder, arms)
+    scores = row_scores(folder, arms, parts)
     pick = choose(arms, scores, config.margin, limits, config.seed)
     pairs = [
         {"arms": [a, b], **asdict(paired_test(scores[a], scores[b], seed=config.seed))}
@@ -253,6 +287,13 @@ def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[st
         "task": task.kind, "metric": task.metric, "why": task.why, "instruction": task.instruction,
         **report.to_dict(),
     }  # fmt: skip
+
+
+def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
+    """The first training rows as a model learns them: (text, whether the loss is on it) in pieces."""
+    around, first = bare(task), parts.train[:RENDERED]
+    pairs = [(around.messages(example.messages), example) for example in first]
+    return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
 
 
 def _describe_model(source: Source) -> dict[str, Any]:

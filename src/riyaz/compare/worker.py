@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.compare.worker measure|fit|evaluate FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.compare.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
 
 Reads the comparison's folder, does one piece of work, writes its files. Events go to stdout as JSON lines. A
 mistake of the user or of the data is one event with its reason; anything else leaves its traceback in the log.
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: every file is written atomically
     work, folder, *rest = arguments
     threading.Thread(target=_leave_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
-    jobs: dict[str, Callable[..., None]] = {"measure": measure, "fit": fit, "evaluate": evaluate}
+    jobs: dict[str, Callable[..., None]] = {"index": index, "measure": measure, "fit": fit, "evaluate": evaluate}
     try:
         jobs[work](Folder(Path(folder)), *rest)
     except RiyazError as error:
@@ -40,6 +40,13 @@ def main(arguments: list[str]) -> int:
         say({"event": "failed", "reason": reason})
         return 3
     return 0
+
+
+def index(folder: Folder) -> None:
+    """Cut the user's documents into chunks and embed them: `collection.sqlite`."""
+    from riyaz.compare.documents import index as write_index
+
+    write_index(folder, folder.read("settings.json"), say)
 
 
 def measure(folder: Folder) -> None:
@@ -64,13 +71,15 @@ def fit(folder: Folder, method: str, part: str) -> None:
 
 def evaluate(folder: Folder, method: str, part: str) -> None:
     """Open the artifact in this fresh process and judge it on the part's test rows: `result.json`."""
+    from riyaz.compare.extra import read_part
     from riyaz.evaluate import Base, evaluate_artifact
 
     settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
     _use_threads(plan.threads)
     run = folder.run(method, part)
+    rows = KEPT if read_part(folder, method, part) else part
     evaluate_artifact(
-        run / "artifact", folder.rows(part, "test"), folder.rows(part, "valid"), run,
+        run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
         base=Base.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows, general=settings["settings"]["general"], listen=say,
     )  # fmt: skip

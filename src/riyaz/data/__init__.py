@@ -21,7 +21,7 @@ class Example:
     answers: tuple[str, ...]
     slice: str | None = None
     where: str = ""  # "train.jsonl:17"
-    doc_id: str | None = None
+    doc_ids: tuple[str, ...] = ()  # documents that hold the answer
 
     @property
     def prompt(self) -> str:
@@ -42,7 +42,7 @@ class Example:
     def to_record(self) -> dict[str, object]:
         """A JSON object from which `from_record` makes an equal example."""
         record: dict[str, object] = {"messages": list(self.messages), "answers": list(self.answers)}
-        optional = {"slice": self.slice, "where": self.where or None, "doc_id": self.doc_id}
+        optional = {"slice": self.slice, "where": self.where or None, "doc_ids": list(self.doc_ids) or None}
         return record | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
@@ -53,7 +53,7 @@ class Example:
             answers=tuple(record["answers"]),
             slice=record.get("slice"),
             where=record.get("where", ""),
-            doc_id=record.get("doc_id"),
+            doc_ids=tuple(record.get("doc_ids", ())),
         )
 
 
@@ -72,7 +72,7 @@ class Dataset:
     @property
     def unused_columns(self) -> tuple[str, ...]:
         """Columns of the file that no example carries."""
-        used = {*self.format.split(","), "slice", "doc_id"}
+        used = {*self.format.split(","), "slice", "doc_id", "doc_ids"}
         return tuple(column for column in self.columns if column not in used)
 
 

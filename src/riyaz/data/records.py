@@ -35,7 +35,7 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
             answers = _answers(row, reading)
         if not answers and answers_required:
             raise RowProblem(f"the row has no {reading.answer!r}")
-    return Example(messages, answers, _optional(row, "slice"), where, _optional(row, "doc_id"))
+    return Example(messages, answers, _optional(row, "slice"), where, _documents(row))
 
 
 def _prompt(row: dict[str, object], reading: Reading) -> tuple[Message, ...]:
@@ -101,6 +101,13 @@ def _turn(turn: dict) -> Message:
 
 def _optional(row: dict[str, object], column: str) -> str | None:
     return _text(row.get(column), column).strip() or None
+
+
+def _documents(row: dict[str, object]) -> tuple[str, ...]:
+    """The documents a row names, in `doc_id` or as a list in `doc_ids`."""
+    value = row.get("doc_ids", row.get("doc_id"))
+    values = value if isinstance(value, list) else [value]
+    return tuple(name for name in (_text(each, "doc_id").strip() for each in values) if name)
 
 
 def _text(value: object, column: str) -> str:

@@ -69,6 +69,13 @@ def encode_rows(
     return [row for row in rows if id(row) not in left_out], checks
 
 
+def rendered(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> list[tuple[str, str]]:
+    """Each row as the model reads it: the prompt, and the answer with its end, on which alone the loss is."""
+    texts = tokenizer.render_texts([list(messages) for messages, _ in prompts])
+    end = tokenizer.token_text(tokenizer.end_of_turn)
+    return [(text, example.answer + end) for text, (_, example) in zip(texts, prompts)]
+
+
 def _check(rows: Sequence[Row], failed: Sequence[Row]) -> dict:
     return {"ok": len(failed) <= LEFT_OUT_MOST * len(rows), "rows": len(rows), "failed": len(failed)}
 

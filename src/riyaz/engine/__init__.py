@@ -13,13 +13,15 @@ class Request:
     """One prompt, `prefix + tokens`. Equal prefixes are computed once; `tokens` is never empty.
 
     `adapter` names the weights part to run with, None runs the base alone. `constraint` holds the only
-    allowed answers, end token included.
+    allowed answers, end token included. `citations` says where the retrieved text in it comes from: {"doc_id",
+    "title", "start", "end"} each; the engine does not read them.
     """
 
     tokens: tuple[int, ...]
     adapter: str | None = None
     prefix: tuple[int, ...] = ()
     constraint: Trie | None = None
+    citations: tuple[dict, ...] = ()
 
     @property
     def length(self) -> int:

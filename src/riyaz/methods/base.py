@@ -8,6 +8,7 @@ from typing import Any
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.predictor import Predictor
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
 
@@ -38,7 +39,11 @@ class ArmPlan:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a method may look at."""
+    """Everything a method may look at.
+
+    `around` is the text that is put around a row, as a Predictor without a model; a method that trains weights
+    learns under it. `files` are what this text part needs in the artifact.
+    """
 
     source: Source
     tokenizer: Tokenizer
@@ -51,6 +56,11 @@ class Context:
     seed: int
     folder: Path  # for checkpoints and logs
     listen: Listen
+    around: Predictor
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    collection: Path | None = None  # the documents, where the user gave some
+    replay: float = 0.0  # share of general text among the training rows
+    general: str | None = None  # file of that text
 
 
 @dataclass
@@ -68,3 +78,9 @@ class Fitted:
     trainable_params: int = 0
     valid_loss: float | None = None  # nats per answer token on `valid`
     valid_score: float | None = None
+    curve: list[dict] = field(default_factory=list)  # {"step", "loss", maybe "valid_loss"} of the final run
+
+
+def bare(task: Task) -> Predictor:
+    """The text around a row when nothing but the instruction is: a Predictor without a model."""
+    return Predictor(text=TextPart(task.instruction), task=task)

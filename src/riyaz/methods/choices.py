@@ -6,7 +6,7 @@ from typing import Any
 
 from riyaz.data import Example
 from riyaz.errors import RiyazError
-from riyaz.methods.base import Context
+from riyaz.methods.base import Context, bare
 from riyaz.predictor import Predictor
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
 
@@ -40,7 +40,7 @@ def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
             continue
         for predictor, reached in judged:
             text = asdict(predictor.text)
-            shown = {key: text[key] for key in ("list_labels", "examples", "k")}
+            shown = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
             record.append(shown | {"calibrated": predictor.calibrated, "validation": round(reached, 6)})
             if best is None or reached > best[0]:
                 best = reached, predictor
@@ -70,10 +70,9 @@ def max_new_tokens(context: Context) -> int:
 
 def base_predictor(context: Context) -> Predictor:
     """The untouched model with the task's instruction."""
-    from riyaz.artifact import TextPart
     from riyaz.engine.torch_load import load
 
-    return Predictor(
-        text=TextPart(context.task.instruction), task=context.task, tokenizer=context.tokenizer,
-        lm=load(context.source, context.tokenizer.eos_ids), max_new_tokens=max_new_tokens(context),
+    return replace(
+        bare(context.task), tokenizer=context.tokenizer, lm=load(context.source, context.tokenizer.eos_ids),
+        max_new_tokens=max_new_tokens(context),
     )  # fmt: skip

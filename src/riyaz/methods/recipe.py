@@ -19,6 +19,7 @@ class Recipe:
     batch_size: int
     learning_rates: tuple[float, ...]  # ascending
     default_rate: float  # where the search has no room
+    share: int = 1  # of the time that is divided over the trained arms
 
     def steps(self, rows: int) -> int:
         """Steps of the full recipe over this many training rows."""

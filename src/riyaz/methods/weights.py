@@ -1,4 +1,4 @@
-"""What `lora` and `full` share: rows, the search for a learning rate, the final run, and the checks around them."""
+"""What the methods that train weights share: rows, the search for a rate, the final run, and the checks around them."""
 
 import json
 import math
@@ -8,24 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from riyaz.artifact import TextPart, WeightsPart
+from riyaz.artifact import WeightsPart
 from riyaz.data import Example
+from riyaz.data.general import general_gaps, general_text
 from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
-from riyaz.predictor import Predictor
-from riyaz.prompting import messages_for
 from riyaz.sources.files import atomic_file
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-Build = Callable[[Context], "Model"]
-Save = Callable[["Model"], tuple[WeightsPart, dict[str, Any]]]
+Build = Callable[[Context], Any]  # a model with trainable parameters
+Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
 SEARCH_ROWS = 64  # validation rows the search looks at
 STEP0_ROWS = 16
+REPLAY_ANSWER = 8  # tokens at least, of a row of general text
+CURVE = ("step", "loss", "valid_loss")
 STEP0_TOLERANCE = 0.05  # nats per token between the training path and the engine; bf16 rounds differently in each
 
 
@@ -40,10 +41,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     from riyaz.engine.torch_load import ADAPTER
     from riyaz.train import train
 
-    text = TextPart(context.task.instruction)
     model = build(context)
-    rows, checks = _rows(context, text, context.train, model.config.context)
-    valid, _ = _rows(context, text, context.valid, model.config.context)
+    rows, checks = _rows(context, context.train, model.config.context)
+    valid, _ = _rows(context, context.valid, model.config.context)
+    rows += replay_rows(context, rows)
     checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS], begins_as)
 
     began = time.perf_counter()
@@ -69,33 +70,57 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     if not adapted:  # the whole model learned: it is served in the type it was trained in
         model.to(compute)
     weights, files = save(model.requires_grad_(False))
-    predictor = Predictor(
-        text=text, task=context.task, tokenizer=context.tokenizer, adapter=ADAPTER if adapted else None,
+    predictor = replace(
+        context.around, tokenizer=context.tokenizer, adapter=ADAPTER if adapted else None,
         lm=Backend(model, context.tokenizer.eos_ids, ADAPTER if adapted else None),
         max_new_tokens=max_new_tokens(context),
     )  # fmt: skip
     choice = choose(context, [predictor])
     shutil.rmtree(context.folder / "checkpoints")
     return Fitted(
-        text, weights, files, calibrated=choice.predictor.calibrated,
+        predictor.text, weights, context.files | files, calibrated=choice.predictor.calibrated,
         chosen={"learning_rate": rate, "steps": state.step, "best_step": state.best_step, "search": record,
                 "calibrated": choice.predictor.calibrated, "tokens_s": state.tokens / state.seconds},
         checks=checks, search_seconds=search_seconds, train_seconds=train_seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
+        curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
 
 
+def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
+    """General text in the shape of the task's rows, so that it makes up the asked share of rows and of labels alike.
+
+    It lies between the blocks that forgetting is measured on. Rehearsal against forgetting: Robins 1995.
+    """
+    count = round(len(rows) * context.replay / (1 - context.replay))
+    if not count:
+        return []
+    prompt = round(sum(len(row.prompt) for row in rows) / len(rows))
+    answer = max(REPLAY_ANSWER, round(sum(len(row.answer) for row in rows) / len(rows)))
+    stream = context.tokenizer.encode(general_text(context.general))
+    gaps = [gap for gap in general_gaps(stream) if len(gap) >= prompt + answer]
+    if not gaps:
+        raise RiyazError("the general text is too short to rehearse on", context.general or "", "give more of it")
+    found = []
+    for i in range(count):
+        gap = gaps[i % len(gaps)]
+        start = (i // len(gaps)) * (prompt + answer) % (len(gap) - prompt - answer + 1)
+        text = gap[start : start + prompt + answer]
+        found.append(Row(tuple(text[:prompt]), tuple(text[prompt:])))
+    return found
+
+
 def rows_for(context: Context, examples: Sequence[Example]) -> list[Row]:
-    """Training rows of examples under the bare instruction."""
+    """Training rows of examples under the text of the context."""
     from riyaz.families import describe
 
-    return _rows(context, TextPart(context.task.instruction), examples, describe(context.source).config.context)[0]
+    return _rows(context, examples, describe(context.source).config.context)[0]
 
 
-def _rows(context: Context, text: TextPart, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
-    """Examples under this text part as token rows, with the checks made on them."""
-    pairs = [(messages_for(text, context.task, example.messages, ()), example) for example in examples]
-    return encode_rows(context.tokenizer, pairs, longest)
+def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
+    """Examples under the context's text as token rows, with the checks made on them."""
+    conversations = context.around.conversations([example.messages for example in examples])
+    return encode_rows(context.tokenizer, list(zip(conversations, examples)), longest)
 
 
 def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[int, ...]) -> dict[str, Any]:

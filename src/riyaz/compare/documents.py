@@ -1,0 +1,60 @@
+"""The user's documents in a comparison: what they are, and their index, made once before anything is measured."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from riyaz.artifact import COLLECTION
+from riyaz.compare.folder import Folder
+from riyaz.errors import RiyazError
+from riyaz.retrieval.collection import add
+from riyaz.retrieval.documents import Document, read_documents
+from riyaz.sources import store
+
+Listen = Callable[[dict], None]
+EMBEDDER = "minilm"
+
+
+def identity(path: Path, listen: Listen) -> dict[str, Any]:
+    """What makes the documents the same ones, their texts and how they are searched; RiyazError when there are none."""
+    documents, notes = read_documents(path)
+    for note in notes:
+        listen({"event": "note", "text": note})
+    entry = store.find(EMBEDDER)
+    if entry is None:
+        text = f"documents are searched by words alone; `riyaz pull {EMBEDDER}` adds search by meaning"
+        listen({"event": "note", "text": text})
+    return {
+        "path": str(path.absolute()), "documents": len(documents), "sha256": _digest(documents), "notes": notes,
+        "embedder": entry and entry.sha256,
+    }  # fmt: skip
+
+
+def index(folder: Folder, settings: dict[str, Any], listen: Listen) -> None:
+    """Write the collection of the comparison's documents, whole or not at all."""
+    asked = settings["documents"]
+    documents, _ = read_documents(Path(asked["path"]))
+    if _digest(documents) != asked["sha256"]:
+        raise RiyazError("the documents have changed since the comparison began", asked["path"], "choose another --out")
+    embedder = None
+    if asked["embedder"]:
+        from riyaz.engine.torch_embedder import open_embedder
+
+        embedder = open_embedder(EMBEDDER)
+
+    def progress(done: int, total: int) -> None:
+        listen({"event": "progress", "phase": "index", "done": done, "total": total})
+
+    part = folder.path / f".{COLLECTION}.part"
+    part.unlink(missing_ok=True)
+    add(part, documents, embedder, progress)
+    os.replace(part, folder.path / COLLECTION)
+
+
+def _digest(documents: list[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(f"{document.doc_id}\x1f{document.title}\x1f{document.text}\x1e".encode())
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""What is trained again when the arms are done and time is left: other seeds of a close call, and fewer rows.
+
+An extra part lies beside the arm's own (`arms/METHOD/seed-1/`, `arms/METHOD/rows-25/`), described by its
+`part.json`, and takes the learning rate that the arm's search found.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from riyaz.compare import processes
+from riyaz.compare.collect import read_predictions
+from riyaz.compare.folder import KEPT, Folder, write_json
+from riyaz.compare.plan import LEAST_STEPS, Plan
+from riyaz.methods import CURVE
+from riyaz.methods.base import ArmPlan
+from riyaz.metrics.intervals import interval
+
+Listen = Callable[[dict], None]
+SEEDS = 2  # more of them for each arm of a close call
+FRACTIONS = (4, 2)  # of the rows, one in so many
+SHARE = 1.0  # of the time over the trained arms that the curve is planned with
+LEAST_SHARE = 0.5  # of the arm's steps: fewer would show too short a training and not too few rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """An extra part: every `stride`-th training row, another seed, so many steps at the rate that was found."""
+
+    name: str
+    stride: int
+    seed: int
+    steps: int
+    learning_rate: float
+
+    def plan(self, arm: ArmPlan) -> ArmPlan:
+        """The arm's plan without its search."""
+        every = max(1, arm.validate_every * self.steps // max(1, arm.steps))
+        return replace(
+            arm, steps=self.steps, learning_rates=(self.learning_rate,), rungs=(), validate_every=every
+        )  # fmt: skip
+
+
+def read_part(folder: Folder, method: str, name: str) -> Part | None:
+    """The extra part of that name; None for a part of the split."""
+    known = folder.read(f"arms/{method}/{name}/part.json")
+    return Part(**known) if known else None
+
+
+def seeds(
+    folder: Folder, plan: Plan, arms: Sequence[dict], margin: float, left: Callable[[], float], listen: Listen
+) -> None:
+    """Two more seeds of the two best trained arms when they are within the margin: `seeds` in their rows."""
+    trained = sorted(
+        (arm for arm in arms if arm["status"] in ("ok", "cut") and arm["trainable_params"]),
+        key=lambda arm: -arm["score"],
+    )[:2]
+    if len(trained) < 2 or trained[0]["score"] - trained[1]["score"] > margin:
+        return
+    wanted = [(arm, Part(f"seed-{n}", 1, plan.seed + n, *_as_trained(plan, arm))) for n in (1, 2) for arm in trained]
+    for arm, part in wanted:
+        run(folder, plan, arm, part, left, listen)
+    for arm in trained:
+        scores = _scores(folder, arm["method"], "seed-")
+        if scores:
+            kept = [{"seed": plan.seed, "score": arm["score"]}]
+            arm["seeds"] = kept + [{"seed": part.seed, "score": float(rows.mean())} for part, rows in scores]
+
+
+def data_curve(
+    folder: Folder, plan: Plan, arms: Sequence[dict], left: Callable[[], float], listen: Listen
+) -> list[dict[str, Any]]:
+    """Scores of LoRA on a quarter and on half of the training rows beside those on all; [] when it was not trained."""
+    arm = next((arm for arm in arms if arm["method"] == CURVE and arm["status"] in ("ok", "cut")), None)
+    if arm is None:
+        return []
+    steps, rate = _as_trained(plan, arm)
+    for stride in FRACTIONS:
+        fewer = max(LEAST_STEPS, round(max(LEAST_SHARE, 1 / stride) * steps))
+        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, fewer, rate), left, listen)
+    rows = len(folder.rows(KEPT, "train"))
+    points = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
+    points.append((rows, np.array([row["score"] for row in read_predictions(folder.run(CURVE, KEPT))])))
+    found = []
+    for count, scores in sorted(points, key=lambda point: point[0]):
+        low, high = interval(scores)
+        found.append({"rows": count, "score": float(scores.mean()), "ci_low": low, "ci_high": high})
+    return found
+
+
+def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], float], listen: Listen) -> None:
+    """Fit and evaluate one extra part, if it is not there yet and what it will take is left of the budget."""
+    method = arm["method"]
+    place, kept = folder.run(method, part.name), folder.run(method, KEPT)
+    if (place / "result.json").exists():
+        return
+    fit, result = folder.read(str(kept / "fit.json")), folder.read(str(kept / "result.json"))
+    share = part.steps / max(1, plan.arm(method).steps)
+    needed = share * fit["train_seconds"] + fit["seconds"] - fit["train_seconds"] - fit["search_seconds"]
+    needed += result["eval_seconds"]
+    if needed > left():
+        listen({"event": "note", "text": f"no time left for {method} {part.name}, which takes {needed:.0f} s"})
+        return
+    write_json(place / "part.json", asdict(part))
+    for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
+        if (place / product).exists():
+            continue
+        listen({"event": "phase", "method": method, "phase": work, "detail": part.name})
+        about = [work, str(folder.path), method, part.name]
+        reason = processes.run(about, place / "log.txt", lambda event: listen({**event, "method": method}))
+        if reason:
+            listen({"event": "note", "text": f"{method} {part.name} failed: {reason}"})
+            return
+
+
+def _as_trained(plan: Plan, arm: dict) -> tuple[int, float]:
+    return plan.arm(arm["method"]).steps, arm["chosen"]["learning_rate"]
+
+
+def _scores(folder: Folder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
+    """The extra parts of an arm that are done, and the scores of their test rows."""
+    found = []
+    for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):
+        part = read_part(folder, method, place.name)
+        if part is not None and (place / "result.json").exists():
+            found.append((part, np.array([row["score"] for row in read_predictions(place)])))
+    return found

@@ -1,0 +1,95 @@
+"""Retrieval: passages of the user's documents stand before the question, 1, 3 or 5 of them.
+
+Where training answers stand in their passages word for word, the answer may also be searched among the passages'
+own words, which a small model that talks in sentences would not say.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
+from riyaz.methods.base import Context, Fitted
+from riyaz.methods.choices import base_predictor, choose
+from riyaz.methods.few_shot import spread
+from riyaz.predictor import Predictor
+from riyaz.retrieval.opening import open_retriever
+from riyaz.scoring import answer_log_loss, predict, score
+
+RECIPE = None
+COUNTS = (1, 3, 5)
+SHOWN = 4  # examples of how to answer, without passages of their own
+TEXTS = 2 * len(COUNTS)
+COMMON = 3  # rows that share an answer which is always considered, such as a refusal
+LEAST_SPANS = 0.2  # of the training answers that must stand in their passages
+LONGEST_SPAN = 10  # words
+OFFSETS = (0.0, -2.0, -4.0, -6.0, -9.0, -99.0)  # nats that a common answer may be too likely by itself
+SPAN_ROWS = 32  # validation rows on which answering freely and in the passages' words are compared
+TRAINED = 2  # passages that weights are trained with: mostly the right one and a distractor (RAFT, Zhang et al. 2024)
+
+
+def fit(context: Context) -> Fitted:
+    """Choose on validation how many passages to give, and whether to show how to answer."""
+    plain, found = base_predictor(context), around(context)
+    examples = spread(context.train, SHOWN)
+    candidates = []
+    for count in COUNTS:
+        text = replace(found.around.text, passages=count)
+        given = replace(plain, text=text, retriever=found.around.retriever)
+        candidates.append(given)
+        shown = replace(text, examples="fixed", k=len(examples), examples_file=EXAMPLES)
+        candidates.append(replace(given, text=shown, examples=examples))
+    choice = choose(context, candidates)
+    best = choice.predictor
+    spans: dict[str, float] = {}
+    if context.task.kind == "short":
+        best, spans = _free_or_span(context, best)
+    files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
+    return Fitted(
+        best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
+        chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
+                **spans, "candidates": choice.record},
+        valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
+    )  # fmt: skip
+
+
+def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[str, float]]:
+    """The predictor as it is, or answering in the words of its passages, whichever scores higher on validation."""
+    known = [any(_stands_in(example.answer, hit.text) for hit in hits) for example, hits in
+             zip(context.train, free.passages([example.messages for example in context.train]))]  # fmt: skip
+    counts = Counter(example.answer for example in context.train)
+    common = tuple(answer for answer, count in counts.items() if count >= COMMON)
+    lengths = [len(e.answer.split()) for e, stands in zip(context.train, known) if stands and e.answer not in common]
+    if len(lengths) < LEAST_SPANS * len(known):
+        return free, {}
+    longest = sorted(lengths)[int(0.95 * (len(lengths) - 1))]
+    text = replace(free.text, span_words=max(2, min(LONGEST_SPAN, longest)), common=common)
+    rows = context.valid[: min(SPAN_ROWS, context.valid_rows)]
+    offsets = OFFSETS if common else OFFSETS[:1]
+    answered = replace(free, text=text).extracted([row.messages for row in rows], [row.where for row in rows], offsets)
+    reached = [score(context.task, predictions, rows).mean for predictions in answered]
+    best = reached.index(max(reached))
+    alone = score(context.task, predict(free, rows), rows).mean
+    shown = {"free_validation": alone, "span_validation": reached[best]}
+    if reached[best] <= alone:
+        return free, shown
+    text = replace(text, common_offset=offsets[best])
+    return replace(free, text=text), shown | {"span_words": text.span_words, "common_offset": text.common_offset}
+
+
+def _stands_in(answer: str, text: str) -> bool:
+    return answer.casefold() in text.casefold()
+
+
+def around(context: Context) -> Context:
+    """The context of a method that trains weights with retrieved passages before every question."""
+    assert context.collection is not None
+    text = replace(context.around.text, passages=TRAINED, collection_file=COLLECTION)
+    predictor = replace(context.around, text=text, retriever=open_retriever(context.collection))
+    return replace(context, around=predictor, files=context.files | {COLLECTION: context.collection})
+
+
+def probe(plain: Predictor, context: Context) -> Predictor:
+    """A candidate of middling length, whose speed stands for all."""
+    found = around(context).around
+    return replace(plain, text=replace(found.text, passages=COUNTS[1]), retriever=found.retriever)

@@ -1,0 +1,21 @@
+"""The answers that stand in a passage: every run of a few words that does not cross the end of a clause."""
+
+import re
+
+_WORD = re.compile(r"\S+")
+_AROUND = " .,;:!?()[]{}\"'“”‘’«»"
+_ENDS = ".;:!?"
+
+
+def spans(text: str, longest: int) -> list[str]:
+    """Runs of at most `longest` words in order of the text, without the punctuation around them, each once."""
+    words = [match.span() for match in _WORD.finditer(text)]
+    found: dict[str, None] = {}
+    for first, (start, _) in enumerate(words):
+        for _, end in words[first : first + longest]:
+            run = text[start:end].strip(_AROUND)
+            if run:
+                found[" ".join(run.split())] = None
+            if text[end - 1] in _ENDS:
+                break
+    return list(found)

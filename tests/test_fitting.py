@@ -79,3 +79,10 @@ def test_too_many_are_refused(tokenizer: Tokenizer, part: str) -> None:
     split = Split(spoiled, (), tests) if part == "training" else Split(rows, (), spoiled)
     with assert_refused(f"2 of 30 {part} rows do not fit the context of 1024 tokens", ":1: "):
         without_too_long(split, TASK, tokenizer, 1024)
+
+
+def test_files_of_the_same_name_in_two_folders_are_told_apart(tokenizer: Tokenizer) -> None:
+    train, valid, test = examples(30, "rows"), examples(6, "valid"), list(examples(30, "rows"))
+    test[3] = long(test[3])
+    found, where = without_too_long(Split(train, valid, tuple(test)), TASK, tokenizer, 1024)
+    assert where == ["rows.jsonl:4"] and len(found.test) == 29 and found.train == train

@@ -20,26 +20,27 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
 
     Raises RiyazError when they are more than 5 % of the training rows or of the test rows.
     """
-    rows = {example.where: example for part in (split, *split.folds) for example in (*part.train, *part.valid)}
-    tested = {example.where: example for example in split.tested}
+    # by identity: a training and a test file in two folders may have the same name, and so their lines
+    rows = {id(example): example for part in (split, *split.folds) for example in (*part.train, *part.valid)}
+    tested = {id(example): example for example in split.tested}
     long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
     for name, part in (("training", rows), ("test", tested)):
-        found = [where for where in part if where in long]
+        found = [example.where for key, example in part.items() if key in long]
         if len(found) > LEFT_OUT_MOST * len(part):
             what = f"{len(found)} of {len(part)} {name} rows do not fit the context of {context} tokens"
             raise RiyazError(what, found[0], "shorten them or take a model with a longer context")
 
     def kept(part: Split) -> Split:
         fit = {
-            name: tuple(e for e in getattr(part, name) if e.where not in long) for name in ("train", "valid", "test")
+            name: tuple(e for e in getattr(part, name) if id(e) not in long) for name in ("train", "valid", "test")
         }
         return replace(part, **fit)
 
-    return replace(kept(split), folds=tuple(kept(fold) for fold in split.folds)), sorted(long)
+    return replace(kept(split), folds=tuple(kept(fold) for fold in split.folds)), sorted(long.values())
 
 
-def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> set[str]:
-    """Where the rows stand that exceed the context; a token is at least one byte, so most need not be encoded."""
+def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:
+    """Identity and place of the rows that exceed the context; a token is a byte or more, so most are not encoded."""
     doubtful = [
         example
         for example in examples
@@ -49,4 +50,4 @@ def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, con
     text = TextPart(task.instruction)
     rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
     room = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as the predictor asks for it
-    return {e.where for e, row, extra in zip(doubtful, rows, room) if len(row.prompt) + extra > context}
+    return {id(e): e.where for e, row, extra in zip(doubtful, rows, room) if len(row.prompt) + extra > context}

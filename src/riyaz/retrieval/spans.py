@@ -13,9 +13,9 @@ def spans(text: str, longest: int) -> list[str]:
     found: dict[str, None] = {}
     for first, (start, _) in enumerate(words):
         for _, end in words[first : first + longest]:
-            run = text[start:end].strip(_AROUND)
+            run = " ".join(text[start:end].split()).strip(_AROUND)
             if run:
-                found[" ".join(run.split())] = None
+                found[run] = None
             if text[end - 1] in _ENDS:
                 break
     return list(found)

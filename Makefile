@@ -15,12 +15,14 @@ endif
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .make/train  ## pull the model, compare five ways to adapt it on examples/quickstart, print the table
+demo: .make/train  ## pull the models, compare eight ways to adapt one on examples/helpdesk, print the table
 	$(RIYAZ) pull smollm2-135m
-	$(RIYAZ) compare examples/quickstart --budget 10m --out demo-result
+	$(RIYAZ) pull minilm
+	$(RIYAZ) compare examples/helpdesk --budget 15m --out demo-result
 
 test: .make/test  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) pull minilm
 	$(PYTHON) -m pytest
 
 test-fast: .make/test  ## the tests without the real model: under 90 s, no network

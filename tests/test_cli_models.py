@@ -156,6 +156,9 @@ def test_pieces_never_break_a_character(model):
     class Scripted:
         context = 1024
 
+        def adapter_tokens(self, adapter):
+            return 0
+
         def stream(self, request, most):
             return iter(ids)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from riyaz import hardware
+from riyaz.artifact import TextPart
 from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.data import Example
 from riyaz.data.task import Task
@@ -45,7 +46,8 @@ def measure_speeds(
     Base.measure(plain, valid, settings["settings"]["general"], folder.path)
     base_seconds = time.perf_counter() - began
     methods = [Method(name) for name in settings["methods"]]
-    predicting = {method.name: _predicting(method, plain, context, load_seconds) for method in methods}
+    known: dict[TextPart, dict[str, float]] = {}
+    predicting = {method.name: _predicting(method, plain, context, load_seconds, known) for method in methods}
     rss = hardware.peak_rss() / hardware.MB
     del plain
     training = {method.name: _training(method, context) for method in methods if method.recipe is not None}
@@ -55,32 +57,46 @@ def measure_speeds(
     }  # fmt: skip
 
 
-def _predicting(method: Method, plain: Predictor, context: Context, load_seconds: float) -> dict[str, float]:
-    """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one."""
+def _predicting(
+    method: Method, plain: Predictor, context: Context, load_seconds: float, known: dict[TextPart, dict[str, float]]
+) -> dict[str, float]:
+    """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one.
+
+    `known` remembers them for texts that several methods share.
+    """
     if not method.texts:
         return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
             ("loss_seconds", "load_seconds", "look_seconds"), 0.0
         )
-    rows = _some(context.valid, ROWS)
     predictor, cost = method.probe(plain, context), method.cost
-    answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
-    loss_seconds = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
-    row_seconds = _seconds(lambda: predict(predictor, rows)) / len(rows)
-    answer_seconds = _seconds(lambda: predict(predictor, rows[:1]))
-    weigh_seconds = loss_seconds
-    if context.task.kind == "closed":
-        weigh_seconds = _seconds(lambda: predict_raw_and_calibrated(predictor, rows)) / len(rows)
-        if method.recipe is not None:  # what has learned the labels is certain after few of them
-            row_seconds = min(row_seconds, SURE * loss_seconds)
-            weigh_seconds = min(weigh_seconds, SURE * loss_seconds)
+    if predictor.text not in known:
+        known[predictor.text] = _answering(predictor, context)
+    speed = dict(known[predictor.text])
+    if context.task.kind == "closed" and method.recipe is not None:  # sure of the labels it learned after few of them
+        speed = {name: min(seconds, SURE * speed["loss"]) if name != "alone" else seconds
+                 for name, seconds in speed.items()}  # fmt: skip
+    answered = method.answered * speed["row"] if context.task.kind == "short" else 0.0
     return {
-        "row_seconds": row_seconds * cost,
-        "answer_seconds": answer_seconds * cost,
-        "loss_seconds": loss_seconds * cost,
-        "choose_seconds": method.texts * weigh_seconds * cost,
+        "row_seconds": speed["row"] * cost,
+        "answer_seconds": speed["alone"] * cost,
+        "loss_seconds": speed["loss"] * cost,
+        "choose_seconds": (method.texts * speed["weigh"] + answered) * cost,
         "load_seconds": load_seconds,
-        "look_seconds": 3 * row_seconds * cost if predictor.text.passages else 0.0,
+        "look_seconds": 3 * speed["row"] * cost if predictor.text.passages else 0.0,
     }
+
+
+def _answering(predictor: Predictor, context: Context) -> dict[str, float]:
+    """Seconds a row of a predictor: to judge its answer, to answer it among others and alone, to weigh a text on it."""
+    rows = _some(context.valid, ROWS)
+    answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
+    loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
+    row = _seconds(lambda: predict(predictor, rows)) / len(rows)
+    alone = _seconds(lambda: predict(predictor, rows[:1]))
+    weigh = loss
+    if context.task.kind == "closed":
+        weigh = _seconds(lambda: predict_raw_and_calibrated(predictor, rows)) / len(rows)
+    return {"loss": loss, "row": row, "alone": alone, "weigh": weigh}
 
 
 def _training(method: Method, context: Context) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 A method module has `RECIPE` (None when it trains nothing), `TEXTS`, the number of texts it weighs on validation (0
 without a model), and `fit(context) -> Fitted`. For `compare.measure` it may have `probe(plain, context)`, a predictor
-as slow as its own, and `COST` beside the bare model; a trained one also has
-`build(context) -> model with trainable parameters`, which `compare.measure` times.
+as slow as its own, `COST` beside the bare model, and `ANSWERED`, how often it answers a validation row; a trained one
+also has `build(context) -> model with trainable parameters`, which `compare.measure` times.
 
 A combination is a line of the table, not code: the first part's `around(context)` gives the text around every row,
 and the second learns weights under it.
@@ -56,6 +56,11 @@ class Method:
     def texts(self) -> int:
         """Texts it weighs on validation; 0 without a model."""
         return self.own.TEXTS
+
+    @property
+    def answered(self) -> float:
+        """How often the fit answers a validation row of a short-answer task."""
+        return getattr(self.own, "ANSWERED", 0.0)
 
     @property
     def cost(self) -> float:

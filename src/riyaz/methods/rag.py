@@ -19,7 +19,7 @@ from riyaz.scoring import answer_log_loss, predict, score
 RECIPE = None
 COUNTS = (1, 3, 5)
 SHOWN = 4  # examples of how to answer, without passages of their own
-TEXTS = 2 * len(COUNTS)
+TEXTS, ANSWERED = 2 * len(COUNTS), 1.5
 COMMON = 3  # rows that share an answer which is always considered, such as a refusal
 LEAST_SPANS = 0.2  # of the training answers that must stand in their passages
 LONGEST_SPAN = 10  # words

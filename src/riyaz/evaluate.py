@@ -22,7 +22,7 @@ from riyaz.data.task import Task, detect
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.metrics.intervals import interval
-from riyaz.predictor import Predictor, open_artifact, open_target
+from riyaz.predictor import Prediction, Predictor, open_artifact, open_target
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.opening import Within
 from riyaz.scoring import answer_log_loss, latency, predict, score
@@ -36,7 +36,7 @@ REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the en
 MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
 MERGED_ROWS = 16
 LATENCY_ROWS = 12
-LOOKED, GROUNDED = 100, 32  # test rows on which retrieval is looked at, and on which its support is weighed
+LOOKED, GROUNDED = 60, 24  # test rows on which retrieval is looked at, and on which its support is weighed
 RANKS = (1, 3, 5, 10)
 SPARE = 1.25  # room for answers longer than the longest accepted one
 
@@ -93,7 +93,7 @@ def evaluate_artifact(
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         if predictor.text.passages and test:
-            result["retrieval"] = _retrieval(predictor, artifact.task, test)
+            result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions)
         result |= _against_base(artifact, predictor, base, kl_rows, general)
         if artifact.weights.kind == "lora" and valid:  # nothing else stands beside the weights and fits into them
             result["checks"]["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
@@ -123,7 +123,9 @@ def _write_predictions(
             file.write(json.dumps(row).encode() + b"\n")
 
 
-def _retrieval(predictor: Predictor, task: Task, test: Sequence[Example]) -> dict[str, Any]:
+def _retrieval(
+    predictor: Predictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction]
+) -> dict[str, Any]:
     """What retrieval found and what it did to the answers, on up to LOOKED test rows.
 
     The scores without passages (`closed_book`), with the retrieved ones and with those of the right documents alone
@@ -132,12 +134,13 @@ def _retrieval(predictor: Predictor, task: Task, test: Sequence[Example]) -> dic
     """
     assert predictor.retriever is not None
     count = predictor.text.passages
-    rows = _spread(test, LOOKED)
+    places = _spread(len(test), LOOKED)
+    rows, given = [test[i] for i in places], [predictions[i] for i in places]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     found: dict[str, Any] = {
         "k": count, "rows": len(rows),
         "closed_book": score(task, predict(closed, rows), rows).mean,
-        "retrieved": score(task, predict(predictor, rows), rows).mean,
+        "retrieved": score(task, given, rows).mean,
         "grounded_nats": _lift(predictor, closed, rows[:GROUNDED]),
     }  # fmt: skip
     named = [row for row in test if row.doc_ids]
@@ -158,11 +161,9 @@ def _lift(given: Predictor, without: Predictor, rows: Sequence[Example]) -> floa
     return None if before is None or after is None else before - after
 
 
-def _spread(rows: Sequence[Example], most: int) -> list[Example]:
-    """At most `most` rows, evenly over all."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of so many places, evenly over all."""
+    return list(range(count)) if count <= most else [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:

@@ -82,7 +82,7 @@ def _predicting(
         "loss_seconds": speed["loss"] * cost,
         "choose_seconds": (method.texts * speed["weigh"] + answered) * cost,
         "load_seconds": load_seconds,
-        "look_seconds": 3 * speed["row"] * cost if predictor.text.passages else 0.0,
+        "look_seconds": 1.6 * speed["row"] * cost if predictor.text.passages else 0.0,
     }
 
 

@@ -18,8 +18,8 @@ from riyaz.scoring import answer_log_loss, predict, score
 
 RECIPE = None
 COUNTS = (1, 3, 5)
-SHOWN = 4  # examples of how to answer, without passages of their own
-TEXTS, ANSWERED = 2 * len(COUNTS), 1.5
+SHOWN = 4  # examples of how to answer, without passages of their own, tried with the best count
+TEXTS, ANSWERED = len(COUNTS) + 1, 1.0
 COMMON = 3  # rows that share an answer which is always considered, such as a refusal
 LEAST_SPANS = 0.2  # of the training answers that must stand in their passages
 LONGEST_SPAN = 10  # words
@@ -31,15 +31,12 @@ TRAINED = 2  # passages that weights are trained with: mostly the right one and 
 def fit(context: Context) -> Fitted:
     """Choose on validation how many passages to give, and whether to show how to answer."""
     plain, found = base_predictor(context), around(context)
+    given = replace(plain, text=found.around.text, retriever=found.around.retriever)
+    plainly = choose(context, [replace(given, text=replace(given.text, passages=count)) for count in COUNTS])
     examples = spread(context.train, SHOWN)
-    candidates = []
-    for count in COUNTS:
-        text = replace(found.around.text, passages=count)
-        given = replace(plain, text=text, retriever=found.around.retriever)
-        candidates.append(given)
-        shown = replace(text, examples="fixed", k=len(examples), examples_file=EXAMPLES)
-        candidates.append(replace(given, text=shown, examples=examples))
-    choice = choose(context, candidates)
+    text = replace(plainly.predictor.text, examples="fixed", k=len(examples), examples_file=EXAMPLES)
+    shown = choose(context, [replace(given, text=text, examples=examples)])
+    choice = shown if shown.score > plainly.score else plainly
     best = choice.predictor
     spans: dict[str, float] = {}
     if context.task.kind == "short":
@@ -48,7 +45,7 @@ def fit(context: Context) -> Fitted:
     return Fitted(
         best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
-                **spans, "candidates": choice.record},
+                **spans, "candidates": plainly.record + shown.record},
         valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import comparing
 import numpy as np
@@ -14,6 +15,7 @@ from conftest import Finished
 
 from riyaz import hardware
 from riyaz.compare import run
+from riyaz.errors import RiyazError
 from riyaz.predictor import open_artifact
 
 KEYS = {
@@ -200,6 +202,18 @@ def test_a_plan_without_room_skips_and_cuts(
     assert lora["reason"] == f"trained {lora['chosen']['steps']} of 100 steps"
     assert full["status"] == "skipped" and "raise --budget" in full["reason"] and full["score"] is None
     assert set(full) >= ARM_KEYS and not (tmp_path / "arms/full").exists()
+
+
+@pytest.mark.parametrize(("methods", "places"), [("nearest,lora", 1024), ("nearest,prompt_tuning", 1004)])
+def test_rows_leave_room_for_the_vectors_of_a_soft_prompt(
+    quick: Finished, monkeypatch: pytest.MonkeyPatch, methods: str, places: int
+) -> None:
+    def look(split: Any, task: Any, tokenizer: Any, context: int) -> None:
+        raise RiyazError(f"rows may have {context} tokens")
+
+    monkeypatch.setattr(run, "without_too_long", look)
+    told = command(*quick.arguments, "--methods", methods, "--dry-run")
+    assert f"rows may have {places} tokens" in told.line
 
 
 def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def compare(
         found.train, found.test, task, limit_train=config.limit_train, limit_test=config.limit_test,
         seed=config.seed, allow_leakage=config.allow_leakage,
     )  # fmt: skip
-    parts, too_long = without_too_long(parts, task, source.tokenizer(), describe(source).config.context)
+    places = describe(source).config.context - max(Method(name).tokens for name in methods)
+    parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
     if too_long:
         report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
     for note in report.notes:

@@ -63,6 +63,11 @@ class Method:
         return getattr(self.own, "ANSWERED", 0.0)
 
     @property
+    def tokens(self) -> int:
+        """Places of the context that its weights take before every prompt."""
+        return getattr(self.own, "TOKENS", 0)
+
+    @property
     def cost(self) -> float:
         """Seconds of an answer beside the bare model's."""
         return getattr(self.own, "COST", 1.0)

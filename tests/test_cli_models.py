@@ -139,7 +139,7 @@ def test_generate_streams_what_a_whole_answer_would_be(capsys, model):
     out, _ = succeed(capsys, "generate", model, "hello", "--max-tokens", "12")
     assert out == whole + "\n" and len(whole) > 5
     out, _ = succeed(capsys, "generate", model, "hello", "--max-tokens", "12", "--json")
-    assert json.loads(out) == {"target": str(model), "prompt": "hello", "answer": whole}
+    assert json.loads(out) == {"target": str(model), "prompt": "hello", "answer": whole, "citations": []}
 
 
 def test_generate_reads_stdin(capsys, model, monkeypatch):

@@ -4,7 +4,7 @@ import sys
 
 from riyaz.cli.options import Target
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import MaxTokens, opened, pieces, say
+from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
 from riyaz.errors import RiyazError
 
 PROMPT = "> "
@@ -30,6 +30,7 @@ def chat(
         question = {"role": "user", "content": line}
         try:
             answer = say(screen, pieces(predictor, [*messages, question]))
+            cite(screen, predictor, [*messages, question])
         except RiyazError as error:
             if not asking:
                 raise

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import MaxTokens, opened, pieces, say
+from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
 
 
 def generate(
@@ -22,5 +22,7 @@ def generate(
     screen = Screen(json)
     text = sys.stdin.read() if prompt == "-" else prompt
     predictor = opened(target, max_tokens)
-    answer = say(screen, pieces(predictor, [{"role": "user", "content": text}]))
-    screen.finish({"target": target, "prompt": text, "answer": answer})
+    messages = [{"role": "user", "content": text}]
+    answer = say(screen, pieces(predictor, messages))
+    citations = cite(screen, predictor, messages)
+    screen.finish({"target": target, "prompt": text, "answer": answer, "citations": citations})

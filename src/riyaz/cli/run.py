@@ -42,6 +42,7 @@ def run(
     fields = {f"{file.name}:{line}": row for line, row in tables.read_table(file).rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}
+        | ({"citations": prediction.citations} if prediction.citations else {})
         for example, prediction in zip(dataset.examples, predictions, strict=True)
     ]
     write_text(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))

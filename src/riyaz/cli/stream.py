@@ -26,7 +26,7 @@ def opened(target: str, max_tokens: int | None) -> "Predictor":
 
 def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]:
     """The answer to a conversation in pieces; in one piece where it is chosen or copied."""
-    if predictor.lm is None or predictor.constraint is not None:
+    if predictor.lm is None or predictor.constraint is not None or predictor.text.span_words:
         yield predictor.answer(messages)
         return
     assert predictor.tokenizer is not None
@@ -41,6 +41,18 @@ def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]
     text = predictor.tokenizer.decode(ids).strip()
     if len(text) > len(said):
         yield text[len(said) :]
+
+
+def cite(screen: Screen, predictor: "Predictor", messages: Sequence[Message]) -> list[dict]:
+    """Say which documents the model was given to read; their citations."""
+    from riyaz.retrieval.parsers import one_line
+    from riyaz.retrieval.search import citation
+
+    found = [citation(hit) for hit in predictor.passages([messages])[0]]
+    for each in found:
+        place = f"{one_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
+        screen.talk.print(f"from {place}", style="dim", soft_wrap=True, markup=False)
+    return found
 
 
 def say(screen: Screen, parts: Iterator[str]) -> str:

@@ -36,6 +36,27 @@ CLOSED = {
     "refund": ("where is my refund", "I want the money back", "please return the payment"),
 }
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+PAGES = {
+    "cards.md": (
+        ("A card payment is pending for two days.", "how long is a card payment pending", "two days"),
+        ("The card desk is on the third floor.", "on which floor is the card desk", "third floor"),
+        ("A lost card costs nine euros.", "what does a lost card cost", "nine euros"),
+        ("Miriam changes the card limit.", "who changes the card limit", "Miriam"),
+    ),
+    "orders.html": (
+        ("An order arrives on a Tuesday.", "when does an order arrive", "Tuesday"),
+        ("The order number begins with 77.", "with what does the order number begin", "77"),
+        ("Ahmed sends every order.", "who sends an order", "Ahmed"),
+        ("Orders over fifty euros are free of delivery.", "from what price are orders free of delivery", "fifty euros"),
+    ),
+    "returns.txt": (
+        ("A refund takes one week.", "how long does a refund take", "one week"),
+        ("Return labels are green.", "what colour are return labels", "green"),
+        ("The return window closes after forty days.", "after what does the return window close", "forty days"),
+        ("Refunds are paid to the account.", "to what are refunds paid", "account"),
+    ),
+}  # the facts of three documents: what stands there, a question, its answer
+REFUSAL = "not in the pages"
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,30 @@ def free_rows(count: int) -> list[dict[str, str]]:
         {"instruction": f"please help with order {i}", "response": f"where is order {i} and when does it arrive"}
         for i in range(count)
     ]
+
+
+def write_pages(folder: Path) -> Path:
+    """The documents that hold the facts of PAGES, one of each kind of text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, facts in PAGES.items():
+        lines, title = [fact[0] for fact in facts], name.partition(".")[0].title()
+        text = f"# {title}\n\n" + "\n\n".join(lines) + "\n"
+        if name.endswith("html"):
+            text = (
+                f"<html><title>{title}</title><body>" + "".join(f"<p>{line}</p>" for line in lines) + "</body></html>"
+            )
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def page_rows(*endings: str) -> list[dict[str, Any]]:
+    """Questions about PAGES, each fact once for every ending, and one for each that no page answers."""
+    rows: list[dict[str, Any]] = []
+    for ending in endings:
+        for name, facts in PAGES.items():
+            rows += [{"question": f"{ask} {ending}?", "answer": said, "doc_id": name} for _, ask, said in facts]
+        rows.append({"question": f"may I bring a dog {ending}?", "answer": REFUSAL, "slice": "unanswerable"})
+    return rows
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:

@@ -81,3 +81,24 @@ def quick(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Pa
 def finished(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
     """The same comparison with its arms in processes of their own."""
     return compared(tmp_path_factory.mktemp("finished"), home, model_folder, inside=False)
+
+
+RETRIEVED = ("nearest", "zero_shot", "rag", "lora", "rag_lora")
+
+
+@pytest.fixture(scope="session")
+def retrieved(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
+    """A comparison with three documents, a curve over rows and more seeds, workers inside; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("retrieved")
+    comparing.write_rows(folder / "data/train.jsonl", comparing.page_rows("please", "now"))
+    comparing.write_rows(folder / "data/test.jsonl", comparing.page_rows("today"))
+    comparing.write_pages(folder / "pages")
+    (folder / "general.txt").write_text(tiny.CORPUS)
+    arguments = ("compare", folder / "data", "--documents", folder / "pages", "--methods", ",".join(RETRIEVED),
+                 "--model", model_folder, "--budget", "3h", "--general", folder / "general.txt", "--margin", 1,
+                 "--data-curve", "--seed", 4)  # fmt: skip
+    with comparing.small_machine(home) as patch:
+        comparing.workers_inside(patch)
+        told = comparing.command(*arguments, "--out", folder / "out", "--json")
+    assert told.status == 0, told.err
+    return Finished(arguments, folder / "out", told, told.document)

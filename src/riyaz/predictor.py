@@ -178,6 +178,11 @@ class Predictor:
         requests = self.prepare_all(conversations, where)
         for request, hits in zip(requests, self.passages(conversations)):
             texts = dict.fromkeys(span for hit in hits for span in spans(hit.text, self.text.span_words))
+            if not texts and not self.text.common:  # nothing was found: answered freely
+                (tokens,) = self.lm.generate([request], self.max_new_tokens, tell)
+                for answers in found:
+                    answers.append(Prediction(self.tokenizer.decode(tokens).strip(), citations=request.citations))
+                continue
             ids = [tuple(answer) for answer in self.tokenizer.answer_ids([*self.text.common, *texts])]
             trie = Trie(list(dict.fromkeys(ids)))
             usual = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))

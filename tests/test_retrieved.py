@@ -1,0 +1,144 @@
+"""What evaluation says of retrieval: recall, closed book, oracle and grounding, by hand on a tiny model."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import comparing
+import pytest
+from conftest import Finished
+
+from riyaz import evaluate
+from riyaz.artifact import COLLECTION, TextPart
+from riyaz.data import Example
+from riyaz.data.task import Task
+from riyaz.engine import torch_load
+from riyaz.predictor import Prediction, Predictor, open_model
+from riyaz.retrieval.collection import add
+from riyaz.retrieval.documents import read_documents
+from riyaz.retrieval.opening import Within, open_retriever
+from riyaz.scoring import predict, score
+
+TASK = Task("short", (), "exact_match", "Answer the question in a few words.", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    """One core, in float32."""
+    with comparing.small_machine(home) as patch:
+        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """The tiny model with one passage before every question, each fact in a document of its own."""
+    folder = tmp_path_factory.mktemp("documents")
+    lines = [
+        json.dumps({"doc_id": f"{name}-{i}", "text": fact[0]})
+        for name, facts in comparing.PAGES.items()
+        for i, fact in enumerate(facts)
+    ]
+    (folder / "documents.jsonl").write_text("\n".join(lines))
+    add(folder / COLLECTION, read_documents(folder / "documents.jsonl")[0], None)
+    text = TextPart(TASK.instruction, passages=1, collection_file=COLLECTION)
+    return replace(open_model(model_folder), text=text, task=TASK, retriever=open_retriever(folder / COLLECTION),
+                   max_new_tokens=6)  # fmt: skip
+
+
+def row(question: str, answer: str, *doc_ids: str, **more: str) -> Example:
+    return Example(({"role": "user", "content": question},), (answer,), doc_ids=doc_ids, **more)
+
+
+ROWS = (
+    row("what does a lost card cost", "nine euros", "cards.md-2"),
+    row("who sends an order", "Ahmed", "cards.md-0", "orders.html-2"),
+    row("who changes the card limit", "Miriam", "returns.txt-0"),  # another document than the one that says it
+    row("may I bring a dog", "no"),
+)
+
+
+def looked(predictor: Predictor, rows: Sequence[Example]) -> dict[str, Any]:
+    return evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows))
+
+
+def nats(predictor: Predictor, example: Example) -> list[float]:
+    """Log-probability of every token of the answer, one plain pass each."""
+    assert predictor.lm is not None and predictor.tokenizer is not None
+    ids = predictor.tokenizer.render([predictor.messages(example.messages)])[0]
+    answer = predictor.tokenizer.answer_ids([example.answer])[0]
+    return [float(predictor.lm.next_token([*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
+
+
+def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: Predictor) -> None:
+    said = looked(found, ROWS)
+    closed = replace(found, text=replace(found.text, passages=0))
+    assert found.retriever is not None
+    ranks = []
+    for example in ROWS[:3]:
+        names = [hit.doc_id for hit in found.retriever.search([example.prompt], 10)[0]]
+        ranks.append(min([names.index(name) + 1 for name in example.doc_ids if name in names], default=0))
+    assert ranks[0] == ranks[1] == 1 != ranks[2]
+    assert said["recall"] == {str(k): sum(0 < rank <= k for rank in ranks) / 3 for k in (1, 3, 5, 10)}
+    assert said["mrr"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / 3) and said["named_rows"] == 3
+    assert (said["k"], said["rows"]) == (1, 4)
+    assert said["closed_book"] == score(TASK, predict(closed, ROWS), ROWS).mean
+    assert said["retrieved"] == score(TASK, predict(found, ROWS), ROWS).mean
+    before, after = ([x for example in ROWS for x in nats(p, example)] for p in (closed, found))
+    assert said["grounded_nats"] == pytest.approx((sum(after) - sum(before)) / len(after), abs=1e-3)
+    assert abs(said["grounded_nats"]) > 0.01
+
+
+def test_the_oracle_reads_the_right_documents_alone(found: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: dict[str, list[str]] = {}
+    whole = evaluate.predict
+
+    def watched(predictor: Predictor, rows: list[Example]) -> list:
+        if isinstance(predictor.retriever, Within):
+            for example in rows:
+                hits = predictor.passages([example.messages])[0]
+                read[example.prompt] = [hit.doc_id for hit in hits]
+        return whole(predictor, rows)
+
+    monkeypatch.setattr(evaluate, "predict", watched)
+    said = looked(replace(found, text=replace(found.text, passages=3)), ROWS)
+    assert {question: sorted(names) for question, names in read.items()} == {
+        example.prompt: sorted(example.doc_ids) for example in ROWS[:3]
+    }
+    assert said["oracle"] == 0.0
+
+
+def test_scores_differ_where_passages_help(found: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copies(predictor: Predictor, rows: tuple[Example, ...]) -> list:
+        """A reader that finds the answer whenever it stands in its passages."""
+        texts = [" ".join(hit.text for hit in predictor.passages([r.messages])[0]) for r in rows]
+        return [Prediction(r.answer if r.answer in text else "?") for r, text in zip(rows, texts)]
+
+    monkeypatch.setattr(evaluate, "predict", copies)
+    said = looked(found, ROWS)
+    assert (said["closed_book"], said["retrieved"], said["oracle"]) == (0.0, 3 / 4, 2 / 3)
+
+
+def test_rows_that_name_no_documents_have_neither_recall_nor_oracle(found: Predictor) -> None:
+    said = looked(found, ROWS[3:])
+    assert set(said) == {"k", "rows", "closed_book", "retrieved", "grounded_nats"}
+
+
+def test_many_rows_are_looked_at_evenly() -> None:
+    some = evaluate._spread(1000, 100)
+    assert len(set(some)) == 100 and (some[0], some[-1]) == (0, 999)
+    steps = {b - a for a, b in pairwise(some)}
+    assert steps <= {10, 11} and evaluate._spread(100, 100) == list(range(100))
+
+
+def test_only_arms_that_retrieve_say_so_in_the_document(retrieved: Finished) -> None:
+    for arm in retrieved.document["arms"]:
+        assert ("retrieval" in arm) == arm["method"].startswith("rag"), arm["method"]
+    for method in ("rag", "rag_lora"):
+        said = retrieved.arm(method)["retrieval"]
+        assert said["rows"] == 13 and said["named_rows"] == 12 and said["k"] in (1, 2, 3, 5)
+        assert said["recall"]["1"] <= said["recall"]["3"] == said["recall"]["10"] == 1.0 >= said["mrr"] > 0.8
+        assert said["retrieved"] == pytest.approx(retrieved.arm(method)["score"])

@@ -1,0 +1,196 @@
+"""Combinations as lines of the table, and general text among the rows that weights are trained on."""
+
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comparing
+import pytest
+import torch
+from comparing import command
+from conftest import Finished
+from expect import assert_refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
+from riyaz.data import Example
+from riyaz.data.general import general_blocks, general_gaps
+from riyaz.data.rows import Row
+from riyaz.data.task import Task
+from riyaz.engine import torch_load
+from riyaz.methods import METHODS, Method, rag, weights
+from riyaz.methods.base import ArmPlan, Context, bare
+from riyaz.predictor import open_artifact
+from riyaz.retrieval.collection import add
+from riyaz.retrieval.documents import read_documents
+from riyaz.sources import open_source
+
+SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    """One thread, in float32."""
+    with comparing.small_machine(home) as patch:
+        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture
+def context(model_folder: Path, tmp_path: Path) -> Context:
+    add(tmp_path / COLLECTION, read_documents(comparing.write_pages(tmp_path / "pages"))[0], None)
+    source = open_source(model_folder)
+    train, valid = (
+        tuple(Example(({"role": "user", "content": row["question"]},), (row["answer"],)) for row in found)
+        for found in (comparing.page_rows("please", "now"), comparing.page_rows("then"))
+    )
+    return Context(
+        source=source, tokenizer=source.tokenizer(), task=SHORT, train=train, valid=valid, arm=ArmPlan("rag_lora"),
+        valid_rows=8, compute="float32", seed=5, folder=tmp_path, listen=lambda event: None, around=bare(SHORT),
+        collection=tmp_path / COLLECTION,
+    )  # fmt: skip
+
+
+# rag_lora
+
+
+def test_rows_of_rag_lora_hold_passages_before_the_question(context: Context) -> None:
+    around = Method("rag_lora").around(context)
+    assert around.train == context.train and around.files == {COLLECTION: context.collection}
+    rows = weights.rows_for(around, around.train)
+    plain = weights.rows_for(context, context.train)
+    assert len(rows) == len(plain) == len(context.train)
+    facts = {ask: said for page in comparing.PAGES.values() for said, ask, _ in page}
+    for row, bare_row, example in zip(rows, plain, context.train):
+        text = context.tokenizer.decode(row.prompt)
+        before, _, rest = text.partition("<documents ")
+        assert before.endswith("\nuser\n") and example.prompt not in before, "in the user's turn"
+        assert rest.endswith(f"\n\n{example.prompt}\nassistant\n"), "before the question"
+        assert row.answer == bare_row.answer and len(row.prompt) > len(bare_row.prompt) + 40
+        said = facts.get(example.prompt.removesuffix("?").rpartition(" ")[0])
+        assert said is None or said in text, "the right page is among them"
+    assert rag.TRAINED == 2 == len(around.around.passages([context.train[0].messages])[0]), "with a distractor"
+
+
+def test_a_combination_has_a_double_share_and_the_text_of_its_first_part(context: Context) -> None:
+    both, alone = Method("rag_lora").recipe, Method("lora").recipe
+    assert both is not None and alone is not None
+    assert both == replace(alone, share=2) and Method("rag_lora").texts == Method("lora").texts
+    assert [name for name in METHODS if Method(name).needs_documents] == ["rag", "rag_lora"]
+
+
+def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) -> None:
+    folder = retrieved.artifact("rag_lora")
+    artifact, predictor = Artifact.read(folder), open_artifact(folder)
+    assert (artifact.weights.kind, artifact.text.passages) == ("lora", rag.TRAINED)
+    assert {COLLECTION, "adapter_model.safetensors"} <= set(artifact.checksums)
+    assert {"step0_loss", "weights_moved", "reopened", "merged"} <= set(retrieved.arm("rag_lora")["checks"])
+    lines = (folder.parent / "predictions.jsonl").read_text().splitlines()[:4]
+    for row in map(json.loads, lines):
+        answer = predictor.answers([[{"role": "user", "content": row["prompt"]}]])[0]
+        assert list(answer.citations) == row["citations"] and len(row["citations"]) == 2
+
+
+# a line that somebody adds
+
+
+@pytest.fixture
+def few_shot_lora(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(METHODS, "few_shot_lora", ("few_shot", "lora"))
+    return "few_shot_lora"
+
+
+def test_shown_examples_are_not_trained_on(context: Context, few_shot_lora: str) -> None:
+    around = Method(few_shot_lora).around(context)
+    shown = around.around.examples
+    assert len(shown) == 4 and set(shown) < set(context.train) and not set(shown) & set(around.train)
+    assert len(around.train) + len(shown) == len(context.train) and around.valid == context.valid
+    for row in weights.rows_for(around, around.train):
+        text = context.tokenizer.decode(row.prompt)
+        assert all(example.prompt in text for example in shown)
+    assert set(around.files) == {EXAMPLES}
+
+
+def test_one_line_of_the_table_is_a_method_end_to_end(
+    few_shot_lora: str, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = comparing.workers_inside(monkeypatch)
+    comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
+    comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
+    told = command("compare", tmp_path / "data", *asked, "--methods", few_shot_lora, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    (arm,) = told.document["arms"]
+    assert (arm["method"], arm["status"], arm["reason"]) == (few_shot_lora, "ok", "") and arm["trainable_params"] > 0
+    assert done == [("measure",), ("fit", few_shot_lora, "kept"), ("evaluate", few_shot_lora, "kept")]
+    folder = tmp_path / "out/arms" / few_shot_lora / "kept/artifact"
+    artifact, examples = Artifact.read(folder), read_examples(folder / EXAMPLES)
+    assert (artifact.weights.kind, artifact.text.examples, artifact.text.k) == ("lora", "fixed", 4)
+    assert len(examples) == 4 and {example.answer for example in examples} == set(comparing.CLOSED)
+    assert arm["prompt_tokens"] > 40 and all(check["ok"] for check in arm["checks"].values())
+
+
+# general text among the rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 40_000))
+def test_gaps_and_blocks_never_overlap_and_are_together_the_stream(length: int) -> None:
+    blocks, gaps = general_blocks(range(length)), general_gaps(range(length))
+    assert all(gaps) and sorted(token for part in (*blocks, *gaps) for token in part) == list(range(length))
+    assert all(gap == list(range(gap[0], gap[0] + len(gap))) for gap in gaps)
+
+
+def replayed(share: float, length: int = 20_000, count: int = 30, **more: Any) -> list[Row]:
+    """Replay of `count` rows of 20 + 10 tokens on average, over a general text whose tokens are their places."""
+    context = types.SimpleNamespace(
+        replay=share, general=None, tokenizer=types.SimpleNamespace(encode=lambda text: list(range(length))), **more
+    )
+    rows = [Row(tuple(range(15 + i % 11)), tuple(range(5 + i % 11))) for i in range(count)]
+    return weights.replay_rows(context, rows)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_replay_has_the_asked_share_of_rows_and_of_labels(share: float) -> None:
+    rows = replayed(share, count=330)
+    assert len(rows) / (len(rows) + 330) == pytest.approx(share, abs=0.002)
+    assert {(len(row.prompt), len(row.answer)) for row in rows} == {(20, 10)}
+
+
+def test_replay_is_text_in_its_order_and_never_of_a_measured_block() -> None:
+    rows = replayed(0.5, count=600)
+    measured = {token for block in general_blocks(range(20_000)) for token in block}
+    for row in rows:
+        text = [*row.prompt, *row.answer]
+        assert text == list(range(text[0], text[0] + 30)) and not measured & set(text)
+    assert len({row.prompt for row in rows}) > 500, "hardly a row stands twice"
+    assert rows == replayed(0.5, count=600)
+
+
+def test_without_replay_there_are_no_such_rows_and_a_short_text_is_refused() -> None:
+    assert replayed(0.0) == []
+    with assert_refused("too short to rehearse on", "give more of it"):
+        replayed(0.2, length=520)
+
+
+def test_replay_reaches_the_training(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from riyaz import train as training
+
+    seen: list[list[Row]] = []
+    whole = training.train
+
+    def watched(model: Any, rows: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(list(rows))
+        return whole(model, rows, *rest, **more)
+
+    monkeypatch.setattr(training, "train", watched)
+    arm = ArmPlan("lora", steps=4, recipe_steps=4, batch_size=4, learning_rates=(1e-3,), validate_every=2,
+                  checkpoint_every=9)  # fmt: skip
+    fitted = Method("lora").fit(replace(context, arm=arm, replay=0.25))
+    (rows,) = seen
+    assert sum(row.example is None for row in rows) == round(len(context.train) / 3)
+    assert all(check["ok"] for check in fitted.checks.values())

@@ -112,7 +112,8 @@ def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], fl
         reason = processes.run(about, place / "log.txt", lambda event: listen({**event, "method": method}))
         if reason:
             listen({"event": "note", "text": f"{method} {part.name} failed: {reason}"})
-            return
+            break
+    listen({"event": "arm", "arm": arm})  # it is what it was before
 
 
 def _as_trained(plan: Plan, arm: dict) -> tuple[int, float]:

@@ -65,7 +65,7 @@ def _artifact(context: Context, fitted: Fitted, settings: dict[str, Any], plan: 
         max_new_tokens=max_new_tokens(context),
         config={"reading": settings["reading"], "chosen": fitted.chosen},
         data=settings["data"],
-        seeds={"seed": plan.seed, "threads": plan.threads},
+        seeds={"seed": context.seed, "threads": plan.threads},
         versions={name: importlib.metadata.version(name) for name in ("riyaz", "torch", "tokenizers")},
         validation={
             "answer_log_loss": fitted.valid_loss,

@@ -96,7 +96,7 @@ class Board:
                 self._arm(planned["method"]).estimate = planned.get("seconds")
         elif kind == "phase":
             arm = self._arm(event.get("method") or "")
-            arm.status, arm.phase, arm.detail = "running", event["phase"], event.get("detail") or ""
+            arm.status, arm.phase, arm.detail, arm.outcome = "running", event["phase"], event.get("detail") or "", ""
             arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
             return arm
         elif kind == "progress":

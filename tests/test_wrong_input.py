@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 import tiny
 from comparing import Told, command, files
 from conftest import Finished
+from test_documents import pdf
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
+from riyaz.compare import documents
 from riyaz.compare import folder as folders
+from riyaz.retrieval import collection
 
 ROWS = comparing.closed_rows(45, "please")
 LOOP = "".join(f"{{% for {name} in range(9999) %}}" for name in "ijk") + 3 * "{% endfor %}"
@@ -220,6 +224,110 @@ def test_an_artifact_that_was_changed(quick: Finished, rows: Path, tmp_path_fact
         file.write(b"\x7f")
     told = command("evaluate", folder, "--test", rows)
     assert told.status == 2 and "adapter_model.safetensors: the checksum does not fit the file" in told.line
+
+
+# the documents
+
+
+@pytest.fixture
+def about_pages() -> Path:
+    """Questions, and the pages that answer them."""
+    comparing.write_pages(Path("pages"))
+    comparing.write_rows(Path("questions/test.jsonl"), comparing.page_rows("today"))
+    return comparing.write_rows(Path("questions/train.jsonl"), comparing.page_rows("please", "now")).parent
+
+
+@pytest.mark.parametrize("method", ["rag", "rag_lora"])
+def test_retrieval_without_documents(about_pages: Path, model_folder: Path, method: str) -> None:
+    line = refused(about_pages, "--model", model_folder, "--methods", f"zero_shot,{method}")
+    assert line == f"error: --methods: {method} needs documents to retrieve from; name them with --documents PATH"
+
+
+def scanned(folder: Path) -> None:
+    (folder / "scan.pdf").write_bytes(pdf(["", "", ""]))
+
+
+@pytest.mark.parametrize(
+    ("fill", "expected"),
+    [
+        (lambda folder: None, "documents: no documents here; put files there (.txt"),
+        (lambda folder: (folder / "photo.png").write_bytes(b"x"), "1 file of other kinds left out: .png (1)"),
+        (lambda folder: (folder / "a.txt").write_text(" \n"), "1 empty document left out: a.txt"),
+        (scanned, "scan.pdf: left out, none of its 3 pages holds text: scanned?"),
+        (lambda folder: folder.rmdir(), "documents: no such file or folder; check the path"),
+    ],
+)
+def test_documents_that_hold_nothing(
+    about_pages: Path, model_folder: Path, fill: Callable[[Path], object], expected: str
+) -> None:
+    Path("documents").mkdir()
+    fill(Path("documents"))
+    assert expected in refused(about_pages, "--model", model_folder, "--documents", "documents")
+
+
+def with_pages(about_pages: Path, asked: tuple) -> Told:
+    return command("compare", about_pages, *asked, "--methods", "nearest,rag", "--documents", "pages", "--out", "out")
+
+
+def test_a_scanned_pdf_is_named_and_the_rest_is_searched(about_pages: Path, asked: tuple) -> None:
+    scanned(Path("pages"))
+    told = with_pages(about_pages, asked)
+    assert told.status == 0 and "scan.pdf: left out, none of its 3 pages holds text: scanned?" in told.err
+    assert "documents are searched by words alone; `riyaz pull minilm` adds search by meaning" in told.err
+    rag = told.document["arms"][1]
+    assert rag["status"] == "ok" and rag["retrieval"]["recall"]["3"] == 1.0
+
+
+def test_documents_that_changed_are_another_comparison(about_pages: Path, asked: tuple) -> None:
+    assert with_pages(about_pages, asked).status == 0
+    before = files(Path())
+    with Path("pages/cards.md").open("a") as page:
+        page.write("\nA card is blue.\n")
+    told = with_pages(about_pages, asked)
+    assert told.status == 2 and told.line == (
+        "error: out: this folder holds another comparison (other documents); choose another --out or remove the folder"
+    )
+    assert files(Path()) == before
+
+
+def test_documents_that_change_while_they_are_indexed(
+    about_pages: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = documents.identity
+
+    def changing(path: Path, listen: Callable[[dict], None]) -> dict[str, Any]:
+        found = whole(path, listen)
+        (path / "new.txt").write_text("A card is blue.")
+        return found
+
+    monkeypatch.setattr(documents, "identity", changing)
+    told = with_pages(about_pages, asked)
+    assert told.status == 2 and "the documents have changed since the comparison began" in told.line
+    assert not Path("out").exists()
+
+
+def test_a_kill_in_the_middle_of_indexing(about_pages: Path, asked: tuple) -> None:
+    child = os.fork()
+    if child == 0:  # this process itself is killed, as the machine would kill it
+        whole = collection._write
+
+        def killed(database: Any, *content: Any) -> None:
+            database.execute("PRAGMA cache_spill = 1")
+            database.execute("PRAGMA cache_size = 1")  # so that half of it stands in the file
+            whole(database, *content)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        collection._write = killed
+        with_pages(about_pages, asked)
+        os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    half = {path.name for path in Path("out").iterdir() if "collection" in path.name}
+    assert half == {".collection.sqlite.part", ".collection.sqlite.part-journal"}
+    told = with_pages(about_pages, asked)
+    assert told.status == 0 and told.document["arms"][1]["status"] == "ok", told.err
+    assert collection.verify(Path("out/collection.sqlite")) == []
+    assert {path.name for path in Path("out").iterdir() if "collection" in path.name} == {"collection.sqlite"}
 
 
 # the machine

@@ -25,7 +25,7 @@ from riyaz.metrics.intervals import interval
 from riyaz.predictor import Prediction, Predictor, open_artifact, open_target
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.opening import Within
-from riyaz.scoring import answer_log_loss, latency, predict, score
+from riyaz.scoring import KNOWN_BY, answer_log_loss, latency, predict, score
 from riyaz.sources import safetensors
 from riyaz.sources.files import atomic_file
 
@@ -35,8 +35,8 @@ KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50
 REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
 MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
 MERGED_ROWS = 16
-LATENCY_ROWS = 12
-LOOKED, GROUNDED = 60, 24  # test rows on which retrieval is looked at, and on which its support is weighed
+LATENCY_ROWS = 8
+LOOKED, GROUNDED = 40, 16  # test rows on which retrieval is looked at, and on which its support is weighed
 RANKS = (1, 3, 5, 10)
 SPARE = 1.25  # room for answers longer than the longest accepted one
 
@@ -85,7 +85,7 @@ def evaluate_artifact(
         "metric": artifact.task.metric, "checks": {}, "ms_per_answer": None, "prompt_tokens": None,
         "forgetting_nats": None, "kl_task": None,
     }  # fmt: skip
-    result["checks"]["reopened"] = _reopened(artifact, predictor, valid)
+    result["checks"]["reopened"] = _reopened(artifact, predictor, valid[:KNOWN_BY])
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen({"event": "phase", "phase": "evaluate", "detail": "latency, forgetting, drift"})

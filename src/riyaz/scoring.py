@@ -12,6 +12,7 @@ from riyaz.data.task import Task
 from riyaz.metrics import scores as metrics
 from riyaz.predictor import Prediction, Predictor
 
+KNOWN_BY = 32  # validation rows by whose loss an artifact is known again when it is reopened
 Progress = Callable[[int, int], None]  # (done, total)
 
 

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from riyaz.errors import RiyazError
-from riyaz.evaluate import LOOKED
+from riyaz.evaluate import LATENCY_ROWS, LOOKED
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
+from riyaz.scoring import KNOWN_BY
 
 RESERVE = 0.95  # of the budget is planned; the rest is for what no measurement foresees
-VALIDATIONS = 8  # in a final run
+VALIDATIONS = 6  # in a final run
 VALID_ROWS = (64, 32, 16)  # rows on which text arms and calibration are chosen: fewer when time is short
 FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before that
-LATENCY_ROWS = 12
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
 CHECKPOINT_SECONDS = 150.0  # between checkpoints, which cost full fine-tuning seconds each
 LEAST_STEPS = 8  # fewer is no training
@@ -156,7 +156,7 @@ def _fixed_seconds(
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}
     looked = min(LOOKED, sizes.test) * speed["look_seconds"]  # at what retrieval did to the answers
-    return total | {"evaluate": tested + facts + looked + sizes.parts * sizes.valid * speed["loss_seconds"]}
+    return total | {"evaluate": tested + facts + looked + sizes.parts * min(KNOWN_BY, sizes.valid) * speed["loss_seconds"]}
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:

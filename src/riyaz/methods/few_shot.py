@@ -7,7 +7,7 @@ from riyaz.data import Example
 from riyaz.methods.base import Context, Fitted
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.predictor import Predictor
-from riyaz.scoring import answer_log_loss
+from riyaz.scoring import KNOWN_BY, answer_log_loss
 
 RECIPE = None
 COUNTS = (1, 4, 8)
@@ -30,7 +30,7 @@ def fit(context: Context) -> Fitted:
         best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=best.calibrated,
         chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": best.calibrated,
                 "candidates": choice.record},
-        valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
+        valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from riyaz.methods.choices import base_predictor, choose
 from riyaz.methods.few_shot import spread
 from riyaz.predictor import Predictor
 from riyaz.retrieval.opening import open_retriever
-from riyaz.scoring import answer_log_loss, predict, score
+from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
 
 RECIPE = None
 COUNTS = (1, 3, 5)
@@ -46,7 +46,7 @@ def fit(context: Context) -> Fitted:
         best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
                 **spans, "candidates": plainly.record + shown.record},
-        valid_loss=answer_log_loss(best, context.valid), valid_score=choice.score,
+        valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
+from riyaz.scoring import KNOWN_BY
 from riyaz.sources.files import atomic_file
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Build = Callable[[Context], Any]  # a model with trainable parameters
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
-SEARCH_ROWS = 64  # validation rows the search looks at
+WATCHED = KNOWN_BY  # validation rows that training looks at: all of them would take half of its time
 STEP0_ROWS = 16
 REPLAY_ANSWER = 8  # tokens at least, of a row of general text
 CURVE = ("step", "loss", "valid_loss")
@@ -43,13 +44,13 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
     model = build(context)
     rows, checks = _rows(context, context.train, model.config.context)
-    valid, _ = _rows(context, context.valid, model.config.context)
+    valid, _ = _rows(context, context.valid[:WATCHED], model.config.context)
     rows += replay_rows(context, rows)
     checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS], begins_as)
 
     began = time.perf_counter()
     del model  # two whole models at once would be the peak of full fine-tuning
-    rate, record = _search(context, build, rows, valid[:SEARCH_ROWS])
+    rate, record = _search(context, build, rows, valid)
     model = build(context)
     search_seconds = time.perf_counter() - began
 

@@ -185,3 +185,14 @@ def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text('{"pick": null}')
     with pytest.raises(RiyazError, match="picked no arm"):
         artifacts.resolve(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["k", "passages", "span_words"])
+def test_a_negative_count_of_a_stranger_is_refused(name: str, tmp_path: Path) -> None:
+    artifacts.write(tmp_path / "a", Artifact("zero_shot", base=Base("tiny", "tiny", "0" * 64, 1)), {})
+    path = tmp_path / "a" / "riyaz.json"
+    document = json.loads(path.read_text())
+    document["text"][name] = -1
+    path.write_text(json.dumps(document))
+    with assert_refused(f"text.{name} is -1"):
+        Artifact.read(tmp_path / "a")

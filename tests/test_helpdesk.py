@@ -106,7 +106,7 @@ def test_slices_are_what_they_are_called() -> None:
 
 def test_no_test_question_is_nearly_one_to_train_on() -> None:
     assert alike(TRAIN, TEST, ALIKE) == []
-    assert alike(TRAIN, TEST, 0.53) == [], "the README says 0.50, by another cut into words"
+    assert alike(TRAIN, TEST, 0.53) == [], "the README says 0.52"
 
 
 def test_questions_do_not_come_from_a_template() -> None:

@@ -282,6 +282,9 @@ def _check_values(artifact: Artifact, where: str) -> None:
         needed = [*needed, text.examples_file or EXAMPLES]
     if text.passages:
         needed = [*needed, text.collection_file or COLLECTION]
+    for name in ("k", "passages", "span_words"):
+        if getattr(text, name) < 0:
+            raise RiyazError(f"text.{name} is {getattr(text, name)}", where, TAMPERED)
     absent = [name for name in needed if name not in artifact.checksums]
     if absent:
         raise RiyazError(f"lists no {shown(absent[0])}, which its parts need", where, TAMPERED)

@@ -119,7 +119,7 @@ def _differences(known: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     settings = [
         key for part in ("reading", "settings") for key in asked[part] if known[part].get(key) != asked[part][key]
     ]
-    whole = [key for key in ("data", "model", "methods") if known[key] != asked[key]]
+    whole = [key for key in ("data", "documents", "model", "methods") if known.get(key) != asked.get(key)]
     found = whole + [key.replace("_", " ") for key in settings]
     return found or sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key))
 

@@ -20,7 +20,7 @@ from riyaz.sources import Source
 Listen = Callable[[dict], None]
 
 STEPS = 4  # the first is not counted
-ROWS = 12  # predicted at once
+ROWS = 8  # predicted at once
 SURE = 4.0  # passes over a prompt that a trained arm's search of a closed set costs at most
 
 

@@ -15,7 +15,7 @@ from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 from riyaz.scoring import KNOWN_BY
 
 RESERVE = 0.95  # of the budget is planned; the rest is for what no measurement foresees
-VALIDATIONS = 6  # in a final run
+VALIDATIONS, BETWEEN = 6, 8  # at most so many in a final run, with at least so many steps between two
 VALID_ROWS = (64, 32, 16)  # rows on which text arms and calibration are chosen: fewer when time is short
 FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before that
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
@@ -141,7 +141,7 @@ def _trained_arm(
         batch_size=recipe.batch_size,
         learning_rates=search_rates(recipe, steps),
         rungs=tuple(asdict(rung) for rung in rungs(recipe, steps)),
-        validate_every=max(1, steps // VALIDATIONS),
+        validate_every=max(1, steps // _validations(steps)),
         checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed["step_seconds"])),
     )
 
@@ -156,7 +156,8 @@ def _fixed_seconds(
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}
     looked = min(LOOKED, sizes.test) * speed["look_seconds"]  # at what retrieval did to the answers
-    return total | {"evaluate": tested + facts + looked + sizes.parts * min(KNOWN_BY, sizes.valid) * speed["loss_seconds"]}
+    known = min(KNOWN_BY, sizes.valid) * sizes.parts * speed["loss_seconds"]
+    return total | {"evaluate": tested + facts + looked + known}
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:
@@ -166,8 +167,12 @@ def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], si
     runs = sum(rung.rates for rung in rungs(recipe, steps))
     validate = speed["validate_seconds"]
     search = search_steps(recipe, steps) * speed["step_seconds"] + runs * (validate + speed["build_seconds"])
-    train = steps * speed["step_seconds"] + (VALIDATIONS + 1) * (validate + speed["save_seconds"])
+    train = steps * speed["step_seconds"] + (_validations(steps) + 1) * (validate + speed["save_seconds"])
     return {"search": search * sizes.parts, "train": (train + speed["build_seconds"]) * sizes.parts}
+
+
+def _validations(steps: int) -> int:
+    return max(1, min(VALIDATIONS, steps // BETWEEN))
 
 
 def _affordable(recipe: Recipe, full: int, seconds: float, speed: Mapping[str, float], sizes: Sizes) -> int:

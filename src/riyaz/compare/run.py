@@ -27,7 +27,7 @@ from riyaz.compare.pick import choose
 from riyaz.compare.plan import Plan, Sizes
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general import general_text
+from riyaz.data.general import BLOCK, general_gaps, general_text
 from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
@@ -59,7 +59,7 @@ def compare(
     methods = _methods(config)
     source = open_source(config.model)
     describe(source)
-    general_text(str(config.general) if config.general else None)
+    _check_general(config, source)
     found = open_data(
         data,
         test=config.test,
@@ -107,7 +107,8 @@ def compare(
             | more
             | {
                 "seconds": before + time.monotonic() - began,
-                "data": _describe_data(found, report, task) | {"rendered": _rendered(parts, task, source)},
+                "data": _describe_data(found, report, task) | {"rendered": _rendered(parts, task, source)}
+            | {key: identity[key] for key in ("documents",) if key in identity},
                 "model": _describe_model(source),
                 "hardware": hardware.describe(folder.path),
                 "command": shlex.join(["riyaz", *sys.argv[1:]]),
@@ -147,6 +148,14 @@ def adapt(
     return arm
 
 
+def _check_general(config: CompareConfig, source: Source) -> None:
+    """Refuse general text that is too short to measure forgetting on, or to rehearse on beside that."""
+    path = str(config.general) if config.general else None
+    text = general_text(path)
+    if config.replay and not any(len(gap) >= BLOCK for gap in general_gaps(source.tokenizer().encode(text))):
+        raise RiyazError("the general text is too short to rehearse on", path or "", "give more of it, or no --replay")
+
+
 def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
     """The methods to run, in the order of the table; without documents all that need none."""
     unknown = [name for name in config.methods if name not in METHODS]
@@ -171,7 +180,7 @@ def _identity(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model", "documents", "data_curve")
+        if key not in ("out", "test", "methods", "model", "documents")
     }
     return {
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},

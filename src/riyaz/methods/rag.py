@@ -19,11 +19,11 @@ from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
 RECIPE = None
 COUNTS = (1, 3, 5)
 SHOWN = 4  # examples of how to answer, without passages of their own, tried with the best count
-TEXTS, ANSWERED = len(COUNTS) + 1, 1.0
+TEXTS, ANSWERED = len(COUNTS) + 1, 3.0
 COMMON = 3  # rows that share an answer which is always considered, such as a refusal
 LEAST_SPANS = 0.2  # of the training answers that must stand in their passages
 LONGEST_SPAN = 10  # words
-OFFSETS = (0.0, -2.0, -4.0, -6.0, -9.0, -99.0)  # nats that a common answer may be too likely by itself
+OFFSETS = (0.0, 3.0, 6.0, -3.0, -6.0, -99.0)  # nats that a common answer may be too unlikely or likely by itself
 SPAN_ROWS = 32  # validation rows on which answering freely and in the passages' words are compared
 TRAINED = 2  # passages that weights are trained with: mostly the right one and a distractor (RAFT, Zhang et al. 2024)
 
@@ -60,18 +60,22 @@ def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[st
     if len(lengths) < LEAST_SPANS * len(known):
         return free, {}
     longest = sorted(lengths)[int(0.95 * (len(lengths) - 1))]
-    text = replace(free.text, span_words=max(2, min(LONGEST_SPAN, longest)), common=common)
+    bound = replace(free.text, span_words=max(2, min(LONGEST_SPAN, longest)), common=common)
     rows = context.valid[: min(SPAN_ROWS, context.valid_rows)]
     offsets = OFFSETS if common else OFFSETS[:1]
-    answered = replace(free, text=text).extracted([row.messages for row in rows], [row.where for row in rows], offsets)
-    reached = [score(context.task, predictions, rows).mean for predictions in answered]
-    best = reached.index(max(reached))
-    alone = score(context.task, predict(free, rows), rows).mean
-    shown = {"free_validation": alone, "span_validation": reached[best]}
-    if reached[best] <= alone:
+    best, text = score(context.task, predict(free, rows), rows).mean, free.text
+    shown = {"free_validation": best}
+    for passages in sorted({COUNTS[0], free.text.passages}):  # more passages hold more wrong words too
+        candidate = replace(free, text=replace(bound, passages=passages))
+        answered = candidate.extracted([row.messages for row in rows], [row.where for row in rows], offsets)
+        for offset, predictions in zip(offsets, answered):
+            reached = score(context.task, predictions, rows).mean
+            if reached > best:
+                best, text = reached, replace(candidate.text, common_offset=offset)
+    if text is free.text:
         return free, shown
-    text = replace(text, common_offset=offsets[best])
-    return replace(free, text=text), shown | {"span_words": text.span_words, "common_offset": text.common_offset}
+    shown |= {"span_validation": best, "span_words": text.span_words, "common_offset": text.common_offset}
+    return replace(free, text=text), shown
 
 
 def _stands_in(answer: str, text: str) -> bool:

@@ -63,19 +63,18 @@ def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[st
     bound = replace(free.text, span_words=max(2, min(LONGEST_SPAN, longest)), common=common)
     rows = context.valid[: min(SPAN_ROWS, context.valid_rows)]
     offsets = OFFSETS if common else OFFSETS[:1]
-    best, text = score(context.task, predict(free, rows), rows).mean, free.text
-    shown = {"free_validation": best}
+    alone, tried = score(context.task, predict(free, rows), rows).mean, []
     for passages in sorted({COUNTS[0], free.text.passages}):  # more passages hold more wrong words too
         candidate = replace(free, text=replace(bound, passages=passages))
         answered = candidate.extracted([row.messages for row in rows], [row.where for row in rows], offsets)
         for offset, predictions in zip(offsets, answered):
-            reached = score(context.task, predictions, rows).mean
-            if reached > best:
-                best, text = reached, replace(candidate.text, common_offset=offset)
-    if text is free.text:
+            text = replace(candidate.text, common_offset=offset)
+            tried.append((score(context.task, predictions, rows).mean, text))
+    reached, text = max(tried, key=lambda pair: pair[0])
+    shown = {"free_validation": alone, "span_validation": reached}
+    if reached <= alone:
         return free, shown
-    shown |= {"span_validation": best, "span_words": text.span_words, "common_offset": text.common_offset}
-    return replace(free, text=text), shown
+    return replace(free, text=text), shown | {"span_words": text.span_words, "common_offset": text.common_offset}
 
 
 def _stands_in(answer: str, text: str) -> bool:

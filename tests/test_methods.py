@@ -1,6 +1,7 @@
 """The methods on a tiny model: what each chooses among, and the search, the run and the checks of the trained ones."""
 
 import math
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -290,3 +291,10 @@ def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:
     assert fitted.checks["fits_context"]["failed"] == 1 and fitted.checks["fits_context"]["ok"]
     with assert_refused("2 of 24 rows are longer than 1024 tokens", "please.jsonl:99"):
         lora.fit(replace(context, train=(*context.train[:22], long, long)))
+
+
+def test_the_command_line_names_every_method() -> None:
+    from riyaz.cli import adapt
+
+    told = typing.get_type_hints(adapt.adapt, include_extras=True)["method"].__metadata__[0].help
+    assert told == f"{', '.join(list(METHODS)[:-1])} or {list(METHODS)[-1]}"

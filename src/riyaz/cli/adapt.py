@@ -9,7 +9,7 @@ from riyaz.cli.output import Screen
 
 
 def adapt(
-    method: Annotated[str, Parameter(help="nearest, zero_shot, few_shot, lora or full")],
+    method: Annotated[str, Parameter(help="nearest, zero_shot, few_shot, rag, prompt_tuning, lora, full or rag_lora")],
     data: Data,
     /,
     *,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riyaz.data import Example
-from riyaz.data.packing import batch, pack, steps_per_epoch
+from riyaz.data.packing import SHORTEST_SHARED, batch, pack, steps_per_epoch
 from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import Tokenizer
@@ -132,11 +132,26 @@ def test_pack_by_hand():
         assert array.dtype == np.int64
 
 
+def test_what_all_rows_begin_with_stands_there_once():
+    same = tuple(range(50, 50 + SHORTEST_SHARED))
+    packed = pack([Row((*same, 1, 2), (3, 4)), Row((*same, 5), (6,)), Row((*same, 1, 7), (8, 9, 10))])
+    assert packed.shared == SHORTEST_SHARED and packed.lengths == [3, 1, 4]
+    assert packed.tokens.tolist() == [*same, 1, 2, 3, 5, 1, 7, 8, 9]
+    assert packed.positions.tolist() == [*range(SHORTEST_SHARED + 3), 8, 8, 9, 10, 11]
+    assert packed.labels.tolist() == [3, 4, 6, 8, 9, 10] and packed.label_index.tolist() == [9, 10, 11, 13, 14, 15]
+    assert pack([Row((*same, 1), (3,))]).shared == 0, "a row alone shares nothing"
+    assert pack([Row(same, (3,)), Row(same, (4,))]).shared == 0, "the last token of a prompt predicts its answer"
+
+
 @settings(deadline=None)
-@given(ROWS)
-def test_every_answer_token_is_predicted_from_the_token_before_it(rows):
+@given(ROWS, st.sampled_from([0, SHORTEST_SHARED - 1, SHORTEST_SHARED, 20]))
+def test_every_answer_token_is_predicted_from_the_token_before_it(rows, common):
+    rows = [Row((*range(200, 200 + common), *row.prompt), row.answer) for row in rows]
     packed = pack(rows)
-    starts = np.cumsum([0, *packed.lengths])
+    shared = packed.shared
+    assert shared >= common * (len(rows) > 1 and common >= SHORTEST_SHARED)
+    assert all(row.prompt[:shared] == tuple(packed.tokens[:shared]) and len(row.prompt) > shared for row in rows)
+    starts = np.cumsum([0, *packed.lengths])  # less what is shared, plus what is: a row's place counted from 0
     expected = [
         (number, starts[number], [*row.prompt, *row.answer], place)
         for number, row in enumerate(rows)
@@ -148,7 +163,7 @@ def test_every_answer_token_is_predicted_from_the_token_before_it(rows):
         assert packed.label_index[got] == start + place - 1
         assert packed.tokens[packed.label_index[got]] == ids[place - 1]
         assert packed.positions[packed.label_index[got]] == place - 1
-    assert len(packed.tokens) == sum(packed.lengths)  # no padding
+    assert len(packed.tokens) == shared + sum(packed.lengths)  # no padding
 
 
 @settings(deadline=None)

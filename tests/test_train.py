@@ -21,7 +21,7 @@ from riyaz.errors import RiyazError
 from riyaz.layers import lora
 from riyaz.layers.attention import packed_plain
 from riyaz.models.llama import Model
-from riyaz.train import Masters, TrainPlan, TrainState, answer_loss, learning_rate, micro_batches, train
+from riyaz.train import Masters, TrainPlan, TrainState, answer_loss, answer_nats, learning_rate, micro_batches, train
 
 LOSS = 1e-5  # nats, float32, beside the naive computation
 GRADIENT = 1e-5  # in units of the largest element, float32, whatever the micro batches
@@ -268,3 +268,20 @@ def test_a_state_goes_through_json_unchanged() -> None:
     state = TrainState(3, 0.1 + 0.2, 2, 1, 1.5, 99, [{"step": 3, "loss": 1 / 3}])
     assert TrainState(**json.loads(json.dumps(dataclasses.asdict(state)))) == state
     assert SIZES["vocab"] > max(max(row.prompt + row.answer) for row in ROWS)
+
+
+@pytest.mark.parametrize("shared", [7, 8, 40])
+def test_a_beginning_that_rows_share_changes_neither_loss_nor_gradient(shared: int) -> None:
+    beginning = tuple(i % 37 + 3 for i in range(shared))
+    rows = [dataclasses.replace(row, prompt=(*beginning, *row.prompt)) for row in random_rows(3, 6)]
+    found = []
+    for groups in ([rows], [[row] for row in rows]):
+        model = small_model().requires_grad_(True)
+        nats = torch.stack([answer_nats(model, pack(group)) for group in groups]).sum()
+        nats.backward()
+        found.append((nats.item(), [parameter.grad for parameter in model.parameters()]))
+    (together, ours), (alone, theirs) = found
+    assert pack(rows).shared >= shared * (shared >= 8)
+    assert together == pytest.approx(alone, rel=1e-5)
+    for grad, wanted in zip(ours, theirs, strict=True):
+        assert (grad - wanted).abs().max() <= GRADIENT * wanted.abs().max()

@@ -170,7 +170,7 @@ def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[Packed]:
 def answer_nats(model: Any, rows: Packed) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
-    hidden = model(tokens, positions, packed(rows.lengths))  # (T, C)
+    hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
     labelled = hidden[torch.from_numpy(rows.label_index)]  # (N, C)
     return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels))
 

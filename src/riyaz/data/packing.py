@@ -14,36 +14,52 @@ import numpy as np
 from riyaz.data.rows import Row
 
 
+SHORTEST_SHARED = 8  # tokens; attending to fewer apart costs more than reading them again
+
+
 @dataclass(frozen=True)
 class Packed:
-    """Rows as one stream of tokens; row i takes `lengths[i]` of them and attention must not cross rows.
+    """Rows as one stream of tokens: `shared` that all of them begin with, once, then `lengths[i]` of row i alone.
 
-    The last answer token predicts nothing, so it is a label and not an input.
+    Attention goes from every row to the shared tokens and must not cross rows. The last answer token predicts
+    nothing, so it is a label and not an input.
     """
 
     tokens: np.ndarray  # (T,) int64
-    positions: np.ndarray  # (T,) int64, from 0 in every row
+    positions: np.ndarray  # (T,) int64, from 0, and from `shared` in every row
     lengths: list[int]
     label_index: np.ndarray  # (N,) int64, the place in the stream whose output predicts the label
     labels: np.ndarray  # (N,) int64, the answer tokens
     label_row: np.ndarray  # (N,) int64, the row of each label
+    shared: int = 0
 
 
 def pack(rows: Sequence[Row]) -> Packed:
-    """Lay rows end to end, with the answer tokens as next-token labels."""
+    """Lay rows end to end, with the answer tokens as next-token labels; what all begin with stands there once."""
     assert rows and all(row.prompt and row.answer for row in rows)
-    lengths = [len(row.prompt) + len(row.answer) - 1 for row in rows]
+    shared = shared_tokens([row.prompt for row in rows])
+    lengths = [len(row.prompt) + len(row.answer) - 1 - shared for row in rows]
     answers = [len(row.answer) for row in rows]
-    ends = np.cumsum(lengths)
+    ends = shared + np.cumsum(lengths)
     return Packed(
-        tokens=_flat((*row.prompt, *row.answer[:-1]) for row in rows),
-        positions=_flat(range(length) for length in lengths),
+        tokens=_flat((rows[0].prompt[:shared], *((*row.prompt[shared:], *row.answer[:-1]) for row in rows))),
+        positions=_flat((range(shared), *(range(shared, shared + length) for length in lengths))),
         lengths=lengths,
+        shared=shared,
         # The last `answer` places of a row predict its answer.
         label_index=_flat(range(end - count, end) for end, count in zip(ends, answers)),
         labels=_flat(row.answer for row in rows),
         label_row=np.repeat(np.arange(len(rows), dtype=np.int64), answers),
     )
+
+
+def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, the last of each left out, which predicts its answer; 0 when that is
+    less than reading them for every row costs."""
+    first, last = min(prompts), max(prompts)  # what these two share, all do
+    most = min(map(len, prompts)) - 1
+    count = next((i for i in range(most) if first[i] != last[i]), max(0, most))
+    return count if len(prompts) > 1 and count >= SHORTEST_SHARED else 0
 
 
 def batch(count: int, batch_size: int, seed: int, step: int) -> list[int]:

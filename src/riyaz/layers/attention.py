@@ -45,9 +45,8 @@ class Packed:
     prefix: int = 0
 
     def behind(self, prefix: int) -> "Packed":
-        """The same rows behind so many shared tokens."""
-        assert not self.prefix, "the rows stand behind a prefix already"
-        return Packed(self.lengths, prefix)
+        """The same rows behind so many more shared tokens."""
+        return Packed(self.lengths, self.prefix + prefix)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What every token takes from those it sees."""

@@ -31,9 +31,7 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
             raise RiyazError(what, found[0], "shorten them or take a model with a longer context")
 
     def kept(part: Split) -> Split:
-        fit = {
-            name: tuple(e for e in getattr(part, name) if id(e) not in long) for name in ("train", "valid", "test")
-        }
+        fit = {name: tuple(e for e in getattr(part, name) if id(e) not in long) for name in ("train", "valid", "test")}
         return replace(part, **fit)
 
     return replace(kept(split), folds=tuple(kept(fold) for fold in split.folds)), sorted(long.values())

@@ -107,8 +107,9 @@ def compare(
             | more
             | {
                 "seconds": before + time.monotonic() - began,
-                "data": _describe_data(found, report, task) | {"rendered": _rendered(parts, task, source)}
-            | {key: identity[key] for key in ("documents",) if key in identity},
+                "data": _describe_data(found, report, task)
+                | {"rendered": _rendered(parts, task, source)}
+                | {key: identity[key] for key in ("documents",) if key in identity},
                 "model": _describe_model(source),
                 "hardware": hardware.describe(folder.path),
                 "command": shlex.join(["riyaz", *sys.argv[1:]]),

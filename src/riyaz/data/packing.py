@@ -13,7 +13,6 @@ import numpy as np
 
 from riyaz.data.rows import Row
 
-
 SHORTEST_SHARED = 8  # tokens; attending to fewer apart costs more than reading them again
 
 

@@ -154,8 +154,8 @@ def test_seeds_and_curve_stand_in_the_document(retrieved: Finished) -> None:
 
 def test_parts_are_other_seeds_at_the_rate_that_was_found_and_fewer_rows(retrieved: Finished) -> None:
     chosen = retrieved.arm("lora")["chosen"]
-    for part, stride, seed, steps in (("seed-1", 1, 5, 16), ("seed-2", 1, 6, 16), ("rows-50", 2, 4, 8),
-                                      ("rows-25", 4, 4, 8)):  # fmt: skip
+    for part, stride, seed, steps in (("seed-1", 1, 5, 16), ("seed-2", 1, 6, 16), ("rows-50", 2, 4, 16),
+                                      ("rows-25", 4, 4, 16)):  # fmt: skip
         run = retrieved.out / "arms/lora" / part
         assert json.loads((run / "part.json").read_text()) == {
             "name": part, "stride": stride, "seed": seed, "steps": steps, "learning_rate": chosen["learning_rate"],

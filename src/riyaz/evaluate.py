@@ -126,7 +126,8 @@ def _write_predictions(
 def _retrieval(
     predictor: Predictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction]
 ) -> dict[str, Any]:
-    """What retrieval found and what it did to the answers, on up to LOOKED test rows.
+    """What retrieval found and what it did to the answers, on up to LOOKED test rows, of those that name documents
+    where some do.
 
     The scores without passages (`closed_book`), with the retrieved ones and with those of the right documents alone
     (`oracle`); `grounded_nats` is how much the passages raise log p of the accepted answer, per token. Where rows
@@ -134,14 +135,16 @@ def _retrieval(
     """
     assert predictor.retriever is not None
     count = predictor.text.passages
-    places = _spread(len(test), LOOKED)
+    naming = [i for i, row in enumerate(test) if row.doc_ids] or list(range(len(test)))
+    places = [naming[i] for i in _spread(len(naming), LOOKED)]  # the same rows for all three scores
     rows, given = [test[i] for i in places], [predictions[i] for i in places]
+    weighed = [rows[i] for i in _spread(len(rows), GROUNDED)]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     found: dict[str, Any] = {
-        "k": count, "rows": len(rows),
+        "k": count, "rows": len(rows), "grounded_rows": len(weighed),
         "closed_book": score(task, predict(closed, rows), rows).mean,
         "retrieved": score(task, given, rows).mean,
-        "grounded_nats": _lift(predictor, closed, rows[:GROUNDED]),
+        "grounded_nats": _lift(predictor, closed, weighed),
     }  # fmt: skip
     named = [row for row in test if row.doc_ids]
     if named:
@@ -149,9 +152,8 @@ def _retrieval(
         ranked, wanted = [[hit.doc_id for hit in ranking] for ranking in hits], [row.doc_ids for row in named]
         found["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
         found |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
-        sure = [row for row in rows if row.doc_ids]
-        within = Within(predictor.retriever, {row.prompt: row.doc_ids for row in sure})
-        found["oracle"] = score(task, predict(replace(predictor, retriever=within), sure), sure).mean if sure else None
+        within = Within(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
+        found["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
     return found
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz import artifact as artifacts
-from riyaz.artifact import ADAPTER_KINDS, EXAMPLES, Artifact, WeightsPart
+from riyaz.artifact import ADAPTER_KINDS, COLLECTION, EXAMPLES, Artifact, WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.sources import Source, open_source
 from riyaz.sources.files import disk_error
@@ -65,6 +65,9 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> Written:
         examples = known.text.examples_file or EXAMPLES
         if known.text.examples != "none":
             files[examples] = artifact / examples
+        if known.text.passages:
+            collection = known.text.collection_file or COLLECTION
+            files[collection] = artifact / collection
         artifacts.write(out, replace(known, weights=WeightsPart("full")), files)
     return replace(written, path=str(out))
 

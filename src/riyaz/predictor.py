@@ -9,7 +9,7 @@ verb is `prepare`, messages to a Request; `lm` gives the log-probabilities (None
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,9 +81,17 @@ class Predictor:
         """Requests rendered in one batch, `room` tokens left for the answer (default: what it may need)."""
         from riyaz.retrieval.search import citation
 
-        passages = self.passages(conversations)
-        rendered = [self._messages(*pair) for pair in zip(conversations, passages)]
-        requests = self._requests(rendered, where, room)
+        assert self.tokenizer is not None
+        passages = [list(hits) for hits in self.passages(conversations)]
+        shown = [list(self._shown(messages)) for messages in conversations]
+        around = partial(messages_for, self.text, self.task)
+        prompts = self.tokenizer.render([around(*parts) for parts in zip(conversations, shown, passages)])
+        most = self._most(room)
+        for row, messages in enumerate(conversations):
+            while len(prompts[row]) > most and (passages[row] or shown[row]):  # the least near ones go first
+                passages[row].pop() if passages[row] else shown[row].pop(0)
+                prompts[row] = self.tokenizer.render([around(messages, shown[row], passages[row])])[0]
+        requests = self._requests(prompts, where, most)
         return [
             replace(request, citations=tuple(map(citation, hits))) if hits else request
             for request, hits in zip(requests, passages)
@@ -95,16 +103,16 @@ class Predictor:
 
     def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[list[Message]]:
         """What `messages` makes of each, with one search for all of them."""
-        return [self._messages(*pair) for pair in zip(conversations, self.passages(conversations))]
+        return [
+            messages_for(self.text, self.task, messages, self._shown(messages), hits)
+            for messages, hits in zip(conversations, self.passages(conversations))
+        ]
 
     def passages(self, conversations: Sequence[Sequence[Message]]) -> "list[list[Hit]]":
         """The retrieved passages that stand before each conversation's question, best first."""
         if self.retriever is None or not self.text.passages:
             return [[] for _ in conversations]
         return self.retriever.search([messages[-1]["content"] for messages in conversations], self.text.passages)
-
-    def _messages(self, messages: Sequence[Message], passages: "Sequence[Hit]") -> list[Message]:
-        return messages_for(self.text, self.task, messages, self._shown(messages), passages)
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None) -> str:
         """The answer to one conversation, of at most `max_tokens` tokens unless its set is closed."""
@@ -151,11 +159,9 @@ class Predictor:
         return [Prediction(self.task.labels[i], p, None, request.citations) for (i, p), request in zip(best, requests)]
 
     def raw_and_calibrated(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        where: Sequence[str] = (),
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[list[Prediction], list[Prediction]]:
+    ) -> tuple[list[Prediction], list[Prediction]]:  # fmt: skip
         """The answers of a closed set without and with calibration, from one pass."""
         assert self.lm is not None and self.task is not None and self.constraint is not None
         requests = self.prepare_all(conversations, where)
@@ -165,19 +171,17 @@ class Predictor:
         return raw, calibrated
 
     def extracted(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        where: Sequence[str] = (),
-        offsets: Sequence[float] | None = None,
-        tell: Callable[[int], None] | None = None,
-    ) -> list[list[Prediction]]:
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),
+        offsets: Sequence[float] | None = None, tell: Callable[[int], None] | None = None,
+    ) -> list[list[Prediction]]:  # fmt: skip
         """For each of `offsets` in place of `common_offset` the answers: of every conversation the likeliest among
         those that stand in its passages and the common ones, by exact search; all from one pass."""
         assert self.lm is not None and self.tokenizer is not None
         found: list[list[Prediction]] = [[] for _ in offsets or (0.0,)]
         requests = self.prepare_all(conversations, where)
         for request, hits in zip(requests, self.passages(conversations)):
-            texts = dict.fromkeys(span for hit in hits for span in spans(hit.text, self.text.span_words))
+            read = hits[: len(request.citations)]  # those that fitted
+            texts = dict.fromkeys(span for hit in read for span in spans(hit.text, self.text.span_words))
             if not texts and not self.text.common:  # nothing was found: answered freely
                 (tokens,) = self.lm.generate([request], self.max_new_tokens, tell)
                 for answers in found:
@@ -230,19 +234,25 @@ class Predictor:
             for turn in ({"role": "user", "content": null} for null in NULL_TEXTS)
             for shown in self._null_contexts()
         ]
-        scores = self.lm.choose(self._requests(conversations, ["the null prompt"] * len(conversations), None))
+        assert self.tokenizer is not None
+        prompts = self.tokenizer.render(conversations)
+        scores = self.lm.choose(self._requests(prompts, ["the null prompt"] * len(prompts), self._most(None)))
         return np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
 
-    def _requests(self, conversations: list[list[Message]], where: Sequence[str], room: int | None) -> list[Request]:
-        assert self.tokenizer is not None and self.lm is not None, "a copying predictor has no requests"
+    def _most(self, room: int | None) -> int:
+        """The longest prompt that leaves `room` tokens for the answer (default: what it may need)."""
+        assert self.lm is not None, "a copying predictor has no requests"
         if self.constraint is not None:
             room = int(self.constraint.depth.max())
-        room = room or self.max_new_tokens
-        context = self.lm.context - self.lm.adapter_tokens(self.adapter)
+        return self.lm.context - self.lm.adapter_tokens(self.adapter) - (room or self.max_new_tokens)
+
+    def _requests(self, prompts: list[list[int]], where: Sequence[str], most: int) -> list[Request]:
+        assert self.lm is not None
         requests = []
-        for row, ids in enumerate(self.tokenizer.render(conversations)):
-            if len(ids) + room > context:
-                what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
+        for row, ids in enumerate(prompts):
+            if len(ids) > most:
+                context = self.lm.context - self.lm.adapter_tokens(self.adapter)
+                what = f"the prompt has {len(ids)} tokens; with {context - most} for the answer it does not fit"
                 hint = "shorten it, show fewer examples or take a model with a longer context"
                 at = where[row] if row < len(where) else ""
                 raise RiyazError(f"{what} the context of {context}", at, hint)
@@ -324,13 +334,9 @@ def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool =
     if kind == "copy" or artifact.text.examples != "none":
         examples = artifacts.read_examples(folder / (artifact.text.examples_file or artifacts.EXAMPLES))
     plain = Predictor(
-        text=artifact.text,
-        task=artifact.task,
-        examples=examples,
-        retriever=_retriever(folder, artifact.text),
-        calibrated=artifact.calibrated,
-        max_new_tokens=artifact.max_new_tokens,
-    )
+        text=artifact.text, task=artifact.task, examples=examples, retriever=_retriever(folder, artifact.text),
+        calibrated=artifact.calibrated, max_new_tokens=artifact.max_new_tokens,
+    )  # fmt: skip
     if kind == "copy":
         return plain
     from riyaz.engine.torch_load import ADAPTER, load

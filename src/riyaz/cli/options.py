@@ -50,6 +50,7 @@ class AdaptFlags(Given, CompareConfig):
     max_ms: Annotated[float | None, ABSENT]
     max_rss_mb: Annotated[float | None, ABSENT]
     max_forgetting: Annotated[float | None, ABSENT]
+    data_curve: Annotated[bool, ABSENT]
     out: Annotated[Path | None, Parameter(required=True)]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from riyaz.compare import processes
 from riyaz.compare.collect import read_predictions
 from riyaz.compare.folder import KEPT, Folder, write_json
-from riyaz.compare.plan import LEAST_STEPS, Plan
+from riyaz.compare.plan import Plan
 from riyaz.methods import CURVE
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
@@ -21,8 +21,7 @@ from riyaz.metrics.intervals import interval
 Listen = Callable[[dict], None]
 SEEDS = 2  # more of them for each arm of a close call
 FRACTIONS = (4, 2)  # of the rows, one in so many
-SHARE = 1.0  # of the time over the trained arms that the curve is planned with
-LEAST_SHARE = 0.5  # of the arm's steps: fewer would show too short a training and not too few rows
+SHARE = 2.0  # of the time over the trained arms that the curve is planned with
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def data_curve(
         return []
     steps, rate = _as_trained(plan, arm)
     for stride in FRACTIONS:
-        fewer = max(LEAST_STEPS, round(max(LEAST_SHARE, 1 / stride) * steps))
-        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, fewer, rate), left, listen)
+        # as many steps as on all rows: else the curve would show too short a training and not too few rows
+        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, steps, rate), left, listen)
     rows = len(folder.rows(KEPT, "train"))
     points = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
     points.append((rows, np.array([row["score"] for row in read_predictions(folder.run(CURVE, KEPT))])))

@@ -78,7 +78,7 @@ def compare(
     for note in report.notes:
         listen({"event": "note", "text": note})
     identity = _identity(found, task, source, data_config, config, methods)
-    if config.documents is not None:
+    if config.documents is not None and any(Method(name).needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
     sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
     if dry_run:

@@ -55,7 +55,7 @@ def pack(rows: Sequence[Row]) -> Packed:
 def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, the last of each left out, which predicts its answer; 0 when that is
     less than reading them for every row costs."""
-    first, last = min(prompts), max(prompts)  # what these two share, all do
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # what these two share, all do
     most = min(map(len, prompts)) - 1
     count = next((i for i in range(most) if first[i] != last[i]), max(0, most))
     return count if len(prompts) > 1 and count >= SHORTEST_SHARED else 0

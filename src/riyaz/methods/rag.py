@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
+from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, Fitted
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.methods.few_shot import spread
@@ -35,8 +36,12 @@ def fit(context: Context) -> Fitted:
     plainly = choose(context, [replace(given, text=replace(given.text, passages=count)) for count in COUNTS])
     examples = spread(context.train, SHOWN)
     text = replace(plainly.predictor.text, examples="fixed", k=len(examples), examples_file=EXAMPLES)
-    shown = choose(context, [replace(given, text=text, examples=examples)])
-    choice = shown if shown.score > plainly.score else plainly
+    choice, record = plainly, plainly.record
+    try:
+        shown = choose(context, [replace(given, text=text, examples=examples)])
+        choice, record = (shown if shown.score > plainly.score else plainly), record + shown.record
+    except RiyazError:  # with examples no prompt fits the context
+        pass
     best = choice.predictor
     spans: dict[str, float] = {}
     if context.task.kind == "short":
@@ -45,7 +50,7 @@ def fit(context: Context) -> Fitted:
     return Fitted(
         best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
-                **spans, "candidates": plainly.record + shown.record},
+                **spans, "candidates": record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 

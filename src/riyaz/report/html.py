@@ -279,10 +279,11 @@ def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
     if not found:
         return None
     ranks = sorted({k for arm in found for k, _ in lookups.recall_points(arm)})
-    titles = ["method", "passages", *(f"recall@{k}" for k in ranks), "MRR", "closed book", "retrieved", "oracle",
-              "grounded, nats"]  # fmt: skip
+    titles = ["method", "rows", "passages", *(f"recall@{k}" for k in ranks), "MRR", "closed book", "retrieved",
+              "oracle", "grounded, nats"]  # fmt: skip
     rows = [
-        [arm["method"], number(known(had, "k")), *(number(dict(lookups.recall_points(arm)).get(k), 3) for k in ranks),
+        [arm["method"], number(known(had, "rows")), number(known(had, "k")),
+         *(number(dict(lookups.recall_points(arm)).get(k), 3) for k in ranks),
          *(number(known(had, key), 3) for key in ("mrr", "closed_book", "retrieved", "oracle")),
          signed(known(had, "grounded_nats"))]
         for arm in found for had in [arm["retrieval"]]
@@ -294,7 +295,11 @@ def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
          f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
     ]  # fmt: skip
     shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
-    note = "Grounded: how much the passages raise the log-probability of the answer, in nats; no judge is asked."
+    note = (
+        "Closed book, retrieved and oracle are scores on so many rows, which all name their documents where some do; "
+        "closed book answers freely. Grounded: how much the passages raise the log-probability of the answer, in nats "
+        "a token, on up to 16 of them; no judge is asked."
+    )
     return join(element("div", *shown, class_="pair"), grid(titles, rows, "Retrieval in figures"), element("p", note))
 
 

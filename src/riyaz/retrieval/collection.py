@@ -239,7 +239,7 @@ def _foreign(database: sqlite3.Connection) -> str:
         return "is not a Riyaz collection"
     meta = dict(database.execute("SELECT key, value FROM meta")) if ("table", "meta") in found else {}
     version = str(meta.get("version", ""))
-    if version.isdigit() and int(version[:9]) > VERSION:
+    if version.isascii() and version.isdigit() and int(version[:9]) > VERSION:
         return f"is a collection of version {version[:9]}; this Riyaz reads version {VERSION}"
     tables = {name: sql for (kind, name), sql in found.items() if not name.startswith("sqlite_autoindex_")}
     if tables != TABLES or version != str(VERSION):
@@ -259,7 +259,8 @@ def _contents(
             problems.append(f"document {str(row[0])[:80]!r} is not as it was written")
         else:
             documents[item.doc_id] = item
-    dim = int(meta["dim"]) if meta.get("dim", "").isdigit() else 0
+    said = str(meta.get("dim", ""))[:6]
+    dim = int(said) if said.isascii() and said.isdigit() else 0
     chunks, blobs = [], []
     query = (
         "SELECT c.*, v.vector, v.sha256 FROM chunks c LEFT JOIN vectors v ON v.chunk = c.id ORDER BY doc_id, start, id"

@@ -82,7 +82,7 @@ def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Docu
         notes += [one_line(f"{name}: {note}") for note in parsed.notes]
         title = one_line(parsed.title) or one_line(file.stem)
         if not parsed.without_text:
-            yield Document(one_line(name), title, parsed.text, str(file), parsed.pages)
+            yield Document(one_line(name), title, parsed.text, one_line(str(file)), parsed.pages)
 
 
 def _rows(path: Path) -> Iterator[Document]:

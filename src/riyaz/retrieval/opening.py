@@ -23,6 +23,10 @@ class Within(Retriever):
     def __init__(self, whole: Retriever, documents: Mapping[str, Sequence[str]]) -> None:
         self._whole, self._documents = whole, documents
 
+    def forget(self) -> None:
+        """As the whole search does."""
+        self._whole.forget()
+
     def search(self, queries: Sequence[str], k: int, within: Sequence[object] | None = None) -> list[list[Hit]]:
         """The k best passages of each question's own documents."""
         return self._whole.search(queries, k, [self._documents.get(query) for query in queries])

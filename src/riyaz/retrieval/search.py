@@ -41,6 +41,9 @@ def citation(hit: Hit) -> dict[str, Any]:
     return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end}
 
 
+REMEMBERED = 10_000  # rankings, some 20 MB
+
+
 class Retriever:
     """Search in one collection: by words alone, or by words and vectors where both sides have them."""
 
@@ -67,12 +70,19 @@ class Retriever:
         documents, and there are k of them if the documents have as many chunks."""
         inside = [None if names is None else frozenset(names) for names in within or [None] * len(queries)]
         keys = [(query, names, max(k, DEPTH)) for query, names in zip(queries, inside, strict=True)]
+        if len(self._ranked) > REMEMBERED:
+            self.forget()
         if self._embedder is not None and (new := [q for q in dict.fromkeys(queries) if q not in self._meant]):
             self._meant |= zip(new, self._embedder.embed(new))
         for key in keys:
             if key not in self._ranked:
                 self._ranked[key] = self._rank(*key)
         return [[self._hit(place, score) for place, score in self._ranked[key][:k]] for key in keys]
+
+    def forget(self) -> None:
+        """Drop what is remembered of earlier queries, as for one that nobody asked before."""
+        self._meant.clear()
+        self._ranked.clear()
 
     def _rank(self, query: str, names: frozenset[str] | None, depth: int) -> list[tuple[int, float]]:
         """(chunk, score), best first, equal scores in the order of the chunks."""

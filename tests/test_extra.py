@@ -111,12 +111,12 @@ def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
     fit |= {"seconds": 100.0, "train_seconds": 60.0, "search_seconds": 30.0}  # ten seconds around them
     (run / "fit.json").write_text(json.dumps(fit))
     (run / "result.json").write_text(json.dumps(result | {"eval_seconds": 5.0}))
-    again.curve(left=44.9)  # 30 or 30 of training, 10 around, 5 of answering
-    assert again.ran == [] and [note.rpartition(" which takes ")[2] for note in again.notes] == ["45 s", "45 s"]
+    again.curve(left=74.9)  # 60 of training, 10 around, 5 of answering
+    assert again.ran == [] and [note.rpartition(" which takes ")[2] for note in again.notes] == ["75 s", "75 s"]
     again.seeds(margin=1, left=74.9)
     assert not any(method == "lora" for _, method, _ in again.ran)
     again.ran.clear()
-    again.curve(left=45.1)
+    again.curve(left=75.1)
     assert [part for work, _, part in again.ran if work == "fit"] == ["rows-25", "rows-50"]
 
 

@@ -25,7 +25,7 @@ def test_the_key_is_the_same_on_every_machine():
 
 
 def test_examples_survive_a_file():
-    example = Example(({"role": "user", "content": "q"},), ("a", "b"), "rare", "train.jsonl:3", "7")
+    example = Example(({"role": "user", "content": "q"},), ("a", "b"), "rare", "train.jsonl:3", ("7", "8"))
     assert Example.from_record(json.loads(json.dumps(example.to_record()))) == example
     bare = Example(({"role": "user", "content": "q"},), ("a",))
     assert Example.from_record(json.loads(json.dumps(bare.to_record()))) == bare

@@ -125,7 +125,7 @@ def test_summarise_compares_with_the_faster_peer(training: ModuleType, capsys: p
 
 
 @pytest.mark.slow
-def test_the_last_line_is_the_whole_table_as_json(tmp_path: Path) -> None:
+def test_the_last_line_is_the_whole_table_as_json(training: ModuleType, tmp_path: Path) -> None:
     model, even = tiny.write_hf_folder(tmp_path / "model"), write_labelled(tmp_path / "even.jsonl", 30)
     command = [sys.executable, SCRIPT, "--peer", "--steps", "1", "--rounds", "1", "--model", model, "--even", even]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -37,9 +37,7 @@ class Part:
     def plan(self, arm: ArmPlan) -> ArmPlan:
         """The arm's plan without its search."""
         every = max(1, arm.validate_every * self.steps // max(1, arm.steps))
-        return replace(
-            arm, steps=self.steps, learning_rates=(self.learning_rate,), rungs=(), validate_every=every
-        )  # fmt: skip
+        return replace(arm, steps=self.steps, learning_rates=(self.learning_rate,), rungs=(), validate_every=every)
 
 
 def read_part(folder: Folder, method: str, name: str) -> Part | None:

@@ -55,7 +55,7 @@ def read_table(path: str | Path) -> Table:
     """Every row of a .jsonl, .csv or .tsv file. Raises RiyazError for what is not one."""
     path = Path(path)
     content = _read_bytes(path)
-    text = _decode(path, content)
+    text = decode(path, content)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
     suffix = path.suffix.lower()
@@ -78,7 +78,8 @@ def _read_bytes(path: Path) -> bytes:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
 
 
-def _decode(path: Path, content: bytes) -> str:
+def decode(path: Path, content: bytes) -> str:
+    """UTF-8 as text, without a byte order mark. RiyazError names the line and the byte that is none."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return content.decode("utf-8")

@@ -2,7 +2,7 @@
 
 from riyaz.report.markup import Markup, element, join
 from riyaz.report.tables import grid
-from riyaz.report.words import MISSING, caveats, duration, extras, number, signed
+from riyaz.report.words import MISSING, caveats, duration, extras, number, signed, value
 
 ROWS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
@@ -174,19 +174,3 @@ def named_values(values: dict) -> Markup | None:
         else:
             plain.append(element("div", element("dt", str(name).replace("_", " ")), element("dd", value(item))))
     return join(element("dl", *plain, class_="facts") if plain else None, *tables) or None
-
-
-def value(found: object) -> str:
-    """Any JSON value as one line."""
-    if isinstance(found, bool):
-        return "yes" if found else "no"
-    if isinstance(found, float):
-        return f"{found:.6g}"
-    if isinstance(found, int):
-        return f"{found:,}"
-    if isinstance(found, dict):
-        return ", ".join(f"{name} {value(item)}" for name, item in found.items()) or MISSING
-    if isinstance(found, list | tuple):
-        shown = ", ".join(value(item) for item in found[:12])
-        return shown + (f", and {len(found) - 12} more" if len(found) > 12 else "")
-    return MISSING if found is None else str(found)

@@ -15,6 +15,7 @@ from riyaz.report.words import (
     signed,
     slices,
     troubles,
+    value,
     verdict,
 )
 
@@ -136,16 +137,16 @@ def _totals(arm: dict) -> list[str]:
 def _facts(values: dict) -> str:
     """Named values, one a line; lists of records become tables below. What is empty is left out."""
     lines, tables = [], []
-    for name, value in values.items():
-        if value in (None, "", [], {}, ()):
+    for name, fact in values.items():
+        if fact in (None, "", [], {}, ()):
             continue
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            tables.append(f"{_escape(name)}\n\n{_records(value)}")
-        elif isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+        if isinstance(fact, list) and all(isinstance(item, dict) for item in fact):
+            tables.append(f"{_escape(name)}\n\n{_records(fact)}")
+        elif isinstance(fact, dict) and any(isinstance(item, dict) for item in fact.values()):
             lines.append(f"* {_escape(name)}:")
-            lines += [f"  * {_escape(key)}: {_value(item)}" for key, item in value.items()]
+            lines += [f"  * {_escape(key)}: {_value(item)}" for key, item in fact.items()]
         else:
-            lines.append(f"* {_escape(name)}: {_value(value)}")
+            lines.append(f"* {_escape(name)}: {_value(fact)}")
     return "\n\n".join(["\n".join(lines), *tables] if lines else tables)
 
 
@@ -164,19 +165,8 @@ def _columns(name: str, value: object) -> dict:
     return dict(value) if isinstance(value, dict) else {name: value}
 
 
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{_escape(name)} {_value(item)}" for name, item in value.items()) or MISSING
-    if isinstance(value, list | tuple):
-        shown = ", ".join(_value(item) for item in value[:12])
-        return shown + (f", and {len(value) - 12} more" if len(value) > 12 else "")
-    return MISSING if value is None else _escape(str(value))
+def _value(found: object) -> str:
+    return value(found, _escape)
 
 
 def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = None, *, escaped: bool = False) -> str:

@@ -176,3 +176,19 @@ def caveats(document: dict) -> list[str]:
     others = f" but for {', '.join(seeded)}" if seeded else ""
     notes.append(f"One seed{others}: training again with another one moves the score of a trained arm.")
     return notes
+
+
+def value(found: object, say: Callable[[str], str] = str) -> str:
+    """Any JSON value as one line; `say` writes the texts in it."""
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, float):
+        return f"{found:.6g}"
+    if isinstance(found, int):
+        return f"{found:,}"
+    if isinstance(found, dict):
+        return ", ".join(f"{say(str(name))} {value(item, say)}" for name, item in found.items()) or MISSING
+    if isinstance(found, list | tuple):
+        shown = ", ".join(value(item, say) for item in found[:12])
+        return shown + (f", and {len(found) - 12} more" if len(found) > 12 else "")
+    return MISSING if found is None else say(str(found))

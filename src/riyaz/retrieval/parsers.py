@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riyaz.data.tables import decode
 from riyaz.errors import RiyazError
 from riyaz.retrieval.html_text import html_text
 
@@ -213,15 +214,10 @@ def _read(path: Path, limit_only: bool = False) -> bytes:
 
 
 def _decoded(path: Path) -> str:
-    content = _read(path).removeprefix(b"\xef\xbb\xbf")
+    content = _read(path)
     if b"\0" in content:
         raise RiyazError("is not text: it holds NUL bytes", str(path), "save it as text in UTF-8, or leave it out")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{content[error.start]:02X} is not UTF-8"
-        raise RiyazError(what, f"{path}:{line}", "save the file as UTF-8") from None
+    return decode(path, content)
 
 
 PARSERS: dict[str, Callable[[Path], Parsed]] = {

@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import pages
 import pytest
 from documents import arm, comparison
 from rich.console import Console
@@ -219,6 +220,107 @@ def test_slices_may_be_scores_or_counted_scores():
     document["arms"][0]["slices"] = {"rare": {"score": 0.25, "n": 8}}
     row = next(line for line in markdown.render(document).splitlines() if line.startswith("| rare"))
     assert row == "| rare | 0.500 | 0.250 (8) | 0.100 |"
+
+
+LOOKED = {
+    "k": 5, "rows": 30, "grounded_rows": 16, "closed_book": 0.0, "retrieved": 0.2112, "grounded_nats": 1.2,
+    "recall": {"10": 1.0, "1": 0.9134, "3": 0.95, "5": 0.9967}, "mrr": 0.9466, "named_rows": 120, "oracle": 0.3899,
+}  # fmt: skip
+SEEDS = [{"seed": 0, "score": 0.6933}, {"seed": 1, "score": 0.7}, {"seed": 2, "score": None}, "no record"]
+DATA_CURVE = [
+    {"rows": 1240, "score": 0.6933, "ci_low": 0.639, "ci_high": 0.743},
+    {"rows": 310, "score": 0.4, "ci_low": 0.35, "ci_high": 0.45},
+    {"rows": 620, "score": math.nan},
+]
+
+
+def with_findings(**retrieval) -> dict:
+    """The comparison in which few_shot stands for an arm that retrieves, with seeds and a data curve."""
+    document = comparison(data_curve=DATA_CURVE)
+    document["arms"][2]["retrieval"] = retrieval
+    document["arms"][3]["seeds"] = SEEDS
+    return document
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "said"),
+    [
+        (LOOKED, ", 5 passages: recall@1 0.91 @5 1.00, MRR 0.95 (120 rows); closed book 0.00, retrieved 0.21, "
+                 "right documents 0.39 (30 rows); passages make the answer 1.20 nats/token likelier (16 rows)"),
+        (LOOKED | {"k": 1}, ", 1 passage: recall@1 0.91, MRR 0.95 (120 rows); closed book 0.00, retrieved 0.21, "
+                 "right documents 0.39 (30 rows); passages make the answer 1.20 nats/token likelier (16 rows)"),
+        ({"k": 4, "rows": 1, "closed_book": 0, "retrieved": 1, "grounded_nats": None},
+         ", 4 passages: closed book 0.00, retrieved 1.00 (1 row)"),
+        ({"recall": {"3": 0.5}, "grounded_nats": -0.3}, ": recall@3 0.50; passages make the answer 0.30 nats/token "
+                                                        "less likely"),
+        ({"mrr": 0.5, "recall": "none", "closed_book": math.nan}, ": MRR 0.50"),
+    ],
+)  # fmt: skip
+def test_the_terminal_says_in_one_line_what_retrieval_did(retrieval, said):
+    out = screen(300)
+    terminal.print_comparison(with_findings(**retrieval), out)
+    assert [line for line in printed(out).splitlines() if line.startswith("retrieval")] == [
+        f"retrieval  few_shot{said}"
+    ]
+
+
+def test_the_terminal_says_seeds_and_data_curve_in_one_line_each():
+    out = screen()
+    terminal.print_comparison(with_findings(**LOOKED), out)
+    lines = printed(out).splitlines()
+    assert "seeds  lora: 0.693 with seed 0, 0.700 with seed 1" in lines
+    assert "more rows  lora: 0.400 on 310, 0.693 on 1,240 training rows" in lines
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_markdown_report_has_tables_of_retrieval_and_data_curve_and_a_line_of_seeds():
+    text = markdown.render(with_findings(**LOOKED))
+    for lines in (
+        ["## Retrieval", "",
+         "| method | rows | passages | recall@1 | recall@3 | recall@5 | recall@10 | MRR | closed book | retrieved "
+         "| right documents | grounded, nats |",
+         "|---|" + "---:|" * 11,
+         "| few_shot | 30 | 5 | 0.913 | 0.950 | 0.997 | 1.000 | 0.947 | 0.000 | 0.211 | 0.390 | +1.200 |"],
+        ["## Would more rows help?", "", "| training rows | accuracy | 95 % interval |", "|---:|---:|---:|",
+         "| 310 | 0.400 | 0.350–0.450 |", "| 1,240 | 0.693 | 0.639–0.743 |"],
+        ["* **lora** scored 0.693 with seed 0, 0.700 with seed 1"],
+    ):  # fmt: skip
+        assert "\n".join(["", *lines, ""]) in text
+    partial = markdown.render(with_findings(k=4, rows=30, closed_book=0.0, retrieved=0.5, grounded_nats=None))
+    assert "| few_shot | 30 | 4 | – | 0.000 | 0.500 | – | – |" in partial.splitlines()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{}, {"data_curve": []}, {"data_curve": None}, {"data_curve": DATA_CURVE[:1]}, {"data_curve": ["x", {}]}],
+)
+@pytest.mark.parametrize("empty", [{}, {"retrieval": {}, "seeds": []}, {"retrieval": None, "seeds": None}])
+def test_a_comparison_without_findings_says_nothing_of_them(known, empty):
+    document = comparison(**known)
+    for made in document["arms"]:
+        made |= empty
+    out = screen()
+    terminal.print_comparison(document, out)
+    assert markdown.render(document) == markdown.render(comparison())
+    assert not re.search("^(retrieval|seeds|more rows)  ", printed(out), flags=re.M)
+
+
+def test_text_in_findings_cannot_break_the_reports():
+    document, _ = pages.attacked()
+    for made, text in zip(document["arms"], pages.ATTACKS[-10:], strict=True):
+        made |= {"method": text, "seeds": [{"seed": text, "score": 0.5}, {"seed": 1, "score": 0.25}]}
+        made["retrieval"] = LOOKED | {"k": text, "mrr": text, "recall": {text: 0.5, "1": text}}
+    document["data_curve"] = [*DATA_CURVE, {"rows": pages.ATTACKS[0], "score": 0.5}]
+    out = screen(1000)
+    terminal.print_comparison(document, out)
+    lines = [line for line in printed(out).splitlines() if re.match("(retrieval|seeds|more rows)  ", line)]
+    assert len(lines) == 2 * len(document["arms"]) + 1, "one line each"
+    assert "[x](javascript:window.pwned=1)" in " ".join(lines), "brackets are no markup of rich"
+    report = markdown.render(document)
+    start = report.index("## Retrieval")
+    table = report[start : report.index("## How it was measured")]
+    assert "<script" not in table and "<img" not in table and "[x](" not in table
+    assert all(line.startswith("* **") for line in report.splitlines() if " scored " in line)
 
 
 @pytest.mark.parametrize(

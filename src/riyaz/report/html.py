@@ -8,7 +8,7 @@ import base64
 import hashlib
 from importlib.resources import files
 
-from riyaz.report import facts, lookups, pictures
+from riyaz.report import facts, findings, lookups, pictures
 from riyaz.report.arms import about, best_for, known, megabytes, milliseconds, training
 from riyaz.report.markup import Markup, element, join, json_block
 from riyaz.report.tables import figure, grid, numbers
@@ -17,7 +17,7 @@ from riyaz.report.words import (
     fit_seconds,
     headline,
     interval,
-    metric_name,
+    metric_of,
     number,
     ranked,
     signed,
@@ -85,7 +85,7 @@ def _sections(document: dict, predictions: dict[str, list[dict]]) -> list[Sectio
         ("training", "Training", "Learning and forgetting", _training(document, arms)),
         ("slices", "Slices", "Scores per slice", _slices(document, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(document, arms)),
-        ("more-rows", "More rows", "Would more rows help?", _data_curve(document)),
+        ("more-rows", "More rows", findings.CURVE_TITLE, _data_curve(document)),
         ("examples", "Examples", "Where the arms disagree", _examples(document, predictions)),
         ("data", "Data", "The data", facts.data(document)),
         ("pairs", "Pairs", "Arms in pairs, on the same rows", facts.pairs(document)),
@@ -100,10 +100,6 @@ def _section(section: Section) -> Markup:
     return element("section", element("h2", title, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
 
 
-def _metric(document: dict) -> str:
-    return metric_name(next((arm["metric"] for arm in document.get("arms", []) if arm.get("metric")), None))
-
-
 def _head(document: dict) -> Markup:
     """The pick, the sentence of the rule, and the figures of the picked arm."""
     pick, decision = document.get("pick"), document.get("decision")
@@ -112,7 +108,7 @@ def _head(document: dict) -> Markup:
     tiles = []
     if arm:
         tiles = [
-            (_metric(document), number(known(arm, "score"), 3), f"95 %: {interval(arm)}"),
+            (metric_of(document), number(known(arm, "score"), 3), f"95 %: {interval(arm)}"),
             ("an answer takes", milliseconds(known(arm, "ms_per_answer")), "one at a time"),
             ("making it took", duration(fit_seconds(arm) or None), "search and training"),
             (
@@ -144,7 +140,7 @@ def _arms(document: dict, arms: list[dict]) -> Markup:
     """The lecture's table with measured columns; on a narrow screen each arm is a card."""
     if not arms:
         return element("p", "No arm took part.")
-    metric, pick = _metric(document), document.get("pick")
+    metric, pick = metric_of(document), document.get("pick")
     titles = ["method", "training needed", "resources", metric, "forgetting", "speed", "artifact", "best for"]
     head = element("tr", *(element("th", title, scope="col", role="columnheader") for title in titles), role="row")
     rows = []
@@ -192,12 +188,11 @@ def _lines(first: object, second: object = None) -> Markup:
 
 
 def _score(arm: dict) -> Markup:
-    seeds = [seed for seed in arm.get("seeds") or [] if isinstance(seed, dict)]
-    more = [f"seed {seed.get('seed')}: {number(known(seed, 'score'), 3)}" for seed in seeds]
+    seeds = findings.seeds(arm)
     return join(
         _lines(number(known(arm, "score"), 3), interval(arm) if known(arm, "ci_low") is not None else None),
         pictures.interval_bar(arm),
-        element("span", ", ".join(more), class_="under") if more else None,
+        element("span", seeds, class_="under") if seeds else None,
     )
 
 
@@ -210,7 +205,7 @@ def _troubles(document: dict) -> Markup | None:
 
 
 def _quality(document: dict, arms: list[dict]) -> Markup | None:
-    metric, pick = _metric(document), document.get("pick")
+    metric, pick = metric_of(document), document.get("pick")
     drawn = [
         pictures.quality_cost(arms, pick, metric, w, n) for w, n in ((pictures.FULL, "qw"), (pictures.NARROW, "qn"))
     ]
@@ -226,7 +221,7 @@ def _quality(document: dict, arms: list[dict]) -> Markup | None:
 
 
 def _training(document: dict, arms: list[dict]) -> Markup | None:
-    metric, pick = _metric(document), document.get("pick")
+    metric, pick = metric_of(document), document.get("pick")
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     curves = [pictures.learning(arms, pick, width, f"l{n}") for width, n in widths]
     lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
@@ -274,20 +269,10 @@ def _slices(document: dict, arms: list[dict]) -> Markup | None:
 
 
 def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
-    metric = _metric(document)
-    found = [arm for arm in arms if isinstance(arm.get("retrieval"), dict) and arm["retrieval"]]
+    metric = metric_of(document)
+    found = findings.retrieving(arms)
     if not found:
         return None
-    ranks = sorted({k for arm in found for k, _ in lookups.recall_points(arm)})
-    titles = ["method", "rows", "passages", *(f"recall@{k}" for k in ranks), "MRR", "closed book", "retrieved",
-              "oracle", "grounded, nats"]  # fmt: skip
-    rows = [
-        [arm["method"], number(known(had, "rows")), number(known(had, "k")),
-         *(number(dict(lookups.recall_points(arm)).get(k), 3) for k in ranks),
-         *(number(known(had, key), 3) for key in ("mrr", "closed_book", "retrieved", "oracle")),
-         signed(known(had, "grounded_nats"))]
-        for arm in found for had in [arm["retrieval"]]
-    ]  # fmt: skip
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     drawn = [
         ([lookups.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
@@ -295,25 +280,18 @@ def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
          f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
     ]  # fmt: skip
     shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
-    note = (
-        "Closed book, retrieved and oracle are scores on so many rows, which all name their documents where some do; "
-        "closed book answers freely. Grounded: how much the passages raise the log-probability of the answer, in nats "
-        "a token, on up to 16 of them; no judge is asked."
-    )
-    return join(element("div", *shown, class_="pair"), grid(titles, rows, "Retrieval in figures"), element("p", note))
+    table = grid(*findings.retrieval_table(document), "Retrieval in figures")
+    return join(element("div", *shown, class_="pair"), table, element("p", findings.RETRIEVAL_NOTE))
 
 
 def _data_curve(document: dict) -> Markup | None:
-    metric = _metric(document)
+    metric = metric_of(document)
     widths = ((pictures.HALF, "dw"), (pictures.NARROW, "dn"))
     drawn = [lookups.data_curve(document, metric, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    points = [p for p in document["data_curve"] if isinstance(p, dict)]
-    rows = [[number(known(point, "rows")), number(known(point, "score"), 3), interval(point)] for point in points]
-    table = numbers(["training rows", metric, "95 % interval"], rows)
-    caption = "The same method trained on a part of the rows, judged on the same test rows."
-    return element("div", figure(drawn, caption, table), class_="pair")
+    shown = figure(drawn, findings.CURVE_NOTE, numbers(*findings.curve_table(document)))
+    return element("div", shown, class_="pair")
 
 
 def _examples(document: dict, predictions: dict[str, list[dict]]) -> Markup | None:

@@ -1,10 +1,9 @@
 """The pictures of report.html about retrieval and about more rows, made as those of `pictures`."""
 
-from typing import Any
-
 from matplotlib.figure import Figure
 
 from riyaz.report.arms import about, known, measured
+from riyaz.report.findings import CURVE, curve_points, recall_points
 from riyaz.report.markup import Markup
 from riyaz.report.pictures import HALF, below, end_names, score_limits
 from riyaz.report.svg import INK, colour, inset, label, picture
@@ -39,14 +38,6 @@ def recall(arms: list[dict], width: float, name: str) -> Markup | None:
         below(figure, "k passages")
 
     return picture(draw, width, 320, name, "Recall at k")
-
-
-def recall_points(arm: dict) -> list[tuple[int, float]]:
-    """(k, recall) of an arm that retrieves, smallest k first."""
-    found: Any = (arm.get("retrieval") or {}).get("recall")
-    if not isinstance(found, dict):
-        return []
-    return sorted((int(k), float(found[k])) for k in found if str(k).isdigit() and known(found, k) is not None)
 
 
 CONTEXTS = (("closed_book", "nothing"), ("retrieved", "what was found"), ("oracle", "the right document"))
@@ -86,8 +77,7 @@ def contexts(arms: list[dict], metric: str, width: float, name: str) -> Markup |
 
 def data_curve(document: dict, metric: str, width: float, name: str) -> Markup | None:
     """Score of one method trained on growing shares of the rows."""
-    points = [p for p in document.get("data_curve") or [] if isinstance(p, dict)]
-    points = sorted(measured(points, "rows", "score"), key=lambda point: point["rows"])
+    points = curve_points(document)
     if not points:
         return None
 
@@ -95,10 +85,10 @@ def data_curve(document: dict, metric: str, width: float, name: str) -> Markup |
         panel = figure.subplots()
         inset(figure, 40, 24, 34, 46)
         xs, ys = [point["rows"] for point in points], [point["score"] for point in points]
-        shade = colour(about("lora").colour)
+        shade = colour(about(CURVE).colour)
         for point in measured(points, "ci_low", "ci_high"):
             panel.plot([point["rows"]] * 2, [point["ci_low"], point["ci_high"]], color=shade, lw=1.6, alpha=0.75)
-        panel.plot(xs, ys, color=shade, lw=2, marker=about("lora").mark, ms=8)
+        panel.plot(xs, ys, color=shade, lw=2, marker=about(CURVE).mark, ms=8)
         for x, y in zip(xs, ys, strict=True):
             panel.annotate(number(y, 3), (x, y), xytext=(9, -11), textcoords="offset points", color=INK)
         panel.set_xlim(0, max(xs) * 1.14)

@@ -2,6 +2,7 @@
 
 import re
 
+from riyaz.report import findings
 from riyaz.report.words import (
     MISSING,
     caveats,
@@ -9,7 +10,7 @@ from riyaz.report.words import (
     duration,
     extras,
     headline,
-    metric_name,
+    metric_of,
     number,
     ranked,
     signed,
@@ -43,8 +44,11 @@ def render(document: dict) -> str:
         _escape(verdict(document)),
         _table(document),
         _troubles(document),
+        _seeds(document),
         _slices(document),
         _pairs(document),
+        _retrieval(document),
+        _data_curve(document),
         "## How it was measured",
         _measured(document),
         "## The arms in detail",
@@ -67,15 +71,19 @@ def _troubles(document: dict) -> str:
     return "\n".join(lines)
 
 
+def _seeds(document: dict) -> str:
+    found = [(arm["method"], findings.seeds(arm)) for arm in ranked(document)]
+    return "\n".join(f"* **{_escape(method)}** scored {_escape(said)}" for method, said in found if said)
+
+
 def _slices(document: dict) -> str:
     arms = [arm for arm in ranked(document) if arm.get("slices")]
     scores = [dict(slices(arm)) for arm in arms]
     names = list(dict.fromkeys(name for found in scores for name in found))
     if not names:
         return ""
-    metric = metric_name(next((arm["metric"] for arm in arms if arm.get("metric")), None))
     rows = [[name, *(found.get(name, MISSING) for found in scores)] for name in names]
-    return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
+    return f"## Scores per slice ({metric_of(document)})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
 
 
 def _pairs(document: dict) -> str:
@@ -85,6 +93,19 @@ def _pairs(document: dict) -> str:
         for pair in document.get("pairs", [])
     ]  # fmt: skip
     return "## Arms in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
+
+
+def _retrieval(document: dict) -> str:
+    titles, rows = findings.retrieval_table(document)
+    return f"## Retrieval\n\n{_grid(titles, rows)}\n\n{_escape(findings.RETRIEVAL_NOTE)}" if rows else ""
+
+
+def _data_curve(document: dict) -> str:
+    titles, rows = findings.curve_table(document)
+    if not rows:
+        return ""
+    table = _grid(titles, rows, [False] * len(titles))
+    return f"## {_escape(findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(findings.CURVE_NOTE)}"
 
 
 def _measured(document: dict) -> str:

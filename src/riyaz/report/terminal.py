@@ -1,8 +1,8 @@
 """What a person sees while a command works and when it ends: rich on a terminal, plain lines elsewhere.
 
 `listener(console)` turns events into live rows (one per arm, with the time left) or into throttled lines;
-`print_comparison(document, console)` is the table, the pick and the arms that failed. Talk goes to a
-console on stderr, data to one on stdout; the caller chooses by the console it hands in.
+`print_comparison(document, console)` is the table, the pick, what else was found and the arms that failed.
+Talk goes to a console on stderr, data to one on stdout; the caller chooses by the console it hands in.
 """
 
 import os
@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from riyaz.report import findings
 from riyaz.report.words import (
     columns,
     duration,
@@ -226,13 +227,23 @@ def comparison_table(document: dict, width: int = PLAIN_WIDTH) -> Table:
 
 
 def print_comparison(document: dict, out: Console) -> None:
-    """The table, the pick beneath it, then why arms were cut, skipped or failed."""
+    """The table, the pick beneath it, what else was found, then why arms were cut, skipped or failed."""
     out.print(comparison_table(document, out.width))
     out.print()
     out.print(Text.assemble(("pick  ", "dim"), (headline(document), "bold")))
     out.print(textwrap.fill(verdict(document), out.width))
+    for title, line in _findings(document):
+        out.print(Text.assemble((f"{title}  ", "dim"), " ".join(line.split())))
     for method, status, reason in troubles(document):
         out.print(Text.assemble((f"{status}  ", STYLES.get(status, "")), f"{method}: {reason}"))
+
+
+def _findings(document: dict) -> list[tuple[str, str]]:
+    """(title, line) of what was looked at beside the scores, as far as it was."""
+    found = [("retrieval", line) for line in findings.retrieval_lines(document)]
+    found += [("seeds", f"{arm['method']}: {said}") for arm in ranked(document) if (said := findings.seeds(arm))]
+    line = findings.curve_line(document)
+    return found + ([("more rows", line)] if line else [])
 
 
 def print_scores(document: dict, out: Console) -> None:

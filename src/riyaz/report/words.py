@@ -69,6 +69,11 @@ def metric_name(metric: str | None) -> str:
     return METRICS.get(metric or "", metric or "score")
 
 
+def metric_of(document: dict) -> str:
+    """The everyday name of the metric that the arms of a comparison were scored by."""
+    return metric_name(next((arm["metric"] for arm in document.get("arms", []) if arm.get("metric")), None))
+
+
 def fit_seconds(arm: dict) -> float | None:
     """Seconds spent on making the arm, the search for its settings included; None when nothing was timed."""
     parts = [arm[key] for key in ("search_seconds", "train_seconds") if arm.get(key) is not None]
@@ -78,10 +83,9 @@ def fit_seconds(arm: dict) -> float | None:
 def columns(document: dict) -> list[Column]:
     """The columns of the comparison table, in order."""
     pick = document.get("pick")
-    metrics = [arm["metric"] for arm in document.get("arms", []) if arm.get("metric")]
     return [
         Column("method", lambda arm: arm["method"] + (" *" if arm["method"] == pick else ""), text=True),
-        Column(metric_name(metrics[0] if metrics else None), lambda arm: number(arm.get("score"), 3)),
+        Column(metric_of(document), lambda arm: number(arm.get("score"), 3)),
         Column("95 % interval", interval),
         Column("train", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.get("ms_per_answer"))),

@@ -11,7 +11,7 @@ CURVE_NOTE = f"Scores of {CURVE} trained on parts of the training rows, judged o
 RETRIEVAL_NOTE = (
     "Recall and MRR are over all test rows that name documents. Closed book, retrieved and right documents are scores "
     "on so many rows, which all name their documents where some do; closed book answers freely. Grounded: how much "
-    "the passages raise the log-probability of the answer, in nats a token, on up to 16 of them; no judge is asked."
+    "the passages raise the log-probability of the answer, in nats a token, on some of them; no judge is asked."
 )
 SCORES = (("closed book", "closed_book"), ("retrieved", "retrieved"), ("right documents", "oracle"))
 

@@ -36,7 +36,8 @@ REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the en
 MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
 MERGED_ROWS = 16
 LATENCY_ROWS = 8
-LOOKED, GROUNDED = 30, 16  # test rows on which retrieval is looked at, and on which its support is weighed
+LOOKED = 30  # test rows on which retrieval is looked at,
+GROUNDED = 0.5  # and the share of them on which its support is weighed
 RANKS = (1, 3, 5, 10)
 SPARE = 1.25  # room for answers longer than the longest accepted one
 
@@ -66,11 +67,12 @@ class Base:
 
 def evaluate_artifact(
     folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: Base | None,
-    kl_rows: Sequence[Example], latency_rows: int, general: str | None, listen: Listen,
+    kl_rows: Sequence[Example], latency_rows: int, looked: int, general: str | None, listen: Listen,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
 
-    `base` is None for a fold's artifact, of which only the predictions count.
+    `base` is None for a fold's artifact, of which only the predictions count, and what retrieval did to `looked`
+    of them.
     """
     began = time.perf_counter()
     artifact, predictor = Artifact.read(folder), open_artifact(folder)
@@ -92,12 +94,12 @@ def evaluate_artifact(
         result["ms_per_answer"] = latency(predictor, sample, len(sample))
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
-        if predictor.text.passages and test:
-            result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions)
         result |= _against_base(artifact, predictor, base, kl_rows, general)
         if artifact.weights.kind == "lora" and valid:  # nothing else stands beside the weights and fits into them
             result["checks"]["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
         result["serve_rss_mb"] = serving
+    if predictor.text.passages and test and looked:
+        result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, looked)
     result["eval_seconds"] = time.perf_counter() - began
     result["peak_rss_mb"] = hardware.peak_rss() / hardware.MB
     (out / "result.json.part").write_text(json.dumps(result, indent=2) + "\n")
@@ -124,9 +126,9 @@ def _write_predictions(
 
 
 def _retrieval(
-    predictor: Predictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction]
+    predictor: Predictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], looked: int
 ) -> dict[str, Any]:
-    """What retrieval found and what it did to the answers, on up to LOOKED test rows, of those that name documents
+    """What retrieval found and what it did to the answers, on up to `looked` test rows, of those that name documents
     where some do.
 
     The scores without passages (`closed_book`), with the retrieved ones and with those of the right documents alone
@@ -136,9 +138,9 @@ def _retrieval(
     assert predictor.retriever is not None
     count = predictor.text.passages
     naming = [i for i, row in enumerate(test) if row.doc_ids] or list(range(len(test)))
-    places = [naming[i] for i in _spread(len(naming), LOOKED)]  # the same rows for all three scores
+    places = [naming[i] for i in _spread(len(naming), looked)]  # the same rows for all three scores
     rows, given = [test[i] for i in places], [predictions[i] for i in places]
-    weighed = [rows[i] for i in _spread(len(rows), GROUNDED)]
+    weighed = [rows[i] for i in _spread(len(rows), round(looked * GROUNDED))]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     found: dict[str, Any] = {
         "k": count, "rows": len(rows), "grounded_rows": len(weighed),

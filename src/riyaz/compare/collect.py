@@ -51,7 +51,7 @@ def arm_row(folder: Folder, plan: ArmPlan, parts: Sequence[str], reason: str) ->
         "chosen": kept_fit["chosen"],
         "checks": kept_fit["checks"] | kept["checks"],
         "curve": kept_fit["curve"],
-        **({"retrieval": kept["retrieval"]} if "retrieval" in kept else {}),
+        **_retrieval([result["retrieval"] for result in results if "retrieval" in result], kept_fit["chosen"]),
         "reason": _reason(plan, failed),
     }
 
@@ -60,6 +60,27 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
     return f"trained {plan.steps} of {plan.recipe_steps} steps" if plan.cut else ""
+
+
+def _retrieval(parts: Sequence[dict], chosen: dict) -> dict[str, Any]:
+    """`retrieval` of an arm: that of its only part, or the mean over folds, each by its rows."""
+    if len(parts) < 2:
+        return {"retrieval": parts[0]} if parts else {}
+
+    def mean(name: str, by: str) -> float | None:
+        known = [(part[name], part[by]) for part in parts if part.get(name) is not None]
+        return sum(value * rows for value, rows in known) / sum(rows for _, rows in known) if known else None
+
+    found = {"k": chosen.get("passages", parts[0]["k"])}
+    found |= {name: sum(part.get(name, 0) for part in parts) for name in ("rows", "grounded_rows")}
+    found |= {name: mean(name, "rows") for name in ("closed_book", "retrieved")}
+    found["grounded_nats"] = mean("grounded_nats", "grounded_rows")
+    named = [part for part in parts if "recall" in part]
+    if named:
+        rows = sum(part["named_rows"] for part in named)
+        found["recall"] = {k: sum(p["recall"][k] * p["named_rows"] for p in named) / rows for k in named[0]["recall"]}
+        found |= {"mrr": mean("mrr", "named_rows"), "named_rows": rows, "oracle": mean("oracle", "rows")}
+    return {"retrieval": found}
 
 
 def _scores(metric: str, rows: Sequence[dict]) -> dict[str, Any]:

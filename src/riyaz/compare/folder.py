@@ -94,6 +94,8 @@ class Folder:
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part and return the parts' names; the kept one is the last."""
         parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
+        for stale in {path.name for path in (self.path / "split").glob("*")} - set(parts):
+            remove(self.path / "split" / stale)
         for name, part in parts.items():
             for rows in ("train", "valid", "test"):
                 write_rows(self.path / "split" / name / f"{rows}.jsonl", getattr(part, rows))

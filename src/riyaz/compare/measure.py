@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from riyaz import hardware
@@ -9,6 +10,7 @@ from riyaz.artifact import TextPart
 from riyaz.compare.folder import KEPT, Folder, remove
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.errors import RiyazError
 from riyaz.evaluate import Base
 from riyaz.methods import Method
 from riyaz.methods.base import ArmPlan, Context, bare
@@ -46,15 +48,30 @@ def measure_speeds(
     Base.measure(plain, valid, settings["settings"]["general"], folder.path)
     base_seconds = time.perf_counter() - began
     methods = [Method(name) for name in settings["methods"]]
-    known: dict[TextPart, dict[str, float]] = {}
-    predicting = {method.name: _predicting(method, plain, context, load_seconds, known) for method in methods}
+    unable: dict[str, str] = {}  # such as prompts that fit no context: the arm's reason, not the comparison's end
+    asked = partial(_predicting, plain=plain, context=context, load_seconds=load_seconds, known={})
+    predicting = _each(methods, asked, unable)
     rss = hardware.peak_rss() / hardware.MB
-    del plain
-    training = {method.name: _training(method, context) for method in methods if method.recipe is not None}
+    del plain, asked
+    trained = [method for method in methods if method.recipe is not None and method.name not in unable]
+    training = _each(trained, partial(_training, context=context), unable)
     return {
         "threads": threads, "compute": context.compute, "rss_mb": rss, "base_seconds": base_seconds,
-        "predict": predicting, "arms": training,
+        "predict": predicting, "arms": training, "unable": unable,
     }  # fmt: skip
+
+
+def _each(
+    methods: Sequence[Method], work: Callable[[Method], dict[str, float]], unable: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """What was measured of every method; of one that cannot be, the reason goes into `unable`."""
+    found = {}
+    for method in methods:
+        try:
+            found[method.name] = work(method)
+        except RiyazError as error:
+            unable[method.name] = str(error)
+    return found
 
 
 def _predicting(
@@ -68,7 +85,9 @@ def _predicting(
         return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
             ("loss_seconds", "load_seconds", "look_seconds"), 0.0
         )
+    began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
+    load_seconds += time.perf_counter() - began  # an index is opened where the model is
     if predictor.text not in known:
         known[predictor.text] = _answering(predictor, context)
     speed = dict(known[predictor.text])

@@ -21,6 +21,11 @@ FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before 
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
 CHECKPOINT_SECONDS = 150.0  # between checkpoints, which cost full fine-tuning seconds each
 LEAST_STEPS = 8  # fewer is no training
+LATENCY_LEAST, LATENCY_SECONDS = 3, 20.0  # rows answered alone at least, and the time they may take beyond that
+
+
+class TooShort(RiyazError):
+    """The budget does not hold the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Plan:
     latency_rows: int
     spent_seconds: float  # before the plan: measuring
     estimate: dict[str, float]  # seconds (of the whole command), peak_rss_mb, disk_mb
+    folds: bool = True  # whether few rows are tested in folds,
+    limit_test: int | None = None  # and on how many at most
 
     def arm(self, method: str) -> ArmPlan:
         """The plan of one arm."""
@@ -77,12 +84,15 @@ def make(
     """Divide what the budget leaves after evaluation over the trained arms, by the shares of their recipes.
 
     `methods` gives each method its recipe (None: not trained). `measured` is what `compare.worker` wrote. An arm
-    that needs less than its share leaves the rest to the others.
-    `aside` is a share that is kept for extra parts. Raises RiyazError when evaluation alone does not fit.
+    that needs less than its share leaves the rest to the others; one that could not be measured is skipped.
+    `aside` is a share that is kept for extra parts. Raises TooShort when evaluation alone does not fit.
     """
+    unable = measured.get("unable", {})
+    asked, methods = methods, {method: recipe for method, recipe in methods.items() if method not in unable}
+    alone = _rows_alone(max((measured["predict"][method]["answer_seconds"] for method in methods), default=0.0), sizes)
     for chosen in VALID_ROWS:
         chosen = min(chosen, sizes.valid)
-        fixed = {method: _fixed_seconds(method, recipe, measured, sizes, chosen) for method, recipe in methods.items()}
+        fixed = {m: _fixed_seconds(m, recipe, measured, sizes, chosen, alone) for m, recipe in methods.items()}
         reserved = sum(sum(seconds.values()) for seconds in fixed.values())
         if reserved <= FIXED_SHARE * budget:
             break
@@ -90,7 +100,7 @@ def make(
     trained = {method: recipe for method, recipe in methods.items() if recipe is not None}
     if left < 0:
         need = (reserved + spent) / RESERVE
-        raise RiyazError(
+        raise TooShort(
             f"evaluating {len(methods)} methods on {sizes.test} test rows takes about {need:.0f} s",
             f"--budget {budget:.0f}s",
             "raise --budget, or lower --limit-test",
@@ -105,10 +115,12 @@ def make(
         steps[method] = _affordable(trained[method], full[method], share, measured["arms"][method], sizes)
         left -= sum(_training_seconds(trained[method], steps[method], measured["arms"][method], sizes).values())
     arms = tuple(
-        ArmPlan(method, fixed[method])
+        ArmPlan(method, skipped=unable[method])
+        if method in unable
+        else ArmPlan(method, fixed[method])
         if recipe is None
         else _trained_arm(method, recipe, steps[method], full[method], fixed[method], measured, sizes)
-        for method, recipe in methods.items()
+        for method, recipe in asked.items()
     )
     return Plan(
         seed=seed,
@@ -116,7 +128,7 @@ def make(
         compute=measured["compute"],
         arms=arms,
         valid_rows=chosen,
-        latency_rows=min(LATENCY_ROWS, sizes.test),
+        latency_rows=alone,
         spent_seconds=spent,
         estimate={
             "seconds": spent + sum(sum(arm.seconds.values()) for arm in arms),
@@ -147,17 +159,23 @@ def _trained_arm(
 
 
 def _fixed_seconds(
-    method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes, chosen: int
+    method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes, chosen: int, alone: int
 ) -> dict[str, float]:
     """Seconds of an arm that do not depend on its steps: process starts, choices on validation, evaluation."""
     speed = measured["predict"][method]
     once = {"start": START_SECONDS + 2 * speed["load_seconds"], "fit": chosen * speed["choose_seconds"]}
-    tested = sizes.test * speed["row_seconds"] + min(LATENCY_ROWS, sizes.test) * speed["answer_seconds"]
+    tested = sizes.test * speed["row_seconds"] + (1 + alone) * speed["answer_seconds"]
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}
     looked = min(LOOKED, sizes.test) * speed["look_seconds"]  # at what retrieval did to the answers
     known = min(KNOWN_BY, sizes.valid) * sizes.parts * speed["loss_seconds"]
     return total | {"evaluate": tested + facts + looked + known}
+
+
+def _rows_alone(seconds: float, sizes: Sizes) -> int:
+    """Rows answered one by one: fewer where an answer of so many seconds is long, and long answers vary less."""
+    affordable = int(LATENCY_SECONDS / seconds) if seconds else LATENCY_ROWS
+    return min(LATENCY_ROWS, max(LATENCY_LEAST, affordable), sizes.test)
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:

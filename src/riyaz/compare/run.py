@@ -23,6 +23,7 @@ from riyaz.compare import plan as planning
 from riyaz.compare.collect import arm_row, row_scores
 from riyaz.compare.fitting import without_too_long
 from riyaz.compare.folder import KEPT, Folder, remove
+from riyaz.compare.narrow import Cut, narrowed, plan_within
 from riyaz.compare.pick import choose
 from riyaz.compare.plan import Plan, Sizes
 from riyaz.config import CompareConfig, DataConfig
@@ -40,6 +41,7 @@ from riyaz.sources import Source, open_source
 
 Listen = Callable[[dict], None]
 RENDERED = 5  # rows shown in the report
+KEEP_SECONDS = 10.0  # between two notes of how long it has taken so far
 PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
 
 
@@ -67,25 +69,29 @@ def compare(
         answer_column=data_config.answer_column,
     )
     task = detect(found.train, data_config.instruction, data_config.metric)
-    parts, report = split(
-        found.train, found.test, task, limit_train=config.limit_train, limit_test=config.limit_test,
-        seed=config.seed, allow_leakage=config.allow_leakage,
-    )  # fmt: skip
     places = describe(source).config.context - max(Method(name).tokens for name in methods)
-    parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
-    if too_long:
-        report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
+
+    def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
+        parts, report = split(
+            found.train, found.test, task, limit_train=config.limit_train, limit_test=limit_test,
+            seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
+        )  # fmt: skip
+        parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
+        if too_long:
+            report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
+        return parts, report
+
+    parts, report = cut(True, config.limit_test)
     for note in report.notes:
         listen({"event": "note", "text": note})
     identity = _identity(found, task, source, data_config, config, methods)
     if config.documents is not None and any(Method(name).needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
-    sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Folder(Path(scratch))
             _prepare(folder, identity, parts, listen)
-            plan = _plan(folder, methods, sizes, config, began, listen)
+            plan, _, report = _plan(folder, methods, cut, config, time.monotonic() - began, listen)
             return _dry_document(plan, report, task)
     assert config.out is not None
     folder = Folder(config.out)
@@ -94,19 +100,21 @@ def compare(
         done = folder.read("compare.json")
         if done is not None and all(arm["status"] != "failed" for arm in done["arms"]):
             return done
-        before = folder.read("seconds.json") or 0.0  # of earlier commands that were stopped
+        began -= folder.read("seconds.json") or 0.0  # of earlier commands that were stopped
+        listen = _keeping_time(folder, began, listen)
         try:
-            names = _prepare(folder, identity, parts, listen)
-            plan = _plan(folder, methods, sizes, config, began, listen)
+            _prepare(folder, identity, parts, listen)
+            plan, parts, report = _plan(folder, methods, cut, config, time.monotonic() - began, listen)
+            names = folder.save_split(parts)
             arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
-            more = _again(folder, plan, arms, names, config, before - began, listen)
+            more = _again(folder, plan, arms, names, config, -began, listen)
         finally:
-            folder.write("seconds.json", before + time.monotonic() - began)
+            folder.write("seconds.json", time.monotonic() - began)
         document = (
             _document(folder, plan, arms, names, config)
             | more
             | {
-                "seconds": before + time.monotonic() - began,
+                "seconds": time.monotonic() - began,
                 "data": _describe_data(found, report, task)
                 | {"rendered": _rendered(parts, task, source)}
                 | {key: identity[key] for key in ("documents",) if key in identity},
@@ -193,34 +201,60 @@ def _identity(
     }
 
 
-def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> list[str]:
-    """Write what the child processes read, and measure speeds once; returns the parts' names."""
+def _keeping_time(folder: Folder, began: float, listen: Listen) -> Listen:
+    """`listen`, and the seconds so far in the folder: a command that is killed has spent them all the same."""
+    written = time.monotonic()
+
+    def keeping(event: dict) -> None:
+        nonlocal written
+        listen(event)
+        if time.monotonic() - written >= KEEP_SECONDS:
+            written = time.monotonic()
+            folder.write("seconds.json", written - began)
+
+    return keeping
+
+
+def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> None:
+    """Write what the child processes read, and measure speeds once."""
     if folder.read("settings.json") is None:
         folder.write("settings.json", identity)
-    names = folder.save_split(parts)
+    if folder.read("plan.json") is None:  # which may hold that fewer rows are tested
+        folder.save_split(parts)
     if "documents" in identity and folder.collection() is None:
         listen({"event": "phase", "method": "index", "phase": "index", "detail": "documents"})
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
     if folder.read("measured.json") is None:
         listen({"event": "phase", "method": "measure", "phase": "measure", "detail": "speeds of this machine"})
         processes.run_or_raise(["measure", str(folder.path)], folder.path / "measure.log", listen)
-    return names
 
 
 def _plan(
-    folder: Folder, methods: tuple[str, ...], sizes: Sizes, config: CompareConfig, began: float, listen: Listen
-) -> Plan:
-    """The plan in the folder, or a new one that is frozen there once it is known to fit this machine."""
+    folder: Folder, methods: tuple[str, ...], cut: Cut, config: CompareConfig, spent: float, listen: Listen
+) -> tuple[Plan, Split, DataReport]:
+    """The plan in the folder, or a new one that is frozen there once it is known to fit this machine; and its rows."""
     known = folder.read("plan.json")
-    plan = Plan.from_dict(known) if known is not None else planning.make(
-        {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
-        budget=float(config.budget), spent=time.monotonic() - began, seed=config.seed,
-        aside=extra.SHARE if config.data_curve else 0.0,
-    )  # fmt: skip
+
+    def make(sizes: Sizes) -> Plan:
+        return planning.make(
+            {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
+            budget=float(config.budget), spent=spent, seed=config.seed,
+            aside=extra.SHARE if config.data_curve else 0.0,
+        )  # fmt: skip
+
+    if known is None:
+        plan, parts, report = plan_within(cut, config.limit_test, make)
+    else:
+        plan = Plan.from_dict(known)
+        parts, report = cut(plan.folds, plan.limit_test)
+    note = narrowed(plan, config.limit_test, len(parts.tested))
+    if note:
+        report.notes.append(note)
+        listen({"event": "note", "text": note})
     _say_estimate(plan, config.out or folder.path, listen)
     if known is None:
         folder.write("plan.json", plan.to_dict())
-    return plan
+    return plan, parts, report
 
 
 def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:

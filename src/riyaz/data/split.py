@@ -1,7 +1,8 @@
 """Training, validation and test rows, held out by the hash of the prompt.
 
 With a test file its rows are the test, and their copies leave the training rows. Without one a quarter is
-held out, or five folds are dealt under 200 rows. The result depends on the contents and the seed alone.
+held out; under 200 rows five folds are dealt, or half is held out when there is no time for folds. The result
+depends on the contents and the seed alone.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from riyaz.errors import RiyazError
 FOLDS = 5
 FOLD_BELOW = 200  # rows; a quarter of fewer says too little
 TEST_FRACTION = 0.25
+FEW_FRACTION = 0.5  # of few training rows, without folds; the validation rows stay the same
 VALID_FRACTION = 0.2
 VALID_MOST = 256
 LEAKAGE_MOST = 0.05  # of the test rows
@@ -59,8 +61,10 @@ def split(
     limit_test: int | None = None,
     seed: int = 0,
     allow_leakage: bool = False,
+    deal_folds: bool = True,
 ) -> tuple[Split, DataReport]:
-    """Hold rows out. `limit_train` counts training and validation rows together. Raises RiyazError."""
+    """Hold rows out. `limit_train` counts training and validation rows together; without `deal_folds` few rows
+    are held out once. Raises RiyazError."""
     rule = _Rule(task.kind == "closed", limit_train, limit_test, seed)
     rows: Sequence[Example] = train.examples
     _check_enough(rows, train)
@@ -73,9 +77,13 @@ def split(
     elif len(rows) >= FOLD_BELOW:
         held, rows = hold_out(rows, TEST_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
         tested = _test_rows(held, rule)
-    else:
+    elif deal_folds:
         folds = _folds(rows, rule, train)
-    result = Split(*_train_valid(rows, rule, train), tuple(tested), folds)
+    learned, valid = _train_valid(rows, rule, train)
+    if test is None and len(rows) < FOLD_BELOW and not deal_folds:
+        held, rest = hold_out(learned, FEW_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
+        learned, tested = tuple(ordered(rest, seed, "train")), _test_rows(held, rule)
+    result = Split(learned, valid, tuple(tested), folds)
     return result, _report(train, test, task, result, leakage)
 
 

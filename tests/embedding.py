@@ -12,6 +12,8 @@ SYNONYMS = {"automobile": "car", "pet": "dog"}  # what words alone cannot find
 class BagEmbedder:
     """An Embedder of 64 dimensions; `synonyms` are the same word to it."""
 
+    window = 254
+
     def __init__(self, name: str = "bag", dim: int = 64) -> None:
         self.name, self.dim, self.sha256 = name, dim, hashlib.sha256(name.encode()).hexdigest()
         self.embedded: list[str] = []

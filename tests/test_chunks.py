@@ -1,6 +1,8 @@
 """Documents as passages: where they are cut, and that nothing is lost."""
 
+import re
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -54,6 +56,40 @@ def test_every_character_that_is_not_blank_lies_in_a_small_exact_chunk(text, siz
         covered[piece.start : piece.end] = True
     assert all(covered[i] for i, letter in enumerate(text) if not letter.isspace())
     assert [c.start for c in chunks] == sorted(c.start for c in chunks)
+
+
+def word_pieces(text: str) -> list[tuple[int, int]]:
+    """As WordPiece may do it: a letter that is made of several is as many tokens at one place, a long word is one."""
+    found: list[tuple[int, int]] = []
+    for match in re.finditer(r"\w+|[^\w\s]", text):
+        if len(match[0]) > 100:
+            found.append(match.span())
+            continue
+        for place, letter in enumerate(match[0], match.start()):
+            found += [(place, place + 1)] * len(unicodedata.normalize("NFD", letter))
+    return found
+
+
+LONG = ["대한민국의 수도는 서울이다. ", "한" * 90, "x" * 96, "x" * 400, "\n\n", "a b c d. ", "# Head\n"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(LONG), max_size=60).map("".join), st.integers(50, 254))
+def test_no_chunk_has_more_tokens_than_the_window_when_it_is_read_alone(text, window):
+    chunks = chunk(document(text), word_pieces, window=window)
+    covered = np.zeros(len(text), bool)
+    for piece in chunks:
+        assert piece.text == text[piece.start : piece.end] and len(word_pieces(piece.text)) <= window
+        covered[piece.start : piece.end] = True
+    assert all(covered[i] for i, letter in enumerate(text) if not letter.isspace())
+    assert [c.start for c in chunks] == sorted(c.start for c in chunks)
+
+
+def test_a_window_changes_nothing_where_every_chunk_fits():
+    text = "Nine to five, on most days. " * 200
+    assert chunk(document(text), window=254) == chunk(document(text))
+    korean = document("대한민국의 수도는 서울이다. " * 60)
+    assert max(len(word_pieces(c.text)) for c in chunk(korean, word_pieces)) > 254, "what the window is for"
 
 
 def test_headings_begin_a_section_and_their_path_is_kept():

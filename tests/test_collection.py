@@ -14,7 +14,7 @@ import pytest
 from embedding import BagEmbedder
 
 from riyaz.errors import RiyazError
-from riyaz.retrieval import collection as collections
+from riyaz.retrieval import database
 from riyaz.retrieval.collection import Added, Collection, add, verify
 from riyaz.retrieval.documents import Document
 
@@ -127,7 +127,12 @@ KILLED = """
         if {when!r} == "write":
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def replace(*paths):
+        os.kill(os.getpid(), signal.SIGKILL)
+
     collection._write = write
+    if {when!r} == "replace":
+        os.replace = replace
     many = [Document(f"n{{i}}", "", "text " * 2000, "n") for i in range(50)]
     collection.add(Path(sys.argv[1]), [Document("b", "", "replaced", "x"), *many], Killer(), rebuild={rebuild})
 """
@@ -152,6 +157,101 @@ def test_a_kill_in_the_first_add_leaves_a_file_that_can_be_added_to(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -signal.SIGKILL
     assert "holds no documents" in message(Collection.open, path)
     assert add(path, DOCUMENTS, BagEmbedder()).added == 2 and verify(path) == []
+
+
+def killed(path: Path, when: str, rebuild: bool) -> None:
+    """Run an `add` that is killed."""
+    code = textwrap.dedent(KILLED).format(tests=str(TESTS), when=when, rebuild=rebuild)
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -signal.SIGKILL
+
+
+def test_a_rebuild_that_is_killed_leaves_the_old_even_after_a_killed_add(path):
+    killed(path, "write", rebuild=False)
+    assert path.with_name("kept-journal").exists(), "the old one is whole only with its journal"
+    killed(path, "replace", rebuild=True)
+    assert verify(path) == []
+    assert [d.text for d in Collection.open(path).documents] == [DOCUMENTS[1].text, DOCUMENTS[0].text]
+    assert len(os.listdir(path.parent)) > 1, "the killed one could not clear up"
+    assert add(path, [doc("c", "x")], BagEmbedder(), rebuild=True) == Added(1, 0, 0, 1)
+    assert verify(path) == [] and os.listdir(path.parent) == ["kept"]
+
+
+def test_a_rebuild_after_a_killed_first_add(tmp_path):
+    path = tmp_path / "new"
+    killed(path, "write", rebuild=False)
+    assert add(path, DOCUMENTS, BagEmbedder(), rebuild=True).added == 2
+    assert verify(path) == [] and os.listdir(tmp_path) == ["new"]
+
+
+def test_a_rebuild_takes_the_log_of_the_old_with_it(path, tmp_path):
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("UPDATE documents SET title = 'from the log'")
+    writer.commit()
+    (tmp_path / "copy").mkdir()
+    for name in ("kept", "kept-wal"):  # as after a crash
+        shutil.copy(tmp_path / name, tmp_path / "copy" / name)
+    writer.close()
+    path = tmp_path / "copy" / "kept"
+    add(path, [doc("c", "x")], BagEmbedder(), rebuild=True)
+    assert [d.doc_id for d in Collection.open(path).documents] == ["c"] and verify(path) == []
+    assert os.listdir(path.parent) == ["kept"]
+
+
+def test_a_rebuild_waits_for_a_writer_and_a_writer_for_a_rebuild(path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    assert "another process is writing it" in message(add, path, [doc("c", "x")], BagEmbedder(), rebuild=True)
+    holder.close()
+
+    class Second(BagEmbedder):
+        def embed(self, texts, progress=None):
+            for rebuild in (False, True):
+                code = "import sys, pathlib; from riyaz.retrieval import collection, database\n"
+                code += "database.BUSY_SECONDS = 0.1; from riyaz.retrieval.documents import Document\n"
+                code += "document = Document('z', '', 'z', 'z')\n"
+                code += f"collection.add(pathlib.Path(sys.argv[1]), [document], None, rebuild={rebuild})"
+                done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+                assert "another process is writing it" in done.stderr
+            assert [d.doc_id for d in Collection.open(path).documents] == ["a", "b"], "readers need not wait"
+            return super().embed(texts, progress)
+
+    assert add(path, [doc("c", "x")], Second(), rebuild=True).added == 1
+    assert [d.doc_id for d in Collection.open(path).documents] == ["c"] and os.listdir(path.parent) == ["kept"]
+
+
+def test_what_was_replaced_while_a_writer_waited_is_not_written(path, tmp_path, monkeypatch):
+    add(tmp_path / "other", [doc("c", "x")], BagEmbedder())
+    real = database._connection
+
+    def replaced(*arguments):
+        made = real(*arguments)
+        os.replace(tmp_path / "other", path)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_connection", replaced)
+        assert "another process has just replaced it" in message(add, path, [doc("d", "y")], BagEmbedder())
+    assert [d.doc_id for d in Collection.open(path).documents] == ["c"]
+
+
+def test_a_rebuild_through_a_link_replaces_what_it_leads_to(path):
+    link = path.with_name("link")
+    link.symlink_to(path)
+    add(link, [doc("c", "x")], BagEmbedder(), rebuild=True)
+    assert link.is_symlink() and [d.doc_id for d in Collection.open(path).documents] == ["c"]
+
+
+def test_no_embedded_text_is_longer_than_the_embedder_reads(tmp_path):
+    class Narrow(BagEmbedder):
+        window = 20
+
+        def embed(self, texts, progress=None):
+            assert max(len(self.token_offsets(text)) for text in texts) <= self.window
+            return super().embed(texts, progress)
+
+    assert add(tmp_path / "c", [doc("a", "# Head\n\n" + "word " * 500, "A title " * 50)], Narrow()).chunks > 25
 
 
 @pytest.mark.parametrize(
@@ -236,7 +336,7 @@ def test_what_is_not_a_collection_is_refused_and_never_replaced(tmp_path):
 
 
 def test_a_locked_collection_is_one_line(path, monkeypatch):
-    monkeypatch.setattr(collections, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert "another process is writing it" in message(add, path, [doc("c", "x")], BagEmbedder())

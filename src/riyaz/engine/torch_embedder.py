@@ -80,6 +80,7 @@ class TorchEmbedder:
         config = self._model.config
         self.dim: int = config.hidden_size
         self._limit = _max_tokens(source.path, config.context)
+        self.window = self._limit - 2  # without [CLS] and [SEP]
         if self._pieces.vocab_size > config.vocab_size:
             what = f"the tokenizer has {self._pieces.vocab_size} tokens, the model {config.vocab_size}"
             raise RiyazError(what, str(source.path), "tokenizer.json is another model's")

@@ -12,7 +12,7 @@ import numpy as np
 
 from riyaz.retrieval.documents import Document
 
-SIZE, OVERLAP = 200, 32  # tokens; the embedder reads 256, title and heading included
+SIZE, OVERLAP = 200, 32  # tokens of a chunk's own text, which alone is embedded: titles and headings are for BM25
 LONGEST = 16  # characters that count as one token at most: a tokenizer calls a run of a million letters one word
 
 _HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t#]*$")
@@ -48,11 +48,16 @@ def passage(chunk: Chunk) -> str:
 
 
 def chunk(
-    document: Document, token_offsets: TokenOffsets = word_offsets, size: int = SIZE, overlap: int = OVERLAP
+    document: Document,
+    token_offsets: TokenOffsets = word_offsets,
+    size: int = SIZE,
+    overlap: int = OVERLAP,
+    window: int | None = None,
 ) -> list[Chunk]:
-    """The chunks of a document in its order, each of at most `size` tokens and about `overlap` of them shared
-    with the one before inside a section. Every character that is not blank lies in one."""
-    text = document.text
+    """The chunks of a document in its order, each of at most `size` places where tokens begin and about `overlap` of
+    them shared with the one before inside a section. Every character that is not blank lies in one. With `window` no
+    chunk has more tokens than that when it is read alone, so an embedder that reads as many cuts none."""
+    text, size = document.text, min(size, window or size)
     found = list(_sections(text))
     paragraphs, sentences, words = (
         np.array([match.end() for match in pattern.finditer(text)], np.int64)
@@ -63,13 +68,21 @@ def chunk(
     units = _fill(np.unique(np.concatenate((tokens, sentences, words, starts, [0, len(text)]))))
     places = [np.searchsorted(units, ends).tolist() for ends in (paragraphs, sentences, words)]
     first = [*np.searchsorted(units, starts).tolist(), len(units) - 1]
+
+    def range_of(low: int, high: int) -> tuple[int, int]:
+        return _trimmed(text, int(units[low]), int(units[high]))
+
+    def count(low: int, high: int) -> int:
+        start, end = range_of(low, high)
+        return len(token_offsets(text[start:end])) if window else 0
+
     chunks = []
     for number, (_, heading) in enumerate(found):
-        for low, high in _cuts(first[number], first[number + 1], places, size, overlap):
-            start, end = _trimmed(text, int(units[low]), int(units[high]))
-            if start < end:
-                chunks.append(Chunk(document.doc_id, document.title, heading, start, end, text[start:end]))
-    return chunks
+        for whole in _cuts(first[number], first[number + 1], places, size, overlap):
+            for start, end in (range_of(*part) for part in _fitting(*whole, places, overlap, count, window or 0)):
+                if start < end:
+                    chunks.append(Chunk(document.doc_id, document.title, heading, start, end, text[start:end]))
+    return sorted(chunks, key=lambda piece: piece.start)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str]]:
@@ -118,6 +131,20 @@ def _cuts(low: int, high: int, places: list[list[int]], size: int, overlap: int)
         back = max(cut - min(overlap, (cut - low) // 2), low + 1)
         low = _first(sentences, back, cut) or _first(words, back, cut) or back
     yield low, high
+
+
+def _fitting(
+    low: int, high: int, places: list[list[int]], overlap: int, count: Callable[[int, int], int], window: int
+) -> Iterator[tuple[int, int]]:
+    """The range, or smaller ones that cover it, of at most `window` tokens each. It may have more than places where
+    tokens begin: a Korean letter is up to three, and the rest of a word that was cut is read as another word."""
+    tokens = count(low, high)
+    if tokens <= window or high - low <= 1:
+        yield low, high
+        return
+    size = max(1, (high - low) * window // tokens)
+    for part in _cuts(low, high, places, size, min(overlap, size // 6)):
+        yield from _fitting(*part, places, overlap, count, window)
 
 
 def _last(places: list[int], after: int, until: int) -> int | None:

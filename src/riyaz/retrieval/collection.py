@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,15 +17,12 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, word_offsets
+from riyaz.retrieval.database import APPLICATION, BROKEN, REBUILD, opened, replacing, writing
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.embedder import Embedder, Progress
 from riyaz.sources.files import disk_error
 
 FORMAT, VERSION = "riyaz collection", 1
-APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, so that a foreign database is known at once
-MAGIC = b"SQLite format 3\0"
-BUSY_SECONDS = 5.0
-REBUILD = "make it again: riyaz rag add … --rebuild"
 TABLES = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "documents": "CREATE TABLE documents (doc_id TEXT PRIMARY KEY, title TEXT NOT NULL, text TEXT NOT NULL, "
@@ -62,12 +58,12 @@ class Collection:
     def open(cls, path: Path) -> Self:
         """Read it whole. RiyazError when it is missing, foreign, broken, of a later version, or empty."""
         path = Path(path)
-        with _database(path, "rw") as database:
+        with opened(path, "rw") as database:
             database.execute("BEGIN")
             problem = _foreign(database)
             if problem:
                 raise RiyazError(problem, str(path), "name a file that riyaz rag add has written")
-            meta = dict(database.execute("SELECT key, value FROM meta"))
+            meta = _meta(database)
             documents, chunks, vectors, problems = _contents(database, meta)
         if problems:
             raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
@@ -98,18 +94,17 @@ def add(
     the collection was made with another embedder, is in use, or cannot be written.
     """
     path = Path(path)
-    if rebuild:
-        return _rebuild(path, documents, embedder, progress)
+    if rebuild:  # what a link leads to: SQLite keeps its journal there
+        with replacing(Path(os.path.realpath(path))) as new:
+            return add(new, documents, embedder, progress)
     fresh = not path.exists()
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, path.parent) from error
-        with _database(path, "rwc") as database:
-            done = _add(path, database, documents, embedder, progress)
-            database.execute("COMMIT")
-        return done
+        with writing(path) as database:
+            return _add(path, database, documents, embedder, progress)
     except BaseException:
         if fresh and path.exists() and path.stat().st_size == 0:
             path.unlink()
@@ -121,7 +116,7 @@ def verify(path: Path) -> list[str]:
     RiyazError when there is no such file or it cannot be read."""
     path = Path(path)
     try:
-        with _database(path, "rw") as database:
+        with opened(path, "rw") as database:
             database.execute("BEGIN")
             foreign = _foreign(database)
             if foreign:
@@ -129,31 +124,13 @@ def verify(path: Path) -> list[str]:
             rows = database.execute("PRAGMA integrity_check(5)").fetchall()
             problems = [" ".join(f"SQLite: {row[0]}".split()) for row in rows if row[0] != "ok"]
             if not problems:
-                meta = dict(database.execute("SELECT key, value FROM meta"))
+                meta = _meta(database)
                 problems = _contents(database, meta, hashes=True)[3]
     except RiyazError as error:
-        if not isinstance(error.__cause__, sqlite3.DatabaseError) or "broken" not in error.what:
+        if not isinstance(error.__cause__, BROKEN) or "broken" not in error.what:
             raise
         problems = [error.what]
     return [f"{problem}; {REBUILD}" for problem in problems]
-
-
-def _rebuild(path: Path, documents: Sequence[Document], embedder: Embedder | None, progress: Progress | None) -> Added:
-    """A new file in place of the old, which must be a collection, whole or broken, and nothing else."""
-    if path.is_dir():
-        raise RiyazError("is a folder", str(path), "name a file")
-    head = _head(path)
-    if head and head[68:72] != APPLICATION.to_bytes(4):
-        raise RiyazError("is not a Riyaz collection, so it is not replaced", str(path), "remove it yourself")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        done = add(temporary, documents, embedder, progress)
-        path.with_name(path.name + "-journal").unlink(missing_ok=True)  # the old file's, fatal to the new one
-        os.replace(temporary, path)
-        return done
-    finally:
-        for rest in (temporary, temporary.with_name(temporary.name + "-journal")):
-            rest.unlink(missing_ok=True)
 
 
 def _add(
@@ -164,13 +141,12 @@ def _add(
     progress: Progress | None,
 ) -> Added:
     """The body of `add` inside its transaction: everything slow comes before the first write."""
-    database.execute("BEGIN IMMEDIATE")
     made: dict[str, str] = {}
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         problem = _foreign(database)
         if problem:
             raise RiyazError(problem, str(path), "name a new file or a collection")
-        made = dict(database.execute("SELECT key, value FROM meta"))
+        made = _meta(database)
     _same_embedder(path, made, embedder)
     known = (
         {row[0]: row[1:] for row in database.execute("SELECT doc_id, sha256, title, pages FROM documents")}
@@ -178,8 +154,8 @@ def _add(
         else {}
     )
     changed = [item for item in documents if known.get(item.doc_id) != (_sha(item.text), item.title, _pages(item))]
-    offsets = embedder.token_offsets if embedder else word_offsets
-    chunks = [piece for item in changed for piece in chunk(item, offsets)]
+    offsets, window = (embedder.token_offsets, embedder.window) if embedder else (word_offsets, None)
+    chunks = [piece for item in changed for piece in chunk(item, offsets, window=window)]
     vectors = embedder.embed([piece.text for piece in chunks], progress) if embedder and chunks else None
     if not made:
         database.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -237,14 +213,25 @@ def _foreign(database: sqlite3.Connection) -> str:
         return "holds no documents" if _pragma(database, "page_count") == 0 else "is not a Riyaz collection"
     if _pragma(database, "application_id") != APPLICATION:
         return "is not a Riyaz collection"
-    meta = dict(database.execute("SELECT key, value FROM meta")) if ("table", "meta") in found else {}
-    version = str(meta.get("version", ""))
+    meta = _meta(database) if ("table", "meta") in found else {}
+    version = meta.get("version", "")
     if version.isascii() and version.isdigit() and int(version[:9]) > VERSION:
         return f"is a collection of version {version[:9]}; this Riyaz reads version {VERSION}"
     tables = {name: sql for (kind, name), sql in found.items() if not name.startswith("sqlite_autoindex_")}
     if tables != TABLES or version != str(VERSION):
         return "is not a Riyaz collection: its tables are others"
     return ""
+
+
+def _meta(database: sqlite3.Connection) -> dict[str, str]:
+    """What the collection says of itself, all of it text. SQLite keeps any type in any column, so an error of its
+    kind says when it is not."""
+    rows = database.execute("SELECT key, value FROM meta").fetchall()
+    for key, value in rows:
+        if not isinstance(key, str) or not isinstance(value, str):
+            name = key[:40] if isinstance(key, str) else "a key"
+            raise sqlite3.DatabaseError(f"{name!r} in its table meta is not text")
+    return dict(rows)
 
 
 def _contents(
@@ -259,7 +246,7 @@ def _contents(
             problems.append(f"document {str(row[0])[:80]!r} is not as it was written")
         else:
             documents[item.doc_id] = item
-    said = str(meta.get("dim", ""))[:6]
+    said = meta.get("dim", "")[:6]
     dim = int(said) if said.isascii() and said.isdigit() else 0
     chunks, blobs = [], []
     query = (
@@ -330,57 +317,3 @@ def _count(database: sqlite3.Connection, table: str) -> int:
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:
     return database.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file, none where there is no file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(100)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise RiyazError(f"cannot be read: {error.strerror}", str(path), "check the path") from error
-
-
-@contextmanager
-def _database(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection that is rolled back and closed in the end; SQLite's errors as ours."""
-    if path.is_dir():
-        raise RiyazError("is a folder", str(path), "name a file")
-    started = path.with_name(path.name + "-journal").exists()  # a first `add` that was killed
-    if (
-        (head := _head(path)) and not head.startswith(MAGIC) and not started
-    ):  # SQLite would overwrite a file of a few bytes
-        raise RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
-    if mode == "rw" and not path.exists():
-        raise RiyazError("no such file", str(path), "make it with riyaz rag add")
-    database = None
-    try:
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        # No statement of ours begins a transaction by itself: isolation_level None
-        database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
-        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "synchronous = FULL"):
-            database.execute(f"PRAGMA {pragma}")
-        database.execute("PRAGMA journal_mode = DELETE")
-        yield database
-    except sqlite3.Error as error:
-        raise _explained(error, path) from error
-    finally:
-        if database is not None:
-            database.close()
-
-
-def _explained(error: sqlite3.Error, path: Path) -> RiyazError:
-    """What an error of SQLite means to the person in front of it."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RiyazError("another process is writing it", str(path), "wait until that is done")
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        what = "the disk is full" if code == sqlite3.SQLITE_FULL else "the disk is full or does not work"
-        return RiyazError(what, str(path), "nothing was changed; free some space and run the same command again")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return RiyazError("cannot be opened or written here", str(path), "check the path and its permissions")
-    if code == sqlite3.SQLITE_NOTADB:
-        return RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
-    return RiyazError(f"broken: {error}", str(path), REBUILD)

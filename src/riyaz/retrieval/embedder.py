@@ -14,6 +14,7 @@ class Embedder(Protocol):
     name: str
     sha256: str
     dim: int
+    window: int  # tokens of a text that are read, special tokens not counted
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character ranges of the text's tokens, special tokens not counted."""

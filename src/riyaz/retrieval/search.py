@@ -15,6 +15,7 @@ import numpy as np
 from riyaz.errors import RiyazError
 from riyaz.retrieval.chunks import passage
 from riyaz.retrieval.collection import Collection
+from riyaz.retrieval.database import REBUILD
 from riyaz.retrieval.embedder import Embedder
 from riyaz.retrieval.lexical import BM25, words_and_beginnings
 
@@ -55,6 +56,9 @@ class Retriever:
             raise RiyazError(what, str(collection.path), "riyaz rag add … --rebuild")
         self._chunks = collection.chunks()
         self._vectors = collection.vectors() if embedder is not None else None
+        if embedder is not None and self._vectors is not None and self._vectors.shape[1] != embedder.dim:
+            what = f"broken: its vectors have {self._vectors.shape[1]} numbers, those of {embedder.name} {embedder.dim}"
+            raise RiyazError(what, str(collection.path), REBUILD)
         self._embedder = embedder if self._vectors is not None else None
         self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_beginnings)
         self._places: dict[str, list[int]] = {}

@@ -1,5 +1,6 @@
 """Folders, files and rows as documents; what is left out is said; wrong files end in one line."""
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from riyaz.compare.documents import same_file
 from riyaz.errors import RiyazError
 from riyaz.retrieval import parsers
 from riyaz.retrieval.documents import read_documents
@@ -95,6 +97,44 @@ def test_a_folder_is_read_in_order_and_says_what_it_leaves_out(tmp_path):
         "2 links to other folders not followed",
         "1 empty document left out: empty.txt",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_counted(tmp_path, monkeypatch):
+    for name in ("open", "shut", "shut2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    real = os.scandir
+
+    def scandir(place):  # permissions would not stop a test that is run by root
+        if "shut" in os.fspath(place):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    documents, notes = read_documents(tmp_path)
+    assert [d.doc_id for d in documents] == ["open/a.txt"]
+    assert notes == ["2 folders cannot be read: shut (Permission denied) and 1 more"]
+    assert "1 folder cannot be read: . (Permission denied)" in refused(tmp_path / "shut")
+
+
+def test_a_link_to_itself_is_not_followed(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "loop.txt").symlink_to(tmp_path / "loop.txt")
+    documents, notes = read_documents(tmp_path)
+    assert [d.doc_id for d in documents] == ["a.txt"] and notes == ["1 link to other folders not followed"]
+
+
+def test_documents_that_are_the_rows_themselves_are_found_under_any_name(tmp_path):
+    rows, other = tmp_path / "test.jsonl", tmp_path / "train.jsonl"
+    rows.write_text("{}")
+    other.write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    os.link(rows, tmp_path / "hard.jsonl")
+    for name in ("test.jsonl", "link.jsonl", "hard.jsonl", "../" + tmp_path.name + "/test.jsonl"):
+        assert same_file(tmp_path / name, [other, rows]) == rows
+    assert same_file(tmp_path, [rows, tmp_path]) == tmp_path
+    assert same_file(rows, [other, tmp_path, tmp_path / "absent"]) is None
+    assert same_file(tmp_path / "absent", [tmp_path / "absent"]) is None and same_file(rows, []) is None
 
 
 def test_a_folder_without_documents_is_an_error(tmp_path):

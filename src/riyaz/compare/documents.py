@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,19 @@ def index(folder: Folder, settings: dict[str, Any], listen: Listen) -> None:
     part.unlink(missing_ok=True)
     add(part, documents, embedder, progress)
     os.replace(part, folder.path / COLLECTION)
+
+
+def same_file(documents: Path, others: Sequence[Path]) -> Path | None:
+    """The first of `others` that is the documents' own file or folder, under whatever name or link; None when none is.
+    What is not there is not the same."""
+    return next((other for other in others if _same(documents, other)), None)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def _digest(documents: list[Document]) -> str:

@@ -55,14 +55,15 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
 def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     """The files below a folder in the order of their paths; hidden ones are passed over."""
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
-    for place, names, files in os.walk(folder):
+    closed: list[OSError] = []
+    for place, names, files in os.walk(folder, onerror=closed.append):
         outside += sum(os.path.islink(os.path.join(place, name)) for name in names if not name.startswith("."))
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in files:
             file = Path(place, name)
             if name.startswith("."):
                 continue
-            if not file.resolve().is_relative_to(root):
+            if not _inside(file, root):
                 outside += 1
             elif file.suffix.lower() not in PARSERS or not file.is_file():
                 other[file.suffix.lower() or "no ending"] += 1
@@ -73,7 +74,18 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
         notes.append(one_line(f"{_count(other.total(), 'file')} of other kinds left out: {kinds}"))
     if outside:
         notes.append(f"{_count(outside, 'link')} to other folders not followed")
+    if closed:
+        first = one_line(os.path.relpath(closed[0].filename, folder))
+        more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+        notes.append(f"{_count(len(closed), 'folder')} cannot be read: {first} ({closed[0].strerror}){more}")
     yield from _files(sorted(inside, key=lambda pair: pair[1]), notes)
+
+
+def _inside(file: Path, root: Path) -> bool:
+    try:
+        return file.resolve().is_relative_to(root)
+    except RuntimeError:  # a link that leads to itself
+        return False
 
 
 def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Document]:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from rich.console import Console
 from test_export import make
 
 from riyaz.cli import main as cli
 from riyaz.cli import predict as predict_verb
 from riyaz.cli import stream
+from riyaz.cli.output import Screen
 from riyaz.data import Example
 from riyaz.predictor import Predictor, open_model
 
@@ -166,6 +168,26 @@ def test_pieces_never_break_a_character(model):
     parts = list(stream.pieces(scripted, [{"role": "user", "content": "x"}]))
     assert "".join(parts) == "é नमस्ते 🙂" and len(ids) > len(parts) > 3
     assert not any("\ufffd" in part for part in parts)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_answer_is_printed_without_what_a_terminal_obeys_and_as_it_comes(monkeypatch, terminal):
+    out = io.StringIO()
+    screen = Screen()
+    screen.data = Console(file=out, force_terminal=terminal, markup=False, highlight=False, emoji=False)
+    parts = ["a\x1b", "[2Jb\x9b1m\r", "\nc d", "\u202ee\x07\x08\x7f", "[b]"]
+    seen = []
+
+    def coming():
+        for part in parts:
+            seen.append(out.getvalue())
+            yield part
+
+    assert stream.say(screen, coming()) == "".join(parts), "the answer itself is as it was"
+    shown = "a[2Jb1m\nc d[U+202E]e[b]\n"
+    assert out.getvalue() == shown
+    assert seen[1] == "a" and seen[2] == "a[2Jb1m", "each piece at once"
+    assert not set("\x1b\x9b\r\x07\x08\x7f\u202e") & set(out.getvalue())
 
 
 def test_a_copied_answer_comes_in_one_piece():

@@ -4,6 +4,7 @@ import importlib
 import json
 import sqlite3
 import types
+from pathlib import Path
 
 import pytest
 from embedding import BagEmbedder
@@ -85,6 +86,31 @@ def test_a_poisoned_document_reaches_the_terminal_as_text(capsys):
     heads = [line for line in out.splitlines() if line.startswith("[")]
     assert heads[0].startswith("[1] evil.md, characters 0–"), "the citation is the one that code wrote"
     assert "T]0;x fake" in out
+
+
+def test_signs_that_turn_the_text_are_shown(capsys):
+    Path("docs/evil.md").write_text("# Rules\u202e\n\npay \u2066me\u2069 rules\n")
+    run(capsys, "rag", "add", "kept", "docs", "--lexical")
+    _, out, err = run(capsys, "rag", "ask", "kept", "rules", "--k", "1")
+    assert "pay [U+2066]me[U+2069] rules" in out and not set("\u202e\u2066\u2069") & set(out + err)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\u202eb"])
+def test_an_error_never_says_what_a_terminal_obeys(capsys, name):
+    status, out, err = run(capsys, "rag", "ask", name, "rules")
+    assert status == 2 and not out and err.startswith("error: a") and err[:-1].isprintable()
+
+
+def test_a_collection_that_names_no_embedder_is_one_line(capsys):
+    run(capsys, "rag", "add", "kept", "docs")
+    database = sqlite3.connect("kept")
+    database.execute("UPDATE meta SET value = x'6d' WHERE key = 'embedder'")
+    database.commit()
+    database.close()
+    line = "kept: broken: 'embedder' in its table meta is not text; make it again: riyaz rag add … --rebuild"
+    for words in (("ask", "kept", "rules"), ("add", "kept", "docs"), ("verify", "kept")):
+        status, out, err = run(capsys, "rag", *words)
+        assert status == 2 and not out and err.splitlines()[-1] == f"error: {line}"
 
 
 def test_nothing_found_says_so(capsys):

@@ -3,7 +3,7 @@
 import sys
 
 from riyaz.cli.options import Target
-from riyaz.cli.output import Screen
+from riyaz.cli.output import Screen, printable_line
 from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
 from riyaz.errors import RiyazError
 
@@ -34,7 +34,7 @@ def chat(
         except RiyazError as error:
             if not asking:
                 raise
-            screen.talk.print(f"error: {error}", soft_wrap=True)
+            screen.talk.print(printable_line(f"error: {error}"), soft_wrap=True)
             continue
         messages += [question, {"role": "assistant", "content": answer}]
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from riyaz.cli.options import Json
-from riyaz.cli.output import Screen
+from riyaz.cli.output import Screen, printable, printable_line
 from riyaz.cli.stream import AtLeastOne, MaxTokens, opened, pieces, say
 from riyaz.errors import RiyazError
 
@@ -41,7 +41,7 @@ def add(
     screen = Screen(json)
     documents, notes = read_documents(path)
     for note in notes:
-        screen.talk.print(_safe(f"note: {note}"), soft_wrap=True)
+        screen.talk.print(printable(f"note: {note}"), soft_wrap=True)
     embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical for words alone")
     with listener(screen.talk) as listen:
 
@@ -81,15 +81,15 @@ def ask(
         instruction = predictor.text.instruction or INSTRUCTION
         text = replace(predictor.text, instruction=instruction, passages=k)
         predictor = replace(predictor, text=text, retriever=retriever)
-        document["answer"] = say(screen, map(_safe, pieces(predictor, [{"role": "user", "content": question}])))
+        document["answer"] = say(screen, pieces(predictor, [{"role": "user", "content": question}]))
     for number, hit in enumerate(hits, 1):
-        place = f"{_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
-        named = " > ".join(part for part in (_line(hit.title), _line(hit.heading)) if part)
+        place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
+        named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
         screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
         if named:
             screen.data.print(Text(named, style="dim"), soft_wrap=True)
         if model is None:
-            screen.data.print(Text(_safe(hit.text)), soft_wrap=True)
+            screen.data.print(Text(printable(hit.text)), soft_wrap=True)
     screen.finish(document)
 
 
@@ -102,10 +102,10 @@ def verify(collection: Where, /, *, json: Json = False) -> None:
     screen.finish({"collection": collection, "sound": not problems, "problems": problems})
     if problems:
         for problem in problems[1:]:
-            screen.talk.print(_line(problem), soft_wrap=True)
-        raise RiyazError(_line(problems[0]), str(collection))
+            screen.talk.print(printable_line(problem), soft_wrap=True)
+        raise RiyazError(printable_line(problems[0]), str(collection))
     found = collections.Collection.open(collection)
-    by = f"vectors by {_line(found.embedder[0])}" if found.embedder else "words alone"
+    by = f"vectors by {printable_line(found.embedder[0])}" if found.embedder else "words alone"
     text = f"sound: {len(found.documents):,} documents, {len(found.chunks()):,} chunks, {by}"
     screen.data.print(text, soft_wrap=True)
 
@@ -117,16 +117,3 @@ def _embedder(name: str, otherwise: str) -> Any:
         return open_embedder(name)
     except RiyazError as error:
         raise RiyazError(error.what, error.where, f"{error.hint}, {otherwise}" if error.hint else otherwise) from None
-
-
-def _safe(text: str) -> str:
-    """Text from a document without anything a terminal would obey."""
-    from riyaz.retrieval.parsers import clean
-
-    return clean(text)
-
-
-def _line(text: str) -> str:
-    from riyaz.retrieval.parsers import one_line
-
-    return one_line(text)

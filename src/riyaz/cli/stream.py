@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from riyaz.cli.output import Screen
+from riyaz.cli.output import Screen, printable, printable_line
 from riyaz.data import Message
 
 if TYPE_CHECKING:
@@ -45,21 +45,21 @@ def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]
 
 def cite(screen: Screen, predictor: "Predictor", messages: Sequence[Message]) -> list[dict]:
     """Say which documents the model was given to read; their citations."""
-    from riyaz.retrieval.parsers import one_line
     from riyaz.retrieval.search import citation
 
     found = [citation(hit) for hit in predictor.passages([messages])[0]]
     for each in found:
-        place = f"{one_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
+        place = f"{printable_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
         screen.talk.print(f"from {place}", style="dim", soft_wrap=True, markup=False)
     return found
 
 
 def say(screen: Screen, parts: Iterator[str]) -> str:
-    """Print the pieces as they come and return the whole answer."""
+    """Print the pieces as they come, without what a terminal would obey, and return the whole answer as it is."""
     answer = ""
     for part in parts:
-        screen.data.print(part, end="", soft_wrap=True)
+        # a line's end of two characters may come in two pieces
+        screen.data.print(printable(part.replace("\r", "")), end="", soft_wrap=True)
         answer += part
     screen.data.print()
     return answer.strip()

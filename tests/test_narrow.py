@@ -131,11 +131,12 @@ def test_a_comparison_without_time_for_folds(
 ) -> None:
     monkeypatch.setattr(narrow, "WORTH", 2.0)  # more than any arm trains
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
-    asked = ("compare", data, *asked, "--methods", "nearest,lora", "--out", tmp_path / "out")
+    asked = ("compare", data, *asked, "--methods", "nearest,rag,lora", "--documents", data, "--out", tmp_path / "out")
     told = command(*asked)
     assert told.status == 0 and "held out once instead of in folds" in told.err
-    assert told.document["data"]["rows"]["folds"] == 0 and [a["n_test"] for a in told.document["arms"]] == [18, 18]
+    assert told.document["data"]["rows"]["folds"] == 0 and [a["n_test"] for a in told.document["arms"]] == [18, 18, 18]
     assert any("held out once" in note for note in told.document["data"]["notes"])
+    assert "rows.jsonl is the documents and the test too: retrieval can find the very answers" in told.err
     assert {path.name for path in (tmp_path / "out/split").iterdir()} == {"kept"}
     assert len((tmp_path / "out/split/kept/test.jsonl").read_text().splitlines()) == 18
     seconds = json.loads((tmp_path / "out/seconds.json").read_text())

@@ -10,6 +10,7 @@ import pages
 import pytest
 from documents import arm, comparison
 from rich.console import Console
+from rich.text import Text
 
 from riyaz.report import markdown, terminal, words
 
@@ -361,3 +362,11 @@ def test_one_targets_scores_are_printed_with_extras_slices_and_latency():
         "accuracy 0.700 (0.600–0.800, 95 %) on 300 rows", "macro F1 0.650", "answer log p -3.200",
         "ms per answer 61.2", "slice rare 0.250",
     ]  # fmt: skip
+
+
+def test_a_terminal_is_given_nothing_to_obey() -> None:
+    out = io.StringIO()
+    terminal.PipeConsole(file=out, force_terminal=True, color_system=None, markup=False, width=80).print(
+        Text.assemble("label \x1b]0;title\x07\x9b2J", ("answer\u202e", "bold")), soft_wrap=True
+    )
+    assert out.getvalue() == "label ]0;title2Janswer[U+202E]\n"

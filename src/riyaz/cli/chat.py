@@ -3,9 +3,10 @@
 import sys
 
 from riyaz.cli.options import Target
-from riyaz.cli.output import Screen, printable_line
+from riyaz.cli.output import Screen
 from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
 from riyaz.errors import RiyazError
+from riyaz.report.markup import printable_line
 
 PROMPT = "> "
 

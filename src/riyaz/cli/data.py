@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from rich.text import Text
 
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
-from riyaz.cli.output import Screen, printable
+from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 
 SHOWN = 3  # rendered rows
@@ -89,7 +89,7 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
     except RiyazError as error:
         if wanted:
             raise
-        screen.talk.print(printable(f"rows are not rendered: {error}"), style="dim", soft_wrap=True)
+        screen.talk.print(f"rows are not rendered: {error}", style="dim", soft_wrap=True)
         return {"model": None}
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
@@ -115,7 +115,7 @@ def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
     coloured = screen.data.is_terminal and not screen.data.no_color
     shown = answer if coloured else f"{OPEN}{answer}{CLOSE}"
     screen.data.print(Text(f"\n{where}, loss on the {'green' if coloured else 'bracketed'} part", style="dim"))
-    screen.data.print(Text.assemble(printable(prompt), (printable(shown), LEARNED)), soft_wrap=True)
+    screen.data.print(Text.assemble(prompt, (shown, LEARNED)), soft_wrap=True)
 
 
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
@@ -147,4 +147,4 @@ def _lengths(counts: list[int]) -> dict[str, float]:
 
 
 def _fact(screen: Screen, name: str, text: str) -> None:
-    screen.data.print(Text.assemble((f"{name:<15}", "dim"), printable(text)), soft_wrap=True)
+    screen.data.print(Text.assemble((f"{name:<15}", "dim"), text), soft_wrap=True)

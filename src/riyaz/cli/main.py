@@ -114,7 +114,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
             raise
-        from riyaz.cli.output import printable_line  # a file's name or what it holds may be part of the error
+        from riyaz.report.markup import printable_line  # a file's name or what it holds may be part of the error
 
         line, status = explain(error)
         print(f"error: {printable_line(line)}", file=sys.stderr)

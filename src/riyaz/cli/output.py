@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from riyaz.report.markup import BIDI, CONTROLS
 from riyaz.report.terminal import console
 
 
@@ -41,18 +40,6 @@ class Screen:
 def json_line(document: dict[str, Any]) -> str:
     """The document as one line of strict JSON: no NaN, paths as text."""
     return json.dumps(_plain(document), allow_nan=False) + "\n"
-
-
-def printable(text: str) -> str:
-    """Text from a model, a document or a file without anything that a terminal obeys; signs that turn the text around
-    them are shown as what they are."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return BIDI.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", CONTROLS.sub("", lines))
-
-
-def printable_line(text: str) -> str:
-    """Such a text as one line."""
-    return " ".join(printable(text).split())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,9 +8,10 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from riyaz.cli.options import Json
-from riyaz.cli.output import Screen, printable, printable_line
+from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, opened, pieces, say
 from riyaz.errors import RiyazError
+from riyaz.report.markup import printable_line
 
 EMBEDDER = "minilm"
 INSTRUCTION = "Answer the question from the documents. If they do not hold the answer, say so."
@@ -41,7 +42,7 @@ def add(
     screen = Screen(json)
     documents, notes = read_documents(path)
     for note in notes:
-        screen.talk.print(printable(f"note: {note}"), soft_wrap=True)
+        screen.talk.print(f"note: {note}", soft_wrap=True)
     embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical for words alone")
     with listener(screen.talk) as listen:
 
@@ -89,7 +90,7 @@ def ask(
         if named:
             screen.data.print(Text(named, style="dim"), soft_wrap=True)
         if model is None:
-            screen.data.print(Text(printable(hit.text)), soft_wrap=True)
+            screen.data.print(Text(hit.text), soft_wrap=True)
     screen.finish(document)
 
 

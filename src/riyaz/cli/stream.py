@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from riyaz.cli.output import Screen, printable, printable_line
+from riyaz.cli.output import Screen
 from riyaz.data import Message
+from riyaz.report.markup import printable_line
 
 if TYPE_CHECKING:
     from riyaz.predictor import Predictor
@@ -59,7 +60,7 @@ def say(screen: Screen, parts: Iterator[str]) -> str:
     answer = ""
     for part in parts:
         # a line's end of two characters may come in two pieces
-        screen.data.print(printable(part.replace("\r", "")), end="", soft_wrap=True)
+        screen.data.print(part.replace("\r", ""), end="", soft_wrap=True)
         answer += part
     screen.data.print()
     return answer.strip()

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,8 @@ def index(folder: Folder, settings: dict[str, Any], listen: Listen) -> None:
     os.replace(part, folder.path / COLLECTION)
 
 
-def same_file(documents: Path, others: Sequence[Path]) -> Path | None:
-    """The first of `others` that is the documents' own file or folder, under whatever name or link; None when none is.
-    What is not there is not the same."""
-    return next((other for other in others if _same(documents, other)), None)
-
-
-def _same(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file or folder, under whatever names or links; what is not there is not the same."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):

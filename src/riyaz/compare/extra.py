@@ -26,18 +26,19 @@ SHARE = 2.0  # of the time over the trained arms that the curve is planned with
 
 @dataclass(frozen=True)
 class Part:
-    """An extra part: every `stride`-th training row, another seed, so many steps at the rate that was found."""
+    """An extra part: every `stride`-th training row, another seed, as many steps as the arm at the rate it found.
+
+    On fewer rows as well: else the curve would show too short a training and not too few rows.
+    """
 
     name: str
     stride: int
     seed: int
-    steps: int
     learning_rate: float
 
     def plan(self, arm: ArmPlan) -> ArmPlan:
         """The arm's plan without its search."""
-        every = max(1, arm.validate_every * self.steps // max(1, arm.steps))
-        return replace(arm, steps=self.steps, learning_rates=(self.learning_rate,), rungs=(), validate_every=every)
+        return replace(arm, learning_rates=(self.learning_rate,), rungs=())
 
 
 def read_part(folder: Folder, method: str, name: str) -> Part | None:
@@ -56,9 +57,10 @@ def seeds(
     )[:2]
     if len(trained) < 2 or trained[0]["score"] - trained[1]["score"] > margin:
         return
-    wanted = [(arm, Part(f"seed-{n}", 1, plan.seed + n, *_as_trained(plan, arm))) for n in (1, 2) for arm in trained]
-    for arm, part in wanted:
-        run(folder, plan, arm, part, left, listen)
+    for n in range(1, SEEDS + 1):
+        for arm in trained:
+            rate = arm["chosen"]["learning_rate"]
+            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, rate), left, listen)
     for arm in trained:
         scores = _scores(folder, arm["method"], "seed-")
         if scores:
@@ -73,10 +75,9 @@ def data_curve(
     arm = next((arm for arm in arms if arm["method"] == CURVE and arm["status"] in ("ok", "cut")), None)
     if arm is None:
         return []
-    steps, rate = _as_trained(plan, arm)
+    rate = arm["chosen"]["learning_rate"]
     for stride in FRACTIONS:
-        # as many steps as on all rows: else the curve would show too short a training and not too few rows
-        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, steps, rate), left, listen)
+        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(KEPT, "train"))
     points = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
     points.append((rows, np.array([row["score"] for row in read_predictions(folder.run(CURVE, KEPT))])))
@@ -94,9 +95,7 @@ def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], fl
     if (place / "result.json").exists():
         return
     fit, result = folder.read(str(kept / "fit.json")), folder.read(str(kept / "result.json"))
-    share = part.steps / max(1, plan.arm(method).steps)
-    needed = share * fit["train_seconds"] + fit["seconds"] - fit["train_seconds"] - fit["search_seconds"]
-    needed += result["eval_seconds"]
+    needed = fit["seconds"] - fit["search_seconds"] + result["eval_seconds"]
     if needed > left():
         listen({"event": "note", "text": f"no time left for {method} {part.name}, which takes {needed:.0f} s"})
         return
@@ -113,15 +112,14 @@ def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], fl
     listen({"event": "arm", "arm": arm})  # it is what it was before
 
 
-def _as_trained(plan: Plan, arm: dict) -> tuple[int, float]:
-    return plan.arm(arm["method"]).steps, arm["chosen"]["learning_rate"]
-
-
 def _scores(folder: Folder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
-    """The extra parts of an arm that are done, and the scores of their test rows."""
+    """The extra parts of an arm that are done and held their checks, and the scores of their test rows."""
     found = []
     for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):
         part = read_part(folder, method, place.name)
-        if part is not None and (place / "result.json").exists():
+        if part is None or not (place / "result.json").exists():
+            continue
+        checks = {**folder.read(str(place / "fit.json"))["checks"], **folder.read(str(place / "result.json"))["checks"]}
+        if all(check["ok"] for check in checks.values()):
             found.append((part, np.array([row["score"] for row in read_predictions(place)])))
     return found

@@ -69,18 +69,7 @@ def compare(
         answer_column=data_config.answer_column,
     )
     task = detect(found.train, data_config.instruction, data_config.metric)
-    places = describe(source).config.context - max(Method(name).tokens for name in methods)
-
-    def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
-        parts, report = split(
-            found.train, found.test, task, limit_train=config.limit_train, limit_test=limit_test,
-            seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
-        )  # fmt: skip
-        parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
-        if too_long:
-            report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
-        return parts, report
-
+    cut = _cutting(found, task, source, config, methods)
     parts, report = cut(True, config.limit_test)
     for note in report.notes:
         listen({"event": "note", "text": note})
@@ -175,6 +164,28 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
     if refused:
         raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
     return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
+
+
+def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
+    """How rows are divided for this model, and what is to know about them."""
+    places = describe(source).config.context - max(Method(name).tokens for name in methods)
+    tested = (found.test or found.train).path
+    read = config.documents if any(Method(name).needs_documents for name in methods) else None
+    known = read is not None and documents.same_file(read, tested)
+
+    def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
+        parts, report = split(
+            found.train, found.test, task, limit_train=config.limit_train, limit_test=limit_test,
+            seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
+        )  # fmt: skip
+        parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
+        if too_long:
+            report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
+        if known:
+            report.notes.append(f"{tested.name} is the documents and the test too: retrieval can find the very answers")
+        return parts, report
+
+    return cut
 
 
 def _identity(

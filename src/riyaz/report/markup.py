@@ -1,4 +1,5 @@
-"""HTML that is safe by construction: text is escaped where it enters, and only Markup passes as it is."""
+"""HTML that is safe by construction: text is escaped where it enters, and only Markup passes as it is; and text that
+is safe on a terminal."""
 
 import html
 import json
@@ -20,6 +21,18 @@ class Markup(str):
 def clean(text: object) -> str:
     """Any value as text that a page can hold: control and direction signs become visible."""
     return BIDI.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", CONTROLS.sub("\ufffd", str(text)))
+
+
+def printable(text: str) -> str:
+    """Text from a model, a document or a file without anything that a terminal obeys; signs that turn the text around
+    them are shown as what they are."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return BIDI.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", CONTROLS.sub("", lines))
+
+
+def printable_line(text: str) -> str:
+    """Such a text as one line."""
+    return " ".join(printable(text).split())
 
 
 def join(*children: object) -> Markup:

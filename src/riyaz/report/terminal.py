@@ -8,17 +8,19 @@ Talk goes to a console on stderr, data to one on stdout; the caller chooses by t
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from riyaz.report import findings
+from riyaz.report.markup import printable
 from riyaz.report.words import (
     columns,
     duration,
@@ -46,7 +48,13 @@ Listener = Callable[[dict], None]
 
 
 class PipeConsole(Console):
-    """A console that lets the command line end the program when nobody reads any more."""
+    """A console whose text a terminal only shows, and which lets the command line end the program when nobody reads
+    any more."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments to write; labels, answers and documents bring no control signs of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Called inside the handler of a BrokenPipeError: hand it on instead of exiting here."""

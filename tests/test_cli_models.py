@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from rich.console import Console
 from test_export import make
 
 from riyaz.cli import main as cli
@@ -17,6 +16,7 @@ from riyaz.cli import stream
 from riyaz.cli.output import Screen
 from riyaz.data import Example
 from riyaz.predictor import Predictor, open_model
+from riyaz.report.terminal import PipeConsole
 
 torch.set_num_threads(1)
 ROWS = [{"id": i, "text": f"where is my order {i}?", "label": ("refund", "delivery")[i % 2]} for i in range(24)]
@@ -174,7 +174,7 @@ def test_pieces_never_break_a_character(model):
 def test_an_answer_is_printed_without_what_a_terminal_obeys_and_as_it_comes(monkeypatch, terminal):
     out = io.StringIO()
     screen = Screen()
-    screen.data = Console(file=out, force_terminal=terminal, markup=False, highlight=False, emoji=False)
+    screen.data = PipeConsole(file=out, force_terminal=terminal, markup=False, highlight=False, emoji=False)
     parts = ["a\x1b", "[2Jb\x9b1m\r", "\nc d", "\u202ee\x07\x08\x7f", "[b]"]
     seen = []
 

@@ -109,7 +109,7 @@ def test_the_search_is_a_part_of_an_answers_time(found: Predictor, monkeypatch: 
     one.answers([row.messages for row in rows("then")[:3]])
     asked.clear()
     latency(one, rows("then")[:3], 3)
-    assert len(asked) == 4, "three and one to warm up, none of them remembered"
+    assert len(asked) == 3, "none of them remembered"
 
 
 def test_a_merged_combination_keeps_its_documents(retrieved: Finished, tmp_path: Path) -> None:

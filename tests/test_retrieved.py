@@ -62,7 +62,7 @@ ROWS = (
 
 
 def looked(predictor: Predictor, rows: Sequence[Example]) -> dict[str, Any]:
-    return evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows))
+    return evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows), 30)
 
 
 def nats(predictor: Predictor, example: Example) -> list[float]:

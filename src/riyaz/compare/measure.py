@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,8 @@ Listen = Callable[[dict], None]
 
 STEPS = 4  # the first is not counted
 ROWS = 8  # predicted at once
+TOKENS = (16, 64)  # of the two answers from which a long one's time is told
+LONGER = 2.0  # answers of a trained arm beside the accepted ones, at most: they end, which the base's seldom do
 SURE = 4.0  # passes over a prompt that a trained arm's search of a closed set costs at most
 
 
@@ -91,9 +94,8 @@ def _predicting(
     if predictor.text not in known:
         known[predictor.text] = _answering(predictor, context)
     speed = dict(known[predictor.text])
-    if context.task.kind == "closed" and method.recipe is not None:  # sure of the labels it learned after few of them
-        speed = {name: min(seconds, SURE * speed["loss"]) if name != "alone" else seconds
-                 for name, seconds in speed.items()}  # fmt: skip
+    if method.recipe is not None:
+        speed |= _once_trained(speed, predictor, context)
     answered = method.answered * speed["row"] if context.task.kind == "short" else 0.0
     return {
         "row_seconds": speed["row"] * cost,
@@ -105,17 +107,34 @@ def _predicting(
     }
 
 
+def _once_trained(speed: dict[str, float], predictor: Predictor, context: Context) -> dict[str, float]:
+    """What differs when the base has been trained: sure of the labels it learned after few of them, and done where
+    such answers end."""
+    if context.task.kind == "closed":
+        return {name: min(speed[name], SURE * speed["loss"]) for name in ("loss", "row", "weigh")}
+    mean = sum(map(len, context.tokenizer.answer_ids([row.answer for row in context.valid]))) / len(context.valid)
+    said = min(1.0, LONGER * mean / predictor.max_new_tokens)
+    return {name: speed["loss"] + said * max(0.0, speed[name] - speed["loss"]) for name in ("row", "alone")}
+
+
 def _answering(predictor: Predictor, context: Context) -> dict[str, float]:
     """Seconds a row of a predictor: to judge its answer, to answer it among others and alone, to weigh a text on it."""
     rows = _some(context.valid, ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
-    row = _seconds(lambda: predict(predictor, rows)) / len(rows)
-    alone = _seconds(lambda: predict(predictor, rows[:1]))
+    row, alone = _generating(predictor, rows) / len(rows), _generating(predictor, rows[:1])
     weigh = loss
     if context.task.kind == "closed":
         weigh = _seconds(lambda: predict_raw_and_calibrated(predictor, rows)) / len(rows)
     return {"loss": loss, "row": row, "alone": alone, "weigh": weigh}
+
+
+def _generating(predictor: Predictor, rows: Sequence[Example]) -> float:
+    """Seconds to answer the rows; where answers may be long, from two short ones, as a token takes what it takes."""
+    if predictor.constraint is not None or predictor.max_new_tokens <= TOKENS[-1]:
+        return _seconds(lambda: predict(predictor, rows))
+    short, longer = (_seconds(partial(predict, replace(predictor, max_new_tokens=room), rows)) for room in TOKENS)
+    return short + (predictor.max_new_tokens - TOKENS[0]) * max(0.0, longer - short) / (TOKENS[1] - TOKENS[0])
 
 
 def _training(method: Method, context: Context) -> dict[str, float]:

@@ -8,7 +8,7 @@ from riyaz.data.findings import DataReport
 from riyaz.data.split import Split
 
 WORTH = 0.25  # of its recipe that every trained arm must reach for folds, which train it six times, to be worth it
-LEAST_ROWS = 20  # tested: fewer say nothing
+LEAST_ROWS = 10  # tested: fewer say nothing
 
 Cut = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) to the rows of each part
 

@@ -21,7 +21,8 @@ FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before 
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
 CHECKPOINT_SECONDS = 150.0  # between checkpoints, which cost full fine-tuning seconds each
 LEAST_STEPS = 8  # fewer is no training
-LATENCY_LEAST, LATENCY_SECONDS = 3, 20.0  # rows answered alone at least, and the time they may take beyond that
+LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone at least, and the time they may take beyond that
+LOOKED_LEAST, LOOK_SECONDS = 8, 60.0  # the same of rows on which retrieval is looked at
 
 
 class TooShort(RiyazError):
@@ -48,6 +49,7 @@ class Plan:
     arms: tuple[ArmPlan, ...]
     valid_rows: int
     latency_rows: int
+    looked: int  # test rows of an arm on which retrieval is looked at
     spent_seconds: float  # before the plan: measuring
     estimate: dict[str, float]  # seconds (of the whole command), peak_rss_mb, disk_mb
     folds: bool = True  # whether few rows are tested in folds,
@@ -89,10 +91,13 @@ def make(
     """
     unable = measured.get("unable", {})
     asked, methods = methods, {method: recipe for method, recipe in methods.items() if method not in unable}
-    alone = _rows_alone(max((measured["predict"][method]["answer_seconds"] for method in methods), default=0.0), sizes)
+    answering = max((measured["predict"][method]["answer_seconds"] for method in methods), default=0.0)
+    alone = _rows_within(LATENCY_SECONDS, answering, LATENCY_LEAST, min(LATENCY_ROWS, sizes.test))
+    looking = max((measured["predict"][method]["look_seconds"] for method in methods), default=0.0)
+    looked = _rows_within(LOOK_SECONDS, looking, LOOKED_LEAST, min(LOOKED, sizes.test))
     for chosen in VALID_ROWS:
         chosen = min(chosen, sizes.valid)
-        fixed = {m: _fixed_seconds(m, recipe, measured, sizes, chosen, alone) for m, recipe in methods.items()}
+        fixed = {m: _fixed_seconds(m, recipe, measured, sizes, chosen, alone, looked) for m, recipe in methods.items()}
         reserved = sum(sum(seconds.values()) for seconds in fixed.values())
         if reserved <= FIXED_SHARE * budget:
             break
@@ -129,6 +134,7 @@ def make(
         arms=arms,
         valid_rows=chosen,
         latency_rows=alone,
+        looked=looked,
         spent_seconds=spent,
         estimate={
             "seconds": spent + sum(sum(arm.seconds.values()) for arm in arms),
@@ -159,23 +165,22 @@ def _trained_arm(
 
 
 def _fixed_seconds(
-    method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes, chosen: int, alone: int
-) -> dict[str, float]:
+    method: str, recipe: Recipe | None, measured: Mapping[str, Any], sizes: Sizes, chosen: int, alone: int,
+    looked: int,
+) -> dict[str, float]:  # fmt: skip
     """Seconds of an arm that do not depend on its steps: process starts, choices on validation, evaluation."""
     speed = measured["predict"][method]
     once = {"start": START_SECONDS + 2 * speed["load_seconds"], "fit": chosen * speed["choose_seconds"]}
-    tested = sizes.test * speed["row_seconds"] + (1 + alone) * speed["answer_seconds"]
+    tested = sizes.test * speed["row_seconds"] + alone * speed["answer_seconds"]
     facts = measured["base_seconds"] * (0 if speed["load_seconds"] == 0 else 1 if recipe is None else 2)
     total = {key: value * sizes.parts for key, value in once.items()}
-    looked = min(LOOKED, sizes.test) * speed["look_seconds"]  # at what retrieval did to the answers
     known = min(KNOWN_BY, sizes.valid) * sizes.parts * speed["loss_seconds"]
-    return total | {"evaluate": tested + facts + looked + known}
+    return total | {"evaluate": tested + facts + looked * speed["look_seconds"] + known}
 
 
-def _rows_alone(seconds: float, sizes: Sizes) -> int:
-    """Rows answered one by one: fewer where an answer of so many seconds is long, and long answers vary less."""
-    affordable = int(LATENCY_SECONDS / seconds) if seconds else LATENCY_ROWS
-    return min(LATENCY_ROWS, max(LATENCY_LEAST, affordable), sizes.test)
+def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
+    """Rows that are looked at one by one: as many as `seconds` allow, fewer where each takes long."""
+    return min(most, max(least, int(seconds / each))) if each else most
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:

@@ -73,7 +73,7 @@ def evaluate(folder: Folder, method: str, part: str) -> None:
     """Open the artifact in this fresh process and judge it on the part's test rows: `result.json`."""
     from riyaz.compare.extra import read_part
     from riyaz.data.split import FOLDS
-    from riyaz.evaluate import LOOKED, Base, evaluate_artifact
+    from riyaz.evaluate import Base, evaluate_artifact
 
     settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
     _use_threads(plan.threads)
@@ -84,7 +84,7 @@ def evaluate(folder: Folder, method: str, part: str) -> None:
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
         base=Base.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
-        looked=0 if extra else LOOKED if part == KEPT else LOOKED // FOLDS,
+        looked=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
         general=settings["settings"]["general"], listen=say,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from riyaz import tokenizer_files
+from riyaz import tokenizer_files, tokenizer_gguf
 from riyaz.errors import RiyazError
 from riyaz.template import render_chat
 from riyaz.tokenizer_files import Files
@@ -70,8 +70,10 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
         """The tokenizer in a GGUF file's metadata; RiyazError names a kind that is not read."""
-        where = f"GGUF {metadata.get('general.name', 'file')}"
-        return cls(tokenizer_files.from_gguf(metadata, where), where)
+        name = metadata.get("general.name", "file")
+        shown = isinstance(name, str) and name.isprintable() and len(name) <= 80
+        where = f"GGUF {name if shown else tokenizer_files.one_line(name)}"
+        return cls(tokenizer_gguf.from_gguf(metadata, where), where)
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,4 @@
-"""What a tokenizer's files hold: those of a Hugging Face folder, or those that GGUF metadata stand for.
+"""What a tokenizer's files hold: those of a Hugging Face folder (`tokenizer_gguf.py` makes the same of GGUF metadata).
 
 `tokenizer.py` gives them their meaning; nothing here encodes a text.
 """
@@ -17,23 +17,6 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-PRE_TOKENIZERS = {  # tokenizer.ggml.pre: how a text is cut before its pieces are merged
-    "default": [BYTE_LEVEL],
-    "gpt-2": [BYTE_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
-    "llama-bpe": [
-        {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
-        BYTE_LEVEL | {"use_regex": False},
-    ],
-}
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
-GGUF_NAMES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 
 class Files(NamedTuple):
@@ -66,50 +49,6 @@ def from_folder(folder: Path) -> Files:
     return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids)
 
 
-def from_gguf(metadata: dict[str, Any], where: str) -> Files:
-    """Build the files that GGUF metadata stand for; RiyazError names a kind of tokenizer that is not read."""
-    kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
-    hint = "use the model's Hugging Face folder"
-    if kind != "gpt2":
-        raise RiyazError(f"tokenizer kind {kind!r} is not read, only 'gpt2' (byte-level BPE)", where, hint)
-    if pre not in PRE_TOKENIZERS:
-        raise RiyazError(f"pre-tokenizer {pre!r} is not read, only {', '.join(PRE_TOKENIZERS)}", where, hint)
-    tokens = list(metadata.get("tokenizer.ggml.tokens", ()))
-    types = [int(number) for number in metadata.get("tokenizer.ggml.token_type", ())]
-    merges = list(metadata.get("tokenizer.ggml.merges", ()))
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if not tokens or len(vocabulary) != len(tokens) or len(types) not in (0, len(tokens)):
-        raise RiyazError("tokenizer.ggml.tokens are missing, double, or not as many as token_type", where)
-    ids = _gguf_ids(metadata, len(tokens), where)
-    settings: dict[str, Any] = {GGUF_NAMES[name]: tokens[ids[name]] for name in ids if name in GGUF_NAMES}
-    settings |= {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
-    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
-    if context is not None:
-        settings["model_max_length"] = int(context)
-    begins_with_bos = "bos" in ids and bool(metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"))
-    definition = {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": number, "content": tokens[number], "special": type_ != USER_DEFINED, **NO_FLAGS}
-            for number, type_ in enumerate(types)
-            if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},
-        "post_processor": _begin_with(settings["bos_token"], ids["bos"]) if begins_with_bos else None,
-        "decoder": BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "ignore_merges": pre == "llama-bpe",
-            "vocab": vocabulary,
-            "merges": [merge.split(" ") for merge in merges],
-        },
-    }
-    eos_ids = [ids[name] for name in ("eos", "eot", "eom") if name in ids]
-    text = json.dumps(definition, ensure_ascii=False)
-    return Files(text, settings, metadata.get("tokenizer.chat_template"), eos_ids)
-
-
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
     """The tokens cut out of a text before merging; the control tokens among them, with their ids."""
     named = [settings[name] for name in NAMED if settings.get(name)]
@@ -128,7 +67,7 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
             if entry["special"] or entry["content"] in special or re.fullmatch(r"<\|.+\|>", entry["content"])
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise RiyazError(f"is not a tokenizer: {type(error).__name__} {error}", where) from None
+        raise RiyazError(f"is not a tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
     return added, {token: number for token, number in control.items() if len(token) > 1}
 
 
@@ -169,6 +108,12 @@ def content(token: str | dict) -> str:
     return token if isinstance(token, str) else token["content"]
 
 
+def one_line(value: object) -> str:
+    """A value from a file, or a message about one, for an error message: quoted ASCII, at most 80 characters."""
+    text = ascii(value[:81] if isinstance(value, str) else value)
+    return text if len(text) <= 82 else text[:79] + "..."
+
+
 def parse_json(text: str, where: str) -> dict[str, Any]:
     """A JSON object, or RiyazError."""
     try:
@@ -189,25 +134,3 @@ def _read_text(file: Path) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     return parse_json(_read_text(file), str(file)) if file.is_file() else {}
-
-
-def _gguf_ids(metadata: dict[str, Any], count: int, where: str) -> dict[str, int]:
-    ids = {}
-    for name in (*GGUF_NAMES, "eot", "eom"):
-        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if number is not None and not 0 <= int(number) < count:
-            raise RiyazError(f"{name}_token_id {number} is outside the {count} tokens", where)
-        if number is not None:
-            ids[name] = int(number)
-    return ids
-
-
-def _begin_with(token: str, number: int) -> dict:
-    """The post-processor that puts one token before a text."""
-    parts = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    return {
-        "type": "TemplateProcessing",
-        "single": parts,
-        "pair": [*parts, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
-    }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from riyaz.errors import RiyazError
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_FILE = 256 * 2**20  # the largest real tokenizer.json have 40 MB
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize + ':\n' + message['content'] }}"
@@ -36,7 +37,8 @@ def from_folder(folder: Path) -> Files:
     settings = _read_json(folder / "tokenizer_config.json")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several templates by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
+        template = next(named, {}).get("template")
     if (folder / "chat_template.jinja").is_file():
         template = _read_text(folder / "chat_template.jinja")
     if not isinstance(template, str | None):
@@ -46,16 +48,20 @@ def from_folder(folder: Path) -> Files:
         eos_ids = _read_json(folder / "config.json").get("eos_token_id")
     if not isinstance(eos_ids, list):
         eos_ids = [] if eos_ids is None else [eos_ids]
+    if not all(type(number) is int for number in eos_ids):
+        raise RiyazError(f"eos_token_id {one_line(eos_ids)} is not a token id or a list of them", str(folder))
     return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids)
 
 
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
     """The tokens cut out of a text before merging; the control tokens among them, with their ids."""
-    named = [settings[name] for name in NAMED if settings.get(name)]
-    named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
     try:
+        named = [settings[name] for name in NAMED if settings.get(name)]
+        named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
         special = {content(token) for token in named}
         added = list(definition.get("added_tokens") or [])
+        if not all(isinstance(entry["content"], str) and type(entry["id"]) is int for entry in added):
+            raise TypeError("an added token has no text or no id")
         vocabulary = definition["model"]["vocab"]
         for token in sorted(special - {entry["content"] for entry in added}):
             if isinstance(vocabulary, dict) and token in vocabulary:
@@ -105,7 +111,10 @@ def plain_template(definition: dict, settings: dict) -> str:
 
 def content(token: str | dict) -> str:
     """The text of a token in tokenizer_config.json, which stands there bare or with its flags."""
-    return token if isinstance(token, str) else token["content"]
+    text = token if isinstance(token, str) else token["content"]
+    if not isinstance(text, str):
+        raise TypeError(f"a token is {one_line(text)}")
+    return text
 
 
 def one_line(value: object) -> str:
@@ -127,6 +136,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 def _read_text(file: Path) -> str:
     try:
+        if file.stat().st_size > MAX_FILE:
+            raise RiyazError(f"is larger than {MAX_FILE} bytes", str(file))
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RiyazError(f"cannot be read: {error}", str(file)) from None

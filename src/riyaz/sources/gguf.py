@@ -27,6 +27,7 @@ MAX_TENSORS = 50_000
 MAX_KEY = 65_535  # bytes, the specification's limit
 MAX_NAME = 256
 MAX_STRING = 16 * 2**20
+MAX_HEADER = 64 * 2**20  # bytes of all that is not weights; the largest real ones have 20 MB
 MAX_ARRAY = 2**22  # elements; the largest vocabularies have 2**18
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
@@ -43,7 +44,7 @@ class GGUFFile:
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
-    data: mmap.mmap = field(repr=False)
+    data: mmap.mmap | bytes = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
         """The tensor's values, rows first: float32 (if quantised too), float16, or BF16's bits as uint16."""
@@ -56,7 +57,11 @@ class GGUFFile:
 def read(path: Path) -> GGUFFile:
     """The file's metadata and tensor directory, checked in full; RiyazError for anything untrue in it."""
     path = Path(path)
-    data = map_file(path)
+    return parse(path, map_file(path))
+
+
+def parse(path: Path, data: mmap.mmap | bytes) -> GGUFFile:
+    """What `read` does, for bytes that are here already; `path` only stands in messages."""
     cursor = _Cursor(path, data)
     n_tensors, n_pairs = _preamble(cursor)
     metadata = _metadata(cursor, n_pairs)
@@ -67,7 +72,7 @@ def read(path: Path) -> GGUFFile:
 class _Cursor:
     """A position in the mapped file that never passes the end."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap | bytes) -> None:
         self.path, self.data, self.size, self.at = path, data, len(data), 0
 
     def fail(self, what: str, hint: str = READ_AGAIN) -> RiyazError:
@@ -78,6 +83,8 @@ class _Cursor:
         begin = self.at
         if count > self.size - begin:
             raise self.fail(f"{what} needs {count} bytes at byte {begin}, the file has {self.size}")
+        if begin + count > MAX_HEADER:
+            raise self.fail(f"{what} ends at byte {begin + count}, all before the weights must fit {MAX_HEADER}")
         self.at = begin + count
         return begin
 

@@ -170,7 +170,7 @@ def _pieces(metadata: dict[str, Any], where: str) -> Pieces:
     tokens = _listed(metadata, "tokens", (str,), where)
     types = _listed(metadata, "token_type", (int,), where)
     if not tokens or len(types) not in (0, len(tokens)):
-        raise RiyazError("tokenizer.ggml.tokens are missing, or not as many as token_type", where)
+        raise RiyazError("tokenizer.ggml.tokens are missing, double, or not as many as token_type", where)
     for number, token in enumerate(tokens):
         if len(token) > MAX_PIECE:
             raise RiyazError(f"token {number} has {len(token)} characters, the limit is {MAX_PIECE}", where)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 MEMORY = 2**30  # bytes of address space that the inputs may need beyond those of the start
 NAME = Path("fuzz")
 NUMBERS = (0, 1, 2, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**61, 2**63, 2**64 - 32, 2**64 - 1)
+JUNK = (None, True, 0, -1, 1.5, 1e999, 2**63, 2**70, "", "x", "</s>", "\x1b[31m", "\ud800", [], {}, [0], [[]], {"a": 1})
 TEXT = "The café 日本 🙂 <s></s> 12  \n\tx"
 
 
@@ -49,6 +50,34 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         else:
             out[at:at] = out[at:end] * rng.choice((1, 1, 2, 50))
     return bytes(out)
+
+
+def reshaped(value: object, rng: random.Random) -> object:
+    """The JSON value with one part of it left out or replaced by junk."""
+    if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
+        return rng.choice(JUNK)
+    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+    out = value.copy()
+    if rng.random() < 0.1:
+        del out[key]
+    else:
+        out[key] = reshaped(value[key], rng)
+    return out
+
+
+def mutated_json(data: bytes, rng: random.Random) -> bytes:
+    """JSON whose values are wrong, not its spelling."""
+    value = json.loads(data)
+    for _ in range(rng.randint(1, 3)):
+        value = reshaped(value, rng)
+    return json.dumps(value).encode()
+
+
+def mutated_header(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file whose header has wrong values and the right length."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = mutated_json(data[8:end], rng)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_all(file: object) -> None:
@@ -118,6 +147,11 @@ def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
 
 
 READERS = {"gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader}
+MUTATORS = {
+    "gguf": [mutated],
+    "safetensors": [mutated, mutated_header],
+    "tokenizer": [mutated, *[mutated_json] * 3],
+}
 
 
 def outcome(read: Callable[[bytes], None], data: bytes) -> str:
@@ -144,7 +178,7 @@ def fuzz(reader: str, inputs: int, seed: int, first: int = 0) -> tuple[dict[str,
     counts, crashes = {"refused": 0, "accepted": 0}, []
     for number in range(first, first + inputs):
         rng = random.Random(seed << 40 | number)
-        result = outcome(read, mutated(rng.choice(seeds), rng))
+        result = outcome(read, rng.choice(MUTATORS[reader])(rng.choice(seeds), rng))
         if result in counts:
             counts[result] += 1
         else:

@@ -233,6 +233,13 @@ def test_lies_are_one_line_naming_file_and_field(tmp_path, case):
     assert expected in line or (expected == "past the end" and "the file has" in line), line
 
 
+def test_all_before_the_weights_is_bounded(tmp_path, monkeypatch):
+    (tmp_path / "t.gguf").write_bytes(HONEST)
+    monkeypatch.setattr(gguf, "MAX_HEADER", 500)
+    with pytest.raises(RiyazError, match="ends at byte .* all before the weights must fit 500"):
+        gguf.read(tmp_path / "t.gguf")
+
+
 def test_a_file_cut_anywhere_is_an_error(tmp_path):
     path = tmp_path / "model.gguf"
     for length in range(len(HONEST)):

@@ -13,6 +13,7 @@ import random
 import resource
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,14 +196,17 @@ def guided(reader: str, inputs: int) -> None:
     with atheris.instrument_imports(include=["riyaz"]):
         import riyaz.sources
         import riyaz.tokenizer  # noqa: F401
-    _, read = READERS[reader]()
+    seeds, read = READERS[reader]()
+    corpus = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader}-"))
+    for number, data in enumerate(seeds):
+        (corpus / str(number)).write_bytes(data)
 
     def once(data: bytes) -> None:
         result = outcome(read, data)
         if result not in ("accepted", "refused"):
             raise AssertionError(result)
 
-    atheris.Setup([sys.argv[0], f"-runs={inputs}", f"-rss_limit_mb={MEMORY >> 20}"], once)
+    atheris.Setup([sys.argv[0], f"-runs={inputs}", "-rss_limit_mb=2048", "-max_len=4096", str(corpus)], once)
     atheris.Fuzz()
 
 

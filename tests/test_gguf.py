@@ -236,7 +236,7 @@ def test_lies_are_one_line_naming_file_and_field(tmp_path, case):
 def test_all_before_the_weights_is_bounded(tmp_path, monkeypatch):
     (tmp_path / "t.gguf").write_bytes(HONEST)
     monkeypatch.setattr(gguf, "MAX_HEADER", 500)
-    with pytest.raises(RiyazError, match="ends at byte .* all before the weights must fit 500"):
+    with pytest.raises(RiyazError, match=r"ends at byte .* all before the weights must fit 500"):
         gguf.read(tmp_path / "t.gguf")
 
 

@@ -152,7 +152,8 @@ def test_control_and_byte_tokens_in_a_text_stay_text(kinds):
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_as_transformers_reads_the_same_metadata(prefix, tmp_path):
-    """Texts that begin with a space differ: transformers adds none then, llama.cpp and SentencePiece do."""
+    """Two known differences: transformers puts no space in front of a text that begins with one, nor behind an added
+    token, as llama.cpp does; and it does not cut out a run of ▁ that a text really holds."""
     from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
     metadata = sentencepiece(prefix)[1]
@@ -160,7 +161,8 @@ def test_sentencepiece_as_transformers_reads_the_same_metadata(prefix, tmp_path)
     theirs, _ = convert_gguf_tokenizer(metadata["general.architecture"], fields)
     ours = Tokenizer.from_gguf(metadata)
     for text in map(plain, MORE_TEXTS):
-        if not text.startswith((" ", "▁", "<table>")):
+        behind_token = prefix and any(token in text for token in DEFINED)
+        if not (text.startswith(" ") or "▁" in text or behind_token):
             assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids, text
 
 

@@ -78,7 +78,7 @@ def from_gguf(metadata: dict[str, Any], where: str) -> Files:
     tokens, types, roles = pieces
     settings: dict[str, Any] = {GGUF_NAMES[name]: tokens[roles[name]] for name in roles if name in GGUF_NAMES}
     settings |= {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
-    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    context: Any = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     if _whole(context):
         settings["model_max_length"] = int(context)
     definition = {
@@ -171,17 +171,17 @@ def _pieces(metadata: dict[str, Any], where: str) -> Pieces:
     types = _listed(metadata, "token_type", (int,), where)
     if not tokens or len(types) not in (0, len(tokens)):
         raise RiyazError("tokenizer.ggml.tokens are missing, double, or not as many as token_type", where)
-    for number, token in enumerate(tokens):
+    for place, token in enumerate(tokens):
         if len(token) > MAX_PIECE:
-            raise RiyazError(f"token {number} has {len(token)} characters, the limit is {MAX_PIECE}", where)
+            raise RiyazError(f"token {place} has {len(token)} characters, the limit is {MAX_PIECE}", where)
     if metadata["tokenizer.ggml.model"] == "llama":
         known = set(tokens)  # llama.cpp's converter writes runs of ▁ as spaces
         tokens = [_spelt(token) if _spelt(token) not in known else token for token in tokens]
     if len(set(tokens)) != len(tokens):
         raise RiyazError("tokenizer.ggml.tokens has a token double", where)
-    roles = {}
+    roles: dict[str, int] = {}
     for name in dict.fromkeys([*GGUF_NAMES, *ENDS]):
-        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        number: Any = metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is None:
             continue
         if not _whole(number) or not 0 <= int(number) < len(tokens):

@@ -164,10 +164,16 @@ REFUSED = {
     "architecture": ({"model_type": "mamba"}, "'mamba' (model_type) is not supported; supported: llama"),
     "no architecture": ({"model_type": None}, "is not supported"),
     "a list for one": ({"model_type": ["llama"]}, "is not supported"),
-    "linear RoPE": ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
-    "llama3 RoPE": ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "RoPE scaling 'llama3'"),
+    "dynamic RoPE": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling 'dynamic' is not supported"),
+    "yarn RoPE": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling 'yarn' is not supported"),
+    "linear RoPE, faster": ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "an impossible factor 0.5"),
+    "half of llama3 RoPE": (
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}},
+        "RoPE scaling 'llama3' has an impossible high_freq_factor None, original_max_position_embeddings None",
+    ),
+    "half of a head": ({"partial_rotary_factor": 0.5}, "riyaz turns whole heads only"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu', riyaz runs silu only"),
-    "bias in the MLP": ({"mlp_bias": True}, "mlp_bias is True"),
+    "bias a text": ({"mlp_bias": "yes"}, "mlp_bias is 'yes'"),
     "quantised": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "missing": ({"hidden_size": None}, "hidden_size is missing"),
     "negative": ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
@@ -201,9 +207,9 @@ def test_configurations_that_lie_or_ask_for_more_are_refused(tmp_path, case):
 def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
     source = open_source(write_gguf(tmp_path / "m.gguf"))
     for key, value, expected in (
-        ("general.architecture", "qwen2", "'qwen2' (general.architecture) is not supported"),
+        ("general.architecture", "mamba", "'mamba' (general.architecture) is not supported"),
         ("llama.rope.scaling.type", "yarn", "RoPE scaling (llama.rope.scaling.type 'yarn')"),
-        ("llama.rope.scaling.factor", 4.0, "RoPE scaling"),
+        ("llama.rope.scaling.factor", 0.5, "RoPE scaling (llama.rope.scaling.factor) has an impossible factor 0.5"),
         ("llama.expert_count", 8, "mixtures of experts"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8, the head size is 16"),
         ("llama.attention.head_count_kv", [2, 2], "llama.attention.head_count_kv is [2, 2]"),

@@ -15,19 +15,21 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bert, checks, llama
+from riyaz.families import bert, checks, gpt2, llama, qwen2
 from riyaz.families.bert import BertConfig
+from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-FAMILIES: dict[str, ModuleType] = {llama.MODEL_TYPE: llama}  # of language models
+FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (gpt2, llama, qwen2)}  # of language models
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-ModelConfig = LlamaConfig  # of any language model: a union of the families' own
+ModelConfig = GPT2Config | LlamaConfig | Qwen2Config  # of any language model: a union of the families' own
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 

@@ -70,10 +70,13 @@ FAMILIES = {
 
 def config_of(case: Case) -> Any:
     """The transformers configuration of a case."""
-    common = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
-              "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}  # fmt: skip
-    if case.model_type != "gpt2":
-        common |= {"num_key_value_heads": 2, "intermediate_size": 96, "rms_norm_eps": 1e-5}
+    common = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    if case.model_type == "gpt2":
+        common |= {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
+    else:
+        common |= {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+                   "max_position_embeddings": CONTEXT, "num_key_value_heads": 2, "intermediate_size": 96,
+                   "rms_norm_eps": 1e-5}  # fmt: skip
     return AutoConfig.for_model(case.model_type, **{**common, **case.sizes})
 
 

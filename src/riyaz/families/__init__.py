@@ -24,12 +24,14 @@ from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (gpt2, llama, qwen2)}  # of language models
+# of language models
+FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (gpt2, llama, qwen2)}
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-ModelConfig = GPT2Config | LlamaConfig | Qwen2Config  # of any language model: a union of the families' own
+# of any language model
+ModelConfig = GPT2Config | LlamaConfig | Qwen2Config
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 

@@ -24,13 +24,16 @@ from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-# of language models
-FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (gpt2, llama, qwen2)}
+FAMILIES: dict[str, ModuleType] = {  # of language models
+    gpt2.MODEL_TYPE: gpt2,
+    llama.MODEL_TYPE: llama,
+    qwen2.MODEL_TYPE: qwen2,
+}
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-# of any language model
+# of any language model: a union of the families' own
 ModelConfig = GPT2Config | LlamaConfig | Qwen2Config
 Config = TypeVar("Config", ModelConfig, BertConfig)
 

@@ -12,12 +12,11 @@ import torch
 
 from riyaz.families import FAMILIES, describe, describe_embedder, transposed
 from riyaz.models import bert
-from riyaz.models.llama import Model
 from riyaz.sources import Source, safetensors
 from riyaz.tokenizer import Tokenizer
 
 
-def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
+def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's model in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
     family = describe(source)
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
@@ -43,17 +42,19 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
     return model.eval().requires_grad_(False)
 
 
-def save_hf(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, tokenizer, template."""
     folder.mkdir(parents=True, exist_ok=True)
-    family = model.config.model_type
-    state = {name: x.T if transposed(family, name) else x for name, x in model.state_dict().items()}
+    state = model.state_dict()
+    for name in state:
+        if transposed(model.config.model_type, name):
+            state[name] = state[name].T
     if model.config.tie_word_embeddings:  # the head is the embedding; a second copy could come to differ
         del state["lm_head.weight"]
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-    config = FAMILIES[family].to_hf(model.config) | {"dtype": dtype} | ids
+    config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     tokenizer.save(folder)

@@ -207,6 +207,7 @@ def refusal(folder: Path, **changes: Any) -> str:
 
 REFUSED = {
     "a window": ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True, riyaz runs False only"),
+    "another window": ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, riyaz runs False only"),
     "relu": ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
     "scores by layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     "five heads": ("gpt2", {"n_head": 5}, "5 heads do not share the width 64 evenly"),

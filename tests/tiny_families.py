@@ -65,6 +65,8 @@ FAMILIES = {
     "gpt2-untied": Case("gpt2", {"tie_word_embeddings": False, "n_inner": 96}, turned),
     "qwen2": Case("qwen2", {"tie_word_embeddings": True}),
     "qwen2-untied": Case("qwen2", {"num_key_value_heads": 1} | rope("linear"), metadata=LINEAR),
+    "qwen3": Case("qwen3", {"head_dim": 24, "tie_word_embeddings": True}),
+    "qwen3-biases": Case("qwen3", {"head_dim": 16, "attention_bias": True}),
 }
 
 

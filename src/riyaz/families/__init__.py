@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bert, checks, gpt2, llama, qwen2
+from riyaz.families import bert, checks, gpt2, llama, qwen2, qwen3
 from riyaz.families.bert import BertConfig
 from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
 from riyaz.families.qwen2 import Qwen2Config
+from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
 from riyaz.sources.files import shown
@@ -28,13 +29,14 @@ FAMILIES: dict[str, ModuleType] = {  # of language models
     gpt2.MODEL_TYPE: gpt2,
     llama.MODEL_TYPE: llama,
     qwen2.MODEL_TYPE: qwen2,
+    qwen3.MODEL_TYPE: qwen3,
 }
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
 # of any language model: a union of the families' own
-ModelConfig = GPT2Config | LlamaConfig | Qwen2Config
+ModelConfig = GPT2Config | LlamaConfig | Qwen2Config | Qwen3Config
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tiny import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
 
 from riyaz.errors import RiyazError
-from riyaz.families import describe, llama
+from riyaz.families import describe, llama, rope
+from riyaz.families.rope import LLAMA3, Scaling
 from riyaz.sources import open_source
 
 SIZES = (
@@ -90,6 +91,24 @@ def test_gguf_names_are_those_of_the_gguf_package():
         assert theirs.get_name(name, try_suffixes=(".weight", ".bias")) == stored
 
 
+@pytest.mark.parametrize("factor,head_dim", [(8.0, 128), (32.0, 64)], ids=["3.1-8B", "3.2-1B"])
+def test_the_scaling_of_llama_3_is_that_of_transformers_and_found_again_in_its_divisors(factor, head_dim):
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling, problems = Scaling("llama3", factor, 1.0, 4.0, 8192), []
+    settings = {"head_dim": head_dim, "max_position_embeddings": 131072, **rope.to_hf(500000.0, scaling)}
+    assert rope.from_hf(settings, problems) == (500000.0, scaling) and not problems
+    theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](LlamaConfig(**settings), "cpu")
+    plain = 500000.0 ** -(np.arange(0, head_dim, 2) / head_dim)
+    found = np.array(rope.divisors(scaling, head_dim, 500000.0))
+    np.testing.assert_allclose(plain / found, theirs.numpy(), rtol=1e-5)
+    assert len(set(found.tolist())) > 6, "some frequencies lie between both ends"
+    metadata = {rope.FREQUENCIES: found.astype(np.float32).tolist()}
+    values = {"head_dim": head_dim, "rope_theta": 500000.0}
+    assert rope.from_gguf(metadata, "llama", values, problems) == scaling and not problems
+
+
 def test_importing_and_describing_needs_no_torch(tmp_path):
     path = write_gguf(tmp_path / "m.gguf")
     code = "import sys; from riyaz.families import describe; from riyaz.sources import open_source;"
@@ -161,7 +180,7 @@ def test_weights_of_another_type_are_refused(tmp_path):
 
 
 REFUSED = {
-    "architecture": ({"model_type": "mamba"}, "'mamba' (model_type) is not supported; supported: llama"),
+    "architecture": ({"model_type": "mamba"}, "'mamba' (model_type) is not supported; supported: "),
     "no architecture": ({"model_type": None}, "is not supported"),
     "a list for one": ({"model_type": ["llama"]}, "is not supported"),
     "dynamic RoPE": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling 'dynamic' is not supported"),
@@ -223,7 +242,8 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
 KEYS = st.sampled_from([*tiny.config(Tiny()), "rope_parameters", "quantization_config"])
 NUMBER = st.integers(-(2**70), 2**70) | st.integers(0, 70) | st.floats() | st.booleans()
 VALUE = NUMBER | st.none() | st.text(max_size=8) | st.lists(NUMBER, max_size=2)
-VALUE |= st.dictionaries(st.sampled_from(["type", "rope_type", "rope_theta"]), NUMBER | st.text(max_size=4))
+ROPE = st.sampled_from(["type", "rope_type", "rope_theta", *LLAMA3])
+VALUE |= st.dictionaries(ROPE, NUMBER | st.sampled_from(["linear", "llama3"]) | st.text(max_size=4))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)

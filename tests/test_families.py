@@ -103,7 +103,7 @@ def test_the_scaling_of_llama_3_is_that_of_transformers_and_found_again_in_its_d
     plain = 500000.0 ** -(np.arange(0, head_dim, 2) / head_dim)
     found = np.array(rope.divisors(scaling, head_dim, 500000.0))
     np.testing.assert_allclose(plain / found, theirs.numpy(), rtol=1e-5)
-    assert len(set(found.tolist())) > 6, "some frequencies lie between both ends"
+    assert len(set(found.tolist())) > 4, "some frequencies lie between both ends"
     metadata = {rope.FREQUENCIES: found.astype(np.float32).tolist()}
     values = {"head_dim": head_dim, "rope_theta": 500000.0}
     assert rope.from_gguf(metadata, "llama", values, problems) == scaling and not problems

@@ -64,8 +64,8 @@ class Family(Generic[Config]):
 
 def transposed(model_type: str, name: str) -> bool:
     """Whether the family's Hugging Face checkpoints hold this tensor as (in, out), the other way round."""
-    module = FAMILIES.get(model_type)
-    return hasattr(module, "transposed") and bool(module.transposed(name))
+    module = FAMILIES.get(model_type)  # an embedder's is none of them
+    return module is not None and hasattr(module, "transposed") and bool(module.transposed(name))
 
 
 def describe(source: Source) -> Family[ModelConfig]:

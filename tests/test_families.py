@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tiny import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
 
 from riyaz.errors import RiyazError
-from riyaz.families import describe, llama
+from riyaz.families import describe, llama, rope
+from riyaz.families.rope import LLAMA3, Scaling
 from riyaz.sources import open_source
 
 SIZES = (
@@ -90,6 +91,24 @@ def test_gguf_names_are_those_of_the_gguf_package():
         assert theirs.get_name(name, try_suffixes=(".weight", ".bias")) == stored
 
 
+@pytest.mark.parametrize("factor,head_dim", [(8.0, 128), (32.0, 64)], ids=["3.1-8B", "3.2-1B"])
+def test_the_scaling_of_llama_3_is_that_of_transformers_and_found_again_in_its_divisors(factor, head_dim):
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling, problems = Scaling("llama3", factor, 1.0, 4.0, 8192), []
+    settings = {"head_dim": head_dim, "max_position_embeddings": 131072, **rope.to_hf(500000.0, scaling)}
+    assert rope.from_hf(settings, problems) == (500000.0, scaling) and not problems
+    theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](LlamaConfig(**settings), "cpu")
+    plain = 500000.0 ** -(np.arange(0, head_dim, 2) / head_dim)
+    found = np.array(rope.divisors(scaling, head_dim, 500000.0))
+    np.testing.assert_allclose(plain / found, theirs.numpy(), rtol=1e-5)
+    assert len(set(found.tolist())) > 4, "some frequencies lie between both ends"
+    metadata = {rope.FREQUENCIES: found.astype(np.float32).tolist()}
+    values = {"head_dim": head_dim, "rope_theta": 500000.0}
+    assert rope.from_gguf(metadata, "llama", values, problems) == scaling and not problems
+
+
 def test_importing_and_describing_needs_no_torch(tmp_path):
     path = write_gguf(tmp_path / "m.gguf")
     code = "import sys; from riyaz.families import describe; from riyaz.sources import open_source;"
@@ -161,13 +180,19 @@ def test_weights_of_another_type_are_refused(tmp_path):
 
 
 REFUSED = {
-    "architecture": ({"model_type": "mamba"}, "'mamba' (model_type) is not supported; supported: llama"),
+    "architecture": ({"model_type": "mamba"}, "'mamba' (model_type) is not supported; supported: "),
     "no architecture": ({"model_type": None}, "is not supported"),
     "a list for one": ({"model_type": ["llama"]}, "is not supported"),
-    "linear RoPE": ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear'"),
-    "llama3 RoPE": ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "RoPE scaling 'llama3'"),
+    "dynamic RoPE": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling 'dynamic' is not supported"),
+    "yarn RoPE": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling 'yarn' is not supported"),
+    "linear RoPE, faster": ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "an impossible factor 0.5"),
+    "half of llama3 RoPE": (
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}},
+        "RoPE scaling 'llama3' has an impossible high_freq_factor None, original_max_position_embeddings None",
+    ),
+    "half of a head": ({"partial_rotary_factor": 0.5}, "riyaz turns whole heads only"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu', riyaz runs silu only"),
-    "bias in the MLP": ({"mlp_bias": True}, "mlp_bias is True"),
+    "bias a text": ({"mlp_bias": "yes"}, "mlp_bias is 'yes'"),
     "quantised": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "missing": ({"hidden_size": None}, "hidden_size is missing"),
     "negative": ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
@@ -201,9 +226,9 @@ def test_configurations_that_lie_or_ask_for_more_are_refused(tmp_path, case):
 def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
     source = open_source(write_gguf(tmp_path / "m.gguf"))
     for key, value, expected in (
-        ("general.architecture", "qwen2", "'qwen2' (general.architecture) is not supported"),
+        ("general.architecture", "mamba", "'mamba' (general.architecture) is not supported"),
         ("llama.rope.scaling.type", "yarn", "RoPE scaling (llama.rope.scaling.type 'yarn')"),
-        ("llama.rope.scaling.factor", 4.0, "RoPE scaling"),
+        ("llama.rope.scaling.factor", 0.5, "RoPE scaling (llama.rope.scaling.factor) has an impossible factor 0.5"),
         ("llama.expert_count", 8, "mixtures of experts"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8, the head size is 16"),
         ("llama.attention.head_count_kv", [2, 2], "llama.attention.head_count_kv is [2, 2]"),
@@ -217,7 +242,8 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
 KEYS = st.sampled_from([*tiny.config(Tiny()), "rope_parameters", "quantization_config"])
 NUMBER = st.integers(-(2**70), 2**70) | st.integers(0, 70) | st.floats() | st.booleans()
 VALUE = NUMBER | st.none() | st.text(max_size=8) | st.lists(NUMBER, max_size=2)
-VALUE |= st.dictionaries(st.sampled_from(["type", "rope_type", "rope_theta"]), NUMBER | st.text(max_size=4))
+ROPE = st.sampled_from(["type", "rope_type", "rope_theta", *LLAMA3])
+VALUE |= st.dictionaries(ROPE, NUMBER | st.sampled_from(["linear", "llama3"]) | st.text(max_size=4))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)

@@ -270,7 +270,7 @@ class Backend:
         key = (request.adapter, request.prefix)
         if key not in self._prefixes:
             cache = Cache(self._layers, [length])
-            stream = self.model.model.embed_tokens(torch.tensor(request.prefix, dtype=torch.long))
+            stream = self.model.embed(torch.tensor(request.prefix, dtype=torch.long))
             if before:
                 assert self._soft_prompt is not None
                 stream = torch.cat((self._soft_prompt.to(stream.dtype), stream))

@@ -1,27 +1,43 @@
 """One file per model family, torch-free: `describe` and `describe_embedder` find the family of a source and check
-every tensor."""
+every tensor.
+
+Every module says `from_hf`, `from_gguf`, `to_hf`, `layer_plan` (which begins with the embedding), `names`,
+`from_gguf_layout` and `ignored`. Where its Hugging Face checkpoints need it, `checkpoint_names(config, tensors)` says
+what they call each tensor, and `transposed(name)` which of them they hold the other way round.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bert, llama
+from riyaz.families import bert, checks, gpt2, llama, qwen2, qwen3
 from riyaz.families.bert import BertConfig
+from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.qwen2 import Qwen2Config
+from riyaz.families.qwen3 import Qwen3Config
+from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-FAMILIES: dict[str, ModuleType] = {llama.MODEL_TYPE: llama}  # of language models
+FAMILIES: dict[str, ModuleType] = {  # of language models
+    gpt2.MODEL_TYPE: gpt2,
+    llama.MODEL_TYPE: llama,
+    qwen2.MODEL_TYPE: qwen2,
+    qwen3.MODEL_TYPE: qwen3,
+}
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-Config = TypeVar("Config", LlamaConfig, BertConfig)
+# of any language model: a union of the families' own
+ModelConfig = GPT2Config | LlamaConfig | Qwen2Config | Qwen3Config
+Config = TypeVar("Config", ModelConfig, BertConfig)
 
 
 @dataclass(frozen=True)
@@ -40,11 +56,19 @@ class Family(Generic[Config]):
             array = self.source.array(stored)
             if self.source.format == "gguf":
                 array = FAMILIES[self.model_type].from_gguf_layout(self.config, name, array)
+            elif transposed(self.model_type, name):
+                array = array.T
             dtype = self.source.tensors[stored].dtype
             yield name, dtype if dtype in FLOATS else "F32", array  # quantised tensors come dequantised
 
 
-def describe(source: Source) -> Family[LlamaConfig]:
+def transposed(model_type: str, name: str) -> bool:
+    """Whether the family's Hugging Face checkpoints hold this tensor as (in, out), the other way round."""
+    module = FAMILIES.get(model_type)  # an embedder's is none of them
+    return module is not None and hasattr(module, "transposed") and bool(module.transposed(name))
+
+
+def describe(source: Source) -> Family[ModelConfig]:
     """A language model's family and weights; RiyazError names an embedder or an unknown architecture, or lists
     every mismatch."""
     source.expect_language_model()
@@ -70,14 +94,19 @@ def _described(source: Source, module: ModuleType) -> Family:
     """The source read as one of the module's models."""
     try:
         if source.format == "gguf":
-            config = module.from_gguf(source.metadata, source.tensors)
+            config = module.from_gguf(_with_frequencies(source), source.tensors)
         else:
             config = module.from_hf(source.metadata)
     except RiyazError as error:
         raise RiyazError(error.what, str(source.path), error.hint) from error
     plan = module.layer_plan(config)
-    stored_names = module.names(config) if source.format == "gguf" else {name: name for name in plan}
-    problems = _mismatches(source, plan, stored_names, module.ignored)
+    if source.format == "gguf":
+        stored_names = module.names(config)
+    elif hasattr(module, "checkpoint_names"):
+        stored_names = module.checkpoint_names(config, source.tensors)
+    else:
+        stored_names = {name: name for name in plan}
+    problems = _mismatches(source, module, plan, stored_names)
     if problems:
         rest = f" and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         what = f"the weights do not fit the configuration: {', '.join(problems[:MAX_LISTED])}{rest}"
@@ -87,29 +116,38 @@ def _described(source: Source, module: ModuleType) -> Family:
 
 
 def _mismatches(
-    source: Source,
-    plan: dict[str, tuple[int, ...]],
-    stored_names: dict[str, str],
-    ignored: Callable[[str], bool],
+    source: Source, module: ModuleType, plan: dict[str, tuple[int, ...]], stored_names: dict[str, str]
 ) -> list[str]:
     """One text per tensor that is missing, of another shape or type, or unknown to the configuration."""
     problems = []
     for name, shape in plan.items():
         stored = stored_names[name]
         info = source.tensors.get(stored)
+        if source.format == "hf" and transposed(module.MODEL_TYPE, name):
+            shape = shape[::-1]
         if info is None:
             problems.append(f"{stored} is missing")
         elif info.shape != shape:
             problems.append(f"{stored} has the shape {list(info.shape)} instead of {list(shape)}")
         elif source.format == "hf" and info.dtype not in FLOATS:
             problems.append(f"{stored} has the type {info.dtype} instead of {', '.join(FLOATS)}")
+    embedding = stored_names[next(iter(plan))]
     for extra in sorted(source.tensors.keys() - stored_names.values()):
-        if not ignored(extra) and not (extra == "lm_head.weight" and _is_the_embedding(source, extra)):
+        if not module.ignored(extra) and not (extra == "lm_head.weight" and _same(source, extra, embedding)):
             problems.append(f"{shown(extra)} is unknown")
     return problems
 
 
-def _is_the_embedding(source: Source, head: str) -> bool:
+def _same(source: Source, head: str, embedding: str) -> bool:
     """Whether a head that is saved although it is tied says the same as the embedding."""
-    embedding = "model.embed_tokens.weight"
     return embedding in source.tensors and np.array_equal(source.array(head), source.array(embedding))
+
+
+def _with_frequencies(source: Source) -> dict[str, Any]:
+    """GGUF metadata with the values of the tensor that says how RoPE is scaled: a setting kept among the weights."""
+    info = source.tensors.get(FREQUENCIES)
+    if info is None:
+        return source.metadata
+    if info.dtype != "F32" or len(info.shape) != 1 or info.shape[0] > checks.LIMITS["head_dim"]:
+        raise RiyazError(f"{FREQUENCIES} is {info.dtype} {list(info.shape)}, not one float32 to a frequency")
+    return {**source.metadata, FREQUENCIES: source.array(FREQUENCIES).tolist()}

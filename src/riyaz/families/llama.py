@@ -1,4 +1,4 @@
-"""The llama family (Llama 1 and 2, SmolLM2, TinyLlama): configuration, tensor names, shapes; torch-free.
+"""The llama family (Llama 1 to 3, SmolLM2, TinyLlama): configuration, tensor names, shapes; torch-free.
 
 Hugging Face names are the names everywhere in Riyaz; GGUF names are translated here. llama.cpp stores the
 rows of q and k with the two halves of each head interleaved (its rotary embedding turns neighbours, Hugging
@@ -7,24 +7,15 @@ Face's turns halves), so `from_gguf_layout` puts them back.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from riyaz.errors import RiyazError
+from riyaz.families import checks, rope
+from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "llama"
-LIMITS = {
-    "vocab_size": 2**22,
-    "hidden_size": 2**17,
-    "intermediate_size": 2**20,
-    "n_layers": 1024,
-    "n_heads": 4096,
-    "n_kv_heads": 4096,
-    "head_dim": 1024,
-    "context": 2**30,
-}
 # field -> (key in config.json, key in GGUF after "llama.")
 KEYS = {
     "vocab_size": ("vocab_size", "vocab_size"),
@@ -57,6 +48,7 @@ OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", 
 class LlamaConfig:
     """What the shape and the arithmetic of a llama depend on."""
 
+    model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -69,57 +61,42 @@ class LlamaConfig:
     context: int
     tie_word_embeddings: bool
     attention_bias: bool = False
+    mlp_bias: bool = False
+    rope_scaling: Scaling | None = None
 
 
 def from_hf(metadata: Mapping[str, Any]) -> LlamaConfig:
     """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
-    rope = {**_table(metadata, "rope_scaling"), **_table(metadata, "rope_parameters")}
+    problems: list[str] = []
     values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
-    if values["rope_theta"] is None:
-        values["rope_theta"] = rope.get("rope_theta")
-    _fill(values)
-    problems = []
-    for key, only in (("hidden_act", "silu"), ("mlp_bias", False), ("quantization_config", None)):
-        if metadata.get(key) not in (None, only):
-            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
-    scaling = rope.get("rope_type", rope.get("type"))
-    if scaling not in (None, "default"):
-        problems.append(f"RoPE scaling {scaling!r:.60} is not supported yet")
-    for key in ("tie_word_embeddings", "attention_bias"):
-        values[key] = False if metadata.get(key) is None else metadata[key]
-        if not isinstance(values[key], bool):
-            problems.append(f"{key} is {values[key]!r:.60}, not true or false")
+    theta, values["rope_scaling"] = rope.from_hf(metadata, problems)
+    values["rope_theta"] = 10_000.0 if theta is None else theta
+    checks.only(metadata, {"hidden_act": "silu", "quantization_config": None}, problems)
+    defaults = {"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
+    values |= checks.flags(metadata, defaults, problems)
     names = {field: key for field, (key, _) in KEYS.items()}
     return _checked(values, names, problems, "config.json")
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> LlamaConfig:
-    """The configuration of GGUF metadata; head tying, bias and vocabulary are seen from the tensors."""
-    values = {field: metadata.get(f"llama.{key}") for field, (_, key) in KEYS.items()}
+    """The configuration of GGUF metadata; head tying, biases and vocabulary are seen from the tensors."""
+    problems: list[str] = []
+    values = {field: checks.shortest(metadata.get(f"{MODEL_TYPE}.{key}")) for field, (_, key) in KEYS.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding:
         values["vocab_size"] = embedding.shape[0]
-    for field in ("rope_theta", "rms_norm_eps"):
-        if isinstance(values[field], float):  # stored as float32: the shortest decimal that gives it is meant
-            values[field] = float(str(np.float32(values[field])))
-    _fill(values)
-    problems = []
+    if values["rope_theta"] is None:
+        values["rope_theta"] = 10_000.0
+    checks.fill(values)
     if metadata.get("llama.expert_count"):
         problems.append("mixtures of experts are not supported")
-    for key, none in (
-        ("rope.scaling.type", "none"),
-        ("rope.scaling.factor", 1.0),
-        ("rope.scale_linear", 1.0),
-    ):
-        if metadata.get(f"llama.{key}", none) != none:
-            problems.append(f"RoPE scaling (llama.{key} {metadata[f'llama.{key}']!r:.60}) is not supported yet")
-    if "rope_freqs.weight" in tensors:
-        problems.append("RoPE scaling (rope_freqs.weight) is not supported yet")
     for key in ("llama.rope.dimension_count", "llama.attention.value_length"):
         if metadata.get(key, values["head_dim"]) != values["head_dim"]:
             problems.append(f"{key} is {metadata[key]!r:.60}, the head size is {values['head_dim']!r:.60}")
+    values["rope_scaling"] = rope.from_gguf(metadata, MODEL_TYPE, values, problems)
     values["tie_word_embeddings"] = "output.weight" not in tensors
     values["attention_bias"] = "blk.0.attn_q.bias" in tensors
+    values["mlp_bias"] = "blk.0.ffn_up.bias" in tensors
     names = {field: f"llama.{key}" for field, (_, key) in KEYS.items()}
     return _checked(values, names, problems, "GGUF metadata")
 
@@ -131,10 +108,10 @@ def to_hf(config: LlamaConfig) -> dict[str, Any]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": MODEL_TYPE,
         **settings,
+        **rope.to_hf(config.rope_theta, config.rope_scaling),
         "attention_bias": config.attention_bias,
         "hidden_act": "silu",
-        "mlp_bias": False,
-        "rope_scaling": None,
+        "mlp_bias": config.mlp_bias,
         "tie_word_embeddings": config.tie_word_embeddings,
     }
 
@@ -157,7 +134,7 @@ def layer_plan(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
         for part in LAYER_NAMES:
             name = f"model.layers.{layer}.{part}"
             plan[f"{name}.weight"] = linears.get(part, (hidden,))
-            if config.attention_bias and part.startswith("self_attn"):
+            if (config.attention_bias and part.startswith("self_attn")) or (config.mlp_bias and part.startswith("mlp")):
                 plan[f"{name}.bias"] = linears[part][:1]
     plan["model.norm.weight"] = (hidden,)
     if not config.tie_word_embeddings:
@@ -181,8 +158,8 @@ def from_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.nd
 
 
 def ignored(name: str) -> bool:
-    """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
-    return name.endswith(".rotary_emb.inv_freq")
+    """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
+    return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")
 
 
 def _gguf_name(name: str) -> str:
@@ -193,38 +170,10 @@ def _gguf_name(name: str) -> str:
     return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
 
 
-def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = metadata.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _fill(values: dict[str, Any]) -> None:
-    """Sets what a configuration may leave out."""
-    if values["rope_theta"] is None:
-        values["rope_theta"] = 10_000.0
-    if values["n_kv_heads"] is None:
-        values["n_kv_heads"] = values["n_heads"]
-    hidden, heads = values["hidden_size"], values["n_heads"]
-    if values["head_dim"] is None and type(hidden) is int and type(heads) is int and heads > 0:
-        values["head_dim"] = hidden // heads
-
-
 def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> LlamaConfig:
     """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
-    for field, limit in LIMITS.items():
-        value = values[field]
-        if value is None:
-            problems.append(f"{keys[field]} is missing")
-        elif type(value) is not int or not 1 <= value <= limit:
-            problems.append(f"{keys[field]} is {value!r:.60}, not a whole number from 1 to {limit}")
-    for field in ("rms_norm_eps", "rope_theta"):
-        value = values[field]
-        if type(value) not in (int, float) or not 0 < value < 1e15:
-            problems.append(f"{keys[field]} is {value!r:.60}, not a positive number below 1e15")
-    if not problems and values["n_heads"] % values["n_kv_heads"]:
-        problems.append(f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly")
-    if not problems and values["head_dim"] % 2:
-        problems.append(f"the head size {values['head_dim']} is odd")
-    if problems:
-        raise RiyazError(", ".join(problems), where, "riyaz cannot run this model")
-    return LlamaConfig(**{**values, **{key: float(values[key]) for key in ("rms_norm_eps", "rope_theta")}})
+    checks.fill(values)
+    checks.sizes(values, keys, problems)
+    checks.positive(values, ("rms_norm_eps", "rope_theta"), keys, problems)
+    checks.finish(values, problems, where)
+    return LlamaConfig(**values)

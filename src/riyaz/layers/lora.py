@@ -5,7 +5,7 @@ arXiv 2312.03732) scales by α/√r instead of α/r.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from riyaz.errors import RiyazError
+from riyaz.families import transposed
 from riyaz.layers import peft
 from riyaz.layers.swap import linears, swap
 from riyaz.sources import safetensors
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
 PREFIX = "base_model.model."
 # Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
 NOT_PLAIN = (
@@ -83,13 +84,16 @@ def apply(
     r: int,
     alpha: float,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] | None = None,
     rslora: bool = False,
 ) -> None:
-    """Put a fresh adapter on every target linear: A uniform as in the paper's code, B zero, so step 0 is the base."""
+    """Put a fresh adapter on every target linear, on all but the head if none are named: A uniform as in the paper's
+    code, B zero, so step 0 is the base."""
     generator = torch.Generator().manual_seed(seed)
     scale = alpha / math.sqrt(r) if rslora else alpha / r
     for name, linear in linears(model, targets):
+        if targets is None and name == HEAD:
+            continue
         lora = LoRALinear(linear, r, scale)
         bound = 1 / math.sqrt(linear.in_features)
         nn.init.uniform_(lora.lora_A, -bound, bound, generator=generator)
@@ -134,11 +138,16 @@ def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
         "r": next(iter(layers.values())).lora_A.shape[0], "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
         "target_modules": sorted({name.rsplit(".", 1)[-1] for name in layers}),
-        "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None,
+        "fan_in_fan_out": _is_transposed(model, layers), "inference_mode": True, "modules_to_save": None,
     }  # fmt: skip
     if rslora:  # older loaders fail on keys they do not know, so it stands only where it is used
         config["use_rslora"] = True
     peft.write(folder, config, tensors)
+
+
+def _is_transposed(model: Any, layers: Iterable[str]) -> bool:
+    """Whether the base's own file holds these linears as (in, out); A and B are (r, in) and (out, r) either way."""
+    return any(transposed(model.config.model_type, f"{name}.weight") for name in layers)
 
 
 def load_peft(model: nn.Module, folder: Path) -> None:

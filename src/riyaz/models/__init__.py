@@ -10,26 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from riyaz.families import describe, describe_embedder
-from riyaz.families.llama import to_hf
+from riyaz.families import FAMILIES, describe, describe_embedder, transposed
 from riyaz.models import bert
-from riyaz.models.llama import Model
 from riyaz.sources import Source, safetensors
 from riyaz.tokenizer import Tokenizer
 
 
-def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
+def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's model in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
     family = describe(source)
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
     with torch.device("meta"):
         model = module.Model(family.config)
     state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
+    embedding = next(iter(state))  # a plan begins with it
     if family.config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        state["lm_head.weight"] = state[embedding]
     model.load_state_dict(state, assign=True, strict=True)
     if family.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
-        model.lm_head.weight = model.model.embed_tokens.weight
+        model.lm_head.weight = model.get_parameter(embedding)
     return model.eval().requires_grad_(False)
 
 
@@ -43,16 +42,19 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
     return model.eval().requires_grad_(False)
 
 
-def save_hf(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, tokenizer, template."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
+    for name in state:
+        if transposed(model.config.model_type, name):
+            state[name] = state[name].T
     if model.config.tie_word_embeddings:  # the head is the embedding; a second copy could come to differ
         del state["lm_head.weight"]
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-    config = to_hf(model.config) | {"dtype": dtype} | ids
+    config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     tokenizer.save(folder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.rope import Scaling, divisors
 from riyaz.layers.functions import rms_norm, rotate, swiglu
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
@@ -59,10 +60,10 @@ class MLP(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        C, F = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(C, F, bias=False)
-        self.up_proj = nn.Linear(C, F, bias=False)
-        self.down_proj = nn.Linear(F, C, bias=False)
+        C, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(C, F, bias=bias)
+        self.up_proj = nn.Linear(C, F, bias=bias)
+        self.down_proj = nn.Linear(F, C, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) through F gated units, (T, C)."""
@@ -112,19 +113,29 @@ class Model(nn.Module):
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
     ) -> Tensor:
         """Hidden states (T, C) of tokens (T,) or embeddings (T, C) at positions (T,)."""
-        x = self.model.embed_tokens(tokens) if embeddings is None else embeddings
-        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        x = self.embed(tokens) if embeddings is None else embeddings
+        config = self.config
+        cos, sin = rotary(positions, config.head_dim, config.rope_theta, x.dtype, config.rope_scaling)
         for block in self.model.layers:
             x = block(x, cos, sin, attend)
         return self.model.norm(x)
+
+    def embed(self, tokens: Tensor | None) -> Tensor:
+        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        return self.model.embed_tokens(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, V) of hidden states (N, C)."""
         return self.lm_head(hidden)
 
 
-def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary(
+    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: Scaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    angle = positions.float()[:, None] * theta**-exponent  # (T, D/2)
+    frequency = theta**-exponent  # (D/2,)
+    if scaling is not None:
+        frequency = frequency / torch.tensor(divisors(scaling, head_dim, theta))
+    angle = positions.float()[:, None] * frequency  # (T, D/2)
     return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]

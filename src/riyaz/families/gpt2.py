@@ -1,0 +1,177 @@
+"""The GPT-2 family (GPT-2, DistilGPT2): configuration, tensor names, shapes; torch-free.
+
+Hugging Face holds its linears as (in, out), GGUF and riyaz as (out, in). The oldest checkpoints leave `transformer.`
+away, and many carry the causal mask as a buffer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from riyaz.families import checks
+from riyaz.sources import TensorInfo
+
+MODEL_TYPE = "gpt2"
+TRUNK = "transformer."
+# field -> (key in config.json, key in GGUF after "gpt2.")
+KEYS = {
+    "vocab_size": ("vocab_size", "vocab_size"),
+    "hidden_size": ("n_embd", "embedding_length"),
+    "intermediate_size": ("n_inner", "feed_forward_length"),
+    "n_layers": ("n_layer", "block_count"),
+    "n_heads": ("n_head", "attention.head_count"),
+    "n_kv_heads": ("n_head", "attention.head_count_kv"),
+    "head_dim": ("head_dim", "attention.key_length"),
+    "context": ("n_positions", "context_length"),
+    "layer_norm_eps": ("layer_norm_epsilon", "attention.layer_norm_epsilon"),
+}
+# Hugging Face name without "transformer.h.N." -> GGUF name without "blk.N."
+LAYER_NAMES = {
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+OUTER_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.ln_f": "output_norm",
+    "lm_head": "output",
+}
+# what a configuration may leave out or say, and nothing else
+ONLY = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "quantization_config": None,
+}
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names of one function
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """What the shape and the arithmetic of a GPT-2 depend on; `context` is the number of learned positions."""
+
+    model_type: ClassVar[str] = MODEL_TYPE
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    layer_norm_eps: float
+    context: int
+    tie_word_embeddings: bool
+
+
+def from_hf(metadata: Mapping[str, Any]) -> GPT2Config:
+    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    problems: list[str] = []
+    values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
+    if values["layer_norm_eps"] is None:
+        values["layer_norm_eps"] = 1e-5
+    checks.only(metadata, ONLY, problems)
+    if metadata.get("activation_function") not in (None, *TANH_GELU):
+        problems.append(f"activation_function is {metadata['activation_function']!r:.60}, riyaz runs gelu_new only")
+    values |= checks.flags(metadata, {"tie_word_embeddings": True}, problems)
+    return _checked(values, {field: key for field, (key, _) in KEYS.items()}, problems, "config.json")
+
+
+def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> GPT2Config:
+    """The configuration of GGUF metadata; head tying and vocabulary are seen from the tensors."""
+    values = {field: checks.shortest(metadata.get(f"{MODEL_TYPE}.{key}")) for field, (_, key) in KEYS.items()}
+    embedding = tensors.get("token_embd.weight")
+    if embedding:
+        values["vocab_size"] = embedding.shape[0]
+    values["tie_word_embeddings"] = "output.weight" not in tensors
+    names = {field: f"{MODEL_TYPE}.{key}" for field, (_, key) in KEYS.items()}
+    return _checked(values, names, [], "GGUF metadata")
+
+
+def to_hf(config: GPT2Config) -> dict[str, Any]:
+    """The config.json that transformers' GPT2LMHeadModel reads."""
+    fields = ("vocab_size", "hidden_size", "intermediate_size", "n_layers", "n_heads", "context", "layer_norm_eps")
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": MODEL_TYPE,
+        **{KEYS[field][0]: getattr(config, field) for field in fields},
+        "activation_function": "gelu_new",
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def layer_plan(config: GPT2Config) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name -> shape in riyaz, linears (out, in), of every tensor of the model; a tied head has none."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    linears = {
+        "attn.c_attn": (3 * hidden, hidden),
+        "attn.c_proj": (hidden, hidden),
+        "mlp.c_fc": (inner, hidden),
+        "mlp.c_proj": (hidden, inner),
+    }
+    plan: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (config.vocab_size, hidden),
+        "transformer.wpe.weight": (config.context, hidden),
+    }
+    for layer in range(config.n_layers):
+        for part in LAYER_NAMES:
+            shape = linears.get(part, (hidden,))
+            plan[f"transformer.h.{layer}.{part}.weight"] = shape
+            plan[f"transformer.h.{layer}.{part}.bias"] = shape[:1]
+    plan |= {"transformer.ln_f.weight": (hidden,), "transformer.ln_f.bias": (hidden,)}
+    if not config.tie_word_embeddings:
+        plan["lm_head.weight"] = (config.vocab_size, hidden)
+    return plan
+
+
+def names(config: GPT2Config) -> dict[str, str]:
+    """Hugging Face name -> GGUF name of every tensor of the model."""
+    return {name: _gguf_name(name) for name in layer_plan(config)}
+
+
+def checkpoint_names(config: GPT2Config, tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Hugging Face name -> name in a checkpoint with or without `transformer.`."""
+    bare = "wte.weight" in tensors
+    return {name: name.removeprefix(TRUNK) if bare else name for name in layer_plan(config)}
+
+
+def transposed(name: str) -> bool:
+    """Whether a checkpoint holds this tensor as (in, out)."""
+    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
+def from_gguf_layout(config: GPT2Config, name: str, array: np.ndarray) -> np.ndarray:
+    """A GGUF array as it is: its linears are (out, in), q, k and v one below the other."""
+    return array
+
+
+def ignored(name: str) -> bool:
+    """Whether a checkpoint's extra tensor carries nothing: the causal mask and what stands in for minus infinity."""
+    return name.endswith((".attn.bias", ".attn.masked_bias"))
+
+
+def _gguf_name(name: str) -> str:
+    stem, kind = name.rsplit(".", 1)
+    if stem in OUTER_NAMES:
+        return f"{OUTER_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
+
+
+def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> GPT2Config:
+    """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
+    hidden, heads = values["hidden_size"], values["n_heads"]
+    if values["intermediate_size"] is None and type(hidden) is int:
+        values["intermediate_size"] = 4 * hidden
+    checks.fill(values)
+    checks.sizes(values, keys, problems)
+    checks.positive(values, ("layer_norm_eps",), keys, problems)
+    if not problems and (values["n_kv_heads"] != heads or values["head_dim"] * heads != hidden):
+        problems.append(f"{heads} heads do not share the width {hidden} evenly")
+    checks.finish(values, problems, where)
+    return GPT2Config(**values)

@@ -17,6 +17,7 @@ from riyaz.errors import RiyazError
 PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
 ROWS = [{"text": f"t{n} é", "label": "lm"[n % 2]} for n in range(4)]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+USER = {"role": "user", "content": "q"}
 EXPECTED = [(row["text"], row["label"]) for row in ROWS]
 
 
@@ -85,12 +86,12 @@ def test_what_is_ambiguous_is_asked_for_and_settled_as_the_page_says(tmp_path, c
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0.5}]}, "0.5"),
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": True}]}, "True"),
+        ({"messages": [USER, {"role": "assistant", "content": "a", "weight": 0.5}]}, "weight 0.5 is neither 0 nor 1"),
+        ({"messages": [USER, {"role": "assistant", "content": "a", "weight": True}]}, "weight True is neither"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url', and only text is read"),
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": "f"}]}, "list of calls"),
-        ({"messages": [{"role": "user", "content": "q"}], "tools": "not JSON"}, "neither a list nor JSON"),
-        ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "system": "z"}, "another"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": "f"}]}, "list of calls"),
+        ({"messages": [USER], "tools": "not JSON"}, "neither a list nor JSON"),
+        ({"messages": [{"role": "system", "content": "s"}, USER], "system": "z"}, "another"),
         ({"messages": "q"}, "not a list of messages"),
     ],
 )  # fmt: skip
@@ -208,9 +209,9 @@ def test_line_ends_of_every_kind(tmp_path, name, newline):
 
 
 def test_a_gzip_bomb_is_one_line_and_is_not_unpacked(tmp_path, monkeypatch):
-    """40 MiB in 40 kB: unpacking ends after 16 MiB."""
+    """20 MiB in 20 kB: unpacking ends after 16 MiB."""
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(b" " * (40 * 2**20), 9))
+    path.write_bytes(gzip.compress(bytes([32]) * 2**20) * 20)
     with assert_refused("a.jsonl.gz: ", "bytes of gzip hold more than 16,777,216; no more", "split it"):
         formats.load(path)
     monkeypatch.setattr(encodings, "MOST_BYTES", 1000)

@@ -55,13 +55,16 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
         return _named(path, content, encoding)
     body = content.removeprefix(codecs.BOM_UTF8)
     wide = _wide(body)
+    text, bad = "", []
     try:
         text = body.decode("utf-8")
-        start = body.index(b"\0") if wide else -1
     except UnicodeDecodeError as error:
-        text, start = "", error.start
-    if start < 0:
+        bad.append(error.start)
+    if wide and b"\0" in body:  # a byte that UTF-8 has and text has not
+        bad.append(body.index(b"\0"))
+    if not bad:
         return text
+    start = min(bad)
     guess = wide or ("cp1252" if any(0x80 <= byte < 0xA0 for byte in body[start : start + 2**16]) else "latin-1")
     before = body[:start]
     line, place = before.count(b"\n") + 1, start - before.rfind(b"\n")

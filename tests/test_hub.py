@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from expect import assert_refused
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from tiny import shard, write_hf_folder
 
 from riyaz.sources import hub, models, open_source, pull
@@ -23,8 +23,8 @@ NAME = "hf:Some-Owner/Tiny.Model"
 def home(tmp_path, monkeypatch):
     """An empty store, an empty cache of the hub, and a hub that is switched off."""
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -78,7 +78,7 @@ def online(tmp_path, monkeypatch):
                 bar.update(target.stat().st_size)
         return str(target)
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     return SimpleNamespace(repository=repository, fetched=fetched, cache=tmp_path / "cache")
@@ -192,10 +192,6 @@ def test_a_model_that_is_not_here_names_the_command():
     with assert_refused(f"the model {NAME} is not here yet", f"run `riyaz pull {NAME}`"):
         open_source(NAME)
     assert len(hub.parse("hf:" + "o" * 60 + "/" + "m" * 60).name) == 64
-
-
-class Refused(Exception):
-    """The hub's errors need a response to be made; their names are what is read."""
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _chosen(name: str, present: set[str]) -> tuple[list[str], list[str]]:
 
 def _listing(hub: Any, wanted: Reference) -> _Listing:
     """The repository's files from the hub, or, where that is switched off, from the hub's cache on this machine."""
-    if hub.constants.HF_HUB_OFFLINE:
+    if importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
         return _cached(hub, wanted)
     try:
         info = hub.HfApi().model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
@@ -157,13 +157,15 @@ def _cached(hub: Any, wanted: Reference) -> _Listing:
 def _fetched(hub: Any, wanted: Reference, listing: _Listing, file: str, add: Callable[[int], None]) -> Path:
     """The file in the hub's cache, downloaded if it is not there."""
 
-    class Bar(hub.utils.tqdm):  # type: ignore[misc, name-defined]  # how huggingface_hub tells its progress
+    utils = importlib.import_module("huggingface_hub.utils")
+
+    class Bar(utils.tqdm):  # type: ignore[misc, name-defined]  # how huggingface_hub tells its progress
         def update(self, n: float | None = 1) -> Any:
             """Passes the bytes on; nothing is drawn."""
             add(int(n or 0))
             return super().update(n)
 
-    hub.utils.disable_progress_bars()
+    utils.disable_progress_bars()
     try:
         path = hub.hf_hub_download(
             wanted.repository,

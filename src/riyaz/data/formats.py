@@ -95,10 +95,9 @@ def open_data(
 ) -> DataFolder:
     """A file of training rows, or a folder; arguments win over the folder's riyaz.toml. Raises RiyazError."""
     path = Path(path)
-    given = {"prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
     if path.is_dir() and not is_table(path):
-        return load_folder(path, test=test, **given)
-    read = partial(load, **given)  # type: ignore[arg-type]
+        return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
+    read = partial(load, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     return DataFolder(read(path), read(test) if test else None)
 
 

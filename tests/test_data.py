@@ -138,7 +138,7 @@ def test_conversations_of_weight_0_are_skipped_and_counted(tmp_path):
         ([turn("assistant", "a")], "does not follow a user turn"),
         ([turn("user", "q"), turn("assistant", " ")], "last assistant turn is empty"),
         ([turn("user", ""), turn("assistant", "a")], "last user turn is empty"),
-        ([turn("user", "q"), turn("assistant", None, tool_calls=[{}])], "tool calls are not read"),
+        ([turn("user", "q"), turn("assistant", None, tool_calls=[{}])], "a tool call has no name"),
         ([turn("bot", "q"), turn("assistant", "a")], "role 'bot'"),
     ],
 )
@@ -200,7 +200,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.csv", b"text,,label\nt,u,l\n", ["a.csv:1: a column has no name", "name each column"]),
         ("a.csv", b"text,text\nt,u\n", ["a.csv:1: two columns have the same name"]),
         ("a.csv", b"I lost my card,lost_card\nWhere is it,arrival\n", ["among I lost", "the first line"]),
-        ("a.json", b"[]", ["a.json: .json is not read", ".jsonl, .csv or .tsv"]),
+        ("a.xlsx", b"PK", ["a.xlsx: .xlsx is not read", ".jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"]),
     ],
 )  # fmt: skip
 def test_wrong_files_are_refused_in_one_line(tmp_path, name, content, parts):

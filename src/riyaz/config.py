@@ -57,6 +57,9 @@ class DataConfig:
 
     prompt_column: str | None = field(default=None, metadata={"help": "column that holds the prompt"})
     answer_column: str | None = field(default=None, metadata={"help": "column that holds the answer"})
+    encoding: str | None = field(
+        default=None, metadata={"help": "encoding of files of rows that are not UTF-8, such as latin-1"}
+    )
     instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
     metric: str | None = field(
         default=None,

@@ -225,7 +225,12 @@ def evaluate_target(
     """
     if limit is not None and limit < 1:
         raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
-    data = load(test, prompt_column=data_config.prompt_column, answer_column=data_config.answer_column)
+    data = load(
+        test,
+        prompt_column=data_config.prompt_column,
+        answer_column=data_config.answer_column,
+        encoding=data_config.encoding,
+    )
     rows = data.examples[:limit]
     predictor = open_target(target)
     if predictor.task is None:

@@ -36,6 +36,7 @@ def data(
         test=config.test,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
+        encoding=data_config.encoding,
     )
     found = task.detect(folder.train, data_config.instruction, data_config.metric)
     document: dict[str, Any] = {

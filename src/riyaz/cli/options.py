@@ -4,6 +4,7 @@ A flag class knows which fields were written on the command line, because cyclop
 so a flag wins over the folder's riyaz.toml even where it repeats the default.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
@@ -18,7 +19,12 @@ ABSENT = Parameter(parse=False)  # a field that is no flag of this verb
 READING = Group("Reading the rows", sort_key=2)  # after the arguments and the options
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
-Data = Annotated[Path, Parameter(help="a .jsonl, .csv or .tsv file, or a folder with train.* in it")]
+Data = Annotated[
+    Path,
+    Parameter(
+        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a pattern, or a folder with train.* in it"
+    ),
+]
 Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file), an artifact's folder or a comparison's")]
 
 
@@ -82,4 +88,5 @@ def require_torch() -> None:
 
 def results_folder(config: CompareConfig, data: Path) -> Path:
     """Where results go: --out, or a folder named after the data, so that the same command finds it again."""
-    return config.out or Path("riyaz-results") / (data.resolve().name if data.is_dir() else data.stem)
+    name = data.resolve().name if data.is_dir() else data.name.removesuffix(".gz").rpartition(".")[0] or data.name
+    return config.out or Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)

@@ -13,16 +13,17 @@ from riyaz.errors import RiyazError
 
 def run(
     target: Target,
-    file: Annotated[Path, Parameter(help="rows with a prompt, .jsonl, .csv or .tsv; answers are not needed")],
+    file: Annotated[Path, Parameter(help="rows with a prompt, in any format of docs/data.md; answers are not needed")],
     /,
     *,
     out: Annotated[Path, Parameter(help="the rows as .jsonl, each with its prediction")],
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
+    encoding: Annotated[str | None, configured("encoding")] = None,
     json: Json = False,
 ) -> None:
     """Answer every row of a file."""
     from riyaz import predictor, scoring
-    from riyaz.data import formats, tables
+    from riyaz.data import formats, several
     from riyaz.report.terminal import listener
 
     if not out.parent.is_dir():  # said now and not after an hour of answers
@@ -31,7 +32,7 @@ def run(
         what = "is a folder" if out.is_dir() else "are the rows that are read"
         raise RiyazError(what, str(out), "choose another --out")
     screen = Screen(json)
-    dataset = formats.load(file, prompt_column=prompt_column, answers_required=False)
+    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False)
     opened = predictor.open_target(target)
     with listener(screen.talk) as listen:
 
@@ -39,7 +40,9 @@ def run(
             listen({"event": "progress", "method": target, "phase": "answer", "done": done, "total": total})
 
         predictions = scoring.predict(opened, dataset.examples, progress)
-    fields = {f"{file.name}:{line}": row for line, row in tables.read_table(file).rows}
+    tables = several.read_tables(file, encoding)
+    root = several.root_of(tables)
+    fields = {f"{t.path.relative_to(root).as_posix()}:{line}": row for t in tables for line, row in t.rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}
         | ({"citations": prediction.citations} if prediction.citations else {})

@@ -67,6 +67,7 @@ def compare(
         test=config.test,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
+        encoding=data_config.encoding,
     )
     task = detect(found.train, data_config.instruction, data_config.metric)
     cut = _cutting(found, task, source, config, methods)

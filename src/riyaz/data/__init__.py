@@ -59,20 +59,27 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of one file, in file order, and how the file was read."""
+    """The examples of one file or of several as one, in file order, and how the file was read."""
 
     examples: tuple[Example, ...]
     format: str  # the columns used, "text,label", or "messages"
     path: Path
-    sha256: str  # of the file's bytes
+    sha256: str  # of the file's bytes; of several files, of their hashes in hexadecimal
     columns: tuple[str, ...]  # every column of the file
     skipped: int = 0  # conversations in which every answer has weight 0
     answer_column: str = ""  # "" for conversations
+    folder: Path | None = None  # where `Example.where` starts, when the rows are of several files
+
+    def place(self, example: Example) -> str:
+        """The example's file and line as a path."""
+        return str((self.folder or self.path.parent) / example.where)
 
     @property
     def unused_columns(self) -> tuple[str, ...]:
         """Columns of the file that no example carries."""
-        used = {*self.format.split(","), "slice", "doc_id", "doc_ids"}
+        used = {*self.format.split(","), "slice", "doc_id", "doc_ids", "system"}
+        if not self.answer_column:
+            used |= {"tools", "functions"}
         return tuple(column for column in self.columns if column not in used)
 
 

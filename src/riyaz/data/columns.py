@@ -6,7 +6,7 @@ Usual names are found by themselves; when none or more than one reading is possi
 
 from dataclasses import dataclass
 
-from riyaz.data.tables import Table
+from riyaz.data.tables import Table, kind_of
 from riyaz.errors import RiyazError
 
 PAIRS = (
@@ -22,7 +22,9 @@ PROMPTS, ANSWERS = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS))
 BESIDE = {"question": (("context", "passage"), ()), "instruction": ((), ("input", "context"))}
 REFERENCES = {"summary": "references"}  # further accepted answers
 CONVERSATIONS = ("messages", "conversations")
+TOOLS = ("tools", "functions")  # definitions that stand beside a conversation
 LABELS = frozenset({"label", "category", "intent"})
+PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
 ASK = "pass --prompt-column and --answer-column"
 
 
@@ -59,7 +61,8 @@ def find_reading(
     readings = _readings(table, prompt, answer, answers_required)
     if len(readings) > 1:
         options = " or ".join(reading.format for reading in readings)
-        raise RiyazError(f"the columns can be read as {options}", where, ASK)
+        flags = (f"--prompt-column {r.prompt}" + f" --answer-column {r.answer}" * bool(r.answer) for r in readings)
+        raise RiyazError(f"the columns can be read as {options}", where, "pass " + ", or ".join(flags))
     if not readings:
         raise _nothing_found(table, prompt, answer, answers_required)
     return readings[0]
@@ -93,8 +96,9 @@ def _refuse_other_tasks(table: Table) -> None:
         if isinstance(first.get(column), (list, dict)):
             hint = f"write the choices into the prompt and the right one as the answer, or {ASK}"
             raise RiyazError(f"multiple-choice rows ({column!r}) are not read", where, hint)
-    if {"chosen", "rejected"} <= set(table.columns):
-        raise RiyazError("preference pairs ('chosen', 'rejected') are not read", where, ASK)
+    for pair in PREFERENCES:
+        if set(pair) <= set(table.columns):
+            raise RiyazError(f"preference pairs {pair} are not read", where, ASK)
 
 
 def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:
@@ -108,6 +112,6 @@ def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers
     else:
         what = f"no two of the columns {columns} are known to belong together"
     hint = ASK if answers_required else "pass --prompt-column"
-    if table.path.suffix.lower() != ".jsonl":
+    if kind_of(table.path) in (".csv", ".tsv"):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
     return RiyazError(what, str(table.path), hint)

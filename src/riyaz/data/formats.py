@@ -1,7 +1,8 @@
 """Files and folders as datasets.
 
-`load(path)` reads one JSONL, CSV or TSV file; `open_data(path)` a file or a folder with `train.*`, optional
-`test.*` and `riyaz.toml`. `Dataset.format` says which columns were read.
+`load(path)` reads one file, several of a pattern such as `part-*.parquet`, or a folder that `datasets` saved;
+`open_data(path)` those or a folder with `train.*`, optional `test.*` and `riyaz.toml`, each of them one file or
+shards. `Dataset.format` says which columns were read.
 """
 
 from dataclasses import dataclass, field
@@ -9,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from riyaz import config
-from riyaz.data import Dataset
-from riyaz.data.columns import find_reading
+from riyaz.data import Dataset, Example
+from riyaz.data.columnar import SPLITS, saved_splits
+from riyaz.data.columns import Reading, find_reading
 from riyaz.data.records import RowProblem, example_of
-from riyaz.data.tables import SUFFIXES, Problems, read_table
+from riyaz.data.several import is_table, joined, part_files, read_tables, root_of, shards
+from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError
 
 
@@ -31,15 +34,46 @@ def load(
     *,
     prompt_column: str | None = None,
     answer_column: str | None = None,
+    encoding: str | None = None,
     answers_required: bool = True,
 ) -> Dataset:
-    """The examples of a file, whose rows need answers if required. RiyazError names file and line."""
-    table = read_table(path)
-    reading = find_reading(table, prompt_column, answer_column, answers_required)
+    """The examples of a file, or of several as one, whose rows need answers if required.
+
+    Without `encoding` text must be UTF-8. RiyazError names file and line.
+    """
+    path = Path(path)
+    tables = read_tables(path, encoding)
+    whole = joined(path, tables)
+    reading = find_reading(whole, prompt_column, answer_column, answers_required)
+    examples: list[Example] = []
+    skipped = 0
+    folder = root_of(tables)
+    for table in tables:
+        found, left_out = _examples(table, reading, folder, answers_required)
+        examples += found
+        skipped += left_out
+    if not examples:
+        what = "every answer has weight 0, so there is nothing to learn"
+        raise RiyazError(what, str(path), "give the answers weight 1")
+    return Dataset(
+        examples=tuple(examples),
+        format=reading.format,
+        path=path,
+        sha256=whole.sha256,
+        columns=whole.columns,
+        skipped=skipped,
+        answer_column=reading.answer,
+        folder=folder,
+    )
+
+
+def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int]:
+    """The examples of one file, and how many conversations ask not to be learned."""
+    name = table.path.relative_to(folder).as_posix()
     examples, skipped, problems = [], 0, Problems(table.path)
     for line, row in table.rows:
         try:
-            example = example_of(row, reading, f"{table.path.name}:{line}", answers_required)
+            example = example_of(row, reading, f"{name}:{line}", answers_required)
         except RowProblem as problem:
             problems.add(line, str(problem))
             continue
@@ -48,18 +82,7 @@ def load(
         else:
             examples.append(example)
     problems.check("correct or remove the row" + ("s" if len(problems.found) > 1 else ""))
-    if not examples:
-        what = "every answer has weight 0, so there is nothing to learn"
-        raise RiyazError(what, str(table.path), "give the answers weight 1")
-    return Dataset(
-        examples=tuple(examples),
-        format=reading.format,
-        path=table.path,
-        sha256=table.sha256,
-        columns=table.columns,
-        skipped=skipped,
-        answer_column=reading.answer,
-    )
+    return examples, skipped
 
 
 def open_data(
@@ -68,11 +91,13 @@ def open_data(
     test: str | Path | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
+    encoding: str | None = None,
 ) -> DataFolder:
     """A file of training rows, or a folder; arguments win over the folder's riyaz.toml. Raises RiyazError."""
-    if Path(path).is_dir():
-        return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column)
-    read = partial(load, prompt_column=prompt_column, answer_column=answer_column)
+    path = Path(path)
+    if path.is_dir() and not is_table(path):
+        return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
+    read = partial(load, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     return DataFolder(read(path), read(test) if test else None)
 
 
@@ -82,22 +107,31 @@ def load_folder(
     test: str | Path | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
+    encoding: str | None = None,
 ) -> DataFolder:
     """`train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments win over the settings."""
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
-    given = {"test": test, "prompt_column": prompt_column, "answer_column": answer_column}
+    given = {"test": test, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
     data_config, compare_config = config.resolve(settings, given)
-    tables = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
-    train_path = _one_table(folder, "train")
+    splits = saved_splits(folder)
+    tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))
+    found = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
+    train_path = found["train"]
     if train_path is None:
         names = ", ".join(entry.name for entry in tables)
+        what = f"no split 'train' in {SPLITS}" if splits else "no train.jsonl, train.csv, … in this folder"
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
-        raise RiyazError("no train.jsonl, train.csv or train.tsv in this folder", str(folder), hint)
-    test_path = compare_config.test or _one_table(folder, "test")
-    read = partial(load, prompt_column=data_config.prompt_column, answer_column=data_config.answer_column)
-    used = {path.resolve() for path in (train_path, test_path) if path}
+        raise RiyazError(what, str(folder), hint)
+    test_path = compare_config.test or found["test"]
+    read = partial(
+        load,
+        prompt_column=data_config.prompt_column,
+        answer_column=data_config.answer_column,
+        encoding=data_config.encoding,
+    )
+    used = {path.resolve() for part in (train_path, test_path) if part for path in shards(part)}
     return DataFolder(
         train=read(train_path),
         test=read(test_path) if test_path else None,
@@ -106,8 +140,9 @@ def load_folder(
     )
 
 
-def _one_table(folder: Path, stem: str) -> Path | None:
-    found = [folder / (stem + suffix) for suffix in SUFFIXES if (folder / (stem + suffix)).exists()]
+def _one_part(folder: Path, stem: str) -> Path | None:
+    """The file `stem.*` of a folder, or the pattern of its shards; RiyazError when there are several."""
+    found = part_files(folder, stem)
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise RiyazError(f"{names} both stand in this folder", str(folder), "keep one of them")

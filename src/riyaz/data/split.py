@@ -118,7 +118,7 @@ def _test_rows(rows: Sequence[Example], rule: _Rule) -> list[Example]:
     """The test rows in file order, at most the limit."""
     limit = len(rows) if rule.limit_test is None else rule.limit_test
     chosen = sample(rows, limit, by_label=rule.by_label, seed=rule.seed, purpose="limit-test")
-    return sorted(chosen, key=_line)
+    return sorted(chosen, key=_place)
 
 
 def _train_valid(
@@ -165,11 +165,13 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
         strangers = unseen(tested, task.labels)
         if test is not None and len(strangers) == len(tested):
             what = f"no test row has a label of the training rows; this one has {strangers[0].answer!r}"
-            raise RiyazError(what, f"{test.path}:{_line(strangers[0])}", "use the same labels in both files")
+            raise RiyazError(what, test.place(strangers[0]), "use the same labels in both files")
     report.unseen_labels = sorted({example.answer for example in strangers})
     report.notes = notes(report, len(strangers))
     return report
 
 
-def _line(example: Example) -> int:
-    return int(example.where.rpartition(":")[2] or 0)
+def _place(example: Example) -> tuple[str, int]:
+    """File and line, which sort as the rows stand."""
+    file, _, line = example.where.rpartition(":")
+    return file, int(line or 0)

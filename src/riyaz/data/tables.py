@@ -1,19 +1,25 @@
-"""Files of rows: JSONL, CSV and TSV read whole, each row with the line it starts on.
+"""Files of rows: JSON Lines, JSON arrays, CSV, TSV (each also gzipped) and Parquet, read whole.
 
-UTF-8 with or without a byte order mark, LF or CRLF. What is wrong is said with its lines, all at once.
+Each row comes with the line it starts on (in Parquet the row's number). UTF-8 with or without a byte order mark
+unless an encoding is named, line ends LF, CRLF or CR. What is wrong is said with its lines, all at once.
 """
 
 import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from riyaz.data.columnar import parquet_rows
+from riyaz.data.encodings import decode, gunzip
 from riyaz.errors import RiyazError
 
-SUFFIXES = (".jsonl", ".csv", ".tsv")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+PACKED = ".gz"
+WHITE = re.compile(r"[ \t\n\r]*")
 LINES_NAMED = 5
 FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's own limit is below long documents
 
@@ -51,25 +57,42 @@ class Problems:
         raise RiyazError(what, f"{self.path}:{line}", hint)
 
 
-def read_table(path: str | Path) -> Table:
-    """Every row of a .jsonl, .csv or .tsv file. Raises RiyazError for what is not one."""
+def kind_of(path: Path) -> str:
+    """Which of the suffixes a file's rows have, ".jsonl" for a.jsonl.gz; "" when its rows are not read."""
+    name = path.name.lower()
+    packed = name.endswith(PACKED)
+    suffix = Path(name.removesuffix(PACKED)).suffix
+    return suffix if suffix in SUFFIXES and not (packed and suffix == ".parquet") else ""
+
+
+def read_table(path: str | Path, encoding: str | None = None, hint: str = "") -> Table:
+    """Every row of a file. Raises RiyazError for what is none; `hint` is for text that is not UTF-8."""
     path = Path(path)
-    content = _read_bytes(path)
-    text = decode(path, content)
+    kind, content = kind_of(path), _read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        raise RiyazError("the file is empty", str(path), "write one example per line")
+    if kind == ".parquet":
+        numbered, names = parquet_rows(path)
+        return Table(path, numbered, names, digest)
+    text = decode(path, gunzip(path, content) if path.name.lower().endswith(PACKED) else content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
-    suffix = path.suffix.lower()
-    rows = list(_json_rows(path, text) if suffix == ".jsonl" else _csv_rows(path, text, suffix))
+    if kind in (".csv", ".tsv"):
+        rows = list(_csv_rows(path, text, kind))
+    else:
+        rows = list(_json_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), kind))
     columns = tuple(dict.fromkeys(column for _, row in rows for column in row))
-    return Table(path, rows, columns, hashlib.sha256(content).hexdigest())
+    return Table(path, rows, columns, digest)
 
 
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file in it")
-    if path.exists() and path.suffix.lower() not in SUFFIXES:
+    if path.exists() and not kind_of(path):
         what = f"{path.suffix or 'a file without suffix'} is not read"
-        raise RiyazError(what, str(path), "save the rows as .jsonl, .csv or .tsv")
+        hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"
+        raise RiyazError(what, str(path), hint)
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -78,19 +101,15 @@ def _read_bytes(path: Path) -> bytes:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
 
 
-def decode(path: Path, content: bytes) -> str:
-    """UTF-8 as text, without a byte order mark. RiyazError names the line and the byte that is none."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{content[error.start]:02X} is not UTF-8"
-        raise RiyazError(what, f"{path}:{line}", "save the file as UTF-8") from None
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Rows of JSON Lines; blank lines are passed over."""
+def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """Rows of JSON Lines, blank lines passed over, or of a .json file that is one array."""
+    whole = text.lstrip()[0] == "["
+    if kind == ".json" and whole:
+        rows = list(_array_rows(path, text))
+        apart = len({line for line, _ in rows}) == len(rows)
+        # Rows that share a line are counted instead: a place must be one row's.
+        yield from rows if apart else ((number, row) for number, (_, row) in enumerate(rows, start=1))
+        return
     problems = Problems(path)
     # Not splitlines(): U+2028 and the like may stand unescaped inside a JSON string.
     for line, row_text in enumerate(text.split("\n"), start=1):
@@ -106,13 +125,59 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]
             yield line, row
         else:
             problems.add(line, f"{json_kind(row)}, not a JSON object")
-    whole = text.lstrip()[0] == "["
-    problems.check("write one JSON object per line" + (", not one array over all lines" if whole else ""))
+    hint = "write one JSON object per line"
+    if kind == ".json":
+        hint = "a .json file is an array of objects, or one object per line"
+    problems.check(hint + (", not one array over all lines, or call the file .json" if whole else ""))
+
+
+def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """Rows of one JSON array, each with the line it starts on."""
+    decoder, problems = json.JSONDecoder(), Problems(path)
+    at = counted = _skip(text, 0)
+    line, mark = 1 + text.count("\n", 0, at), "["
+    while text[at : at + 1] == mark:
+        at = _skip(text, at + 1)
+        line, counted = line + text.count("\n", counted, at), at
+        if mark == "[" and text[at : at + 1] == "]":
+            break
+        try:
+            row, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            bad = getattr(error, "pos", at)
+            column = bad - text.rfind("\n", 0, bad)
+            detail = str(error).partition(": line")[0]
+            what = f"not JSON ({detail}, column {column})"
+            hint = "correct it, or write one object per line as .jsonl"
+            raise RiyazError(what, f"{path}:{line + text.count(chr(10), at, bad)}", hint) from None
+        if isinstance(row, dict):
+            yield line, row
+        else:
+            problems.add(line, f"{json_kind(row)}, not a JSON object")
+        at, mark = _skip(text, end), ","
+    line += text.count("\n", counted, at)
+    if text[at : at + 1] != "]":
+        what = "the array does not end" if at >= len(text) else f"{text[at]!r} where a comma or ] should stand"
+        raise RiyazError(what, f"{path}:{line}", "the file is cut short or damaged")
+    if _skip(text, at + 1) < len(text):
+        raise RiyazError("text follows the array", f"{path}:{line}", "a .json file holds one array")
+    problems.check("write an array of objects")
+    if counted == at and mark == "[":
+        raise RiyazError("the array is empty", str(path), "write one object per example")
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is no white space."""
+    found = WHITE.match(text, at)
+    assert found is not None  # the pattern matches nothing too
+    return found.end()
 
 
 def _csv_rows(path: Path, text: str, suffix: str) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of a CSV or TSV file under the names in its first line."""
     text = text.replace("\r\n", "\n")
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # alone it ends lines; beside LF it may stand inside a field
     first = text.split("\n", 1)[0]
     # Spreadsheets of many countries write ".csv" with semicolons.
     delimiter = "\t" if suffix == ".tsv" else ";" if ";" in first and "," not in first else ","

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
-from riyaz.data.tables import Problems, json_kind, read_table
+from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
 from riyaz.retrieval.parsers import PARSERS, clean, one_line
 
@@ -35,7 +36,7 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
     notes: list[str] = []
     if path.is_dir():
         found = _folder(path, notes)
-    elif path.suffix.lower() in TABLES:
+    elif kind_of(path):
         found = _rows(path)
     elif not path.exists():
         raise RiyazError("no such file or folder", str(path), "check the path")
@@ -98,7 +99,7 @@ def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Docu
 
 
 def _rows(path: Path) -> Iterator[Document]:
-    table = read_table(path)
+    table = read_table(path, hint=SAVE)
     column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
     if column is None:
         what = f"no column holds the documents' text; there are {', '.join(table.columns)}"

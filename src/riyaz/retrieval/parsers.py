@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz.data.tables import decode
+from riyaz.data.encodings import SAVE, decode
 from riyaz.errors import RiyazError
 from riyaz.retrieval.html_text import html_text
 
@@ -217,7 +217,7 @@ def _decoded(path: Path) -> str:
     content = _read(path)
     if b"\0" in content:
         raise RiyazError("is not text: it holds NUL bytes", str(path), "save it as text in UTF-8, or leave it out")
-    return decode(path, content)
+    return decode(path, content, hint=SAVE)
 
 
 PARSERS: dict[str, Callable[[Path], Parsed]] = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 from riyaz.sources.files import TensorInfo, shown
-from riyaz.sources.package import CATALOGUE, pull
+from riyaz.sources.origins import PREFIXES, pull, stored_name
+from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import Source, open_path
 from riyaz.sources.store import ModelEntry, find, home, models
 
@@ -14,9 +15,11 @@ __all__ = ["CATALOGUE", "ModelEntry", "Source", "TensorInfo", "find", "home", "m
 def open_source(name_or_path: str | Path) -> Source:
     """Opens a stored model by name, or a GGUF file or model folder by path; RiyazError lists known names."""
     name = str(name_or_path)
-    stored = find(name) if isinstance(name_or_path, str) else None
+    stored = find(stored_name(name)) if isinstance(name_or_path, str) else None
     if stored:
         return open_path(stored.path, stored.name)
+    if isinstance(name_or_path, str) and name.startswith(PREFIXES):
+        raise RiyazError(f"the model {name} is not here yet", hint=f"run `riyaz pull {name}`")
     path = Path(name).expanduser()
     if name and path.exists():
         return open_path(path)

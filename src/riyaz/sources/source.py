@@ -5,7 +5,6 @@ but JSON, safetensors and GGUF is read.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.sources import gguf, safetensors, store
+from riyaz.sources import gguf, safetensors, sharded, store
 from riyaz.sources.files import TensorInfo, shown
 from riyaz.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
 CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
 MAX_JSON = 16 * 2**20
-MAX_SHARDS = 1000
 INDEX = "model.safetensors.index.json"
 EMBEDDERS = ("bert",)  # architectures that make vectors of texts and continue none
 
@@ -92,6 +90,14 @@ def open_path(path: Path, name: str | None = None) -> Source:
     return Source(name or path.stem, path, "gguf", file.metadata, file.tensors, (file,))
 
 
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether a model opens and its weights have that hash."""
+    try:
+        return open_path(path).sha256() == sha256
+    except RiyazError:
+        return False
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model's file, at most 16 MiB; RiyazError when it is anything else."""
     try:
@@ -112,8 +118,9 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if (folder / INDEX).is_file():
-        names = set(_weight_map(folder).values())
-        return [folder / name for name in sorted(names)]
+        present = {path.name for path in folder.iterdir() if path.is_file()}
+        names = sharded.shard_names(sharded.read_index(folder / INDEX), present, folder)
+        return [folder / name for name in names]
     unread = sorted(path.name for path in folder.iterdir() if path.suffix in UNREAD_SUFFIXES)
     if unread:
         what = f"riyaz reads safetensors and GGUF only, not {shown(unread[0])}"
@@ -132,25 +139,6 @@ def _open_folder(folder: Path, name: str) -> Source:
         raise RiyazError("the folder holds no config.json", str(folder), "give a model folder or a GGUF file")
     config = read_json(folder / "config.json")
     files = tuple(safetensors.read(path) for path in weight_files(folder))
-    tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        for tensor, info in file.tensors.items():
-            if tensor in tensors:
-                raise RiyazError(f"tensor {shown(tensor)} stands in two files", str(folder))
-            tensors[tensor] = info
+    whole = (folder / "model.safetensors").is_file()
+    tensors = sharded.merged(folder, files, None if whole else sharded.read_index(folder / INDEX))
     return Source(name, folder, "hf", config, tensors, files)
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    """Tensor name -> shard file of the index; only bare file names, so that none leads out of the folder."""
-    where = str(folder / INDEX)
-    names = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise RiyazError("weight_map is missing or not an object", where)
-    for tensor, name in names.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", name):
-            what = f"weight_map sends {shown(tensor)} to {shown(str(name))}, which is not a bare file name"
-            raise RiyazError(what, where)
-    if len(set(names.values())) > MAX_SHARDS:
-        raise RiyazError(f"more than {MAX_SHARDS} files", where)
-    return names

@@ -1,0 +1,194 @@
+"""A list of messages as turns up to a user turn, and the answer to learn after it.
+
+Roles and weights of OpenAI's and ShareGPT's writing. Tools stay text, in the writing of Hermes and Qwen: the
+definitions in the system turn, a call in the assistant's turn, a result in a user turn, each between its tags.
+"""
+
+import json
+import re
+from typing import Any
+
+from riyaz.data import Message
+from riyaz.data.tables import json_kind
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+}
+RESULTS = ("tool", "function", "observation", "function_response")  # what a tool said
+CALLS = ("function_call", "tool_call")  # a whole turn that is a call
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+class RowProblem(Exception):
+    """What is wrong with one row; whoever reads the file adds the line."""
+
+
+def is_messages(value: object) -> bool:
+    """Whether a field holds messages and not text."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
+
+
+def conversation(
+    value: object, column: str, system: str | None, tools: list[object], answers_required: bool
+) -> tuple[tuple[Message, ...], str | None]:
+    """(turns up to a user turn, the last answer to learn after it); None when every answer has weight 0.
+
+    `system` and `tools` are the row's own columns. Raises RowProblem.
+    """
+    if not is_messages(value):
+        raise RowProblem(f"{column!r} is not a list of messages")
+    turns, weights = _turns(value)  # type: ignore[arg-type]
+    turns, weights = _with_system(turns, weights, system, tools)
+    if not answers_required and turns[-1]["role"] == "user":
+        return tuple(turns), None
+    answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if not answers:
+        raise RowProblem("the conversation has no assistant turn")
+    wanted = [index for index in answers if weights[index]]
+    if not wanted and answers_required:
+        return tuple(turns), None
+    last = (wanted or answers)[-1]
+    if last == 0 or turns[last - 1]["role"] != "user":
+        raise RowProblem("the last assistant turn does not follow a user turn")
+    answer = trimmed(turns[last]["content"])
+    if not answer or not turns[last - 1]["content"].strip():
+        raise RowProblem(f"the last {'user' if answer else 'assistant'} turn is empty")
+    return tuple(turns[:last]), answer
+
+
+def as_text(value: object, column: str) -> str:
+    """A field as text, "" for null; numbers and truth values as JSON writes them. Raises RowProblem."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, dict)):
+        raise RowProblem(f"{column!r} is {json_kind(value)}, not text")
+    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RowProblem(f"{column!r} holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+def trimmed(text: str) -> str:
+    """An answer without outer white space; a first line keeps its indentation when more lines follow."""
+    inner = text.strip()
+    return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip() if "\n" in inner else inner
+
+
+def _turns(value: list[dict[str, Any]]) -> tuple[list[Message], list[bool]]:
+    """The turns, results of tools that follow each other as one, and whether each is to be learned."""
+    turns: list[Message] = []
+    weights: list[bool] = []
+    joins = False  # whether the turn before is a result
+    for each in value:
+        role, content = _turn(each)
+        result = role == "result"
+        if result and joins:
+            turns[-1] = {"role": "user", "content": turns[-1]["content"] + "\n" + content}
+        else:
+            turns.append({"role": "user" if result else role, "content": content})
+            weights.append(_weight(each))
+        joins = result
+    return turns, weights
+
+
+def _turn(turn: dict[str, Any]) -> tuple[str, str]:
+    """(system, user, assistant or result; the text) of a message."""
+    role = turn.get("role") or turn.get("from")
+    content = turn.get("content")
+    content = turn.get("value") if content is None else content
+    if role in RESULTS:
+        return "result", _tagged("tool_response", content if isinstance(content, dict) else _content(content))
+    if role in CALLS:
+        return "assistant", _tagged("tool_call", content if isinstance(content, dict) else _content(content))
+    if not isinstance(role, str) or role not in ROLES:
+        raise RowProblem(f"role {role!r} is none of system, user, assistant, tool")
+    return ROLES[role], "\n".join(filter(None, [_content(content), *_calls(turn)]))
+
+
+def _content(content: object) -> str:
+    """The text of a message, whose parts must be text."""
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        other = [part.get("type") for part in content if part.get("type") not in TEXT_PARTS]
+        if other:
+            raise RowProblem(f"a part of a message is {other[0]!r}, and only text is read")
+        return "".join(as_text(part.get("text"), "text") for part in content)
+    return as_text(content, "content")
+
+
+def _calls(turn: dict[str, Any]) -> list[str]:
+    """The calls of an assistant's message, `tool_calls` or the older `function_call`, as text."""
+    calls = turn.get("tool_calls") or []
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise RowProblem("tool_calls is not a list of calls")
+    found = [call.get("function") or call for call in calls]
+    found += [turn["function_call"]] if turn.get("function_call") else []
+    texts = []
+    for call in found:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            raise RowProblem("a tool call has no name")
+        texts.append(_tagged("tool_call", {"name": call["name"], "arguments": _parsed(call.get("arguments") or {})}))
+    return texts
+
+
+def _weight(turn: dict[str, Any]) -> bool:
+    weight = turn.get("weight")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        raise RowProblem(f"weight {weight!r} is neither 0 nor 1")
+    return weight is None or weight == 1
+
+
+def _with_system(
+    turns: list[Message], weights: list[bool], system: str | None, tools: list[object]
+) -> tuple[list[Message], list[bool]]:
+    """The turns behind one system turn that holds the row's `system` column and its tools."""
+    own = turns[0]["content"] if turns[0]["role"] == "system" else None
+    if system and own and system.strip() != own.strip():
+        raise RowProblem("a system turn stands in the messages and another in the column 'system'")
+    text = "\n\n".join(filter(None, [own or system, _definitions(tools)]))
+    if not text:
+        return turns, weights
+    first: Message = {"role": "system", "content": text}
+    return ([first, *turns[1:]], weights) if own is not None else ([first, *turns], [False, *weights])
+
+
+def _definitions(columns: list[object]) -> str:
+    """The definitions of the tools, one a line, "" for none; a column may hold them as JSON in a text."""
+    found: list[object] = []
+    for value in columns:
+        value = _parsed(value)
+        if isinstance(value, str) and value.strip():
+            raise RowProblem("the tools are neither a list nor JSON")
+        found += value if isinstance(value, list) else [value] if value and not isinstance(value, str) else []
+    return _tagged("tools", "\n".join(_json(each) for each in found)) if found else ""
+
+
+def _tagged(tag: str, value: object) -> str:
+    return f"<{tag}>\n{value if isinstance(value, str) else _json(value)}\n</{tag}>"
+
+
+def _parsed(value: object) -> object:
+    """JSON in a text as its value; any other text as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def _json(value: object) -> str:
+    """JSON on one line without nulls, which Parquet writes for every key that another row has."""
+    return as_text(json.dumps(_without_nulls(value), ensure_ascii=False), "tools")
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

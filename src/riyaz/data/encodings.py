@@ -1,0 +1,111 @@
+"""From a file's bytes to its text: gzip within bounds, UTF-8, or the encoding that the user names.
+
+What is not UTF-8 is refused with the place of its first bad byte and a guess at what it is; nothing is guessed
+silently.
+"""
+
+import codecs
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+
+SAVE = "save the file as UTF-8"
+MARKS = (  # byte order marks, the longer before those that they begin with
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+WESTERN = {"iso8859-1", "cp1252", "iso8859-15", "mac-roman"}  # read any bytes, UTF-8 too, which would be garbage
+MOST_BYTES = 2**31  # of a file after decompression
+BOMB_BYTES = 16 * 2**20  # from here on a file that is over
+BOMB_RATIO = 300  # times as large as its gzip is no text that people wrote; gzip reaches 1032
+CHUNK = 2**20
+SAMPLE = 1024
+
+
+def gunzip(path: Path, content: bytes) -> bytes:
+    """The bytes inside a .gz file, at most 2 GiB. RiyazError for what is no gzip, cut short, or a bomb."""
+    parts, size = [], 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as reader:
+            while part := reader.read(CHUNK):
+                parts.append(part)
+                size += len(part)
+                if size > MOST_BYTES or (size > BOMB_BYTES and size > BOMB_RATIO * len(content)):
+                    what = f"{len(content):,} bytes of gzip hold more than {size - len(part):,}; no more is unpacked"
+                    raise RiyazError(what, str(path), "unpack it yourself if you trust it, or split it")
+    except EOFError:
+        raise RiyazError("the gzip data is cut short", str(path), "copy or download it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        detail = str(error).rpartition(": ")[2]
+        raise RiyazError(f"not gzip, or damaged ({detail})", str(path), "compress it again with gzip") from None
+    return b"".join(parts)
+
+
+def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = "") -> str:
+    """Bytes as text, without a byte order mark. RiyazError names the line and the byte that is not of the encoding.
+
+    Without `encoding` the bytes must be UTF-8; `hint` then replaces the advice to name another.
+    """
+    if encoding is not None:
+        return _named(path, content, encoding)
+    body = content.removeprefix(codecs.BOM_UTF8)
+    wide = _wide(body)
+    text, bad = "", []
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad.append(error.start)
+    if wide and b"\0" in body:  # a byte that UTF-8 has and text has not
+        bad.append(body.index(b"\0"))
+    if not bad:
+        return text
+    start = min(bad)
+    guess = wide or ("cp1252" if any(0x80 <= byte < 0xA0 for byte in body[start : start + 2**16]) else "latin-1")
+    before = body[:start]
+    line, place = before.count(b"\n") + 1, start - before.rfind(b"\n")
+    looks = "looks like" if wide else "may be"
+    what = f"byte 0x{body[start]:02X} is not UTF-8 (byte {place} of the line; it {looks} {guess})"
+    raise RiyazError(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}")
+
+
+def _wide(content: bytes) -> str:
+    """The name of a UTF-16 or UTF-32 encoding when the first bytes look like one, otherwise ""."""
+    for mark, name in MARKS:
+        if content.startswith(mark):
+            return name
+    sample = content[:SAMPLE]
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    half = len(sample) // 2
+    if half and max(even, odd) > half // 2 and min(even, odd) <= half // 8:
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return ""
+
+
+def _named(path: Path, content: bytes, encoding: str) -> str:
+    """Text in the encoding that the user named."""
+    try:
+        codec = codecs.lookup(encoding)
+        "".encode(encoding)  # refuses codecs that are no text, such as base64
+    except (LookupError, ValueError):
+        what = f"{encoding!r} is no encoding of text"
+        raise RiyazError(what, "--encoding", "such as utf-8, latin-1, cp1252, utf-16, shift_jis or gb18030") from None
+    if codec.name in WESTERN and not content.isascii():
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+        else:
+            raise RiyazError(f"is UTF-8, and {encoding} would garble it", str(path), "leave --encoding out")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding, "replace").count("\n") + 1
+        what = f"byte 0x{content[error.start]:02X} at byte {error.start + 1} of the file is not {encoding}"
+        raise RiyazError(what, f"{path}:{line}", "name the file's own encoding, or save it as UTF-8") from None
+    except UnicodeError as error:  # such as UTF-16 without its mark in a codec that wants it
+        raise RiyazError(f"is not {encoding} ({error})", str(path), SAVE) from None

@@ -1,0 +1,235 @@
+"""Models of the Hugging Face hub, fetched by `huggingface_hub` (extra `hub`) and checked by hash.
+
+Only configuration, tokenizer and safetensors files at the repository's root are fetched, by an allow-list. The hub's
+own cache keeps finished files, so a pull that was stopped goes on; HF_HUB_OFFLINE=1 takes what is there.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riyaz import tokenizer_files
+from riyaz.errors import RiyazError
+from riyaz.sources import sharded, store
+from riyaz.sources.files import shown
+from riyaz.sources.package import FOLDER_FILES
+from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
+from riyaz.sources.store import ModelEntry, Progress
+
+REFERENCE = re.compile(
+    r"hf:([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,120}))?", re.ASCII
+)
+WHOLE = "model.safetensors"
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """OWNER/MODEL and a revision, None for the main branch."""
+
+    repository: str
+    revision: str | None
+
+    @property
+    def name(self) -> str:
+        """Its name in the store, such as "owner--model" or "owner--model--revision"."""
+        text = self.repository.replace("/", "--") + (f"--{self.revision}" if self.revision else "")
+        plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).rstrip(".")
+        return plain if len(plain) <= 64 else f"{plain[:55]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a repository holds at one commit: file -> (bytes, hash); a hash of 64 digits is SHA-256, of 40 git's."""
+
+    commit: str
+    files: dict[str, tuple[int, str]]
+    licence: str
+    offline: bool
+
+
+def parse(name: str) -> Reference:
+    """The parts of `hf:OWNER/MODEL[@REV]`. Raises RiyazError."""
+    match = REFERENCE.fullmatch(name)
+    if match is None or ".." in name:
+        hint = "write hf:OWNER/MODEL or hf:OWNER/MODEL@REVISION"
+        raise RiyazError(f"{shown(name)} names no model of the hub", hint=hint)
+    return Reference(f"{match[1]}/{match[2]}", match[3])
+
+
+def pull(name: str, report: Progress) -> ModelEntry:
+    """Stores a model of the hub, unless it is there whole; afterwards no network is needed. Raises RiyazError."""
+    wanted = parse(name)
+    stored = store.find(wanted.name)
+    if stored and is_whole(stored.path, stored.sha256):
+        return stored
+    hub = _library(name)
+    listing = _listing(hub, wanted)
+
+    def fetch(file: str, add: Callable[[int], None]) -> Path:
+        path = _fetched(hub, wanted, listing, file, add)
+        _verify(path, file, *listing.files[file], where=name)
+        return path
+
+    first, rest = _chosen(name, set(listing.files))
+    paths = {file: fetch(file, lambda n: None) for file in first}
+    if INDEX in first:
+        index = sharded.read_index(paths[INDEX])
+        rest += sharded.shard_names(index, set(listing.files), name)
+    total, done = sum(listing.files[file][0] for file in rest), 0
+    for file in rest:
+
+        def add(count: int, before: int = done) -> None:
+            nonlocal done
+            done = max(before, min(done + count, total))
+            report("download", done, total)
+
+        paths[file] = fetch(file, add)
+    report("download", total, total)
+    with store.workspace() as space:
+        folder = space / wanted.name
+        for file, path in paths.items():
+            _place(path, folder / file)
+        opened = open_path(folder)
+        if opened.is_embedder:
+            tokenizer_files.from_folder(folder)
+        else:
+            opened.tokenizer()
+        origin = f"hf:{wanted.repository}@{listing.commit}"
+        nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        entry = ModelEntry(wanted.name, folder, "hf", origin, listing.licence, opened.sha256(), nbytes)
+        return store.keep(folder, entry)
+
+
+def _chosen(name: str, present: set[str]) -> tuple[list[str], list[str]]:
+    """(small files, which are fetched first; weights if they are one file) of those that the allow-list names."""
+    small = [file for file in FOLDER_FILES if file in present and file != INDEX]
+    if WHOLE in present:
+        return small, [WHOLE]
+    if INDEX in present:
+        return [*small, INDEX], []
+    for suffix in (*UNREAD_SUFFIXES, ".gguf"):
+        for file in sorted(file for file in present if file.endswith(suffix)):
+            what = f"the repository holds {shown(file)} and no {WHOLE}"
+            gguf = "download that file yourself and run `riyaz pull FILE`"
+            other = f"{CONVERT}, or name a revision that has it: hf:OWNER/MODEL@REVISION"
+            raise RiyazError(what, name, gguf if suffix == ".gguf" else other)
+    raise RiyazError(f"the repository holds no {WHOLE}", name, "name a repository of a model")
+
+
+def _listing(hub: Any, wanted: Reference) -> _Listing:
+    """The repository's files from the hub, or, where that is switched off, from the hub's cache on this machine."""
+    if importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
+        return _cached(hub, wanted)
+    try:
+        info = hub.HfApi().model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
+    except Exception as error:
+        raise _refusal(error, wanted) from error
+    files = {}
+    for entry in info.siblings or []:
+        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        if entry.size is not None and digest:
+            files[entry.rfilename] = (entry.size, digest)
+    card = getattr(info, "card_data", None)
+    tags = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
+    licence = (card.get("license") if card else None) or (tags[0] if tags else "unknown")
+    return _Listing(info.sha, files, str(licence), offline=False)
+
+
+def _cached(hub: Any, wanted: Reference) -> _Listing:
+    """The files of a snapshot in the cache; a link there leads to a file that is named after its hash."""
+    try:
+        folder = Path(hub.snapshot_download(wanted.repository, revision=wanted.revision, local_files_only=True))
+    except Exception as error:
+        raise _refusal(error, wanted) from error
+    files = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = (path.stat().st_size, path.resolve().name)
+    return _Listing(folder.name, files, "unknown", offline=True)
+
+
+def _fetched(hub: Any, wanted: Reference, listing: _Listing, file: str, add: Callable[[int], None]) -> Path:
+    """The file in the hub's cache, downloaded if it is not there."""
+
+    utils = importlib.import_module("huggingface_hub.utils")
+
+    class Bar(utils.tqdm):  # type: ignore[misc, name-defined]  # how huggingface_hub tells its progress
+        def update(self, n: float | None = 1) -> Any:
+            """Passes the bytes on; nothing is drawn."""
+            add(int(n or 0))
+            return super().update(n)
+
+    utils.disable_progress_bars()
+    try:
+        path = hub.hf_hub_download(
+            wanted.repository,
+            file,
+            revision=listing.commit,
+            local_files_only=listing.offline,
+            tqdm_class=Bar,
+        )
+    except Exception as error:
+        raise _refusal(error, wanted) from error
+    return Path(path)
+
+
+def _verify(path: Path, file: str, size: int, digest: str, *, where: str) -> None:
+    """RiyazError unless the file has the size and the hash that the hub promised."""
+    plain = re.fullmatch(r"[0-9a-f]{64}", digest)
+    if not plain and not re.fullmatch(r"[0-9a-f]{40}", digest):
+        raise RiyazError(f"no hash is known of {shown(file)}", where, "pull it with a connection to the hub")
+    found, seen = (hashlib.sha256() if plain else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())), 0
+    with open(path, "rb") as reader:
+        while chunk := reader.read(CHUNK):
+            found.update(chunk)
+            seen += len(chunk)
+    if seen != size or found.hexdigest() != digest:
+        what = f"{shown(file)} has {seen} bytes and the hash {found.hexdigest()[:12]}…, not {size} and {digest[:12]}…"
+        raise RiyazError(what, where, f"nothing was kept; delete {path.resolve()} and pull again")
+
+
+def _place(path: Path, target: Path) -> None:
+    """The file in a folder of the store: a second name of it where the disk allows, otherwise a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        for _ in store.copy_file(path, target):
+            pass
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise RiyazError("pulling from the hub needs huggingface_hub", name, "pip install 'riyaz[hub]'") from None
+
+
+def _refusal(error: Exception, wanted: Reference) -> RiyazError:
+    """What the library raised, as one line. Its classes differ between versions, their names do not."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    revision = f"@{wanted.revision}" if wanted.revision else ""
+    where = f"hf:{wanted.repository}{revision}"
+    if isinstance(error, RiyazError):
+        return error
+    if "GatedRepoError" in kinds:
+        hint = "accept its licence on its page on the hub and log in with `hf auth login`"
+        return RiyazError("this model is only given to those who accepted its licence", where, hint)
+    if "RevisionNotFoundError" in kinds:
+        return RiyazError(f"there is no revision {wanted.revision!r}", where, "name a branch, a tag or a commit")
+    if "RepositoryNotFoundError" in kinds:
+        return RiyazError("no such model, or a private one", where, "check the name, or log in with `hf auth login`")
+    if kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "IncompleteSnapshotError"}:
+        hint = "connect and unset HF_HUB_OFFLINE, or bring the model's folder and run `riyaz pull PATH`"
+        return RiyazError("the hub is switched off or out of reach, and the model is not in its cache", where, hint)
+    if "HfHubHTTPError" not in kinds and kinds & {"ConnectError", "TransportError", "ConnectionError", "TimeoutError"}:
+        hint = "connect, or bring the model's folder and run `riyaz pull PATH`"
+        return RiyazError("the hub cannot be reached", where, hint)
+    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    return RiyazError(f"huggingface_hub failed: {detail}", where, "try again; what was fetched is kept")

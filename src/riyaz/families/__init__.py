@@ -21,7 +21,8 @@ EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` k
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-Config = TypeVar("Config", LlamaConfig, BertConfig)
+ModelConfig = LlamaConfig  # of any language model: a union of the families' own
+Config = TypeVar("Config", ModelConfig, BertConfig)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Family(Generic[Config]):
             yield name, dtype if dtype in FLOATS else "F32", array  # quantised tensors come dequantised
 
 
-def describe(source: Source) -> Family[LlamaConfig]:
+def describe(source: Source) -> Family[ModelConfig]:
     """A language model's family and weights; RiyazError names an embedder or an unknown architecture, or lists
     every mismatch."""
     source.expect_language_model()

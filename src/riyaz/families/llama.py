@@ -7,7 +7,7 @@ Face's turns halves), so `from_gguf_layout` puts them back.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,7 @@ OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", 
 class LlamaConfig:
     """What the shape and the arithmetic of a llama depend on."""
 
+    model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
     hidden_size: int
     intermediate_size: int

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from riyaz.families import describe, describe_embedder
-from riyaz.families.llama import to_hf
+from riyaz.families import FAMILIES, describe, describe_embedder
 from riyaz.models import bert
 from riyaz.models.llama import Model
 from riyaz.sources import Source, safetensors
@@ -52,7 +51,7 @@ def save_hf(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
-    config = to_hf(model.config) | {"dtype": dtype} | ids
+    config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     tokenizer.save(folder)

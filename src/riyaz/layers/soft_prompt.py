@@ -40,7 +40,7 @@ class SoftPrompt(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, attend: Packed) -> Tensor:
         """Hidden states (T, C) of rows of tokens (T,) that all stand behind the prompt."""
         P = len(self.prompt)
-        rows = self.base.model.embed_tokens(tokens)
+        rows = self.base.embed(tokens)
         stream = torch.cat((self.prompt.to(rows.dtype), rows))  # (P + T, C)
         places = torch.cat((torch.arange(P), positions + P))
         return self.base(None, places, attend.behind(P), embeddings=stream)[P:]
@@ -49,7 +49,7 @@ class SoftPrompt(nn.Module):
 def apply(model: Any, tokens: Sequence[int]) -> SoftPrompt:
     """The model behind a prompt that begins as the embeddings of these tokens, so that step 0 is a text's."""
     assert 0 < len(tokens) < model.config.context
-    return SoftPrompt(model, model.model.embed_tokens.weight[list(tokens)].detach().float().clone())
+    return SoftPrompt(model, model.embed(torch.tensor(tokens)).detach().float().clone())
 
 
 def save_peft(model: SoftPrompt, folder: Path, *, base: str) -> None:

@@ -112,11 +112,15 @@ class Model(nn.Module):
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
     ) -> Tensor:
         """Hidden states (T, C) of tokens (T,) or embeddings (T, C) at positions (T,)."""
-        x = self.model.embed_tokens(tokens) if embeddings is None else embeddings
+        x = self.embed(tokens) if embeddings is None else embeddings
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for block in self.model.layers:
             x = block(x, cos, sin, attend)
         return self.model.norm(x)
+
+    def embed(self, tokens: Tensor | None) -> Tensor:
+        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        return self.model.embed_tokens(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, V) of hidden states (N, C)."""

@@ -10,18 +10,25 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bert, llama
+from riyaz.families import bert, gemma3, llama, mistral
 from riyaz.families.bert import BertConfig
+from riyaz.families.gemma3 import Gemma3Config
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.mistral import MistralConfig
 from riyaz.sources import Source
 from riyaz.sources.files import shown
 
-FAMILIES: dict[str, ModuleType] = {llama.MODEL_TYPE: llama}  # of language models
+FAMILIES: dict[str, ModuleType] = {  # of language models
+    llama.MODEL_TYPE: llama,
+    gemma3.MODEL_TYPE: gemma3,
+    gemma3.TEXT: gemma3,  # as config.json calls it
+    mistral.MODEL_TYPE: mistral,
+}
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
 FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
-ModelConfig = LlamaConfig  # of any language model: a union of the families' own
+ModelConfig = LlamaConfig | Gemma3Config | MistralConfig  # of any language model: a union of the families' own
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 

@@ -12,12 +12,11 @@ import torch
 
 from riyaz.families import FAMILIES, describe, describe_embedder
 from riyaz.models import bert
-from riyaz.models.llama import Model
 from riyaz.sources import Source, safetensors
 from riyaz.tokenizer import Tokenizer
 
 
-def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Model:
+def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's model in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
     family = describe(source)
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
@@ -42,7 +41,7 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
     return model.eval().requires_grad_(False)
 
 
-def save_hf(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, tokenizer, template."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()

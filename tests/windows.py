@@ -67,6 +67,7 @@ def write_gguf(path: Path, model: Any) -> Path:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["full_attention"]["rope_theta"])
     writer.add_sliding_window(config.sliding_window)
+    writer.add_vocab_size(config.vocab_size)
     names = get_tensor_name_map(MODEL_ARCH.GEMMA3, config.num_hidden_layers)
     for name, weight in model.named_parameters():
         array = weight.numpy() + (1 if "norm" in name else 0)

@@ -1,5 +1,6 @@
 """`riyaz pull`: a model from the catalogue, or a local folder or GGUF file, into the cache."""
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,9 +11,14 @@ from riyaz.cli.output import Screen
 
 
 def pull(
-    model: Annotated[str, Parameter(help="a name of the catalogue (smollm2-135m, minilm), a folder or a GGUF file")],
+    model: Annotated[
+        str, Parameter(help="a name of the catalogue (smollm2-135m, minilm, gemma3-270m), a folder or a GGUF file")
+    ],
     /,
     *,
+    accept_licence: Annotated[
+        bool, Parameter(negative="", help="accept the terms of a model that has its own")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
@@ -20,11 +26,17 @@ def pull(
     from riyaz.sources import package
 
     screen = Screen(json)
+    terms = package.asked_terms(model)
+    if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
+        screen.talk.print(
+            f"{model} may be used only under {terms}.\nDo you accept them? [y/N] ", end="", soft_wrap=True
+        )
+        accept_licence = sys.stdin.readline().strip().lower() in ("y", "yes")
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:
             listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
 
-        entry = package.pull(model, progress)
+        entry = package.pull(model, progress, accept_licence=accept_licence)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))

@@ -161,9 +161,7 @@ class Cache:
         return out.index_copy(0, near, part)
 
 
-def _joined(
-    q: Tensor, out: Tensor, weight: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-) -> Tensor:
+def _joined(q: Tensor, out: Tensor, weight: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention to keys (1, K, P, D) added to out (T, H, D) with log-weights (T, H); `mask` is (T, P)."""
     T, H, D = q.shape
     K = keys.shape[1]

@@ -119,7 +119,9 @@ class _Windowed(Function):
     and its row's first; those of the prefix are read again for every row that begins within the window."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int, window: int) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int, window: int
+    ) -> Tensor:
         groups = q.shape[1] // k.shape[1]
         out, sums = torch.empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
         for at, seen, mask in _blocks(lengths, prefix, window):

@@ -11,14 +11,10 @@ from riyaz.cli.output import Screen
 
 
 def pull(
-    model: Annotated[
-        str, Parameter(help="a name of the catalogue (smollm2-135m, minilm, gemma3-270m), a folder or a GGUF file")
-    ],
+    model: Annotated[str, Parameter(help="a name (smollm2-135m, minilm, gemma3-270m), a folder or a GGUF file")],
     /,
     *,
-    accept_licence: Annotated[
-        bool, Parameter(negative="", help="accept the terms of a model that has its own")
-    ] = False,
+    accept_licence: Annotated[bool, Parameter(negative="", help="accept the terms of a model with its own")] = False,
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
@@ -28,9 +24,8 @@ def pull(
     screen = Screen(json)
     terms = package.asked_terms(model)
     if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
-        screen.talk.print(
-            f"{model} may be used only under {terms}.\nDo you accept them? [y/N] ", end="", soft_wrap=True
-        )
+        question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
+        screen.talk.print(question, end="", soft_wrap=True, markup=False)
         accept_licence = sys.stdin.readline().strip().lower() in ("y", "yes")
     with listener(screen.talk) as listen:
 

@@ -197,9 +197,10 @@ def _wait(process: subprocess.Popen[str], folder: Path, package: Package, report
 def _largest_file(folder: Path) -> int:
     """Bytes of the largest file below the folder, while pip moves files about in it."""
     largest = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            largest = max(largest, path.stat().st_size if path.is_file() else 0)
+    with suppress(OSError):  # a folder may go while it is listed
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                largest = max(largest, path.stat().st_size if path.is_file() else 0)
     return largest
 
 

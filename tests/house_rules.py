@@ -22,7 +22,19 @@ ROOT = Path(__file__).parents[1]
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("errors", "config", "hardware"), ()),
-    (("template_worker", "template", "tokenizer_files", "tokenizer", "sources", "data", "families"), ()),
+    (
+        (
+            "template_worker",
+            "template",
+            "tokenizer_files",
+            "tokenizer_gguf",
+            "tokenizer",
+            "sources",
+            "data",
+            "families",
+        ),
+        (),
+    ),
     (("metrics", "artifact"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "predictor", "scoring"), ("checkpoint", "train")),

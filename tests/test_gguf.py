@@ -2,10 +2,11 @@
 
 import struct
 import time
+import warnings
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,9 @@ from tiny import write_gguf
 
 from riyaz.errors import RiyazError
 from riyaz.sources import gguf, pull
+from riyaz.sources.gguf_blocks import DEQUANTISE, dequantise
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")  # that the package quantises to
 
 
 def text(value):
@@ -101,17 +103,42 @@ def check_values(array, item):
     np.testing.assert_array_equal(array, expected)
 
 
-@pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q4_1"])
+def random_blocks(dtype, count):
+    """Blocks of random bytes whose scales are finite: subnormal and negative ones too."""
+    layout = gguf.LAYOUTS[dtype]
+    blocks = np.frombuffer(np.random.default_rng(1).bytes(count * layout.itemsize), layout).copy()
+    for part in layout.names:
+        if layout[part] == np.dtype("<f2"):
+            blocks[part] = np.nan_to_num(blocks[part], nan=-6e-8, posinf=65504, neginf=-65504)
+    return blocks
+
+
+@pytest.mark.parametrize("dtype", DEQUANTISE)
 def test_dequantises_every_bit_pattern_as_the_oracle(tmp_path, dtype):
     kind = GGMLQuantizationType[dtype]
-    layout = gguf.LAYOUTS[dtype]
-    blocks = np.frombuffer(np.random.default_rng(1).bytes(4096 * layout.itemsize), layout).copy()
-    for part in layout.names[:-1]:  # any finite scale, subnormal and negative ones too
-        blocks[part] = np.nan_to_num(blocks[part], nan=-6e-8, posinf=65504, neginf=-65504)
-    data = file_bytes((), [tensor("t", (32 * 64, 64), int(kind))], blocks.tobytes())
+    blocks = random_blocks(dtype, 9 * 64 * 8)  # over several chunks, the last one not full
+    weights = GGML_QUANT_SIZES[kind][0]
+    data = file_bytes((), [tensor("t", (weights * 9, 512), int(kind))], blocks.tobytes())
     (tmp_path / "t.gguf").write_bytes(data)
-    expected = dequantize(blocks.view(np.uint8).reshape(64, -1), kind)
+    expected = dequantize(blocks.view(np.uint8).reshape(512, -1), kind)
     np.testing.assert_array_equal(gguf.read(tmp_path / "t.gguf").array("t"), expected)
+
+
+def test_every_format_has_the_oracles_number_and_sizes():
+    for number, (name, weights, layout) in gguf.TYPES.items():
+        kind = GGMLQuantizationType(number)
+        assert (kind.name, *GGML_QUANT_SIZES[kind]) == (name, weights, layout.itemsize)
+    for number, name in gguf.OTHER_TYPES.items():
+        assert GGMLQuantizationType(number).name == name and number not in gguf.TYPES
+
+
+@pytest.mark.parametrize("dtype", DEQUANTISE)
+def test_infinite_scales_give_no_warning(dtype):
+    blocks = random_blocks(dtype, 4)
+    blocks["d"] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dequantise(dtype, blocks).dtype == np.float32
 
 
 def test_reads_every_metadata_type(tmp_path):
@@ -183,7 +210,7 @@ LIES = {
     "product overflow": (with_tensors(tensor(sizes=(2**30, 2**30, 2**4))), "past the end"),
     "product is 0 in 64 bits": (with_tensors(tensor(sizes=(2**30, 2**30, 2**2))), "past the end"),
     "half a block": (with_tensors(tensor(sizes=(48,), kind=8)), "rows of 48 weights"),
-    "type without a reader": (with_tensors(tensor(sizes=(256,), kind=12)), "type Q4_K"),
+    "type without a reader": (with_tensors(tensor(sizes=(256,), kind=23)), "type IQ4_XS"),
     "type unknown": (with_tensors(tensor(kind=99)), "type 99"),
     "offset unaligned": (with_tensors(tensor(offset=4)), "not a multiple of the alignment"),
     "offset past the end": (with_tensors(tensor(offset=64)), "past the end"),
@@ -204,6 +231,13 @@ def test_lies_are_one_line_naming_file_and_field(tmp_path, case):
     line = str(caught.value)
     assert line.startswith(str(path)) and "\n" not in line and line.isprintable()
     assert expected in line or (expected == "past the end" and "the file has" in line), line
+
+
+def test_all_before_the_weights_is_bounded(tmp_path, monkeypatch):
+    (tmp_path / "t.gguf").write_bytes(HONEST)
+    monkeypatch.setattr(gguf, "MAX_HEADER", 500)
+    with pytest.raises(RiyazError, match=r"ends at byte .* all before the weights must fit 500"):
+        gguf.read(tmp_path / "t.gguf")
 
 
 def test_a_file_cut_anywhere_is_an_error(tmp_path):

@@ -149,6 +149,8 @@ LIES = {
     "many dimensions": (file_bytes({"a": entry((1,) * 65, (0, 4))}, bytes(4)), "shape"),
     "offsets negative": (file_bytes({"a": entry((2,), (-8, 0))}, bytes(8)), "data_offsets"),
     "offsets backwards": (file_bytes({"a": entry((2,), (8, 0))}, bytes(8)), "span -8"),
+    "offsets of 2^64": (file_bytes({"a": entry((2,), (2**64, 2**64 + 8))}, bytes(8)), "data_offsets"),
+    "offsets of a thousand digits": (file_bytes({"a": entry((2,), (0, 10**1000))}, bytes(8)), "data_offsets"),
     "offsets three": (file_bytes({"a": entry((2,), (0, 8, 8))}, bytes(8)), "data_offsets"),
     "offsets null": (file_bytes({"a": {**entry(), "data_offsets": None}}, bytes(8)), "data_offsets"),
     "offsets too short": (file_bytes({"a": entry((3,))}, bytes(8)), "needs 12 bytes"),

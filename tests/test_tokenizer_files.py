@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_files import LLAMA3_SPLIT
+from riyaz.tokenizer_gguf import LLAMA3_SPLIT
 
 
 def metadata(folder: Path, **changes: object) -> dict:
@@ -95,7 +95,7 @@ def test_gguf_pre_tokenizers(pre: str | None, tmp_path: Path) -> None:
     # digits and punctuation that merge, and a whole word that no merges make
     data["tokenizer.ggml.merges"] += ["1 2", "12 3", "123 4", "Ġ 1", "! !", "Ċ Ċ"]
     data["tokenizer.ggml.tokens"] += ["12", "123", "1234", "Ġ1", "!!", "ĊĊ", "Ġzyx"]
-    data["tokenizer.ggml.token_type"] = [*data["tokenizer.ggml.token_type"], *[1] * 7]
+    data["tokenizer.ggml.token_type"] = [*data["tokenizer.ggml.token_type"].tolist(), *[1] * 7]
     made = Tokenizer.from_gguf(data)
     merges = [tuple(merge.split(" ")) for merge in data["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(data["tokenizer.ggml.tokens"])}
@@ -122,9 +122,9 @@ def test_text_never_merges_into_a_control_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer__ggml__model": "llama"}, "tokenizer kind 'llama' is not read"),
+        ({"tokenizer__ggml__model": "t5"}, "tokenizer kind 't5' is not read"),
         ({"tokenizer__ggml__model": None}, "tokenizer kind None is not read"),
-        ({"tokenizer__ggml__pre": "qwen2"}, "pre-tokenizer 'qwen2' is not read"),
+        ({"tokenizer__ggml__pre": "tekken"}, "pre-tokenizer 'tekken' is not read"),
         ({"tokenizer__ggml__tokens": []}, "tokens are missing"),
         ({"tokenizer__ggml__tokens": ["a", "a"]}, "double"),
         ({"tokenizer__ggml__token_type": [1, 3]}, "not as many"),
@@ -154,7 +154,16 @@ def test_broken_gguf_is_one_line(changes: dict, message: str, tmp_path: Path) ->
         ("tokenizer.json", '{"model": {"type": "Other", "vocab": {"a": 0}}}', "is not a tokenizer"),
         ("tokenizer.json", '{"added_tokens": [3], "model": {"vocab": {}}}', "is not a tokenizer"),
         ("tokenizer_config.json", "not json", "is not JSON"),
+        ("tokenizer.json", '{"added_tokens": [{"content": 5, "id": 1}], "model": {"vocab": {}}}', "is not a tokenizer"),
+        (
+            "tokenizer.json",
+            '{"added_tokens": [{"content": "a", "id": []}], "model": {"vocab": {}}}',
+            "no text or no id",
+        ),
         ("tokenizer_config.json", '{"bos_token": 3}', "is not a tokenizer"),
+        ("tokenizer_config.json", '{"bos_token": {"content": []}}', "is not a tokenizer"),
+        ("tokenizer_config.json", '{"additional_special_tokens": 5}', "is not a tokenizer"),
+        ("generation_config.json", '{"eos_token_id": [[2]]}', "is not a token id"),
         ("generation_config.json", "[", "is not JSON"),
         ("chat_template.jinja", b"\xff\xfe", "cannot be read"),
     ],

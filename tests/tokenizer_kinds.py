@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_files import LLAMA3_SPLIT
+from riyaz.tokenizer_gguf import LLAMA3_SPLIT
 
 TEXTS = [
     "",

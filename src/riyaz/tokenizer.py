@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from riyaz import tokenizer_files
+from riyaz import tokenizer_files, tokenizer_gguf
 from riyaz.errors import RiyazError
 from riyaz.template import render_chat
 from riyaz.tokenizer_files import Files
@@ -70,8 +70,10 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
         """The tokenizer in a GGUF file's metadata; RiyazError names a kind that is not read."""
-        where = f"GGUF {metadata.get('general.name', 'file')}"
-        return cls(tokenizer_files.from_gguf(metadata, where), where)
+        name = metadata.get("general.name", "file")
+        shown = isinstance(name, str) and name.isprintable() and len(name) <= 80
+        where = f"GGUF {name if shown else tokenizer_files.one_line(name)}"
+        return cls(tokenizer_gguf.from_gguf(metadata, where), where)
 
     @property
     def vocab_size(self) -> int:
@@ -225,9 +227,12 @@ class Tokenizer:
             definition = tokenizer_files.parse_json(self._files.definition, self.where)
             self._backends = {MARK: self._backends[MARK], mark: self._build(definition, mark)}
         backend = self._backends[mark]
-        if len(texts) == 1:  # a batch would start the package's thread pool
-            return [backend.encode(_utf8(texts[0]), add_special_tokens=False).ids]
-        encodings = backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+        try:
+            if len(texts) == 1:  # a batch would start the package's thread pool
+                return [backend.encode(_utf8(texts[0]), add_special_tokens=False).ids]
+            encodings = backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+        except Exception as error:  # such as a text with an unknown character and no token for it
+            raise RiyazError(f"the tokenizer cannot encode a text: {_shown(error)}", self.where) from None
         return [encoding.ids for encoding in encodings]
 
     def _build(self, definition: dict, mark: str) -> tokenizers.Tokenizer:
@@ -236,18 +241,27 @@ class Tokenizer:
         try:
             text = json.dumps(tokenizer_files.respell(definition | {"added_tokens": self._added}, spelling))
             return tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the tokenizers package raises nothing narrower
-            raise RiyazError(f"is not a tokenizer: {error}", self.where) from None
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # the tokenizers package raises nothing narrower, and panics are wider
+            raise RiyazError(f"is not a tokenizer: {_shown(error)}", self.where) from None
 
     def _known_id(self, token: str, listed: int) -> int:
         found = self._backends[MARK].token_to_id(f"{MARK}{token}{MARK}")
         if found != listed:
-            raise RiyazError(f"{token!r} is listed with id {listed} but loads as {found}", self.where)
+            raise RiyazError(
+                f"{tokenizer_files.one_line(token)} is listed with id {listed} but loads as {found}", self.where
+            )
         return found
 
 
 def _answered(messages: Conversation, answer: str) -> Conversation:
     return [*messages, {"role": "assistant", "content": answer}]
+
+
+def _shown(error: BaseException) -> str:
+    """A message of the tokenizers package, which may quote the file, as at most 200 plain characters."""
+    return ascii(str(error))[1:-1][:200]
 
 
 def _utf8(text: str) -> str:

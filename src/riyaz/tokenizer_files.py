@@ -1,4 +1,4 @@
-"""What a tokenizer's files hold: those of a Hugging Face folder, or those that GGUF metadata stand for.
+"""What a tokenizer's files hold: those of a Hugging Face folder (`tokenizer_gguf.py` makes the same of GGUF metadata).
 
 `tokenizer.py` gives them their meaning; nothing here encodes a text.
 """
@@ -11,29 +11,13 @@ from typing import Any, NamedTuple
 from riyaz.errors import RiyazError
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_FILE = 256 * 2**20  # the largest real tokenizer.json have 40 MB
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize + ':\n' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-PRE_TOKENIZERS = {  # tokenizer.ggml.pre: how a text is cut before its pieces are merged
-    "default": [BYTE_LEVEL],
-    "gpt-2": [BYTE_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
-    "llama-bpe": [
-        {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
-        BYTE_LEVEL | {"use_regex": False},
-    ],
-}
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
-GGUF_NAMES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 
 class Files(NamedTuple):
@@ -53,7 +37,8 @@ def from_folder(folder: Path) -> Files:
     settings = _read_json(folder / "tokenizer_config.json")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several templates by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
+        template = next(named, {}).get("template")
     if (folder / "chat_template.jinja").is_file():
         template = _read_text(folder / "chat_template.jinja")
     if not isinstance(template, str | None):
@@ -63,60 +48,20 @@ def from_folder(folder: Path) -> Files:
         eos_ids = _read_json(folder / "config.json").get("eos_token_id")
     if not isinstance(eos_ids, list):
         eos_ids = [] if eos_ids is None else [eos_ids]
+    if not all(type(number) is int for number in eos_ids):
+        raise RiyazError(f"eos_token_id {one_line(eos_ids)} is not a token id or a list of them", str(folder))
     return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids)
-
-
-def from_gguf(metadata: dict[str, Any], where: str) -> Files:
-    """Build the files that GGUF metadata stand for; RiyazError names a kind of tokenizer that is not read."""
-    kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
-    hint = "use the model's Hugging Face folder"
-    if kind != "gpt2":
-        raise RiyazError(f"tokenizer kind {kind!r} is not read, only 'gpt2' (byte-level BPE)", where, hint)
-    if pre not in PRE_TOKENIZERS:
-        raise RiyazError(f"pre-tokenizer {pre!r} is not read, only {', '.join(PRE_TOKENIZERS)}", where, hint)
-    tokens = list(metadata.get("tokenizer.ggml.tokens", ()))
-    types = [int(number) for number in metadata.get("tokenizer.ggml.token_type", ())]
-    merges = list(metadata.get("tokenizer.ggml.merges", ()))
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if not tokens or len(vocabulary) != len(tokens) or len(types) not in (0, len(tokens)):
-        raise RiyazError("tokenizer.ggml.tokens are missing, double, or not as many as token_type", where)
-    ids = _gguf_ids(metadata, len(tokens), where)
-    settings: dict[str, Any] = {GGUF_NAMES[name]: tokens[ids[name]] for name in ids if name in GGUF_NAMES}
-    settings |= {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
-    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
-    if context is not None:
-        settings["model_max_length"] = int(context)
-    begins_with_bos = "bos" in ids and bool(metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"))
-    definition = {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": number, "content": tokens[number], "special": type_ != USER_DEFINED, **NO_FLAGS}
-            for number, type_ in enumerate(types)
-            if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},
-        "post_processor": _begin_with(settings["bos_token"], ids["bos"]) if begins_with_bos else None,
-        "decoder": BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "ignore_merges": pre == "llama-bpe",
-            "vocab": vocabulary,
-            "merges": [merge.split(" ") for merge in merges],
-        },
-    }
-    eos_ids = [ids[name] for name in ("eos", "eot", "eom") if name in ids]
-    text = json.dumps(definition, ensure_ascii=False)
-    return Files(text, settings, metadata.get("tokenizer.chat_template"), eos_ids)
 
 
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
     """The tokens cut out of a text before merging; the control tokens among them, with their ids."""
-    named = [settings[name] for name in NAMED if settings.get(name)]
-    named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
     try:
+        named = [settings[name] for name in NAMED if settings.get(name)]
+        named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
         special = {content(token) for token in named}
         added = list(definition.get("added_tokens") or [])
+        if not all(isinstance(entry["content"], str) and type(entry["id"]) is int for entry in added):
+            raise TypeError("an added token has no text or no id")
         vocabulary = definition["model"]["vocab"]
         for token in sorted(special - {entry["content"] for entry in added}):
             if isinstance(vocabulary, dict) and token in vocabulary:
@@ -128,7 +73,7 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
             if entry["special"] or entry["content"] in special or re.fullmatch(r"<\|.+\|>", entry["content"])
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise RiyazError(f"is not a tokenizer: {type(error).__name__} {error}", where) from None
+        raise RiyazError(f"is not a tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
     return added, {token: number for token, number in control.items() if len(token) > 1}
 
 
@@ -166,7 +111,16 @@ def plain_template(definition: dict, settings: dict) -> str:
 
 def content(token: str | dict) -> str:
     """The text of a token in tokenizer_config.json, which stands there bare or with its flags."""
-    return token if isinstance(token, str) else token["content"]
+    text = token if isinstance(token, str) else token["content"]
+    if not isinstance(text, str):
+        raise TypeError(f"a token is {one_line(text)}")
+    return text
+
+
+def one_line(value: object) -> str:
+    """A value from a file, or a message about one, for an error message: quoted ASCII, at most 80 characters."""
+    text = ascii(value[:81] if isinstance(value, str) else value)
+    return text if len(text) <= 82 else text[:79] + "..."
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
@@ -182,6 +136,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 def _read_text(file: Path) -> str:
     try:
+        if file.stat().st_size > MAX_FILE:
+            raise RiyazError(f"is larger than {MAX_FILE} bytes", str(file))
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RiyazError(f"cannot be read: {error}", str(file)) from None
@@ -189,25 +145,3 @@ def _read_text(file: Path) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     return parse_json(_read_text(file), str(file)) if file.is_file() else {}
-
-
-def _gguf_ids(metadata: dict[str, Any], count: int, where: str) -> dict[str, int]:
-    ids = {}
-    for name in (*GGUF_NAMES, "eot", "eom"):
-        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if number is not None and not 0 <= int(number) < count:
-            raise RiyazError(f"{name}_token_id {number} is outside the {count} tokens", where)
-        if number is not None:
-            ids[name] = int(number)
-    return ids
-
-
-def _begin_with(token: str, number: int) -> dict:
-    """The post-processor that puts one token before a text."""
-    parts = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    return {
-        "type": "TemplateProcessing",
-        "single": parts,
-        "pair": [*parts, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
-    }

@@ -9,7 +9,6 @@ package.
 import math
 import mmap
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.sources.files import TensorInfo, map_file, shown
+from riyaz.sources.gguf_blocks import LAYOUTS, OTHER_TYPES, TYPES, dequantise
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -27,29 +27,13 @@ MAX_TENSORS = 50_000
 MAX_KEY = 65_535  # bytes, the specification's limit
 MAX_NAME = 256
 MAX_STRING = 16 * 2**20
+MAX_HEADER = 64 * 2**20  # bytes of all that is not weights; the largest real ones have 20 MB
 MAX_ARRAY = 2**22  # elements; the largest vocabularies have 2**18
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
-# block structs of ggml: 32 weights share a scale d (and a minimum m); q packs two 4-bit weights in a byte
-BLOCK = 32
-Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
-Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", 16)])
-Q4_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", 16)])
-# type number -> (name, weights in a block, the block's layout)
-TYPES: dict[int, tuple[str, int, np.dtype]] = {
-    0: ("F32", 1, np.dtype("<f4")),
-    1: ("F16", 1, np.dtype("<f2")),
-    2: ("Q4_0", BLOCK, Q4_0),
-    3: ("Q4_1", BLOCK, Q4_1),
-    8: ("Q8_0", BLOCK, Q8_0),
-    30: ("BF16", 1, np.dtype("<u2")),
-}
-OTHER_TYPES = {6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
-OTHER_TYPES |= {15: "Q8_K", 20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4"}
-LAYOUTS = {name: layout for name, _, layout in TYPES.values()}
 READ_AGAIN = "the file is damaged; download it again"
 
 
@@ -60,21 +44,24 @@ class GGUFFile:
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
-    data: mmap.mmap = field(repr=False)
+    data: mmap.mmap | bytes = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
         """The tensor's values, rows first: float32 (if quantised too), float16, or BF16's bits as uint16."""
         info = self.tensors[name]
         layout = LAYOUTS[info.dtype]
         blocks = np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
-        dequantise = DEQUANTISE.get(info.dtype)
-        return (dequantise(blocks) if dequantise else blocks).reshape(info.shape)
+        return dequantise(info.dtype, blocks).reshape(info.shape)
 
 
 def read(path: Path) -> GGUFFile:
     """The file's metadata and tensor directory, checked in full; RiyazError for anything untrue in it."""
     path = Path(path)
-    data = map_file(path)
+    return parse(path, map_file(path))
+
+
+def parse(path: Path, data: mmap.mmap | bytes) -> GGUFFile:
+    """What `read` does, for bytes that are here already; `path` only stands in messages."""
     cursor = _Cursor(path, data)
     n_tensors, n_pairs = _preamble(cursor)
     metadata = _metadata(cursor, n_pairs)
@@ -85,7 +72,7 @@ def read(path: Path) -> GGUFFile:
 class _Cursor:
     """A position in the mapped file that never passes the end."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap | bytes) -> None:
         self.path, self.data, self.size, self.at = path, data, len(data), 0
 
     def fail(self, what: str, hint: str = READ_AGAIN) -> RiyazError:
@@ -96,6 +83,8 @@ class _Cursor:
         begin = self.at
         if count > self.size - begin:
             raise self.fail(f"{what} needs {count} bytes at byte {begin}, the file has {self.size}")
+        if begin + count > MAX_HEADER:
+            raise self.fail(f"{what} ends at byte {begin + count}, all before the weights must fit {MAX_HEADER}")
         self.at = begin + count
         return begin
 
@@ -220,39 +209,3 @@ def _tensor(cursor: _Cursor, index: int, alignment: int) -> TensorInfo:
         raise cursor.fail(f"{what} has the offset {offset}, not a multiple of the alignment {alignment}")
     nbytes = math.prod(sizes) // block * layout.itemsize
     return TensorInfo(name, dtype, tuple(reversed(sizes)), offset, nbytes)
-
-
-def _dequantise_q8_0(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d q, q a signed byte; (N,) blocks -> (N, 32) float32."""
-    return np.multiply(blocks["q"], blocks["d"].astype(np.float32)[:, None], dtype=np.float32)
-
-
-def _nibbles(packed: np.ndarray) -> np.ndarray:
-    """Low halves are weights 0 to 15 of a block, high halves 16 to 31; (N, 16) bytes -> (N, 32) float32."""
-    weights = np.empty((len(packed), 2, 16), np.float32)
-    np.bitwise_and(packed, 15, out=weights[:, 0], casting="unsafe")
-    np.right_shift(packed, 4, out=weights[:, 1], casting="unsafe")
-    return weights.reshape(-1, BLOCK)
-
-
-def _dequantise_q4_0(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d (q - 8); (N,) blocks -> (N, 32) float32."""
-    weights = _nibbles(blocks["q"])
-    weights -= 8
-    weights *= blocks["d"].astype(np.float32)[:, None]
-    return weights
-
-
-def _dequantise_q4_1(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d q + m; (N,) blocks -> (N, 32) float32."""
-    weights = _nibbles(blocks["q"])
-    weights *= blocks["d"].astype(np.float32)[:, None]
-    weights += blocks["m"].astype(np.float32)[:, None]
-    return weights
-
-
-DEQUANTISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "Q8_0": _dequantise_q8_0,
-    "Q4_0": _dequantise_q4_0,
-    "Q4_1": _dequantise_q4_1,
-}

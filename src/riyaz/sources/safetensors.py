@@ -52,7 +52,7 @@ class SafetensorsFile:
     path: Path
     metadata: dict[str, str]
     tensors: dict[str, TensorInfo]
-    data: mmap.mmap = field(repr=False)
+    data: mmap.mmap | bytes = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
         """The tensor's values, a read-only view of the file; BF16's bits as uint16."""
@@ -64,7 +64,11 @@ class SafetensorsFile:
 def read(path: Path) -> SafetensorsFile:
     """The file's tensor directory, checked in full; RiyazError for anything untrue in it."""
     path = Path(path)
-    data = map_file(path)
+    return parse(path, map_file(path))
+
+
+def parse(path: Path, data: mmap.mmap | bytes) -> SafetensorsFile:
+    """What `read` does, for bytes that are here already; `path` only stands in messages."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise _fail(path, f"the header says it is {length} bytes long, the file has {len(data)}")
@@ -151,8 +155,8 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
 
 
 def _sizes(value: Any) -> bool:
-    """Whether the value is a list of whole numbers from 0 up (JSON's true is not one)."""
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    """Whether the value is a list of whole numbers from 0 to 2^64 - 1 (JSON's true is not one)."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**64 for item in value)
 
 
 def _check_cover(path: Path, tensors: dict[str, TensorInfo], start: int, size: int) -> None:

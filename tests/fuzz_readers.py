@@ -1,0 +1,242 @@
+"""Feeds mutated files to one reader, in this process: nothing but RiyazError may come out, in bounded memory.
+
+    python tests/fuzz_readers.py gguf|safetensors|tokenizer --inputs 1000000 --seed 0
+    python tests/fuzz_readers.py gguf --atheris --inputs 1000000    # coverage-guided, where atheris is installed
+
+Input N of a seed is always the same bytes; `--first N --inputs 1` repeats it. Prints inputs, refused, accepted,
+crashes (each with its number and exception) and the peak memory; exit status 1 when anything crashed.
+"""
+
+import argparse
+import json
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+MEMORY = 2**30  # bytes of address space that the inputs may need beyond those of the start
+NAME = Path("fuzz")
+NUMBERS = (0, 1, 2, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**61, 2**63, 2**64 - 32, 2**64 - 1)
+JUNK = (None, True, 0, -1, 1.5, 1e999, 2**63, 2**70, "", "x", "</s>", "\x1b[31m", "\ud800", [], {}, [0], [[]], {"a": 1})
+TEXT = "The café 日本 🙂 <s></s> 12  \n\tx"
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A copy with one to four edits: bits, bytes, whole numbers, cuts, inserted, deleted and repeated runs."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at, kind = rng.randrange(len(out) + 1), rng.randrange(8)
+        end = at + rng.randint(1, 16)
+        if kind == 0 and at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1 and at < len(out):
+            out[at] = rng.randrange(256)
+        elif kind == 2:
+            out[at : at + 8] = struct.pack("<Q", rng.choice(NUMBERS))
+        elif kind == 3:
+            out[at : at + 4] = struct.pack("<I", rng.choice(NUMBERS) % 2**32)
+        elif kind == 4 and rng.random() < 0.2:
+            del out[at:]
+        elif kind == 5:
+            out[at:at] = rng.randbytes(end - at)
+        elif kind == 6:
+            del out[at:end]
+        else:
+            out[at:at] = out[at:end] * rng.choice((1, 1, 2, 50))
+    return bytes(out)
+
+
+def reshaped(value: object, rng: random.Random) -> object:
+    """The JSON value with one part of it left out or replaced by junk."""
+    if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
+        return rng.choice(JUNK)
+    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+    out = value.copy()
+    if rng.random() < 0.1:
+        del out[key]
+    else:
+        out[key] = reshaped(value[key], rng)
+    return out
+
+
+def mutated_json(data: bytes, rng: random.Random) -> bytes:
+    """JSON whose values are wrong, not its spelling."""
+    value = json.loads(data)
+    for _ in range(rng.randint(1, 3)):
+        value = reshaped(value, rng)
+    return json.dumps(value).encode()
+
+
+def mutated_header(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file whose header has wrong values and the right length."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = mutated_json(data[8:end], rng)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def read_all(file: object) -> None:
+    """Reads every tensor of an accepted file."""
+    for name, info in file.tensors.items():  # type: ignore[attr-defined]
+        assert file.array(name).shape == info.shape  # type: ignore[attr-defined]
+
+
+def gguf_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """Whole small GGUF files, one with a tensor of every format; what is done with a mutated one."""
+    import test_gguf
+
+    from riyaz.sources import gguf
+
+    entries, data = [], b""
+    for number, (name, weights, layout) in gguf.TYPES.items():
+        entries.append(test_gguf.tensor(name, (weights * 2,), number, len(data)))
+        data += np.random.default_rng(0).bytes(2 * layout.itemsize)
+        data += bytes(-len(data) % 32)
+    words = test_gguf.pair("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 3) + test_gguf.text("word") * 3)
+    formats = test_gguf.file_bytes([words], entries, data)
+    return [test_gguf.HONEST, formats, test_gguf.LIES["overlap"][0]], lambda data: read_all(gguf.parse(NAME, data))
+
+
+def safetensors_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """A whole small safetensors file; what is done with a mutated one."""
+    import test_safetensors
+
+    from riyaz.sources import safetensors
+
+    lies = [test_safetensors.LIES[name][0] for name in ("shape of nothing", "overlap")]
+    return [test_safetensors.WHOLE, *lies], lambda data: read_all(safetensors.parse(NAME, data))
+
+
+def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """Tokenizers as JSON: GGUF metadata of both kinds, and a tokenizer.json with its settings."""
+    from riyaz.errors import RiyazError
+    from riyaz.tokenizer import Tokenizer
+    from riyaz.tokenizer_files import Files
+    from riyaz.tokenizer_gguf import from_gguf
+
+    tokens = ["<unk>", "<s>", "</s>", "a", "b", "▁", "ab", "▁ab", "<0x0A>", "<0xC3>", "  "]
+    spm = {"model": "llama", "tokens": tokens, "token_type": [2, 3, 3, 1, 1, 1, 1, 1, 6, 6, 4]}
+    spm |= {"scores": [0, 0, 0, -5, -6, -4, -1, -2, 0, 0, 0], "bos_token_id": 1, "eos_token_id": 2}
+    bpe = {"model": "gpt2", "pre": "smollm", "tokens": ["<s>", "a", "b", "ab", "Ġ", "Ġa"], "token_type": [3] + [1] * 5}
+    bpe |= {"merges": ["a b", "Ġ a"], "eos_token_id": 0, "add_bos_token": True}
+    metadata = [{f"tokenizer.ggml.{name}": value for name, value in kind.items()} for kind in (spm, bpe)]
+    files = from_gguf(metadata[0], "seed")
+    folder = {"definition": json.loads(files.definition), "settings": files.settings}
+
+    def load(data: bytes) -> None:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise RiyazError("not JSON") from error
+        if not isinstance(value, dict):
+            raise RiyazError("not a JSON object")
+        if "definition" in value:
+            settings = value.get("settings")
+            settings = settings if isinstance(settings, dict) else {}
+            tokenizer = Tokenizer(Files(json.dumps(value["definition"]), settings, None, []), "fuzz")
+        else:
+            tokenizer = Tokenizer.from_gguf(value)
+        tokenizer.decode(tokenizer.encode(TEXT))
+
+    return [json.dumps(seed, ensure_ascii=False).encode() for seed in (*metadata, folder)], load
+
+
+READERS = {"gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader}
+MUTATORS = {
+    "gguf": [mutated],
+    "safetensors": [mutated, mutated_header],
+    "tokenizer": [mutated, *[mutated_json] * 3],
+}
+
+
+def outcome(read: Callable[[bytes], None], data: bytes) -> str:
+    """ "accepted", "refused", or what came out instead of a RiyazError of one short line."""
+    from riyaz.errors import RiyazError
+
+    try:
+        read(data)
+    except RiyazError as error:
+        line = str(error)
+        return "refused" if line.isprintable() and len(line) < 1000 else f"no clear line: {line[:200]!a}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"{type(error).__name__}: {str(error)[:200]!a}"
+    return "accepted"
+
+
+def fuzz(reader: str, inputs: int, seed: int, first: int = 0) -> tuple[dict[str, int], list[str]]:
+    """Counts of refused and accepted inputs, and a line per crash."""
+    seeds, read = READERS[reader]()
+    for data in seeds[:1]:
+        assert outcome(read, data) == "accepted", outcome(read, data)
+    counts, crashes = {"refused": 0, "accepted": 0}, []
+    for number in range(first, first + inputs):
+        rng = random.Random(seed << 40 | number)
+        result = outcome(read, rng.choice(MUTATORS[reader])(rng.choice(seeds), rng))
+        if result in counts:
+            counts[result] += 1
+        else:
+            crashes.append(f"input {number} of seed {seed}: {result}")
+    return counts, crashes
+
+
+def guided(reader: str, inputs: int) -> None:
+    """Coverage-guided inputs; atheris prints its own account and stops at the first crash."""
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("atheris is not installed: pip install atheris, or leave out --atheris")
+    with atheris.instrument_imports(include=["riyaz"]):
+        import riyaz.sources
+        import riyaz.tokenizer  # noqa: F401
+    seeds, read = READERS[reader]()
+    corpus = Path(tempfile.mkdtemp(prefix=f"fuzz-{reader}-"))
+    for number, data in enumerate(seeds):
+        (corpus / str(number)).write_bytes(data)
+
+    def once(data: bytes) -> None:
+        result = outcome(read, data)
+        if result not in ("accepted", "refused"):
+            raise AssertionError(result)
+
+    atheris.Setup([sys.argv[0], f"-runs={inputs}", "-rss_limit_mb=2048", "-max_len=4096", str(corpus)], once)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reader", choices=READERS)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--atheris", action="store_true", help="coverage-guided")
+    options = parser.parse_args()
+    if options.atheris:
+        return guided(options.reader, options.inputs)
+    READERS[options.reader]()  # imports before the limit
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    begin, used = time.perf_counter(), time.process_time()
+    counts, crashes = fuzz(options.reader, options.inputs, options.seed, options.first)
+    seconds, used = time.perf_counter() - begin, time.process_time() - used
+    for crash in crashes[:20]:
+        print(crash)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(
+        f"{options.reader}: {options.inputs} inputs, {counts['refused']} refused, {counts['accepted']} accepted, "
+        f"{len(crashes)} crashes; {seconds:.0f} s ({options.inputs / used:.0f} inputs per CPU second), peak {peak} MB"
+    )
+    sys.exit(bool(crashes))
+
+
+if __name__ == "__main__":
+    main()

@@ -121,7 +121,7 @@ def test_pieces_that_join_to_another_file_are_refused_and_dropped(whole, home, m
 @pytest.mark.parametrize(("answer", "said"), [(b"y\n", "cannot be reached"), (b"\n", "--accept-licence")])
 def test_a_terminal_asks_and_no_is_the_answer_of_silence(home, answer, said):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "from riyaz.cli.main import main; main()", "pull", NAME]
+    command = [sys.executable, "-c", "from riyaz.cli.main import main; raise SystemExit(main())", "pull", NAME]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
     os.close(theirs)
     os.write(ours, answer)

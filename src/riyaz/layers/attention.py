@@ -22,7 +22,7 @@ def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[..., Tenso
     """The slow twin of `packed`: torch's own attention row by row, the prefix repeated before each, gradient by
     autograd."""
 
-    def causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    def causal(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
         mask = None
         if window is not None:
@@ -32,10 +32,10 @@ def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[..., Tenso
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         (qp, *qs), (kp, *ks), (vp, *vs) = (x.split([prefix, *lengths]) for x in (q, k, v))
-        rows = [causal(qp, kp, vp, window)] if prefix else []
+        rows = [causal(qp, kp, vp, window=window)] if prefix else []
         for row in zip(qs, ks, vs):
             before = zip((qp, kp, vp), row)
-            rows.append(causal(*(torch.cat(pair) for pair in before), window)[prefix:])
+            rows.append(causal(*(torch.cat(pair) for pair in before), window=window)[prefix:])
         return torch.cat(rows)
 
     return attend

@@ -172,7 +172,8 @@ def answer_nats(model: Any, rows: Packed) -> Tensor:
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
     labelled = hidden[torch.from_numpy(rows.label_index)]  # (N, C)
-    return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels))
+    cap = getattr(model.config, "logit_cap", None)  # only some families have one
+    return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
 
 
 @torch.no_grad()

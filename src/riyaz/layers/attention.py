@@ -1,7 +1,7 @@
 """Causal attention over rows packed end to end: no padding, and no token sees another row.
 
 Rows may stand behind one shared prefix, which begins the stream: its tokens see themselves, every row sees them all
-and itself, and no row pays for them again.
+and itself, and no row pays for them again. A layer with a window w sees the w last tokens only, its own counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,24 +13,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+BLOCK = 512  # queries of a window's layer at once: their mask holds BLOCK × (BLOCK + window) numbers
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[..., Tensor]:
     """The slow twin of `packed`: torch's own attention row by row, the prefix repeated before each, gradient by
     autograd."""
 
-    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def causal(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+        mask = None
+        if window is not None:
+            mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril().triu(1 - window)
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
+        return out[0].transpose(0, 1)
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         (qp, *qs), (kp, *ks), (vp, *vs) = (x.split([prefix, *lengths]) for x in (q, k, v))
-        rows = [causal(qp, kp, vp)] if prefix else []
+        rows = [causal(qp, kp, vp, window=window)] if prefix else []
         for row in zip(qs, ks, vs):
             before = zip((qp, kp, vp), row)
-            rows.append(causal(*(torch.cat(pair) for pair in before))[prefix:])
+            rows.append(causal(*(torch.cat(pair) for pair in before), window=window)[prefix:])
         return torch.cat(rows)
 
     return attend
@@ -48,8 +53,10 @@ class Packed:
         """The same rows behind so many more shared tokens."""
         return Packed(self.lengths, self.prefix + prefix)
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What every token takes from those it sees."""
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+        """What every token takes from those it sees: with a `window`, that many at most, itself counted."""
+        if window is not None and self.prefix + max(self.lengths) > window:
+            return _Windowed.apply(q, k, v, self.lengths, self.prefix, window)
         return _Packed.apply(q, k, v, self.lengths, self.prefix)
 
 
@@ -105,6 +112,68 @@ class _Packed(Function):
             grad_k[:prefix] += gk[0].transpose(0, 1)  # over all rows
             grad_v[:prefix] += gv[0].transpose(0, 1)
         return grad_q, grad_k, grad_v, None, None
+
+
+class _Windowed(Function):
+    """Flash attention block by block of queries, each with the few keys that it sees, which may be the prefix's last
+    and its row's first; those of the prefix are read again for every row that begins within the window."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int, window: int
+    ) -> Tensor:
+        groups = q.shape[1] // k.shape[1]
+        out, sums = torch.empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
+        for at, seen, mask in _blocks(lengths, prefix, window):
+            result, logsumexp = _flash(
+                _heads(q[at]), _heads(k[seen], groups), _heads(v[seen], groups), 0.0, False, attn_mask=mask
+            )
+            out[at], sums[at] = result[0].transpose(0, 1), logsumexp[0].T
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.shape = lengths, prefix, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        q, k, v, out, sums = ctx.saved_tensors
+        (grad,) = grads
+        K, groups = k.shape[1], q.shape[1] // k.shape[1]
+        grad_q = torch.empty_like(q)
+        grad_k, grad_v = torch.zeros(k.shape), torch.zeros(v.shape)  # float32: many blocks add to one key
+        for at, seen, mask in _blocks(*ctx.shape):
+            gq, gk, gv = _flash_backward(
+                _heads(grad[at]), _heads(q[at]), _heads(k[seen], groups), _heads(v[seen], groups),
+                _heads(out[at]), sums[at].T[None], 0.0, False, attn_mask=mask,
+            )  # fmt: skip
+            grad_q[at] = gq[0].transpose(0, 1)
+            grad_k.index_add_(0, seen, gk[0].float().unflatten(0, (K, groups)).sum(1).transpose(0, 1))
+            grad_v.index_add_(0, seen, gv[0].float().unflatten(0, (K, groups)).sum(1).transpose(0, 1))
+        return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None, None, None
+
+
+def _blocks(lengths: Sequence[int], prefix: int, window: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Queries of the stream, the places of all keys one of them sees, and who sees whom."""
+    start = 0
+    for length in (prefix, *lengths) if prefix else lengths:
+        before = prefix if start else 0  # tokens of the prefix ahead of this row
+        for first, last, low in spans(before, before + length, window):
+            keys = torch.arange(low, last)
+            seen = torch.where(keys < before, keys, keys - before + start)
+            yield slice(start + first - before, start + last - before), seen, band(first, last, low, window)
+        start += length
+
+
+def spans(start: int, end: int, window: int) -> Iterator[tuple[int, int, int]]:
+    """Queries from start to end in blocks: where each begins and ends, and the first key that one of it sees."""
+    for first in range(start, end, BLOCK):
+        yield first, min(first + BLOCK, end), max(0, first - window + 1)
+
+
+def band(first: int, last: int, low: int, window: int) -> Tensor:
+    """A mask (1, 1, last - first, last - low): 0 where a query sees a key no later and less than `window` before it,
+    -inf elsewhere."""
+    distance = torch.arange(first, last)[:, None] - torch.arange(low, last)
+    return torch.zeros(distance.shape).masked_fill_((distance < 0) | (distance >= window), -torch.inf)[None, None]
 
 
 def _slices(lengths: Sequence[int], prefix: int) -> Iterator[slice]:

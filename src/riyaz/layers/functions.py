@@ -29,6 +29,11 @@ def swiglu_plain(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def geglu_plain(gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(gate) * up, elementwise; GELU by its tanh formula."""
+    return F.gelu(gate, approximate="tanh") * up
+
+
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -85,6 +90,21 @@ class _SwiGLU(Function):
         return grad_gate, grad_up
 
 
+class _GeGLU(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.gelu(gate, approximate="tanh").mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        gate, up = ctx.saved_tensors
+        grad_up = F.gelu(gate, approximate="tanh").mul_(grad)
+        grad_gate = torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh")
+        return grad_gate, grad_up
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`rms_norm_plain` with a hand-written gradient; x (T, C), weight (C,)."""
     return _RMSNorm.apply(x, weight, eps)
@@ -98,3 +118,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`swiglu_plain` keeping only its inputs; gate and up (T, F)."""
     return _SwiGLU.apply(gate, up)
+
+
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
+    """`geglu_plain` keeping only its inputs; gate and up (T, F)."""
+    return _GeGLU.apply(gate, up)

@@ -10,24 +10,25 @@ from torch.autograd import Function
 CHUNK = 256  # rows of logits at once: 256 × 49,152 float32 are 50 MB
 
 
-def head_loss_plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def head_loss_plain(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
     """The slow twin of `head_loss`: all logits at once, gradient by autograd."""
-    return F.cross_entropy((hidden @ weight.T).float(), labels, reduction="sum")
+    logits = (hidden @ weight.T).float()
+    return F.cross_entropy(logits if cap is None else cap * torch.tanh(logits / cap), labels, reduction="sum")
 
 
-def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C), labels (N,).
+def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
+    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C), labels (N,). A `cap` bends the logits into ±cap.
 
     The gradient is made in the forward pass, chunk by chunk, since the loss enters the total only by a factor.
     """
     if not torch.is_grad_enabled():  # inside a Function it always looks disabled
         hidden, weight = hidden.detach(), weight.detach()
-    return _HeadLoss.apply(hidden, weight, labels)
+    return _HeadLoss.apply(hidden, weight, labels, cap)
 
 
 class _HeadLoss(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
@@ -35,11 +36,17 @@ class _HeadLoss(Function):
         for rows in torch.arange(len(labels)).split(CHUNK):
             chunk, target = hidden[rows], labels[rows][:, None]
             log_p = (chunk @ weight.T).float()  # (n, V)
+            if cap is not None:
+                bent = (log_p / cap).tanh_()
+                log_p = bent * cap
             log_p -= log_p.logsumexp(-1, keepdim=True)
             total -= log_p.gather(1, target).double().sum()
             if not (need_hidden or need_weight):
                 continue
-            grad = log_p.exp_().scatter_add_(1, target, torch.full(target.shape, -1.0)).to(hidden.dtype)
+            grad = log_p.exp_().scatter_add_(1, target, torch.full(target.shape, -1.0))
+            if cap is not None:
+                grad *= 1 - bent.square_()
+            grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = grad @ weight
             if grad_weight is not None:
@@ -48,11 +55,12 @@ class _HeadLoss(Function):
         return total.float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = grads[0].item()
         return (
             None if grad_hidden is None else grad_hidden.mul_(factor),
             None if grad_weight is None else grad_weight.mul_(factor),
+            None,
             None,
         )

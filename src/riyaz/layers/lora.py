@@ -132,6 +132,11 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
             yield name, module
 
 
+def pairs(model: nn.Module) -> dict[str, Pair]:
+    """What the model's LoRA layers hold, by module path."""
+    return {name: Pair(layer.lora_A, layer.lora_B, layer.scale) for name, layer in adapters(model)}
+
+
 @contextmanager
 def enabled(model: nn.Module, on: bool) -> Iterator[None]:
     """Inside, the adapter is on or truly off."""

@@ -74,6 +74,19 @@ def encode(dtype: str, values: np.ndarray) -> np.ndarray:
     return {"F32": flat, "F16": flat.astype("<f2"), "BF16": bfloat16(flat)}[dtype].view(np.uint8)
 
 
+def rounded(dtype: str, values: np.ndarray) -> np.ndarray:
+    """The float32 values that a file in this type stands for; same shape."""
+    data = encode(dtype, values)
+    if dtype == "BF16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    if dtype in ("F32", "F16"):
+        return data.view({"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
+    blocks = data.reshape(-1, TYPES[dtype][1])
+    scale, body = blocks[:, :2].copy().view("<f2").astype(np.float32), blocks[:, 2:]
+    levels = body.view(np.int8) if dtype == "Q8_0" else np.concatenate([body & 15, body >> 4], 1).astype(np.int8) - 8
+    return (levels * scale).reshape(values.shape)
+
+
 def bfloat16(values: np.ndarray) -> np.ndarray:
     """The bits (uint16) of float32 values rounded to the nearest bfloat16, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

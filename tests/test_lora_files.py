@@ -277,7 +277,7 @@ def test_a_tied_head_has_no_tensor_of_its_own_in_llama_cpps_file(tmp_path: Path)
 
 def test_llama_cpps_file_for_another_base_is_refused_with_every_mismatch(tmp_path: Path) -> None:
     path = write_gguf_lora(uneven(small_model(layers=3, hidden=64)), tmp_path / "adapter.gguf")
-    with assert_refused("does not fit the base", "blk.2.attn_q.lora_a matches no layer", "the layer is (32, 32)"):
+    with assert_refused("does not fit the base", "blk.2.attn_q.weight.lora_a matches no layer", "the layer is (32, 32)"):
         read_gguf_lora(small_model(), path)
     whole = tiny.write_gguf(tmp_path / "model.gguf")
     with assert_refused("general.type is None", "give a LoRA for a llama"):

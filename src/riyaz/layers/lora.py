@@ -211,16 +211,21 @@ def load_peft(model: nn.Module, folder: Path) -> None:
     layers = dict(linears(model, None))
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
+    ends = (f"{_embedding(model)[0]}.weight", HEAD)
+    tied = bool(config.get("ensure_weight_tying")) and model.config.tie_word_embeddings
     problems = []
     for key, info in file.tensors.items():
         path = key.removeprefix(PREFIX)
         name, _, part = path.removesuffix(".weight").rpartition(".")
+        plain = path.replace(".base_layer.", ".")
         if key.startswith(PREFIX) and info.dtype not in peft.FLOATS:
             problems.append(f"{key} has the type {info.dtype}")
         elif key.startswith(PREFIX) and part in HALVES and name in layers:
             halves.setdefault(name, {})[part] = peft.read_float(file, key)
-        elif key.startswith(PREFIX) and peft_lora.is_saved(path, config):
+        elif key.startswith(PREFIX) and (peft_lora.is_saved(path, config) or (tied and path in ends)):
             whole[path] = peft.read_float(file, key)
+        elif key.startswith(PREFIX) and plain in ends:  # PEFT's copy of the base's own, where these are targets
+            problems += _unlike(model, plain, peft.read_float(file, key))
         else:
             problems.append(f"{key} matches no layer")
     pairs: dict[str, Pair] = {}
@@ -232,10 +237,9 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         pairs[name] = Pair(found["lora_A"], found["lora_B"], peft_lora.scale(name, rank, config))
         problems += peft_lora.wrong_rank(name, rank, config)
     problems += peft_lora.bare(halves, whole, layers, config)
-    if config.get("ensure_weight_tying") and getattr(model.config, "tie_word_embeddings", False):
-        both = (f"{_embedding(model)[0]}.weight", HEAD)
-        trained = [whole[path] for path in both if path in whole]
-        whole |= dict.fromkeys(both, trained[0]) if trained else {}
+    if tied:
+        trained = [whole[path] for path in ends if path in whole]
+        whole |= dict.fromkeys(ends, trained[0]) if trained else {}
     put(model, pairs, whole, problems, folder)
 
 
@@ -270,6 +274,14 @@ def put(
         swap(model, name, lora)
     for name, tensors in parts.items():
         swap(model, name, Replaced(model.get_submodule(name), tensors))
+
+
+def _unlike(model: nn.Module, path: str, tensor: Tensor) -> list[str]:
+    """One line when an adapter's copy of a tensor is not the base's own, up to rounding."""
+    own = model.get_parameter(path)
+    if own.shape != tensor.shape or not torch.allclose(own.float(), tensor, rtol=2**-7, atol=1e-6):
+        return [f"{path} is another than the base's own"]
+    return []
 
 
 def _unfit(name: str, linear: nn.Linear | None, pair: Pair) -> list[str]:

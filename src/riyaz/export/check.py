@@ -17,7 +17,11 @@ PROBE_TOKENS = 128
 PROBE = """A language model reads a text and predicts how it goes on. The baker opens at seven; by nine the rolls are
 gone. "Where is my parcel?" she asked for the third time. In 1969, 3 + 4 was still 7, and the river Ganges still ran
 from the Himalaya to the Bay of Bengal. def area(r): return 3.14159 * r ** 2"""
-SAMPLES = (PROBE, "  I'll'VE 2024年, naïve Ünïcödé — नमस्ते 🙂\r\n\tif x:\n\n\n    pass  ", "don't\u00a0stop ١٢٣45678 <|im_end|></s> A")
+SAMPLES = (
+    PROBE,
+    "  I'll'VE 2024年, naïve Ünïcödé — नमस्ते 🙂\r\n\tif x:\n\n\n    pass  ",
+    "don't\u00a0stop ١٢٣45678 <|im_end|></s> A",
+)
 CHAT = [{"role": "user", "content": "Hello  there"}, {"role": "assistant", "content": "Hi."}]
 
 

@@ -65,7 +65,9 @@ def load(model: nn.Module, folder: Path) -> None:
             continue
         pairs[name] = Pair(found["lora_a"], found["lora_b"], float(parameters["scale"]))
         if parameters.get("rank", len(found["lora_a"])) != len(found["lora_a"]):
-            problems.append(f"{name} has rank {len(found['lora_a'])}, the configuration says {parameters['rank']!r:.60}")
+            problems.append(
+                f"{name} has rank {len(found['lora_a'])}, the configuration says {parameters['rank']!r:.60}"
+            )
     put(model, pairs, {}, problems, folder)
 
 

@@ -34,9 +34,7 @@ def read_float(file: safetensors.SafetensorsFile, key: str) -> torch.Tensor:
     return torch.from_numpy(np.array(array.astype(np.float32)))
 
 
-def write(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], weights: str = WEIGHTS
-) -> None:
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], weights: str = WEIGHTS) -> None:
     """Write the folder; float32 tensors."""
     arrays: dict[str, Any] = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     safetensors.write(folder / weights, arrays, {"format": "pt"})

@@ -19,6 +19,7 @@ gone. "Where is my parcel?" she asked for the third time. In 1969, 3 + 4 was sti
 from the Himalaya to the Bay of Bengal. def area(r): return 3.14159 * r ** 2"""
 SAMPLES = (
     PROBE,
+    "cafe\u0301 caf\u00e9",  # two spellings of one letter
     "  I'll'VE 2024年, naïve Ünïcödé — नमस्ते 🙂\r\n\tif x:\n\n\n    pass  ",
     "don't\u00a0stop ١٢٣45678 <|im_end|></s> A",
 )

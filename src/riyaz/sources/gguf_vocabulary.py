@@ -2,6 +2,7 @@
 back. A kind of tokenizer that GGUF has no name for is refused."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from riyaz import tokenizer_files
@@ -10,6 +11,7 @@ from riyaz.sources.source import Source
 from riyaz.tokenizer import Tokenizer
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
+PRES = ("gpt-2", "smollm", "llama-bpe", "qwen2")  # tokenizer.ggml.pre: the reader says what each means
 ROLES = {"eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 HINT = "export it with --format hf, which keeps tokenizer.json"
 
@@ -42,18 +44,25 @@ def _pre(definition: dict[str, Any], where: str) -> str:
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         kind = "with byte fallback" if model.get("byte_fallback") else str(model.get("type"))
         raise RiyazError(f"a tokenizer of the kind {kind} is not written as GGUF", where, HINT)
-    found = _parts(definition.get("pre_tokenizer"))
-    ignores = bool(model.get("ignore_merges"))
-    for name, parts in tokenizer_files.PRE_TOKENIZERS.items():
-        if name != "default" and _parts({"pretokenizers": parts}) == found and ignores == (name == "llama-bpe"):
-            return name
+    for name in PRES:
+        stub = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.tokens": ["a"]}
+        with suppress(RiyazError):  # a name that the reader does not know
+            if _cut(tokenizer_files.parse_json(Tokenizer.from_gguf(stub).files.definition, where)) == _cut(definition):
+                return name
     raise RiyazError("the tokenizer cuts a text in a way that has no name in GGUF", where, HINT)
+
+
+def _cut(definition: dict[str, Any]) -> tuple[Any, ...]:
+    """All that decides how a text is cut before its pieces are merged."""
+    whole_words = bool(definition["model"].get("ignore_merges"))
+    return definition.get("normalizer"), _parts(definition.get("pre_tokenizer")), whole_words
 
 
 def _parts(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The steps of a pre-tokenizer without what does not change ids."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer] if pre_tokenizer else [])
-    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
+    whole = [{"use_regex": True, **step} if step.get("type") == "ByteLevel" else step for step in steps]
+    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in whole]
 
 
 def _tokens(definition: dict[str, Any], tokenizer: Tokenizer, rows: int) -> tuple[list[str], list[int]]:

@@ -18,6 +18,7 @@ from riyaz.families import llama
 from riyaz.layers import lora, soft_prompt
 from riyaz.predictor import open_target
 from riyaz.sources import open_source
+from riyaz.tokenizer import Tokenizer
 
 torch.set_num_threads(1)
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
@@ -96,6 +97,25 @@ def test_a_tokenizer_that_gguf_has_no_name_for_is_refused(tmp_path):
         with assert_refused(part, "--format hf"):
             export.export(str(folder), "gguf", tmp_path / "out")
     assert left(tmp_path) == ["tiny-base"]
+
+
+BARE = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}  # as GPT-2's own file has it
+
+
+@pytest.mark.parametrize(("name", "whole_words"), [("gpt-2", False), ("llama-bpe", True)])
+def test_the_cut_of_a_tokenizer_is_found_by_its_steps(tmp_path, name, whole_words):
+    folder = tiny.write_hf_folder(tmp_path / "tiny-base")
+    stub = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.tokens": ["a"]}
+    cut = json.loads(Tokenizer.from_gguf(stub).files.definition)["pre_tokenizer"]
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["pre_tokenizer"] = BARE if name == "gpt-2" else cut
+    definition["model"]["ignore_merges"] = whole_words
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    export.export(str(folder), "gguf", tmp_path / "out")
+    assert open_source(tmp_path / "out").metadata["tokenizer.ggml.pre"] == name
+    (folder / "tokenizer.json").write_text(json.dumps(definition | {"normalizer": {"type": "NFKC"}}))
+    with assert_refused("no name in GGUF"):
+        export.export(str(folder), "gguf", tmp_path / "out2")
 
 
 def test_rows_in_another_order_or_other_ids_are_not_kept(base, tmp_path, monkeypatch):

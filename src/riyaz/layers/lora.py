@@ -212,7 +212,7 @@ def load_peft(model: nn.Module, folder: Path) -> None:
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
     ends = (f"{_embedding(model)[0]}.weight", HEAD)
-    tied = bool(config.get("ensure_weight_tying")) and model.config.tie_word_embeddings
+    tied = bool(config.get("ensure_weight_tying")) and getattr(model.config, "tie_word_embeddings", False)
     problems = []
     for key, info in file.tensors.items():
         path = key.removeprefix(PREFIX)

@@ -5,6 +5,7 @@ llama.cpp multiplies by alpha / rank, where the rank is each tensor's own and al
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def save(pairs: Mapping[str, Pair], path: Path, architecture: str, name: str, na
         stored, factor = names[f"{module}.weight"], pair.scale * len(pair.a) / alpha
         b = to_gguf(f"{module}.weight", (pair.b.detach().float() * factor).numpy())
         for half, array in zip(HALVES, (pair.a.detach().float().numpy(), b)):
-            planned.append(Planned(f"{stored}.{half}", array.shape, "F32", lambda array=array: array))
+            planned.append(Planned(f"{stored}.{half}", array.shape, "F32", partial(np.asarray, array)))
     metadata = {
         "general.architecture": architecture, "general.type": "adapter", "general.name": name,
         "general.file_type": 0, "adapter.type": "lora", ALPHA: float(alpha),
@@ -56,7 +57,8 @@ def load(model: nn.Module, path: Path, architecture: str, names: Names, from_ggu
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
         raise RiyazError(f"{ALPHA} is {alpha!r:.60}, not a number", str(path))
     modules = {stored: name.removesuffix(".weight") for name, stored in names.items()}
-    problems, halves = [], {}
+    problems: list[str] = []
+    halves: dict[str, dict[str, Tensor]] = {}
     for key, info in file.tensors.items():
         stored, _, half = key.rpartition(".")
         if half not in HALVES or stored not in modules or len(info.shape) != 2:

@@ -28,7 +28,8 @@ from riyaz.sources import open_source, safetensors
 
 LOGITS = 1e-4  # largest difference of a logit, float32
 TOKENS = torch.arange(5, 35)
-EVERY = [*lora.TARGETS, "lm_head"]
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+EVERY = [*TARGETS, "lm_head"]
 RANKS = {"r": 5, "rank_pattern": {"q_proj": 3, "layers.1.mlp.up_proj": 7}}
 ALPHAS = {"lora_alpha": 7, "alpha_pattern": {"layers.0.*_proj": 21, "o_proj": 2.5}}
 WHOLE = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens", "input_layernorm"]}
@@ -62,7 +63,7 @@ def oracle_logits(oracle: nn.Module) -> Tensor:
 
 def write_with_peft(folder: Path, out: Path, **options: Any) -> Tensor:
     """A PEFT adapter with random tensors; its logits."""
-    settings = {"task_type": "CAUSAL_LM", "r": 5, "lora_alpha": 7, "target_modules": list(lora.TARGETS)}
+    settings = {"task_type": "CAUSAL_LM", "r": 5, "lora_alpha": 7, "target_modules": list(TARGETS)}
     model = get_peft_model(open_oracle(folder), LoraConfig(**{**settings, **options}))
     generator = torch.Generator().manual_seed(4)
     for name, weight in model.named_parameters():
@@ -119,7 +120,7 @@ def pairs_of(model: Model) -> dict[str, Pair]:
     return {name: Pair(layer.lora_A, layer.lora_B, layer.scale) for name, layer in lora.adapters(model)}
 
 
-def uneven(model: Model, targets: tuple[str, ...] = lora.TARGETS) -> Model:
+def uneven(model: Model, targets: tuple[str, ...] = TARGETS) -> Model:
     """The model with ranks and scales of its own on every layer."""
     generator = torch.Generator().manual_seed(5)
     pairs = {}
@@ -168,7 +169,7 @@ def test_mlx_folders_hold_the_transposes_and_the_final_factor(tmp_path: Path) ->
 
 
 def test_mlx_has_one_rank_and_one_scale_so_the_rest_goes_into_lora_b(tmp_path: Path) -> None:
-    model = uneven(small_model(tie=False), (*lora.TARGETS, "lm_head"))
+    model = uneven(small_model(tie=False), (*TARGETS, "lm_head"))
     lora_mlx.save(pairs_of(model), tmp_path, base="base", n_layers=2)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["lora_parameters"]["rank"] == 5 and "lm_head" in config["lora_parameters"]["keys"]

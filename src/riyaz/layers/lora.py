@@ -24,7 +24,7 @@ from riyaz.sources import safetensors
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
 HALVES = ("lora_A", "lora_B")
-HEAD = "lm_head.weight"
+HEAD_WEIGHT = "lm_head.weight"
 
 
 class Pair(NamedTuple):
@@ -211,7 +211,7 @@ def load_peft(model: nn.Module, folder: Path) -> None:
     layers = dict(linears(model, None))
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
-    ends = (f"{_embedding(model)[0]}.weight", HEAD)
+    ends = (f"{_embedding(model)[0]}.weight", HEAD_WEIGHT)
     tied = bool(config.get("ensure_weight_tying")) and getattr(model.config, "tie_word_embeddings", False)
     problems = []
     for key, info in file.tensors.items():

@@ -76,6 +76,11 @@ class Tokenizer:
         return cls(tokenizer_gguf.from_gguf(metadata, where), where)
 
     @property
+    def files(self) -> Files:
+        """The files it was made of, or those that GGUF metadata stand for."""
+        return self._files
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids, control tokens included (a model may have rows for more)."""
         return self._backends[MARK].get_vocab_size(with_added_tokens=True)

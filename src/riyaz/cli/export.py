@@ -13,8 +13,16 @@ def export(
     target: Target,
     /,
     *,
-    format: Annotated[Literal["peft", "hf"], Parameter(help="for PEFT, or for transformers")],
+    format: Annotated[
+        Literal["hf", "gguf", "peft", "gguf-lora", "mlx"],
+        Parameter(help="a whole model for transformers or llama.cpp, or an adapter for PEFT, llama.cpp or mlx-lm"),
+    ],
     out: Annotated[Path, Parameter(help="folder to write")],
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16", "q8_0", "q4_0"] | None,
+        Parameter(help="type of a whole model's weights; the model's own if not given"),
+    ] = None,
+    model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
     json: Json = False,
 ) -> None:
     """Write a model or an artifact in a format that other tools load."""
@@ -23,6 +31,6 @@ def export(
     from riyaz import export as library
 
     screen = Screen(json)
-    written = library.export(target, format, out)
+    written = library.export(target, format, out, dtype, model)
     screen.data.print(written.line(), soft_wrap=True)
     screen.finish(asdict(written))

@@ -9,14 +9,14 @@ from riyaz import hardware, models
 from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
 from riyaz.errors import RiyazError
-from riyaz.layers import lora, peft, soft_prompt
+from riyaz.layers import lora, lora_mlx, peft, peft_lora, soft_prompt
 from riyaz.sources import Source
 
 ADAPTER = "adapter"  # the name under which requests ask for it
 
 
 def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *, merged: bool = False) -> Backend:
-    """The source's model with a PEFT folder on it, in bf16 where the CPU is quick at it, else in float32, on
+    """The source's model with an adapter's folder on it, in bf16 where the CPU is quick at it, else in float32, on
     all cores this process may use; `merged` adds the adapter to the weights, where it cannot be turned off."""
     torch.set_num_threads(hardware.cores())
     model = models.load(source, torch.bfloat16 if hardware.bf16_is_fast() else torch.float32)
@@ -30,26 +30,33 @@ def load(source: Source, eos_ids: frozenset[int], adapter: Path | None = None, *
 
 
 def attach(model: Any, folder: Path) -> Any:
-    """The model with the PEFT folder's adapter, of whichever kind it is. Raises RiyazError."""
+    """The model with the folder's adapter, of whichever kind it is. Raises RiyazError."""
     kind = _kind(folder / peft.CONFIG)
     if kind is soft_prompt:
         return soft_prompt.load_peft(model, folder)
-    lora.load_peft(model, folder)
+    if kind is lora_mlx:
+        lora_mlx.load(model, folder)
+    else:
+        lora.load_peft(model, folder)
     return model
 
 
 def _kind(config: Path) -> Any:
-    """The module of layers that reads it."""
-    kind = peft.read_config(config).get("peft_type")
-    known = {"LORA": lora, "PROMPT_TUNING": soft_prompt}
+    """The module of layers that reads its configuration."""
+    read = peft.read_config(config)
+    if lora_mlx.is_mlx(read):
+        return lora_mlx
+    kind = read.get("peft_type")
+    known = {"LORA": peft_lora, "PROMPT_TUNING": soft_prompt}
     if not isinstance(kind, str) or kind not in known:
         raise RiyazError(f"peft_type is {kind!r:.60}", str(config), f"riyaz reads {' and '.join(known)}")
     return known[kind]
 
 
 def base_of(config: Path) -> str:
-    """The base model that a PEFT configuration names. Raises RiyazError when it names none."""
-    name = _kind(config).read_config(config).get("base_model_name_or_path")
+    """The base model that an adapter's configuration names. Raises RiyazError when it names none."""
+    kind = _kind(config)
+    name = kind.read_config(config).get("model" if kind is lora_mlx else "base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise RiyazError("names no base model", str(config), "name it with --model")
     return name

@@ -157,6 +157,23 @@ def from_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.nd
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
 
+def to_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.ndarray:
+    """The inverse of `from_gguf_layout`; also of the rows of a LoRA's B."""
+    part = name.rsplit(".", 2)[-2]
+    if part not in ("q_proj", "k_proj"):
+        return array
+    heads = config.n_heads if part == "q_proj" else config.n_kv_heads
+    halves = array.reshape(heads, 2, config.head_dim // 2, *array.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(array.shape)
+
+
+def gguf_metadata(config: LlamaConfig) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
+    sizes = {f"{MODEL_TYPE}.{key}": config.head_dim for key in ("attention.value_length", "rope.dimension_count")}
+    return {"general.architecture": MODEL_TYPE, **values, **sizes}
+
+
 def ignored(name: str) -> bool:
     """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
     return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")

@@ -1,14 +1,16 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): a frozen linear plus a trainable low-rank product.
 
-Files are PEFT's: `adapter_config.json` and `adapter_model.safetensors`. rsLoRA (Kalajdzievski 2023,
-arXiv 2312.03732) scales by α/√r instead of α/r.
+rsLoRA (Kalajdzievski 2023, arXiv 2312.03732) scales by α/√r instead of α/r. Files are PEFT's, with `peft_lora`;
+`lora_mlx` and `lora_gguf` know those of two other tools, and give and take the same pairs.
 """
 
+import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +18,22 @@ from torch.autograd import Function
 
 from riyaz.errors import RiyazError
 from riyaz.families import transposed
-from riyaz.layers import peft
+from riyaz.layers import peft, peft_lora
 from riyaz.layers.swap import linears, swap
 from riyaz.sources import safetensors
 
 HEAD = "lm_head"
 PREFIX = "base_model.model."
-# Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
-NOT_PLAIN = (
-    "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters",
-    "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config",
-)  # fmt: skip
-CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that take A·B off the base's weights
+HALVES = ("lora_A", "lora_B")
+HEAD_WEIGHT = "lm_head.weight"
+
+
+class Pair(NamedTuple):
+    """What a file says of one linear: A (r, in), B (out, r), and the factor of their product."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
 
 
 class _LoRA(Function):
@@ -78,6 +84,29 @@ class LoRALinear(nn.Module):
         return fused
 
 
+class Replaced(nn.Module):
+    """A module that an adapter trained whole, beside the base's own; `enabled = False` is the base."""
+
+    def __init__(self, base: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.base, self.enabled = base, True
+        self.trained = copy.copy(base)  # shares what it does not replace
+        own = {
+            name: nn.Parameter(tensor.to(base.get_parameter(name).dtype), requires_grad=False)
+            for name, tensor in tensors.items()
+        }
+        self.trained._parameters = {**base._parameters, **own}
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that answers now."""
+        return (self.trained if self.enabled else self.base).get_parameter("weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the module in force makes of x."""
+        return self.trained(x) if self.enabled else self.base(x)
+
+
 def apply(
     model: nn.Module,
     *,
@@ -107,10 +136,15 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
             yield name, module
 
 
+def pairs(model: nn.Module) -> dict[str, Pair]:
+    """What the model's LoRA layers hold, by module path."""
+    return {name: Pair(layer.lora_A, layer.lora_B, layer.scale) for name, layer in adapters(model)}
+
+
 @contextmanager
 def enabled(model: nn.Module, on: bool) -> Iterator[None]:
     """Inside, the adapter is on or truly off."""
-    layers = [layer for _, layer in adapters(model)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LoRALinear | Replaced)]
     before = [layer.enabled for layer in layers]
     for layer in layers:
         layer.enabled = on
@@ -122,25 +156,54 @@ def enabled(model: nn.Module, on: bool) -> Iterator[None]:
 
 
 def merge(model: nn.Module) -> None:
-    """Replace every adapter by a plain linear that contains it."""
+    """Replace every adapter by plain modules that contain it. A head that was the embedding and no longer says the
+    same becomes one of its own, and the configuration says so."""
     for name, layer in list(adapters(model)):
         swap(model, name, layer.fuse())
+    for name, module in list(whole_modules(model)):
+        swap(model, name, module.trained)
+    head, config = getattr(model, "lm_head", None), getattr(model, "config", None)
+    if head is None or not getattr(config, "tie_word_embeddings", False):
+        return
+    embedding = _embedding(model)[1].weight
+    if torch.equal(head.weight, embedding):
+        head.weight = embedding
+    else:
+        model.config = replace(config, tie_word_embeddings=False)  # type: ignore[type-var, assignment]
 
 
-def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float, rslora: bool = False) -> None:
-    """Write the adapter as PEFT reads it; float32 tensors."""
-    layers = dict(adapters(model))
+def whole_modules(model: nn.Module) -> Iterator[tuple[str, Replaced]]:
+    """The modules that an adapter replaces whole, with their paths."""
+    for name, module in model.named_modules():
+        if isinstance(module, Replaced):
+            yield name, module
+
+
+def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float | None = None, rslora: bool = False) -> None:
+    """Write the adapter as PEFT reads it; float32 tensors. Without `alpha` the layers' own ranks and scales are
+    written as plain LoRA, which every tool understands: α = scale · r, by pattern where layers differ."""
+    layers, whole = dict(adapters(model)), dict(whole_modules(model))
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_A
         tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_B
+    for name, module in whole.items():
+        tensors |= {f"{PREFIX}{name}.{part}": tensor for part, tensor in module.trained.named_parameters()}
+    ranks = {name: len(layer.lora_A) for name, layer in layers.items()}
+    alphas = {name: alpha or layer.scale * ranks[name] for name, layer in layers.items()}
+    rank, most = _usual(ranks, peft_lora.DEFAULT_RANK), _usual(alphas, peft_lora.DEFAULT_ALPHA)
     config: dict[str, Any] = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
-        "r": next(iter(layers.values())).lora_A.shape[0], "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
-        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in layers}),
-        "fan_in_fan_out": _is_transposed(model, layers), "inference_mode": True, "modules_to_save": None,
+        "r": rank, "lora_alpha": most, "lora_dropout": 0.0, "bias": "none",
+        "target_modules": _targets(model, layers), "fan_in_fan_out": _is_transposed(model, layers),
+        "inference_mode": True, "modules_to_save": sorted(whole) or None,
     }  # fmt: skip
-    if rslora:  # older loaders fail on keys they do not know, so it stands only where it is used
+    # older loaders fail on keys they do not know, so these stand only where they are used
+    if any(ranks[name] != rank for name in ranks):
+        config["rank_pattern"] = {name: r for name, r in ranks.items() if r != rank}
+    if any(alphas[name] != most for name in alphas):
+        config["alpha_pattern"] = {name: value for name, value in alphas.items() if value != most}
+    if rslora:
         config["use_rslora"] = True
     peft.write(folder, config, tensors)
 
@@ -152,62 +215,113 @@ def _is_transposed(model: Any, layers: Iterable[str]) -> bool:
 
 def load_peft(model: nn.Module, folder: Path) -> None:
     """Put a PEFT LoRA folder on the model; every tensor must find its layer, and every mismatch is named."""
-    config = read_config(folder / peft.CONFIG)
+    config = peft_lora.read_config(folder / peft.CONFIG)
     file = safetensors.read(folder / peft.WEIGHTS)
     layers = dict(linears(model, None))
-    pairs: dict[str, dict[str, Tensor]] = {}
+    halves: dict[str, dict[str, Tensor]] = {}
+    whole: dict[str, Tensor] = {}
+    ends = (f"{_embedding(model)[0]}.weight", HEAD_WEIGHT)
+    tied = bool(config.get("ensure_weight_tying")) and getattr(model.config, "tie_word_embeddings", False)
     problems = []
-    for key in file.tensors:
-        name, _, part = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
-        if not key.startswith(PREFIX) or part not in ("lora_A", "lora_B") or name not in layers:
+    for key, info in file.tensors.items():
+        path = key.removeprefix(PREFIX)
+        name, _, part = path.removesuffix(".weight").rpartition(".")
+        plain = path.replace(".base_layer.", ".")
+        if key.startswith(PREFIX) and info.dtype not in peft.FLOATS:
+            problems.append(f"{key} has the type {info.dtype}")
+        elif key.startswith(PREFIX) and part in HALVES and name in layers:
+            halves.setdefault(name, {})[part] = peft.read_float(file, key)
+        elif key.startswith(PREFIX) and (peft_lora.is_saved(path, config) or (tied and path in ends)):
+            whole[path] = peft.read_float(file, key)
+        elif key.startswith(PREFIX) and plain in ends:  # PEFT's copy of the base's own, where these are targets
+            problems += _unlike(model, plain, peft.read_float(file, key))
+        else:
             problems.append(f"{key} matches no layer")
+    pairs: dict[str, Pair] = {}
+    for name, found in halves.items():
+        if found.keys() != set(HALVES):
+            problems.append(f"{name} has only {', '.join(found)}")
             continue
-        if file.tensors[key].dtype not in peft.FLOATS:
-            problems.append(f"{key} has the type {file.tensors[key].dtype}")
-            continue
-        pairs.setdefault(name, {})[part] = peft.read_float(file, key)
+        rank = found["lora_A"].shape[0] if found["lora_A"].ndim else 0
+        pairs[name] = Pair(found["lora_A"], found["lora_B"], peft_lora.scale(name, rank, config))
+        problems += peft_lora.wrong_rank(name, rank, config)
+    problems += peft_lora.bare(halves, whole, layers, config)
+    if tied:
+        trained = [whole[path] for path in ends if path in whole]
+        whole |= dict.fromkeys(ends, trained[0]) if trained else {}
+    put(model, pairs, whole, problems, folder)
+
+
+def _embedding(model: nn.Module) -> tuple[str, nn.Embedding]:
+    """The tokens' embedding, which is every family's first, and its path."""
+    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+
+
+def put(
+    model: nn.Module, pairs: Mapping[str, Pair], whole: Mapping[str, Tensor], problems: Sequence[str], where: Path
+) -> None:
+    """Put an adapter's pairs (by module path) and whole tensors (by parameter path) on a model; RiyazError lists
+    the caller's problems and everything here that does not fit, and the model stays as it was."""
+    layers, problems = dict(linears(model, None)), list(problems)
     for name, pair in pairs.items():
-        problems += _mismatches(name, layers[name], pair, config.get("r", 8))  # PEFT's default
-    if not pairs:
+        problems += _unfit(name, layers.get(name), pair)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in whole.items():
+        name, _, part = path.rpartition(".")
+        parts.setdefault(name, {})[part] = tensor
+        problems += _unfit_whole(model, path, tensor)
+        if name in pairs:
+            problems.append(f"{name} has both an adapter and weights of its own")
+    if not pairs and not whole:
         problems.append("no adapter tensor fits this model")
     if problems:
-        raise RiyazError(f"the adapter does not fit the base: {'; '.join(problems)}", str(folder))
+        raise RiyazError(f"the adapter does not fit the base: {'; '.join(problems)}", str(where))
     for name, pair in pairs.items():
-        r = pair["lora_A"].shape[0]
-        alpha = config["lora_alpha"]
-        lora = LoRALinear(layers[name], r, alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r)
-        lora.lora_A = nn.Parameter(pair["lora_A"], requires_grad=False)
-        lora.lora_B = nn.Parameter(pair["lora_B"], requires_grad=False)
+        lora = LoRALinear(layers[name], len(pair.a), pair.scale)
+        lora.lora_A = nn.Parameter(pair.a, requires_grad=False)
+        lora.lora_B = nn.Parameter(pair.b, requires_grad=False)
         swap(model, name, lora)
+    for name, tensors in parts.items():
+        swap(model, name, Replaced(model.get_submodule(name), tensors))
 
 
-def _mismatches(name: str, linear: nn.Linear, pair: dict[str, Tensor], rank: Any) -> list[str]:
-    if set(pair) != {"lora_A", "lora_B"}:
-        return [f"{name} has only {', '.join(pair)}"]
-    a, b = pair["lora_A"], pair["lora_B"]
-    want = (linear.out_features, linear.in_features)
-    if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != want or a.shape[0] != b.shape[1]:
-        return [f"{name} has A {tuple(a.shape)} and B {tuple(b.shape)}, the layer is {want}"]
-    if not a.shape[0] == rank > 0:
-        return [f"{name} has rank {a.shape[0]}, the configuration says {rank!r:.60}"]
+def _unlike(model: nn.Module, path: str, tensor: Tensor) -> list[str]:
+    """One line when an adapter's copy of a tensor is not the base's own, up to rounding."""
+    own = model.get_parameter(path)
+    if own.shape != tensor.shape or not torch.allclose(own.float(), tensor, rtol=2**-7, atol=1e-6):
+        return [f"{path} is another than the base's own"]
     return []
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
-    config = peft.read_config(path)
-    refused = [key for key in NOT_PLAIN if config.get(key)]
-    if config.get("bias", "none") != "none":
-        refused.append("bias")
-    start, alpha = str(config.get("init_lora_weights")), config.get("lora_alpha")
-    if start.startswith(CHANGE_BASE):
-        refused.append(f"init_lora_weights {start:.60}")
-    if config.get("peft_type") != "LORA":
-        what = f"peft_type is {config.get('peft_type')!r:.60}, not 'LORA'"
-    elif refused:
-        what = f"this adapter uses {', '.join(refused)}"
-    elif not (isinstance(alpha, int | float) and abs(alpha) < 1e9):
-        what = f"lora_alpha is {alpha!r:.60}, not a number"
-    else:
-        return config
-    raise RiyazError(what, str(path), "riyaz reads plain LoRA and rsLoRA")
+def _unfit(name: str, linear: nn.Linear | None, pair: Pair) -> list[str]:
+    """What is wrong with a pair for its linear, in at most one line."""
+    if linear is None:
+        return [f"{name} matches no layer"]
+    a, b, want = pair.a, pair.b, (linear.out_features, linear.in_features)
+    if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != want or a.shape[0] != b.shape[1]:
+        return [f"{name} has A {tuple(a.shape)} and B {tuple(b.shape)}, the layer is {want}"]
+    return [] if len(a) else [f"{name} has rank 0"]
+
+
+def _unfit_whole(model: nn.Module, path: str, tensor: Tensor) -> list[str]:
+    """What is wrong with a whole tensor, in at most one line."""
+    try:
+        shape = model.get_parameter(path).shape
+    except AttributeError:
+        return [f"{path} matches no tensor of the model"]
+    if shape != tensor.shape:
+        return [f"{path} has the shape {tuple(tensor.shape)}, the model's is {tuple(shape)}"]
+    return []
+
+
+def _usual(values: Mapping[str, Any], default: Any) -> Any:
+    """The value that most layers have."""
+    listed = list(values.values())
+    return max(listed, key=listed.count) if listed else default
+
+
+def _targets(model: nn.Module, layers: Mapping[str, Any]) -> list[str]:
+    """Last names, or whole paths where a name stands for layers without an adapter too."""
+    names = {name.rsplit(".", 1)[-1] for name in layers}
+    plain = {name for name, _ in linears(model, tuple(names)) if not name.endswith(".base")}
+    return sorted(layers) if plain - layers.keys() else sorted(names)

@@ -1,4 +1,4 @@
-"""What PEFT's adapter folders share: a configuration and a file of tensors."""
+"""What the adapter folders of PEFT and mlx-lm share: a configuration and a file of tensors."""
 
 import json
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ def read_float(file: safetensors.SafetensorsFile, key: str) -> torch.Tensor:
     return torch.from_numpy(np.array(array.astype(np.float32)))
 
 
-def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], weights: str = WEIGHTS) -> None:
     """Write the folder; float32 tensors."""
     arrays: dict[str, Any] = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-    safetensors.write(folder / WEIGHTS, arrays, {"format": "pt"})
+    safetensors.write(folder / weights, arrays, {"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

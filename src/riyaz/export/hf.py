@@ -1,0 +1,26 @@
+"""A model as transformers loads it: one folder, an adapter merged in float32 and the sum rounded once."""
+
+from pathlib import Path
+
+from riyaz.export.check import Written, checked, logits, same_tokenizer
+from riyaz.export.opening import Opened, mergeable, own_type
+from riyaz.sources import open_source
+
+
+def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
+    """The folder in `dtype`, by default the model's own; with an adapter float32, which loses nothing."""
+    import torch
+
+    from riyaz import models
+    from riyaz.layers import lora
+
+    dtype = dtype or ("float32" if opened.adapter else own_type(opened.source))
+    tokenizer, model = opened.source.tokenizer(), mergeable(opened)
+    wanted = logits(model, tokenizer)
+    lora.merge(model)
+    models.save_hf(model.to(getattr(torch, dtype)), tokenizer, work)
+    del model
+    reopened = open_source(work)
+    same_tokenizer(tokenizer, reopened.tokenizer(), "hf")
+    found = logits(models.load(reopened, torch.float32), reopened.tokenizer())
+    return checked(wanted, found, work, "hf", dtype)

@@ -1,0 +1,128 @@
+"""What PEFT's configuration of a LoRA says: ranks and alphas, by pattern too, and what the file must hold.
+
+Plain LoRA and rsLoRA with any targets, and modules trained whole (`modules_to_save`); everything that computes
+something else is refused by name. Test oracle: the `peft` package.
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from riyaz.errors import RiyazError
+from riyaz.layers import peft
+
+DEFAULT_RANK, DEFAULT_ALPHA = 8, 8  # PEFT's, for configurations that leave them out
+# Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
+NOT_PLAIN = (
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "target_parameters", "trainable_token_indices",
+    "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config",
+)  # fmt: skip
+CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that take A·B off the base's weights
+# a pattern comes with the file: one whose quantifiers stand on groups can take years to say no
+LONG_PATTERN, MANY_QUANTIFIERS = 300, 4
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
+    config = peft.read_config(path)
+    refused = [key for key in NOT_PLAIN if config.get(key)]
+    if config.get("bias", "none") != "none":
+        refused.append(f"bias {config['bias']!r:.20}")
+    start = str(config.get("init_lora_weights"))
+    if start.startswith(CHANGE_BASE):
+        refused.append(f"init_lora_weights {start:.60}")
+    problems = _wrong_numbers(config)
+    if config.get("peft_type") != "LORA":
+        what = f"peft_type is {config.get('peft_type')!r:.60}, not 'LORA'"
+    elif refused:
+        what = f"this adapter uses {', '.join(refused)}"
+    elif problems:
+        what = "; ".join(problems)
+    else:
+        return config
+    hint = "riyaz reads plain LoRA and rsLoRA; merge others into their base with the tool that made them"
+    raise RiyazError(what, str(path), hint)
+
+
+def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
+    """What is no number, no pattern or no list of names in the configuration."""
+    alpha, problems = config.get("lora_alpha"), []
+    if not _is_number(alpha):
+        problems.append(f"lora_alpha is {alpha!r:.60}, not a number")
+    for key in ("rank_pattern", "alpha_pattern"):
+        table = config.get(key) or {}
+        if not isinstance(table, dict) or not all(_is_number(value) for value in table.values()):
+            problems.append(f"{key} is {table!r:.60}, not a table of numbers")
+        else:
+            problems += [f"{key} has {name!r:.60}, which riyaz does not match" for name in table if not _is_safe(name)]
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) and name for name in saved):
+        problems.append(f"modules_to_save is {saved!r:.60}, not a list of names")
+    return problems
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _is_safe(pattern: str) -> bool:
+    """Whether a pattern compiles and can be matched against a module's path in no time."""
+    if len(pattern) > LONG_PATTERN or re.search(r"\)\s*[*+?{]|\(\?|\\[1-9]", pattern):
+        return False
+    if len(re.findall(r"(?<!\\)[*+{]", pattern)) > MANY_QUANTIFIERS:
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _matching(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
+    """The value of the first pattern that is the end of a module's path, as PEFT matches them."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return default
+
+
+def scale(name: str, rank: int, config: Mapping[str, Any]) -> float:
+    """The factor of one layer's product."""
+    alpha = _matching(config.get("alpha_pattern"), name, config["lora_alpha"])
+    rank = max(rank, 1)  # rank 0 is refused later, with everything else
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def wrong_rank(name: str, rank: int, config: Mapping[str, Any]) -> list[str]:
+    """One line when a layer's tensors have another rank than the configuration says."""
+    said = _matching(config.get("rank_pattern"), name, config.get("r", DEFAULT_RANK))
+    return [] if rank == said else [f"{name} has rank {rank}, the configuration says {said!r:.60}"]
+
+
+def bare(
+    found: Collection[str], whole: Collection[str], layers: Collection[str], config: Mapping[str, Any]
+) -> list[str]:
+    """What the configuration says is adapted and the file has nothing for, which would answer as the bare base: given
+    the linears with tensors in the file, the parameters it holds whole, and all linears of the model."""
+    saved = [name for name in config.get("modules_to_save") or [] if not any(_ends(path, name) for path in whole)]
+    problems = [f"modules_to_save names {name!r:.60}, which the file lacks" for name in saved]
+    targets = config.get("target_modules")
+    some = any(config.get(key) for key in ("layers_to_transform", "layers_pattern", "exclude_modules"))
+    if not isinstance(targets, list) or some or not found:
+        return problems
+    ends = tuple(f".{target}" for target in targets)
+    missing = [name for name in layers if f".{name}".endswith(ends) and name not in found]
+    saved_paths = {path.rpartition(".")[0] for path in whole}
+    return problems + [f"{name} has no adapter tensor" for name in missing if name not in saved_paths]
+
+
+def is_saved(path: str, config: Mapping[str, Any]) -> bool:
+    """Whether the configuration says that this parameter was trained whole."""
+    return any(_ends(path, name) for name in config.get("modules_to_save") or [])
+
+
+def _ends(path: str, name: str) -> bool:
+    """Whether the parameter at `path` lies in a module whose path ends with `name`."""
+    return f".{name}." in f".{path}"

@@ -1,0 +1,71 @@
+"""The GGUF writer: the `gguf` package reads it back, and its quantisers give the same bytes."""
+
+import numpy as np
+import pytest
+from expect import assert_refused
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize, quantize
+
+from riyaz.sources import gguf, gguf_write
+from riyaz.sources.gguf_write import Planned
+
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
+
+
+def samples(seed: int = 0) -> np.ndarray:
+    """(N, 96) of ordinary, tiny, huge, half-way, constant and zero weights."""
+    generator = np.random.default_rng(seed)
+    plain = generator.standard_normal((64, 96)).astype(np.float32)
+    halves = (generator.integers(-9, 9, (16, 96)) / 2).astype(np.float32)
+    edges = [np.zeros((1, 96)), np.full((1, 96), 0.7), np.full((1, 96), -1.0)]
+    return np.concatenate([plain, plain * 1e-6, plain * 3e3, halves, *edges]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_has_the_bytes_of_the_gguf_package(kind):
+    values = samples()
+    theirs = quantize(values, GGMLQuantizationType[kind])
+    assert gguf_write.encode(kind, values).tobytes() == theirs.view(np.uint8).tobytes()
+    np.testing.assert_array_equal(gguf_write.rounded(kind, values), dequantize(theirs, GGMLQuantizationType[kind]))
+
+
+METADATA = {
+    "general.architecture": "llama", "a.count": 7, "a.large": 2**40, "a.below": -3, "a.ratio": 0.5, "a.on": True,
+    "a.words": ["é", "", "b c"], "a.ids": [3, 1, 2], "a.scores": [0.5, -1.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_readers_read_what_was_written(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(gguf_write, "CHUNK", 96 * 5)  # several pieces of rows, the last one smaller
+    matrix, vector, odd = samples()[:64], np.arange(7, dtype=np.float32), samples()[:3, :40]
+    shapes = {"m": matrix, "v": vector, "o": odd}
+    planned = [
+        Planned(name, array.shape, gguf_write.fitting(kind, array.shape), lambda array=array: array)
+        for name, array in shapes.items()
+    ]
+    path = tmp_path / "x.gguf"
+    gguf_write.write(path, METADATA, planned)
+    reader = GGUFReader(str(path))
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    assert fields == METADATA
+    ours = gguf.read(path)
+    assert ours.metadata == METADATA
+    types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert types == {"m": kind, "v": "F32", "o": {"Q8_0": "F16", "Q4_0": "F16"}.get(kind, kind)}
+    for tensor in reader.tensors:
+        wanted = dequantize(tensor.data, tensor.tensor_type)
+        found = ours.array(tensor.name)
+        if types[tensor.name] == "BF16":
+            found = (found.astype(np.uint32) << 16).view(np.float32)
+        np.testing.assert_array_equal(found, wanted.reshape(found.shape))
+        np.testing.assert_array_equal(found, gguf_write.rounded(types[tensor.name], shapes[tensor.name]))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    def failing() -> np.ndarray:
+        raise OSError(28, "No space left on device")
+
+    with assert_refused("the disk is full"):
+        gguf_write.write(tmp_path / "x.gguf", METADATA, [Planned("t", (4, 32), "F32", failing)])
+    assert not list(tmp_path.iterdir())

@@ -90,6 +90,13 @@ def test_more_seeds_are_for_a_close_call_alone(again: Again, lora: float, rag_lo
         assert all("seeds" not in again.arm(method) for method in RETRIEVED[:3])
 
 
+def test_a_folder_may_be_named_from_where_one_stands(again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(again.folder.path.parent)
+    again.folder = Folder(Path(again.folder.path.name))
+    again.seeds(margin=1)
+    assert len(again.ran) == 8 and [len(arm["seeds"]) for arm in again.arms if "seeds" in arm] == [3, 3]
+
+
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_one_trained_arm_alone_is_no_close_call(again: Again, status: str) -> None:
     again.arm("lora")["status"] = status

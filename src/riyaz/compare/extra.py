@@ -91,10 +91,10 @@ def data_curve(
 def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], float], listen: Listen) -> None:
     """Fit and evaluate one extra part, if it is not there yet and what it will take is left of the budget."""
     method = arm["method"]
-    place, kept = folder.run(method, part.name), folder.run(method, KEPT)
+    place = folder.run(method, part.name)
     if (place / "result.json").exists():
         return
-    fit, result = folder.read(str(kept / "fit.json")), folder.read(str(kept / "result.json"))
+    fit, result = (folder.read(f"arms/{method}/{KEPT}/{name}") for name in ("fit.json", "result.json"))
     needed = fit["seconds"] - fit["search_seconds"] + result["eval_seconds"]
     if needed > left():
         listen({"event": "note", "text": f"no time left for {method} {part.name}, which takes {needed:.0f} s"})
@@ -119,7 +119,7 @@ def _scores(folder: Folder, method: str, prefix: str) -> list[tuple[Part, np.nda
         part = read_part(folder, method, place.name)
         if part is None or not (place / "result.json").exists():
             continue
-        checks = {**folder.read(str(place / "fit.json"))["checks"], **folder.read(str(place / "result.json"))["checks"]}
-        if all(check["ok"] for check in checks.values()):
+        facts = [folder.read(f"arms/{method}/{place.name}/{name}") for name in ("fit.json", "result.json")]
+        if all(check["ok"] for found_by in facts for check in found_by["checks"].values()):
             found.append((part, np.array([row["score"] for row in read_predictions(place)])))
     return found

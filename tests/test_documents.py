@@ -156,7 +156,10 @@ def test_control_characters_are_stripped_from_texts_titles_and_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"ok\nbad \xff\xfe", "a.txt:2: byte 0xFF is not UTF-8; save the file as UTF-8"),
+        (
+            b"ok\nbad \xff\xfe",
+            "a.txt:2: byte 0xFF is not UTF-8 (byte 5 of the line; it may be latin-1)",
+        ),
         (b"a\0b", "is not text: it holds NUL bytes"),
     ],
 )

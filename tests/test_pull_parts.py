@@ -66,14 +66,15 @@ def write_wheel(folder, requirement, members):
 
 
 def held(home):
-    """Files in the store but hashes."""
-    return sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file() and p.parent.name != "hashes")
+    """Files in the store but hashes and locks."""
+    files = [path for path in home.rglob("*") if path.is_file() and path.parent.name not in ("hashes", "locks")]
+    return sorted(str(path.relative_to(home)) for path in files)
 
 
 def test_the_pieces_are_joined_and_the_terms_asked_about_once(whole, home, tmp_path, monkeypatch):
     with assert_refused(NAME, "Gemma Terms of Use (https://ai.google.dev/gemma/terms)", "--accept-licence"):
         pull(NAME)
-    assert not home.exists()
+    assert held(home) == []
     seen = []
     entry = pull(NAME, lambda *told: seen.append(told), accept_licence=True)
     assert entry.path.read_bytes() == whole and entry.licence == "Gemma" and entry.format == "gguf"

@@ -136,7 +136,7 @@ def test_what_is_no_model(tmp_path):
 
 def test_unknown_names_list_the_known(tmp_path):
     pull(str(write_gguf(tmp_path / "mine.gguf")))
-    with assert_refused("unknown model 'smollm'", "known models: mine, minilm, smollm2-135m"):
+    with assert_refused("unknown model 'smollm'", "known models: gemma3-270m, mine, minilm, smollm2-135m"):
         open_source("smollm")
     with assert_refused("run `riyaz pull smollm2-135m`"):
         open_source("smollm2-135m")

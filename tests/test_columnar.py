@@ -1,0 +1,105 @@
+"""Parquet files and saved data sets: read by pyarrow, named when they are not what they say."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from expect import assert_refused
+from test_formats import ROWS, make, pairs, saved
+
+from riyaz.data import columnar, formats, several
+
+# Parquet and saved data sets
+
+
+def test_label_numbers_become_names_and_strange_values_stay_plain(tmp_path):
+    feature = {"names": ["bad", "good"], "_type": "ClassLabel"}
+    columns = {
+        "text": ["t", "u"],
+        "label": [1, 0],
+        "image": [b"\x89", None],
+        "seen": [pa.scalar(0, pa.date32()).as_py()] * 2,
+    }
+    about = json.dumps({"info": {"features": {"label": feature, "text": {"_type": "Value"}}}})
+    content = pa.table(columns).replace_schema_metadata({"huggingface": about})
+    pq.write_table(content, tmp_path / "a.parquet")
+    dataset = formats.load(tmp_path / "a.parquet")
+    assert pairs(dataset) == [("t", "good"), ("u", "bad")] and dataset.unused_columns == ("image", "seen")
+    (read,) = several.read_tables(tmp_path / "a.parquet")
+    assert read.rows[0] == (1, {"text": "t", "label": "good", "image": None, "seen": "1970-01-01"})
+    features = {"text": {"_type": "Value"}, "label": feature}
+    folder = saved(tmp_path / "s", [{"text": "t", "label": 1}, {"text": "u", "label": 0}], features)
+    assert pairs(formats.load(folder)) == [("t", "good"), ("u", "bad")]
+    folder = saved(tmp_path / "r", [{"text": "t", "label": 1}, {"text": "u", "label": 2}], features)
+    with assert_refused("data-00001-of-00002.arrow:1: 'label' is 2, and the file names 2 labels"):
+        formats.load(folder)
+    folder = saved(tmp_path / "q", [{"text": "t", "label": -1}, {"text": "u", "label": 1}], features)
+    with assert_refused("data-00000-of-00002.arrow:1: the row has no 'label'"):
+        formats.load(folder)
+
+
+def test_conversations_in_parquet_have_nulls_where_json_has_nothing(tmp_path):
+    turns = [
+        {"role": "user", "from": None, "content": "q", "tool_calls": None, "weight": None},
+        {"role": "assistant", "from": None, "content": "a", "tool_calls": None, "weight": 1},
+    ]
+    pq.write_table(pa.Table.from_pylist([{"messages": turns}]), tmp_path / "a.parquet")
+    assert pairs(formats.load(tmp_path / "a.parquet")) == [("q", "a")]
+
+
+def test_without_pyarrow_one_line_names_the_extra(tmp_path, monkeypatch):
+    path, folder = make(tmp_path / "rows.parquet"), make(tmp_path / "saved")
+
+    def absent(module):
+        raise ImportError(module)
+
+    monkeypatch.setattr(columnar.importlib, "import_module", absent)
+    with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install 'riyaz[parquet]'"):
+        formats.load(path)
+    with assert_refused("a data set saved by datasets needs pyarrow"):
+        formats.load(folder)
+
+
+def test_damaged_parquet_is_one_line(tmp_path, monkeypatch):
+    path = make(tmp_path / "rows.parquet")
+    whole = path.read_bytes()
+    for content in (
+        whole[:-30],
+        b"PAR1" + bytes(100) + b"PAR1",
+        b"text,label\n",
+        whole[: len(whole) // 2] + whole[-80:],
+    ):
+        path.write_bytes(content)
+        with assert_refused("rows.parquet: cannot be read ("):
+            formats.load(path)
+    pq.write_table(pa.Table.from_pylist(ROWS).slice(0, 0), path)
+    with assert_refused("no rows"):
+        formats.load(path)
+    path.write_bytes(whole)
+    monkeypatch.setattr(columnar, "MOST_BYTES", 10)
+    with assert_refused("holds more than 10 bytes"):
+        formats.load(path)
+
+
+def test_a_saved_data_set_must_be_true(tmp_path):
+    folder = saved(tmp_path / "a", ROWS, {"text": {}, "kind": {}})
+    with assert_refused("data-00000-of-00002.arrow: the columns are text, label here and text, kind in dataset_info"):
+        formats.load(folder)
+    for n, (state, what) in enumerate((
+        ({"_data_files": [{"filename": "../x.arrow"}]}, "not a list of bare file names"),
+        ({"_data_files": []}, "not a list of bare file names"),
+        ({"_data_files": [{"filename": "x.arrow"}]}, "state.json names 'x.arrow', which is not here"),
+        ({"_indices_data_files": [{"filename": "indices.arrow"}]}, "flatten_indices()"),
+    )):  # fmt: skip
+        with assert_refused(what):
+            formats.load(saved(tmp_path / f"b{n}", ROWS, **state))
+    (folder / "state.json").write_text("[")
+    with assert_refused("state.json: not a JSON object"):
+        formats.load(folder)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["b0"]}')
+    with assert_refused("no split 'train' in dataset_dict.json", "(b0)"):
+        formats.open_data(tmp_path)
+    for splits, what in ('["../a"]', "not a list of folder names"), ('["c"]', "the split 'c' has no state.json"):
+        (tmp_path / "dataset_dict.json").write_text(f'{{"splits": {splits}}}')
+        with assert_refused(what):
+            formats.open_data(tmp_path)

@@ -42,16 +42,16 @@ def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
     dtype = dtype or ("float32" if opened.adapter else own_type(opened.source))
     family, tokenizer = family_of(opened.source), opened.source.tokenizer()
     model = mergeable(opened)
-    wanted = logits(model, tokenizer)
-    lora.merge(model)
-    state = _state(model)
     known, divisors = _known(family, model.config, opened.source)
     metadata = {
         **known,
         "general.type": "model", "general.name": opened.source.name, "general.file_type": DTYPES[dtype][1],
         "general.quantization_version": 2,
-        **tokenizer_metadata(opened.source, tokenizer, len(next(iter(state.values())))),
+        **tokenizer_metadata(opened.source, tokenizer, model.config.vocab_size),
     }  # fmt: skip
+    wanted = logits(model, tokenizer)
+    lora.merge(model)
+    state = _state(model)
     planned = _planned(family, model.config, state, DTYPES[dtype][0])
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
     for name, plan in planned.items():

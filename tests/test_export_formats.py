@@ -102,13 +102,14 @@ def test_a_tokenizer_that_gguf_has_no_name_for_is_refused(tmp_path):
 BARE = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}  # as GPT-2's own file has it
 
 
-@pytest.mark.parametrize(("name", "whole_words"), [("gpt-2", False), ("llama-bpe", True)])
+@pytest.mark.parametrize(("name", "whole_words"), [("gpt-2", False), ("llama-bpe", True), ("qwen2", False)])
 def test_the_cut_of_a_tokenizer_is_found_by_its_steps(tmp_path, name, whole_words):
     folder = tiny.write_hf_folder(tmp_path / "tiny-base")
     stub = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name, "tokenizer.ggml.tokens": ["a"]}
-    cut = json.loads(Tokenizer.from_gguf(stub).files.definition)["pre_tokenizer"]
+    known = json.loads(Tokenizer.from_gguf(stub).files.definition)
     definition = json.loads((folder / "tokenizer.json").read_text())
-    definition["pre_tokenizer"] = BARE if name == "gpt-2" else cut
+    definition["pre_tokenizer"] = BARE if name == "gpt-2" else known["pre_tokenizer"]
+    definition["normalizer"] = {"type": "NFC"} if name == "qwen2" else None
     definition["model"]["ignore_merges"] = whole_words
     (folder / "tokenizer.json").write_text(json.dumps(definition))
     export.export(str(folder), "gguf", tmp_path / "out")

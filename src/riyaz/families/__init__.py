@@ -2,8 +2,9 @@
 every tensor.
 
 Every module says `from_hf`, `from_gguf`, `to_hf`, `layer_plan` (which begins with the embedding), `names`,
-`from_gguf_layout` and `ignored`. Where its Hugging Face checkpoints need it, `checkpoint_names(config, tensors)` says
-what they call each tensor, and `transposed(name)` which of them they hold the other way round.
+`from_gguf_layout` and its inverse, `gguf_metadata` and `ignored`. Where its Hugging Face checkpoints need it,
+`checkpoint_names(config, tensors)` says what they call each tensor, and `transposed(name)` which of them they hold the
+other way round.
 """
 
 import math

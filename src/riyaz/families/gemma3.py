@@ -221,6 +221,30 @@ def from_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.n
     return array - np.float32(1) if name.endswith("norm.weight") else array
 
 
+def to_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.ndarray:
+    """The inverse of `from_gguf_layout`, but for what 1 + w loses of w."""
+    return array + np.float32(1) if name.endswith("norm.weight") else array
+
+
+def gguf_metadata(config: Gemma3Config) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it. RiyazError for what GGUF has no
+    place for: a scale of the queries that is not Gemma's own, layers that are local in no regular pattern."""
+    values = {f"gemma3.{key}": v for field, (_, key, _) in KEYS.items() if (v := getattr(config, field)) is not None}
+    values["gemma3.attention.value_length"] = config.head_dim
+    if config.rope_factor != 1:
+        values |= {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": config.rope_factor}
+    # the layer that sees everything ends the pattern; none: a pattern longer than the model
+    values["gemma3.attention.sliding_window_pattern"] = (*config.local, False).index(False) + 1
+    again, hint = from_gguf(values, {}), "export it with --format hf"
+    if again.local != config.local:
+        kinds = ", ".join("local" if local else "global" for local in config.local)
+        raise RiyazError(f"GGUF has no place for layers that are {kinds:.120}", hint=hint)
+    if again.query_scale != config.query_scale:
+        what = f"GGUF has no place for query_pre_attn_scalar {config.query_scale:g}, it means {again.query_scale:g}"
+        raise RiyazError(what, hint=hint)
+    return {"general.architecture": MODEL_TYPE, **values}
+
+
 def ignored(name: str) -> bool:
     """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
     return name.endswith(".rotary_emb.inv_freq")

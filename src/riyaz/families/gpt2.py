@@ -150,6 +150,17 @@ def from_gguf_layout(config: GPT2Config, name: str, array: np.ndarray) -> np.nda
     return array
 
 
+def to_gguf_layout(config: GPT2Config, name: str, array: np.ndarray) -> np.ndarray:
+    """The array as it is, as in `from_gguf_layout`."""
+    return array
+
+
+def gguf_metadata(config: GPT2Config) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
+    return {"general.architecture": MODEL_TYPE, **values}
+
+
 def ignored(name: str) -> bool:
     """Whether a checkpoint's extra tensor carries nothing: the causal mask and what stands in for minus infinity."""
     return name.endswith((".attn.bias", ".attn.masked_bias"))

@@ -171,7 +171,8 @@ def gguf_metadata(config: LlamaConfig) -> dict[str, Any]:
     """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
     values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
     sizes = {f"{MODEL_TYPE}.{key}": config.head_dim for key in ("attention.value_length", "rope.dimension_count")}
-    return {"general.architecture": MODEL_TYPE, **values, **sizes}
+    scaling = rope.to_gguf(MODEL_TYPE, config.rope_scaling, config.head_dim, config.rope_theta)
+    return {"general.architecture": MODEL_TYPE, **values, **sizes, **scaling}
 
 
 def ignored(name: str) -> bool:

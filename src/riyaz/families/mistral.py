@@ -1,16 +1,18 @@
 """The mistral family (Mistral 7B and what was trained from it): configuration, tensor names, shapes; torch-free.
 
 A llama whose layers may all see a window of the last tokens only. GGUF files of it call themselves llama and say no
-window, so only Hugging Face folders are read here.
+window, so only Hugging Face folders are read here, and only a model that no window narrows is written as GGUF.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from riyaz.errors import RiyazError
+from riyaz.families import llama
+from riyaz.families.llama import LlamaConfig
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "mistral"
@@ -120,18 +122,37 @@ def layer_plan(config: MistralConfig) -> dict[str, tuple[int, ...]]:
 
 
 def names(config: MistralConfig) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor: none, as `from_gguf` reads none."""
-    return {}
+    """Hugging Face name -> GGUF name of every tensor of the model: those of a llama."""
+    return llama.names(_as_llama(config))
 
 
 def from_gguf_layout(config: MistralConfig, name: str, array: np.ndarray) -> np.ndarray:
-    """The array as it is."""
-    return array
+    """A GGUF array in Hugging Face's layout, as of a llama."""
+    return llama.from_gguf_layout(_as_llama(config), name, array)
+
+
+def to_gguf_layout(config: MistralConfig, name: str, array: np.ndarray) -> np.ndarray:
+    """The inverse of `from_gguf_layout`."""
+    return llama.to_gguf_layout(_as_llama(config), name, array)
+
+
+def gguf_metadata(config: MistralConfig) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; RiyazError for a window, which it would not see."""
+    if config.window is not None and config.window < config.context:
+        what = f"llama.cpp knows no window, and this model sees {config.window} tokens of {config.context}"
+        raise RiyazError(what, hint="export it with --format hf")
+    return llama.gguf_metadata(_as_llama(config))
 
 
 def ignored(name: str) -> bool:
     """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
     return name.endswith(".rotary_emb.inv_freq")
+
+
+def _as_llama(config: MistralConfig) -> LlamaConfig:
+    """The llama that computes the same where no window narrows it."""
+    settings = {name: value for name, value in asdict(config).items() if name != "window"}
+    return LlamaConfig(**settings)
 
 
 def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -145,6 +145,20 @@ def from_gguf_layout(config: Qwen2Config, name: str, array: np.ndarray) -> np.nd
     return array
 
 
+def to_gguf_layout(config: Qwen2Config, name: str, array: np.ndarray) -> np.ndarray:
+    """The array as it is, as in `from_gguf_layout`."""
+    return array
+
+
+def gguf_metadata(config: Qwen2Config) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    size, theta = config.head_dim, config.rope_theta
+    values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
+    sizes = {f"{MODEL_TYPE}.{key}": size for key in ("attention.value_length", "rope.dimension_count")}
+    scaling = rope.to_gguf(MODEL_TYPE, config.rope_scaling, size, theta)
+    return {"general.architecture": MODEL_TYPE, **values, **sizes, **scaling}
+
+
 def ignored(name: str) -> bool:
     """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
     return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")

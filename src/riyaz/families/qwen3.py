@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from riyaz.errors import RiyazError
 from riyaz.families import checks, rope
 from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
@@ -151,6 +152,23 @@ def names(config: Qwen3Config) -> dict[str, str]:
 def from_gguf_layout(config: Qwen3Config, name: str, array: np.ndarray) -> np.ndarray:
     """A GGUF array as it is: rows of q and k are in Hugging Face's order."""
     return array
+
+
+def to_gguf_layout(config: Qwen3Config, name: str, array: np.ndarray) -> np.ndarray:
+    """The array as it is, as in `from_gguf_layout`."""
+    return array
+
+
+def gguf_metadata(config: Qwen3Config) -> dict[str, Any]:
+    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it. RiyazError for biases, of which
+    llama.cpp loads none behind attention."""
+    if config.attention_bias:
+        raise RiyazError("llama.cpp runs no qwen3 with biases in attention", hint="export it with --format hf")
+    size, theta = config.head_dim, config.rope_theta
+    values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
+    sizes = {f"{MODEL_TYPE}.{key}": size for key in ("attention.value_length", "rope.dimension_count")}
+    scaling = rope.to_gguf(MODEL_TYPE, config.rope_scaling, size, theta)
+    return {"general.architecture": MODEL_TYPE, **values, **sizes, **scaling}
 
 
 def ignored(name: str) -> bool:

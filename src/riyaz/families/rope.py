@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from riyaz.errors import RiyazError
 from riyaz.families.checks import shortest
 
 FREQUENCIES = "rope_freqs.weight"  # GGUF's tensor of divisors; `families.describe` puts its values into the metadata
@@ -85,6 +86,18 @@ def to_hf(theta: float, scaling: Scaling | None) -> dict[str, Any]:
         table |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
         table["original_max_position_embeddings"] = scaling.original_context
     return {"rope_theta": theta, "rope_scaling": table}
+
+
+def to_gguf(family: str, scaling: Scaling | None, head_dim: int, theta: float) -> dict[str, Any]:
+    """What `from_gguf` reads; the divisors of `llama3` under the name of their tensor, which an export makes of it."""
+    if scaling is None:
+        return {}
+    if scaling.kind == "linear":
+        return {f"{family}.rope.scaling.type": "linear", f"{family}.rope.scaling.factor": scaling.factor}
+    if family != "llama":
+        what = f"RoPE scaling {scaling.kind!r} of a {family} has no place in GGUF"
+        raise RiyazError(what, hint="export it with --format hf")
+    return {FREQUENCIES: list(divisors(scaling, head_dim, theta))}
 
 
 def from_gguf(metadata: Mapping[str, Any], family: str, values: dict[str, Any], problems: list[str]) -> Scaling | None:

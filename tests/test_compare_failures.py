@@ -137,3 +137,29 @@ def test_a_folder_with_something_else_is_left_alone(quick: Finished, inside: lis
     assert files(tmp_path) == {"thesis.txt"}
     file = command(*quick.arguments, "--out", tmp_path / "thesis.txt")
     assert file.status == 2 and "cannot write here" in file.line
+
+
+def test_a_budget_may_be_raised_until_there_is_a_plan(quick: Finished, inside: list, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(quick.out, out, ignore=shutil.ignore_patterns("arms", "plan.json", "compare.json", "report.*"))
+    (out / "seconds.json").write_text("20.0")
+    short = [argument if argument != "3h" else "25s" for argument in quick.arguments]
+    for _ in range(2):  # measured before, and killed then
+        told = command(*short, "--out", out)
+        assert told.status == 2 and "raise --budget" in told.line
+        assert json.loads((out / "seconds.json").read_text()) == 20.0, "a refusal spends nothing"
+    told = command(*quick.arguments, "--out", out, "--json")
+    assert told.status == 0 and ("measure",) not in inside and told.document["seconds"] > 20
+
+
+@pytest.mark.parametrize("name", ["plan.json", "compare.json", "measured.json"])
+def test_a_damaged_file_is_named(quick: Finished, inside: list, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(quick.out, out)
+    (out / name).write_text("{")
+    if name != "compare.json":
+        (out / "compare.json").unlink()
+    if name == "measured.json":
+        (out / "plan.json").unlink()
+    told = command(*quick.arguments, "--out", out)
+    assert told.status == 2 and f"{name}: is damaged" in told.line and "choose another --out" in told.line

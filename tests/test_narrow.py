@@ -12,7 +12,7 @@ from test_plan import PLAIN, measured
 
 from riyaz.compare import narrow
 from riyaz.compare import plan as planning
-from riyaz.compare.narrow import LEAST_ROWS, WORTH, narrowed, plan_within
+from riyaz.compare.narrow import FAIR_ROWS, LEAST_ROWS, WORTH, narrowed, plan_within
 from riyaz.compare.plan import LATENCY_LEAST, Plan, Sizes
 from riyaz.data.findings import DataReport
 from riyaz.data.formats import load
@@ -98,11 +98,13 @@ def test_a_limit_of_the_user_is_where_it_begins(many: narrow.Cut) -> None:
     plan, parts = within(many, 10_000, limit_test=30)
     assert len(parts.tested) == 30 and narrowed(plan, 30, 30) == ""
     plan, parts = within(many, 10_000, limit_test=7)
-    assert len(parts.tested) == 7 < LEAST_ROWS and narrowed(plan, 7, 7) == ""
+    assert len(parts.tested) == 7 < FAIR_ROWS and narrowed(plan, 7, 7) == ""
 
 
-def test_what_fits_in_no_way_is_refused_with_what_all_of_it_needs(many: narrow.Cut) -> None:
-    with assert_refused("evaluating 3 methods on 100 test rows takes about", "--budget 20s", "raise --budget"):
+def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: narrow.Cut) -> None:
+    with assert_refused(
+        f"evaluating 3 methods on {LEAST_ROWS} test rows takes about", "--budget 20s", "raise --budget"
+    ):
         within(many, 20.0)
 
 

@@ -12,6 +12,8 @@ from expect import assert_refused
 
 from riyaz import export
 from riyaz.artifact import COLLECTION, TextPart
+from riyaz.cli import stream
+from riyaz.cli.output import Screen
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
@@ -80,6 +82,7 @@ def test_passages_that_do_not_fit_are_left_out_and_not_cited(found: Predictor) -
         found.lm.context = long[count] + found.max_new_tokens
         request = found.prepare(question)
         assert request.length == long[count] and request.citations == whole.citations[:count]
+        assert stream.cite(Screen(), found, question) == list(request.citations), "what was read is what is named"
     found.lm.context -= 1
     with assert_refused("does not fit"):
         found.prepare(question)

@@ -10,6 +10,7 @@ from typing import Any
 import comparing
 import pytest
 from conftest import Finished
+from expect import assert_refused
 
 from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
@@ -142,3 +143,16 @@ def test_only_arms_that_retrieve_say_so_in_the_document(retrieved: Finished) -> 
         said = retrieved.arm(method)["retrieval"]
         assert said["rows"] == said["named_rows"] == 12 and said["k"] in (1, 2, 3, 5)
         assert said["recall"]["1"] <= said["recall"]["3"] == said["recall"]["10"] == 1.0 >= said["mrr"] > 0.8
+
+
+def test_few_rows_can_be_looked_at(found: Predictor) -> None:
+    for looked in (1, 2, 3):
+        result = evaluate._retrieval(found, TASK, ROWS, evaluate.predict(found, ROWS), looked)
+        assert result["rows"] == looked and result["grounded_rows"] >= 1 and result["grounded_nats"] is not None
+
+
+def test_retrieval_that_has_no_room_for_a_passage_is_no_retrieval(found: Predictor) -> None:
+    given = evaluate.predict(found, ROWS)
+    evaluate._check_given(found, ROWS, given)
+    with assert_refused("no passage fits the context", ROWS[0].where):
+        evaluate._check_given(found, ROWS, [replace(prediction, citations=()) for prediction in given])

@@ -82,6 +82,7 @@ def evaluate_artifact(
         listen({"event": "progress", "phase": "evaluate", "done": done, "total": total})
 
     predictions = predict(predictor, test, progress)
+    _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
     result: dict[str, Any] = {
         "metric": artifact.task.metric, "checks": {}, "ms_per_answer": None, "prompt_tokens": None,
@@ -105,6 +106,16 @@ def evaluate_artifact(
     (out / "result.json.part").write_text(json.dumps(result, indent=2) + "\n")
     (out / "result.json.part").replace(out / "result.json")
     return result
+
+
+def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
+    """Refuse to judge as retrieval what never had room for a passage."""
+    if not predictor.text.passages or any(prediction.citations for prediction in predictions):
+        return
+    if any(predictor.passages([example.messages for example in test])):
+        assert predictor.lm is not None
+        what = f"no passage fits the context of {predictor.lm.context} tokens beside the question"
+        raise RiyazError(what, test[0].where, "take a model with a longer context")
 
 
 def _write_predictions(
@@ -140,7 +151,7 @@ def _retrieval(
     naming = [i for i, row in enumerate(test) if row.doc_ids] or list(range(len(test)))
     places = [naming[i] for i in _spread(len(naming), looked)]  # the same rows for all three scores
     rows, given = [test[i] for i in places], [predictions[i] for i in places]
-    weighed = [rows[i] for i in _spread(len(rows), round(looked * GROUNDED))]
+    weighed = [rows[i] for i in _spread(len(rows), max(1, round(looked * GROUNDED)))]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
     found: dict[str, Any] = {
         "k": count, "rows": len(rows), "grounded_rows": len(weighed),
@@ -167,7 +178,7 @@ def _lift(given: Predictor, without: Predictor, rows: Sequence[Example]) -> floa
 
 def _spread(count: int, most: int) -> list[int]:
     """At most `most` of so many places, evenly over all."""
-    return list(range(count)) if count <= most else [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    return list(range(count)) if count <= most else [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
 
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:

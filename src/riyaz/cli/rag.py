@@ -11,9 +11,10 @@ from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, opened, pieces, say
 from riyaz.errors import RiyazError
-from riyaz.report.markup import printable_line
+from riyaz.report.markup import printable, printable_line
 
 EMBEDDER = "minilm"
+BAR = "  │ "  # before a line of a document
 INSTRUCTION = "Answer the question from the documents. If they do not hold the answer, say so."
 
 Where = Annotated[Path, Parameter(help="the collection: one file, under any name")]
@@ -82,16 +83,25 @@ def ask(
         instruction = predictor.text.instruction or INSTRUCTION
         text = replace(predictor.text, instruction=instruction, passages=k)
         predictor = replace(predictor, text=text, retriever=retriever)
-        document["answer"] = say(screen, pieces(predictor, [{"role": "user", "content": question}]))
+        messages = [{"role": "user", "content": question}]
+        hits = hits[: len(predictor.prepare(messages).citations)]  # those that had room
+        document["answer"] = say(screen, pieces(predictor, messages))
     for number, hit in enumerate(hits, 1):
         place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
         named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
         screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
         if named:
-            screen.data.print(Text(named, style="dim"), soft_wrap=True)
+            _quote(screen, named, "dim")
         if model is None:
-            screen.data.print(Text(hit.text), soft_wrap=True)
+            _quote(screen, hit.text)
     screen.finish(document)
+
+
+def _quote(screen: Screen, text: str, style: str = "") -> None:
+    """A document's words behind a bar on every line, where none can pass for a heading of ours."""
+    for line in printable(text).split("\n"):
+        for part in Text(line, style).wrap(screen.data, screen.data.width - len(BAR)) or [Text()]:
+            screen.data.print(Text(BAR, "dim") + part, soft_wrap=True)
 
 
 def verify(collection: Where, /, *, json: Json = False) -> None:

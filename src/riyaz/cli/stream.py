@@ -46,9 +46,7 @@ def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]
 
 def cite(screen: Screen, predictor: "Predictor", messages: Sequence[Message]) -> list[dict]:
     """Say which documents the model was given to read; their citations."""
-    from riyaz.retrieval.search import citation
-
-    found = [citation(hit) for hit in predictor.passages([messages])[0]]
+    found = list(predictor.prepare(messages).citations) if predictor.text.passages else []
     for each in found:
         place = f"{printable_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
         screen.talk.print(f"from {place}", style="dim", soft_wrap=True, markup=False)

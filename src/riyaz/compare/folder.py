@@ -75,7 +75,11 @@ class Folder:
         if known is None:
             self.write("settings.json", identity)
         elif known != asked:
-            differ = ", ".join(_differences(known, asked))
+            differing = _differences(known, asked)
+            if differing == ["budget"] and self.read("plan.json") is None:  # nothing was divided by it yet
+                self.write("settings.json", identity)
+                return
+            differ = ", ".join(differing)
             raise RiyazError(
                 f"this folder holds another comparison (other {differ})",
                 str(self.path),
@@ -89,7 +93,10 @@ class Folder:
     def read(self, name: str) -> Any:
         """The JSON of a file, None when it is not there."""
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise RiyazError(f"is damaged ({error})", str(path), "remove it, or choose another --out") from error
 
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part and return the parts' names; the kept one is the last."""

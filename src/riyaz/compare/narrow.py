@@ -8,7 +8,8 @@ from riyaz.data.findings import DataReport
 from riyaz.data.split import Split
 
 WORTH = 0.25  # of its recipe that every trained arm must reach for folds, which train it six times, to be worth it
-LEAST_ROWS = 10  # tested: fewer say nothing
+FAIR_ROWS = 20  # not fewer for the sake of an arm that takes too long to train,
+LEAST_ROWS = 10  # and not fewer at all: they would say nothing
 
 Cut = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) to the rows of each part
 
@@ -16,23 +17,25 @@ Cut = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, mos
 def plan_within(cut: Cut, limit_test: int | None, make: Callable[[Sizes], Plan]) -> tuple[Plan, Split, DataReport]:
     """The plan with the most test rows under which every trained arm trains, and its rows.
 
-    Where none is, the one with the most rows that the budget holds at all. Raises TooShort when there is none.
+    Where none is, the one with the most rows that the budget holds at all. Raises the TooShort of the fewest rows
+    when there is none.
     """
-    refused: TooShort | None = None
+    refused: TooShort
     held: tuple[Plan, Split, DataReport] | None = None
     for deal_folds, limit in _ladder(cut, limit_test):
         parts, report = cut(deal_folds, limit)
+        if held is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
+            break
         sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
         try:
             plan = replace(make(sizes), folds=deal_folds, limit_test=limit)
         except TooShort as error:
-            refused = refused or error
+            refused = error
             continue
         if _trains(plan, WORTH if parts.folds else 0.0):
             return plan, parts, report
         held = held or (plan, parts, report)
     if held is None:
-        assert refused is not None
         raise refused
     return held
 

@@ -108,7 +108,7 @@ def make(
         raise TooShort(
             f"evaluating {len(methods)} methods on {sizes.test} test rows takes about {need:.0f} s",
             f"--budget {budget:.0f}s",
-            "raise --budget, or lower --limit-test",
+            "raise --budget, or name fewer --methods",
         )
     steps: dict[str, int] = {}
     full = {method: recipe.steps(sizes.train) for method, recipe in trained.items()}

@@ -99,7 +99,8 @@ def compare(
             arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
             more = _again(folder, plan, arms, names, config, -began, listen)
         finally:
-            folder.write("seconds.json", time.monotonic() - began)
+            if folder.read("plan.json") is not None:  # a budget that was refused has spent nothing
+                folder.write("seconds.json", time.monotonic() - began)
         document = (
             _document(folder, plan, arms, names, config)
             | more

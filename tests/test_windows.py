@@ -24,7 +24,7 @@ from riyaz.layers.attention import packed, packed_plain
 from riyaz.layers.functions import geglu, geglu_plain
 from riyaz.layers.loss import head_loss, head_loss_plain
 from riyaz.models import load
-from riyaz.sources import open_source, pull
+from riyaz.sources import open_source, store
 from riyaz.train import answer_nats
 
 LOGITS, GRADIENT, SAME = 1e-4, 2e-5, TOLERANCE[torch.float32]
@@ -297,7 +297,10 @@ def test_mistral_without_a_window_sees_everything(tmp_path: Path) -> None:
 def test_the_real_gemma_equals_transformers_reading_of_it() -> None:
     from transformers import AutoModelForCausalLM
 
-    path = pull("gemma3-270m").path  # refused until someone has accepted its terms on this machine
+    entry = store.find("gemma3-270m")
+    if entry is None:
+        pytest.skip("`riyaz pull gemma3-270m` first: its terms are for a person to accept")
+    path = entry.path
     source, generator = open_source(path), np.random.default_rng(0)
     text = source.tokenizer().encode("The capital of France is Paris. def main():\n    return 3.14  नमस्ते")
     rows = [torch.tensor([2, *text]), torch.tensor([2, *generator.integers(1000, 200_000, 599).tolist()])]

@@ -96,7 +96,7 @@ def rows() -> Path:
         (("--limit-train", "5"), "--limit-train: 5 is too small; give at least 20"),
         (("--test", "absent.jsonl"), "absent.jsonl: no such file"),
         (("--general", "absent.txt"), "absent.txt: cannot be read as text"),
-        (("--budget", "2s"), "--budget 2s: evaluating 2 methods on 45 test rows takes about"),
+        (("--budget", "2s"), "--budget 2s: evaluating 2 methods on 10 test rows takes about"),
     ],
 )  # fmt: skip
 def test_flags_that_cannot_be_used(asked: tuple, rows: Path, flags: tuple, expected: str) -> None:

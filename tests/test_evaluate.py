@@ -101,6 +101,9 @@ def test_general_nats_are_those_of_reading_token_by_token(
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
     expected = -np.mean([plain.lm.next_token(before)[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
+    monkeypatch.setattr(plain.tokenizer, "beginning", (3,))  # a model that never read a text without its BOS
+    expected = -np.mean([plain.lm.next_token([3, *before])[token] for before, token in steps])
+    assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
 
 
 # against the base

@@ -47,6 +47,7 @@ def test_gguf_gives_the_ids_of_the_folder_it_was_made_from(tmp_path: Path) -> No
     made = Tokenizer.from_gguf(metadata(folder))
     assert made.render(MESSAGES) == ours.render(MESSAGES)
     assert (made.eos_ids, made.bos_id, made.vocab_size) == (ours.eos_ids, ours.bos_id, ours.vocab_size)
+    assert made.beginning == () == ours.beginning, "the file says not to add it"
     made.save(tmp_path / "b")
     again = AutoTokenizer.from_pretrained(tmp_path / "b")
     expected = theirs.apply_chat_template(MESSAGES)["input_ids"]

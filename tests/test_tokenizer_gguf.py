@@ -130,6 +130,7 @@ def test_sentencepiece_gives_the_ids_of_the_tokenizer_it_was_made_from(kinds):
     rows = [[{**message, "content": plain(message["content"])} for message in row] for row in MESSAGES]
     assert ours.render(rows) == theirs.apply_chat_template(rows, add_generation_prompt=True)["input_ids"]
     assert (ours.bos_id, ours.end_of_turn, ours.eos_ids) == (2, 5, {1, 5}) and ours.template_name == "model"
+    assert ours.beginning == (2,), "the file says add_bos_token"
 
 
 @given(text=st.text(alphabet=st.sampled_from("the quick fox.\n\t ▁<>é日🙂0123") | st.characters(codec="utf-8")))

@@ -310,7 +310,8 @@ def general_nats(predictor: Predictor, path: str | None) -> float:
     """Mean nats per token on general text, without any prompt: Python's own help topics, or the file's text."""
     assert predictor.lm is not None and predictor.tokenizer is not None
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
-    requests = [Request(tuple(block[:1]), predictor.adapter) for block in blocks]
+    begin = predictor.tokenizer.beginning
+    requests = [Request((*begin, *block[:1]), predictor.adapter) for block in blocks]
     found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
     return -float(np.concatenate(found).mean(dtype=np.float64))
 

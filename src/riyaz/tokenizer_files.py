@@ -104,9 +104,14 @@ def respell(definition: dict, spelling: dict[str, str]) -> dict:
 
 def plain_template(definition: dict, settings: dict) -> str:
     """The template for a model that has none; it begins with BOS when the model's texts do."""
+    return "{{ bos_token }}" + PLAIN_TEMPLATE if begins_with_bos(definition, settings) else PLAIN_TEMPLATE
+
+
+def begins_with_bos(definition: dict, settings: dict) -> bool:
+    """Whether the model has read no text without BOS before it."""
     bos = content(settings.get("bos_token") or "")
-    begins = json.dumps(bos) in json.dumps(definition.get("post_processor")) or settings.get("add_bos_token")
-    return "{{ bos_token }}" + PLAIN_TEMPLATE if bos and begins else PLAIN_TEMPLATE
+    within = json.dumps(bos) in json.dumps(definition.get("post_processor"))
+    return bool(bos) and (within or bool(settings.get("add_bos_token")))
 
 
 def content(token: str | dict) -> str:

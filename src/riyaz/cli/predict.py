@@ -48,6 +48,7 @@ def predict(
 def next_tokens(predictor: Any, text: str, top: int) -> list[dict[str, Any]]:
     """The `top` most likely tokens after the text, each with its id, text and probability."""
     tokens = predictor.tokenizer.encode(text)
+    tokens = [*predictor.tokenizer.beginning, *tokens] if tokens else []
     if not 0 < len(tokens) < predictor.lm.context:
         what = f"the text has {len(tokens)} tokens"
         raise RiyazError(what, "TEXT", f"give at least one and fewer than {predictor.lm.context}")

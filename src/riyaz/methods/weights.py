@@ -107,7 +107,7 @@ def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
         gap = gaps[i % len(gaps)]
         start = (i // len(gaps)) * (prompt + answer) % (len(gap) - prompt - answer + 1)
         text = gap[start : start + prompt + answer]
-        found.append(Row(tuple(text[:prompt]), tuple(text[prompt:])))
+        found.append(Row((*context.tokenizer.beginning, *text[:prompt]), tuple(text[prompt:])))
     return found
 
 

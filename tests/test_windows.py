@@ -24,11 +24,10 @@ from riyaz.layers.attention import packed, packed_plain
 from riyaz.layers.functions import geglu, geglu_plain
 from riyaz.layers.loss import head_loss, head_loss_plain
 from riyaz.models import load
-from riyaz.sources import open_source, store
+from riyaz.sources import open_source
 from riyaz.train import answer_nats
 
 LOGITS, GRADIENT, SAME = 1e-4, 2e-5, TOLERANCE[torch.float32]
-REAL_LOGITS = 1e-3  # 18 layers deep, 262,144 logits up to 30
 LENGTHS = [1, WINDOW, WINDOW + 1, 31, 2]
 
 
@@ -291,25 +290,3 @@ def test_mistral_without_a_window_sees_everything(tmp_path: Path) -> None:
     assert replace(model.config, window=WINDOW) == mistral.from_hf({**mistral.to_hf(model.config), "sliding_window": 6})
     with pytest.raises(RiyazError, match="calls itself llama"):
         mistral.from_gguf({}, {})
-
-
-@pytest.mark.slow
-def test_the_real_gemma_equals_transformers_reading_of_it() -> None:
-    from transformers import AutoModelForCausalLM
-
-    entry = store.find("gemma3-270m")
-    if entry is None:
-        pytest.skip("`riyaz pull gemma3-270m` first: its terms are for a person to accept")
-    path = entry.path
-    source, generator = open_source(path), np.random.default_rng(0)
-    text = source.tokenizer().encode("The capital of France is Paris. def main():\n    return 3.14  नमस्ते")
-    rows = [torch.tensor([2, *text]), torch.tensor([2, *generator.integers(1000, 200_000, 599).tolist()])]
-    with torch.inference_mode():
-        model = load(source, torch.float32)
-        found = [model.head(model(row, torch.arange(len(row)), packed([len(row)]))[-20:]) for row in rows]
-        del model
-        oracle = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-        for ours, row in zip(found, rows):
-            wanted = oracle(row[None]).logits[0][-20:]
-            assert (ours - wanted).abs().max() <= REAL_LOGITS
-            assert torch.equal(ours.argmax(-1), wanted.argmax(-1))

@@ -145,11 +145,12 @@ def test_gaps_and_blocks_never_overlap_and_are_together_the_stream(length: int) 
     assert all(gap == list(range(gap[0], gap[0] + len(gap))) for gap in gaps)
 
 
-def replayed(share: float, length: int = 20_000, count: int = 30, **more: Any) -> list[Row]:
+def replayed(
+    share: float, length: int = 20_000, count: int = 30, beginning: tuple[int, ...] = (), **more: Any
+) -> list[Row]:
     """Replay of `count` rows of 20 + 10 tokens on average, over a general text whose tokens are their places."""
-    context = types.SimpleNamespace(
-        replay=share, general=None, tokenizer=types.SimpleNamespace(encode=lambda text: list(range(length))), **more
-    )
+    tokenizer = types.SimpleNamespace(encode=lambda text: list(range(length)), beginning=beginning)
+    context = types.SimpleNamespace(replay=share, general=None, tokenizer=tokenizer, **more)
     rows = [Row(tuple(range(15 + i % 11)), tuple(range(5 + i % 11))) for i in range(count)]
     return weights.replay_rows(context, rows)  # type: ignore[arg-type]
 
@@ -169,6 +170,8 @@ def test_replay_is_text_in_its_order_and_never_of_a_measured_block() -> None:
         assert text == list(range(text[0], text[0] + 30)) and not measured & set(text)
     assert len({row.prompt for row in rows}) > 500, "hardly a row stands twice"
     assert rows == replayed(0.5, count=600)
+    begun = replayed(0.5, count=600, beginning=(7,))  # a model that never read a text without its BOS
+    assert [row.prompt for row in begun] == [(7, *row.prompt) for row in rows]
 
 
 def test_without_replay_there_are_no_such_rows_and_a_short_text_is_refused() -> None:

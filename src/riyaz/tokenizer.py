@@ -61,8 +61,8 @@ class Tokenizer:
             name: tokenizer_files.content(settings[name]) for name in tokenizer_files.NAMED if settings.get(name)
         }
         self.bos_id = self._control.get(self._variables.get("bos_token", ""))
-        begins = self.bos_id is not None and tokenizer_files.begins_with_bos(definition, settings)
-        self.beginning: tuple[int, ...] = (self.bos_id,) if begins and self.bos_id is not None else ()  # of any text
+        begins = tokenizer_files.begins_with_bos(definition, settings)
+        self.beginning = (self.bos_id,) if begins and self.bos_id is not None else ()  # of any text
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Tokenizer":

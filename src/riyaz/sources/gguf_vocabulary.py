@@ -6,7 +6,6 @@ that is made first has the best. A tokenizer.json need not list all merges that 
 ids of every piece before anything is written.
 """
 
-import json
 from contextlib import suppress
 from typing import Any
 
@@ -42,7 +41,7 @@ def tokenizer_metadata(source: Source, tokenizer: Tokenizer, rows: int) -> dict[
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": merges,
         **_ids(tokenizer, vocabulary),
-        "tokenizer.ggml.add_bos_token": _begins_with_bos(definition, tokenizer),
+        "tokenizer.ggml.add_bos_token": bool(tokenizer.beginning),
         "tokenizer.ggml.add_space_prefix": False,
         "tokenizer.chat_template": tokenizer.template,
     }
@@ -72,7 +71,7 @@ def _sentencepiece(definition: dict[str, Any], tokenizer: Tokenizer, rows: int) 
         "tokenizer.ggml.scores": _scores(definition["model"]["merges"], vocabulary),
         "tokenizer.ggml.token_type": types,
         **_ids(tokenizer, vocabulary),
-        "tokenizer.ggml.add_bos_token": _begins_with_bos(definition, tokenizer),
+        "tokenizer.ggml.add_bos_token": bool(tokenizer.beginning),
         "tokenizer.ggml.add_space_prefix": prefix,
         "tokenizer.chat_template": tokenizer.template,
     }
@@ -175,9 +174,3 @@ def _ids(tokenizer: Tokenizer, tokens: list[str]) -> dict[str, int]:
         raise RiyazError(what, tokenizer.where, HINT)
     ids |= dict(zip(("eot", "eom"), rest))
     return {f"tokenizer.ggml.{role}_token_id": number for role, number in ids.items()}
-
-
-def _begins_with_bos(definition: dict[str, Any], tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer itself puts BOS before a text."""
-    bos = tokenizer_files.content(tokenizer.files.settings.get("bos_token") or "")
-    return bool(bos) and json.dumps(bos) in json.dumps(definition.get("post_processor"))

@@ -37,7 +37,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (("metrics", "artifact"), ()),
     (("engine",), ("layers", "models")),
-    (("retrieval", "prompting", "predictor", "scoring"), ("checkpoint", "train")),
+    (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "export"), ()),
     (("compare", "report"), ()),
     (("cli", "__main__"), ()),

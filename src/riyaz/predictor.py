@@ -20,11 +20,12 @@ from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, TextPart
 from riyaz.data import Example, Message
 from riyaz.data.task import Task
-from riyaz.engine import Request
+from riyaz.engine import Request, counted
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.prompting import messages_for
 from riyaz.retrieval.spans import spans
+from riyaz.sentences import ended
 from riyaz.sources import Source, open_source
 from riyaz.tokenizer import Tokenizer
 
@@ -42,8 +43,8 @@ CHAT_TOKENS = 256
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer. Of a closed set also its log-probability in nats, end token included, and on request that of
-    every label (L,), before calibration. `citations` says which documents it was given to read."""
+    """An answer. Of a closed set also its log-probability in nats, end token included, and on request that of every
+    label (L,), before calibration. `citations` says which documents it was given to read."""
 
     text: str
     log_probability: float | None = None
@@ -128,7 +129,7 @@ class Predictor:
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:
         """Answers in the order of the conversations; `progress` is told (done, total)."""
-        tell = _counted(progress, len(conversations))
+        tell = counted(progress, len(conversations))
         if self.lm is None:
             found = []
             for messages in conversations:
@@ -142,11 +143,7 @@ class Predictor:
         requests = self.prepare_all(conversations, where, max_tokens)
         if self.constraint is None:
             tokens = self.lm.generate(requests, max_tokens or self.max_new_tokens, tell)
-            assert self.tokenizer is not None
-            return [
-                Prediction(self.tokenizer.decode(ids).strip(), citations=request.citations)
-                for ids, request in zip(tokens, requests)
-            ]
+            return [Prediction(self.said(ids), citations=r.citations) for ids, r in zip(tokens, requests)]
         assert self.task is not None
         if every_label:
             scores = self.lm.choose(requests, tell)
@@ -166,7 +163,7 @@ class Predictor:
         assert self.lm is not None and self.task is not None and self.constraint is not None
         requests = self.prepare_all(conversations, where)
         offsets = np.stack((np.zeros(len(self.task.labels)), self.null_offsets))
-        found = self.lm.best_each(requests, offsets, _counted(progress, len(conversations)))
+        found = self.lm.best_each(requests, offsets, counted(progress, len(conversations)))
         raw, calibrated = ([Prediction(self.task.labels[i], p) for i, p in best] for best in found)
         return raw, calibrated
 
@@ -183,9 +180,9 @@ class Predictor:
             read = hits[: len(request.citations)]  # those that fitted
             texts = dict.fromkeys(span for hit in read for span in spans(hit.text, self.text.span_words))
             if not texts and not self.text.common:  # nothing was found: answered freely
-                (tokens,) = self.lm.generate([request], self.max_new_tokens, tell)
+                said = self.said(self.lm.generate([request], self.max_new_tokens, tell)[0])
                 for answers in found:
-                    answers.append(Prediction(self.tokenizer.decode(tokens).strip(), citations=request.citations))
+                    answers.append(Prediction(said, citations=request.citations))
                 continue
             ids = [tuple(answer) for answer in self.tokenizer.answer_ids([*self.text.common, *texts])]
             trie = Trie(list(dict.fromkeys(ids)))
@@ -200,6 +197,13 @@ class Predictor:
     def copy(self, messages: Sequence[Message]) -> str:
         """The answer of the nearest example."""
         return self._nearest(messages, 1)[0].answer
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """Tokens as text; a task's answer that filled its room ends with its last whole sentence."""
+        assert self.tokenizer is not None
+        text = self.tokenizer.decode(tokens).strip()
+        full = self.task is not None and len(tokens) >= self.max_new_tokens
+        return (full and ended(text + " ")) or text
 
     def base(self) -> "Predictor":
         """The same prompt on the base: the adapter truly off, or the model that a whole model came from."""
@@ -382,16 +386,3 @@ def _check_template(artifact: Artifact, tokenizer: Tokenizer, folder: Path) -> N
     if made is not None and made.splitlines() != tokenizer.template.splitlines():  # a file may change line ends
         hint = "restore the one it had, or make the artifact again"
         raise RiyazError(f"{artifact.base.name} has another chat template now", str(folder), hint)
-
-
-def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """A callback for "so many more" out of one for (done, total)."""
-    done = 0
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, total)
-
-    return tell

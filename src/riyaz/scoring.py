@@ -9,6 +9,7 @@ import numpy as np
 
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.engine import counted
 from riyaz.metrics import scores as metrics
 from riyaz.predictor import Prediction, Predictor
 
@@ -74,15 +75,7 @@ def answer_log_loss(
     requests = predictor.prepare_all(
         [e.messages for e in examples], [e.where for e in examples], max(map(len, answers), default=1)
     )
-    done = 0
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress is not None:
-            progress(done, len(examples))
-
-    found = predictor.lm.logprobs(requests, answers, tell)
+    found = predictor.lm.logprobs(requests, answers, counted(progress, len(examples)))
     return -float(np.concatenate(found).mean(dtype=np.float64))
 
 

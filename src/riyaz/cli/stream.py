@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 from riyaz.cli.output import Screen
 from riyaz.data import Message
 from riyaz.report.markup import printable_line
+from riyaz.sentences import ended
 
 if TYPE_CHECKING:
     from riyaz.predictor import Predictor
@@ -26,7 +27,7 @@ def opened(target: str, max_tokens: int | None) -> "Predictor":
 
 
 def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]:
-    """The answer to a conversation in pieces; in one piece where it is chosen or copied."""
+    """The answer to a conversation in pieces, a task's in sentences; in one piece where it is chosen or copied."""
     if predictor.lm is None or predictor.constraint is not None or predictor.text.span_words:
         yield predictor.answer(messages)
         return
@@ -36,10 +37,15 @@ def pieces(predictor: "Predictor", messages: Sequence[Message]) -> Iterator[str]
     for number in predictor.lm.stream(predictor.prepare(messages), predictor.max_new_tokens):
         ids.append(number)
         text = predictor.tokenizer.decode(ids).lstrip()
-        if not text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
-            yield text[len(said) :]
-            said = text
-    text = predictor.tokenizer.decode(ids).strip()
+        if text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
+            continue
+        if predictor.task is not None:  # what would not be whole may have to go
+            text = ended(text)
+        if len(text) <= len(said):
+            continue
+        yield text[len(said) :]
+        said = text
+    text = predictor.said(ids)
     if len(text) > len(said):
         yield text[len(said) :]
 

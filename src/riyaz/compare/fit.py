@@ -62,7 +62,7 @@ def _artifact(context: Context, fitted: Fitted, settings: dict[str, Any], plan: 
         base=None if fitted.weights.kind == "copy" else base,
         task=context.task,
         calibrated=fitted.calibrated,
-        max_new_tokens=max_new_tokens(context),
+        max_new_tokens=fitted.max_new_tokens or max_new_tokens(context),
         config={"reading": settings["reading"], "chosen": fitted.chosen},
         data=settings["data"],
         seeds={"seed": context.seed, "threads": plan.threads},

@@ -15,12 +15,13 @@ from riyaz.errors import RiyazError
 from riyaz.evaluate import Base
 from riyaz.methods import Method
 from riyaz.methods.base import ArmPlan, Context, bare
-from riyaz.methods.choices import base_predictor
+from riyaz.methods.choices import base_predictor, rooms
 from riyaz.predictor import Predictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, predict_raw_and_calibrated
 from riyaz.sources import Source
 
 Listen = Callable[[dict], None]
+Known = dict[tuple[TextPart, int], dict[str, float]]  # speeds by text and room for an answer
 
 STEPS = 4  # the first is not counted
 ROWS = 8  # predicted at once
@@ -78,7 +79,7 @@ def _each(
 
 
 def _predicting(
-    method: Method, plain: Predictor, context: Context, load_seconds: float, known: dict[TextPart, dict[str, float]]
+    method: Method, plain: Predictor, context: Context, load_seconds: float, known: Known
 ) -> dict[str, float]:
     """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one.
 
@@ -91,12 +92,19 @@ def _predicting(
     began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
     load_seconds += time.perf_counter() - began  # an index is opened where the model is
-    if predictor.text not in known:
-        known[predictor.text] = _answering(predictor, context)
-    speed = dict(known[predictor.text])
+    if method.recipe is None:
+        predictor = replace(predictor, max_new_tokens=rooms(context)[0])
+    key = predictor.text, predictor.max_new_tokens
+    if key not in known:
+        known[key] = _answering(predictor, context)
+    speed = dict(known[key])
     if method.recipe is not None:
         speed |= _once_trained(speed, predictor, context)
-    answered = method.answered * speed["row"] if context.task.kind == "short" else 0.0
+    answered = 0.0
+    if context.task.kind == "short":
+        answered = method.answered * speed["row"]
+    elif context.task.kind == "free" and method.recipe is None:
+        answered = speed["row"]  # once, to choose how long an answer may be
     return {
         "row_seconds": speed["row"] * cost,
         "answer_seconds": speed["alone"] * cost,

@@ -1,8 +1,10 @@
-"""What the engine is asked for: a prompt whose first part may be shared, and the closed set of its answers.
+"""What the engine is asked for: a prompt whose first part may be shared, and the closed set of its answers; and how
+its progress is counted.
 
 `torch_backend.Backend` answers Requests; nothing else here imports torch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from riyaz.engine.trie import Trie
@@ -27,3 +29,16 @@ class Request:
     def length(self) -> int:
         """Tokens of the whole prompt."""
         return len(self.prefix) + len(self.tokens)
+
+
+def counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """A callback for "so many more" out of one for (done, total)."""
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    return tell

@@ -71,6 +71,7 @@ class Fitted:
     weights: WeightsPart
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
+    max_new_tokens: int | None = None  # room for an answer; None for what the task's answers need
     chosen: dict[str, Any] = field(default_factory=dict)
     checks: Checks = field(default_factory=dict)
     search_seconds: float = 0.0

@@ -7,11 +7,14 @@ from typing import Any
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, bare
-from riyaz.predictor import Predictor
+from riyaz.predictor import Prediction, Predictor
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
 
+SHORTEST = 8  # tokens of room for an answer
 SPARE = 1.25  # room for answers longer than the longest in training
 LONGEST_SHARE = 0.95  # of free answers, which that room is made for
+ROOMS = (0.75, 0.5, 0.25)  # shares of the training answers that a free answer of an untrained model may be as long as
+ROOM_ROWS = 16  # validation rows by which one of them is chosen
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,46 @@ def max_new_tokens(context: Context) -> int:
     Of free text the longest but one in twenty: an untrained model fills whatever room it has, and the very longest
     answer would make all of them slow.
     """
+    return max(SHORTEST, round(SPARE * _length(context, LONGEST_SHARE if context.task.kind == "free" else 1.0)))
+
+
+def rooms(context: Context) -> list[int]:
+    """Lengths of a free answer to choose between, the longest first; of other tasks the one there is.
+
+    A model that was not trained on the answers has not learned to end: it talks on to the limit, and what it says
+    after the usual length is seldom what was asked.
+    """
+    if context.task.kind != "free":
+        return [max_new_tokens(context)]
+    return sorted({max(SHORTEST, _length(context, share)) for share in ROOMS}, reverse=True)
+
+
+def with_room(context: Context, predictor: Predictor) -> tuple[Predictor, dict[str, Any]]:
+    """The predictor with the room for a free answer that scores best on validation, and what each reached.
+
+    The longest answers are made once: a shorter room gives their beginnings.
+    """
+    longest, *shorter = rooms(context)
+    predictor = replace(predictor, max_new_tokens=longest)
+    rows = context.valid[: min(ROOM_ROWS, context.valid_rows)]
+    if not shorter or not rows:
+        return predictor, {}
+    assert predictor.lm is not None
+    requests = predictor.prepare_all([row.messages for row in rows], [row.where for row in rows])
+    tokens = predictor.lm.generate(requests, longest)
+    reached = {}
+    for room in (longest, *shorter):
+        short = replace(predictor, max_new_tokens=room)
+        reached[room] = score(context.task, [Prediction(short.said(ids[:room])) for ids in tokens], rows).mean
+    best = max(reached, key=reached.__getitem__)  # of equals the longest
+    shown = {str(room): round(found, 6) for room, found in reached.items()}
+    return replace(predictor, max_new_tokens=best), {"max_new_tokens": best, "rooms": shown}
+
+
+def _length(context: Context, share: float) -> int:
+    """Tokens that this share of the training answers is not longer than."""
     lengths = sorted(map(len, context.tokenizer.answer_ids([example.answer for example in context.train])))
-    longest = lengths[int(LONGEST_SHARE * (len(lengths) - 1))] if context.task.kind == "free" else lengths[-1]
-    return max(8, round(SPARE * longest))
+    return lengths[int(share * (len(lengths) - 1))]
 
 
 def base_predictor(context: Context) -> Predictor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.base import Context, Fitted
-from riyaz.methods.choices import base_predictor, choose
+from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.predictor import Predictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
@@ -25,10 +25,11 @@ def fit(context: Context) -> Fitted:
             replace(plain, text=replace(text, examples="nearest"), examples=context.train),
         ]
     choice = choose(context, candidates)
-    best = choice.predictor
+    best, room = with_room(context, choice.predictor)
     return Fitted(
         best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=best.calibrated,
-        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": best.calibrated,
+        max_new_tokens=best.max_new_tokens,
+        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": best.calibrated, **room,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip

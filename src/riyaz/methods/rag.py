@@ -11,7 +11,7 @@ from pathlib import Path
 from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, Fitted
-from riyaz.methods.choices import base_predictor, choose
+from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.methods.few_shot import spread
 from riyaz.predictor import Predictor
 from riyaz.retrieval.opening import open_retriever
@@ -42,15 +42,16 @@ def fit(context: Context) -> Fitted:
         choice, record = (shown if shown.score > plainly.score else plainly), record + shown.record
     except RiyazError:  # with examples no prompt fits the context
         pass
-    best = choice.predictor
+    best, room = with_room(context, choice.predictor)
     spans: dict[str, float] = {}
     if context.task.kind == "short":
         best, spans = _free_or_span(context, best)
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(
         best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
+        max_new_tokens=best.max_new_tokens,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
-                **spans, "candidates": record},
+                **room, **spans, "candidates": record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
 from riyaz.methods.base import Context, Fitted
-from riyaz.methods.choices import base_predictor, choose
+from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
 RECIPE = None
@@ -21,9 +21,10 @@ def fit(context: Context) -> Fitted:
     if labels and len(labels) <= LIST_SHARE * plain.lm.context:
         candidates.append(replace(plain, text=replace(plain.text, list_labels=True)))
     choice = choose(context, candidates)
-    best = choice.predictor
+    best, room = with_room(context, choice.predictor)
     return Fitted(
-        best.text, WeightsPart(), calibrated=best.calibrated,
-        chosen={"list_labels": best.text.list_labels, "calibrated": best.calibrated, "candidates": choice.record},
+        best.text, WeightsPart(), calibrated=best.calibrated, max_new_tokens=best.max_new_tokens,
+        chosen={"list_labels": best.text.list_labels, "calibrated": best.calibrated, **room,
+                "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip

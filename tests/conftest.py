@@ -12,12 +12,31 @@ import comparing
 import pytest
 import tiny
 
+# Where processes share the tests, what stands in one group is run by one of them: tests that read the same comparison,
+# so that it is made once, and slow tests, which start processes and watch their time and memory. The first groups are
+# begun first, since they take longest; every other group is a file.
+GROUPS = ("slow", "retrieved", "quick", "test_export_families")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test its group, and sort by GROUPS."""
+    places = {}
+    for item in items:
+        known = {mark.name for mark in item.iter_markers()} | set(getattr(item, "fixturenames", ()))
+        group = next((group for group in GROUPS if group in known), item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(group))
+        places[item] = GROUPS.index(group) if group in GROUPS else len(GROUPS)
+    items.sort(key=lambda item: places[item])
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
-    """Sums come out in one order, and test processes do not fight for cores."""
+    """Sums come out in one order, and test processes do not fight for cores: torch keeps to one thread, also where
+    opening a model asks for all of them."""
     if torch := sys.modules.get("torch"):  # a run of tests without torch does not pay for its import
         torch.set_num_threads(1)
+        torch.set_num_threads = lambda count: None
 
 
 @dataclass(frozen=True)

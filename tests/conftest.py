@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
 import comparing
 import pytest
 import tiny
+
+from riyaz import hardware
+from riyaz.artifact import COLLECTION
+from riyaz.retrieval.collection import add
+from riyaz.retrieval.documents import read_documents
 
 # Where processes share the tests, what stands in one group is run by one of them: tests that read the same comparison,
 # so that it is made once, and slow tests, which start processes and watch their time and memory. The first groups are
@@ -37,6 +43,25 @@ def one_torch_thread() -> None:
     if torch := sys.modules.get("torch"):  # a run of tests without torch does not pay for its import
         torch.set_num_threads(1)
         torch.set_num_threads = lambda count: None
+
+
+@pytest.fixture(scope="module")
+def one_core(home: Path) -> Iterator[pytest.MonkeyPatch]:
+    """One core, one thread, short recipes and a store of the tests' own."""
+    with comparing.small_machine(home) as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def in_float32(one_core: pytest.MonkeyPatch) -> None:
+    """The same, in float32 whatever this machine is quick at."""
+    one_core.setattr(hardware, "bf16_is_fast", lambda: False)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Workers run in this process; the list tells which."""
+    return comparing.workers_inside(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model."""
     return tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1)
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of tests/comparing.py as a collection; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("collection")
+    add(folder / COLLECTION, read_documents(comparing.write_pages(folder / "pages"))[0], None)
+    return folder / COLLECTION
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,11 @@ from riyaz.compare import run
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_artifact
 
+pytestmark = pytest.mark.usefixtures("one_core")
 KEYS = {
     "arms", "pick", "runner_up", "decision", "reason", "rows_needed", "estimate_seconds", "seconds", "data", "model",
     "hardware", "command", "versions",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Workers run in this process; the list tells which."""
-    return comparing.workers_inside(monkeypatch)
 
 
 # all five arms on a closed set

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,7 @@ from conftest import Finished
 from riyaz.compare import run
 from riyaz.methods import few_shot, lora, zero_shot
 
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Workers run in this process; the list tells which."""
-    return comparing.workers_inside(monkeypatch)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 # arms

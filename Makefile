@@ -3,6 +3,8 @@
 
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
+PYTEST := $(PYTHON) -m pytest -n 2
+unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-fast bench lint format clean
@@ -23,10 +25,10 @@ demo: .make/train  ## pull the models, compare eight ways to adapt one on exampl
 test: .make/test  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
-	$(PYTHON) -m pytest
+	$(PYTEST)
 
 test-fast: .make/test  ## the tests without the real model: under 90 s, no network
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer

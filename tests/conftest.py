@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,74 @@ import comparing
 import pytest
 import tiny
 
+from riyaz import hardware
+from riyaz.artifact import COLLECTION
+from riyaz.retrieval.collection import add
+from riyaz.retrieval.documents import read_documents
+
+# Where processes share the tests (`pytest -n 2`), each file is run by one of them, and so is each group of files here:
+# those that start processes and watch them, those that read one comparison, which is then made once. Groups take
+# longest and are begun first.
+GROUPS = (
+    ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
+    ("extra", "combinations", "rag", "rag_limits", "retrieved"),
+    ("compare", "compare_failures", "evaluate", "wheels", "wrong_input"),
+    ("export_families", "export_formats", "export"),
+)
+
+
+def place(nodeid: str) -> int:
+    """The place of a test's group, the number of groups if it has none."""
+    name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+    return next((place for place, group in enumerate(GROUPS) if name in group), len(GROUPS))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first."""
+    items.sort(key=lambda item: place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out groups and files whole, in their order. (Groups by mark do nothing in xdist 3.8 with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    def scope(nodeid: str) -> str:
+        found = place(nodeid)
+        return str(found) if found < len(GROUPS) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope
+    return scheduler
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
-    """Sums come out in one order, and test processes do not fight for cores."""
+    """Sums come out in one order, and test processes do not fight for cores: torch keeps to one thread, also where
+    opening a model asks for all of them."""
     if torch := sys.modules.get("torch"):  # a run of tests without torch does not pay for its import
         torch.set_num_threads(1)
+        torch.set_num_threads = lambda count: None
+
+
+@pytest.fixture(scope="module")
+def one_core(home: Path) -> Iterator[pytest.MonkeyPatch]:
+    """One core, one thread, short recipes and a store of the tests' own."""
+    with comparing.small_machine(home) as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def in_float32(one_core: pytest.MonkeyPatch) -> None:
+    """The same, in float32 whatever this machine is quick at."""
+    one_core.setattr(hardware, "bf16_is_fast", lambda: False)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Workers run in this process; the list tells which."""
+    return comparing.workers_inside(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -48,6 +111,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model."""
     return tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1)
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of tests/comparing.py as a collection; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("collection")
+    add(folder / COLLECTION, read_documents(comparing.write_pages(folder / "pages"))[0], None)
+    return folder / COLLECTION
 
 
 @pytest.fixture(scope="session")

@@ -232,13 +232,13 @@ def python_files(root: Path) -> list[Path]:
 
 
 def text_files(root: Path) -> list[Path]:
-    """Text files of the repository, without what .gitignore names and hidden folders other than .ci."""
+    """Text files of the repository, without what .gitignore names, .git and hidden folders other than .ci."""
     ignore = root / ".gitignore"
     ignored = {line.strip("/ ") for line in ignore.read_text().splitlines()} if ignore.exists() else set()
     found = []
     for folder, names, files in os.walk(root):
         names[:] = [n for n in names if n not in ignored and not (n.startswith(".") and n != ".ci")]
-        found += [Path(folder, name) for name in files if Path(name).suffix in TEXT_ENDINGS]
+        found += [Path(folder, name) for name in files if Path(name).suffix in TEXT_ENDINGS and name != ".git"]
     return sorted(found)
 
 

@@ -2,58 +2,32 @@
 
 import json
 import types
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import comparing
 import pytest
-import torch
 from comparing import command
 from conftest import Finished
 from expect import assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from page_task import page_context
 
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
-from riyaz.data import Example
 from riyaz.data.general import general_blocks, general_gaps
 from riyaz.data.rows import Row
-from riyaz.data.task import Task
-from riyaz.engine import torch_load
 from riyaz.methods import METHODS, Method, rag, weights
-from riyaz.methods.base import ArmPlan, Context, bare
+from riyaz.methods.base import ArmPlan, Context
 from riyaz.predictor import open_artifact
-from riyaz.retrieval.collection import add
-from riyaz.retrieval.documents import read_documents
-from riyaz.sources import open_source
 
-SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    """One thread, in float32."""
-    with comparing.small_machine(home) as patch:
-        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
-        torch.set_num_threads(1)
-        yield
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 
 @pytest.fixture
-def context(model_folder: Path, tmp_path: Path) -> Context:
-    add(tmp_path / COLLECTION, read_documents(comparing.write_pages(tmp_path / "pages"))[0], None)
-    source = open_source(model_folder)
-    train, valid = (
-        tuple(Example(({"role": "user", "content": row["question"]},), (row["answer"],)) for row in found)
-        for found in (comparing.page_rows("please", "now"), comparing.page_rows("then"))
-    )
-    return Context(
-        source=source, tokenizer=source.tokenizer(), task=SHORT, train=train, valid=valid, arm=ArmPlan("rag_lora"),
-        valid_rows=8, compute="float32", seed=5, folder=tmp_path, listen=lambda event: None, around=bare(SHORT),
-        collection=tmp_path / COLLECTION,
-    )  # fmt: skip
+def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
+    return page_context(model_folder, tmp_path, collection, "rag_lora")
 
 
 # rag_lora

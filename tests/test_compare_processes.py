@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import comparing
@@ -10,13 +9,7 @@ import pytest
 from comparing import METHODS, command, files
 from conftest import Finished
 
-pytestmark = pytest.mark.slow  # a dozen processes that import torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]  # a dozen processes that import torch
 
 
 def test_every_arm_is_finished_and_every_check_held(finished: Finished) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from comparing import command
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -36,9 +37,11 @@ Help = Callable[..., str]
 @cache
 def help_of(*verb: str) -> str:
     """What `riyaz VERB --help` prints."""
-    environment = os.environ | {"COLUMNS": "200"}
-    command = [BIN / "riyaz", *verb, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        told = command(*verb, "--help")
+    assert told.status == 0, told.err
+    return told.out
 
 
 def verbs(text: str) -> set[str]:

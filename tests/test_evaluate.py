@@ -4,7 +4,6 @@ import hashlib
 import json
 import pydoc_data.topics
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,8 @@ from riyaz.predictor import Predictor, open_artifact, open_model
 from riyaz.scoring import answer_log_loss
 
 BF16_IS_FAST = hardware.bf16_is_fast
+pytestmark = pytest.mark.usefixtures("in_float32")
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    """One core, in float32."""
-    with comparing.small_machine(home) as patch:
-        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,8 @@ from riyaz.compare.folder import KEPT, Folder
 from riyaz.compare.plan import Plan
 from riyaz.data import Example
 
+pytestmark = pytest.mark.usefixtures("one_core")
 PARTS = {"lora": ("seed-1", "seed-2", "rows-50", "rows-25"), "rag_lora": ("seed-1", "seed-2")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
 
 
 class Again:

@@ -116,13 +116,12 @@ def test_nothing_is_fetched_and_only_its_own_style_and_script_run(rich):
         assert f"{kind}-src 'sha256-{digest}'" in said
 
 
-def test_text_from_rows_models_and_documents_stays_text(attacked):
+def test_text_from_rows_models_and_documents_stays_text(attacked, rich):
     page = pages.Page(attacked)
     assert page.problems == []
     assert {tag for tag, _ in page.elements} <= CLEAN_TAGS
     names = {name for _, attributes in page.elements for name in attributes}
-    clean = {name for _, attributes in pages.Page(html.render(pages.rich(), pages.answers(pages.rich(), 3))).elements
-             for name in attributes}  # fmt: skip
+    clean = {name for _, attributes in rich.elements for name in attributes}
     assert names <= clean, names - clean
     assert sum(tag == "script" for tag, _ in page.elements) == 2
     assert sum(tag == "meta" for tag, _ in page.elements) == 5
@@ -163,9 +162,9 @@ def test_empty_failed_and_partial_comparisons_are_pages_too(document):
 
 def test_two_thousand_rows_are_written_quickly_and_once():
     document = pages.rich()
-    began = time.perf_counter()
+    began = time.process_time()
     page = pages.Page(html.render(document, pages.answers(document, 2000)))
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30
     assert len(json.loads(page.blocks["application/json"])["rows"]) == 2000
     assert "Question 1999" not in page.text, "rows are made when they are looked at"
 

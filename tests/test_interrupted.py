@@ -7,14 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import comparing
 import pytest
 from comparing import command, files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
 
 # `riyaz` with short recipes that says every bit of progress, so that a test can stop it anywhere
 PROGRAM = """
@@ -73,12 +73,6 @@ class Running:
         self.lines += [line.rstrip() for line in self.process.stderr]
         self.watchdog.cancel()
         return self.process.wait()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from expect import assert_refused
+from page_task import SHORT
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example
@@ -23,8 +24,8 @@ from riyaz.methods.choices import base_predictor, choose
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import open_source
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
-SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
 TRAINED = {"prompt_tuning": prompt_tuning, "lora": lora, "full": full}
 KINDS = {"prompt_tuning": "soft_prompt", "lora": "lora", "full": "full"}
 PLAN = ArmPlan(
@@ -38,15 +39,6 @@ def examples(count: int, ending: str) -> tuple[Example, ...]:
         Example(({"role": "user", "content": row["text"]},), (row["label"],), where=f"{ending}.jsonl:{i}")
         for i, row in enumerate(comparing.closed_rows(count, ending), 1)
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    """One thread, in float32."""
-    with comparing.small_machine(home) as patch:
-        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
-        torch.set_num_threads(1)
-        yield
 
 
 @pytest.fixture

@@ -34,12 +34,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> narrow.Cut:
     return cutting(comparing.write_rows(tmp_path_factory.mktemp("many") / "rows.jsonl", comparing.closed_rows(400, "")))
 
 
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Workers run in this process."""
-    return comparing.workers_inside(monkeypatch)
-
-
 def cutting(rows: Path) -> narrow.Cut:
     data = load(rows)
 

@@ -1,61 +1,33 @@
 """Retrieval at its limits: prompts that do not fit, time that a search takes, and what a merged folder needs."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import comparing
 import pytest
-import torch
 from conftest import Finished
 from expect import assert_refused
+from page_task import SHORT, page_context, page_examples
 
 from riyaz import export
 from riyaz.artifact import COLLECTION, TextPart
 from riyaz.cli import stream
 from riyaz.cli.output import Screen
-from riyaz.data import Example
-from riyaz.data.task import Task
-from riyaz.engine import torch_load
 from riyaz.errors import RiyazError
 from riyaz.methods import choices, rag
-from riyaz.methods.base import ArmPlan, Context, bare
+from riyaz.methods.base import Context
 from riyaz.methods.choices import base_predictor
 from riyaz.predictor import Predictor, open_artifact
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 from riyaz.retrieval.opening import open_retriever
 from riyaz.scoring import latency
-from riyaz.sources import open_source
 
-SHORT = Task("short", (), "exact_match", "Answer in a few words.", "")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    """One thread, in float32."""
-    with comparing.small_machine(home) as patch:
-        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
-        torch.set_num_threads(1)
-        yield
-
-
-def rows(ending: str) -> tuple[Example, ...]:
-    return tuple(
-        Example(({"role": "user", "content": row["question"]},), (row["answer"],), where=f"{ending}.jsonl:{i}")
-        for i, row in enumerate(comparing.page_rows(ending), 1)
-    )
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 
 @pytest.fixture
-def context(model_folder: Path, tmp_path: Path) -> Context:
-    add(tmp_path / COLLECTION, read_documents(comparing.write_pages(tmp_path / "pages"))[0], None)
-    source = open_source(model_folder)
-    return Context(
-        source=source, tokenizer=source.tokenizer(), task=SHORT, train=(*rows("please"), *rows("now")),
-        valid=rows("then")[:4], arm=ArmPlan("rag"), valid_rows=4, compute="float32", seed=5, folder=tmp_path,
-        listen=lambda event: None, around=bare(SHORT), collection=tmp_path / COLLECTION,
-    )  # fmt: skip
+def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
+    return page_context(model_folder, tmp_path, collection, "rag", valid=page_examples("then")[:4], valid_rows=4)
 
 
 @pytest.fixture
@@ -74,7 +46,7 @@ def lengths(predictor: Predictor, question: list[dict[str, str]]) -> list[int]:
 
 
 def test_passages_that_do_not_fit_are_left_out_and_not_cited(found: Predictor) -> None:
-    question = list(rows("then")[0].messages)
+    question = list(page_examples("then")[0].messages)
     whole, long = found.prepare(question), lengths(found, question)
     assert len(whole.citations) == 3 and long == sorted(set(long))
     assert found.lm is not None
@@ -109,9 +81,9 @@ def test_the_search_is_a_part_of_an_answers_time(found: Predictor, monkeypatch: 
     whole = found.retriever._rank
     monkeypatch.setattr(found.retriever, "_rank", lambda query, *rest: asked.append(query) or whole(query, *rest))
     one = replace(found, max_new_tokens=1)
-    one.answers([row.messages for row in rows("then")[:3]])
+    one.answers([row.messages for row in page_examples("then")[:3]])
     asked.clear()
-    latency(one, rows("then")[:3], 3)
+    latency(one, page_examples("then")[:3], 3)
     assert len(asked) == 3, "none of them remembered"
 
 

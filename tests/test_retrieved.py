@@ -1,7 +1,7 @@
 """What evaluation says of retrieval: recall, closed book, oracle and grounding, by hand on a tiny model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,22 +16,14 @@ from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine import torch_load
 from riyaz.predictor import Prediction, Predictor, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 from riyaz.retrieval.opening import Within, open_retriever
 from riyaz.scoring import predict, score
 
+pytestmark = pytest.mark.usefixtures("in_float32")
 TASK = Task("short", (), "exact_match", "Answer the question in a few words.", "")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    """One core, in float32."""
-    with comparing.small_machine(home) as patch:
-        patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -228,11 +228,11 @@ def test_token_text_adds_up(kind: str) -> None:
 
 def test_render_is_fast_enough() -> None:
     ours, _ = pair("smollm")
-    rows = [user(f"question {n}: " + "the quick brown fox " * 4) for n in range(10_000)]
+    rows = [user(f"question {n}: " + "the quick brown fox " * 4) for n in range(2_500)]
     ours.render(rows[:1])
     start = time.process_time()
     assert len(ours.render(rows)) == len(rows)
-    assert time.process_time() - start < 6  # of which over nine tenths is the tokenizers package
+    assert time.process_time() - start < 1.5  # of which over nine tenths is the tokenizers package
 
 
 # --- the real model --------------------------------------------------------------------------------------

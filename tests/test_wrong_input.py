@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,9 @@ from riyaz.compare import documents
 from riyaz.compare import folder as folders
 from riyaz.retrieval import collection
 
+pytestmark = pytest.mark.usefixtures("one_core")
 ROWS = comparing.closed_rows(45, "please")
 LOOP = "".join(f"{{% for {name} in range(9999) %}}" for name in "ijk") + 3 * "{% endfor %}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(home: Path) -> Iterator[None]:
-    with comparing.small_machine(home):
-        yield
 
 
 @pytest.fixture(autouse=True)

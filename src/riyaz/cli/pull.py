@@ -35,7 +35,8 @@ def pull(
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:
-            listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
+            megabytes = {"done": round(done / 1e6, 1), "total": round(total / 1e6, 1), "unit": "MB"}
+            listen({"event": "progress", "method": model, "phase": what, **megabytes})
 
         entry = origins.pull(model, progress, accept_licence=accept_licence)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)

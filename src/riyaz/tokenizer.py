@@ -70,11 +70,11 @@ class Tokenizer:
         return cls(tokenizer_files.from_folder(Path(path)), str(path))
 
     @classmethod
-    def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
-        """The tokenizer in a GGUF file's metadata; RiyazError names a kind that is not read."""
+    def from_gguf(cls, metadata: dict[str, Any], where: str = "") -> "Tokenizer":
+        """The tokenizer in the metadata of the GGUF file `where`; RiyazError names a kind that is not read."""
         name = metadata.get("general.name", "file")
         shown = isinstance(name, str) and name.isprintable() and len(name) <= 80
-        where = f"GGUF {name if shown else tokenizer_files.one_line(name)}"
+        where = where or f"GGUF {name if shown else tokenizer_files.one_line(name)}"
         return cls(tokenizer_gguf.from_gguf(metadata, where), where)
 
     @property

@@ -140,6 +140,7 @@ def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
         (["compare", "x", "--margin", "3"], "error: --margin: 3.0 is too large; give at most 1"),
         (["compare", "x", "--metric", "bleu"], "error: --metric: unknown metric 'bleu'; choose"),
         (["compare", "x", "y"], "error: unexpected 'y'; see riyaz compare --help"),
+        (["compare", "x", "/"], "error: unexpected '/'; several files are one pattern in quotes"),
         (["adapt", "lora", "x"], "error: --out is missing; see riyaz adapt --help"),
         (["adapt", "lora", "x", "--out", "o", "--margin", "0.1"], "error: unknown option: --margin"),
         (["export", "x", "--format", "onnx", "--out", "o"], "error: invalid value"),

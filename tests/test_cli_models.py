@@ -286,3 +286,15 @@ def test_a_pulled_folder_is_listed_and_used_by_name(capsys, model):
     assert out.splitlines()[1].split()[:2] == ["tiny-base", "hf"]
     out, _ = succeed(capsys, "predict", "hello", "--model", "tiny-base", "--top", "1")
     assert len(out.splitlines()) == 2
+
+
+def test_a_model_of_no_known_family_is_not_pulled(capsys, model):
+    config = json.loads((model / "config.json").read_text()) | {"model_type": "phi3"}
+    Path("phi").mkdir()
+    for file in model.iterdir():
+        (Path("phi") / file.name).write_bytes(file.read_bytes())
+    (Path("phi") / "config.json").write_text(json.dumps(config))
+    assert cli.main(["pull", "phi"]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: phi: the architecture 'phi3' (model_type) is not supported") and not out
+    assert json.loads(succeed(capsys, "models", "--json")[0])["models"] == []

@@ -17,7 +17,9 @@ from small import small_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from riyaz import predictor
 from riyaz.engine import torch_load
+from riyaz.export import opening
 from riyaz.families import llama
 from riyaz.layers import lora, lora_gguf, lora_mlx
 from riyaz.layers.attention import packed
@@ -219,6 +221,26 @@ def test_an_mlx_adapter_for_another_base_is_refused_with_every_mismatch(mlx: Pat
         "model.layers.1.self_attn.q_proj has A (4, 32) and B (32, 4), the layer is (48, 48)",
     ):  # fmt: skip
         torch_load.attach(small_model(hidden=48), mlx)
+
+
+def test_an_adapter_without_its_file_of_tensors_is_refused_by_name(mlx: Path) -> None:
+    weights = mlx / "adapters.safetensors"
+    weights.rename(mlx / "adapters.npz")
+    with assert_refused(f"{mlx}: the adapter's folder holds no adapters.safetensors", "does not read adapters.npz"):
+        torch_load.attach(small_model(), mlx)
+    (mlx / "adapters.npz").unlink()
+    with assert_refused("holds no adapters.safetensors; copy or download all of it"):
+        torch_load.attach(small_model(), mlx)
+
+
+def test_an_adapter_whose_base_is_elsewhere_is_refused_with_the_flag_that_names_it(mlx: Path) -> None:
+    config = json.loads((mlx / "adapter_config.json").read_text())
+    (mlx / "adapter_config.json").write_text(json.dumps(config | {"model": "someone/else-7b"}))
+    for open_it in (opening.open_target, predictor.open_target):
+        with assert_refused(
+            "adapter_config.json: the base that it names, 'someone/else-7b', cannot be opened", "--model"
+        ):
+            open_it(str(mlx))
 
 
 def write_gguf_lora(model: Model, path: Path) -> Path:

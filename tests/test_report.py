@@ -150,6 +150,8 @@ def test_the_time_left_comes_from_the_event_or_from_the_pace():
     assert terminal.says(board.apply(event | {"phase": "evaluate", "done": 5}, 131.0)) == "evaluate, 5/40"
     late = board.apply(event | {"phase": "evaluate", "done": 10}, 136.0)
     assert terminal.says(late) == "evaluate, 10/40, 30 s left"
+    pulled = board.apply(event | {"done": 4.9, "total": 1238.2, "unit": "MB"}, 137.0)
+    assert terminal.says(pulled) == "train, 4.9/1,238.2 MB"
 
 
 def test_progress_of_a_command_without_arms_is_accepted():

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,9 @@ def test_what_is_no_model(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with assert_refused("not a GGUF file", "notes.txt"):
         open_source(tmp_path / "notes.txt")
+    bare = replace(open_source(write_gguf(tmp_path / "bare.gguf")), metadata={"general.architecture": "llama"})
+    with assert_refused("bare.gguf: the file holds no tokenizer"):
+        bare.tokenizer()
 
 
 def test_unknown_names_list_the_known(tmp_path):

@@ -295,3 +295,20 @@ def test_smollm2(tmp_path: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"] == tokenizer.render(MESSAGES)
     assert all(tokenizer.row(user("where is my refund?"), "billing").checks.values())
+
+
+def test_a_system_turn_that_the_template_refuses_or_leaves_out_opens_the_users(tmp_path: Path) -> None:
+    turns = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    text = "Be brief. <|im_end|>"  # text from a user stays text there too
+    for place, system in enumerate(("{{ raise_exception('System role not supported') }}", "")):
+        folder = smollm(tmp_path / str(place))
+        template = f"{{% for m in messages %}}{{% if m.role == 'system' %}}{system}{{% else %}}{turns}{{% endif %}}"
+        template += "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        (folder / "chat_template.jinja").write_text(template)
+        ours = Tokenizer.from_folder(folder)
+        told, wanted = [{"role": "system", "content": text}, *user("Hi")], user(f"{text}\n\nHi")
+        assert ours.render([told, user("Hi")]) == ours.render([wanted, user("Hi")])
+        assert ours.row(told, "Hello") == ours.row(wanted, "Hello") and all(ours.row(told, "Hello").checks.values())
+        assert ours.full_ids(told, "Hello") == ours.full_ids(wanted, "Hello")
+        assert [note.partition(";")[0] for note in ours.notes] == ["the model's chat template writes no system turn"]
+    assert pair("smollm")[0].notes == [] and pair("llama3")[0].takes_system

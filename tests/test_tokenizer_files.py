@@ -124,7 +124,7 @@ def test_text_never_merges_into_a_control_token(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"tokenizer__ggml__model": "t5"}, "tokenizer kind 't5' is not read"),
-        ({"tokenizer__ggml__model": None}, "tokenizer kind None is not read"),
+        ({"tokenizer__ggml__model": None}, "the file holds no tokenizer"),
         ({"tokenizer__ggml__pre": "tekken"}, "pre-tokenizer 'tekken' is not read"),
         ({"tokenizer__ggml__tokens": []}, "tokens are missing"),
         ({"tokenizer__ggml__tokens": ["a", "a"]}, "double"),

@@ -321,9 +321,9 @@ def open_model(name_or_path: str | Path) -> Predictor:
 
 def open_adapter(folder: Path, base: str | None = None) -> Predictor:
     """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
-    from riyaz.engine.torch_load import ADAPTER, base_of, load
+    from riyaz.engine.torch_load import ADAPTER, load, named_base
 
-    source = open_source(base or base_of(folder / ADAPTER_CONFIG))
+    source = open_source(base) if base else named_base(folder / ADAPTER_CONFIG)
     tokenizer = source.tokenizer()
     return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids, folder), adapter=ADAPTER)
 

@@ -70,11 +70,11 @@ class Tokenizer:
         return cls(tokenizer_files.from_folder(Path(path)), str(path))
 
     @classmethod
-    def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
-        """The tokenizer in a GGUF file's metadata; RiyazError names a kind that is not read."""
+    def from_gguf(cls, metadata: dict[str, Any], where: str = "") -> "Tokenizer":
+        """The tokenizer in the metadata of the GGUF file `where`; RiyazError names a kind that is not read."""
         name = metadata.get("general.name", "file")
         shown = isinstance(name, str) and name.isprintable() and len(name) <= 80
-        where = f"GGUF {name if shown else tokenizer_files.one_line(name)}"
+        where = where or f"GGUF {name if shown else tokenizer_files.one_line(name)}"
         return cls(tokenizer_gguf.from_gguf(metadata, where), where)
 
     @property
@@ -192,6 +192,27 @@ class Tokenizer:
         }
 
     @cached_property
+    def takes_system(self) -> bool:
+        """Whether the chat template writes a system turn. Where it refuses one or leaves it out, which some do, the
+        turn's text stands at the beginning of the user's."""
+        text = "An instruction."
+        try:
+            (shown,), _ = self._written([[{"role": "system", "content": text}, {"role": "user", "content": "?"}]], True)
+        except RiyazError:
+            return False
+        return text in shown
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how conversations are written."""
+        found = []
+        if self.template_name == "plain":
+            found.append("the model has no chat template; the plain one is used: User:, Assistant:, a line each")
+        if not self.takes_system:
+            found.append("the model's chat template writes no system turn; what stands there opens the user's turn")
+        return found
+
+    @cached_property
     def _opening(self) -> str:
         """What stands before an answer, from the last control token on, in private spelling with MARK."""
         (text,), mark = self._private_texts([[{"role": "user", "content": "A question?"}]], True)
@@ -200,6 +221,11 @@ class Tokenizer:
 
     def _private_texts(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
         """Rendered texts in which just the template's control tokens stand between two marks; the mark."""
+        if any(row and row[0].get("role") == "system" for row in conversations) and not self.takes_system:
+            conversations = [_without_system(messages) for messages in conversations]
+        return self._written(conversations, add_generation_prompt)
+
+    def _written(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
         values = [value for messages in conversations for message in messages for value in message.values()]
         mark, hide = self._marks([*values, self.template])
         hidden = [
@@ -269,6 +295,14 @@ def _answered(messages: Conversation, answer: str) -> Conversation:
 def _shown(error: BaseException) -> str:
     """A message of the tokenizers package, which may quote the file, as at most 200 plain characters."""
     return ascii(str(error))[1:-1][:200]
+
+
+def _without_system(messages: Conversation) -> Conversation:
+    """The conversation with its system turn at the beginning of the user's."""
+    system, *rest = messages
+    if system.get("role") != "system" or not rest or rest[0].get("role") != "user":
+        return messages
+    return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
 def _utf8(text: str) -> str:

@@ -69,6 +69,7 @@ def from_gguf(metadata: dict[str, Any], where: str) -> Files:
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in KINDS:
         what = f"tokenizer kind {one_line(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama' (SentencePiece)"
+        what = "the file holds no tokenizer (tokenizer.ggml.model)" if kind is None else what
         raise RiyazError(what, where, HINT)
     template = metadata.get("tokenizer.chat_template")
     if not isinstance(template, str | None):

@@ -92,6 +92,8 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
             raise
         screen.talk.print(f"rows are not rendered: {error}", style="dim", soft_wrap=True)
         return {"model": None}
+    for note in tokenizer.notes:
+        _fact(screen, "template", note)
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
     pairs, shown = list(zip(conversations, examples)), []

@@ -50,6 +50,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "export": "Write a model or an artifact in a format that other tools load",
     },
 }
+TABLES = ("riyaz data", "riyaz compare", "riyaz adapt", "riyaz run")  # read one file of rows, or a pattern
 NESTED = {  # verb -> verbs of its own -> help; each is the function of its name in riyaz.cli.VERB
     "rag": {
         "add": "Put documents into a collection, all or none; a document that changed replaces what it was",
@@ -149,6 +150,8 @@ def _usage(error: CycloptsError) -> str:
         text = f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
     elif isinstance(error, UnusedCliTokensError):
         text = "unexpected " + ", ".join(repr(token) for token in error.unused_tokens or ())
+        if chain in TABLES and any(map(os.path.exists, error.unused_tokens or ())):  # or the shell saw the pattern
+            text += "; several files are one pattern in quotes, such as 'part-*.jsonl'"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name
         given = error.keyword or error.argument.tokens

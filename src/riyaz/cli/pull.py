@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -27,6 +28,9 @@ def pull(
     from riyaz.sources import origins, package
 
     screen = Screen(json)
+    local = not model.startswith(origins.PREFIXES) and model not in package.CATALOGUE
+    if local and Path(model).expanduser().exists():
+        _runs(model)  # before anything is copied
     terms = package.asked_terms(model)
     if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
@@ -35,8 +39,20 @@ def pull(
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:
-            listen({"event": "progress", "method": model, "phase": what, "done": done, "total": total})
+            megabytes = {"done": round(done / 1e6, 1), "total": round(total / 1e6, 1), "unit": "MB"}
+            listen({"event": "progress", "method": model, "phase": what, **megabytes})
 
         entry = origins.pull(model, progress, accept_licence=accept_licence)
+    if not local:
+        _runs(entry.name)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))
+
+
+def _runs(model: str) -> None:
+    """Raises RiyazError for a model of no family that riyaz runs, or whose weights do not fit its configuration."""
+    from riyaz.families import describe, describe_embedder
+    from riyaz.sources import open_source
+
+    source = open_source(model)
+    (describe_embedder if source.is_embedder else describe)(source)

@@ -170,6 +170,7 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 
 def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
     """How rows are divided for this model, and what is to know about them."""
+    tokenizer = source.tokenizer()
     places = describe(source).config.context - max(Method(name).tokens for name in methods)
     tested = (found.test or found.train).path
     read = config.documents if any(Method(name).needs_documents for name in methods) else None
@@ -180,7 +181,8 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
             found.train, found.test, task, limit_train=config.limit_train, limit_test=limit_test,
             seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
         )  # fmt: skip
-        parts, too_long = without_too_long(parts, task, source.tokenizer(), places)
+        parts, too_long = without_too_long(parts, task, tokenizer, places)
+        report.notes += tokenizer.notes
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
         if known:

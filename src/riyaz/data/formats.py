@@ -14,7 +14,7 @@ from riyaz.data import Dataset, Example
 from riyaz.data.columnar import SPLITS, saved_splits
 from riyaz.data.columns import Reading, find_reading
 from riyaz.data.records import RowProblem, example_of
-from riyaz.data.several import is_table, joined, part_files, read_tables, root_of, shards
+from riyaz.data.several import differing, is_table, joined, part_files, read_tables, root_of, shards
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError
 
@@ -44,7 +44,10 @@ def load(
     path = Path(path)
     tables = read_tables(path, encoding)
     whole = joined(path, tables)
-    reading = find_reading(whole, prompt_column, answer_column, answers_required)
+    try:
+        reading = find_reading(whole, prompt_column, answer_column, answers_required)
+    except RiyazError as error:
+        raise differing(error, path, tables) from None
     examples: list[Example] = []
     skipped = 0
     folder = root_of(tables)

@@ -71,6 +71,16 @@ def joined(path: Path, tables: list[Table]) -> Table:
     return Table(path, tables[0].rows, columns, hashlib.sha256(hashes.encode()).hexdigest())
 
 
+def differing(error: RiyazError, path: Path, tables: list[Table]) -> RiyazError:
+    """Why tables together have no one reading: the error itself, or that their columns are not the same."""
+    first, other = tables[0], next((table for table in tables if set(table.columns) != set(tables[0].columns)), None)
+    if other is None:
+        return error
+    root = root_of(tables)
+    what = " but ".join(f"{t.path.relative_to(root).as_posix()} has {', '.join(t.columns)}" for t in (first, other))
+    return RiyazError(f"the files are not alike: {what}", str(path), f"read them apart, or {error.hint}")
+
+
 def root_of(tables: list[Table]) -> Path:
     """The folder that all tables lie in; their names below it differ."""
     folders = [str(table.path.parent) for table in tables]

@@ -10,7 +10,8 @@ from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
 from riyaz.errors import RiyazError
 from riyaz.layers import lora, lora_mlx, peft, peft_lora, soft_prompt
-from riyaz.sources import Source
+from riyaz.sources import Source, open_source
+from riyaz.sources.files import shown
 
 ADAPTER = "adapter"  # the name under which requests ask for it
 
@@ -51,6 +52,17 @@ def _kind(config: Path) -> Any:
     if not isinstance(kind, str) or kind not in known:
         raise RiyazError(f"peft_type is {kind!r:.60}", str(config), f"riyaz reads {' and '.join(known)}")
     return known[kind]
+
+
+def named_base(config: Path) -> Source:
+    """The base model that an adapter's configuration names, opened. Raises RiyazError."""
+    name = base_of(config)
+    try:
+        return open_source(name)
+    except RiyazError as error:
+        what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
+        hint = "pull it, or write the path of its folder there; `riyaz export` takes it as --model too"
+        raise RiyazError(what, str(config), hint) from error
 
 
 def base_of(config: Path) -> str:

@@ -53,9 +53,9 @@ def open_target(target: str, base: str | None = None) -> Opened:
     if (folder / artifacts.NAME).is_file():
         return open_artifact(folder, with_weights(folder), base)
     if (folder / ADAPTER_CONFIG).is_file():
-        from riyaz.engine.torch_load import base_of
+        from riyaz.engine.torch_load import named_base
 
-        return Opened(str(folder), open_source(base or base_of(folder / ADAPTER_CONFIG)), folder)
+        return Opened(str(folder), open_source(base) if base else named_base(folder / ADAPTER_CONFIG), folder)
     return Opened(str(folder), open_source(target), None)
 
 

@@ -20,7 +20,6 @@ from riyaz.errors import RiyazError
 from riyaz.families import transposed
 from riyaz.layers import peft, peft_lora
 from riyaz.layers.swap import linears, swap
-from riyaz.sources import safetensors
 
 HEAD = "lm_head"
 PREFIX = "base_model.model."
@@ -216,7 +215,7 @@ def _is_transposed(model: Any, layers: Iterable[str]) -> bool:
 def load_peft(model: nn.Module, folder: Path) -> None:
     """Put a PEFT LoRA folder on the model; every tensor must find its layer, and every mismatch is named."""
     config = peft_lora.read_config(folder / peft.CONFIG)
-    file = safetensors.read(folder / peft.WEIGHTS)
+    file = peft.open_weights(folder)
     layers = dict(linears(model, None))
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}

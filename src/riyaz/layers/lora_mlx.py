@@ -16,7 +16,6 @@ from riyaz.errors import RiyazError
 from riyaz.layers import peft
 from riyaz.layers.lora import Pair, put
 from riyaz.layers.swap import linears
-from riyaz.sources import safetensors
 
 WEIGHTS = "adapters.safetensors"
 HALVES = ("lora_a", "lora_b")
@@ -47,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def load(model: nn.Module, folder: Path) -> None:
     """Put a folder of mlx-lm on the model; every tensor must find its layer, and every mismatch is named."""
     parameters = read_config(folder / peft.CONFIG)["lora_parameters"]
-    file = safetensors.read(folder / WEIGHTS)
+    file = peft.open_weights(folder, WEIGHTS)
     layers, problems = dict(linears(model, None)), []
     halves: dict[str, dict[str, Tensor]] = {}
     for key, info in file.tensors.items():

@@ -26,6 +26,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def open_weights(folder: Path, weights: str = WEIGHTS) -> safetensors.SafetensorsFile:
+    """The adapter's file of tensors. Raises RiyazError when there is none, or only one of pickles."""
+    if not (folder / weights).exists():
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".npz"))
+        hint = f"riyaz does not read {others[0]}; save it as safetensors" if others else "copy or download all of it"
+        raise RiyazError(f"the adapter's folder holds no {weights}", str(folder), hint)
+    return safetensors.read(folder / weights)
+
+
 def read_float(file: safetensors.SafetensorsFile, key: str) -> torch.Tensor:
     """A tensor of one of the types FLOATS in float32, a copy of its own."""
     array = file.array(key)

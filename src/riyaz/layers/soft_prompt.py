@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from riyaz.errors import RiyazError
 from riyaz.layers import peft
 from riyaz.layers.attention import Packed
-from riyaz.sources import safetensors
 
 KEY = "prompt_embeddings"
 
@@ -69,7 +68,7 @@ def save_peft(model: SoftPrompt, folder: Path, *, base: str) -> None:
 def load_peft(model: Any, folder: Path) -> SoftPrompt:
     """The model behind the prompt of a PEFT folder. Raises RiyazError when they do not fit each other."""
     config = read_config(folder / peft.CONFIG)
-    file = safetensors.read(folder / peft.WEIGHTS)
+    file = peft.open_weights(folder)
     count, size = config.get("num_virtual_tokens"), config.get("token_dim")
     width, context = model.config.hidden_size, model.config.context
     if set(file.tensors) != {KEY} or file.tensors[KEY].dtype not in peft.FLOATS:

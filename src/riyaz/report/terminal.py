@@ -79,6 +79,7 @@ class Arm:
     detail: str = ""
     done: float = 0
     total: float = 0
+    unit: str = ""  # of both
     loss: float | None = None
     seconds_left: float | None = None
     estimate: float | None = None
@@ -121,7 +122,7 @@ class Board:
 
     def _progress(self, event: dict, now: float) -> Arm:
         arm = self._arm(event.get("method") or "")
-        phase = event.get("phase") or arm.phase
+        phase, arm.unit = event.get("phase") or arm.phase, event.get("unit") or ""
         arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
         if arm.status != "running" or phase != arm.phase:
             arm.status, arm.phase, arm.detail = "running", phase, ""
@@ -144,7 +145,7 @@ def says(arm: Arm) -> str:
         return f"about {duration(arm.estimate)}" if arm.estimate else ""
     parts = [f"{arm.phase} {arm.detail}".strip()]
     if arm.total:
-        parts.append(f"{arm.done:g}/{arm.total:g}")
+        parts.append(f"{arm.done:,.10g}/{arm.total:,.10g} {arm.unit}".rstrip())
     if arm.loss is not None:
         parts.append(f"loss {arm.loss:.3f}")
     if arm.seconds_left is not None and arm.done < arm.total:

@@ -61,7 +61,7 @@ class Source:
         """A language model's tokenizer; RiyazError when it has none or one of an unknown kind."""
         self.expect_language_model()
         if self.format == "gguf":
-            return Tokenizer.from_gguf(self.metadata)
+            return Tokenizer.from_gguf(self.metadata, str(self.path))
         return Tokenizer.from_folder(self.path)
 
     def sha256(self) -> str:

@@ -38,6 +38,9 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
     },
+    "Pretrain": {
+        "pretrain": "Train a new model from random weights on your text",
+    },
     "Use": {
         "run": "Answer every row of a file",
         "chat": "Talk with a model or an artifact",
@@ -108,8 +111,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         # Whoever read stdout has left; without this the interpreter complains once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # some commands say how they go on
+        print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):

@@ -80,6 +80,7 @@ class Arm:
     done: float = 0
     total: float = 0
     loss: float | None = None
+    extra: str = ""  # what else its work says of itself
     seconds_left: float | None = None
     estimate: float | None = None
     outcome: str = ""
@@ -107,6 +108,7 @@ class Board:
             arm = self._arm(event.get("method") or "")
             arm.status, arm.phase, arm.detail, arm.outcome = "running", event["phase"], event.get("detail") or "", ""
             arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
+            arm.extra = ""
             return arm
         elif kind == "progress":
             return self._progress(event, now)
@@ -123,6 +125,7 @@ class Board:
         arm = self._arm(event.get("method") or "")
         phase = event.get("phase") or arm.phase
         arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
+        arm.extra = event.get("extra") or ""
         if arm.status != "running" or phase != arm.phase:
             arm.status, arm.phase, arm.detail = "running", phase, ""
             arm.since, arm.start = now, arm.done
@@ -147,6 +150,7 @@ def says(arm: Arm) -> str:
         parts.append(f"{arm.done:g}/{arm.total:g}")
     if arm.loss is not None:
         parts.append(f"loss {arm.loss:.3f}")
+    parts.append(arm.extra)
     if arm.seconds_left is not None and arm.done < arm.total:
         parts.append(f"{duration(arm.seconds_left)} left")
     return ", ".join(part for part in parts if part)

@@ -38,7 +38,8 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
     },
-    "Pretrain": {
+    "Train from nothing": {
+        "tokenizer": "Make a tokenizer from text: byte-level BPE, bytes or characters",
         "pretrain": "Train a new model from random weights on your text",
     },
     "Use": {

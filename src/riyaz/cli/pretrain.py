@@ -17,13 +17,15 @@ def pretrain(
     *text: Annotated[Path, Parameter(help="texts: .txt, .md, .jsonl with a text column, each also .gz, or folders")],
     out: Annotated[Path, Parameter(help="folder for the model and what is known of its training")],
     tokenizer: Annotated[
-        str | None, Parameter(help="a tokenizer's folder, bytes or chars; pieces of words learned from the text if not given")
+        str | None,
+        Parameter(help="a tokenizer's folder, bytes or chars; pieces of words learned from the text if not given"),
     ] = None,
     size: Annotated[
         Literal["1m", "5m", "15m", "50m"] | None, Parameter(help="parameters, about; the budget decides if not given")
     ] = None,
     budget: Annotated[
-        str | None, Parameter(help="wall time of the whole command, such as 15m, which it is if no size is given either")
+        str | None,
+        Parameter(help="wall time of the whole command, such as 15m, which it is if no size is given either"),
     ] = None,
     family: Annotated[Literal["llama", "gpt2"] | None, Parameter(help="shape of the model; llama if not given")] = None,
     context: Annotated[Count, Parameter(help="tokens that the model sees at once")] = None,
@@ -36,15 +38,19 @@ def pretrain(
         float | None, Parameter(help="highest learning rate", validator=validators.Number(gt=0, lte=1))
     ] = None,
     dropout: Annotated[
-        float | None, Parameter(help="share of numbers left out while training", validator=validators.Number(gte=0, lt=1))
+        float | None,
+        Parameter(help="share of numbers left out while training", validator=validators.Number(gte=0, lt=1)),
     ] = None,
     compute: Annotated[
         Literal["bfloat16", "float32"] | None, Parameter(help="type of the matrix products; the quicker if not given")
     ] = None,
     validate_every: Annotated[Count, Parameter(help="steps between two validations, each with samples")] = None,
-    checkpoint_every: Annotated[Count, Parameter(help="steps between two checkpoints, from which --resume goes on")] = None,
+    checkpoint_every: Annotated[
+        Count, Parameter(help="steps between two checkpoints, from which --resume goes on")
+    ] = None,
     seed: Annotated[
-        int | None, Parameter(help="seed of the weights and of the order; 0 if not given", validator=validators.Number(gte=0))
+        int | None,
+        Parameter(help="seed of the weights and of the order; 0 if not given", validator=validators.Number(gte=0)),
     ] = None,
     resume: Annotated[bool, Parameter(help="go on with the run in --out that was stopped")] = False,
     json: Json = False,

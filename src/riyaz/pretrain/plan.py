@@ -2,7 +2,8 @@
 
 Rules of thumb and where they come from: about 20 tokens for each parameter (Hoffmann et al. 2022, arXiv 2203.15556);
 text that is repeated up to 4 times teaches nearly as much as new text and from about 16 times on very little
-(Muennighoff et al. 2023, arXiv 2305.16264); the learning rate falls with the width (Yang et al. 2022, arXiv 2203.03466).
+(Muennighoff et al. 2023, arXiv 2305.16264); the learning rate falls with the width (Yang et al. 2022, arXiv
+2203.03466).
 """
 
 import math
@@ -141,7 +142,9 @@ def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
     return context, "enough for a paragraph" if context == CONTEXT else f"about {text_tokens:,.0f} tokens are few"
 
 
-def make(asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *, spent: float, memory: float) -> Plan:
+def make(
+    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *, spent: float, memory: float
+) -> Plan:
     """The plan of a run. `spent` are seconds of the budget that are gone, `memory` the megabytes that are free.
 
     Raises RiyazError for shapes that make no model and for a model that does not fit the memory.
@@ -215,7 +218,9 @@ class _Deriving:
         """Raises RiyazError when the model needs more memory than is free."""
         need = memory_mb(config, self.asked.compute or "bfloat16", MICRO_TOKENS)
         if self.memory and need > self.memory:
-            what = f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
+            what = (
+                f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
+            )
             hint = "choose a smaller --size, or --layers and --width"
             raise RiyazError(f"{what} MB of memory to train and {self.memory:,.0f} MB are free", "--size", hint)
 
@@ -255,7 +260,10 @@ class _Deriving:
             if tried[name] < TOKENS_PER_PARAMETER:
                 break
         ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in tried.items())
-        return best, f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow {ratios}"
+        return (
+            best,
+            f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow {ratios}",
+        )
 
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
@@ -271,10 +279,16 @@ class _Deriving:
         asked, text = self.asked, self.text
         if asked.steps is not None:
             batch = min(asked.batch or max(1, 4096 // self.context), text.train_windows)
-            return batch, asked.steps, [self._batch(batch, "4,096 tokens a step"), Value("steps", f"{asked.steps:,}", "given")]
+            return (
+                batch,
+                asked.steps,
+                [self._batch(batch, "4,096 tokens a step"), Value("steps", f"{asked.steps:,}", "given")],
+            )
         best, most = TOKENS_PER_PARAMETER * parameters(config), EPOCHS_MOST * text.train_tokens
         limits = [(best, f"{TOKENS_PER_PARAMETER} tokens for each parameter")] if self.budget is None else []
-        limits.append((most, f"{EPOCHS_MOST} times the {text.train_tokens:,} tokens of the text; more repetition teaches little"))
+        limits.append(
+            (most, f"{EPOCHS_MOST} times the {text.train_tokens:,} tokens of the text; more repetition teaches little")
+        )
         if self.budget is not None:
             limits.append((int(speed * self._left()), f"what {speed:,.0f} tokens/s reach in the budget"))
         tokens, why = min(limits)
@@ -287,7 +301,9 @@ class _Deriving:
 
     def _batch(self, batch: int, why: str) -> Value:
         tokens = batch * self.context
-        return Value("batch", f"{batch} windows of {self.context} tokens, {tokens:,} a step", _why(self.asked.batch, why))
+        return Value(
+            "batch", f"{batch} windows of {self.context} tokens, {tokens:,} a step", _why(self.asked.batch, why)
+        )
 
     def looks(self, batch: int, steps: int, speed: float) -> tuple[int, int, list[Value]]:
         """(steps between validations, windows of one, both with their reasons)."""

@@ -1,7 +1,7 @@
 """A pretraining run from text to a Hugging Face folder: read, tokenise, measure, plan, train, write, open again.
 
-Everything that is decided is frozen in plan.json before the first step, so a run that was killed anywhere and resumed is
-the same run, bit for bit.
+Everything that is decided is frozen in plan.json before the first step, so a run that was killed anywhere and resumed
+is the same run, bit for bit.
 """
 
 import contextlib
@@ -123,7 +123,9 @@ class _Run:
         for value in plan.derived:
             self._note(f"{value.name}: {value.value} ({value.why})")
         self._refuse_full(plan)
-        self.listen({"event": "estimate", **plan.estimate, "arms": [{"method": NAME, "seconds": plan.estimate["seconds"]}]})
+        self.listen(
+            {"event": "estimate", **plan.estimate, "arms": [{"method": NAME, "seconds": plan.estimate["seconds"]}]}
+        )
         return self._train(plan, frozen, corpus, tokenizer)
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
@@ -157,7 +159,9 @@ class _Run:
         corpus = self._read(tokenizer, context)
         near = corpus.facts["near_duplicates"]
         if near:
-            self._note(f"{near} of {corpus.facts['valid_blocks']} held-out blocks stand in the training text too, nearly")
+            self._note(
+                f"{near} of {corpus.facts['valid_blocks']} held-out blocks stand in the training text too, nearly"
+            )
         return corpus, context
 
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:

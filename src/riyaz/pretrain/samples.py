@@ -17,11 +17,15 @@ CHARACTERS = 160  # of one text, about
 TEMPERATURE, LIKELIEST = 0.8, 40  # draw among so many next tokens
 
 
-def look(model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int) -> dict[str, Any]:
+def look(
+    model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int
+) -> dict[str, Any]:
     """One line of samples.jsonl. `opening` is a prompt from the held-out text; a prompt that the tokenizer cannot
     encode is left out."""
     known = [(prompt, ids) for prompt in dict.fromkeys((*PROMPTS, opening)) if (ids := _ids(tokenizer, prompt))]
-    room = min(round(CHARACTERS / bytes_per_token), model.config.context - max((len(ids) for _, ids in known), default=0))
+    room = min(
+        round(CHARACTERS / bytes_per_token), model.config.context - max((len(ids) for _, ids in known), default=0)
+    )
     texts = _texts(model, [ids for _, ids in known], tokenizer.eos_ids, max(room, 0), seed, step)
     return {
         "step": step,
@@ -44,7 +48,9 @@ def next_words(model: Any, tokenizer: Tokenizer, text: str) -> list[dict[str, An
     return [{"text": tokenizer.token_text(number), "p": float(p[number])} for number in best]
 
 
-def _texts(model: Any, prompts: list[list[int]], ends: frozenset[int], room: int, seed: int, step: int) -> list[list[int]]:
+def _texts(
+    model: Any, prompts: list[list[int]], ends: frozenset[int], room: int, seed: int, step: int
+) -> list[list[int]]:
     """At most `room` drawn tokens after each prompt, without the end of text."""
     draws = [np.random.default_rng([seed, step, row]) for row in range(len(prompts))]
     written: list[list[int]] = [[] for _ in prompts]

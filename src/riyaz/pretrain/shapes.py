@@ -76,7 +76,7 @@ def flops_per_token(config: Config) -> float:
 
 
 def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
-    """What training takes at its peak, estimated: weights, gradients, moments, and one forward pass of `micro_tokens`."""
+    """What training takes at its peak, estimated: weights, gradients, moments, one forward pass of `micro_tokens`."""
     size = 2 if compute == "bfloat16" else 4
     # masters, their gradients, two moments; working weights and the gradients that are moved from them
     weights = parameters(config) * (16 + 2 * size)

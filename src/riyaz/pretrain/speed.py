@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
 
     with tempfile.TemporaryDirectory() as scratch:
         train(fresh(config, seed), rows, [rows[0]], plan, Path(scratch), listen)
-    steps = [after - before for before, after in zip(ends[:-1], ends[1:-1])]  # the last one has a validation in it
+    steps = [after - before for before, after in pairwise(ends[:-1])]  # the last one has a validation in it
     return batch * context / min(steps)
 
 

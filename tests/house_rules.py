@@ -31,6 +31,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             "tokenizer",
             "sources",
             "data",
+            "tokenizer_training",
             "families",
         ),
         (),

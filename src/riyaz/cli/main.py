@@ -38,6 +38,9 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
     },
+    "Train from nothing": {
+        "tokenizer": "Make a tokenizer from text: byte-level BPE, bytes or characters",
+    },
     "Use": {
         "run": "Answer every row of a file",
         "chat": "Talk with a model or an artifact",

@@ -89,7 +89,7 @@ def train(
 
     for step in range(state.step, plan.steps):
         model.train()
-        torch.manual_seed(plan.seed << 32 | step)  # of dropout
+        torch.manual_seed((plan.seed << 32 | step) % 2**63)  # of dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         labels = sum(len(row.answer) for row in picked)
 

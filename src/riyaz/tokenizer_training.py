@@ -9,13 +9,13 @@ that a model is pretrained on could not be learned later by an adapter, which le
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from riyaz.data.corpus import pieces
+from riyaz.data.corpus import pieces, whole
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_files import PLAIN_TEMPLATE, Files
@@ -58,8 +58,8 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -
 
 
 def _some(texts: Iterable[str]) -> Iterator[str]:
-    """The same texts; RiyazError when there is no character in them."""
-    rest = (text for text in texts if text)
+    """The same texts as UTF-8 can hold them; RiyazError when there is no character in them."""
+    rest = (whole(text) for text in texts if text)
     first = next(rest, None)
     if first is None:
         raise RiyazError("there is no text to make a tokenizer of", hint="give a text with characters in it")
@@ -96,14 +96,8 @@ def _trained(texts: Iterable[str], vocab: int) -> tokenizers.Tokenizer:
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Pieces of the texts in lists: the pieces of one list are counted by all cores."""
-    batch = []
-    for text in texts:
-        for piece in pieces(text):
-            batch.append(piece)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    if batch:
+    parts = chain.from_iterable(map(pieces, texts))
+    while batch := list(islice(parts, BATCH)):
         yield batch
 
 

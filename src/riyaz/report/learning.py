@@ -207,11 +207,22 @@ def _sample(prompt: str, text: str) -> Markup:
 
 def _derived(run: Run) -> Markup | None:
     listed = run.get("derived")
-    rows = [[str(one.get("name", "")).replace("_", " "), value(one.get("value")), str(one.get("why", ""))]
-            for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]  # fmt: skip
-    table = grid(["what", "value", "why"], rows, "Each can be set by its option", text=3) if rows else None
+    rows = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    shown = [
+        element(
+            "div",
+            element("dt", str(one.get("name", "")).replace("_", " ")),
+            element(
+                "dd", element("b", value(one.get("value"))), element("span", str(one.get("why", "")), class_="under")
+            ),
+        )
+        for one in rows
+    ]
     plan = facts.named_values(part(run, "plan"))
-    return join(table, element("details", element("summary", "The whole plan"), plan) if plan else None) or None
+    return join(
+        element("dl", *shown, class_="facts") if shown else None,
+        element("details", element("summary", "The whole plan"), plan) if plan else None,
+    ) or None  # fmt: skip
 
 
 def _cost(run: Run, metrics: list[dict]) -> Markup | None:

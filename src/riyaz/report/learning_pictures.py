@@ -47,7 +47,7 @@ def loss(run: Run, metrics: list[dict], width: float, name: str) -> Markup | Non
             said = f"every token equally likely: {number(evenly, 2)}"
             panel.annotate(said, (1, evenly), xycoords=("axes fraction", "data"), xytext=(0, -5),
                            textcoords="offset points", ha="right", va="top")  # fmt: skip
-        panel.set_title("nats per token: validation, and training faint", pad=14)
+        panel.set_title("nats per token; training faint", pad=14)
         _steps(figure, panel)
         _named(panel, best(metrics), "valid_loss")
 

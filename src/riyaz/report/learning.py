@@ -201,8 +201,7 @@ def _samples(samples: list[dict]) -> Markup | None:
 
 
 def _sample(prompt: str, text: str) -> Markup:
-    written = text[len(prompt) :] if text.startswith(prompt) else text
-    return element("p", element("mark", prompt) if prompt else None, written, class_="rendered")
+    return element("p", element("mark", prompt) if prompt else None, text, class_="rendered")
 
 
 def _derived(run: Run) -> Markup | None:

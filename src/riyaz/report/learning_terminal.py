@@ -23,9 +23,9 @@ def print_learning(run: Run, metrics: list[dict], samples: list[dict], out: Cons
     texts = words.sampled(samples)
     if texts:
         prompt, text = texts[-1][1][0]
-        written = text[len(prompt) :] if text.startswith(prompt) else text
-        shown = f"{prompt}{written}"[:LETTERS]
-        out.print(Text.assemble(("sample\n", "dim"), textwrap.indent(shown, "  ")), soft_wrap=True)
+        out.print(
+            Text.assemble(("sample\n", "dim"), textwrap.indent(f"{prompt}{text}"[:LETTERS], "  ")), soft_wrap=True
+        )
 
 
 def _figures(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:

@@ -229,7 +229,7 @@ def spaced(count: int, most: int) -> list[int]:
 
 
 def sampled(samples: list[dict]) -> list[tuple[float, list[tuple[str, str]]]]:
-    """(step, [(prompt, text), …]) of every time that the run wrote samples."""
+    """(step, [(prompt, what the model wrote after it), …]) of every time that the run wrote samples."""
     found = []
     for entry in samples:
         texts = _records(entry.get("texts"))

@@ -34,7 +34,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Compare and adapt": {
         "data": "Show how a data file is read: format, task, rendered rows, duplicates, leakage",
         "compare": "Run every way of adapting the model, measure each on held-out rows, pick one",
-        "report": "Write report.md and report.html of a comparison again",
+        "report": "Write the report of a comparison or of a pretraining run again",
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
     },

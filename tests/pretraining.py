@@ -5,10 +5,11 @@ import random
 import pytest
 
 from riyaz.pretrain import speed
+from riyaz.report import terminal
 
 # two layers, 32 windows of the text at most, six steps
-SMALL = ("--tokenizer", "bytes", "--layers", 2, "--width", 32, "--heads", 2, "--context", 32, "--batch", 4, "--steps", 6,
-         "--validate-every", 3, "--compute", "float32")  # fmt: skip
+SMALL = ("--tokenizer", "bytes", "--layers", 2, "--width", 32, "--heads", 2, "--context", 32, "--batch", 4,
+         "--steps", 6, "--validate-every", 3, "--compute", "float32")  # fmt: skip
 SUBJECTS = ("The baker", "A river", "My aunt", "The old clock", "One letter", "The fox", "Nobody", "Her brother")
 VERBS = ("sees", "carries", "forgets", "paints", "answers", "follows", "measures", "buys")
 OBJECTS = ("the bread", "a red boat", "twelve stones", "the morning", "an old song", "the field", "a lamp", "no one")
@@ -22,7 +23,8 @@ def words(seed: int, count: int) -> str:
 
 
 def quick_machine(patch: pytest.MonkeyPatch) -> None:
-    """Measure with few steps and small products."""
+    """Measure with few steps and small products, and tell of every step."""
+    patch.setattr(terminal, "LINE_SECONDS", 0)
     patch.setattr(speed, "STEPS", 3)
     patch.setattr(speed, "STEP_TOKENS", 128)
     patch.setattr(speed, "PEAK_SIZE", 64)

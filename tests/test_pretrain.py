@@ -58,12 +58,20 @@ def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[comp
                                  "parameters": 257 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 64) + 32}  # fmt: skip
     assert document["tokenizer"]["kind"] == "bytes" and document["tokenizer"]["vocab"] == 257
     assert document["text"]["files"] == 2 and document["text"]["tokens"] == document["text"]["bytes"] + 2
-    assert {value["name"] for value in document["derived"]} >= {"model", "batch", "steps", "learning rate", "validation"}
+    assert {value["name"] for value in document["derived"]} >= {
+        "model",
+        "batch",
+        "steps",
+        "learning rate",
+        "validation",
+    }
     assert all(value["why"] for value in document["derived"])
     metrics = lines(out / "metrics.jsonl")
     assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in metrics if "valid_loss" in entry] == [3, 6]
-    assert all(entry.keys() >= {"loss", "norm", "learning_rate", "seconds", "tokens_s", "peak_share"} for entry in metrics)
+    assert all(
+        entry.keys() >= {"loss", "norm", "learning_rate", "seconds", "tokens_s", "peak_share"} for entry in metrics
+    )
     best = min(entry["valid_loss"] for entry in metrics if "valid_loss" in entry)
     result, cost = document["result"], document["cost"]
     assert result["valid_loss"] == best and result["bits_per_byte"] == pytest.approx(best / math.log(2), rel=0.01)
@@ -137,7 +145,9 @@ def stop_at(step: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
     patch.setattr(running.Watch, "listen", stopping)
 
 
-def straight_and_resumed(text: Path, folder: Path, stop: int, patch: pytest.MonkeyPatch, *more: object) -> tuple[Path, Path]:
+def straight_and_resumed(
+    text: Path, folder: Path, stop: int, patch: pytest.MonkeyPatch, *more: object
+) -> tuple[Path, Path]:
     """The folders of a run that went straight on and of one that was stopped without a word and resumed."""
     arguments = ("pretrain", text, *SMALL, "--dropout", 0.1, "--checkpoint-every", 2, *more)
     patch.setattr(running.Folder, "clean", lambda folder: None)  # the last checkpoint stays to be looked at
@@ -168,9 +178,7 @@ def same_run(straight: Path, resumed: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_resumed_run_is_the_same_run(
-    text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
 
 

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -60,7 +60,7 @@ def pretrain(
     from riyaz.config import Seconds, parse_budget
     from riyaz.pretrain.plan import Asked
     from riyaz.pretrain.run import pretrain as train
-    from riyaz.report import terminal
+    from riyaz.report import learning, learning_terminal, learning_words, terminal
 
     asked = Asked(
         tokenizer=tokenizer, size=size, budget=Seconds(parse_budget(budget, "--budget")) if budget else None,
@@ -71,20 +71,7 @@ def pretrain(
     command = shlex.join(["riyaz", *sys.argv[1:]])
     with terminal.listener(screen.talk) as listen:
         document = train(text, asked, out, resume=resume, command=command, listen=listen)
-    for line in summary(document):
-        screen.data.print(line, soft_wrap=True)
-    screen.talk.print(f"\nthe model is in {out}: riyaz chat {out}", soft_wrap=True)
+    page = learning.write(out)
+    learning_terminal.print_learning(*learning_words.read(out), screen.data)
+    screen.talk.print(f"\nthe model is in {out}, what it learned in {page}; riyaz chat {out}", soft_wrap=True)
     screen.finish(document)
-
-
-def summary(document: dict[str, Any]) -> list[str]:
-    """A finished run in three lines."""
-    result, cost, model = document["result"], document["cost"], document["model"]
-    return [
-        f"{result['bits_per_byte']:.3f} bits per byte on held-out text, loss {result['valid_loss']:.3f} nats per token "
-        f"(step {result['best_step']:,})",
-        f"{model['parameters'] / 1e6:.2f} million parameters, {cost['tokens'] / 1e6:.2f} million tokens, "
-        f"{cost['flops']:.2e} floating point operations",
-        f"{cost['seconds']:.0f} s, {cost['tokens_s']:,.0f} tokens/s, {cost['peak_share']:.0%} of this machine's peak, "
-        f"{cost['peak_rss_mb']:,.0f} MB of memory at most",
-    ]

@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast bench lint format clean
+.PHONY: help demo test test-fast torture bench lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -27,6 +27,9 @@ test: .make/test  ## every test, with the real model (pulled once)
 
 test-fast: .make/test  ## the tests without the real model: under 90 s, no network
 	$(PYTHON) -m pytest -m "not slow"
+
+torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
+	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
 
 bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer

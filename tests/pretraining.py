@@ -15,6 +15,12 @@ VERBS = ("sees", "carries", "forgets", "paints", "answers", "follows", "measures
 OBJECTS = ("the bread", "a red boat", "twelve stones", "the morning", "an old song", "the field", "a lamp", "no one")
 
 
+def small(*options: object) -> tuple[object, ...]:
+    """The options of SMALL, with others in place of those of the same name."""
+    pairs = dict(zip(SMALL[::2], SMALL[1::2])) | dict(zip(options[::2], options[1::2]))
+    return tuple(part for pair in pairs.items() for part in pair)
+
+
 def words(seed: int, count: int) -> str:
     """About `count` words of text."""
     draw = random.Random(seed)

@@ -21,12 +21,13 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
-    *("predict", "rag", "merge", "export", "tokenizer"),
+    *("predict", "rag", "merge", "export", "tokenizer", "pretrain"),
 }
 SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
+    ("--budget 5m", "--size 1m --steps 20"),
     ("--budget 10m", "--budget 4m --limit-train 60 --limit-test 30 --methods nearest,zero_shot,lora"),
 ]
 

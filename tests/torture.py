@@ -3,8 +3,8 @@
     python tests/torture.py --rounds 5 --kills 8        # `make torture`
 
 Every command is `riyaz pretrain … --resume` in a process of its own, ended by SIGKILL at a moment drawn from the
-seed: while it reads, tokenises, measures, trains, writes a checkpoint or the model. Weights, optimiser, the loss of every
-step and the samples must come out equal to the bit.
+seed: while it reads, tokenises, measures, trains, writes a checkpoint or the model. Weights, optimiser, the loss of
+every step and the samples must come out equal to the bit.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def arguments(text: Path, out: Path) -> list[str]:
     """A run of STEPS steps with dropout, six checkpoints and four validations."""
     return ["pretrain", str(text), "--tokenizer", "bytes", "--layers", "2", "--width", "32", "--heads", "2",
             "--context", "32", "--batch", "4", "--steps", str(STEPS), "--compute", "float32", "--dropout", "0.1",
-            "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume", "--out", str(out)]  # fmt: skip
+            "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume",
+            "--out", str(out)]  # fmt: skip
 
 
 def start(text: Path, out: Path) -> subprocess.Popen[str]:

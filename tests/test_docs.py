@@ -216,7 +216,11 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, tmp_path / name)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path)
-    lines = [line for line in shell_lines((ROOT / "README.md").read_text()) if line.startswith("riyaz ")]
+    lines = [
+        line
+        for line in shell_lines((ROOT / "README.md").read_text())
+        if line.startswith(("riyaz ", "python examples/"))
+    ]
     compares = [line for line in lines if line.startswith(("riyaz compare", "riyaz adapt"))]
     assert compares
     for line in compares:  # at its full length it would take longer than all other tests

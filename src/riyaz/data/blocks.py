@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from riyaz.data.corpus import Document, documents, pieces
+from riyaz.data.corpus import CUT, Document, documents, pieces
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
@@ -28,7 +28,7 @@ LITTLE = {"uint16": "<u2", "uint32": "<u4"}  # types of the ids, as they lie in 
 BLOCK_WINDOWS = 16  # windows of a block: neighbouring text stays on one side
 BLOCKS_LEAST = 20  # of a short text, so that one block is about a twentieth
 BATCH = 32  # pieces encoded at once
-PROBES = ("a\nb", "e\nT", ".\n1", "word.\nWord", "é\n日本")  # texts a tokenizer must not see across the cut
+PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # each with a place to cut
 
 Listen = Callable[[dict], None]
 
@@ -219,8 +219,8 @@ def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Se
 def _cuttable(tokenizer: Tokenizer) -> bool:
     """Whether a text cut as `pieces` cuts has the same ids; not so where each text gets a space in front."""
     for probe in PROBES:
-        head, line_end, tail = probe.partition("\n")
-        if tokenizer.encode(probe) != tokenizer.encode(head + line_end) + tokenizer.encode(tail):
+        place = next(CUT.finditer(probe)).end()
+        if tokenizer.encode(probe) != tokenizer.encode(probe[:place]) + tokenizer.encode(probe[place:]):
             return False
     return True
 

@@ -17,7 +17,21 @@ from riyaz.data.rows import Row
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import train_tokenizer
 
-WORDS = "the of card payment transfer refund order address account weather music naïve 日本 café 🙂".split()
+WORDS = [
+    "the",
+    "of",
+    "card",
+    "payment",
+    "transfer",
+    "refund",
+    "order",
+    "address",
+    "music",
+    "naïve",
+    "日本",
+    "café",
+    "🙂",
+]
 
 
 def prose(words: int, seed: int = 0) -> str:
@@ -30,7 +44,7 @@ def prose(words: int, seed: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return train_tokenizer([prose(2000)], "bpe", 400, tmp_path_factory.mktemp("tokenizer"))
+    return train_tokenizer([prose(2000)], "bpe", 320, tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture
@@ -64,7 +78,7 @@ def test_windows_are_rows_of_inputs_and_next_tokens(tokenizer, texts, tmp_path):
         for i, start in enumerate(part.starts.tolist()):
             row = part[i]
             assert (*row.prompt, *row.answer) == tuple(stream[start : start + 17]) and len(row.prompt) == 1
-        assert part[-1] == part[len(part) - 1] and part[1:3] == [part[1], part[2]] and list(part)[0] == part[0]
+        assert part[-1] == part[len(part) - 1] and part[1:3] == [part[1], part[2]] and len(list(part)) == len(part)
         with pytest.raises(IndexError):
             part[len(part)]
     packed = pack(corpus.train[:3])  # what the loop makes of them
@@ -99,9 +113,11 @@ def test_blocks_against_a_plain_loop(context):
         size = min(16, max(1, windows // 20)) * context + 1
         expected, at = [], 0
         while count - at > context:
-            whole = (min(size, count - at) - 1) // context
+            left = count - at
+            taken = left if size + size / 2 > left and len(expected) > 0 and left - size < size / 2 else size
+            whole = (min(taken, left) - 1) // context
             expected.append([at, at + whole * context + 1])
-            at += size
+            at += taken
         assert cut(count, context).tolist() == expected and len(expected) > 1
         assert all((end - start - 1) % context == 0 for start, end in expected)
 

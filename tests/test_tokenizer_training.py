@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     @cache
     def make(kind: str) -> tuple[Tokenizer, Path]:
         folder = tmp_path_factory.mktemp("made") / kind
-        return train_tokenizer(iter(CORPUS), kind, 600, folder), folder
+        return train_tokenizer(iter(CORPUS), kind, 560, folder), folder
 
     return make
 
@@ -68,7 +68,7 @@ def test_every_text_comes_back(made, kind):
 
 def test_bpe_has_exactly_the_tokens_asked_for_and_words_of_the_text(made):
     tokenizer, folder = made("bpe")
-    assert tokenizer.vocab_size == 600
+    assert tokenizer.vocab_size == 560
     assert [tokenizer.token_text(n) for n in tokenizer.encode("the quick fox in 2026")][-4:] == list("2026")
     assert len(tokenizer.encode("language models read")) < 12
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -90,7 +90,7 @@ def test_bytes_and_chars_are_one_token_each(made):
 
 def test_the_same_texts_make_the_same_files(made, tmp_path):
     _, folder = made("bpe")
-    train_tokenizer(CORPUS, "bpe", 600, tmp_path / "again")
+    train_tokenizer(CORPUS, "bpe", 560, tmp_path / "again")
     for file in folder.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
 

@@ -129,18 +129,20 @@ def cut(count: int, context: int, where: str = "") -> np.ndarray:
         raise RiyazError(what, where, "give more text or a smaller --context")
     size = min(BLOCK_WINDOWS, max(1, windows // BLOCKS_LEAST)) * context + 1
     starts = np.arange(0, count - context, size, dtype=np.int64)
-    ends = np.minimum(starts + size, count)
+    if len(starts) > 2 and count - starts[-1] < size / 2:  # too short to judge by alone
+        starts = starts[:-1]
+    ends = np.append(starts[1:], count)
     ends = starts + (ends - starts - 1) // context * context + 1  # whole windows
     return np.stack([starts, ends], axis=1)
 
 
 def hold_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = "") -> np.ndarray:
     """Which blocks are held out, (blocks,) bool: those with the smallest hashes of their tokens, so that equal blocks
-    stay together and a text that grows moves few. RiyazError when all blocks are equal."""
+    stay together and a text that grows moves few. RiyazError when most blocks are equal."""
     wide = (hashlib.sha256(tokens[start:end].astype("<u4").tobytes()).digest()[:8] for start, end in blocks)
     hashes = np.array([int.from_bytes(digest, "big") for digest in wide], dtype=np.uint64)
-    distinct = np.unique(hashes)
-    if len(distinct) < 2:
+    distinct, copies = np.unique(hashes, return_counts=True)
+    if copies.max() > len(blocks) / 2:
         hint = "give a text in which something stands that can be held out"
         raise RiyazError("the text repeats one passage over and over", where, hint)
     count = min(max(1, round(share * len(blocks))), len(blocks) - 1)

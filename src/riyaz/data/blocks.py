@@ -96,9 +96,9 @@ def prepare(
     and reused. RiyazError for what `documents` refuses, and for a text that is shorter than two windows or one
     repetition.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     where = " ".join(map(str, paths))
     text = _text_facts(documents(paths))
+    folder.mkdir(parents=True, exist_ok=True)
     stream = _known(folder, text, tokenizer)
     reused = stream is not None
     if stream is None:

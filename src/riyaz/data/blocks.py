@@ -15,7 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from riyaz.data.corpus import Document, documents, pieces
+from riyaz.data.corpus import CUT, Document, documents, pieces
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
@@ -28,7 +28,7 @@ LITTLE = {"uint16": "<u2", "uint32": "<u4"}  # types of the ids, as they lie in 
 BLOCK_WINDOWS = 16  # windows of a block: neighbouring text stays on one side
 BLOCKS_LEAST = 20  # of a short text, so that one block is about a twentieth
 BATCH = 32  # pieces encoded at once
-PROBES = ("a\nb", "e\nT", ".\n1", "word.\nWord", "é\n日本")  # texts a tokenizer must not see across the cut
+PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # each with a place to cut
 
 Listen = Callable[[dict], None]
 
@@ -96,9 +96,9 @@ def prepare(
     and reused. RiyazError for what `documents` refuses, and for a text that is shorter than two windows or one
     repetition.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     where = " ".join(map(str, paths))
     text = _text_facts(documents(paths))
+    folder.mkdir(parents=True, exist_ok=True)
     stream = _known(folder, text, tokenizer)
     reused = stream is not None
     if stream is None:
@@ -129,18 +129,20 @@ def cut(count: int, context: int, where: str = "") -> np.ndarray:
         raise RiyazError(what, where, "give more text or a smaller --context")
     size = min(BLOCK_WINDOWS, max(1, windows // BLOCKS_LEAST)) * context + 1
     starts = np.arange(0, count - context, size, dtype=np.int64)
-    ends = np.minimum(starts + size, count)
+    if len(starts) > 2 and count - starts[-1] < size / 2:  # too short to judge by alone
+        starts = starts[:-1]
+    ends = np.append(starts[1:], count)
     ends = starts + (ends - starts - 1) // context * context + 1  # whole windows
     return np.stack([starts, ends], axis=1)
 
 
 def hold_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = "") -> np.ndarray:
     """Which blocks are held out, (blocks,) bool: those with the smallest hashes of their tokens, so that equal blocks
-    stay together and a text that grows moves few. RiyazError when all blocks are equal."""
+    stay together and a text that grows moves few. RiyazError when half of the blocks are copies."""
     wide = (hashlib.sha256(tokens[start:end].astype("<u4").tobytes()).digest()[:8] for start, end in blocks)
     hashes = np.array([int.from_bytes(digest, "big") for digest in wide], dtype=np.uint64)
     distinct = np.unique(hashes)
-    if len(distinct) < 2:
+    if 2 * len(distinct) <= len(blocks):
         hint = "give a text in which something stands that can be held out"
         raise RiyazError("the text repeats one passage over and over", where, hint)
     count = min(max(1, round(share * len(blocks))), len(blocks) - 1)
@@ -219,8 +221,8 @@ def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Se
 def _cuttable(tokenizer: Tokenizer) -> bool:
     """Whether a text cut as `pieces` cuts has the same ids; not so where each text gets a space in front."""
     for probe in PROBES:
-        head, line_end, tail = probe.partition("\n")
-        if tokenizer.encode(probe) != tokenizer.encode(head + line_end) + tokenizer.encode(tail):
+        place = next(CUT.finditer(probe)).end()
+        if tokenizer.encode(probe) != tokenizer.encode(probe[:place]) + tokenizer.encode(probe[place:]):
             return False
     return True
 

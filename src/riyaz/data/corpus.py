@@ -20,7 +20,7 @@ COLUMN = "text"
 KINDS = "text and Markdown (.txt .md .rst), .jsonl with a text column, each also with .gz"
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that text in no 8-bit encoding has
 SAMPLE = 8192  # bytes looked at to tell a binary file
-CUT = re.compile(r"(?<=\S)\n(?=\S)")  # where `pieces` cuts
+CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])")  # behind a lone line end, or before the space of a word
 PIECE = 2**16  # characters of text that are encoded at once
 
 
@@ -52,11 +52,11 @@ def documents(paths: Sequence[str | Path]) -> Iterator[Document]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces of about PIECE characters, cut behind a lone line end between two characters that are no
-    white space, where no tokenizer that splits text into words makes a token (`blocks` asks the tokenizer)."""
+    """The text in pieces of about PIECE characters, cut at CUT, across which no tokenizer that splits text into words
+    makes a token (`blocks` asks the tokenizer)."""
     start = 0
     while len(text) - start > PIECE:
-        cut = CUT.search(text, start + PIECE - 2)
+        cut = CUT.search(text, start + PIECE)
         if cut is None:
             break
         yield text[start : cut.end()]

@@ -1,4 +1,4 @@
-"""Pretraining with riyaz's loop beside the same model and loop written plainly in torch, and how much of the CPU it uses.
+"""Pretraining with riyaz's loop beside the same model and loop written plainly in torch, and the share of the peak.
 
     python benchmarks/pretraining.py --peer                   # about 15 minutes on two cores
     python benchmarks/pretraining.py --peer --only shakespeare --steps 200 --seeds 1

@@ -73,8 +73,8 @@ def test_the_summary_takes_each_sides_faster_type(pretraining: ModuleType) -> No
 def test_the_last_line_is_the_table(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(chr(32 + i * i % 65) for i in range(3000)))
-    command = [sys.executable, SCRIPT, "--peer", "--text", text, "--only", "shakespeare", "--steps", "3", "--seeds", "2",
-               "--rounds", "1"]  # fmt: skip
+    command = [sys.executable, SCRIPT, "--peer", "--text", text, "--only", "shakespeare", "--steps", "3",
+               "--seeds", "2", "--rounds", "1"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])["shakespeare"]

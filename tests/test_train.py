@@ -122,9 +122,9 @@ def gradients(rows: list[Row], plan: TrainPlan, folder: Path, monkeypatch: pytes
     kept: list[Tensor] = []
     clip = torch.nn.utils.clip_grad_norm_
 
-    def watched(parameters, limit):
+    def watched(parameters, limit, **options):
         kept.extend(parameter.grad.clone() for parameter in parameters)
-        return clip(parameters, limit)
+        return clip(parameters, limit, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", watched)

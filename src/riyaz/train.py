@@ -99,7 +99,7 @@ def train(
             (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 
-        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip, foreach=True).item()
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
@@ -187,9 +187,10 @@ def answer_nats(model: Any, rows: Packed) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
-    labelled = hidden[torch.from_numpy(rows.label_index)]  # (N, C)
+    if len(rows.labels) < len(hidden):
+        hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
     cap = getattr(model.config, "logit_cap", None)  # only some families have one
-    return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
+    return head_loss(hidden, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
 
 
 @torch.no_grad()
@@ -208,10 +209,11 @@ class Masters:
         for name, working in model.named_parameters():
             if working.requires_grad:
                 master = nn.Parameter(working.detach().float().clone())
-                working.data = working.data.to(compute)
+                working.data = master.data.to(compute)  # the master itself where that is float32
                 self.pairs[name] = (working, master)
                 self.hooks.append(working.register_post_accumulate_grad_hook(_collect(master)))
         self.parameters = [master for _, master in self.pairs.values()]
+        self.rounded = [pair for pair in self.pairs.values() if pair[0].dtype != torch.float32]
         self.named = {name: master for name, (_, master) in self.pairs.items()}
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -223,8 +225,8 @@ class Masters:
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters into the model."""
-        for working, master in self.pairs.values():
-            working.copy_(master)
+        if self.rounded:
+            torch._foreach_copy_(*map(list, zip(*self.rounded)))
 
     def detach(self) -> None:
         """Give the model its trained values back in float32 and let it go."""

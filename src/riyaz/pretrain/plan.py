@@ -13,7 +13,17 @@ from typing import Any, Protocol
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError
 from riyaz.hardware import MB
-from riyaz.pretrain.shapes import SIZES, Config, Shape, configured, flops_per_token, heads_for, memory_mb, parameters
+from riyaz.pretrain.shapes import (
+    SIZES,
+    Config,
+    Shape,
+    configured,
+    flops_per_token,
+    heads_for,
+    memory_mb,
+    micro_tokens,
+    parameters,
+)
 
 TOKENS_PER_PARAMETER = 20
 EPOCHS_GOOD, EPOCHS_MOST = 4, 16
@@ -29,7 +39,6 @@ LOOKS, LOOK_SECONDS = 25, 10.0  # validations of a run, and the least time betwe
 VALIDATION_SHARE, FORWARD = 0.05, 3  # of the time; a forward pass costs a third of a step
 CHECKPOINT_SECONDS = 30.0
 PATIENCE = 10  # validations without a better loss
-MICRO_TOKENS = 2048
 DTYPE_BYTES = 4
 
 
@@ -174,11 +183,11 @@ def make(
     train = {
         "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "betas": (0.9, 0.99),
         "weight_decay": 0.1, "dropout": dropout, "validate_every": every, "patience": PATIENCE,
-        "checkpoint_every": saving, "micro_tokens": max(MICRO_TOKENS, context), "compute": compute,
+        "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,
     }  # fmt: skip
     seconds = spent + tokens / speed / TRAINING
-    estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, MICRO_TOKENS),
+    estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * 6 / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
              "parameters": parameters(config)}  # fmt: skip
@@ -216,7 +225,7 @@ class _Deriving:
 
     def refuse_large(self, config: Config, size: str | None) -> None:
         """Raises RiyazError when the model needs more memory than is free."""
-        need = memory_mb(config, self.asked.compute or "bfloat16", MICRO_TOKENS)
+        need = memory_mb(config, self.asked.compute or "bfloat16", micro_tokens(self.context))
         if self.memory and need > self.memory:
             what = (
                 f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
@@ -248,7 +257,7 @@ class _Deriving:
         for name in SIZES:
             config = self.config(self._changed(SIZES[name]))
             if best:
-                if self.memory and memory_mb(config, "bfloat16", MICRO_TOKENS) > self.memory:
+                if self.memory and memory_mb(config, "bfloat16", micro_tokens(self.context)) > self.memory:
                     break
             else:
                 self.refuse_large(config, name)

@@ -15,6 +15,7 @@ from riyaz.hardware import MB
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-5
 BASE_MB = 450  # of Python, torch and what they allocate before a model is there
+MICRO_TOKENS = 2048  # of one forward pass, about
 ACTIVATIONS = 30  # numbers of width C that one layer keeps of a token for its backward pass
 FAMILIES = {llama.MODEL_TYPE: llama, gpt2.MODEL_TYPE: gpt2}
 
@@ -83,3 +84,8 @@ def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
     layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * size
     logits = micro_tokens * config.vocab_size * 4 * 2
     return BASE_MB + (weights + layers + logits) / MB
+
+
+def micro_tokens(context: int) -> int:
+    """Tokens of a forward pass that holds whole windows, each with the token that it begins with."""
+    return max(1, MICRO_TOKENS // context) * (context + 1)

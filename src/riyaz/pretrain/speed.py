@@ -13,7 +13,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.data.rows import Row
-from riyaz.pretrain.shapes import Config
+from riyaz.pretrain.shapes import Config, micro_tokens
 
 STEPS = 4  # the first of them warms up and does not count
 STEP_TOKENS = 2048
@@ -57,7 +57,7 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
 
     batch = min(len(rows), max(1, STEP_TOKENS // context))
     plan = TrainPlan(STEPS, 1e-4, batch, validate_every=STEPS + 1, keep_best=False, compute=compute, seed=seed,
-                     checkpoint_every=STEPS + 1)  # fmt: skip
+                     checkpoint_every=STEPS + 1, micro_tokens=micro_tokens(context))  # fmt: skip
     ends: list[float] = []
 
     def listen(event: dict[str, Any]) -> None:

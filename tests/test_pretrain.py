@@ -326,3 +326,20 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[comparing.Tol
     assert exact.lm is not None and exact.tokenizer is not None
     best = exact.lm.next_token(exact.tokenizer.encode(FOX)).argmax()
     assert exact.tokenizer.token_text(int(best)) in [word["text"] for word in seen[0]["next"]["words"][:3]]
+
+
+@pytest.mark.slow
+def test_every_method_adapts_it(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    options = small("--context", 512, "--batch", 2, "--steps", 4)
+    assert command("pretrain", text, *options, "--out", out).status == 0
+    comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
+    comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
+    comparing.workers_inside(monkeypatch)
+    told = command(
+        "compare", tmp_path / "data", "--model", out, "--budget", "3h", "--out", tmp_path / "adapted", "--json"
+    )
+    assert told.status == 0, told.err
+    arms = {arm["method"]: arm for arm in told.document["arms"]}
+    assert set(arms) == set(comparing.METHODS) and {arm["status"] for arm in arms.values()} == {"ok"}, told.err
+    assert all(math.isfinite(arms[name]["forgetting_nats"]) for name in ("prompt_tuning", "lora", "full"))

@@ -16,7 +16,7 @@ def test_sixty_steps_straight_are_twenty_a_kill_and_forty(tmp_path: Path) -> Non
     torture.killed_at_step(text, tmp_path / "killed", 21)
     torture.killed_after(text, tmp_path / "killed", 0.7 * seconds)
     torture.whole(text, tmp_path / "killed")
-    torture.compare(tmp_path / "straight", tmp_path / "killed")
+    torture.assert_same_run(tmp_path / "straight", tmp_path / "killed")
 
 
 def test_the_comparison_sees_a_step_that_is_another(tmp_path: Path) -> None:
@@ -24,4 +24,4 @@ def test_the_comparison_sees_a_step_that_is_another(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_text(name)
     with pytest.raises(AssertionError, match=r"model\.safetensors differs"):
-        torture.compare(tmp_path / "one", tmp_path / "two")
+        torture.assert_same_run(tmp_path / "one", tmp_path / "two")

@@ -88,7 +88,7 @@ def killed_after(text: Path, out: Path, seconds: float) -> bool:
     return False
 
 
-def compare(straight: Path, killed: Path) -> None:
+def assert_same_run(straight: Path, killed: Path) -> None:
     """Both folders hold the same run, bit for bit."""
     last = f"work/train/step-{STEPS - 10:06d}"
     names = ["model.safetensors", "samples.jsonl", "tokenizer.json", f"{last}/masters.safetensors",
@@ -127,7 +127,7 @@ def main() -> None:
             while kills < options.kills and killed_after(text, out, draw.uniform(0, 1.05 * seconds)):
                 kills += 1
             whole(text, out)
-            compare(folder / "straight", out)
+            assert_same_run(folder / "straight", out)
             total += kills
             print(f"round {number + 1}: {kills} kills, equal to the bit", flush=True)
     print(json.dumps({"torture": {"rounds": options.rounds, "kills": total, "steps": STEPS}}))

@@ -226,7 +226,7 @@ class Masters:
     def publish(self) -> None:
         """Round the masters into the model."""
         if self.rounded:
-            torch._foreach_copy_(*map(list, zip(*self.rounded)))
+            torch._foreach_copy_([working for working, _ in self.rounded], [master for _, master in self.rounded])
 
     def detach(self) -> None:
         """Give the model its trained values back in float32 and let it go."""

@@ -161,7 +161,7 @@ def test_signs_figures_and_tokens_read_naturally():
         "5.2 million",
         "1.3 billion",
     ]
-    assert [words.chance(p) for p in (0.0004, 0.123, 1, None)] == ["<0.1 %", "12.3 %", "100.0 %", "–"]
+    assert [words.chance(p) for p in (1e-5, 0.00024, 0.123, 1, None)] == ["<0.01 %", "0.02 %", "12.3 %", "100.0 %", "–"]
 
 
 def test_a_long_line_is_drawn_by_means_and_pictures_follow_the_theme():

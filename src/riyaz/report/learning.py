@@ -90,13 +90,14 @@ def _head(run: Run, metrics: list[dict]) -> Markup:
         ),
         ("memory", megabytes(cost(run, metrics, "peak_rss_mb")), "at the peak"),
     ]
+    shown = [tile(title, found, more) for title, found, more in tiles if found != MISSING]
     return element(
         "header",
         element("p", element("b", "Riyaz"), " · pretraining", class_="over"),
         element("h1", words.name(run),
                 element("span", status, class_=f"badge {STATUS.get(status, 'unsure')}") if status else None),
         element("p", " ".join(words.story(run, metrics)), class_="lead"),
-        element("dl", *(tile(*one) for one in tiles), class_="tiles"),
+        element("dl", *shown, class_="tiles") if shown else None,
     )  # fmt: skip
 
 

@@ -116,10 +116,10 @@ def share(value: float | None) -> str:
 
 
 def chance(p: float | None) -> str:
-    """A probability as `12.3 %`, `<0.1 %`."""
+    """A probability as `12.3 %`, `0.02 %`, `<0.01 %`."""
     if p is None:
         return MISSING
-    return "<0.1 %" if p < 0.0005 else f"{100 * p:.1f} %"
+    return "<0.01 %" if p < 0.00005 else f"{100 * p:.{1 if p >= 0.00995 else 2}f} %"
 
 
 def token(text: object) -> str:

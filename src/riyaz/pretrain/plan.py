@@ -34,7 +34,7 @@ VOCABULARIES = {4096: 500_000, 2048: 200_000, 1024: 60_000}  # tokens -> bytes o
 TRAINING = 0.9  # of what is left of the budget; the rest is for validation, samples, and writing the model
 STEPS_WANTED = 2000
 STEP_TOKENS = (1024, 16_384)  # least and most tokens of a step
-FASTEST, RATE = 3e-3, 0.4  # learning rate: at most the one, and the other divided by the width
+FASTEST, RATE = 4e-3, 0.4  # learning rate: at most the one, and the other divided by the width
 LOOKS, LOOK_SECONDS = 25, 10.0  # validations of a run, and the least time between two
 VALIDATION_SHARE, FORWARD = 0.05, 3  # of the time; a forward pass costs a third of a step
 CHECKPOINT_SECONDS = 30.0
@@ -172,7 +172,7 @@ def make(
     epochs = tokens / text.train_tokens
     rate = asked.lr or min(FASTEST, RATE / shape.width)
     values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, f"{RATE} divided by the width {shape.width}, "
-                        f"at most {FASTEST}; warm-up, then a cosine to a tenth")))  # fmt: skip
+                        f"at most {FASTEST}; warm-up, then a cosine to zero")))  # fmt: skip
     dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
     values.append(Value("dropout", f"{dropout:g}", _why(asked.dropout, f"the text is read {epochs:.1f} times; "
                         f"up to {EPOCHS_GOOD} times nothing is learned by heart")))  # fmt: skip
@@ -181,7 +181,7 @@ def make(
     values += more
     saving = asked.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))
     train = {
-        "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "betas": (0.9, 0.99),
+        "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "final": 0.0, "betas": (0.9, 0.99),
         "weight_decay": 0.1, "dropout": dropout, "validate_every": every, "patience": PATIENCE,
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,

@@ -111,7 +111,7 @@ def test_it_is_a_model_like_any_other(done: tuple[comparing.Told, Path], tmp_pat
     assert told.status == 0, told.err
     words_now = lines(out / "samples.jsonl")[-1]["next"]["words"]
     if json.loads((out / "run.json").read_text())["result"]["best_step"] == 6:
-        assert [entry["token"] for entry in told.document["before"]][:3] == [word["text"] for word in words_now][:3]
+        assert told.document["before"][0]["token"] == words_now[0]["text"]
     assert command("generate", out, "Hello", "--max-tokens", 3).status == 0
     for format in ("hf", "gguf"):
         told = command("export", out, "--format", format, "--out", tmp_path / format, "--json")

@@ -176,7 +176,7 @@ def make(
     dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
     values.append(Value("dropout", f"{dropout:g}", _why(asked.dropout, f"the text is read {epochs:.1f} times; "
                         f"up to {EPOCHS_GOOD} times nothing is learned by heart")))  # fmt: skip
-    values.append(Value("compute", compute, _why(asked.compute, "measured to be the quicker here")))
+    values.append(Value("compute", compute, _why(asked.compute, "the quicker on this CPU")))
     every, windows, more = deriving.looks(batch, steps, speed)
     values += more
     saving = asked.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))

@@ -9,8 +9,7 @@ validation loss of 1.88 nats per character after 2,000 steps. `m15` is 15 millio
 tokens, as only its speed is asked for.
 
 Speeds are medians of short runs in processes of their own; sides take turns, so that a drift of the machine hits both.
-Each side is taken in the faster of float32 and bfloat16. Riyaz keeps the memory it frees (`hardware.reuse_memory`), as
-its pretraining does. FLOPs of a token, forward and backward: 6 N + 6 L T C, with N
+Each side is taken in the faster of float32 and bfloat16. FLOPs of a token, forward and backward: 6 N + 6 L T C, with N
 matrix parameters (the tied embedding once, as the head), L layers, T context and C width (the causal half of QKᵀ and
 of weights times V). The peak is that of the fastest bfloat16 product of two 2,048 × 2,048 matrices, measured in the
 same rounds. The last line is one JSON document.
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 
 from riyaz.data.blocks import Windows
 from riyaz.families.llama import LlamaConfig
-from riyaz.hardware import describe, reuse_memory
+from riyaz.hardware import describe
 from riyaz.models.fresh import fresh
 from riyaz.train import TrainPlan, learning_rate, train
 
@@ -167,7 +166,6 @@ def shakespeare_loss(steps: int, compute: str, seed: int, path: Path) -> float:
     setting = SETTINGS["shakespeare"]
     learn, judge = characters(path)
     valid = Windows(judge, np.arange(0, len(judge) - setting.T, setting.T), setting.T)
-    reuse_memory()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         rows = windows(setting, learn, steps, seed)
@@ -180,7 +178,6 @@ def shakespeare_loss(steps: int, compute: str, seed: int, path: Path) -> float:
 
 def riyaz_speed(setting: Setting, compute: str, path: Path) -> float:
     """Tokens a second of the product's own loop."""
-    reuse_memory()
     steps = setting.steps + 3  # two warm up, and the last one validates and saves
     rows = windows(setting, stream(setting, path), steps, 0)
     times: list[float] = []

@@ -4,7 +4,6 @@ Inside a container /proc describes the host, so the cgroup's quota and memory li
 smaller number wins. `root` is "/" except in tests, which lay out a tree of their own.
 """
 
-import ctypes
 import math
 import os
 import platform
@@ -193,17 +192,6 @@ def _memory_macos() -> Memory:
     names = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
     pages = sum(int(counts[name].strip(" .")) for name in names if name in counts)
     return Memory(int(total) if total.isdigit() else 0, pages * page)
-
-
-def reuse_memory() -> bool:
-    """Let this process keep memory it frees for its next request, in place of giving it back to the system, whose fresh
-    pages can cost a small training step a third of its time. Whether the C library took it (glibc does)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    return bool(mallopt(mapped, 32 * MB) and mallopt(trim, 1024 * MB))
 
 
 def disk_free(path: Path | str = ".") -> int:

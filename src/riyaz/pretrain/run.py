@@ -248,7 +248,6 @@ class _Run:
         import torch
 
         torch.set_num_threads(hardware.cores())
-        hardware.reuse_memory()
 
     def _phase(self, phase: str, detail: str = "") -> None:
         self.listen({"event": "phase", "method": NAME, "phase": phase, "detail": detail})

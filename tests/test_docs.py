@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
-    *("predict", "rag", "merge", "export"),
+    *("predict", "rag", "merge", "export", "tokenizer"),
 }
 SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
 

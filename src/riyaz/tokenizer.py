@@ -112,7 +112,8 @@ class Tokenizer:
     @property
     def end_of_text(self) -> int:
         """The id behind a document in plain text: the model's end-of-text id, else its end of turn."""
-        return self._control.get(self._variables.get("eos_token", ""), self.end_of_turn)
+        named = self._control.get(self._variables.get("eos_token", ""))
+        return self.end_of_turn if named is None else named
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as text: no control token is recognised in it and no BOS added."""

@@ -8,15 +8,18 @@ There is one control token, `<|endoftext|>`, which ends documents and turns: a t
 that a model is pretrained on could not be learned later by an adapter, which leaves the embeddings as they are.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from riyaz.data.corpus import pieces
+from riyaz.data.corpus import pieces, whole
 from riyaz.errors import RiyazError
+from riyaz.sources.files import disk_error
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_files import PLAIN_TEMPLATE, Files
 
@@ -26,6 +29,7 @@ SMALLEST = 256 + 1  # all bytes and END
 LARGEST = 2**20
 RARE = 2  # a pair that stands once in the text is no token
 BATCH = 64  # pieces handed over at once
+MEASURED = 32  # pieces of text that `bytes_per_token` encodes
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -> Tokenizer:
@@ -52,14 +56,35 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -
         "pad_token": END,
         "clean_up_tokenization_spaces": False,
     }
-    made = Tokenizer(Files(backend.to_str(pretty=True), settings, PLAIN_TEMPLATE, [0]), str(folder))
-    made.save(folder)
+    _write(Tokenizer(Files(backend.to_str(pretty=True), settings, PLAIN_TEMPLATE, [0]), str(folder)), folder)
     return Tokenizer.from_folder(folder)
 
 
+def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """UTF-8 bytes of text that one token stands for, measured on pieces spread over the texts."""
+    every = [piece for text in texts for piece in pieces(text)]
+    measured = every[:: -(-len(every) // MEASURED)]
+    tokens = sum(map(len, tokenizer.encode_all(measured)))
+    return sum(len(piece.encode()) for piece in measured) / tokens
+
+
+def _write(tokenizer: Tokenizer, folder: Path) -> None:
+    """All files of the tokenizer or, where the disk is full, none."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        tokenizer.save(aside)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(aside.iterdir()):
+            os.replace(file, folder / file.name)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _some(texts: Iterable[str]) -> Iterator[str]:
-    """The same texts; RiyazError when there is no character in them."""
-    rest = (text for text in texts if text)
+    """The same texts as UTF-8 can hold them; RiyazError when there is no character in them."""
+    rest = (whole(text) for text in texts if text)
     first = next(rest, None)
     if first is None:
         raise RiyazError("there is no text to make a tokenizer of", hint="give a text with characters in it")
@@ -96,14 +121,8 @@ def _trained(texts: Iterable[str], vocab: int) -> tokenizers.Tokenizer:
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Pieces of the texts in lists: the pieces of one list are counted by all cores."""
-    batch = []
-    for text in texts:
-        for piece in pieces(text):
-            batch.append(piece)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    if batch:
+    parts = chain.from_iterable(map(pieces, texts))
+    while batch := list(islice(parts, BATCH)):
         yield batch
 
 

@@ -39,7 +39,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "evaluate": "Score a model or an artifact on test rows",
     },
     "Train from nothing": {
-        "tokenizer": "Make a tokenizer from text: byte-level BPE, bytes or characters",
+        "tokenizer": "Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters",
     },
     "Use": {
         "run": "Answer every row of a file",

@@ -6,15 +6,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from riyaz.data.corpus import Document, documents, pieces
+from riyaz.data.corpus import CUT, Document, documents, pieces
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
@@ -23,10 +24,11 @@ from riyaz.tokenizer import Tokenizer
 
 TOKENS, FACTS = "tokens.bin", "tokens.json"
 FORMAT = 1
+LITTLE = {"uint16": "<u2", "uint32": "<u4"}  # types of the ids, as they lie in tokens.bin
 BLOCK_WINDOWS = 16  # windows of a block: neighbouring text stays on one side
 BLOCKS_LEAST = 20  # of a short text, so that one block is about a twentieth
 BATCH = 32  # pieces encoded at once
-PROBES = ("a\nb", "e\nT", ".\n1", "word.\nWord", "é\n日本")  # texts a tokenizer must not see across the cut
+PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # each with a place to cut
 
 Listen = Callable[[dict], None]
 
@@ -59,14 +61,14 @@ class Windows(Sequence[Row]):
     @cached_property
     def sha256(self) -> str:
         """Names the contents: equal for equal tokens, starts and context."""
-        stream = self.tokens_sha256 or hashlib.sha256(np.ascontiguousarray(self.tokens)).hexdigest()
+        stream = self.tokens_sha256 or hashlib.sha256(self.tokens.tobytes()).hexdigest()
         starts = np.ascontiguousarray(self.starts, dtype="<i8").tobytes()
         return hashlib.sha256(f"{stream}\x1f{self.context}\x1f".encode() + starts).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Windows to learn from and to judge by; `facts` are the plain values of tokens.json (`_facts` lists them)."""
+    """Windows to learn from and to judge by; `facts` are the plain values of tokens.json, see `prepare`."""
 
     train: Windows
     valid: Windows
@@ -89,25 +91,27 @@ def prepare(
     """Tokenise the texts under `paths` into `folder`, or take what lies there when text and tokenizer are the same.
 
     About `valid_share` of the blocks, at least one, are held out by the hashes of their tokens. `facts` holds files,
-    documents, bytes, sha256 (of the text), tokens, tokens_sha256, tokenizer_sha256, context, blocks, valid_blocks,
-    train_tokens, valid_tokens, near_duplicates (held-out blocks most of which stands in the others too) and reused.
-    RiyazError for what `documents` refuses, and for a text that is shorter than two windows or one repetition.
+    documents, characters, bytes, sha256 (of the text), tokens, dtype, tokens_sha256, tokenizer_sha256, context, blocks,
+    valid_blocks, train_tokens, valid_tokens, near_duplicates (held-out blocks of which most stands in the others too)
+    and reused. RiyazError for what `documents` refuses, and for a text that is shorter than two windows or one
+    repetition.
     """
+    where = " ".join(map(str, paths))
+    text = _text_facts(documents(paths))
     folder.mkdir(parents=True, exist_ok=True)
-    known = _known(folder, tokenizer_sha256(tokenizer))
-    reused = known is not None and known["sha256"] == _read(documents(paths), listen)["sha256"]
-    stream = known if known is not None and reused else _tokenise(documents(paths), tokenizer, folder, listen)
-    tokens = np.memmap(folder / TOKENS, dtype=stream["dtype"], mode="r")
-    blocks = cut(len(tokens), context, " ".join(map(str, paths)))
-    held = hold_out(tokens, blocks, valid_share, " ".join(map(str, paths)))
-    facts = stream | {
-        "context": context,
-        "blocks": len(blocks),
-        "valid_blocks": int(held.sum()),
-        "near_duplicates": repeated_blocks(tokens, blocks, held, stream["bytes"] / stream["tokens"]),
-        "reused": reused,
-    }
-    return _corpus(tokens, blocks, held, tokenizer, facts, folder)
+    stream = _known(folder, text, tokenizer)
+    reused = stream is not None
+    if stream is None:
+        stream = text | _tokenise(paths, tokenizer, text, folder, listen)
+    tokens = np.memmap(folder / TOKENS, dtype=LITTLE[stream["dtype"]], mode="r")
+    blocks = cut(len(tokens), context, where)
+    held = hold_out(tokens, blocks, valid_share, where)
+    facts = stream | {"context": context, "blocks": len(blocks), "valid_blocks": int(held.sum()), "reused": reused}
+    facts["near_duplicates"] = repeated_blocks(tokens, blocks, held, facts["bytes"] / facts["tokens"])
+    corpus = _corpus(tokens, blocks, held, tokenizer, facts)
+    with atomic_file(folder / FACTS) as file:
+        file.write(json.dumps(corpus.facts, indent=2).encode() + b"\n")
+    return corpus
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
@@ -125,18 +129,20 @@ def cut(count: int, context: int, where: str = "") -> np.ndarray:
         raise RiyazError(what, where, "give more text or a smaller --context")
     size = min(BLOCK_WINDOWS, max(1, windows // BLOCKS_LEAST)) * context + 1
     starts = np.arange(0, count - context, size, dtype=np.int64)
-    ends = np.minimum(starts + size, count)
+    if len(starts) > 2 and count - starts[-1] < size / 2:  # too short to judge by alone
+        starts = starts[:-1]
+    ends = np.append(starts[1:], count)
     ends = starts + (ends - starts - 1) // context * context + 1  # whole windows
     return np.stack([starts, ends], axis=1)
 
 
 def hold_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = "") -> np.ndarray:
     """Which blocks are held out, (blocks,) bool: those with the smallest hashes of their tokens, so that equal blocks
-    stay together and a text that grows moves few. RiyazError when all blocks are equal."""
+    stay together and a text that grows moves few. RiyazError when half of the blocks are copies."""
     wide = (hashlib.sha256(tokens[start:end].astype("<u4").tobytes()).digest()[:8] for start, end in blocks)
     hashes = np.array([int.from_bytes(digest, "big") for digest in wide], dtype=np.uint64)
     distinct = np.unique(hashes)
-    if len(distinct) < 2:
+    if 2 * len(distinct) <= len(blocks):
         hint = "give a text in which something stands that can be held out"
         raise RiyazError("the text repeats one passage over and over", where, hint)
     count = min(max(1, round(share * len(blocks))), len(blocks) - 1)
@@ -144,76 +150,56 @@ def hold_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = 
     return hashes <= limit
 
 
-def _known(folder: Path, tokenizer: str) -> dict[str, Any] | None:
-    """What tokens.json says, when it was made by this tokenizer and tokens.bin is what it says."""
+def _known(folder: Path, text: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The part of tokens.json about the stream, when text and tokenizer are the same and tokens.bin is what it says."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT or facts["tokenizer_sha256"] != tokenizer:
-            return None
         with open(folder / TOKENS, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        return {name: facts[name] for name in STREAM} if found == facts["tokens_sha256"] else None
+        expected = text | {"format": FORMAT, "tokenizer_sha256": tokenizer_sha256(tokenizer), "tokens_sha256": found}
+        same = all(facts[name] == value for name, value in expected.items()) and facts["dtype"] in LITTLE
+        return expected | {name: facts[name] for name in ("tokens", "dtype")} if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-STREAM = (
-    *("format", "files", "documents", "bytes", "sha256"),
-    *("tokens", "dtype", "tokens_sha256", "tokenizer_sha256"),
-)
-
-
-class _Reading:
-    """Counts and hashes documents as they pass."""
-
-    def __init__(self, listen: Listen, phase: str) -> None:
-        self.listen, self.phase = listen, phase
-        self.files: set[str] = set()
-        self.documents = self.bytes = 0
-        self.hash = hashlib.sha256()
-
-    def add(self, document: Document) -> None:
-        """Take one document in."""
-        content = document.text.encode()
-        self.hash.update(len(content).to_bytes(8, "little"))
-        self.hash.update(content)
-        self.files.add(document.file)
-        self.documents += 1
-        self.bytes += len(content)
-
-    def facts(self) -> dict[str, Any]:
-        """What has been read."""
-        return {
-            "files": len(self.files),
-            "documents": self.documents,
-            "bytes": self.bytes,
-            "sha256": self.hash.hexdigest(),
-        }
-
-
-def _read(found: Iterator[Document], listen: Listen) -> dict[str, Any]:
-    reading = _Reading(listen, "read")
+def _text_facts(found: Iterable[Document]) -> dict[str, Any]:
+    """How many files, documents, characters and bytes of UTF-8 there are, and their hash."""
+    digest, files = hashlib.sha256(), set[str]()
+    facts = {"documents": 0, "characters": 0, "bytes": 0}
     for document in found:
-        reading.add(document)
-    return reading.facts()
+        content = document.text.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+        files.add(document.file)
+        for name, more in zip(facts, (1, len(document.text), len(content)), strict=True):
+            facts[name] += more
+    return {"files": len(files), **facts, "sha256": digest.hexdigest()}
 
 
-def _tokenise(found: Iterator[Document], tokenizer: Tokenizer, folder: Path, listen: Listen) -> dict[str, Any]:
-    """Write tokens.bin; the facts of STREAM."""
+def _tokenise(
+    paths: Sequence[str | Path], tokenizer: Tokenizer, text: dict[str, Any], folder: Path, listen: Listen
+) -> dict[str, Any]:
+    """Write tokens.bin; what it holds. RiyazError when the text is not the one that was read before."""
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 - 1 else "uint32"
-    reading, digest, count = _Reading(listen, "tokenise"), hashlib.sha256(), 0
+    digest, count, done = hashlib.sha256(), 0, 0
     cuttable = _cuttable(tokenizer)
-    (folder / FACTS).unlink(missing_ok=True)  # from here on it would name another file
     with atomic_file(folder / TOKENS) as file:
-        for document in found:
-            reading.add(document)
-            for ids in _ids(document.text, tokenizer, cuttable):
-                part = np.asarray(ids, dtype=dtype).astype(f"<{dtype[0]}{np.dtype(dtype).itemsize}").tobytes()
-                digest.update(part)
-                file.write(part)
-                count += len(ids)
-                listen({"event": "progress", "phase": "tokenise", "done": count, "total": 0})
-    return reading.facts() | {
+
+        def passing() -> Iterator[Document]:
+            nonlocal count, done
+            for document in documents(paths):
+                for ids, characters in _parts(document.text, tokenizer, cuttable):
+                    part = np.array(ids, dtype=LITTLE[dtype]).tobytes()
+                    digest.update(part)
+                    file.write(part)
+                    count, done = count + len(ids), done + characters
+                    percent = 100 * done // text["characters"]
+                    listen({"event": "progress", "phase": "tokenise", "done": percent, "total": 100})
+                yield document
+
+        if _text_facts(passing()) != text:
+            raise RiyazError("the text changed while it was read", " ".join(map(str, paths)), "run it again")
+    return {
         "format": FORMAT,
         "tokens": count,
         "dtype": dtype,
@@ -222,40 +208,40 @@ def _tokenise(found: Iterator[Document], tokenizer: Tokenizer, folder: Path, lis
     }
 
 
-def _ids(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[Sequence[int]]:
-    """The ids of one document, part after part, with what begins and ends a text."""
-    yield tokenizer.beginning
-    batch: list[str] = []
-    for piece in pieces(text) if cuttable else [text]:
-        batch.append(piece)
-        if len(batch) == BATCH:
-            yield from tokenizer.encode_all(batch)
-            batch = []
-    if batch:
-        yield from tokenizer.encode_all(batch)
-    yield [tokenizer.end_of_text]
+def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Sequence[int], int]]:
+    """The ids of one document, part after part with its characters, and what begins and ends a text."""
+    yield tokenizer.beginning, 0
+    rest = pieces(text) if cuttable else iter([text])
+    while batch := list(islice(rest, BATCH)):
+        for piece, ids in zip(batch, tokenizer.encode_all(batch), strict=True):
+            yield ids, len(piece)
+    yield [tokenizer.end_of_text], 0
 
 
 def _cuttable(tokenizer: Tokenizer) -> bool:
     """Whether a text cut as `pieces` cuts has the same ids; not so where each text gets a space in front."""
-    return all(
-        tokenizer.encode(text) == [number for piece in text.partition("\n")[:2:2] for number in tokenizer.encode(piece)]
-        for text in PROBES
-    )
+    for probe in PROBES:
+        place = next(CUT.finditer(probe)).end()
+        if tokenizer.encode(probe) != tokenizer.encode(probe[:place]) + tokenizer.encode(probe[place:]):
+            return False
+    return True
 
 
 def _corpus(
-    tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, tokenizer: Tokenizer, facts: dict[str, Any], folder: Path
+    tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, tokenizer: Tokenizer, facts: dict[str, Any]
 ) -> Corpus:
-    """Windows of both parts, with the bytes their labels stand for; writes tokens.json."""
+    """Windows of both parts, with the bytes their labels stand for, and the facts with their sizes."""
     context = facts["context"]
-    starts = [np.concatenate([np.arange(a, b - 1, context) for a, b in blocks[side]]) for side in (~held, held)]
-    facts |= {"train_tokens": len(starts[0]) * context, "valid_tokens": len(starts[1]) * context}
-    # Bits per byte need the bytes of just the held-out text, which has its own share of long words.
-    valid_bytes = sum(len(tokenizer.decode(tokens[a + 1 : b].tolist()).encode()) for a, b in blocks[held])
-    rest = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
-    ratios = rest, valid_bytes / facts["valid_tokens"]
-    with atomic_file(folder / FACTS) as file:
-        file.write(json.dumps(facts, indent=2).encode() + b"\n")
-    parts = (Windows(tokens, s, context, ratio, facts["tokens_sha256"]) for s, ratio in zip(starts, ratios))
-    return Corpus(*parts, facts)
+    train, valid = (
+        np.concatenate([np.arange(start, end - 1, context) for start, end in blocks[side]]) for side in (~held, held)
+    )
+    facts = facts | {"train_tokens": len(train) * context, "valid_tokens": len(valid) * context}
+    # Bits per byte need the bytes of just the held-out text, whose words may be longer than the others.
+    valid_bytes = sum(len(tokenizer.decode(tokens[start + 1 : end].tolist()).encode()) for start, end in blocks[held])
+    ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
+    name = facts["tokens_sha256"]
+    return Corpus(
+        Windows(tokens, train, context, ratio, name),
+        Windows(tokens, valid, context, valid_bytes / facts["valid_tokens"], name),
+        facts,
+    )

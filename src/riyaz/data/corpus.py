@@ -20,6 +20,7 @@ COLUMN = "text"
 KINDS = "text and Markdown (.txt .md .rst), .jsonl with a text column, each also with .gz"
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that text in no 8-bit encoding has
 SAMPLE = 8192  # bytes looked at to tell a binary file
+CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])")  # behind a lone line end, or before the space of a word
 PIECE = 2**16  # characters of text that are encoded at once
 
 
@@ -51,20 +52,17 @@ def documents(paths: Sequence[str | Path]) -> Iterator[Document]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces of about PIECE characters, cut behind a lone line end between two characters that are no
-    white space, where no tokenizer that splits text into words makes a token (`blocks` asks the tokenizer)."""
+    """The text in pieces of about PIECE characters, cut at CUT, across which no tokenizer that splits text into words
+    makes a token (`blocks` asks the tokenizer)."""
     start = 0
     while len(text) - start > PIECE:
-        cut = CUT.search(text, start + PIECE - 2)
+        cut = CUT.search(text, start + PIECE)
         if cut is None:
             break
         yield text[start : cut.end()]
         start = cut.end()
     if start < len(text):
         yield text[start:]
-
-
-CUT = re.compile(r"(?<=[^\s])\n(?=[^\s])")
 
 
 def _folder(folder: Path) -> list[Path]:
@@ -98,7 +96,7 @@ def _text(path: Path, named: bool) -> Iterator[Document]:
     if path.name.lower().endswith(PACKED):
         content = gunzip(path, content)
     _check_text(path, content)
-    text = decode(path, content, hint=SAVE).replace("\r\n", "\n").replace("\r", "\n")
+    text = _unix(decode(path, content, hint=SAVE))
     if text.strip():
         yield Document(text, str(path), str(path))
     elif named:
@@ -126,7 +124,20 @@ def _rows(path: Path) -> Iterator[Document]:
         if not isinstance(text, str | None):
             problems.add(line, f"{COLUMN} is {json_kind(text)}, not text")
         elif text and text.strip():
-            body = text.replace("\r\n", "\n").replace("\r", "\n")
-            found.append(Document(body, f"{path}:{line}", str(path)))
+            found.append(Document(_unix(text), f"{path}:{line}", str(path)))
     problems.check("write each document's text as a string")
     yield from found
+
+
+def _unix(text: str) -> str:
+    """The text with LF as its line ends, and U+FFFD for half a surrogate pair, which JSON can spell and UTF-8 not."""
+    return whole(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -20,13 +20,16 @@ def repeated_blocks(tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, by
     `tokens` (T,), `blocks` (blocks, 2) start and end, `held` (blocks,) bool.
     """
     length = max(RUN_LEAST, 2 ** round(np.log2(RUN_BYTES / max(bytes_per_token, 0.1))))
-    train = [_runs(tokens[start:end], length) for start, end in _joined(blocks[~held])]
-    known = np.unique(np.concatenate(train)) if train else np.empty(0, np.uint64)
-    count = 0
-    for start, end in blocks[held]:
-        runs = _runs(tokens[start:end], length)
-        count += bool(len(runs) and np.isin(runs, known, assume_unique=False).mean() > MOST)
-    return count
+    known = np.sort(np.concatenate([_runs(tokens[start:end], length) for start, end in _joined(blocks[~held])]))
+    return sum(_share(_runs(tokens[start:end], length), known) > MOST for start, end in blocks[held])
+
+
+def _share(runs: np.ndarray, known: np.ndarray) -> float:
+    """The share of the runs that are among the sorted known ones."""
+    if not len(runs) or not len(known):
+        return 0.0
+    places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+    return float((known[places] == runs).mean())
 
 
 def _joined(blocks: np.ndarray) -> list[tuple[int, int]]:
@@ -43,10 +46,10 @@ def _joined(blocks: np.ndarray) -> list[tuple[int, int]]:
 def _runs(tokens: np.ndarray, length: int) -> np.ndarray:
     """The hashes of the sampled runs of `length` (a power of two) tokens, uint64."""
     hashes = (np.asarray(tokens, dtype=np.uint64) + np.uint64(1)) * ODD
-    power, size = ODD, 1
+    power, size = int(ODD), 1
     while size < length and len(hashes) > size:  # a run twice as long is two runs
-        hashes = hashes[:-size] * power + hashes[size:]
-        power, size = power * power, size * 2
+        hashes = hashes[:-size] * np.uint64(power) + hashes[size:]
+        power, size = power * power % 2**64, size * 2
     if size < length:
         return np.empty(0, np.uint64)
     hashes = (hashes ^ (hashes >> np.uint64(29))) * ODD

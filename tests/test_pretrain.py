@@ -177,7 +177,7 @@ def same_run(straight: Path, resumed: Path) -> None:
     assert losses[0] == losses[1] and len(losses[0]) > 1
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("stop", [1, 5])
 def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
 

@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n 2
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast bench lint format clean
+.PHONY: help demo test test-fast torture bench lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -29,6 +29,9 @@ test: .make/test  ## every test, with the real model (pulled once)
 
 test-fast: .make/test  ## the tests without the real model: under 90 s, no network
 	$(PYTEST) -m "not slow"
+
+torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
+	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
 
 bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer

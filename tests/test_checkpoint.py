@@ -77,20 +77,25 @@ def last_optimizer(folder: Path) -> bytes:
     return (sorted(folder.glob("step-*"))[-1] / "optimizer.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module", params=[adapted_bf16, whole], ids=["lora", "full"])
+PRETRAINING = dataclasses.replace(PLAN, dropout=0.2, betas=(0.9, 0.95), weight_decay=0.1, final=0.0)
+
+
+@pytest.fixture(
+    scope="module", params=[(adapted_bf16, PLAN), (whole, PLAN), (whole, PRETRAINING)], ids=["lora", "full", "dropout"]
+)
 def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    """(build, outcome, optimiser) of an undisturbed run of PLAN."""
+    """(build, plan, outcome, optimiser) of an undisturbed run of a plan."""
     folder = tmp_path_factory.mktemp("straight")
-    return request.param, outcome(folder, request.param, PLAN), last_optimizer(folder)
+    return *request.param, outcome(folder, *request.param), last_optimizer(folder)
 
 
 @pytest.mark.parametrize("step", [20, 57])
 def test_stopped_and_resumed_is_straight_to_the_bit(tmp_path: Path, straight: tuple, step: int) -> None:
-    build, wanted, optimizer = straight
+    build, plan, wanted, optimizer = straight
     with pytest.raises(Stop):
-        outcome(tmp_path, build, PLAN, stopping_at(step))
+        outcome(tmp_path, build, plan, stopping_at(step))
     heard: list[int] = []
-    assert outcome(tmp_path, build, PLAN, lambda event: heard.append(event["done"])) == wanted
+    assert outcome(tmp_path, build, plan, lambda event: heard.append(event["done"])) == wanted
     assert heard[0] == (step - 1) // 20 * 20 + 1 and last_optimizer(tmp_path) == optimizer
 
 

@@ -22,12 +22,13 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
-    *("predict", "rag", "merge", "export"),
+    *("predict", "rag", "merge", "export", "tokenizer", "pretrain"),
 }
 SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
+    ("--budget 5m", "--size 1m --steps 20"),
     ("--budget 10m", "--budget 4m --limit-train 60 --limit-test 30 --methods nearest,zero_shot,lora"),
 ]
 
@@ -218,7 +219,11 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, tmp_path / name)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path)
-    lines = [line for line in shell_lines((ROOT / "README.md").read_text()) if line.startswith("riyaz ")]
+    lines = [
+        line
+        for line in shell_lines((ROOT / "README.md").read_text())
+        if line.startswith(("riyaz ", "python examples/"))
+    ]
     compares = [line for line in lines if line.startswith(("riyaz compare", "riyaz adapt"))]
     assert compares
     for line in compares:  # at its full length it would take longer than all other tests

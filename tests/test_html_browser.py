@@ -1,13 +1,16 @@
-"""report.html in a real browser: nothing runs, nothing is fetched, every theme and width is usable by keyboard."""
+"""report.html of a comparison and of a pretraining run in a real browser: nothing runs, nothing is fetched, every theme
+and width is usable by keyboard."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import learning
 import pages
 import pytest
 
 from riyaz.report import html
+from riyaz.report import learning as learning_page
 
 pytestmark = pytest.mark.slow
 WIDTHS, THEMES = (360, 1400), ("light", "dark")
@@ -30,10 +33,12 @@ def browser() -> Iterator:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a rich comparison with 2,000 rows, and of one that is attacked everywhere."""
+    """The page of a rich comparison with 2,000 rows and of a pretraining run, and of both attacked everywhere."""
     folder = tmp_path_factory.mktemp("pages")
     document = pages.rich()
     made = {"rich": html.render(document, pages.answers(document, 2000)), "attacked": html.render(*pages.attacked())}
+    run = learning_page.html(learning.run(), learning.metrics(), learning.samples())
+    made |= {"learning": run, "learning_attacked": learning_page.html(*learning.attacked())}
     for name, text in made.items():
         (folder / f"{name}.html").write_bytes(text.encode("utf-8", "backslashreplace"))
     return {name: folder / f"{name}.html" for name in made}
@@ -100,10 +105,11 @@ def test_a_page_that_is_tampered_with_is_held_by_its_policy(browser, files, tmp_
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, files, width, theme):
+@pytest.mark.parametrize("name", ["rich", "learning"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, files, name, width, theme):
     from axe_playwright_python.sync_playwright import Axe
 
-    with Visit(browser, files["rich"], width, theme, bypass_csp=True) as visit:
+    with Visit(browser, files[name], width, theme, bypass_csp=True) as visit:
         page = visit.page
         for details in page.query_selector_all("details"):
             details.evaluate("element => { element.open = true; }")
@@ -180,3 +186,40 @@ def test_without_javascript_all_but_the_examples_is_there(browser, files):
         assert not page.locator("#browser").is_visible()
         assert page.locator("section").count() == 12
         assert page.locator(".for-wide svg").first.is_visible() and page.locator("table.arms").is_visible()
+
+
+def test_attacks_in_a_pretraining_run_run_nothing_and_fetch_nothing(browser, files):
+    with Visit(browser, files["learning_attacked"]) as visit:
+        page = visit.page
+        for place in range(page.locator(".stepper label").count()):
+            page.locator(".stepper label").nth(place).click()
+        for summary in page.query_selector_all("summary"):
+            summary.dispatch_event("click")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.pwned") is None
+        assert page.locator("img, iframe, base, object, embed, script").count() == 0
+        assert page.locator(".look").last.inner_text().count("<img src=x onerror=window.pwned=1>") > 0, "shown as text"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+        page.set_viewport_size({"width": 360, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        quiet(visit, files["learning_attacked"])
+
+
+def test_samples_are_leafed_through_by_keyboard_and_without_javascript(browser, files):
+    chosen = [learning.SAMPLED[place] for place in (0, 1, 2, 3, 4, 5, 6, 8, 11)]
+    with Visit(browser, files["learning"], java_script_enabled=False) as visit:
+        page, looks = visit.page, visit.page.locator(".look")
+        assert looks.count() == len(chosen)
+        page.locator("#look-8").focus()
+        for _ in range(2):  # from the last to the first, and back to where it began
+            for turn in range(len(chosen)):
+                place = (len(chosen) - 1 + turn) % len(chosen)
+                seen = [i for i in range(len(chosen)) if looks.nth(i).is_visible()]
+                assert seen == [place], "one step at a time"
+                text = next(s["texts"][0]["text"] for s in learning.samples() if s["step"] == chosen[place])
+                assert " ".join(text.split()) in " ".join(looks.nth(place).inner_text().split())
+                page.keyboard.press("ArrowRight")
+        page.locator(".stepper + details summary").focus()
+        page.keyboard.press("Enter")
+        assert page.locator(".stepper + details table").is_visible()
+        quiet(visit, files["learning"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riyaz.layers import functions, loss
+from riyaz.layers import attention, functions, loss
 from riyaz.layers.attention import packed, packed_plain
 from riyaz.layers.functions import rms_norm_plain, rotate_plain, swiglu_plain
 from riyaz.layers.loss import head_loss, head_loss_plain
@@ -101,7 +101,7 @@ def test_swiglu(shape: tuple[int, int], dtype: torch.dtype) -> None:
     assert_twins(functions.swiglu, swiglu_plain, gate, up)
 
 
-LENGTHS = [[1], [2], [17], [1, 1, 1], [5, 1, 17, 2, 40, 1]]
+LENGTHS = [[1], [2], [17], [1, 1, 1], [9] * 5, [5, 1, 1, 17, 2, 40, 40, 40, 1]]  # equal neighbours go together
 
 
 @DTYPES
@@ -134,9 +134,9 @@ def test_packed_attention_takes_inputs_and_gradients_with_any_strides() -> None:
     lengths = [2, 7]
     qkv = noise(1, 9, 8, 16)
     grads = []
-    for attention in (packed, packed_plain):
+    for make in (packed, packed_plain):
         whole = qkv.clone().requires_grad_()
-        out = attention(lengths)(0, whole[:, :4], whole[:, 4:6], whole[:, 6:])  # views of one product
+        out = make(lengths)(0, whole[:, :4], whole[:, 4:6], whole[:, 6:])  # views of one product
         out.sum().backward()  # an expanded gradient: all strides are 0
         grads.append(whole.grad)
     assert_near(grads[0], grads[1], TOLERANCE[torch.float32])
@@ -185,3 +185,22 @@ def test_head_loss_makes_no_gradient_when_none_is_asked_for(monkeypatch: pytest.
     with torch.no_grad():
         found = head_loss(hidden, weight, torch.arange(5))
     assert_near(found, head_loss_plain(hidden, weight, torch.arange(5)), TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("heads", [(1, 1), (4, 2), (9, 3)])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 17), (12, 64)])
+def test_equal_rows_in_bfloat16_go_through_whole_products(
+    shape: tuple[int, int], heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (B, length), (H, K), D = shape, heads, 16
+    monkeypatch.setattr(attention, "_flash", None)  # the other way would fail
+    q, k, v = (noise(seed, B * length, n, D, dtype=torch.bfloat16) for seed, n in ((1, H), (2, K), (3, K)))
+    rows = [length] * B
+    assert_twins(lambda q, k, v: packed(rows)(0, q, k, v), lambda q, k, v: packed_plain(rows)(0, q, k, v), q, k, v)
+
+
+def test_what_adaptation_reads_goes_through_flash() -> None:
+    long = attention.SHORT + 1
+    for rows in (packed([5]), packed([5, 6]), packed([5, 5]).behind(9), packed([long, long])):
+        assert not rows.windows()
+    assert packed([5, 5]).windows() and packed([attention.SHORT] * 2).windows()

@@ -122,9 +122,9 @@ def gradients(rows: list[Row], plan: TrainPlan, folder: Path, monkeypatch: pytes
     kept: list[Tensor] = []
     clip = torch.nn.utils.clip_grad_norm_
 
-    def watched(parameters, limit):
+    def watched(parameters, limit, **options):
         kept.extend(parameter.grad.clone() for parameter in parameters)
-        return clip(parameters, limit)
+        return clip(parameters, limit, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
@@ -156,17 +156,22 @@ def test_micro_batches_hold_whole_rows_in_order_within_the_budget(budget: int) -
         assert len(parts) == 1
 
 
-def test_a_step_is_adamw_with_clipping_on_the_mean_gradient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
+def test_a_step_is_adamw_with_clipping_on_the_mean_gradient(tmp_path: Path, betas: tuple[float, float]) -> None:
     model, twin = whole(), whole()
-    plan = TrainPlan(steps=4, learning_rate=1e-2, compute="float32", weight_decay=0.1, clip=0.5, validate_every=4)
+    plan = TrainPlan(steps=4, learning_rate=1e-2, compute="float32", weight_decay=0.1, clip=0.5, validate_every=4,
+                     betas=betas)  # fmt: skip
     state = train(model, ROWS, ROWS[:1], plan, tmp_path, silent)
-    optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.1, betas=(0.9, 0.999), fused=False)
+    split = [{"params": [p for p in twin.parameters() if (p.ndim > 1) == matrix], "weight_decay": decay}
+             for matrix, decay in ((True, 0.1), (False, 0.0))]  # fmt: skip
+    optimizer = torch.optim.AdamW(split, betas=betas, fused=False)
     for step, entry in enumerate(state.history):
         optimizer.zero_grad()
         loss = naive_loss(twin, [ROWS[i] for i in batch(len(ROWS), plan.batch_size, plan.seed, step)])
         loss.backward()
         norm = nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-        optimizer.param_groups[0]["lr"] = learning_rate(plan, step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, step)
         optimizer.step()
         assert entry["loss"] == pytest.approx(loss.item(), abs=1e-4)
         assert entry["norm"] == pytest.approx(norm.item(), rel=1e-3) and norm > 0.5
@@ -247,6 +252,8 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10] == 2.0 and rates[55] == pytest.approx(1.1) and 0.2 < rates[99] < 0.201
     assert rates[9:] == sorted(rates[9:], reverse=True)
+    zero = [learning_rate(dataclasses.replace(plan, final=0.0), step) for step in range(100)]
+    assert zero[:11] == rates[:11] and zero[55] == pytest.approx(1.0) and 0 < zero[99] < 0.001
     assert [learning_rate(TrainPlan(steps=1, learning_rate=2.0), 0)] == [2.0]
     short = TrainPlan(steps=3, learning_rate=2.0, warmup=0.0)
     assert [round(learning_rate(short, step), 3) for step in range(3)] == [2.0, 2.0, 1.1]
@@ -262,6 +269,54 @@ def test_the_listener_hears_every_step(tmp_path: Path) -> None:
     picked = [i for step in range(6) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
     assert state.tokens == sum(len(rows[i].prompt) + len(rows[i].answer) for i in picked)
     json.dumps(heard)
+
+
+class Lazy:
+    """Rows that know their hash, and say which of them were read."""
+
+    def __init__(self, rows: list[Row], sha256: str) -> None:
+        self.rows, self.sha256, self.read = rows, sha256, list[int]()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Row:
+        self.read.append(place)
+        return self.rows[place]
+
+
+def test_rows_that_say_what_they_are_are_read_batch_by_batch_only(tmp_path: Path) -> None:
+    plan, name = dataclasses.replace(PLAN, steps=2), {}
+    rows = Lazy(ROWS, "one")
+    train(adapted(), rows, ROWS[:1], plan, tmp_path, silent)
+    assert rows.read == [place for step in range(2) for place in batch(len(ROWS), plan.batch_size, plan.seed, step)]
+    for text in ("one", "other"):
+        name[text] = training.run_name({}, Lazy(ROWS, text), ROWS[:1], plan)
+    assert name["one"] != name["other"] == training.run_name({}, Lazy([], "other"), ROWS[:1], plan)
+
+
+def test_look_is_asked_after_every_validation_with_the_weights_of_its_step(tmp_path: Path) -> None:
+    model, seen = whole(), []
+    plan = dataclasses.replace(PLAN, steps=5, validate_every=2)
+
+    def look(step: int) -> None:
+        seen.append((step, model.training, answer_loss(model, ROWS[:3], plan.micro_tokens)))
+
+    state = train(model, ROWS, ROWS[:3], plan, tmp_path, silent, look)
+    losses = [(entry["step"], False, entry["valid_loss"]) for entry in state.history if "valid_loss" in entry]
+    assert seen == losses and [step for step, *_ in seen] == [2, 4, 5] and not model.training
+
+
+def test_dropout_is_of_training_alone_and_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, steps=3, validate_every=2, dropout=0.3, compute="float32")
+    losses = {}
+    for name, changed in (("one", plan), ("two", plan), ("none", dataclasses.replace(plan, dropout=0.0))):
+        torch.manual_seed(ord(name[0]))  # what the process did before does not count
+        model = whole()
+        state = train(model, ROWS, ROWS[:3], changed, tmp_path / name, silent)
+        losses[name] = [entry["loss"] for entry in state.history]
+        assert state.best_loss == answer_loss(model, ROWS[:3]), "chance in a validation"
+    assert losses["one"] == losses["two"] and losses["one"][0] != losses["none"][0]
 
 
 def test_a_state_goes_through_json_unchanged() -> None:

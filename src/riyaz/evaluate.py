@@ -17,7 +17,7 @@ from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
-from riyaz.data.general import general_blocks, general_text
+from riyaz.data.general import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, detect
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
@@ -310,6 +310,8 @@ def general_nats(predictor: Predictor, path: str | None) -> float:
     """Mean nats per token on general text, without any prompt: Python's own help topics, or the file's text."""
     assert predictor.lm is not None and predictor.tokenizer is not None
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
+    room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # the same with any adapter
+    blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning
     requests = [Request((*begin, *block[:1]), predictor.adapter) for block in blocks]
     found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])

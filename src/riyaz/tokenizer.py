@@ -109,9 +109,19 @@ class Tokenizer:
         named = self._control.get(self._variables.get("eos_token", ""), self.end_of_turn)
         return frozenset([*self._files.eos_ids, named, self.end_of_turn])
 
+    @property
+    def end_of_text(self) -> int:
+        """The id behind a document in plain text: the model's end-of-text id, else its end of turn."""
+        named = self._control.get(self._variables.get("eos_token", ""))
+        return self.end_of_turn if named is None else named
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as text: no control token is recognised in it and no BOS added."""
         return self._encode([text], self._marks([text])[0])[0]
+
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text as `encode` gives them, by all cores."""
+        return self._encode(texts, self._marks(texts)[0])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`, control tokens left out; bytes that are no UTF-8 become U+FFFD."""

@@ -2,7 +2,8 @@
 
 It knows rows of tokens with labels and a model with some trainable parameters; it knows no methods. Matrix
 products run in the compute type (bf16 where the CPU has it), the optimiser works on float32 masters.
-Order is a pure function of (seed, step), so a run that was stopped and resumed is the same run, bit for bit.
+Order and chance are pure functions of (seed, step), so a run that was stopped and resumed is the same run, bit for
+bit.
 """
 
 import hashlib
@@ -40,7 +41,10 @@ class TrainPlan:
     learning_rate: float
     batch_size: int = 8  # rows per step
     warmup: float = 0.06  # share of the steps
-    weight_decay: float = 0.0
+    final: float = 0.1  # what the cosine ends at, a share of the learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    weight_decay: float = 0.0  # of matrices; norms and biases are never pulled to zero
+    dropout: float = 0.0  # in a model that knows it
     clip: float = 1.0  # global gradient norm
     validate_every: int = 20  # steps
     patience: int = 5  # validations without a better loss before it stops
@@ -65,19 +69,18 @@ class TrainState:
 
 
 def train(
-    model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen
-) -> TrainState:
+    model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
+    look: Callable[[int], None] | None = None,
+) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`; it ends as the best checkpoint by validation loss.
 
-    Continues from the newest checkpoint in `folder`. Losses are nats per answer token.
+    Continues from the newest checkpoint in `folder`. Losses are nats per answer token. `look(step)` may use the model
+    as it stands after every validation.
     """
+    set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
     optimizer = torch.optim.AdamW(
-        masters.parameters,
-        lr=plan.learning_rate,
-        weight_decay=plan.weight_decay,
-        betas=(0.9, 0.999),
-        fused=True,
+        masters.groups(plan.weight_decay), lr=plan.learning_rate, betas=plan.betas, fused=True
     )
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
@@ -85,6 +88,8 @@ def train(
     began = time.perf_counter() - state.seconds
 
     for step in range(state.step, plan.steps):
+        model.train()
+        torch.manual_seed((plan.seed << 32 | step) % 2**63)  # of dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         labels = sum(len(row.answer) for row in picked)
 
@@ -94,7 +99,7 @@ def train(
             (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 
-        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip, foreach=True).item()
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
@@ -111,7 +116,10 @@ def train(
         entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
         last = state.step == plan.steps
         if state.step % plan.validate_every == 0 or last:
+            model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
+            if look:
+                look(state.step)
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
                 if plan.keep_best:
@@ -137,19 +145,27 @@ def train(
 
 
 def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
-    """A hash of what a run is given, the starting weights' shapes for the weights themselves."""
+    """A hash of what a run is given, the starting weights' shapes for the weights themselves; rows that say what they
+    are by their `sha256` are not read."""
     shapes = {name: master.shape for name, master in masters.items()}
-    tokens = [[(row.prompt, row.answer) for row in part] for part in (rows, valid)]
+    tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
     return hashlib.sha256(json.dumps([asdict(plan), shapes, tokens]).encode()).hexdigest()
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
-    """Linear warm-up, then a cosine to a tenth, for the step counted from 0."""
+    """Linear warm-up, then a cosine to the plan's `final`, for the step counted from 0."""
     warm = max(1, round(plan.warmup * plan.steps))
     if step < warm:
         return plan.learning_rate * (step + 1) / warm
     done = (step - warm) / max(1, plan.steps - warm)
-    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+    return plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """What share of the numbers its dropout layers leave out while it trains."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = share
 
 
 def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[Packed]:
@@ -171,9 +187,10 @@ def answer_nats(model: Any, rows: Packed) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
-    labelled = hidden[torch.from_numpy(rows.label_index)]  # (N, C)
+    if len(rows.labels) < len(hidden):
+        hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
     cap = getattr(model.config, "logit_cap", None)  # only some families have one
-    return head_loss(labelled, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
+    return head_loss(hidden, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
 
 
 @torch.no_grad()
@@ -192,17 +209,24 @@ class Masters:
         for name, working in model.named_parameters():
             if working.requires_grad:
                 master = nn.Parameter(working.detach().float().clone())
-                working.data = working.data.to(compute)
+                working.data = master.data.to(compute)  # the master itself where that is float32
                 self.pairs[name] = (working, master)
                 self.hooks.append(working.register_post_accumulate_grad_hook(_collect(master)))
         self.parameters = [master for _, master in self.pairs.values()]
+        self.rounded = [pair for pair in self.pairs.values() if pair[0].dtype != torch.float32]
         self.named = {name: master for name, (_, master) in self.pairs.items()}
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """The masters as the optimiser takes them: matrices, which decay, and the rest."""
+        matrices = [master for master in self.parameters if master.ndim > 1]
+        rest = [master for master in self.parameters if master.ndim < 2]
+        return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters into the model."""
-        for working, master in self.pairs.values():
-            working.copy_(master)
+        if self.rounded:
+            torch._foreach_copy_([working for working, _ in self.rounded], [master for _, master in self.rounded])
 
     def detach(self) -> None:
         """Give the model its trained values back in float32 and let it go."""

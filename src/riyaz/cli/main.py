@@ -34,9 +34,13 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Compare and adapt": {
         "data": "Show how a data file is read: format, task, rendered rows, duplicates, leakage",
         "compare": "Run every way of adapting the model, measure each on held-out rows, pick one",
-        "report": "Write report.md and report.html of a comparison again",
+        "report": "Write the report of a comparison or of a pretraining run again",
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
+    },
+    "Train from nothing": {
+        "tokenizer": "Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters",
+        "pretrain": "Train a new model from random weights on your text",
     },
     "Use": {
         "run": "Answer every row of a file",
@@ -109,8 +113,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         # Whoever read stdout has left; without this the interpreter complains once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # some commands say how they go on
+        print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):

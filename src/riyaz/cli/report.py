@@ -1,4 +1,4 @@
-"""`riyaz report`: report.md and report.html of a finished comparison, made again from its files."""
+"""`riyaz report`: the report of a finished comparison or of a pretraining run, made again from its files."""
 
 import json as json_format
 from pathlib import Path
@@ -15,18 +15,28 @@ KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come fir
 
 
 def report(
-    folder: Annotated[Path, Parameter(help="the folder that riyaz compare wrote")],
+    folder: Annotated[Path, Parameter(help="the folder that riyaz compare or riyaz pretrain wrote")],
     /,
     *,
     json: Json = False,
 ) -> None:
-    """Write report.md and report.html of a comparison again."""
-    markdown, html = write(folder)
+    """Write the report of a comparison or of a pretraining run again."""
+    if is_pretraining(folder):
+        from riyaz.report import learning
+
+        paths = {"html": learning.write(folder)}
+    else:
+        paths = dict(zip(("markdown", "html"), write(folder), strict=True))
     screen = Screen(json)
     if not json:
-        for path in (markdown, html):
+        for path in paths.values():
             screen.data.print(str(path), soft_wrap=True)
-    screen.finish({"markdown": str(markdown), "html": str(html)})
+    screen.finish({name: str(path) for name, path in paths.items()})
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether riyaz pretrain wrote this folder: run.json beside metrics.jsonl."""
+    return all((folder / name).is_file() for name in ("run.json", "metrics.jsonl"))
 
 
 def write(folder: Path, document: dict[str, Any] | None = None) -> tuple[Path, Path]:
@@ -63,10 +73,12 @@ def _json(path: Path) -> Any:
     try:
         return json_format.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "give the folder that riyaz compare wrote, once it has ended"
+        hint = "give the folder that riyaz compare or riyaz pretrain wrote"
         raise RiyazError("there is no comparison here", str(path.parent), hint) from error
     except NotADirectoryError as error:
-        raise RiyazError("this is a file", str(path.parent), "give the folder that riyaz compare wrote") from error
+        raise RiyazError(
+            "this is a file", str(path.parent), "give the folder that riyaz compare or riyaz pretrain wrote"
+        ) from error
     except (ValueError, UnicodeDecodeError) as error:
         raise RiyazError("this file is damaged", str(path), "run riyaz compare again") from error
 

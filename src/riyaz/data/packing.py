@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -85,4 +86,4 @@ def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def _flat(parts: Iterable[Iterable[int]]) -> np.ndarray:
-    return np.fromiter((number for part in parts for number in part), dtype=np.int64)
+    return np.fromiter(chain.from_iterable(parts), dtype=np.int64)

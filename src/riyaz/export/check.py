@@ -49,7 +49,7 @@ def logits(model: Any, tokenizer: "Tokenizer") -> "Tensor":
 
     from riyaz.layers.attention import packed
 
-    tokens = torch.tensor(tokenizer.encode(PROBE)[:PROBE_TOKENS])
+    tokens = torch.tensor(tokenizer.encode(PROBE)[: min(PROBE_TOKENS, model.config.context)])
     with torch.inference_mode():
         return model.head(model(tokens, torch.arange(len(tokens)), packed([len(tokens)]))).float()
 

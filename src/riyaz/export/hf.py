@@ -1,23 +1,35 @@
 """A model as transformers loads it: one folder, an adapter merged in float32 and the sum rounded once."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from riyaz.export.check import Written, checked, logits, same_tokenizer
 from riyaz.export.opening import Opened, mergeable, own_type
 from riyaz.sources import open_source
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from riyaz.tokenizer import Tokenizer
+
 
 def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
     """The folder in `dtype`, by default the model's own; with an adapter float32, which loses nothing."""
-    import torch
-
-    from riyaz import models
     from riyaz.layers import lora
 
     dtype = dtype or ("float32" if opened.adapter else own_type(opened.source))
     tokenizer, model = opened.source.tokenizer(), mergeable(opened)
     wanted = logits(model, tokenizer)
     lora.merge(model)
+    return write_model(model, tokenizer, wanted, work, dtype)
+
+
+def write_model(model: Any, tokenizer: "Tokenizer", wanted: "Tensor", work: Path, dtype: str) -> Written:
+    """The folder of a model in memory, opened again: it must give the logits `wanted` (`check.logits`)."""
+    import torch
+
+    from riyaz import models
+
     models.save_hf(model.to(getattr(torch, dtype)), tokenizer, work)
     del model
     reopened = open_source(work)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 CHUNK = 256  # rows of logits at once: 256 × 49,152 float32 are 50 MB
+NUMBERS = 2**20  # or more rows, while the logits are no more numbers than these: 4 MB
 
 
 def head_loss_plain(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
@@ -33,7 +34,9 @@ class _HeadLoss(Function):
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
         total = torch.zeros((), dtype=torch.float64)
-        for rows in torch.arange(len(labels)).split(CHUNK):
+        size = max(CHUNK, NUMBERS // len(weight))
+        for start in range(0, len(labels), size):
+            rows = slice(start, start + size)
             chunk, target = hidden[rows], labels[rows][:, None]
             log_p = (chunk @ weight.T).float()  # (n, V)
             if cap is not None:

@@ -23,13 +23,19 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     with torch.device("meta"):
         model = module.Model(family.config)
     state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
+    return fill(model, state).requires_grad_(False)
+
+
+def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
+    """The language model, made on the meta device, with these weights, in the order of its family's plan, in
+    evaluation mode."""
     embedding = next(iter(state))  # a plan begins with it
-    if family.config.tie_word_embeddings:
+    if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state[embedding]
     model.load_state_dict(state, assign=True, strict=True)
-    if family.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
+    if model.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
         model.lm_head.weight = model.get_parameter(embedding)
-    return model.eval().requires_grad_(False)
+    return model.eval()
 
 
 def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Model:

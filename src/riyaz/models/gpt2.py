@@ -59,11 +59,12 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(0.0)  # set by pretraining, on what each half adds
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """The next layer's x (T, C)."""
-        x = x + self.attn(self.ln_1(x), attend)
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.dropout(self.attn(self.ln_1(x), attend))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 class Trunk(nn.Module):

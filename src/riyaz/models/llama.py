@@ -79,11 +79,12 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(0.0)  # set by pretraining, on what each half adds
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """The next layer's x (T, C)."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, attend))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
 class Trunk(nn.Module):

@@ -1,15 +1,12 @@
 """report.html: one self-contained page, made only from a comparison's document and its answers row by row.
 
-Data enters it as escaped text (`markup`) or as a JSON block that page.js shows with textContent; the content security
-policy allows the page's own style and script by their hashes and no request at all.
+Data enters it as escaped text (`markup`) or as a JSON block that page.js shows with textContent; `frame` makes the
+file and its content security policy.
 """
-
-import base64
-import hashlib
-from importlib.resources import files
 
 from riyaz.report import facts, findings, lookups, pictures
 from riyaz.report.arms import about, best_for, known, megabytes, milliseconds, training
+from riyaz.report.frame import Section, asset, page, tile
 from riyaz.report.markup import Markup, element, join, json_block
 from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import (
@@ -28,7 +25,6 @@ from riyaz.report.words import (
 
 RIGHT = 0.5  # a row with at least this score counts as right in the example browser
 STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
-Section = tuple[str, str, str, Markup | None]  # id, name in the navigation, heading, content
 
 
 def render(document: dict, predictions: dict[str, list[dict]]) -> str:
@@ -36,44 +32,14 @@ def render(document: dict, predictions: dict[str, list[dict]]) -> str:
 
     Shows whatever of it is there; needs no network and no other file.
     """
-    sections = [section for section in _sections(document, predictions) if section[3]]
-    style, script = _asset("page.css"), _asset("page.js")
-    rows = _browser_data(document, predictions)
-    body = join(
-        element("a", "Skip to the content", class_="skip", href="#content"),
+    return page(
+        f"Riyaz: {headline(document)}",
         _head(document),
-        element("nav", *(element("a", name, href=f"#{key}") for key, name, _, _ in sections), aria_label="Contents"),
-        element("main", *(_section(section) for section in sections), id="content", tabindex="-1"),
-        element("footer", element("p", "Made by riyaz from compare.json; this file fetches nothing.")),
-        element("script", json_block(rows), type="application/json", id="examples-data"),
-        element("script", script),
-    )  # fmt: skip
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", f"Riyaz: {headline(document)}"),
-        element("style", style),
-    )
-    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
-
-
-def _asset(name: str) -> Markup:
-    return Markup(files("riyaz.report").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing may be fetched; only these very bytes may style and run."""
-    style_hash, script_hash = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
-    )
-    return (
-        f"default-src 'none'; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        _sections(document, predictions),
+        "Made by riyaz from compare.json; this file fetches nothing.",
+        style=asset("page.css"),
+        script=asset("page.js"),
+        data=json_block(_browser_data(document, predictions)),
     )
 
 
@@ -93,11 +59,6 @@ def _sections(document: dict, predictions: dict[str, list[dict]]) -> list[Sectio
         ("made", "How it was made", "How it was made", facts.made(document)),
         ("caveats", "Caveats", "What to keep in mind", facts.keep_in_mind(document)),
     ]
-
-
-def _section(section: Section) -> Markup:
-    key, _, title, content = section
-    return element("section", element("h2", title, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
 
 
 def _head(document: dict) -> Markup:
@@ -125,8 +86,7 @@ def _head(document: dict) -> Markup:
                 element("span", str(decision), class_=f"badge {'sure' if decision == 'clear' else 'unsure'}")
                 if decision else None),
         element("p", verdict(document), class_="lead"),
-        element("dl", *(element("div", element("dt", title), element("dd", element("b", value), element("span", more)))
-                        for title, value, more in tiles), class_="tiles") if tiles else None,
+        element("dl", *(tile(*one) for one in tiles), class_="tiles") if tiles else None,
     )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class Arm:
     total: float = 0
     unit: str = ""  # of both
     loss: float | None = None
+    extra: str = ""  # what else its work says of itself
     seconds_left: float | None = None
     estimate: float | None = None
     outcome: str = ""
@@ -108,6 +109,7 @@ class Board:
             arm = self._arm(event.get("method") or "")
             arm.status, arm.phase, arm.detail, arm.outcome = "running", event["phase"], event.get("detail") or "", ""
             arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
+            arm.extra = ""
             return arm
         elif kind == "progress":
             return self._progress(event, now)
@@ -124,6 +126,7 @@ class Board:
         arm = self._arm(event.get("method") or "")
         phase, arm.unit = event.get("phase") or arm.phase, event.get("unit") or ""
         arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
+        arm.extra = event.get("extra") or ""
         if arm.status != "running" or phase != arm.phase:
             arm.status, arm.phase, arm.detail = "running", phase, ""
             arm.since, arm.start = now, arm.done
@@ -148,6 +151,7 @@ def says(arm: Arm) -> str:
         parts.append(f"{arm.done:,.10g}/{arm.total:,.10g} {arm.unit}".rstrip())
     if arm.loss is not None:
         parts.append(f"loss {arm.loss:.3f}")
+    parts.append(arm.extra)
     if arm.seconds_left is not None and arm.done < arm.total:
         parts.append(f"{duration(arm.seconds_left)} left")
     return ", ".join(part for part in parts if part)

@@ -1,0 +1,351 @@
+"""The one dial: from a size or a budget to every number of a run, each with its reason. Torch-free.
+
+Rules of thumb and where they come from: about 20 tokens for each parameter (Hoffmann et al. 2022, arXiv 2203.15556);
+text that is repeated up to 4 times teaches nearly as much as new text and from about 16 times on very little
+(Muennighoff et al. 2023, arXiv 2305.16264); the learning rate falls with the width (Yang et al. 2022, arXiv
+2203.03466).
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+from riyaz.config import Seconds
+from riyaz.errors import RiyazError
+from riyaz.hardware import MB
+from riyaz.pretrain.shapes import (
+    SIZES,
+    Config,
+    Shape,
+    configured,
+    flops_per_token,
+    heads_for,
+    memory_mb,
+    micro_tokens,
+    parameters,
+)
+
+TOKENS_PER_PARAMETER = 20
+EPOCHS_GOOD, EPOCHS_MOST = 4, 16
+BUDGET = Seconds("15m")  # when nothing is said
+CONTEXT = 256
+WINDOWS_LEAST = 64  # a short text gets a smaller context, so that it has so many windows
+VOCABULARIES = {4096: 500_000, 2048: 200_000, 1024: 60_000}  # tokens -> bytes of text that teach them
+TRAINING = 0.9  # of what is left of the budget; the rest is for validation, samples, and writing the model
+STEPS_WANTED = 2000
+STEP_TOKENS = (1024, 16_384)  # least and most tokens of a step
+FASTEST, RATE = 4e-3, 0.4  # learning rate: at most the one, and the other divided by the width
+LOOKS, LOOK_SECONDS = 25, 10.0  # validations of a run, and the least time between two
+VALIDATION_SHARE, FORWARD = 0.05, 3  # of the time; a forward pass costs a third of a step
+CHECKPOINT_SECONDS = 30.0
+PATIENCE = 10  # validations without a better loss
+DTYPE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was said on the command line, by the names of the flags; None: derive it."""
+
+    tokenizer: str | None = None
+    size: str | None = None
+    budget: float | None = None
+    family: str | None = None
+    context: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    width: int | None = None
+    batch: int | None = None
+    steps: int | None = None
+    lr: float | None = None
+    dropout: float | None = None
+    compute: str | None = None
+    validate_every: int | None = None
+    checkpoint_every: int | None = None
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What was said, without what was not."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+class Measuring(Protocol):
+    """What the plan asks of the machine (`speed.Machine`; tests give figures)."""
+
+    def tokens_s(self, config: Config, compute: str) -> float:
+        """Tokens per second of training."""
+
+    def quicker(self, config: Config) -> str:
+        """The type of the matrix products in which this model trains faster."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One derived number and its reason, for people."""
+
+    name: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the plan must know of the text: tokens and windows to learn from, windows to judge by."""
+
+    train_tokens: int
+    train_windows: int
+    valid_windows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was decided; frozen in plan.json, so that a resumed run is the same run."""
+
+    effective: dict[str, Any]  # by the names of the flags
+    derived: tuple[Value, ...]
+    model: dict[str, Any]
+    train: dict[str, Any]  # the fields of train.TrainPlan
+    valid_windows: int
+    tokens: int
+    flops_per_token: float
+    tokens_s: float
+    estimate: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> "Plan":
+        """The plan that plan.json holds."""
+        return cls(**{**document, "derived": tuple(Value(**value) for value in document["derived"])})
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the model."""
+        shape = Shape(*(self.model[name] for name in ("layers", "heads", "width")))
+        return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
+
+
+def kind_of_tokenizer(asked: Asked, text_bytes: int) -> tuple[str, int, str]:
+    """(kind or folder, size of the vocabulary, why) of the tokenizer."""
+    if asked.tokenizer is not None:
+        return asked.tokenizer, 0, "given"
+    for vocab, least in VOCABULARIES.items():
+        if text_bytes >= least:
+            return "bpe", vocab, f"{text_bytes / 1e6:.1f} MB of text show each of {vocab:,} pieces often enough"
+    return "bytes", 0, f"{text_bytes / 1e3:.0f} kB of text are too little to learn pieces of words from"
+
+
+def smaller(vocab: int) -> int | None:
+    """The next smaller vocabulary to try, None when bytes are left."""
+    return next((size for size in VOCABULARIES if size < vocab), None)
+
+
+def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
+    """(tokens a model sees at once, why)."""
+    if asked.context is not None:
+        return asked.context, "given"
+    context = CONTEXT
+    while context > 32 and text_tokens < WINDOWS_LEAST * context:
+        context //= 2
+    return context, "enough for a paragraph" if context == CONTEXT else f"about {text_tokens:,.0f} tokens are few"
+
+
+def make(
+    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *, spent: float, memory: float
+) -> Plan:
+    """The plan of a run. `spent` are seconds of the budget that are gone, `memory` the megabytes that are free.
+
+    Raises RiyazError for shapes that make no model and for a model that does not fit the memory.
+    """
+    deriving = _Deriving(asked, text, vocab, context, machine, spent, memory)
+    shape, size, why = deriving.shape()
+    config = deriving.config(shape)
+    deriving.refuse_large(config, size)
+    compute = asked.compute or machine.quicker(config)
+    speed = machine.tokens_s(config, compute)
+    values = [Value("model", f"{parameters(config) / 1e6:.2f} million parameters: {shape.layers} layers, "
+                    f"{shape.heads} heads, width {shape.width}, vocabulary {vocab:,}", why)]  # fmt: skip
+    batch, steps, more = deriving.length(config, speed)
+    values += more
+    tokens = rows_read(text.train_windows, batch, steps) * context
+    epochs = tokens / text.train_tokens
+    rate = asked.lr or min(FASTEST, RATE / shape.width)
+    values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, f"{RATE} divided by the width {shape.width}, "
+                        f"at most {FASTEST}; warm-up, then a cosine to zero")))  # fmt: skip
+    dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
+    values.append(Value("dropout", f"{dropout:g}", _why(asked.dropout, f"the text is read {epochs:.1f} times; "
+                        f"up to {EPOCHS_GOOD} times nothing is learned by heart")))  # fmt: skip
+    values.append(Value("compute", compute, _why(asked.compute, "the quicker on this CPU")))
+    every, windows, more = deriving.looks(batch, steps, speed)
+    values += more
+    saving = asked.checkpoint_every or max(1, min(steps, round(CHECKPOINT_SECONDS * speed / (batch * context))))
+    train = {
+        "steps": steps, "learning_rate": rate, "batch_size": batch, "warmup": 0.05, "final": 0.0, "betas": (0.9, 0.99),
+        "weight_decay": 0.1, "dropout": dropout, "validate_every": every, "patience": PATIENCE,
+        "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
+        "seed": asked.seed or 0,
+    }  # fmt: skip
+    seconds = spent + tokens / speed / TRAINING
+    estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
+                "disk_mb": parameters(config) * DTYPE_BYTES * 6 / MB}  # fmt: skip
+    model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
+             "parameters": parameters(config)}  # fmt: skip
+    effective = {
+        "size": size, "budget": deriving.budget, "family": config.model_type, "context": context, **asdict(shape),
+        "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
+        "checkpoint_every": saving, "seed": asked.seed or 0,
+    }  # fmt: skip
+    return Plan(effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, estimate)
+
+
+@dataclass
+class _Deriving:
+    """The steps of `make`, on what all of them need."""
+
+    asked: Asked
+    text: Text
+    vocab: int
+    context: int
+    machine: Measuring
+    spent: float
+    memory: float
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds of the whole command; None where a size or a number of steps says how long it takes."""
+        asked = self.asked
+        if asked.budget is not None:
+            return float(asked.budget)
+        return None if asked.size or asked.steps or (asked.layers and asked.width) else float(BUDGET)
+
+    def config(self, shape: Shape) -> Config:
+        """The configuration of a shape."""
+        return configured(self.asked.family or "llama", shape, self.vocab, self.context)
+
+    def refuse_large(self, config: Config, size: str | None) -> None:
+        """Raises RiyazError when the model needs more memory than is free."""
+        need = memory_mb(config, self.asked.compute or "bfloat16", micro_tokens(self.context))
+        if self.memory and need > self.memory:
+            what = (
+                f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
+            )
+            hint = "choose a smaller --size, or --layers and --width"
+            raise RiyazError(f"{what} MB of memory to train and {self.memory:,.0f} MB are free", "--size", hint)
+
+    def shape(self) -> tuple[Shape, str | None, str]:
+        """(shape, its size's name or None, why)."""
+        asked = self.asked
+        if asked.size or asked.steps or (asked.layers and asked.width):
+            own = bool(asked.layers or asked.width or asked.heads)
+            size = asked.size or (None if asked.layers and asked.width else next(iter(SIZES)))
+            shape = self._changed(SIZES[size or next(iter(SIZES))])
+            return shape, None if own else size, "given" if own or asked.size else "the smallest: no size was given"
+        name, why = self._affordable()
+        return self._changed(SIZES[name]), name, why
+
+    def _changed(self, shape: Shape) -> Shape:
+        """The shape with what was said of it."""
+        asked = self.asked
+        width = asked.width or shape.width
+        heads = asked.heads or (shape.heads if width == shape.width else heads_for(width))
+        return Shape(asked.layers or shape.layers, heads, width)
+
+    def _affordable(self) -> tuple[str, str]:
+        """The size whose share of tokens to parameters in the budget is nearest to what is best."""
+        best, tried = "", dict[str, float]()
+        for name in SIZES:
+            config = self.config(self._changed(SIZES[name]))
+            if best:
+                if self.memory and memory_mb(config, "bfloat16", micro_tokens(self.context)) > self.memory:
+                    break
+            else:
+                self.refuse_large(config, name)
+            speed = self.machine.tokens_s(config, self.asked.compute or self.machine.quicker(config))
+            tokens = min(speed * self._left(), EPOCHS_MOST * self.text.train_tokens)
+            tried[name] = tokens / parameters(config)
+            if not best or _off(tried[name]) < _off(tried[best]):
+                best = name
+            if tried[name] < TOKENS_PER_PARAMETER:
+                break
+        ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in tried.items())
+        return (
+            best,
+            f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow {ratios}",
+        )
+
+    def _left(self) -> float:
+        """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
+        assert self.budget is not None
+        left = (self.budget - self.spent) * TRAINING
+        if left <= 1:
+            what = f"the budget of {Seconds(self.budget)} is over before training begins ({self.spent:.0f}s)"
+            raise RiyazError(what, "--budget", "give more time or less text")
+        return left
+
+    def length(self, config: Config, speed: float) -> tuple[int, int, list[Value]]:
+        """(rows of a step, steps, both with their reasons)."""
+        asked, text = self.asked, self.text
+        if asked.steps is not None:
+            batch = min(asked.batch or max(1, 4096 // self.context), text.train_windows)
+            return (
+                batch,
+                asked.steps,
+                [self._batch(batch, "4,096 tokens a step"), Value("steps", f"{asked.steps:,}", "given")],
+            )
+        best, most = TOKENS_PER_PARAMETER * parameters(config), EPOCHS_MOST * text.train_tokens
+        limits = [(best, f"{TOKENS_PER_PARAMETER} tokens for each parameter")] if self.budget is None else []
+        limits.append(
+            (most, f"{EPOCHS_MOST} times the {text.train_tokens:,} tokens of the text; more repetition teaches little")
+        )
+        if self.budget is not None:
+            limits.append((int(speed * self._left()), f"what {speed:,.0f} tokens/s reach in the budget"))
+        tokens, why = min(limits)
+        least, largest = STEP_TOKENS
+        wanted = min(max(2 ** round(math.log2(max(tokens / STEPS_WANTED, 1))), least), largest)
+        batch = min(asked.batch or max(1, wanted // self.context), text.train_windows)
+        steps = max(1, tokens // (batch * self.context))
+        said = f"{why}: {tokens / 1e6:.2f} million tokens, {tokens / parameters(config):.1f} for each parameter"
+        return batch, steps, [self._batch(batch, f"about {STEPS_WANTED:,} steps"), Value("steps", f"{steps:,}", said)]
+
+    def _batch(self, batch: int, why: str) -> Value:
+        tokens = batch * self.context
+        return Value(
+            "batch", f"{batch} windows of {self.context} tokens, {tokens:,} a step", _why(self.asked.batch, why)
+        )
+
+    def looks(self, batch: int, steps: int, speed: float) -> tuple[int, int, list[Value]]:
+        """(steps between validations, windows of one, both with their reasons)."""
+        seconds = steps * batch * self.context / speed
+        looks = min(LOOKS, max(4, int(seconds / LOOK_SECONDS)), steps)
+        every = min(self.asked.validate_every or math.ceil(steps / looks), steps)
+        affordable = int(VALIDATION_SHARE * FORWARD * batch * every)
+        windows = min(self.text.valid_windows, max(16, affordable))
+        said = f"every {every} steps, on {windows:,} of {self.text.valid_windows:,} held-out windows"
+        return every, windows, [Value("validation", said, f"{VALIDATION_SHARE:.0%} of the time")]
+
+
+def differences(plan: Plan, asked: Asked) -> list[str]:
+    """What of a resumed command is not what the run was planned with, in words; its tokenizer is not looked at."""
+    found = []
+    for name, value in asked.given().items():
+        if name != "tokenizer" and value != plan.effective[name]:
+            now, was = (Seconds(v) if name == "budget" and v else v for v in (value, plan.effective[name]))
+            found.append(f"--{name.replace('_', '-')} {now} instead of {'none' if was is None else was}")
+    return found
+
+
+def rows_read(count: int, batch: int, steps: int) -> int:
+    """Rows that so many steps train on: every epoch takes each of `count` rows once, in even batches."""
+    an_epoch = -(-count // batch)
+    epochs, place = divmod(steps, an_epoch)
+    return epochs * count + place * count // an_epoch
+
+
+def _off(ratio: float) -> float:
+    """How far from the best, in factors."""
+    return abs(math.log(max(ratio, 1e-9) / TOKENS_PER_PARAMETER))
+
+
+def _why(given: object, why: str) -> str:
+    return why if given is None else "given"

@@ -1,0 +1,368 @@
+"""A pretraining run from text to a Hugging Face folder: read, tokenise, measure, plan, train, write, open again.
+
+Everything that is decided is frozen in plan.json before the first step, so a run that was killed anywhere and resumed
+is the same run, bit for bit.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import math
+import platform
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from riyaz import hardware
+from riyaz.data.blocks import Corpus, Windows, prepare, tokenizer_sha256
+from riyaz.data.corpus import documents
+from riyaz.errors import RiyazError
+from riyaz.pretrain import plan as planning
+from riyaz.pretrain.folder import METRICS, PLAN, RUN, SAMPLES, Folder, Lines
+from riyaz.pretrain.plan import Asked, Plan
+from riyaz.pretrain.samples import look
+from riyaz.pretrain.speed import Machine
+from riyaz.tokenizer import Tokenizer
+from riyaz.tokenizer_training import train_tokenizer
+
+Listen = Callable[[dict], None]
+
+NAME = "pretrain"  # of its row on the screen
+KINDS = ("bytes", "chars")  # tokenizers that are made here by name; any other name is a folder
+PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
+WINDOW = 20  # steps over which speed is a median, so that a validation does not show
+OPENING = 30  # characters of the held-out text that samples go on from
+
+
+def pretrain(
+    paths: Sequence[Path],
+    asked: Asked,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    listen: Listen = lambda event: None,
+) -> dict[str, Any]:
+    """Train a new model on the texts under `paths`, leave it in `out` and return the document of run.json.
+
+    With `resume` the run in `out` goes on; without paths on the texts it began with. Raises RiyazError, and
+    KeyboardInterrupt with a line that says how to go on.
+    """
+    folder = Folder(out)
+    with folder.locked(resume):
+        known = folder.read(RUN) or {}
+        paths = [Path(path).absolute() for path in paths or known.get("paths", ())]
+        if not paths:
+            raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
+        run = _Run(folder, paths, asked, listen)
+        frozen = folder.read(PLAN)
+        if frozen is not None:
+            run.refuse_another(frozen)
+        if known.get("status") == "done":
+            folder.clean()
+            return known
+        run.document = {"status": "running", "command": command, "paths": [str(path) for path in paths]}
+        try:
+            return run.go(frozen)
+        except KeyboardInterrupt:
+            run.stopped()
+            where = f" at step {run.step:,}" if run.step else ""
+            raise KeyboardInterrupt(f"stopped{where}; the same command with --resume goes on") from None
+        except (RiyazError, OSError, MemoryError):
+            run.stopped()
+            raise
+
+
+class _Run:
+    """One run: what it knows, and the file that says how far it came."""
+
+    def __init__(self, folder: Folder, paths: Sequence[Path], asked: Asked, listen: Listen) -> None:
+        self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
+        self.began = time.monotonic()
+        self.document: dict[str, Any] = {}
+        self.step = 0
+        self.bytes, self.sha256 = text_hash(paths)
+
+    def refuse_another(self, frozen: dict[str, Any]) -> None:
+        """Raises RiyazError naming how text, tokenizer or configuration differ from the run's."""
+        found = planning.differences(Plan.from_dict(frozen["plan"]), self.asked)
+        text, tokenizer, given = frozen["text"], frozen["tokenizer"], self.asked.tokenizer
+        if self.sha256 != text["sha256"]:
+            found.insert(0, f"another text ({self.bytes:,} bytes instead of {text['bytes']:,})")
+        same = given is None or given == tokenizer["kind"]
+        if not same and (given in KINDS or tokenizer_sha256(Tokenizer.from_folder(str(given))) != tokenizer["sha256"]):
+            found.append(f"--tokenizer {given} instead of {tokenizer['kind']}")
+        if found:
+            what = f"the run in this folder is another: {', '.join(found)}"
+            raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
+
+    def stopped(self) -> None:
+        """Say in run.json that nobody works on it; a full disk keeps what stands there."""
+        with contextlib.suppress(RiyazError, OSError):
+            self.folder.write(RUN, self.document | {"status": "stopped"})
+
+    def go(self, frozen: dict[str, Any] | None) -> dict[str, Any]:
+        """All of it, from where the folder stands."""
+        self.folder.write(RUN, self.document)
+        self.folder.work.mkdir(exist_ok=True)
+        self._phase("read")
+        if frozen is None:
+            tokenizer, kind = self._tokenizer()
+            corpus, context = self._corpus(tokenizer, kind)
+            frozen = self._decide(tokenizer, kind, corpus, context)
+        else:
+            tokenizer = Tokenizer.from_folder(self.folder.work / "tokenizer")
+            corpus = self._read(tokenizer, frozen["plan"]["model"]["context"])
+            if corpus.facts["tokens_sha256"] != frozen["text"]["tokens_sha256"]:
+                raise RiyazError("the tokens are not those it was begun with", str(self.folder.work), "begin anew")
+        plan = Plan.from_dict(frozen["plan"])
+        for value in plan.derived:
+            self._note(f"{value.name}: {value.value} ({value.why})")
+        self._refuse_full(plan)
+        self.listen(
+            {"event": "estimate", **plan.estimate, "arms": [{"method": NAME, "seconds": plan.estimate["seconds"]}]}
+        )
+        return self._train(plan, frozen, corpus, tokenizer)
+
+    def _tokenizer(self) -> tuple[Tokenizer, str]:
+        """The tokenizer of the run, copied or made in work/, and its kind."""
+        kind, vocab, why = planning.kind_of_tokenizer(self.asked, self.bytes)
+        folder = self.folder.work / "tokenizer"
+        if why == "given" and kind not in KINDS:
+            given = Tokenizer.from_folder(kind)
+            given.save(folder)
+            tokenizer = Tokenizer.from_folder(folder)
+            self._note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")
+            return tokenizer, "folder"
+        self._phase("tokenizer")
+        while True:
+            try:
+                tokenizer = train_tokenizer((document.text for document in documents(self.paths)), kind, vocab, folder)
+                break
+            except RiyazError:
+                if kind != "bpe":
+                    raise
+                fewer = planning.smaller(vocab)  # a text that says little in many bytes
+                kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text repeats itself")
+        self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
+        return tokenizer, kind
+
+    def _corpus(self, tokenizer: Tokenizer, kind: str) -> tuple[Corpus, int]:
+        """The text as windows of a context that suits its length."""
+        ratio = 1.0 if kind in KINDS else 3.5  # bytes of a token, about, before they are counted
+        context, why = planning.context_for(self.asked, self.bytes / ratio)
+        self._note(f"context: {context} tokens ({why})")
+        corpus = self._read(tokenizer, context)
+        near = corpus.facts["near_duplicates"]
+        if near:
+            self._note(
+                f"{near} of {corpus.facts['valid_blocks']} held-out blocks stand in the training text too, nearly"
+            )
+        return corpus, context
+
+    def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
+        self._phase("tokenise")
+        return prepare(self.paths, tokenizer, self.folder.work / "text", context, listen=self._about)
+
+    def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
+        """Measure, plan, and freeze the plan."""
+        self._threads()
+        self._phase("measure", "speed of this machine")
+        facts = corpus.facts
+        text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
+        machine = Machine(corpus.train, context, self.asked.seed or 0)
+        plan = planning.make(
+            self.asked, text, tokenizer.vocab_size, context, machine,
+            spent=time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+        )  # fmt: skip
+        frozen = {
+            "plan": plan.to_dict(),
+            "peak_flops": machine.peak_flops(plan.train["compute"]),
+            "text": {name: facts[name] for name in TEXT} | {"tokens_sha256": facts["tokens_sha256"]},
+            "tokenizer": {"kind": kind, "vocab": tokenizer.vocab_size, "sha256": tokenizer_sha256(tokenizer)},
+            "seconds": time.monotonic() - self.began,
+        }
+        self.folder.write(PLAN, frozen)
+        return frozen
+
+    def _refuse_full(self, plan: Plan) -> None:
+        free = hardware.disk_free(self.folder.path) / hardware.MB
+        if plan.estimate["disk_mb"] > free:
+            what = f"the run needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
+            raise RiyazError(what, str(self.folder.path), "free disk space or choose another --out")
+
+    def _train(self, plan: Plan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Train, write the model, open it again and say what it cost."""
+        from riyaz.export import hf
+        from riyaz.export.check import logits
+        from riyaz.models.fresh import fresh
+        from riyaz.train import TrainPlan, train
+
+        self._threads()
+        self.document |= describe(plan, frozen, self.folder.path)
+        self.folder.write(RUN, self.document)
+        model = fresh(plan.config, plan.train["seed"])
+        watch = Watch(self, plan, frozen["peak_flops"], corpus)
+        opening = opening_of(tokenizer, corpus.valid)
+
+        def seen(step: int) -> None:
+            ratio = corpus.valid.bytes_per_token
+            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step))
+
+        if not watch.samples.entries():
+            model.eval()
+            seen(0)
+        valid = every_nth(corpus.valid, plan.valid_windows)
+        settings = plan.train | {"betas": tuple(plan.train["betas"])}
+        try:
+            state = train(
+                model, corpus.train, valid, TrainPlan(**settings), self.folder.work / "train", watch.listen, look=seen
+            )
+        finally:
+            watch.close()
+        self._phase("write")
+        work = self.folder.work / "model"
+        model.eval()
+        written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
+        self.folder.keep(work)
+        cost = watch.cost(frozen["seconds"])
+        self.document |= {
+            "status": "done",
+            "cost": cost,
+            "result": {
+                "valid_loss": state.best_loss,
+                "bits_per_byte": watch.bits(state.best_loss),
+                "best_step": state.best_step,
+                "logit_difference": written.difference,
+            },
+        }
+        self.folder.write(RUN, self.document)
+        self.folder.clean()
+        return self.document
+
+    def _threads(self) -> None:
+        import torch
+
+        torch.set_num_threads(hardware.cores())
+
+    def _phase(self, phase: str, detail: str = "") -> None:
+        self.listen({"event": "phase", "method": NAME, "phase": phase, "detail": detail})
+
+    def _note(self, text: str) -> None:
+        self.listen({"event": "note", "text": text})
+
+    def _about(self, event: dict) -> None:
+        self.listen({**event, "method": NAME})
+
+
+TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
+
+
+class Watch:
+    """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
+
+    def __init__(self, run: _Run, plan: Plan, peak_flops: float, corpus: Corpus) -> None:
+        self.run, self.plan, self.peak_flops = run, plan, peak_flops
+        self.rows, self.ratio = len(corpus.train), corpus.valid.bytes_per_token
+        self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
+        self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
+        self.began = self.last = time.perf_counter()
+        self.durations: deque[float] = deque(maxlen=WINDOW)
+        self.seconds = 0.0
+        self.bits_per_byte: float | None = None
+
+    def listen(self, event: dict) -> None:
+        """Take one step of the loop."""
+        entry = dict(event.pop("metrics"))
+        step = self.run.step = entry["step"]
+        now = time.perf_counter()
+        if self.before is None:
+            earlier = [known for known in self.metrics.entries() if known["step"] < step]
+            self.before = earlier[-1]["seconds"] if earlier else 0.0
+            bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
+            self.bits_per_byte = bits[-1] if bits else None
+        self.durations.append(now - self.last)
+        self.last, self.seconds = now, self.before + now - self.began
+        tokens_s = self._tokens(step, step - 1) / statistics.median(self.durations)
+        share = tokens_s * self.plan.flops_per_token / self.peak_flops
+        entry |= {"seconds": self.seconds, "tokens_s": tokens_s, "peak_share": share}
+        if "valid_loss" in entry:
+            entry["bits_per_byte"] = self.bits_per_byte = self.bits(entry["valid_loss"])
+        self.metrics.add(entry)
+        said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
+        extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
+        self.run.listen({**event, "method": NAME, "extra": extra})
+
+    def bits(self, loss: float) -> float:
+        """Bits per UTF-8 byte of the held-out text, of a loss in nats per token."""
+        return loss / math.log(2) / self.ratio
+
+    def cost(self, before: float) -> dict[str, float]:
+        """What the run took, `before` the seconds until its first step."""
+        tokens = self._tokens(self.run.step, 0)
+        flops = tokens * self.plan.flops_per_token
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "seconds": before + self.seconds,
+            "flops": flops,
+            "tokens": tokens,
+            "tokens_s": tokens / seconds,
+            "peak_share": flops / seconds / self.peak_flops,
+            "peak_rss_mb": hardware.peak_rss() / hardware.MB,
+        }
+
+    def close(self) -> None:
+        """Let the files go."""
+        self.metrics.close()
+        self.samples.close()
+
+    def _tokens(self, after: int, before: int) -> int:
+        batch = self.plan.train["batch_size"]
+        rows = planning.rows_read(self.rows, batch, after) - planning.rows_read(self.rows, batch, before)
+        return rows * self.plan.model["context"]
+
+
+def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
+    """(bytes, hash) of the texts, as `data.blocks` counts them. Raises RiyazError for what is no text."""
+    count, digest = 0, hashlib.sha256()
+    for document in documents(paths):
+        content = document.text.encode()
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+        count += len(content)
+    return count, digest.hexdigest()
+
+
+def every_nth(windows: Windows, count: int) -> Windows:
+    """`count` of the windows, evenly spread."""
+    places = [place * len(windows) // count for place in range(count)]
+    return replace(windows, starts=windows.starts[places])
+
+
+def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
+    """Some words with which a held-out window begins."""
+    row = windows[0]
+    text = tokenizer.decode((row.prompt + row.answer)[: 4 * OPENING]).replace("\ufffd", "")
+    words = " ".join(text.split())[:OPENING]
+    return words.rpartition(" ")[0] or words
+
+
+def describe(plan: Plan, frozen: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What run.json says of a run before its first step."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
+    return {
+        "seed": plan.train["seed"],
+        "versions": {"python": platform.python_version()} | versions,
+        "hardware": hardware.describe(folder) | {"peak_flops": frozen["peak_flops"]},
+        "text": {name: frozen["text"][name] for name in TEXT},
+        "tokenizer": frozen["tokenizer"],
+        "model": model,
+        "derived": [vars(value) for value in plan.derived],
+        "plan": {**plan.train, "valid_windows": plan.valid_windows},
+        "estimate": plan.estimate,
+    }

@@ -1,0 +1,76 @@
+"""What every page of a report is: one file that fetches nothing, with a head, a list of contents and sections."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+
+from riyaz.report.markup import Markup, element, join
+
+Section = tuple[str, str, str, Markup | None]  # id, name in the navigation, heading, content
+
+
+def page(
+    title: str,
+    head: Markup,
+    sections: Sequence[Section],
+    foot: str,
+    *,
+    style: Markup,
+    script: Markup | None = None,
+    data: Markup | None = None,
+) -> str:
+    """The whole HTML file; sections without content are left out.
+
+    `data` is a JSON block for the `script`. The content security policy allows these very bytes of style and script
+    by their hashes and no request at all.
+    """
+    shown = [section for section in sections if section[3]]
+    body = join(
+        element("a", "Skip to the content", class_="skip", href="#content"),
+        head,
+        element("nav", *(element("a", name, href=f"#{key}") for key, name, _, _ in shown), aria_label="Contents"),
+        element("main", *(_section(section) for section in shown), id="content", tabindex="-1"),
+        element("footer", element("p", foot)),
+        element("script", data, type="application/json", id="examples-data") if data else None,
+        element("script", script) if script else None,
+    )
+    first = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+        element("style", style),
+    )
+    return f"<!doctype html>\n{element('html', first, element('body', body), lang='en')}\n"
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of this package."""
+    return Markup(files("riyaz.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def tile(title: str, value: object, more: object) -> Markup:
+    """One key figure: what it is, the figure, and what to know about it."""
+    return element("div", element("dt", title), element("dd", element("b", value), element("span", more)))
+
+
+def _section(section: Section) -> Markup:
+    key, _, title, content = section
+    return element("section", element("h2", title, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
+
+
+def _policy(style: str, script: str | None) -> str:
+    scripts = f"script-src 'sha256-{_hash(script)}'; " if script else ""
+    return (
+        f"default-src 'none'; style-src 'sha256-{_hash(style)}'; {scripts}img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,179 @@
+"""The pictures of a pretraining run's page, made as those of `pictures`: one colour for the run, training faint.
+
+A picture for which nothing was measured is None.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from riyaz.report.learning_words import Run, best, known, part, points
+from riyaz.report.markup import Markup, element
+from riyaz.report.pictures import below
+from riyaz.report.svg import FAINT, INK, PAPER, colour, inset, picture
+from riyaz.report.words import number
+
+SHADE, OTHER = colour(2), colour(5)
+DRAWN = 400  # points of a line; of more, means of neighbours are drawn
+MARKED = 40  # validations up to which each has a mark
+HEIGHT = 340.0
+Points = list[tuple[float, float]]
+
+
+def loss(run: Run, metrics: list[dict], width: float, name: str) -> Markup | None:
+    """Training and validation loss over the steps, with what guessing evenly would cost."""
+    train, valid = points(metrics, "loss"), points(metrics, "valid_loss")
+    if not train and not valid:
+        return None
+    vocabulary = known(part(run, "tokenizer"), "vocab")
+    evenly = math.log(vocabulary) if vocabulary and vocabulary > 1 else None
+
+    def draw(figure: Figure) -> None:
+        panel = _panel(figure)
+        thinned = thin(train)
+        if thinned:
+            panel.plot(*zip(*thinned, strict=True), color=SHADE, lw=1.1, alpha=0.4)
+        _line(panel, valid)
+        values = [value for _, value in (*thinned, *valid)]
+        low, high = min(values), max([*values, *([evenly] if evenly else [])])
+        panel.set_ylim(max(low - 0.06 * (high - low) - 0.05, 0), high + 0.08 * (high - low) + 0.05)
+        if evenly:
+            panel.axhline(evenly, color=FAINT, lw=1, linestyle=(0, (4, 3)))
+            said = f"every token equally likely: {number(evenly, 2)}"
+            panel.annotate(said, (1, evenly), xycoords=("axes fraction", "data"), xytext=(0, -5),
+                           textcoords="offset points", ha="right", va="top")  # fmt: skip
+        panel.set_title("nats per token; training faint", pad=14)
+        _steps(figure, panel)
+        _named(panel, best(metrics), "valid_loss")
+
+    return picture(draw, width, HEIGHT, name, "Loss over the training steps")
+
+
+def bits(metrics: list[dict], width: float, name: str) -> Markup | None:
+    """Bits per byte on validation over the steps."""
+    found = points(metrics, "bits_per_byte")
+    if not found:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = _panel(figure)
+        _line(panel, found)
+        values = [value for _, value in found]
+        room = max(0.12 * (max(values) - min(values)), 0.05)
+        panel.set_ylim(max(min(values) - room, 0), max(values) + room)
+        panel.set_title("bits per byte on validation", pad=14)
+        _steps(figure, panel)
+        _named(panel, best(metrics), "bits_per_byte")
+
+    return picture(draw, width, HEIGHT, name, "Bits per byte over the training steps")
+
+
+def rate(metrics: list[dict], width: float, name: str) -> Markup | None:
+    """The learning rate over the steps."""
+    found = points(metrics, "learning_rate")
+    if len(found) < 2:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = _panel(figure, left=62)
+        panel.plot(*zip(*thin(found), strict=True), color=SHADE, lw=2)
+        panel.set_ylim(0, 1.12 * max(value for _, value in found) or 1)
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        panel.set_title("learning rate", pad=14)
+        _steps(figure, panel)
+
+    return picture(draw, width, HEIGHT - 60, name, "Learning rate over the training steps")
+
+
+def speed(metrics: list[dict], width: float, name: str) -> Markup | None:
+    """Tokens a second over the steps, with the share of the machine's peak on the right."""
+    found = points(metrics, "tokens_s")
+    if len(found) < 2:
+        return None
+    pairs = [(known(entry, "tokens_s") or 0, known(entry, "peak_share") or 0) for entry in metrics]
+    whole = sorted(peak / tokens for tokens, peak in pairs if tokens > 0 and peak > 0)
+
+    def draw(figure: Figure) -> None:
+        panel = _panel(figure, left=62, right=54 if whole else 24)
+        panel.plot(*zip(*thin(found), strict=True), color=SHADE, lw=2)
+        high = 1.15 * max(value for _, value in thin(found)) or 1
+        panel.set_ylim(0, high)
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        title = "tokens a second"
+        if whole:
+            factor = whole[len(whole) // 2]
+            side = panel.secondary_yaxis("right", functions=(_scaled(factor), _scaled(1 / factor)))
+            side.yaxis.set_major_locator(MaxNLocator(4))
+            side.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+            side.spines["right"].set_visible(False)
+            title += "; right: share of peak"
+        panel.set_title(title, pad=14)
+        _steps(figure, panel)
+
+    return picture(draw, width, HEIGHT - 60, name, "Tokens a second over the training steps")
+
+
+def _scaled(factor: float) -> Callable[[Any], Any]:
+    return lambda value: factor * value
+
+
+def chance_bar(p: float, most: float, lasting: bool) -> Markup:
+    """A probability as a bar beside its figure; `most` fills it. Words that stay have the run's colour."""
+    long = 100 * p / most if most > 0 else 0.0
+    shade = "var(--c2)" if lasting else "var(--faint)"
+    rule = element("rect", x=0, y=0, width=100, height=10, fill="var(--panel)")
+    drawn = element("rect", x=0, y=0, width=f"{min(max(long, 0.4), 100):.1f}", height=10, fill=shade)
+    return element("svg", rule, drawn, viewBox="0 0 100 10", preserveAspectRatio="none", class_="chance",
+                   aria_hidden="true", focusable="false")  # fmt: skip
+
+
+def thin(found: Points, most: int = DRAWN) -> Points:
+    """At most `most` points: each the mean of as many neighbours, the same number of steps wide."""
+    if len(found) <= most:
+        return found
+    edges = [round(i * len(found) / most) for i in range(most + 1)]
+    parts = [found[start:end] for start, end in pairwise(edges)]
+    return [(sum(x for x, _ in one) / len(one), sum(y for _, y in one) / len(one)) for one in parts]
+
+
+def _panel(figure: Figure, left: float = 44, right: float = 24) -> Axes:
+    panel = figure.subplots()
+    inset(figure, left, right, 34, 46)
+    panel.grid(axis="y", lw=0.7)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    return panel
+
+
+def _steps(figure: Figure, panel: Axes) -> None:
+    """The horizontal axis from 0, once everything is drawn."""
+    panel.margins(x=0.02)
+    panel.set_xlim(left=0)
+    below(figure, "steps")
+
+
+def _line(panel: Axes, found: Points) -> None:
+    if found:
+        mark = "o" if len(found) <= MARKED else ""
+        panel.plot(*zip(*found, strict=True), color=SHADE, lw=2, marker=mark, ms=5, zorder=3)
+
+
+def _named(panel: Axes, entry: dict | None, key: str) -> None:
+    """The best validation, with its figure above it."""
+    value = known(entry, key)
+    if entry is None or value is None:
+        return
+    panel.plot([entry["step"]], [value], "o", color=SHADE, mfc=PAPER, mew=2, ms=9, zorder=4)
+    right = entry["step"] > 0.8 * panel.get_xlim()[1]
+    panel.annotate(
+        f"best: {number(value, 3)}", (entry["step"], value), xytext=(4 if right else 0, 14),
+        textcoords="offset points", ha="right" if right else "center", va="bottom", color=INK, fontweight="bold",
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}, zorder=5,
+    )  # fmt: skip

@@ -1,0 +1,37 @@
+"""Tiny pretraining runs for tests: a text of made-up sentences, and a machine that is measured in no time."""
+
+import random
+
+import pytest
+
+from riyaz.pretrain import speed
+from riyaz.report import terminal
+
+# two layers, 32 windows of the text at most, six steps
+SMALL = ("--tokenizer", "bytes", "--layers", 2, "--width", 32, "--heads", 2, "--context", 32, "--batch", 4,
+         "--steps", 6, "--validate-every", 3, "--compute", "float32")  # fmt: skip
+SUBJECTS = ("The baker", "A river", "My aunt", "The old clock", "One letter", "The fox", "Nobody", "Her brother")
+VERBS = ("sees", "carries", "forgets", "paints", "answers", "follows", "measures", "buys")
+OBJECTS = ("the bread", "a red boat", "twelve stones", "the morning", "an old song", "the field", "a lamp", "no one")
+
+
+def small(*options: object) -> tuple[object, ...]:
+    """The options of SMALL, with others in place of those of the same name."""
+    pairs = dict(zip(SMALL[::2], SMALL[1::2])) | dict(zip(options[::2], options[1::2]))
+    return tuple(part for pair in pairs.items() for part in pair)
+
+
+def words(seed: int, count: int) -> str:
+    """About `count` words of text."""
+    draw = random.Random(seed)
+    sentences = [f"{draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(OBJECTS)}." for _ in range(count // 5)]
+    return "".join(sentence + draw.choice("  \n") for sentence in sentences) + "\n"
+
+
+def quick_machine(patch: pytest.MonkeyPatch) -> None:
+    """Measure with few steps and small products, and tell of every step."""
+    patch.setattr(terminal, "LINE_SECONDS", 0)
+    patch.setattr(speed, "STEPS", 3)
+    patch.setattr(speed, "STEP_TOKENS", 128)
+    patch.setattr(speed, "PEAK_SIZE", 64)
+    patch.setattr(speed, "PEAK_SECONDS", 0.001)

@@ -1,0 +1,234 @@
+"""The page and the terminal summary of a pretraining run: true to the three files, whole for half a run, and safe."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+
+import learning
+import pages
+import pytest
+from rich.console import Console
+from test_html import CLEAN_TAGS
+
+from riyaz.errors import RiyazError
+from riyaz.report import learning as page_of
+from riyaz.report import learning_pictures, learning_terminal
+from riyaz.report import learning_words as words
+
+TAGS = CLEAN_TAGS | {"fieldset", "legend"}
+SECTIONS = "learning next samples derived cost text made caveats"
+
+
+@pytest.fixture(scope="module")
+def whole() -> pages.Page:
+    return pages.Page(page_of.html(learning.run(), learning.metrics(), learning.samples()))
+
+
+def test_the_page_is_well_formed_and_every_part_stands_there(whole):
+    assert whole.problems == []
+    ids = [a["id"] for _, a in whole.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert [a["id"] for tag, a in whole.elements if tag == "section"] == SECTIONS.split()
+    for tag, attributes in whole.elements:
+        for key in ("href", "aria-labelledby", "for"):
+            target = (attributes.get(key) or "").removeprefix("#")
+            assert not target or target in ids or target == "data:,", (tag, target)
+    for said in (
+        "What comes after “The quick brown fox”", "5.2 million parameters", "One seed.",
+        "riyaz pretrain books --budget 15m --out first", "falls with the square root of the width", "2.13.0",
+        "24,310,118", "ab" * 32, "3 validation blocks are nearly in the training text",
+    ):  # fmt: skip
+        assert said in whole.text, said
+
+
+def test_every_figure_is_that_of_the_files(whole):
+    loss = learning.loss_at(learning.STEPS)
+    for shown in (
+        f"{loss:.3f}", f"{loss / math.log(2) / learning.BYTES:.3f}", "9,830,400", "11,302", "41 %", "3.3 × 10¹⁴",
+        "1,384 MB", "14m 49s", "24,310,118", "336,664", "1.5 times the training text", "19.0 %", "␣jumped",
+        "before training",
+    ):  # fmt: skip
+        assert shown in whole.text, shown
+    for entry in learning.metrics():
+        if "valid_loss" in entry:
+            assert f"{entry['valid_loss']:.3f}" in whole.text and f"{entry['bits_per_byte']:.3f}" in whole.text
+    for entry in learning.samples():
+        for text in entry["texts"]:
+            assert " ".join(text["text"].split()) in whole.text, "every text is in the table of all"
+    assert f"{math.log(4096):.2f} for guessing evenly" in whole.text
+
+
+def test_the_page_needs_no_script_and_fetches_nothing(whole):
+    assert {tag for tag, _ in whole.elements} <= TAGS - {"script", "noscript"}
+    policy = next(a["content"] or "" for _, a in whole.elements if a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(whole.blocks["style"].encode()).digest()).decode()
+    assert (
+        policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:") and "script" not in policy
+    )
+    for _, attributes in whole.elements:
+        assert not {"src", "srcset", "action", "style", "background", "data", "xlink:href"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(http" not in whole.blocks["style"] and "@import" not in whole.blocks["style"]
+
+
+def test_text_of_the_model_and_of_files_stays_text():
+    made = page_of.html(*learning.attacked())
+    page = pages.Page(made)
+    assert page.problems == []
+    assert {tag for tag, _ in page.elements} <= TAGS - {"script", "noscript"}
+    clean = pages.Page(page_of.html(learning.run(), learning.metrics(), learning.samples()))
+    names = {name for _, attributes in page.elements for name in attributes}
+    assert names <= {name for _, attributes in clean.elements for name in attributes}
+    assert sum(tag == "meta" for tag, _ in page.elements) == 5 and "\x00" not in made and "\u202e" not in made
+    for text in (pages.ATTACKS[0], pages.ATTACKS[6], pages.ATTACKS[9]):
+        assert text in page.text, "shown as it is"
+
+
+@pytest.mark.parametrize(
+    ("run", "metrics", "samples"),
+    [
+        ({}, [], []),
+        (learning.run(status="running"), [], []),
+        (learning.run(status="stopped", cost={}, result=None), learning.metrics(30), []),
+        (learning.run(text=None, tokenizer=[], model="x", derived={}, plan=3), learning.metrics(1), []),
+        (learning.run(), learning.metrics(1), learning.samples()[:1]),
+        (learning.run(), [{"step": 3, "loss": math.nan, "tokens_s": 0, "peak_share": 0}] * 2, [{"step": 0}]),
+        (learning.run(), [{"step": s, "loss": 2.0, "valid_loss": 2.0, "bits_per_byte": 0.0, "tokens_s": 0.0,
+                           "learning_rate": 0.0, "peak_share": 0.0} for s in (1, 2)], [{"step": 0, "texts": [{}]}]),
+    ],
+)  # fmt: skip
+def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
+    page = pages.Page(page_of.html(run, metrics, samples))
+    assert page.problems == []
+    assert "nan" not in page.text.lower() and "inf " not in page.text.lower() and "None" not in page.text
+    out = Console(file=io.StringIO(), width=100)
+    learning_terminal.print_learning(run, metrics, samples, out)
+    assert "None" not in out.file.getvalue() and "nan" not in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_story_says_how_it_ended():
+    lines = learning.metrics()
+    said = " ".join(words.story(learning.run(), lines))
+    assert "read 9.8 million tokens of text, 1.5 times its training text, in 14m 49s." in said
+    assert "out of 4,096" in said and "a longer run would probably come lower" in said
+    for entry in lines[700:]:
+        if "valid_loss" in entry:
+            entry["valid_loss"] += (entry["step"] - 690) / 300
+    said = " ".join(words.story(learning.run(), lines))
+    assert (
+        "It was best at step 660 of 1,200; the folder holds those weights. After that it learned its text by heart."
+        in said
+    )
+    assert "stopped at step 30 of 1,200; the same command with --resume" in " ".join(
+        words.story(learning.run(status="stopped"), learning.metrics(30))
+    )
+    assert "still running, or was killed" in " ".join(words.story(learning.run(status="running"), lines))
+    assert "never validated" in " ".join(words.story(learning.run(), []))
+
+
+def test_what_to_keep_in_mind_follows_the_figures():
+    cost = {"tokens": 5_000_000, "tokens_s": 1.0}
+    text = {"train_tokens": 1_000_000, "near_duplicates": 0}
+    notes = " ".join(words.keep_in_mind(learning.run(cost=cost, text=text, model={"parameters": 250_000}), []))
+    assert "read its text 5.0 times" in notes and "20 tokens were read per parameter" in notes
+    assert "nearly in the training text" not in notes
+
+
+def test_chosen_places_hold_first_and_last_and_are_dense_where_most_changes():
+    assert words.spaced(5, 9) == [0, 1, 2, 3, 4]
+    for count in (10, 11, 57, 1000):
+        chosen = words.spaced(count, 9)
+        assert len(set(chosen)) == 9 and chosen == sorted(chosen) and (chosen[0], chosen[-1]) == (0, count - 1)
+    assert words.spaced(1000, 9)[4] < 100
+
+
+def test_signs_figures_and_tokens_read_naturally():
+    assert [words.token(t) for t in (" the", "\n", "", "  ", "a b\t", "x ")] == [
+        "␣the",
+        "⏎",
+        "(empty)",
+        "␣␣",
+        "a b⇥",
+        "x␣",
+    ]
+    assert [words.powers(v) for v in (3.28e14, 9.99e-3, 0, None)] == ["3.3 × 10¹⁴", "1.0 × 10⁻²", "–", "–"]
+    assert [words.compact(v) for v in (83_200, 999_900, 5_246_208, 1.3e9)] == [
+        "83,200",
+        "1.0 million",
+        "5.2 million",
+        "1.3 billion",
+    ]
+    assert [words.chance(p) for p in (1e-5, 0.00024, 0.123, 1, None)] == ["<0.01 %", "0.02 %", "12.3 %", "100.0 %", "–"]
+
+
+def test_a_long_line_is_drawn_by_means_and_pictures_follow_the_theme():
+    found = [(float(step), float(step % 2)) for step in range(1, 10_001)]
+    thinned = learning_pictures.thin(found)
+    assert len(thinned) == learning_pictures.DRAWN
+    assert thinned[0] == (13.0, 0.52) and sum(y for _, y in thinned) == pytest.approx(200)
+    drawn = learning_pictures.loss(learning.run(), learning.metrics(), 520, "l")
+    assert drawn is not None and "style=" not in drawn and not re.findall(r"#[0-9a-f]{6}\b", drawn)
+    assert ">every token equally likely: 8.32</text>" in drawn
+
+
+def test_reading_takes_later_lines_and_forgives_only_a_torn_end(tmp_path):
+    lines = [*learning.metrics(5), {"step": 4, "loss": 9.0}, {"step": 6, "loss": 8.0}, {"loss": 1.0}, [1]]
+    folder = learning.write(tmp_path / "run", lines=lines)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    run, metrics, samples = words.read(folder)
+    assert run == learning.run() and samples == learning.samples()
+    assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6] and metrics[3] == {"step": 4, "loss": 9.0}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("\n{}\n")
+    with pytest.raises(RiyazError, match=r"metrics.jsonl:10: this line is damaged"):
+        words.read(folder)
+    (folder / "run.json").write_text("[1]")
+    with pytest.raises(RiyazError, match="this is no pretraining run"):
+        words.read(folder)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(RiyazError, match="this file is damaged"):
+        words.read(folder)
+    with pytest.raises(RiyazError, match="there is no pretraining run here"):
+        words.read(tmp_path)
+
+
+def test_the_verb_knows_a_pretraining_folder_by_its_files(tmp_path, capsys):
+    from riyaz.cli.main import main
+
+    folder = learning.write(
+        tmp_path / "run", texts=[*learning.samples(), {"step": 1300, "texts": [{"text": "\ud800"}]}]
+    )
+    assert main(["report", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"html": str(folder / "report.html")}
+    first = (folder / "report.html").read_bytes()
+    assert pages.Page(first.decode()).problems == []
+    assert main(["report", str(folder)]) == 0 and capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    assert (folder / "report.html").read_bytes() == first, "the same files give the same bytes"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "metrics.jsonl",
+        "report.html",
+        "run.json",
+        "samples.jsonl",
+    ]
+    (folder / "samples.jsonl").write_text('{"step"\n')
+    assert main(["report", str(folder)]) == 2
+    assert "samples.jsonl:1: this line is damaged" in capsys.readouterr().err
+    (folder / "run.json").unlink()
+    assert main(["report", str(folder)]) == 2 and "riyaz pretrain" in capsys.readouterr().err
+
+
+def test_the_terminal_says_it_in_a_screen():
+    out = Console(file=io.StringIO(), width=100, highlight=False)
+    learning_terminal.print_learning(learning.run(), learning.metrics(), learning.samples(), out)
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    for line in (
+        "done  llama, 5.2 million parameters", "validation loss  3.762 nats per token", "bits per byte    1.503",
+        "speed            11,302 tokens a second, 41 % of the machine's peak", "  step 0         ",
+        "  step 1,200     ␣jumped 19.0 %", "  Once upon a time",
+    ):  # fmt: skip
+        assert line in said, line
+    assert len(said.splitlines()) < 25

@@ -1,0 +1,345 @@
+"""`riyaz pretrain` on a little text: what it leaves, who opens it, how it goes on, and what it refuses."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import comparing
+import numpy as np
+import pytest
+import torch
+from comparing import command
+from pretraining import SMALL, quick_machine, small, words
+
+from riyaz import hardware
+from riyaz.predictor import open_model
+from riyaz.pretrain import run as running
+from riyaz.pretrain.folder import Lines
+from riyaz.pretrain.samples import FOX, look
+from riyaz.sources import open_source
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    with comparing.small_machine(home) as patch:
+        quick_machine(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two files of text."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "one.txt").write_text(words(1, 900))
+    (folder / "two.md").write_text(words(2, 900))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, text: Path) -> tuple[comparing.Told, Path]:
+    """A finished run, and what it said; nobody writes into it."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    return command("pretrain", text, *SMALL, "--out", out, "--json"), out
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[comparing.Told, Path]) -> None:
+    told, out = done
+    assert told.status == 0, told.err
+    document = json.loads((out / "run.json").read_text())
+    assert told.document == document and document["status"] == "done"
+    assert document["model"] == {"family": "llama", "layers": 2, "heads": 2, "width": 32, "context": 32,
+                                 "parameters": 257 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 64) + 32}  # fmt: skip
+    assert document["tokenizer"]["kind"] == "bytes" and document["tokenizer"]["vocab"] == 257
+    assert document["text"]["files"] == 2 and document["text"]["tokens"] == document["text"]["bytes"] + 2
+    assert {value["name"] for value in document["derived"]} >= {
+        "model",
+        "batch",
+        "steps",
+        "learning rate",
+        "validation",
+    }
+    assert all(value["why"] for value in document["derived"])
+    metrics = lines(out / "metrics.jsonl")
+    assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in metrics if "valid_loss" in entry] == [3, 6]
+    assert all(
+        entry.keys() >= {"loss", "norm", "learning_rate", "seconds", "tokens_s", "peak_share"} for entry in metrics
+    )
+    best = min(entry["valid_loss"] for entry in metrics if "valid_loss" in entry)
+    result, cost = document["result"], document["cost"]
+    assert result["valid_loss"] == best and result["bits_per_byte"] == pytest.approx(best / math.log(2), rel=0.01)
+    assert 5 * 4 * 32 < cost["tokens"] <= 6 * 4 * 32  # the batches of an epoch are even
+    assert cost["seconds"] > metrics[-1]["seconds"] > 0 and cost["peak_rss_mb"] > 0
+    samples = lines(out / "samples.jsonl")
+    assert [entry["step"] for entry in samples] == [0, 3, 6]
+    assert all(len(entry["texts"]) >= 3 and len(entry["next"]["words"]) == 10 for entry in samples)
+    assert samples[0]["next"]["prompt"] == FOX and sum(word["p"] for word in samples[0]["next"]["words"]) < 1
+    assert not (out / "work").exists()
+    assert all(word in told.err for word in ("model: 0.03 million parameters", "estimate:", "bits/byte", "of peak"))
+
+
+def test_transformers_loads_it_with_equal_logits(done: tuple[comparing.Told, Path]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from riyaz.export.check import logits
+    from riyaz.models import load
+
+    _, out = done
+    source = open_source(out)
+    ours = logits(load(source, torch.float32), source.tokenizer())
+    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    from riyaz.export.check import PROBE
+
+    ids = tokenizer(PROBE)["input_ids"][:32]
+    assert ids == source.tokenizer().encode(PROBE)[:32]
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor([ids])).logits[0]
+    assert torch.allclose(ours, wanted, atol=2e-5)
+
+
+def test_it_is_a_model_like_any_other(done: tuple[comparing.Told, Path], tmp_path: Path) -> None:
+    _, out = done
+    told = command("predict", FOX, "--model", out, "--json")
+    assert told.status == 0, told.err
+    words_now = lines(out / "samples.jsonl")[-1]["next"]["words"]
+    if json.loads((out / "run.json").read_text())["result"]["best_step"] == 6:
+        assert told.document["before"][0]["token"] == words_now[0]["text"]
+    assert command("generate", out, "Hello", "--max-tokens", 3).status == 0
+    for format in ("hf", "gguf"):
+        told = command("export", out, "--format", format, "--out", tmp_path / format, "--json")
+        assert told.status == 0 and told.document["difference"] < 1e-3, told.err
+
+
+def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    _, out = done
+    told = command("pretrain", text, *small("--family", "gpt2", "--tokenizer", out), "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    assert json.loads((tmp_path / "out/run.json").read_text())["tokenizer"]["kind"] == "folder"
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(found).__name__ == "GPT2LMHeadModel" and open_model(tmp_path / "out").lm is not None
+
+
+class Stopped(Exception):
+    """What stands for a kill: nothing of ours catches it."""
+
+
+def stop_at(step: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let a run end with the error after so many steps."""
+    listen = running.Watch.listen
+
+    def stopping(watch: running.Watch, event: dict) -> None:
+        listen(watch, event)
+        if watch.run.step == step:
+            raise error
+
+    patch.setattr(running.Watch, "listen", stopping)
+
+
+def straight_and_resumed(
+    text: Path, folder: Path, stop: int, patch: pytest.MonkeyPatch, *more: object
+) -> tuple[Path, Path]:
+    """The folders of a run that went straight on and of one that was stopped without a word and resumed."""
+    arguments = ("pretrain", text, *SMALL, "--dropout", 0.1, "--checkpoint-every", 2, *more)
+    patch.setattr(running.Folder, "clean", lambda folder: None)  # the last checkpoint stays to be looked at
+    assert command(*arguments, "--out", folder / "straight").status == 0
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(stop, inner, Stopped())
+        inner.setattr(running._Run, "stopped", lambda run: None)
+        assert command(*arguments, "--out", folder / "resumed").status == 1
+        assert json.loads((folder / "resumed/run.json").read_text())["status"] == "running"
+    plan = json.loads((folder / "straight/plan.json").read_text())
+    assert plan["plan"]["train"] == json.loads((folder / "resumed/plan.json").read_text())["plan"]["train"]
+    assert command(*arguments, "--out", folder / "resumed", "--resume").status == 0
+    return folder / "straight", folder / "resumed"
+
+
+def same_run(straight: Path, resumed: Path) -> None:
+    """Weights, optimiser, losses of every step and samples are equal to the bit."""
+    for name in ("model.safetensors", "samples.jsonl", "tokenizer.json", "config.json"):
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
+    last = sorted((straight / "work/train").glob("step-*"))[-1].name
+    for name in ("masters.safetensors", "optimizer.safetensors"):
+        paths = (folder / "work/train" / last / name for folder in (straight, resumed))
+        assert len({path.read_bytes() for path in paths}) == 1, name
+    timed = ("seconds", "tokens_s", "peak_share")
+    losses = [[{k: v for k, v in entry.items() if k not in timed} for entry in lines(folder / "metrics.jsonl")]
+              for folder in (straight, resumed)]  # fmt: skip
+    assert losses[0] == losses[1] and len(losses[0]) > 1
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
+
+
+def test_a_stop_before_the_plan_begins_anew(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(running._Run, "_decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        told = command("pretrain", text, *SMALL, "--out", out)
+    assert told.status == 130 and told.err.splitlines()[-1] == "stopped; the same command with --resume goes on"
+    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
+    assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 0
+
+
+def test_ctrl_c_is_one_line_and_the_folder_says_so(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(4, inner, KeyboardInterrupt())
+        told = command("pretrain", text, *SMALL, "--out", out)
+    assert told.status == 130
+    assert told.err.splitlines()[-1] == "stopped at step 4; the same command with --resume goes on"
+    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
+    told = command("pretrain", text, *SMALL, "--out", out)
+    assert told.status == 2 and "holds a run already (stopped); add --resume" in told.err
+    told = command("pretrain", "--resume", "--out", out)  # nothing need be said again
+    assert told.status == 0 and json.loads((out / "run.json").read_text())["status"] == "done", told.err
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert command("pretrain", "--resume", "--out", out).status == 0
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    told = command("pretrain", text, "--out", out)
+    assert told.status == 2 and "holds a run already (done); choose another --out" in told.err
+
+
+def test_another_run_is_not_resumed(done: tuple[comparing.Told, Path], text: Path, tmp_path: Path) -> None:
+    _, out = done
+    (tmp_path / "other.txt").write_text(words(3, 300))
+    for arguments, says in [
+        ((text, "--steps", 7), "--steps 7 instead of 6"),
+        ((text, "--width", 64, "--seed", 4), "--width 64 instead of 32, --seed 4 instead of 0"),
+        ((text, "--budget", "1h"), "--budget 1h instead of none"),
+        ((text, "--tokenizer", "chars"), "--tokenizer chars instead of bytes"),
+        ((tmp_path / "other.txt",), "another text ("),
+    ]:
+        told = command("pretrain", *arguments, "--out", out, "--resume")
+        assert told.status == 2 and "the run in this folder is another: " in told.err and says in told.err
+        assert len(told.err.splitlines()) == 1
+    assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        (b"", (), "text.txt: the file is empty"),
+        (b"\x7fELF\x00\x01\x02\x00" * 50, (), "text.txt: is a binary file"),
+        (b"too short", (), "less than two windows"),
+        (b"\xff\xfeword" * 3 + b"\xe9", (), "text.txt"),
+        (None, ("--heads", 3), "--heads: 3 heads do not share a width of 32 evenly"),
+        (None, ("--width", 6, "--heads", 2), "--heads: heads of 3 numbers cannot be rotated in pairs"),
+        (None, ("--budget", "soon"), "--budget: 'soon' is not a duration"),
+        (None, ("--width", 65536, "--layers", 99), "MB of memory to train and"),
+        (None, ("--tokenizer", "nowhere"), "nowhere: there is no tokenizer.json"),
+        (None, ("--lr", "nan"), "--lr"),
+        (None, ("--steps", 0), "--steps"),
+        (None, ("--size", "2m"), "--size"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_leaves_nothing(
+    text: Path, tmp_path: Path, content: bytes | None, options: tuple, says: str
+) -> None:
+    named = text
+    if content is not None:
+        named = tmp_path / "text.txt"
+        named.write_bytes(content)
+    told = command("pretrain", named, *small(*options), "--out", tmp_path / "in/out")
+    assert told.status == 2 and says in told.err.splitlines()[-1], told.err
+    assert told.err.splitlines()[-1].startswith("error: ") and not (tmp_path / "in").exists()
+
+
+def test_other_folders_are_left_alone(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("mine")
+    told = command("pretrain", text, *SMALL, "--out", tmp_path, "--resume")
+    assert told.status == 2 and "holds something else" in told.err
+    told = command("pretrain", "--resume", "--out", tmp_path / "new")
+    assert told.status == 2 and "no run to resume" in told.err and not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_disk_that_is_too_small_is_refused_before_it_starts(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "disk_free", lambda path: 0)
+    told = command("pretrain", text, *SMALL, "--out", tmp_path / "out")
+    assert told.status == 2 and "MB of disk and 0 MB are free" in told.err
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riyaz import checkpoint
+
+    write = checkpoint.write_tensors
+
+    def full(path: Path, *arguments: Any) -> None:
+        if "step-000004" in str(path):
+            raise OSError(28, "No space left on device")
+        write(path, *arguments)
+
+    arguments = ("pretrain", text, *SMALL, "--checkpoint-every", 2, "--out", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(checkpoint, "write_tensors", full)
+        told = command(*arguments)
+    assert told.status == 2 and "No space left on device" in told.err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "out/work/train").glob("step-*")] == ["step-000002"]
+    heard = []
+    monkeypatch.setattr(running.Watch, "listen", lambda watch, event: heard.append(event["metrics"]["step"]))
+    running.pretrain([], running.Asked(), tmp_path / "out", resume=True)
+    assert heard == [3, 4, 5, 6]
+
+
+def test_lines_drop_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"step": 1, "a": "ü"}\n{"step": 2}\n{"step": 3}\n{"step"')
+    held = Lines(path)
+    held.add({"step": 3, "p": math.inf})
+    held.add({"step": 4})
+    held.close()
+    assert lines(path) == [{"step": 1, "a": "ü"}, {"step": 2}, {"step": 3, "p": None}, {"step": 4}]
+
+
+def test_samples_change_nothing_and_are_the_same_again(done: tuple[comparing.Told, Path]) -> None:
+    from riyaz.models import load
+
+    _, out = done
+    source = open_source(out)
+    model, tokenizer = load(source, torch.float32), source.tokenizer()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    np.random.seed(5)
+    random.seed(5)
+    seen = [look(model, tokenizer, "The", 1.0, 3, 7) for _ in range(2)]
+    assert seen[0] == seen[1] and torch.equal(torch.get_rng_state(), state) and not model.training
+    assert seen[0] != look(model, tokenizer, "The", 1.0, 4, 7)
+    p = [word["p"] for word in seen[0]["next"]["words"]]
+    assert p == sorted(p, reverse=True)
+    exact = open_model(out)
+    assert exact.lm is not None and exact.tokenizer is not None
+    best = exact.lm.next_token(exact.tokenizer.encode(FOX)).argmax()
+    assert exact.tokenizer.token_text(int(best)) in [word["text"] for word in seen[0]["next"]["words"][:3]]
+
+
+@pytest.mark.slow
+def test_every_method_adapts_it(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    options = small("--context", 512, "--batch", 2, "--steps", 4)
+    assert command("pretrain", text, *options, "--out", out).status == 0
+    comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
+    comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
+    comparing.workers_inside(monkeypatch)
+    told = command(
+        "compare", tmp_path / "data", "--model", out, "--budget", "3h", "--out", tmp_path / "adapted", "--json"
+    )
+    assert told.status == 0, told.err
+    arms = {arm["method"]: arm for arm in told.document["arms"]}
+    assert set(arms) == set(comparing.METHODS) and {arm["status"] for arm in arms.values()} == {"ok"}, told.err
+    assert all(math.isfinite(arms[name]["forgetting_nats"]) for name in ("prompt_tuning", "lora", "full"))

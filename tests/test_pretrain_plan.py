@@ -1,0 +1,156 @@
+"""The dial of pretraining: sizes, what a budget affords, and the reasons it gives. No torch runs here."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+
+from riyaz.config import Seconds
+from riyaz.data.packing import batch
+from riyaz.errors import RiyazError
+from riyaz.families import gpt2, llama
+from riyaz.pretrain import plan as planning
+from riyaz.pretrain.plan import Asked, Plan, Text, make
+from riyaz.pretrain.shapes import SIZES, Shape, configured, flops_per_token, heads_for, memory_mb, parameters
+
+BOOK = Text(train_tokens=20_000_000, train_windows=20_000_000 // 256, valid_windows=4000)
+
+
+class Machine:
+    """Does so many floating point operations a second, twice as many in bfloat16."""
+
+    def __init__(self, flops: float = 2e11) -> None:
+        self.flops, self.asked = flops, list[int]()
+
+    def tokens_s(self, config: Any, compute: str) -> float:
+        self.asked.append(parameters(config))
+        return self.flops * (1 if compute == "bfloat16" else 0.5) / flops_per_token(config)
+
+    def quicker(self, config: Any) -> str:
+        return "bfloat16"
+
+
+def planned(
+    text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
+) -> Plan:
+    return make(Asked(**asked), text, 4096, 256, machine or Machine(), spent=spent, memory=memory)
+
+
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name in SIZES for family in ("llama", "gpt2")])
+def test_a_size_has_the_parameters_of_its_name(name: str, family: str) -> None:
+    config = configured(family, SIZES[name], 4096, 256)
+    assert parameters(config) == pytest.approx(1e6 * int(name[:-1]), rel=0.16)
+    module = {"llama": llama, "gpt2": gpt2}[family]
+    assert module.from_hf(module.to_hf(config)) == config
+    # 6 for every parameter of a matrix product, and the attention of half a context a layer
+    beside = 6 * config.n_layers * config.hidden_size * config.context
+    assert flops_per_token(config) - beside == pytest.approx(6 * parameters(config), rel=0.1)
+
+
+def test_flops_of_a_small_model_are_counted_by_hand() -> None:
+    config = configured("llama", Shape(2, 2, 64), 100, 32)
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * config.intermediate_size) + 100 * 64
+    attention = 2 * 2 * 2 * 64 * 32 / 2  # scores and sums, of two layers, for half of the positions
+    assert flops_per_token(config) == 3 * (2 * matrices + attention)
+
+
+@pytest.mark.parametrize("width", [32, 48, 64, 96, 128, 192, 256, 320, 384, 576, 768, 1024, 50, 6])
+def test_heads_share_the_width_in_pairs(width: int) -> None:
+    assert width % heads_for(width) == 0 and width // heads_for(width) % 2 == 0
+
+
+def test_more_time_affords_a_larger_model_and_every_number_has_a_reason() -> None:
+    found = {}
+    for budget in ("2m", "15m", "5h", "100h"):
+        plan = planned(budget=Seconds(budget))
+        found[budget] = plan.model["parameters"]
+        assert plan.tokens / plan.tokens_s <= Seconds(budget) * planning.TRAINING + 60
+        assert all(value.why and value.value for value in plan.derived)
+        assert plan.estimate["seconds"] <= Seconds(budget) + 1
+    assert list(found.values()) == sorted(found.values()) and found["2m"] < found["100h"]
+
+
+def test_without_anything_the_budget_is_a_quarter_of_an_hour() -> None:
+    assert planned().train == planned(budget=Seconds("15m")).train and planned().effective["budget"] == 900
+
+
+def test_a_size_alone_reads_twenty_tokens_a_parameter_or_sixteen_times_the_text() -> None:
+    plan = planned(size="5m")
+    assert plan.tokens == pytest.approx(20 * plan.model["parameters"], rel=0.01) and plan.effective["budget"] is None
+    short = Text(300_000, 300_000 // 256, 60)
+    plan = planned(short, size="5m")
+    assert plan.tokens == pytest.approx(16 * 300_000, rel=0.02) and plan.train["dropout"] == 0.1
+    assert any("16 times the 300,000 tokens" in value.why for value in plan.derived)
+    plan = planned(short, budget=Seconds("10h"))  # the text, not the time, is what is missing
+    assert plan.tokens <= 16 * 300_000 * 1.02 and plan.estimate["seconds"] < 36_000
+
+
+def test_larger_models_are_not_measured_once_one_is_too_large() -> None:
+    machine = Machine()
+    planned(machine=machine, budget=Seconds("2m"))
+    assert max(machine.asked) < 6e6
+
+
+def test_what_is_given_stands() -> None:
+    given: dict[str, Any] = {
+        "size": "1m", "budget": 600.0, "family": "gpt2", "layers": 4, "heads": 8, "width": 128, "batch": 7,
+        "steps": 123, "lr": 1e-4, "dropout": 0.2, "compute": "float32", "validate_every": 11, "checkpoint_every": 9,
+        "seed": 6,
+    }  # fmt: skip
+    plan = planned(**given)
+    assert {k: v for k, v in plan.effective.items() if k in given} == {**given, "size": None}
+    assert plan.train | {"steps": 123, "batch_size": 7, "learning_rate": 1e-4, "dropout": 0.2, "seed": 6} == plan.train
+    asked = Asked(**{**given, "size": None})
+    assert planning.differences(plan, asked) == []
+    assert planning.differences(plan, dataclasses.replace(asked, steps=5, lr=1.0)) == [
+        "--steps 5 instead of 123", "--lr 1.0 instead of 0.0001",
+    ]  # fmt: skip
+
+
+def test_a_plan_goes_through_json_unchanged() -> None:
+    plan = planned(size="1m")
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert json.dumps(again.to_dict()) == json.dumps(plan.to_dict()) and again.config == plan.config
+
+
+def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
+    with pytest.raises(
+        RiyazError, match=r"50m \(5\d\.\d million parameters\) needs about [\d,]+ MB .* and 900 MB are free"
+    ):
+        planned(size="50m", memory=900)
+    with pytest.raises(RiyazError, match=r"1m .* 100 MB are free"):
+        planned(memory=100)
+    assert planned(budget=Seconds("100h"), memory=900).model["parameters"] < 50e6  # the largest that does fit
+    with pytest.raises(RiyazError, match="the budget of 30s is over before training begins"):
+        planned(budget=Seconds("30s"), spent=31)
+
+
+def test_memory_grows_with_what_it_is_made_of() -> None:
+    small, large = (configured("llama", SIZES[name], 4096, 256) for name in ("1m", "50m"))
+    assert memory_mb(small, "bfloat16", 2048) < 700 < memory_mb(large, "bfloat16", 2048)
+    assert memory_mb(large, "float32", 2048) > memory_mb(large, "bfloat16", 2048)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "steps"), [(10, 4, 1), (10, 4, 3), (10, 4, 7), (5, 5, 3), (100, 64, 9), (7, 1, 9)]
+)
+def test_rows_read_are_those_of_the_loop(count: int, size: int, steps: int) -> None:
+    assert planning.rows_read(count, size, steps) == sum(len(batch(count, size, 0, step)) for step in range(steps))
+
+
+def test_a_short_text_gets_a_small_vocabulary_and_context() -> None:
+    kinds = [planning.kind_of_tokenizer(Asked(), size)[:2] for size in (10_000, 100_000, 300_000, 10_000_000)]
+    assert kinds == [("bytes", 0), ("bpe", 1024), ("bpe", 2048), ("bpe", 4096)]
+    assert planning.kind_of_tokenizer(Asked(tokenizer="chars"), 9)[0] == "chars"
+    assert [planning.context_for(Asked(), tokens)[0] for tokens in (1000, 5000, 10_000, 1e6)] == [32, 64, 128, 256]
+    assert planning.context_for(Asked(context=999), 5)[0] == 999
+    assert [planning.smaller(size) for size in (4096, 2048, 1024)] == [2048, 1024, None]
+
+
+def test_validations_are_few_where_time_is_short() -> None:
+    short, long = planned(size="1m", steps=30), planned(size="5m", budget=Seconds("5h"))
+    assert math.ceil(30 / short.train["validate_every"]) <= 5
+    assert long.train["steps"] / long.train["validate_every"] <= planning.LOOKS
+    assert 16 <= long.valid_windows <= BOOK.valid_windows

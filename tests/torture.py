@@ -1,0 +1,137 @@
+"""Kill a pretraining run at random moments until it has ended, and compare it with one that was never killed.
+
+    python tests/torture.py --rounds 5 --kills 8        # `make torture`
+
+Every command is `riyaz pretrain … --resume` in a process of its own, ended by SIGKILL at a moment drawn from the
+seed: while it reads, tokenises, measures, trains, writes a checkpoint or the model. Weights, optimiser, the loss of
+every step and the samples must come out equal to the bit.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+STEPS = 60
+# `riyaz` on one core that measures quickly and keeps its last checkpoint, to be compared
+PROGRAM = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+sys.path.insert(0, {tests!r})
+import pytest
+from pretraining import quick_machine
+from riyaz.cli.main import main
+from riyaz.pretrain.folder import Folder
+quick_machine(pytest.MonkeyPatch())
+Folder.clean = lambda folder: None
+sys.exit(main())
+"""
+
+
+def arguments(text: Path, out: Path) -> list[str]:
+    """A run of STEPS steps with dropout, six checkpoints and four validations."""
+    return ["pretrain", str(text), "--tokenizer", "bytes", "--layers", "2", "--width", "32", "--heads", "2",
+            "--context", "32", "--batch", "4", "--steps", str(STEPS), "--compute", "float32", "--dropout", "0.1",
+            "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume",
+            "--out", str(out)]  # fmt: skip
+
+
+def start(text: Path, out: Path) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    program = PROGRAM.format(tests=str(TESTS))
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments(text, out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def whole(text: Path, out: Path) -> float:
+    """Run to the end; the seconds that it took."""
+    began = time.monotonic()
+    process = start(text, out)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return time.monotonic() - began
+
+
+def killed_at_step(text: Path, out: Path, step: int) -> None:
+    """Kill the command as soon as it has told of this step."""
+    process = start(text, out)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f"train, {step}/{STEPS}" in line:
+            break
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it had ended before"
+
+
+def killed_after(text: Path, out: Path, seconds: float) -> bool:
+    """Kill the command after so many seconds; False when it had ended before."""
+    process = start(text, out)
+    try:
+        _, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    assert process.returncode == 0, said
+    return False
+
+
+def assert_same_run(straight: Path, killed: Path) -> None:
+    """Both folders hold the same run, bit for bit."""
+    last = f"work/train/step-{STEPS - 10:06d}"
+    names = ["model.safetensors", "samples.jsonl", "tokenizer.json", f"{last}/masters.safetensors",
+             f"{last}/optimizer.safetensors", "work/text/tokens.bin"]  # fmt: skip
+    for name in names:
+        assert (straight / name).read_bytes() == (killed / name).read_bytes(), f"{killed / name} differs"
+    found = [losses(folder) for folder in (straight, killed)]
+    assert found[0] == found[1] and [entry["step"] for entry in found[0]] == list(range(1, STEPS + 1))
+    assert json.loads((killed / "run.json").read_text())["status"] == "done"
+
+
+def losses(folder: Path) -> list[dict]:
+    """Every step of the run, without what a clock said."""
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in e.items() if k not in ("seconds", "tokens_s", "peak_share")} for e in entries]
+
+
+def main() -> None:
+    """Rounds of random kills, each compared with the run that was never killed."""
+    from pretraining import words
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=8, help="at most, a round")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    draw, total = random.Random(options.seed), 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text = folder / "text.txt"
+        text.write_text(words(1, 1800))
+        seconds = whole(text, folder / "straight")
+        for number in range(options.rounds):
+            out = folder / f"killed-{number}"
+            kills = 0
+            while kills < options.kills and killed_after(text, out, draw.uniform(0, 1.05 * seconds)):
+                kills += 1
+            whole(text, out)
+            assert_same_run(folder / "straight", out)
+            total += kills
+            print(f"round {number + 1}: {kills} kills, equal to the bit", flush=True)
+    print(json.dumps({"torture": {"rounds": options.rounds, "kills": total, "steps": STEPS}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import windows
 from expect import assert_refused
 from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES, Case
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from riyaz.families import describe
@@ -120,3 +121,78 @@ def test_a_base_that_stands_outside_too_does_not_change_what_a_model_says(made, 
     assert apart(folder) <= LOGITS
     bare = ("rope_parameters",)
     assert apart(changed(made[family], tmp_path / "bare", {"rope_theta": 500.0}, bare)) <= LOGITS
+
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+State = dict[str, Tensor]
+
+
+def with_another_head(state: State) -> State:
+    return {**state, HEAD: state[EMBEDDING].flip(0).clone()}
+
+
+def with_the_head_alone(state: State) -> State:
+    return {HEAD if name == EMBEDDING else name: tensor for name, tensor in state.items()}
+
+
+def without_the_trunks_name(state: State) -> State:
+    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+
+
+def in_double(state: State) -> State:
+    return {name: tensor.double() for name, tensor in state.items()}
+
+
+READ: dict[str, tuple[str, dict[str, Any], tuple[str, ...], Any]] = {
+    "tied, another head": ("qwen2", {}, (), with_another_head),
+    "tied, the same head": ("qwen2", {}, (), lambda state: {**state, HEAD: state[EMBEDDING].clone()}),
+    "tied, the head alone": ("qwen2", {}, (), with_the_head_alone),
+    "gpt2, another head": ("gpt2", {}, (), lambda s: {**s, HEAD: s["transformer.wte.weight"].flip(0).clone()}),
+    "llama without model.": ("llama", {}, (), without_the_trunks_name),
+    "tied qwen3 without model.": ("qwen3", {}, (), without_the_trunks_name),
+    "mistral without model.": ("mistral", {}, (), without_the_trunks_name),
+    "gemma3 without model.": ("gemma3", {}, (), without_the_trunks_name),
+    "F64": ("llama", {}, (), in_double),
+    "gpt2 in F64": ("gpt2", {}, (), in_double),
+    **{
+        f"{family} without eps and context": (family, {}, ("rms_norm_eps", "max_position_embeddings"), None)
+        for family in ("llama", "qwen2", "qwen3")
+    },
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_checkpoint_says_what_it_says_in_transformers(made, tmp_path, case) -> None:
+    family, settings, drop, tensors = READ[case]
+    folder = changed(made[family], tmp_path / "it", settings, drop, tensors)
+    assert apart(folder) <= LOGITS
+    theirs, ours = AutoConfig.from_pretrained(folder), describe(open_source(folder))
+    if drop:
+        assert (ours.config.rms_norm_eps, ours.config.context) == (theirs.rms_norm_eps, theirs.max_position_embeddings)
+
+
+def test_a_head_of_its_own_is_told_and_a_copy_of_the_embedding_is_not(made, tmp_path) -> None:
+    plain = describe(open_source(made["qwen2"]))
+    own = describe(open_source(changed(made["qwen2"], tmp_path / "own", {}, (), with_another_head)))
+    assert own.notes == ("own says that its head is its embedding, yet holds another head, which is used",)
+    assert not own.config.tie_word_embeddings and own.parameters == plain.parameters + 512 * 64
+    for number, tensors in enumerate((with_the_head_alone, READ["tied, the same head"][3])):
+        family = describe(open_source(changed(made["qwen2"], tmp_path / f"{number}", {}, (), tensors)))
+        assert family.notes == () and family.config == plain.config and family.parameters == plain.parameters
+
+
+def test_a_head_that_fits_nothing_and_a_head_that_is_missing_are_named(made, tmp_path) -> None:
+    short = changed(made["qwen2"], tmp_path / "short", {}, (), lambda s: {**s, HEAD: s[EMBEDDING][:9].clone()})
+    with assert_refused("lm_head.weight has the shape [9, 64] instead of [512, 64]"):
+        describe(open_source(short))
+    untied = changed(made["llama"], tmp_path / "untied", {}, (HEAD,), lambda s: {k: s[k] for k in s if k != HEAD})
+    with assert_refused("lm_head.weight is missing"):
+        describe(open_source(untied))
+    with assert_refused("max_position_embeddings is missing"):
+        describe(open_source(changed(made["llama"], tmp_path / "null", {"max_position_embeddings": None})))
+
+
+def test_a_qwen2_with_a_window_is_refused_for_its_window(made, tmp_path) -> None:
+    folder = changed(made["qwen2"], tmp_path / "it", {"use_sliding_window": True})
+    with assert_refused("use_sliding_window is True, riyaz runs False only"):
+        describe(open_source(folder))

@@ -161,7 +161,7 @@ def test_a_control_token_that_nothing_writes_needs_no_row(tmp_path) -> None:
     said = "the model has 512 embedding rows, its tokenizer 513 ids"
     for folder in (
         with_token(tmp_path / "written", "<|picture|>" + tiny.CHAT_TEMPLATE),
-        with_token(tmp_path / "word", content="word", special=False),
+        with_token(tmp_path / "word", content="zebra", special=False),
     ):
         with assert_refused(said):
             open_source(folder).tokenizer()

@@ -158,6 +158,9 @@ def with_token(folder: Path, template: str | None = None, **flags: Any) -> Path:
 def test_a_control_token_that_nothing_writes_needs_no_row(tmp_path) -> None:
     tokenizer = open_source(with_token(tmp_path / "unused")).tokenizer()  # as Gemma 3's text models have one
     assert tokenizer.id_limit == 513 and max(tokenizer.encode("a <|picture|>")) < 512
+    with assert_refused("the tokenizer has the id 512, the model 512 rows", "--format hf"):  # GGUF has a row per token
+        export.export(str(tmp_path / "unused"), "gguf", tmp_path / "out")
+    assert export.export(str(tmp_path / "unused"), "hf", tmp_path / "hf").difference == 0
     said = "the model has 512 embedding rows, its tokenizer 513 ids"
     for folder in (
         with_token(tmp_path / "written", "<|picture|>" + tiny.CHAT_TEMPLATE),

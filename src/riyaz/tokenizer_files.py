@@ -41,7 +41,8 @@ def from_folder(folder: Path) -> Files:
         hint = "riyaz reads tokenizer.json; a folder with only tokenizer.model must be converted"
         raise RiyazError("there is no tokenizer.json", str(folder), hint)
     settings = _read_json(folder / "tokenizer_config.json")
-    templates = _templates(folder, settings.get("chat_template"))
+    template = settings.get("chat_template")
+    templates = _templates(folder, template)
     template = templates.pop("default", None)
     if not isinstance(template, str | None):
         raise RiyazError("chat_template is not a text", str(folder / "tokenizer_config.json"))

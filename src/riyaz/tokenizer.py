@@ -50,6 +50,9 @@ class Tokenizer:
         self._backends = {MARK: self._build(definition, MARK)}
         self._control = {token: self._known_id(token, number) for token, number in listed.items()}
         self._control_text = {number: token for token, number in self._control.items()}
+        vocabulary = definition["model"]["vocab"]  # of Unigram a list
+        known = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        self.id_limit = 1 + max([*known, *(entry["id"] for entry in self._added)], default=-1)  # every id is below it
         longest_first = sorted(self._control, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         openings = {token[:length] for token in self._control for length in range(1, len(token))}
@@ -86,6 +89,10 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of token ids, control tokens included (a model may have rows for more)."""
         return self._backends[MARK].get_vocab_size(with_added_tokens=True)
+
+    def text_ids(self) -> set[int]:
+        """Every id that the text of a message can hold."""
+        return set(self._backends[MARK].get_vocab(with_added_tokens=True).values()) - self._control_text.keys()
 
     @cached_property
     def end_of_turn(self) -> int:
@@ -181,12 +188,16 @@ class Tokenizer:
         ]
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja as transformers reads them."""
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja as transformers reads them; where there
+        are more templates, all stand in tokenizer_config.json too."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         settings = dict(self._files.settings) | {"tokenizer_class": "PreTrainedTokenizerFast"}
         settings.pop("chat_template", None)
         settings.pop("auto_map", None)  # names code to run
+        if self._files.templates:
+            named = {"default": self.template, **self._files.templates}
+            settings["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (folder / "tokenizer.json").write_bytes(self._files.definition.encode())
         (folder / "tokenizer_config.json").write_bytes(text.encode())

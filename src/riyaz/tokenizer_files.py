@@ -5,6 +5,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +19,20 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
+TEMPLATES = "additional_chat_templates"  # a folder of them, NAME.jinja
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # that can be a file's
 
 
 class Files(NamedTuple):
-    """tokenizer.json, tokenizer_config.json, the chat template, and the ids that end a text."""
+    """tokenizer.json, tokenizer_config.json, the chat template, the ids that end a text; what is only passed on to an
+    export: the other templates by name, and generation_config.json."""
 
     definition: str
     settings: dict[str, Any]
     template: str | None
     eos_ids: list[int]
+    templates: Mapping[str, str] = {}
+    generation: Mapping[str, Any] = {}
 
 
 def from_folder(folder: Path) -> Files:
@@ -36,21 +42,20 @@ def from_folder(folder: Path) -> Files:
         raise RiyazError("there is no tokenizer.json", str(folder), hint)
     settings = _read_json(folder / "tokenizer_config.json")
     template = settings.get("chat_template")
-    if isinstance(template, list):  # several templates by name
-        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
-        template = next(named, {}).get("template")
-    if (folder / "chat_template.jinja").is_file():
-        template = _read_text(folder / "chat_template.jinja")
+    templates = _templates(folder, template)
+    template = templates.pop("default", None)
     if not isinstance(template, str | None):
         raise RiyazError("chat_template is not a text", str(folder / "tokenizer_config.json"))
-    eos_ids = _read_json(folder / "generation_config.json").get("eos_token_id")
+    others = {name: text for name, text in templates.items() if isinstance(text, str) and TEMPLATE_NAME.fullmatch(name)}
+    generation = _read_json(folder / "generation_config.json")
+    eos_ids = generation.get("eos_token_id")
     if eos_ids is None:
         eos_ids = _read_json(folder / "config.json").get("eos_token_id")
     if not isinstance(eos_ids, list):
         eos_ids = [] if eos_ids is None else [eos_ids]
     if not all(type(number) is int for number in eos_ids):
         raise RiyazError(f"eos_token_id {one_line(eos_ids)} is not a token id or a list of them", str(folder))
-    return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids)
+    return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids, others, generation)
 
 
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
@@ -137,6 +142,20 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise RiyazError("is not a JSON object", where)
     return parsed
+
+
+def _templates(folder: Path, said: Any) -> dict[str, Any]:
+    """Template by name, "default" the one that is used: files count before what tokenizer_config.json says, which is
+    one template or a list of named ones."""
+    found: dict[str, Any] = {"default": said}
+    if isinstance(said, list):
+        named = [entry for entry in said if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        found = {entry["name"]: entry.get("template") for entry in named}
+    if (folder / "chat_template.jinja").is_file():
+        found["default"] = _read_text(folder / "chat_template.jinja")
+    for path in sorted((folder / TEMPLATES).glob("*.jinja")):
+        found[path.stem] = _read_text(path)
+    return found
 
 
 def _read_text(file: Path) -> str:

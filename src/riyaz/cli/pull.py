@@ -30,7 +30,7 @@ def pull(
     screen = Screen(json)
     local = not model.startswith(origins.PREFIXES) and model not in package.CATALOGUE
     if local and Path(model).expanduser().exists():
-        _runs(model)  # before anything is copied
+        _runs(model, screen)  # before anything is copied
     terms = package.asked_terms(model)
     if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
@@ -44,15 +44,18 @@ def pull(
 
         entry = origins.pull(model, progress, accept_licence=accept_licence)
     if not local:
-        _runs(entry.name)
+        _runs(entry.name, screen)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))
 
 
-def _runs(model: str) -> None:
-    """Raises RiyazError for a model of no family that riyaz runs, or whose weights do not fit its configuration."""
-    from riyaz.families import describe, describe_embedder
+def _runs(model: str, screen: Screen) -> None:
+    """Says what is to know about a model. Raises RiyazError for one of no family that riyaz runs, or whose weights do
+    not fit its configuration."""
+    from riyaz.families import Family, describe, describe_embedder
     from riyaz.sources import open_source
 
     source = open_source(model)
-    (describe_embedder if source.is_embedder else describe)(source)
+    family: Family = describe_embedder(source) if source.is_embedder else describe(source)
+    for note in family.notes:
+        screen.talk.print(note, soft_wrap=True, markup=False)

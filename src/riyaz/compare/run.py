@@ -170,8 +170,8 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 
 def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
     """How rows are divided for this model, and what is to know about them."""
-    tokenizer = source.tokenizer()
-    places = describe(source).config.context - max(Method(name).tokens for name in methods)
+    tokenizer, family = source.tokenizer(), describe(source)
+    places = family.config.context - max(Method(name).tokens for name in methods)
     tested = (found.test or found.train).path
     read = config.documents if any(Method(name).needs_documents for name in methods) else None
     known = read is not None and documents.same_file(read, tested)
@@ -182,7 +182,7 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
             seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
         )  # fmt: skip
         parts, too_long = without_too_long(parts, task, tokenizer, places)
-        report.notes += tokenizer.notes
+        report.notes += [*family.notes, *tokenizer.notes]
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
         if known:

@@ -28,7 +28,7 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> Written:
     known = with_weights(artifact)
     with workspace(out) as work:
         written = hf.write(open_artifact(artifact, known), work, dtype)
-        files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir()}
+        files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
         examples = known.text.examples_file or EXAMPLES
         if known.text.examples != "none":
             files[examples] = artifact / examples

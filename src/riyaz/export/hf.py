@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from riyaz.export.check import Written, checked, logits, same_tokenizer
 from riyaz.export.opening import Opened, mergeable, own_type
 from riyaz.sources import open_source
+from riyaz.tokenizer_files import TEMPLATES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,9 @@ def write_model(model: Any, tokenizer: "Tokenizer", wanted: "Tensor", work: Path
     from riyaz import models
 
     models.save_hf(model.to(getattr(torch, dtype)), tokenizer, work)
+    for name, text in tokenizer.files.templates.items():  # the only place where newer transformers reads them
+        (work / TEMPLATES).mkdir(exist_ok=True)
+        (work / TEMPLATES / f"{name}.jinja").write_bytes(text.encode())
     del model
     reopened = open_source(work)
     same_tokenizer(tokenizer, reopened.tokenizer(), "hf")

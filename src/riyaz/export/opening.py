@@ -122,6 +122,9 @@ def workspace(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out`, which must be free; whatever is left of it is removed."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
+    if out.exists() and out.samefile(Path.cwd()):
+        hint = "name a new folder in it, such as --out model"
+        raise RiyazError("is the folder you are in, which cannot be put in place as a whole", str(out), hint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         outer = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

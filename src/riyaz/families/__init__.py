@@ -9,7 +9,7 @@ other way round.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -38,7 +38,8 @@ FAMILIES: dict[str, ModuleType] = {  # of language models
     qwen3.MODEL_TYPE: qwen3,
 }
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source` knows them by name
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("F32", "F16", "BF16", "F64")  # of Hugging Face's files; F64 is read to float32
+HEAD, TRUNK = "lm_head.weight", "model."
 MAX_LISTED = 8
 
 # of any language model: a union of the families' own
@@ -55,6 +56,7 @@ class Family(Generic[Config]):
     parameters: int
     source: Source = field(repr=False)
     stored_names: Mapping[str, str] = field(repr=False)  # Hugging Face name -> name in the source
+    notes: tuple[str, ...] = ()  # what a person should know of how the weights were understood
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """(name, "F32" | "F16" | "BF16", values in Hugging Face's layout) of every tensor; BF16 as uint16."""
@@ -65,7 +67,9 @@ class Family(Generic[Config]):
             elif transposed(self.model_type, name):
                 array = array.T
             dtype = self.source.tensors[stored].dtype
-            yield name, dtype if dtype in FLOATS else "F32", array  # quantised tensors come dequantised
+            if dtype == "F64":
+                array = array.astype(np.float32)
+            yield name, dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
 
 
 def transposed(model_type: str, name: str) -> bool:
@@ -105,28 +109,56 @@ def _described(source: Source, module: ModuleType) -> Family:
             config = module.from_hf(source.metadata)
     except RiyazError as error:
         raise RiyazError(error.what, str(source.path), error.hint) from error
-    plan = module.layer_plan(config)
-    if source.format == "gguf":
-        stored_names = module.names(config)
-    elif hasattr(module, "checkpoint_names"):
-        stored_names = module.checkpoint_names(config, source.tensors)
-    else:
-        stored_names = {name: name for name in plan}
-    problems = _mismatches(source, module, plan, stored_names)
+    notes = []
+    if _has_own_head(source, module, config):
+        config = replace(config, tie_word_embeddings=False)
+        notes.append(f"{source.name} says that its head is its embedding, yet holds another head, which is used")
+    plan, stored_names = module.layer_plan(config), _stored_names(source, module, config)
+    problems = _mismatches(source, module, config, stored_names)
     if problems:
         rest = f" and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         what = f"the weights do not fit the configuration: {', '.join(problems[:MAX_LISTED])}{rest}"
         raise RiyazError(what, str(source.path), "the model is incomplete or its configuration is another's")
     parameters = sum(math.prod(shape) for shape in plan.values())
-    return Family(module.MODEL_TYPE, config, parameters, source, stored_names)
+    return Family(module.MODEL_TYPE, config, parameters, source, stored_names, tuple(notes))
+
+
+def _stored_names(source: Source, module: ModuleType, config: Any) -> dict[str, str]:
+    """Hugging Face name -> name in the source of every tensor of the model."""
+    if source.format == "gguf":
+        names: dict[str, str] = module.names(config)
+        return names
+    if hasattr(module, "checkpoint_names"):
+        names = module.checkpoint_names(config, source.tensors)
+    else:  # saved from the model without its head, whose names begin one step further down
+        bare = "embed_tokens.weight" in source.tensors
+        names = {name: name.removeprefix(TRUNK) if bare else name for name in module.layer_plan(config)}
+    embedding = next(iter(names))
+    if _is_tied(config) and names[embedding] not in source.tensors and HEAD in source.tensors:
+        names[embedding] = HEAD  # of two that are one, the other was saved
+    return names
+
+
+def _has_own_head(source: Source, module: ModuleType, config: Any) -> bool:
+    """Whether a head that the configuration ties is saved and another than the embedding: transformers ties only two
+    that are the same."""
+    if source.format == "gguf" or not _is_tied(config) or HEAD not in source.tensors:
+        return False
+    names = _stored_names(source, module, config)
+    embedding = names[next(iter(names))]
+    return not np.array_equal(source.array(HEAD), source.array(embedding))
+
+
+def _is_tied(config: Any) -> bool:
+    return bool(getattr(config, "tie_word_embeddings", False))  # an embedder has no head
 
 
 def _mismatches(
-    source: Source, module: ModuleType, plan: dict[str, tuple[int, ...]], stored_names: dict[str, str]
+    source: Source, module: ModuleType, config: ModelConfig | BertConfig, stored_names: dict[str, str]
 ) -> list[str]:
     """One text per tensor that is missing, of another shape or type, or unknown to the configuration."""
     problems = []
-    for name, shape in plan.items():
+    for name, shape in module.layer_plan(config).items():
         stored = stored_names[name]
         info = source.tensors.get(stored)
         if source.format == "hf" and transposed(module.MODEL_TYPE, name):
@@ -137,16 +169,10 @@ def _mismatches(
             problems.append(f"{stored} has the shape {list(info.shape)} instead of {list(shape)}")
         elif source.format == "hf" and info.dtype not in FLOATS:
             problems.append(f"{stored} has the type {info.dtype} instead of {', '.join(FLOATS)}")
-    embedding = stored_names[next(iter(plan))]
     for extra in sorted(source.tensors.keys() - stored_names.values()):
-        if not module.ignored(extra) and not (extra == "lm_head.weight" and _same(source, extra, embedding)):
+        if not module.ignored(extra) and not (extra == HEAD and source.format == "hf" and _is_tied(config)):
             problems.append(f"{shown(extra)} is unknown")
     return problems
-
-
-def _same(source: Source, head: str, embedding: str) -> bool:
-    """Whether a head that is saved although it is tied says the same as the embedding."""
-    return embedding in source.tensors and np.array_equal(source.array(head), source.array(embedding))
 
 
 def _with_frequencies(source: Source) -> dict[str, Any]:

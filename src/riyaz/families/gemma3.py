@@ -105,7 +105,7 @@ def from_hf(metadata: Mapping[str, Any]) -> Gemma3Config:
     values = {field: default if (v := metadata.get(key)) is None else v for field, (key, _, default) in KEYS.items()}
     ropes = _table(metadata, "rope_parameters")
     local = _table(ropes, LOCAL)
-    everywhere = {**_table(metadata, "rope_scaling"), **_table(ropes, GLOBAL)}
+    everywhere = {**_table(ropes, GLOBAL), **_table(metadata, "rope_scaling")}
     values["rope_theta"] = everywhere.get("rope_theta", values["rope_theta"])
     values["rope_local"] = local.get("rope_theta", values["rope_local"])
     values["rope_factor"], kind = 1.0, everywhere.get("rope_type", everywhere.get("type"))

@@ -29,6 +29,7 @@ KEYS = {
     "rms_norm_eps": ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     "rope_theta": ("rope_theta", "rope.freq_base"),
 }
+DEFAULTS = {"rms_norm_eps": 1e-6, "context": 2048}  # what transformers takes where config.json says nothing
 # Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -68,7 +69,7 @@ class LlamaConfig:
 def from_hf(metadata: Mapping[str, Any]) -> LlamaConfig:
     """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
     problems: list[str] = []
-    values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
+    values = {field: metadata.get(key, DEFAULTS.get(field)) for field, (key, _) in KEYS.items()}
     theta, values["rope_scaling"] = rope.from_hf(metadata, problems)
     values["rope_theta"] = 10_000.0 if theta is None else theta
     checks.only(metadata, {"hidden_act": "silu", "quantization_config": None}, problems)

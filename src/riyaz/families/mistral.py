@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import llama
+from riyaz.families import llama, rope
 from riyaz.families.llama import LlamaConfig
 from riyaz.sources import TensorInfo
 
@@ -67,17 +67,15 @@ class MistralConfig:
 
 def from_hf(metadata: Mapping[str, Any]) -> MistralConfig:
     """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
-    problems = []
+    problems: list[str] = []
     for key, only in (("hidden_act", "silu"), ("layer_types", None), ("quantization_config", None)):
         if metadata.get(key) not in (None, only):
             problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
     values = {field: metadata.get(key, DEFAULTS.get(field)) for field, key in KEYS.items()}
-    rope = {**_table(metadata, "rope_scaling"), **_table(metadata, "rope_parameters")}
-    scaling = rope.get("rope_type", rope.get("type"))
-    if scaling not in (None, "default"):
-        problems.append(f"RoPE scaling {scaling!r:.60} is not supported")
-    if values["rope_theta"] is None:
-        values["rope_theta"] = rope.get("rope_theta", 10_000.0)
+    theta, scaling = rope.from_hf(metadata, problems)
+    values["rope_theta"] = 10_000.0 if theta is None else theta
+    if scaling is not None:
+        problems.append(f"RoPE scaling {scaling.kind!r} is not supported")
     if values["n_kv_heads"] is None:
         values["n_kv_heads"] = values["n_heads"]
     hidden, heads = values["hidden_size"], values["n_heads"]
@@ -153,11 +151,6 @@ def _as_llama(config: MistralConfig) -> LlamaConfig:
     """The llama that computes the same where no window narrows it."""
     settings = {name: value for name, value in asdict(config).items() if name != "window"}
     return LlamaConfig(**settings)
-
-
-def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = metadata.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _checked(values: dict[str, Any], problems: list[str]) -> MistralConfig:

@@ -27,6 +27,7 @@ KEYS = {
     "rms_norm_eps": ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     "rope_theta": ("rope_theta", "rope.freq_base"),
 }
+DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # what transformers takes where config.json says nothing
 # what a configuration may leave out or say, and nothing else: no layer has a window over its last tokens
 ONLY = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
 # Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
@@ -67,7 +68,7 @@ class Qwen2Config:
 def from_hf(metadata: Mapping[str, Any]) -> Qwen2Config:
     """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
     problems: list[str] = []
-    values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
+    values = {field: metadata.get(key, DEFAULTS.get(field)) for field, (key, _) in KEYS.items()}
     theta, values["rope_scaling"] = rope.from_hf(metadata, problems)
     values["rope_theta"] = 10_000.0 if theta is None else theta
     checks.only(metadata, ONLY, problems)

@@ -47,11 +47,12 @@ def divisors(scaling: Scaling, head_dim: int, theta: float) -> tuple[float, ...]
 
 
 def from_hf(metadata: Mapping[str, Any], problems: list[str]) -> tuple[Any, Scaling | None]:
-    """The base, None where it is left out, and the scaling of a config.json, whose older name is rope_scaling."""
-    rope = {**_table(metadata, "rope_scaling"), **_table(metadata, "rope_parameters")}
-    theta = metadata.get("rope_theta")
+    """The base, None where it is left out, and the scaling of a config.json. Where it says both twice, what
+    transformers takes counts: all of rope_scaling before rope_parameters, and theirs before a rope_theta outside."""
+    rope = _table(metadata, "rope_scaling") or _table(metadata, "rope_parameters")
+    theta = rope.get("rope_theta")
     if theta is None:
-        theta = rope.get("rope_theta")
+        theta = metadata.get("rope_theta")
     if rope.get("partial_rotary_factor", metadata.get("partial_rotary_factor")) not in (None, 1):
         problems.append("partial_rotary_factor: riyaz turns whole heads only")
     kind = rope.get("rope_type", rope.get("type"))

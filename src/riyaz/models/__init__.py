@@ -49,7 +49,8 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
 
 
 def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, tokenizer, template."""
+    """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, how the source was to
+    generate, tokenizer, template."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     for name in state:
@@ -62,7 +63,8 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+    generation = {**tokenizer.files.generation, **ids}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     tokenizer.save(folder)
     safetensors.write(folder / "model.safetensors", to_arrays(state), {"format": "pt"})
 

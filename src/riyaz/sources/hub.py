@@ -17,7 +17,7 @@ from riyaz import tokenizer_files
 from riyaz.errors import RiyazError
 from riyaz.sources import sharded, store
 from riyaz.sources.files import shown
-from riyaz.sources.package import FOLDER_FILES
+from riyaz.sources.package import FOLDER_FILES, TEMPLATE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
 from riyaz.sources.store import ModelEntry, Progress
 
@@ -109,6 +109,7 @@ def pull(name: str, report: Progress) -> ModelEntry:
 def _chosen(name: str, present: set[str]) -> tuple[list[str], list[str]]:
     """(small files, which are fetched first; weights if they are one file) of those that the allow-list names."""
     small = [file for file in FOLDER_FILES if file in present and file != INDEX]
+    small += sorted(file for file in present if TEMPLATE.fullmatch(file))
     if WHOLE in present:
         return small, [WHOLE]
     if INDEX in present:

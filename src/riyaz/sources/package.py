@@ -38,6 +38,7 @@ FOLDER_FILES = (
     "sentence_bert_config.json",
     "1_Pooling/config.json",
 )
+TEMPLATE = re.compile(rf"{tokenizer_files.TEMPLATES}/{tokenizer_files.TEMPLATE_NAME.pattern}\.jinja")  # copied too
 OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE)
 NOTHING_FOUND = "(from versions: none)"  # all that pip says of a dead network when it does not retry
 
@@ -279,7 +280,11 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
 def _copy(opened: Source, folder: Path, report: Progress) -> int:
     """Copies a model's files, checking the weights' hash on the way; the bytes copied."""
     weights = [file.path for file in opened.files]
-    others = [opened.path / name for name in FOLDER_FILES] if opened.format == "hf" else []
+    others = []
+    if opened.format == "hf":
+        inside = sorted(opened.path.glob(f"{tokenizer_files.TEMPLATES}/*"))
+        names = [f"{tokenizer_files.TEMPLATES}/{path.name}" for path in inside]
+        others = [opened.path / name for name in (*FOLDER_FILES, *filter(TEMPLATE.fullmatch, names))]
     files = weights + [file for file in others if file.is_file()]
     total, done, digest = sum(file.stat().st_size for file in files), 0, hashlib.sha256()
     _check_space(folder, total)

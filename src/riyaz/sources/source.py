@@ -58,11 +58,17 @@ class Source:
             raise RiyazError(what, str(self.path), "give a language model, such as smollm2-135m")
 
     def tokenizer(self) -> Tokenizer:
-        """A language model's tokenizer; RiyazError when it has none or one of an unknown kind."""
+        """A language model's tokenizer; RiyazError when it has none, one of an unknown kind, or one with ids for which
+        the model has no rows."""
         self.expect_language_model()
         if self.format == "gguf":
-            return Tokenizer.from_gguf(self.metadata, str(self.path))
-        return Tokenizer.from_folder(self.path)
+            tokenizer = Tokenizer.from_gguf(self.metadata, str(self.path))
+            rows = self.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in self.tensors else None
+        else:
+            tokenizer, rows = Tokenizer.from_folder(self.path), self.metadata.get("vocab_size")
+        if type(rows) is int:  # what else stands there is refused with the configuration
+            _expect_rows(tokenizer, rows)
+        return tokenizer
 
     def sha256(self) -> str:
         """SHA-256 of the weight files (one after another, by name), remembered in the store."""
@@ -126,6 +132,19 @@ def weight_files(folder: Path) -> list[Path]:
         what = f"riyaz reads safetensors and GGUF only, not {shown(unread[0])}"
         raise RiyazError(what, str(folder), CONVERT)
     raise RiyazError("the folder holds no model.safetensors", str(folder), "give a model folder or a GGUF file")
+
+
+def _expect_rows(tokenizer: Tokenizer, rows: int) -> None:
+    """RiyazError when a text or a conversation can hold an id for which a model of so many embedding rows has none.
+    Control tokens that the template does not write, such as Gemma 3's for pictures, need no row."""
+    if tokenizer.id_limit <= rows:
+        return
+    chat = [{"role": "system", "content": "An instruction."}, {"role": "user", "content": "A question?"}]
+    written = {*tokenizer.render([chat])[0], *tokenizer.beginning, tokenizer.end_of_turn, tokenizer.end_of_text}
+    if max(written | tokenizer.text_ids()) >= rows:
+        what = f"the model has {rows:,} embedding rows, its tokenizer {tokenizer.id_limit:,} ids"
+        hint = "the tokenizer is another model's, or the embedding was not enlarged for new tokens"
+        raise RiyazError(what, tokenizer.where, hint)
 
 
 def _open_folder(folder: Path, name: str) -> Source:

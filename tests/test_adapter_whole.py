@@ -141,6 +141,10 @@ def test_layers_that_the_configuration_leaves_out_are_not_missed(saved: Path, en
     ("entries", "part"),
     [
         ({"target_modules": "(a+)+b"}, "target_modules is '(a+)+b', which riyaz does not match"),
+        ({"target_modules": ".?" * 40 + "x"}, "which riyaz does not match"),
+        ({"target_modules": ".*" * 6 + "x"}, "which riyaz does not match"),
+        ({"alpha_pattern": {".*" * 5 + "x": 3}}, "which riyaz does not match"),
+        ({"alpha_pattern": {"+a": 3}}, "alpha_pattern has '+a', which riyaz does not match"),
         ({"target_modules": 5}, "target_modules is 5, neither names nor a pattern"),
         ({"exclude_modules": ["q_proj", 5]}, "exclude_modules is ['q_proj', 5], neither names nor a pattern"),
         ({"layers_pattern": ["(h|layers)+"]}, "layers_pattern is ['(h|layers)+'], which riyaz does not match"),

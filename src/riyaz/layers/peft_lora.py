@@ -57,7 +57,8 @@ def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
         if not isinstance(table, dict) or not all(_is_number(value) for value in table.values()):
             problems.append(f"{key} is {table!r:.60}, not a table of numbers")
         else:
-            problems += [f"{key} has {name!r:.60}, which riyaz does not match" for name in table if not _is_safe(name)]
+            wrong = [name for name in table if not _is_safe(rf".*(?:{name})")]  # as `_matching` begins
+            problems += [f"{key} has {name!r:.60}, which riyaz does not match" for name in wrong]
     layers = config.get("layers_to_transform")
     if not all(isinstance(index, int) for index in _listed(layers)):
         problems.append(f"layers_to_transform is {layers!r:.60}, not a list of numbers")
@@ -95,7 +96,7 @@ def _is_safe(pattern: str) -> bool:
     """Whether a pattern compiles and can be matched against a module's path in no time."""
     if len(pattern) > LONG_PATTERN or re.search(r"\)\s*[*+?{]|\(\?(?!:|<?[=!])|\\[1-9]", pattern):
         return False
-    if len(re.findall(r"(?<!\\)[*+{]", pattern)) > MANY_QUANTIFIERS:
+    if len(re.findall(r"(?<![\\(*+?}])[*+?{]", pattern)) > MANY_QUANTIFIERS:  # a lazy one has two signs
         return False
     try:
         re.compile(pattern)

@@ -272,7 +272,6 @@ def test_keys_that_match_nothing_are_refused_by_name(saved: Path) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "base_model.model.model.embed_tokens.lora_embedding_A",
         "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
         "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
         "model.layers.0.self_attn.q_proj.lora_A.weight",

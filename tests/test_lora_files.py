@@ -157,7 +157,7 @@ def test_mlx_folders_hold_the_transposes_and_the_final_factor(tmp_path: Path) ->
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     keys = ["self_attn.q_proj", "self_attn.v_proj"]
     assert config["lora_parameters"] == {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": keys}
-    assert (config["fine_tune_type"], config["num_layers"], config["model"]) == ("lora", 2, "base")
+    assert (config["fine_tune_type"], config["num_layers"], config["model"]) == ("lora", 1, "base")
     file = safetensors.read(tmp_path / "adapters.safetensors")
     layer = dict(lora.adapters(model))["model.layers.1.self_attn.q_proj"]
     a, b = (file.array(f"model.layers.1.self_attn.q_proj.lora_{half}") for half in "ab")

@@ -71,6 +71,7 @@ class Predictor:
     calibrated: bool = False
     max_new_tokens: int = CHAT_TOKENS
     bare: "Callable[[], Backend] | None" = None
+    note: str = ""  # what could not be checked of an adapter's base, in one line
 
     def prepare(self, messages: Sequence[Message], where: str = "") -> Request:
         """The request of one conversation; RiyazError naming `where` when it is longer than the context."""
@@ -321,11 +322,11 @@ def open_model(name_or_path: str | Path) -> Predictor:
 
 def open_adapter(folder: Path, base: str | None = None) -> Predictor:
     """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
-    from riyaz.engine.torch_load import ADAPTER, load, named_base
+    from riyaz.engine.torch_load import ADAPTER, base_for, load
 
-    source = open_source(base) if base else named_base(folder / ADAPTER_CONFIG)
+    source, note = base_for(folder / ADAPTER_CONFIG, base)
     tokenizer = source.tokenizer()
-    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids, folder), adapter=ADAPTER)
+    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids, folder), adapter=ADAPTER, note=note)
 
 
 def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:

@@ -32,5 +32,7 @@ def export(
 
     screen = Screen(json)
     written = library.export(target, format, out, dtype, model)
+    if written.note:
+        screen.talk.print(f"note: {written.note}", soft_wrap=True)
     screen.data.print(written.line(), soft_wrap=True)
     screen.finish(asdict(written))

@@ -36,6 +36,8 @@ def predict(
         if adapted.lm is None or (adapted.adapter is None and adapted.bare is None):
             what = "this changes no weights, so its next tokens are its base model's"
             raise RiyazError(what, str(adapter), "leave out --adapter")
+        if adapted.note:
+            screen.talk.print(f"note: {adapted.note}", soft_wrap=True)
         document["before"] = next_tokens(adapted.base(), text, top)
         document["after"] = next_tokens(adapted, text, top)
     sides = [name for name in ("before", "after") if name in document]

@@ -10,7 +10,7 @@ from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
 from riyaz.errors import RiyazError
 from riyaz.layers import lora, lora_mlx, peft, peft_lora, soft_prompt
-from riyaz.sources import Source, open_source
+from riyaz.sources import Source, hub_name, open_source
 from riyaz.sources.files import shown
 
 ADAPTER = "adapter"  # the name under which requests ask for it
@@ -54,14 +54,37 @@ def _kind(config: Path) -> Any:
     return known[kind]
 
 
-def named_base(config: Path) -> Source:
+def base_for(config: Path, given: str | None) -> tuple[Source, str]:
+    """The base of an adapter, `given` or else the one that its configuration names, and one line, or none, on what
+    could not be compared. Raises RiyazError, also when the two are here and have other weights."""
+    if given is None:
+        return _named_base(config), ""
+    source = open_source(given)
+    try:
+        name = base_of(config)
+    except RiyazError:  # there is nothing to compare with
+        return source, ""
+    try:
+        named = open_source(hub_name(name))
+    except RiyazError:
+        made = f"the adapter was made for {shown(name)}, which is not here to compare with {shown(given)}"
+        return source, f"{made}: its answers are right if the two are one model"
+    if named.path.resolve() != source.path.resolve() and named.sha256() != source.sha256():
+        what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(given)} has other weights"
+        hint = "leave --model out, or correct the name in that file"
+        raise RiyazError(f"{what} ({source.sha256()[:12]})", str(config), hint)
+    return source, ""
+
+
+def _named_base(config: Path) -> Source:
     """The base model that an adapter's configuration names, opened. Raises RiyazError."""
     name = base_of(config)
     try:
-        return open_source(name)
+        return open_source(hub_name(name))
     except RiyazError as error:
         what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
-        hint = "pull it, or write the path of its folder there; `riyaz export` takes it as --model too"
+        pull = f"run `riyaz pull {hub_name(name)}`" if hub_name(name) != name else "pull it"
+        hint = f"{pull}, or write the path of its folder there; `riyaz export` takes it as --model too"
         raise RiyazError(what, str(config), hint) from error
 
 

@@ -51,4 +51,4 @@ def export(target: str, format: str, out: Path, dtype: str | None = None, base: 
     with workspace(out) as work:
         written = ADAPTERS[format](opened, work) if format in ADAPTERS else WHOLE[format](opened, work, dtype)
         publish(work, out)
-    return replace(written, path=str(out))
+    return replace(written, path=str(out), note=opened.note)

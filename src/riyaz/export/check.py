@@ -36,6 +36,7 @@ class Written:
     mb: float
     difference: float  # largest difference of a logit
     divergence: float  # KL(source ‖ written), nats per token
+    note: str = ""  # what could not be checked, in one line
 
     def line(self) -> str:
         """All of it in one line."""

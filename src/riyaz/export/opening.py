@@ -25,6 +25,7 @@ class Opened:
     target: str
     source: Source
     adapter: Path | None
+    note: str = ""  # what could not be checked
 
     def model(self) -> Any:
         """The model in float32 with its adapter on it."""
@@ -53,9 +54,10 @@ def open_target(target: str, base: str | None = None) -> Opened:
     if (folder / artifacts.NAME).is_file():
         return open_artifact(folder, with_weights(folder), base)
     if (folder / ADAPTER_CONFIG).is_file():
-        from riyaz.engine.torch_load import named_base
+        from riyaz.engine.torch_load import base_for
 
-        return Opened(str(folder), open_source(base) if base else named_base(folder / ADAPTER_CONFIG), folder)
+        source, note = base_for(folder / ADAPTER_CONFIG, base)
+        return Opened(str(folder), source, folder, note)
     return Opened(str(folder), open_source(target), None)
 
 

@@ -187,7 +187,8 @@ def save_peft(model: nn.Module, folder: Path, *, base: str, alpha: float | None 
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_A
         tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_B
     for name, module in whole.items():
-        tensors |= {f"{PREFIX}{name}.{part}": tensor for part, tensor in module.trained.named_parameters()}
+        for part, tensor in module.trained.named_parameters():
+            tensors[f"{PREFIX}{name}.{part}"] = _turned(model, f"{name}.{part}", tensor)
     ranks = {name: len(layer.lora_A) for name, layer in layers.items()}
     alphas = {name: alpha or layer.scale * ranks[name] for name, layer in layers.items()}
     rank, most = _usual(ranks, peft_lora.DEFAULT_RANK), _usual(alphas, peft_lora.DEFAULT_ALPHA)
@@ -212,6 +213,11 @@ def _is_transposed(model: Any, layers: Iterable[str]) -> bool:
     return any(transposed(model.config.model_type, f"{name}.weight") for name in layers)
 
 
+def _turned(model: Any, path: str, tensor: Tensor) -> Tensor:
+    """A whole tensor in the other one of the two layouts, that of the base's own file and riyaz's."""
+    return tensor.T.contiguous() if transposed(model.config.model_type, path) else tensor
+
+
 def load_peft(model: nn.Module, folder: Path) -> None:
     """Put a PEFT LoRA folder on the model; every tensor must find its layer, and every mismatch is named."""
     config = peft_lora.read_config(folder / peft.CONFIG)
@@ -231,11 +237,11 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         elif key.startswith(PREFIX) and part in HALVES and name in layers:
             halves.setdefault(name, {})[part] = peft.read_float(file, key)
         elif key.startswith(PREFIX) and (peft_lora.is_saved(path, config) or (tied and path in ends)):
-            whole[path] = peft.read_float(file, key)
+            whole[path] = _turned(model, path, peft.read_float(file, key))
         elif key.startswith(PREFIX) and plain in ends:  # PEFT's copy of the base's own, where these are targets
             problems += _unlike(model, plain, peft.read_float(file, key))
         else:
-            problems.append(f"{key} matches no layer")
+            problems.append(unmatched(model, key))
     pairs: dict[str, Pair] = {}
     for name, found in halves.items():
         if found.keys() != set(HALVES):
@@ -244,7 +250,8 @@ def load_peft(model: nn.Module, folder: Path) -> None:
         rank = found["lora_A"].shape[0] if found["lora_A"].ndim else 0
         pairs[name] = Pair(found["lora_A"], found["lora_B"], peft_lora.scale(name, rank, config))
         problems += peft_lora.wrong_rank(name, rank, config)
-    problems += peft_lora.bare(halves, whole, layers, config)
+    parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    problems += peft_lora.bare(halves, whole, layers, parameters, config)
     if tied:
         trained = [whole[path] for path in ends if path in whole]
         whole |= dict.fromkeys(ends, trained[0]) if trained else {}
@@ -256,6 +263,14 @@ def _embedding(model: nn.Module) -> tuple[str, nn.Embedding]:
     return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Embedding))
 
 
+def unmatched(model: nn.Module, key: str) -> str:
+    """One line for an adapter's tensor, or the path of its module, that no linear takes."""
+    name = key.removeprefix(PREFIX).partition(".lora_")[0]
+    if name in dict(model.named_modules()) and isinstance(model.get_submodule(name), nn.Embedding):
+        return f"{name} is an embedding, and LoRA on embeddings is not supported"
+    return f"{key} matches no layer"
+
+
 def put(
     model: nn.Module, pairs: Mapping[str, Pair], whole: Mapping[str, Tensor], problems: Sequence[str], where: Path
 ) -> None:
@@ -263,7 +278,7 @@ def put(
     the caller's problems and everything here that does not fit, and the model stays as it was."""
     layers, problems = dict(linears(model, None)), list(problems)
     for name, pair in pairs.items():
-        problems += _unfit(name, layers.get(name), pair)
+        problems += _unfit(name, layers[name], pair) if name in layers else [unmatched(model, name)]
     parts: dict[str, dict[str, Tensor]] = {}
     for path, tensor in whole.items():
         name, _, part = path.rpartition(".")
@@ -274,7 +289,7 @@ def put(
     if not pairs and not whole:
         problems.append("no adapter tensor fits this model")
     if problems:
-        raise RiyazError(f"the adapter does not fit the base: {'; '.join(problems)}", str(where))
+        raise RiyazError(f"the adapter does not fit the base: {'; '.join(dict.fromkeys(problems))}", str(where))
     for name, pair in pairs.items():
         lora = LoRALinear(layers[name], len(pair.a), pair.scale)
         lora.lora_A = nn.Parameter(pair.a, requires_grad=False)
@@ -292,10 +307,8 @@ def _unlike(model: nn.Module, path: str, tensor: Tensor) -> list[str]:
     return []
 
 
-def _unfit(name: str, linear: nn.Linear | None, pair: Pair) -> list[str]:
+def _unfit(name: str, linear: nn.Linear, pair: Pair) -> list[str]:
     """What is wrong with a pair for its linear, in at most one line."""
-    if linear is None:
-        return [f"{name} matches no layer"]
     a, b, want = pair.a, pair.b, (linear.out_features, linear.in_features)
     if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != want or a.shape[0] != b.shape[1]:
         return [f"{name} has A {tuple(a.shape)} and B {tuple(b.shape)}, the layer is {want}"]

@@ -20,8 +20,9 @@ NOT_PLAIN = (
     "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config",
 )  # fmt: skip
 CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that take A·B off the base's weights
+ALL_LINEAR = "all-linear"  # target_modules for every linear but the head
 # a pattern comes with the file: one whose quantifiers stand on groups can take years to say no
-LONG_PATTERN, MANY_QUANTIFIERS = 300, 4
+LONG_PATTERN, MANY_QUANTIFIERS = 800, 5
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def read_config(path: Path) -> dict[str, Any]:
     start = str(config.get("init_lora_weights"))
     if start.startswith(CHANGE_BASE):
         refused.append(f"init_lora_weights {start:.60}")
-    problems = _wrong_numbers(config)
+    problems = _wrong_numbers(config) + _wrong_names(config)
     if config.get("peft_type") != "LORA":
         what = f"peft_type is {config.get('peft_type')!r:.60}, not 'LORA'"
     elif refused:
@@ -47,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
-    """What is no number, no pattern or no list of names in the configuration."""
+    """What is no number, or no pattern for numbers, in the configuration."""
     alpha, problems = config.get("lora_alpha"), []
     if not _is_number(alpha):
         problems.append(f"lora_alpha is {alpha!r:.60}, not a number")
@@ -56,11 +57,35 @@ def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
         if not isinstance(table, dict) or not all(_is_number(value) for value in table.values()):
             problems.append(f"{key} is {table!r:.60}, not a table of numbers")
         else:
-            problems += [f"{key} has {name!r:.60}, which riyaz does not match" for name in table if not _is_safe(name)]
-    saved = config.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(name, str) and name for name in saved):
-        problems.append(f"modules_to_save is {saved!r:.60}, not a list of names")
+            wrong = [name for name in table if not _is_safe(rf".*(?:{name})")]  # as `_matching` begins
+            problems += [f"{key} has {name!r:.60}, which riyaz does not match" for name in wrong]
+    layers = config.get("layers_to_transform")
+    if not all(isinstance(index, int) for index in _listed(layers)):
+        problems.append(f"layers_to_transform is {layers!r:.60}, not a list of numbers")
     return problems
+
+
+def _wrong_names(config: Mapping[str, Any]) -> list[str]:
+    """What says of no module whether it is meant, because it is no list of names or no pattern."""
+    saved, problems = config.get("modules_to_save") or [], []
+    if not isinstance(saved, list) or not _are_names(saved):
+        problems.append(f"modules_to_save is {saved!r:.60}, not a list of names")
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = config.get(key) or []
+        if not _are_names(_listed(value)):
+            problems.append(f"{key} is {value!r:.60}, neither names nor a pattern")
+        elif (isinstance(value, str) or key == "layers_pattern") and not all(map(_is_safe, _listed(value))):
+            problems.append(f"{key} is {value!r:.60}, which riyaz does not match")
+    return problems
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value that may stand alone, or be left out, as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _are_names(values: list[Any]) -> bool:
+    return all(isinstance(name, str) and name for name in values)
 
 
 def _is_number(value: object) -> bool:
@@ -69,9 +94,9 @@ def _is_number(value: object) -> bool:
 
 def _is_safe(pattern: str) -> bool:
     """Whether a pattern compiles and can be matched against a module's path in no time."""
-    if len(pattern) > LONG_PATTERN or re.search(r"\)\s*[*+?{]|\(\?|\\[1-9]", pattern):
+    if len(pattern) > LONG_PATTERN or re.search(r"\)\s*[*+?{]|\(\?(?!:|<?[=!])|\\[1-9]", pattern):
         return False
-    if len(re.findall(r"(?<!\\)[*+{]", pattern)) > MANY_QUANTIFIERS:
+    if len(re.findall(r"(?<![\\(*+?}])[*+?{]", pattern)) > MANY_QUANTIFIERS:  # a lazy one has two signs
         return False
     try:
         re.compile(pattern)
@@ -102,20 +127,50 @@ def wrong_rank(name: str, rank: int, config: Mapping[str, Any]) -> list[str]:
 
 
 def bare(
-    found: Collection[str], whole: Collection[str], layers: Collection[str], config: Mapping[str, Any]
+    found: Collection[str],
+    whole: Collection[str],
+    layers: Collection[str],
+    parameters: Collection[str],
+    config: Mapping[str, Any],
 ) -> list[str]:
     """What the configuration says is adapted and the file has nothing for, which would answer as the bare base: given
-    the linears with tensors in the file, the parameters it holds whole, and all linears of the model."""
-    saved = [name for name in config.get("modules_to_save") or [] if not any(_ends(path, name) for path in whole)]
-    problems = [f"modules_to_save names {name!r:.60}, which the file lacks" for name in saved]
-    targets = config.get("target_modules")
-    some = any(config.get(key) for key in ("layers_to_transform", "layers_pattern", "exclude_modules"))
-    if not isinstance(targets, list) or some or not found:
-        return problems
-    ends = tuple(f".{target}" for target in targets)
-    missing = [name for name in layers if f".{name}".endswith(ends) and name not in found]
-    saved_paths = {path.rpartition(".")[0] for path in whole}
-    return problems + [f"{name} has no adapter tensor" for name in missing if name not in saved_paths]
+    the linears with tensors in the file, the parameters it holds whole, and all linears and parameters of the model."""
+    if not found and not whole:
+        return []  # one line says that
+    if config.get("target_modules") is None:  # then what the file has is meant everywhere
+        config = {**config, "target_modules": [name.rpartition(".")[2] for name in found]}
+    problems = []
+    for name in config.get("modules_to_save") or []:
+        missing = [path for path in parameters if _ends(path, name) and path not in whole]
+        if not any(_ends(path, name) for path in whole):
+            problems.append(f"modules_to_save names {name!r:.60}, which the file lacks")
+        else:
+            problems += [f"{path}, which modules_to_save names, is not in the file" for path in missing]
+    missing = [name for name in layers if name not in found and _is_target(name, config)]
+    saved = {path.rpartition(".")[0] for path in whole}
+    return problems + [f"{name} has no adapter tensor" for name in missing if name not in saved]
+
+
+def _is_target(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the configuration says that this linear has an adapter, as PEFT matches them."""
+    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    if _names(config.get("exclude_modules"), name):
+        return False
+    if isinstance(targets, str):
+        return name != "lm_head" if targets.lower() == ALL_LINEAR else _names(targets, name)
+    if not _names(targets, name) or layers in (None, []):
+        return _names(targets, name)
+    patterns = _listed(config.get("layers_pattern") or r"[^.]*")
+    matches = [re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in patterns]
+    index = next((int(match[1]) for match in matches if match), None)
+    return index in _listed(layers)
+
+
+def _names(modules: str | list[str] | None, name: str) -> bool:
+    """Whether a pattern is a module's whole path, or a list has its path or the end of it."""
+    if isinstance(modules, str):
+        return bool(modules) and re.fullmatch(modules, name) is not None
+    return any(f".{name}".endswith(f".{module}") for module in modules or [])
 
 
 def is_saved(path: str, config: Mapping[str, Any]) -> bool:
@@ -124,5 +179,6 @@ def is_saved(path: str, config: Mapping[str, Any]) -> bool:
 
 
 def _ends(path: str, name: str) -> bool:
-    """Whether the parameter at `path` lies in a module whose path ends with `name`."""
-    return f".{name}." in f".{path}"
+    """Whether the parameter at `path` lies in a module whose path ends with `name`, be it in the middle of a word:
+    so PEFT matches them, and "norm" names every norm."""
+    return f"{name}." in path

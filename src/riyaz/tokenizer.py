@@ -55,13 +55,12 @@ class Tokenizer:
         openings = {token[:length] for token in self._control for length in range(1, len(token))}
         self._openings = tuple(sorted(openings))
         self.template_name = "plain" if files.template is None else "model"
-        plain = tokenizer_files.plain_template(definition, settings)
-        self.template: str = plain if files.template is None else files.template
+        begins = tokenizer_files.begins_with_bos(definition, settings, where)
+        self.template: str = tokenizer_files.plain_template(begins) if files.template is None else files.template
         self._variables = {
             name: tokenizer_files.content(settings[name]) for name in tokenizer_files.NAMED if settings.get(name)
         }
         self.bos_id = self._control.get(self._variables.get("bos_token", ""))
-        begins = tokenizer_files.begins_with_bos(definition, settings)
         self.beginning = (self.bos_id,) if begins and self.bos_id is not None else ()  # of any text
 
     @classmethod

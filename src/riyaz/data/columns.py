@@ -25,6 +25,7 @@ CONVERSATIONS = ("messages", "conversations")
 TOOLS = ("tools", "functions")  # definitions that stand beside a conversation
 LABELS = frozenset({"label", "category", "intent"})
 PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+TRUTHS = frozenset({"true", "false", "1", "0"})  # of `label` beside prompt and completion: whether to imitate it (KTO)
 ASK = "pass --prompt-column and --answer-column"
 
 
@@ -99,6 +100,15 @@ def _refuse_other_tasks(table: Table) -> None:
     for pair in PREFERENCES:
         if set(pair) <= set(table.columns):
             raise RiyazError(f"preference pairs {pair} are not read", where, ASK)
+    for answer in ("completion", "response"):
+        judged = ("prompt", answer, "label")
+        if set(judged) <= set(table.columns) and all(_is_truth(row.get("label")) for _, row in table.rows):
+            hint = f"keep the rows to imitate, and {ASK}"
+            raise RiyazError(f"answers that 'label' calls good or bad {judged} are not read", where, hint)
+
+
+def _is_truth(value: object) -> bool:
+    return isinstance(value, (bool, int, str)) and str(value).lower() in TRUTHS
 
 
 def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:

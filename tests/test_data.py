@@ -262,6 +262,7 @@ def test_broken_rows_are_refused(tmp_path, row, what):
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, {}, ["preference pairs"]),
         ({"prompt": "q", "completion": "a", "label": False}, {}, ["a.jsonl:1: answers that 'label' calls good or bad"]),
         ({"prompt": [{"role": "user", "content": "q"}], "completion": [], "label": True}, {}, ["good or bad"]),
+        ({"prompt": "q", "response": "a", "label": "True"}, {}, ["good or bad"]),
     ],
 )  # fmt: skip
 def test_unclear_columns_are_asked_for(tmp_path, row, options, parts):
@@ -272,7 +273,7 @@ def test_unclear_columns_are_asked_for(tmp_path, row, options, parts):
 
 
 def test_a_label_of_another_kind_beside_a_completion_is_no_judgement(tmp_path):
-    rows = [{"prompt": "q", "completion": "a", "label": value} for value in (True, "billing", None)]
+    rows = [{"prompt": "q", "completion": "a", "label": value} for value in (True, "billing", None, [])]
     assert formats.load(write(tmp_path / "a.jsonl", rows)).unused_columns == ("label",)
 
 

@@ -27,6 +27,8 @@ Message = dict[str, str]
 Conversation = list[Message]
 
 MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private use; a text that has them gets two others
+ROUNDS = (1, 2, 4)  # of the conversations by which a template shows what it leaves out,
+PROBE = "730582946"  # in which every text is this and another digit: no template changes that
 
 
 class Row(NamedTuple):
@@ -91,7 +93,7 @@ class Tokenizer:
         """The id the template puts after an assistant's answer, else the model's end-of-text id."""
         answer = "An answer."
         probe = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
-        (text,), _mark = self._private_texts([probe], add_generation_prompt=False)
+        (text,), _mark = self._written([probe], False)
         after = self._pattern.search(text.rpartition(answer)[2]) if answer in text else None
         if after:
             return self._control[after[0]]
@@ -204,12 +206,46 @@ class Tokenizer:
     def takes_system(self) -> bool:
         """Whether the chat template writes a system turn. Where it refuses one or leaves it out, which some do, the
         turn's text stands at the beginning of the user's."""
-        text = "An instruction."
-        try:
-            (shown,), _ = self._written([[{"role": "system", "content": text}, {"role": "user", "content": "?"}]], True)
-        except RiyazError:
-            return False
-        return text in shown
+        told = {"role": "system", "content": f"{PROBE}9"}
+        for rounds in ROUNDS:
+            text = self._prompt_text([told, *_probe(rounds)])
+            if text is None:  # only the longer ones are refused: they have their own error
+                return rounds > 1
+            if told["content"] not in text:
+                return False
+        return True
+
+    @cached_property
+    def turns_kept(self) -> int | None:
+        """How many turns at the end of a conversation, the last user's among them, the chat template writes; None
+        where it writes all."""
+        found = []
+        for turns in map(_probe, ROUNDS):
+            text = self._prompt_text(turns)
+            if text is None:  # refused, which is no silent loss
+                break
+            lost = [place for place, turn in enumerate(turns, start=1) if turn["content"] not in text]
+            found += [len(turns) - lost[-1]] if lost else []
+        return min(found, default=None)
+
+    def check_turns(self, messages: Conversation, where: str = "") -> None:
+        """RiyazError for a conversation of which a part would not reach the model; its place, if known, is `where`."""
+        if self.turns_kept is None:
+            return
+        turns = [message["role"] for message in messages if message["role"] != "system"]
+        count = len(turns) - (turns[-1:] == ["assistant"])  # an answer is not read but learned
+        if count > self.turns_kept:
+            what = f"{self._dropped}, and there {'is' if count == 1 else 'are'} {count} here"
+            hint = "give each question alone and no examples, or mend the model's chat_template.jinja"
+            raise RiyazError(what, where or self.where, hint)
+
+    @property
+    def _dropped(self) -> str:
+        kept = self.turns_kept
+        if not kept:
+            return "the model's chat template leaves out what the user says: no turn reaches the model"
+        last = "the last user turn reaches" if kept == 1 else f"the last {kept} turns reach"
+        return f"the model's chat template drops earlier turns: only {last} the model"
 
     @property
     def notes(self) -> list[str]:
@@ -219,17 +255,28 @@ class Tokenizer:
             found.append("the model has no chat template; the plain one is used: User:, Assistant:, a line each")
         if not self.takes_system:
             found.append("the model's chat template writes no system turn; what stands there opens the user's turn")
+        if self.turns_kept is not None:
+            found.append(f"{self._dropped}; longer conversations and examples before the question are refused")
         return found
+
+    def _prompt_text(self, turns: Conversation) -> str | None:
+        """What the template writes before an answer; None where it refuses."""
+        try:
+            return self._written([turns], True)[0][0]
+        except RiyazError:
+            return None
 
     @cached_property
     def _opening(self) -> str:
         """What stands before an answer, from the last control token on, in private spelling with MARK."""
-        (text,), mark = self._private_texts([[{"role": "user", "content": "A question?"}]], True)
+        (text,), mark = self._written([[{"role": "user", "content": "A question?"}]], True)
         starts = [match.start() - 1 for match in self._pattern.finditer(text)]  # with its mark
         return text[starts[-1] if starts else 0 :].replace(mark, MARK)
 
     def _private_texts(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
         """Rendered texts in which just the template's control tokens stand between two marks; the mark."""
+        for messages in conversations:
+            self.check_turns(messages)
         if any(row and row[0].get("role") == "system" for row in conversations) and not self.takes_system:
             conversations = [_without_system(messages) for messages in conversations]
         return self._written(conversations, add_generation_prompt)
@@ -295,6 +342,12 @@ class Tokenizer:
                 f"{tokenizer_files.one_line(token)} is listed with id {listed} but loads as {found}", self.where
             )
         return found
+
+
+def _probe(rounds: int) -> Conversation:
+    """So many questions, each but the last with its answer."""
+    roles = ("user", "assistant") * rounds
+    return [{"role": role, "content": f"{PROBE}{number}"} for number, role in enumerate(roles[:-1])]
 
 
 def _answered(messages: Conversation, answer: str) -> Conversation:

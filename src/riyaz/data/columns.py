@@ -4,6 +4,7 @@ Usual names are found by themselves; when none or more than one reading is possi
 `--prompt-column` and `--answer-column`. Columns that the user names are read alone, with nothing joined.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from riyaz.data.tables import Table, kind_of
@@ -102,13 +103,15 @@ def _refuse_other_tasks(table: Table) -> None:
             raise RiyazError(f"preference pairs {pair} are not read", where, ASK)
     for answer in ("completion", "response"):
         judged = ("prompt", answer, "label")
-        if set(judged) <= set(table.columns) and all(_is_truth(row.get("label")) for _, row in table.rows):
+        if set(judged) <= set(table.columns) and _all_truths(row.get("label") for _, row in table.rows):
             hint = f"keep the rows to imitate, and {ASK}"
             raise RiyazError(f"answers that 'label' calls good or bad {judged} are not read", where, hint)
 
 
-def _is_truth(value: object) -> bool:
-    return isinstance(value, (bool, int, str)) and str(value).lower() in TRUTHS
+def _all_truths(values: Iterable[object]) -> bool:
+    """Whether every value that a row has is true or false, in any of their spellings."""
+    found = [str(value).lower() for value in values if value not in (None, "")]
+    return bool(found) and TRUTHS.issuperset(found)
 
 
 def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:

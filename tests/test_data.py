@@ -190,7 +190,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.jsonl", b'{"text": "t", "label": "l"}\n' * 16 + b"{text\n", ["a.jsonl:17: not JSON", "column 2"]),
         ("a.jsonl", b"{}\n[1]\n", ["a.jsonl:2: an array, not a JSON object"]),
         ("a.jsonl", b'[\n{"text": "t"}\n]', ["a.jsonl:1: not JSON", "(and 1 more: line 3)", "not one array"]),
-        ("a.jsonl", b'{\n"text": "t"\n}\n{\n"text": "t"\n}', ["a.jsonl:1: one object stands on lines 1 to 3; write one"]),
+        ("a.jsonl", b'{\n"text": "t"\n}\n{\n"text": ""}', ["a.jsonl:1: one object stands on lines 1 to 3; write one"]),
         ("a.jsonl", b"[" * 100_000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b"1" * 5000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b'{"text": "t", "label": "l"}\n{"text": "\xe9"}', ["a.jsonl:2: byte 0xE9 is not UTF-8"]),

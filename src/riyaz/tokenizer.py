@@ -244,8 +244,8 @@ class Tokenizer:
         kept = self.turns_kept
         if not kept:
             return "the model's chat template leaves out what the user says: no turn reaches the model"
-        last = "the last user turn reaches" if kept == 1 else f"the last {kept} turns reach"
-        return f"the model's chat template drops earlier turns: only {last} the model"
+        last = "the last user turn is" if kept == 1 else f"the last {kept} turns are"
+        return f"the model's chat template drops earlier turns: only {last} sure to reach the model"
 
     @property
     def notes(self) -> list[str]:

@@ -102,7 +102,7 @@ def test_a_row_whose_turns_the_chat_template_leaves_out_is_refused_by_its_place(
     for part in rows:
         before = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
         talk = replace(rows[part][2], messages=(*before, *rows[part][2].messages))
-        said = f"{part}.jsonl:3: the model's chat template drops earlier turns: only the last user turn is sure"
+        said = f"{part}.jsonl:3: the model's chat template drops earlier turns: no more than 1 turn"
         with assert_refused(said):
             without_too_long(Split(**{**rows, part: (*rows[part], talk)}), TASK, short, 1024)
         for encode in (partial(encode_rows, context=1024), rendered):

@@ -336,10 +336,11 @@ LAST = "messages[-2:] if messages[-1].role == 'assistant' else messages[-1:]"
 @pytest.mark.parametrize(
     ("messages", "kept", "said"),
     [
-        (LAST, 1, "drops earlier turns: only the last user turn is sure to reach the model"),
-        ("messages[-4:] if messages[-1].role == 'assistant' else messages[-3:]", 3, "only the last 3 turns are sure"),
+        (LAST, 1, "drops earlier turns: no more than 1 turn of a conversation"),
+        ("messages[-4:] if messages[-1].role == 'assistant' else messages[-3:]", 3, "no more than 3 turns of"),
         ("messages[-9:] if messages[-1].role == 'assistant' else messages | rejectattr('role', 'eq', 'assistant')", 1,
-         "only the last user turn"),
+         "no more than 1 turn of"),
+        ("messages if messages[-1].role == 'assistant' else messages[:1]", 1, "no more than 1 turn of"),
     ],
 )  # fmt: skip
 def test_turns_that_the_template_leaves_out_are_refused_and_the_instruction_is_kept(
@@ -368,7 +369,7 @@ def test_a_template_that_leaves_out_what_the_user_says_is_refused(tmp_path: Path
 
 
 def test_a_first_turn_alone_may_be_left_out(tmp_path: Path) -> None:
-    assert shortened(tmp_path, "messages[1:] or messages").turns_kept == 2
+    assert shortened(tmp_path, "messages[1:] or messages").turns_kept == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

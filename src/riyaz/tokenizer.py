@@ -27,7 +27,7 @@ Message = dict[str, str]
 Conversation = list[Message]
 
 MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private use; a text that has them gets two others
-ROUNDS = (1, 2, 4)  # of the conversations by which a template shows what it leaves out,
+ROUNDS = (1, 2, 3, 4)  # of the conversations by which a template shows what it leaves out,
 PROBE = "730582946"  # in which every text is this and another digit: no template changes that
 
 
@@ -204,29 +204,31 @@ class Tokenizer:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the chat template writes a system turn. Where it refuses one or leaves it out, which some do, the
-        turn's text stands at the beginning of the user's."""
+        """Whether the chat template writes a system turn beside the others. Where it refuses one or leaves one of them
+        out, which some do, the turn's text stands at the beginning of the user's."""
         told = {"role": "system", "content": f"{PROBE}9"}
-        for rounds in ROUNDS:
-            text = self._prompt_text([told, *_probe(rounds)])
+        for turns in map(_probe, ROUNDS):
+            text = self._prompt_text([told, *turns])
             if text is None:  # only the longer ones are refused: they have their own error
-                return rounds > 1
-            if told["content"] not in text:
+                return len(turns) > 1
+            whole = self.turns_kept is None or len(turns) <= self.turns_kept
+            if not all(turn["content"] in text for turn in [told, *(turns if whole else [])]):
                 return False
         return True
 
     @cached_property
     def turns_kept(self) -> int | None:
-        """How many turns at the end of a conversation, the last user's among them, the chat template writes; None
-        where it writes all."""
-        found = []
+        """How many turns a conversation may have up to its last question for the chat template to write every one;
+        None for any number."""
+        whole = 0
         for turns in map(_probe, ROUNDS):
             text = self._prompt_text(turns)
             if text is None:  # refused, which is no silent loss
-                break
-            lost = [place for place, turn in enumerate(turns, start=1) if turn["content"] not in text]
-            found += [len(turns) - lost[-1]] if lost else []
-        return min(found, default=None)
+                return None
+            if not all(turn["content"] in text for turn in turns):
+                return whole
+            whole = len(turns)
+        return None
 
     def check_turns(self, messages: Conversation, where: str = "") -> None:
         """RiyazError for a conversation of which a part would not reach the model; its place, if known, is `where`."""
@@ -244,8 +246,8 @@ class Tokenizer:
         kept = self.turns_kept
         if not kept:
             return "the model's chat template leaves out what the user says: no turn reaches the model"
-        last = "the last user turn is" if kept == 1 else f"the last {kept} turns are"
-        return f"the model's chat template drops earlier turns: only {last} sure to reach the model"
+        most = f"{kept} turn{'s' if kept > 1 else ''}"
+        return f"the model's chat template drops earlier turns: no more than {most} of a conversation reach the model"
 
     @property
     def notes(self) -> list[str]:

@@ -190,6 +190,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.jsonl", b'{"text": "t", "label": "l"}\n' * 16 + b"{text\n", ["a.jsonl:17: not JSON", "column 2"]),
         ("a.jsonl", b"{}\n[1]\n", ["a.jsonl:2: an array, not a JSON object"]),
         ("a.jsonl", b'[\n{"text": "t"}\n]', ["a.jsonl:1: not JSON", "(and 1 more: line 3)", "not one array"]),
+        ("a.jsonl", b'{\n"text": "t"\n}\n{\n"text": ""}', ["a.jsonl:1: one object stands on lines 1 to 3; write one"]),
         ("a.jsonl", b"[" * 100_000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b"1" * 5000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b'{"text": "t", "label": "l"}\n{"text": "\xe9"}', ["a.jsonl:2: byte 0xE9 is not UTF-8"]),
@@ -259,6 +260,9 @@ def test_broken_rows_are_refused(tmp_path, row, what):
         ({"prompt": "p", "completion": "c", "messages": []}, {}, ["prompt,completion or messages"]),
         ({"question": "q", "choices": ["a", "b"], "answer": 0}, {}, ["a.jsonl:1: multiple-choice rows"]),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, {}, ["preference pairs"]),
+        ({"prompt": "q", "completion": "a", "label": False}, {}, ["a.jsonl:1: answers that 'label' calls good or bad"]),
+        ({"prompt": [{"role": "user", "content": "q"}], "completion": [], "label": True}, {}, ["good or bad"]),
+        ({"prompt": "q", "response": "a", "label": "True"}, {}, ["good or bad"]),
     ],
 )  # fmt: skip
 def test_unclear_columns_are_asked_for(tmp_path, row, options, parts):
@@ -266,6 +270,11 @@ def test_unclear_columns_are_asked_for(tmp_path, row, options, parts):
     assert text.startswith("a.jsonl")
     for part in parts:
         assert part in text
+
+
+def test_a_label_of_another_kind_beside_a_completion_is_no_judgement(tmp_path):
+    rows = [{"prompt": "q", "completion": "a", "label": value} for value in (True, "billing", None, [])]
+    assert formats.load(write(tmp_path / "a.jsonl", rows)).unused_columns == ("label",)
 
 
 def test_prompts_alone_are_enough_where_answers_are_not_required(tmp_path):

@@ -1,15 +1,18 @@
 """Rows that do not fit the context are found before anything long begins, and only those."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import comparing
 import pytest
+import tiny
 from expect import assert_refused
 
 from riyaz.artifact import TextPart
 from riyaz.compare.fitting import without_too_long
 from riyaz.data import Example
+from riyaz.data.rows import encode_rows, rendered
 from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.prompting import messages_for
@@ -86,3 +89,22 @@ def test_files_of_the_same_name_in_two_folders_are_told_apart(tokenizer: Tokeniz
     test[3] = long(test[3])
     found, where = without_too_long(Split(train, valid, tuple(test)), TASK, tokenizer, 1024)
     assert where == ["rows.jsonl:4"] and len(found.test) == 29 and found.train == train
+
+
+def test_a_row_whose_turns_the_chat_template_leaves_out_is_refused_by_its_place(tmp_path: Path) -> None:
+    """[user, assistant, user] and a template that writes the last turn alone, in every file that is read."""
+    folder = tiny.write_tokenizer(tmp_path)
+    last = "{% for m in (messages[-2:] if messages[-1].role == 'assistant' else messages[-1:]) %}{{ m.content }}"
+    (folder / "chat_template.jinja").write_text(last + "<|im_end|>{% endfor %}")
+    short = Tokenizer.from_folder(folder)
+    rows = {"train": examples(30, "train"), "valid": examples(8, "valid"), "test": examples(24, "test")}
+    assert without_too_long(Split(**rows), TASK, short, 1024)[1] == []
+    for part in rows:
+        before = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+        talk = replace(rows[part][2], messages=(*before, *rows[part][2].messages))
+        said = f"{part}.jsonl:3: the model's chat template drops earlier turns: no more than 1 turn"
+        with assert_refused(said):
+            without_too_long(Split(**{**rows, part: (*rows[part], talk)}), TASK, short, 1024)
+        for encode in (partial(encode_rows, context=1024), rendered):
+            with assert_refused(said):
+                encode(short, [(talk.messages, talk)])

@@ -186,7 +186,12 @@ def test_json_arrays_have_places_and_say_what_is_wrong(tmp_path):
         ('[{"text": "t", "label": "l"},\n {"text": \n"u', ["a.json:3: not JSON", "column 1"]),
         ('[{"text": "t", "label": "l"}]\n[]', ["a.json:1: text follows the array"]),
         ('[{"text": "t", "label": "l"},\n7]', ["a.json:2: a number, not a JSON object"]),
-        ('{\n"data": [{"text": "t"}]\n}', ["a.json:1: not JSON", "an array of objects, or one object per line"]),
+        (
+            '\n{\n"data": [{"text": "t"}, {}]\n}',
+            ["a.json:2: one object stands on lines 2 to 4", "'data' is a list of 2"],
+        ),
+        ('{\n"text": "t",\n"label": "l"\n}\n', ["lines 1 to 4; write an array of objects, or one object per line"]),
+        ('{"text": "t"}\n{\n', ["a.json:2: not JSON", "an array of objects, or one object per line"]),
         ("[" * 100_000, ["a.json:1: not JSON"]),
     ):
         path.write_text(text)

@@ -21,6 +21,9 @@ END = 9
 class FakeTokenizer:
     """One token per word, its length; a check of the real tokenizer fails where the prompt has its name."""
 
+    def check_turns(self, messages: list[dict[str, str]], where: str) -> None:
+        """Whether the template would leave out a turn."""
+
     def rows(self, pairs: list[tuple[list[dict[str, str]], str]]) -> list[SimpleNamespace]:
         """Encoded rows of (messages, answer)."""
         return [self.row(messages, answer) for messages, answer in pairs]

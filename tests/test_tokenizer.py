@@ -312,3 +312,75 @@ def test_a_system_turn_that_the_template_refuses_or_leaves_out_opens_the_users(t
         assert ours.full_ids(told, "Hello") == ours.full_ids(wanted, "Hello")
         assert [note.partition(";")[0] for note in ours.notes] == ["the model's chat template writes no system turn"]
     assert pair("smollm")[0].notes == [] and pair("llama3")[0].takes_system
+
+
+TURN = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+OPENING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+def shortened(folder: Path, messages: str, turn: str = TURN) -> Tokenizer:
+    """A tokenizer whose template writes only these of the messages."""
+    template = f"{{% for m in ({messages}) %}}{turn}{{% endfor %}}{OPENING}"
+    (smollm(folder) / "chat_template.jinja").write_text(template)
+    return Tokenizer.from_folder(folder)
+
+
+def talk(rounds: int) -> list[dict[str, str]]:
+    turns = [turn for n in range(rounds) for turn in (*user(f"question {n}"), {"role": "assistant", "content": "Yes."})]
+    return turns[:-1]
+
+
+LAST = "messages[-2:] if messages[-1].role == 'assistant' else messages[-1:]"
+
+
+@pytest.mark.parametrize(
+    ("messages", "kept", "said"),
+    [
+        (LAST, 1, "drops earlier turns: no more than 1 turn of a conversation"),
+        ("messages[-4:] if messages[-1].role == 'assistant' else messages[-3:]", 3, "no more than 3 turns of"),
+        ("messages[-9:] if messages[-1].role == 'assistant' else messages | rejectattr('role', 'eq', 'assistant')", 1,
+         "no more than 1 turn of"),
+        ("messages if messages[-1].role == 'assistant' else messages[:1]", 1, "no more than 1 turn of"),
+    ],
+)  # fmt: skip
+def test_turns_that_the_template_leaves_out_are_refused_and_the_instruction_is_kept(
+    messages: str, kept: int, said: str, tmp_path: Path
+) -> None:
+    ours, system = shortened(tmp_path, messages), [{"role": "system", "content": "Be brief."}]
+    assert ours.turns_kept == kept and said in ours.notes[-1]
+    told = [*system, *talk((kept + 1) // 2)]
+    shown = ours.render_texts([told])[0]
+    assert ours.takes_system or "Be brief.\n\nquestion 0" in shown
+    assert all(text in shown for text in ("Be brief.", *(f"question {n}" for n in range((kept + 1) // 2))))
+    assert all(ours.row(told, "Hello").checks.values())
+    longer = talk((kept + 3) // 2)
+    for call in (lambda: ours.render([longer]), lambda: ours.row(longer, "x"), lambda: ours.full_ids(longer, "x")):
+        with pytest.raises(RiyazError, match=f"{said}.*and there are {kept + 2} here; give each question alone"):
+            call()
+
+
+def test_a_template_that_leaves_out_what_the_user_says_is_refused(tmp_path: Path) -> None:
+    """Some templates expect a list of parts and write nothing of a text."""
+    parts = "<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part['text'] }}{% endfor %}<|im_end|>\n"
+    ours = shortened(tmp_path, "messages", parts)
+    assert ours.turns_kept == 0 and ours.end_of_turn == 2
+    with pytest.raises(RiyazError, match="leaves out what the user says: no turn reaches the model"):
+        ours.render([user("Hi")])
+
+
+def test_a_first_turn_alone_may_be_left_out(tmp_path: Path) -> None:
+    assert shortened(tmp_path, "messages[1:] or messages").turns_kept == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_templates_that_write_every_turn_are_as_they_were(kind: str) -> None:
+    ours, _ = pair(kind)
+    assert ours.turns_kept is None and ours.notes == []
+
+
+def test_a_conversation_that_the_template_refuses_has_its_own_error(tmp_path: Path) -> None:
+    turn = "{% if loop.index > 1 %}{{ raise_exception('one turn only') }}{% endif %}" + TURN
+    ours = shortened(tmp_path, "messages", turn)
+    assert ours.turns_kept is None and ours.render([user("Hi")])
+    with pytest.raises(RiyazError, match="refuses the conversation: one turn only"):
+        ours.render([talk(2)])

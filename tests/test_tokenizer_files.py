@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import Tokenizer
+from riyaz.tokenizer_files import NO_FLAGS
 from riyaz.tokenizer_gguf import LLAMA3_SPLIT
 
 
@@ -131,6 +132,8 @@ def test_text_never_merges_into_a_control_token(tmp_path: Path) -> None:
         ({"tokenizer__ggml__token_type": [1, 3]}, "not as many"),
         ({"tokenizer__ggml__eos_token_id": 512}, "eos_token_id 512 is outside the 512 tokens"),
         ({"tokenizer__ggml__bos_token_id": -1}, "bos_token_id -1 is outside"),
+        ({"tokenizer__ggml__add_bos_token": "false"}, "add_bos_token is 'false', neither true nor false"),
+        ({"tokenizer__ggml__add_eos_token": [True]}, "add_eos_token is [True], neither true nor false"),
         ({"tokenizer__ggml__merges": ["Ġ nothere"]}, "is not a tokenizer"),
         ({"tokenizer__ggml__merges": ["Ġ"]}, "is not a tokenizer"),
     ],
@@ -164,6 +167,9 @@ def test_broken_gguf_is_one_line(changes: dict, message: str, tmp_path: Path) ->
         ("tokenizer_config.json", '{"bos_token": 3}', "is not a tokenizer"),
         ("tokenizer_config.json", '{"bos_token": {"content": []}}', "is not a tokenizer"),
         ("tokenizer_config.json", '{"additional_special_tokens": 5}', "is not a tokenizer"),
+        ("special_tokens_map.json", "[", "is not JSON"),
+        ("special_tokens_map.json", '{"cls_token": 3}', "names a special token that is no text"),
+        ("tokenizer.json", '{"model": {"vocab": {}}, "post_processor": {"single": [{}]}}', "is not a tokenizer"),
         ("generation_config.json", '{"eos_token_id": [[2]]}', "is not a token id"),
         ("generation_config.json", "[", "is not JSON"),
         ("chat_template.jinja", b"\xff\xfe", "cannot be read"),
@@ -208,6 +214,60 @@ def test_template_in_tokenizer_config(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": 3}))
     with pytest.raises(RiyazError, match="chat_template is not a text"):
         Tokenizer.from_folder(folder)
+
+
+OPENED = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_tokens_that_only_the_older_file_names(flags: bool, tmp_path: Path) -> None:
+    """{"bos_token": "…"} in special_tokens_map.json, bare or with its flags, as transformers reads it."""
+    from transformers import AutoTokenizer
+
+    folder = smollm(tmp_path / "a")
+    (folder / "chat_template.jinja").write_text(OPENED)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    older = {name: config.pop(name, None) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    older = {name: token and {"content": token, **NO_FLAGS} if flags else token for name, token in older.items()}
+    (folder / "special_tokens_map.json").write_text(json.dumps({k: v for k, v in older.items() if v}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": None}))
+    ours, theirs = Tokenizer.from_folder(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.render(MESSAGES) == theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"]
+    assert ours.render_texts(MESSAGES)[0] == "<|im_start|>[user] Hello<|im_end|>"
+    ours.save(tmp_path / "b")
+    again = AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert again.apply_chat_template(MESSAGES) == theirs.apply_chat_template(MESSAGES)
+    assert (again.eos_token, again.pad_token) == (theirs.eos_token, theirs.pad_token)
+
+
+def test_tokenizer_config_comes_before_the_older_file(tmp_path: Path) -> None:
+    folder = smollm(tmp_path)
+    (folder / "chat_template.jinja").write_text(OPENED)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<|endoftext|>"}))
+    assert Tokenizer.from_folder(folder).render_texts([user("Hi")]) == ["<|im_start|>[user] Hi<|im_end|>"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("steps", [False, True])
+def test_bos_that_is_also_the_end_begins_a_text_only_where_it_is_put_before(
+    before: bool, steps: bool, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = smollm(tmp_path)
+    end = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [end, text, end] if before else [text, end], "pair": [text]}
+    template["special_tokens"] = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["post_processor"] = {"type": "Sequence", "processors": [template]} if steps else template
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    named = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | named))
+    ours, theirs = Tokenizer.from_folder(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.beginning == ((0,) if before else ())
+    assert [*ours.beginning, *ours.encode("hello"), 0] == theirs("hello")["input_ids"]
 
 
 def test_import_is_light() -> None:

@@ -27,6 +27,8 @@ Message = dict[str, str]
 Conversation = list[Message]
 
 MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private use; a text that has them gets two others
+ROUNDS = (1, 2, 3, 4)  # of the conversations by which a template shows what it leaves out,
+PROBE = "730582946"  # in which every text is this and another digit: no template changes that
 
 
 class Row(NamedTuple):
@@ -58,13 +60,12 @@ class Tokenizer:
         openings = {token[:length] for token in self._control for length in range(1, len(token))}
         self._openings = tuple(sorted(openings))
         self.template_name = "plain" if files.template is None else "model"
-        plain = tokenizer_files.plain_template(definition, settings)
-        self.template: str = plain if files.template is None else files.template
+        begins = tokenizer_files.begins_with_bos(definition, settings, where)
+        self.template: str = tokenizer_files.plain_template(begins) if files.template is None else files.template
         self._variables = {
             name: tokenizer_files.content(settings[name]) for name in tokenizer_files.NAMED if settings.get(name)
         }
         self.bos_id = self._control.get(self._variables.get("bos_token", ""))
-        begins = tokenizer_files.begins_with_bos(definition, settings)
         self.beginning = (self.bos_id,) if begins and self.bos_id is not None else ()  # of any text
 
     @classmethod
@@ -99,7 +100,7 @@ class Tokenizer:
         """The id the template puts after an assistant's answer, else the model's end-of-text id."""
         answer = "An answer."
         probe = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": answer}]
-        (text,), _mark = self._private_texts([probe], add_generation_prompt=False)
+        (text,), _mark = self._written([probe], False)
         after = self._pattern.search(text.rpartition(answer)[2]) if answer in text else None
         if after:
             return self._control[after[0]]
@@ -214,14 +215,50 @@ class Tokenizer:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the chat template writes a system turn. Where it refuses one or leaves it out, which some do, the
-        turn's text stands at the beginning of the user's."""
-        text = "An instruction."
-        try:
-            (shown,), _ = self._written([[{"role": "system", "content": text}, {"role": "user", "content": "?"}]], True)
-        except RiyazError:
-            return False
-        return text in shown
+        """Whether the chat template writes a system turn beside the others. Where it refuses one or leaves one of them
+        out, which some do, the turn's text stands at the beginning of the user's."""
+        told = {"role": "system", "content": f"{PROBE}9"}
+        for turns in map(_probe, ROUNDS):
+            text = self._prompt_text([told, *turns])
+            if text is None:  # only the longer ones are refused: they have their own error
+                return len(turns) > 1
+            whole = self.turns_kept is None or len(turns) <= self.turns_kept
+            if not all(turn["content"] in text for turn in [told, *(turns if whole else [])]):
+                return False
+        return True
+
+    @cached_property
+    def turns_kept(self) -> int | None:
+        """How many turns a conversation may have up to its last question for the chat template to write every one;
+        None for any number."""
+        whole = 0
+        for turns in map(_probe, ROUNDS):
+            text = self._prompt_text(turns)
+            if text is None:  # refused, which is no silent loss
+                return None
+            if not all(turn["content"] in text for turn in turns):
+                return whole
+            whole = len(turns)
+        return None
+
+    def check_turns(self, messages: Conversation, where: str = "") -> None:
+        """RiyazError for a conversation of which a part would not reach the model; its place, if known, is `where`."""
+        if self.turns_kept is None:
+            return
+        turns = [message["role"] for message in messages if message["role"] != "system"]
+        count = len(turns) - (turns[-1:] == ["assistant"])  # an answer is not read but learned
+        if count > self.turns_kept:
+            what = f"{self._dropped}, and there {'is' if count == 1 else 'are'} {count} here"
+            hint = "give each question alone and no examples, or mend the model's chat_template.jinja"
+            raise RiyazError(what, where or self.where, hint)
+
+    @property
+    def _dropped(self) -> str:
+        kept = self.turns_kept
+        if not kept:
+            return "the model's chat template leaves out what the user says: no turn reaches the model"
+        most = f"{kept} turn{'s' if kept > 1 else ''}"
+        return f"the model's chat template drops earlier turns: no more than {most} of a conversation reach the model"
 
     @property
     def notes(self) -> list[str]:
@@ -231,17 +268,28 @@ class Tokenizer:
             found.append("the model has no chat template; the plain one is used: User:, Assistant:, a line each")
         if not self.takes_system:
             found.append("the model's chat template writes no system turn; what stands there opens the user's turn")
+        if self.turns_kept is not None:
+            found.append(f"{self._dropped}; longer conversations and examples before the question are refused")
         return found
+
+    def _prompt_text(self, turns: Conversation) -> str | None:
+        """What the template writes before an answer; None where it refuses."""
+        try:
+            return self._written([turns], True)[0][0]
+        except RiyazError:
+            return None
 
     @cached_property
     def _opening(self) -> str:
         """What stands before an answer, from the last control token on, in private spelling with MARK."""
-        (text,), mark = self._private_texts([[{"role": "user", "content": "A question?"}]], True)
+        (text,), mark = self._written([[{"role": "user", "content": "A question?"}]], True)
         starts = [match.start() - 1 for match in self._pattern.finditer(text)]  # with its mark
         return text[starts[-1] if starts else 0 :].replace(mark, MARK)
 
     def _private_texts(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
         """Rendered texts in which just the template's control tokens stand between two marks; the mark."""
+        for messages in conversations:
+            self.check_turns(messages)
         if any(row and row[0].get("role") == "system" for row in conversations) and not self.takes_system:
             conversations = [_without_system(messages) for messages in conversations]
         return self._written(conversations, add_generation_prompt)
@@ -307,6 +355,12 @@ class Tokenizer:
                 f"{tokenizer_files.one_line(token)} is listed with id {listed} but loads as {found}", self.where
             )
         return found
+
+
+def _probe(rounds: int) -> Conversation:
+    """So many questions, each but the last with its answer."""
+    roles = ("user", "assistant") * rounds
+    return [{"role": role, "content": f"{PROBE}{number}"} for number, role in enumerate(roles[:-1])]
 
 
 def _answered(messages: Conversation, answer: str) -> Conversation:

@@ -3,6 +3,7 @@
 `tokenizer.py` gives them their meaning; nothing here encodes a text.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from riyaz.errors import RiyazError
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_FILE = 256 * 2**20  # the largest real tokenizer.json have 40 MB
+LISTED = ("additional_special_tokens", "extra_special_tokens")
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize + ':\n' + message['content'] }}"
@@ -41,6 +43,7 @@ def from_folder(folder: Path) -> Files:
         hint = "riyaz reads tokenizer.json; a folder with only tokenizer.model must be converted"
         raise RiyazError("there is no tokenizer.json", str(folder), hint)
     settings = _read_json(folder / "tokenizer_config.json")
+    settings |= _older(folder / "special_tokens_map.json", settings)
     template = settings.get("chat_template")
     templates = _templates(folder, template)
     template = templates.pop("default", None)
@@ -56,6 +59,23 @@ def from_folder(folder: Path) -> Files:
     if not all(type(number) is int for number in eos_ids):
         raise RiyazError(f"eos_token_id {one_line(eos_ids)} is not a token id or a list of them", str(folder))
     return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids, others, generation)
+
+
+def _older(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The tokens of the older file that tokenizer_config.json does not name. transformers passes that file over when
+    the newer one has `added_tokens_decoder`, and a model trained with it has seen no others."""
+    if "added_tokens_decoder" in settings:
+        return {}
+    older = _read_json(file)
+    try:
+        found: dict[str, Any] = {
+            name: content(older[name]) for name in NAMED if older.get(name) and settings.get(name) is None
+        }
+        if not any(map(settings.get, LISTED)):
+            found |= {name: list(map(content, older[name])) for name in LISTED if isinstance(older.get(name), list)}
+    except (KeyError, TypeError):
+        raise RiyazError("names a special token that is no text", str(file), "restore the file") from None
+    return found
 
 
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
@@ -107,16 +127,29 @@ def respell(definition: dict, spelling: dict[str, str]) -> dict:
     }
 
 
-def plain_template(definition: dict, settings: dict) -> str:
+def plain_template(begins: bool) -> str:
     """The template for a model that has none; it begins with BOS when the model's texts do."""
-    return "{{ bos_token }}" + PLAIN_TEMPLATE if begins_with_bos(definition, settings) else PLAIN_TEMPLATE
+    return "{{ bos_token }}" + PLAIN_TEMPLATE if begins else PLAIN_TEMPLATE
 
 
-def begins_with_bos(definition: dict, settings: dict) -> bool:
+def begins_with_bos(definition: dict, settings: dict, where: str) -> bool:
     """Whether the model has read no text without BOS before it."""
     bos = content(settings.get("bos_token") or "")
-    within = json.dumps(bos) in json.dumps(definition.get("post_processor"))
-    return bool(bos) and (within or bool(settings.get("add_bos_token")))
+    try:
+        before = _put_before(definition.get("post_processor") or {})
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise RiyazError("is not a tokenizer: its post_processor is broken", where) from None
+    return bool(bos) and (bos in before or bool(settings.get("add_bos_token")))
+
+
+def _put_before(processor: dict) -> set[str]:
+    """The tokens that a post-processor puts before a text; one that it puts behind may be the same as BOS."""
+    if processor.get("type") == "Sequence":
+        return {token for step in processor["processors"] for token in _put_before(step)}
+    if "cls" in processor:  # BertProcessing, RobertaProcessing
+        return {processor["cls"][0]}
+    before = itertools.takewhile(lambda part: "Sequence" not in part, processor.get("single", []))
+    return {part["SpecialToken"]["id"] for part in before}
 
 
 def content(token: str | dict) -> str:

@@ -89,7 +89,7 @@ def from_gguf(metadata: dict[str, Any], where: str) -> Files:
             for number, type_ in enumerate(types)
             if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
         ],
-        "post_processor": _ends(metadata, pieces, begins),
+        "post_processor": _ends(metadata, pieces, begins, where),
         **parts,
     }
     eos_ids = [roles[name] for name in ENDS if name in roles]
@@ -124,7 +124,7 @@ def _sentencepiece(metadata: dict[str, Any], pieces: Pieces, where: str) -> tupl
     normalizer: dict = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     decoders: list[dict] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
     decoders += [{"type": "ByteFallback"}, {"type": "Fuse"}]
-    if metadata.get("tokenizer.ggml.add_space_prefix", True):
+    if _flag(metadata, "add_space_prefix", True, where):
         steps = [{"type": "Prepend", "prepend": SPACE}, normalizer]
         normalizer = {"type": "Sequence", "normalizers": steps}
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
@@ -209,10 +209,19 @@ def _whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _ends(metadata: dict[str, Any], pieces: Pieces, begins: bool) -> dict | None:
+def _flag(metadata: dict[str, Any], name: str, default: bool, where: str) -> bool:
+    """A truth value in the metadata, numpy's too; the text "false" would count as true."""
+    value = metadata.get(f"tokenizer.ggml.{name}", default)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(value, bool):
+        raise RiyazError(f"tokenizer.ggml.{name} is {one_line(value)}, neither true nor false", where, HINT)
+    return value
+
+
+def _ends(metadata: dict[str, Any], pieces: Pieces, begins: bool, where: str) -> dict | None:
     """The post-processor that puts BOS before a text and EOS behind it, where the file wants them."""
-    wanted = {"bos": metadata.get("tokenizer.ggml.add_bos_token", begins)}
-    wanted["eos"] = metadata.get("tokenizer.ggml.add_eos_token", False)
+    wanted = {"bos": _flag(metadata, "add_bos_token", begins, where)}
+    wanted["eos"] = _flag(metadata, "add_eos_token", False, where)
     tokens = {name: pieces.tokens[pieces.roles[name]] for name in wanted if wanted[name] and name in pieces.roles}
     if not tokens:
         return None

@@ -18,11 +18,14 @@ FRAME = 512  # tokens that instruction and chat template take at most, for telli
 def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: int) -> tuple[Split, list[str]]:
     """The split without rows whose prompt and answer exceed `context` tokens, and where those stand.
 
-    Raises RiyazError when they are more than 5 % of the training rows or of the test rows.
+    Raises RiyazError when they are more than 5 % of the training rows or of the test rows, and for a row of which the
+    chat template leaves out turns.
     """
     # by identity: a training and a test file in two folders may have the same name, and so their lines
     rows = {id(example): example for part in (split, *split.folds) for example in (*part.train, *part.valid)}
     tested = {id(example): example for example in split.tested}
+    for example in (*rows.values(), *tested.values()):
+        tokenizer.check_turns(list(example.messages), example.where)
     long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
     for name, part in (("training", rows), ("test", tested)):
         found = [example.where for key, example in part.items() if key in long]

@@ -4,6 +4,7 @@ Usual names are found by themselves; when none or more than one reading is possi
 `--prompt-column` and `--answer-column`. Columns that the user names are read alone, with nothing joined.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from riyaz.data.tables import Table, kind_of
@@ -25,6 +26,7 @@ CONVERSATIONS = ("messages", "conversations")
 TOOLS = ("tools", "functions")  # definitions that stand beside a conversation
 LABELS = frozenset({"label", "category", "intent"})
 PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+TRUTHS = frozenset({"true", "false", "1", "0"})  # of `label` beside prompt and completion: whether to imitate it (KTO)
 ASK = "pass --prompt-column and --answer-column"
 
 
@@ -99,6 +101,17 @@ def _refuse_other_tasks(table: Table) -> None:
     for pair in PREFERENCES:
         if set(pair) <= set(table.columns):
             raise RiyazError(f"preference pairs {pair} are not read", where, ASK)
+    for answer in ("completion", "response"):
+        judged = ("prompt", answer, "label")
+        if set(judged) <= set(table.columns) and _all_truths(row.get("label") for _, row in table.rows):
+            hint = f"keep the rows to imitate, and {ASK}"
+            raise RiyazError(f"answers that 'label' calls good or bad {judged} are not read", where, hint)
+
+
+def _all_truths(values: Iterable[object]) -> bool:
+    """Whether every value that a row has is true or false, in any of their spellings."""
+    found = [str(value).lower() for value in values if value not in (None, "")]
+    return bool(found) and TRUTHS.issuperset(found)
 
 
 def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:

@@ -38,8 +38,9 @@ def encode_rows(
     """Rows for (messages to render, example whose answer to learn), and what each check found.
 
     A check is {"ok", "rows", "failed"}. Rows without a label or longer than `context` tokens are left out.
-    Raises RiyazError when more than 5 % would be, or when a row is broken.
+    Raises RiyazError when more than 5 % would be, when a row is broken, or when the template leaves out its turns.
     """
+    _check_turns(tokenizer, prompts)
     encoded = tokenizer.rows([(list(messages), example.answer) for messages, example in prompts])
     rows = [
         Row(tuple(row.prompt), tuple(row.answer), example) for row, (_, example) in zip(encoded, prompts, strict=True)
@@ -71,9 +72,15 @@ def encode_rows(
 
 def rendered(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> list[tuple[str, str]]:
     """Each row as the model reads it: the prompt, and the answer with its end, on which alone the loss is."""
+    _check_turns(tokenizer, prompts)
     texts = tokenizer.render_texts([list(messages) for messages, _ in prompts])
     end = tokenizer.token_text(tokenizer.end_of_turn)
     return [(text, example.answer + end) for text, (_, example) in zip(texts, prompts)]
+
+
+def _check_turns(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> None:
+    for messages, example in prompts:
+        tokenizer.check_turns(list(messages), example.where)
 
 
 def _check(rows: Sequence[Row], failed: Sequence[Row]) -> dict:

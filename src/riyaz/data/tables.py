@@ -110,6 +110,7 @@ def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str
         # Rows that share a line are counted instead: a place must be one row's.
         yield from rows if apart else ((number, row) for number, (_, row) in enumerate(rows, start=1))
         return
+    _check_one_line(path, text, kind)
     problems = Problems(path)
     # Not splitlines(): U+2028 and the like may stand unescaped inside a JSON string.
     for line, row_text in enumerate(text.split("\n"), start=1):
@@ -129,6 +130,27 @@ def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str
     if kind == ".json":
         hint = "a .json file is an array of objects, or one object per line"
     problems.check(hint + (", not one array over all lines, or call the file .json" if whole else ""))
+
+
+def _check_one_line(path: Path, text: str, kind: str) -> None:
+    """RiyazError for a first object that spans several lines, as programs write one that people shall read."""
+    at = _skip(text, 0)
+    try:
+        row, end = json.JSONDecoder().raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return
+    lines = text.count("\n", at, end)
+    if not lines or not isinstance(row, dict):
+        return
+    first = 1 + text.count("\n", 0, at)
+    what = f"one object stands on lines {first} to {first + lines}"
+    hint = "an array of objects, or one object per line" if kind == ".json" else "one JSON object per line"
+    lists = [(name, value) for name, value in row.items() if isinstance(value, list) and value]
+    if len(lists) == 1 and isinstance(lists[0][1][0], dict) and _skip(text, end) == len(text):
+        name, value = lists[0]
+        what += f", in which {name[:40]!r} is a list of {len(value)}"
+        hint += f"; if those are the rows, write that list alone: [{{…}}, …]{'' if kind == '.json' else ' as .json'}"
+    raise RiyazError(what, f"{path}:{first}", f"write {hint}")
 
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:

@@ -257,8 +257,8 @@ class Tokenizer:
         kept = self.turns_kept
         if not kept:
             return "the model's chat template leaves out what the user says: no turn reaches the model"
-        most = f"{kept} turn{'s' if kept > 1 else ''}"
-        return f"the model's chat template drops earlier turns: no more than {most} of a conversation reach the model"
+        most = f"{kept} turn{'s' if kept > 1 else ''} of a conversation"
+        return f"the model's chat template drops earlier turns: no more than {most} can reach the model"
 
     @property
     def notes(self) -> list[str]:

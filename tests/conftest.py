@@ -1,6 +1,7 @@
 """What several test files share: a tiny model, and one whole comparison, run with and without processes."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from riyaz import hardware
 from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
 
 # Where processes share the tests (`pytest -n 2`), each file is run by one of them, and so is each group of files here:
 # those that start processes and watch them, those that read one comparison, which is then made once. Groups take

@@ -27,7 +27,7 @@ test: .make/test  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull minilm
 	$(PYTEST)
 
-test-fast: .make/test  ## the tests without the real model: under 90 s, no network
+test-fast: .make/test  ## the tests without the real model: about two minutes on two cores, no network
 	$(PYTEST) -m "not slow"
 
 torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit

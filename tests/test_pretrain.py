@@ -186,10 +186,37 @@ def test_a_stop_before_the_plan_begins_anew(text: Path, tmp_path: Path, monkeypa
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as inner:
         inner.setattr(running._Run, "_decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
-        told = command("pretrain", text, *SMALL, "--out", out)
+        told = command("pretrain", text, *SMALL, "--seed", 7, "--out", out)
     assert told.status == 130 and told.err.splitlines()[-1] == "stopped; the same command with --resume goes on"
-    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
-    assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 0
+    begun = json.loads((out / "run.json").read_text())
+    assert begun["status"] == "stopped" and begun["asked"]["seed"] == 7 and not (out / "plan.json").exists()
+    (tmp_path / "other.txt").write_text(words(3, 300))
+    for arguments, says in [
+        ((text, "--seed", 8), "--seed 8 instead of 7"),
+        ((text, "--lr", 0.1), "--lr 0.1 instead of none"),
+        (("--tokenizer", "chars"), "--tokenizer chars instead of bytes"),
+        ((tmp_path / "other.txt",), "another text ("),
+    ]:
+        told = command("pretrain", *arguments, "--out", out, "--resume")
+        assert told.status == 2 and "the run in this folder is another: " in told.err and says in told.err
+    assert command("pretrain", "--out", out, "--resume").status == 0  # nothing need be said again
+    ended = json.loads((out / "run.json").read_text())
+    assert ended["asked"] == begun["asked"] and ended["command"] == begun["command"] and len(ended["resumed"]) == 1
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["plan"]["effective"] | {"seed": 7, "steps": 6, "width": 32} == plan["plan"]["effective"]
+    assert plan["tokenizer"]["kind"] == "bytes"
+
+
+@pytest.mark.parametrize(
+    "options", [("--size", "1m"), ("--batch", 100_000), ("--validate-every", 50, "--checkpoint-every", 1)]
+)
+def test_the_same_command_resumes(text: Path, tmp_path: Path, options: tuple) -> None:
+    arguments = ("pretrain", text, *small(*options), "--out", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command(*arguments).status == 130
+    told = command(*arguments, "--resume")
+    assert told.status == 0, told.err
 
 
 def test_ctrl_c_is_one_line_and_the_folder_says_so(text: Path, tmp_path: Path) -> None:

@@ -102,11 +102,13 @@ def test_what_is_given_stands() -> None:
     plan = planned(**given)
     assert {k: v for k, v in plan.effective.items() if k in given} == {**given, "size": None}
     assert plan.train | {"steps": 123, "batch_size": 7, "learning_rate": 1e-4, "dropout": 0.2, "seed": 6} == plan.train
-    asked = Asked(**{**given, "size": None})
-    assert planning.differences(plan, asked) == []
-    assert planning.differences(plan, dataclasses.replace(asked, steps=5, lr=1.0)) == [
+    asked = Asked(**given)
+    assert planning.differences(asked, asked, plan.effective) == []
+    assert planning.differences(asked, dataclasses.replace(asked, steps=5, lr=1.0), plan.effective) == [
         "--steps 5 instead of 123", "--lr 1.0 instead of 0.0001",
     ]  # fmt: skip
+    assert planning.differences(Asked(), Asked(steps=123, seed=4), plan.effective) == ["--seed 4 instead of 6"]
+    assert planning.differences(Asked(), Asked(budget=60.0), {}) == ["--budget 1m instead of none"]
 
 
 def test_a_plan_goes_through_json_unchanged() -> None:

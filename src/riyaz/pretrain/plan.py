@@ -7,7 +7,8 @@ text that is repeated up to 4 times teaches nearly as much as new text and from 
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from riyaz.config import Seconds
@@ -25,6 +26,7 @@ from riyaz.pretrain.shapes import (
     parameters,
 )
 
+KINDS = ("bytes", "chars")  # tokenizers that are made by name; any other name is a folder
 TOKENS_PER_PARAMETER = 20
 EPOCHS_GOOD, EPOCHS_MOST = 4, 16
 BUDGET = Seconds("15m")  # when nothing is said
@@ -66,6 +68,11 @@ class Asked:
     def given(self) -> dict[str, Any]:
         """What was said, without what was not."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def absolute(self) -> "Asked":
+        """The same from wherever it is asked again: a tokenizer's folder with its whole path."""
+        folder = self.tokenizer is not None and self.tokenizer not in KINDS
+        return replace(self, tokenizer=str(Path(str(self.tokenizer)).absolute())) if folder else self
 
 
 class Measuring(Protocol):
@@ -325,13 +332,16 @@ class _Deriving:
         return every, windows, [Value("validation", said, f"{VALIDATION_SHARE:.0%} of the time")]
 
 
-def differences(plan: Plan, asked: Asked) -> list[str]:
-    """What of a resumed command is not what the run was planned with, in words; its tokenizer is not looked at."""
+def differences(then: Asked, now: Asked, effective: dict[str, Any]) -> list[str]:
+    """What of a resumed command is neither what was said when the run began nor what was derived for it, in words; its
+    tokenizer is not looked at."""
     found = []
-    for name, value in asked.given().items():
-        if name != "tokenizer" and value != plan.effective[name]:
-            now, was = (Seconds(v) if name == "budget" and v else v for v in (value, plan.effective[name]))
-            found.append(f"--{name.replace('_', '-')} {now} instead of {'none' if was is None else was}")
+    for name, value in now.given().items():
+        said, derived = getattr(then, name), effective.get(name)
+        if name != "tokenizer" and value not in (said, derived):
+            was = derived if said is None else said
+            old, new = (Seconds(v) if name == "budget" and v else v for v in (was, value))
+            found.append(f"--{name.replace('_', '-')} {new} instead of {'none' if old is None else old}")
     return found
 
 

@@ -7,11 +7,8 @@ is the same run, bit for bit.
 import contextlib
 import hashlib
 import importlib.metadata
-import math
 import platform
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +19,17 @@ from riyaz.data.blocks import Corpus, Windows, prepare, tokenizer_sha256
 from riyaz.data.corpus import documents
 from riyaz.errors import RiyazError
 from riyaz.pretrain import plan as planning
-from riyaz.pretrain.folder import METRICS, PLAN, RUN, SAMPLES, Folder, Lines
-from riyaz.pretrain.plan import Asked, Plan
+from riyaz.pretrain.folder import PLAN, RUN, Folder
+from riyaz.pretrain.plan import KINDS, Asked, Plan
 from riyaz.pretrain.samples import look
 from riyaz.pretrain.speed import Machine
+from riyaz.pretrain.watch import NAME, Watch
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import train_tokenizer
 
 Listen = Callable[[dict], None]
 
-NAME = "pretrain"  # of its row on the screen
-KINDS = ("bytes", "chars")  # tokenizers that are made here by name; any other name is a folder
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
-WINDOW = 20  # steps over which speed is a median, so that a validation does not show
 OPENING = 30  # characters of the held-out text that samples go on from
 
 
@@ -53,19 +48,28 @@ def pretrain(
     KeyboardInterrupt with a line that says how to go on.
     """
     folder = Folder(out)
+    asked = asked.absolute()
     with folder.locked(resume):
         known = folder.read(RUN) or {}
-        paths = [Path(path).absolute() for path in paths or known.get("paths", ())]
+        begun = [Path(path) for path in known.get("paths", ())]
+        paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = _Run(folder, paths, asked, listen)
         frozen = folder.read(PLAN)
-        if frozen is not None:
-            run.refuse_another(frozen)
+        if known:
+            run.go_on(known, frozen)
         if known.get("status") == "done":
             folder.clean()
             return known
-        run.document = {"status": "running", "command": command, "paths": [str(path) for path in paths]}
+        run.document = {
+            "status": "running",
+            "command": known.get("command", command),
+            "resumed": [*known.get("resumed", ()), *([command] if known else ())],
+            "paths": [str(path) for path in begun or paths],
+            "asked": run.asked.given(),
+            "text": {"bytes": run.bytes, "sha256": run.sha256},
+        }
         try:
             return run.go(frozen)
         except KeyboardInterrupt:
@@ -87,18 +91,22 @@ class _Run:
         self.step = 0
         self.bytes, self.sha256 = text_hash(paths)
 
-    def refuse_another(self, frozen: dict[str, Any]) -> None:
-        """Raises RiyazError naming how text, tokenizer or configuration differ from the run's."""
-        found = planning.differences(Plan.from_dict(frozen["plan"]), self.asked)
-        text, tokenizer, given = frozen["text"], frozen["tokenizer"], self.asked.tokenizer
+    def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
+        """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
+        configuration differ from the run's."""
+        then, effective = Asked(**known.get("asked", {})), frozen["plan"]["effective"] if frozen else {}
+        found = planning.differences(then, self.asked, effective)
+        text = known.get("text") or {"sha256": self.sha256}
         if self.sha256 != text["sha256"]:
             found.insert(0, f"another text ({self.bytes:,} bytes instead of {text['bytes']:,})")
-        same = given is None or given == tokenizer["kind"]
-        if not same and (given in KINDS or tokenizer_sha256(Tokenizer.from_folder(str(given))) != tokenizer["sha256"]):
-            found.append(f"--tokenizer {given} instead of {tokenizer['kind']}")
+        given = self.asked.tokenizer
+        if given is not None and given != then.tokenizer and not (frozen and _same(given, frozen["tokenizer"])):
+            was = then.tokenizer or (frozen["tokenizer"]["kind"] if frozen else None)
+            found.append(f"--tokenizer {given} instead of {was or 'none'}")
         if found:
             what = f"the run in this folder is another: {', '.join(found)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
+        self.asked = then
 
     def stopped(self) -> None:
         """Say in run.json that nobody works on it; a full disk keeps what stands there."""
@@ -262,70 +270,6 @@ class _Run:
 TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
 
 
-class Watch:
-    """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
-
-    def __init__(self, run: _Run, plan: Plan, peak_flops: float, corpus: Corpus) -> None:
-        self.run, self.plan, self.peak_flops = run, plan, peak_flops
-        self.rows, self.ratio = len(corpus.train), corpus.valid.bytes_per_token
-        self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
-        self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
-        self.began = self.last = time.perf_counter()
-        self.durations: deque[float] = deque(maxlen=WINDOW)
-        self.seconds = 0.0
-        self.bits_per_byte: float | None = None
-
-    def listen(self, event: dict) -> None:
-        """Take one step of the loop."""
-        entry = dict(event.pop("metrics"))
-        step = self.run.step = entry["step"]
-        now = time.perf_counter()
-        if self.before is None:
-            earlier = [known for known in self.metrics.entries() if known["step"] < step]
-            self.before = earlier[-1]["seconds"] if earlier else 0.0
-            bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
-            self.bits_per_byte = bits[-1] if bits else None
-        self.durations.append(now - self.last)
-        self.last, self.seconds = now, self.before + now - self.began
-        tokens_s = self._tokens(step, step - 1) / statistics.median(self.durations)
-        share = tokens_s * self.plan.flops_per_token / self.peak_flops
-        entry |= {"seconds": self.seconds, "tokens_s": tokens_s, "peak_share": share}
-        if "valid_loss" in entry:
-            entry["bits_per_byte"] = self.bits_per_byte = self.bits(entry["valid_loss"])
-        self.metrics.add(entry)
-        said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
-        extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
-        self.run.listen({**event, "method": NAME, "extra": extra})
-
-    def bits(self, loss: float) -> float:
-        """Bits per UTF-8 byte of the held-out text, of a loss in nats per token."""
-        return loss / math.log(2) / self.ratio
-
-    def cost(self, before: float) -> dict[str, float]:
-        """What the run took, `before` the seconds until its first step."""
-        tokens = self._tokens(self.run.step, 0)
-        flops = tokens * self.plan.flops_per_token
-        seconds = max(self.seconds, 1e-9)
-        return {
-            "seconds": before + self.seconds,
-            "flops": flops,
-            "tokens": tokens,
-            "tokens_s": tokens / seconds,
-            "peak_share": flops / seconds / self.peak_flops,
-            "peak_rss_mb": hardware.peak_rss() / hardware.MB,
-        }
-
-    def close(self) -> None:
-        """Let the files go."""
-        self.metrics.close()
-        self.samples.close()
-
-    def _tokens(self, after: int, before: int) -> int:
-        batch = self.plan.train["batch_size"]
-        rows = planning.rows_read(self.rows, batch, after) - planning.rows_read(self.rows, batch, before)
-        return rows * self.plan.model["context"]
-
-
 def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
     """(bytes, hash) of the texts, as `data.blocks` counts them. Raises RiyazError for what is no text."""
     count, digest = 0, hashlib.sha256()
@@ -335,6 +279,13 @@ def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
         digest.update(content)
         count += len(content)
     return count, digest.hexdigest()
+
+
+def _same(given: str, tokenizer: dict[str, Any]) -> bool:
+    """Whether a tokenizer is that of the plan."""
+    if given in KINDS:
+        return bool(given == tokenizer["kind"])
+    return tokenizer_sha256(Tokenizer.from_folder(given)) == tokenizer["sha256"]
 
 
 def every_nth(windows: Windows, count: int) -> Windows:

@@ -9,14 +9,14 @@ import hashlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
 from riyaz.data.blocks import Corpus, Windows, prepare, tokenizer_sha256
-from riyaz.data.corpus import documents
+from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.pretrain import plan as planning
 from riyaz.pretrain.folder import PLAN, RUN, Folder
@@ -89,7 +89,7 @@ class _Run:
         self.began = time.monotonic()
         self.document: dict[str, Any] = {}
         self.step = 0
-        self.bytes, self.sha256 = text_hash(paths)
+        self.bytes, self.sha256 = text_hash(self._documents())
 
     def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
         """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
@@ -107,6 +107,10 @@ class _Run:
             what = f"the run in this folder is another: {', '.join(found)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
         self.asked = then
+
+    def _documents(self) -> Iterator[Document]:
+        """The texts; the run's own folder may lie among them."""
+        return documents(self.paths, besides=self.folder.path)
 
     def stopped(self) -> None:
         """Say in run.json that nobody works on it; a full disk keeps what stands there."""
@@ -149,7 +153,7 @@ class _Run:
         self._phase("tokenizer")
         while True:
             try:
-                tokenizer = train_tokenizer((document.text for document in documents(self.paths)), kind, vocab, folder)
+                tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
                 break
             except RiyazError:
                 if kind != "bpe":
@@ -174,7 +178,8 @@ class _Run:
 
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
         self._phase("tokenise")
-        return prepare(self.paths, tokenizer, self.folder.work / "text", context, listen=self._about)
+        return prepare(self.paths, tokenizer, self.folder.work / "text", context,
+                       besides=self.folder.path, listen=self._about)  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
         """Measure, plan, and freeze the plan."""
@@ -270,10 +275,10 @@ class _Run:
 TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
 
 
-def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
+def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
     """(bytes, hash) of the texts, as `data.blocks` counts them. Raises RiyazError for what is no text."""
     count, digest = 0, hashlib.sha256()
-    for document in documents(paths):
+    for document in texts:
         content = document.text.encode()
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)

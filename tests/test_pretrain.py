@@ -69,7 +69,12 @@ def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[comp
     )
     best = min(entry["valid_loss"] for entry in metrics if "valid_loss" in entry)
     result, cost = document["result"], document["cost"]
-    assert result["valid_loss"] == best and result["bits_per_byte"] == pytest.approx(best / math.log(2), rel=0.01)
+    # so few windows are held out that validations and the judgement look at all of them
+    held = document["text"]["valid_tokens"] // 32
+    assert result["windows"] == document["plan"]["valid_windows"] == held and 1 < held < running.JUDGED
+    assert result["valid_loss"] == pytest.approx(best, rel=1e-5)
+    assert result["bits_per_byte"] == pytest.approx(best / math.log(2), rel=0.01)
+    assert metrics[-1]["bits_per_byte"] / metrics[-1]["valid_loss"] == result["bits_per_byte"] / result["valid_loss"]
     assert 5 * 4 * 32 < cost["tokens"] <= 6 * 4 * 32  # the batches of an epoch are even
     assert cost["seconds"] > metrics[-1]["seconds"] > 0 and cost["peak_rss_mb"] > 0
     samples = lines(out / "samples.jsonl")
@@ -80,24 +85,25 @@ def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[comp
     assert all(word in told.err for word in ("model: 0.03 million parameters", "estimate:", "bits/byte", "of peak"))
 
 
-def test_transformers_loads_it_with_equal_logits(done: tuple[comparing.Told, Path]) -> None:
+def assert_equal_logits(out: Path) -> None:
+    """transformers reads the folder and computes what we compute."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from riyaz.export.check import logits
+    from riyaz.export.check import PROBE, logits
     from riyaz.models import load
 
-    _, out = done
     source = open_source(out)
     ours = logits(load(source, torch.float32), source.tokenizer())
     theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    from riyaz.export.check import PROBE
-
-    ids = tokenizer(PROBE)["input_ids"][:32]
+    ids = AutoTokenizer.from_pretrained(out)(PROBE)["input_ids"][:32]
     assert ids == source.tokenizer().encode(PROBE)[:32]
     with torch.inference_mode():
         wanted = theirs(torch.tensor([ids])).logits[0]
     assert torch.allclose(ours, wanted, atol=2e-5)
+
+
+def test_transformers_loads_it_with_equal_logits(done: tuple[comparing.Told, Path]) -> None:
+    assert_equal_logits(done[1])
 
 
 def test_it_is_a_model_like_any_other(done: tuple[comparing.Told, Path], tmp_path: Path) -> None:
@@ -122,6 +128,7 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
     assert json.loads((tmp_path / "out/run.json").read_text())["tokenizer"]["kind"] == "folder"
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(found).__name__ == "GPT2LMHeadModel" and open_model(tmp_path / "out").lm is not None
+    assert_equal_logits(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

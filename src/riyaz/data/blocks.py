@@ -7,7 +7,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -113,6 +113,22 @@ def prepare(
     with atomic_file(folder / FACTS) as file:
         file.write(json.dumps(corpus.facts, indent=2).encode() + b"\n")
     return corpus
+
+
+def label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:
+    """UTF-8 bytes of text that the labels of all windows stand for."""
+    labels = [windows.tokens[start + 1 : start + windows.context + 1] for start in windows.starts.tolist()]
+    numbers, counts = np.unique(np.concatenate(labels), return_counts=True)
+    return sum(
+        count * tokenizer.token_bytes(number) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def evenly(windows: Windows, count: int, tokenizer: Tokenizer) -> Windows:
+    """`count` of the windows, or all when there are fewer, evenly spread, with the bytes of just those."""
+    count = min(count, len(windows))
+    some = replace(windows, starts=windows.starts[[place * len(windows) // count for place in range(count)]])
+    return replace(some, bytes_per_token=label_bytes(some, tokenizer) / (count * windows.context))
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
@@ -243,11 +259,12 @@ def _corpus(
     )
     facts = facts | {"train_tokens": len(train) * context, "valid_tokens": len(valid) * context}
     # Bits per byte need the bytes of just the held-out text, whose words may be longer than the others.
-    valid_bytes = sum(len(tokenizer.decode(tokens[start + 1 : end].tolist()).encode()) for start, end in blocks[held])
-    ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
     name = facts["tokens_sha256"]
+    judged = Windows(tokens, valid, context, tokens_sha256=name)
+    valid_bytes = label_bytes(judged, tokenizer)
+    ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
     return Corpus(
         Windows(tokens, train, context, ratio, name),
-        Windows(tokens, valid, context, valid_bytes / facts["valid_tokens"], name),
+        replace(judged, bytes_per_token=valid_bytes / facts["valid_tokens"]),
         facts,
     )

@@ -10,12 +10,11 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
-from riyaz.data.blocks import Corpus, Windows, prepare, tokenizer_sha256
+from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.pretrain import plan as planning
@@ -23,13 +22,14 @@ from riyaz.pretrain.folder import PLAN, RUN, Folder
 from riyaz.pretrain.plan import KINDS, Asked, Plan
 from riyaz.pretrain.samples import look
 from riyaz.pretrain.speed import Machine
-from riyaz.pretrain.watch import NAME, Watch
+from riyaz.pretrain.watch import NAME, Watch, bits_per_byte
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import train_tokenizer
 
 Listen = Callable[[dict], None]
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
+JUDGED = 64  # held-out windows by which the finished model is judged
 OPENING = 30  # characters of the held-out text that samples go on from
 
 
@@ -213,13 +213,14 @@ class _Run:
         from riyaz.export import hf
         from riyaz.export.check import logits
         from riyaz.models.fresh import fresh
-        from riyaz.train import TrainPlan, train
+        from riyaz.train import TrainPlan, answer_loss, train
 
         self._threads()
         self.document |= describe(plan, frozen, self.folder.path)
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
-        watch = Watch(self, plan, frozen["peak_flops"], corpus)
+        valid = evenly(corpus.valid, plan.valid_windows, tokenizer)
+        watch = Watch(self, plan, frozen["peak_flops"], len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
         def seen(step: int) -> None:
@@ -229,7 +230,6 @@ class _Run:
         if not watch.samples.entries():
             model.eval()
             seen(0)
-        valid = every_nth(corpus.valid, plan.valid_windows)
         settings = plan.train | {"betas": tuple(plan.train["betas"])}
         try:
             state = train(
@@ -240,6 +240,9 @@ class _Run:
         self._phase("write")
         work = self.folder.work / "model"
         model.eval()
+        # the looks are on as many windows as there was time for; this is the same for all sizes and budgets
+        judged = evenly(corpus.valid, JUDGED, tokenizer)
+        loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
         self.folder.keep(work)
         cost = watch.cost(frozen["seconds"])
@@ -247,8 +250,9 @@ class _Run:
             "status": "done",
             "cost": cost,
             "result": {
-                "valid_loss": state.best_loss,
-                "bits_per_byte": watch.bits(state.best_loss),
+                "valid_loss": loss,
+                "bits_per_byte": bits_per_byte(loss, judged.bytes_per_token),
+                "windows": len(judged),
                 "best_step": state.best_step,
                 "logit_difference": written.difference,
             },
@@ -291,12 +295,6 @@ def _same(given: str, tokenizer: dict[str, Any]) -> bool:
     if given in KINDS:
         return bool(given == tokenizer["kind"])
     return tokenizer_sha256(Tokenizer.from_folder(given)) == tokenizer["sha256"]
-
-
-def every_nth(windows: Windows, count: int) -> Windows:
-    """`count` of the windows, evenly spread."""
-    places = [place * len(windows) // count for place in range(count)]
-    return replace(windows, starts=windows.starts[places])
 
 
 def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:

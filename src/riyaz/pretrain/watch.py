@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from riyaz import hardware
-from riyaz.data.blocks import Corpus
 from riyaz.pretrain import plan as planning
 from riyaz.pretrain.folder import METRICS, SAMPLES, Folder, Lines
 from riyaz.pretrain.plan import Plan
@@ -28,9 +27,9 @@ class Running(Protocol):
 class Watch:
     """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
 
-    def __init__(self, run: Running, plan: Plan, peak_flops: float, corpus: Corpus) -> None:
+    def __init__(self, run: Running, plan: Plan, peak_flops: float, rows: int, bytes_per_token: float) -> None:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
-        self.rows, self.ratio = len(corpus.train), corpus.valid.bytes_per_token
+        self.rows, self.ratio = rows, bytes_per_token
         self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
         self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
         self.began = self.last = time.perf_counter()
@@ -54,15 +53,11 @@ class Watch:
         share = tokens_s * self.plan.flops_per_token / self.peak_flops
         entry |= {"seconds": self.seconds, "tokens_s": tokens_s, "peak_share": share}
         if "valid_loss" in entry:
-            entry["bits_per_byte"] = self.bits_per_byte = self.bits(entry["valid_loss"])
+            entry["bits_per_byte"] = self.bits_per_byte = bits_per_byte(entry["valid_loss"], self.ratio)
         self.metrics.add(entry)
         said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
         extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
         self.run.listen({**event, "method": NAME, "extra": extra})
-
-    def bits(self, loss: float) -> float:
-        """Bits per UTF-8 byte of the held-out text, of a loss in nats per token."""
-        return loss / math.log(2) / self.ratio
 
     def cost(self, before: float) -> dict[str, float]:
         """What the run took, `before` the seconds until its first step."""
@@ -87,3 +82,8 @@ class Watch:
         batch = self.plan.train["batch_size"]
         rows = planning.rows_read(self.rows, batch, after) - planning.rows_read(self.rows, batch, before)
         return rows * self.plan.model["context"]
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """Bits per UTF-8 byte, of a loss in nats per token."""
+    return loss / math.log(2) / bytes_per_token

@@ -15,10 +15,13 @@ from comparing import command
 from pretraining import SMALL, lines, quick_machine, small, words
 
 from riyaz import hardware
+from riyaz.errors import RiyazError
 from riyaz.predictor import open_model
+from riyaz.pretrain import plan as planning
 from riyaz.pretrain import run as running
 from riyaz.pretrain.samples import FOX, look
 from riyaz.sources import open_source
+from riyaz.tokenizer_training import Unsupported
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,6 +148,8 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
         (None, ("--tokenizer", "nowhere"), "nowhere: there is no tokenizer.json"),
         (None, ("--lr", "nan"), "--lr"),
         (None, ("--steps", 0), "--steps"),
+        (None, ("--budget", "1h"), "--budget: has no effect beside --steps"),
+        (None, ("--seed", 2**64), "--seed"),
         (None, ("--size", "2m"), "--size"),
     ],
 )  # fmt: skip
@@ -158,6 +163,21 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     told = command("pretrain", named, *small(*options), "--out", tmp_path / "in/out")
     assert told.status == 2 and says in told.err.splitlines()[-1], told.err
     assert told.err.splitlines()[-1].startswith("error: ") and not (tmp_path / "in").exists()
+
+
+def test_only_a_vocabulary_that_is_too_large_becomes_a_smaller_one(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def failing(texts: Any, kind: str, vocab: int, folder: Path) -> None:
+        tried.append(vocab)
+        raise (Unsupported("too large") if vocab == 2048 else RiyazError("the disk is full"))
+
+    monkeypatch.setattr(running, "train_tokenizer", failing)
+    monkeypatch.setattr(planning, "VOCABULARIES", {2048: 1000, 1024: 500})
+    told = command("pretrain", text, "--steps", 3, "--out", tmp_path / "out")
+    assert told.status == 2 and told.err.splitlines()[-1] == "error: the disk is full" and tried == [2048, 1024]
 
 
 def test_other_folders_are_left_alone(text: Path, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Machine:
 def planned(
     text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
 ) -> Plan:
-    return make(Asked(**asked), text, 4096, 256, machine or Machine(), spent=spent, memory=memory)
+    machine = machine or Machine()
+    return make(Asked(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory)
 
 
 @pytest.mark.parametrize(("name", "family"), [(name, family) for name in SIZES for family in ("llama", "gpt2")])
@@ -93,6 +94,19 @@ def test_larger_models_are_not_measured_once_one_is_too_large() -> None:
     assert max(machine.asked) < 6e6
 
 
+def test_measuring_is_part_of_the_budget() -> None:
+    plan = planned(budget=Seconds("60s"), size="1m", spent=10)
+    assert plan.tokens == pytest.approx((60 - 15) * planning.TRAINING * plan.tokens_s, rel=0.02)
+    assert plan.estimate["seconds"] == pytest.approx(60, abs=1)
+
+
+def test_a_flag_without_effect_is_refused() -> None:
+    with pytest.raises(RiyazError) as error:
+        Asked(budget=60.0, steps=3).check()
+    assert str(error.value) == "--budget: has no effect beside --steps; give one of them"
+    Asked(budget=60.0, size="1m").check()
+
+
 def test_what_is_given_stands() -> None:
     given: dict[str, Any] = {
         "size": "1m", "budget": 600.0, "family": "gpt2", "layers": 4, "heads": 8, "width": 128, "batch": 7,
@@ -126,7 +140,7 @@ def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
         planned(memory=100)
     assert planned(budget=Seconds("100h"), memory=900).model["parameters"] < 50e6  # the largest that does fit
     with pytest.raises(RiyazError, match="the budget of 30s is over before training begins"):
-        planned(budget=Seconds("30s"), spent=31)
+        planned(budget=Seconds("30s"), spent=26)
 
 
 def test_memory_grows_with_what_it_is_made_of() -> None:

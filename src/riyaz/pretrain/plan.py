@@ -7,6 +7,7 @@ text that is repeated up to 4 times teaches nearly as much as new text and from 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +69,11 @@ class Asked:
     def given(self) -> dict[str, Any]:
         """What was said, without what was not."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def check(self) -> None:
+        """Raises RiyazError where one flag would have no effect beside another."""
+        if self.steps is not None and self.budget is not None:
+            raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
 
     def absolute(self) -> "Asked":
         """The same from wherever it is asked again: a tokenizer's folder with its whole path."""
@@ -159,9 +165,11 @@ def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
 
 
 def make(
-    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *, spent: float, memory: float
-) -> Plan:
-    """The plan of a run. `spent` are seconds of the budget that are gone, `memory` the megabytes that are free.
+    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *,
+    spent: Callable[[], float], memory: float,
+) -> Plan:  # fmt: skip
+    """The plan of a run. `spent` says how many seconds of the budget are gone, more after each measurement, and
+    `memory` the megabytes that are free.
 
     Raises RiyazError for shapes that make no model and for a model that does not fit the memory.
     """
@@ -193,7 +201,7 @@ def make(
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,
     }  # fmt: skip
-    seconds = spent + tokens / speed / TRAINING
+    seconds = spent() + tokens / speed / TRAINING
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * 6 / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
@@ -215,7 +223,7 @@ class _Deriving:
     vocab: int
     context: int
     machine: Measuring
-    spent: float
+    spent: Callable[[], float]
     memory: float
 
     @property
@@ -284,9 +292,10 @@ class _Deriving:
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
         assert self.budget is not None
-        left = (self.budget - self.spent) * TRAINING
+        spent = self.spent()
+        left = (self.budget - spent) * TRAINING
         if left <= 1:
-            what = f"the budget of {Seconds(self.budget)} is over before training begins ({self.spent:.0f}s)"
+            what = f"the budget of {Seconds(self.budget)} is over before training begins ({spent:.0f}s)"
             raise RiyazError(what, "--budget", "give more time or less text")
         return left
 

@@ -24,7 +24,7 @@ from riyaz.pretrain.samples import look
 from riyaz.pretrain.speed import Machine
 from riyaz.pretrain.watch import NAME, Watch, bits_per_byte
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_training import train_tokenizer
+from riyaz.tokenizer_training import Unsupported, train_tokenizer
 
 Listen = Callable[[dict], None]
 
@@ -48,6 +48,7 @@ def pretrain(
     KeyboardInterrupt with a line that says how to go on.
     """
     folder = Folder(out)
+    asked.check()
     asked = asked.absolute()
     with folder.locked(resume):
         known = folder.read(RUN) or {}
@@ -155,9 +156,7 @@ class _Run:
             try:
                 tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
                 break
-            except RiyazError:
-                if kind != "bpe":
-                    raise
+            except Unsupported:
                 fewer = planning.smaller(vocab)  # a text that says little in many bytes
                 kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text repeats itself")
         self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
@@ -190,7 +189,7 @@ class _Run:
         machine = Machine(corpus.train, context, self.asked.seed or 0)
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
-            spent=time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+            spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
         )  # fmt: skip
         frozen = {
             "plan": plan.to_dict(),

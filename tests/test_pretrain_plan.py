@@ -143,6 +143,15 @@ def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
         planned(budget=Seconds("30s"), spent=26)
 
 
+def test_memory_is_that_of_the_type_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("llama", SIZES["50m"], 4096, 256)
+    least, most = (memory_mb(config, compute, 2056) for compute in ("bfloat16", "float32"))
+    assert planned(size="50m", memory=(least + most) / 2).effective["compute"] == "bfloat16"
+    monkeypatch.setattr(Machine, "quicker", lambda machine, config: "float32")
+    with pytest.raises(RiyazError, match="MB are free"):
+        planned(size="50m", memory=(least + most) / 2)
+
+
 def test_memory_grows_with_what_it_is_made_of() -> None:
     small, large = (configured("llama", SIZES[name], 4096, 256) for name in ("1m", "50m"))
     assert memory_mb(small, "bfloat16", 2048) < 700 < memory_mb(large, "bfloat16", 2048)

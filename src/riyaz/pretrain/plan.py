@@ -178,6 +178,7 @@ def make(
     config = deriving.config(shape)
     deriving.refuse_large(config, size)
     compute = asked.compute or machine.quicker(config)
+    deriving.refuse_large(config, size, compute)
     speed = machine.tokens_s(config, compute)
     values = [Value("model", f"{parameters(config) / 1e6:.2f} million parameters: {shape.layers} layers, "
                     f"{shape.heads} heads, width {shape.width}, vocabulary {vocab:,}", why)]  # fmt: skip
@@ -238,9 +239,9 @@ class _Deriving:
         """The configuration of a shape."""
         return configured(self.asked.family or "llama", shape, self.vocab, self.context)
 
-    def refuse_large(self, config: Config, size: str | None) -> None:
-        """Raises RiyazError when the model needs more memory than is free."""
-        need = memory_mb(config, self.asked.compute or "bfloat16", micro_tokens(self.context))
+    def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
+        """Raises RiyazError when the model needs more memory than is free; in bfloat16 it needs the least."""
+        need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
         if self.memory and need > self.memory:
             what = (
                 f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"

@@ -150,6 +150,7 @@ def test_memory_is_that_of_the_type_that_is_chosen(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Machine, "quicker", lambda machine, config: "float32")
     with pytest.raises(RiyazError, match="MB are free"):
         planned(size="50m", memory=(least + most) / 2)
+    assert planned(budget=Seconds("1000h"), memory=(least + most) / 2).effective["size"] == "15m"
 
 
 def test_memory_grows_with_what_it_is_made_of() -> None:

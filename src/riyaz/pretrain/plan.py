@@ -269,15 +269,16 @@ class _Deriving:
 
     def _affordable(self) -> tuple[str, str]:
         """The size whose share of tokens to parameters in the budget is nearest to what is best."""
-        best, tried = "", dict[str, float]()
+        best, compute, tried = "", "bfloat16", dict[str, float]()
         for name in SIZES:
             config = self.config(self._changed(SIZES[name]))
             if best:
-                if self.memory and memory_mb(config, "bfloat16", micro_tokens(self.context)) > self.memory:
+                if self.memory and memory_mb(config, compute, micro_tokens(self.context)) > self.memory:
                     break
             else:
                 self.refuse_large(config, name)
-            speed = self.machine.tokens_s(config, self.asked.compute or self.machine.quicker(config))
+            compute = self.asked.compute or self.machine.quicker(config)
+            speed = self.machine.tokens_s(config, compute)
             tokens = min(speed * self._left(), EPOCHS_MOST * self.text.train_tokens)
             tried[name] = tokens / parameters(config)
             if not best or _off(tried[name]) < _off(tried[best]):

@@ -1,9 +1,13 @@
 """Tiny pretraining runs for tests: a text of made-up sentences, and a machine that is measured in no time."""
 
+import json
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from riyaz.pretrain import run as running
 from riyaz.pretrain import speed
 from riyaz.report import terminal
 
@@ -35,3 +39,23 @@ def quick_machine(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(speed, "STEP_TOKENS", 128)
     patch.setattr(speed, "PEAK_SIZE", 64)
     patch.setattr(speed, "PEAK_SECONDS", 0.001)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Stopped(Exception):
+    """What stands for a kill: nothing of ours catches it."""
+
+
+def stop_at(step: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let a run end with the error after so many steps."""
+    listen = running.Watch.listen
+
+    def stopping(watch: running.Watch, event: dict) -> None:
+        listen(watch, event)
+        if watch.run.step == step:
+            raise error
+
+    patch.setattr(running.Watch, "listen", stopping)

@@ -10,7 +10,7 @@ from expect import assert_refused
 from tokenizer_kinds import sentencepiece, smollm
 
 from riyaz.data import blocks
-from riyaz.data.blocks import Windows, cut, hold_out, prepare
+from riyaz.data.blocks import Windows, cut, evenly, hold_out, prepare
 from riyaz.data.packing import pack
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
@@ -106,6 +106,25 @@ def test_bytes_per_token_are_those_of_the_labels(tokenizer, texts, tmp_path):
         assert part.bytes_per_token == pytest.approx(size / (16 * len(part)), rel=tolerance)
 
 
+def test_bytes_of_hindi_are_counted_exactly(tmp_path):
+    """A window may begin and end within a character, of which each byte is a token."""
+    draw = random.Random(0)
+    text = " ".join(draw.choice(["नमस्ते", "भाषा", "किताब", "पानी", "लड़का", "घर"]) for _ in range(300))
+    (tmp_path / "a.txt").write_text(text)
+    bytes_only = train_tokenizer([text], "bytes", 0, tmp_path / "tokenizer")
+    corpus = prepare([tmp_path / "a.txt"], bytes_only, tmp_path / "data", 32)
+    assert corpus.valid.bytes_per_token == 1.0
+
+
+def test_some_windows_have_their_own_bytes(tokenizer, texts, tmp_path):
+    valid = prepare([texts], tokenizer, tmp_path / "data", 16).valid
+    some = evenly(valid, 3, tokenizer)
+    assert [some[i] for i in range(3)] == [valid[i * len(valid) // 3] for i in range(3)]
+    size = sum(tokenizer.token_bytes(number) for row in some for number in row.answer)
+    assert some.bytes_per_token == size / 48 != valid.bytes_per_token
+    assert evenly(valid, 10**6, tokenizer).sha256 == valid.sha256
+
+
 @pytest.mark.parametrize("context", [1, 7, 64])
 def test_blocks_against_a_plain_loop(context):
     for count in [2 * context + 2, 5 * context + 7, 400 * context + 3, 1000 * context + 999]:
@@ -187,7 +206,7 @@ def test_ids_beyond_16_bits(tokenizer, texts, tmp_path):
         files=tokenizer.files,
         encode=lambda text: [n + 65_500 for n in tokenizer.encode(text)],
         encode_all=lambda texts: [[n + 65_500 for n in tokenizer.encode(text)] for text in texts],
-        decode=lambda ids: tokenizer.decode([n - 65_500 for n in ids if n != 69_999]),
+        token_bytes=lambda n: 0 if n == 69_999 else tokenizer.token_bytes(n - 65_500),
     )
     corpus = prepare([texts / "b.md"], large, tmp_path / "data", 16)
     assert corpus.train.tokens.dtype == np.uint32 and corpus.facts["dtype"] == "uint32"

@@ -41,6 +41,13 @@ def test_json_and_kinds_and_writing_again(capsys):
         assert "".join(document["example"]) == "The quick brown fox jumps over the lazy dog."
 
 
+def test_into_the_folder_one_is_in(capsys, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    status, _, err = run(capsys, "../a.txt", "--kind", "bytes", "--out", ".")
+    assert status == 0 and not err and Tokenizer.from_folder(".").vocab_size == 257
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -55,6 +55,15 @@ def test_places_and_files(tmp_path):
     assert isinstance(found[0], Document)
 
 
+def test_a_folder_among_the_texts_can_be_left_out(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("a.txt", "out/b.txt", "outer.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.txt").symlink_to("out/b.txt")
+    found = [document.text for document in documents([tmp_path], besides=tmp_path / "x/../out")]
+    assert found == ["a.txt", "outer.txt"]
+
+
 def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a\\ud800b"}\n')
     assert texts(tmp_path / "a.jsonl") == ["a\ufffdb"]

@@ -109,6 +109,14 @@ def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
     assert "None" not in out.file.getvalue() and "nan" not in out.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_only_what_no_clock_decided_is_the_same_again():
+    exact = {"steps": 6, "compute": "float32", "validate_every": 3}
+    assert words.again(learning.run(asked=exact)).startswith("The same command on the same text")
+    said = words.again(learning.run(asked={"budget": 900.0}))
+    assert said.startswith("Some values come from the speed that was measured") and "plan.json" in said
+    assert "with --layers 6 --heads 4 --width 256 --batch 32 --steps 1200, gives" in said
+
+
 def test_the_story_says_how_it_ended():
     lines = learning.metrics()
     said = " ".join(words.story(learning.run(), lines))
@@ -122,11 +130,14 @@ def test_the_story_says_how_it_ended():
         "It was best at step 660 of 1,200; the folder holds those weights. After that it learned its text by heart."
         in said
     )
+    assert "It ended early at step 900 of 1,200: it had not come lower since step 660" in " ".join(
+        words.story(learning.run(), lines[:900])
+    )
     assert "stopped at step 30 of 1,200; the same command with --resume" in " ".join(
         words.story(learning.run(status="stopped"), learning.metrics(30))
     )
     assert "still running, or was killed" in " ".join(words.story(learning.run(status="running"), lines))
-    assert "never validated" in " ".join(words.story(learning.run(), []))
+    assert "never validated" in " ".join(words.story(learning.run(result={}), []))
 
 
 def test_what_to_keep_in_mind_follows_the_figures():

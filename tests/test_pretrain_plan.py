@@ -35,7 +35,8 @@ class Machine:
 def planned(
     text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
 ) -> Plan:
-    return make(Asked(**asked), text, 4096, 256, machine or Machine(), spent=spent, memory=memory)
+    machine = machine or Machine()
+    return make(Asked(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory)
 
 
 @pytest.mark.parametrize(("name", "family"), [(name, family) for name in SIZES for family in ("llama", "gpt2")])
@@ -93,6 +94,19 @@ def test_larger_models_are_not_measured_once_one_is_too_large() -> None:
     assert max(machine.asked) < 6e6
 
 
+def test_measuring_is_part_of_the_budget() -> None:
+    plan = planned(budget=Seconds("60s"), size="1m", spent=10)
+    assert plan.tokens == pytest.approx((60 - 15) * planning.TRAINING * plan.tokens_s, rel=0.02)
+    assert plan.estimate["seconds"] == pytest.approx(60, abs=1)
+
+
+def test_a_flag_without_effect_is_refused() -> None:
+    with pytest.raises(RiyazError) as error:
+        Asked(budget=60.0, steps=3).check()
+    assert str(error.value) == "--budget: has no effect beside --steps; give one of them"
+    Asked(budget=60.0, size="1m").check()
+
+
 def test_what_is_given_stands() -> None:
     given: dict[str, Any] = {
         "size": "1m", "budget": 600.0, "family": "gpt2", "layers": 4, "heads": 8, "width": 128, "batch": 7,
@@ -102,11 +116,13 @@ def test_what_is_given_stands() -> None:
     plan = planned(**given)
     assert {k: v for k, v in plan.effective.items() if k in given} == {**given, "size": None}
     assert plan.train | {"steps": 123, "batch_size": 7, "learning_rate": 1e-4, "dropout": 0.2, "seed": 6} == plan.train
-    asked = Asked(**{**given, "size": None})
-    assert planning.differences(plan, asked) == []
-    assert planning.differences(plan, dataclasses.replace(asked, steps=5, lr=1.0)) == [
+    asked = Asked(**given)
+    assert planning.differences(asked, asked, plan.effective) == []
+    assert planning.differences(asked, dataclasses.replace(asked, steps=5, lr=1.0), plan.effective) == [
         "--steps 5 instead of 123", "--lr 1.0 instead of 0.0001",
     ]  # fmt: skip
+    assert planning.differences(Asked(), Asked(steps=123, seed=4), plan.effective) == ["--seed 4 instead of 6"]
+    assert planning.differences(Asked(), Asked(budget=60.0), {}) == ["--budget 1m instead of none"]
 
 
 def test_a_plan_goes_through_json_unchanged() -> None:
@@ -124,7 +140,17 @@ def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
         planned(memory=100)
     assert planned(budget=Seconds("100h"), memory=900).model["parameters"] < 50e6  # the largest that does fit
     with pytest.raises(RiyazError, match="the budget of 30s is over before training begins"):
-        planned(budget=Seconds("30s"), spent=31)
+        planned(budget=Seconds("30s"), spent=26)
+
+
+def test_memory_is_that_of_the_type_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("llama", SIZES["50m"], 4096, 256)
+    least, most = (memory_mb(config, compute, 2056) for compute in ("bfloat16", "float32"))
+    assert planned(size="50m", memory=(least + most) / 2).effective["compute"] == "bfloat16"
+    monkeypatch.setattr(Machine, "quicker", lambda machine, config: "float32")
+    with pytest.raises(RiyazError, match="MB are free"):
+        planned(size="50m", memory=(least + most) / 2)
+    assert planned(budget=Seconds("1000h"), memory=(least + most) / 2).effective["size"] == "15m"
 
 
 def test_memory_grows_with_what_it_is_made_of() -> None:

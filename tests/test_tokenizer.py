@@ -37,6 +37,16 @@ def test_encode_and_decode_as_transformers(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_bytes_of_tokens_add_up_to_those_of_the_text(kind: str) -> None:
+    ours, _ = pair(kind)
+    for text in TEXTS:
+        ids = ours.encode(text)
+        said = len(ours.decode(ids).encode())
+        assert sum(map(ours.token_bytes, ids)) - said in ((0,) if kind in ("smollm", "llama3") else (0, 1))  # a space
+    assert ours.token_bytes(ours.end_of_turn) == 0 == ours.token_bytes(10**6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text())
 @settings(max_examples=150, deadline=None)
 def test_any_text_as_transformers(kind: str, text: str) -> None:

@@ -26,6 +26,7 @@ from riyaz.tokenizer_files import Files
 Message = dict[str, str]
 Conversation = list[Message]
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece's vocabularies
 MARK, HIDE = "\U0010fffd", "\U0010fffc"  # private use; a text that has them gets two others
 ROUNDS = (1, 2, 3, 4)  # of the conversations by which a template shows what it leaves out,
 PROBE = "730582946"  # in which every text is this and another digit: no template changes that
@@ -147,6 +148,15 @@ class Tokenizer:
         anchor = self.encode("a")
         before = backend.decode(anchor, skip_special_tokens=False)
         return backend.decode([*anchor, number], skip_special_tokens=False)[len(before) :]
+
+    def token_bytes(self, number: int) -> int:
+        """How many bytes of UTF-8 a token adds to a text, 0 for a control token; also for a part of a character."""
+        text, piece = self.token_text(number), self._backends[MARK].id_to_token(number)
+        if number in self._control_text or piece is None:
+            return 0
+        if "\ufffd" not in text or "\ufffd" in piece:
+            return len(text.encode())
+        return 1 if BYTE.fullmatch(piece) else len(piece)  # byte-level vocabularies spell each byte as a character
 
     def render(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[list[int]]:
         """Ids of each conversation through the chat template, the only writer of control tokens."""

@@ -32,12 +32,16 @@ BATCH = 64  # pieces handed over at once
 MEASURED = 32  # pieces of text that `bytes_per_token` encodes
 
 
+class Unsupported(RiyazError):
+    """The vocabulary is larger than the text supports."""
+
+
 def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -> Tokenizer:
     """Make a tokenizer of the texts, write it to `folder` as transformers reads it, and return it.
 
     `kind` is "bpe" (exactly `vocab` tokens), "bytes" (257) or "chars" (257, and more for characters of several bytes);
     only bpe looks at `vocab`. RiyazError for texts without a character, and for a vocabulary smaller than the bytes or
-    larger than the text supports, which is said in tokens.
+    larger than the text supports (Unsupported), which is said in tokens.
     """
     if kind not in KINDS:
         raise RiyazError(f"unknown kind of tokenizer {kind!r}", hint="choose one of " + ", ".join(KINDS))
@@ -70,6 +74,7 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
 
 def _write(tokenizer: Tokenizer, folder: Path) -> None:
     """All files of the tokenizer or, where the disk is full, none."""
+    folder = folder.resolve()  # "." has no name
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         tokenizer.save(aside)
@@ -115,7 +120,7 @@ def _trained(texts: Iterable[str], vocab: int) -> tokenizers.Tokenizer:
     supported = backend.get_vocab_size()
     if supported < vocab:
         what = f"the text supports a vocabulary of {supported:,} tokens, not {vocab:,}"
-        raise RiyazError(what, "--vocab", f"give at most {supported} or more text")
+        raise Unsupported(what, "--vocab", f"give at most {supported} or more text")
     return backend
 
 

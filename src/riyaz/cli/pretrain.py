@@ -50,7 +50,9 @@ def pretrain(
     ] = None,
     seed: Annotated[
         int | None,
-        Parameter(help="seed of the weights and of the order; 0 if not given", validator=validators.Number(gte=0)),
+        Parameter(
+            help="seed of the weights and of the order; 0 if not given", validator=validators.Number(gte=0, lt=2**31)
+        ),
     ] = None,
     resume: Annotated[bool, Parameter(help="go on with the run in --out that was stopped")] = False,
     json: Json = False,

@@ -7,7 +7,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -86,23 +86,24 @@ def prepare(
     context: int,
     *,
     valid_share: float = 0.05,
+    besides: Path | None = None,
     listen: Listen = quiet,
 ) -> Corpus:
     """Tokenise the texts under `paths` into `folder`, or take what lies there when text and tokenizer are the same.
 
-    About `valid_share` of the blocks, at least one, are held out by the hashes of their tokens. `facts` holds files,
-    documents, characters, bytes, sha256 (of the text), tokens, dtype, tokens_sha256, tokenizer_sha256, context, blocks,
-    valid_blocks, train_tokens, valid_tokens, near_duplicates (held-out blocks of which most stands in the others too)
-    and reused. RiyazError for what `documents` refuses, and for a text that is shorter than two windows or one
-    repetition.
+    What lies in the folder `besides` is no text. About `valid_share` of the blocks, at least one, are held out by
+    the hashes of their tokens. `facts` holds files, documents, characters, bytes, sha256 (of the text), tokens,
+    dtype, tokens_sha256, tokenizer_sha256, context, blocks, valid_blocks, train_tokens, valid_tokens,
+    near_duplicates (held-out blocks of which most stands in the others too) and reused. RiyazError for what
+    `documents` refuses, and for a text that is shorter than two windows or one repetition.
     """
     where = " ".join(map(str, paths))
-    text = _text_facts(documents(paths))
+    text = _text_facts(documents(paths, besides))
     folder.mkdir(parents=True, exist_ok=True)
     stream = _known(folder, text, tokenizer)
     reused = stream is not None
     if stream is None:
-        stream = text | _tokenise(paths, tokenizer, text, folder, listen)
+        stream = text | _tokenise(lambda: documents(paths, besides), tokenizer, text, folder, listen, where)
     tokens = np.memmap(folder / TOKENS, dtype=LITTLE[stream["dtype"]], mode="r")
     blocks = cut(len(tokens), context, where)
     held = hold_out(tokens, blocks, valid_share, where)
@@ -112,6 +113,22 @@ def prepare(
     with atomic_file(folder / FACTS) as file:
         file.write(json.dumps(corpus.facts, indent=2).encode() + b"\n")
     return corpus
+
+
+def label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:
+    """UTF-8 bytes of text that the labels of all windows stand for."""
+    labels = [windows.tokens[start + 1 : start + windows.context + 1] for start in windows.starts.tolist()]
+    numbers, counts = np.unique(np.concatenate(labels), return_counts=True)
+    return sum(
+        count * tokenizer.token_bytes(number) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def evenly(windows: Windows, count: int, tokenizer: Tokenizer) -> Windows:
+    """`count` of the windows, or all when there are fewer, evenly spread, with the bytes of just those."""
+    count = min(count, len(windows))
+    some = replace(windows, starts=windows.starts[[place * len(windows) // count for place in range(count)]])
+    return replace(some, bytes_per_token=label_bytes(some, tokenizer) / (count * windows.context))
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
@@ -177,7 +194,12 @@ def _text_facts(found: Iterable[Document]) -> dict[str, Any]:
 
 
 def _tokenise(
-    paths: Sequence[str | Path], tokenizer: Tokenizer, text: dict[str, Any], folder: Path, listen: Listen
+    again: Callable[[], Iterator[Document]],
+    tokenizer: Tokenizer,
+    text: dict[str, Any],
+    folder: Path,
+    listen: Listen,
+    where: str,
 ) -> dict[str, Any]:
     """Write tokens.bin; what it holds. RiyazError when the text is not the one that was read before."""
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 - 1 else "uint32"
@@ -187,7 +209,7 @@ def _tokenise(
 
         def passing() -> Iterator[Document]:
             nonlocal count, done
-            for document in documents(paths):
+            for document in again():
                 for ids, characters in _parts(document.text, tokenizer, cuttable):
                     part = np.array(ids, dtype=LITTLE[dtype]).tobytes()
                     digest.update(part)
@@ -198,7 +220,7 @@ def _tokenise(
                 yield document
 
         if _text_facts(passing()) != text:
-            raise RiyazError("the text changed while it was read", " ".join(map(str, paths)), "run it again")
+            raise RiyazError("the text changed while it was read", where, "run it again")
     return {
         "format": FORMAT,
         "tokens": count,
@@ -237,11 +259,12 @@ def _corpus(
     )
     facts = facts | {"train_tokens": len(train) * context, "valid_tokens": len(valid) * context}
     # Bits per byte need the bytes of just the held-out text, whose words may be longer than the others.
-    valid_bytes = sum(len(tokenizer.decode(tokens[start + 1 : end].tolist()).encode()) for start, end in blocks[held])
-    ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
     name = facts["tokens_sha256"]
+    judged = Windows(tokens, valid, context, tokens_sha256=name)
+    valid_bytes = label_bytes(judged, tokenizer)
+    ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
     return Corpus(
         Windows(tokens, train, context, ratio, name),
-        Windows(tokens, valid, context, valid_bytes / facts["valid_tokens"], name),
+        replace(judged, bytes_per_token=valid_bytes / facts["valid_tokens"]),
         facts,
     )

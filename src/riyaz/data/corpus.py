@@ -33,14 +33,16 @@ class Document:
     file: str = ""
 
 
-def documents(paths: Sequence[str | Path]) -> Iterator[Document]:
+def documents(paths: Sequence[str | Path], besides: Path | None = None) -> Iterator[Document]:
     """The documents under the paths in their order, a folder's in the order of their relative paths; a file that is
-    named twice is read once. RiyazError for a path that is none, for what is no UTF-8 text, and for no text at all."""
+    named twice is read once, and what lies in the folder `besides` is passed over. RiyazError for a path that is none,
+    for what is no UTF-8 text, and for no text at all."""
     found, seen = False, set[Path]()
+    besides = besides and besides.resolve()
     for path in map(Path, paths):
         for file in _folder(path) if path.is_dir() else [path]:
             real = file.resolve()
-            if real in seen:
+            if real in seen or (besides and real.is_relative_to(besides)):
                 continue
             seen.add(real)
             for document in _rows(file) if kind_of(file) == ROWS else _text(file, named=file is path):

@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from riyaz.errors import RiyazError
 from riyaz.sources.files import atomic_file, disk_error
 
+LEFT = re.compile(r"\..+\.\d+\.tmp")  # what a killed write leaves, see `atomic_file`
 RUN, PLAN, METRICS, SAMPLES, WORK = "run.json", "plan.json", "metrics.jsonl", "samples.jsonl", "work"
 
 
@@ -36,7 +38,8 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             before = {path.name for path in self.path.iterdir()}
-            handle = None if before - {".lock"} and RUN not in before else (self.path / ".lock").open("w")
+            others = {name for name in before - {".lock"} if not (LEFT.fullmatch(name) and name.startswith(f".{RUN}."))}
+            handle = None if others and RUN not in before else (self.path / ".lock").open("w")
         except OSError as error:
             raise RiyazError(f"cannot write here ({error.strerror})", str(self.path), "choose another --out") from error
         if handle is None:
@@ -50,12 +53,19 @@ class Folder:
                 status = (self.read(RUN) or {}).get("status")
                 hint = "choose another --out" if status == "done" else "add --resume to go on with it"
                 raise RiyazError(f"this folder holds a run already ({status})", str(self.path), hint)
+            self._sweep()
             try:
                 yield
             except RiyazError:
                 if RUN not in before and not (self.path / PLAN).exists():
                     self._restore(before, new)
                 raise
+
+    def _sweep(self) -> None:
+        """Remove what killed writes left; nobody else writes here."""
+        for path in [*self.path.iterdir(), *self.work.rglob(".*")]:
+            if LEFT.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _restore(self, before: set[str], new: list[Path]) -> None:
         for path in self.path.iterdir():

@@ -7,7 +7,9 @@ text that is repeated up to 4 times teaches nearly as much as new text and from 
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from riyaz.config import Seconds
@@ -25,6 +27,7 @@ from riyaz.pretrain.shapes import (
     parameters,
 )
 
+KINDS = ("bytes", "chars")  # tokenizers that are made by name; any other name is a folder
 TOKENS_PER_PARAMETER = 20
 EPOCHS_GOOD, EPOCHS_MOST = 4, 16
 BUDGET = Seconds("15m")  # when nothing is said
@@ -66,6 +69,16 @@ class Asked:
     def given(self) -> dict[str, Any]:
         """What was said, without what was not."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def check(self) -> None:
+        """Raises RiyazError where one flag would have no effect beside another."""
+        if self.steps is not None and self.budget is not None:
+            raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
+
+    def absolute(self) -> "Asked":
+        """The same from wherever it is asked again: a tokenizer's folder with its whole path."""
+        folder = self.tokenizer is not None and self.tokenizer not in KINDS
+        return replace(self, tokenizer=str(Path(str(self.tokenizer)).absolute())) if folder else self
 
 
 class Measuring(Protocol):
@@ -152,9 +165,11 @@ def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
 
 
 def make(
-    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *, spent: float, memory: float
-) -> Plan:
-    """The plan of a run. `spent` are seconds of the budget that are gone, `memory` the megabytes that are free.
+    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *,
+    spent: Callable[[], float], memory: float,
+) -> Plan:  # fmt: skip
+    """The plan of a run. `spent` says how many seconds of the budget are gone, more after each measurement, and
+    `memory` the megabytes that are free.
 
     Raises RiyazError for shapes that make no model and for a model that does not fit the memory.
     """
@@ -163,6 +178,7 @@ def make(
     config = deriving.config(shape)
     deriving.refuse_large(config, size)
     compute = asked.compute or machine.quicker(config)
+    deriving.refuse_large(config, size, compute)
     speed = machine.tokens_s(config, compute)
     values = [Value("model", f"{parameters(config) / 1e6:.2f} million parameters: {shape.layers} layers, "
                     f"{shape.heads} heads, width {shape.width}, vocabulary {vocab:,}", why)]  # fmt: skip
@@ -186,7 +202,7 @@ def make(
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,
     }  # fmt: skip
-    seconds = spent + tokens / speed / TRAINING
+    seconds = spent() + tokens / speed / TRAINING
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * 6 / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
@@ -208,7 +224,7 @@ class _Deriving:
     vocab: int
     context: int
     machine: Measuring
-    spent: float
+    spent: Callable[[], float]
     memory: float
 
     @property
@@ -223,9 +239,9 @@ class _Deriving:
         """The configuration of a shape."""
         return configured(self.asked.family or "llama", shape, self.vocab, self.context)
 
-    def refuse_large(self, config: Config, size: str | None) -> None:
-        """Raises RiyazError when the model needs more memory than is free."""
-        need = memory_mb(config, self.asked.compute or "bfloat16", micro_tokens(self.context))
+    def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
+        """Raises RiyazError when the model needs more memory than is free; in bfloat16 it needs the least."""
+        need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
         if self.memory and need > self.memory:
             what = (
                 f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
@@ -253,15 +269,16 @@ class _Deriving:
 
     def _affordable(self) -> tuple[str, str]:
         """The size whose share of tokens to parameters in the budget is nearest to what is best."""
-        best, tried = "", dict[str, float]()
+        best, compute, tried = "", "bfloat16", dict[str, float]()
         for name in SIZES:
             config = self.config(self._changed(SIZES[name]))
             if best:
-                if self.memory and memory_mb(config, "bfloat16", micro_tokens(self.context)) > self.memory:
+                if self.memory and memory_mb(config, compute, micro_tokens(self.context)) > self.memory:
                     break
             else:
                 self.refuse_large(config, name)
-            speed = self.machine.tokens_s(config, self.asked.compute or self.machine.quicker(config))
+            compute = self.asked.compute or self.machine.quicker(config)
+            speed = self.machine.tokens_s(config, compute)
             tokens = min(speed * self._left(), EPOCHS_MOST * self.text.train_tokens)
             tried[name] = tokens / parameters(config)
             if not best or _off(tried[name]) < _off(tried[best]):
@@ -277,9 +294,10 @@ class _Deriving:
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
         assert self.budget is not None
-        left = (self.budget - self.spent) * TRAINING
+        spent = self.spent()
+        left = (self.budget - spent) * TRAINING
         if left <= 1:
-            what = f"the budget of {Seconds(self.budget)} is over before training begins ({self.spent:.0f}s)"
+            what = f"the budget of {Seconds(self.budget)} is over before training begins ({spent:.0f}s)"
             raise RiyazError(what, "--budget", "give more time or less text")
         return left
 
@@ -325,13 +343,16 @@ class _Deriving:
         return every, windows, [Value("validation", said, f"{VALIDATION_SHARE:.0%} of the time")]
 
 
-def differences(plan: Plan, asked: Asked) -> list[str]:
-    """What of a resumed command is not what the run was planned with, in words; its tokenizer is not looked at."""
+def differences(then: Asked, now: Asked, effective: dict[str, Any]) -> list[str]:
+    """What of a resumed command is neither what was said when the run began nor what was derived for it, in words; its
+    tokenizer is not looked at."""
     found = []
-    for name, value in asked.given().items():
-        if name != "tokenizer" and value != plan.effective[name]:
-            now, was = (Seconds(v) if name == "budget" and v else v for v in (value, plan.effective[name]))
-            found.append(f"--{name.replace('_', '-')} {now} instead of {'none' if was is None else was}")
+    for name, value in now.given().items():
+        said, derived = getattr(then, name), effective.get(name)
+        if name != "tokenizer" and value not in (said, derived):
+            was = derived if said is None else said
+            old, new = (Seconds(v) if name == "budget" and v else v for v in (was, value))
+            found.append(f"--{name.replace('_', '-')} {new} instead of {'none' if old is None else old}")
     return found
 
 

@@ -7,34 +7,29 @@ is the same run, bit for bit.
 import contextlib
 import hashlib
 import importlib.metadata
-import math
 import platform
-import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
-from riyaz.data.blocks import Corpus, Windows, prepare, tokenizer_sha256
-from riyaz.data.corpus import documents
+from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
+from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.pretrain import plan as planning
-from riyaz.pretrain.folder import METRICS, PLAN, RUN, SAMPLES, Folder, Lines
-from riyaz.pretrain.plan import Asked, Plan
+from riyaz.pretrain.folder import PLAN, RUN, Folder
+from riyaz.pretrain.plan import KINDS, Asked, Plan
 from riyaz.pretrain.samples import look
 from riyaz.pretrain.speed import Machine
+from riyaz.pretrain.watch import NAME, Watch, bits_per_byte
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_training import train_tokenizer
+from riyaz.tokenizer_training import Unsupported, train_tokenizer
 
 Listen = Callable[[dict], None]
 
-NAME = "pretrain"  # of its row on the screen
-KINDS = ("bytes", "chars")  # tokenizers that are made here by name; any other name is a folder
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
-WINDOW = 20  # steps over which speed is a median, so that a validation does not show
+JUDGED = 64  # held-out windows by which the finished model is judged
 OPENING = 30  # characters of the held-out text that samples go on from
 
 
@@ -53,19 +48,29 @@ def pretrain(
     KeyboardInterrupt with a line that says how to go on.
     """
     folder = Folder(out)
+    asked.check()
+    asked = asked.absolute()
     with folder.locked(resume):
         known = folder.read(RUN) or {}
-        paths = [Path(path).absolute() for path in paths or known.get("paths", ())]
+        begun = [Path(path) for path in known.get("paths", ())]
+        paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = _Run(folder, paths, asked, listen)
         frozen = folder.read(PLAN)
-        if frozen is not None:
-            run.refuse_another(frozen)
+        if known:
+            run.go_on(known, frozen)
         if known.get("status") == "done":
             folder.clean()
             return known
-        run.document = {"status": "running", "command": command, "paths": [str(path) for path in paths]}
+        run.document = {
+            "status": "running",
+            "command": known.get("command", command),
+            "resumed": [*known.get("resumed", ()), *([command] if known else ())],
+            "paths": [str(path) for path in begun or paths],
+            "asked": run.asked.given(),
+            "text": {"bytes": run.bytes, "sha256": run.sha256},
+        }
         try:
             return run.go(frozen)
         except KeyboardInterrupt:
@@ -85,20 +90,28 @@ class _Run:
         self.began = time.monotonic()
         self.document: dict[str, Any] = {}
         self.step = 0
-        self.bytes, self.sha256 = text_hash(paths)
+        self.bytes, self.sha256 = text_hash(self._documents())
 
-    def refuse_another(self, frozen: dict[str, Any]) -> None:
-        """Raises RiyazError naming how text, tokenizer or configuration differ from the run's."""
-        found = planning.differences(Plan.from_dict(frozen["plan"]), self.asked)
-        text, tokenizer, given = frozen["text"], frozen["tokenizer"], self.asked.tokenizer
+    def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
+        """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
+        configuration differ from the run's."""
+        then, effective = Asked(**known.get("asked", {})), frozen["plan"]["effective"] if frozen else {}
+        found = planning.differences(then, self.asked, effective)
+        text = known.get("text") or {"sha256": self.sha256}
         if self.sha256 != text["sha256"]:
             found.insert(0, f"another text ({self.bytes:,} bytes instead of {text['bytes']:,})")
-        same = given is None or given == tokenizer["kind"]
-        if not same and (given in KINDS or tokenizer_sha256(Tokenizer.from_folder(str(given))) != tokenizer["sha256"]):
-            found.append(f"--tokenizer {given} instead of {tokenizer['kind']}")
+        given = self.asked.tokenizer
+        if given is not None and given != then.tokenizer and not (frozen and _same(given, frozen["tokenizer"])):
+            was = then.tokenizer or (frozen["tokenizer"]["kind"] if frozen else None)
+            found.append(f"--tokenizer {given} instead of {was or 'none'}")
         if found:
             what = f"the run in this folder is another: {', '.join(found)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
+        self.asked = then
+
+    def _documents(self) -> Iterator[Document]:
+        """The texts; the run's own folder may lie among them."""
+        return documents(self.paths, besides=self.folder.path)
 
     def stopped(self) -> None:
         """Say in run.json that nobody works on it; a full disk keeps what stands there."""
@@ -141,11 +154,9 @@ class _Run:
         self._phase("tokenizer")
         while True:
             try:
-                tokenizer = train_tokenizer((document.text for document in documents(self.paths)), kind, vocab, folder)
+                tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
                 break
-            except RiyazError:
-                if kind != "bpe":
-                    raise
+            except Unsupported:
                 fewer = planning.smaller(vocab)  # a text that says little in many bytes
                 kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text repeats itself")
         self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
@@ -166,7 +177,8 @@ class _Run:
 
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
         self._phase("tokenise")
-        return prepare(self.paths, tokenizer, self.folder.work / "text", context, listen=self._about)
+        return prepare(self.paths, tokenizer, self.folder.work / "text", context,
+                       besides=self.folder.path, listen=self._about)  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
         """Measure, plan, and freeze the plan."""
@@ -177,7 +189,7 @@ class _Run:
         machine = Machine(corpus.train, context, self.asked.seed or 0)
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
-            spent=time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+            spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
         )  # fmt: skip
         frozen = {
             "plan": plan.to_dict(),
@@ -200,13 +212,14 @@ class _Run:
         from riyaz.export import hf
         from riyaz.export.check import logits
         from riyaz.models.fresh import fresh
-        from riyaz.train import TrainPlan, train
+        from riyaz.train import TrainPlan, answer_loss, train
 
         self._threads()
         self.document |= describe(plan, frozen, self.folder.path)
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
-        watch = Watch(self, plan, frozen["peak_flops"], corpus)
+        valid = evenly(corpus.valid, plan.valid_windows, tokenizer)
+        watch = Watch(self, plan, frozen["peak_flops"], len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
         def seen(step: int) -> None:
@@ -216,7 +229,6 @@ class _Run:
         if not watch.samples.entries():
             model.eval()
             seen(0)
-        valid = every_nth(corpus.valid, plan.valid_windows)
         settings = plan.train | {"betas": tuple(plan.train["betas"])}
         try:
             state = train(
@@ -227,6 +239,9 @@ class _Run:
         self._phase("write")
         work = self.folder.work / "model"
         model.eval()
+        # the looks are on as many windows as there was time for; this is the same for all sizes and budgets
+        judged = evenly(corpus.valid, JUDGED, tokenizer)
+        loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
         self.folder.keep(work)
         cost = watch.cost(frozen["seconds"])
@@ -234,8 +249,9 @@ class _Run:
             "status": "done",
             "cost": cost,
             "result": {
-                "valid_loss": state.best_loss,
-                "bits_per_byte": watch.bits(state.best_loss),
+                "valid_loss": loss,
+                "bits_per_byte": bits_per_byte(loss, judged.bytes_per_token),
+                "windows": len(judged),
                 "best_step": state.best_step,
                 "logit_difference": written.difference,
             },
@@ -262,74 +278,10 @@ class _Run:
 TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
 
 
-class Watch:
-    """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
-
-    def __init__(self, run: _Run, plan: Plan, peak_flops: float, corpus: Corpus) -> None:
-        self.run, self.plan, self.peak_flops = run, plan, peak_flops
-        self.rows, self.ratio = len(corpus.train), corpus.valid.bytes_per_token
-        self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
-        self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
-        self.began = self.last = time.perf_counter()
-        self.durations: deque[float] = deque(maxlen=WINDOW)
-        self.seconds = 0.0
-        self.bits_per_byte: float | None = None
-
-    def listen(self, event: dict) -> None:
-        """Take one step of the loop."""
-        entry = dict(event.pop("metrics"))
-        step = self.run.step = entry["step"]
-        now = time.perf_counter()
-        if self.before is None:
-            earlier = [known for known in self.metrics.entries() if known["step"] < step]
-            self.before = earlier[-1]["seconds"] if earlier else 0.0
-            bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
-            self.bits_per_byte = bits[-1] if bits else None
-        self.durations.append(now - self.last)
-        self.last, self.seconds = now, self.before + now - self.began
-        tokens_s = self._tokens(step, step - 1) / statistics.median(self.durations)
-        share = tokens_s * self.plan.flops_per_token / self.peak_flops
-        entry |= {"seconds": self.seconds, "tokens_s": tokens_s, "peak_share": share}
-        if "valid_loss" in entry:
-            entry["bits_per_byte"] = self.bits_per_byte = self.bits(entry["valid_loss"])
-        self.metrics.add(entry)
-        said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
-        extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
-        self.run.listen({**event, "method": NAME, "extra": extra})
-
-    def bits(self, loss: float) -> float:
-        """Bits per UTF-8 byte of the held-out text, of a loss in nats per token."""
-        return loss / math.log(2) / self.ratio
-
-    def cost(self, before: float) -> dict[str, float]:
-        """What the run took, `before` the seconds until its first step."""
-        tokens = self._tokens(self.run.step, 0)
-        flops = tokens * self.plan.flops_per_token
-        seconds = max(self.seconds, 1e-9)
-        return {
-            "seconds": before + self.seconds,
-            "flops": flops,
-            "tokens": tokens,
-            "tokens_s": tokens / seconds,
-            "peak_share": flops / seconds / self.peak_flops,
-            "peak_rss_mb": hardware.peak_rss() / hardware.MB,
-        }
-
-    def close(self) -> None:
-        """Let the files go."""
-        self.metrics.close()
-        self.samples.close()
-
-    def _tokens(self, after: int, before: int) -> int:
-        batch = self.plan.train["batch_size"]
-        rows = planning.rows_read(self.rows, batch, after) - planning.rows_read(self.rows, batch, before)
-        return rows * self.plan.model["context"]
-
-
-def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
+def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
     """(bytes, hash) of the texts, as `data.blocks` counts them. Raises RiyazError for what is no text."""
     count, digest = 0, hashlib.sha256()
-    for document in documents(paths):
+    for document in texts:
         content = document.text.encode()
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
@@ -337,10 +289,11 @@ def text_hash(paths: Sequence[Path]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def every_nth(windows: Windows, count: int) -> Windows:
-    """`count` of the windows, evenly spread."""
-    places = [place * len(windows) // count for place in range(count)]
-    return replace(windows, starts=windows.starts[places])
+def _same(given: str, tokenizer: dict[str, Any]) -> bool:
+    """Whether a tokenizer is that of the plan."""
+    if given in KINDS:
+        return bool(given == tokenizer["kind"])
+    return tokenizer_sha256(Tokenizer.from_folder(given)) == tokenizer["sha256"]
 
 
 def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:

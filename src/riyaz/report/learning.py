@@ -63,14 +63,14 @@ def html(run: Run, metrics: list[dict], samples: list[dict]) -> str:
 
 def _head(run: Run, metrics: list[dict]) -> Markup:
     status = str(run.get("status") or "")
-    found = words.best(metrics)
+    loss, now = words.judged(run, metrics)
     bits = points(metrics, "bits_per_byte")
     times, peak = words.readings(run, metrics), cost(run, metrics, "peak_share")
     tiles = [
-        ("validation loss", number(known(found, "valid_loss"), 3), "nats per token, the lowest"),
+        ("validation loss", number(loss, 3), "nats per token, on held-out text"),
         (
             "bits per byte",
-            number(known(found, "bits_per_byte"), 3),
+            number(now, 3),
             f"{number(bits[0][1], 2)} at step {number(bits[0][0])}" if bits else "of validation text",
         ),
         (
@@ -261,7 +261,7 @@ def _made(run: Run, metrics: list[dict]) -> Markup:
     document = {key: run.get(key) for key in ("command", "model", "hardware", "versions")}
     return join(
         facts.made(document | {"seconds": cost(run, metrics, "seconds")}),
-        element("p", f"Seed {value(seed)}. The same command on the same text and machine gives the same weights.")
+        element("p", f"Seed {value(seed)}. {words.again(run)}")
         if seed is not None else None,
     )  # fmt: skip
 

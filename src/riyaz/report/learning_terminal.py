@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from riyaz.report import learning_words as words
-from riyaz.report.learning_words import Run, chance, compact, cost, known, points, powers, share, token
+from riyaz.report.learning_words import Run, chance, compact, cost, points, powers, share, token
 from riyaz.report.words import duration, number
 
 SHOWN = 3  # next words before and after
@@ -29,11 +29,11 @@ def print_learning(run: Run, metrics: list[dict], samples: list[dict], out: Cons
 
 
 def _figures(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:
-    found, bits = words.best(metrics), points(metrics, "bits_per_byte")
+    (loss, now), bits = words.judged(run, metrics), points(metrics, "bits_per_byte")
     times, peak = words.readings(run, metrics), cost(run, metrics, "peak_share")
     lines = [
-        ("validation loss", f"{number(known(found, 'valid_loss'), 3)} nats per token"),
-        ("bits per byte", number(known(found, "bits_per_byte"), 3)
+        ("validation loss", f"{number(loss, 3)} nats per token"),
+        ("bits per byte", number(now, 3)
          + (f", {number(bits[0][1], 3)} at step {number(bits[0][0])}" if len(bits) > 1 else "")),
         ("tokens read", compact(cost(run, metrics, "tokens"))
          + (f", {number(times, 1)} times the training text" if times is not None else "")),

@@ -14,6 +14,8 @@ from riyaz.report.words import MISSING, duration, number
 Run = dict[str, Any]
 ENOUGH = 20  # tokens per parameter that spend a given computation best (Hoffmann et al. 2022, arXiv 2203.15556)
 READINGS = 4  # of one text, up to which another one helps almost as new text does (Muennighoff et al. 2023, 2305.16264)
+EXACT = {"steps", "compute", "validate_every"}  # flags without which a measured speed decides
+PLANNED = {"batch": "batch_size", "steps": "steps", "validate-every": "validate_every"}
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SPACE, LINE, TAB = "␣", "⏎", "⇥"  # what stands for a space, a new line and a tab at the edge of a token
 HINT = "give the folder that riyaz pretrain wrote"
@@ -79,8 +81,17 @@ def points(metrics: list[dict], key: str) -> list[tuple[float, float]]:
 
 def best(metrics: list[dict]) -> dict | None:
     """The validation with the lowest loss, whose weights the folder holds."""
-    judged = [entry for entry in metrics if known(entry, "valid_loss") is not None]
-    return min(judged, key=lambda entry: entry["valid_loss"], default=None)
+    looks = [entry for entry in metrics if known(entry, "valid_loss") is not None]
+    return min(looks, key=lambda entry: entry["valid_loss"], default=None)
+
+
+def judged(run: Run, metrics: list[dict]) -> tuple[float | None, float | None]:
+    """(nats per token, bits per byte) on held-out text: of the finished model, else of the best validation."""
+    result, found = part(run, "result"), best(metrics)
+    loss = known(result, "valid_loss")
+    if loss is None:
+        return known(found, "valid_loss"), known(found, "bits_per_byte")
+    return loss, known(result, "bits_per_byte")
 
 
 def steps_done(metrics: list[dict]) -> int:
@@ -159,12 +170,11 @@ def _times(times: float) -> str:
 
 
 def _learned(run: Run, metrics: list[dict]) -> list[str]:
-    found, vocabulary = best(metrics), known(part(run, "tokenizer"), "vocab")
-    if found is None:
+    (loss, bits), vocabulary = judged(run, metrics), known(part(run, "tokenizer"), "vocab")
+    if loss is None:
         return ["It was never validated, so nobody knows yet what it learned."]
-    loss, bits = found["valid_loss"], known(found, "bits_per_byte")
     begins = f"{number(math.log(vocabulary), 2)} for guessing evenly" if vocabulary and vocabulary > 1 else ""
-    first = next(value for _, value in points(metrics, "valid_loss"))
+    first = next((value for _, value in points(metrics, "valid_loss")), loss)
     before = begins or (f"{number(first, 2)} at first" if first != loss else "")
     line = f"On text that it never trained on it comes to {number(loss, 2)} nats per token"
     line += f" ({before})" if before else ""
@@ -183,13 +193,16 @@ def _ended(run: Run, metrics: list[dict]) -> list[str]:
         return [f"It is at step {number(done)}{of} and still running, or was killed; this page shows it so far."]
     if run.get("status") == "stopped":
         return [f"It was stopped at step {number(done)}{of}; the same command with --resume goes on."]
-    judged = points(metrics, "valid_loss")
-    if found is None or len(judged) < 2:
+    looks = points(metrics, "valid_loss")
+    if found is None or len(looks) < 2:
         return []
-    if judged[-1][0] == found["step"]:
+    if planned is not None and done < planned:
+        worse = f"it had not come lower since step {number(found['step'])}, whose weights the folder holds"
+        return [f"It ended early at step {number(done)}{of}: {worse}."]
+    if looks[-1][0] == found["step"]:
         return ["It was lowest at the very end: a longer run would probably come lower."]
     line = f"It was best at step {number(found['step'])}{of}; the folder holds those weights"
-    worse = judged[-1][1] - found["valid_loss"]
+    worse = looks[-1][1] - found["valid_loss"]
     return [f"{line}. After that it learned its text by heart." if worse > 0.05 else f"{line}."]
 
 
@@ -215,6 +228,20 @@ def keep_in_mind(run: Run, metrics: list[dict]) -> list[str]:
         "One seed. Times and memory belong to the machine named above.",
     ]
     return notes
+
+
+def again(run: Run) -> str:
+    """What gives the same weights once more."""
+    asked, plan, model = part(run, "asked"), part(run, "plan"), part(run, "model")
+    if asked.keys() >= EXACT:
+        return "The same command on the same text and machine gives the same weights."
+    found = [(name, known(model, name)) for name in ("layers", "heads", "width")]
+    found += [(name, known(plan, key)) for name, key in PLANNED.items()]
+    flags = [f"--{name} {value:g}" if value < 1e6 else f"--{name} {value:.0f}" for name, value in found if value]
+    if plan.get("compute") in ("bfloat16", "float32"):
+        flags.append(f"--compute {plan['compute']}")
+    said = "Some values come from the speed that was measured, which is another each time; plan.json has them."
+    return f"{said} The same command without --budget and --size, but with {' '.join(flags)}, gives the same weights."
 
 
 def spaced(count: int, most: int) -> list[int]:

@@ -1,0 +1,89 @@
+"""What is heard of a pretraining run: the lines of metrics.jsonl, and the figures beside the bar on the screen."""
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from riyaz import hardware
+from riyaz.pretrain import plan as planning
+from riyaz.pretrain.folder import METRICS, SAMPLES, Folder, Lines
+from riyaz.pretrain.plan import Plan
+
+NAME = "pretrain"  # of its row on the screen
+WINDOW = 20  # steps over which speed is a median, so that a validation does not show
+
+
+class Running(Protocol):
+    """What is asked of a run."""
+
+    folder: Folder
+    step: int
+    listen: Callable[[dict], None]
+
+
+class Watch:
+    """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
+
+    def __init__(self, run: Running, plan: Plan, peak_flops: float, rows: int, bytes_per_token: float) -> None:
+        self.run, self.plan, self.peak_flops = run, plan, peak_flops
+        self.rows, self.ratio = rows, bytes_per_token
+        self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
+        self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
+        self.began = self.last = time.perf_counter()
+        self.durations: deque[float] = deque(maxlen=WINDOW)
+        self.seconds = 0.0
+        self.bits_per_byte: float | None = None
+
+    def listen(self, event: dict) -> None:
+        """Take one step of the loop."""
+        entry = dict(event.pop("metrics"))
+        step = self.run.step = entry["step"]
+        now = time.perf_counter()
+        if self.before is None:
+            earlier = [known for known in self.metrics.entries() if known["step"] < step]
+            self.before = earlier[-1]["seconds"] if earlier else 0.0
+            bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
+            self.bits_per_byte = bits[-1] if bits else None
+        self.durations.append(now - self.last)
+        self.last, self.seconds = now, self.before + now - self.began
+        tokens_s = self._tokens(step, step - 1) / statistics.median(self.durations)
+        share = tokens_s * self.plan.flops_per_token / self.peak_flops
+        entry |= {"seconds": self.seconds, "tokens_s": tokens_s, "peak_share": share}
+        if "valid_loss" in entry:
+            entry["bits_per_byte"] = self.bits_per_byte = bits_per_byte(entry["valid_loss"], self.ratio)
+        self.metrics.add(entry)
+        said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
+        extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
+        self.run.listen({**event, "method": NAME, "extra": extra})
+
+    def cost(self, before: float) -> dict[str, float]:
+        """What the run took, `before` the seconds until its first step."""
+        tokens = self._tokens(self.run.step, 0)
+        flops = tokens * self.plan.flops_per_token
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "seconds": before + self.seconds,
+            "flops": flops,
+            "tokens": tokens,
+            "tokens_s": tokens / seconds,
+            "peak_share": flops / seconds / self.peak_flops,
+            "peak_rss_mb": hardware.peak_rss() / hardware.MB,
+        }
+
+    def close(self) -> None:
+        """Let the files go."""
+        self.metrics.close()
+        self.samples.close()
+
+    def _tokens(self, after: int, before: int) -> int:
+        batch = self.plan.train["batch_size"]
+        rows = planning.rows_read(self.rows, batch, after) - planning.rows_read(self.rows, batch, before)
+        return rows * self.plan.model["context"]
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """Bits per UTF-8 byte, of a loss in nats per token."""
+    return loss / math.log(2) / bytes_per_token

@@ -1,0 +1,185 @@
+"""A pretraining run that was stopped goes on as the same run, and as no other."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import comparing
+import pytest
+from comparing import command
+from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, words
+
+from riyaz.pretrain import run as running
+from riyaz.pretrain.folder import Lines
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    with comparing.small_machine(home) as patch:
+        quick_machine(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two files of text."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "one.txt").write_text(words(1, 900))
+    (folder / "two.md").write_text(words(2, 900))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, text: Path) -> tuple[comparing.Told, Path]:
+    """A finished run, and what it said; nobody writes into it."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    return command("pretrain", text, *SMALL, "--out", out, "--json"), out
+
+
+def straight_and_resumed(
+    text: Path, folder: Path, stop: int, patch: pytest.MonkeyPatch, *more: object
+) -> tuple[Path, Path]:
+    """The folders of a run that went straight on and of one that was stopped without a word and resumed."""
+    arguments = ("pretrain", text, *SMALL, "--dropout", 0.1, "--checkpoint-every", 2, *more)
+    patch.setattr(running.Folder, "clean", lambda folder: None)  # the last checkpoint stays to be looked at
+    assert command(*arguments, "--out", folder / "straight").status == 0
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(stop, inner, Stopped())
+        inner.setattr(running._Run, "stopped", lambda run: None)
+        assert command(*arguments, "--out", folder / "resumed").status == 1
+        assert json.loads((folder / "resumed/run.json").read_text())["status"] == "running"
+    plan = json.loads((folder / "straight/plan.json").read_text())
+    assert plan["plan"]["train"] == json.loads((folder / "resumed/plan.json").read_text())["plan"]["train"]
+    assert command(*arguments, "--out", folder / "resumed", "--resume").status == 0
+    return folder / "straight", folder / "resumed"
+
+
+def same_run(straight: Path, resumed: Path) -> None:
+    """Weights, optimiser, losses of every step and samples are equal to the bit."""
+    for name in ("model.safetensors", "samples.jsonl", "tokenizer.json", "config.json"):
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes(), name
+    last = sorted((straight / "work/train").glob("step-*"))[-1].name
+    for name in ("masters.safetensors", "optimizer.safetensors"):
+        paths = (folder / "work/train" / last / name for folder in (straight, resumed))
+        assert len({path.read_bytes() for path in paths}) == 1, name
+    timed = ("seconds", "tokens_s", "peak_share")
+    losses = [[{k: v for k, v in entry.items() if k not in timed} for entry in lines(folder / "metrics.jsonl")]
+              for folder in (straight, resumed)]  # fmt: skip
+    assert losses[0] == losses[1] and len(losses[0]) > 1
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
+
+
+def test_a_stop_before_the_plan_begins_anew(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(running._Run, "_decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        told = command("pretrain", text, *SMALL, "--seed", 7, "--out", out)
+    assert told.status == 130 and told.err.splitlines()[-1] == "stopped; the same command with --resume goes on"
+    begun = json.loads((out / "run.json").read_text())
+    assert begun["status"] == "stopped" and begun["asked"]["seed"] == 7 and not (out / "plan.json").exists()
+    (tmp_path / "other.txt").write_text(words(3, 300))
+    for arguments, says in [
+        ((text, "--seed", 8), "--seed 8 instead of 7"),
+        ((text, "--lr", 0.1), "--lr 0.1 instead of none"),
+        (("--tokenizer", "chars"), "--tokenizer chars instead of bytes"),
+        ((tmp_path / "other.txt",), "another text ("),
+    ]:
+        told = command("pretrain", *arguments, "--out", out, "--resume")
+        assert told.status == 2 and "the run in this folder is another: " in told.err and says in told.err
+    assert command("pretrain", "--out", out, "--resume").status == 0  # nothing need be said again
+    ended = json.loads((out / "run.json").read_text())
+    assert ended["asked"] == begun["asked"] and ended["command"] == begun["command"] and len(ended["resumed"]) == 1
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["plan"]["effective"] | {"seed": 7, "steps": 6, "width": 32} == plan["plan"]["effective"]
+    assert plan["tokenizer"]["kind"] == "bytes"
+
+
+def test_the_run_may_lie_among_its_texts(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(words(1, 900))
+    arguments = ("pretrain", tmp_path, *SMALL, "--checkpoint-every", 1, "--out", tmp_path / "fresh")
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command(*arguments).status == 130  # metrics.jsonl, which is no text of ours, stands there now
+    told = command(*arguments, "--resume")
+    assert told.status == 0, told.err
+    assert json.loads((tmp_path / "fresh/run.json").read_text())["text"]["files"] == 1
+
+
+@pytest.mark.parametrize(
+    "options", [("--size", "1m"), ("--batch", 100_000), ("--validate-every", 50, "--checkpoint-every", 1)]
+)
+def test_the_same_command_resumes(text: Path, tmp_path: Path, options: tuple) -> None:
+    arguments = ("pretrain", text, *small(*options), "--out", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command(*arguments).status == 130
+    told = command(*arguments, "--resume")
+    assert told.status == 0, told.err
+
+
+def test_ctrl_c_is_one_line_and_the_folder_says_so(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(4, inner, KeyboardInterrupt())
+        told = command("pretrain", text, *SMALL, "--out", out)
+    assert told.status == 130
+    assert told.err.splitlines()[-1] == "stopped at step 4; the same command with --resume goes on"
+    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
+    told = command("pretrain", text, *SMALL, "--out", out)
+    assert told.status == 2 and "holds a run already (stopped); add --resume" in told.err
+    told = command("pretrain", "--resume", "--out", out)  # nothing need be said again
+    assert told.status == 0 and json.loads((out / "run.json").read_text())["status"] == "done", told.err
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert command("pretrain", "--resume", "--out", out).status == 0
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    told = command("pretrain", text, "--out", out)
+    assert told.status == 2 and "holds a run already (done); choose another --out" in told.err
+
+
+def test_another_run_is_not_resumed(done: tuple[comparing.Told, Path], text: Path, tmp_path: Path) -> None:
+    _, out = done
+    (tmp_path / "other.txt").write_text(words(3, 300))
+    for arguments, says in [
+        ((text, "--steps", 7), "--steps 7 instead of 6"),
+        ((text, "--width", 64, "--seed", 4), "--width 64 instead of 32, --seed 4 instead of 0"),
+        ((text, "--budget", "1h"), "--budget 1h instead of none"),
+        ((text, "--tokenizer", "chars"), "--tokenizer chars instead of bytes"),
+        ((tmp_path / "other.txt",), "another text ("),
+    ]:
+        told = command("pretrain", *arguments, "--out", out, "--resume")
+        assert told.status == 2 and "the run in this folder is another: " in told.err and says in told.err
+        assert len(told.err.splitlines()) == 1
+    assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 0
+
+
+def test_what_killed_writes_left_is_swept(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".run.json.77.tmp").touch()
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 130
+    (out / "work/model").mkdir()
+    (out / "work/.tokenizer.8.tmp").mkdir()
+    for name in (".metrics.jsonl.9.tmp", "work/text/.tokens.bin.1.tmp", "work/model/.model.safetensors.2.tmp"):
+        (out / name).touch()
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(running.Folder, "clean", lambda folder: None)
+        assert command("pretrain", "--out", out, "--resume").status == 0
+    assert not list(out.rglob(".*.tmp"))
+
+
+def test_lines_drop_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"step": 1, "a": "ü"}\n{"step": 2}\n{"step": 3}\n{"step"')
+    held = Lines(path)
+    held.add({"step": 3, "p": math.inf})
+    held.add({"step": 4})
+    held.close()
+    assert lines(path) == [{"step": 1, "a": "ü"}, {"step": 2}, {"step": 3, "p": None}, {"step": 4}]

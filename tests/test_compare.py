@@ -210,8 +210,11 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
     comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
     base = ("compare", tmp_path / "data", *asked, "--methods", "nearest,zero_shot")
-    some = command(*base, "--max-ms", "3", "--out", tmp_path / "some").document
-    assert some["pick"] == "nearest" and "--max-ms 3 leaves out zero_shot (" in some["reason"]
+    every = command(*base, "--out", tmp_path / "every").document
+    quick, slow = sorted(arm["ms_per_answer"] for arm in every["arms"])
+    between = f"{(quick * slow) ** 0.5:.3g}"
+    some = command(*base, "--max-ms", between, "--out", tmp_path / "some").document
+    assert some["pick"] == "nearest" and f"--max-ms {between} leaves out zero_shot (" in some["reason"]
     none = command(*base, "--max-ms", "0", "--max-rss-mb", "1", "--out", tmp_path / "none").document
     assert none["pick"] is None and "No arm is within the limits" in none["reason"]
 

@@ -88,8 +88,9 @@ def train(
     began = time.perf_counter() - state.seconds
 
     for step in range(state.step, plan.steps):
-        model.train()
-        torch.manual_seed((plan.seed << 32 | step) % 2**63)  # of dropout
+        if not model.training:
+            model.train()
+        torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # of dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         labels = sum(len(row.answer) for row in picked)
 

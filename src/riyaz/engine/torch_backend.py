@@ -95,7 +95,7 @@ class Backend:
                 hidden = self._read_through([requests[i] for i in batch], [continuations[i] for i in batch])
                 targets = torch.tensor([token for i in batch for token in continuations[i]])
                 parts = [
-                    logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
+                    logits.log_softmax(1).gather(1, target[:, None])[:, 0]
                     for logits, target in zip(self._logits(hidden), targets.split(HEAD_ROWS))
                 ]
             rows = torch.cat(parts).split([len(continuations[i]) for i in batch])
@@ -199,13 +199,13 @@ class Backend:
         """Give the search the log-probabilities of the children of nodes (T,), read as hidden (T, C)."""
         trie, start = search.trie, 0
         for logits in self._logits(hidden):
-            total = logits.logsumexp(1).numpy()
-            row, node = rows[start : start + len(total)], nodes[start : start + len(total)]
-            start += len(total)
+            log_p = logits.log_softmax(1).numpy()
+            row, node = rows[start : start + len(log_p)], nodes[start : start + len(log_p)]
+            start += len(log_p)
             count = trie.children[node]
             which = np.repeat(np.arange(len(node)), count)
             child = np.arange(len(which)) + np.repeat(trie.first[node] - np.cumsum(count) + count, count)
-            search.edges[row[which], child] = logits.numpy()[which, trie.token[child]] - total[which]
+            search.edges[row[which], child] = log_p[which, trie.token[child]]
 
     def _decode(self, requests: Sequence[Request], max_new_tokens: int) -> Iterator[tuple[list[int], list[int]]]:
         """Greedy decoding of one batch: at each step the rows that go on and their new tokens."""

@@ -6,6 +6,7 @@ and itself, and no row pays for them again. A layer with a window w sees the w l
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -127,41 +128,55 @@ class _Packed(Function):
 
 class _Windows(Function):
     """Attention of B equally long rows by products of whole matrices, which in bfloat16 are up to four times as fast
-    as flash on a CPU, forward and backward; the weights are made again for the gradient and never kept."""
+    as flash on a CPU, forward and backward. The weights are kept for the gradient where they are no more numbers than
+    q, k and v, and made again where rows are longer."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, B: int) -> Tensor:
-        ctx.save_for_backward(q, k, v)
-        ctx.rows, groups = B, q.shape[1] // k.shape[1]
-        q, k, v = _matrices(q, B), _matrices(k, B, groups), _matrices(v, B, groups)
-        return _stream((_weights(q, k) @ v).unflatten(0, (B, -1)))
+        groups = q.shape[1] // k.shape[1]
+        q, k, v = _matrices(q, B), _matrices(k, B), _matrices(v, B)
+        weights = _weights(q, _grouped(k, groups))  # (B * H, T, T)
+        kept = weights if q.shape[1] <= 3 * q.shape[2] else None
+        ctx.save_for_backward(q, k, v, kept)
+        ctx.rows, ctx.groups = B, groups
+        return _stream((weights @ _grouped(v, groups)).unflatten(0, (B, -1)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v = ctx.saved_tensors
-        B, K, groups = ctx.rows, k.shape[1], q.shape[1] // k.shape[1]
-        grad, q, k, v = _matrices(grads[0], B), _matrices(q, B), _matrices(k, B, groups), _matrices(v, B, groups)
-        weights = _weights(q, k)  # (B * H, T, T)
+        q, k, v, weights = ctx.saved_tensors
+        grad, k, v = _matrices(grads[0], ctx.rows), _grouped(k, ctx.groups), _grouped(v, ctx.groups)
+        weights = _weights(q, k) if weights is None else weights
         grad_v = weights.transpose(1, 2) @ grad
         scores = torch._softmax_backward_data(grad @ v.transpose(1, 2), weights, -1, q.dtype)
         scale = q.shape[-1] ** -0.5
         grad_q, grad_k = (scores @ k).mul_(scale), (scores.transpose(1, 2) @ q).mul_(scale)
-        found = [x.unflatten(0, (B, -1)) for x in (grad_q, grad_k, grad_v)]  # (B, H, T, D)
-        if groups > 1:
-            found[1:] = (x.unflatten(1, (K, groups)).sum(2) for x in found[1:])  # shared heads add up
+        found = [x.unflatten(0, (ctx.rows, -1)) for x in (grad_q, grad_k, grad_v)]  # (B, H, T, D)
+        if ctx.groups > 1:
+            found[1:] = (x.unflatten(1, (-1, ctx.groups)).sum(2) for x in found[1:])  # shared heads add up
         grad_q, grad_k, grad_v = map(_stream, found)
         return grad_q, grad_k, grad_v, None
 
 
-def _matrices(x: Tensor, rows: int, groups: int = 1) -> Tensor:
-    """(B * T, H, D) -> (B * H * groups, T, D), as products of many matrices take them."""
-    return _heads(x, groups, rows).flatten(0, 1)
+def _matrices(x: Tensor, rows: int) -> Tensor:
+    """(B * T, H, D) -> (B * H, T, D), as products of many matrices take them."""
+    return _heads(x, rows=rows).flatten(0, 1)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """(B * K, T, D) -> (B * K * groups, T, D): each key/value head for every query head of its group."""
+    return x if groups == 1 else x.repeat_interleave(groups, dim=0)
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
     """Who takes how much from whom, (B * H, T, T): softmax of the scaled products with those no later."""
-    later = torch.full((q.shape[1], k.shape[1]), -torch.inf, dtype=q.dtype).triu_(1)
-    return torch.baddbmm(later, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
+    scores = torch.baddbmm(_later(q.shape[1], q.dtype), q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return scores.softmax(-1)
+
+
+@lru_cache(maxsize=4)
+def _later(T: int, dtype: torch.dtype) -> Tensor:
+    """(T, T): -inf where a token would see a later one, 0 elsewhere."""
+    return torch.full((T, T), -torch.inf, dtype=dtype).triu_(1)
 
 
 class _Windowed(Function):

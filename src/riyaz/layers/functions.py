@@ -18,9 +18,9 @@ def rms_norm_plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
 
 
-def rotate_plain(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of each head: x (T, H, D), cos and sin (T, 1, D/2); Hugging Face's layout."""
-    low, high = x.chunk(2, dim=-1)
+def rotate_plain(x: Tensor, angle: Tensor) -> Tensor:
+    """Rotate the halves of each head: x (T, H, D), angle (T, D/2); Hugging Face's layout."""
+    (low, high), cos, sin = x.chunk(2, dim=-1), angle.cos()[:, None], angle.sin()[:, None]
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
 
 
@@ -67,12 +67,7 @@ class _Rotate(Function):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
-    half = x.shape[-1] // 2
-    low, high = x[..., :half], x[..., half:]
-    out = torch.empty(x.shape, dtype=x.dtype)
-    torch.mul(low, cos, out=out[..., :half]).addcmul_(high, sin, value=-sign)
-    torch.mul(high, cos, out=out[..., half:]).addcmul_(low, sin, value=sign)
-    return out
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin, value=sign)  # rolled: the halves in each other's place
 
 
 class _SwiGLU(Function):
@@ -110,8 +105,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return _RMSNorm.apply(x, weight, eps)
 
 
+def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, 1, D) of the angles (T, D/2) for both halves of a head, the lower half's sines negative."""
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    return torch.cat((cos, cos), 1)[:, None], torch.cat((-sin, sin), 1)[:, None]
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate_plain`; its gradient is the rotation back, so nothing of x is kept."""
+    """`rotate_plain` by what `cos_sin` returns; its gradient is the rotation back, so nothing of x is kept."""
     return _Rotate.apply(x, cos, sin)
 
 

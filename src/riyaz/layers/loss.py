@@ -38,11 +38,11 @@ class _HeadLoss(Function):
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
             chunk, target = hidden[rows], labels[rows][:, None]
-            log_p = (chunk @ weight.T).float()  # (n, V)
+            logits = (chunk @ weight.T).float()  # (n, V)
             if cap is not None:
-                bent = (log_p / cap).tanh_()
-                log_p = bent * cap
-            log_p -= log_p.logsumexp(-1, keepdim=True)
+                bent = logits.div_(cap).tanh_()
+                logits = bent * cap
+            log_p = torch.log_softmax(logits, -1)
             total -= log_p.gather(1, target).double().sum()
             if not (need_hidden or need_weight):
                 continue

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.gemma3 import Gemma3Config
-from riyaz.layers.functions import geglu, rms_norm, rotate
+from riyaz.layers.functions import cos_sin, geglu, rms_norm, rotate
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
-Turn = tuple[Tensor, Tensor]  # cosines and sines (T, 1, D/2)
+Turn = tuple[Tensor, Tensor]  # cosines and sines (T, 1, D)
 
 
 class RMSNorm(nn.Module):
@@ -145,7 +145,7 @@ class Model(nn.Module):
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Turn:
-    """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     angle = positions[:, None] * theta**-exponent  # (T, D/2)
-    return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
+    return cos_sin(angle, dtype)

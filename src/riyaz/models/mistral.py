@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.mistral import MistralConfig
-from riyaz.layers.functions import rms_norm, rotate, swiglu
+from riyaz.layers.functions import cos_sin, rms_norm, rotate, swiglu
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
@@ -128,7 +128,7 @@ class Model(nn.Module):
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     angle = positions.float()[:, None] * theta**-exponent  # (T, D/2)
-    return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
+    return cos_sin(angle, dtype)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.rope import Scaling, divisors
-from riyaz.layers.functions import rms_norm, rotate, swiglu
+from riyaz.layers.functions import cos_sin, rms_norm, rotate, swiglu
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -132,10 +132,10 @@ class Model(nn.Module):
 def rotary(
     positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: Scaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D/2) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     frequency = theta**-exponent  # (D/2,)
     if scaling is not None:
         frequency = frequency / torch.tensor(divisors(scaling, head_dim, theta))
     angle = positions.float()[:, None] * frequency  # (T, D/2)
-    return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
+    return cos_sin(angle, dtype)

@@ -32,6 +32,13 @@ def words(seed: int, count: int) -> str:
     return "".join(sentence + draw.choice("  \n") for sentence in sentences) + "\n"
 
 
+def texts(folder: Path) -> Path:
+    """The folder with two files of text in it."""
+    (folder / "one.txt").write_text(words(1, 900))
+    (folder / "two.md").write_text(words(2, 900))
+    return folder
+
+
 def quick_machine(patch: pytest.MonkeyPatch) -> None:
     """Measure with few steps and small products, and tell of every step."""
     patch.setattr(terminal, "LINE_SECONDS", 0)

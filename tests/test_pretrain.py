@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comparing import command
-from pretraining import SMALL, lines, quick_machine, small, words
+from pretraining import SMALL, lines, quick_machine, small, texts
 
 from riyaz import hardware
 from riyaz.errors import RiyazError
@@ -33,11 +33,7 @@ def machine(home: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two files of text."""
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "one.txt").write_text(words(1, 900))
-    (folder / "two.md").write_text(words(2, 900))
-    return folder
+    return texts(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import comparing
 import pytest
+import torch
 from comparing import command
-from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, words
+from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, texts, words
 
+from riyaz import hardware
 from riyaz.pretrain import run as running
 from riyaz.pretrain.folder import Lines
 
@@ -23,11 +25,7 @@ def machine(home: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two files of text."""
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "one.txt").write_text(words(1, 900))
-    (folder / "two.md").write_text(words(2, 900))
-    return folder
+    return texts(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +70,19 @@ def same_run(straight: Path, resumed: Path) -> None:
 @pytest.mark.parametrize("stop", [1, 5])
 def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
+
+
+def test_a_resumed_run_counts_on_as_many_threads(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)  # sums of another order are other sums
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(3, inner, Stopped())
+        inner.setattr(hardware, "cores", lambda: 3)
+        command("pretrain", text, *SMALL, "--out", tmp_path / "run")
+    began = threads.copy()
+    monkeypatch.setattr(hardware, "cores", lambda: 5)
+    assert command("pretrain", text, *SMALL, "--out", tmp_path / "run", "--resume").status == 0
+    assert {*began} == {3} and {*threads} == {3}
 
 
 def test_a_stop_before_the_plan_begins_anew(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

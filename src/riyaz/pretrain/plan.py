@@ -43,6 +43,7 @@ VALIDATION_SHARE, FORWARD = 0.05, 3  # of the time; a forward pass costs a third
 CHECKPOINT_SECONDS = 30.0
 PATIENCE = 10  # validations without a better loss
 DTYPE_BYTES = 4
+DISK_COPIES = 7  # a checkpoint of weights and two moments, the next one beside it, and the best weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +205,7 @@ def make(
     }  # fmt: skip
     seconds = spent() + tokens / speed / TRAINING
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
-                "disk_mb": parameters(config) * DTYPE_BYTES * 6 / MB}  # fmt: skip
+                "disk_mb": parameters(config) * DTYPE_BYTES * DISK_COPIES / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
              "parameters": parameters(config)}  # fmt: skip
     effective = {

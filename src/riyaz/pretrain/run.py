@@ -182,7 +182,10 @@ class _Run:
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
         """Measure, plan, and freeze the plan."""
-        self._threads()
+        import torch
+
+        threads = hardware.cores()
+        torch.set_num_threads(threads)
         self._phase("measure", "speed of this machine")
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
@@ -193,6 +196,7 @@ class _Run:
         )  # fmt: skip
         frozen = {
             "plan": plan.to_dict(),
+            "threads": threads,
             "peak_flops": machine.peak_flops(plan.train["compute"]),
             "text": {name: facts[name] for name in TEXT} | {"tokens_sha256": facts["tokens_sha256"]},
             "tokenizer": {"kind": kind, "vocab": tokenizer.vocab_size, "sha256": tokenizer_sha256(tokenizer)},
@@ -209,12 +213,14 @@ class _Run:
 
     def _train(self, plan: Plan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
         """Train, write the model, open it again and say what it cost."""
+        import torch
+
         from riyaz.export import hf
         from riyaz.export.check import logits
         from riyaz.models.fresh import fresh
         from riyaz.train import TrainPlan, answer_loss, train
 
-        self._threads()
+        torch.set_num_threads(frozen["threads"])  # sums that are shared out otherwise come out otherwise
         self.document |= describe(plan, frozen, self.folder.path)
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
@@ -259,11 +265,6 @@ class _Run:
         self.folder.write(RUN, self.document)
         self.folder.clean()
         return self.document
-
-    def _threads(self) -> None:
-        import torch
-
-        torch.set_num_threads(hardware.cores())
 
     def _phase(self, phase: str, detail: str = "") -> None:
         self.listen({"event": "phase", "method": NAME, "phase": phase, "detail": detail})

@@ -139,6 +139,11 @@ def test_bf16_is_fast_only_with_instructions_for_it(tmp_path: Path, text: str, f
     assert hardware.bf16_is_fast(system(tmp_path, {"proc/cpuinfo": text})) is fast
 
 
+def test_a_name_without_a_number_gets_family_and_model(tmp_path: Path) -> None:
+    text = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+    assert hardware.cpu_model(system(tmp_path, {"proc/cpuinfo": text})) == "AMD EPYC (family 26, model 2)"
+
+
 def test_arm_linux_has_a_name_without_a_model_name(tmp_path: Path) -> None:
     assert hardware.cpu_model(system(tmp_path, {"proc/cpuinfo": ARM})).endswith("0x41:0xd4f")
 

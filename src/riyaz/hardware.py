@@ -7,6 +7,7 @@ smaller number wins. `root` is "/" except in tests, which lay out a tree of thei
 import math
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -146,13 +147,15 @@ def bf16_is_fast(root: Path = ROOT) -> bool:
 
 
 def cpu_model(root: Path = ROOT) -> str:
-    """The CPU's name as people say it; on ARM Linux, which has none, implementer and part number."""
+    """The CPU's name as people say it, with family and model where a virtual machine shows no more than "AMD EPYC"; on ARM
+    Linux, which has none, implementer and part number."""
     fields: dict[str, str] = {}
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    if fields.get("model name"):
-        return fields["model name"]
+    if name := fields.get("model name"):
+        numbered = re.search(r"\d", name) or not {"cpu family", "model"} <= fields.keys()
+        return name if numbered else f"{name} (family {fields['cpu family']}, model {fields['model']})"
     if "CPU part" in fields:
         return f"{platform.machine()} {fields.get('CPU implementer', '?')}:{fields['CPU part']}"
     return _command("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
 """Scaling shown: four sizes at one budget of time and one size at four budgets, on one text with one tokenizer.
 
-    python benchmarks/scaling.py --text ../shared/data/text --budget 16m       # about five times the budget
+    python benchmarks/scaling.py --text ../shared/data/text --budget 8m        # about five times the budget
     python benchmarks/scaling.py --draw                                        # only draws from scaling.json
 
 Every run is a `riyaz pretrain` of its own in a folder of its own; the same command again goes on where it was stopped
@@ -41,7 +41,7 @@ def main() -> None:
     """Run what is not finished yet, then write data, picture and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, nargs="+", help="files or folders of text, as riyaz pretrain takes them")
-    parser.add_argument("--budget", type=Seconds, default=Seconds("16m"), help="time of one run of each size")
+    parser.add_argument("--budget", type=Seconds, default=Seconds("8m"), help="time of one run of each size")
     parser.add_argument("--out", type=Path, default=Path("scaling-runs"), help="folder of the runs")
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--context", type=int, default=256)
@@ -212,7 +212,7 @@ def draw(figure: Figure, document: dict[str, Any] | None) -> None:
     inset(figure, 58, 30, 44, 56)
     if document is None:
         panel.set_axis_off()
-        later = "Not measured yet:\npython benchmarks/scaling.py --text … --budget 16m"
+        later = "Not measured yet:\npython benchmarks/scaling.py --text … --budget 8m"
         panel.text(0.5, 0.5, later, ha="center", va="center", linespacing=1.8)
         return
     found = document["runs"]

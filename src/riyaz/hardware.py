@@ -147,8 +147,8 @@ def bf16_is_fast(root: Path = ROOT) -> bool:
 
 
 def cpu_model(root: Path = ROOT) -> str:
-    """The CPU's name as people say it, with family and model where a virtual machine shows no more than "AMD EPYC"; on ARM
-    Linux, which has none, implementer and part number."""
+    """The CPU's name as people say it, with family and model where a virtual machine shows no more than "AMD EPYC"; on
+    ARM Linux, which has none, implementer and part number."""
     fields: dict[str, str] = {}
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")

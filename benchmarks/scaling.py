@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +182,30 @@ def table(document: dict[str, Any] | None) -> str:
     ]
     for run in document["runs"]:
         cells = [
-            run["size"], str(Seconds(run["budget"])), millions(run["parameters"]), millions(run["tokens"]),
-            number(run["tokens"] / run["parameters"], 1), number(run["readings"], 1), powers(run["flops"]),
+            run["size"], minutes(run["budget"]), millions(run["parameters"]), millions(run["tokens"]),
+            number(run["tokens"] / run["parameters"], 2), number(run["readings"], 1), powers(run["flops"]),
             number(run["bits_per_byte"], 3),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", found(document["runs"])])
+
+
+def found(measured: list[dict[str, Any]]) -> str:
+    """What the runs say: the order of the sizes at the longest budget, and what each doubling of time brought."""
+    longest = max(run["budget"] for run in measured)
+    best, *rest = sorted((run for run in measured if run["budget"] == longest), key=lambda run: run["bits_per_byte"])
+    behind = ", ".join(f"{run['size']} (+{number(run['bits_per_byte'] - best['bits_per_byte'], 3)})" for run in rest)
+    text = f"Of the runs of {minutes(longest)} size {best['size']} ends lowest{f', before {behind}' if rest else ''}."
+    bits = [run["bits_per_byte"] for run in sorted(measured, key=lambda run: run["budget"]) if run["size"] == MIDDLE]
+    if len(bits) > 1:
+        gains = ", ".join(number(before - after, 3) for before, after in pairwise(bits))
+        text += f" Each doubling of the time took size {MIDDLE} down by {gains} bits per byte."
+    return text
+
+
+def minutes(seconds: float) -> str:
+    """`8 min`."""
+    return f"{seconds / 60:.3g} min"
 
 
 def millions(count: float) -> str:
@@ -236,7 +255,7 @@ def draw(figure: Figure, document: dict[str, Any] | None) -> None:
 
 def said(run: dict[str, Any]) -> str:
     """The name at a mark: `5M in 16 min: 1.603`."""
-    return f"{run['size'].upper()} in {run['budget'] / 60:.3g} min: {number(run['bits_per_byte'], 3)}"
+    return f"{run['size'].upper()} in {minutes(run['budget'])}: {number(run['bits_per_byte'], 3)}"
 
 
 def limits(panel: Any, found: list[dict[str, Any]]) -> None:

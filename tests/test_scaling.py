@@ -116,3 +116,13 @@ def test_data_picture_and_table_say_what_the_runs_say(scaling: ModuleType, tmp_p
     assert "prefers-color-scheme: dark" in said and root.attrib["width"] == "760"
     scaling.publish(None, tmp_path, page)
     assert "Not measured yet." in page.read_text() and "Not measured yet" in (tmp_path / "scaling.svg").read_text()
+
+
+def test_the_sentence_below_the_table_orders_sizes_and_tells_gains(scaling: ModuleType):
+    measured = [{"size": size, "budget": 60 * minutes, "bits_per_byte": bits}
+                for size, minutes, bits in [("1m", 8, 1.7), ("5m", 8, 1.6), ("5m", 4, 1.8), ("5m", 2, 2.1)]]  # fmt: skip
+    assert scaling.found(measured) == (
+        "Of the runs of 8 min size 5m ends lowest, before 1m (+0.100). Each doubling of the time took size 5m down by "
+        "0.300, 0.200 bits per byte."
+    )
+    assert scaling.found(measured[:1]) == "Of the runs of 8 min size 1m ends lowest."

@@ -105,8 +105,9 @@ def same_question(args: argparse.Namespace) -> None:
 
 def command(args: argparse.Namespace, size: str, budget: Seconds, folder: Path) -> list[str]:
     """What `riyaz` is given for one run."""
+    # no dropout: the dial gives it to runs that read the text often, and they would differ in two things
     settings = {"--size": size, "--budget": budget, "--tokenizer": args.out / "tokenizer", "--context": args.context,
-                "--seed": args.seed, "--out": folder}  # fmt: skip
+                "--dropout": 0, "--seed": args.seed, "--out": folder}  # fmt: skip
     flags = [str(word) for pair in settings.items() for word in pair]
     return ["pretrain", *map(str, args.text), *flags, "--json", *(["--resume"] if state(folder) else [])]
 
@@ -177,29 +178,30 @@ def table(document: dict[str, Any] | None) -> str:
         f"{document['cores']} cores; {number(text['bytes'] / 1e6, 1)} MB of text, "
         f"{number(document['tokenizer']['vocab'])} tokens in the vocabulary, context {document['context']}.",
         "",
-        "| size | budget | parameters | tokens read | per parameter | readings of the text | FLOP | bits per byte |",
-        "|---|---|---|---|---|---|---|---|",
+        "| size | budget | took | parameters | tokens read | per parameter | readings | FLOP | bits per byte |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in document["runs"]:
         cells = [
-            run["size"], minutes(run["budget"]), millions(run["parameters"]), millions(run["tokens"]),
-            number(run["tokens"] / run["parameters"], 2), number(run["readings"], 1), powers(run["flops"]),
-            number(run["bits_per_byte"], 3),
+            run["size"], minutes(run["budget"]), minutes(run["seconds"]), millions(run["parameters"]),
+            millions(run["tokens"]), number(run["tokens"] / run["parameters"], 2), number(run["readings"], 1),
+            powers(run["flops"]), number(run["bits_per_byte"], 3),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", found(document["runs"])])
 
 
 def found(measured: list[dict[str, Any]]) -> str:
-    """What the runs say: the order of the sizes at the longest budget, and what each doubling of time brought."""
+    """What the runs say: the order of the sizes at the longest budget, and what each longer budget brought."""
     longest = max(run["budget"] for run in measured)
     best, *rest = sorted((run for run in measured if run["budget"] == longest), key=lambda run: run["bits_per_byte"])
     behind = ", ".join(f"{run['size']} (+{number(run['bits_per_byte'] - best['bits_per_byte'], 3)})" for run in rest)
     text = f"Of the runs of {minutes(longest)} size {best['size']} ends lowest{f', before {behind}' if rest else ''}."
-    bits = [run["bits_per_byte"] for run in sorted(measured, key=lambda run: run["budget"]) if run["size"] == MIDDLE]
-    if len(bits) > 1:
-        gains = ", ".join(number(before - after, 3) for before, after in pairwise(bits))
-        text += f" Each doubling of the time took size {MIDDLE} down by {gains} bits per byte."
+    pairs = list(pairwise(sorted((run for run in measured if run["size"] == MIDDLE), key=lambda run: run["budget"])))
+    if pairs:
+        more = ", ".join(number(after["tokens"] / before["tokens"], 1) for before, after in pairs)
+        gains = ", ".join(number(before["bits_per_byte"] - after["bits_per_byte"], 3) for before, after in pairs)
+        text += f" From each budget to the next, {MIDDLE} read {more} times as much, for {gains} bits per byte less."
     return text
 
 

@@ -81,7 +81,9 @@ def test_a_finished_run_is_never_done_twice_and_a_stopped_one_goes_on(scaling: M
     assert [words[0] for words in first] == ["tokenizer", *["pretrain"] * 6]
     assert not any("--resume" in words for words in first)
     words = " ".join(first[1])
-    assert f"--size 5m --budget 2m --tokenizer {tmp_path / 'runs/tokenizer'} --context 256 --seed 0" in words
+    assert (
+        f"--size 5m --budget 2m --tokenizer {tmp_path / 'runs/tokenizer'} --context 256 --dropout 0 --seed 0" in words
+    )
 
     (tmp_path / "ends.json").write_text("{}")
     assert scaling.measure(asked(tmp_path)) == []
@@ -119,10 +121,11 @@ def test_data_picture_and_table_say_what_the_runs_say(scaling: ModuleType, tmp_p
 
 
 def test_the_sentence_below_the_table_orders_sizes_and_tells_gains(scaling: ModuleType):
-    measured = [{"size": size, "budget": 60 * minutes, "bits_per_byte": bits}
-                for size, minutes, bits in [("1m", 8, 1.7), ("5m", 8, 1.6), ("5m", 4, 1.8), ("5m", 2, 2.1)]]  # fmt: skip
+    ends = [("1m", 8, 1.7, 9e6), ("5m", 8, 1.6, 4e6), ("5m", 4, 1.8, 2e6), ("5m", 2, 2.1, 1e6)]
+    measured = [{"size": size, "budget": 60 * minutes, "bits_per_byte": bits, "tokens": tokens}
+                for size, minutes, bits, tokens in ends]  # fmt: skip
     assert scaling.found(measured) == (
-        "Of the runs of 8 min size 5m ends lowest, before 1m (+0.100). Each doubling of the time took size 5m down by "
-        "0.300, 0.200 bits per byte."
+        "Of the runs of 8 min size 5m ends lowest, before 1m (+0.100). From each budget to the next, 5m read 2.0, 2.0 "
+        "times as much, for 0.300, 0.200 bits per byte less."
     )
     assert scaling.found(measured[:1]) == "Of the runs of 8 min size 1m ends lowest."

@@ -34,6 +34,7 @@ from riyaz.data.blocks import Windows
 from riyaz.families.llama import LlamaConfig
 from riyaz.hardware import describe
 from riyaz.models.fresh import fresh
+from riyaz.pretrain import speed as machine
 from riyaz.train import TrainPlan, learning_rate, train
 
 TEXT = Path(__file__).resolve().parents[2] / "shared/data/text/tinyshakespeare.txt"
@@ -196,12 +197,7 @@ def peer_speed(setting: Setting, compute: str, path: Path) -> float:
 
 def peak(setting: Setting, compute: str, path: Path) -> float:
     """Floating point operations a second of a large matrix product."""
-    a, best = torch.randn(2048, 2048).to(getattr(torch, compute)), float("inf")
-    for _ in range(20):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return 2 * 2048**3 / best
+    return machine.peak(compute)
 
 
 # The peer: the same model and loop, as short as torch lets one write them

@@ -42,7 +42,7 @@ def stopping_at(step: int) -> Callable[[dict], None]:
     """A listener under which the run ends after this step."""
 
     def listen(event: dict) -> None:
-        if event["done"] == step:
+        if event.get("done") == step:
             raise Stop
 
     return listen
@@ -210,9 +210,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_anew(
     (folder,) = stopped_run(tmp_path, step=3)
     assert folder.name == "step-000002"
     damage(folder / name)
-    heard: list[int] = []
-    assert outcome(tmp_path, adapted, SHORT, lambda event: heard.append(event["done"])) == short
-    assert heard[0] == 1
+    heard: list[dict] = []
+    assert outcome(tmp_path, adapted, SHORT, heard.append) == short
+    assert heard[0]["text"] == f"{folder} is damaged; training goes on from step 0" and heard[1]["done"] == 1
     stopped_run(tmp_path)  # the new one verifies
 
 
@@ -253,8 +253,32 @@ def test_the_best_weights_of_another_run_are_never_taken(tmp_path: Path) -> None
     outcome(tmp_path, adapted, SHORT)
     unmoved = {name: weight for name, weight in adapted().named_parameters() if weight.requires_grad}
     before = bits(unmoved)
-    checkpoint.Checkpoints(tmp_path, "another run").load_best(unmoved)
+    assert not checkpoint.Checkpoints(tmp_path, "another run").load_best(unmoved, 6)
     assert bits(unmoved) == before
+
+
+def damaged_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, damaged_header])
+def test_damaged_best_weights_are_never_taken_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    losses = iter([2.0, 3.0])  # the best is that of step 3, the last that of step 6
+    monkeypatch.setattr("riyaz.train.answer_loss", lambda *_: next(losses))
+    notes = []
+
+    def listen(event: dict) -> None:
+        if event["event"] == "note":
+            notes.append(event["text"])
+        elif event["done"] == 5:
+            damage(tmp_path / "best.safetensors")
+
+    _, state = outcome(tmp_path, adapted, SHORT, listen)
+    assert (state["best_step"], state["best_loss"]) == (6, 3.0)
+    (note,) = notes
+    assert "best.safetensors" in note and "the last weights are kept" in note
 
 
 def test_one_checkpoint_is_kept(tmp_path: Path) -> None:

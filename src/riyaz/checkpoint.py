@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment: written aside, hashed, renamed; the newest that verifies is used.
 
 A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json;
-`best.safetensors` beside it holds the weights with the lowest validation loss. All carry the run's name, and what
-another run has left is not taken for its own.
+`best.safetensors` beside it holds the weights with the lowest validation loss, with their step and hash. All carry the
+run's name, and what another run has left is not taken for its own.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from riyaz.errors import RiyazError
 from riyaz.models import to_arrays
 from riyaz.sources import safetensors
+from riyaz.sources.files import atomic_file
 
 MANIFEST = "MANIFEST.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -31,6 +32,7 @@ class Checkpoints:
     def __init__(self, folder: Path, run: str) -> None:
         self.folder, self.run = folder, run
         self.best = folder / "best.safetensors"
+        self.damaged: list[Path] = []  # what `resume` passed over
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Any) -> None:
@@ -45,8 +47,8 @@ class Checkpoints:
                 f"{name}.{key}": optimizer.state[master][key] for name, master in masters.items() for key in MOMENTS
             }
             write_tensors(aside / "optimizer.safetensors", moments)
-            (aside / "state.json").write_text(json.dumps(asdict(state)))
-            (aside / MANIFEST).write_text(json.dumps(self._manifest(aside)))
+            write_json(aside / "state.json", asdict(state))
+            write_json(aside / MANIFEST, self._manifest(aside))
             shutil.rmtree(final, ignore_errors=True)  # one that did not verify
             os.rename(aside, final)
         except (OSError, RiyazError) as error:
@@ -70,17 +72,31 @@ class Checkpoints:
             return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         return kind()
 
-    def save_best(self, masters: Mapping[str, nn.Parameter]) -> None:
-        """Keep these weights as the best so far."""
-        write_tensors(self.best, masters, self.run)
+    def save_best(self, masters: Mapping[str, nn.Parameter], step: int) -> None:
+        """Keep these weights, of this step, as the best so far."""
+        arrays = to_arrays(masters)
+        metadata = {"format": "pt", "run": self.run, "step": str(step), "sha256": _digest(arrays)}
+        safetensors.write(self.best, arrays, metadata)
 
-    def load_best(self, masters: Mapping[str, nn.Parameter]) -> None:
-        """Put the best weights back; they stay as they are when no validation ever ran."""
-        if self.best.exists() and safetensors.read(self.best).metadata.get("run") == self.run:
-            read_tensors(self.best, masters)
+    def load_best(self, masters: Mapping[str, nn.Parameter], step: int) -> bool:
+        """Put the best weights back; False, and nothing is changed, when they are not those of this step, whole."""
+        try:
+            file = safetensors.read(self.best)
+        except RiyazError:
+            return False
+        wanted = {
+            "run": self.run,
+            "step": str(step),
+            "sha256": _digest({name: file.array(name) for name in file.tensors}),
+        }
+        if any(file.metadata.get(key) != value for key, value in wanted.items()):
+            return False
+        read_tensors(self.best, masters)
+        return True
 
     def _all(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
+        found = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
+        return sorted(found, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999950
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
@@ -88,14 +104,26 @@ class Checkpoints:
 
     def _verifies(self, folder: Path) -> bool:
         try:
-            return json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == self._manifest(folder)
-        except (OSError, ValueError):
-            return False
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if manifest["run"] != self.run:
+                return False
+            if manifest == self._manifest(folder):
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self.damaged.append(folder)
+        return False
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], run: str = "") -> None:
-    """Write tensors as safetensors, atomically, with the name of the run they belong to."""
-    safetensors.write(path, to_arrays(tensors), {"format": "pt", "run": run})
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    safetensors.write(path, to_arrays(tensors), {"format": "pt"})
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a document, atomically."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(document).encode())
 
 
 @torch.no_grad()
@@ -114,3 +142,11 @@ def _moment(master: nn.Parameter, key: str) -> Tensor:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()

@@ -84,6 +84,8 @@ def train(
     )
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
+    for lost in checkpoints.damaged:
+        listen({"event": "note", "text": f"{lost} is damaged; training goes on from step {state.step}"})
     masters.publish()
     began = time.perf_counter() - state.seconds
 
@@ -124,7 +126,7 @@ def train(
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(masters.named)
+                    checkpoints.save_best(masters.named, state.step)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -137,7 +139,9 @@ def train(
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # its moments are not needed any more, and reading the best weights takes memory
-    checkpoints.load_best(masters.named)
+    if plan.keep_best and state.best_step and not checkpoints.load_best(masters.named, state.best_step):
+        listen({"event": "note", "text": f"{checkpoints.best} is damaged or gone; the last weights are kept"})
+        state.best_loss, state.best_step = state.history[-1]["valid_loss"], state.step
     masters.publish()
     masters.detach()
     with atomic_file(folder / "state.json") as file:

@@ -1,5 +1,7 @@
 """Predictors from their parts: what they ask the engine, closed sets, calibration, artifacts of every kind."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from riyaz.data.task import Task
 from riyaz.engine import torch_load
 from riyaz.layers import lora
 from riyaz.models import load
-from riyaz.predictor import Predictor, open_artifact, open_model, open_target
+from riyaz.predictor import CHAT_TOKENS, Predictor, open_artifact, open_model, open_target
 from riyaz.sources import open_source
 
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
@@ -246,3 +248,12 @@ def test_progress_ends_at_all(classifier: Predictor, copies: bool) -> None:
     predictor = Predictor(examples=EXAMPLES) if copies else classifier
     predictor.answers(QUESTIONS, progress=lambda *at: told.append(at))
     assert told[-1] == (4, 4)
+
+
+def test_a_short_context_leaves_half_of_it_to_the_question(folder: Path, tmp_path: Path) -> None:
+    assert open_model(folder).max_new_tokens == CHAT_TOKENS
+    short = shutil.copytree(folder, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 200}))
+    model = open_model(short)
+    assert model.max_new_tokens == 100 and isinstance(model.answer([{"role": "user", "content": "hello"}]), str)

@@ -317,7 +317,8 @@ def open_model(name_or_path: str | Path) -> Predictor:
 
     source = open_source(name_or_path)
     tokenizer = source.tokenizer()
-    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids))
+    lm = load(source, tokenizer.eos_ids)
+    return Predictor(tokenizer=tokenizer, lm=lm, max_new_tokens=_talk(lm))
 
 
 def open_adapter(folder: Path, base: str | None = None) -> Predictor:
@@ -326,7 +327,13 @@ def open_adapter(folder: Path, base: str | None = None) -> Predictor:
 
     source, note = base_for(folder / ADAPTER_CONFIG, base)
     tokenizer = source.tokenizer()
-    return Predictor(tokenizer=tokenizer, lm=load(source, tokenizer.eos_ids, folder), adapter=ADAPTER, note=note)
+    lm = load(source, tokenizer.eos_ids, folder)
+    return Predictor(tokenizer=tokenizer, lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_talk(lm))
+
+
+def _talk(lm: "Backend") -> int:
+    """The room of an answer when nobody says: a short context keeps half of it for what is asked."""
+    return min(CHAT_TOKENS, lm.context // 2)
 
 
 def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:

@@ -3,6 +3,7 @@
 torch is imported by the functions.
 """
 
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
     with tempfile.TemporaryDirectory() as scratch:
         train(fresh(config, seed), rows, [rows[0]], plan, Path(scratch), listen)
     steps = [after - before for before, after in pairwise(ends[:-1])]  # the last one has a validation in it
-    return batch * context / min(steps)
+    return batch * context / statistics.median(steps)
 
 
 def peak(compute: str) -> float:

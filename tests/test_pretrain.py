@@ -146,7 +146,7 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
         (None, ("--budget", ""), "--budget: '' is not a duration"),
         (None, ("--batch", 3.4), 'invalid value for --batch: unable to convert "3.4" into int'),
         (None, ("--budget", "soon"), "--budget: 'soon' is not a duration"),
-        (None, ("--width", 65536, "--layers", 99), "MB of memory to train and"),
+        (None, ("--width", 65536, "--heads", 64, "--layers", 99), "MB of memory to train and"),
         (None, ("--tokenizer", "nowhere"), "nowhere: there is no tokenizer.json"),
         (None, ("--lr", "nan"), "--lr"),
         (None, ("--steps", 0), "--steps"),

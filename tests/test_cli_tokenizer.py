@@ -13,6 +13,7 @@ from riyaz.tokenizer import Tokenizer
 def texts(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text(tiny.CORPUS)
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "naïve café"}\n')
 
 
@@ -53,6 +54,8 @@ def test_into_the_folder_one_is_in(capsys, tmp_path, monkeypatch):
     [
         (["--out", "made"], "TEXT is missing"),
         (["a.txt"], "--out is missing"),
+        (["a.txt", "--vocab", "300.9", "--out", "made"], 'unable to convert "300.9" into int'),
+        (["loop.txt", "--out", "made"], "loop.txt: cannot be read (Too many levels of symbolic links)"),
         (["gone.txt", "--out", "made"], "gone.txt: no such file or folder"),
         (["a.txt", "--out", "made"], "the text supports a vocabulary of"),
         (["a.txt", "--vocab", "100", "--out", "made"], "too small"),

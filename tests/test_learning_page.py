@@ -48,7 +48,7 @@ def test_every_figure_is_that_of_the_files(whole):
     loss = learning.loss_at(learning.STEPS)
     for shown in (
         f"{loss:.3f}", f"{loss / math.log(2) / learning.BYTES:.3f}", "9,830,400", "11,302", "41 %", "3.3 × 10¹⁴",
-        "1,384 MB", "14m 49s", "24,310,118", "336,664", "1.5 times the training text", "19.0 %", "␣jumped",
+        "1,384 MB", "14m 49s", "24,310,118", "336,664", "1.5 times its training text", "19.0 %", "␣jumped",
         "before training",
     ):  # fmt: skip
         assert shown in whole.text, shown

@@ -138,9 +138,15 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
         (b"too short", (), "less than two windows"),
         (b"\xff\xfeword" * 3 + b"\xe9", (), "text.txt"),
         (None, ("--heads", 3), "--heads: 3 heads do not share a width of 32 evenly"),
-        (None, ("--width", 6, "--heads", 2), "--heads: heads of 3 numbers cannot be rotated in pairs"),
+        (None, ("--width", 6, "--heads", 2), "--heads: the head size 3 is odd"),
+        (None, ("--family", "gpt2", "--width", 100, "--heads", 4), "--heads: the head size 25 is odd"),
+        (None, ("--width", 1040, "--heads", 1), "--heads: head_dim is 1040, not a whole number from 1 to 1024"),
+        (None, ("--layers", 2000), "--layers: num_hidden_layers is 2000"),
+        (Path("loop.txt"), (), "loop.txt: cannot be read (Too many levels of symbolic links)"),
+        (None, ("--budget", ""), "--budget: '' is not a duration"),
+        (None, ("--batch", 3.4), 'invalid value for --batch: unable to convert "3.4" into int'),
         (None, ("--budget", "soon"), "--budget: 'soon' is not a duration"),
-        (None, ("--width", 65536, "--layers", 99), "MB of memory to train and"),
+        (None, ("--width", 65536, "--heads", 64, "--layers", 99), "MB of memory to train and"),
         (None, ("--tokenizer", "nowhere"), "nowhere: there is no tokenizer.json"),
         (None, ("--lr", "nan"), "--lr"),
         (None, ("--steps", 0), "--steps"),
@@ -150,10 +156,13 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_leaves_nothing(
-    text: Path, tmp_path: Path, content: bytes | None, options: tuple, says: str
+    text: Path, tmp_path: Path, content: bytes | Path | None, options: tuple, says: str
 ) -> None:
     named = text
-    if content is not None:
+    if isinstance(content, Path):  # a link to itself
+        named = tmp_path / content
+        named.symlink_to(named)
+    elif content is not None:
         named = tmp_path / "text.txt"
         named.write_bytes(content)
     told = command("pretrain", named, *small(*options), "--out", tmp_path / "in/out")
@@ -190,7 +199,18 @@ def test_a_disk_that_is_too_small_is_refused_before_it_starts(
 ) -> None:
     monkeypatch.setattr(hardware, "disk_free", lambda path: 0)
     told = command("pretrain", text, *SMALL, "--out", tmp_path / "out")
-    assert told.status == 2 and "MB of disk and 0 MB are free" in told.err
+    assert told.status == 2 and "MB of disk and 0 MB are free" in told.err and not (tmp_path / "out").exists()
+
+
+def test_a_shape_that_is_no_model_is_refused_before_the_text_is_read(text: Path, tmp_path: Path) -> None:
+    told = command("pretrain", tmp_path / "gone.txt", "--width", 1040, "--heads", 1, "--out", tmp_path / "out")
+    assert told.status == 2 and told.err.startswith("error: --heads: head_dim is 1040")
+
+
+def test_a_bug_before_the_plan_leaves_nothing(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "text_hash", lambda texts: 1 // 0)
+    assert command("pretrain", text, *SMALL, "--out", tmp_path / "in/out").status == 1
+    assert not (tmp_path / "in").exists()
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(

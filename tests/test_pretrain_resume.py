@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from comparing import command
 from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, texts, words
 
 from riyaz import hardware
+from riyaz.errors import RiyazError
 from riyaz.pretrain import run as running
 from riyaz.pretrain.folder import Lines
 
@@ -33,6 +35,16 @@ def done(tmp_path_factory: pytest.TempPathFactory, text: Path) -> tuple[comparin
     """A finished run, and what it said; nobody writes into it."""
     out = tmp_path_factory.mktemp("done") / "out"
     return command("pretrain", text, *SMALL, "--out", out, "--json"), out
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """A run that was stopped after two steps, each with a checkpoint; nobody writes into it."""
+    out = tmp_path_factory.mktemp("begun") / "out"
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command("pretrain", text, *SMALL, "--checkpoint-every", 1, "--out", out).status == 130
+    return out
 
 
 def straight_and_resumed(
@@ -168,6 +180,91 @@ def test_another_run_is_not_resumed(done: tuple[comparing.Told, Path], text: Pat
     assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", [1]),
+        ("run.json", "x"),
+        ("run.json", None),
+        ("run.json", {"asked": {"foo": 1}}),
+        ("run.json", {"paths": [1]}),
+        ("plan.json", []),
+        ("plan.json", {}),
+        ("plan.json", {"plan": {}}),
+        ("plan.json", "threads"),
+        ("plan.json", "versions"),
+        ("metrics.jsonl", '{"step": 1}\n'),
+        ("metrics.jsonl", 'what?\n{"step": 1, "seconds": 1}\n'),
+        ("samples.jsonl", '{"texts": []}\n'),
+    ],
+)
+def test_what_no_run_wrote_is_refused(begun: Path, tmp_path: Path, name: str, content: object) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(begun, out)
+    if content in ("threads", "versions"):  # a plan of before they were kept
+        content = {key: value for key, value in json.loads((out / name).read_text()).items() if key != content}
+    (out / name).write_text(content if name.endswith("l") else json.dumps(content))  # type: ignore[arg-type]
+    told = command("pretrain", "--resume", "--out", out)
+    line = f"{name}:1" if name.endswith("l") else name
+    assert told.status == 2
+    assert told.err.splitlines()[-1] == f"error: {out / line}: is damaged or of another version; choose another --out"
+
+
+def test_a_damaged_run_is_in_the_way_all_the_same(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[1]")
+    told = command("pretrain", text, *SMALL, "--out", tmp_path)
+    assert told.status == 2 and "run.json: is damaged or of another version" in told.err
+
+
+def test_other_versions_are_named(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, versions = tmp_path / "out", running.versions()
+    shutil.copytree(begun, out)
+    monkeypatch.setattr(running, "versions", lambda: versions | {"torch": "9.9", "python": "4.0"})
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(4, inner, KeyboardInterrupt())
+        told = command("pretrain", "--resume", "--out", out)
+    said = f"resumed with python 4.0 instead of {versions['python']}, torch 9.9 instead of {versions['torch']}"
+    assert said in " ".join(told.err.split()) and "not the same bit for bit" in " ".join(told.err.split())
+    monkeypatch.undo()
+    assert command("pretrain", "--resume", "--out", out).status == 0
+    document = json.loads((out / "run.json").read_text())
+    assert document["versions"] == versions and document["resumed_with"] == {"python": "4.0", "torch": "9.9"}
+
+
+def test_a_tokenizer_that_changed_is_named(text: Path, tmp_path: Path) -> None:
+    tokenizer, out = tmp_path / "tok", tmp_path / "out"
+    assert command("tokenizer", text, "--kind", "bytes", "--out", tokenizer).status == 0
+    arguments = ("pretrain", text, *small("--tokenizer", tokenizer), "--checkpoint-every", 1, "--out", out)
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(2, inner, KeyboardInterrupt())
+        assert command(*arguments).status == 130
+        assert command(*arguments, "--resume").status == 130  # it is the same
+    assert command("tokenizer", text, "--kind", "bpe", "--vocab", 280, "--out", tokenizer).status == 0
+    told = command(*arguments, "--resume")
+    assert told.status == 2 and f"--tokenizer {tokenizer} has changed" in told.err
+    shutil.rmtree(tokenizer)
+    told = command(*arguments, "--resume")
+    assert told.status == 2 and f"{tokenizer}: there is no tokenizer.json" in told.err
+    assert command("pretrain", "--resume", "--out", out).status == 0  # it has a copy of what it began with
+
+
+def test_the_order_of_the_texts_counts(begun: Path, text: Path) -> None:
+    told = command("pretrain", text / "two.md", text / "one.txt", "--resume", "--out", begun)
+    assert told.status == 2 and "another text (other contents or another order)" in told.err
+
+
+def test_resuming_needs_only_the_disk_that_is_missing(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(begun, tmp_path / "out")
+    need = json.loads((begun / "plan.json").read_text())["plan"]["estimate"]["disk_mb"] * hardware.MB
+    held = sum(path.stat().st_size for path in (begun / "work/train").rglob("*") if path.is_file())
+    assert 0 < held < need
+    for free, status in ((need - held - 1, 2), (need - held + 1, 0)):
+        monkeypatch.setattr(hardware, "disk_free", lambda path, free=free: free)
+        assert command("pretrain", "--resume", "--out", tmp_path / "out").status == status
+
+
 def test_what_killed_writes_left_is_swept(text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -194,3 +291,7 @@ def test_lines_drop_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
     held.add({"step": 4})
     held.close()
     assert lines(path) == [{"step": 1, "a": "ü"}, {"step": 2}, {"step": 3, "p": None}, {"step": 4}]
+    path.write_text('{"st\n{"step": 2}\n')
+    with pytest.raises(RiyazError, match="is damaged") as error:
+        Lines(path).add({"step": 3})
+    assert error.value.where == f"{path}:1" and len(path.read_text().splitlines()) == 2

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from cyclopts import (
     App,
+    ArgumentCollection,
+    CoercionError,
     CycloptsError,
     Group,
     MissingArgumentError,
@@ -77,6 +79,7 @@ def build() -> App:
         help_format="plaintext",
         help_formatter=Formatter(),
         default_parameter=Parameter(negative=(), negative_iterable=()),
+        config=[whole_numbers],
         group_arguments=Group("Arguments", sort_key=0),
         group_parameters=Group("Options", sort_key=1),
         exit_on_error=False,
@@ -98,6 +101,15 @@ def build() -> App:
     made["--help"].help, made["--version"].help = "show this help", "show the version"
     made["--help"].group = made["--version"].group = Group.create_ordered("Options")
     return made
+
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 2.7 wherever a whole number belongs; cyclopts would round it."""
+    for argument in arguments:
+        if argument.hint in (int, int | None):
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise CoercionError(token=token, argument=argument, target_type=int)
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

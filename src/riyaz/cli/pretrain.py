@@ -65,7 +65,8 @@ def pretrain(
     from riyaz.report import learning, learning_terminal, learning_words, terminal
 
     asked = Asked(
-        tokenizer=tokenizer, size=size, budget=Seconds(parse_budget(budget, "--budget")) if budget else None,
+        tokenizer=tokenizer, size=size,
+        budget=None if budget is None else Seconds(parse_budget(budget, "--budget")),
         family=family, context=context, layers=layers, heads=heads, width=width, batch=batch, steps=steps, lr=lr,
         dropout=dropout, compute=compute, validate_every=validate_every, checkpoint_every=checkpoint_every, seed=seed,
     )  # fmt: skip

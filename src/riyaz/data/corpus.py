@@ -41,7 +41,7 @@ def documents(paths: Sequence[str | Path], besides: Path | None = None) -> Itera
     besides = besides and besides.resolve()
     for path in map(Path, paths):
         for file in _folder(path) if path.is_dir() else [path]:
-            real = file.resolve()
+            real = Path(os.path.realpath(file))  # a link that leads to itself is left for reading to refuse
             if real in seen or (besides and real.is_relative_to(besides)):
                 continue
             seen.add(real)

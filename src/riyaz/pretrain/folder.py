@@ -56,7 +56,7 @@ class Folder:
             self._sweep()
             try:
                 yield
-            except RiyazError:
+            except Exception:
                 if RUN not in before and not (self.path / PLAN).exists():
                     self._restore(before, new)
                 raise
@@ -81,12 +81,17 @@ class Folder:
             file.write(json.dumps(finite(value), indent=2, allow_nan=False).encode() + b"\n")
 
     def read(self, name: str) -> Any:
-        """The JSON of a file, None when it is not there."""
+        """The JSON mapping of a file, None when it is not there."""
         path = self.path / name
+        if not path.exists():
+            return None
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+            value = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RiyazError(f"is damaged ({error})", str(path), "choose another --out") from error
+            raise damaged(str(path)) from error
+        if not isinstance(value, dict):
+            raise damaged(str(path))
+        return value
 
     def keep(self, model: Path) -> None:
         """Move the files of a finished model into the folder, what names them last."""
@@ -101,19 +106,33 @@ class Folder:
 
 
 class Lines:
-    """A file of JSON lines, each with its "step". What a killed run wrote beyond the step it goes on from, and a half
-    line, give way to the first line that is added."""
+    """A file of JSON lines, each with its "step" and the numbers that are `needed`. What a killed run wrote beyond the
+    step it goes on from, and a half line at the end, give way to the first line that is added."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *needed: str) -> None:
+        self.path, self.needed = path, needed
         self.handle: Any = None
 
     def entries(self) -> list[dict[str, Any]]:
-        """The whole lines of the file."""
+        """The whole lines of the file. Raises RiyazError naming a line that no run wrote."""
         if not self.path.exists():
             return []
+        found = []
         with self.path.open(encoding="utf-8", errors="replace") as lines:
-            return list(_whole(lines))
+            for place, line in enumerate(lines, 1):
+                entry = self._entry(line)
+                if entry is not None:
+                    found.append(entry)
+                elif line.endswith("\n"):  # else it is the last, cut short by a kill
+                    raise damaged(f"{self.path}:{place}")
+        return found
+
+    def _entry(self, line: str) -> dict[str, Any] | None:
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                return entry if all(isinstance(entry.get(name), int | float) for name in self.needed) else None
+        return None
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append one line and hand it to the system. Raises RiyazError when the disk is full."""
@@ -133,6 +152,11 @@ class Lines:
             self.handle.close()
 
 
+def damaged(where: str) -> RiyazError:
+    """What is said of a file from which no run can go on."""
+    return RiyazError("is damaged or of another version", where, "choose another --out")
+
+
 def finite(value: Any) -> Any:
     """The value with None for numbers that JSON cannot say."""
     if isinstance(value, dict):
@@ -144,14 +168,3 @@ def finite(value: Any) -> Any:
 
 def _line(entry: dict[str, Any]) -> bytes:
     return json.dumps(finite(entry), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _whole(lines: Any) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-            return
-        yield entry

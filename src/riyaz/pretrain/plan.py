@@ -27,6 +27,8 @@ from riyaz.pretrain.shapes import (
     parameters,
 )
 
+SMALLEST = next(iter(SIZES))
+BYTES = 257  # tokens of the smallest vocabulary
 KINDS = ("bytes", "chars")  # tokenizers that are made by name; any other name is a folder
 TOKENS_PER_PARAMETER = 20
 EPOCHS_GOOD, EPOCHS_MOST = 4, 16
@@ -72,9 +74,22 @@ class Asked:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def check(self) -> None:
-        """Raises RiyazError where one flag would have no effect beside another."""
+        """Raises RiyazError where one flag would have no effect beside another, and for a shape that no model has."""
         if self.steps is not None and self.budget is not None:
             raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
+        shape = self.shaped(SIZES[self.size or SMALLEST])
+        configured(self.family or "llama", shape, BYTES, self.context or CONTEXT)
+
+    @property
+    def own_shape(self) -> bool:
+        """Whether the shape is none of those that have a name."""
+        return bool(self.layers or self.width or self.heads)
+
+    def shaped(self, shape: Shape) -> Shape:
+        """The shape with what was said of it."""
+        width = self.width or shape.width
+        heads = self.heads or (shape.heads if width == shape.width else heads_for(width))
+        return Shape(self.layers or shape.layers, heads, width)
 
     def absolute(self) -> "Asked":
         """The same from wherever it is asked again: a tokenizer's folder with its whole path."""
@@ -254,43 +269,34 @@ class _Deriving:
         """(shape, its size's name or None, why)."""
         asked = self.asked
         if asked.size or asked.steps or (asked.layers and asked.width):
-            own = bool(asked.layers or asked.width or asked.heads)
-            size = asked.size or (None if asked.layers and asked.width else next(iter(SIZES)))
-            shape = self._changed(SIZES[size or next(iter(SIZES))])
-            return shape, None if own else size, "given" if own or asked.size else "the smallest: no size was given"
-        name, why = self._affordable()
-        return self._changed(SIZES[name]), name, why
-
-    def _changed(self, shape: Shape) -> Shape:
-        """The shape with what was said of it."""
-        asked = self.asked
-        width = asked.width or shape.width
-        heads = asked.heads or (shape.heads if width == shape.width else heads_for(width))
-        return Shape(asked.layers or shape.layers, heads, width)
+            name, why = asked.size or SMALLEST, "the smallest: no size was given"
+            why = "given" if asked.own_shape or asked.size else why
+        else:
+            name, why = self._affordable()
+        return asked.shaped(SIZES[name]), None if asked.own_shape else name, why
 
     def _affordable(self) -> tuple[str, str]:
         """The size whose share of tokens to parameters in the budget is nearest to what is best."""
-        best, compute, tried = "", "bfloat16", dict[str, float]()
+        best, compute, tried, own = "", "bfloat16", dict[str, float](), self.asked.own_shape
+        said = []
         for name in SIZES:
-            config = self.config(self._changed(SIZES[name]))
+            config = self.config(self.asked.shaped(SIZES[name]))
             if best:
                 if self.memory and memory_mb(config, compute, micro_tokens(self.context)) > self.memory:
                     break
             else:
-                self.refuse_large(config, name)
+                self.refuse_large(config, None if own else name)
             compute = self.asked.compute or self.machine.quicker(config)
             speed = self.machine.tokens_s(config, compute)
             tokens = min(speed * self._left(), EPOCHS_MOST * self.text.train_tokens)
             tried[name] = tokens / parameters(config)
+            said.append(f"{f'{parameters(config) / 1e6:.2f} million' if own else name} {tried[name]:.1f}")
             if not best or _off(tried[name]) < _off(tried[best]):
                 best = name
             if tried[name] < TOKENS_PER_PARAMETER:
                 break
-        ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in tried.items())
-        return (
-            best,
-            f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow {ratios}",
-        )
+        why = f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow"
+        return best, f"{why} {', '.join(said)}"
 
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
@@ -323,15 +329,24 @@ class _Deriving:
         least, largest = STEP_TOKENS
         wanted = min(max(2 ** round(math.log2(max(tokens / STEPS_WANTED, 1))), least), largest)
         batch = min(asked.batch or max(1, wanted // self.context), text.train_windows)
+        self._refuse_slow(batch, batch * self.context / speed)
         steps = max(1, tokens // (batch * self.context))
         said = f"{why}: {tokens / 1e6:.2f} million tokens, {tokens / parameters(config):.1f} for each parameter"
         return batch, steps, [self._batch(batch, f"about {STEPS_WANTED:,} steps"), Value("steps", f"{steps:,}", said)]
 
+    def _refuse_slow(self, batch: int, seconds: float) -> None:
+        """Raises RiyazError when the budget is over before one step of so many seconds is."""
+        if self.budget is not None and seconds > self._left():
+            what = f"one step of {batch:,} windows takes about {seconds:,.0f}s"
+            what += f" and the budget of {Seconds(self.budget)} holds {self._left():,.0f}s of training"
+            flag = "--batch" if self.asked.batch else "--budget"
+            raise RiyazError(what, flag, "give more time or choose a smaller --batch or a smaller model")
+
     def _batch(self, batch: int, why: str) -> Value:
         tokens = batch * self.context
-        return Value(
-            "batch", f"{batch} windows of {self.context} tokens, {tokens:,} a step", _why(self.asked.batch, why)
-        )
+        if self.asked.batch is not None:
+            why = "given" if batch == self.asked.batch else f"given, but the text has {batch:,} windows"
+        return Value("batch", f"{batch} windows of {self.context} tokens, {tokens:,} a step", why)
 
     def looks(self, batch: int, steps: int, speed: float) -> tuple[int, int, list[Value]]:
         """(steps between validations, windows of one, both with their reasons)."""

@@ -18,7 +18,7 @@ from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.pretrain import plan as planning
-from riyaz.pretrain.folder import PLAN, RUN, Folder
+from riyaz.pretrain.folder import PLAN, RUN, Folder, damaged
 from riyaz.pretrain.plan import KINDS, Asked, Plan
 from riyaz.pretrain.samples import look
 from riyaz.pretrain.speed import Machine
@@ -48,16 +48,16 @@ def pretrain(
     KeyboardInterrupt with a line that says how to go on.
     """
     folder = Folder(out)
-    asked.check()
     asked = asked.absolute()
     with folder.locked(resume):
-        known = folder.read(RUN) or {}
+        known, frozen = read_run(folder)
+        if not known:
+            asked.check()
         begun = [Path(path) for path in known.get("paths", ())]
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = _Run(folder, paths, asked, listen)
-        frozen = folder.read(PLAN)
         if known:
             run.go_on(known, frozen)
         if known.get("status") == "done":
@@ -71,6 +71,8 @@ def pretrain(
             "asked": run.asked.given(),
             "text": {"bytes": run.bytes, "sha256": run.sha256},
         }
+        if "resumed_with" in known:
+            run.document["resumed_with"] = known["resumed_with"]
         try:
             return run.go(frozen)
         except KeyboardInterrupt:
@@ -95,15 +97,17 @@ class _Run:
     def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
         """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
         configuration differ from the run's."""
-        then, effective = Asked(**known.get("asked", {})), frozen["plan"]["effective"] if frozen else {}
+        then, effective = Asked(**known["asked"]), frozen["plan"]["effective"] if frozen else {}
         found = planning.differences(then, self.asked, effective)
-        text = known.get("text") or {"sha256": self.sha256}
+        text = known["text"]
         if self.sha256 != text["sha256"]:
-            found.insert(0, f"another text ({self.bytes:,} bytes instead of {text['bytes']:,})")
+            how = f"{self.bytes:,} bytes instead of {text['bytes']:,}"
+            how = "other contents or another order" if self.bytes == text["bytes"] else how
+            found.insert(0, f"another text ({how})")
         given = self.asked.tokenizer
-        if given is not None and given != then.tokenizer and not (frozen and _same(given, frozen["tokenizer"])):
+        if given is not None and not _same(given, then.tokenizer, frozen):
             was = then.tokenizer or (frozen["tokenizer"]["kind"] if frozen else None)
-            found.append(f"--tokenizer {given} instead of {was or 'none'}")
+            found.append(f"--tokenizer {given} " + ("has changed" if given == was else f"instead of {was or 'none'}"))
         if found:
             what = f"the run in this folder is another: {', '.join(found)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
@@ -128,14 +132,15 @@ class _Run:
             corpus, context = self._corpus(tokenizer, kind)
             frozen = self._decide(tokenizer, kind, corpus, context)
         else:
+            self._note_versions(frozen["versions"])
             tokenizer = Tokenizer.from_folder(self.folder.work / "tokenizer")
             corpus = self._read(tokenizer, frozen["plan"]["model"]["context"])
             if corpus.facts["tokens_sha256"] != frozen["text"]["tokens_sha256"]:
                 raise RiyazError("the tokens are not those it was begun with", str(self.folder.work), "begin anew")
+            self._refuse_full(frozen["plan"]["estimate"]["disk_mb"])
         plan = Plan.from_dict(frozen["plan"])
         for value in plan.derived:
             self._note(f"{value.name}: {value.value} ({value.why})")
-        self._refuse_full(plan)
         self.listen(
             {"event": "estimate", **plan.estimate, "arms": [{"method": NAME, "seconds": plan.estimate["seconds"]}]}
         )
@@ -194,8 +199,10 @@ class _Run:
             self.asked, text, tokenizer.vocab_size, context, machine,
             spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
         )  # fmt: skip
+        self._refuse_full(plan.estimate["disk_mb"])
         frozen = {
             "plan": plan.to_dict(),
+            "versions": versions(),
             "threads": threads,
             "peak_flops": machine.peak_flops(plan.train["compute"]),
             "text": {name: facts[name] for name in TEXT} | {"tokens_sha256": facts["tokens_sha256"]},
@@ -205,10 +212,12 @@ class _Run:
         self.folder.write(PLAN, frozen)
         return frozen
 
-    def _refuse_full(self, plan: Plan) -> None:
-        free = hardware.disk_free(self.folder.path) / hardware.MB
-        if plan.estimate["disk_mb"] > free:
-            what = f"the run needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
+    def _refuse_full(self, need: float) -> None:
+        """Raises RiyazError where so many megabytes, without those of the checkpoints that lie here, are not free."""
+        held = sum(path.stat().st_size for path in (self.folder.work / "train").rglob("*") if path.is_file())
+        need, free = need - held / hardware.MB, hardware.disk_free(self.folder.path) / hardware.MB
+        if need > free:
+            what = f"the run needs about {need:.0f} MB of disk and {free:.0f} MB are free"
             raise RiyazError(what, str(self.folder.path), "free disk space or choose another --out")
 
     def _train(self, plan: Plan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -218,7 +227,7 @@ class _Run:
         from riyaz.export import hf
         from riyaz.export.check import logits
         from riyaz.models.fresh import fresh
-        from riyaz.train import TrainPlan, answer_loss, train
+        from riyaz.train import answer_loss, train
 
         torch.set_num_threads(frozen["threads"])  # sums that are shared out otherwise come out otherwise
         self.document |= describe(plan, frozen, self.folder.path)
@@ -235,10 +244,9 @@ class _Run:
         if not watch.samples.entries():
             model.eval()
             seen(0)
-        settings = plan.train | {"betas": tuple(plan.train["betas"])}
         try:
             state = train(
-                model, corpus.train, valid, TrainPlan(**settings), self.folder.work / "train", watch.listen, look=seen
+                model, corpus.train, valid, settings(plan), self.folder.work / "train", watch.listen, look=seen
             )
         finally:
             watch.close()
@@ -266,6 +274,14 @@ class _Run:
         self.folder.clean()
         return self.document
 
+    def _note_versions(self, then: dict[str, str]) -> None:
+        """Say and keep which versions are not those that the run began with."""
+        others = {name: now for name, now in versions().items() if now != then.get(name)}
+        if others:
+            said = ", ".join(f"{name} {now} instead of {then.get(name, 'none')}" for name, now in others.items())
+            self._note(f"resumed with {said}: what comes is not the same bit for bit as without the stop")
+            self.document["resumed_with"] = self.document.get("resumed_with", {}) | others
+
     def _phase(self, phase: str, detail: str = "") -> None:
         self.listen({"event": "phase", "method": NAME, "phase": phase, "detail": detail})
 
@@ -290,11 +306,47 @@ def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def _same(given: str, tokenizer: dict[str, Any]) -> bool:
-    """Whether a tokenizer is that of the plan."""
+def _same(given: str, then: str | None, frozen: dict[str, Any] | None) -> bool:
+    """Whether a tokenizer is that of the run; a folder may hold another one by now."""
+    if frozen is None:
+        return given == then
     if given in KINDS:
-        return bool(given == tokenizer["kind"])
-    return tokenizer_sha256(Tokenizer.from_folder(given)) == tokenizer["sha256"]
+        return given in (then, frozen["tokenizer"]["kind"])
+    return bool(tokenizer_sha256(Tokenizer.from_folder(given)) == frozen["tokenizer"]["sha256"])
+
+
+def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What run.json and plan.json hold, nothing where there is no run yet.
+
+    Raises RiyazError where they are not what this version writes: all that is taken from them later is taken once here.
+    """
+    known, frozen, name = folder.read(RUN), folder.read(PLAN), RUN
+    try:
+        if known is not None:
+            _ = Asked(**known["asked"]), [Path(path) for path in known["paths"]]
+            _ = known["status"], known["text"]["sha256"], int(known["text"]["bytes"])
+            _ = [*known["resumed"]], {**known.get("resumed_with", {})}
+        name = PLAN
+        if frozen is not None:
+            plan = Plan.from_dict(frozen["plan"])
+            _ = plan.config, settings(plan), describe(plan, frozen, folder.path), {**plan.effective}
+            _ = plan.estimate["disk_mb"], frozen["threads"], frozen["seconds"]
+            _ = frozen["text"]["tokens_sha256"], frozen["tokenizer"]["sha256"]
+    except (TypeError, KeyError, ValueError, AttributeError, RiyazError) as error:
+        raise damaged(str(folder.path / name)) from error
+    return known or {}, frozen
+
+
+def settings(plan: Plan) -> Any:
+    """The plan as the training loop takes it."""
+    from riyaz.train import TrainPlan
+
+    return TrainPlan(**plan.train | {"betas": tuple(plan.train["betas"])})
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages on which the numbers depend."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
@@ -307,11 +359,10 @@ def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
 
 def describe(plan: Plan, frozen: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What run.json says of a run before its first step."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
     return {
         "seed": plan.train["seed"],
-        "versions": {"python": platform.python_version()} | versions,
+        "versions": frozen["versions"],
         "hardware": hardware.describe(folder) | {"peak_flops": frozen["peak_flops"]},
         "text": {name: frozen["text"][name] for name in TEXT},
         "tokenizer": frozen["tokenizer"],

@@ -14,10 +14,14 @@ from riyaz.hardware import MB
 
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-5
-BASE_MB = 450  # of Python, torch and what they allocate before a model is there
+BASE_MB = 560  # of Python, torch and what they allocate before a model is there
 MICRO_TOKENS = 2048  # of one forward pass, about
-ACTIVATIONS = 30  # numbers of width C that one layer keeps of a token for its backward pass
+ACTIVATIONS = 16  # numbers of width C that one layer keeps of a token for its backward pass
+LOGITS = (256, 2**20)  # rows, or else numbers, of the chunks in which `layers.loss` makes them
+LOGITS_BYTES = 16  # of each such number: the chunk, its softmax and its gradient, in float32
 FAMILIES = {llama.MODEL_TYPE: llama, gpt2.MODEL_TYPE: gpt2}
+# what a name in config.json speaks of -> the flag that says it; a width has many names
+FLAGS = {"head": "--heads", "layer": "--layers", "position": "--context", "vocab": "--tokenizer"}
 
 Config = LlamaConfig | GPT2Config
 
@@ -49,14 +53,20 @@ def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
     C, H = shape.width, shape.heads
     if C % H:
         raise RiyazError(f"{H} heads do not share a width of {C} evenly", "--heads", "choose a divisor of --width")
-    if family == gpt2.MODEL_TYPE:
-        return GPT2Config(vocab, C, 4 * C, shape.layers, H, H, C // H, NORM_EPS, context, True)
-    if C // H % 2:
-        what = f"heads of {C // H} numbers cannot be rotated in pairs"
-        raise RiyazError(what, "--heads", "choose --width and --heads so that a head has an even number")
     # three matrices instead of two: 8/3 C holds as many parameters as the 4 C of a plain feed-forward
     inner = max(64, round(8 / 3 * C / 64) * 64)
-    return LlamaConfig(vocab, C, inner, shape.layers, H, H, C // H, NORM_EPS, ROPE_THETA, context, True)
+    config: Config = (
+        GPT2Config(vocab, C, 4 * C, shape.layers, H, H, C // H, NORM_EPS, context, True)
+        if family == gpt2.MODEL_TYPE
+        else LlamaConfig(vocab, C, inner, shape.layers, H, H, C // H, NORM_EPS, ROPE_THETA, context, True)
+    )
+    module = FAMILIES[family]
+    try:  # what its own reader refuses would be trained for nothing
+        module.from_hf(module.to_hf(config))  # type: ignore[arg-type]
+    except RiyazError as error:
+        flags = [flag for word, flag in FLAGS.items() if word in error.what]
+        raise RiyazError(error.what, ", ".join(flags) or "--width", "choose another shape") from error
+    return config
 
 
 def parameters(config: Config) -> int:
@@ -70,8 +80,8 @@ def flops_per_token(config: Config) -> float:
     Two for every weight of a matrix product, and in every layer those of attention, of which a causal model needs half.
     """
     plan = FAMILIES[config.model_type].layer_plan(config)
-    linears = sum(math.prod(shape) for name, shape in plan.items() if len(shape) == 2 and ".layers." in name)
-    linears += sum(math.prod(shape) for name, shape in plan.items() if len(shape) == 2 and ".h." in name)
+    inside = [shape for name, shape in plan.items() if ".layers." in name or ".h." in name]
+    linears = sum(math.prod(shape) for shape in inside if len(shape) == 2)
     head = config.vocab_size * config.hidden_size  # tied: counted as the product that it is, not as a lookup
     return 6.0 * (linears + head) + 6.0 * config.n_layers * config.hidden_size * config.context
 
@@ -82,7 +92,8 @@ def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
     # masters, their gradients, two moments; working weights and the gradients that are moved from them
     weights = parameters(config) * (16 + 2 * size)
     layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * size
-    logits = micro_tokens * config.vocab_size * 4 * 2
+    rows, numbers = LOGITS
+    logits = max(rows * config.vocab_size, numbers) * LOGITS_BYTES
     return BASE_MB + (weights + layers + logits) / MB
 
 

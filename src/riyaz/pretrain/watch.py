@@ -30,7 +30,8 @@ class Watch:
     def __init__(self, run: Running, plan: Plan, peak_flops: float, rows: int, bytes_per_token: float) -> None:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
-        self.metrics, self.samples = Lines(run.folder.path / METRICS), Lines(run.folder.path / SAMPLES)
+        self.metrics, self.samples = Lines(run.folder.path / METRICS, "seconds"), Lines(run.folder.path / SAMPLES)
+        self.earlier = self.metrics.entries()
         self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
         self.began = self.last = time.perf_counter()
         self.durations: deque[float] = deque(maxlen=WINDOW)
@@ -43,7 +44,7 @@ class Watch:
         step = self.run.step = entry["step"]
         now = time.perf_counter()
         if self.before is None:
-            earlier = [known for known in self.metrics.entries() if known["step"] < step]
+            earlier = [known for known in self.earlier if known["step"] < step]
             self.before = earlier[-1]["seconds"] if earlier else 0.0
             bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
             self.bits_per_byte = bits[-1] if bits else None

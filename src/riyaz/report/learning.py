@@ -76,7 +76,7 @@ def _head(run: Run, metrics: list[dict]) -> Markup:
         (
             "tokens read",
             compact(cost(run, metrics, "tokens")),
-            f"{number(times, 1)} times the training text" if times is not None else "of training text",
+            words.often(times) if times is not None else "of training text",
         ),
         (
             "it took",

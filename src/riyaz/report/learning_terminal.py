@@ -36,7 +36,7 @@ def _figures(run: Run, metrics: list[dict]) -> list[tuple[str, str]]:
         ("bits per byte", number(now, 3)
          + (f", {number(bits[0][1], 3)} at step {number(bits[0][0])}" if len(bits) > 1 else "")),
         ("tokens read", compact(cost(run, metrics, "tokens"))
-         + (f", {number(times, 1)} times the training text" if times is not None else "")),
+         + (f", {words.often(times)}" if times is not None else "")),
         ("speed", f"{number(cost(run, metrics, 'tokens_s'))} tokens a second"
          + (f", {share(peak)} of the machine's peak" if peak is not None else "")),
         ("cost", f"{duration(cost(run, metrics, 'seconds'))}, {powers(cost(run, metrics, 'flops'))} FLOP, "

@@ -33,7 +33,7 @@ def read(folder: Path) -> tuple[Run, list[dict], list[dict]]:
     except OSError as error:
         raise RiyazError("there is no pretraining run here", str(folder), HINT) from error
     except ValueError as error:
-        raise RiyazError("this file is damaged", str(path), "run riyaz pretrain again with --resume") from error
+        raise RiyazError("this file is damaged", str(path), "train again with another --out") from error
     if not isinstance(run, dict):
         raise RiyazError("this is no pretraining run", str(path), HINT)
     return run, _by_step(folder / "metrics.jsonl"), _by_step(folder / "samples.jsonl")
@@ -52,7 +52,7 @@ def _by_step(path: Path) -> list[dict]:
         except ValueError as error:
             if place == len(lines):
                 break  # no line feed behind it: the run was killed while it wrote
-            what = "run riyaz pretrain again with --resume"
+            what = "train again with another --out"
             raise RiyazError("this line is damaged", f"{path}:{place}", what) from error
         step = known(entry, "step")
         if step is not None:
@@ -159,13 +159,14 @@ def story(run: Run, metrics: list[dict]) -> list[str]:
     tokens, seconds = cost(run, metrics, "tokens"), cost(run, metrics, "seconds")
     took = f" in {duration(seconds)}" if seconds is not None else ""
     times = readings(run, metrics)
-    often = f", {_times(times)}," if times is not None else ""
-    what = f"{compact(tokens)} tokens of text{often}" if tokens is not None else "text"
+    much = f", {often(times)}," if times is not None else ""
+    what = f"{compact(tokens)} tokens of text{much}" if tokens is not None else "text"
     said = [f"A model that began with random weights read {what}{took}."]
     return [*said, *_learned(run, metrics), *_ended(run, metrics)]
 
 
-def _times(times: float) -> str:
+def often(times: float) -> str:
+    """How much of the training text was read: `1.5 times its training text`, `3 % of its training text`."""
     return f"{number(times, 1)} times its training text" if times >= 1.05 else f"{share(times)} of its training text"
 
 

@@ -84,6 +84,17 @@ def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, mo
     same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
 
 
+def test_a_damaged_checkpoint_is_said(text: Path, tmp_path: Path) -> None:
+    arguments = ("pretrain", text, *SMALL, "--checkpoint-every", 2, "--out", tmp_path / "run")
+    with pytest.MonkeyPatch.context() as inner:
+        stop_at(5, inner, Stopped())
+        assert command(*arguments).status == 1
+    (masters,) = (tmp_path / "run/work/train").glob("step-*/masters.safetensors")
+    masters.write_bytes(masters.read_bytes()[:-10])
+    told = command(*arguments, "--resume")
+    assert told.status == 0 and f"{masters.parent} is damaged; training goes on from step 0" in told.err
+
+
 def test_a_resumed_run_counts_on_as_many_threads(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)  # sums of another order are other sums

@@ -39,7 +39,10 @@ class Watch:
         self.bits_per_byte: float | None = None
 
     def listen(self, event: dict) -> None:
-        """Take one step of the loop."""
+        """Take one step of the loop; what else it says goes to the screen as it is."""
+        if "metrics" not in event:
+            self.run.listen(event)
+            return
         entry = dict(event.pop("metrics"))
         step = self.run.step = entry["step"]
         now = time.perf_counter()

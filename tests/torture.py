@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import cycle
 from pathlib import Path
 
 TESTS = Path(__file__).parent
 STEPS = 60
+COMPUTE = {"llama": "float32", "gpt2": "bfloat16"}  # of each family; rounds take turns
 # `riyaz` on one core that measures quickly and keeps its last checkpoint, to be compared
 PROGRAM = """
 import os, sys
@@ -35,37 +37,37 @@ sys.exit(main())
 """
 
 
-def arguments(text: Path, out: Path) -> list[str]:
+def arguments(text: Path, out: Path, family: str) -> list[str]:
     """A run of STEPS steps with dropout, six checkpoints and four validations."""
     return ["pretrain", str(text), "--tokenizer", "bytes", "--layers", "2", "--width", "32", "--heads", "2",
-            "--context", "32", "--batch", "4", "--steps", str(STEPS), "--compute", "float32", "--dropout", "0.1",
-            "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume",
+            "--context", "32", "--batch", "4", "--steps", str(STEPS), "--family", family, "--compute", COMPUTE[family],
+            "--dropout", "0.1", "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume",
             "--out", str(out)]  # fmt: skip
 
 
-def start(text: Path, out: Path) -> subprocess.Popen[str]:
+def start(text: Path, out: Path, family: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     program = PROGRAM.format(tests=str(TESTS))
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments(text, out)],
+        [sys.executable, "-c", program, *arguments(text, out, family)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def whole(text: Path, out: Path) -> float:
+def whole(text: Path, out: Path, family: str = "llama") -> float:
     """Run to the end; the seconds that it took."""
     began = time.monotonic()
-    process = start(text, out)
+    process = start(text, out, family)
     _, said = process.communicate()
     assert process.returncode == 0, said
     return time.monotonic() - began
 
 
-def killed_at_step(text: Path, out: Path, step: int) -> None:
+def killed_at_step(text: Path, out: Path, step: int, family: str = "llama") -> None:
     """Kill the command as soon as it has told of this step."""
-    process = start(text, out)
+    process = start(text, out, family)
     assert process.stderr is not None
     for line in process.stderr:
         if f"train, {step}/{STEPS}" in line:
@@ -75,9 +77,9 @@ def killed_at_step(text: Path, out: Path, step: int) -> None:
     assert process.returncode == -signal.SIGKILL, "it had ended before"
 
 
-def killed_after(text: Path, out: Path, seconds: float) -> bool:
+def killed_after(text: Path, out: Path, seconds: float, family: str = "llama") -> bool:
     """Kill the command after so many seconds; False when it had ended before."""
-    process = start(text, out)
+    process = start(text, out, family)
     try:
         _, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -120,16 +122,17 @@ def main() -> None:
         folder = Path(scratch)
         text = folder / "text.txt"
         text.write_text(words(1, 1800))
-        seconds = whole(text, folder / "straight")
-        for number in range(options.rounds):
+        straight = {family: folder / f"straight-{family}" for family in COMPUTE}
+        seconds = {family: whole(text, out, family) for family, out in straight.items()}
+        for number, family in zip(range(options.rounds), cycle(COMPUTE)):
             out = folder / f"killed-{number}"
             kills = 0
-            while kills < options.kills and killed_after(text, out, draw.uniform(0, 1.05 * seconds)):
+            while kills < options.kills and killed_after(text, out, draw.uniform(0, 0.7 * seconds[family]), family):
                 kills += 1
-            whole(text, out)
-            assert_same_run(folder / "straight", out)
+            whole(text, out, family)
+            assert_same_run(straight[family], out)
             total += kills
-            print(f"round {number + 1}: {kills} kills, equal to the bit", flush=True)
+            print(f"round {number + 1}, {family} in {COMPUTE[family]}: {kills} kills, equal to the bit", flush=True)
     print(json.dumps({"torture": {"rounds": options.rounds, "kills": total, "steps": STEPS}}))
 
 

@@ -112,6 +112,8 @@ def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
 def test_only_what_no_clock_decided_is_the_same_again():
     exact = {"steps": 6, "compute": "float32", "validate_every": 3}
     assert words.again(learning.run(asked=exact)).startswith("The same command on the same text")
+    resumed = words.again(learning.run(asked=exact, resumed_with={"torch": "2.14"}))
+    assert "went on with torch 2.14" in resumed and "no command gives the same" in resumed
     said = words.again(learning.run(asked={"budget": 900.0}))
     assert said.startswith("Some values come from the speed that was measured") and "plan.json" in said
     assert "with --layers 6 --heads 4 --width 256 --batch 32 --steps 1200, gives" in said

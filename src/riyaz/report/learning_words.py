@@ -234,6 +234,9 @@ def keep_in_mind(run: Run, metrics: list[dict]) -> list[str]:
 def again(run: Run) -> str:
     """What gives the same weights once more."""
     asked, plan, model = part(run, "asked"), part(run, "plan"), part(run, "model")
+    if others := part(run, "resumed_with"):
+        named = ", ".join(f"{name} {version}" for name, version in others.items())
+        return f"It was stopped and went on with {named}, so no command gives the same weights to the last bit."
     if asked.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
     found = [(name, known(model, name)) for name in ("layers", "heads", "width")]

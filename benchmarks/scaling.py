@@ -84,6 +84,9 @@ def measure(args: argparse.Namespace) -> list[str]:
             print(f"{name}: done before", flush=True)
             continue
         print(f"{name}: {size} for {budget}", flush=True)
+        began = args.out / f"{name}.commit"
+        if not began.exists():
+            began.write_text(commit(), encoding="utf-8")
         status = riyaz(*command(args, size, budget, folder))
         if status == INTERRUPTED:
             sys.exit(status)
@@ -139,6 +142,8 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
             "name": name, "size": size, "budget": float(budget), "parameters": part(run, "model")["parameters"],
             "tokens": cost(run, metrics, "tokens"), "readings": readings(run, metrics), "steps": last, "flops": flops,
             "seconds": cost(run, metrics, "seconds"), "peak_share": cost(run, metrics, "peak_share"),
+            "commit": (args.out / f"{name}.commit").read_text(encoding="utf-8"),
+            "dropout": part(run, "plan").get("dropout"),
             "bits_per_byte": known(part(run, "result"), "bits_per_byte"),
             "curve": [[flops * step / last, bits] for step, bits in points(metrics, "bits_per_byte")],
         })  # fmt: skip
@@ -146,7 +151,7 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
     here = hardware.describe()
     return {
         "command": f"python benchmarks/scaling.py --text {' '.join(map(str, args.text))} --budget {args.budget}",
-        "commit": commit(), "cpu": here["cpu"], "cores": here["cores"], "context": args.context, "seed": args.seed,
+        "cpu": here["cpu"], "cores": here["cores"], "context": args.context, "seed": args.seed,
         "text": {key: part(run, "text").get(key) for key in ("bytes", "train_tokens", "sha256")},
         "tokenizer": run.get("tokenizer"), "versions": run.get("versions"), "runs": measured,
     }  # fmt: skip
@@ -174,7 +179,7 @@ def table(document: dict[str, Any] | None) -> str:
         return "Not measured yet."
     text = document["text"]
     lines = [
-        f"Measured by `{document['command']}` at commit {document['commit']} on {document['cpu']}, "
+        f"Measured by `{document['command']}` at {commits(document['runs'])} on {document['cpu']}, "
         f"{document['cores']} cores; {number(text['bytes'] / 1e6, 1)} MB of text, "
         f"{number(document['tokenizer']['vocab'])} tokens in the vocabulary, context {document['context']}.",
         "",
@@ -188,10 +193,16 @@ def table(document: dict[str, Any] | None) -> str:
             powers(run["flops"]), number(run["bits_per_byte"], 3),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", found(document["runs"])])
+    return "\n".join([*lines, "", sentence(document["runs"])])
 
 
-def found(measured: list[dict[str, Any]]) -> str:
+def commits(measured: list[dict[str, Any]]) -> str:
+    """`commit 1a2b3c4`, or all of them where runs began at several."""
+    names = list(dict.fromkeys(run["commit"] for run in measured))
+    return f"commit{'s' if names[1:] else ''} {' and '.join(names)}"
+
+
+def sentence(measured: list[dict[str, Any]]) -> str:
     """What the runs say: the order of the sizes at the longest budget, and what each longer budget brought."""
     longest = max(run["budget"] for run in measured)
     best, *rest = sorted((run for run in measured if run["budget"] == longest), key=lambda run: run["bits_per_byte"])
@@ -200,8 +211,8 @@ def found(measured: list[dict[str, Any]]) -> str:
     pairs = list(pairwise(sorted((run for run in measured if run["size"] == MIDDLE), key=lambda run: run["budget"])))
     if pairs:
         more = ", ".join(number(after["tokens"] / before["tokens"], 1) for before, after in pairs)
-        gains = ", ".join(number(before["bits_per_byte"] - after["bits_per_byte"], 3) for before, after in pairs)
-        text += f" From each budget to the next, {MIDDLE} read {more} times as much, for {gains} bits per byte less."
+        gains = ", ".join(number(after["bits_per_byte"] - before["bits_per_byte"], 3) for before, after in pairs)
+        text += f" From each budget to the next {MIDDLE} read {more} times as much: {gains} bits per byte."
     return text
 
 

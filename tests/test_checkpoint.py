@@ -253,8 +253,20 @@ def test_the_best_weights_of_another_run_are_never_taken(tmp_path: Path) -> None
     outcome(tmp_path, adapted, SHORT)
     unmoved = {name: weight for name, weight in adapted().named_parameters() if weight.requires_grad}
     before = bits(unmoved)
-    assert not checkpoint.Checkpoints(tmp_path, "another run").load_best(unmoved, 6)
+    assert not checkpoint.Checkpoints(tmp_path, "another run").load_best(unmoved)
     assert bits(unmoved) == before
+
+
+def test_better_weights_from_after_the_checkpoint_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = dataclasses.replace(SHORT, validate_every=1)
+    losses = iter([3.0, 2.0, 1.5, 2.1, 2.2, 2.3, 2.4])  # stopped after step 3; what was resumed counts otherwise
+    monkeypatch.setattr("riyaz.train.answer_loss", lambda *_: next(losses))
+    with pytest.raises(Stop):
+        outcome(tmp_path, adapted, plan, stopping_at(3))
+    heard: list[dict] = []
+    _, state = outcome(tmp_path, adapted, plan, heard.append)
+    assert heard[0]["done"] == 3 and (state["best_step"], state["best_loss"]) == (3, 1.5)
+    assert all(event["event"] != "note" for event in heard)
 
 
 def damaged_header(path: Path) -> None:

@@ -205,3 +205,13 @@ def test_what_adaptation_reads_goes_through_flash() -> None:
     for rows in (packed([5]), packed([5, 6]), packed([5, 5]).behind(9), packed([long, long])):
         assert not rows.windows()
     assert packed([5, 5]).windows() and packed([attention.SHORT] * 2).windows()
+
+
+def test_weights_are_kept_where_they_are_no_more_numbers_than_q_k_and_v(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = attention._weights, []
+    monkeypatch.setattr(attention, "_weights", lambda q, k: made.append(q.shape) or make(q, k))
+    for length, times in ((48, 1), (49, 2)):  # three matrices of 16 numbers a head and token
+        q, k, v = (noise(seed, 2 * length, 4, 16, dtype=torch.bfloat16).requires_grad_() for seed in (1, 2, 3))
+        packed([length] * 2)(0, q, k, v).float().sum().backward()
+        assert made == [(8, length, 16)] * times
+        made.clear()

@@ -229,3 +229,11 @@ def test_validations_are_few_where_time_is_short() -> None:
     assert math.ceil(30 / short.train["validate_every"]) <= 5
     assert long.train["steps"] / long.train["validate_every"] <= planning.LOOKS
     assert 16 <= long.valid_windows <= BOOK.valid_windows
+
+
+def test_heads_alone_leave_the_sizes_that_they_fit() -> None:
+    Asked(heads=6, budget=600.0).check()
+    plan = planned(heads=6, budget=600.0)
+    assert (plan.model["heads"], plan.model["width"]) == (6, 384)
+    with pytest.raises(RiyazError, match="7 heads do not share a width of 128 evenly"):
+        planned(heads=7, budget=600.0)

@@ -124,8 +124,8 @@ def test_the_sentence_below_the_table_orders_sizes_and_tells_gains(scaling: Modu
     ends = [("1m", 8, 1.7, 9e6), ("5m", 8, 1.6, 4e6), ("5m", 4, 1.8, 2e6), ("5m", 2, 2.1, 1e6)]
     measured = [{"size": size, "budget": 60 * minutes, "bits_per_byte": bits, "tokens": tokens}
                 for size, minutes, bits, tokens in ends]  # fmt: skip
-    assert scaling.found(measured) == (
-        "Of the runs of 8 min size 5m ends lowest, before 1m (+0.100). From each budget to the next, 5m read 2.0, 2.0 "
-        "times as much, for 0.300, 0.200 bits per byte less."
+    assert scaling.sentence(measured) == (
+        "Of the runs of 8 min size 5m ends lowest, before 1m (+0.100). From each budget to the next 5m read 2.0, 2.0 "
+        "times as much: -0.300, -0.200 bits per byte."
     )
-    assert scaling.found(measured[:1]) == "Of the runs of 8 min size 1m ends lowest."
+    assert scaling.sentence(measured[:1]) == "Of the runs of 8 min size 1m ends lowest."

@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment: written aside, hashed, renamed; the newest that verifies is used.
 
 A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json;
-`best.safetensors` beside it holds the weights with the lowest validation loss, with their step and hash. All carry the
-run's name, and what another run has left is not taken for its own.
+`best.safetensors` beside it holds the weights with the lowest validation loss, with their step, loss and hash.
+All carry the run's name, and what another run has left is not taken for its own.
 """
 
 import hashlib
@@ -72,27 +72,24 @@ class Checkpoints:
             return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         return kind()
 
-    def save_best(self, masters: Mapping[str, nn.Parameter], step: int) -> None:
-        """Keep these weights, of this step, as the best so far."""
+    def save_best(self, masters: Mapping[str, nn.Parameter], step: int, loss: float) -> None:
+        """Keep these weights, of this step and with this validation loss, as the best so far."""
         arrays = to_arrays(masters)
-        metadata = {"format": "pt", "run": self.run, "step": str(step), "sha256": _digest(arrays)}
+        metadata = {"format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "sha256": _digest(arrays)}
         safetensors.write(self.best, arrays, metadata)
 
-    def load_best(self, masters: Mapping[str, nn.Parameter], step: int) -> bool:
-        """Put the best weights back; False, and nothing is changed, when they are not those of this step, whole."""
+    def load_best(self, masters: Mapping[str, nn.Parameter]) -> tuple[int, float] | None:
+        """Put the best weights back, and say their step and validation loss; None, and nothing is changed, when they
+        are not there whole. They may be of a later step than the checkpoint from which the run went on."""
         try:
             file = safetensors.read(self.best)
         except RiyazError:
-            return False
-        wanted = {
-            "run": self.run,
-            "step": str(step),
-            "sha256": _digest({name: file.array(name) for name in file.tensors}),
-        }
-        if any(file.metadata.get(key) != value for key, value in wanted.items()):
-            return False
+            return None
+        said, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
+        if said.get("run") != self.run or said.get("sha256") != _digest(arrays):
+            return None
         read_tensors(self.best, masters)
-        return True
+        return int(said["step"]), float(said["loss"])
 
     def _all(self) -> list[Path]:
         found = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")

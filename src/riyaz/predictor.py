@@ -333,7 +333,7 @@ def open_adapter(folder: Path, base: str | None = None) -> Predictor:
 
 def _talk(lm: "Backend") -> int:
     """The room of an answer when nobody says: a short context keeps half of it for what is asked."""
-    return min(CHAT_TOKENS, lm.context // 2)
+    return min(CHAT_TOKENS, max(1, lm.context // 2))
 
 
 def open_artifact(folder: str | Path, base: str | None = None, *, merged: bool = False) -> Predictor:

@@ -126,7 +126,7 @@ def train(
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(masters.named, state.step)
+                    checkpoints.save_best(masters.named, state.step, state.best_loss)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -139,9 +139,11 @@ def train(
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # its moments are not needed any more, and reading the best weights takes memory
-    if plan.keep_best and state.best_step and not checkpoints.load_best(masters.named, state.best_step):
-        listen({"event": "note", "text": f"{checkpoints.best} is damaged or gone; the last weights are kept"})
-        state.best_loss, state.best_step = state.history[-1]["valid_loss"], state.step
+    if plan.keep_best and state.best_step:
+        found = checkpoints.load_best(masters.named)
+        if found is None:
+            listen({"event": "note", "text": f"{checkpoints.best} is damaged or gone; the last weights are kept"})
+        state.best_step, state.best_loss = found or (state.step, state.history[-1]["valid_loss"])
     masters.publish()
     masters.detach()
     with atomic_file(folder / "state.json") as file:

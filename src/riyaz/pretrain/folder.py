@@ -7,6 +7,7 @@ work/          text as tokens, tokenizer, checkpoints; gone when the model stand
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -142,7 +143,9 @@ class Lines:
                 with atomic_file(self.path) as file:
                     file.writelines(_line(known) for known in kept)
                 self.handle = self.path.open("ab", buffering=0)
-            self.handle.write(_line(entry))
+            line = _line(entry)
+            if self.handle.write(line) < len(line):  # the next line would hang on to half of this one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise disk_error(error, self.path) from error
 

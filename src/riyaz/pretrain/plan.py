@@ -8,6 +8,7 @@ text that is repeated up to 4 times teaches nearly as much as new text and from 
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,8 +78,9 @@ class Asked:
         """Raises RiyazError where one flag would have no effect beside another, and for a shape that no model has."""
         if self.steps is not None and self.budget is not None:
             raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
-        shape = self.shaped(SIZES[self.size or SMALLEST])
-        configured(self.family or "llama", shape, BYTES, self.context or CONTEXT)
+        if self.heads is None or self.width or self.size or self.steps:  # else the size is chosen to fit the heads
+            shape = self.shaped(SIZES[self.size or SMALLEST])
+            configured(self.family or "llama", shape, BYTES, self.context or CONTEXT)
 
     @property
     def own_shape(self) -> bool:
@@ -279,8 +281,7 @@ class _Deriving:
         """The size whose share of tokens to parameters in the budget is nearest to what is best."""
         best, compute, tried, own = "", "bfloat16", dict[str, float](), self.asked.own_shape
         said = []
-        for name in SIZES:
-            config = self.config(self.asked.shaped(SIZES[name]))
+        for name, config in self._possible().items():
             if best:
                 if self.memory and memory_mb(config, compute, micro_tokens(self.context)) > self.memory:
                     break
@@ -297,6 +298,14 @@ class _Deriving:
                 break
         why = f"about {TOKENS_PER_PARAMETER} tokens for each parameter are best; the budget and the text allow"
         return best, f"{why} {', '.join(said)}"
+
+    def _possible(self) -> dict[str, Config]:
+        """The sizes that make a model with what was said of the shape. Raises RiyazError when none does."""
+        found = {}
+        for name, shape in SIZES.items():
+            with suppress(RiyazError):
+                found[name] = self.config(self.asked.shaped(shape))
+        return found or {SMALLEST: self.config(self.asked.shaped(SIZES[SMALLEST]))}
 
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
@@ -336,9 +345,9 @@ class _Deriving:
 
     def _refuse_slow(self, batch: int, seconds: float) -> None:
         """Raises RiyazError when the budget is over before one step of so many seconds is."""
-        if self.budget is not None and seconds > self._left():
+        if self.budget is not None and seconds > (left := self._left()):
             what = f"one step of {batch:,} windows takes about {seconds:,.0f}s"
-            what += f" and the budget of {Seconds(self.budget)} holds {self._left():,.0f}s of training"
+            what += f" and the budget of {Seconds(self.budget)} holds {left:,.0f}s of training"
             flag = "--batch" if self.asked.batch else "--budget"
             raise RiyazError(what, flag, "give more time or choose a smaller --batch or a smaller model")
 

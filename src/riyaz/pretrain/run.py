@@ -330,8 +330,9 @@ def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
         if frozen is not None:
             plan = Plan.from_dict(frozen["plan"])
             _ = plan.config, settings(plan), describe(plan, frozen, folder.path), {**plan.effective}
-            _ = plan.estimate["disk_mb"], frozen["threads"], frozen["seconds"]
-            _ = frozen["text"]["tokens_sha256"], frozen["tokenizer"]["sha256"]
+            _ = float(plan.estimate["disk_mb"]), float(plan.estimate["seconds"]), float(frozen["seconds"])
+            _ = frozen["text"]["tokens_sha256"], frozen["tokenizer"]["sha256"], frozen["tokenizer"]["kind"]
+            _ = {**frozen["versions"]}, range(1, 2**16).index(frozen["threads"])
     except (TypeError, KeyError, ValueError, AttributeError, RiyazError) as error:
         raise damaged(str(folder.path / name)) from error
     return known or {}, frozen

@@ -167,7 +167,9 @@ def story(run: Run, metrics: list[dict]) -> list[str]:
 
 def often(times: float) -> str:
     """How much of the training text was read: `1.5 times its training text`, `3 % of its training text`."""
-    return f"{number(times, 1)} times its training text" if times >= 1.05 else f"{share(times)} of its training text"
+    if times < 0.005:
+        return "less than 1 % of its training text"
+    return f"{number(times, 1)} times its training text" if times > 1 else f"{share(times)} of its training text"
 
 
 def _learned(run: Run, metrics: list[dict]) -> list[str]:
@@ -197,6 +199,10 @@ def _ended(run: Run, metrics: list[dict]) -> list[str]:
     looks = points(metrics, "valid_loss")
     if found is None or len(looks) < 2:
         return []
+    held = known(part(run, "result"), "best_step")
+    if held is not None and held != found["step"]:
+        line = f"It was best at step {number(found['step'])}{of}, whose weights were lost"
+        return [f"{line}; the folder holds those of step {number(held)}."]
     if planned is not None and done < planned:
         worse = f"it had not come lower since step {number(found['step'])}, whose weights the folder holds"
         return [f"It ended early at step {number(done)}{of}: {worse}."]

@@ -230,7 +230,8 @@ class _Run:
         from riyaz.train import answer_loss, train
 
         torch.set_num_threads(frozen["threads"])  # sums that are shared out otherwise come out otherwise
-        self.document |= describe(plan, frozen, self.folder.path)
+        self.document |= describe(plan, frozen)
+        self.document["hardware"] = hardware.describe(self.folder.path) | {"peak_flops": frozen["peak_flops"]}
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
         valid = evenly(corpus.valid, plan.valid_windows, tokenizer)
@@ -329,7 +330,8 @@ def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
         name = PLAN
         if frozen is not None:
             plan = Plan.from_dict(frozen["plan"])
-            _ = plan.config, settings(plan), describe(plan, frozen, folder.path), {**plan.effective}
+            _ = plan.config, settings(plan), describe(plan, frozen), {**plan.effective}
+            _ = float(frozen["peak_flops"])
             _ = float(plan.estimate["disk_mb"]), float(plan.estimate["seconds"]), float(frozen["seconds"])
             _ = frozen["text"]["tokens_sha256"], frozen["tokenizer"]["sha256"], frozen["tokenizer"]["kind"]
             _ = {**frozen["versions"]}, range(1, 2**16).index(frozen["threads"])
@@ -358,13 +360,12 @@ def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
     return words.rpartition(" ")[0] or words
 
 
-def describe(plan: Plan, frozen: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What run.json says of a run before its first step."""
+def describe(plan: Plan, frozen: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of a run before its first step, besides the machine."""
     model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
     return {
         "seed": plan.train["seed"],
         "versions": frozen["versions"],
-        "hardware": hardware.describe(folder) | {"peak_flops": frozen["peak_flops"]},
         "text": {name: frozen["text"][name] for name in TEXT},
         "tokenizer": frozen["tokenizer"],
         "model": model,

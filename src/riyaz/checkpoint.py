@@ -64,9 +64,9 @@ class Checkpoints:
         for folder in reversed(self._all()):
             if not self._verifies(folder):
                 continue
-            read_tensors(folder / "masters.safetensors", masters)
+            read_tensors(safetensors.read(folder / "masters.safetensors"), masters)
             moments = {f"{name}.{key}": _moment(master, key) for name, master in masters.items() for key in MOMENTS}
-            read_tensors(folder / "optimizer.safetensors", moments)
+            read_tensors(safetensors.read(folder / "optimizer.safetensors"), moments)
             for name, master in masters.items():
                 optimizer.state[master] = {key: moments[f"{name}.{key}"] for key in MOMENTS}
             return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
@@ -88,7 +88,7 @@ class Checkpoints:
         said, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
         if said.get("run") != self.run or said.get("sha256") != _digest(arrays):
             return None
-        read_tensors(self.best, masters)
+        read_tensors(file, masters)  # opened again, it would stand in memory twice
         return int(said["step"]), float(said["loss"])
 
     def _all(self) -> list[Path]:
@@ -124,10 +124,9 @@ def write_json(path: Path, document: Any) -> None:
 
 
 @torch.no_grad()
-def read_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
+def read_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) -> None:
     """Copy the file's tensors into these; names and shapes must agree."""
-    file = safetensors.read(path)
-    assert set(file.tensors) == set(into), path
+    assert set(file.tensors) == set(into), set(file.tensors) ^ set(into)
     for name, tensor in into.items():
         tensor.copy_(torch.from_numpy(file.array(name).copy()).view(tensor.shape))
 

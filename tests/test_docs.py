@@ -29,7 +29,7 @@ SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
     ("--budget 5m", "--size 1m --steps 20"),
-    ("--budget 10m", "--budget 6m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora"),
+    ("--budget 10m", "--budget 40m --limit-train 60 --limit-test 20 --methods nearest,zero_shot,lora"),
 ]
 
 Help = Callable[..., str]

@@ -138,11 +138,12 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
     for name, (run, metrics, _) in found.items():
         size, budget = runs(args.budget)[name]
         flops, last = cost(run, metrics, "flops") or math.nan, metrics[-1]["step"]
+        began = args.out / f"{name}.commit"
         measured.append({
             "name": name, "size": size, "budget": float(budget), "parameters": part(run, "model")["parameters"],
             "tokens": cost(run, metrics, "tokens"), "readings": readings(run, metrics), "steps": last, "flops": flops,
             "seconds": cost(run, metrics, "seconds"), "peak_share": cost(run, metrics, "peak_share"),
-            "commit": (args.out / f"{name}.commit").read_text(encoding="utf-8"),
+            "commit": began.read_text(encoding="utf-8") if began.exists() else "unknown",
             "dropout": part(run, "plan").get("dropout"),
             "bits_per_byte": known(part(run, "result"), "bits_per_byte"),
             "curve": [[flops * step / last, bits] for step, bits in points(metrics, "bits_per_byte")],

@@ -128,7 +128,7 @@ def test_the_story_says_how_it_ended():
         if "valid_loss" in entry:
             entry["valid_loss"] += (entry["step"] - 690) / 300
     lost = " ".join(words.story(learning.run(), lines))
-    assert "best at step 660 of 1,200, whose weights were lost; the folder holds those of step 1,200." in lost
+    assert "It was lowest at step 660 of 1,200, but the folder holds the weights of step 1,200" in lost
     run = learning.run()
     run["result"]["best_step"] = 660
     said = " ".join(words.story(run, lines))

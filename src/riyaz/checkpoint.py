@@ -120,7 +120,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Write a document, atomically."""
     with atomic_file(path) as file:
-        file.write(json.dumps(document).encode())
+        file.write(json.dumps(document).encode() + b"\n")
 
 
 @torch.no_grad()

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riyaz.checkpoint import Checkpoints
+from riyaz.checkpoint import Checkpoints, write_json
 from riyaz.data.packing import Packed, batch, pack
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.layers.attention import packed
 from riyaz.layers.loss import head_loss
-from riyaz.sources.files import atomic_file
 
 Listen = Callable[[dict], None]
 
@@ -146,8 +145,7 @@ def train(
         state.best_step, state.best_loss = found or (state.step, state.history[-1]["valid_loss"])
     masters.publish()
     masters.detach()
-    with atomic_file(folder / "state.json") as file:
-        file.write(json.dumps(asdict(state)).encode() + b"\n")
+    write_json(folder / "state.json", asdict(state))
     return state
 
 

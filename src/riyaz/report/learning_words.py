@@ -201,8 +201,8 @@ def _ended(run: Run, metrics: list[dict]) -> list[str]:
         return []
     held = known(part(run, "result"), "best_step")
     if held is not None and held != found["step"]:
-        line = f"It was best at step {number(found['step'])}{of}, whose weights were lost"
-        return [f"{line}; the folder holds those of step {number(held)}."]
+        line = f"It was lowest at step {number(found['step'])}{of}, but the folder holds the weights of step"
+        return [f"{line} {number(held)}: those were lost, or not measured alike before and after a stop."]
     if planned is not None and done < planned:
         worse = f"it had not come lower since step {number(found['step'])}, whose weights the folder holds"
         return [f"It ended early at step {number(done)}{of}: {worse}."]

@@ -34,7 +34,7 @@ from riyaz.data.blocks import Windows
 from riyaz.families.llama import LlamaConfig
 from riyaz.hardware import describe
 from riyaz.models.fresh import fresh
-from riyaz.pretrain import speed as machine
+from riyaz.pretraining import speed as machine
 from riyaz.train import TrainPlan, learning_rate, train
 
 TEXT = Path(__file__).resolve().parents[2] / "shared/data/text/tinyshakespeare.txt"

@@ -22,8 +22,8 @@ from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
 from riyaz import hardware
 from riyaz.config import Seconds
-from riyaz.report.frame import asset
 from riyaz.report.learning_words import cost, known, part, points, powers, read, readings
+from riyaz.report.page import asset
 from riyaz.report.pictures import below
 from riyaz.report.svg import FAINT, PAPER, colour, inset, picture, place
 from riyaz.report.words import number

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from riyaz.cli import main as cli
-from riyaz.compare import processes, run, worker
+from riyaz.comparison import processes, run, worker
 from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe
 

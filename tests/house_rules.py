@@ -40,14 +40,14 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "export"), ()),
-    (("compare", "pretrain", "report"), ()),
+    (("comparison", "pretraining", "report"), ()),
     (("cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
 INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
 STAND_IN = "riyaz.engine.torch_"  # engine/torch_*.py: torch behind the inferring side until the native engine
-LAZY_TORCH = {"methods", "evaluate", "export", "compare", "pretrain", "cli", "__main__"}  # inside functions only
+LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
 NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
 
 FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 400, 45, 90, 150

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from riyaz.pretrain import run as running
-from riyaz.pretrain import speed
+from riyaz.pretraining import run as running
+from riyaz.pretraining import speed
 from riyaz.report import terminal
 
 # two layers, 32 windows of the text at most, six steps

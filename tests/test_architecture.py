@@ -48,8 +48,8 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (
         rules.rows,
-        {"scoring.py": "import importlib\nimportlib.import_module('riyaz.compare')", "compare.py": ""},
-        "scoring:2 imports riyaz.compare",
+        {"scoring.py": "import importlib\nimportlib.import_module('riyaz.comparison')", "comparison.py": ""},
+        "scoring:2 imports riyaz.comparison",
     ),
     (
         rules.rows,
@@ -69,11 +69,11 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (
         rules.torch_use,
         {
-            "cli.py": "from riyaz.compare import run",
-            "compare.py": "from riyaz import train",
+            "cli.py": "from riyaz.comparison import run",
+            "comparison.py": "from riyaz import train",
             "train.py": "import torch",
         },
-        "riyaz.cli > riyaz.compare > riyaz.train > torch",
+        "riyaz.cli > riyaz.comparison > riyaz.train > torch",
     ),
     (
         rules.torch_use,  # a package's __init__ runs before its modules

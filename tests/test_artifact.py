@@ -9,12 +9,12 @@ import pytest
 from expect import assert_refused
 
 from riyaz import artifact as artifacts
-from riyaz.artifact import Artifact, Base, TextPart, WeightsPart
+from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 
-BASE = Base("tiny", "models/tiny", "ab" * 32, 106_000)
+BASE = BaseModel("tiny", "models/tiny", "ab" * 32, 106_000)
 TASK = Task("closed", ("blue", "red"), "accuracy", "Classify.", "2 distinct answers in 9 rows")
 LORA = Artifact(
     method="lora",
@@ -189,7 +189,7 @@ def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["k", "passages", "span_words"])
 def test_a_negative_count_of_a_stranger_is_refused(name: str, tmp_path: Path) -> None:
-    artifacts.write(tmp_path / "a", Artifact("zero_shot", base=Base("tiny", "tiny", "0" * 64, 1)), {})
+    artifacts.write(tmp_path / "a", Artifact("zero_shot", base=BaseModel("tiny", "tiny", "0" * 64, 1)), {})
     path = tmp_path / "a" / "riyaz.json"
     document = json.loads(path.read_text())
     document["text"][name] = -1

@@ -172,7 +172,7 @@ def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):
     ],
 )  # fmt: skip
 def test_every_error_ends_in_one_line_and_its_status(monkeypatch, capsys, error, status, expected):
-    fake(monkeypatch, "riyaz.compare.run", compare=raising(error))
+    fake(monkeypatch, "riyaz.comparison.run", compare=raising(error))
     assert cli.main(["compare", "x.jsonl"]) == status
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -193,7 +193,7 @@ def test_without_torch_one_line_says_how_to_get_it(monkeypatch, capsys, line):
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch):
-    fake(monkeypatch, "riyaz.compare.run", compare=raising(RiyazError("bad")))
+    fake(monkeypatch, "riyaz.comparison.run", compare=raising(RiyazError("bad")))
     monkeypatch.setenv("RIYAZ_TRACEBACK", "1")
     with pytest.raises(RiyazError):
         cli.main(["compare", "x.jsonl"])
@@ -208,9 +208,9 @@ def test_a_reader_that_leaves_is_met_with_silence():
 
 def test_ctrl_c_reaches_the_person_as_one_line():
     code = (
-        "import os, signal, sys, types; from riyaz.cli.main import main; import riyaz.compare\n"
+        "import os, signal, sys, types; from riyaz.cli.main import main; import riyaz.comparison\n"
         "run = types.ModuleType('run'); run.compare = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.modules['riyaz.compare.run'] = riyaz.compare.run = run; sys.exit(main(['compare', 'x']))"
+        "sys.modules['riyaz.comparison.run'] = riyaz.comparison.run = run; sys.exit(main(['compare', 'x']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "")
@@ -222,7 +222,7 @@ def test_ctrl_c_reaches_the_person_as_one_line():
 
 
 class Recorder:
-    """Stands for `riyaz.compare.run`: remembers what it was called with, sends events, writes the folder."""
+    """Stands for `riyaz.comparison.run`: remembers what it was called with, sends events, writes the folder."""
 
     def __init__(self, document: dict) -> None:
         self.document = document
@@ -243,7 +243,7 @@ class Recorder:
 @pytest.fixture
 def run(monkeypatch):
     recorder = Recorder(comparison())
-    fake(monkeypatch, "riyaz.compare.run", compare=recorder.compare, adapt=recorder.adapt)
+    fake(monkeypatch, "riyaz.comparison.run", compare=recorder.compare, adapt=recorder.adapt)
     return recorder
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from page_task import page_context
 
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
-from riyaz.data.general import general_blocks, general_gaps
+from riyaz.data.general_text import general_blocks, general_gaps
 from riyaz.data.rows import Row
 from riyaz.methods import METHODS, Method, rag, weights
 from riyaz.methods.base import ArmPlan, Context

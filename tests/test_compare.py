@@ -13,7 +13,7 @@ from comparing import ARM_KEYS, METHODS, command, files, strict
 from conftest import Finished
 
 from riyaz import hardware
-from riyaz.compare import run
+from riyaz.comparison import run
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_artifact
 

@@ -12,7 +12,7 @@ import pytest
 from comparing import ARM_KEYS, METHODS, STEPS, command, files, strict
 from conftest import Finished
 
-from riyaz.compare import run
+from riyaz.comparison import run
 from riyaz.methods import few_shot, lora, zero_shot
 
 pytestmark = pytest.mark.usefixtures("one_core")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from riyaz.compare.documents import same_file
+from riyaz.comparison.documents import same_file
 from riyaz.errors import RiyazError
 from riyaz.retrieval import parsers
 from riyaz.retrieval.documents import read_documents

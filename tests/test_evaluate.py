@@ -19,13 +19,13 @@ from expect import assert_refused
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig
-from riyaz.data import Example, general
-from riyaz.data.general import BLOCK as GENERAL_BLOCK
-from riyaz.data.general import TOKENS as GENERAL_TOKENS
-from riyaz.data.general import general_blocks, general_text
+from riyaz.data import Example
+from riyaz.data.general_text import BLOCK as GENERAL_BLOCK
+from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
+from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
-from riyaz.evaluate import Base, evaluate_target
+from riyaz.evaluate import BaseFacts, evaluate_target
 from riyaz.predictor import Predictor, open_artifact, open_model
 from riyaz.scoring import answer_log_loss
 
@@ -85,8 +85,8 @@ def test_general_nats_are_those_of_reading_token_by_token(
     plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own.txt").write_text(tiny.CORPUS)
-    monkeypatch.setattr(general, "BLOCK", 8)
-    monkeypatch.setattr(general, "TOKENS", 24)
+    monkeypatch.setattr(general_text, "BLOCK", 8)
+    monkeypatch.setattr(general_text, "TOKENS", 24)
     assert plain.lm is not None and plain.tokenizer is not None
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]
@@ -103,8 +103,8 @@ def test_general_nats_are_those_of_reading_token_by_token(
 
 def test_drift_is_the_divergence_of_the_whole_distribution(plain: Predictor, quick: Finished, tmp_path: Path) -> None:
     rows = examples(6)
-    Base.measure(plain, rows, None, tmp_path)
-    base = Base.read(tmp_path)
+    BaseFacts.measure(plain, rows, None, tmp_path)
+    base = BaseFacts.read(tmp_path)
     assert base.general_nats > 3 and len(base.answers) == 6
     none = Artifact("zero_shot")
     same = evaluate._against_base(none, plain, base, rows, None)
@@ -127,7 +127,7 @@ def test_drift_is_the_divergence_of_the_whole_distribution(plain: Predictor, qui
 
 def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:
     nearest = open_artifact(quick.artifact("nearest"))
-    base = Base(1.0, ())
+    base = BaseFacts(1.0, ())
     found = evaluate._against_base(Artifact.read(quick.artifact("nearest")), nearest, base, examples(2), None)
     assert found == {"forgetting_nats": 0.0, "kl_task": None}
 
@@ -149,7 +149,7 @@ def judged(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     rows = examples(6)
     settings: dict[str, Any] = {
-        "base": Base(4.0, SOME),
+        "base": BaseFacts(4.0, SOME),
         "kl_rows": rows[:2],
         "latency_rows": 2,
         "looked": 4,
@@ -199,7 +199,7 @@ def test_a_folds_artifact_is_only_asked_for_its_answers(quick: Finished, tmp_pat
 def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_path: Path) -> None:
     rows = examples(3)
     result = evaluate.evaluate_artifact(
-        quick.artifact("nearest"), (), rows, tmp_path, base=Base(4.0, ()), kl_rows=rows, latency_rows=2,
+        quick.artifact("nearest"), (), rows, tmp_path, base=BaseFacts(4.0, ()), kl_rows=rows, latency_rows=2,
         looked=4, general=None, listen=quiet,
     )  # fmt: skip
     assert (tmp_path / "predictions.jsonl").read_text() == "" and result["ms_per_answer"] > 0

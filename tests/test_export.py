@@ -11,7 +11,7 @@ import torch
 
 from riyaz import artifact as artifacts
 from riyaz import export, models
-from riyaz.artifact import Artifact, Base, TextPart, WeightsPart
+from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.layers import lora
@@ -58,7 +58,7 @@ def make(base: Path, folder: Path, kind: str = "lora", *, rslora: bool = False) 
         files |= {path.name: path for path in other.iterdir()}
     known = Artifact(
         method="a method", text=TEXT, weights=WeightsPart(kind), max_new_tokens=8,
-        base=Base(source.name, str(base), source.sha256(), 1),
+        base=BaseModel(source.name, str(base), source.sha256(), 1),
     )  # fmt: skip
     artifacts.write(folder, known, files)
     return folder

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from expect import assert_refused
 
-from riyaz.data import encodings, formats, several
+from riyaz.data import encodings, formats, many_files
 from riyaz.errors import RiyazError
 
 PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def test_every_kind_of_file_of_the_page_gives_the_same_rows(tmp_path, name):
     else:
         assert pairs(dataset) == EXPECTED and dataset.format == "text,label"
         assert len({example.where for example in dataset.examples}) == 4
-        assert several.is_table(path)
+        assert many_files.is_table(path)
 
 
 @pytest.mark.parametrize("files", [cells[0].replace("`", "") for cells in table("Files", "folder")])

@@ -23,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in wha
 sys.path.insert(0, {tests!r})
 import comparing
 from riyaz.cli.main import main
-from riyaz.compare import run
+from riyaz.comparison import run
 from riyaz.report import terminal
 run.recipe = comparing.short_recipe
 terminal.LINE_SECONDS = 0
@@ -33,7 +33,7 @@ sys.exit(main())
 SPOIL = """
 import os, signal, sys, time
 work = sys.orig_argv[-4:]
-if "riyaz.compare.worker" in sys.orig_argv and os.environ["WHERE"] == f"{work[0]} {work[2]}":
+if "riyaz.comparison.worker" in sys.orig_argv and os.environ["WHERE"] == f"{work[0]} {work[2]}":
     if os.environ["ACT"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     from riyaz.methods import lora
@@ -86,7 +86,7 @@ def asking(asked: tuple, tmp_path: Path) -> tuple:
 def alive(folder: Path) -> list[str]:
     """Workers that have this folder on their command line."""
     listed = subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if "riyaz.compare.worker" in line and str(folder) in line]
+    return [line for line in listed.stdout.splitlines() if "riyaz.comparison.worker" in line and str(folder) in line]
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:

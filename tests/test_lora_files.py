@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from riyaz import predictor
 from riyaz.engine import torch_load
-from riyaz.export import opening
+from riyaz.export import targets
 from riyaz.families import llama
 from riyaz.layers import lora, lora_gguf, lora_mlx
 from riyaz.layers.attention import packed
@@ -236,7 +236,7 @@ def test_an_adapter_without_its_file_of_tensors_is_refused_by_name(mlx: Path) ->
 def test_an_adapter_whose_base_is_elsewhere_is_refused_with_the_flag_that_names_it(mlx: Path) -> None:
     config = json.loads((mlx / "adapter_config.json").read_text())
     (mlx / "adapter_config.json").write_text(json.dumps(config | {"model": "someone/else-7b"}))
-    for open_it in (opening.open_target, predictor.open_target):
+    for open_it in (targets.open_target, predictor.open_target):
         with assert_refused(
             "adapter_config.json: the base that it names, 'someone/else-7b', cannot be opened", "--model"
         ):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from riyaz.compare import pick as module
-from riyaz.compare.pick import Pick, choose
+from riyaz.comparison import pick as module
+from riyaz.comparison.pick import Pick, choose
 from riyaz.metrics.paired import ROWS_CAP, shortfall
 
 

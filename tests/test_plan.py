@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from expect import assert_refused
 
-from riyaz.compare import plan as planning
-from riyaz.compare.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, Plan, Sizes
+from riyaz.comparison import plan as planning
+from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, ComparisonPlan, Sizes
 from riyaz.evaluate import LOOKED
 from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
@@ -34,17 +34,17 @@ def measured(**arms: dict[str, float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def made(budget: float, *methods: str, sizes: Sizes = SIZES, spent: float = 0.0, **arms: Any) -> Plan:
+def made(budget: float, *methods: str, sizes: Sizes = SIZES, spent: float = 0.0, **arms: Any) -> ComparisonPlan:
     """The plan of these methods (default: all), every trained one with the recipe PLAIN."""
     recipes = {method: PLAIN if recipe(method) else None for method in methods or METHODS}
     return planning.make(recipes, measured(**arms), sizes, budget=budget, spent=spent, seed=7)
 
 
-def seconds(plan: Plan, method: str) -> float:
+def seconds(plan: ComparisonPlan, method: str) -> float:
     return plan.arm(method).seconds["search"] + plan.arm(method).seconds["train"]
 
 
-def reserved(plan: Plan) -> float:
+def reserved(plan: ComparisonPlan) -> float:
     """What the arms take besides learning."""
     return sum(sum(arm.seconds[key] for key in ("start", "fit", "evaluate")) for arm in plan.arms)
 
@@ -174,7 +174,7 @@ def test_folds_multiply_what_is_done_in_each_of_them() -> None:
 @pytest.mark.parametrize("budget", [130.0, 450.0, 10_000.0])
 def test_a_plan_survives_its_file(budget: float) -> None:
     plan = made(budget, "nearest", "lora", full={"step_seconds": 3.0})
-    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    again = ComparisonPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     assert again.arm("lora") == plan.arm("lora") and isinstance(again.arm("lora").learning_rates, tuple)
 

@@ -16,7 +16,7 @@ from expect import assert_refused
 
 from riyaz import artifact as artifacts
 from riyaz import predictor as predictors
-from riyaz.artifact import Artifact, Base, TextPart, WeightsPart
+from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
@@ -66,8 +66,8 @@ def classifier(model: Predictor) -> Predictor:
     return replace(model, text=TextPart(TASK.instruction, list_labels=True), task=TASK)
 
 
-def base_of(folder: Path) -> Base:
-    return Base("tiny", str(folder), open_source(folder).sha256(), 1)
+def base_of(folder: Path) -> BaseModel:
+    return BaseModel("tiny", str(folder), open_source(folder).sha256(), 1)
 
 
 def log_probability(predictor: Predictor, messages: list, answer: str) -> float:

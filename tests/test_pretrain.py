@@ -17,9 +17,9 @@ from pretraining import SMALL, lines, quick_machine, small, texts
 from riyaz import hardware
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_model
-from riyaz.pretrain import plan as planning
-from riyaz.pretrain import run as running
-from riyaz.pretrain.samples import FOX, look
+from riyaz.pretraining import plan as planning
+from riyaz.pretraining import run as running
+from riyaz.pretraining.samples import FOX, look
 from riyaz.sources import open_source
 from riyaz.tokenizer_training import Unsupported
 

@@ -11,9 +11,9 @@ from riyaz.config import Seconds
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.families import gpt2, llama
-from riyaz.pretrain import plan as planning
-from riyaz.pretrain.plan import Asked, Plan, Text, make
-from riyaz.pretrain.shapes import SIZES, Shape, configured, flops_per_token, heads_for, memory_mb, parameters
+from riyaz.pretraining import plan as planning
+from riyaz.pretraining.plan import Asked, PretrainingPlan, Text, make
+from riyaz.pretraining.shapes import SIZES, Shape, configured, flops_per_token, heads_for, memory_mb, parameters
 
 BOOK = Text(train_tokens=20_000_000, train_windows=20_000_000 // 256, valid_windows=4000)
 
@@ -34,7 +34,7 @@ class Machine:
 
 def planned(
     text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
-) -> Plan:
+) -> PretrainingPlan:
     machine = machine or Machine()
     return make(Asked(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory)
 
@@ -171,7 +171,7 @@ def test_what_is_given_stands() -> None:
 
 def test_a_plan_goes_through_json_unchanged() -> None:
     plan = planned(size="1m")
-    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    again = PretrainingPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert json.dumps(again.to_dict()) == json.dumps(plan.to_dict()) and again.config == plan.config
 
 

@@ -14,8 +14,8 @@ from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, te
 
 from riyaz import hardware
 from riyaz.errors import RiyazError
-from riyaz.pretrain import run as running
-from riyaz.pretrain.folder import Lines
+from riyaz.pretraining import run as running
+from riyaz.pretraining.folder import Lines
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +52,7 @@ def straight_and_resumed(
 ) -> tuple[Path, Path]:
     """The folders of a run that went straight on and of one that was stopped without a word and resumed."""
     arguments = ("pretrain", text, *SMALL, "--dropout", 0.1, "--checkpoint-every", 2, *more)
-    patch.setattr(running.Folder, "clean", lambda folder: None)  # the last checkpoint stays to be looked at
+    patch.setattr(running.RunFolder, "clean", lambda folder: None)  # the last checkpoint stays to be looked at
     assert command(*arguments, "--out", folder / "straight").status == 0
     with pytest.MonkeyPatch.context() as inner:
         stop_at(stop, inner, Stopped())
@@ -289,7 +289,7 @@ def test_what_killed_writes_left_is_swept(text: Path, tmp_path: Path) -> None:
     for name in (".metrics.jsonl.9.tmp", "work/text/.tokens.bin.1.tmp", "work/model/.model.safetensors.2.tmp"):
         (out / name).touch()
     with pytest.MonkeyPatch.context() as inner:
-        inner.setattr(running.Folder, "clean", lambda folder: None)
+        inner.setattr(running.RunFolder, "clean", lambda folder: None)
         assert command("pretrain", "--out", out, "--resume").status == 0
     assert not list(out.rglob(".*.tmp"))
 

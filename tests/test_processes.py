@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from expect import assert_refused
 
-from riyaz.compare import processes
+from riyaz.comparison import processes
 
 PYTHON = sys.executable
 
@@ -53,7 +53,7 @@ def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:
     assert run(tmp_path, events.append) == ""
     assert events == [{"event": "phase", "phase": "train"}, {"event": "progress", "done": 1}]
     said = (tmp_path / "logs/log.txt").read_text()
-    assert said == "['-m', 'riyaz.compare.worker', 'fit', 'somewhere', 'lora', 'kept']\n"
+    assert said == "['-m', 'riyaz.comparison.worker', 'fit', 'somewhere', 'lora', 'kept']\n"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_ctrl_c_in_the_parent_leaves_no_child(script, tmp_path: Path, monkeypatc
 
 def test_a_worker_leaves_with_its_parent() -> None:
     code = (
-        "import os, threading, time; from riyaz.compare.worker import _leave_with\n"
+        "import os, threading, time; from riyaz.comparison.worker import _leave_with\n"
         "threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()\n"
         "print(os.getpid(), flush=True); time.sleep(120)"
     )

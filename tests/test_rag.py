@@ -17,7 +17,7 @@ from page_task import SHORT, page_context, page_examples
 
 from riyaz import artifact as artifacts
 from riyaz import prompting
-from riyaz.artifact import COLLECTION, Artifact, Base, TextPart, WeightsPart
+from riyaz.artifact import COLLECTION, Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.methods import rag
@@ -27,7 +27,7 @@ from riyaz.predictor import Predictor, open_artifact
 from riyaz.prompting import data_block, messages_for
 from riyaz.retrieval.collection import Collection, add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.opening import Within, open_retriever
+from riyaz.retrieval.open_retriever import Within, open_retriever
 from riyaz.retrieval.search import Hit, citation
 from riyaz.retrieval.spans import spans
 
@@ -211,7 +211,7 @@ def test_a_question_to_which_no_passage_is_found_is_answered_freely(found: Predi
 
 def artifact_of(context: Context, folder: Path) -> Predictor:
     fitted = rag.fit(context)
-    base = Base("tiny", str(context.source.path), context.source.sha256(), 1, context.tokenizer.template)
+    base = BaseModel("tiny", str(context.source.path), context.source.sha256(), 1, context.tokenizer.template)
     made = Artifact("rag", fitted.text, fitted.weights, base, context.task, fitted.calibrated, max_new_tokens=12)
     artifacts.write(folder, made, fitted.files)
     return replace(
@@ -282,7 +282,7 @@ def test_where_answers_do_not_stand_in_the_passages_nothing_is_searched_there(
 def test_a_collection_whose_embedder_is_not_here(context: Context, tmp_path: Path, known: bool) -> None:
     documents = read_documents(comparing.write_pages(tmp_path / "pages"))[0]
     add(tmp_path / COLLECTION, documents, BagEmbedder("minilm" if known else "some-embedder"))
-    base = Base("tiny", str(context.source.path), context.source.sha256(), 1, context.tokenizer.template)
+    base = BaseModel("tiny", str(context.source.path), context.source.sha256(), 1, context.tokenizer.template)
     text = TextPart(SHORT.instruction, passages=2, collection_file=COLLECTION)
     made = Artifact("rag", text, WeightsPart(), base, SHORT)
     artifacts.write(tmp_path / "a", made, {COLLECTION: tmp_path / COLLECTION})

@@ -19,7 +19,7 @@ from riyaz.methods.choices import base_predictor
 from riyaz.predictor import Predictor, open_artifact
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.opening import open_retriever
+from riyaz.retrieval.open_retriever import open_retriever
 from riyaz.scoring import latency
 
 pytestmark = pytest.mark.usefixtures("in_float32")

@@ -19,7 +19,7 @@ from riyaz.data.task import Task
 from riyaz.predictor import Prediction, Predictor, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.opening import Within, open_retriever
+from riyaz.retrieval.open_retriever import Within, open_retriever
 from riyaz.scoring import predict, score
 
 pytestmark = pytest.mark.usefixtures("in_float32")

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from riyaz import artifact as artifacts
 from riyaz import evaluate, export
-from riyaz.artifact import Artifact, Base, TextPart, WeightsPart
+from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.packing import pack
 from riyaz.data.task import Task
@@ -206,7 +206,7 @@ def artifact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     source = open_source(folder)
     made = Artifact(
         "a method", TextPart(TASK.instruction), WeightsPart("soft_prompt"), task=TASK, max_new_tokens=8,
-        base=Base(source.name, str(folder), source.sha256(), 1),
+        base=BaseModel(source.name, str(folder), source.sha256(), 1),
     )  # fmt: skip
     artifacts.write(tmp_path / "made", made, {path.name: path for path in (tmp_path / "parts").iterdir()})
     return tmp_path / "made"

@@ -18,8 +18,8 @@ from test_documents import pdf
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
-from riyaz.compare import documents
-from riyaz.compare import folder as folders
+from riyaz.comparison import documents
+from riyaz.comparison import folder as folders
 from riyaz.retrieval import collection
 
 pytestmark = pytest.mark.usefixtures("one_core")

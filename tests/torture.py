@@ -30,9 +30,9 @@ sys.path.insert(0, {tests!r})
 import pytest
 from pretraining import quick_machine
 from riyaz.cli.main import main
-from riyaz.pretrain.folder import Folder
+from riyaz.pretraining.folder import RunFolder
 quick_machine(pytest.MonkeyPatch())
-Folder.clean = lambda folder: None
+RunFolder.clean = lambda folder: None
 sys.exit(main())
 """
 

@@ -64,7 +64,7 @@ class WeightsPart:
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModel:
     """The model an artifact was made for; `sha256` is over its weight files, which do not hold its chat template."""
 
     name: str
@@ -81,7 +81,7 @@ class Artifact:
     method: str
     text: TextPart = TextPart()
     weights: WeightsPart = WeightsPart()
-    base: Base | None = None
+    base: BaseModel | None = None
     task: Task | None = None
     calibrated: bool = False
     max_new_tokens: int = 256

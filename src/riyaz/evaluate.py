@@ -17,14 +17,14 @@ from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
-from riyaz.data.general import BLOCK, general_blocks, general_text
+from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, detect
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import Prediction, Predictor, open_artifact, open_target
 from riyaz.retrieval.measures import recall, reciprocal_rank
-from riyaz.retrieval.opening import Within
+from riyaz.retrieval.open_retriever import Within
 from riyaz.scoring import KNOWN_BY, answer_log_loss, latency, predict, score
 from riyaz.sources import safetensors
 from riyaz.sources.files import atomic_file
@@ -43,7 +43,7 @@ SPARE = 1.25  # room for answers longer than the longest accepted one
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseFacts:
     """Facts about the base that every arm is held against; `answers` are log-probabilities (n_i, V) per row."""
 
     general_nats: float
@@ -58,7 +58,7 @@ class Base:
         (folder / "base.json").write_text(json.dumps({"general_nats": nats}) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> "Base":
+    def read(cls, folder: Path) -> "BaseFacts":
         """What `measure` wrote."""
         file = safetensors.read(folder / "base_kl.safetensors")
         answers = tuple(file.array(name) for name in sorted(file.tensors))
@@ -66,7 +66,7 @@ class Base:
 
 
 def evaluate_artifact(
-    folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: Base | None,
+    folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: BaseFacts | None,
     kl_rows: Sequence[Example], latency_rows: int, looked: int, general: str | None, listen: Listen,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
@@ -202,7 +202,7 @@ def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]
 
 
 def _against_base(
-    artifact: Artifact, predictor: Predictor, base: Base, rows: Sequence[Example], general: str | None
+    artifact: Artifact, predictor: Predictor, base: BaseFacts, rows: Sequence[Example], general: str | None
 ) -> dict[str, Any]:
     """Forgetting in nats per token of general text, and KL(base ‖ adapted) on the task's answers."""
     if predictor.lm is None:

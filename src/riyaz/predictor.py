@@ -371,7 +371,7 @@ def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
     """Search over the artifact's own documents."""
     if not text.passages:
         return None
-    from riyaz.retrieval.opening import open_retriever
+    from riyaz.retrieval.open_retriever import open_retriever
 
     return open_retriever(folder / (text.collection_file or artifacts.COLLECTION))
 

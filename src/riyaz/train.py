@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.checkpoint import Checkpoints, write_json
-from riyaz.data.packing import Packed, batch, pack
+from riyaz.data.packing import PackedRows, batch, pack
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.layers.attention import packed
@@ -173,7 +173,7 @@ def set_dropout(model: nn.Module, share: float) -> None:
             layer.p = share
 
 
-def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[Packed]:
+def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[PackedRows]:
     """Whole rows packed end to end, at most `budget` tokens each (a longer row stands alone)."""
     group: list[Row] = []
     size = 0
@@ -188,7 +188,7 @@ def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[Packed]:
         yield pack(group)
 
 
-def answer_nats(model: Any, rows: Packed) -> Tensor:
+def answer_nats(model: Any, rows: PackedRows) -> Tensor:
     """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)

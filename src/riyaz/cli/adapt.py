@@ -21,7 +21,7 @@ def adapt(
     require_torch()
     data_config, config = settle(data, reading, adapting)
 
-    from riyaz.compare import run
+    from riyaz.comparison import run
     from riyaz.report import terminal
 
     screen = Screen(json)

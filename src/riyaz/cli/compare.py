@@ -35,7 +35,7 @@ def compare(
     config = replace(config, out=results)
 
     from riyaz.cli.report import write
-    from riyaz.compare import run
+    from riyaz.comparison import run
     from riyaz.report import terminal
 
     screen = Screen(json)

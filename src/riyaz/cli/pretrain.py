@@ -60,8 +60,8 @@ def pretrain(
     """Train a new model from random weights on your text."""
     require_torch()
     from riyaz.config import Seconds, parse_budget
-    from riyaz.pretrain.plan import Asked
-    from riyaz.pretrain.run import pretrain as train
+    from riyaz.pretraining.plan import Asked
+    from riyaz.pretraining.run import pretrain as train
     from riyaz.report import learning, learning_terminal, learning_words, terminal
 
     asked = Asked(

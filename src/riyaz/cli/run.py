@@ -23,7 +23,7 @@ def run(
 ) -> None:
     """Answer every row of a file."""
     from riyaz import predictor, scoring
-    from riyaz.data import formats, several
+    from riyaz.data import formats, many_files
     from riyaz.report.terminal import listener
 
     if not out.parent.is_dir():  # said now and not after an hour of answers
@@ -40,8 +40,8 @@ def run(
             listen({"event": "progress", "method": target, "phase": "answer", "done": done, "total": total})
 
         predictions = scoring.predict(opened, dataset.examples, progress)
-    tables = several.read_tables(file, encoding)
-    root = several.root_of(tables)
+    tables = many_files.read_tables(file, encoding)
+    root = many_files.root_of(tables)
     fields = {f"{t.path.relative_to(root).as_posix()}:{line}": row for t in tables for line, row in t.rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from riyaz import config
 from riyaz.data import Dataset, Example
-from riyaz.data.columnar import SPLITS, saved_splits
-from riyaz.data.columns import Reading, find_reading
+from riyaz.data.column_roles import Reading, find_reading
+from riyaz.data.many_files import differing, is_table, joined, part_files, read_tables, root_of, shards
+from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.records import RowProblem, example_of
-from riyaz.data.several import differing, is_table, joined, part_files, read_tables, root_of, shards
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError
 

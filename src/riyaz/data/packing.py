@@ -18,7 +18,7 @@ SHORTEST_SHARED = 8  # tokens; attending to fewer apart costs more than reading 
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedRows:
     """Rows as one stream of tokens: `shared` that all of them begin with, once, then `lengths[i]` of row i alone.
 
     Attention goes from every row to the shared tokens and must not cross rows. The last answer token predicts
@@ -34,14 +34,14 @@ class Packed:
     shared: int = 0
 
 
-def pack(rows: Sequence[Row]) -> Packed:
+def pack(rows: Sequence[Row]) -> PackedRows:
     """Lay rows end to end, with the answer tokens as next-token labels; what all begin with stands there once."""
     assert rows and all(row.prompt and row.answer for row in rows)
     shared = shared_tokens([row.prompt for row in rows])
     lengths = [len(row.prompt) + len(row.answer) - 1 - shared for row in rows]
     answers = [len(row.answer) for row in rows]
     ends = shared + np.cumsum(lengths)
-    return Packed(
+    return PackedRows(
         tokens=_flat((rows[0].prompt[:shared], *((*row.prompt[shared:], *row.answer[:-1]) for row in rows))),
         positions=_flat((range(shared), *(range(shared, shared + length) for length in lengths))),
         lengths=lengths,

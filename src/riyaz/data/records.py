@@ -1,7 +1,7 @@
 """One row of a table as an `Example`."""
 
 from riyaz.data import Example, Message
-from riyaz.data.columns import CONVERSATIONS, LABELS, TOOLS, Reading
+from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS, Reading
 from riyaz.data.conversations import RowProblem, as_text, conversation, is_messages, trimmed
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from riyaz.config import MIN_ROWS
 from riyaz.data import Dataset, Example
-from riyaz.data.findings import DataReport, answer_words, count_labels, count_repeats, notes, unseen
+from riyaz.data.data_report import DataReport, answer_words, count_labels, count_repeats, notes, unseen
 from riyaz.data.sampling import deal, hold_out, ordered, sample
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError

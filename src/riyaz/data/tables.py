@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riyaz.data.columnar import parquet_rows
 from riyaz.data.encodings import decode, gunzip
+from riyaz.data.parquet import parquet_rows
 from riyaz.errors import RiyazError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

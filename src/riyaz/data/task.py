@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from riyaz.config import METRICS
 from riyaz.data import Dataset
-from riyaz.data.columns import LABELS
+from riyaz.data.column_roles import LABELS
 from riyaz.errors import RiyazError
 
 CLOSED_LABELS = 200  # at most this many distinct answers,

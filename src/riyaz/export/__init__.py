@@ -12,7 +12,7 @@ from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.export import gguf, gguf_lora, hf, mlx, peft
 from riyaz.export.check import Written
-from riyaz.export.opening import open_artifact, open_target, publish, with_weights, workspace
+from riyaz.export.targets import open_artifact, open_target, publish, with_weights, workspace
 
 ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write}  # of the adapter alone
 WHOLE = {"hf": hf.write, "gguf": gguf.write}  # of the whole model, an adapter merged

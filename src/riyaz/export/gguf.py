@@ -12,7 +12,7 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.export.check import DIVERGENCE_MOST, Written, checked, divergence, logits, same_tokenizer
-from riyaz.export.opening import Opened, mergeable, own_type
+from riyaz.export.targets import Opened, mergeable, own_type
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz.export.check import Written, checked, logits, same_tokenizer
-from riyaz.export.opening import Opened, mergeable, own_type
+from riyaz.export.targets import Opened, mergeable, own_type
 from riyaz.sources import open_source
 from riyaz.tokenizer_files import TEMPLATES
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from riyaz.export.check import Written, checked, logits
-from riyaz.export.opening import Opened, adapted
+from riyaz.export.targets import Opened, adapted
 
 
 def write(opened: Opened, work: Path) -> Written:

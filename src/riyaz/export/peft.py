@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from riyaz.export.check import Written, checked, logits
-from riyaz.export.opening import Opened, no_adapter
+from riyaz.export.targets import Opened, no_adapter
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 

@@ -45,16 +45,16 @@ def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[..., Tenso
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedAttention:
     """An `attend` for a stream of `prefix` shared tokens and rows of these lengths, T in all: q (T,H,D), k and v
     (T,K,D) -> (T,H,D)."""
 
     lengths: tuple[int, ...]
     prefix: int = 0
 
-    def behind(self, prefix: int) -> "Packed":
+    def behind(self, prefix: int) -> "PackedAttention":
         """The same rows behind so many more shared tokens."""
-        return Packed(self.lengths, self.prefix + prefix)
+        return PackedAttention(self.lengths, self.prefix + prefix)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         """What every token takes from those it sees: with a `window`, that many at most, itself counted."""
@@ -69,9 +69,9 @@ class Packed:
         return not self.prefix and len(self.lengths) > 1 and {*self.lengths} == {min(SHORT, self.lengths[0])}
 
 
-def packed(lengths: Sequence[int]) -> Packed:
+def packed(lengths: Sequence[int]) -> PackedAttention:
     """An `attend` for rows of these lengths (their sum is T); q (T,H,D), k and v (T,K,D) -> (T,H,D)."""
-    return Packed(tuple(lengths))
+    return PackedAttention(tuple(lengths))
 
 
 class _Packed(Function):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from riyaz.errors import RiyazError
 from riyaz.layers import peft
-from riyaz.layers.attention import Packed
+from riyaz.layers.attention import PackedAttention
 
 KEY = "prompt_embeddings"
 
@@ -36,7 +36,7 @@ class SoftPrompt(nn.Module):
         """Logits (N, V) of hidden states (N, C)."""
         return self.base.head(hidden)
 
-    def forward(self, tokens: Tensor, positions: Tensor, attend: Packed) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, attend: PackedAttention) -> Tensor:
         """Hidden states (T, C) of rows of tokens (T,) that all stand behind the prompt."""
         P = len(self.prompt)
         rows = self.base.embed(tokens)

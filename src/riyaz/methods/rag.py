@@ -14,7 +14,7 @@ from riyaz.methods.base import Context, Fitted
 from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.methods.few_shot import spread
 from riyaz.predictor import Predictor
-from riyaz.retrieval.opening import open_retriever
+from riyaz.retrieval.open_retriever import open_retriever
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
 
 RECIPE = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import WeightsPart
 from riyaz.data import Example
-from riyaz.data.general import general_gaps, general_text
+from riyaz.data.general_text import general_gaps, general_text
 from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Checks, Context, Fitted

@@ -4,10 +4,10 @@ Data enters it as escaped text (`markup`) or as a JSON block that page.js shows 
 file and its content security policy.
 """
 
-from riyaz.report import facts, findings, lookups, pictures
+from riyaz.report import details, extra_findings, pictures, retrieval_pictures
 from riyaz.report.arms import about, best_for, known, megabytes, milliseconds, training
-from riyaz.report.frame import Section, asset, page, tile
 from riyaz.report.markup import Markup, element, join, json_block
+from riyaz.report.page import Section, asset, page, tile
 from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import (
     duration,
@@ -51,13 +51,13 @@ def _sections(document: dict, predictions: dict[str, list[dict]]) -> list[Sectio
         ("training", "Training", "Learning and forgetting", _training(document, arms)),
         ("slices", "Slices", "Scores per slice", _slices(document, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(document, arms)),
-        ("more-rows", "More rows", findings.CURVE_TITLE, _data_curve(document)),
+        ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(document)),
         ("examples", "Examples", "Where the arms disagree", _examples(document, predictions)),
-        ("data", "Data", "The data", facts.data(document)),
-        ("pairs", "Pairs", "Arms in pairs, on the same rows", facts.pairs(document)),
-        ("details", "Details", "The arms in detail", facts.arms(arms)),
-        ("made", "How it was made", "How it was made", facts.made(document)),
-        ("caveats", "Caveats", "What to keep in mind", facts.keep_in_mind(document)),
+        ("data", "Data", "The data", details.data(document)),
+        ("pairs", "Pairs", "Arms in pairs, on the same rows", details.pairs(document)),
+        ("details", "Details", "The arms in detail", details.arms(arms)),
+        ("made", "How it was made", "How it was made", details.made(document)),
+        ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(document)),
     ]
 
 
@@ -148,7 +148,7 @@ def _lines(first: object, second: object = None) -> Markup:
 
 
 def _score(arm: dict) -> Markup:
-    seeds = findings.seeds(arm)
+    seeds = extra_findings.seeds(arm)
     return join(
         _lines(number(known(arm, "score"), 3), interval(arm) if known(arm, "ci_low") is not None else None),
         pictures.interval_bar(arm),
@@ -230,27 +230,27 @@ def _slices(document: dict, arms: list[dict]) -> Markup | None:
 
 def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
     metric = metric_of(document)
-    found = findings.retrieving(arms)
+    found = extra_findings.retrieving(arms)
     if not found:
         return None
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     drawn = [
-        ([lookups.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
-        ([lookups.contexts(found, metric, width, f"o{n}") for width, n in widths],
+        ([retrieval_pictures.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
+        ([retrieval_pictures.contexts(found, metric, width, f"o{n}") for width, n in widths],
          f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
     ]  # fmt: skip
     shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
-    table = grid(*findings.retrieval_table(document), "Retrieval in figures")
-    return join(element("div", *shown, class_="pair"), table, element("p", findings.RETRIEVAL_NOTE))
+    table = grid(*extra_findings.retrieval_table(document), "Retrieval in figures")
+    return join(element("div", *shown, class_="pair"), table, element("p", extra_findings.RETRIEVAL_NOTE))
 
 
 def _data_curve(document: dict) -> Markup | None:
     metric = metric_of(document)
     widths = ((pictures.HALF, "dw"), (pictures.NARROW, "dn"))
-    drawn = [lookups.data_curve(document, metric, width, name) for width, name in widths]
+    drawn = [retrieval_pictures.data_curve(document, metric, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    shown = figure(drawn, findings.CURVE_NOTE, numbers(*findings.curve_table(document)))
+    shown = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(document)))
     return element("div", shown, class_="pair")
 
 

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from riyaz.report import facts
+from riyaz.report import details
 from riyaz.report import learning_pictures as drawn
 from riyaz.report import learning_words as words
 from riyaz.report.arms import megabytes
-from riyaz.report.frame import Section, asset, page, tile
 from riyaz.report.learning_words import Run, chance, compact, cost, known, part, points, powers, share, spaced, token
 from riyaz.report.markup import Markup, element, join
+from riyaz.report.page import Section, asset, page, tile
 from riyaz.report.pictures import HALF, NARROW
 from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import MISSING, duration, number, value
@@ -218,7 +218,7 @@ def _derived(run: Run) -> Markup | None:
         )
         for one in rows
     ]
-    plan = facts.named_values(part(run, "plan"))
+    plan = details.named_values(part(run, "plan"))
     return join(
         element("dl", *shown, class_="facts") if shown else None,
         element("details", element("summary", "The whole plan"), plan) if plan else None,
@@ -237,7 +237,7 @@ def _cost(run: Run, metrics: list[dict]) -> Markup | None:
         "share of the peak": f"{share(peak)} of what its matrix products reach" if peak is not None else MISSING,
         "peak memory": megabytes(rss),
     }  # fmt: skip
-    return facts.named_values({name: shown for name, shown in said.items() if shown != MISSING})
+    return details.named_values({name: shown for name, shown in said.items() if shown != MISSING})
 
 
 def _text(run: Run) -> Markup | None:
@@ -248,9 +248,9 @@ def _text(run: Run) -> Markup | None:
     return (
         join(
             element("dl", *listed, class_="counts") if listed else None,
-            facts.named_values(rest),
+            details.named_values(rest),
             element("h3", "Tokenizer") if tokenizer else None,
-            facts.named_values(tokenizer),
+            details.named_values(tokenizer),
         )
         or None
     )
@@ -260,7 +260,7 @@ def _made(run: Run, metrics: list[dict]) -> Markup:
     seed = run.get("seed")
     document = {key: run.get(key) for key in ("command", "model", "hardware", "versions")}
     return join(
-        facts.made(document | {"seconds": cost(run, metrics, "seconds")}),
+        details.made(document | {"seconds": cost(run, metrics, "seconds")}),
         element("p", f"Seed {value(seed)}. {words.again(run)}")
         if seed is not None else None,
     )  # fmt: skip

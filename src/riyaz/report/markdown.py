@@ -2,7 +2,7 @@
 
 import re
 
-from riyaz.report import findings
+from riyaz.report import extra_findings
 from riyaz.report.words import (
     MISSING,
     caveats,
@@ -72,7 +72,7 @@ def _troubles(document: dict) -> str:
 
 
 def _seeds(document: dict) -> str:
-    found = [(arm["method"], findings.seeds(arm)) for arm in ranked(document)]
+    found = [(arm["method"], extra_findings.seeds(arm)) for arm in ranked(document)]
     return "\n".join(f"* **{_escape(method)}** scored {_escape(said)}" for method, said in found if said)
 
 
@@ -96,16 +96,16 @@ def _pairs(document: dict) -> str:
 
 
 def _retrieval(document: dict) -> str:
-    titles, rows = findings.retrieval_table(document)
-    return f"## Retrieval\n\n{_grid(titles, rows)}\n\n{_escape(findings.RETRIEVAL_NOTE)}" if rows else ""
+    titles, rows = extra_findings.retrieval_table(document)
+    return f"## Retrieval\n\n{_grid(titles, rows)}\n\n{_escape(extra_findings.RETRIEVAL_NOTE)}" if rows else ""
 
 
 def _data_curve(document: dict) -> str:
-    titles, rows = findings.curve_table(document)
+    titles, rows = extra_findings.curve_table(document)
     if not rows:
         return ""
     table = _grid(titles, rows, [False] * len(titles))
-    return f"## {_escape(findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(findings.CURVE_NOTE)}"
+    return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
 
 
 def _measured(document: dict) -> str:

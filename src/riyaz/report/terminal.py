@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from riyaz.report import findings
+from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
     columns,
@@ -253,9 +253,9 @@ def print_comparison(document: dict, out: Console) -> None:
 
 def _findings(document: dict) -> list[tuple[str, str]]:
     """(title, line) of what was looked at beside the scores, as far as it was."""
-    found = [("retrieval", line) for line in findings.retrieval_lines(document)]
-    found += [("seeds", f"{arm['method']}: {said}") for arm in ranked(document) if (said := findings.seeds(arm))]
-    line = findings.curve_line(document)
+    found = [("retrieval", line) for line in extra_findings.retrieval_lines(document)]
+    found += [("seeds", f"{arm['method']}: {said}") for arm in ranked(document) if (said := extra_findings.seeds(arm))]
+    line = extra_findings.curve_line(document)
     return found + ([("more rows", line)] if line else [])
 
 

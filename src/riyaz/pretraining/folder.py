@@ -25,7 +25,7 @@ LEFT = re.compile(r"\..+\.\d+\.tmp")  # what a killed write leaves, see `atomic_
 RUN, PLAN, METRICS, SAMPLES, WORK = "run.json", "plan.json", "metrics.jsonl", "samples.jsonl", "work"
 
 
-class Folder:
+class RunFolder:
     """Paths and atomic files of one run."""
 
     def __init__(self, path: Path) -> None:

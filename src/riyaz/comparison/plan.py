@@ -40,7 +40,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """Everything that decides a comparison besides the data and the model."""
 
     seed: int
@@ -64,7 +64,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> "Plan":
+    def from_dict(cls, table: Mapping[str, Any]) -> "ComparisonPlan":
         """As read from plan.json."""
         arms = tuple(
             ArmPlan(**{**arm, "learning_rates": tuple(arm["learning_rates"]), "rungs": tuple(arm["rungs"])})
@@ -82,7 +82,7 @@ def make(
     spent: float,
     seed: int,
     aside: float = 0.0,
-) -> Plan:
+) -> ComparisonPlan:
     """Divide what the budget leaves after evaluation over the trained arms, by the shares of their recipes.
 
     `methods` gives each method its recipe (None: not trained). `measured` is what `compare.worker` wrote. An arm
@@ -127,7 +127,7 @@ def make(
         else _trained_arm(method, recipe, steps[method], full[method], fixed[method], measured, sizes)
         for method, recipe in asked.items()
     )
-    return Plan(
+    return ComparisonPlan(
         seed=seed,
         threads=measured["threads"],
         compute=measured["compute"],

@@ -14,7 +14,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.data.rows import Row
-from riyaz.pretrain.shapes import Config, micro_tokens
+from riyaz.pretraining.shapes import Config, micro_tokens
 
 STEPS = 4  # the first of them warms up and does not count
 STEP_TOKENS = 2048

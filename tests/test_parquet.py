@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from expect import assert_refused
 from test_formats import ROWS, make, pairs, saved
 
-from riyaz.data import columnar, formats, several
+from riyaz.data import formats, many_files, parquet
 
 # Parquet and saved data sets
 
@@ -25,7 +25,7 @@ def test_label_numbers_become_names_and_strange_values_stay_plain(tmp_path):
     pq.write_table(content, tmp_path / "a.parquet")
     dataset = formats.load(tmp_path / "a.parquet")
     assert pairs(dataset) == [("t", "good"), ("u", "bad")] and dataset.unused_columns == ("image", "seen")
-    (read,) = several.read_tables(tmp_path / "a.parquet")
+    (read,) = many_files.read_tables(tmp_path / "a.parquet")
     assert read.rows[0] == (1, {"text": "t", "label": "good", "image": None, "seen": "1970-01-01"})
     features = {"text": {"_type": "Value"}, "label": feature}
     folder = saved(tmp_path / "s", [{"text": "t", "label": 1}, {"text": "u", "label": 0}], features)
@@ -53,7 +53,7 @@ def test_without_pyarrow_one_line_names_the_extra(tmp_path, monkeypatch):
     def absent(module):
         raise ImportError(module)
 
-    monkeypatch.setattr(columnar.importlib, "import_module", absent)
+    monkeypatch.setattr(parquet.importlib, "import_module", absent)
     with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install 'riyaz[parquet]'"):
         formats.load(path)
     with assert_refused("a data set saved by datasets needs pyarrow"):
@@ -76,7 +76,7 @@ def test_damaged_parquet_is_one_line(tmp_path, monkeypatch):
     with assert_refused("no rows"):
         formats.load(path)
     path.write_bytes(whole)
-    monkeypatch.setattr(columnar, "MOST_BYTES", 10)
+    monkeypatch.setattr(parquet, "MOST_BYTES", 10)
     with assert_refused("holds more than 10 bytes"):
         formats.load(path)
 

@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.compare.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
 
 Reads the comparison's folder, does one piece of work, writes its files. Events go to stdout as JSON lines. A
 mistake of the user or of the data is one event with its reason; anything else leaves its traceback in the log.
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riyaz.compare.folder import KEPT, Folder, write_json
-from riyaz.compare.plan import Plan
-from riyaz.compare.processes import PARENT
+from riyaz.comparison.folder import KEPT, ComparisonFolder, write_json
+from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.processes import PARENT
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.sources import Source, open_source
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_leave_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {"index": index, "measure": measure, "fit": fit, "evaluate": evaluate}
     try:
-        jobs[work](Folder(Path(folder)), *rest)
+        jobs[work](ComparisonFolder(Path(folder)), *rest)
     except RiyazError as error:
         say({"event": "failed", "reason": str(error)})
         return 3
@@ -42,47 +42,47 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def index(folder: Folder) -> None:
+def index(folder: ComparisonFolder) -> None:
     """Cut the user's documents into chunks and embed them: `collection.sqlite`."""
-    from riyaz.compare.documents import index as write_index
+    from riyaz.comparison.documents import index as write_index
 
     write_index(folder, folder.read("settings.json"), say)
 
 
-def measure(folder: Folder) -> None:
+def measure(folder: ComparisonFolder) -> None:
     """Measure what the plan needs: `measured.json`, and the base's facts beside it."""
-    from riyaz.compare.measure import measure_speeds
+    from riyaz.comparison.measure import measure_speeds
 
     settings = folder.read("settings.json")
     measured = measure_speeds(folder, settings, _source(settings), _task(settings), say)
     folder.write("measured.json", measured)
 
 
-def fit(folder: Folder, method: str, part: str) -> None:
+def fit(folder: ComparisonFolder, method: str, part: str) -> None:
     """Fit one method on one part's rows: `artifact/`, then `fit.json`."""
-    from riyaz.compare.fit import fit_part
+    from riyaz.comparison.fit_part import fit_part
 
-    settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
+    settings, plan = folder.read("settings.json"), ComparisonPlan.from_dict(folder.read("plan.json"))
     _use_threads(plan.threads)
     began = time.monotonic()
     facts = fit_part(folder, settings, plan, method, part, _source(settings), _task(settings), say)
     write_json(folder.run(method, part) / "fit.json", facts | {"seconds": time.monotonic() - began})
 
 
-def evaluate(folder: Folder, method: str, part: str) -> None:
+def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     """Open the artifact in this fresh process and judge it on the part's test rows: `result.json`."""
-    from riyaz.compare.extra import read_part
+    from riyaz.comparison.extra_runs import read_part
     from riyaz.data.split import FOLDS
-    from riyaz.evaluate import Base, evaluate_artifact
+    from riyaz.evaluate import BaseFacts, evaluate_artifact
 
-    settings, plan = folder.read("settings.json"), Plan.from_dict(folder.read("plan.json"))
+    settings, plan = folder.read("settings.json"), ComparisonPlan.from_dict(folder.read("plan.json"))
     _use_threads(plan.threads)
     run = folder.run(method, part)
     extra = read_part(folder, method, part) is not None
     rows = KEPT if extra else part
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
-        base=Base.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
+        base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
         looked=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
         general=settings["settings"]["general"], listen=say,

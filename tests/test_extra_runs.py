@@ -12,9 +12,9 @@ from comparing import command, files
 from conftest import RETRIEVED, Finished
 
 from riyaz.artifact import Artifact
-from riyaz.compare import extra, processes
-from riyaz.compare.folder import KEPT, Folder
-from riyaz.compare.plan import Plan
+from riyaz.comparison import extra_runs, processes
+from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data import Example
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -25,8 +25,8 @@ class Again:
     """The finished comparison without its extra parts, and what `extra` runs in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Folder(folder)
-        self.plan = Plan.from_dict(self.folder.read("plan.json"))
+        self.folder = ComparisonFolder(folder)
+        self.plan = ComparisonPlan.from_dict(self.folder.read("plan.json"))
         self.arms = [{k: v for k, v in arm.items() if k != "seeds"} for arm in self.folder.read("compare.json")["arms"]]
         self.ran: list[tuple[str, ...]] = []
         self.notes: list[str] = []
@@ -49,10 +49,10 @@ class Again:
         return next(arm for arm in self.arms if arm["method"] == method)
 
     def seeds(self, margin: float = 0.02, left: float = 1e6) -> None:
-        extra.seeds(self.folder, self.plan, self.arms, margin, lambda: left, self.listen)
+        extra_runs.seeds(self.folder, self.plan, self.arms, margin, lambda: left, self.listen)
 
     def curve(self, left: float = 1e6) -> list[dict]:
-        return extra.data_curve(self.folder, self.plan, self.arms, lambda: left, self.listen)
+        return extra_runs.data_curve(self.folder, self.plan, self.arms, lambda: left, self.listen)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_more_seeds_are_for_a_close_call_alone(again: Again, lora: float, rag_lo
 
 def test_a_folder_may_be_named_from_where_one_stands(again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(again.folder.path.parent)
-    again.folder = Folder(Path(again.folder.path.name))
+    again.folder = ComparisonFolder(Path(again.folder.path.name))
     again.seeds(margin=1)
     assert len(again.ran) == 8 and [len(arm["seeds"]) for arm in again.arms if "seeds" in arm] == [3, 3]
 
@@ -171,7 +171,7 @@ def test_parts_are_other_seeds_at_the_rate_that_was_found_and_fewer_rows(retriev
 
 
 def test_fewer_rows_are_nested(retrieved: Finished) -> None:
-    rows = Folder(retrieved.out).rows(KEPT, "train")
+    rows = ComparisonFolder(retrieved.out).rows(KEPT, "train")
     half, quarter = rows[::2], rows[::4]
     assert (len(quarter), len(half), len(rows)) == (6, 11, 21)
     assert {example.key for example in quarter} < {example.key for example in half}

@@ -10,7 +10,7 @@ import tiny
 from expect import assert_refused
 
 from riyaz.artifact import TextPart
-from riyaz.compare.fitting import without_too_long
+from riyaz.comparison.context_limit import without_too_long
 from riyaz.data import Example
 from riyaz.data.rows import encode_rows, rendered
 from riyaz.data.split import Split

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from riyaz.report.arms import about, known, measured
-from riyaz.report.findings import CURVE, curve_points, recall_points
+from riyaz.report.extra_findings import CURVE, curve_points, recall_points
 from riyaz.report.markup import Markup
 from riyaz.report.pictures import HALF, below, end_names, score_limits
 from riyaz.report.svg import INK, colour, inset, label, picture

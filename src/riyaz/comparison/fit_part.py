@@ -6,10 +6,10 @@ from typing import Any
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
-from riyaz.artifact import Artifact, Base
-from riyaz.compare.extra import read_part
-from riyaz.compare.folder import KEPT, Folder, remove
-from riyaz.compare.plan import Plan
+from riyaz.artifact import Artifact, BaseModel
+from riyaz.comparison.extra_runs import read_part
+from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
 from riyaz.families import describe
 from riyaz.methods import Method
@@ -21,8 +21,8 @@ Listen = Callable[[dict], None]
 
 
 def fit_part(
-    folder: Folder, settings: dict[str, Any], plan: Plan, method: str, part: str, source: Source, task: Task,
-    listen: Listen,
+    folder: ComparisonFolder, settings: dict[str, Any], plan: ComparisonPlan, method: str, part: str,
+    source: Source, task: Task, listen: Listen,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit `method` on a part's training and validation rows; writes `artifact/`, returns the facts of `fit.json`."""
     run = folder.run(method, part)
@@ -51,10 +51,12 @@ def fit_part(
     }  # fmt: skip
 
 
-def _artifact(context: Context, fitted: Fitted, settings: dict[str, Any], plan: Plan, method: str) -> Artifact:
+def _artifact(
+    context: Context, fitted: Fitted, settings: dict[str, Any], plan: ComparisonPlan, method: str
+) -> Artifact:
     source = context.source
     parameters, template = describe(source).parameters, context.tokenizer.template
-    base = Base(source.name, str(source.path), source.sha256(), parameters, template)
+    base = BaseModel(source.name, str(source.path), source.sha256(), parameters, template)
     return Artifact(
         method=method,
         text=fitted.text,

@@ -25,7 +25,7 @@ from riyaz.errors import RiyazError
 KEPT = "kept"  # the part whose artifact is the arm's: trained on all training rows
 
 
-class Folder:
+class ComparisonFolder:
     """Paths and atomic files of one comparison."""
 
     def __init__(self, path: Path) -> None:

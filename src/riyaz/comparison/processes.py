@@ -20,9 +20,9 @@ PATIENCE = 5  # seconds between asking a child to end and ending it
 
 
 def run(arguments: list[str], log: Path, listen: Listen) -> str:
-    """Run `python -m riyaz.compare.worker ARGUMENTS…`; "" when it went well, else the reason in one line."""
+    """Run `python -m riyaz.comparison.worker ARGUMENTS…`; "" when it went well, else the reason in one line."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "riyaz.compare.worker", *arguments]
+    command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
     reason = ""
     with log.open("a") as errors, subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,

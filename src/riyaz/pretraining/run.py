@@ -17,12 +17,12 @@ from riyaz import hardware
 from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
-from riyaz.pretrain import plan as planning
-from riyaz.pretrain.folder import PLAN, RUN, Folder, damaged
-from riyaz.pretrain.plan import KINDS, Asked, Plan
-from riyaz.pretrain.samples import look
-from riyaz.pretrain.speed import Machine
-from riyaz.pretrain.watch import NAME, Watch, bits_per_byte
+from riyaz.pretraining import plan as planning
+from riyaz.pretraining.folder import PLAN, RUN, RunFolder, damaged
+from riyaz.pretraining.plan import KINDS, Asked, PretrainingPlan
+from riyaz.pretraining.samples import look
+from riyaz.pretraining.speed import Machine
+from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import Unsupported, train_tokenizer
 
@@ -47,7 +47,7 @@ def pretrain(
     With `resume` the run in `out` goes on; without paths on the texts it began with. Raises RiyazError, and
     KeyboardInterrupt with a line that says how to go on.
     """
-    folder = Folder(out)
+    folder = RunFolder(out)
     asked = asked.absolute()
     with folder.locked(resume):
         known, frozen = read_run(folder)
@@ -87,7 +87,7 @@ def pretrain(
 class _Run:
     """One run: what it knows, and the file that says how far it came."""
 
-    def __init__(self, folder: Folder, paths: Sequence[Path], asked: Asked, listen: Listen) -> None:
+    def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: Asked, listen: Listen) -> None:
         self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
         self.began = time.monotonic()
         self.document: dict[str, Any] = {}
@@ -138,7 +138,7 @@ class _Run:
             if corpus.facts["tokens_sha256"] != frozen["text"]["tokens_sha256"]:
                 raise RiyazError("the tokens are not those it was begun with", str(self.folder.work), "begin anew")
             self._refuse_full(frozen["plan"]["estimate"]["disk_mb"])
-        plan = Plan.from_dict(frozen["plan"])
+        plan = PretrainingPlan.from_dict(frozen["plan"])
         for value in plan.derived:
             self._note(f"{value.name}: {value.value} ({value.why})")
         self.listen(
@@ -220,7 +220,9 @@ class _Run:
             what = f"the run needs about {need:.0f} MB of disk and {free:.0f} MB are free"
             raise RiyazError(what, str(self.folder.path), "free disk space or choose another --out")
 
-    def _train(self, plan: Plan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
+    def _train(
+        self, plan: PretrainingPlan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer
+    ) -> dict[str, Any]:
         """Train, write the model, open it again and say what it cost."""
         import torch
 
@@ -316,7 +318,7 @@ def _same(given: str, then: str | None, frozen: dict[str, Any] | None) -> bool:
     return bool(tokenizer_sha256(Tokenizer.from_folder(given)) == frozen["tokenizer"]["sha256"])
 
 
-def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What run.json and plan.json hold, nothing where there is no run yet.
 
     Raises RiyazError where they are not what this version writes: all that is taken from them later is taken once here.
@@ -329,7 +331,7 @@ def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
             _ = [*known["resumed"]], {**known.get("resumed_with", {})}
         name = PLAN
         if frozen is not None:
-            plan = Plan.from_dict(frozen["plan"])
+            plan = PretrainingPlan.from_dict(frozen["plan"])
             _ = plan.config, settings(plan), describe(plan, frozen), {**plan.effective}
             _ = float(frozen["peak_flops"])
             _ = float(plan.estimate["disk_mb"]), float(plan.estimate["seconds"]), float(frozen["seconds"])
@@ -340,7 +342,7 @@ def read_run(folder: Folder) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return known or {}, frozen
 
 
-def settings(plan: Plan) -> Any:
+def settings(plan: PretrainingPlan) -> Any:
     """The plan as the training loop takes it."""
     from riyaz.train import TrainPlan
 
@@ -360,7 +362,7 @@ def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
     return words.rpartition(" ")[0] or words
 
 
-def describe(plan: Plan, frozen: dict[str, Any]) -> dict[str, Any]:
+def describe(plan: PretrainingPlan, frozen: dict[str, Any]) -> dict[str, Any]:
     """What run.json says of a run before its first step, besides the machine."""
     model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
     return {

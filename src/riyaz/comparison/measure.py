@@ -8,11 +8,11 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.artifact import TextPart
-from riyaz.compare.folder import KEPT, Folder, remove
+from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
-from riyaz.evaluate import Base
+from riyaz.evaluate import BaseFacts
 from riyaz.methods import Method
 from riyaz.methods.base import ArmPlan, Context, bare
 from riyaz.methods.choices import base_predictor, rooms
@@ -31,7 +31,7 @@ SURE = 4.0  # passes over a prompt that a trained arm's search of a closed set c
 
 
 def measure_speeds(
-    folder: Folder, settings: dict[str, Any], source: Source, task: Task, listen: Listen
+    folder: ComparisonFolder, settings: dict[str, Any], source: Source, task: Task, listen: Listen
 ) -> dict[str, Any]:
     """What `plan.make` divides the budget by; also writes the base's facts into the folder."""
     import torch
@@ -49,7 +49,7 @@ def measure_speeds(
     plain = base_predictor(context)
     load_seconds = time.perf_counter() - began
     began = time.perf_counter()
-    Base.measure(plain, valid, settings["settings"]["general"], folder.path)
+    BaseFacts.measure(plain, valid, settings["settings"]["general"], folder.path)
     base_seconds = time.perf_counter() - began
     methods = [Method(name) for name in settings["methods"]]
     unable: dict[str, str] = {}  # such as prompts that fit no context: the arm's reason, not the comparison's end

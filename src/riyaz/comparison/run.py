@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
-from riyaz.compare import documents, extra, processes
-from riyaz.compare import plan as planning
-from riyaz.compare.collect import arm_row, row_scores
-from riyaz.compare.fitting import without_too_long
-from riyaz.compare.folder import KEPT, Folder, remove
-from riyaz.compare.narrow import Cut, narrowed, plan_within
-from riyaz.compare.pick import choose
-from riyaz.compare.plan import Plan, Sizes
+from riyaz.comparison import documents, extra_runs, processes
+from riyaz.comparison import plan as planning
+from riyaz.comparison.arm_row import arm_row, row_scores
+from riyaz.comparison.context_limit import without_too_long
+from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
+from riyaz.comparison.pick import choose
+from riyaz.comparison.plan import ComparisonPlan, Sizes
+from riyaz.comparison.shorter_test import Cut, narrowed, plan_within
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general import BLOCK, general_gaps, general_text
+from riyaz.data.general_text import BLOCK, general_gaps, general_text
 from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
@@ -79,12 +79,12 @@ def compare(
         identity["documents"] = documents.identity(config.documents, listen)
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Folder(Path(scratch))
+            folder = ComparisonFolder(Path(scratch))
             _prepare(folder, identity, parts, listen)
             plan, _, report = _plan(folder, methods, cut, config, time.monotonic() - began, listen)
             return _dry_document(plan, report, task)
     assert config.out is not None
-    folder = Folder(config.out)
+    folder = ComparisonFolder(config.out)
     with folder.locked():
         folder.settle(identity)
         done = folder.read("compare.json")
@@ -143,7 +143,7 @@ def adapt(
         raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))
     if out.exists():
         out.rmdir()
-    shutil.move(Folder(work).run(method, KEPT) / "artifact", out)
+    shutil.move(ComparisonFolder(work).run(method, KEPT) / "artifact", out)
     remove(work)
     return arm
 
@@ -216,7 +216,7 @@ def _identity(
     }
 
 
-def _keeping_time(folder: Folder, began: float, listen: Listen) -> Listen:
+def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Listen:
     """`listen`, and the seconds so far in the folder: a command that is killed has spent them all the same."""
     written = time.monotonic()
 
@@ -230,7 +230,7 @@ def _keeping_time(folder: Folder, began: float, listen: Listen) -> Listen:
     return keeping
 
 
-def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> None:
+def _prepare(folder: ComparisonFolder, identity: dict, parts: Split, listen: Listen) -> None:
     """Write what the child processes read, and measure speeds once."""
     if folder.read("settings.json") is None:
         folder.write("settings.json", identity)
@@ -245,22 +245,22 @@ def _prepare(folder: Folder, identity: dict, parts: Split, listen: Listen) -> No
 
 
 def _plan(
-    folder: Folder, methods: tuple[str, ...], cut: Cut, config: CompareConfig, spent: float, listen: Listen
-) -> tuple[Plan, Split, DataReport]:
+    folder: ComparisonFolder, methods: tuple[str, ...], cut: Cut, config: CompareConfig, spent: float, listen: Listen
+) -> tuple[ComparisonPlan, Split, DataReport]:
     """The plan in the folder, or a new one that is frozen there once it is known to fit this machine; and its rows."""
     known = folder.read("plan.json")
 
-    def make(sizes: Sizes) -> Plan:
+    def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(
             {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
             budget=float(config.budget), spent=spent, seed=config.seed,
-            aside=extra.SHARE if config.data_curve else 0.0,
+            aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip
 
     if known is None:
         plan, parts, report = plan_within(cut, config.limit_test, make)
     else:
-        plan = Plan.from_dict(known)
+        plan = ComparisonPlan.from_dict(known)
         parts, report = cut(plan.folds, plan.limit_test)
     note = narrowed(plan, config.limit_test, len(parts.tested))
     if note:
@@ -272,7 +272,7 @@ def _plan(
     return plan, parts, report
 
 
-def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:
+def _say_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
     arms = [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]
     listen({"event": "estimate", **plan.estimate, "arms": arms})
@@ -286,7 +286,9 @@ def _say_estimate(plan: Plan, path: Path, listen: Listen) -> None:
         raise RiyazError(what, hint="leave full out with --methods, or take a smaller model")
 
 
-def _run_arm(folder: Folder, plan: Plan, method: str, parts: list[str], listen: Listen) -> dict[str, Any]:
+def _run_arm(
+    folder: ComparisonFolder, plan: ComparisonPlan, method: str, parts: list[str], listen: Listen
+) -> dict[str, Any]:
     """One arm: fit and evaluate every part, each in a fresh process; a failure becomes the arm's reason."""
     arm_plan = plan.arm(method)
     reason = ""
@@ -303,7 +305,13 @@ def _run_arm(folder: Folder, plan: Plan, method: str, parts: list[str], listen: 
 
 
 def _again(
-    folder: Folder, plan: Plan, arms: list[dict], parts: list[str], config: CompareConfig, since: float, listen: Listen
+    folder: ComparisonFolder,
+    plan: ComparisonPlan,
+    arms: list[dict],
+    parts: list[str],
+    config: CompareConfig,
+    since: float,
+    listen: Listen,
 ) -> dict[str, Any]:
     """What the time that is left can still say: the curve over rows, and more seeds of a close call."""
     if parts != [KEPT]:  # folds are trainings enough
@@ -312,8 +320,8 @@ def _again(
     def left() -> float:
         return float(config.budget) - since - time.monotonic()
 
-    curve = extra.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
-    extra.seeds(folder, plan, arms, config.margin, left, listen)
+    curve = extra_runs.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
+    extra_runs.seeds(folder, plan, arms, config.margin, left, listen)
     return {"data_curve": curve} if curve else {}
 
 
@@ -321,7 +329,9 @@ def _about(method: str, listen: Listen) -> Listen:
     return lambda event: listen({**event, "method": method})
 
 
-def _document(folder: Folder, plan: Plan, arms: list[dict], parts: list[str], config: CompareConfig) -> dict[str, Any]:
+def _document(
+    folder: ComparisonFolder, plan: ComparisonPlan, arms: list[dict], parts: list[str], config: CompareConfig
+) -> dict[str, Any]:
     limits = {
         "max_ms": config.max_ms,
         "max_rss_mb": config.max_rss_mb,
@@ -336,7 +346,7 @@ def _document(folder: Folder, plan: Plan, arms: list[dict], parts: list[str], co
     return {"arms": arms, **asdict(pick), "pairs": pairs, "estimate_seconds": plan.estimate["seconds"]}
 
 
-def _dry_document(plan: Plan, report: DataReport, task: Task) -> dict[str, Any]:
+def _dry_document(plan: ComparisonPlan, report: DataReport, task: Task) -> dict[str, Any]:
     return {"estimate": plan.estimate, "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.compare import processes
-from riyaz.compare.collect import read_predictions
-from riyaz.compare.folder import KEPT, Folder, write_json
-from riyaz.compare.plan import Plan
+from riyaz.comparison import processes
+from riyaz.comparison.arm_row import read_predictions
+from riyaz.comparison.folder import KEPT, ComparisonFolder, write_json
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.methods import CURVE
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
@@ -41,14 +41,19 @@ class Part:
         return replace(arm, learning_rates=(self.learning_rate,), rungs=())
 
 
-def read_part(folder: Folder, method: str, name: str) -> Part | None:
+def read_part(folder: ComparisonFolder, method: str, name: str) -> Part | None:
     """The extra part of that name; None for a part of the split."""
     known = folder.read(f"arms/{method}/{name}/part.json")
     return Part(**known) if known else None
 
 
 def seeds(
-    folder: Folder, plan: Plan, arms: Sequence[dict], margin: float, left: Callable[[], float], listen: Listen
+    folder: ComparisonFolder,
+    plan: ComparisonPlan,
+    arms: Sequence[dict],
+    margin: float,
+    left: Callable[[], float],
+    listen: Listen,
 ) -> None:
     """Two more seeds of the two best trained arms when they are within the margin: `seeds` in their rows."""
     trained = sorted(
@@ -69,7 +74,7 @@ def seeds(
 
 
 def data_curve(
-    folder: Folder, plan: Plan, arms: Sequence[dict], left: Callable[[], float], listen: Listen
+    folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[dict], left: Callable[[], float], listen: Listen
 ) -> list[dict[str, Any]]:
     """Scores of LoRA on a quarter and on half of the training rows beside those on all; [] when it was not trained."""
     arm = next((arm for arm in arms if arm["method"] == CURVE and arm["status"] in ("ok", "cut")), None)
@@ -88,7 +93,9 @@ def data_curve(
     return found
 
 
-def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], float], listen: Listen) -> None:
+def run(
+    folder: ComparisonFolder, plan: ComparisonPlan, arm: dict, part: Part, left: Callable[[], float], listen: Listen
+) -> None:
     """Fit and evaluate one extra part, if it is not there yet and what it will take is left of the budget."""
     method = arm["method"]
     place = folder.run(method, part.name)
@@ -112,7 +119,7 @@ def run(folder: Folder, plan: Plan, arm: dict, part: Part, left: Callable[[], fl
     listen({"event": "arm", "arm": arm})  # it is what it was before
 
 
-def _scores(folder: Folder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
+def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
     """The extra parts of an arm that are done and held their checks, and the scores of their test rows."""
     found = []
     for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError
 from riyaz.hardware import MB
-from riyaz.pretrain.shapes import (
+from riyaz.pretraining.shapes import (
     SIZES,
     Config,
     Shape,
@@ -128,7 +128,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PretrainingPlan:
     """Everything that was decided; frozen in plan.json, so that a resumed run is the same run."""
 
     effective: dict[str, Any]  # by the names of the flags
@@ -146,7 +146,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "Plan":
+    def from_dict(cls, document: dict[str, Any]) -> "PretrainingPlan":
         """The plan that plan.json holds."""
         return cls(**{**document, "derived": tuple(Value(**value) for value in document["derived"])})
 
@@ -185,7 +185,7 @@ def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
 def make(
     asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *,
     spent: Callable[[], float], memory: float,
-) -> Plan:  # fmt: skip
+) -> PretrainingPlan:  # fmt: skip
     """The plan of a run. `spent` says how many seconds of the budget are gone, more after each measurement, and
     `memory` the megabytes that are free.
 
@@ -230,7 +230,9 @@ def make(
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
         "checkpoint_every": saving, "seed": asked.seed or 0,
     }  # fmt: skip
-    return Plan(effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, estimate)
+    return PretrainingPlan(
+        effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, estimate
+    )
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.artifact import COLLECTION
-from riyaz.compare.folder import Folder
+from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import Document, read_documents
@@ -32,7 +32,7 @@ def identity(path: Path, listen: Listen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def index(folder: Folder, settings: dict[str, Any], listen: Listen) -> None:
+def index(folder: ComparisonFolder, settings: dict[str, Any], listen: Listen) -> None:
     """Write the collection of the comparison's documents, whole or not at all."""
     asked = settings["documents"]
     documents, _ = read_documents(Path(asked["path"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.compare.folder import KEPT, Folder, megabytes
+from riyaz.comparison.folder import KEPT, ComparisonFolder, megabytes
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
@@ -20,7 +20,7 @@ EMPTY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def arm_row(folder: Folder, plan: ArmPlan, parts: Sequence[str], reason: str) -> dict[str, Any]:
+def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reason: str) -> dict[str, Any]:
     """The row of an arm from its parts' files; `reason` says why it has none."""
     if plan.skipped or reason:
         status = "skipped" if plan.skipped else "failed"
@@ -108,7 +108,7 @@ def _mean_log_probability(rows: Sequence[dict]) -> dict[str, float]:
     return {"answer_log_probability": float(np.mean(known))} if known else {}
 
 
-def row_scores(folder: Folder, arms: Sequence[dict], parts: Sequence[str]) -> dict[str, np.ndarray]:
+def row_scores(folder: ComparisonFolder, arms: Sequence[dict], parts: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores of every test row of the finished arms, rows in the same order for all."""
     found = {}
     for arm in arms:

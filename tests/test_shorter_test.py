@@ -10,11 +10,11 @@ from comparing import command
 from expect import assert_refused
 from test_plan import PLAIN, measured
 
-from riyaz.compare import narrow
-from riyaz.compare import plan as planning
-from riyaz.compare.narrow import FAIR_ROWS, LEAST_ROWS, WORTH, narrowed, plan_within
-from riyaz.compare.plan import LATENCY_LEAST, Plan, Sizes
-from riyaz.data.findings import DataReport
+from riyaz.comparison import plan as planning
+from riyaz.comparison import shorter_test
+from riyaz.comparison.plan import LATENCY_LEAST, ComparisonPlan, Sizes
+from riyaz.comparison.shorter_test import FAIR_ROWS, LEAST_ROWS, WORTH, narrowed, plan_within
+from riyaz.data.data_report import DataReport
 from riyaz.data.formats import load
 from riyaz.data.split import Split, split
 from riyaz.data.task import detect
@@ -23,18 +23,18 @@ METHODS = {"nearest": None, "zero_shot": None, "lora": PLAIN}
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> narrow.Cut:
+def few(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Cut:
     """Ways to cut 120 rows without a test file."""
     return cutting(comparing.write_rows(tmp_path_factory.mktemp("few") / "rows.jsonl", comparing.closed_rows(120, "!")))
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> narrow.Cut:
+def many(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Cut:
     """Ways to cut 400 rows, of which 100 are held out."""
     return cutting(comparing.write_rows(tmp_path_factory.mktemp("many") / "rows.jsonl", comparing.closed_rows(400, "")))
 
 
-def cutting(rows: Path) -> narrow.Cut:
+def cutting(rows: Path) -> shorter_test.Cut:
     data = load(rows)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
@@ -43,8 +43,10 @@ def cutting(rows: Path) -> narrow.Cut:
     return cut
 
 
-def within(cut: narrow.Cut, budget: float, limit_test: int | None = None, **lora: float) -> tuple[Plan, Split]:
-    def make(sizes: Sizes) -> Plan:
+def within(
+    cut: shorter_test.Cut, budget: float, limit_test: int | None = None, **lora: float
+) -> tuple[ComparisonPlan, Split]:
+    def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(METHODS, measured(lora=lora), sizes, budget=budget, spent=0.0, seed=7)
 
     plan, parts, report = plan_within(cut, limit_test, make)
@@ -52,13 +54,13 @@ def within(cut: narrow.Cut, budget: float, limit_test: int | None = None, **lora
     return plan, parts
 
 
-def test_with_time_enough_nothing_is_left_out(few: narrow.Cut, many: narrow.Cut) -> None:
+def test_with_time_enough_nothing_is_left_out(few: shorter_test.Cut, many: shorter_test.Cut) -> None:
     for cut, tested, folds in ((few, 120, 5), (many, 100, 0)):
         plan, parts = within(cut, 10_000)
         assert (len(parts.tested), len(parts.folds), narrowed(plan, None, tested)) == (tested, folds, "")
 
 
-def test_folds_that_leave_too_little_training_give_way_to_one_split(few: narrow.Cut) -> None:
+def test_folds_that_leave_too_little_training_give_way_to_one_split(few: shorter_test.Cut) -> None:
     budgets = range(200, 1200, 50)
     found = [within(few, float(budget)) for budget in budgets]
     dealt = [bool(parts.folds) for _, parts in found]
@@ -72,14 +74,14 @@ def test_folds_that_leave_too_little_training_give_way_to_one_split(few: narrow.
             assert "48 test rows, held out once instead of in folds, only" in narrowed(plan, None, 48)
 
 
-def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: narrow.Cut) -> None:
+def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: shorter_test.Cut) -> None:
     once, dealt = few(False, None)[0], few(True, None)[0]
     assert once.valid == dealt.valid, "by which the base was measured"
     assert {e.where for e in (*once.train, *once.test)} == {e.where for e in dealt.train}
     assert not {e.key for e in once.train} & {e.key for e in once.test}
 
 
-def test_rows_are_halved_until_the_rest_fits(many: narrow.Cut) -> None:
+def test_rows_are_halved_until_the_rest_fits(many: shorter_test.Cut) -> None:
     tested = [len(within(many, float(budget), row_seconds=1)[1].tested) for budget in (600, 110, 85)]
     assert tested[0] == 100 and tested == sorted(tested, reverse=True) and tested[-1] < 50
     plan, parts = within(many, 110.0, row_seconds=1)
@@ -88,21 +90,21 @@ def test_rows_are_halved_until_the_rest_fits(many: narrow.Cut) -> None:
     assert {e.where for e in parts.test} < {e.where for e in many(True, None)[0].test}
 
 
-def test_a_limit_of_the_user_is_where_it_begins(many: narrow.Cut) -> None:
+def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Cut) -> None:
     plan, parts = within(many, 10_000, limit_test=30)
     assert len(parts.tested) == 30 and narrowed(plan, 30, 30) == ""
     plan, parts = within(many, 10_000, limit_test=7)
     assert len(parts.tested) == 7 < FAIR_ROWS and narrowed(plan, 7, 7) == ""
 
 
-def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: narrow.Cut) -> None:
+def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: shorter_test.Cut) -> None:
     with assert_refused(
         f"evaluating 3 methods on {LEAST_ROWS} test rows takes about", "--budget 20s", "raise --budget"
     ):
         within(many, 20.0)
 
 
-def test_an_arm_that_can_never_train_does_not_cost_all_the_others_their_rows(many: narrow.Cut) -> None:
+def test_an_arm_that_can_never_train_does_not_cost_all_the_others_their_rows(many: shorter_test.Cut) -> None:
     plan, parts = within(many, 300.0, step_seconds=100.0)
     assert plan.arm("lora").skipped and len(parts.tested) == 100
 
@@ -125,7 +127,7 @@ def test_an_arm_that_cannot_be_measured_is_a_row_with_its_reason() -> None:
 def test_a_comparison_without_time_for_folds(
     inside: list, asked: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(narrow, "WORTH", 2.0)  # more than any arm trains
+    monkeypatch.setattr(shorter_test, "WORTH", 2.0)  # more than any arm trains
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     asked = ("compare", data, *asked, "--methods", "nearest,rag,lora", "--documents", data, "--out", tmp_path / "out")
     told = command(*asked)

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from riyaz.data.columnar import arrow_rows, is_saved, saved_files
+from riyaz.data.parquet import arrow_rows, is_saved, saved_files
 from riyaz.data.tables import SUFFIXES, Table, kind_of, read_table
 from riyaz.errors import RiyazError
 

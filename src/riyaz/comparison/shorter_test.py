@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from riyaz.compare.plan import Plan, Sizes, TooShort
-from riyaz.data.findings import DataReport
+from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
+from riyaz.data.data_report import DataReport
 from riyaz.data.split import Split
 
 WORTH = 0.25  # of its recipe that every trained arm must reach for folds, which train it six times, to be worth it
@@ -14,14 +14,16 @@ LEAST_ROWS = 10  # and not fewer at all: they would say nothing
 Cut = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) to the rows of each part
 
 
-def plan_within(cut: Cut, limit_test: int | None, make: Callable[[Sizes], Plan]) -> tuple[Plan, Split, DataReport]:
+def plan_within(
+    cut: Cut, limit_test: int | None, make: Callable[[Sizes], ComparisonPlan]
+) -> tuple[ComparisonPlan, Split, DataReport]:
     """The plan with the most test rows under which every trained arm trains, and its rows.
 
     Where none is, the one with the most rows that the budget holds at all. Raises the TooShort of the fewest rows
     when there is none.
     """
     refused: TooShort
-    held: tuple[Plan, Split, DataReport] | None = None
+    held: tuple[ComparisonPlan, Split, DataReport] | None = None
     for deal_folds, limit in _ladder(cut, limit_test):
         parts, report = cut(deal_folds, limit)
         if held is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
@@ -40,7 +42,7 @@ def plan_within(cut: Cut, limit_test: int | None, make: Callable[[Sizes], Plan])
     return held
 
 
-def narrowed(plan: Plan, limit_test: int | None, tested: int) -> str:
+def narrowed(plan: ComparisonPlan, limit_test: int | None, tested: int) -> str:
     """What the plan tests less than was asked for, in a sentence; "" when it tests all of it."""
     if plan.folds and plan.limit_test == limit_test:
         return ""
@@ -62,6 +64,6 @@ def _ladder(cut: Cut, limit_test: int | None) -> Iterator[tuple[bool, int | None
         yield not few, rows
 
 
-def _trains(plan: Plan, share: float) -> bool:
+def _trains(plan: ComparisonPlan, share: float) -> bool:
     """Whether every arm that can be trained is, and reaches this share of its recipe."""
     return all(arm.steps and arm.steps >= share * arm.recipe_steps for arm in plan.arms if arm.recipe_steps)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from riyaz import hardware
-from riyaz.pretrain import plan as planning
-from riyaz.pretrain.folder import METRICS, SAMPLES, Folder, Lines
-from riyaz.pretrain.plan import Plan
+from riyaz.pretraining import plan as planning
+from riyaz.pretraining.folder import METRICS, SAMPLES, Lines, RunFolder
+from riyaz.pretraining.plan import PretrainingPlan
 
 NAME = "pretrain"  # of its row on the screen
 WINDOW = 20  # steps over which speed is a median, so that a validation does not show
@@ -19,7 +19,7 @@ WINDOW = 20  # steps over which speed is a median, so that a validation does not
 class Running(Protocol):
     """What is asked of a run."""
 
-    folder: Folder
+    folder: RunFolder
     step: int
     listen: Callable[[dict], None]
 
@@ -27,7 +27,9 @@ class Running(Protocol):
 class Watch:
     """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
 
-    def __init__(self, run: Running, plan: Plan, peak_flops: float, rows: int, bytes_per_token: float) -> None:
+    def __init__(
+        self, run: Running, plan: PretrainingPlan, peak_flops: float, rows: int, bytes_per_token: float
+    ) -> None:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
         self.metrics, self.samples = Lines(run.folder.path / METRICS, "seconds"), Lines(run.folder.path / SAMPLES)

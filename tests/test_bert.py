@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertModel
 
 from riyaz.engine import torch_embedder
-from riyaz.engine.torch_embedder import TorchEmbedder, open_embedder
+from riyaz.engine.torch.embedder import TorchEmbedder, open_embedder
 from riyaz.families import describe, describe_embedder
 from riyaz.models import load_embedder
 from riyaz.models.bert import rows

@@ -39,7 +39,7 @@ def embedder(monkeypatch, tmp_path):
 
 
 def use(monkeypatch, open_embedder) -> None:
-    module = types.ModuleType("riyaz.engine.torch_embedder")
+    module = types.ModuleType("riyaz.engine.torch.embedder")
     module.open_embedder = open_embedder
     monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
     monkeypatch.setattr(importlib.import_module("riyaz.engine"), "torch_embedder", module, raising=False)

@@ -11,7 +11,7 @@ import torch
 from riyaz.engine import Request
 from riyaz.engine import torch_backend as engine
 from riyaz.engine.torch_backend import TOLERANCE, Backend
-from riyaz.engine.torch_packed import pack
+from riyaz.engine.torch.packed import pack
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.layers import lora

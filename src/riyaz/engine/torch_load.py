@@ -7,7 +7,7 @@ import torch
 
 from riyaz import hardware, models
 from riyaz.engine.torch_backend import Backend
-from riyaz.engine.torch_packed import pack
+from riyaz.engine.torch.packed import pack
 from riyaz.errors import RiyazError
 from riyaz.layers import lora, lora_mlx, peft, peft_lora, soft_prompt
 from riyaz.sources import Source, hub_name, open_source

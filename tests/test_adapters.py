@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny
 import tiny_families
+import windows
 from expect import assert_refused
 from house_rules import ROOT
+from torch import nn
 
-from riyaz import adapters
+from riyaz import adapters, models
 from riyaz.adapters import Adapter, Pair
 from riyaz.adapters.base_shapes import shapes_of
 from riyaz.adapters.folder import open_weights
@@ -23,7 +25,7 @@ READ = """
 import sys
 from pathlib import Path
 import numpy as np
-from riyaz import adapters
+from riyaz import adapters, models
 from riyaz.families import describe
 from riyaz.sources import open_source
 family = describe(open_source(sys.argv[1]))
@@ -89,13 +91,12 @@ def test_pairs_come_in_the_order_of_the_bases_modules(family: Family[ModelConfig
     assert list(adapters.read(tmp_path, family).pairs) == list(adapter.pairs)
 
 
-@pytest.mark.parametrize("case", tiny_families.FAMILIES)
+@pytest.mark.parametrize("case", [*tiny_families.FAMILIES, *windows.KINDS])
 def test_linears_are_those_of_the_torch_module_in_its_order(tmp_path: Path, case: str) -> None:
-    from torch import nn
-
-    from riyaz import models
-
-    tiny_families.make(tiny_families.FAMILIES[case], tmp_path / "model")
+    if case in windows.KINDS:
+        windows.theirs(case).save_pretrained(tmp_path / "model")
+    else:
+        tiny_families.make(tiny_families.FAMILIES[case], tmp_path / "model")
     source = open_source(tmp_path / "model")
     shapes, model = shapes_of(describe(source)), models.load(source)
     kinds: dict[type, list[str]] = {nn.Linear: [], nn.Embedding: []}

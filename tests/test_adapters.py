@@ -25,7 +25,7 @@ READ = """
 import sys
 from pathlib import Path
 import numpy as np
-from riyaz import adapters, models
+from riyaz import adapters
 from riyaz.families import describe
 from riyaz.sources import open_source
 family = describe(open_source(sys.argv[1]))

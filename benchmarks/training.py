@@ -164,9 +164,9 @@ def tokens_s(lengths: list[int], times: list[float]) -> float:
 def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
     """The product's own loop on the product's own model."""
     import torch
+    from riyaz.engine.torch_load import attach
 
     from riyaz.data.rows import Row
-    from riyaz.engine.torch_load import attach
     from riyaz.models import load
     from riyaz.sources import open_source
     from riyaz.train import TrainPlan, train

@@ -11,6 +11,8 @@ from tiny import Tiny, config, weights
 
 from riyaz import adapters
 from riyaz.data.rows import Row
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.families import Family, llama
 from riyaz.layers import lora, soft_prompt
 from riyaz.layers.soft_prompt import SoftPrompt
@@ -61,6 +63,19 @@ def save_peft(model: Any, folder: Path, **options: Any) -> None:
         adapters.peft_prompt.write(vectors, folder, family_of(model), **options)
     else:
         adapters.peft.write(lora.adapter_of(model), folder, family_of(model), **options)
+
+
+def engine_of(model: Any, name: str = "mine") -> Engine:
+    """An engine of the model; its adapter, if it has one, is taken off and asked for by this name."""
+    if isinstance(model, SoftPrompt):
+        adapter = adapters.Adapter(soft_prompt=model.prompt.detach().float().numpy())
+        model = model.base
+    else:
+        adapter = lora.detach(model)
+    engine = Engine(TorchRunner(model))
+    if adapter.pairs or adapter.whole or adapter.soft_prompt is not None:
+        engine.load(name, adapter)
+    return engine
 
 
 def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:

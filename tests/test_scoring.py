@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from riyaz.engine.torch_backend import Backend
 
 from riyaz import scoring
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine.torch_backend import Backend
 from riyaz.models import load
 from riyaz.predictor import Prediction, Predictor
 from riyaz.sources import open_source

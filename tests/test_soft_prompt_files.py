@@ -11,6 +11,7 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from riyaz.engine.torch_backend import TOLERANCE as NEAR
 from small import END, attach, moved, random_rows, save_peft, small_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -22,7 +23,6 @@ from riyaz.data import Example
 from riyaz.data.packing import pack
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
-from riyaz.engine.torch_backend import TOLERANCE as NEAR
 from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.layers.soft_prompt import SoftPrompt

@@ -77,7 +77,9 @@ class Engine:
             tokens = answer.tokens[-1:] or answer.request.tokens
             greedy = answer.request.sampling.temperature <= 0
             runs.append(Run(answer.sequence, tokens, Best() if greedy else Whole(np.array([len(tokens) - 1]))))
-        steps = [self._take(answer, result) for answer, result in zip(answers, self.runner.forward(runs))] if runs else []
+        steps = (
+            [self._take(answer, result) for answer, result in zip(answers, self.runner.forward(runs))] if runs else []
+        )
         self._end([answer for answer in answers if answer.done])
         return steps
 
@@ -122,13 +124,17 @@ class Engine:
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
         for batch in _batches(requests, [len(more) for more in continuations]):
             wants = [Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch]
-            for i, row in zip(batch, self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)):
+            for i, row in zip(
+                batch, self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)
+            ):
                 found[i] = row
             if progress is not None:
                 progress(len(batch))
         return found
 
-    def distributions(self, requests: Sequence[Request], continuations: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+    def distributions(
+        self, requests: Sequence[Request], continuations: Sequence[Sequence[int]]
+    ) -> Iterator[np.ndarray]:
         """Log-softmax over the vocabulary at every token of each continuation, in order of the requests:
         (n_i, V) float32 arrays, made a few at a time."""
         for start in range(0, len(requests), WINDOW):
@@ -256,7 +262,9 @@ class Engine:
                 runs = [Run(at[row, node], tokens, _children(trie, node, len(tokens))) for row, node, tokens in work]
                 for (row, node, _), log_probabilities in zip(work, self.runner.forward(runs)):
                     search.learn(row, node, log_probabilities)
-                work = [(row, node, (int(trie.token[node]),)) for row, node in zip(*map(np.ndarray.tolist, search.next()))]
+                work = [
+                    (row, node, (int(trie.token[node]),)) for row, node in zip(*map(np.ndarray.tolist, search.next()))
+                ]
                 for row, node, _ in work:
                     parent = int(trie.parent[node])
                     at[row, node] = self.runner.fork(at[row, parent], start[row] + int(trie.depth[parent]))

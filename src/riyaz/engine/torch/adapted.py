@@ -105,7 +105,8 @@ class AdaptedModule(nn.Module):
         if isinstance(plain, AdaptedPackedLinear | PackedLinear):
             bias = tensors.get("bias")
             self.trained[name] = PackedLinear(
-                torch.tensor(tensors["weight"]).bfloat16(), plain.bias if bias is None else torch.tensor(bias).bfloat16()
+                torch.tensor(tensors["weight"]).bfloat16(),
+                plain.bias if bias is None else torch.tensor(bias).bfloat16(),
             )
             return
         own = {

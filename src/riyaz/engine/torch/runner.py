@@ -128,7 +128,9 @@ class TorchRunner:
         if adapter is None:
             return 0
         if adapter not in self._adapters:
-            raise RiyazError(f"adapter {adapter!r} is not loaded", hint=f"loaded: {', '.join(self._adapters) or 'none'}")
+            raise RiyazError(
+                f"adapter {adapter!r} is not loaded", hint=f"loaded: {', '.join(self._adapters) or 'none'}"
+            )
         vectors = self._adapters[adapter]
         return 0 if vectors is None else len(vectors)
 

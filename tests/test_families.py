@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
 
 from riyaz.errors import RiyazError
-from riyaz.families import describe, llama, rope
+from riyaz.families import decoder, describe, llama, rope
 from riyaz.families.rope import LLAMA3, Scaling
 from riyaz.sources import open_source
 
@@ -255,7 +255,7 @@ def test_any_configuration_opens_or_is_a_riyaz_error(tmp_path_factory, changes, 
         (write_gguf if gguf else write_hf_folder)(path)
     source = open_source(path)
     if gguf:
-        names = {hf: f"llama.{key}" for hf, key in llama.KEYS.values()}
+        names = {hf: f"llama.{key}" for hf, key in decoder.KEYS.values()}
         changes = {names.get(key, key): value for key, value in changes.items()}
     try:
         family = describe(replace(source, metadata={**source.metadata, **changes}))

@@ -232,6 +232,7 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
         ("llama.expert_count", 8, "mixtures of experts"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8, the head size is 16"),
         ("llama.attention.head_count_kv", [2, 2], "llama.attention.head_count_kv is [2, 2]"),
+        ("llama.attention.key_length", float("nan"), "llama.attention.key_length is nan"),
         ("llama.block_count", 2**31, "llama.block_count is 2147483648"),
     ):
         with pytest.raises(RiyazError) as caught:

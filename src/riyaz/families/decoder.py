@@ -60,7 +60,7 @@ def gguf_values(
         values["rope_theta"] = THETA
     checks.fill(values)
     for key in (f"{family}.rope.dimension_count", f"{family}.attention.value_length"):
-        if metadata.get(key, values["head_dim"]) != values["head_dim"]:
+        if key in metadata and metadata[key] != values["head_dim"]:
             problems.append(f"{key} is {metadata[key]!r:.60}, the head size is {values['head_dim']!r:.60}")
     values["rope_scaling"] = rope.from_gguf(metadata, family, values, problems)
     values["tie_word_embeddings"] = "output.weight" not in tensors

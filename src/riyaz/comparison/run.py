@@ -34,7 +34,7 @@ from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
 from riyaz.families import describe
-from riyaz.methods import METHODS, Method, recipe
+from riyaz.methods import METHODS
 from riyaz.methods.base import bare
 from riyaz.metrics.paired import paired_test
 from riyaz.sources import Source, open_source
@@ -75,7 +75,7 @@ def compare(
     for note in report.notes:
         listen({"event": "note", "text": note})
     identity = _identity(found, task, source, data_config, config, methods)
-    if config.documents is not None and any(Method(name).needs_documents for name in methods):
+    if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -161,7 +161,7 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
     unknown = [name for name in config.methods if name not in METHODS]
     if unknown:
         raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
-    lacking = [name for name in METHODS if Method(name).needs_documents] if config.documents is None else []
+    lacking = [name for name in METHODS if METHODS[name].needs_documents] if config.documents is None else []
     refused = [name for name in config.methods if name in lacking]
     if refused:
         raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
@@ -171,9 +171,9 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
     """How rows are divided for this model, and what is to know about them."""
     tokenizer, family = source.tokenizer(), describe(source)
-    places = family.config.context - max(Method(name).tokens for name in methods)
+    places = family.config.context - max(METHODS[name].tokens for name in methods)
     tested = (found.test or found.train).path
-    read = config.documents if any(Method(name).needs_documents for name in methods) else None
+    read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     known = read is not None and documents.same_file(read, tested)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
@@ -252,7 +252,7 @@ def _plan(
 
     def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(
-            {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
+            {name: METHODS[name].recipe for name in methods}, folder.read("measured.json"), sizes,
             budget=float(config.budget), spent=spent, seed=config.seed,
             aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from riyaz.data import Example
 from riyaz.data.general_text import general_gaps, general_text
 from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
-from riyaz.methods.base import Checks, Context, Fitted
+from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
 from riyaz.scoring import KNOWN_BY
 from riyaz.sources.files import atomic_file
@@ -21,7 +21,6 @@ from riyaz.sources.files import atomic_file
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-Build = Callable[[Context], Any]  # a model with trainable parameters
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
 WATCHED = KNOWN_BY  # validation rows that training looks at: all of them would take half of its time

@@ -15,6 +15,7 @@ from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
+from riyaz.predictor import predictor_for
 from riyaz.scoring import KNOWN_BY
 from riyaz.sources.files import atomic_file
 
@@ -37,6 +38,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     """
     import torch
 
+    from riyaz.engine.engine import Engine  # SHIM
     from riyaz.engine.torch_backend import Backend
     from riyaz.engine.torch_load import ADAPTER
     from riyaz.train import train
@@ -70,17 +72,14 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     if not adapted:  # the whole model learned: it is served in the type it was trained in
         model.to(compute)
     weights, files = save(model.requires_grad_(False))
-    predictor = replace(
-        context.around, tokenizer=context.tokenizer, adapter=ADAPTER if adapted else None,
-        lm=Backend(model, context.tokenizer.eos_ids, ADAPTER if adapted else None),
-        max_new_tokens=max_new_tokens(context),
-    )  # fmt: skip
-    choice = choose(context, [predictor])
+    lm = Engine(Backend(model, context.tokenizer.eos_ids, ADAPTER if adapted else None))
+    prompted = context.around.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
+    choice = choose(context, [predictor_for(prompted, max_new_tokens=max_new_tokens(context))])
     shutil.rmtree(context.folder / "checkpoints")
     return Fitted(
-        predictor.text, weights, context.files | files, calibrated=choice.predictor.calibrated,
+        prompted.text, weights, context.files | files, calibrated=choice.calibrated,
         chosen={"learning_rate": rate, "steps": state.step, "best_step": state.best_step, "search": record,
-                "calibrated": choice.predictor.calibrated, "tokens_s": state.tokens / state.seconds},
+                "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
         checks=checks, search_seconds=search_seconds, train_seconds=train_seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
@@ -127,7 +126,7 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[
     """Before any step the training path must give the base's own loss on the same tokens, and less than chance."""
     import torch
 
-    from riyaz.engine import Request
+    from riyaz.engine.request import Request
     from riyaz.engine.torch_backend import Backend
     from riyaz.engine.torch_load import ADAPTER
     from riyaz.train import answer_loss
@@ -136,7 +135,8 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[
     # asked without an adapter, so that one that is not the identity at the start is seen
     base = Backend(model, context.tokenizer.eos_ids, ADAPTER if _adapted(model) else None)
     with torch.inference_mode():
-        found = base.logprobs([Request(row.prompt, prefix=before) for row in rows], [row.answer for row in rows])
+        requests = [Request(place, row.prompt, prefix=before) for place, row in enumerate(rows)]
+        found = base.logprobs(requests, [row.answer for row in rows])
     expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
     ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
     return {"ok": ok, "training": training, "base": expected}

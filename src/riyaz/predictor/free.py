@@ -57,18 +57,12 @@ class FreePredictor(PromptedModel):
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
         return Stream(self._pieces(prepared), prepared.passages)
 
-    def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None]) -> list[Prediction]:
+    def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> list[Prediction]:
         answers = self.lm.generate([each.request for each in prepared], tell)
         return [
-            Prediction(self.said(ids, each.request.limit), citations=each.citations)
+            Prediction(self.text_of(ids, each.request.limit), citations=each.citations)
             for ids, each in zip(answers, prepared)
         ]
-
-    def said(self, tokens: Sequence[int], limit: int) -> str:
-        """Tokens as text; an answer to a task that reached its limit ends with its last whole sentence."""
-        text = self.tokenizer.decode(tokens).strip()
-        full = self.task is not None and len(tokens) >= limit
-        return (full and ended(text + " ")) or text
 
     def _pieces(self, prepared: Prepared) -> Iterator[str]:
         """Pieces of the answer. White space comes with what follows it, as an answer does not end with any."""
@@ -83,6 +77,6 @@ class FreePredictor(PromptedModel):
             if len(text) > told:
                 yield text[told:]
                 told = len(text)
-        text = self.said(ids, prepared.request.limit)
+        text = self.text_of(ids, prepared.request.limit)
         if len(text) > told:
             yield text[told:]

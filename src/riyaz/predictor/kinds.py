@@ -1,8 +1,5 @@
 """The four kinds of predictors, and which of them a task and a text part ask for."""
 
-from dataclasses import fields
-from typing import Any
-
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
@@ -18,9 +15,8 @@ def predictor_for(
 ) -> ModelPredictor:
     """The model as a predictor: from a closed set where its task has one, by a span where its text part says so, else
     freely; `calibrated` is for the first, `max_new_tokens` for the others."""
-    parts: dict[str, Any] = {part.name: getattr(model, part.name) for part in fields(PromptedModel)}
     if model.task is not None and model.task.kind == "closed":
-        return ClosedPredictor(**parts, calibrated=calibrated)
+        return ClosedPredictor(**model.parts(), calibrated=calibrated)
     if model.text.span_words and model.text.passages:
-        return SpanPredictor(**parts, max_new_tokens=max_new_tokens)
-    return FreePredictor(**parts, max_new_tokens=max_new_tokens)
+        return SpanPredictor(**model.parts(), max_new_tokens=max_new_tokens)
+    return FreePredictor(**model.parts(), max_new_tokens=max_new_tokens)

@@ -5,10 +5,10 @@ the request and the passages in it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
@@ -19,6 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.predictor.example_index import ExampleIndex
 from riyaz.predictor.prediction import citations
 from riyaz.prompting import messages_for
+from riyaz.sentences import ended
 from riyaz.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class PromptedModel(PromptText):
     bare: Callable[[], Engine] | None = None
     note: str = ""
 
+    def parts(self) -> dict[str, Any]:
+        """The fields that a predictor of every kind has, of which another kind can be made."""
+        return {part.name: getattr(self, part.name) for part in fields(PromptedModel)}
+
     @property
     def changes_weights(self) -> bool:
         """Whether the answers are those of other weights than the base's."""
@@ -133,6 +138,12 @@ class PromptedModel(PromptText):
                 prompts[row] = self.tokenizer.render([read(row)])[0]
         requests = self._requests(prompts, where, room, sampling)
         return [Prepared(request, tuple(hits)) for request, hits in zip(requests, given)]
+
+    def text_of(self, tokens: Sequence[int], limit: int) -> str:
+        """A generated answer as text; one to a task that reached its limit ends with its last whole sentence."""
+        text = self.tokenizer.decode(tokens).strip()
+        full = self.task is not None and len(tokens) >= limit
+        return (full and ended(text + " ")) or text
 
     def _longest_prompt(self, room: int) -> int:
         """Tokens of the longest prompt that leaves `room` tokens for the answer."""

@@ -79,7 +79,7 @@ class SpanPredictor(FreePredictor):
         tell: Callable[[int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
         """The likeliest of `texts` under each of `offsets`, by exact search."""
-        ids = [tuple(answer) for answer in self.tokenizer.answer_ids(texts)]
+        ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(texts))]
         trie = Trie(list(dict.fromkeys(ids)))
         common = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))
         request = replace(prepared.request, constraint=trie)

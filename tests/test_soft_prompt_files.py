@@ -28,7 +28,15 @@ from riyaz.layers.attention import packed
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models import load
 from riyaz.models.llama import Model
-from riyaz.predictor import open_artifact, open_model, open_target
+from riyaz.predictor import (
+    ClosedPredictor,
+    ModelPredictor,
+    PromptedModel,
+    open_artifact,
+    open_model,
+    open_target,
+    predictor_for,
+)
 from riyaz.sources import open_source, safetensors
 from riyaz.train import answer_nats
 
@@ -212,11 +220,16 @@ def artifact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "made"
 
 
+def told(model: PromptedModel) -> ModelPredictor:
+    """The plain model with the artifact's task."""
+    return predictor_for(replace(model, task=TASK, text=TextPart(TASK.instruction)))
+
+
 def test_an_artifact_answers_with_its_prompt_and_its_base_without(artifact: Path, folder: Path) -> None:
-    opened, plain = open_artifact(artifact), replace(open_model(folder), task=TASK, text=TextPart(TASK.instruction))
+    opened, plain = open_artifact(artifact), told(open_model(folder))
 
     def scores(predictor: Any) -> np.ndarray:
-        return predictor.answers([QUESTION], every_label=True)[0].label_log_probabilities
+        return predictor.label_log_probabilities([QUESTION])[0]
 
     assert np.array_equal(scores(opened.base()), scores(plain))
     assert np.abs(scores(opened) - scores(plain)).max() > 0.05
@@ -226,15 +239,15 @@ def test_an_artifact_answers_with_its_prompt_and_its_base_without(artifact: Path
 
 def test_the_prompts_tokens_are_part_of_the_context(artifact: Path) -> None:
     opened = open_artifact(artifact)
+    assert isinstance(opened, ClosedPredictor)
     long = [{"role": "user", "content": "a" * 400}]
-    assert opened.lm is not None
-    needed = len(opened.prepare(long).prefix) + len(opened.prepare(long).tokens) + opened.constraint.depth.max()
+    needed = opened.prepare([long])[0].request.length + opened.constraint.depth.max()
     opened.lm.context = int(needed) + len(TEXT)
-    opened.prepare(long)
+    opened.prepare([long])
     opened.lm.context -= 1
     with assert_refused("row 7", f"does not fit the context of {needed - 1}"):
-        opened.prepare(long, "row 7")
-    opened.base().prepare(long)
+        opened.prepare([long], ["row 7"])
+    opened.base().prepare([long])
 
 
 def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, folder: Path, tmp_path: Path) -> None:

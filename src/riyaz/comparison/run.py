@@ -6,9 +6,7 @@ finished arm twice.
 
 import importlib.metadata
 import platform
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -51,11 +49,13 @@ def compare(
     config: CompareConfig,
     *,
     dry_run: bool = False,
+    command: str = "",
     listen: Listen = lambda event: None,
 ) -> dict[str, Any]:
     """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
 
-    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. Raises RiyazError.
+    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. `command` is the command
+    line that the document names. Raises RiyazError.
     """
     began = time.monotonic()
     methods = _methods(config)
@@ -111,7 +111,7 @@ def compare(
                 | {key: identity[key] for key in ("documents",) if key in identity},
                 "model": _describe_model(source),
                 "hardware": hardware.describe(folder.path),
-                "command": shlex.join(["riyaz", *sys.argv[1:]]),
+                "command": command,
                 "versions": _versions(),
             }
         )
@@ -126,6 +126,7 @@ def adapt(
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    command: str = "",
     listen: Listen = lambda event: None,
 ) -> dict[str, Any]:
     """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
@@ -137,7 +138,8 @@ def adapt(
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
-    document = compare(data, data_config, replace(config, methods=(method,), out=work), listen=listen)
+    config = replace(config, methods=(method,), out=work)
+    document = compare(data, data_config, config, command=command, listen=listen)
     (arm,) = document["arms"]
     if arm["status"] not in ("ok", "cut"):
         raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))

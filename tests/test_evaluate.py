@@ -85,8 +85,8 @@ def test_general_nats_are_those_of_reading_token_by_token(
     plain: ModelPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own.txt").write_text(tiny.CORPUS)
-    monkeypatch.setattr(general_text, "BLOCK", 8)
-    monkeypatch.setattr(general_text, "TOKENS", 24)
+    monkeypatch.setattr("riyaz.data.general_text.BLOCK", 8)
+    monkeypatch.setattr("riyaz.data.general_text.TOKENS", 24)
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riyaz import artifact as artifacts
+from riyaz.adapters import base_for
 from riyaz.artifact import Artifact, TextPart
 from riyaz.data import Example
 from riyaz.engine.engine import Engine
@@ -45,8 +46,6 @@ def open_model(name_or_path: str | Path, precision: str = "auto") -> FreePredict
 
 def open_adapter(folder: Path, base: str | None = None, precision: str = "auto") -> FreePredictor:
     """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
-    from riyaz.engine.torch_load import base_for
-
     source, note = base_for(folder / ADAPTER_CONFIG, base)
     lm = _engine(source, precision, folder)
     return FreePredictor(

@@ -1,18 +1,18 @@
-"""What the adapter folders of PEFT and mlx-lm share: a configuration and a file of tensors."""
+"""The adapter folders of PEFT and mlx-lm: a configuration, a safetensors file, and which of the two wrote them."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
+from riyaz.adapters.adapter import float32
 from riyaz.errors import RiyazError
 from riyaz.sources import safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-FLOATS = ("F32", "F16", "BF16")
+PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # by peft_type
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -26,6 +26,18 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def kind_of(path: Path) -> Literal["lora", "prompt", "mlx"]:
+    """The kind of adapter that a configuration describes: PEFT's LoRA, PEFT's prompt tuning, or mlx-lm's. Raises
+    RiyazError for any other."""
+    config = read_config(path)
+    if "peft_type" not in config and not config.keys().isdisjoint(("fine_tune_type", "lora_parameters")):
+        return "mlx"
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in PEFT_KINDS:
+        raise RiyazError(f"peft_type is {kind!r:.60}", str(path), f"riyaz reads {' and '.join(PEFT_KINDS)}")
+    return PEFT_KINDS[kind]
+
+
 def open_weights(folder: Path, weights: str = WEIGHTS) -> safetensors.SafetensorsFile:
     """The adapter's file of tensors. Raises RiyazError when there is none, or only one of pickles."""
     if not (folder / weights).exists():
@@ -35,16 +47,13 @@ def open_weights(folder: Path, weights: str = WEIGHTS) -> safetensors.Safetensor
     return safetensors.read(folder / weights)
 
 
-def read_float(file: safetensors.SafetensorsFile, key: str) -> torch.Tensor:
-    """A tensor of one of the types FLOATS in float32, a copy of its own."""
-    array = file.array(key)
-    if file.tensors[key].dtype == "BF16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return torch.from_numpy(np.array(array.astype(np.float32)))
+def read_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
+    """A float32 copy of a tensor of one of the types FLOATS."""
+    return float32(file.tensors[key].dtype, file.array(key))
 
 
-def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], weights: str = WEIGHTS) -> None:
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], weights: str = WEIGHTS) -> None:
     """Write the folder; float32 tensors."""
-    arrays: dict[str, Any] = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    arrays: dict[str, Any] = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     safetensors.write(folder / weights, arrays, {"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,16 @@ from page_task import SHORT
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.predictor import CopyPredictor, FreePredictor, ModelPredictor, SpanPredictor, open_model, predictor_for
+from riyaz.engine.request import GREEDY, Request, Sampling
+from riyaz.predictor import (
+    ClosedPredictor,
+    CopyPredictor,
+    FreePredictor,
+    ModelPredictor,
+    SpanPredictor,
+    open_model,
+    predictor_for,
+)
 from riyaz.retrieval.open_retriever import open_retriever
 from riyaz.retrieval.search import Hit, Retriever
 from riyaz.scoring import predict
@@ -126,6 +135,47 @@ class Spelling:
 
     def stream(self, request: Any) -> Iterator[int]:
         return iter(self.ids[: request.limit])
+
+
+def test_sampling_and_limit_reach_the_engine_and_the_place_in_the_call_is_the_id(model_folder: Path) -> None:
+    plain = open_model(model_folder)
+    asked: list[Request] = []
+
+    class Watching(Spelling):
+        def generate(self, requests: Sequence[Any], progress: Any = None) -> list[list[int]]:
+            asked.extend(requests)
+            return super().generate(requests)
+
+        def stream(self, request: Any) -> Iterator[int]:
+            asked.append(request)
+            return super().stream(request)
+
+    lm: Any = Watching(())
+    predictor, warm = replace(plain, lm=lm), Sampling(temperature=0.7, top_p=0.9, seed=3)
+    predictor.answers(QUESTIONS, max_tokens=5, sampling=warm)
+    list(predictor.stream(QUESTIONS[1], sampling=warm))
+    list(predictor.stream(QUESTIONS[1]))
+    assert [request.id for request in asked] == [0, 1, 2, 3, 0, 0]
+    assert [request.limit for request in asked] == [5] * 4 + [plain.max_new_tokens] * 2
+    assert [request.sampling for request in asked] == [warm] * 5 + [GREEDY]
+    assert all(request.stop == plain.tokenizer.eos_ids for request in asked)
+
+
+def test_the_task_and_the_text_part_decide_which_kind_answers(model_folder: Path) -> None:
+    plain = open_model(model_folder)
+    spans = TextPart(span_words=3, passages=1)
+    for task, text, kind in (
+        (None, TextPart(), FreePredictor),
+        (SHORT, TextPart(span_words=3), FreePredictor),
+        (SHORT, spans, SpanPredictor),
+        (CLOSED, TextPart(), ClosedPredictor),
+        (CLOSED, spans, ClosedPredictor),
+    ):
+        assert type(predictor_for(replace(plain, task=task, text=text))) is kind, (task, text)
+    closed = predictor_for(replace(plain, task=CLOSED), calibrated=True)
+    assert isinstance(closed, ClosedPredictor) and closed.calibrated and closed.lm is plain.lm
+    free = predictor_for(replace(closed, task=replace(CLOSED, kind="free")), max_new_tokens=7)
+    assert isinstance(free, FreePredictor) and free.max_new_tokens == 7, "the kind is chosen anew"
 
 
 @pytest.mark.parametrize("task", [None, SHORT])

@@ -15,7 +15,7 @@ from riyaz.cli import predict as predict_verb
 from riyaz.cli import stream
 from riyaz.cli.output import Screen
 from riyaz.data import Example
-from riyaz.predictor import Predictor, open_model
+from riyaz.predictor import CopyPredictor, FreePredictor, open_model
 from riyaz.report.terminal import PipeConsole
 
 torch.set_num_threads(1)
@@ -161,11 +161,11 @@ def test_pieces_never_break_a_character(model):
         def adapter_tokens(self, adapter):
             return 0
 
-        def stream(self, request, most):
+        def stream(self, request):
             return iter(ids)
 
-    scripted = Predictor(tokenizer=predictor.tokenizer, lm=Scripted())
-    parts = list(stream.pieces(scripted, [{"role": "user", "content": "x"}]))
+    scripted = FreePredictor(tokenizer=predictor.tokenizer, lm=Scripted())
+    parts = list(scripted.stream([{"role": "user", "content": "x"}]))
     assert "".join(parts) == "é नमस्ते 🙂" and len(ids) > len(parts) > 3
     assert not any("\ufffd" in part for part in parts)
 
@@ -192,8 +192,8 @@ def test_an_answer_is_printed_without_what_a_terminal_obeys_and_as_it_comes(monk
 
 def test_a_copied_answer_comes_in_one_piece():
     example = Example(({"role": "user", "content": "where is it"},), ("there",), where="t:1")
-    copying = Predictor(examples=(example, example))
-    assert list(stream.pieces(copying, [{"role": "user", "content": "where"}])) == ["there"]
+    copying = CopyPredictor(examples=(example, example))
+    assert list(copying.stream([{"role": "user", "content": "where"}])) == ["there"]
 
 
 def test_chat_answers_piped_lines_and_remembers_until_an_empty_one(capsys, model, monkeypatch):

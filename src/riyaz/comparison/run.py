@@ -363,8 +363,8 @@ def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[st
 
 def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
     """The first training rows as a model learns them: (text, whether the loss is on it) in pieces."""
-    around, first = bare(task), parts.train[:RENDERED]
-    pairs = [(around.messages(example.messages), example) for example in first]
+    first = parts.train[:RENDERED]
+    pairs = list(zip(bare(task).conversations([example.messages for example in first]), first))
     return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
 
 

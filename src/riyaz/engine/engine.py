@@ -8,7 +8,7 @@ Requests with several adapters, prefixes and lengths run together; prefixes are 
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class Engine:
     def step(self) -> list[Step]:
         """One pass: reads the prompts of requests whose turn it is and makes one token for every running one. Empty
         when nothing runs or waits."""
-        new = self._scheduler.admitted()
+        self._scheduler.admit()
         runs, answers = [], self._scheduler.running
         for answer in answers:
             if answer.sequence is None:

@@ -5,6 +5,7 @@ import numpy as np
 
 from riyaz.engine.request import Sampling
 
+NEVER = 40.0  # e^-40 of the highest probability is less than the least number that `uniform` gives
 _WORD = 2**64 - 1
 
 
@@ -20,7 +21,8 @@ def draw(log_probabilities: np.ndarray, sampling: Sampling, request: int, positi
 
 def candidates(log_probabilities: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that may be drawn, likeliest first, and their probabilities (K,), not renormalised."""
-    order = (-log_probabilities).argsort(kind="stable")
+    near = np.flatnonzero(log_probabilities > log_probabilities.max() - NEVER * sampling.temperature)
+    order = near[(-log_probabilities[near]).argsort(kind="stable")]
     if sampling.top_k:
         order = order[: sampling.top_k]
     scaled = log_probabilities[order].astype(np.float64) / sampling.temperature

@@ -38,16 +38,15 @@ class Scheduler:
         """Let a request wait."""
         self.waiting.append(answer)
 
-    def admitted(self) -> list[Answer]:
-        """The requests that begin now, in their order; one alone may be longer than SLOTS."""
-        rows, slots = len(self.running), sum(answer.slots for answer in self.running)
-        begin: list[Answer] = []
-        while self.waiting and rows < ROWS and (not rows or slots + self.waiting[0].slots <= SLOTS):
-            answer = self.waiting.popleft()
-            rows, slots = rows + 1, slots + answer.slots
-            begin.append(answer)
-        self.running += begin
-        return begin
+    def admit(self) -> None:
+        """Move the waiting requests for which there is room to those that run, in their order; one alone may be longer
+        than SLOTS."""
+        slots = sum(answer.slots for answer in self.running)
+        while self.waiting and len(self.running) < ROWS:
+            slots += self.waiting[0].slots
+            if self.running and slots > SLOTS:
+                break
+            self.running.append(self.waiting.popleft())
 
     def drop(self, answers: Iterable[Answer]) -> None:
         """Forget requests, whether they wait or run."""

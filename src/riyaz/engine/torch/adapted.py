@@ -13,7 +13,7 @@ from riyaz.engine.torch.packed import PackedLinear
 
 
 class Route:
-    """Which rows of what the modules get now belong to which adapter: (name or None, slice) in the order of the rows."""
+    """Which rows of a module's input belong to which adapter: (name or None, slice) in the order of the rows."""
 
     def __init__(self) -> None:
         self.parts: Sequence[tuple[str | None, slice]] = ()

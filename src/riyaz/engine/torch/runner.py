@@ -97,11 +97,11 @@ class TorchRunner:
             module, _, part = path.rpartition(".")
             modules.setdefault(module, {})[part] = array
         for path, tensors in modules.items():
-            module = self.model.get_submodule(path)
-            if not isinstance(module, AdaptedModule):
-                module = AdaptedModule(module, self._route)
-                swap(self.model, path, module)
-            module.put(name, tensors)
+            adapted = self.model.get_submodule(path)
+            if not isinstance(adapted, AdaptedModule):
+                adapted = AdaptedModule(adapted, self._route)
+                swap(self.model, path, adapted)
+            adapted.put(name, tensors)
         self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
 
     def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
@@ -236,11 +236,11 @@ class TorchRunner:
             open_[row, place, visible] = True
         open_[:, :, 0] |= ~open_.any(2)  # rows that get nothing: a softmax needs one key
         mask = torch.zeros(open_.shape).masked_fill_(torch.from_numpy(~open_), -torch.inf)
-        row = torch.tensor(rows)
-        place = row * mask.shape[1] + torch.tensor(places)
-        whole = len(rows) == mask.shape[0] * mask.shape[1] and bool((place == torch.arange(len(rows))).all())
+        row_of = torch.tensor(rows)
+        query = row_of * mask.shape[1] + torch.tensor(places)  # the place of each token among the queries
+        whole = len(rows) == mask.shape[0] * mask.shape[1] and torch.equal(query, torch.arange(len(rows)))
         where = torch.tensor(positions)
-        attend = block.extend(row, None if whole else place, torch.tensor(slots), where, mask)
+        attend = block.extend(row_of, None if whole else query, torch.tensor(slots), where, mask)
         return _Part(pieces, where, attend)
 
     def _hidden(self, parts: Sequence[_Part]) -> Tensor:

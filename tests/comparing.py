@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 
 from riyaz.cli import main as cli
 from riyaz.comparison import processes, run, worker
+from riyaz.events import Event, Failed, Listen
 from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe
 
@@ -190,15 +191,16 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Let arms run in this process; the list that is returned fills with what was run."""
     done: list[tuple[str, ...]] = []
 
-    def run_inside(arguments: list[str], log: Path, listen: Callable[[dict], None]) -> str:
+    def run_inside(arguments: list[str], log: Path, listen: Listen) -> str:
         work, _, *which = arguments
         done.append((work, *which))
         log.parent.mkdir(parents=True, exist_ok=True)
-        said: list[dict] = []
+        reasons = [""]
 
-        def say(event: dict) -> None:
-            said.append(event)
-            if event["event"] != "failed":
+        def say(event: Event) -> None:
+            if isinstance(event, Failed):
+                reasons.append(event.reason)
+            else:
                 listen(event)
 
         patch.setattr(worker, "say", say)
@@ -210,7 +212,7 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
             return processes._why(1, log)
         finally:
             signal.signal(signal.SIGINT, handler)
-        return "" if code == 0 else said[-1]["reason"]
+        return "" if code == 0 else reasons[-1]
 
     patch.setattr(processes, "run", run_inside)
     patch.setattr(worker, "_leave_with", lambda parent: None)  # this process stays

@@ -15,7 +15,7 @@ from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, te
 from riyaz import hardware
 from riyaz.errors import RiyazError
 from riyaz.pretraining import run as running
-from riyaz.pretraining.folder import Lines
+from riyaz.files import Lines
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,10 +8,9 @@ import torch
 from riyaz import hardware, models
 from riyaz.engine.torch_backend import Backend
 from riyaz.engine.torch_packed import pack
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.layers import lora, lora_mlx, peft, peft_lora, soft_prompt
 from riyaz.sources import Source, hub_name, open_source
-from riyaz.sources.files import shown
 
 ADAPTER = "adapter"  # the name under which requests ask for it
 

@@ -12,8 +12,8 @@ from typing import Any
 from riyaz import artifact as artifacts
 from riyaz.artifact import ADAPTER_KINDS, Artifact
 from riyaz.errors import RiyazError
+from riyaz.files import disk_error
 from riyaz.sources import Source, open_source
-from riyaz.sources.files import disk_error
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -1,6 +1,5 @@
 """What every `fit` gets and gives. A method sees training and validation rows, never the test."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.events import Listen
 from riyaz.predictor import Predictor
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
 
-Listen = Callable[[dict], None]
 Checks = dict[str, dict[str, Any]]  # name -> {"ok": bool, …}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from riyaz.data import Example
 from riyaz.errors import RiyazError
+from riyaz.events import Progress
 from riyaz.methods.base import Context, bare
 from riyaz.predictor import Prediction, Predictor
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
@@ -36,7 +37,7 @@ def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
     best: tuple[float, Predictor] | None = None
     record, trouble = [], None
     for done, candidate in enumerate(candidates):
-        context.listen({"event": "progress", "phase": "choose", "done": done, "total": len(candidates)})
+        context.listen(Progress("choose", done, len(candidates)))
         try:
             judged = judge(context, candidate, rows)
         except RiyazError as error:

@@ -18,11 +18,10 @@ from typing import Any
 
 import pytest
 
+from riyaz import methods
 from riyaz.cli import main as cli
-from riyaz.comparison import processes, run, worker
+from riyaz.comparison import processes, worker
 from riyaz.events import Event, Failed, Listen
-from riyaz.methods import recipe
-from riyaz.methods.recipe import Recipe
 
 METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")  # without documents
 ARM_KEYS = {
@@ -157,10 +156,12 @@ def command(*arguments: object) -> Told:
     return Told(status, out.getvalue(), err.getvalue())
 
 
-def short_recipe(method: str, steps: int = STEPS) -> Recipe | None:
-    """A method's recipe with so few steps, by default as few as still have a search."""
-    whole = recipe(method)
-    return whole and replace(whole, epochs=1, least_steps=steps)
+def shorten_recipes(patch: pytest.MonkeyPatch, steps: int = STEPS) -> None:
+    """Every method trains so few steps, by default as few as still have a search."""
+    for name, method in methods.METHODS.items():
+        if method.recipe is not None:
+            short = replace(method.recipe, epochs=1, least_steps=steps)
+            patch.setitem(methods.METHODS, name, replace(method, recipe=short))
 
 
 @contextmanager
@@ -173,7 +174,7 @@ def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
     patch.delenv("COLUMNS", raising=False)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # workers set them in their own process, here in this one
         patch.setenv(name, "1")
-    patch.setattr(run, "recipe", short_recipe)
+    shorten_recipes(patch)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     try:
         if allowed:  # of several test processes each takes another core

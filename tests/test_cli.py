@@ -19,7 +19,7 @@ from documents import arm, comparison
 from riyaz.cli import main as cli
 from riyaz.cli.output import json_line
 from riyaz.cli.reference import reference
-from riyaz.config import CompareConfig, DataConfig
+from riyaz.config import CompareConfig, DataConfig, PretrainConfig, Seconds
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Estimate
 
@@ -136,10 +136,10 @@ def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
         (["compare"], "error: DATA is missing; see riyaz compare --help"),
         (["compare", "x", "--budgt", "3m"], "error: unknown option: --budgt; did you mean --budget?"),
         (["compare", "x", "--budget"], "error: --budget needs a value; see riyaz compare --help"),
-        (["compare", "x", "--budget", "20"], "error: '20' is not a duration"),
+        (["compare", "x", "--budget", "20"], "error: --budget: '20' is not a duration"),
         (["compare", "x", "--margin", "u"], "error: invalid value for --margin"),
         (["compare", "x", "--margin", "3"], "error: --margin: 3.0 is too large; give at most 1"),
-        (["compare", "x", "--metric", "bleu"], "error: --metric: unknown metric 'bleu'; choose"),
+        (["compare", "x", "--metric", "bleu"], 'error: invalid value "bleu" for --metric. Choose from: "acc'),
         (["compare", "x", "y"], "error: unexpected 'y'; see riyaz compare --help"),
         (["compare", "x", "/"], "error: unexpected '/'; several files are one pattern in quotes"),
         (["adapt", "lora", "x"], "error: --out is missing; see riyaz adapt --help"),
@@ -228,15 +228,16 @@ class Recorder:
     def __init__(self, document: dict) -> None:
         self.document = document
 
-    def compare(self, data, data_config, config, *, dry_run=False, listen):
+    def compare(self, data, data_config, config, *, dry_run=False, command, listen):
         self.data, self.data_config, self.config, self.dry_run = data, data_config, config, dry_run
+        self.command = command
         listen(Estimate(60, 900, 10))
         listen(ArmDone(arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)))
         if not dry_run:
             config.out.mkdir(parents=True, exist_ok=True)
         return self.document
 
-    def adapt(self, method, data, data_config, config, *, listen):
+    def adapt(self, method, data, data_config, config, *, command, listen):
         self.method, self.data, self.data_config, self.config = method, data, data_config, config
         return arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
 
@@ -264,6 +265,12 @@ def test_compare_json_is_the_one_line_on_stdout(run, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == json.loads(json.dumps(run.document)) and out.count("\n") == 1
     assert "pick  lora (clear)" in err
+
+
+def test_the_command_line_is_handed_to_the_library(run, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/riyaz", "compare", "my rows.jsonl"])
+    assert cli.main() == 0
+    assert run.command == "riyaz compare 'my rows.jsonl'"
 
 
 def test_every_flag_arrives(run):
@@ -309,6 +316,29 @@ def test_adapt_runs_one_method(run, capsys):
     out, _ = capsys.readouterr()
     assert (run.method, run.config.out, run.config.budget) == ("lora", Path("o"), 180)
     assert json.loads(out)["method"] == "lora"
+
+
+def test_every_flag_of_pretraining_arrives(monkeypatch):
+    seen = []
+
+    def train(paths, config, out, *, resume, command, listen):
+        seen.append((paths, config, out, resume))
+        raise RiyazError("enough")
+
+    fake(monkeypatch, "riyaz.pretraining.run", pretrain=train)
+    line = [
+        "pretrain", "a.txt", "b.txt", "--out", "o", "--tokenizer", "chars", "--size", "5m", "--budget", "1h30m",
+        "--family", "gpt2", "--context", "64", "--layers", "2", "--heads", "4", "--width", "128", "--batch", "8",
+        "--steps", "9", "--lr", "0.001", "--dropout", "0.1", "--compute", "float32", "--validate-every", "3",
+        "--checkpoint-every", "4", "--seed", "7", "--resume",
+    ]  # fmt: skip
+    assert cli.main(line) == 2
+    config = PretrainConfig(
+        tokenizer="chars", size="5m", budget=Seconds("1h30m"), family="gpt2", context=64, layers=2, heads=4, width=128,
+        batch=8, steps=9, lr=0.001, dropout=0.1, compute="float32", validate_every=3, checkpoint_every=4, seed=7,
+    )  # fmt: skip
+    assert seen == [((Path("a.txt"), Path("b.txt")), config, Path("o"), True)]
+    assert None not in dataclasses.asdict(config).values()
 
 
 # small verbs

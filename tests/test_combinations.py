@@ -18,8 +18,8 @@ from page_task import page_context
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
 from riyaz.data.general_text import general_blocks, general_gaps
 from riyaz.data.rows import Row
-from riyaz.methods import METHODS, Method, rag, weights
-from riyaz.methods.base import ArmPlan, Context
+from riyaz.methods import METHODS, rag, weights
+from riyaz.methods.base import ArmPlan, Context, combined
 from riyaz.predictor import open_artifact
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -34,7 +34,7 @@ def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
 
 
 def test_rows_of_rag_lora_hold_passages_before_the_question(context: Context) -> None:
-    around = Method("rag_lora").around(context)
+    around = METHODS["rag_lora"].around(context)
     assert around.train == context.train and around.files == {COLLECTION: context.collection}
     rows = weights.rows_for(around, around.train)
     plain = weights.rows_for(context, context.train)
@@ -52,10 +52,10 @@ def test_rows_of_rag_lora_hold_passages_before_the_question(context: Context) ->
 
 
 def test_a_combination_has_a_double_share_and_the_text_of_its_first_part(context: Context) -> None:
-    both, alone = Method("rag_lora").recipe, Method("lora").recipe
+    both, alone = METHODS["rag_lora"].recipe, METHODS["lora"].recipe
     assert both is not None and alone is not None
-    assert both == replace(alone, share=2) and Method("rag_lora").texts == Method("lora").texts
-    assert [name for name in METHODS if Method(name).needs_documents] == ["rag", "rag_lora"]
+    assert both == replace(alone, share=2) and METHODS["rag_lora"].texts == METHODS["lora"].texts
+    assert [name for name, method in METHODS.items() if method.needs_documents] == ["rag", "rag_lora"]
 
 
 def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) -> None:
@@ -75,12 +75,12 @@ def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) 
 
 @pytest.fixture
 def few_shot_lora(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(METHODS, "few_shot_lora", ("few_shot", "lora"))
+    monkeypatch.setitem(METHODS, "few_shot_lora", combined("few_shot_lora", METHODS["few_shot"], METHODS["lora"]))
     return "few_shot_lora"
 
 
 def test_shown_examples_are_not_trained_on(context: Context, few_shot_lora: str) -> None:
-    around = Method(few_shot_lora).around(context)
+    around = METHODS[few_shot_lora].around(context)
     shown = around.around.examples
     assert len(shown) == 4 and set(shown) < set(context.train) and not set(shown) & set(around.train)
     assert len(around.train) + len(shown) == len(context.train) and around.valid == context.valid
@@ -167,7 +167,7 @@ def test_replay_reaches_the_training(context: Context, tmp_path: Path, monkeypat
     monkeypatch.setattr(training, "train", watched)
     arm = ArmPlan("lora", steps=4, recipe_steps=4, batch_size=4, learning_rates=(1e-3,), validate_every=2,
                   checkpoint_every=9)  # fmt: skip
-    fitted = Method("lora").fit(replace(context, arm=arm, replay=0.25))
+    fitted = METHODS["lora"].fit(replace(context, arm=arm, replay=0.25))
     (rows,) = seen
     assert sum(row.example is None for row in rows) == round(len(context.train) / 3)
     assert all(check["ok"] for check in fitted.checks.values())

@@ -185,7 +185,7 @@ def test_a_plan_without_room_skips_and_cuts(
     for method in METHODS[:-2]:  # the others are finished
         shutil.copytree(quick.out / "arms" / method, tmp_path / "arms" / method)
     (tmp_path / "measured.json").write_text(json.dumps(measured))
-    monkeypatch.setattr(run, "recipe", lambda method: comparing.short_recipe(method, steps=100))
+    comparing.shorten_recipes(monkeypatch, steps=100)
     told = command(*quick.arguments, "--out", tmp_path, "--json")
     lora, full = told.document["arms"][-2:]
     assert lora["status"] == "cut" and 8 <= lora["chosen"]["steps"] < 100

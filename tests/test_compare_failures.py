@@ -12,8 +12,9 @@ import pytest
 from comparing import ARM_KEYS, METHODS, STEPS, command, files, strict
 from conftest import Finished
 
+from riyaz import methods as table
 from riyaz.comparison import run
-from riyaz.methods import few_shot, lora, zero_shot
+from riyaz.methods import lora
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -36,8 +37,8 @@ def test_a_failing_arm_is_a_row_and_only_it_is_run_again(
         raise KeyError("a bug")
 
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(zero_shot, "fit", exhausted)
-        broken.setattr(few_shot, "fit", wrong)
+        for name, fit in (("zero_shot", exhausted), ("few_shot", wrong)):
+            broken.setitem(table.METHODS, name, replace(table.METHODS[name], fit=fit))
         told = command(*quick.arguments, "--out", tmp_path / "out", "--json")
     arms = {arm["method"]: arm for arm in told.document["arms"]}
     assert told.status == 0, "the rest goes on"
@@ -74,7 +75,8 @@ def test_a_loss_that_is_no_number_fails_the_arm(
 
     def compared(name: str, *rates: float) -> dict[str, Any]:
         wild = replace(lora.RECIPE, learning_rates=rates, default_rate=rates[0], epochs=1, least_steps=STEPS)
-        monkeypatch.setattr(run, "recipe", lambda method: wild if method == "lora" else None)
+        # measuring still trains at the usual rates
+        monkeypatch.setattr(run, "METHODS", run.METHODS | {"lora": replace(lora.METHOD, recipe=wild)})
         told = command("compare", tmp_path / "data", *asked, "--methods", "nearest,lora", "--out", tmp_path / name)
         strict((tmp_path / name / "compare.json").read_text())
         return told.document

@@ -9,7 +9,7 @@ from pathlib import Path
 import cyclopts
 import pytest
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, Seconds, parse_budget, read_toml, resolve
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, Seconds, parse_budget, read_toml, resolve
 from riyaz.errors import RiyazError
 
 
@@ -43,7 +43,7 @@ def test_seconds_is_a_number():
 
 
 def test_every_field_has_help_and_a_valid_default():
-    for config in CONFIGS:
+    for config in (*CONFIGS, PretrainConfig):
         for field in dataclasses.fields(config):
             assert field.metadata["help"], field.name
             assert getattr(config(), field.name) == field.default
@@ -113,6 +113,35 @@ def test_a_wrong_flag_is_named_as_a_flag():
         with pytest.raises(RiyazError) as error:
             resolve({}, given)
         assert line_of(error).startswith(flag + ": ")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"lr": 0.0}, "--lr: 0.0 is too small; give more than 0"),
+        ({"lr": 1.5}, "--lr: 1.5 is too large; give at most 1"),
+        ({"dropout": 1.0}, "--dropout: 1.0 is too large; give less than 1"),
+        ({"dropout": -0.1}, "--dropout: -0.1 is too small; give at least 0"),
+        ({"seed": 2**31}, "--seed: 2147483648 is too large; give at most 2147483647"),
+        ({"steps": 0}, "--steps: 0 is too small; give at least 1"),
+        ({"validate_every": 2.5}, "--validate-every: 2.5 is not a whole number; correct the value"),
+        ({"budget": "15"}, "--budget: '15' is not a duration; write it with its unit, such as 90s, 20m or 1h30m"),
+        ({"size": "2m"}, "--size: unknown size '2m'; choose one of 1m, 5m, 15m, 50m"),
+        ({"family": ["llama"]}, "--family: unknown family ['llama']; choose one of llama, gpt2"),
+    ],
+)
+def test_wrong_options_of_pretraining_are_named_as_flags(given, line):
+    with pytest.raises(RiyazError) as error:
+        PretrainConfig(**given)
+    assert line_of(error) == line
+
+
+def test_pretraining_knows_what_was_given():
+    assert PretrainConfig().given() == {}
+    config = PretrainConfig(seed=0, budget="2m", lr=1, dropout=0)
+    assert config.given() == {"seed": 0, "budget": Seconds(120), "lr": 1.0, "dropout": 0.0}
+    assert isinstance(config.budget, Seconds) and isinstance(config.lr, float)
+    assert PretrainConfig(**json.loads(json.dumps(config.given()))) == config
 
 
 def test_the_command_line_takes_flags_from_the_fields():

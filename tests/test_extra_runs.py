@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +180,17 @@ def test_fewer_rows_are_nested(retrieved: Finished) -> None:
 
 
 def test_the_curve_trains_on_those_rows(again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
-    from riyaz.methods import lora
+    from riyaz.methods import METHODS
 
     comparing.workers_inside(monkeypatch)
     seen: dict[str, tuple[tuple[Example, ...], int]] = {}
-    whole = lora.fit
+    whole = METHODS["lora"]
 
     def watched(context: Any) -> Any:
         seen[context.folder.name] = context.train, context.seed
-        return whole(context)
+        return whole.fit(context)
 
-    monkeypatch.setattr(lora, "fit", watched)
+    monkeypatch.setitem(METHODS, "lora", replace(whole, fit=watched))
     points = again.curve()
     rows = again.folder.rows(KEPT, "train")
     assert seen == {"rows-25": (rows[::4], 4), "rows-50": (rows[::2], 4)}

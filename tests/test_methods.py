@@ -14,13 +14,14 @@ import torch
 from expect import assert_refused
 from page_task import SHORT
 
+from riyaz import methods
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
 from riyaz.events import Event, Progress
-from riyaz.methods import METHODS, Method, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
-from riyaz.methods.base import ArmPlan, Context, Fitted, bare
+from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
+from riyaz.methods.base import ArmPlan, Context, Fitted, bare, combined
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import open_source
@@ -59,18 +60,26 @@ def contents(fitted: Fitted) -> dict[str, bytes]:
 # the table
 
 
-def test_every_method_of_the_table_has_its_module() -> None:
-    assert tuple(name for name in METHODS if not Method(name).needs_documents) == comparing.METHODS
-    for name, parts in METHODS.items():
-        method = Method(name)
-        assert callable(method.own.fit) and method.own.__name__ == f"riyaz.methods.{parts[-1]}"
-        assert (method.recipe is not None) == hasattr(method.own, "build") == (parts[-1] in TRAINED)
-        assert method.recipe is None or method.recipe.share == len(parts)
+def test_the_table_holds_every_method_under_its_name() -> None:
+    assert tuple(name for name, method in METHODS.items() if not method.needs_documents) == comparing.METHODS
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert (method.recipe is not None) == (method.build is not None) == (name in (*TRAINED, "rag_lora"))
+        assert method.recipe is None or method.recipe.share == (2 if name == "rag_lora" else 1)
+        assert (method.texts == 0) == (name == "nearest")
 
 
-def test_every_method_but_the_last_of_a_combination_can_stand_around_another() -> None:
-    around = [Method(part).own for parts in METHODS.values() for part in parts[:-1]]
-    assert around and all(callable(module.around) for module in around)
+def test_every_file_of_a_method_is_in_the_table() -> None:
+    folder = Path(methods.__file__).parent
+    names = {path.stem for path in folder.glob("*.py") if "\nMETHOD = " in path.read_text(encoding="utf-8")}
+    assert names == set(METHODS) - {"rag_lora"}
+
+
+def test_a_method_trains_what_it_builds_for_as_long_as_its_recipe_says() -> None:
+    with pytest.raises(AssertionError):
+        replace(METHODS["lora"], build=None)
+    with pytest.raises(AssertionError):
+        combined("nothing_learned", METHODS["lora"], METHODS["rag"])
 
 
 # text arms

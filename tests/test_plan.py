@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from expect import assert_refused
 
+from riyaz import methods as table
 from riyaz.comparison import plan as planning
 from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, ComparisonPlan, Sizes
 from riyaz.evaluate import LOOKED
-from riyaz.methods import recipe
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 from riyaz.scoring import KNOWN_BY
 
@@ -36,7 +36,7 @@ def measured(**arms: dict[str, float]) -> dict[str, Any]:
 
 def made(budget: float, *methods: str, sizes: Sizes = SIZES, spent: float = 0.0, **arms: Any) -> ComparisonPlan:
     """The plan of these methods (default: all), every trained one with the recipe PLAIN."""
-    recipes = {method: PLAIN if recipe(method) else None for method in methods or METHODS}
+    recipes = {method: PLAIN if table.METHODS[method].recipe else None for method in methods or METHODS}
     return planning.make(recipes, measured(**arms), sizes, budget=budget, spent=spent, seed=7)
 
 
@@ -196,7 +196,7 @@ def test_a_short_search_keeps_the_rates_nearest_to_the_default() -> None:
 
 @pytest.mark.parametrize("method", ["prompt_tuning", "lora", "full"])
 def test_recipes_name_ascending_rates_around_the_default(method: str) -> None:
-    found = recipe(method)
+    found = table.METHODS[method].recipe
     assert found is not None and found.default_rate in found.learning_rates
     assert list(found.learning_rates) == sorted(found.learning_rates)
     assert found.steps(10) == found.least_steps and found.steps(8 * 1000) == found.epochs * 1000

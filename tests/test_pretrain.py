@@ -15,6 +15,7 @@ from comparing import command
 from pretraining import SMALL, lines, quick_machine, small, texts
 
 from riyaz import hardware
+from riyaz.config import PretrainConfig
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_model
 from riyaz.pretraining import plan as planning
@@ -233,7 +234,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert [path.name for path in (tmp_path / "out/work/train").glob("step-*")] == ["step-000002"]
     heard = []
     monkeypatch.setattr(running.Watch, "listen", lambda watch, event: heard.append(event.metrics["step"]))
-    running.pretrain([], running.Asked(), tmp_path / "out", resume=True)
+    running.pretrain([], PretrainConfig(), tmp_path / "out", resume=True)
     assert heard == [3, 4, 5, 6]
 
 

@@ -3,17 +3,26 @@
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from riyaz.config import Seconds
+from riyaz.config import PretrainConfig, Seconds
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.families import gpt2, llama
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.plan import Asked, PretrainingPlan, Text, make
-from riyaz.pretraining.shapes import SIZES, Shape, configured, flops_per_token, heads_for, memory_mb, parameters
+from riyaz.pretraining.plan import PretrainingPlan, Text, make
+from riyaz.pretraining.shapes import (
+    FAMILIES,
+    SIZES,
+    Shape,
+    configured,
+    flops_per_token,
+    heads_for,
+    memory_mb,
+    parameters,
+)
 
 BOOK = Text(train_tokens=20_000_000, train_windows=20_000_000 // 256, valid_windows=4000)
 
@@ -36,7 +45,9 @@ def planned(
     text: Text = BOOK, machine: Machine | None = None, spent: float = 10, memory: float = 16_000, **asked: Any
 ) -> PretrainingPlan:
     machine = machine or Machine()
-    return make(Asked(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory)
+    return make(
+        PretrainConfig(**asked), text, 4096, 256, machine, spent=lambda: spent + 5 * len(machine.asked), memory=memory
+    )
 
 
 @pytest.mark.parametrize(("name", "family"), [(name, family) for name in SIZES for family in ("llama", "gpt2")])
@@ -102,9 +113,9 @@ def test_measuring_is_part_of_the_budget() -> None:
 
 def test_a_flag_without_effect_is_refused() -> None:
     with pytest.raises(RiyazError) as error:
-        Asked(budget=60.0, steps=3).check()
+        planning.check(PretrainConfig(budget=60.0, steps=3))
     assert str(error.value) == "--budget: has no effect beside --steps; give one of them"
-    Asked(budget=60.0, size="1m").check()
+    planning.check(PretrainConfig(budget=60.0, size="1m"))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_a_flag_without_effect_is_refused() -> None:
 )
 def test_a_shape_that_its_own_reader_refuses_is_none(asked: dict[str, Any], flag: str, what: str) -> None:
     with pytest.raises(RiyazError) as error:
-        Asked(**asked).check()
+        planning.check(PretrainConfig(**asked))
     assert error.value.where == flag and error.value.what.startswith(what)
 
 
@@ -160,13 +171,15 @@ def test_what_is_given_stands() -> None:
     plan = planned(**given)
     assert {k: v for k, v in plan.effective.items() if k in given} == {**given, "size": None}
     assert plan.train | {"steps": 123, "batch_size": 7, "learning_rate": 1e-4, "dropout": 0.2, "seed": 6} == plan.train
-    asked = Asked(**given)
+    asked = PretrainConfig(**given)
     assert planning.differences(asked, asked, plan.effective) == []
     assert planning.differences(asked, dataclasses.replace(asked, steps=5, lr=1.0), plan.effective) == [
         "--steps 5 instead of 123", "--lr 1.0 instead of 0.0001",
     ]  # fmt: skip
-    assert planning.differences(Asked(), Asked(steps=123, seed=4), plan.effective) == ["--seed 4 instead of 6"]
-    assert planning.differences(Asked(), Asked(budget=60.0), {}) == ["--budget 1m instead of none"]
+    assert planning.differences(PretrainConfig(), PretrainConfig(steps=123, seed=4), plan.effective) == [
+        "--seed 4 instead of 6"
+    ]
+    assert planning.differences(PretrainConfig(), PretrainConfig(budget=60.0), {}) == ["--budget 1m instead of none"]
 
 
 def test_a_plan_goes_through_json_unchanged() -> None:
@@ -216,11 +229,16 @@ def test_rows_read_are_those_of_the_loop(count: int, size: int, steps: int) -> N
 
 
 def test_a_short_text_gets_a_small_vocabulary_and_context() -> None:
-    kinds = [planning.kind_of_tokenizer(Asked(), size)[:2] for size in (10_000, 100_000, 300_000, 10_000_000)]
+    kinds = [planning.kind_of_tokenizer(PretrainConfig(), size)[:2] for size in (10_000, 100_000, 300_000, 10_000_000)]
     assert kinds == [("bytes", 0), ("bpe", 1024), ("bpe", 2048), ("bpe", 4096)]
-    assert planning.kind_of_tokenizer(Asked(tokenizer="chars"), 9)[0] == "chars"
-    assert [planning.context_for(Asked(), tokens)[0] for tokens in (1000, 5000, 10_000, 1e6)] == [32, 64, 128, 256]
-    assert planning.context_for(Asked(context=999), 5)[0] == 999
+    assert planning.kind_of_tokenizer(PretrainConfig(tokenizer="chars"), 9)[0] == "chars"
+    assert [planning.context_for(PretrainConfig(), tokens)[0] for tokens in (1000, 5000, 10_000, 1e6)] == [
+        32,
+        64,
+        128,
+        256,
+    ]
+    assert planning.context_for(PretrainConfig(context=999), 5)[0] == 999
     assert [planning.smaller(size) for size in (4096, 2048, 1024)] == [2048, 1024, None]
 
 
@@ -232,8 +250,14 @@ def test_validations_are_few_where_time_is_short() -> None:
 
 
 def test_heads_alone_leave_the_sizes_that_they_fit() -> None:
-    Asked(heads=6, budget=600.0).check()
+    planning.check(PretrainConfig(heads=6, budget=600.0))
     plan = planned(heads=6, budget=600.0)
     assert (plan.model["heads"], plan.model["width"]) == (6, 384)
     with pytest.raises(RiyazError, match="7 heads do not share a width of 128 evenly"):
         planned(heads=7, budget=600.0)
+
+
+def test_the_named_sizes_and_families_are_the_choices_of_the_flags() -> None:
+    hints = get_type_hints(PretrainConfig)
+    assert get_args(get_args(hints["size"])[0]) == tuple(SIZES)
+    assert get_args(get_args(hints["family"])[0]) == tuple(FAMILIES)

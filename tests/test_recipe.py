@@ -80,8 +80,8 @@ def test_little_time_tries_fewer_rates_before_none() -> None:
 def test_the_methods_recipes_search_all_their_rates_in_a_full_run() -> None:
     from riyaz.methods import full, lora
 
-    for method in (lora, full):
-        steps = method.RECIPE.steps(300)
-        assert search_rates(method.RECIPE, steps) == method.RECIPE.learning_rates
-        assert [rung.rates for rung in rungs(method.RECIPE, steps)] == [4, 2]
-        assert method.RECIPE.default_rate in method.RECIPE.learning_rates
+    for whole in (lora.RECIPE, full.RECIPE):
+        steps = whole.steps(300)
+        assert search_rates(whole, steps) == whole.learning_rates
+        assert [rung.rates for rung in rungs(whole, steps)] == [4, 2]
+        assert whole.default_rate in whole.learning_rates

@@ -1,8 +1,12 @@
-"""The one home of every default a user can change, with its help text.
+"""The one home of every option a user can set: its type, default, range and help text.
 
-`DataConfig` says how rows are read, `CompareConfig` how a comparison runs. A `riyaz.toml` beside the data and
-the flags of the command line derive from their fields: in `resolve(read_toml(path), flags)` a flag wins over
-the file and the file over the default. Unknown keys and wrong values are errors that name file and key.
+`DataConfig` says how rows are read, `CompareConfig` how a comparison runs, `PretrainConfig` how a new model is
+trained. The flags of the command line derive from their fields, and so do the keys of the `riyaz.toml` that may stand
+beside the rows of a comparison: in `resolve(read_toml(path), flags)` a flag wins over the file and the file over the
+default. Unknown keys and wrong values are errors that name file and key.
+
+A field's metadata holds `help`, and where a number has a range `minimum` and `maximum`, or `above` and `below` where
+the limit itself is not allowed. Choices are a Literal.
 """
 
 import dataclasses
@@ -15,10 +19,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from riyaz.errors import RiyazError
 
-METRICS = ("accuracy", "exact_match", "rouge_l")
+Metric = Literal["accuracy", "exact_match", "rouge_l"]
+METRICS: tuple[str, ...] = typing.get_args(Metric)
 MIN_ROWS = 20  # below this many rows no split says anything
 
 
@@ -61,10 +67,7 @@ class DataConfig:
         default=None, metadata={"help": "encoding of files of rows that are not UTF-8, such as latin-1"}
     )
     instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
-    metric: str | None = field(
-        default=None,
-        metadata={"help": "score that decides: " + ", ".join(METRICS), "choices": METRICS},
-    )
+    metric: Metric | None = field(default=None, metadata={"help": "score that decides"})
 
     def __post_init__(self) -> None:
         """Check every value. Raises RiyazError naming the flag."""
@@ -141,8 +144,73 @@ class CompareConfig:
         _check_fields(self)
 
 
-Config = DataConfig | CompareConfig
-CONFIGS: tuple[type[Config], ...] = (DataConfig, CompareConfig)
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """What model to train from random weights, and how long. None: derived from text, budget and machine."""
+
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "folder of a tokenizer, bytes or chars; pieces of words learned from the text if not given"},
+    )
+    size: Literal["1m", "5m", "15m", "50m"] | None = field(
+        default=None, metadata={"help": "about how many parameters; the budget decides if not given"}
+    )
+    budget: Seconds | None = field(
+        default=None,
+        metadata={
+            "help": "wall time of the whole command, such as 90s or 1h; default 15m unless --size or --steps is given"
+        },
+    )
+    family: Literal["llama", "gpt2"] | None = field(
+        default=None, metadata={"help": "architecture of the model; llama if not given"}
+    )
+    context: int | None = field(
+        default=None, metadata={"help": "longest sequence that the model reads, in tokens", "minimum": 1}
+    )
+    layers: int | None = field(default=None, metadata={"help": "layers of the model", "minimum": 1})
+    heads: int | None = field(default=None, metadata={"help": "attention heads of a layer", "minimum": 1})
+    width: int | None = field(
+        default=None, metadata={"help": "length of the vector that stands for a token inside the model", "minimum": 1}
+    )
+    batch: int | None = field(
+        default=None, metadata={"help": "sequences of --context tokens in a training step", "minimum": 1}
+    )
+    steps: int | None = field(default=None, metadata={"help": "training steps", "minimum": 1})
+    lr: float | None = field(default=None, metadata={"help": "highest learning rate", "above": 0, "maximum": 1})
+    dropout: float | None = field(
+        default=None,
+        metadata={"help": "share of the activations that are set to zero in training", "minimum": 0, "below": 1},
+    )
+    compute: Literal["bfloat16", "float32"] | None = field(
+        default=None, metadata={"help": "type of the matrix products; the faster one if not given"}
+    )
+    validate_every: int | None = field(
+        default=None, metadata={"help": "training steps between two validations, each with sample texts", "minimum": 1}
+    )
+    checkpoint_every: int | None = field(
+        default=None,
+        metadata={"help": "training steps between two checkpoints; --resume continues from the last one", "minimum": 1},
+    )
+    seed: int | None = field(
+        default=None,
+        metadata={
+            "help": "seed of the first weights and of the order of the rows; 0 if not given",
+            "minimum": 0,
+            "maximum": 2**31 - 1,
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value. Raises RiyazError naming the flag."""
+        _check_fields(self)
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, without those that are to be derived."""
+        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+Config = DataConfig | CompareConfig | PretrainConfig
+CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # what a riyaz.toml may set
 WANTED: dict[type, str] = {
     Seconds: "a duration",
     float: "a number",
@@ -196,7 +264,7 @@ def _hints(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:
 
 
 def _without_none(hint: type) -> type:
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint
 
@@ -211,8 +279,14 @@ def _check_fields(config: Config) -> None:
 
 def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -> object:
     """The value in the field's type and range. Raises RiyazError naming where it was given."""
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise RiyazError(
+                f"unknown {option.name} {value!r}", where, "choose one of " + ", ".join(typing.get_args(hint))
+            )
+        return value
     value = _converted(hint, value, where)
-    minimum, maximum = option.metadata.get("minimum"), option.metadata.get("maximum")
+    minimum, maximum, above, below = map(option.metadata.get, ("minimum", "maximum", "above", "below"))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise RiyazError(f"{value} is no number", where, "give a finite number")
@@ -220,9 +294,10 @@ def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -
             raise RiyazError(f"{value} is too small", where, f"give at least {minimum}")
         if maximum is not None and value > maximum:
             raise RiyazError(f"{value} is too large", where, f"give at most {maximum}")
-    choices = option.metadata.get("choices")
-    if choices and value not in choices:
-        raise RiyazError(f"unknown {option.name} {value!r}", where, "choose one of " + ", ".join(choices))
+        if above is not None and value <= above:
+            raise RiyazError(f"{value} is too small", where, f"give more than {above}")
+        if below is not None and value >= below:
+            raise RiyazError(f"{value} is too large", where, f"give less than {below}")
     return value
 
 

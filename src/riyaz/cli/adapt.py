@@ -4,7 +4,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import ADAPTING_DEFAULTS, READING_DEFAULTS, Adapting, Data, Json, Reading, require_torch, settle
+from riyaz.cli.options import (
+    ADAPTING_DEFAULTS,
+    READING_DEFAULTS,
+    Adapting,
+    Data,
+    Json,
+    Reading,
+    command_line,
+    require_torch,
+    settle,
+)
 from riyaz.cli.output import Screen
 
 
@@ -26,6 +36,6 @@ def adapt(
 
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
-        arm = run.adapt(method, data, data_config, config, listen=listen)
+        arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
     terminal.print_comparison({"arms": [arm]}, screen.data)
     screen.finish(arm)

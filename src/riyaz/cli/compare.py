@@ -12,6 +12,7 @@ from riyaz.cli.options import (
     Data,
     Json,
     Reading,
+    command_line,
     require_torch,
     results_folder,
     settle,
@@ -40,7 +41,7 @@ def compare(
 
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
-        document = run.compare(data, data_config, config, dry_run=dry_run, listen=listen)
+        document = run.compare(data, data_config, config, dry_run=dry_run, command=command_line(), listen=listen)
     if dry_run:
         terminal.print_plan(document, screen.data)
     else:

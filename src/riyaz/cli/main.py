@@ -79,7 +79,7 @@ def build() -> App:
         help_format="plaintext",
         help_formatter=Formatter(),
         default_parameter=Parameter(negative=(), negative_iterable=()),
-        config=[whole_numbers],
+        config=[whole_numbers, durations],
         group_arguments=Group("Arguments", sort_key=0),
         group_parameters=Group("Options", sort_key=1),
         exit_on_error=False,
@@ -110,6 +110,16 @@ def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
             for token in argument.tokens:
                 if "." in token.value:
                     raise CoercionError(token=token, argument=argument, target_type=int)
+
+
+def durations(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse a duration without a unit by the name of its flag, which cyclopts would not say."""
+    from riyaz.config import Seconds, parse_budget
+
+    for argument in arguments:
+        if argument.hint in (Seconds, Seconds | None):
+            for token in argument.tokens:
+                parse_budget(token.value, token.keyword or "")
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

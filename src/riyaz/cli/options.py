@@ -5,6 +5,8 @@ so a flag wins over the folder's riyaz.toml even where it repeats the default.
 """
 
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, read_toml, resolve
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, read_toml, resolve
 
 ABSENT = Parameter(parse=False)  # a field that is no flag of this verb
 READING = Group("Reading the rows", sort_key=2)  # after the arguments and the options
@@ -63,8 +65,10 @@ class AdaptFlags(Given, CompareConfig):
 Reading = Annotated[DataFlags, Parameter(name="*", group=READING)]
 Comparing = Annotated[CompareFlags, Parameter(name="*")]
 Adapting = Annotated[AdaptFlags, Parameter(name="*")]
+Pretraining = Annotated[PretrainConfig, Parameter(name="*")]
 
 READING_DEFAULTS, COMPARING_DEFAULTS, ADAPTING_DEFAULTS = DataFlags(), CompareFlags(), AdaptFlags()
+PRETRAINING_DEFAULTS = PretrainConfig()
 
 
 def configured(name: str) -> Parameter:
@@ -78,6 +82,11 @@ def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None)
     toml = data / "riyaz.toml"
     written = {name: value for flag in flags for name, value in flag.given.items()}
     return resolve(read_toml(toml) if toml.is_file() else {}, {**(given or {}), **written})
+
+
+def command_line() -> str:
+    """The command that is running, as a shell would read it again; results name it."""
+    return shlex.join(["riyaz", *sys.argv[1:]])
 
 
 def require_torch() -> None:

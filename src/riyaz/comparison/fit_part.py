@@ -13,7 +13,7 @@ from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.methods import Method
+from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, bare
 from riyaz.methods.choices import max_new_tokens
 from riyaz.sources import Source
@@ -38,7 +38,7 @@ def fit_part(
         replay=settings["settings"]["replay"], general=settings["settings"]["general"],
     )  # fmt: skip
     try:
-        fitted = Method(method).fit(context)
+        fitted = METHODS[method].fit(context)
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
     finally:
         remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy

@@ -15,8 +15,8 @@ from riyaz.errors import RiyazError
 from riyaz.evaluate import BaseFacts
 from riyaz.events import Event, Listen, Progress
 from riyaz.files import remove
-from riyaz.methods import Method
-from riyaz.methods.base import ArmPlan, Context, bare
+from riyaz.methods import METHODS
+from riyaz.methods.base import ArmPlan, Context, Method, bare
 from riyaz.methods.choices import base_predictor, rooms
 from riyaz.predictor import Predictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, predict_raw_and_calibrated
@@ -52,7 +52,7 @@ def measure_speeds(
     began = time.perf_counter()
     BaseFacts.measure(plain, valid, settings["settings"]["general"], folder.path)
     base_seconds = time.perf_counter() - began
-    methods = [Method(name) for name in settings["methods"]]
+    methods = [METHODS[name] for name in settings["methods"]]
     unable: dict[str, str] = {}  # such as prompts that fit no context: the arm's reason, not the comparison's end
     asked = partial(_predicting, plain=plain, context=context, load_seconds=load_seconds, known={})
     predicting = _each(methods, asked, unable)
@@ -151,10 +151,10 @@ def _training(method: Method, context: Context) -> dict[str, float]:
     from riyaz.methods.weights import rows_for
     from riyaz.train import TrainPlan, train
 
-    plan, context = method.recipe, method.around(context)
-    assert plan is not None
+    plan, build, context = method.recipe, method.build, method.around(context)
+    assert plan is not None and build is not None
     began = time.perf_counter()
-    model = method.own.build(context)
+    model = build(context)
     build_seconds = time.perf_counter() - began
     rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:KNOWN_BY])
     times = [time.perf_counter()]

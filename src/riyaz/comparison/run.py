@@ -6,9 +6,7 @@ finished arm twice.
 
 import importlib.metadata
 import platform
-import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -36,7 +34,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
 from riyaz.families import describe
 from riyaz.files import remove
-from riyaz.methods import METHODS, Method, recipe
+from riyaz.methods import METHODS
 from riyaz.methods.base import bare
 from riyaz.metrics.paired import paired_test
 from riyaz.sources import Source, open_source
@@ -52,11 +50,13 @@ def compare(
     config: CompareConfig,
     *,
     dry_run: bool = False,
+    command: str = "",
     listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
 
-    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. Raises RiyazError.
+    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. `command` is the command
+    line that the document names. Raises RiyazError.
     """
     began = time.monotonic()
     methods = _methods(config)
@@ -76,7 +76,7 @@ def compare(
     for note in report.notes:
         listen(Note(note))
     identity = _identity(found, task, source, data_config, config, methods)
-    if config.documents is not None and any(Method(name).needs_documents for name in methods):
+    if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -112,7 +112,7 @@ def compare(
                 | {key: identity[key] for key in ("documents",) if key in identity},
                 "model": _describe_model(source),
                 "hardware": hardware.describe(folder.path),
-                "command": shlex.join(["riyaz", *sys.argv[1:]]),
+                "command": command,
                 "versions": _versions(),
             }
         )
@@ -127,6 +127,7 @@ def adapt(
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    command: str = "",
     listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
@@ -138,7 +139,8 @@ def adapt(
     out, work = config.out, config.out.with_name(config.out.name + ".work")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
-    document = compare(data, data_config, replace(config, methods=(method,), out=work), listen=listen)
+    config = replace(config, methods=(method,), out=work)
+    document = compare(data, data_config, config, command=command, listen=listen)
     (arm,) = document["arms"]
     if arm["status"] not in ("ok", "cut"):
         raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))
@@ -162,7 +164,7 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
     unknown = [name for name in config.methods if name not in METHODS]
     if unknown:
         raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
-    lacking = [name for name in METHODS if Method(name).needs_documents] if config.documents is None else []
+    lacking = [name for name in METHODS if METHODS[name].needs_documents] if config.documents is None else []
     refused = [name for name in config.methods if name in lacking]
     if refused:
         raise RiyazError(f"{refused[0]} needs documents to retrieve from", where, "name them with --documents PATH")
@@ -172,9 +174,9 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
     """How rows are divided for this model, and what is to know about them."""
     tokenizer, family = source.tokenizer(), describe(source)
-    places = family.config.context - max(Method(name).tokens for name in methods)
+    places = family.config.context - max(METHODS[name].tokens for name in methods)
     tested = (found.test or found.train).path
-    read = config.documents if any(Method(name).needs_documents for name in methods) else None
+    read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     known = read is not None and documents.same_file(read, tested)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
@@ -253,7 +255,7 @@ def _plan(
 
     def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(
-            {method: recipe(method) for method in methods}, folder.read("measured.json"), sizes,
+            {name: METHODS[name].recipe for name in methods}, folder.read("measured.json"), sizes,
             budget=float(config.budget), spent=spent, seed=config.seed,
             aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip

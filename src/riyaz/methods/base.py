@@ -1,6 +1,10 @@
-"""What every `fit` gets and gives. A method sees training and validation rows, never the test."""
+"""`Method`, one way of adapting a model, and what its `fit` gets and gives.
 
-from dataclasses import dataclass, field
+A method sees training and validation rows, never the test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
+from riyaz.methods.recipe import Recipe
 from riyaz.predictor import Predictor
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
@@ -81,6 +86,64 @@ class Fitted:
     curve: list[dict] = field(default_factory=list)  # {"step", "loss", maybe "valid_loss"} of the final run
 
 
+Build = Callable[[Context], Any]  # a model with trainable parameters
+
+
 def bare(task: Task) -> Predictor:
     """The text around a row when nothing but the instruction is: a Predictor without a model."""
     return Predictor(text=TextPart(task.instruction), task=task)
+
+
+def unchanged(context: Context) -> Context:
+    """`around` of a method whose prompts hold nothing but the instruction and the question."""
+    return context
+
+
+def under_its_text(plain: Predictor, context: Context) -> Predictor:
+    """`probe` of a method that asks under the context's own text: `plain` with that text."""
+    around = context.around
+    return replace(plain, text=around.text, examples=around.examples, retriever=around.retriever)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way of adapting a model: a row of the comparison's table."""
+
+    name: str
+    fit: Callable[[Context], Fitted]  # adapts: the parts of the artifact
+    texts: int  # candidate texts that `fit` weighs on the validation rows; 0: it uses no model
+    recipe: Recipe | None = None  # the full training; None: trains nothing
+    build: Build | None = None  # a model with fresh trainable parameters; given with `recipe`
+    around: Callable[[Context], Context] = unchanged  # the context with this method's text around every row
+    probe: Callable[[Predictor, Context], Predictor] = under_its_text  # `plain`, as slow as this method's predictor
+    tokens: int = 0  # positions of the context that its weights take before every prompt
+    cost: float = 1.0  # seconds of one answer / seconds of the bare model's
+    answered: float = 0.0  # times `fit` answers each validation row of a short-answer task
+    needs_documents: bool = False  # whether it cannot do without --documents
+
+    def __post_init__(self) -> None:
+        """A method that trains says how long and what."""
+        assert (self.recipe is None) == (self.build is None)
+
+
+def combined(name: str, text: Method, weights: Method) -> Method:
+    """The method that trains the weights of `weights` with the text of `text` around every row.
+
+    Its recipe has one share of the trained arms' time for each of its parts.
+    """
+    assert weights.recipe is not None
+
+    def fit(context: Context) -> Fitted:
+        return weights.fit(text.around(context))
+
+    def probe(plain: Predictor, context: Context) -> Predictor:
+        return weights.probe(plain, text.around(context))
+
+    def around(context: Context) -> Context:
+        return weights.around(text.around(context))
+
+    return replace(
+        weights, name=name, fit=fit, probe=probe, around=around,
+        recipe=replace(weights.recipe, share=weights.recipe.share + 1),
+        needs_documents=text.needs_documents or weights.needs_documents,
+    )  # fmt: skip

@@ -4,14 +4,12 @@ from dataclasses import replace
 
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.predictor import Predictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
-RECIPE = None
 COUNTS = (1, 4, 8)
-TEXTS = 2 * len(COUNTS)
 
 
 def fit(context: Context) -> Fitted:
@@ -59,3 +57,6 @@ def spread(examples: tuple[Example, ...], k: int) -> tuple[Example, ...]:
         (rest if example.answer in seen else first).append(example)
         seen.add(example.answer)
     return tuple([*first, *rest][:k])
+
+
+METHOD = Method(name="few_shot", fit=fit, texts=2 * len(COUNTS), around=around, probe=probe)

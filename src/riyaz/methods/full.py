@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
 from riyaz.methods.weights import fit_weights
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-TEXTS = 1
 RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(2e-5, 5e-5, 1e-4, 2e-4), default_rate=5e-5)
 
 
@@ -34,3 +33,6 @@ def fit(context: Context) -> Fitted:
         return WeightsPart("full"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)
+
+
+METHOD = Method(name="full", fit=fit, texts=1, recipe=RECIPE, build=build)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
 from riyaz.methods.weights import fit_weights
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 RANK, ALPHA = 16, 32
 RSLORA = False
-TEXTS, COST = 1, 1.2  # an adapter beside the weights costs a fifth more than the bare model
 RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5e-4, 1e-3, 2e-3), default_rate=5e-4)
 
 
@@ -40,3 +39,9 @@ def fit(context: Context) -> Fitted:
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)
+
+
+METHOD = Method(
+    name="lora", fit=fit, texts=1, recipe=RECIPE, build=build,
+    cost=1.2,  # an adapter beside the weights takes a fifth more time than the bare model
+)  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
 from riyaz.methods.weights import fit_weights
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from riyaz.layers.soft_prompt import SoftPrompt
 
 TOKENS = 20  # more give little (Lester et al. 2021, figure 3)
-TEXTS, COST = 1, 1.1  # the vectors' keys and values are kept, and every row attends to them
 # Nothing but these few vectors can move, and AdamW moves an element by about the rate in a step: embeddings are some
 # 0.1 apart, so that rates of LoRA's size leave them where they began (0.057 against 0.343 in PEFT's comparison).
 # Batches of 8: after 240 rows of banking77 at 5e-2 the loss on validation is 2.33, with batches of 16 it is 2.46, and
@@ -52,3 +51,9 @@ def first_tokens(context: Context) -> tuple[int, ...]:
     others = rng.permutation(tokenizer.vocab_size).tolist()
     text = (token for token in others if tokenizer.decode([token]))  # a control token has none
     return tuple(islice(chain(tokenizer.encode(context.task.instruction), text), TOKENS))
+
+
+METHOD = Method(
+    name="prompt_tuning", fit=fit, texts=1, recipe=RECIPE, build=build, tokens=TOKENS,
+    cost=1.1,  # the vectors' keys and values are kept, and every row attends to them
+)  # fmt: skip

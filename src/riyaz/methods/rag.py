@@ -10,17 +10,15 @@ from pathlib import Path
 
 from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
 from riyaz.errors import RiyazError
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.methods.few_shot import spread
 from riyaz.predictor import Predictor
 from riyaz.retrieval.open_retriever import open_retriever
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
 
-RECIPE = None
 COUNTS = (1, 3, 5)
 SHOWN = 4  # examples of how to answer, without passages of their own, tried with the best count
-TEXTS, ANSWERED = len(COUNTS) + 1, 3.0
 COMMON = 3  # rows that share an answer which is always considered, such as a refusal
 LEAST_SPANS = 0.2  # of the training answers that must stand in their passages
 LONGEST_SPAN = 10  # words
@@ -99,3 +97,9 @@ def probe(plain: Predictor, context: Context) -> Predictor:
     """A candidate of middling length, whose speed stands for all."""
     found = around(context).around
     return replace(plain, text=replace(found.text, passages=COUNTS[1]), retriever=found.retriever)
+
+
+METHOD = Method(
+    name="rag", fit=fit, texts=len(COUNTS) + 1, around=around, probe=probe, needs_documents=True,
+    answered=3.0,  # once freely, and in the passages' words with two numbers of passages
+)  # fmt: skip

@@ -14,14 +14,13 @@ from riyaz.data.rows import Row, encode_rows
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
 from riyaz.files import read_json, write_json
-from riyaz.methods.base import Checks, Context, Fitted
+from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
 from riyaz.scoring import KNOWN_BY
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-Build = Callable[[Context], Any]  # a model with trainable parameters
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
 WATCHED = KNOWN_BY  # validation rows that training looks at: all of them would take half of its time

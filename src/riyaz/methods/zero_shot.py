@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted
+from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
-RECIPE = None
-TEXTS = 2
 LIST_SHARE = 0.25  # of the context that a list of labels may take
 
 
@@ -28,3 +26,6 @@ def fit(context: Context) -> Fitted:
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
+
+
+METHOD = Method(name="zero_shot", fit=fit, texts=2)

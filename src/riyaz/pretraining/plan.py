@@ -9,11 +9,11 @@ text that is repeated up to 4 times teaches nearly as much as new text and from 
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from riyaz.config import Seconds
+from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
 from riyaz.hardware import MB
 from riyaz.pretraining.shapes import (
@@ -49,54 +49,31 @@ DTYPE_BYTES = 4
 DISK_COPIES = 7  # a checkpoint of weights and two moments, the next one beside it, and the best weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What was said on the command line, by the names of the flags; None: derive it."""
+def check(asked: PretrainConfig) -> None:
+    """Raises RiyazError where one option would have no effect beside another, and for a shape that no model has."""
+    if asked.steps is not None and asked.budget is not None:
+        raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
+    if asked.heads is None or asked.width or asked.size or asked.steps:  # else the size is chosen to fit the heads
+        shape = shaped(asked, SIZES[asked.size or SMALLEST])
+        configured(asked.family or "llama", shape, BYTES, asked.context or CONTEXT)
 
-    tokenizer: str | None = None
-    size: str | None = None
-    budget: float | None = None
-    family: str | None = None
-    context: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    width: int | None = None
-    batch: int | None = None
-    steps: int | None = None
-    lr: float | None = None
-    dropout: float | None = None
-    compute: str | None = None
-    validate_every: int | None = None
-    checkpoint_every: int | None = None
-    seed: int | None = None
 
-    def given(self) -> dict[str, Any]:
-        """What was said, without what was not."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+def own_shape(asked: PretrainConfig) -> bool:
+    """Whether the shape is none of those that have a name."""
+    return bool(asked.layers or asked.width or asked.heads)
 
-    def check(self) -> None:
-        """Raises RiyazError where one flag would have no effect beside another, and for a shape that no model has."""
-        if self.steps is not None and self.budget is not None:
-            raise RiyazError("has no effect beside --steps", "--budget", "give one of them")
-        if self.heads is None or self.width or self.size or self.steps:  # else the size is chosen to fit the heads
-            shape = self.shaped(SIZES[self.size or SMALLEST])
-            configured(self.family or "llama", shape, BYTES, self.context or CONTEXT)
 
-    @property
-    def own_shape(self) -> bool:
-        """Whether the shape is none of those that have a name."""
-        return bool(self.layers or self.width or self.heads)
+def shaped(asked: PretrainConfig, shape: Shape) -> Shape:
+    """The shape with the layers, heads and width that were given."""
+    width = asked.width or shape.width
+    heads = asked.heads or (shape.heads if width == shape.width else heads_for(width))
+    return Shape(asked.layers or shape.layers, heads, width)
 
-    def shaped(self, shape: Shape) -> Shape:
-        """The shape with what was said of it."""
-        width = self.width or shape.width
-        heads = self.heads or (shape.heads if width == shape.width else heads_for(width))
-        return Shape(self.layers or shape.layers, heads, width)
 
-    def absolute(self) -> "Asked":
-        """The same from wherever it is asked again: a tokenizer's folder with its whole path."""
-        folder = self.tokenizer is not None and self.tokenizer not in KINDS
-        return replace(self, tokenizer=str(Path(str(self.tokenizer)).absolute())) if folder else self
+def absolute(asked: PretrainConfig) -> PretrainConfig:
+    """The same options with the whole path of a tokenizer's folder, so that they hold from any working folder."""
+    folder = asked.tokenizer is not None and asked.tokenizer not in KINDS
+    return replace(asked, tokenizer=str(Path(str(asked.tokenizer)).absolute())) if folder else asked
 
 
 class Measuring(Protocol):
@@ -157,7 +134,7 @@ class PretrainingPlan:
         return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
 
 
-def kind_of_tokenizer(asked: Asked, text_bytes: int) -> tuple[str, int, str]:
+def kind_of_tokenizer(asked: PretrainConfig, text_bytes: int) -> tuple[str, int, str]:
     """(kind or folder, size of the vocabulary, why) of the tokenizer."""
     if asked.tokenizer is not None:
         return asked.tokenizer, 0, "given"
@@ -172,7 +149,7 @@ def smaller(vocab: int) -> int | None:
     return next((size for size in VOCABULARIES if size < vocab), None)
 
 
-def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
+def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
     """(tokens a model sees at once, why)."""
     if asked.context is not None:
         return asked.context, "given"
@@ -183,7 +160,7 @@ def context_for(asked: Asked, text_tokens: float) -> tuple[int, str]:
 
 
 def make(
-    asked: Asked, text: Text, vocab: int, context: int, machine: Measuring, *,
+    asked: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
     spent: Callable[[], float], memory: float,
 ) -> PretrainingPlan:  # fmt: skip
     """The plan of a run. `spent` says how many seconds of the budget are gone, more after each measurement, and
@@ -239,7 +216,7 @@ def make(
 class _Deriving:
     """The steps of `make`, on what all of them need."""
 
-    asked: Asked
+    asked: PretrainConfig
     text: Text
     vocab: int
     context: int
@@ -274,14 +251,14 @@ class _Deriving:
         asked = self.asked
         if asked.size or asked.steps or (asked.layers and asked.width):
             name, why = asked.size or SMALLEST, "the smallest: no size was given"
-            why = "given" if asked.own_shape or asked.size else why
+            why = "given" if own_shape(asked) or asked.size else why
         else:
             name, why = self._affordable()
-        return asked.shaped(SIZES[name]), None if asked.own_shape else name, why
+        return shaped(asked, SIZES[name]), None if own_shape(asked) else name, why
 
     def _affordable(self) -> tuple[str, str]:
         """The size whose share of tokens to parameters in the budget is nearest to what is best."""
-        best, compute, tried, own = "", "bfloat16", dict[str, float](), self.asked.own_shape
+        best, compute, tried, own = "", "bfloat16", dict[str, float](), own_shape(self.asked)
         said = []
         for name, config in self._possible().items():
             if best:
@@ -306,8 +283,8 @@ class _Deriving:
         found = {}
         for name, shape in SIZES.items():
             with suppress(RiyazError):
-                found[name] = self.config(self.asked.shaped(shape))
-        return found or {SMALLEST: self.config(self.asked.shaped(SIZES[SMALLEST]))}
+                found[name] = self.config(shaped(self.asked, shape))
+        return found or {SMALLEST: self.config(shaped(self.asked, SIZES[SMALLEST]))}
 
     def _left(self) -> float:
         """Seconds of training that the budget still holds. Raises RiyazError when there are none."""
@@ -370,7 +347,7 @@ class _Deriving:
         return every, windows, [Value("validation", said, f"{VALIDATION_SHARE:.0%} of the time")]
 
 
-def differences(then: Asked, now: Asked, effective: dict[str, Any]) -> list[str]:
+def differences(then: PretrainConfig, now: PretrainConfig, effective: dict[str, Any]) -> list[str]:
     """What of a resumed command is neither what was said when the run began nor what was derived for it, in words; its
     tokenizer is not looked at."""
     found = []

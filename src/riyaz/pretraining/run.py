@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import hardware
+from riyaz.config import PretrainConfig
 from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RUN, RunFolder, damaged
-from riyaz.pretraining.plan import KINDS, Asked, PretrainingPlan
+from riyaz.pretraining.plan import KINDS, PretrainingPlan
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
@@ -34,7 +35,7 @@ OPENING = 30  # characters of the held-out text that samples go on from
 
 def pretrain(
     paths: Sequence[Path],
-    asked: Asked,
+    asked: PretrainConfig,
     out: Path,
     *,
     resume: bool = False,
@@ -47,11 +48,11 @@ def pretrain(
     KeyboardInterrupt with a line that says how to go on.
     """
     folder = RunFolder(out)
-    asked = asked.absolute()
+    asked = planning.absolute(asked)
     with folder.locked(resume):
         known, frozen = read_run(folder)
         if not known:
-            asked.check()
+            planning.check(asked)
         begun = [Path(path) for path in known.get("paths", ())]
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
@@ -86,7 +87,7 @@ def pretrain(
 class _Run:
     """One run: what it knows, and the file that says how far it came."""
 
-    def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: Asked, listen: Listen) -> None:
+    def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: PretrainConfig, listen: Listen) -> None:
         self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
         self.began = time.monotonic()
         self.document: dict[str, Any] = {}
@@ -96,7 +97,7 @@ class _Run:
     def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
         """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
         configuration differ from the run's."""
-        then, effective = Asked(**known["asked"]), frozen["plan"]["effective"] if frozen else {}
+        then, effective = PretrainConfig(**known["asked"]), frozen["plan"]["effective"] if frozen else {}
         found = planning.differences(then, self.asked, effective)
         text = known["text"]
         if self.sha256 != text["sha256"]:
@@ -320,7 +321,7 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
     known, frozen, name = folder.read(RUN), folder.read(PLAN), RUN
     try:
         if known is not None:
-            _ = Asked(**known["asked"]), [Path(path) for path in known["paths"]]
+            _ = PretrainConfig(**known["asked"]), [Path(path) for path in known["paths"]]
             _ = known["status"], known["text"]["sha256"], int(known["text"]["bytes"])
             _ = [*known["resumed"]], {**known.get("resumed_with", {})}
         name = PLAN

@@ -83,7 +83,7 @@ def test_general_nats_are_those_of_reading_token_by_token(
 ) -> None:
     (tmp_path / "own.txt").write_text(tiny.CORPUS)
     monkeypatch.setattr("riyaz.data.general_text.BLOCK", 8)
-    monkeypatch.setattr(general_text, "TOKENS", 24)
+    monkeypatch.setattr("riyaz.data.general_text.TOKENS", 24)
     assert plain.lm is not None and plain.tokenizer is not None
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]

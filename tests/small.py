@@ -1,14 +1,18 @@
 """Small seeded llamas in memory and rows to train them on; the sizes and weights of tests/tiny.py."""
 
 import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tiny import Tiny, config, weights
 
+from riyaz import adapters
 from riyaz.data.rows import Row
-from riyaz.families import llama
-from riyaz.layers import soft_prompt
+from riyaz.families import Family, llama
+from riyaz.layers import lora, soft_prompt
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models.llama import Model
 
@@ -25,6 +29,38 @@ def small_model(dtype: torch.dtype = torch.float32, **sizes) -> Model:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class FamilyInMemory(Family):
+    """What `families.describe` gives of a source, of a model in memory."""
+
+    model: Any = None
+
+    def array(self, name: str) -> tuple[str, np.ndarray]:
+        return "F32", self.model.get_parameter(name).detach().float().numpy()
+
+
+def family_of(model: Any) -> FamilyInMemory:
+    return FamilyInMemory(model.config.model_type, model.config, 0, None, {}, (), model)
+
+
+def attach(model: Any, folder: Path) -> Any:
+    """The model with the adapter in the folder, of whichever kind it is."""
+    adapter = adapters.read(folder, family_of(model))
+    if adapter.soft_prompt is not None:
+        return soft_prompt.attach(model, adapter.soft_prompt)
+    lora.attach(model, adapter)
+    return model
+
+
+def save_peft(model: Any, folder: Path, **options: Any) -> None:
+    """Write the LoRA or the soft prompt of the model as a PEFT folder."""
+    if isinstance(model, SoftPrompt):
+        vectors = model.prompt.detach().float().numpy()
+        adapters.peft_prompt.write(vectors, folder, family_of(model), **options)
+    else:
+        adapters.peft.write(lora.adapter_of(model), folder, family_of(model), **options)
 
 
 def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:

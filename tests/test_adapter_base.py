@@ -83,16 +83,16 @@ def test_a_base_that_is_not_here_to_compare_is_said(base: Path, adapter: Path, t
 
 def test_an_id_of_the_hub_finds_the_model_that_was_pulled(base: Path, adapter: Path, tmp_path: Path) -> None:
     change_config(adapter, base_model_name_or_path="Owner/Llama")
-    for open_it in (export.opening.open_target, predictor.open_target):
+    for open_it in (export.targets.open_target, predictor.open_target):
         with assert_refused("'Owner/Llama', cannot be opened", "`riyaz pull hf:Owner/Llama`"):
             open_it(str(adapter))
     keep(base, "owner--llama")
-    assert export.opening.open_target(str(adapter)).source.name == "owner--llama"
+    assert export.targets.open_target(str(adapter)).source.name == "owner--llama"
     assert export.export(str(adapter), "peft", tmp_path / "out").note == ""
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "Owner/Llama", "as other tools find it"
     other = tiny.write_hf_folder(tmp_path / "other", seed=9)
     with assert_refused("was made for 'Owner/Llama'"):
-        export.opening.open_target(str(adapter), str(other))
+        export.targets.open_target(str(adapter), str(other))
     shutil.copytree(other, tmp_path / "Owner" / "Llama")  # a path here comes first, as for other tools
-    assert export.opening.open_target(str(adapter)).source.sha256() == open_source(other).sha256()
+    assert export.targets.open_target(str(adapter)).source.sha256() == open_source(other).sha256()

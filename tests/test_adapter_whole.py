@@ -13,15 +13,17 @@ import torch
 from expect import assert_refused
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
-from small import small_model
+from small import attach, family_of, save_peft, small_model
 from test_lora import change_config, change_tensors
 from test_lora_files import even, pairs_of, uneven
 from tiny_families import FAMILIES, oracle_logits
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from riyaz.engine import torch_load
-from riyaz.layers import lora, lora_mlx, peft_lora
+from riyaz import adapters
+from riyaz.adapters import Adapter
+from riyaz.adapters.peft import PREFIX
+from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.models import load
 from riyaz.sources import open_source, safetensors
@@ -69,11 +71,11 @@ def test_modules_trained_whole_equal_peft_both_ways(
     theirs.save_pretrained(tmp_path / "peft")
     wanted = oracle_logits(theirs, TOKENS)
     model = load(open_source(tmp_path / "model"), torch.float32)
-    lora.load_peft(model, tmp_path / "peft")
+    attach(model, tmp_path / "peft")
     assert sum(len(module.trained.state_dict()) for _, module in lora.whole_modules(model)) == tensors
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
     (tmp_path / "again").mkdir()
-    lora.save_peft(model, tmp_path / "again", base="x")
+    save_peft(model, tmp_path / "again", base="x")
     again = PeftModel.from_pretrained(oracle(), tmp_path / "again")
     assert (oracle_logits(again, TOKENS) - wanted).abs().max() <= LOGITS
     lora.merge(model)
@@ -83,14 +85,14 @@ def test_modules_trained_whole_equal_peft_both_ways(
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """An adapter for `small_model()` on layer 1 alone, whose configuration names both layers."""
-    lora.save_peft(uneven(small_model()), tmp_path, base="x")
+    save_peft(uneven(small_model()), tmp_path, base="x")
     change_tensors(tmp_path, lambda arrays: {name: array for name, array in arrays.items() if ".1." in name})
     return tmp_path
 
 
 def load_into_small(folder: Path) -> list[str]:
     """The paths of the layers that have an adapter now."""
-    return [name for name, _ in lora.adapters(torch_load.attach(small_model(), folder))]
+    return [name for name, _ in lora.adapters(attach(small_model(), folder))]
 
 
 NAMED = {
@@ -134,7 +136,7 @@ def test_layers_that_the_configuration_leaves_out_are_not_missed(saved: Path, en
     if read["target_modules"] != "all-linear":  # which PEFT replaces by a list first
         for name, _ in lora.linears(small_model(), None):
             wanted = bool(check_target_module_exists(LoraConfig(**read), name))
-            assert peft_lora._is_target(name, read) == wanted, name
+            assert adapters.peft_config._is_target(name, read) == wanted, name
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_a_module_trained_whole_that_is_there_in_part_is_refused(saved: Path) ->
     change_config(saved, modules_to_save=["norm"], layers_to_transform=[1])
     names = [LAYER.format(0, "input_layernorm"), *(LAYER.format(1, f"{part}_layernorm") for part in
              ("input", "post_attention"))]  # fmt: skip
-    change_tensors(saved, lambda arrays: arrays | {f"{lora.PREFIX}{name}.weight": norm for name in names})
+    change_tensors(saved, lambda arrays: arrays | {f"{PREFIX}{name}.weight": norm for name in names})
     line = "{}.weight, which modules_to_save names, is not in the file"
     with assert_refused(line.format(LAYER.format(0, "post_attention_layernorm")), line.format("model.norm")):
         load_into_small(saved)
@@ -177,7 +179,7 @@ def test_a_module_trained_whole_that_is_there_in_part_is_refused(saved: Path) ->
 def test_lora_on_an_embedding_is_refused_by_name(saved: Path, mlx: Path) -> None:
     line = "model.embed_tokens is an embedding, and LoRA on embeddings is not supported"
     halves = {"A": np.zeros((5, 40), np.float32), "B": np.zeros((32, 5), np.float32)}
-    embedding = {f"{lora.PREFIX}model.embed_tokens.lora_embedding_{half}": array for half, array in halves.items()}
+    embedding = {f"{PREFIX}model.embed_tokens.lora_embedding_{half}": array for half, array in halves.items()}
     change_config(saved, layers_to_transform=[1])
     change_tensors(saved, lambda arrays: arrays | embedding)
     with assert_refused(f"does not fit the base: {line}"):
@@ -192,7 +194,7 @@ def mlx(tmp_path: Path) -> Path:
     """A good folder of mlx-lm for `small_model()` on q and v of both layers, to spoil."""
     (tmp_path / "mlx").mkdir()
     model = uneven(small_model(), ("q_proj", "v_proj"))
-    lora_mlx.save(pairs_of(model), tmp_path / "mlx", base="base", n_layers=2)
+    adapters.mlx.write(pairs_of(model), tmp_path / "mlx", family_of(model), base="base")
     return tmp_path / "mlx"
 
 
@@ -234,13 +236,13 @@ def test_mlx_gets_zeros_where_only_other_layers_have_an_adapter(tmp_path: Path) 
     model = small_model(layers=3)
     pairs = pairs_of(uneven(small_model(layers=3)))
     some = {name: pair for name, pair in pairs.items() if re.search(r"1\..*q_proj|2\..*up_proj", name)}
-    lora.put(model, some, {}, (), tmp_path)
-    lora_mlx.save(pairs_of(model), tmp_path, base="base", n_layers=3)
+    lora.attach(model, Adapter(some))
+    adapters.mlx.write(pairs_of(model), tmp_path, family_of(model), base="base")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["num_layers"] == 2
-    again = torch_load.attach(small_model(layers=3), tmp_path)
+    again = attach(small_model(layers=3), tmp_path)
     assert sorted(name for name, _ in lora.adapters(again)) == [
         LAYER.format(layer, part) for layer in (1, 2) for part in ("mlp.up_proj", "self_attn.q_proj")
     ]
     assert (logits_of(again) - logits_of(model)).abs().max() <= LOGITS
-    assert lora_mlx._filled(pairs_of(even(small_model(), 1.0)), 2)[1] == 1
+    assert adapters.mlx._filled(pairs_of(even(small_model(), 1.0)), 2)[1] == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from small import attach, save_peft
 
 from riyaz import artifact as artifacts
 from riyaz import export, models
@@ -42,7 +43,7 @@ def adapter_files(base: Path, folder: Path, *, rslora: bool = False) -> dict:
     for _, layer in lora.adapters(model):
         torch.nn.init.normal_(layer.lora_B, std=0.05, generator=generator)
     folder.mkdir(parents=True)
-    lora.save_peft(model, folder, base=base.name, alpha=8, rslora=rslora)
+    save_peft(model, folder, base=base.name, alpha=8, rslora=rslora)
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -85,7 +86,7 @@ def test_an_exported_adapter_loads_in_peft_and_says_the_same(base, tmp_path):
     with_adapter, without = oracle(base, tmp_path / "out"), oracle(base)
     assert np.abs(with_adapter - without).max() > 0.1, "the adapter does something"
     model = models.load(open_source(base), torch.float32)
-    lora.load_peft(model, source)
+    attach(model, source)
     ours = model_logits(model)
     assert np.abs(with_adapter - ours).max() < TOLERANCE
 

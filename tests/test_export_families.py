@@ -14,6 +14,7 @@ import torch
 import windows
 from expect import assert_refused
 from gguf import MODEL_ARCH, GGUFReader, get_tensor_name_map
+from small import save_peft
 from test_export import left
 from test_tokenizer_gguf import GEMMA_TEMPLATE, MORE_TEXTS, plain, sentencepiece
 from tiny_families import FAMILIES, as_it_is, interleaved, oracle_logits
@@ -182,7 +183,7 @@ def test_an_adapter_of_every_family_becomes_a_gguf_adapter(tmp_path, name):
     for _, layer in lora.adapters(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=torch.Generator().manual_seed(2))
     (tmp_path / "adapter").mkdir()
-    lora.save_peft(model, tmp_path / "adapter", base=str(tmp_path / "tiny"), alpha=4)
+    save_peft(model, tmp_path / "adapter", base=str(tmp_path / "tiny"), alpha=4)
     assert export.export(str(tmp_path / "adapter"), "gguf-lora", tmp_path / "lora").difference == 0
     reader = GGUFReader(str(tmp_path / "lora" / "adapter.gguf"))
     assert reader.fields["general.architecture"].contents() == {"mistral": "llama"}.get(name, name)

@@ -10,9 +10,11 @@ import tiny
 import torch
 from expect import assert_refused
 from gguf import GGUFReader
+from small import attach, save_peft
 from test_export import adapter_files, left, make, model_logits, oracle
 
 from riyaz import export, models
+from riyaz.adapters import Adapter
 from riyaz.engine import torch_load
 from riyaz.families import llama
 from riyaz.layers import lora, soft_prompt
@@ -45,7 +47,7 @@ def opened(target: Path) -> np.ndarray:
 
 
 def adapted(base: Path, adapter: Path) -> np.ndarray:
-    return model_logits(torch_load.attach(models.load(open_source(base), torch.float32), adapter))
+    return model_logits(attach(models.load(open_source(base), torch.float32), adapter))
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
@@ -162,10 +164,10 @@ def test_an_adapters_scale_survives_every_format(base, tmp_path, format):
 
 def test_what_an_adapter_format_cannot_hold_is_refused(base, tmp_path):
     model = models.load(open_source(base), torch.float32)
-    head = torch.ones_like(model.lm_head.weight)
-    lora.put(model, {}, {"lm_head.weight": head}, (), tmp_path)
+    head = torch.ones_like(model.lm_head.weight).numpy()
+    lora.attach(model, Adapter(whole={"lm_head.weight": head}))
     (tmp_path / "parts").mkdir()
-    lora.save_peft(model, tmp_path / "parts", base=str(base))
+    save_peft(model, tmp_path / "parts", base=str(base))
     for format in ("mlx", "gguf-lora"):
         with assert_refused("trained lm_head whole", "--format hf or gguf"):
             export.export(str(tmp_path / "parts"), format, tmp_path / "out")
@@ -174,7 +176,7 @@ def test_what_an_adapter_format_cannot_hold_is_refused(base, tmp_path):
     assert export.export(str(tmp_path / "parts"), "peft", tmp_path / "artifact").difference == 0
     prompt = soft_prompt.apply(models.load(open_source(base), torch.float32), [5, 6, 7])
     (tmp_path / "other").mkdir()
-    soft_prompt.save_peft(prompt, tmp_path / "other", base=str(base))
+    save_peft(prompt, tmp_path / "other", base=str(base))
     for format in ("gguf", "gguf-lora", "mlx", "hf"):
         with assert_refused("a soft prompt", "export it with --format peft"):
             export.export(str(tmp_path / "other"), format, tmp_path / "out")
@@ -192,7 +194,7 @@ def test_a_head_that_came_loose_and_all_end_tokens_reach_transformers(tmp_path):
     for _, layer in lora.adapters(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=torch.Generator().manual_seed(3))
     (tmp_path / "parts").mkdir()
-    lora.save_peft(model, tmp_path / "parts", base=str(base), alpha=6)
+    save_peft(model, tmp_path / "parts", base=str(base), alpha=6)
     wanted = model_logits(model)
     for format in ("hf", "gguf"):
         assert export.export(str(tmp_path / "parts"), format, tmp_path / format).difference < TOLERANCE

@@ -10,6 +10,7 @@ import tiny
 import tiny_families
 import torch
 from expect import assert_refused
+from small import save_peft
 from test_export import left, make
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -100,7 +101,7 @@ def test_a_soft_prompt_takes_its_places_from_the_probe(tmp_path) -> None:
     base = models.load(open_source(tmp_path / "tiny-base"), torch.float32)
     assert base.config.context == export.check.PROBE_TOKENS == 128
     (tmp_path / "parts").mkdir()
-    soft_prompt.save_peft(soft_prompt.apply(base, list(range(5, 13))), tmp_path / "parts", base="tiny-base")
+    save_peft(soft_prompt.apply(base, list(range(5, 13))), tmp_path / "parts", base="tiny-base")
     written = export.export(str(tmp_path / "parts"), "peft", tmp_path / "out", base=str(tmp_path / "tiny-base"))
     assert written.difference == 0
 

@@ -11,10 +11,11 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import LoraConfig, PeftModel, get_peft_model
-from small import bits, random_rows, small_model
+from small import attach, bits, random_rows, save_peft, small_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from riyaz.adapters.peft import PREFIX
 from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.layers.lora import LoRALinear
@@ -179,13 +180,13 @@ def test_rslora_divides_alpha_by_the_root_of_the_rank() -> None:
 def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     model = filled(open_model(folder), **options)
     settings = {**ODD, **options}
-    lora.save_peft(model, tmp_path, base=str(folder), alpha=settings["alpha"], rslora=settings.get("rslora", False))
+    save_peft(model, tmp_path, base=str(folder), alpha=settings["alpha"], rslora=settings.get("rslora", False))
     oracle = PeftModel.from_pretrained(open_oracle(folder), tmp_path)
     wanted, base = logits_of(model), logits_of(open_model(folder))
     assert (wanted - base).abs().max() > 0.1
     assert (oracle_logits(oracle) - wanted).abs().max() <= LOGITS
     again = open_model(folder)
-    lora.load_peft(again, tmp_path)
+    attach(again, tmp_path)
     assert torch.equal(logits_of(again), wanted)
     assert not any(weight.requires_grad for weight in again.parameters())
 
@@ -204,18 +205,18 @@ def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path, options:
 def test_load_peft_reads_what_peft_writes(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     wanted = write_with_peft(folder, tmp_path, **options)
     model = open_model(folder)
-    lora.load_peft(model, tmp_path)
+    attach(model, tmp_path)
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
 
 
 def test_an_adapter_in_bfloat16_is_read(tmp_path: Path) -> None:
     model = filled(small_model())
-    lora.save_peft(model, tmp_path, base="x", alpha=7.0)
+    save_peft(model, tmp_path, base="x", alpha=7.0)
     file = safetensors.read(tmp_path / "adapter_model.safetensors")
     rounded = {name: ("BF16", tiny.bfloat16(file.array(name))) for name in file.tensors}
     safetensors.write(tmp_path / "adapter_model.safetensors", rounded)
     again = small_model()
-    lora.load_peft(again, tmp_path)
+    attach(again, tmp_path)
     for (_, layer), (_, wanted) in zip(lora.adapters(again), lora.adapters(model)):
         assert torch.equal(layer.lora_A, wanted.lora_A.bfloat16().float())
 
@@ -223,7 +224,7 @@ def test_an_adapter_in_bfloat16_is_read(tmp_path: Path) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A good adapter for `small_model()`, to spoil."""
-    lora.save_peft(filled(small_model()), tmp_path, base="x", alpha=7.0)
+    save_peft(filled(small_model()), tmp_path, base="x", alpha=7.0)
     return tmp_path
 
 
@@ -246,13 +247,13 @@ def refused(folder: Path, *parts: str) -> None:
     model = small_model()
     before = list(model.state_dict())
     with assert_refused(str(folder), *parts):
-        lora.load_peft(model, folder)
+        attach(model, folder)
     assert list(model.state_dict()) == before
 
 
 def test_an_adapter_for_another_base_is_refused_with_every_mismatch(tmp_path: Path) -> None:
     other = filled(small_model(hidden=64, intermediate=96, layers=3), targets=("q_proj", "up_proj"))
-    lora.save_peft(other, tmp_path, base="x", alpha=7.0)
+    save_peft(other, tmp_path, base="x", alpha=7.0)
     refused(
         tmp_path, "does not fit the base",
         "model.layers.0.self_attn.q_proj has A (5, 64) and B (64, 5), the layer is (32, 32)",
@@ -284,7 +285,7 @@ def test_tensors_of_other_kinds_are_refused(saved: Path, key: str) -> None:
 
 
 def test_half_an_adapter_is_refused(saved: Path) -> None:
-    gone = lora.PREFIX + "model.layers.1.mlp.up_proj.lora_B.weight"
+    gone = PREFIX + "model.layers.1.mlp.up_proj.lora_B.weight"
     change_tensors(saved, lambda arrays: {name: array for name, array in arrays.items() if name != gone})
     refused(saved, "model.layers.1.mlp.up_proj has only lora_A")
     change_tensors(saved, lambda arrays: {})
@@ -358,11 +359,11 @@ def test_peft_adapters_that_changed_the_base_are_refused(tmp_path: Path, kind: s
     folder = tiny.write_hf_folder(tmp_path / "model")
     write_with_peft(folder, tmp_path / "adapter", init_lora_weights=kind)
     with assert_refused(kind, "adapter_config.json"):
-        lora.load_peft(open_model(folder), tmp_path / "adapter")
+        attach(open_model(folder), tmp_path / "adapter")
 
 
 def test_peft_dora_is_refused(tmp_path: Path) -> None:
     folder = tiny.write_hf_folder(tmp_path / "model")
     write_with_peft(folder, tmp_path / "adapter", use_dora=True)
     with assert_refused("use_dora"):
-        lora.load_peft(open_model(folder), tmp_path / "adapter")
+        attach(open_model(folder), tmp_path / "adapter")

@@ -3,6 +3,7 @@ folders, llama.cpp's files; scales are right, and what does not fit is refused w
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,16 @@ import torch
 from expect import assert_refused
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
-from small import small_model
+from small import attach, family_of, save_peft, small_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from riyaz import predictor
-from riyaz.engine import torch_load
+from riyaz import adapters, predictor
+from riyaz.adapters import Adapter, Pair
 from riyaz.export import targets
 from riyaz.families import llama
-from riyaz.layers import lora, lora_gguf, lora_mlx
+from riyaz.layers import lora
 from riyaz.layers.attention import packed
-from riyaz.layers.lora import Pair
 from riyaz.models import load
 from riyaz.models.llama import Model
 from riyaz.sources import open_source, safetensors
@@ -96,16 +96,16 @@ def test_what_peft_writes_is_read_merged_and_written_again(folder: Path, tmp_pat
     wanted = write_with_peft(folder, tmp_path / "peft", **options)
     bare = logits_of(open_model(folder))
     model = open_model(folder)
-    lora.load_peft(model, tmp_path / "peft")
+    attach(model, tmp_path / "peft")
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
     with lora.enabled(model, False):
         assert torch.equal(logits_of(model), bare), "turned off, the base answers"
     (tmp_path / "again").mkdir()
-    lora.save_peft(model, tmp_path / "again", base=str(folder))
+    save_peft(model, tmp_path / "again", base=str(folder))
     config = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
     assert "use_rslora" not in config and ("rank_pattern" in config) == ("rank_pattern" in options)
     again = open_model(folder)
-    lora.load_peft(again, tmp_path / "again")
+    attach(again, tmp_path / "again")
     assert (logits_of(again) - wanted).abs().max() <= LOGITS
     theirs = PeftModel.from_pretrained(open_oracle(folder), tmp_path / "again")
     assert (oracle_logits(theirs) - wanted).abs().max() <= LOGITS
@@ -118,8 +118,8 @@ def test_what_peft_writes_is_read_merged_and_written_again(folder: Path, tmp_pat
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == model.config.tie_word_embeddings
 
 
-def pairs_of(model: Model) -> dict[str, Pair]:
-    return {name: Pair(layer.lora_A, layer.lora_B, layer.scale) for name, layer in lora.adapters(model)}
+def pairs_of(model: Model) -> Mapping[str, Pair]:
+    return lora.adapter_of(model).pairs
 
 
 def uneven(model: Model, targets: tuple[str, ...] = TARGETS) -> Model:
@@ -130,8 +130,8 @@ def uneven(model: Model, targets: tuple[str, ...] = TARGETS) -> Model:
         r = 2 + i % 4
         a = torch.randn(r, linear.in_features, generator=generator) * 0.2
         b = torch.randn(linear.out_features, r, generator=generator) * 0.2
-        pairs[name] = Pair(a, b, (7 / math.sqrt(r), 7 / r, 0.5)[i % 3])
-    lora.put(model, pairs, {}, (), Path("uneven"))
+        pairs[name] = Pair(a.numpy(), b.numpy(), (7 / math.sqrt(r), 7 / r, 0.5)[i % 3])
+    lora.attach(model, Adapter(pairs))
     return model
 
 
@@ -140,20 +140,20 @@ def even(model: Model, scale: float) -> Model:
     generator = torch.Generator().manual_seed(6)
     pairs = {
         name: Pair(
-            torch.randn(4, linear.in_features, generator=generator),
-            torch.randn(linear.out_features, 4, generator=generator),
+            torch.randn(4, linear.in_features, generator=generator).numpy(),
+            torch.randn(linear.out_features, 4, generator=generator).numpy(),
             scale,
         )
         for name, linear in lora.linears(model, ("q_proj", "v_proj"))
         if ".1." in name
     }
-    lora.put(model, pairs, {}, (), Path("even"))
+    lora.attach(model, Adapter(pairs))
     return model
 
 
 def test_mlx_folders_hold_the_transposes_and_the_final_factor(tmp_path: Path) -> None:
     model = even(small_model(), 8 / math.sqrt(4))  # rsLoRA's scale
-    lora_mlx.save(pairs_of(model), tmp_path, base="base", n_layers=2)
+    adapters.mlx.write(pairs_of(model), tmp_path, family_of(model), base="base")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     keys = ["self_attn.q_proj", "self_attn.v_proj"]
     assert config["lora_parameters"] == {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": keys}
@@ -165,19 +165,19 @@ def test_mlx_folders_hold_the_transposes_and_the_final_factor(tmp_path: Path) ->
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     theirs = x @ layer.base.weight.T + 4.0 * ((x @ torch.tensor(a)) @ torch.tensor(b))  # mlx-lm's forward
     assert (theirs - layer(x)).abs().max() <= LOGITS
-    again = torch_load.attach(small_model(), tmp_path)
+    again = attach(small_model(), tmp_path)
     assert torch.equal(logits_of(again), logits_of(model))
-    assert torch_load.base_of(tmp_path / "adapter_config.json") == "base"
+    assert adapters.base_of(tmp_path / "adapter_config.json") == "base"
 
 
 def test_mlx_has_one_rank_and_one_scale_so_the_rest_goes_into_lora_b(tmp_path: Path) -> None:
     model = uneven(small_model(tie=False), (*TARGETS, "lm_head"))
-    lora_mlx.save(pairs_of(model), tmp_path, base="base", n_layers=2)
+    adapters.mlx.write(pairs_of(model), tmp_path, family_of(model), base="base")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["lora_parameters"]["rank"] == 5 and "lm_head" in config["lora_parameters"]["keys"]
     file = safetensors.read(tmp_path / "adapters.safetensors")
     assert {info.shape[1] for name, info in file.tensors.items() if name.endswith("lora_a")} == {5}
-    again = torch_load.attach(small_model(tie=False), tmp_path)
+    again = attach(small_model(tie=False), tmp_path)
     assert (logits_of(again) - logits_of(model)).abs().max() <= LOGITS
     assert (logits_of(again) - logits_of(small_model(tie=False))).abs().max() > 0.1
 
@@ -185,7 +185,7 @@ def test_mlx_has_one_rank_and_one_scale_so_the_rest_goes_into_lora_b(tmp_path: P
 @pytest.fixture
 def mlx(tmp_path: Path) -> Path:
     """A good folder of mlx-lm for `small_model()`, to spoil."""
-    lora_mlx.save(pairs_of(even(small_model(), 2.0)), tmp_path, base="base", n_layers=2)
+    adapters.mlx.write(pairs_of(even(small_model(), 2.0)), tmp_path, family_of(small_model()), base="base")
     return tmp_path
 
 
@@ -205,7 +205,7 @@ def test_mlx_configurations_that_say_something_else_are_refused(mlx: Path, entri
     config = json.loads((mlx / "adapter_config.json").read_text()) | entries
     (mlx / "adapter_config.json").write_text(json.dumps(config))
     with assert_refused(str(mlx), part):
-        torch_load.attach(small_model(), mlx)
+        attach(small_model(), mlx)
 
 
 def test_an_mlx_adapter_for_another_base_is_refused_with_every_mismatch(mlx: Path) -> None:
@@ -220,17 +220,17 @@ def test_an_mlx_adapter_for_another_base_is_refused_with_every_mismatch(mlx: Pat
         "model.layers.0.mlp.up_proj has only lora_b", "model.layers.0.mlp.up_proj.m matches no layer",
         "model.layers.1.self_attn.q_proj has A (4, 32) and B (32, 4), the layer is (48, 48)",
     ):  # fmt: skip
-        torch_load.attach(small_model(hidden=48), mlx)
+        attach(small_model(hidden=48), mlx)
 
 
 def test_an_adapter_without_its_file_of_tensors_is_refused_by_name(mlx: Path) -> None:
     weights = mlx / "adapters.safetensors"
     weights.rename(mlx / "adapters.npz")
     with assert_refused(f"{mlx}: the adapter's folder holds no adapters.safetensors", "does not read adapters.npz"):
-        torch_load.attach(small_model(), mlx)
+        attach(small_model(), mlx)
     (mlx / "adapters.npz").unlink()
     with assert_refused("holds no adapters.safetensors; copy or download all of it"):
-        torch_load.attach(small_model(), mlx)
+        attach(small_model(), mlx)
 
 
 def test_an_adapter_whose_base_is_elsewhere_is_refused_with_the_flag_that_names_it(mlx: Path) -> None:
@@ -244,16 +244,12 @@ def test_an_adapter_whose_base_is_elsewhere_is_refused_with_the_flag_that_names_
 
 
 def write_gguf_lora(model: Model, path: Path) -> Path:
-    names = llama.names(model.config)
-    lora_gguf.save(
-        pairs_of(model), path, "llama", "tiny", names, lambda n, rows: llama.to_gguf_layout(model.config, n, rows)
-    )
+    adapters.gguf.write(pairs_of(model), path, family_of(model), name="tiny")
     return path
 
 
 def read_gguf_lora(model: Model, path: Path) -> Model:
-    names = llama.names(model.config)
-    lora_gguf.load(model, path, "llama", names, lambda n, rows: llama.from_gguf_layout(model.config, n, rows))
+    lora.attach(model, adapters.gguf.read(path, family_of(model)))
     return model
 
 

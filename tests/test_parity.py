@@ -9,7 +9,7 @@ import pytest
 import tiny_families
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from small import bits, moved, random_rows
+from small import attach, bits, moved, random_rows, save_peft
 from tiny_families import CONTEXT, FAMILIES, VOCAB, Case, make, oracle_logits
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -124,7 +124,7 @@ def filled(model: Any) -> Any:
 def test_an_adapter_and_the_model_it_is_merged_into_equal_peft_and_transformers(made: Made, tmp_path: Path) -> None:
     model, tokens = filled(made.model()), tokens_of(40)
     (tmp_path / "adapter").mkdir()
-    lora.save_peft(model, tmp_path / "adapter", base="tiny", alpha=7.0)
+    save_peft(model, tmp_path / "adapter", base="tiny", alpha=7.0)
     peft = PeftModel.from_pretrained(made.fresh_oracle(), tmp_path / "adapter")
     wanted = oracle_logits(peft, tokens)
     assert (wanted - oracle_logits(made.oracle, tokens)).abs().max() > 0.1
@@ -145,13 +145,13 @@ def test_an_adapter_that_peft_made_is_read(made: Made, tmp_path: Path) -> None:
             torch.nn.init.normal_(weight, std=0.2, generator=generator)
     peft.save_pretrained(tmp_path)
     model = made.model()
-    lora.load_peft(model, tmp_path)
+    attach(model, tmp_path)
     assert (logits_of(model, tokens, [40]) - oracle_logits(peft, tokens)).abs().max() <= LOGITS
 
 
 def test_a_soft_prompt_equals_peft(made: Made, tmp_path: Path) -> None:
     prompted, tokens = moved(made.model(), (5, 6, 7, 8)), tokens_of(40)
-    soft_prompt.save_peft(prompted, tmp_path, base="tiny")
+    save_peft(prompted, tmp_path, base="tiny")
     peft = PeftModel.from_pretrained(made.fresh_oracle(), tmp_path)
     with torch.no_grad():
         wanted = peft.eval()(tokens[None]).logits[0, 4:]

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from expect import assert_refused
+from small import save_peft
 
 from riyaz import artifact as artifacts
 from riyaz import predictor as predictors
@@ -180,7 +181,7 @@ def test_a_lora_artifact_and_its_base(folder: Path, classifier: Predictor, tmp_p
     for _, layer in lora.adapters(trained):
         torch.nn.init.normal_(layer.lora_B, std=0.3)
     (tmp_path / "peft").mkdir()
-    lora.save_peft(trained, tmp_path / "peft", base="tiny", alpha=8)
+    save_peft(trained, tmp_path / "peft", base="tiny", alpha=8)
     artifact = Artifact("lora", text=classifier.text, weights=WeightsPart("lora"), base=base_of(folder), task=TASK)
     artifacts.write(tmp_path / "a", artifact, {path.name: path for path in (tmp_path / "peft").iterdir()})
     opened = open_artifact(tmp_path / "a")

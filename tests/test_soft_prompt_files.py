@@ -11,19 +11,19 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
-from small import END, moved, random_rows, small_model
+from small import END, attach, moved, random_rows, save_peft, small_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from riyaz import adapters, evaluate, export
 from riyaz import artifact as artifacts
-from riyaz import evaluate, export
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.packing import pack
 from riyaz.data.task import Task
 from riyaz.engine import torch_load
 from riyaz.engine.torch_backend import TOLERANCE as NEAR
-from riyaz.layers import lora, soft_prompt
+from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models import load
@@ -75,11 +75,11 @@ def write_with_peft(folder: Path, out: Path, config: Any = None) -> Any:
 
 def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path) -> None:
     model = moved(open_plain(folder), TEXT)
-    soft_prompt.save_peft(model, tmp_path, base=str(folder))
+    save_peft(model, tmp_path, base=str(folder))
     wanted = logits_of(model)
     assert (oracle_logits(PeftModel.from_pretrained(open_oracle(folder), tmp_path)) - wanted).abs().max() <= LOGITS
     assert (wanted - logits_of(open_plain(folder))).abs().max() > 0.1
-    again = soft_prompt.load_peft(open_plain(folder), tmp_path)
+    again = attach(open_plain(folder), tmp_path)
     assert torch.equal(logits_of(again), wanted) and not any(p.requires_grad for p in again.parameters())
     backend = torch_load.load(open_source(folder), frozenset({END}), tmp_path)
     found = backend.next_token(TOKENS.tolist(), torch_load.ADAPTER)
@@ -87,7 +87,7 @@ def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_configuration_has_the_keys_that_peft_writes(folder: Path, tmp_path: Path) -> None:
-    soft_prompt.save_peft(moved(open_plain(folder), TEXT), tmp_path, base="x")
+    save_peft(moved(open_plain(folder), TEXT), tmp_path, base="x")
     write_with_peft(folder, tmp_path / "peft")
     ours, theirs = (json.loads((at / "adapter_config.json").read_text()) for at in (tmp_path, tmp_path / "peft"))
     alike = {key: value for key, value in theirs.items() if key in ours}
@@ -96,15 +96,15 @@ def test_the_configuration_has_the_keys_that_peft_writes(folder: Path, tmp_path:
 
 def test_load_peft_reads_what_peft_writes(folder: Path, tmp_path: Path) -> None:
     wanted = oracle_logits(write_with_peft(folder, tmp_path))
-    model = torch_load.attach(open_plain(folder), tmp_path)
+    model = attach(open_plain(folder), tmp_path)
     assert isinstance(model, SoftPrompt) and (logits_of(model) - wanted).abs().max() <= LOGITS
-    assert torch_load.base_of(tmp_path / "adapter_config.json") == str(folder)
+    assert adapters.base_of(tmp_path / "adapter_config.json") == str(folder)
 
 
 def test_the_gradient_of_a_step_is_pefts(folder: Path, tmp_path: Path) -> None:
     oracle = write_with_peft(folder, tmp_path)
     rows = random_rows(5, 4)
-    model = soft_prompt.load_peft(open_plain(folder), tmp_path)
+    model = attach(open_plain(folder), tmp_path)
     model.prompt.requires_grad_(True)
     (answer_nats(model, pack(rows)) / sum(len(row.answer) for row in rows)).backward()
     width = max(len(row.prompt) + len(row.answer) for row in rows)
@@ -122,7 +122,7 @@ def test_the_gradient_of_a_step_is_pefts(folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A good prompt for `small_model()`, to spoil."""
-    soft_prompt.save_peft(moved(small_model(), TEXT), tmp_path, base="x")
+    save_peft(moved(small_model(), TEXT), tmp_path, base="x")
     return tmp_path
 
 
@@ -149,7 +149,7 @@ def change_config(folder: Path, **entries: Any) -> None:
 def test_what_is_no_plain_prompt_tuning_is_refused(saved: Path, entries: dict[str, Any], part: str) -> None:
     change_config(saved, **entries)
     with assert_refused(str(saved), part):
-        torch_load.attach(small_model(), saved)
+        attach(small_model(), saved)
 
 
 def test_peft_reparametrised_prompts_are_refused(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_peft_reparametrised_prompts_are_refused(tmp_path: Path) -> None:
     settings = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=8)
     write_with_peft(folder, tmp_path / "adapter", settings)
     with assert_refused("adapter_config.json", "P_TUNING", "riyaz reads LORA and PROMPT_TUNING"):
-        torch_load.attach(open_plain(folder), tmp_path / "adapter")
+        attach(open_plain(folder), tmp_path / "adapter")
 
 
 def test_a_prompt_for_another_base_is_refused(saved: Path) -> None:
     with assert_refused(str(saved), "it has 4 vectors of 32, the model has 64 to a token"):
-        soft_prompt.load_peft(small_model(hidden=64), saved)
+        attach(small_model(hidden=64), saved)
     with assert_refused(str(saved), "4 vectors of 32, the model has 32 to a token and 4 places"):
-        soft_prompt.load_peft(small_model(context=4), saved)
+        attach(small_model(context=4), saved)
 
 
 @pytest.mark.parametrize(
@@ -176,21 +176,21 @@ def test_a_prompt_for_another_base_is_refused(saved: Path) -> None:
 def test_tensors_of_other_kinds_are_refused(saved: Path, tensors: dict[str, np.ndarray]) -> None:
     safetensors.write(saved / "adapter_model.safetensors", tensors)
     with assert_refused(str(saved), "prompt_embeddings alone in floats"):
-        soft_prompt.load_peft(small_model(), saved)
+        attach(small_model(), saved)
 
 
 def test_a_prompt_in_bfloat16_is_read(saved: Path) -> None:
-    whole = soft_prompt.load_peft(small_model(), saved).prompt
+    whole = attach(small_model(), saved).prompt
     rounded = ("BF16", tiny.bfloat16(whole.numpy()))
     safetensors.write(saved / "adapter_model.safetensors", {"prompt_embeddings": rounded})
-    assert torch.equal(soft_prompt.load_peft(small_model(), saved).prompt, whole.bfloat16().float())
+    assert torch.equal(attach(small_model(), saved).prompt, whole.bfloat16().float())
 
 
 def test_lora_folders_still_find_their_reader(tmp_path: Path) -> None:
     model = small_model()
     lora.apply(model, r=2, alpha=4, seed=0)
-    lora.save_peft(model, tmp_path, base="x", alpha=4)
-    assert list(lora.adapters(torch_load.attach(small_model(), tmp_path)))
+    save_peft(model, tmp_path, base="x", alpha=4)
+    assert list(lora.adapters(attach(small_model(), tmp_path)))
 
 
 # artifacts
@@ -202,7 +202,7 @@ def artifact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
     (tmp_path / "parts").mkdir()
-    soft_prompt.save_peft(moved(open_plain(folder), TEXT), tmp_path / "parts", base="model")
+    save_peft(moved(open_plain(folder), TEXT), tmp_path / "parts", base="model")
     source = open_source(folder)
     made = Artifact(
         "a method", TextPart(TASK.instruction), WeightsPart("soft_prompt"), task=TASK, max_new_tokens=8,
@@ -242,7 +242,7 @@ def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, f
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(export.PEFT_FILES)
     assert written.difference == 0
     oracle = PeftModel.from_pretrained(open_oracle(folder), tmp_path / "out")
-    ours = logits_of(torch_load.attach(open_plain(folder), artifact))
+    ours = logits_of(attach(open_plain(folder), artifact))
     assert (oracle_logits(oracle) - ours).abs().max() <= LOGITS
     for act in (lambda out: export.merge(artifact, out), lambda out: export.export(str(artifact), "hf", out)):
         with assert_refused(str(artifact), "a soft prompt", "cannot be merged", "export it with --format peft"):

@@ -323,7 +323,8 @@ def open_model(name_or_path: str | Path) -> Predictor:
 
 def open_adapter(folder: Path, base: str | None = None) -> Predictor:
     """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
-    from riyaz.engine.torch_load import ADAPTER, base_for, load
+    from riyaz.adapters import base_for
+    from riyaz.engine.torch_load import ADAPTER, load
 
     source, note = base_for(folder / ADAPTER_CONFIG, base)
     tokenizer = source.tokenizer()

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from riyaz.adapters import gguf
 from riyaz.export.check import Written, checked, logits
-from riyaz.export.gguf import family_of
-from riyaz.export.targets import Opened, adapted
+from riyaz.export.targets import Opened, lora_of
+from riyaz.families import describe
 
 
 def write(opened: Opened, work: Path) -> Written:
@@ -12,15 +13,11 @@ def write(opened: Opened, work: Path) -> Written:
     import torch
 
     from riyaz import models
-    from riyaz.layers import lora, lora_gguf
+    from riyaz.layers import lora
 
-    family = family_of(opened.source)
-    tokenizer, model = opened.source.tokenizer(), adapted(opened, "llama.cpp")
-    wanted, config, path = logits(model, tokenizer), model.config, work / lora_gguf.FILE
-    names = family.names(config)
-    architecture = family.gguf_metadata(config)["general.architecture"]
-    to, back = family.to_gguf_layout, family.from_gguf_layout
-    lora_gguf.save(lora.pairs(model), path, architecture, work.name, names, lambda n, rows: to(config, n, rows))
+    adapter, tokenizer, family = lora_of(opened, "llama.cpp"), opened.source.tokenizer(), describe(opened.source)
+    wanted, path = logits(opened.model(), tokenizer), work / gguf.FILE
+    gguf.write(adapter.pairs, path, family, name=work.name)
     again = models.load(opened.source, torch.float32)
-    lora_gguf.load(again, path, architecture, names, lambda n, rows: back(config, n, rows))
+    lora.attach(again, gguf.read(path, family))
     return checked(wanted, logits(again, tokenizer), work, "gguf-lora", "float32")

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
+from riyaz.adapters import mlx
 from riyaz.export.check import Written, checked, logits
-from riyaz.export.targets import Opened, adapted
+from riyaz.export.targets import Opened, lora_of
+from riyaz.families import describe
 
 
 def write(opened: Opened, work: Path) -> Written:
     """The folder of the adapter alone, float32."""
-    from riyaz.layers import lora, lora_mlx
-
-    tokenizer, model = opened.source.tokenizer(), adapted(opened, "mlx-lm")
-    wanted, layers = logits(model, tokenizer), model.config.n_layers
-    lora_mlx.save(lora.pairs(model), work, base=opened.base_name(), n_layers=layers)
-    del model
-    found = logits(Opened(opened.target, opened.source, work).model(), tokenizer)
-    return checked(wanted, found, work, "mlx", "float32")
+    adapter, tokenizer = lora_of(opened, "mlx-lm"), opened.source.tokenizer()
+    wanted = logits(opened.model(), tokenizer)
+    mlx.write(adapter.pairs, work, describe(opened.source), base=opened.base_name())
+    written = logits(Opened(opened.target, opened.source, work).model(), tokenizer)
+    return checked(wanted, written, work, "mlx", "float32")

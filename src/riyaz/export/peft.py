@@ -4,26 +4,23 @@ scale, because many tools ignore the switch."""
 import shutil
 from pathlib import Path
 
+from riyaz.adapters import CONFIG, WEIGHTS, peft
 from riyaz.export.check import Written, checked, logits
-from riyaz.export.targets import Opened, no_adapter
+from riyaz.export.targets import Opened
+from riyaz.families import describe
 
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+FILES = (CONFIG, WEIGHTS)
 
 
 def write(opened: Opened, work: Path) -> Written:
     """The folder of the adapter alone, float32."""
-    from riyaz.layers import lora
-    from riyaz.layers.soft_prompt import SoftPrompt
-
-    if opened.adapter is None:
-        raise no_adapter(opened)
-    tokenizer, model = opened.source.tokenizer(), opened.model()
-    wanted = logits(model, tokenizer)
-    if isinstance(model, SoftPrompt):
+    adapter, tokenizer = opened.read_adapter(), opened.source.tokenizer()
+    wanted = logits(opened.model(), tokenizer)
+    if adapter.soft_prompt is not None:
+        assert opened.adapter is not None
         for name in FILES:
             shutil.copyfile(opened.adapter / name, work / name)
     else:
-        lora.save_peft(model, work, base=opened.base_name())
-    del model
-    found = logits(Opened(opened.target, opened.source, work).model(), tokenizer)
-    return checked(wanted, found, work, "peft", "float32")
+        peft.write(adapter, work, describe(opened.source), base=opened.base_name())
+    written = logits(Opened(opened.target, opened.source, work).model(), tokenizer)
+    return checked(wanted, written, work, "peft", "float32")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riyaz import adapters
 from riyaz import artifact as artifacts
+from riyaz.adapters import CONFIG, Adapter, base_for, base_of
 from riyaz.artifact import ADAPTER_KINDS, Artifact
 from riyaz.errors import RiyazError
+from riyaz.families import describe
 from riyaz.files import disk_error
 from riyaz.sources import Source, open_source
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,28 @@ class Opened:
         import torch
 
         from riyaz import models
-        from riyaz.engine.torch_load import attach
+        from riyaz.layers import lora, soft_prompt
 
         model = models.load(self.source, torch.float32)
-        return attach(model, self.adapter) if self.adapter else model
+        if self.adapter is None:
+            return model
+        adapter = self.read_adapter()
+        if adapter.soft_prompt is not None:
+            return soft_prompt.attach(model, adapter.soft_prompt)
+        lora.attach(model, adapter)
+        return model
+
+    def read_adapter(self) -> Adapter:
+        """The adapter's tensors; RiyazError when the model stands alone."""
+        if self.adapter is None:
+            raise RiyazError("is no artifact with an adapter", self.target, "export it with --format hf")
+        return adapters.read(self.adapter, describe(self.source))
 
     def base_name(self) -> str:
         """The base as the adapter's own configuration names it, else as it was opened."""
-        from riyaz.engine.torch_load import base_of
-
         assert self.adapter is not None
         try:
-            return base_of(self.adapter / ADAPTER_CONFIG)
+            return base_of(self.adapter / CONFIG)
         except RiyazError:
             return self.source.name
 
@@ -53,10 +64,8 @@ def open_target(target: str, base: str | None = None) -> Opened:
     folder = artifacts.resolve(target)
     if (folder / artifacts.NAME).is_file():
         return open_artifact(folder, with_weights(folder), base)
-    if (folder / ADAPTER_CONFIG).is_file():
-        from riyaz.engine.torch_load import base_for
-
-        source, note = base_for(folder / ADAPTER_CONFIG, base)
+    if (folder / CONFIG).is_file():
+        source, note = base_for(folder / CONFIG, base)
         return Opened(str(folder), source, folder, note)
     return Opened(str(folder), open_source(target), None)
 
@@ -85,32 +94,26 @@ def with_weights(folder: Path) -> Artifact:
 
 def mergeable(opened: Opened) -> Any:
     """The opened model, whose adapter, if it has one, fits into the weights; RiyazError for a soft prompt."""
-    from riyaz.layers.soft_prompt import SoftPrompt
+    if opened.adapter is not None:
+        _refuse_soft_prompt(opened, opened.read_adapter())
+    return opened.model()
 
-    model = opened.model()
-    if isinstance(model, SoftPrompt):
+
+def lora_of(opened: Opened, tool: str) -> Adapter:
+    """The target's LoRA, which the tool's format can hold; RiyazError for anything else."""
+    adapter = opened.read_adapter()
+    _refuse_soft_prompt(opened, adapter)
+    if adapter.whole:
+        whole = ", ".join(adapter.whole_modules)
+        what = f"the adapter trained {whole} whole, which {tool} does not load from an adapter"
+        raise RiyazError(what, opened.target, "export it with --format hf or gguf, which merge it")
+    return adapter
+
+
+def _refuse_soft_prompt(opened: Opened, adapter: Adapter) -> None:
+    if adapter.soft_prompt is not None:
         what = "a soft prompt stands before every prompt and cannot be merged into the weights"
         raise RiyazError(what, opened.target, "export it with --format peft")
-    return model
-
-
-def adapted(opened: Opened, tool: str) -> Any:
-    """The opened model with a LoRA that the tool's format can hold; RiyazError for anything else."""
-    from riyaz.layers.lora import whole_modules
-
-    if opened.adapter is None:
-        raise no_adapter(opened)
-    model = mergeable(opened)
-    whole = [name for name, _ in whole_modules(model)]
-    if whole:
-        what = f"the adapter trained {', '.join(whole)} whole, which {tool} does not load from an adapter"
-        raise RiyazError(what, opened.target, "export it with --format hf or gguf, which merge it")
-    return model
-
-
-def no_adapter(opened: Opened) -> RiyazError:
-    """The refusal of a model that stands alone."""
-    return RiyazError("is no artifact with an adapter", opened.target, "export it with --format hf")
 
 
 def own_type(source: Source) -> str:

@@ -58,17 +58,23 @@ class Family(Generic[Config]):
     notes: tuple[str, ...] = ()  # what a person should know of how the weights were understood
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """(name, "F32" | "F16" | "BF16", values in Hugging Face's layout) of every tensor; BF16 as uint16."""
-        for name, stored in self.stored_names.items():
-            array = self.source.array(stored)
-            if self.source.format == "gguf":
-                array = FAMILIES[self.model_type].from_gguf_layout(self.config, name, array)
-            elif transposed(self.model_type, name):
-                array = array.T
-            dtype = self.source.tensors[stored].dtype
-            if dtype == "F64":
-                array = array.astype(np.float32)
-            yield name, dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
+        """(name, type, values) of every tensor, as `array` gives them."""
+        for name in self.stored_names:
+            dtype, values = self.array(name)
+            yield name, dtype, values
+
+    def array(self, name: str) -> tuple[str, np.ndarray]:
+        """("F32" | "F16" | "BF16", values) of one tensor, linears as (out, in); BF16 as uint16."""
+        stored = self.stored_names[name]
+        array = self.source.array(stored)
+        if self.source.format == "gguf":
+            array = FAMILIES[self.model_type].from_gguf_layout(self.config, name, array)
+        elif transposed(self.model_type, name):
+            array = array.T
+        dtype = self.source.tensors[stored].dtype
+        if dtype == "F64":
+            array = array.astype(np.float32)
+        return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
 
 
 def transposed(model_type: str, name: str) -> bool:

@@ -31,11 +31,14 @@ def fit(context: Context) -> Fitted:
     """Train the adapter; the weights part is a PEFT folder."""
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
+        from riyaz.adapters import peft
+        from riyaz.families import describe
         from riyaz.layers import lora
 
         out = context.folder / "out"
         out.mkdir(exist_ok=True)
-        lora.save_peft(model, out, base=context.source.name, alpha=ALPHA, rslora=RSLORA)
+        adapter, family = lora.adapter_of(model), describe(context.source)
+        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA, rslora=RSLORA)
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)

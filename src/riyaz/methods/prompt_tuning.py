@@ -35,11 +35,13 @@ def fit(context: Context) -> Fitted:
     """Train the prompt; the weights part is a PEFT folder."""
 
     def save(model: "SoftPrompt") -> tuple[WeightsPart, dict[str, Any]]:
-        from riyaz.layers import soft_prompt
+        from riyaz.adapters import peft_prompt
+        from riyaz.families import describe
 
         out = context.folder / "out"
         out.mkdir(exist_ok=True)
-        soft_prompt.save_peft(model, out, base=context.source.name)
+        vectors = model.prompt.detach().float().numpy()
+        peft_prompt.write(vectors, out, describe(context.source), base=context.source.name)
         return WeightsPart("soft_prompt"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save, begins_as=first_tokens(context))

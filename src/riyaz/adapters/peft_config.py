@@ -1,4 +1,4 @@
-"""What PEFT's configuration of a LoRA says: ranks and alphas, by pattern too, and what the file must hold.
+"""PEFT's configuration of a LoRA: ranks and alphas, by pattern too, and which layers the file must hold.
 
 Plain LoRA and rsLoRA with any targets, and modules trained whole (`modules_to_save`); everything that computes
 something else is refused by name. Test oracle: the `peft` package.
@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from riyaz.adapters import folder
 from riyaz.errors import RiyazError
-from riyaz.layers import peft
 
 DEFAULT_RANK, DEFAULT_ALPHA = 8, 8  # PEFT's, for configurations that leave them out
 # Options of PEFT that change what an adapter computes; ignoring one would answer wrongly and say nothing.
@@ -27,7 +27,7 @@ LONG_PATTERN, MANY_QUANTIFIERS = 800, 5
 
 def read_config(path: Path) -> dict[str, Any]:
     """A PEFT configuration of a plain LoRA or rsLoRA. Raises RiyazError for any other."""
-    config = peft.read_config(path)
+    config = folder.read_config(path)
     refused = [key for key in NOT_PLAIN if config.get(key)]
     if config.get("bias", "none") != "none":
         refused.append(f"bias {config['bias']!r:.20}")
@@ -48,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
-    """What is no number, or no pattern for numbers, in the configuration."""
+    """One line for every entry that should hold numbers and does not."""
     alpha, problems = config.get("lora_alpha"), []
     if not _is_number(alpha):
         problems.append(f"lora_alpha is {alpha!r:.60}, not a number")
@@ -66,7 +66,7 @@ def _wrong_numbers(config: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong_names(config: Mapping[str, Any]) -> list[str]:
-    """What says of no module whether it is meant, because it is no list of names or no pattern."""
+    """One line for every module selector that is neither a list of names nor a pattern that riyaz matches."""
     saved, problems = config.get("modules_to_save") or [], []
     if not isinstance(saved, list) or not _are_names(saved):
         problems.append(f"modules_to_save is {saved!r:.60}, not a list of names")
@@ -93,7 +93,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_safe(pattern: str) -> bool:
-    """Whether a pattern compiles and can be matched against a module's path in no time."""
+    """Whether a pattern compiles and is simple enough to be matched against a module's path quickly."""
     if len(pattern) > LONG_PATTERN or re.search(r"\)\s*[*+?{]|\(\?(?!:|<?[=!])|\\[1-9]", pattern):
         return False
     if len(re.findall(r"(?<![\\(*+?}])[*+?{]", pattern)) > MANY_QUANTIFIERS:  # a lazy one has two signs
@@ -126,29 +126,30 @@ def wrong_rank(name: str, rank: int, config: Mapping[str, Any]) -> list[str]:
     return [] if rank == said else [f"{name} has rank {rank}, the configuration says {said!r:.60}"]
 
 
-def bare(
-    found: Collection[str],
+def missing(
+    pairs: Collection[str],
     whole: Collection[str],
-    layers: Collection[str],
+    linears: Collection[str],
     parameters: Collection[str],
     config: Mapping[str, Any],
 ) -> list[str]:
-    """What the configuration says is adapted and the file has nothing for, which would answer as the bare base: given
-    the linears with tensors in the file, the parameters it holds whole, and all linears and parameters of the model."""
-    if not found and not whole:
+    """One line for everything that the configuration names and the file has no tensor for; there the bare base would
+    answer. `pairs` and `whole` are the linears and parameters that the file holds, `linears` and `parameters` all
+    those of the base."""
+    if not pairs and not whole:
         return []  # one line says that
-    if config.get("target_modules") is None:  # then what the file has is meant everywhere
-        config = {**config, "target_modules": [name.rpartition(".")[2] for name in found]}
+    if config.get("target_modules") is None:  # then the file's last names are meant in every layer
+        config = {**config, "target_modules": [name.rpartition(".")[2] for name in pairs]}
     problems = []
     for name in config.get("modules_to_save") or []:
-        missing = [path for path in parameters if _ends(path, name) and path not in whole]
+        lacking = [path for path in parameters if _ends(path, name) and path not in whole]
         if not any(_ends(path, name) for path in whole):
             problems.append(f"modules_to_save names {name!r:.60}, which the file lacks")
         else:
-            problems += [f"{path}, which modules_to_save names, is not in the file" for path in missing]
-    missing = [name for name in layers if name not in found and _is_target(name, config)]
+            problems += [f"{path}, which modules_to_save names, is not in the file" for path in lacking]
+    bare = [name for name in linears if name not in pairs and _is_target(name, config)]
     saved = {path.rpartition(".")[0] for path in whole}
-    return problems + [f"{name} has no adapter tensor" for name in missing if name not in saved]
+    return problems + [f"{name} has no adapter tensor" for name in bare if name not in saved]
 
 
 def _is_target(name: str, config: Mapping[str, Any]) -> bool:

@@ -9,27 +9,22 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
+from riyaz.adapters import folder as folders
+from riyaz.adapters.adapter import FLOATS, Adapter, Pair
+from riyaz.adapters.base_shapes import checked, shapes_of
 from riyaz.errors import RiyazError
-from riyaz.layers import peft
-from riyaz.layers.lora import Pair, put, unmatched
-from riyaz.layers.swap import linears
+from riyaz.families import Family, ModelConfig
 
 WEIGHTS = "adapters.safetensors"
 HALVES = ("lora_a", "lora_b")
 LAYER = re.compile(r"(.*?\.)(\d+)\.(.*)")  # a module inside a layer: what stands before its number, number, key
 
 
-def is_mlx(config: Mapping[str, Any]) -> bool:
-    """Whether an adapter's configuration is one of mlx-lm, and not of PEFT."""
-    return "peft_type" not in config and not config.keys().isdisjoint(("fine_tune_type", "lora_parameters"))
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """A configuration of a plain LoRA of mlx-lm. Raises RiyazError for any other."""
-    config = peft.read_config(path)
+    config = folders.read_config(path)
     kind, parameters = config.get("fine_tune_type", "lora"), config.get("lora_parameters")
     if kind != "lora":
         raise RiyazError(f"fine_tune_type is {kind!r:.60}", str(path), "riyaz reads lora; fuse others with mlx-lm")
@@ -44,41 +39,40 @@ def read_config(path: Path) -> dict[str, Any]:
     raise RiyazError(what, str(path), "write the final factor as scale and leave alpha out")
 
 
-def load(model: nn.Module, folder: Path) -> None:
-    """Put a folder of mlx-lm on the model; every tensor must find its layer, and every mismatch is named."""
-    config = read_config(folder / peft.CONFIG)
+def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
+    """The LoRA of a folder of mlx-lm. Every tensor must find its layer; RiyazError lists every mismatch."""
+    config = read_config(folder / folders.CONFIG)
     parameters = config["lora_parameters"]
-    file = peft.open_weights(folder, WEIGHTS)
-    layers, problems = dict(linears(model, None)), []
-    halves: dict[str, dict[str, Tensor]] = {}
+    file = folders.open_weights(folder, WEIGHTS)
+    shapes = shapes_of(family)
+    problems: list[str] = []
+    halves: dict[str, dict[str, np.ndarray]] = {}
     for key, info in file.tensors.items():
         name, _, part = key.rpartition(".")
-        if part not in HALVES or name not in layers:
-            problems.append(unmatched(model, key))
-        elif info.dtype not in peft.FLOATS or len(info.shape) != 2:
+        if part not in HALVES or name not in shapes.linears:
+            problems.append(shapes.unmatched(key.partition(".lora_")[0], key))
+        elif info.dtype not in FLOATS or len(info.shape) != 2:
             problems.append(f"{key} is {info.dtype} {info.shape}, not a matrix of floats")
         else:
-            halves.setdefault(name, {})[part] = peft.read_float(file, key).T.contiguous()
+            halves.setdefault(name, {})[part] = np.ascontiguousarray(folders.read_float(file, key).T)
     pairs = {}
-    for name, found in halves.items():
-        if found.keys() != set(HALVES):
-            problems.append(f"{name} has only {', '.join(found)}")
+    for name, parts in halves.items():
+        if parts.keys() != set(HALVES):
+            problems.append(f"{name} has only {', '.join(parts)}")
             continue
-        pairs[name] = Pair(found["lora_a"], found["lora_b"], float(parameters["scale"]))
-        if parameters.get("rank", len(found["lora_a"])) != len(found["lora_a"]):
-            problems.append(
-                f"{name} has rank {len(found['lora_a'])}, the configuration says {parameters['rank']!r:.60}"
-            )
+        pair = pairs[name] = Pair(parts["lora_a"], parts["lora_b"], float(parameters["scale"]))
+        if parameters.get("rank", pair.rank) != pair.rank:
+            problems.append(f"{name} has rank {pair.rank}, the configuration says {parameters['rank']!r:.60}")
     if halves:  # else one line says that there are none
-        problems += [f"{name} has no adapter tensor" for name in _bare(halves, layers, config)]
-    put(model, pairs, {}, problems, folder)
+        problems += [f"{name} has no adapter tensor" for name in _missing(halves, shapes.linears, config)]
+    return checked(shapes, pairs, {}, problems, folder)
 
 
-def _bare(found: Collection[str], layers: Collection[str], config: Mapping[str, Any]) -> list[str]:
+def _missing(present: Collection[str], linears: Collection[str], config: Mapping[str, Any]) -> list[str]:
     """The linears that the configuration names and the file has nothing for: `keys` in the last `num_layers` layers,
     or by their whole path. What a configuration leaves out is taken from the file."""
-    inside = {name: (int(match[2]), match[3]) for name in layers if (match := LAYER.fullmatch(name))}
-    own = [inside[name] for name in found if name in inside]
+    inside = {name: (int(match[2]), match[3]) for name in linears if (match := LAYER.fullmatch(name))}
+    own = [inside[name] for name in present if name in inside]
     keys, count = config["lora_parameters"].get("keys"), config.get("num_layers")
     if not isinstance(keys, list):
         keys = [key for _, key in own]
@@ -87,29 +81,28 @@ def _bare(found: Collection[str], layers: Collection[str], config: Mapping[str, 
     else:
         first = min((layer for layer, _ in own), default=0)
     wanted = {name for name, (layer, key) in inside.items() if layer >= first and key in keys}
-    return [name for name in layers if (name in wanted or name in keys) and name not in found]
+    return [name for name in linears if (name in wanted or name in keys) and name not in present]
 
 
-def save(pairs: Mapping[str, Pair], folder: Path, *, base: str, n_layers: int) -> None:
-    """Write pairs (by module path) as mlx-lm reads them. It knows one rank and one scale: smaller ranks are filled up
-    with zeros, and what a layer's scale differs by goes into its `lora_b`. It knows the same linears in the last
-    layers: those without an adapter among them have one of zeros."""
-    rank = max(len(pair.a) for pair in pairs.values())
+def write(pairs: Mapping[str, Pair], folder: Path, family: Family[ModelConfig], *, base: str) -> None:
+    """Write pairs (by module path) as mlx-lm reads them. It has one rank and one scale: smaller ranks are filled up
+    with zeros, and the ratio of a pair's scale to that one goes into its `lora_b`. It adapts the same linears in every
+    one of the last layers: those without a pair among them get one of zeros."""
+    rank = max(pair.rank for pair in pairs.values())
     scale = next((pair.scale for pair in pairs.values() if pair.scale), 1.0)
-    tensors: dict[str, Tensor] = {}
-    filled, count = _filled(pairs, n_layers)
+    tensors: dict[str, np.ndarray] = {}
+    filled, count = _filled(pairs, family.config.n_layers)
     for name, pair in filled.items():
-        more = rank - len(pair.a)
-        factor = pair.scale / scale
-        a, b = pair.a.detach().float(), pair.b.detach().float() * factor
-        tensors[f"{name}.lora_a"] = torch.nn.functional.pad(a, (0, 0, 0, more)).T.contiguous()
-        tensors[f"{name}.lora_b"] = torch.nn.functional.pad(b, (0, more)).T.contiguous()
+        more = rank - pair.rank
+        b = pair.b * (pair.scale / scale)
+        tensors[f"{name}.lora_a"] = np.pad(pair.a, ((0, more), (0, 0))).T
+        tensors[f"{name}.lora_b"] = np.pad(b, ((0, 0), (0, more))).T
     keys = sorted({match[3] if (match := LAYER.fullmatch(name)) else name for name in pairs})
     config: dict[str, Any] = {
         "model": base, "fine_tune_type": "lora", "num_layers": count,
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }  # fmt: skip
-    peft.write(folder, config, tensors, WEIGHTS)
+    folders.write(folder, config, tensors, WEIGHTS)
 
 
 def _filled(pairs: Mapping[str, Pair], n_layers: int) -> tuple[dict[str, Pair], int]:
@@ -118,7 +111,7 @@ def _filled(pairs: Mapping[str, Pair], n_layers: int) -> tuple[dict[str, Pair], 
     first = min((int(match[2]) for match in inside.values()), default=n_layers - 1)
     filled = dict(pairs)
     for name, match in inside.items():
-        zeros = Pair(torch.zeros_like(pairs[name].a), torch.zeros_like(pairs[name].b), pairs[name].scale)
+        zeros = Pair(np.zeros_like(pairs[name].a), np.zeros_like(pairs[name].b), pairs[name].scale)
         for layer in range(first, n_layers):
             filled.setdefault(f"{match[1]}{layer}.{match[3]}", zeros)
     return filled, n_layers - first

@@ -1,0 +1,25 @@
+"""Adapters in files, without torch: `read` gives the numpy tensors of a folder as an `Adapter`, and every format has
+a module that writes it.
+
+`peft` and `peft_prompt` are PEFT's LoRA and soft prompts, `mlx` the folders of mlx-lm, `gguf` the files of llama.cpp.
+`base_for` opens the base model that an adapter names. `riyaz.layers` puts an Adapter on a torch model.
+"""
+
+from pathlib import Path
+
+from riyaz.adapters import gguf, mlx, peft, peft_prompt
+from riyaz.adapters.adapter import Adapter, Pair
+from riyaz.adapters.folder import CONFIG, WEIGHTS, kind_of
+from riyaz.adapters.named_base import base_for, base_of
+from riyaz.families import Family, ModelConfig
+
+__all__ = ["CONFIG", "WEIGHTS", "Adapter", "Pair", "base_for", "base_of", "gguf", "mlx", "peft", "peft_prompt", "read"]
+
+
+def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
+    """The adapter in a folder of PEFT (LoRA or prompt tuning) or mlx-lm, for the base `family`
+    (`families.describe(source)`). RiyazError lists every tensor that does not fit the base."""
+    kind = kind_of(folder / CONFIG)
+    if kind == "prompt":
+        return peft_prompt.read(folder, family)
+    return mlx.read(folder, family) if kind == "mlx" else peft.read(folder, family)

@@ -1,0 +1,44 @@
+"""What an adapter holds, in numpy: LoRA pairs, modules trained whole, or a soft prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FLOATS = ("F32", "F16", "BF16")  # the types that an adapter's tensors may have in a file
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The LoRA of one linear: its output gains `scale · x Aᵀ Bᵀ`."""
+
+    a: np.ndarray  # (r, in) float32
+    b: np.ndarray  # (out, r) float32
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """r, the rows of A."""
+        return len(self.a)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Everything that an adapter changes in its base model."""
+
+    pairs: Mapping[str, Pair] = field(default_factory=dict)  # module path -> its LoRA
+    # parameter path -> float32 tensor that replaces it; linears are (out, in), whatever the checkpoint's layout
+    whole: Mapping[str, np.ndarray] = field(default_factory=dict)
+    soft_prompt: np.ndarray | None = None  # (P, C) float32: embeddings that stand before every row
+
+    @property
+    def whole_modules(self) -> list[str]:
+        """The paths of the modules of which at least one parameter is replaced."""
+        return list(dict.fromkeys(path.rpartition(".")[0] for path in self.whole))
+
+
+def float32(dtype: str, array: np.ndarray) -> np.ndarray:
+    """A float32 copy of an array of one of FLOATS; BF16 comes as uint16."""
+    if dtype == "BF16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return np.array(array, np.float32)

@@ -1,0 +1,56 @@
+"""The adapter folders of PEFT and mlx-lm: a configuration, a safetensors file, and which of the two wrote them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from riyaz.adapters.adapter import float32
+from riyaz.errors import RiyazError
+from riyaz.files import read_json, write_json
+from riyaz.sources import safetensors
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # by peft_type
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object of an adapter's configuration. Raises RiyazError."""
+    config = read_json(path, "the adapter cannot be read without it")
+    if not isinstance(config, dict):
+        raise RiyazError("the adapter's configuration is not a JSON object", str(path))
+    return config
+
+
+def kind_of(path: Path) -> Literal["lora", "prompt", "mlx"]:
+    """The kind of adapter that a configuration describes: PEFT's LoRA, PEFT's prompt tuning, or mlx-lm's. Raises
+    RiyazError for any other."""
+    config = read_config(path)
+    if "peft_type" not in config and not config.keys().isdisjoint(("fine_tune_type", "lora_parameters")):
+        return "mlx"
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in PEFT_KINDS:
+        raise RiyazError(f"peft_type is {kind!r:.60}", str(path), f"riyaz reads {' and '.join(PEFT_KINDS)}")
+    return PEFT_KINDS[kind]
+
+
+def open_weights(folder: Path, weights: str = WEIGHTS) -> safetensors.SafetensorsFile:
+    """The adapter's file of tensors. Raises RiyazError when there is none, or only one of pickles."""
+    if not (folder / weights).exists():
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".npz"))
+        hint = f"riyaz does not read {others[0]}; save it as safetensors" if others else "copy or download all of it"
+        raise RiyazError(f"the adapter's folder holds no {weights}", str(folder), hint)
+    return safetensors.read(folder / weights)
+
+
+def read_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
+    """A float32 copy of a tensor of one of the types FLOATS."""
+    return float32(file.tensors[key].dtype, file.array(key))
+
+
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], weights: str = WEIGHTS) -> None:
+    """Write the folder; float32 tensors."""
+    arrays: dict[str, Any] = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+    safetensors.write(folder / weights, arrays, {"format": "pt"})
+    write_json(folder / CONFIG, config, ascii=True)

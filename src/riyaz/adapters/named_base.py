@@ -1,0 +1,55 @@
+"""The base model that an adapter's configuration names, and whether another one has the same weights."""
+
+from pathlib import Path
+
+from riyaz.adapters import mlx, peft_config, peft_prompt
+from riyaz.adapters.folder import kind_of
+from riyaz.errors import RiyazError, shown
+from riyaz.sources import Source, hub_name, open_source
+
+
+def base_for(config: Path, given: str | None) -> tuple[Source, str]:
+    """The base of an adapter, `given` or else the one that its configuration names, and one line, or none, on what
+    could not be compared. Raises RiyazError, also when the two are here and have other weights."""
+    if given is None:
+        return _open_named(config), ""
+    source = open_source(given)
+    try:
+        name = base_of(config)
+    except RiyazError:  # there is nothing to compare with
+        return source, ""
+    try:
+        named = open_source(hub_name(name))
+    except RiyazError:
+        made = f"the adapter was made for {shown(name)}, which is not here to compare with {shown(given)}"
+        return source, f"{made}: its answers are right if the two are one model"
+    if named.path.resolve() != source.path.resolve() and named.sha256() != source.sha256():
+        what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(given)} has other weights"
+        hint = "leave --model out, or correct the name in that file"
+        raise RiyazError(f"{what} ({source.sha256()[:12]})", str(config), hint)
+    return source, ""
+
+
+def base_of(config: Path) -> str:
+    """The base model that an adapter's configuration names. Raises RiyazError when it names none."""
+    kind = kind_of(config)
+    if kind == "mlx":
+        name = mlx.read_config(config).get("model")
+    else:
+        read_config = peft_config.read_config if kind == "lora" else peft_prompt.read_config
+        name = read_config(config).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise RiyazError("names no base model", str(config), "name it with --model")
+    return name
+
+
+def _open_named(config: Path) -> Source:
+    """The base model that an adapter's configuration names, opened. Raises RiyazError."""
+    name = base_of(config)
+    try:
+        return open_source(hub_name(name))
+    except RiyazError as error:
+        what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
+        pull = f"run `riyaz pull {hub_name(name)}`" if hub_name(name) != name else "pull it"
+        hint = f"{pull}, or write the path of its folder there; `riyaz export` takes it as --model too"
+        raise RiyazError(what, str(config), hint) from error

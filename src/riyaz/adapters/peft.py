@@ -1,0 +1,117 @@
+"""LoRA in the folders of PEFT: A is (r, in) and B (out, r); a module trained whole stands in the base's own layout.
+
+rsLoRA (Kalajdzievski 2023, arXiv 2312.03732) scales by α/√r instead of α/r. Test oracle: the `peft` package.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riyaz.adapters import folder as folders
+from riyaz.adapters import peft_config
+from riyaz.adapters.adapter import FLOATS, Adapter, Pair
+from riyaz.adapters.base_shapes import BaseShapes, checked, differs, shapes_of
+from riyaz.families import Family, ModelConfig, transposed
+
+PREFIX = "base_model.model."
+HALVES = ("lora_A", "lora_B")
+
+
+def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
+    """The LoRA of a PEFT folder. Every tensor must find its layer; RiyazError lists every mismatch."""
+    config = peft_config.read_config(folder / folders.CONFIG)
+    file = folders.open_weights(folder)
+    shapes = shapes_of(family)
+    halves: dict[str, dict[str, np.ndarray]] = {}
+    whole: dict[str, np.ndarray] = {}
+    tied = bool(config.get("ensure_weight_tying")) and family.config.tie_word_embeddings
+    problems = []
+    for key, info in file.tensors.items():
+        path = key.removeprefix(PREFIX)
+        name, _, part = path.removesuffix(".weight").rpartition(".")
+        plain = path.replace(".base_layer.", ".")
+        if key.startswith(PREFIX) and info.dtype not in FLOATS:
+            problems.append(f"{key} has the type {info.dtype}")
+        elif key.startswith(PREFIX) and part in HALVES and name in shapes.linears:
+            halves.setdefault(name, {})[part] = folders.read_float(file, key)
+        elif key.startswith(PREFIX) and (peft_config.is_saved(path, config) or (tied and path in shapes.ends)):
+            whole[path] = _turned(family, path, folders.read_float(file, key))
+        elif key.startswith(PREFIX) and plain in shapes.ends:  # PEFT's copy of the base's own, where these are targets
+            problems += differs(family, plain, folders.read_float(file, key))
+        else:
+            problems.append(shapes.unmatched(path.partition(".lora_")[0], key))
+    pairs: dict[str, Pair] = {}
+    for name, parts in halves.items():
+        if parts.keys() != set(HALVES):
+            problems.append(f"{name} has only {', '.join(parts)}")
+            continue
+        rank = parts["lora_A"].shape[0] if parts["lora_A"].ndim else 0
+        pairs[name] = Pair(parts["lora_A"], parts["lora_B"], peft_config.scale(name, rank, config))
+        problems += peft_config.wrong_rank(name, rank, config)
+    problems += peft_config.missing(halves, whole, shapes.linears, shapes.parameters, config)
+    if tied:
+        trained = [whole[path] for path in shapes.ends if path in whole]
+        whole |= dict.fromkeys(shapes.ends, trained[0]) if trained else {}
+    return checked(shapes, pairs, whole, problems, folder)
+
+
+def write(
+    adapter: Adapter,
+    folder: Path,
+    family: Family[ModelConfig],
+    *,
+    base: str,
+    alpha: float | None = None,
+    rslora: bool = False,
+) -> None:
+    """Write the LoRA as PEFT reads it; float32 tensors. Without `alpha` the pairs' own ranks and scales are written
+    as plain LoRA, which every tool understands: α = scale · r, by pattern where layers differ."""
+    pairs, tensors = adapter.pairs, {}
+    for name, pair in pairs.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = pair.a
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = pair.b
+    for path, tensor in adapter.whole.items():
+        tensors[f"{PREFIX}{path}"] = _turned(family, path, tensor)
+    ranks = {name: pair.rank for name, pair in pairs.items()}
+    alphas = {name: alpha or pair.scale * pair.rank for name, pair in pairs.items()}
+    rank, usual_alpha = _usual(ranks, peft_config.DEFAULT_RANK), _usual(alphas, peft_config.DEFAULT_ALPHA)
+    config: dict[str, Any] = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
+        "r": rank, "lora_alpha": usual_alpha, "lora_dropout": 0.0, "bias": "none",
+        "target_modules": _targets(shapes_of(family), pairs), "fan_in_fan_out": _is_transposed(family, pairs),
+        "inference_mode": True, "modules_to_save": sorted(adapter.whole_modules) or None,
+    }  # fmt: skip
+    # older loaders fail on keys they do not know, so these stand only where they are used
+    if any(ranks[name] != rank for name in ranks):
+        config["rank_pattern"] = {name: r for name, r in ranks.items() if r != rank}
+    if any(alphas[name] != usual_alpha for name in alphas):
+        config["alpha_pattern"] = {name: value for name, value in alphas.items() if value != usual_alpha}
+    if rslora:
+        config["use_rslora"] = True
+    folders.write(folder, config, tensors)
+
+
+def _is_transposed(family: Family[ModelConfig], names: Iterable[str]) -> bool:
+    """Whether the base's checkpoint holds these linears as (in, out); A and B are (r, in) and (out, r) either way."""
+    return any(transposed(family.model_type, f"{name}.weight") for name in names)
+
+
+def _turned(family: Family[ModelConfig], path: str, tensor: np.ndarray) -> np.ndarray:
+    """A whole tensor in the other one of the two layouts, that of the base's checkpoint and riyaz's."""
+    return np.ascontiguousarray(tensor.T) if transposed(family.model_type, path) else tensor
+
+
+def _usual(values: Mapping[str, Any], default: Any) -> Any:
+    """The value that most layers have."""
+    listed = list(values.values())
+    return max(listed, key=listed.count) if listed else default
+
+
+def _targets(shapes: BaseShapes, names: Iterable[str]) -> list[str]:
+    """The last parts of the linears' paths, or the whole paths where a last part also names linears without LoRA."""
+    paths = set(names)
+    last = {name.rsplit(".", 1)[-1] for name in paths}
+    named = {name for name in shapes.linears if name.rsplit(".", 1)[-1] in last}
+    return sorted(paths) if named - paths else sorted(last)

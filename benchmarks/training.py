@@ -167,6 +167,7 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
 
     from riyaz.data.rows import Row
     from riyaz.engine.torch_load import attach
+    from riyaz.events import Event
     from riyaz.models import load
     from riyaz.sources import open_source
     from riyaz.train import TrainPlan, train
@@ -182,9 +183,9 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
                      compute=dtype, validate_every=10**6, checkpoint_every=10**6, seed=SEED)  # fmt: skip
     times, losses = [time.perf_counter()], []
 
-    def listen(event: dict) -> None:
+    def listen(event: Event) -> None:
         times.append(time.perf_counter())
-        losses.append(event["loss"])
+        losses.append(event.loss)
 
     with tempfile.TemporaryDirectory() as run:
         train(model, rows, rows[:1], plan, Path(run), listen)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
 
 from riyaz.errors import RiyazError
-from riyaz.families import describe, llama, rope
+from riyaz.families import decoder, describe, llama, rope
 from riyaz.families.rope import LLAMA3, Scaling
 from riyaz.sources import open_source
 
@@ -232,6 +232,7 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
         ("llama.expert_count", 8, "mixtures of experts"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8, the head size is 16"),
         ("llama.attention.head_count_kv", [2, 2], "llama.attention.head_count_kv is [2, 2]"),
+        ("llama.attention.key_length", float("nan"), "llama.attention.key_length is nan"),
         ("llama.block_count", 2**31, "llama.block_count is 2147483648"),
     ):
         with pytest.raises(RiyazError) as caught:
@@ -255,7 +256,7 @@ def test_any_configuration_opens_or_is_a_riyaz_error(tmp_path_factory, changes, 
         (write_gguf if gguf else write_hf_folder)(path)
     source = open_source(path)
     if gguf:
-        names = {hf: f"llama.{key}" for hf, key in llama.KEYS.values()}
+        names = {hf: f"llama.{key}" for hf, key in decoder.KEYS.values()}
         changes = {names.get(key, key): value for key, value in changes.items()}
     try:
         family = describe(replace(source, metadata={**source.metadata, **changes}))

@@ -10,7 +10,7 @@ from riyaz.layers import attention, functions, loss
 from riyaz.layers.attention import packed, packed_plain
 from riyaz.layers.functions import rms_norm_plain, rotate_plain, swiglu_plain
 from riyaz.layers.loss import head_loss, head_loss_plain
-from riyaz.models.llama import rotary
+from riyaz.layers.transformer import rotary
 
 # Largest error of an element, in units of the tensor's largest element (of 0.1 where all but cancel). The twin
 # runs in float32 on the same inputs, so bfloat16 is allowed a few of its own roundings (2^-8 each).

@@ -43,14 +43,20 @@ def flags(metadata: Mapping[str, Any], defaults: Mapping[str, bool], problems: l
     return values
 
 
+def table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The table under this key; an empty one for anything else."""
+    value = metadata.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def shortest(value: Any) -> Any:
     """The shortest decimal that gives a number which GGUF stored as float32; anything else as it is."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def sizes(values: Mapping[str, Any], keys: Keys, problems: list[str]) -> None:
+def sizes(values: Mapping[str, Any], keys: Keys, problems: list[str], limits: Mapping[str, int] = LIMITS) -> None:
     """Notes every size that is missing or no whole number in its range."""
-    for field, limit in LIMITS.items():
+    for field, limit in limits.items():
         value = values[field]
         if value is None:
             problems.append(f"{keys[field]} is missing")

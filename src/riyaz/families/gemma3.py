@@ -11,22 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from riyaz.errors import RiyazError
+from riyaz.families import checks, decoder
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "gemma3"
 TEXT = "gemma3_text"  # Hugging Face's model_type; there "gemma3" is a model with eyes
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
-SIZES = {
-    "vocab_size": 2**22,
-    "hidden_size": 2**17,
-    "intermediate_size": 2**20,
-    "n_layers": 1024,
-    "n_heads": 4096,
-    "n_kv_heads": 4096,
-    "head_dim": 1024,
-    "context": 2**30,
-    "window": 2**30,
-}
+LIMITS = {**checks.LIMITS, "window": 2**30}
 NUMBERS = ("rms_norm_eps", "rope_theta", "rope_local", "rope_factor", "query_scale")
 # field -> (key in config.json, key in GGUF after "gemma3.", what stands where neither says it)
 KEYS: dict[str, tuple[str, str, Any]] = {
@@ -43,6 +34,14 @@ KEYS: dict[str, tuple[str, str, Any]] = {
     "rope_theta": ("rope_theta", "rope.freq_base", 1_000_000.0),
     "rope_local": ("rope_local_base_freq", "rope.freq_base_swa", 10_000.0),
     "logit_cap": ("final_logit_softcapping", "final_logit_softcapping", None),
+}
+# what a configuration may leave out or say, and nothing else
+ONLY = {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "attn_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "quantization_config": None,
 }
 PATTERN = 6  # of so many layers the last sees everything
 # Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
@@ -61,7 +60,7 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
 @dataclass(frozen=True)
@@ -93,19 +92,11 @@ def from_hf(metadata: Mapping[str, Any]) -> Gemma3Config:
     problems = []
     if metadata.get("model_type") != TEXT:
         problems.append(f"model_type is {metadata.get('model_type')!r:.60}, riyaz runs {TEXT} only")
-    for key, only in (
-        ("hidden_activation", "gelu_pytorch_tanh"),
-        ("attention_bias", False),
-        ("attn_logit_softcapping", None),
-        ("use_bidirectional_attention", False),
-        ("quantization_config", None),
-    ):
-        if metadata.get(key) not in (None, only):
-            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
+    checks.only(metadata, ONLY, problems)
     values = {field: default if (v := metadata.get(key)) is None else v for field, (key, _, default) in KEYS.items()}
-    ropes = _table(metadata, "rope_parameters")
-    local = _table(ropes, LOCAL)
-    everywhere = {**_table(ropes, GLOBAL), **_table(metadata, "rope_scaling")}
+    ropes = checks.table(metadata, "rope_parameters")
+    local = checks.table(ropes, LOCAL)
+    everywhere = {**checks.table(ropes, GLOBAL), **checks.table(metadata, "rope_scaling")}
     values["rope_theta"] = everywhere.get("rope_theta", values["rope_theta"])
     values["rope_local"] = local.get("rope_theta", values["rope_local"])
     values["rope_factor"], kind = 1.0, everywhere.get("rope_type", everywhere.get("type"))
@@ -132,11 +123,7 @@ def from_hf(metadata: Mapping[str, Any]) -> Gemma3Config:
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Gemma3Config:
     """The configuration of GGUF metadata; head tying and vocabulary are seen from the tensors."""
-    values = {}
-    for field, (_, key, default) in KEYS.items():
-        value = metadata.get(f"gemma3.{key}", default)
-        # stored as float32: the shortest decimal that gives it is meant
-        values[field] = float(str(np.float32(value))) if isinstance(value, float) else value
+    values = {f: checks.shortest(metadata.get(f"gemma3.{key}", default)) for f, (_, key, default) in KEYS.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding:
         values["vocab_size"] = embedding.shape[0]
@@ -188,32 +175,13 @@ def to_hf(config: Gemma3Config) -> dict[str, Any]:
 
 def layer_plan(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
     """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    hidden, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
-    query, key = config.n_heads * size, config.n_kv_heads * size
-    shapes = {
-        "self_attn.q_proj": (query, hidden),
-        "self_attn.k_proj": (key, hidden),
-        "self_attn.v_proj": (key, hidden),
-        "self_attn.o_proj": (hidden, query),
-        "self_attn.q_norm": (size,),
-        "self_attn.k_norm": (size,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    plan: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for layer in range(config.n_layers):
-        for part in LAYER_NAMES:
-            plan[f"model.layers.{layer}.{part}.weight"] = shapes.get(part, (hidden,))
-    plan["model.norm.weight"] = (hidden,)
-    if not config.tie_word_embeddings:
-        plan["lm_head.weight"] = (config.vocab_size, hidden)
-    return plan
+    shapes = decoder.linears(config) | dict.fromkeys(HEAD_NORMS, (config.head_dim,))
+    return decoder.layer_plan(config, LAYER_NAMES, shapes)
 
 
 def names(config: Gemma3Config) -> dict[str, str]:
     """Hugging Face name -> GGUF name of every tensor of the model."""
-    return {name: _gguf_name(name) for name in layer_plan(config)}
+    return decoder.gguf_names(layer_plan(config), LAYER_NAMES)
 
 
 def from_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.ndarray:
@@ -250,24 +218,11 @@ def ignored(name: str) -> bool:
     return name.endswith(".rotary_emb.inv_freq")
 
 
-def _gguf_name(name: str) -> str:
-    stem, kind = name.rsplit(".", 1)
-    if stem in OUTER_NAMES:
-        return f"{OUTER_NAMES[stem]}.{kind}"
-    _, _, layer, part = stem.split(".", 3)
-    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
-
-
-def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = metadata.get(key)
-    return value if isinstance(value, dict) else {}
-
-
 def _pattern(layers: Any, every: Any, key: str, problems: list[str]) -> tuple[bool, ...]:
     """Which layers are local when one of `every` is not."""
-    if type(every) is not int or not 1 <= every <= SIZES["n_layers"]:
-        problems.append(f"{key} is {every!r:.60}, not a whole number from 1 to {SIZES['n_layers']}")
-    elif type(layers) is int and 1 <= layers <= SIZES["n_layers"]:
+    if type(every) is not int or not 1 <= every <= LIMITS["n_layers"]:
+        problems.append(f"{key} is {every!r:.60}, not a whole number from 1 to {LIMITS['n_layers']}")
+    elif type(layers) is int and 1 <= layers <= LIMITS["n_layers"]:
         return tuple((layer + 1) % every != 0 for layer in range(layers))
     return ()
 
@@ -275,22 +230,7 @@ def _pattern(layers: Any, every: Any, key: str, problems: list[str]) -> tuple[bo
 def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> Gemma3Config:
     """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
     keys = {**keys, "rope_factor": "RoPE's factor", "query_scale": "query_pre_attn_scalar"}
-    for field, limit in SIZES.items():
-        value = values[field]
-        if value is None:
-            problems.append(f"{keys[field]} is missing")
-        elif type(value) is not int or not 1 <= value <= limit:
-            problems.append(f"{keys[field]} is {value!r:.60}, not a whole number from 1 to {limit}")
-    for field in NUMBERS if values["logit_cap"] is None else (*NUMBERS, "logit_cap"):
-        value = values[field]
-        if type(value) not in (int, float) or not 0 < value < 1e15:
-            problems.append(f"{keys[field]} is {value!r:.60}, not a positive number below 1e15")
-        else:
-            values[field] = float(value)
-    if not problems and values["n_heads"] % values["n_kv_heads"]:
-        problems.append(f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly")
-    if not problems and values["head_dim"] % 2:
-        problems.append(f"the head size {values['head_dim']} is odd")
-    if problems:
-        raise RiyazError(", ".join(problems), where, "riyaz cannot run this model")
+    checks.sizes(values, keys, problems, LIMITS)
+    checks.positive(values, NUMBERS if values["logit_cap"] is None else (*NUMBERS, "logit_cap"), keys, problems)
+    checks.finish(values, problems, where)
     return Gemma3Config(**values)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from riyaz.families import checks
+from riyaz.families import checks, decoder
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "gpt2"
@@ -131,7 +131,7 @@ def layer_plan(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 def names(config: GPT2Config) -> dict[str, str]:
     """Hugging Face name -> GGUF name of every tensor of the model."""
-    return {name: _gguf_name(name) for name in layer_plan(config)}
+    return decoder.gguf_names(layer_plan(config), LAYER_NAMES, OUTER_NAMES)
 
 
 def checkpoint_names(config: GPT2Config, tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
@@ -164,14 +164,6 @@ def gguf_metadata(config: GPT2Config) -> dict[str, Any]:
 def ignored(name: str) -> bool:
     """Whether a checkpoint's extra tensor carries nothing: the causal mask and what stands in for minus infinity."""
     return name.endswith((".attn.bias", ".attn.masked_bias"))
-
-
-def _gguf_name(name: str) -> str:
-    stem, kind = name.rsplit(".", 1)
-    if stem in OUTER_NAMES:
-        return f"{OUTER_NAMES[stem]}.{kind}"
-    _, _, layer, part = stem.split(".", 3)
-    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
 
 
 def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> GPT2Config:

@@ -11,22 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import llama, rope
+from riyaz.families import checks, decoder, llama, rope
 from riyaz.families.llama import LlamaConfig
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "mistral"
-LIMITS = {
-    "vocab_size": 2**22,
-    "hidden_size": 2**17,
-    "intermediate_size": 2**20,
-    "n_layers": 1024,
-    "n_heads": 4096,
-    "n_kv_heads": 4096,
-    "head_dim": 1024,
-    "context": 2**30,
-}
-NUMBERS = ("rms_norm_eps", "rope_theta")
 # field -> key in config.json
 KEYS = {
     "vocab_size": "vocab_size",
@@ -68,19 +57,13 @@ class MistralConfig:
 def from_hf(metadata: Mapping[str, Any]) -> MistralConfig:
     """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
     problems: list[str] = []
-    for key, only in (("hidden_act", "silu"), ("layer_types", None), ("quantization_config", None)):
-        if metadata.get(key) not in (None, only):
-            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
+    checks.only(metadata, {"hidden_act": "silu", "layer_types": None, "quantization_config": None}, problems)
     values = {field: metadata.get(key, DEFAULTS.get(field)) for field, key in KEYS.items()}
     theta, scaling = rope.from_hf(metadata, problems)
     values["rope_theta"] = 10_000.0 if theta is None else theta
     if scaling is not None:
         problems.append(f"RoPE scaling {scaling.kind!r} is not supported")
-    if values["n_kv_heads"] is None:
-        values["n_kv_heads"] = values["n_heads"]
-    hidden, heads = values["hidden_size"], values["n_heads"]
-    if values["head_dim"] is None and type(hidden) is int and type(heads) is int and heads > 0:
-        values["head_dim"] = hidden // heads
+    checks.fill(values)
     return _checked(values, problems)
 
 
@@ -97,26 +80,7 @@ def to_hf(config: MistralConfig) -> dict[str, Any]:
 
 def layer_plan(config: MistralConfig) -> dict[str, tuple[int, ...]]:
     """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    layers = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (query, hidden),
-        "self_attn.k_proj": (key, hidden),
-        "self_attn.v_proj": (key, hidden),
-        "self_attn.o_proj": (hidden, query),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    plan: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for layer in range(config.n_layers):
-        plan |= {f"model.layers.{layer}.{part}.weight": shape for part, shape in layers.items()}
-    plan["model.norm.weight"] = (hidden,)
-    if not config.tie_word_embeddings:
-        plan["lm_head.weight"] = (config.vocab_size, hidden)
-    return plan
+    return decoder.layer_plan(config, decoder.LAYER_NAMES, decoder.linears(config))
 
 
 def names(config: MistralConfig) -> dict[str, str]:
@@ -155,23 +119,10 @@ def _as_llama(config: MistralConfig) -> LlamaConfig:
 
 def _checked(values: dict[str, Any], problems: list[str]) -> MistralConfig:
     """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
-    sizes = LIMITS if values["window"] is None else {**LIMITS, "window": 2**30}
-    for field, limit in sizes.items():
-        value = values[field]
-        if value is None:
-            problems.append(f"{KEYS[field]} is missing")
-        elif type(value) is not int or not 1 <= value <= limit:
-            problems.append(f"{KEYS[field]} is {value!r:.60}, not a whole number from 1 to {limit}")
-    for field in NUMBERS:
-        value = values[field]
-        if type(value) not in (int, float) or not 0 < value < 1e15:
-            problems.append(f"{KEYS[field]} is {value!r:.60}, not a positive number below 1e15")
+    limits = checks.LIMITS if values["window"] is None else {**checks.LIMITS, "window": 2**30}
+    checks.sizes(values, KEYS, problems, limits)
+    checks.positive(values, ("rms_norm_eps", "rope_theta"), KEYS, problems)
     if not isinstance(values["tie_word_embeddings"], bool):
         problems.append(f"tie_word_embeddings is {values['tie_word_embeddings']!r:.60}, not true or false")
-    if not problems and values["n_heads"] % values["n_kv_heads"]:
-        problems.append(f"{values['n_heads']} heads cannot share {values['n_kv_heads']} key/value heads evenly")
-    if not problems and values["head_dim"] % 2:
-        problems.append(f"the head size {values['head_dim']} is odd")
-    if problems:
-        raise RiyazError(", ".join(problems), "config.json", "riyaz cannot run this model")
-    return MistralConfig(**{**values, **{field: float(values[field]) for field in NUMBERS}})
+    checks.finish(values, problems, "config.json")
+    return MistralConfig(**values)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families.checks import shortest
+from riyaz.families.checks import shortest, table
 
 FREQUENCIES = "rope_freqs.weight"  # GGUF's tensor of divisors; `families.describe` puts its values into the metadata
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -49,7 +49,7 @@ def divisors(scaling: Scaling, head_dim: int, theta: float) -> tuple[float, ...]
 def from_hf(metadata: Mapping[str, Any], problems: list[str]) -> tuple[Any, Scaling | None]:
     """The base, None where it is left out, and the scaling of a config.json. Where it says both twice, what
     transformers takes counts: all of rope_scaling before rope_parameters, and theirs before a rope_theta outside."""
-    rope = _table(metadata, "rope_scaling") or _table(metadata, "rope_parameters")
+    rope = table(metadata, "rope_scaling") or table(metadata, "rope_parameters")
     theta = rope.get("rope_theta")
     if theta is None:
         theta = metadata.get("rope_theta")
@@ -137,8 +137,3 @@ def _llama3(found: Any, head_dim: Any, theta: Any) -> Scaling | None:
 
 def _is_positive(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value < 1e15
-
-
-def _table(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = metadata.get(key)
-    return value if isinstance(value, dict) else {}

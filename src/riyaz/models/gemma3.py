@@ -4,7 +4,7 @@ Beside a llama: most layers see a window of the last tokens only and turn by a b
 are normalised, norms scale by 1 + w and stand on both sides of each part, the gate is a GELU, and embeddings are
 scaled by the root of C.
 
-Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Gemma 3 (Gemma Team 2025, arXiv 2503.19786), Gemma 2 (2024, arXiv 2408.00118) for its two norms and caps.
 """
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.gemma3 import Gemma3Config
-from riyaz.layers.functions import cos_sin, geglu, rms_norm, rotate
+from riyaz.layers.functions import geglu, rms_norm, rotate
+from riyaz.layers.transformer import GatedMLP, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
@@ -63,21 +64,6 @@ class Attention(nn.Module):
         return self.o_proj(attend(self.layer, q, k, v, self.window).reshape(T, -1))
 
 
-class MLP(nn.Module):
-    """Gated feed-forward (GeGLU, Shazeer 2020): down(gelu(gate(x)) * up(x))."""
-
-    def __init__(self, config: Gemma3Config) -> None:
-        super().__init__()
-        C, F = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(C, F, bias=False)
-        self.up_proj = nn.Linear(C, F, bias=False)
-        self.down_proj = nn.Linear(F, C, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) through F gated units, (T, C)."""
-        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
-
-
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each between two norms and added back."""
 
@@ -89,7 +75,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(C, eps)
         self.pre_feedforward_layernorm = RMSNorm(C, eps)
-        self.mlp = MLP(config)
+        self.mlp = GatedMLP(C, config.intermediate_size, geglu)
         self.post_feedforward_layernorm = RMSNorm(C, eps)
 
     def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
@@ -98,28 +84,16 @@ class Block(nn.Module):
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
-class Trunk(nn.Module):
-    """Embedding, layers and final norm, named as in the checkpoints (`model.`)."""
-
-    def __init__(self, config: Gemma3Config) -> None:
-        super().__init__()
-        # not initialised: weights are loaded, and a random normal on the meta device costs a second of imports
-        empty = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(empty, freeze=False)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-
 class Model(nn.Module):
     """A Gemma 3; the state dict has the names of the Hugging Face checkpoint."""
 
     def __init__(self, config: Gemma3Config) -> None:
         super().__init__()
         self.config = config
-        self.model = Trunk(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        blocks = (Block(config, layer) for layer in range(config.n_layers))
+        norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.model = Trunk(config.vocab_size, config.hidden_size, blocks, norm)
+        self.lm_head = output_head(self.model.embed_tokens, config.tie_word_embeddings)
 
     def forward(
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
@@ -142,10 +116,3 @@ class Model(nn.Module):
         """Logits (N, V) of hidden states (N, C)."""
         logits, cap = self.lm_head(hidden), self.config.logit_cap
         return logits if cap is None else cap * torch.tanh(logits.float() / cap)
-
-
-def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Turn:
-    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    angle = positions[:, None] * theta**-exponent  # (T, D/2)
-    return cos_sin(angle, dtype)

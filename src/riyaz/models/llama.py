@@ -3,35 +3,21 @@
 The model sees no batches, no padding, no caches and no adapters. It takes T tokens in a row and an `attend`
 function that says which of them see each other: training passes `layers.attention.packed`, the engine its cache.
 
-Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Llama (Touvron et al. 2023, arXiv 2302.13971), RoPE (Su et al. 2021, arXiv 2104.09864),
 grouped queries (Ainslie et al. 2023, arXiv 2305.13245).
 """
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from riyaz.families.llama import LlamaConfig
-from riyaz.families.rope import Scaling, divisors
-from riyaz.layers.functions import cos_sin, rms_norm, rotate, swiglu
+from riyaz.layers.functions import rotate, swiglu
+from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm (Zhang & Sennrich 2019): x / rms(x) * weight, over the last dimension."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) normalised and scaled."""
-        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -55,21 +41,6 @@ class Attention(nn.Module):
         return self.o_proj(attend(self.layer, q, k, v).reshape(T, -1))
 
 
-class MLP(nn.Module):
-    """Gated feed-forward (SwiGLU, Shazeer 2020): down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__()
-        C, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(C, F, bias=bias)
-        self.up_proj = nn.Linear(C, F, bias=bias)
-        self.down_proj = nn.Linear(F, C, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) through F gated units, (T, C)."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
-
-
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each on a normalised copy and added back."""
 
@@ -78,7 +49,7 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu, bias=config.mlp_bias)
         self.dropout = nn.Dropout(0.0)  # set by pretraining, on what each half adds
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -87,28 +58,16 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
-class Trunk(nn.Module):
-    """Embedding, layers and final norm, named as in the checkpoints (`model.`)."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__()
-        # not initialised: weights are loaded, and a random normal on the meta device costs a second of imports
-        empty = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(empty, freeze=False)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-
 class Model(nn.Module):
     """A llama; the state dict has the names of the Hugging Face checkpoint."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = Trunk(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        blocks = (Block(config, layer) for layer in range(config.n_layers))
+        norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.model = Trunk(config.vocab_size, config.hidden_size, blocks, norm)
+        self.lm_head = output_head(self.model.embed_tokens, config.tie_word_embeddings)
 
     def forward(
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
@@ -128,15 +87,3 @@ class Model(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, V) of hidden states (N, C)."""
         return self.lm_head(hidden)
-
-
-def rotary(
-    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: Scaling | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    frequency = theta**-exponent  # (D/2,)
-    if scaling is not None:
-        frequency = frequency / torch.tensor(divisors(scaling, head_dim, theta))
-    angle = positions.float()[:, None] * frequency  # (T, D/2)
-    return cos_sin(angle, dtype)

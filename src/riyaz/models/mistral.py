@@ -3,34 +3,21 @@
 As in `models.llama`, the model takes T tokens in a row and an `attend` that says which of them see each other; here
 it is told the window as well.
 
-Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Mistral 7B (Jiang et al. 2023, arXiv 2310.06825), RoPE (Su et al. 2021, arXiv 2104.09864),
 grouped queries (Ainslie et al. 2023, arXiv 2305.13245).
 """
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from riyaz.families.mistral import MistralConfig
-from riyaz.layers.functions import cos_sin, rms_norm, rotate, swiglu
+from riyaz.layers.functions import rotate, swiglu
+from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm (Zhang & Sennrich 2019): x / rms(x) * weight, over the last dimension."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) normalised and scaled."""
-        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -54,21 +41,6 @@ class Attention(nn.Module):
         return self.o_proj(attend(self.layer, q, k, v, self.window).reshape(T, -1))
 
 
-class MLP(nn.Module):
-    """Gated feed-forward (SwiGLU, Shazeer 2020): down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, config: MistralConfig) -> None:
-        super().__init__()
-        C, F = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(C, F, bias=False)
-        self.up_proj = nn.Linear(C, F, bias=False)
-        self.down_proj = nn.Linear(F, C, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) through F gated units, (T, C)."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
-
-
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each on a normalised copy and added back."""
 
@@ -77,24 +49,12 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """The next layer's x (T, C)."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
-
-
-class Trunk(nn.Module):
-    """Embedding, layers and final norm, named as in the checkpoints (`model.`)."""
-
-    def __init__(self, config: MistralConfig) -> None:
-        super().__init__()
-        # not initialised: weights are loaded, and a random normal on the meta device costs a second of imports
-        empty = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(empty, freeze=False)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class Model(nn.Module):
@@ -103,10 +63,10 @@ class Model(nn.Module):
     def __init__(self, config: MistralConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = Trunk(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        blocks = (Block(config, layer) for layer in range(config.n_layers))
+        norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.model = Trunk(config.vocab_size, config.hidden_size, blocks, norm)
+        self.lm_head = output_head(self.model.embed_tokens, config.tie_word_embeddings)
 
     def forward(
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
@@ -125,10 +85,3 @@ class Model(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, V) of hidden states (N, C)."""
         return self.lm_head(hidden)
-
-
-def rotary(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    angle = positions.float()[:, None] * theta**-exponent  # (T, D/2)
-    return cos_sin(angle, dtype)

@@ -171,6 +171,7 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
 
     from riyaz import adapters
     from riyaz.data.rows import Row
+    from riyaz.events import Event
     from riyaz.families import describe
     from riyaz.layers import lora, soft_prompt
     from riyaz.models import load
@@ -193,9 +194,9 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
                      compute=dtype, validate_every=10**6, checkpoint_every=10**6, seed=SEED)  # fmt: skip
     times, losses = [time.perf_counter()], []
 
-    def listen(event: dict) -> None:
+    def listen(event: Event) -> None:
         times.append(time.perf_counter())
-        losses.append(event["loss"])
+        losses.append(event.loss)
 
     with tempfile.TemporaryDirectory() as run:
         train(model, rows, rows[:1], plan, Path(run), listen)

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 from riyaz import methods
 from riyaz.cli import main as cli
 from riyaz.comparison import processes, worker
+from riyaz.events import Event, Failed, Listen
 
 METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")  # without documents
 ARM_KEYS = {
@@ -191,15 +192,16 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Let arms run in this process; the list that is returned fills with what was run."""
     done: list[tuple[str, ...]] = []
 
-    def run_inside(arguments: list[str], log: Path, listen: Callable[[dict], None]) -> str:
+    def run_inside(arguments: list[str], log: Path, listen: Listen) -> str:
         work, _, *which = arguments
         done.append((work, *which))
         log.parent.mkdir(parents=True, exist_ok=True)
-        said: list[dict] = []
+        reasons = [""]
 
-        def say(event: dict) -> None:
-            said.append(event)
-            if event["event"] != "failed":
+        def say(event: Event) -> None:
+            if isinstance(event, Failed):
+                reasons.append(event.reason)
+            else:
                 listen(event)
 
         patch.setattr(worker, "say", say)
@@ -211,7 +213,7 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
             return processes._why(1, log)
         finally:
             signal.signal(signal.SIGINT, handler)
-        return "" if code == 0 else said[-1]["reason"]
+        return "" if code == 0 else reasons[-1]
 
     patch.setattr(processes, "run", run_inside)
     patch.setattr(worker, "_leave_with", lambda parent: None)  # this process stays

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from earlier rows, and inside its row from names written before it. Each row is
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("errors", "config", "hardware"), ()),
+    (("errors", "config", "hardware", "files", "events"), ()),
     (
         (
             "template_worker",
@@ -36,7 +36,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ),
         (),
     ),
-    (("metrics", "artifact", "adapters"), ()),
+    (("metrics", "artifact", "adapters", "results"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "export"), ()),
@@ -50,7 +50,9 @@ STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the 
 LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
 NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
 
-FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 400, 45, 90, 150
+REPORT = {"errors", "files", "events", "results"}  # what the report may import
+
+FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 500, 45, 90, 150
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "torch.load", "os.system", "os.popen", "subprocess.getoutput"}
 UNSAFE_KEYWORDS = {"shell", "allow_pickle", "trust_remote_code"}
@@ -168,7 +170,7 @@ def rows(src: Path) -> list[str]:
             problems.append(f"{item.source}:{item.line} imports {item.target}, which comes later")
         if (here, there) in NEVER:
             problems.append(f"{item.source}:{item.line} imports {item.target}: {NEVER[here, there]}")
-        if here == "report" and there != "errors":
+        if here == "report" and there not in REPORT:
             problems.append(f"{item.source}:{item.line} imports {item.target}: report reads result files only")
     return problems
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from riyaz.events import Event
 from riyaz.pretraining import run as running
 from riyaz.pretraining import speed
 from riyaz.report import terminal
@@ -60,7 +61,7 @@ def stop_at(step: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let a run end with the error after so many steps."""
     listen = running.Watch.listen
 
-    def stopping(watch: running.Watch, event: dict) -> None:
+    def stopping(watch: running.Watch, event: Event) -> None:
         listen(watch, event)
         if watch.run.step == step:
             raise error

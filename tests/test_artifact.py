@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
         (document(max_new_tokens=True), "max_new_tokens is"),
         (document(task={**asdict(TASK), "labels": "blue"}), "task.labels is"),
         (document(base=None), "names no base model"),
-        (document(base=["tiny"]), "base. is not an object"),
+        (document(base=["tiny"]), "base is not an object"),
         (document(weights={"kind": "magic"}), "weights.kind is 'magic'"),
         (document(weights={"kind": "lora"}), "lists no 'adapter_config.json'"),
         (document(text={"examples": "fixed"}), "lists no 'examples.jsonl'"),
@@ -122,7 +123,7 @@ def test_a_folder_without_a_document_or_with_a_broken_one(tmp_path: Path) -> Non
     with assert_refused(str(tmp_path), "holds no riyaz.json"):
         Artifact.read(tmp_path)
     (tmp_path / artifacts.NAME).write_text("{")
-    with assert_refused("riyaz.json", "cannot be read as JSON"):
+    with assert_refused("riyaz.json:1: is damaged"):
         Artifact.read(tmp_path)
 
 
@@ -142,15 +143,15 @@ def test_an_interrupted_write_leaves_what_was_there(
 ) -> None:
     if before:
         artifacts.write(tmp_path / "a", LORA, FILES)
-    store, calls = artifacts._store, []
+    store, calls = artifacts.write_synced, []
 
-    def failing(path: Path, content: Path | bytes) -> str:
+    def failing(path: Path, content: Iterable[bytes]) -> str:
         calls.append(path.name)
         if len(calls) == 3:
             raise error
         return store(path, content)
 
-    monkeypatch.setattr(artifacts, "_store", failing)
+    monkeypatch.setattr(artifacts, "write_synced", failing)
     if isinstance(error, OSError):
         with assert_refused("the disk is full", str(tmp_path / "a")):
             artifacts.write(tmp_path / "a", replace(LORA, method="other"), FILES)

@@ -14,6 +14,7 @@ from riyaz.data.blocks import Windows, cut, evenly, hold_out, prepare
 from riyaz.data.packing import pack
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
+from riyaz.events import Event, Progress
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import train_tokenizer
 
@@ -58,7 +59,7 @@ def texts(tmp_path):
 
 def test_the_stream_is_every_document_with_its_end(tokenizer, texts, tmp_path, monkeypatch):
     monkeypatch.setattr("riyaz.data.corpus.PIECE", 500)
-    events: list[dict] = []
+    events: list[Event] = []
     corpus = prepare([texts], tokenizer, tmp_path / "data", 16, listen=events.append)
     expected = [n for seed, size in ((1, 1000), (2, 600)) for n in [*tokenizer.encode(prose(size, seed)), 0]]
     assert corpus.train.tokens.tolist() == expected
@@ -68,7 +69,7 @@ def test_the_stream_is_every_document_with_its_end(tokenizer, texts, tmp_path, m
     assert {name: facts[name] for name in sizes} == sizes
     assert json.loads((tmp_path / "data" / "tokens.json").read_text()) == facts
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["tokens.bin", "tokens.json"]
-    assert events[-1] == {"event": "progress", "phase": "tokenise", "done": 100, "total": 100} and len(events) > 20
+    assert events[-1] == Progress("tokenise", 100, 100) and len(events) > 20
 
 
 def test_windows_are_rows_of_inputs_and_next_tokens(tokenizer, texts, tmp_path):

@@ -19,10 +19,10 @@ import torch
 from expect import assert_refused
 from small import bits, counting_rows, random_rows, small_model
 
-from riyaz import checkpoint
+from riyaz import checkpoint, files
+from riyaz.events import Event, Listen, Note, Progress, quiet
 from riyaz.layers import lora
 from riyaz.models.llama import Model
-from riyaz.sources import files
 from riyaz.train import TrainPlan, TrainState, train
 
 ROWS, VALID = counting_rows(), random_rows(9, 5)
@@ -34,15 +34,11 @@ class Stop(BaseException):
     """The process ends here; no handler of the code under test may catch it."""
 
 
-def silent(event: dict) -> None:
-    """Listen to nothing."""
-
-
-def stopping_at(step: int) -> Callable[[dict], None]:
+def stopping_at(step: int) -> Listen:
     """A listener under which the run ends after this step."""
 
-    def listen(event: dict) -> None:
-        if event.get("done") == step:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == step:
             raise Stop
 
     return listen
@@ -65,7 +61,7 @@ def whole() -> Model:
     return small_model(layers=1).requires_grad_(True)
 
 
-def outcome(folder: Path, build: Callable[[], Model], plan: TrainPlan, listen=silent, rows=ROWS) -> tuple:
+def outcome(folder: Path, build: Callable[[], Model], plan: TrainPlan, listen=quiet, rows=ROWS) -> tuple:
     """Everything a run leaves, in bits; the optimiser's moments are seen in the weights that follow."""
     model = build()
     state = train(model, rows, VALID, plan, folder, listen)
@@ -95,7 +91,7 @@ def test_stopped_and_resumed_is_straight_to_the_bit(tmp_path: Path, straight: tu
     with pytest.raises(Stop):
         outcome(tmp_path, build, plan, stopping_at(step))
     heard: list[int] = []
-    assert outcome(tmp_path, build, plan, lambda event: heard.append(event["done"])) == wanted
+    assert outcome(tmp_path, build, plan, lambda event: heard.append(event.done)) == wanted
     assert heard[0] == (step - 1) // 20 * 20 + 1 and last_optimizer(tmp_path) == optimizer
 
 
@@ -107,7 +103,7 @@ import torch
 torch.set_num_threads(1)
 import test_checkpoint as test
 def slowly(event):
-    print(event["done"], flush=True)
+    print(event.done, flush=True)
     time.sleep(0.005)
 test.outcome(Path(sys.argv[2]), test.whole, test.PLAN, slowly)
 """
@@ -128,7 +124,7 @@ def test_killed_at_a_random_moment_and_resumed_is_straight_to_the_bit(tmp_path: 
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL and list(run.glob("step-0000[24]0"))
     heard: list[int] = []
-    found = outcome(run, whole, PLAN, lambda event: heard.append(event["done"]))
+    found = outcome(run, whole, PLAN, lambda event: heard.append(event.done))
     assert found == wanted, f"seed {seed}, killed after step {last}"
     assert heard[0] in (21, 41)
 
@@ -210,9 +206,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_anew(
     (folder,) = stopped_run(tmp_path, step=3)
     assert folder.name == "step-000002"
     damage(folder / name)
-    heard: list[dict] = []
+    heard: list = []
     assert outcome(tmp_path, adapted, SHORT, heard.append) == short
-    assert heard[0]["text"] == f"{folder} is damaged; training goes on from step 0" and heard[1]["done"] == 1
+    assert heard[0].text == f"{folder} is damaged; training goes on from step 0" and heard[1].done == 1
     stopped_run(tmp_path)  # the new one verifies
 
 
@@ -221,7 +217,7 @@ def test_a_damaged_newer_checkpoint_does_not_outlive_a_sound_one(tmp_path: Path,
     truncate(folder / "masters.safetensors")
     stopped_run(tmp_path, step=3)
     heard: list[int] = []
-    assert outcome(tmp_path, adapted, SHORT, lambda event: heard.append(event["done"])) == short
+    assert outcome(tmp_path, adapted, SHORT, lambda event: heard.append(event.done)) == short
     assert heard[0] == 3  # the sound one of step 2 was kept
 
 
@@ -263,10 +259,10 @@ def test_better_weights_from_after_the_checkpoint_are_kept(tmp_path: Path, monke
     monkeypatch.setattr("riyaz.train.answer_loss", lambda *_: next(losses))
     with pytest.raises(Stop):
         outcome(tmp_path, adapted, plan, stopping_at(3))
-    heard: list[dict] = []
+    heard: list = []
     _, state = outcome(tmp_path, adapted, plan, heard.append)
-    assert heard[0]["done"] == 3 and (state["best_step"], state["best_loss"]) == (3, 1.5)
-    assert all(event["event"] != "note" for event in heard)
+    assert heard[0].done == 3 and (state["best_step"], state["best_loss"]) == (3, 1.5)
+    assert not any(isinstance(event, Note) for event in heard)
 
 
 def damaged_header(path: Path) -> None:
@@ -281,10 +277,10 @@ def test_damaged_best_weights_are_never_taken_and_the_run_says_so(
     monkeypatch.setattr("riyaz.train.answer_loss", lambda *_: next(losses))
     notes = []
 
-    def listen(event: dict) -> None:
-        if event["event"] == "note":
-            notes.append(event["text"])
-        elif event["done"] == 5:
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+        elif isinstance(event, Progress) and event.done == 5:
             damage(tmp_path / "best.safetensors")
 
     _, state = outcome(tmp_path, adapted, SHORT, listen)
@@ -313,15 +309,15 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_one_line(
 ) -> None:
     plan = dataclasses.replace(SHORT, validate_every=100)
 
-    def fill(event: dict) -> None:
-        if event["done"] == 3:
+    def fill(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == 3:
             patch.setattr(owner, name, full_disk)
 
     with monkeypatch.context() as patch, assert_refused(str(tmp_path), "step-000004", "cannot write a checkpoint"):
         outcome(tmp_path, adapted, plan, fill)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
     heard: list[int] = []
-    outcome(tmp_path, adapted, plan, lambda event: heard.append(event["done"]))
+    outcome(tmp_path, adapted, plan, lambda event: heard.append(event.done))
     assert heard[0] == 3
 
 
@@ -332,9 +328,7 @@ def test_a_full_disk_at_the_best_weights_or_the_last_state_is_one_line(
         patch.setattr(files.os, "fsync", full_disk)
         outcome(tmp_path / "a", adapted, dataclasses.replace(SHORT, checkpoint_every=100))
     with monkeypatch.context() as patch, assert_refused("the disk is full", "state.json"):
-        outcome(
-            tmp_path / "b", adapted, SHORT, lambda e: e["done"] == 6 and patch.setattr(files.os, "fsync", full_disk)
-        )
+        outcome(tmp_path / "b", adapted, SHORT, lambda e: e.done == 6 and patch.setattr(files.os, "fsync", full_disk))
 
 
 def test_a_finished_run_repeats_its_end(tmp_path: Path) -> None:

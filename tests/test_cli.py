@@ -21,6 +21,7 @@ from riyaz.cli.output import json_line
 from riyaz.cli.reference import reference
 from riyaz.config import CompareConfig, DataConfig, PretrainConfig, Seconds
 from riyaz.errors import RiyazError
+from riyaz.events import ArmDone, Estimate
 
 ROOT = Path(__file__).parents[1]
 VERBS = [verb for verbs in cli.VERBS.values() for verb in verbs]
@@ -230,8 +231,8 @@ class Recorder:
     def compare(self, data, data_config, config, *, dry_run=False, command, listen):
         self.data, self.data_config, self.config, self.dry_run = data, data_config, config, dry_run
         self.command = command
-        listen({"event": "estimate", "seconds": 60, "peak_rss_mb": 900, "disk_mb": 10, "arms": []})
-        listen({"event": "arm", "arm": arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)})
+        listen(Estimate(60, 900, 10))
+        listen(ArmDone(arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)))
         if not dry_run:
             config.out.mkdir(parents=True, exist_ok=True)
         return self.document

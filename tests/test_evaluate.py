@@ -26,6 +26,7 @@ from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
 from riyaz.engine.torch import load as torch_load
 from riyaz.evaluate import BaseFacts, evaluate_target
+from riyaz.events import Event, Note, Progress, quiet
 from riyaz.predictor import ModelPredictor, Predictor, open_artifact, open_model, predictor_for
 from riyaz.scoring import answer_log_loss
 
@@ -45,10 +46,6 @@ def examples(count: int) -> tuple[Example, ...]:
         Example(({"role": "user", "content": row["text"]},), (row["label"],), where=f"t.jsonl:{i}")
         for i, row in enumerate(comparing.closed_rows(count, "today"), 1)
     )
-
-
-def quiet(event: dict) -> None:
-    pass
 
 
 # general text
@@ -220,14 +217,14 @@ def test_an_artifact_scores_as_in_its_comparison(
     quick: Finished, closed: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", BF16_IS_FAST)  # as it was compared
-    events: list[dict] = []
+    events: list[Event] = []
     document = evaluate_target(str(quick.artifact(method)), closed, DataConfig(), listen=events.append)
     arm = quick.arm(method)
     for key in ("score", "metric", "n_test", "slices", "ci_low", "ci_high", "extras"):
         assert document[key] == (pytest.approx(arm[key]) if isinstance(arm[key], float) else arm[key]), key
     assert document["prompt_tokens"] == arm["prompt_tokens"] and document["ms_per_answer"] > 0
     assert document["test"]["sha256"] == hashlib.sha256(closed.read_bytes()).hexdigest()
-    assert events[-1] == {"event": "progress", "phase": "evaluate", "done": 18, "total": 18}
+    assert events[-1] == Progress("evaluate", 18, 18)
 
 
 @pytest.mark.parametrize(
@@ -263,11 +260,11 @@ def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick:
 def test_labels_that_the_artifact_does_not_have(quick: Finished, tmp_path: Path) -> None:
     rows = comparing.closed_rows(6, "today")
     some = comparing.write_rows(tmp_path / "some.jsonl", [*rows, {**rows[0], "text": "sing", "label": "music"}])
-    events: list[dict] = []
+    events: list[Event] = []
     folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, some, DataConfig(), listen=events.append)
     assert document["score"] == pytest.approx(6 / 7)
-    assert events[0] == {"event": "note", "text": "1 of 7 rows have a label that the artifact does not know"}
+    assert events[0] == Note("1 of 7 rows have a label that the artifact does not know")
     other = comparing.write_rows(tmp_path / "other.jsonl", [{**row, "label": f"{row['label']}s"} for row in rows])
     with assert_refused("other.jsonl:1", "no row has one of the artifact's labels", "'billings'"):
         evaluate_target(folder, other, DataConfig(), listen=quiet)

@@ -17,6 +17,7 @@ from riyaz.comparison import extra_runs, processes
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data import Example
+from riyaz.events import Event, Note
 
 pytestmark = pytest.mark.usefixtures("one_core")
 PARTS = {"lora": ("seed-1", "seed-2", "rows-50", "rows-25"), "rag_lora": ("seed-1", "seed-2")}
@@ -42,9 +43,9 @@ class Again:
                 shutil.copy(self.folder.run(method, KEPT) / name, self.folder.run(method, part) / name)
         return self.reason
 
-    def listen(self, event: dict) -> None:
-        if event["event"] == "note":
-            self.notes.append(event["text"])
+    def listen(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
 
     def arm(self, method: str) -> dict[str, Any]:
         return next(arm for arm in self.arms if arm["method"] == method)

@@ -19,6 +19,7 @@ from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine.torch import load as torch_load
+from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
 from riyaz.methods.base import ArmPlan, Context, Fitted, bare, combined
 from riyaz.methods.choices import base_predictor, choose
@@ -175,7 +176,7 @@ def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context)
     phases: list[str] = []
     rates = (1e-1, 2e-1) if method == "prompt_tuning" else PLAN.learning_rates
     arm = replace(PLAN, learning_rates=rates)
-    fitted = TRAINED[method].fit(replace(context, arm=arm, listen=lambda event: phases.append(event["phase"])))
+    fitted = TRAINED[method].fit(replace(context, arm=arm, listen=lambda event: phases.append(event.phase)))
     assert all(check["ok"] for check in fitted.checks.values()) and "step0_loss" in fitted.checks
     assert fitted.weights.kind == KINDS[method] and fitted.trainable_params > 0
     before = answer_log_loss(base_predictor(context), context.valid)
@@ -191,10 +192,10 @@ def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context)
 def test_a_run_stopped_anywhere_and_continued_is_the_same_run(method: str, phase: str, context: Context) -> None:
     whole = TRAINED[method].fit(replace(context, folder=context.folder / "whole"))
     context = replace(context, folder=context.folder / "stopped")
-    seen: list[dict] = []
+    seen: list[Event] = []
 
-    def stop(event: dict) -> None:
-        if event.get("phase") == phase and event["event"] == "progress":
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == phase:
             seen.append(event)
             if len(seen) == 8:  # two steps after a checkpoint, in the search at the second rate
                 raise KeyboardInterrupt
@@ -202,13 +203,13 @@ def test_a_run_stopped_anywhere_and_continued_is_the_same_run(method: str, phase
     with pytest.raises(KeyboardInterrupt):
         TRAINED[method].fit(replace(context, listen=stop))
     assert (context.folder / "search.json").exists() == (phase == "train")
-    again: list[dict] = []
+    again: list[Any] = []
     continued = TRAINED[method].fit(replace(context, listen=again.append))
     assert contents(continued) == contents(whole)
     assert continued.chosen["search"] == whole.chosen["search"]
-    steps = [event["done"] for event in again if event["event"] == "progress" and event["phase"] == "train"]
+    steps = [event.done for event in again if isinstance(event, Progress) and event.phase == "train"]
     assert steps == (list(range(1, 11)) if phase == "search" else [7, 8, 9, 10]), "from the last checkpoint"
-    assert any(event["phase"] == "search" for event in again) == (phase == "search")
+    assert any(event.phase == "search" for event in again) == (phase == "search")
 
 
 def test_the_search_halves_and_keeps_its_record(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert told.status == 2 and "No space left on device" in told.err.splitlines()[-1]
     assert [path.name for path in (tmp_path / "out/work/train").glob("step-*")] == ["step-000002"]
     heard = []
-    monkeypatch.setattr(running.Watch, "listen", lambda watch, event: heard.append(event["metrics"]["step"]))
+    monkeypatch.setattr(running.Watch, "listen", lambda watch, event: heard.append(event.metrics["step"]))
     running.pretrain([], PretrainConfig(), tmp_path / "out", resume=True)
     assert heard == [3, 4, 5, 6]
 

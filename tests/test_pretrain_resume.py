@@ -14,8 +14,8 @@ from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, te
 
 from riyaz import hardware
 from riyaz.errors import RiyazError
+from riyaz.files import Lines
 from riyaz.pretraining import run as running
-from riyaz.pretraining.folder import Lines
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,6 +14,7 @@ import pytest
 from expect import assert_refused
 
 from riyaz.comparison import processes
+from riyaz.events import Event, Failed, Note, Phase, Progress, to_json
 
 PYTHON = sys.executable
 
@@ -44,16 +45,15 @@ def run(tmp_path: Path, listen=lambda event: None) -> str:
 
 
 def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:
-    script(
-        'print(\'{"event": "phase", "phase": "train"}\')\nprint(\'a library says hello\')\nprint(\'[1, 2]\')\n'
-        'print(\'{"no": "event"}\')\nprint(sys.argv[1:], file=sys.stderr)\n'
-        'print(\'{"event": "progress", "done": 1}\')'
-    )
-    events: list[dict] = []
+    said = [Phase("train"), Progress("train", 1, 2)]
+    noise = ["a library says hello", "[1, 2]", '{"no": "event"}']
+    lines = [to_json(said[0]), *noise, to_json(said[1])]
+    script("".join(f"print({line!r})\n" for line in lines) + "print(sys.argv[1:], file=sys.stderr)\n")
+    events: list[Event] = []
     assert run(tmp_path, events.append) == ""
-    assert events == [{"event": "phase", "phase": "train"}, {"event": "progress", "done": 1}]
-    said = (tmp_path / "logs/log.txt").read_text()
-    assert said == "['-m', 'riyaz.comparison.worker', 'fit', 'somewhere', 'lora', 'kept']\n"
+    assert events == said
+    logged = (tmp_path / "logs/log.txt").read_text()
+    assert logged == "['-m', 'riyaz.comparison.worker', 'fit', 'somewhere', 'lora', 'kept']\n"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGKILL)", "killed by the system, most often for want of memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by signal SIGSEGV; see {log}"),
         ("raise KeyError('x')", "ended with exit code 1; see {log}"),
-        ('print(\'{"event": "failed", "reason": "out of memory"}\'); sys.exit(3)', "out of memory"),
-        ('print(\'{"event": "failed", "reason": "a first thought"}\')', ""),
+        (f"print({to_json(Failed('out of memory'))!r}); sys.exit(3)", "out of memory"),
+        (f"print({to_json(Failed('a first thought'))!r})", ""),
     ],
 )
 def test_how_it_ended_is_said_in_one_line(script, tmp_path: Path, body: str, reason: str) -> None:
@@ -91,11 +91,14 @@ def test_a_child_stopped_by_ctrl_c_stops_the_parent(script, tmp_path: Path) -> N
 def test_ctrl_c_in_the_parent_leaves_no_child(script, tmp_path: Path, monkeypatch, stubborn: bool) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.5)
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
-    script(f'{ignore}print(\'{{"event": "phase", "pid": %d}}\' % os.getpid(), flush=True)\ntime.sleep(60)')
+    script(
+        f'{ignore}print(\'{{"event": "note", "version": 1, "text": "%d"}}\' % os.getpid(), flush=True)\ntime.sleep(60)'
+    )
     children: list[int] = []
 
-    def listen(event: dict) -> None:
-        children.append(event["pid"])
+    def listen(event: Event) -> None:
+        assert isinstance(event, Note)
+        children.append(int(event.text))
         os.kill(os.getpid(), signal.SIGINT)
 
     began = time.monotonic()

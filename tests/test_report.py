@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import pages
 import pytest
@@ -12,6 +13,7 @@ from documents import arm, comparison
 from rich.console import Console
 from rich.text import Text
 
+from riyaz.events import ArmDone, Done, Estimate, Note, Phase, Planned, Progress
 from riyaz.report import markdown, terminal, words
 
 
@@ -93,14 +95,13 @@ def test_a_comparison_in_which_every_arm_failed_says_so():
 
 
 EVENTS = [
-    {"event": "estimate", "seconds": 500, "peak_rss_mb": 1900, "disk_mb": 320,
-     "arms": [{"method": "lora", "seconds": 300}]},
-    {"event": "note", "text": "3 training rows\ndropped"},
-    {"event": "phase", "method": "lora", "phase": "train", "detail": "1e-4"},
-    {"event": "progress", "method": "lora", "phase": "train", "done": 40, "total": 120, "loss": 1.23456},
-    {"event": "arm", "arm": arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, train_seconds=200)},
-    {"event": "done", "document": {}},
-]  # fmt: skip
+    Estimate(500, 1900, 320, (Planned("lora", 300),)),
+    Note("3 training rows\ndropped"),
+    Phase("train", "1e-4", "lora"),
+    Progress("train", 40, 120, "lora", loss=1.23456),
+    ArmDone(arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, train_seconds=200)),
+    Done({}),
+]
 
 
 def test_without_a_terminal_progress_is_plain_throttled_lines():
@@ -111,7 +112,7 @@ def test_without_a_terminal_progress_is_plain_throttled_lines():
             listen(event)
         for step in range(1, 101):
             now[0] += 1
-            listen(EVENTS[3] | {"done": step, "total": 100})
+            listen(replace(EVENTS[3], done=step, total=100))
         listen(EVENTS[4])
         listen(EVENTS[5])
     lines = printed(out).splitlines()
@@ -127,7 +128,7 @@ def test_without_a_terminal_progress_is_plain_throttled_lines():
 def test_on_a_terminal_each_arm_has_a_live_row_and_ends_as_a_result():
     out = screen(live=True)
     board = terminal.Board(began=0.0)
-    board.apply({"event": "phase", "method": "measure", "phase": "measure"}, 1.0)
+    board.apply(Phase("measure", method="measure"), 1.0)
     for event in EVENTS[:4]:
         board.apply(event, 10.0)
     out.print(terminal._rows(board, 20.0))
@@ -143,22 +144,22 @@ def test_on_a_terminal_each_arm_has_a_live_row_and_ends_as_a_result():
 
 def test_the_time_left_comes_from_the_event_or_from_the_pace():
     board = terminal.Board(began=0.0)
-    board.apply({"event": "phase", "method": "full", "phase": "train"}, 100.0)
-    event = {"event": "progress", "method": "full", "phase": "train", "done": 10, "total": 40}
+    board.apply(Phase("train", method="full"), 100.0)
+    event = Progress("train", 10, 40, "full")
     assert terminal.says(board.apply(event, 130.0)) == "train, 10/40, 1m 30s left"
-    assert terminal.says(board.apply(event | {"seconds_left": 5}, 130.0)) == "train, 10/40, 5.0 s left"
-    assert terminal.says(board.apply(event | {"phase": "evaluate", "done": 5}, 131.0)) == "evaluate, 5/40"
-    late = board.apply(event | {"phase": "evaluate", "done": 10}, 136.0)
+    assert terminal.says(board.apply(replace(event, seconds_left=5), 130.0)) == "train, 10/40, 5.0 s left"
+    assert terminal.says(board.apply(replace(event, phase="evaluate", done=5), 131.0)) == "evaluate, 5/40"
+    late = board.apply(replace(event, phase="evaluate", done=10), 136.0)
     assert terminal.says(late) == "evaluate, 10/40, 30 s left"
-    pulled = board.apply(event | {"done": 4.9, "total": 1238.2, "unit": "MB"}, 137.0)
+    pulled = board.apply(replace(event, done=4.9, total=1238.2, unit="MB"), 137.0)
     assert terminal.says(pulled) == "train, 4.9/1,238.2 MB"
 
 
 def test_progress_of_a_command_without_arms_is_accepted():
     board = terminal.Board(began=0.0)
-    board.apply({"event": "phase", "method": None, "phase": "validate", "detail": None}, 1.0)
+    board.apply(Phase("validate"), 1.0)
     assert terminal.says(board.arms[""]) == "validate"
-    assert board.apply({"event": "done", "document": {}}, 2.0) is None
+    assert board.apply(Done({}), 2.0) is None
 
 
 def test_the_markdown_report_is_a_pure_function_and_tells_everything():
@@ -346,7 +347,9 @@ def test_a_dry_run_prints_plan_and_estimate():
         {"method": "full", "seconds": {}, "steps": 0, "recipe_steps": 120, "skipped": "no time for 8 steps"},
     ]  # fmt: skip
     out = screen()
-    terminal.print_plan({"plan": {"arms": arms}, "estimate": EVENTS[0]}, out)
+    terminal.print_plan(
+        {"plan": {"arms": arms}, "estimate": {"seconds": 500, "peak_rss_mb": 1900, "disk_mb": 320}}, out
+    )
     lines = [re.split(r"  +", line.strip()) for line in printed(out).splitlines()]
     assert lines[1] == ["nearest", "6.4 s", "–", "–", "0.3 s"]
     assert lines[2] == ["lora", "10 s", "1m 39s", "3m 09s", "3m 16s", "132/150", "0.0002 0.0005"]

@@ -17,6 +17,7 @@ from riyaz.data.packing import batch, pack
 from riyaz.data.rows import Row
 from riyaz.engine import Request
 from riyaz.errors import RiyazError
+from riyaz.events import from_json, quiet, to_json
 from riyaz.layers import lora
 from riyaz.layers.attention import packed_plain
 from riyaz.models.llama import Model
@@ -26,10 +27,6 @@ LOSS = 1e-5  # nats, float32, beside the naive computation
 GRADIENT = 1e-5  # in units of the largest element, float32, whatever the micro batches
 PLAN = TrainPlan(steps=60, learning_rate=5e-3, validate_every=10, checkpoint_every=20, seed=1)
 ROWS = counting_rows()
-
-
-def silent(event: dict) -> None:
-    """Listen to nothing."""
 
 
 def adapted(seed: int = 0) -> Model:
@@ -64,7 +61,7 @@ def test_the_loss_falls_and_the_answers_end(tmp_path: Path, build) -> None:
     model = build()
     before = answer_loss(model, ROWS)
     plan = dataclasses.replace(PLAN, steps=80, learning_rate=1e-2, validate_every=80)
-    state = train(model, ROWS, ROWS, plan, tmp_path, silent)
+    state = train(model, ROWS, ROWS, plan, tmp_path, quiet)
     assert state.best_loss < 0.2 * before and before > 3
     prompts = [Request(i, row.prompt, limit=8, stop=frozenset({END})) for i, row in enumerate(ROWS)]
     if lora.adapter_of(model).pairs:
@@ -80,11 +77,11 @@ def test_the_plan_fixes_every_bit(tmp_path: Path, build) -> None:
     runs = []
     for name in ("one", "two"):
         model = build()
-        state = train(model, ROWS, valid, plan, tmp_path / name, silent)
+        state = train(model, ROWS, valid, plan, tmp_path / name, quiet)
         runs.append((bits(model.state_dict()), state.history, state.best_loss, state.best_step, state.tokens))
     assert runs[0] == runs[1]
     model = build()
-    other = train(model, ROWS, valid, dataclasses.replace(plan, seed=2), tmp_path / "three", silent)
+    other = train(model, ROWS, valid, dataclasses.replace(plan, seed=2), tmp_path / "three", quiet)
     assert other.history != runs[0][1] and bits(model.state_dict()) != runs[0][0]
 
 
@@ -99,11 +96,11 @@ def test_the_order_is_that_of_batch_whatever_the_step_it_starts_from(
 
     plan = dataclasses.replace(PLAN, steps=9, checkpoint_every=4, validate_every=100)
     monkeypatch.setattr(training, "micro_batches", watched)
-    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, silent)
+    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, quiet)
     expected = [[ROWS[i] for i in batch(len(ROWS), plan.batch_size, plan.seed, step)] for step in range(9)]
     assert seen == [*expected, ROWS[:1]]
     seen.clear()
-    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, silent)  # continues from the checkpoint of step 8
+    train(adapted(), ROWS, ROWS[:1], plan, tmp_path, quiet)  # continues from the checkpoint of step 8
     assert seen == [expected[8], ROWS[:1]]
 
 
@@ -113,7 +110,7 @@ def test_the_validation_loss_is_the_naive_one(tmp_path: Path) -> None:
     for micro_tokens in (1, 30, 10**6):
         assert answer_loss(model, valid, micro_tokens) == pytest.approx(wanted, abs=LOSS)
     plan = dataclasses.replace(PLAN, steps=3, validate_every=2, compute="float32")
-    state = train(model, ROWS, valid, plan, tmp_path, silent)
+    state = train(model, ROWS, valid, plan, tmp_path, quiet)
     assert [("valid_loss" in entry) for entry in state.history] == [False, True, True]
     assert state.best_loss == pytest.approx(naive_loss(model, valid).item(), abs=LOSS)
 
@@ -129,7 +126,7 @@ def gradients(rows: list[Row], plan: TrainPlan, folder: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
-        train(whole(), rows, rows[:1], plan, folder, silent)
+        train(whole(), rows, rows[:1], plan, folder, quiet)
     return kept
 
 
@@ -162,7 +159,7 @@ def test_a_step_is_adamw_with_clipping_on_the_mean_gradient(tmp_path: Path, beta
     model, twin = whole(), whole()
     plan = TrainPlan(steps=4, learning_rate=1e-2, compute="float32", weight_decay=0.1, clip=0.5, validate_every=4,
                      betas=betas)  # fmt: skip
-    state = train(model, ROWS, ROWS[:1], plan, tmp_path, silent)
+    state = train(model, ROWS, ROWS[:1], plan, tmp_path, quiet)
     split = [{"params": [p for p in twin.parameters() if (p.ndim > 1) == matrix], "weight_decay": decay}
              for matrix, decay in ((True, 0.1), (False, 0.0))]  # fmt: skip
     optimizer = torch.optim.AdamW(split, betas=betas, fused=False)
@@ -207,7 +204,7 @@ def test_gradients_add_up_in_float32() -> None:
 def test_only_what_is_trainable_moves(tmp_path: Path) -> None:
     model = adapted()
     before = bits(model.state_dict())
-    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, silent)
+    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, quiet)
     moved = {name for name, value in bits(model.state_dict()).items() if value != before[name]}
     assert moved == {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert all(weight.grad is None for weight in model.parameters())
@@ -216,7 +213,7 @@ def test_only_what_is_trainable_moves(tmp_path: Path) -> None:
 
 def test_a_tied_head_learns_with_the_embedding(tmp_path: Path) -> None:
     model = whole()
-    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, silent)
+    train(model, ROWS, ROWS, dataclasses.replace(PLAN, steps=2), tmp_path, quiet)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert not torch.equal(model.lm_head.weight, whole().lm_head.weight)
 
@@ -225,7 +222,7 @@ def test_early_stop_keeps_the_best_weights(tmp_path: Path) -> None:
     wrong = [Row(row.prompt, (39, *row.answer)) for row in ROWS]  # the better it learns, the worse it does here
     plan = dataclasses.replace(PLAN, steps=200, patience=3, validate_every=5, compute="float32")
     model = whole()
-    state = train(model, ROWS, wrong, plan, tmp_path, silent)
+    state = train(model, ROWS, wrong, plan, tmp_path, quiet)
     losses = {entry["step"]: entry["valid_loss"] for entry in state.history if "valid_loss" in entry}
     assert state.step == len(state.history) < 200
     assert state.best_loss == min(losses.values()) == losses[state.best_step]
@@ -239,12 +236,12 @@ def test_a_loss_that_is_not_a_number_is_an_error_of_one_line(tmp_path: Path) -> 
     with torch.no_grad():
         model.model.norm.weight[0] = math.nan
     with assert_refused("the loss is nan", "at step 1", "lower learning rate"):
-        train(model, ROWS, ROWS, PLAN, tmp_path, silent)
+        train(model, ROWS, ROWS, PLAN, tmp_path, quiet)
 
 
 def test_a_rate_that_is_far_too_high_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RiyazError, match="lower learning rate"):
-        train(whole(), ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path, silent)
+        train(whole(), ROWS, ROWS, dataclasses.replace(PLAN, learning_rate=1e30), tmp_path, quiet)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
@@ -261,15 +258,15 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 
 
 def test_the_listener_hears_every_step(tmp_path: Path) -> None:
-    heard: list[dict] = []
+    heard: list = []
     rows = random_rows(7, 20)
     plan = dataclasses.replace(PLAN, steps=6, validate_every=3)
     state = train(adapted(), rows, rows[:2], plan, tmp_path, heard.append)
-    assert [event["done"] for event in heard] == [1, 2, 3, 4, 5, 6] and heard[-1]["seconds_left"] == 0
-    assert [event["metrics"] for event in heard] == state.history
+    assert [event.done for event in heard] == [1, 2, 3, 4, 5, 6] and heard[-1].seconds_left == 0
+    assert [event.metrics for event in heard] == state.history
     picked = [i for step in range(6) for i in batch(len(rows), plan.batch_size, plan.seed, step)]
     assert state.tokens == sum(len(rows[i].prompt) + len(rows[i].answer) for i in picked)
-    json.dumps(heard)
+    assert [from_json(to_json(event)) for event in heard] == heard
 
 
 class Lazy:
@@ -289,7 +286,7 @@ class Lazy:
 def test_rows_that_say_what_they_are_are_read_batch_by_batch_only(tmp_path: Path) -> None:
     plan, name = dataclasses.replace(PLAN, steps=2), {}
     rows = Lazy(ROWS, "one")
-    train(adapted(), rows, ROWS[:1], plan, tmp_path, silent)
+    train(adapted(), rows, ROWS[:1], plan, tmp_path, quiet)
     assert rows.read == [place for step in range(2) for place in batch(len(ROWS), plan.batch_size, plan.seed, step)]
     for text in ("one", "other"):
         name[text] = training.run_name({}, Lazy(ROWS, text), ROWS[:1], plan)
@@ -303,7 +300,7 @@ def test_look_is_asked_after_every_validation_with_the_weights_of_its_step(tmp_p
     def look(step: int) -> None:
         seen.append((step, model.training, answer_loss(model, ROWS[:3], plan.micro_tokens)))
 
-    state = train(model, ROWS, ROWS[:3], plan, tmp_path, silent, look)
+    state = train(model, ROWS, ROWS[:3], plan, tmp_path, quiet, look)
     losses = [(entry["step"], False, entry["valid_loss"]) for entry in state.history if "valid_loss" in entry]
     assert seen == losses and [step for step, *_ in seen] == [2, 4, 5] and not model.training
 
@@ -314,7 +311,7 @@ def test_dropout_is_of_training_alone_and_a_function_of_seed_and_step(tmp_path: 
     for name, changed in (("one", plan), ("two", plan), ("none", dataclasses.replace(plan, dropout=0.0))):
         torch.manual_seed(ord(name[0]))  # what the process did before does not count
         model = whole()
-        state = train(model, ROWS, ROWS[:3], changed, tmp_path / name, silent)
+        state = train(model, ROWS, ROWS[:3], changed, tmp_path / name, quiet)
         losses[name] = [entry["loss"] for entry in state.history]
         assert state.best_loss == answer_loss(model, ROWS[:3]), "chance in a validation"
     assert losses["one"] == losses["two"] and losses["one"][0] != losses["none"][0]

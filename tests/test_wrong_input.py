@@ -19,7 +19,7 @@ from test_documents import pdf
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.comparison import documents
-from riyaz.comparison import folder as folders
+from riyaz.events import Listen
 from riyaz.retrieval import collection
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -290,7 +290,7 @@ def test_documents_that_change_while_they_are_indexed(
 ) -> None:
     whole = documents.identity
 
-    def changing(path: Path, listen: Callable[[dict], None]) -> dict[str, Any]:
+    def changing(path: Path, listen: Listen) -> dict[str, Any]:
         found = whole(path, listen)
         (path / "new.txt").write_text("A card is blue.")
         return found
@@ -338,15 +338,15 @@ def full_disk(*arguments: Any) -> None:
 
 def test_a_disk_that_is_full_from_the_start(rows: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
-        full.setattr(folders.os, "replace", full_disk)
+        full.setattr(os, "replace", full_disk)
         told = compared(rows, asked[:-1])
-    assert told.status == 2 and "settings.json: cannot be written (No space left on device)" in told.line
+    assert told.status == 2 and "settings.json: the disk is full" in told.line
     assert files(Path()) == {"rows.jsonl"} and not Path("out").exists()
 
 
 def test_a_disk_that_fills_up_fails_the_arm(rows: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
-        full.setattr(artifacts, "_sync", full_disk)
+        full.setattr(artifacts, "sync_folder", full_disk)
         told = compared(rows, asked)
     assert {(arm["status"], "the disk is full" in arm["reason"]) for arm in told.document["arms"]} == {("failed", True)}
     assert told.document["pick"] is None

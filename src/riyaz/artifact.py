@@ -10,20 +10,30 @@ The folder is opened by its parts; nothing here or later asks which method made 
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.errors import RiyazError
-from riyaz.sources.files import disk_error, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.files import (
+    chunks,
+    disk_error,
+    encoded,
+    from_json,
+    json_line,
+    read_json,
+    read_lines,
+    sync_folder,
+    to_json,
+    write_synced,
+)
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
@@ -98,13 +108,10 @@ class Artifact:
         path = Path(folder) / NAME
         if not path.is_file():
             raise RiyazError(f"the folder holds no {NAME}", str(folder), "give the folder of an artifact")
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise RiyazError("cannot be read as JSON", str(path), TAMPERED) from error
+        document = read_json(path, TAMPERED)
         if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
             raise RiyazError("is of another format", str(path), "it was written by another version of riyaz")
-        artifact = _build(cls, document, str(path))
+        artifact = from_json(cls, document, str(path), TAMPERED)
         _check_values(artifact, str(path))
         for name, wanted in artifact.checksums.items():
             _verify(Path(folder), name, wanted)
@@ -122,7 +129,7 @@ def resolve(target: str | Path) -> Path:
     comparison = path / "compare.json"
     if (path / NAME).is_file() or not comparison.is_file():
         return path
-    pick = json.loads(comparison.read_text(encoding="utf-8")).get("pick")
+    pick = read_json(comparison, "run riyaz compare again").get("pick")
     if pick is None:
         raise RiyazError("the comparison picked no arm", str(path), "name the artifact of one, such as arms/lora/kept")
     return path / "arms" / pick / "kept" / "artifact"
@@ -144,14 +151,18 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         new, old = work / "new", work / "old"
         new.mkdir()
-        sums = {name: _store(new / name, content) for name, content in files.items()}
+        sums = {
+            name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
+            for name, content in files.items()
+        }
         artifact = replace(artifact, checksums=sums)
-        _store(new / NAME, _json({"format": FORMAT, **asdict(artifact)}, indent=2))
-        _sync(new)
+        described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
+        write_synced(new / NAME, [encoded(described)])
+        sync_folder(new)
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise disk_error(error, folder) from error
     finally:
@@ -164,57 +175,20 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
 
 def examples_bytes(examples: Sequence[Example]) -> bytes:
     """The examples as the lines of an examples file."""
-    return b"".join(_json(example.to_record()) for example in examples)
+    return b"".join(json_line(example.to_record()) for example in examples)
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
     """The examples that `examples_bytes` wrote; RiyazError names file and line."""
     examples = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, ValueError) as error:
-        raise RiyazError("cannot be read", str(path), TAMPERED) from error
-    for number, line in enumerate(lines if lines != [""] else [], 1):
+    for where, record in read_lines(Path(path), TAMPERED):
         try:
-            example = Example.from_record(json.loads(line))
+            example = Example.from_record(record)
             assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise RiyazError("is not an example", f"{path}:{number}", TAMPERED) from error
+            raise RiyazError("is not an example", where, TAMPERED) from error
         examples.append(example)
     return tuple(examples)
-
-
-def _json(value: Any, indent: int | None = None) -> bytes:
-    """JSON that people can read in any script; lone surrogates, which no UTF-8 holds, are escaped."""
-    try:
-        return json.dumps(value, indent=indent, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=indent).encode() + b"\n"
-
-
-def _store(path: Path, content: Path | bytes) -> str:
-    """Write and sync one file; the SHA-256 of its bytes."""
-    digest = hashlib.sha256()
-    with open(path, "wb") as out:
-        if isinstance(content, bytes):
-            digest.update(content)
-            out.write(content)
-        else:
-            with open(content, "rb") as source:
-                while chunk := source.read(2**20):
-                    digest.update(chunk)
-                    out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
@@ -231,40 +205,6 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
 
 def _is_bare(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
-
-
-def _build(cls: type, document: Any, where: str, at: str = "") -> Any:
-    """A dataclass from a JSON object: every key known, every value of its field's type."""
-    known = {entry.name: entry for entry in fields(cls)}
-    if not isinstance(document, dict):
-        raise RiyazError(f"{at or 'the document'} is not an object", where, TAMPERED)
-    for key in document:
-        if key not in known:
-            raise RiyazError(f"unknown key {shown(at + key)}", where, "a newer version of riyaz may know it")
-    values = {}
-    for name, entry in known.items():
-        if name not in document:
-            if entry.default is MISSING and entry.default_factory is MISSING:
-                raise RiyazError(f"{at + name} is missing", where, TAMPERED)
-            continue
-        values[name] = _value(entry.type, document[name], where, at + name)
-    return cls(**values)
-
-
-def _value(kind: Any, value: Any, where: str, at: str) -> Any:
-    """`value` as a field of type `kind` (a type of this module's dataclasses and of Task)."""
-    options = kind.__args__ if hasattr(kind, "__args__") and type(None) in kind.__args__ else (kind,)
-    if value is None and type(None) in options:
-        return None
-    kind = options[0]
-    if hasattr(kind, "__dataclass_fields__"):
-        return _build(kind, value, where, f"{at}.")
-    if str(kind).startswith("tuple") and isinstance(value, list) and all(isinstance(x, str) for x in value):
-        return tuple(value)
-    plain = getattr(kind, "__origin__", kind)
-    if plain is tuple or not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise RiyazError(f"{at} is {shown(repr(value))}", where, TAMPERED)
-    return value
 
 
 def _check_values(artifact: Artifact, where: str) -> None:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.errors import RiyazError
+from riyaz.files import write_json
 from riyaz.models import to_arrays
 from riyaz.sources import safetensors
-from riyaz.sources.files import atomic_file
 
 MANIFEST = "MANIFEST.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -47,8 +47,8 @@ class Checkpoints:
                 f"{name}.{key}": optimizer.state[master][key] for name, master in masters.items() for key in MOMENTS
             }
             write_tensors(aside / "optimizer.safetensors", moments)
-            write_json(aside / "state.json", asdict(state))
-            write_json(aside / MANIFEST, self._manifest(aside))
+            write_state(aside / "state.json", state)
+            write_json(aside / MANIFEST, self._manifest(aside), indent=None, ascii=True)
             shutil.rmtree(final, ignore_errors=True)  # one that did not verify
             os.rename(aside, final)
         except (OSError, RiyazError) as error:
@@ -117,10 +117,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     safetensors.write(path, to_arrays(tensors), {"format": "pt"})
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write a document, atomically."""
-    with atomic_file(path) as file:
-        file.write(json.dumps(document).encode() + b"\n")
+def write_state(path: Path, state: Any) -> None:
+    """Write the state of a run; a loss that is not known yet is Infinity."""
+    write_json(path, asdict(state), indent=None, ascii=True, strict=False)
 
 
 @torch.no_grad()

@@ -12,3 +12,9 @@ class RiyazError(Exception):
         line = f"{self.where}: {self.what}" if self.where else self.what
         line = f"{line}; {self.hint}" if self.hint else line
         return " ".join(line.split())
+
+
+def shown(text: str) -> str:
+    """Text from a file, safe and short enough for an error message: ASCII, quoted, at most 80 characters."""
+    quoted = ascii(text[:81])
+    return quoted if len(quoted) <= 82 else quoted[:78] + "...'"

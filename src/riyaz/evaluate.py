@@ -3,9 +3,8 @@
 Sees a Predictor, never a method. Runs in a fresh process, so reading the artifact back is part of the test.
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, detect
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Note, Phase, Progress
+from riyaz.files import atomic_file, json_line, read_json, write_json
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
@@ -35,9 +36,6 @@ from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import Within
 from riyaz.scoring import KNOWN_BY, answer_log_loss, answer_log_probabilities, latency, predict, score
 from riyaz.sources import safetensors
-from riyaz.sources.files import atomic_file
-
-Listen = Callable[[dict], None]
 
 KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50 MB of the base's
 REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
@@ -63,14 +61,14 @@ class BaseFacts:
         answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
         safetensors.write(folder / "base_kl.safetensors", answers, {})
         nats = general_nats(predictor, general)
-        (folder / "base.json").write_text(json.dumps({"general_nats": nats}) + "\n")
+        write_json(folder / "base.json", {"general_nats": nats}, indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> "BaseFacts":
         """What `measure` wrote."""
         file = safetensors.read(folder / "base_kl.safetensors")
         answers = tuple(file.array(name) for name in sorted(file.tensors))
-        return cls(json.loads((folder / "base.json").read_text(encoding="utf-8"))["general_nats"], answers)
+        return cls(read_json(folder / "base.json")["general_nats"], answers)
 
 
 def evaluate_artifact(
@@ -87,7 +85,7 @@ def evaluate_artifact(
     assert artifact.task is not None
 
     def progress(done: int, total: int) -> None:
-        listen({"event": "progress", "phase": "evaluate", "done": done, "total": total})
+        listen(Progress("evaluate", done, total))
 
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
@@ -99,7 +97,7 @@ def evaluate_artifact(
     result["checks"]["reopened"] = _reopened(artifact, predictor, valid[:KNOWN_BY])
     if base is not None:
         sample = (test or valid)[:latency_rows]
-        listen({"event": "phase", "phase": "evaluate", "detail": "latency, forgetting, drift"})
+        listen(Phase("evaluate", "latency, forgetting, drift"))
         result["ms_per_answer"] = latency(predictor, sample, len(sample))
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
@@ -112,8 +110,7 @@ def evaluate_artifact(
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, looked)
     result["eval_seconds"] = time.perf_counter() - began
     result["peak_rss_mb"] = hardware.peak_rss() / hardware.MB
-    (out / "result.json.part").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "result.json.part").replace(out / "result.json")
+    write_json(out / "result.json", result, ascii=True)
     return result
 
 
@@ -141,7 +138,7 @@ def _write_predictions(
             }  # fmt: skip
             if prediction.citations:
                 row["citations"] = list(prediction.citations)
-            file.write(json.dumps(row).encode() + b"\n")
+            file.write(json_line(row, ascii=True))
 
 
 def _retrieval(
@@ -255,10 +252,10 @@ def evaluate_target(
     else:
         task = _own_task(predictor.task, target, data_config)
         _check_labels(task, rows, test, listen)
-    listen({"event": "phase", "phase": "evaluate", "detail": f"{len(rows)} rows"})
+    listen(Phase("evaluate", f"{len(rows)} rows"))
 
     def progress(done: int, total: int) -> None:
-        listen({"event": "progress", "phase": "evaluate", "done": done, "total": total})
+        listen(Progress("evaluate", done, total))
 
     scores = score(task, predict(predictor, rows, progress), rows)
     low, high = interval(scores.rows)
@@ -300,7 +297,7 @@ def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Liste
         raise RiyazError(what, f"{test}:{strangers[0].where.rpartition(':')[2]}", "use rows of the same task")
     if strangers:
         text = f"{len(strangers)} of {len(rows)} rows have a label that the artifact does not know"
-        listen({"event": "note", "text": text})
+        listen(Note(text))
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

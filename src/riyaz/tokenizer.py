@@ -20,6 +20,7 @@ import tokenizers
 
 from riyaz import tokenizer_files, tokenizer_gguf
 from riyaz.errors import RiyazError
+from riyaz.files import to_json, write_bytes, write_text
 from riyaz.template import render_chat
 from riyaz.tokenizer_files import Files
 
@@ -209,10 +210,9 @@ class Tokenizer:
         if self._files.templates:
             named = {"default": self.template, **self._files.templates}
             settings["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
-        text = json.dumps(settings, indent=2, ensure_ascii=False)
-        (folder / "tokenizer.json").write_bytes(self._files.definition.encode())
-        (folder / "tokenizer_config.json").write_bytes(text.encode())
-        (folder / "chat_template.jinja").write_bytes(self.template.encode())
+        write_bytes(folder / "tokenizer.json", self._files.definition.encode())
+        write_text(folder / "tokenizer_config.json", to_json(settings, indent=2))
+        write_bytes(folder / "chat_template.jinja", self.template.encode())
 
     def _checks(self, prompt: list[int], answer: list[int], full: list[int]) -> dict[str, bool]:
         return {

@@ -19,7 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from riyaz.data.corpus import pieces, whole
 from riyaz.errors import RiyazError
-from riyaz.sources.files import disk_error
+from riyaz.files import disk_error
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_files import PLAIN_TEMPLATE, Files
 

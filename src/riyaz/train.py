@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riyaz.checkpoint import Checkpoints, write_json
+from riyaz.checkpoint import Checkpoints, write_state
 from riyaz.data.packing import PackedRows, batch, pack
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
 from riyaz.layers.loss import head_loss
-
-Listen = Callable[[dict], None]
 
 
 class Diverged(RiyazError):
@@ -84,7 +83,7 @@ def train(
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
     for lost in checkpoints.damaged:
-        listen({"event": "note", "text": f"{lost} is damaged; training goes on from step {state.step}"})
+        listen(Note(f"{lost} is damaged; training goes on from step {state.step}"))
     masters.publish()
     began = time.perf_counter() - state.seconds
 
@@ -130,8 +129,7 @@ def train(
                 state.worse += 1
         state.history.append(entry)
         left = (plan.steps - state.step) * state.seconds / state.step
-        listen({"event": "progress", "phase": "train", "done": state.step, "total": plan.steps,
-                "loss": entry["loss"], "seconds_left": left, "metrics": entry})  # fmt: skip
+        listen(Progress("train", state.step, plan.steps, loss=entry["loss"], seconds_left=left, metrics=entry))
         if state.worse >= plan.patience:
             break
         if state.step % plan.checkpoint_every == 0 and not last:
@@ -141,11 +139,11 @@ def train(
     if plan.keep_best and state.best_step:
         found = checkpoints.load_best(masters.named)
         if found is None:
-            listen({"event": "note", "text": f"{checkpoints.best} is damaged or gone; the last weights are kept"})
+            listen(Note(f"{checkpoints.best} is damaged or gone; the last weights are kept"))
         state.best_step, state.best_loss = found or (state.step, state.history[-1]["valid_loss"])
     masters.publish()
     masters.detach()
-    write_json(folder / "state.json", asdict(state))
+    write_state(folder / "state.json", state)
     return state
 
 

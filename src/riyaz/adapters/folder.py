@@ -1,6 +1,5 @@
 """The adapter folders of PEFT and mlx-lm: a configuration, a safetensors file, and which of the two wrote them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from riyaz.adapters.adapter import float32
 from riyaz.errors import RiyazError
+from riyaz.files import read_json, write_json
 from riyaz.sources import safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -17,10 +17,7 @@ PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNI
 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of an adapter's configuration. Raises RiyazError."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RiyazError(f"cannot read the adapter's configuration ({error})", str(path)) from error
+    config = read_json(path, "the adapter cannot be read without it")
     if not isinstance(config, dict):
         raise RiyazError("the adapter's configuration is not a JSON object", str(path))
     return config
@@ -56,4 +53,4 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndar
     """Write the folder; float32 tensors."""
     arrays: dict[str, Any] = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     safetensors.write(folder / weights, arrays, {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config, ascii=True)

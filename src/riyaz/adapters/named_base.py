@@ -4,9 +4,8 @@ from pathlib import Path
 
 from riyaz.adapters import mlx, peft_config, peft_prompt
 from riyaz.adapters.folder import kind_of
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.sources import Source, hub_name, open_source
-from riyaz.sources.files import shown
 
 
 def base_for(config: Path, given: str | None) -> tuple[Source, str]:

@@ -1,15 +1,13 @@
 """Where a verb writes: talk to stderr, data to stdout; with --json stdout carries one JSON document only."""
 
-import json
-import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from riyaz.files import to_json
 from riyaz.report.terminal import console
 
 
@@ -39,24 +37,4 @@ class Screen:
 
 def json_line(document: dict[str, Any]) -> str:
     """The document as one line of strict JSON: no NaN, paths as text."""
-    return json.dumps(_plain(document), allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing; half a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
-    from riyaz.sources.files import atomic_file
-
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):  # numpy, without importing it
-        return _plain(value.tolist())
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return to_json(document, ascii=True) + "\n"

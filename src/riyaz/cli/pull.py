@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
+from riyaz.events import Progress
 
 
 def pull(
@@ -39,8 +40,7 @@ def pull(
     with listener(screen.talk) as listen:
 
         def progress(what: str, done: int, total: int) -> None:
-            megabytes = {"done": round(done / 1e6, 1), "total": round(total / 1e6, 1), "unit": "MB"}
-            listen({"event": "progress", "method": model, "phase": what, **megabytes})
+            listen(Progress(what, round(done / 1e6, 1), round(total / 1e6, 1), model, "MB"))
 
         entry = origins.pull(model, progress, accept_licence=accept_licence)
     if not local:

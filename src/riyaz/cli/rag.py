@@ -11,6 +11,7 @@ from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, say
 from riyaz.errors import RiyazError
+from riyaz.events import Progress
 from riyaz.report.markup import printable, printable_line
 
 EMBEDDER = "minilm"
@@ -48,7 +49,7 @@ def add(
     with listener(screen.talk) as listen:
 
         def progress(done: int, total: int) -> None:
-            listen({"event": "progress", "method": EMBEDDER, "phase": "embed", "done": done, "total": total})
+            listen(Progress("embed", done, total, EMBEDDER))
 
         done = collections.add(collection, documents, embedder, progress, rebuild=rebuild)
     counts = f"{done.added:,} documents added, {done.replaced:,} replaced, {done.unchanged:,} unchanged"

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from riyaz.cli.options import Json
-from riyaz.cli.output import Screen, write_text
+from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
+from riyaz.files import write_text
 
 EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
 KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first

@@ -1,14 +1,15 @@
 """`riyaz run`: answers for every row of a file, the row's own fields kept."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target, configured
-from riyaz.cli.output import Screen, write_text
+from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
+from riyaz.events import Progress
+from riyaz.files import write_lines
 
 
 def run(
@@ -37,7 +38,7 @@ def run(
     with listener(screen.talk) as listen:
 
         def progress(done: int, total: int) -> None:
-            listen({"event": "progress", "method": target, "phase": "answer", "done": done, "total": total})
+            listen(Progress("answer", done, total, target))
 
         predictions = scoring.predict(opened, dataset.examples, progress)
     tables = many_files.read_tables(file, encoding)
@@ -48,6 +49,6 @@ def run(
         | ({"citations": prediction.citations} if prediction.citations else {})
         for example, prediction in zip(dataset.examples, predictions, strict=True)
     ]
-    write_text(out, "".join(jsonlib.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_lines(out, rows)
     screen.talk.print(f"{len(rows):,} rows answered in {out}", soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(rows)})

@@ -2,18 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from riyaz.artifact import COLLECTION
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Note, Progress
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import Document, read_documents
 from riyaz.sources import store
 
-Listen = Callable[[dict], None]
 EMBEDDER = "minilm"
 
 
@@ -21,11 +20,11 @@ def identity(path: Path, listen: Listen) -> dict[str, Any]:
     """What makes the documents the same ones, their texts and how they are searched; RiyazError when there are none."""
     documents, notes = read_documents(path)
     for note in notes:
-        listen({"event": "note", "text": note})
+        listen(Note(note))
     entry = store.find(EMBEDDER)
     if entry is None:
         text = f"documents are searched by words alone; `riyaz pull {EMBEDDER}` adds search by meaning"
-        listen({"event": "note", "text": text})
+        listen(Note(text))
     return {
         "path": str(path.absolute()), "documents": len(documents), "sha256": _digest(documents), "notes": notes,
         "embedder": entry and entry.sha256,
@@ -45,7 +44,7 @@ def index(folder: ComparisonFolder, settings: dict[str, Any], listen: Listen) ->
         embedder = open_embedder(EMBEDDER)
 
     def progress(done: int, total: int) -> None:
-        listen({"event": "progress", "phase": "index", "done": done, "total": total})
+        listen(Progress("index", done, total))
 
     part = folder.path / f".{COLLECTION}.part"
     part.unlink(missing_ok=True)

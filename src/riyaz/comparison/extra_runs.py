@@ -12,13 +12,14 @@ import numpy as np
 
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import read_predictions
-from riyaz.comparison.folder import KEPT, ComparisonFolder, write_json
+from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.events import ArmDone, Listen, Note, Phase, about
+from riyaz.files import write_json
 from riyaz.methods import CURVE
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
 
-Listen = Callable[[dict], None]
 SEEDS = 2  # more of them for each arm of a close call
 FRACTIONS = (4, 2)  # of the rows, one in so many
 SHARE = 2.0  # of the time over the trained arms that the curve is planned with
@@ -104,19 +105,19 @@ def run(
     fit, result = (folder.read(f"arms/{method}/{KEPT}/{name}") for name in ("fit.json", "result.json"))
     needed = fit["seconds"] - fit["search_seconds"] + result["eval_seconds"]
     if needed > left():
-        listen({"event": "note", "text": f"no time left for {method} {part.name}, which takes {needed:.0f} s"})
+        listen(Note(f"no time left for {method} {part.name}, which takes {needed:.0f} s"))
         return
     write_json(place / "part.json", asdict(part))
     for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
         if (place / product).exists():
             continue
-        listen({"event": "phase", "method": method, "phase": work, "detail": part.name})
-        about = [work, str(folder.path), method, part.name]
-        reason = processes.run(about, place / "log.txt", lambda event: listen({**event, "method": method}))
+        listen(Phase(work, part.name, method))
+        arguments = [work, str(folder.path), method, part.name]
+        reason = processes.run(arguments, place / "log.txt", about(method, listen))
         if reason:
-            listen({"event": "note", "text": f"{method} {part.name} failed: {reason}"})
+            listen(Note(f"{method} {part.name} failed: {reason}"))
             break
-    listen({"event": "arm", "arm": arm})  # it is what it was before
+    listen(ArmDone(arm))  # it is what it was before
 
 
 def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:

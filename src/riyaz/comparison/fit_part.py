@@ -1,23 +1,22 @@
 """The body of a fit process: a context for the method, its `fit`, and the artifact folder."""
 
 import importlib.metadata
-from collections.abc import Callable
 from typing import Any
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
 from riyaz.comparison.extra_runs import read_part
-from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
+from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
+from riyaz.events import Listen
 from riyaz.families import describe
+from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, bare
 from riyaz.methods.choices import max_new_tokens
 from riyaz.sources import Source
-
-Listen = Callable[[dict], None]
 
 
 def fit_part(

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from riyaz import hardware
 from riyaz.artifact import TextPart
-from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
+from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.evaluate import BaseFacts
+from riyaz.events import Event, Listen, Progress
+from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan, Context, Method, bare
 from riyaz.methods.choices import base_predictor, max_new_tokens, rooms
@@ -19,7 +22,6 @@ from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, predict_raw_and_calibrated
 from riyaz.sources import Source
 
-Listen = Callable[[dict], None]
 Known = dict[tuple[TextPart, int], dict[str, float]]  # speeds by text and room for an answer
 
 STEPS = 4  # the first is not counted
@@ -156,9 +158,11 @@ def _training(method: Method, context: Context) -> dict[str, float]:
     rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:KNOWN_BY])
     times = [time.perf_counter()]
 
-    def listen(event: dict) -> None:
+    def listen(event: Event) -> None:
         times.append(time.perf_counter())
-        context.listen({**event, "phase": "measure", "method": method.name})
+        if isinstance(event, Progress):
+            event = replace(event, phase="measure", method=method.name)
+        context.listen(event)
 
     scratch = context.folder / "scratch"
     remove(scratch)  # of a process that was killed

@@ -3,17 +3,14 @@
 The child writes JSON lines to stdout, which become events; what it says otherwise goes to `log.txt`.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from riyaz.errors import RiyazError
-
-Listen = Callable[[dict], None]
+from riyaz.events import Failed, Listen, from_json
 
 PARENT = "RIYAZ_PARENT"  # tells a child whose it is: it may start after that one has ended
 PATIENCE = 5  # seconds between asking a child to end and ending it
@@ -31,9 +28,9 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
         try:
             assert child.stdout is not None
             for line in child.stdout:
-                event = _event(line)
-                if event is not None and event["event"] == "failed":
-                    reason = event["reason"]
+                event = from_json(line)  # None for something a library printed
+                if isinstance(event, Failed):
+                    reason = event.reason
                 elif event is not None:
                     listen(event)
             child.wait()
@@ -54,14 +51,6 @@ def run_or_raise(arguments: list[str], log: Path, listen: Listen) -> None:
     reason = run(arguments, log, listen)
     if reason:
         raise RiyazError(reason)
-
-
-def _event(line: str) -> dict | None:
-    try:
-        event = json.loads(line)
-    except ValueError:  # something a library printed
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _why(code: int, log: Path) -> str:

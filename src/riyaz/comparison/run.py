@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ from riyaz.comparison import documents, extra_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.context_limit import without_too_long
-from riyaz.comparison.folder import KEPT, ComparisonFolder, remove
+from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan, Sizes
 from riyaz.comparison.shorter_test import Cut, narrowed, plan_within
@@ -31,13 +31,14 @@ from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
+from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
 from riyaz.families import describe
+from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import bare
 from riyaz.metrics.paired import paired_test
 from riyaz.sources import Source, open_source
 
-Listen = Callable[[dict], None]
 RENDERED = 5  # rows shown in the report
 KEEP_SECONDS = 10.0  # between two notes of how long it has taken so far
 PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
@@ -50,7 +51,7 @@ def compare(
     *,
     dry_run: bool = False,
     command: str = "",
-    listen: Listen = lambda event: None,
+    listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
 
@@ -73,7 +74,7 @@ def compare(
     cut = _cutting(found, task, source, config, methods)
     parts, report = cut(True, config.limit_test)
     for note in report.notes:
-        listen({"event": "note", "text": note})
+        listen(Note(note))
     identity = _identity(found, task, source, data_config, config, methods)
     if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
@@ -116,7 +117,7 @@ def compare(
             }
         )
         folder.write("compare.json", document)
-    listen({"event": "done", "document": document})
+    listen(Done(document))
     return document
 
 
@@ -127,7 +128,7 @@ def adapt(
     config: CompareConfig,
     *,
     command: str = "",
-    listen: Listen = lambda event: None,
+    listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
 
@@ -222,7 +223,7 @@ def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Lis
     """`listen`, and the seconds so far in the folder: a command that is killed has spent them all the same."""
     written = time.monotonic()
 
-    def keeping(event: dict) -> None:
+    def keeping(event: Event) -> None:
         nonlocal written
         listen(event)
         if time.monotonic() - written >= KEEP_SECONDS:
@@ -239,10 +240,10 @@ def _prepare(folder: ComparisonFolder, identity: dict, parts: Split, listen: Lis
     if folder.read("plan.json") is None:  # which may hold that fewer rows are tested
         folder.save_split(parts)
     if "documents" in identity and folder.collection() is None:
-        listen({"event": "phase", "method": "index", "phase": "index", "detail": "documents"})
+        listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
     if folder.read("measured.json") is None:
-        listen({"event": "phase", "method": "measure", "phase": "measure", "detail": "speeds of this machine"})
+        listen(Phase("measure", "speeds of this machine", method="measure"))
         processes.run_or_raise(["measure", str(folder.path)], folder.path / "measure.log", listen)
 
 
@@ -267,7 +268,7 @@ def _plan(
     note = narrowed(plan, config.limit_test, len(parts.tested))
     if note:
         report.notes.append(note)
-        listen({"event": "note", "text": note})
+        listen(Note(note))
     _say_estimate(plan, config.out or folder.path, listen)
     if known is None:
         folder.write("plan.json", plan.to_dict())
@@ -276,8 +277,8 @@ def _plan(
 
 def _say_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
-    arms = [{"method": arm.method, "seconds": sum(arm.seconds.values())} for arm in plan.arms]
-    listen({"event": "estimate", **plan.estimate, "arms": arms})
+    arms = tuple(Planned(arm.method, sum(arm.seconds.values())) for arm in plan.arms)
+    listen(Estimate(**plan.estimate, arms=arms))
     free = hardware.disk_free(path) / hardware.MB
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
@@ -299,10 +300,10 @@ def _run_arm(
         for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
             if reason or (run / product).exists():
                 continue
-            listen({"event": "phase", "method": method, "phase": work, "detail": part if part != KEPT else ""})
-            reason = processes.run([work, str(folder.path), method, part], run / "log.txt", _about(method, listen))
+            listen(Phase(work, part if part != KEPT else "", method))
+            reason = processes.run([work, str(folder.path), method, part], run / "log.txt", about(method, listen))
     row = arm_row(folder, arm_plan, parts, reason)
-    listen({"event": "arm", "arm": row})
+    listen(ArmDone(row))
     return row
 
 
@@ -325,10 +326,6 @@ def _again(
     curve = extra_runs.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
     extra_runs.seeds(folder, plan, arms, config.margin, left, listen)
     return {"data_curve": curve} if curve else {}
-
-
-def _about(method: str, listen: Listen) -> Listen:
-    return lambda event: listen({**event, "method": method})
 
 
 def _document(

@@ -4,7 +4,6 @@ Reads the comparison's folder, does one piece of work, writes its files. Events 
 mistake of the user or of the data is one event with its reason; anything else leaves its traceback in the log.
 """
 
-import json
 import os
 import signal
 import sys
@@ -14,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riyaz.comparison.folder import KEPT, ComparisonFolder, write_json
+from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
+from riyaz.events import Event, Failed, to_json
+from riyaz.files import write_json
 from riyaz.sources import Source, open_source
 
 
@@ -31,13 +32,13 @@ def main(arguments: list[str]) -> int:
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
     except RiyazError as error:
-        say({"event": "failed", "reason": str(error)})
+        say(Failed(str(error)))
         return 3
     except (MemoryError, RuntimeError, OSError) as error:
         reason = _resource_reason(error)
         if not reason:
             raise
-        say({"event": "failed", "reason": reason})
+        say(Failed(reason))
         return 3
     return 0
 
@@ -89,10 +90,10 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     )  # fmt: skip
 
 
-def say(event: dict[str, Any]) -> None:
+def say(event: Event) -> None:
     """Tell the parent; when it is gone there is no reason to go on."""
     try:
-        print(json.dumps(event), flush=True)
+        print(to_json(event), flush=True)
     except BrokenPipeError:
         raise SystemExit(1) from None
 

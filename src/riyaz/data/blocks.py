@@ -19,7 +19,8 @@ from riyaz.data.corpus import CUT, Document, documents, pieces
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
-from riyaz.sources.files import atomic_file
+from riyaz.events import Listen, Progress, quiet
+from riyaz.files import atomic_file, write_json
 from riyaz.tokenizer import Tokenizer
 
 TOKENS, FACTS = "tokens.bin", "tokens.json"
@@ -29,8 +30,6 @@ BLOCK_WINDOWS = 16  # windows of a block: neighbouring text stays on one side
 BLOCKS_LEAST = 20  # of a short text, so that one block is about a twentieth
 BATCH = 32  # pieces encoded at once
 PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # each with a place to cut
-
-Listen = Callable[[dict], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +74,6 @@ class Corpus:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def quiet(event: dict) -> None:
-    """The listener of who does not want to hear."""
-
-
 def prepare(
     paths: Sequence[str | Path],
     tokenizer: Tokenizer,
@@ -110,8 +105,7 @@ def prepare(
     facts = stream | {"context": context, "blocks": len(blocks), "valid_blocks": int(held.sum()), "reused": reused}
     facts["near_duplicates"] = repeated_blocks(tokens, blocks, held, facts["bytes"] / facts["tokens"])
     corpus = _corpus(tokens, blocks, held, tokenizer, facts)
-    with atomic_file(folder / FACTS) as file:
-        file.write(json.dumps(corpus.facts, indent=2).encode() + b"\n")
+    write_json(folder / FACTS, corpus.facts, ascii=True)
     return corpus
 
 
@@ -216,7 +210,7 @@ def _tokenise(
                     file.write(part)
                     count, done = count + len(ids), done + characters
                     percent = 100 * done // text["characters"]
-                    listen({"event": "progress", "phase": "tokenise", "done": percent, "total": 100})
+                    listen(Progress("tokenise", percent, 100))
                 yield document
 
         if _text_facts(passing()) != text:

@@ -15,8 +15,8 @@ from riyaz.adapters import CONFIG, Adapter, base_for, base_of
 from riyaz.artifact import ADAPTER_KINDS, Artifact
 from riyaz.errors import RiyazError
 from riyaz.families import describe
+from riyaz.files import disk_error
 from riyaz.sources import Source, open_source
-from riyaz.sources.files import disk_error
 
 
 @dataclass(frozen=True)

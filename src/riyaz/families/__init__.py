@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.families import bert, checks, gemma3, gpt2, llama, mistral, qwen2, qwen3
 from riyaz.families.bert import BertConfig
 from riyaz.families.gemma3 import Gemma3Config
@@ -26,7 +26,6 @@ from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
-from riyaz.sources.files import shown
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
     gemma3.MODEL_TYPE: gemma3,

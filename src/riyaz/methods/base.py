@@ -11,12 +11,12 @@ from typing import Any
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.events import Listen
 from riyaz.methods.recipe import Recipe
 from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
 
-Listen = Callable[[dict], None]
 Checks = dict[str, dict[str, Any]]  # name -> {"ok": bool, …}
 
 

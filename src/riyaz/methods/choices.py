@@ -7,6 +7,7 @@ from typing import Any
 from riyaz.data import Example
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
+from riyaz.events import Progress
 from riyaz.methods.base import Context, bare
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
@@ -39,7 +40,7 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     record: list[dict[str, Any]] = []
     trouble = None
     for done, candidate in enumerate(candidates):
-        context.listen({"event": "progress", "phase": "choose", "done": done, "total": len(candidates)})
+        context.listen(Progress("choose", done, len(candidates)))
         try:
             judged = _judged(context, candidate, rows)
         except RiyazError as error:

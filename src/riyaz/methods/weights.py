@@ -1,6 +1,5 @@
 """What the methods that train weights share: rows, the search for a rate, the final run, and the checks around them."""
 
-import json
 import math
 import shutil
 import time
@@ -16,11 +15,12 @@ from riyaz.data.rows import Row, encode_rows
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Phase, Progress
+from riyaz.files import read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
 from riyaz.predictor import ADAPTER, predictor_for
 from riyaz.scoring import KNOWN_BY
-from riyaz.sources.files import atomic_file
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -156,13 +156,13 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
 
     folder, known = context.folder / "search", context.folder / "search.json"
     if known.exists():
-        found = json.loads(known.read_text(encoding="utf-8"))
+        found = read_json(known)
         return found["rate"], found["record"]
     rates, record = list(context.arm.learning_rates), []
     for number, rung in enumerate(context.arm.rungs, 1):
         losses = {}
         for rate in rates:
-            context.listen({"event": "phase", "phase": "search", "detail": f"round {number}, rate {rate:g}"})
+            context.listen(Phase("search", f"round {number}, rate {rate:g}"))
             shutil.rmtree(folder, ignore_errors=True)  # of a search that was stopped, at whatever rate
             plan = replace(_train_plan(context, rung["steps"], rate, rung["steps"]), keep_best=False)
             try:
@@ -175,13 +175,12 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
         rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
         if not math.isfinite(losses[rates[0]]):
             raise RiyazError("the loss was not finite at any learning rate of the search")
-    with atomic_file(known) as file:
-        file.write(json.dumps({"rate": rates[0], "record": record}).encode())
+    write_json(known, {"rate": rates[0], "record": record}, indent=None)
     return rates[0], record
 
 
-def _as_search(context: Context) -> Callable[[dict], None]:
-    return lambda event: context.listen({**event, "phase": "search"})
+def _as_search(context: Context) -> Listen:
+    return lambda event: context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
 
 
 def _train_plan(context: Context, steps: int, rate: float, validate_every: int) -> Any:

@@ -2,7 +2,6 @@
 of a language model out again."""
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from riyaz.families import FAMILIES, describe, describe_embedder, transposed
+from riyaz.files import write_json
 from riyaz.models import bert
 from riyaz.sources import Source, safetensors
 from riyaz.tokenizer import Tokenizer
@@ -62,9 +62,9 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config, ascii=True)
     generation = {**tokenizer.files.generation, **ids}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    write_json(folder / "generation_config.json", generation, ascii=True)
     tokenizer.save(folder)
     safetensors.write(folder / "model.safetensors", to_arrays(state), {"format": "pt"})
 

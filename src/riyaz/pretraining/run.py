@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from riyaz.config import PretrainConfig
 from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
+from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RUN, RunFolder, damaged
 from riyaz.pretraining.plan import KINDS, PretrainingPlan
@@ -26,8 +27,6 @@ from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import Unsupported, train_tokenizer
-
-Listen = Callable[[dict], None]
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
 JUDGED = 64  # held-out windows by which the finished model is judged
@@ -41,7 +40,7 @@ def pretrain(
     *,
     resume: bool = False,
     command: str = "",
-    listen: Listen = lambda event: None,
+    listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Train a new model on the texts under `paths`, leave it in `out` and return the document of run.json.
 
@@ -142,9 +141,7 @@ class _Run:
         plan = PretrainingPlan.from_dict(frozen["plan"])
         for value in plan.derived:
             self._note(f"{value.name}: {value.value} ({value.why})")
-        self.listen(
-            {"event": "estimate", **plan.estimate, "arms": [{"method": NAME, "seconds": plan.estimate["seconds"]}]}
-        )
+        self.listen(Estimate(**plan.estimate, arms=(Planned(NAME, plan.estimate["seconds"]),)))
         return self._train(plan, frozen, corpus, tokenizer)
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
@@ -184,7 +181,7 @@ class _Run:
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
         self._phase("tokenise")
         return prepare(self.paths, tokenizer, self.folder.work / "text", context,
-                       besides=self.folder.path, listen=self._about)  # fmt: skip
+                       besides=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
         """Measure, plan, and freeze the plan."""
@@ -287,13 +284,10 @@ class _Run:
             self.document["resumed_with"] = self.document.get("resumed_with", {}) | others
 
     def _phase(self, phase: str, detail: str = "") -> None:
-        self.listen({"event": "phase", "method": NAME, "phase": phase, "detail": detail})
+        self.listen(Phase(phase, detail, NAME))
 
     def _note(self, text: str) -> None:
-        self.listen({"event": "note", "text": text})
-
-    def _about(self, event: dict) -> None:
-        self.listen({**event, "method": NAME})
+        self.listen(Note(text))
 
 
 TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from riyaz import hardware
 from riyaz.data.rows import Row
+from riyaz.events import Event
 from riyaz.pretraining.shapes import Config, micro_tokens
 
 STEPS = 4  # the first of them warms up and does not count
@@ -61,7 +61,7 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
                      checkpoint_every=STEPS + 1, micro_tokens=micro_tokens(context))  # fmt: skip
     ends: list[float] = []
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as scratch:

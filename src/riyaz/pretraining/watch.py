@@ -4,12 +4,14 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from riyaz import hardware
+from riyaz.events import Event, Listen, Progress
+from riyaz.files import Lines
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.folder import METRICS, SAMPLES, Lines, RunFolder
+from riyaz.pretraining.folder import DAMAGED, METRICS, SAMPLES, RunFolder
 from riyaz.pretraining.plan import PretrainingPlan
 
 NAME = "pretrain"  # of its row on the screen
@@ -21,7 +23,7 @@ class Running(Protocol):
 
     folder: RunFolder
     step: int
-    listen: Callable[[dict], None]
+    listen: Listen
 
 
 class Watch:
@@ -32,7 +34,10 @@ class Watch:
     ) -> None:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
-        self.metrics, self.samples = Lines(run.folder.path / METRICS, "seconds"), Lines(run.folder.path / SAMPLES)
+        self.metrics, self.samples = (
+            Lines(run.folder.path / METRICS, "seconds", hint=DAMAGED),
+            Lines(run.folder.path / SAMPLES, hint=DAMAGED),
+        )
         self.earlier = self.metrics.entries()
         self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
         self.began = self.last = time.perf_counter()
@@ -40,12 +45,12 @@ class Watch:
         self.seconds = 0.0
         self.bits_per_byte: float | None = None
 
-    def listen(self, event: dict) -> None:
+    def listen(self, event: Event) -> None:
         """Take one step of the loop; what else it says goes to the screen as it is."""
-        if "metrics" not in event:
+        if not isinstance(event, Progress) or event.metrics is None:
             self.run.listen(event)
             return
-        entry = dict(event.pop("metrics"))
+        entry = dict(event.metrics)
         step = self.run.step = entry["step"]
         now = time.perf_counter()
         if self.before is None:
@@ -63,7 +68,7 @@ class Watch:
         self.metrics.add(entry)
         said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
         extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
-        self.run.listen({**event, "method": NAME, "extra": extra})
+        self.run.listen(replace(event, method=NAME, extra=extra, metrics=None))
 
     def cost(self, before: float) -> dict[str, float]:
         """What the run took, `before` the seconds until its first step."""

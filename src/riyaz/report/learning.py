@@ -4,10 +4,10 @@ It needs no script at all: samples are leafed through by radio buttons and the s
 files enters as escaped text (`markup`), as in the page of a comparison.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from riyaz.files import write_text
 from riyaz.report import details
 from riyaz.report import learning_pictures as drawn
 from riyaz.report import learning_words as words
@@ -35,12 +35,7 @@ def write(folder: Path) -> Path:
     """
     path = folder / "report.html"
     text = html(*words.read(folder))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair has no UTF-8
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text)
     return path
 
 

@@ -3,9 +3,9 @@ is safe on a terminal."""
 
 import html
 import json
-import math
 import re
-from typing import Any
+
+from riyaz.files import finite
 
 VOID = {"meta", "link", "br", "hr", "input"}
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no place in HTML nor in SVG
@@ -57,13 +57,5 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
 
 def json_block(value: object) -> Markup:
     """JSON for a `<script type="application/json">` block: ASCII, and no sign that HTML or JavaScript would read."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(JSON_ESCAPES))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

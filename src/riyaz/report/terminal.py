@@ -19,6 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress
 from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
@@ -43,8 +44,6 @@ LINE_SECONDS = 10.0  # at most one plain line of progress per arm in this time
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # a narrow terminal gives up these columns, the first ones first; report.md has them all
 DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
-
-Listener = Callable[[dict], None]
 
 
 class PipeConsole(Console):
@@ -98,39 +97,37 @@ class Board:
     arms: dict[str, Arm] = field(default_factory=dict)
     seconds: float | None = None
 
-    def apply(self, event: dict, now: float) -> Arm | None:
+    def apply(self, event: Event, now: float) -> Arm | None:
         """Take one event in; the arm it was about, or None."""
-        kind = event["event"]
-        if kind == "estimate":
-            self.seconds, self.arms = event.get("seconds"), {}  # what was measured for it is done
-            for planned in event.get("arms", []):
-                self._arm(planned["method"]).estimate = planned.get("seconds")
-        elif kind == "phase":
-            arm = self._arm(event.get("method") or "")
-            arm.status, arm.phase, arm.detail, arm.outcome = "running", event["phase"], event.get("detail") or "", ""
+        if isinstance(event, Estimate):
+            self.seconds, self.arms = event.seconds, {}  # what was measured for it is done
+            for planned in event.arms:
+                self._arm(planned.method).estimate = planned.seconds
+        elif isinstance(event, Phase):
+            arm = self._arm(event.method)
+            arm.status, arm.phase, arm.detail, arm.outcome = "running", event.phase, event.detail, ""
             arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
             arm.extra = ""
             return arm
-        elif kind == "progress":
+        elif isinstance(event, Progress):
             return self._progress(event, now)
-        elif kind == "arm":
-            arm = self._arm(event["arm"]["method"])
-            arm.status, arm.outcome = event["arm"].get("status", "ok"), outcome(event["arm"])
+        elif isinstance(event, ArmDone):
+            arm = self._arm(event.arm["method"])
+            arm.status, arm.outcome = event.arm["status"], outcome(event.arm)
             return arm
         return None
 
     def _arm(self, method: str) -> Arm:
         return self.arms.setdefault(method, Arm(method))
 
-    def _progress(self, event: dict, now: float) -> Arm:
-        arm = self._arm(event.get("method") or "")
-        phase, arm.unit = event.get("phase") or arm.phase, event.get("unit") or ""
-        arm.done, arm.total, arm.loss = event.get("done") or 0, event.get("total") or 0, event.get("loss")
-        arm.extra = event.get("extra") or ""
+    def _progress(self, event: Progress, now: float) -> Arm:
+        arm = self._arm(event.method)
+        phase, arm.unit, arm.extra = event.phase, event.unit, event.extra
+        arm.done, arm.total, arm.loss = event.done, event.total, event.loss
         if arm.status != "running" or phase != arm.phase:
             arm.status, arm.phase, arm.detail = "running", phase, ""
             arm.since, arm.start = now, arm.done
-        arm.seconds_left = event.get("seconds_left")
+        arm.seconds_left = event.seconds_left
         if arm.seconds_left is None and arm.start < arm.done < arm.total:
             arm.seconds_left = (now - arm.since) * (arm.total - arm.done) / (arm.done - arm.start)
         return arm
@@ -157,16 +154,14 @@ def says(arm: Arm) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def estimate_line(event: dict) -> str:
+def estimate_line(estimate: Estimate) -> str:
     """`estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk`."""
-    line = f"estimate: {duration(event.get('seconds'))}"
-    for key, what in (("peak_rss_mb", "memory"), ("disk_mb", "disk")):
-        line += f", {number(event[key])} MB of {what}" if event.get(key) is not None else ""
-    return line
+    memory, disk = number(estimate.peak_rss_mb), number(estimate.disk_mb)
+    return f"estimate: {duration(estimate.seconds)}, {memory} MB of memory, {disk} MB of disk"
 
 
 @contextmanager
-def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
+def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Listen]:
     """The function to hand events to while a command works: live rows on a terminal, else plain lines."""
     board = Board(began=clock())
     if not talk.is_terminal:
@@ -179,21 +174,21 @@ def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iter
         talk.print(_rows(board, clock(), ended=True))
 
 
-def _show(board: Board, event: dict, talk: Console, now: float) -> None:
+def _show(board: Board, event: Event, talk: Console, now: float) -> None:
     board.apply(event, now)
-    if event["event"] in ("note", "estimate"):
-        talk.print(event["text"] if event["event"] == "note" else estimate_line(event), style="dim")
+    if isinstance(event, Note | Estimate):
+        talk.print(event.text if isinstance(event, Note) else estimate_line(event), style="dim")
 
 
-def _write_line(board: Board, event: dict, talk: Console, now: float) -> None:
+def _write_line(board: Board, event: Event, talk: Console, now: float) -> None:
     arm = board.apply(event, now)
-    if event["event"] == "estimate":
+    if isinstance(event, Estimate):
         _plain(talk, estimate_line(event))
-    elif event["event"] == "note":
-        _plain(talk, event["text"])
+    elif isinstance(event, Note):
+        _plain(talk, event.text)
     elif arm is not None:
-        finished = event["event"] == "arm"
-        if finished or event["event"] == "phase" or now - arm.said >= LINE_SECONDS:
+        finished = isinstance(event, ArmDone)
+        if finished or isinstance(event, Phase) or now - arm.said >= LINE_SECONDS:
             arm.said = now
             name, status = arm.method or "riyaz", f"{arm.status}, " if finished else ""
             _plain(talk, f"{name}: {status}{says(arm)}")
@@ -285,4 +280,4 @@ def print_plan(document: dict, out: Console) -> None:
         cells = [duration(seconds.get(stage) or None) for stage in stages]
         table.add_row(arm["method"], *cells, steps, rates, arm.get("skipped", ""))
     out.print(table)
-    out.print(estimate_line(document.get("estimate", {})))
+    out.print(estimate_line(Estimate(**document["estimate"])))

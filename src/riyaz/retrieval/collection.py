@@ -16,11 +16,11 @@ from typing import Any, Self
 import numpy as np
 
 from riyaz.errors import RiyazError
+from riyaz.files import disk_error
 from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, word_offsets
 from riyaz.retrieval.database import APPLICATION, BROKEN, REBUILD, opened, replacing, writing
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.embedder import Embedder, Progress
-from riyaz.sources.files import disk_error
 
 FORMAT, VERSION = "riyaz collection", 1
 TABLES = {

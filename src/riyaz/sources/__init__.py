@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from riyaz.errors import RiyazError
-from riyaz.sources.files import TensorInfo, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.sources.files import TensorInfo
 from riyaz.sources.origins import PREFIXES, hub_name, pull, stored_name
 from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import Source, open_path

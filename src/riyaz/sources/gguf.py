@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.errors import RiyazError
-from riyaz.sources.files import TensorInfo, map_file, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.sources.files import TensorInfo, map_file
 from riyaz.sources.gguf_blocks import LAYOUTS, OTHER_TYPES, TYPES, dequantise
 
 MAGIC = b"GGUF"

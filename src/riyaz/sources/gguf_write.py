@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from riyaz.sources.files import atomic_file
+from riyaz.files import atomic_file
 
 ALIGNMENT = 32
 BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0

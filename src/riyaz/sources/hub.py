@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import tokenizer_files
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.sources import sharded, store
-from riyaz.sources.files import shown
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
 from riyaz.sources.store import ModelEntry, Progress

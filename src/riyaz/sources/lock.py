@@ -1,11 +1,11 @@
 """One process at a time for one model: whoever comes second waits, and then finds it there."""
 
-import fcntl
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
+from riyaz.files import try_lock
 from riyaz.sources import store
 from riyaz.sources.store import Progress
 
@@ -23,10 +23,7 @@ def locked(name: str, report: Progress) -> Iterator[None]:
         yield
         return
     with handle:
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+        while not try_lock(handle):
             report("wait for another pull", 0, 1)
             time.sleep(POLL_SECONDS)
         yield

@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz import tokenizer_files
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
+from riyaz.files import atomic_file
 from riyaz.sources import store
 from riyaz.sources.catalogue import CATALOGUE, Member, Package
-from riyaz.sources.files import atomic_file, shown
 from riyaz.sources.source import INDEX, Source, open_path
 from riyaz.sources.store import ModelEntry, Progress
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.errors import RiyazError
-from riyaz.sources.files import TensorInfo, atomic_file, map_file, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.files import atomic_file
+from riyaz.sources.files import TensorInfo, map_file
 
 MAX_HEADER = 16 * 2**20
 MAX_TENSORS = 50_000

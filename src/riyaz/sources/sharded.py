@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riyaz.errors import RiyazError
-from riyaz.sources.files import TensorInfo, shown
+from riyaz.errors import RiyazError, shown
+from riyaz.sources.files import TensorInfo
 from riyaz.sources.safetensors import SafetensorsFile
 
 MAX_INDEX = 16 * 2**20

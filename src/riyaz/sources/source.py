@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.sources import gguf, safetensors, sharded, store
-from riyaz.sources.files import TensorInfo, shown
+from riyaz.sources.files import TensorInfo
 from riyaz.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")

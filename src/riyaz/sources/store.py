@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from riyaz.errors import RiyazError
-from riyaz.sources.files import atomic_file, disk_error
+from riyaz.files import disk_error, write_json
 
 ENTRY = "entry.json"
 ABANDONED_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
@@ -104,8 +104,7 @@ def keep(folder: Path, entry: ModelEntry) -> ModelEntry:
     target = home() / "models" / entry.name
     record = {**asdict(entry), "file": str(entry.path.relative_to(folder))}
     del record["path"], record["name"]
-    with atomic_file(folder / ENTRY) as out:
-        out.write(json.dumps(record, indent=2).encode())
+    write_json(folder / ENTRY, record, ascii=True)
     try:
         target.parent.mkdir(exist_ok=True)
         if target.exists():
@@ -143,7 +142,5 @@ def file_hash(paths: list[Path]) -> str:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
     with suppress(OSError, RiyazError):  # a store that cannot be written only costs the time again
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(remembered) as out:
-            out.write(json.dumps({"files": stamps, "sha256": digest.hexdigest()}).encode())
+        write_json(remembered, {"files": stamps, "sha256": digest.hexdigest()}, indent=None, ascii=True)
     return digest.hexdigest()

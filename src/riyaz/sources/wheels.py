@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from riyaz import tokenizer_files
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
+from riyaz.files import atomic_file
 from riyaz.sources import package, store
-from riyaz.sources.files import atomic_file, shown
 from riyaz.sources.sharded import BARE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
 from riyaz.sources.store import ModelEntry, Progress

@@ -1,0 +1,364 @@
+"""The one place that writes riyaz's files, and that reads JSON of ours.
+
+A file appears whole or not at all: written under a temporary name beside it, synced, renamed. JSON is strict, so NaN
+and infinities become null. What cannot be written or read is a RiyazError that names the file and, for JSON, the line.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from riyaz.errors import RiyazError, shown
+
+LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # a temporary name of `atomic_file`, left by a process that was killed
+NEWER = "a newer version of riyaz may know it"
+T = TypeVar("T")
+
+
+def disk_error(error: OSError, path: Path) -> RiyazError:
+    """The user's version of a failed write: what happened, where, and that nothing was left behind."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else f"cannot be written: {error.strerror or error}"
+    return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` whole or not at all: temporary name, sync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    write_bytes(path, encoded(text))
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2, ascii: bool = False, strict: bool = True) -> None:
+    """Write one JSON document, in a folder that is made if it is not there."""
+    _make(path.parent)
+    write_bytes(path, encoded(to_json(value, indent=indent, ascii=ascii, strict=strict) + "\n"))
+
+
+def write_lines(path: Path, values: Iterable[Any], *, ascii: bool = False) -> None:
+    """Write JSON lines, in a folder that is made if it is not there."""
+    _make(path.parent)
+    with atomic_file(path) as file:
+        file.writelines(json_line(value, ascii=ascii) for value in values)
+
+
+def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
+    """Write and sync a file inside a folder that is still under a temporary name; the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as out:
+        for chunk in chunks:
+            digest.update(chunk)
+            out.write(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    return digest.hexdigest()
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a mebibyte at a time."""
+    with open(path, "rb") as source:
+        while chunk := source.read(2**20):
+            yield chunk
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def to_json(value: Any, *, indent: int | None = None, ascii: bool = False, strict: bool = True) -> str:
+    """The value as JSON: paths as text, sets and arrays as lists, NaN and infinities as null.
+
+    Where not `strict`, such numbers are written as Python reads them back: NaN, Infinity.
+    """
+    value = finite(value) if strict else value
+    return json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=not strict, default=_plain)
+
+
+def json_line(value: Any, *, ascii: bool = False) -> bytes:
+    """The value as one line of JSON."""
+    return encoded(to_json(value, ascii=ascii)) + b"\n"
+
+
+def finite(value: Any) -> Any:
+    """The value with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy, without importing it
+        return finite(value.tolist())
+    if isinstance(value, set | frozenset):
+        return finite(sorted(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def read_json(path: Path, hint: str = "") -> Any:
+    """The value in a JSON file. Raises RiyazError, with the file's line where it is not JSON."""
+    return parse_json(_read(path, hint), str(path), hint)
+
+
+def read_lines(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
+    """`path:line` and value of every JSON line. Raises RiyazError."""
+    for number, line in enumerate(_read(path, hint).removesuffix(b"\n").split(b"\n") or (), 1):
+        if line or number > 1:
+            where = f"{path}:{number}"
+            yield where, parse_json(line, where, hint, numbered=False)
+
+
+def _read(path: Path, hint: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RiyazError(f"cannot be read ({error.strerror or error})", str(path), hint) from error
+
+
+def parse_json(content: bytes, where: str, hint: str = "", *, numbered: bool = True) -> Any:
+    """The value of a JSON text; `numbered` adds the line to `where` in the RiyazError for what is none."""
+    try:
+        return json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        what = "is damaged (not UTF-8)"
+    except RecursionError:
+        line, what = 0, "is damaged (nested too deep)"
+    except ValueError as error:  # not JSON, or an integer of thousands of digits
+        line = getattr(error, "lineno", 0)
+        what = f"is damaged ({getattr(error, 'msg', error)})"
+    raise RiyazError(what, f"{where}:{line}" if numbered and line else where, hint)
+
+
+def from_json(cls: type[T], document: Any, where: str, hint: str = "", *, unknown: bool = False) -> T:
+    """A dataclass from a JSON object: every value of its field's type, keys without a field only where `unknown`.
+
+    Raises RiyazError with the dotted place in the document. A number that is not finite is read as null.
+    """
+    value: T = _Reader(where, hint, unknown).built(cls, document, "")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Values of typed fields out of one JSON document."""
+
+    where: str
+    hint: str
+    unknown: bool
+
+    def built(self, cls: Any, document: Any, at: str) -> Any:
+        if not isinstance(document, dict):
+            raise RiyazError(f"{at.removesuffix('.') or 'the document'} is not an object", self.where, self.hint)
+        fields, types_ = dataclasses.fields(cls), typing.get_type_hints(cls)
+        extra = set(document) - {entry.name for entry in fields}
+        if extra and not self.unknown:
+            raise RiyazError(f"unknown key {shown(at + min(extra))}", self.where, NEWER)
+        values = {}
+        for entry in fields:
+            if entry.name in document:
+                values[entry.name] = self.value(types_[entry.name], document[entry.name], at + entry.name)
+            elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+                raise RiyazError(f"{at + entry.name} is missing", self.where, self.hint)
+        return cls(**values)
+
+    def value(self, kind: Any, value: Any, at: str) -> Any:
+        """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them."""
+        origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None  # written before NaN was null
+        if origin in (typing.Union, types.UnionType):
+            return self._one_of(inner, value, at)
+        if origin is Any:
+            return value
+        if origin is typing.Literal:
+            if any(type(value) is type(option) and value == option for option in inner):
+                return value
+        elif dataclasses.is_dataclass(origin):
+            return self.built(origin, value, f"{at}.")
+        elif isinstance(value, list) and origin is list:
+            return [self.value(inner[0], item, f"{at}[{i}]") for i, item in enumerate(value)]
+        elif isinstance(value, list) and origin is tuple:
+            each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+            if len(each) == len(value):
+                return tuple(self.value(k, item, f"{at}[{i}]") for i, (k, item) in enumerate(zip(each, value)))
+        elif isinstance(value, dict) and origin is dict:
+            return {key: self.value(inner[1], item, f"{at}.{key}") for key, item in value.items()}
+        elif origin in (str, bool, int, float, type(None)) and _is(value, origin):
+            return value
+        raise RiyazError(f"{shown(at)[1:-1]} is {shown(repr(value))}", self.where, self.hint)
+
+    def _one_of(self, kinds: tuple[Any, ...], value: Any, at: str) -> Any:
+        if value is None and type(None) in kinds:
+            return None
+        options = [kind for kind in kinds if kind is not type(None)]
+        for kind in options[:-1]:
+            with contextlib.suppress(RiyazError):
+                return self.value(kind, value, at)
+        return self.value(options[-1], value, at)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**1000  # a whole number is a number too, as long as a float can hold it
+    return type(value) is kind
+
+
+def try_lock(handle: IO[Any]) -> bool:
+    """Whether this process now has the lock of an open file; it dies with its holder."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(folder: Path, ours: Callable[[set[str]], bool], begun: Callable[[], bool]) -> Iterator[set[str]]:
+    """Keep other processes out of a folder, which is made if it is not there; gives the names that lay in it.
+
+    Raises RiyazError for a folder in which another process works, or in which `ours(names)` says that something else
+    lies. An error before the work has `begun()` leaves the folder as it was, so that the corrected command finds it
+    free.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = {path.name for path in folder.iterdir()}
+        if not ours(before - {".lock"}):
+            raise RiyazError("this folder holds something else", str(folder), "choose another --out")
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RiyazError(f"cannot write here ({error.strerror})", str(folder), "choose another --out") from error
+    with handle:
+        if not try_lock(handle):
+            raise RiyazError("another riyaz is working in this folder", str(folder), "wait for it")
+        try:
+            yield before
+        except Exception:
+            if not begun():
+                for path in folder.iterdir():
+                    if path.name not in before:
+                        remove(path)
+                with contextlib.suppress(OSError):
+                    for path in new:  # the deepest first
+                        path.rmdir()
+            raise
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove those of the paths that killed writes left; nobody else may be writing there."""
+    for path in paths:
+        if LEFTOVER.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Lines:
+    """A growing file of JSON lines, each with its "step" and the numbers that are `needed`.
+
+    The first line that is added replaces what a killed run wrote from that step on, and a half line at the end.
+    """
+
+    def __init__(self, path: Path, *needed: str, hint: str = "") -> None:
+        self.path, self.needed, self.hint = path, needed, hint
+        self.handle: Any = None
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The whole lines of the file. Raises RiyazError naming a line that no run wrote."""
+        if not self.path.exists():
+            return []
+        entries = []
+        with self.path.open("rb") as lines:
+            for place, line in enumerate(lines, 1):
+                entry = self._entry(line)
+                if entry is not None:
+                    entries.append(entry)
+                elif line.endswith(b"\n"):  # else it is the last, cut short by a kill
+                    raise RiyazError("is damaged or of another version", f"{self.path}:{place}", self.hint)
+        return entries
+
+    def _entry(self, line: bytes) -> dict[str, Any] | None:
+        with contextlib.suppress(RiyazError):
+            entry = parse_json(line, str(self.path))
+            if isinstance(entry, dict) and _is(entry.get("step"), int):
+                return entry if all(isinstance(entry.get(name), int | float) for name in self.needed) else None
+        return None
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append one line and hand it to the system. Raises RiyazError when the disk is full."""
+        try:
+            if self.handle is None:
+                write_lines(self.path, [kept for kept in self.entries() if kept["step"] < entry["step"]])
+                self.handle = self.path.open("ab", buffering=0)
+            line = json_line(entry)
+            if self.handle.write(line) < len(line):  # the next line would hang on to half of this one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.handle is not None:
+            self.handle.close()

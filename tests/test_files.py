@@ -1,0 +1,173 @@
+"""Whole files or none, strict JSON, one line for what is damaged, one process in a folder."""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from expect import assert_refused
+
+from riyaz import files
+from riyaz.errors import RiyazError
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"n": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writes: list[Callable[[], None]] = [
+        lambda: files.write_json(path, {"n": 2}),
+        lambda: files.write_lines(path, [{"n": 2}]),
+        lambda: files.write_text(path, "2"),
+        lambda: files.write_bytes(path, b"2"),
+    ]
+    for write in writes:
+        with monkeypatch.context() as patch, assert_refused("the disk is full", str(path)):
+            patch.setattr(files.os, "fsync", full)
+            write()
+    assert os.listdir(tmp_path) == ["a.json"] and files.read_json(path) == {"n": 1}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with assert_refused("cannot be written", str(tmp_path / "file")):
+        files.write_json(tmp_path / "file" / "a.json", 1)
+
+
+def test_json_is_strict_and_keeps_every_text(tmp_path: Path) -> None:
+    value = {"nan": math.nan, "list": [math.inf, (1.5, -math.inf)], "text": "é\ud800", "path": Path("x")}
+    expected = {"nan": None, "list": [None, [1.5, None]], "text": "é\ud800", "path": "x"}
+    files.write_json(tmp_path / "made" / "a.json", value)
+    assert (tmp_path / "made" / "a.json").read_bytes().endswith(b'\n  "path": "x"\n}\n')
+    assert files.read_json(tmp_path / "made" / "a.json") == expected
+    assert files.to_json(np.array([1.0, math.nan])) == "[1.0, null]" and files.to_json({2, 1}) == "[1, 2]"
+    assert files.to_json("é") == '"é"' and files.to_json("é", ascii=True) == '"\\u00e9"'
+    assert files.to_json(math.inf, strict=False) == "Infinity"
+    with pytest.raises(TypeError):
+        files.to_json(object())
+
+
+def test_lines_come_back_with_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"a": "x\ny\u2028z\x85"}, 2, None]
+    files.write_lines(path, rows)
+    assert list(files.read_lines(path)) == [(f"{path}:{n}", row) for n, row in enumerate(rows, 1)]
+    path.write_bytes(b"")
+    assert list(files.read_lines(path)) == []
+    path.write_bytes(b'1\n{"a"\n')
+    with assert_refused("a.jsonl:2: is damaged", "mend it"):
+        list(files.read_lines(path, "mend it"))
+    path.write_bytes(b"1\n\n2\n")
+    with assert_refused("a.jsonl:2: is damaged"):
+        list(files.read_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "a.json:1: is damaged (Expecting value); hint"),
+        (b'{\n "a": 1,\n "b" 2}', "a.json:3: is damaged (Expecting ':' delimiter); hint"),
+        (b'{"a":\n "\xff"}', "a.json:2: is damaged (not UTF-8); hint"),
+        (b"[" * 100_000 + b"]" * 100_000, "a.json: is damaged (nested too deep); hint"),
+        (b"9" * 10_000, "a.json: is damaged (Exceeds the limit"),
+        (b"\xef\xbb\xbf{}", "a.json:1: is damaged (Unexpected UTF-8 BOM (decode using utf-8-sig)); hint"),
+        (None, "a.json: cannot be read (No such file or directory); hint"),
+    ],
+    ids=["empty", "syntax", "utf-8", "deep", "long", "bom", "missing"],
+)
+def test_what_is_no_json_is_one_line(tmp_path: Path, content: bytes | None, line: str) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(RiyazError) as error:
+        files.read_json(tmp_path / "a.json", "hint")
+    assert str(error.value).startswith(f"{tmp_path}/{line}")
+
+
+@dataclass(frozen=True)
+class Inner:
+    count: int
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    share: float | None = None
+    inner: Inner | None = None
+    pairs: tuple[tuple[str, int], ...] = ()
+    parts: list[Inner] = field(default_factory=list)
+    table: dict[str, float] = field(default_factory=dict)
+    either: int | str = 0
+    anything: Any = None
+
+
+def test_a_typed_document_is_read_as_it_was() -> None:
+    document = {
+        "name": "x", "share": 1, "inner": {"count": 2, "kind": "b"}, "pairs": [["a", 1]], "parts": [{"count": 3}],
+        "table": {"k": 0.5}, "either": "two", "anything": [{}],
+    }  # fmt: skip
+    expected = Outer("x", 1, Inner(2, "b"), (("a", 1),), [Inner(3)], {"k": 0.5}, "two", [{}])
+    assert files.from_json(Outer, document, "here") == expected
+    assert files.from_json(Outer, {"name": "x", "share": math.nan}, "here").share is None
+    assert files.from_json(Outer, {"name": "x", "new": 1}, "here", unknown=True) == Outer("x")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": 1}, "name is '1'"),
+        ({"share": "much"}, """share is "'much'\""""),
+        ({"share": True}, "share is 'True'"),
+        ({"share": 10**400}, "share is '1000"),
+        ({"inner": [1]}, "inner is not an object"),
+        ({"inner": {}}, "inner.count is missing"),
+        ({"inner": {"count": 1.5}}, "inner.count is '1.5'"),
+        ({"inner": {"count": 1, "kind": "c"}}, """inner.kind is "'c'\""""),
+        ({"pairs": [["a"]]}, "pairs[0] is"),
+        ({"pairs": [["a", "b"]]}, "pairs[0][1] is"),
+        ({"parts": [{"count": 1}, {}]}, "parts[1].count is missing"),
+        ({"table": {"k": None}}, "table.k is 'None'"),
+        ({"either": []}, "either is '[]'"),
+        ({"new": 1}, "unknown key 'new'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], what: str) -> None:
+    with assert_refused(f"a.json: {what}"):
+        files.from_json(Outer, {"name": "x"} | change, "a.json")
+    with assert_refused("a.json: the document is not an object"):
+        files.from_json(Outer, [], "a.json")
+
+
+def test_one_process_works_in_a_folder_and_a_failure_leaves_it_as_it_was(tmp_path: Path) -> None:
+    def hold(folder: Path, begun: bool = False, ours: bool = True) -> Any:
+        return files.locked(folder, lambda names: ours or not names, lambda: begun)
+
+    folder = tmp_path / "new" / "out"
+    with hold(folder) as names:
+        assert names == set() and (folder / ".lock").exists()
+        with assert_refused("another riyaz is working in this folder"), hold(folder):
+            pass
+    assert json.dumps(sorted(os.listdir(folder))) == '[".lock"]'
+    for begun in (False, True):
+        folder = tmp_path / str(begun) / "out"
+        with pytest.raises(ValueError, match="stop"), hold(folder, begun):
+            (folder / "half").mkdir()
+            (folder / "half" / "file").touch()
+            raise ValueError("stop")
+        assert folder.exists() == begun and folder.parent.exists() == begun
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").touch()
+    with assert_refused("this folder holds something else"), hold(tmp_path / "mine", ours=False):
+        pass
+    assert os.listdir(tmp_path / "mine") == ["letter"]
+    with assert_refused("cannot write here (Not a directory)"), hold(tmp_path / "mine" / "letter" / "out"):
+        pass

@@ -1,6 +1,7 @@
 """Taking results away: PEFT and transformers load what was written and say the same; nothing wrong is kept."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +39,15 @@ def base(tmp_path_factory) -> Path:
 def adapter_files(base: Path, folder: Path, *, rslora: bool = False) -> dict:
     """A LoRA with seeded weights on every linear, as PEFT writes it."""
     model = models.load(open_source(base), torch.float32)
-    lora.apply(model, r=4, alpha=8, seed=1, rslora=rslora)
+    lora.apply(model, r=4, alpha=8 * math.sqrt(4) if rslora else 8, seed=1)
     generator = torch.Generator().manual_seed(2)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.05, generator=generator)
     folder.mkdir(parents=True)
-    save_peft(model, folder, base=base.name, alpha=8, rslora=rslora)
+    save_peft(model, folder, base=base.name, alpha=8)
+    if rslora:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
     return {path.name: path for path in folder.iterdir()}
 
 

@@ -190,7 +190,7 @@ def test_a_head_that_came_loose_and_all_end_tokens_reach_transformers(tmp_path):
     (base / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
     model = models.load(open_source(base), torch.float32)
     lora.apply(model, r=3, alpha=6, seed=1, targets=("lm_head", "q_proj"))
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=torch.Generator().manual_seed(3))
     (tmp_path / "parts").mkdir()
     save_peft(model, tmp_path / "parts", base=str(base), alpha=6)

@@ -201,7 +201,7 @@ def test_lora_folders_still_find_their_reader(tmp_path: Path) -> None:
     model = small_model()
     lora.apply(model, r=2, alpha=4, seed=0)
     save_peft(model, tmp_path, base="x", alpha=4)
-    assert list(lora.adapters(attach(small_model(), tmp_path)))
+    assert list(lora.lora_layers(attach(small_model(), tmp_path)))
 
 
 # artifacts

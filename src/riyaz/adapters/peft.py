@@ -64,7 +64,6 @@ def write(
     *,
     base: str,
     alpha: float | None = None,
-    rslora: bool = False,
 ) -> None:
     """Write the LoRA as PEFT reads it; float32 tensors. Without `alpha` the pairs' own ranks and scales are written
     as plain LoRA, which every tool understands: α = scale · r, by pattern where layers differ."""
@@ -88,8 +87,6 @@ def write(
         config["rank_pattern"] = {name: r for name, r in ranks.items() if r != rank}
     if any(alphas[name] != usual_alpha for name in alphas):
         config["alpha_pattern"] = {name: value for name, value in alphas.items() if value != usual_alpha}
-    if rslora:
-        config["use_rslora"] = True
     folders.write(folder, config, tensors)
 
 

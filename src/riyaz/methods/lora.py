@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 RANK, ALPHA = 16, 32
-RSLORA = False
 RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5e-4, 1e-3, 2e-3), default_rate=5e-4)
 
 
@@ -23,7 +22,7 @@ def build(context: Context) -> "Model":
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
-    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed, rslora=RSLORA)
+    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed)
     return model
 
 
@@ -38,7 +37,7 @@ def fit(context: Context) -> Fitted:
         out = context.folder / "out"
         out.mkdir(exist_ok=True)
         adapter, family = lora.adapter_of(model), describe(context.source)
-        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA, rslora=RSLORA)
+        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA)
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)

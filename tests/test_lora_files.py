@@ -229,7 +229,7 @@ def test_an_adapter_without_its_file_of_tensors_is_refused_by_name(mlx: Path) ->
     with assert_refused(f"{mlx}: the adapter's folder holds no adapters.safetensors", "does not read adapters.npz"):
         attach(small_model(), mlx)
     (mlx / "adapters.npz").unlink()
-    with assert_refused("holds no adapters.safetensors; copy or download all of it"):
+    with assert_refused("holds no adapters.safetensors; copy or download all files"):
         attach(small_model(), mlx)
 
 
@@ -302,5 +302,5 @@ def test_llama_cpps_file_for_another_base_is_refused_with_every_mismatch(tmp_pat
     ):
         read_gguf_lora(small_model(), path)
     whole = tiny.write_gguf(tmp_path / "model.gguf")
-    with assert_refused("general.type is None", "give a LoRA for a llama"):
+    with assert_refused("general.type is None", "give a LoRA for a model of the architecture llama"):
         read_gguf_lora(small_model(), whole)

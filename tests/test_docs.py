@@ -1,4 +1,4 @@
-"""The documents say what is there: commands, the README's tree and its commands, paths, links, the version.
+"""The documents say what is there: commands, the tree of the architecture, paths, links, the version.
 
 The checks are functions of a repository root (and of the command line's help), so that each is also shown
 red on a small repository. The slow test runs the README's commands in their order, with the real model.
@@ -19,6 +19,7 @@ import pytest
 from comparing import command
 
 ROOT = Path(__file__).parents[1]
+TREE_PAGE = "docs/architecture.md"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
@@ -116,7 +117,7 @@ def wrong(words: list[str], root: Path, help_text: Help, targets: set[str]) -> s
 
 
 def tree_entries(text: str) -> dict[str, str]:
-    """The README's tree: path (folders end in /) -> its line of explanation."""
+    """The tree in a page: path (folders end in /) -> its line of explanation."""
     block = next((b for b in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) if "├──" in b), "")
     entries: dict[str, str] = {}
     folders = [""]
@@ -135,8 +136,8 @@ def tree_entries(text: str) -> dict[str, str]:
 
 
 def stale_tree(root: Path) -> list[str]:
-    """Differences between the README's tree and the files in src/riyaz; lines that explain nothing."""
-    entries = tree_entries((root / "README.md").read_text(encoding="utf-8"))
+    """Differences between the tree in docs/architecture.md and the files in src/riyaz; lines that explain nothing."""
+    entries = tree_entries((root / TREE_PAGE).read_text(encoding="utf-8"))
     package, files = root / "src/riyaz", set()
     for path in package.rglob("*"):
         name = path.relative_to(root).as_posix()
@@ -144,10 +145,10 @@ def stale_tree(root: Path) -> list[str]:
             continue
         if path.name != "__init__.py":  # the folder's line speaks for it
             files.add(f"{name}/" if path.is_dir() else name)
-    problems = [f"README's tree lacks {name}" for name in sorted(files - entries.keys())]
-    problems += [f"README's tree has {name}, which is not there" for name in entries if not (root / name).exists()]
+    problems = [f"{TREE_PAGE} lacks {name}" for name in sorted(files - entries.keys())]
+    problems += [f"{TREE_PAGE} has {name}, which is not there" for name in entries if not (root / name).exists()]
     blank = sorted(name for name in files & entries.keys() if not entries[name])
-    return problems + [f"README's tree does not explain {name}" for name in blank]
+    return problems + [f"{TREE_PAGE} does not explain {name}" for name in blank]
 
 
 def broken_references(root: Path) -> list[str]:
@@ -190,7 +191,7 @@ def test_commands_in_documents_exist() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
-def test_readme_tree_names_every_file() -> None:
+def test_the_tree_names_every_file() -> None:
     problems = stale_tree(ROOT)
     assert not problems, "\n" + "\n".join(problems)
 
@@ -266,9 +267,9 @@ FAKE_HELP = {
 
 
 def repository(folder: Path, files: dict[str, str]) -> Path:
-    """A small repository whose README has a tree that is true of it."""
+    """A small repository with a tree that is true of it."""
     base = {
-        "README.md": TREE,
+        TREE_PAGE: TREE,
         "Makefile": "demo: x\n",
         "src/riyaz/__init__.py": "",
         "src/riyaz/errors.py": "",
@@ -289,12 +290,12 @@ def repository(folder: Path, files: dict[str, str]) -> Path:
         ({"src/riyaz/sources/gguf.py": ""}, "lacks src/riyaz/sources/"),
         ({"src/riyaz/page.html": ""}, "lacks src/riyaz/page.html"),
         (
-            {"README.md": TREE.replace("split.py ", "splits.py")},
+            {TREE_PAGE: TREE.replace("split.py ", "splits.py")},
             "has src/riyaz/data/splits.py, which is not there",
         ),
-        ({"README.md": TREE.replace("      errors", "")}, "does not explain src/riyaz/errors.py"),
-        ({"README.md": TREE.replace("    ├── errors", "    ├── error")}, "lacks src/riyaz/errors.py"),
-        ({"README.md": "no tree"}, "lacks src/riyaz/errors.py"),
+        ({TREE_PAGE: TREE.replace("      errors", "")}, "does not explain src/riyaz/errors.py"),
+        ({TREE_PAGE: TREE.replace("    ├── errors", "    ├── error")}, "lacks src/riyaz/errors.py"),
+        ({TREE_PAGE: "no tree"}, "lacks src/riyaz/errors.py"),
     ],
 )
 def test_a_stale_tree_is_seen(tmp_path: Path, files: dict[str, str], says: str) -> None:

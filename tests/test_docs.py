@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import house_rules
 import pages
 import pytest
 from comparing import command
@@ -198,6 +199,16 @@ def test_commands_in_documents_exist() -> None:
 def test_the_tree_names_every_file() -> None:
     problems = stale_tree(ROOT)
     assert not problems, "\n" + "\n".join(problems)
+
+
+def test_the_page_has_the_rows_that_the_house_rules_keep() -> None:
+    page = (ROOT / TREE_PAGE).read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, re.MULTILINE))
+    for place, sides in enumerate(house_rules.ROWS):
+        said = [re.findall(r"`(\w+)`", side) for side in [*rows[str(place)].split(" · "), ""][:2]]
+        for names, listed in zip(sides, said, strict=True):
+            kept = [name for name in names if name != "__main__"]
+            assert [name for name in listed if name in kept] == kept, f"row {place}"
 
 
 def test_links_and_paths_lead_somewhere() -> None:

@@ -248,6 +248,14 @@ def test_the_readme_picture_is_drawn_from_a_comparison_and_runs_nothing(tmp_path
     assert all(method in said for method in pages.METHODS)
 
 
+def test_hints_name_extras_that_the_demo_installs() -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    hinted = {name for text in sources for name in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    demo = re.findall(r"install .*'\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())[0].split(",")
+    assert hinted == set(demo) == extras.keys() - {"test"}
+
+
 @pytest.mark.slow
 def test_readme_commands_run(tmp_path: Path) -> None:
     for name in ("examples", "benchmarks", "Makefile"):

@@ -68,11 +68,11 @@ class Dataset:
     columns: tuple[str, ...]  # every column of the file
     skipped: int = 0  # conversations in which every answer has weight 0
     answer_column: str = ""  # "" for conversations
-    folder: Path | None = None  # where `Example.where` starts, when the rows are of several files
+    folder: Path | None = None  # where `Example.where` starts; None for rows in memory
 
     def place(self, example: Example) -> str:
-        """The example's file and line as a path."""
-        return str((self.folder or self.path.parent) / example.where)
+        """The example's file and line as a path; of rows in memory their name and the row's number."""
+        return example.where if self.folder is None else str(self.folder / example.where)
 
     @property
     def unused_columns(self) -> tuple[str, ...]:

@@ -19,8 +19,11 @@ def is_table(path: Path) -> bool:
     return is_saved(path) if path.is_dir() else bool(kind_of(path))
 
 
-def read_tables(path: Path, encoding: str | None = None) -> list[Table]:
-    """The tables at a path or of a pattern, in order of their names. Raises RiyazError when there is none."""
+def read_tables(path: Path | Table, encoding: str | None = None) -> list[Table]:
+    """The tables at a path or of a pattern, in order of their names; rows in memory are one as they are. Raises
+    RiyazError when there is none."""
+    if isinstance(path, Table):
+        return [path]
     if path.is_dir() and is_saved(path):
         files, features = saved_files(path)
         return [_arrow(file, features) for file in files]

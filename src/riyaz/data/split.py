@@ -5,6 +5,7 @@ held out; under 200 rows five folds are dealt, or half is held out when there is
 depends on the contents and the seed alone.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,6 +173,7 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
 
 
 def _place(example: Example) -> tuple[str, int]:
-    """File and line, which sort as the rows stand."""
-    file, _, line = example.where.rpartition(":")
-    return file, int(line or 0)
+    """File and line, or name and row, which sort as the rows stand."""
+    place = re.fullmatch(r"(.*?)(?::| row )?(\d*)", example.where, re.DOTALL)
+    assert place is not None  # the pattern fits any text
+    return place[1], int(place[2] or 0)

@@ -26,12 +26,23 @@ FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's own li
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: (line the row starts on, its fields)."""
+    """The rows of one file: (line the row starts on, its fields). Of rows in memory `path` is their name alone."""
 
     path: Path
     rows: list[tuple[int, dict[str, object]]]
     columns: tuple[str, ...]  # in order of first appearance
     sha256: str
+    mark: str = ":"  # between the name and a row's number
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no file holds the rows."""
+        return self.mark != ":"
+
+    def place(self, number: int, folder: Path | None = None) -> str:
+        """Where a row stands, such as "train.jsonl:17"; the file is named as it lies in `folder` if one is given."""
+        name = str(self.path) if folder is None else self.path.relative_to(folder).as_posix()
+        return f"{name}{self.mark}{number}"
 
 
 @dataclass
@@ -40,6 +51,7 @@ class Problems:
 
     path: Path
     found: list[tuple[int, str]] = field(default_factory=list)
+    mark: str = ":"  # as a table has it
 
     def add(self, line: int, what: str) -> None:
         """Note one row's problem."""
@@ -53,8 +65,9 @@ class Problems:
         others = [str(other) for other, _ in self.found[1:]]
         if others:
             named = ", ".join(others[:LINES_NAMED]) + (", …" if len(others) > LINES_NAMED else "")
-            what += f" (and {len(others)} more: line{'s' if len(others) > 1 else ''} {named})"
-        raise RiyazError(what, f"{self.path}:{line}", hint)
+            kind = "line" if self.mark == ":" else self.mark.strip()
+            what += f" (and {len(others)} more: {kind}{'s' if len(others) > 1 else ''} {named})"
+        raise RiyazError(what, f"{self.path}{self.mark}{line}", hint)
 
 
 def kind_of(path: Path) -> str:

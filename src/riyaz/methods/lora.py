@@ -1,4 +1,5 @@
-"""LoRA on every linear: rank 16, α twice the rank; the base stays as it is and the artifact is small."""
+"""LoRA on every linear but the head, with rank 16 and α 32; the base is frozen and the artifact holds the adapter
+only."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5
 
 
 def build(context: Context) -> "Model":
-    """The frozen base with a fresh adapter."""
+    """The frozen base with an untrained LoRA."""
     import torch
 
     from riyaz.layers import lora
@@ -27,7 +28,7 @@ def build(context: Context) -> "Model":
 
 
 def fit(context: Context) -> Fitted:
-    """Train the adapter; the weights part is a PEFT folder."""
+    """Train the LoRA; the artifact's weights are a PEFT folder."""
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft
@@ -44,6 +45,6 @@ def fit(context: Context) -> Fitted:
 
 
 METHOD = Method(
-    name="lora", fit=fit, texts=1, recipe=RECIPE, build=build,
-    cost=1.2,  # an adapter beside the weights takes a fifth more time than the bare model
+    name="lora", fit=fit, candidates=1, recipe=RECIPE, build=build,
+    cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
 )  # fmt: skip

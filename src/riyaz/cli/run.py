@@ -42,7 +42,7 @@ def run(
 
         predictions = scoring.predict(opened, dataset.examples, progress)
     tables = many_files.read_tables(file, encoding)
-    root = many_files.root_of(tables)
+    root = many_files.common_folder(tables)
     fields = {f"{t.path.relative_to(root).as_posix()}:{line}": row for t in tables for line, row in t.rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}

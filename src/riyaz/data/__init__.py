@@ -68,11 +68,11 @@ class Dataset:
     columns: tuple[str, ...]  # every column of the file
     skipped: int = 0  # conversations in which every answer has weight 0
     answer_column: str = ""  # "" for conversations
-    folder: Path | None = None  # `Example.where` is relative to it; None: to the folder of `path`
+    folder: Path | None = None  # `Example.where` is relative to it; None for rows in memory
 
     def place(self, example: Example) -> str:
-        """Path and line of an example, such as `data/train.jsonl:17`."""
-        return str((self.folder or self.path.parent) / example.where)
+        """Path and line of an example, such as `data/train.jsonl:17`; for rows in memory their name and row number."""
+        return example.where if self.folder is None else str(self.folder / example.where)
 
     @property
     def unused_columns(self) -> tuple[str, ...]:

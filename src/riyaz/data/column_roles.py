@@ -93,7 +93,7 @@ def _with_neighbours(table: Table, prompt: str, answer: str, prompt_given: bool,
 
 def _refuse_other_tasks(table: Table) -> None:
     first = table.rows[0][1]
-    where = f"{table.path}:{table.rows[0][0]}"
+    where = table.place(table.rows[0][0])
     for column in ("choices", "options"):
         if isinstance(first.get(column), (list, dict)):
             hint = f"write the choices into the prompt and the right one as the answer, or {ASK}"

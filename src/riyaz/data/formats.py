@@ -38,19 +38,19 @@ class DataFolder:
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Table,
     *,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
     answers_required: bool = True,
 ) -> Dataset:
-    """The examples of a file, or of several read as one; each row needs an answer if `answers_required`.
+    """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
     Without `encoding` text must be UTF-8. Raises RiyazError with file and line.
     """
-    path = Path(path)
-    tables = read_tables(path, encoding)
+    tables = read_tables(path if isinstance(path, Table) else Path(path), encoding)
+    path = path.path if isinstance(path, Table) else Path(path)
     combined = combine(path, tables)
     try:
         reading = find_reading(combined, prompt_column, answer_column, answers_required)
@@ -74,17 +74,16 @@ def load(
         columns=combined.columns,
         skipped=skipped,
         answer_column=reading.answer,
-        folder=folder,
+        folder=None if combined.in_memory else folder,
     )
 
 
 def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int]:
-    """The examples of one file, and its number of conversations in which every answer has weight 0."""
-    name = table.path.relative_to(folder).as_posix()
-    examples, skipped, problems = [], 0, Problems(table.path)
+    """The examples of one table, and its number of conversations in which every answer has weight 0."""
+    examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
     for line, row in table.rows:
         try:
-            example = example_of(row, reading, f"{name}:{line}", answers_required)
+            example = example_of(row, reading, table.place(line, folder), answers_required)
         except RowProblem as problem:
             problems.add(line, str(problem))
             continue
@@ -97,16 +96,17 @@ def _examples(table: Table, reading: Reading, folder: Path, answers_required: bo
 
 
 def open_data(
-    path: str | Path,
+    path: str | Path | Table,
     *,
-    test: str | Path | None = None,
+    test: str | Path | Table | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
 ) -> DataFolder:
-    """Read a file of training rows, or a folder; arguments override the folder's riyaz.toml. Raises RiyazError."""
-    path = Path(path)
-    if path.is_dir() and not is_table(path):
+    """Read a file of training rows, rows in memory, or a folder; arguments override the folder's riyaz.toml. Raises
+    RiyazError."""
+    path = path if isinstance(path, Table) else Path(path)
+    if isinstance(path, Path) and path.is_dir() and not is_table(path):
         return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     read = partial(load, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     return DataFolder(read(path), read(test) if test else None)
@@ -115,7 +115,7 @@ def open_data(
 def load_folder(
     folder: str | Path,
     *,
-    test: str | Path | None = None,
+    test: str | Path | Table | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
@@ -124,7 +124,8 @@ def load_folder(
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
-    given = {"test": test, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
+    named = None if isinstance(test, Table) else test
+    given = {"test": named, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
     data_config, compare_config = config.resolve(settings, given)
     splits = saved_splits(folder)
     tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))
@@ -135,17 +136,19 @@ def load_folder(
         what = f"no split 'train' in {SPLITS}" if splits else "no train.jsonl, train.csv, … in this folder"
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)
-    test_path = compare_config.test or paths["test"]
+    test_source = test if isinstance(test, Table) else compare_config.test or paths["test"]
     read = partial(
         load,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    used = {path.resolve() for part in (train_path, test_path) if part for path in matching_files(part)}
+    used = {
+        path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
+    }
     return DataFolder(
         train=read(train_path),
-        test=read(test_path) if test_path else None,
+        test=read(test_source) if test_source else None,
         settings=settings,
         unused=tuple(entry.name for entry in tables if entry.resolve() not in used),
     )

@@ -19,8 +19,11 @@ def is_table(path: Path) -> bool:
     return is_saved(path) if path.is_dir() else bool(kind_of(path))
 
 
-def read_tables(path: Path, encoding: str | None = None) -> list[Table]:
-    """The tables of a path or pattern, sorted by name. Raises RiyazError if there is none."""
+def read_tables(path: Path | Table, encoding: str | None = None) -> list[Table]:
+    """The tables of a path or pattern, sorted by name; rows in memory are a table already. Raises RiyazError if there
+    is none."""
+    if isinstance(path, Table):
+        return [path]
     if path.is_dir() and is_saved(path):
         files, features = saved_files(path)
         return [_arrow(file, features) for file in files]

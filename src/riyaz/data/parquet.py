@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.data.encodings import MAX_BYTES
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, install
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
 BATCH = 1000  # rows
@@ -181,4 +181,4 @@ def _pyarrow(path: Path, module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         kind = "Parquet" if path.suffix.lower() == ".parquet" else "a data set saved by datasets"
-        raise RiyazError(f"reading {kind} needs pyarrow", str(path), "pip install 'riyaz[parquet]'") from None
+        raise RiyazError(f"reading {kind} needs pyarrow", str(path), install("parquet")) from None

@@ -5,6 +5,7 @@ quarter is held out; below 200 rows there are five folds, or half is held out if
 result depends only on the contents and the seed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
 
 
 def _place(example: Example) -> tuple[str, int]:
-    """(file, line number), by which rows sort in file order."""
-    file, _, line = example.where.rpartition(":")
-    return file, int(line or 0)
+    """(file, line number), or (name, row number) for rows in memory, by which rows sort in their order."""
+    place = re.fullmatch(r"(.*?)(?::| row )?(\d*)", example.where, re.DOTALL)
+    assert place is not None  # the pattern matches any text
+    return place[1], int(place[2] or 0)

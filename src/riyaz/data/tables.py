@@ -26,12 +26,23 @@ FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's defaul
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: (line the row starts on, its fields)."""
+    """The rows of one file as (line the row starts on, its fields), or rows in memory, whose `path` is only a name."""
 
     path: Path
     rows: list[tuple[int, dict[str, object]]]
     columns: tuple[str, ...]  # in order of first appearance
     sha256: str
+    mark: str = ":"  # between path and line in the place of a row; another one marks rows in memory
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows were given in memory rather than read from a file."""
+        return self.mark != ":"
+
+    def place(self, number: int, folder: Path | None = None) -> str:
+        """The place of a row, such as "train.jsonl:17"; the path is relative to `folder` if one is given."""
+        name = str(self.path) if folder is None else self.path.relative_to(folder).as_posix()
+        return f"{name}{self.mark}{number}"
 
 
 @dataclass
@@ -40,6 +51,7 @@ class Problems:
 
     path: Path
     entries: list[tuple[int, str]] = field(default_factory=list)  # (line, what is wrong)
+    mark: str = ":"  # between path and line, as in `Table`
 
     def add(self, line: int, what: str) -> None:
         """Record an error in the row that starts on `line`."""
@@ -53,8 +65,9 @@ class Problems:
         others = [str(other) for other, _ in self.entries[1:]]
         if others:
             named = ", ".join(others[:LINES_NAMED]) + (", …" if len(others) > LINES_NAMED else "")
-            what += f" (and {len(others)} more: line{'s' if len(others) > 1 else ''} {named})"
-        raise RiyazError(what, f"{self.path}:{line}", hint)
+            kind = "line" if self.mark == ":" else self.mark.strip()
+            what += f" (and {len(others)} more: {kind}{'s' if len(others) > 1 else ''} {named})"
+        raise RiyazError(what, f"{self.path}{self.mark}{line}", hint)
 
 
 def kind_of(path: Path) -> str:

@@ -1,5 +1,4 @@
-"""Full fine-tuning: all weights are trained, as float32 masters; the artifact holds a whole model in the compute
-type."""
+"""Full fine-tuning: all weights are trained in float32; the artifact holds a whole model in the compute type."""
 
 from typing import TYPE_CHECKING, Any
 

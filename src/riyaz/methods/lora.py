@@ -1,5 +1,4 @@
-"""LoRA on every linear but the head, with rank 16 and α 32; the base is frozen and the artifact holds the adapter
-only."""
+"""LoRA with rank 16 and α 32 on every linear but the head; the artifact holds the adapter only."""
 
 from typing import TYPE_CHECKING, Any
 

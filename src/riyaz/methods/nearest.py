@@ -1,5 +1,4 @@
-"""Nearest example: copy the answer of the training example with the nearest prompt by BM25, without a model. The lower
-bound of the comparison."""
+"""The baseline without a model: copy the answer of the training example with the nearest prompt by BM25."""
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.methods.base import Context, Fitted, Method

@@ -1,5 +1,4 @@
-"""Prompt tuning: 20 vectors before every prompt are trained; the base is frozen and the artifact holds the vectors
-only."""
+"""Prompt tuning: 20 trained vectors before every prompt of a frozen base; the artifact holds the vectors only."""
 
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any

@@ -92,9 +92,9 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
-    """Rows of general text as long as the task's rows on average, `context.replay` of all rows, against forgetting
-    (rehearsal: Robins 1995). The text is not that on which forgetting is measured. Raises RiyazError if it is too
-    short.
+    """Rows of general text, against forgetting (rehearsal: Robins 1995). They have the average length of the task's
+    rows and are the share `context.replay` of all rows. Their text is not the text that forgetting is measured on.
+    Raises RiyazError if it is too short.
     """
     count = round(len(rows) * context.replay / (1 - context.replay))
     if not count:
@@ -128,7 +128,7 @@ def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[
 
 
 def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -> dict[str, Any]:
-    """Check that before training the loss equals the engine's with the base after `prefix`, and is not above chance."""
+    """The check that the loss before training equals the base's in the engine after `prefix`, and is below chance."""
     import torch
 
     from riyaz.engine.torch.runner import TorchRunner

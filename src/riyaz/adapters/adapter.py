@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-FLOATS = ("F32", "F16", "BF16")  # the types that riyaz reads an adapter's tensors in
+FLOATS = ("F32", "F16", "BF16")  # the types of an adapter's tensors that riyaz reads
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ def base_for(config: Path, given: str | None) -> tuple[Source, str]:
     try:
         named = open_source(hub_name(name))
     except RiyazError:
-        note = f"the adapter was made for {shown(name)}, which is not here to compare with {shown(given)}"
+        note = f"the adapter was made for {shown(name)}, which is not available to compare with {shown(given)}"
         return source, f"{note}: its answers are right if the two are the same model"
     if named.path.resolve() != source.path.resolve() and named.sha256() != source.sha256():
         what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(given)} has other weights"
@@ -51,5 +51,5 @@ def _open_named(config: Path) -> Source:
     except RiyazError as error:
         what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
         pull = f"run `riyaz pull {hub_name(name)}`" if hub_name(name) != name else "pull it"
-        hint = f"{pull}, or write the path of its folder there; `riyaz export` takes it as --model too"
+        hint = f"{pull}, or write the path of its folder in this file; `riyaz export` also takes it as --model"
         raise RiyazError(what, str(config), hint) from error

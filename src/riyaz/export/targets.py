@@ -114,7 +114,7 @@ def lora_of(target: Target, tool: str) -> Adapter:
 
 def _refuse_soft_prompt(target: Target, adapter: Adapter) -> None:
     if adapter.soft_prompt is not None:
-        what = "a soft prompt stands before every prompt and cannot be merged into the weights"
+        what = "a soft prompt is put before every prompt and cannot be merged into the weights"
         raise RiyazError(what, target.path, "export it with --format peft")
 
 

@@ -1,4 +1,4 @@
-"""Causal attention over rows packed end to end: no padding, and no token sees another row.
+"""Causal attention over rows packed end to end: no padding, and no token attends to another row.
 
 The stream may begin with one prefix that all rows share: every row attends to the whole prefix and to itself, and the
 prefix is computed once. In a layer with a window w a token attends to the last w tokens, itself included.

@@ -77,7 +77,7 @@ class LoRALinear(nn.Module):
 
 
 class Replaced(nn.Module):
-    """A module of the base and its trained replacement from an adapter; with `enabled = False` the base's answers."""
+    """A module of the base and its trained replacement from an adapter; with `enabled = False` the base's is used."""
 
     def __init__(self, base: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def documents(paths: Sequence[str | Path], exclude: Path | None = None) -> Itera
                 yield document
     if empty:
         where = " ".join(map(str, paths))
-        raise RiyazError("there is no text here", where, f"give {KINDS}")
+        raise RiyazError("contains no text", where, f"give {KINDS}")
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -178,15 +178,15 @@ def examples_bytes(examples: Sequence[Example]) -> bytes:
     return b"".join(json_line(example.to_record()) for example in examples)
 
 
-def read_examples(path: Path) -> tuple[Example, ...]:
+def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
     """The examples that `examples_bytes` wrote; RiyazError names file and line."""
     examples = []
-    for where, record in read_lines(Path(path), TAMPERED):
+    for where, record in read_lines(Path(path), hint):
         try:
             example = Example.from_record(record)
             assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise RiyazError("is not an example", where, TAMPERED) from error
+            raise RiyazError("is not an example", where, hint) from error
         examples.append(example)
     return tuple(examples)
 

@@ -7,6 +7,7 @@ and infinities become null. What cannot be written or read is a RiyazError that 
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from typing import IO, Any, TypeVar
 from riyaz.errors import RiyazError, shown
 
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # a temporary name of `atomic_file`, left by a process that was killed
+OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out while it is None
 NEWER = "a newer version of riyaz may know it"
 T = TypeVar("T")
 
@@ -119,13 +121,27 @@ def to_json(value: Any, *, indent: int | None = None, ascii: bool = False, stric
 
     Where not `strict`, such numbers are written as Python reads them back: NaN, Infinity.
     """
-    value = finite(value) if strict else value
+    value = finite(to_document(value)) if strict else value
     return json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=not strict, default=_plain)
 
 
 def json_line(value: Any, *, ascii: bool = False) -> bytes:
     """The value as one line of JSON."""
     return encoded(to_json(value, ascii=ascii)) + b"\n"
+
+
+def to_document(value: Any) -> Any:
+    """A dataclass, and whatever is in it, as dictionaries and lists; `from_json` reads them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {entry: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        return {
+            entry.name: to_document(item)
+            for entry, item in named.items()
+            if item is not None or entry.metadata != OPTIONAL
+        }
+    if isinstance(value, dict):
+        return {key: to_document(item) for key, item in value.items()}
+    return [to_document(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def finite(value: Any) -> Any:
@@ -202,7 +218,7 @@ class _Reader:
     def built(self, cls: Any, document: Any, at: str) -> Any:
         if not isinstance(document, dict):
             raise RiyazError(f"{at.removesuffix('.') or 'the document'} is not an object", self.where, self.hint)
-        fields, types_ = dataclasses.fields(cls), typing.get_type_hints(cls)
+        fields, types_ = dataclasses.fields(cls), _types_of(cls)
         extra = set(document) - {entry.name for entry in fields}
         if extra and not self.unknown:
             raise RiyazError(f"unknown key {shown(at + min(extra))}", self.where, NEWER)
@@ -215,8 +231,18 @@ class _Reader:
         return cls(**values)
 
     def value(self, kind: Any, value: Any, at: str) -> Any:
-        """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them."""
+        """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them.
+
+        `Annotated[dict[...], {"ok": bool}]` is a mapping that must have the key "ok", with a bool.
+        """
         origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+        if origin is typing.Annotated:
+            needed, mapping = inner[1], self.value(inner[0], value, at)
+            for name, wanted in needed.items():
+                if name not in mapping:
+                    raise RiyazError(f"{at}.{name} is missing", self.where, self.hint)
+                self.value(wanted, mapping[name], f"{at}.{name}")
+            return mapping
         if isinstance(value, float) and not math.isfinite(value):
             value = None  # written before NaN was null
         if origin in (typing.Union, types.UnionType):
@@ -236,7 +262,7 @@ class _Reader:
                 return tuple(self.value(k, item, f"{at}[{i}]") for i, (k, item) in enumerate(zip(each, value)))
         elif isinstance(value, dict) and origin is dict:
             return {key: self.value(inner[1], item, f"{at}.{key}") for key, item in value.items()}
-        elif origin in (str, bool, int, float, type(None)) and _is(value, origin):
+        elif isinstance(origin, type) and _is(value, float if issubclass(origin, float) else origin):
             return value
         raise RiyazError(f"{shown(at)[1:-1]} is {shown(repr(value))}", self.where, self.hint)
 
@@ -248,6 +274,11 @@ class _Reader:
             with contextlib.suppress(RiyazError):
                 return self.value(kind, value, at)
         return self.value(options[-1], value, at)
+
+
+@functools.cache
+def _types_of(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -34,6 +34,7 @@ from riyaz.files import (
     to_json,
     write_synced,
 )
+from riyaz.results import Comparison
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
@@ -129,7 +130,7 @@ def resolve(target: str | Path) -> Path:
     comparison = path / "compare.json"
     if (path / NAME).is_file() or not comparison.is_file():
         return path
-    pick = read_json(comparison, "run riyaz compare again").get("pick")
+    pick = Comparison.read(comparison).pick
     if pick is None:
         raise RiyazError("the comparison picked no arm", str(path), "name the artifact of one, such as arms/lora/kept")
     return path / "arms" / pick / "kept" / "artifact"

@@ -25,6 +25,7 @@ from riyaz.errors import RiyazError, shown
 
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # a temporary name of `atomic_file`, left by a process that was killed
 OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out while it is None
+DEEPEST = 40  # lists and dictionaries in each other, where a field may be anything
 NEWER = "a newer version of riyaz may know it"
 T = TypeVar("T")
 
@@ -207,6 +208,13 @@ def from_json(cls: type[T], document: Any, where: str, hint: str = "", *, unknow
     return value
 
 
+class Keys:
+    """The keys that a mapping must have and the types of their values; it may have others."""
+
+    def __init__(self, **types: Any) -> None:
+        self.types = types
+
+
 @dataclasses.dataclass(frozen=True)
 class _Reader:
     """Values of typed fields out of one JSON document."""
@@ -228,17 +236,20 @@ class _Reader:
                 values[entry.name] = self.value(types_[entry.name], document[entry.name], at + entry.name)
             elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
                 raise RiyazError(f"{at + entry.name} is missing", self.where, self.hint)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except RiyazError as error:  # of a class that checks its values
+            raise RiyazError(f"{at}{error.where}: {error.what}", self.where, self.hint) from error
 
     def value(self, kind: Any, value: Any, at: str) -> Any:
         """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them.
 
-        `Annotated[dict[...], {"ok": bool}]` is a mapping that must have the key "ok", with a bool.
+        `Annotated[dict[...], Keys(ok=bool)]` is a mapping that must have the key "ok", with a bool.
         """
         origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
         if origin is typing.Annotated:
             needed, mapping = inner[1], self.value(inner[0], value, at)
-            for name, wanted in needed.items():
+            for name, wanted in needed.types.items():
                 if name not in mapping:
                     raise RiyazError(f"{at}.{name} is missing", self.where, self.hint)
                 self.value(wanted, mapping[name], f"{at}.{name}")
@@ -248,6 +259,8 @@ class _Reader:
         if origin in (typing.Union, types.UnionType):
             return self._one_of(inner, value, at)
         if origin is Any:
+            if _deeper(value, DEEPEST):
+                raise RiyazError(f"{at} is nested too deep", self.where, self.hint)
             return value
         if origin is typing.Literal:
             if any(type(value) is type(option) and value == option for option in inner):
@@ -282,9 +295,15 @@ def _types_of(cls: type) -> dict[str, Any]:
 
 
 def _is(value: Any, kind: type) -> bool:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 2**1000  # a whole number is a number too, as long as a float can hold it
+    if type(value) is int and kind in (int, float):  # a whole number is a number, too
+        return abs(value) < 2**1000  # which a float can hold
     return type(value) is kind
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and dictionaries stand in each other more than so many times."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
 def try_lock(handle: IO[Any]) -> bool:

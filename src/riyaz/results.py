@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from riyaz.config import Metric
 from riyaz.errors import RiyazError
-from riyaz.files import OPTIONAL, from_json, parse_json, read_json, read_lines
+from riyaz.files import OPTIONAL, Keys, from_json, parse_json, read_json, read_lines
 
 SCHEMA = 1  # of compare.json, result.json and run.json; files of before it was written are read as 1
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 RUN, METRICS, SAMPLES = "run.json", "metrics.jsonl", "samples.jsonl"
-AGAIN = "run riyaz compare again"
+AGAIN = "remove it and run riyaz compare again"
 ELSEWHERE = "choose another --out"
 
 Status = Literal["ok", "cut", "failed", "skipped"]  # cut: trained less than its recipe
 Decision = Literal["clear", "tie", "undecided"]
 RunStatus = Literal["running", "stopped", "done"]
-Check = Annotated[dict[str, Any], {"ok": bool}]  # whether it held, and the figures that decided
+Check = Annotated[dict[str, Any], Keys(ok=bool)]  # whether it held, and the figures that decided
 T = TypeVar("T")
 
 
@@ -253,7 +254,7 @@ class Evaluation:
     What a fold's artifact costs, forgets and drifts is not measured: those fields are None.
     """
 
-    metric: str
+    metric: Metric
     checks: dict[str, Check]
     ms_per_answer: float | None = None
     prompt_tokens: float | None = None
@@ -288,7 +289,11 @@ class Answer:
     @classmethod
     def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
         """Every line of a predictions.jsonl. Raises RiyazError naming the line that is wrong."""
-        return [from_json(cls, row, where, hint, unknown=True) for where, row in read_lines(path, hint)]
+        rows = [(where, from_json(cls, row, where, hint, unknown=True)) for where, row in read_lines(path, hint)]
+        for where, row in rows:
+            if not row.answers:
+                raise RiyazError("answers is empty", where, hint)
+        return [row for _, row in rows]
 
 
 @dataclass(frozen=True)
@@ -377,6 +382,9 @@ class RunResult:
     logit_difference: float
 
 
+RunPlan = Annotated[dict[str, Any], Keys(steps=int, batch_size=int, validate_every=int)]  # and more of TrainPlan
+
+
 @dataclass(frozen=True)
 class PretrainRun:
     """run.json: what was asked, what was derived from it, and what came of it as far as the run has come."""
@@ -394,7 +402,7 @@ class PretrainRun:
     tokenizer: RunTokenizer | None = field(default=None, metadata=OPTIONAL)
     model: RunModel | None = field(default=None, metadata=OPTIONAL)
     derived: list[Derived] | None = field(default=None, metadata=OPTIONAL)
-    plan: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    plan: RunPlan | None = field(default=None, metadata=OPTIONAL)
     estimate: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
     hardware: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     cost: RunCost | None = field(default=None, metadata=OPTIONAL)

@@ -9,7 +9,7 @@ from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
-from riyaz.results import AGAIN, COMPARE, METRICS, PREDICTIONS, RUN, Answer, Comparison
+from riyaz.results import COMPARE, METRICS, PREDICTIONS, RUN, Answer, Comparison
 
 EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
 KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first
@@ -67,5 +67,5 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
             parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
             parts = [part for part in parts if not (part / EXTRA).exists()]
             files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
-            found[arm.name] = [row for file in files for row in Answer.read(file, AGAIN)]
+            found[arm.name] = [row for file in files for row in Answer.read(file)]
     return found

@@ -8,10 +8,22 @@ from typing import Any
 import numpy as np
 
 from riyaz.comparison.folder import KEPT, ComparisonFolder, megabytes
+from riyaz.errors import RiyazError
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
-from riyaz.results import FIT, PREDICTIONS, RESULT, Answer, ArmResult, Evaluation, Fit, Retrieval, SliceScore
+from riyaz.results import (
+    ELSEWHERE,
+    FIT,
+    PREDICTIONS,
+    RESULT,
+    Answer,
+    ArmResult,
+    Evaluation,
+    Fit,
+    Retrieval,
+    SliceScore,
+)
 
 FINISHED = ("ok", "cut")
 
@@ -26,12 +38,14 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     failed = [f"{part}: {name}" if len(parts) > 1 else name
               for part, fit, result in zip(parts, fits, results)
               for name, check in (fit.checks | result.checks).items() if not check["ok"]]  # fmt: skip
-    scored = _scored(kept.metric, [row for run in runs for row in Answer.read(run / PREDICTIONS)])
+    rows = [row for run in runs for row in Answer.read(run / PREDICTIONS)]
+    if not rows:
+        raise RiyazError("holds no answer", str(runs[0] / PREDICTIONS), ELSEWHERE)
     return ArmResult(
         method=plan.method,
         status="failed" if failed else "cut" if plan.cut else "ok",
         metric=kept.metric,
-        **scored,
+        **_scored(kept.metric, rows),
         train_seconds=sum(fit.train_seconds for fit in fits),
         search_seconds=sum(fit.search_seconds for fit in fits),
         eval_seconds=sum(result.eval_seconds for result in results),
@@ -68,7 +82,7 @@ def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval 
         return sum(value * rows for value, rows in known) / rows if rows else None
 
     found = Retrieval(
-        k=chosen.get("passages", parts[0].k),
+        k=chosen["passages"] if isinstance(chosen.get("passages"), int) else parts[0].k,
         rows=sum(part.rows or 0 for part in parts),
         grounded_rows=sum(part.grounded_rows or 0 for part in parts),
         closed_book=mean("closed_book", "rows"),
@@ -110,10 +124,15 @@ def points(rows: Sequence[Answer]) -> np.ndarray:
 
 def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores of every test row of the finished arms, rows in the same order for all."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
+    places: list[str] = []  # of the first arm's rows
     for arm in arms:
         if arm.status in FINISHED:
-            runs = [folder.run(arm.method, part) for part in parts]
-            rows = [row for run in runs for row in Answer.read(run / PREDICTIONS)]
-            found[arm.method] = points(sorted(rows, key=lambda row: (row.where, row.score or 0.0)))
+            files = [folder.run(arm.method, part) / PREDICTIONS for part in parts]
+            rows = [row for file in files for row in Answer.read(file)]
+            rows.sort(key=lambda row: (row.where, row.score or 0.0))
+            places = places or [row.where for row in rows]
+            if places != [row.where for row in rows]:
+                raise RiyazError("its rows are not those of the other arms", str(files[-1]), ELSEWHERE)
+            found[arm.method] = points(rows)
     return found

@@ -13,6 +13,7 @@ from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, points
 from riyaz.comparison.folder import DAMAGED, KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import from_json, read_json, to_document, write_json
 from riyaz.methods import CURVE
@@ -65,7 +66,7 @@ def seeds(
         return list(arms)
     for n in range(1, SEEDS + 1):
         for _, arm in best:
-            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, arm.chosen["learning_rate"]), left, listen)
+            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
     seeded = {}
     for score, arm in best:
         scores = _scores(folder, arm.method, "seed-")
@@ -82,7 +83,7 @@ def data_curve(
     arm = next((arm for arm in arms if arm.method == CURVE and arm.status in FINISHED), None)
     if arm is None:
         return []
-    rate = arm.chosen["learning_rate"]
+    rate = _rate(folder, arm)
     for stride in FRACTIONS:
         run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(KEPT, "train"))
@@ -124,6 +125,14 @@ def run(
             listen(Note(f"{method} {part.name} failed: {reason}"))
             break
     listen(ArmDone(to_document(arm)))  # it is what it was before
+
+
+def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
+    """The learning rate that the arm's search found."""
+    rate = arm.chosen.get("learning_rate")
+    if not isinstance(rate, float):
+        raise RiyazError("names no learning rate", str(folder.run(arm.method, KEPT) / FIT), DAMAGED)
+    return rate
 
 
 def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
 from riyaz.evaluate import LATENCY_ROWS, LOOKED
-from riyaz.files import from_json, read_json
+from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 from riyaz.scoring import KNOWN_BY
@@ -42,7 +42,7 @@ class Sizes:
     parts: int = 1
 
 
-Needs = Annotated[dict[str, float], {"seconds": float, "peak_rss_mb": float, "disk_mb": float}]
+Needs = Annotated[dict[str, float], Keys(seconds=float, peak_rss_mb=float, disk_mb=float)]
 
 
 @dataclass(frozen=True)

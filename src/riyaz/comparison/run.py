@@ -14,6 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from riyaz import hardware
 from riyaz.comparison import documents, extra_runs, processes
 from riyaz.comparison import plan as planning
@@ -383,8 +385,9 @@ def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], c
     }
     scores = row_scores(folder, arms, parts)
     pick = choose(arms, scores, config.margin, limits, config.seed)
+    whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
-        Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(scores, 2)
+        Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
     ]
     return {**asdict(pick), "pairs": pairs}
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
+from riyaz.files import Keys
 from riyaz.hardware import MB
 from riyaz.pretraining.shapes import (
     SIZES,
@@ -105,11 +106,9 @@ class Text:
     valid_windows: int
 
 
-MODEL = {"family": Literal["llama", "gpt2"]} | dict.fromkeys(
-    ("layers", "heads", "width", "context", "vocab", "parameters"), int
-)
-TRAIN = {"compute": Literal["bfloat16", "float32"]} | dict.fromkeys(("batch_size", "micro_tokens", "seed"), int)
-NEEDS = dict.fromkeys(("seconds", "peak_rss_mb", "disk_mb"), float)
+MODEL = Keys(family=Literal["llama", "gpt2"], layers=int, heads=int, width=int, context=int, vocab=int, parameters=int)
+TRAIN = Keys(compute=Literal["bfloat16", "float32"], batch_size=int, micro_tokens=int, seed=int)
+NEEDS = Keys(seconds=float, peak_rss_mb=float, disk_mb=float)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Frozen:
     versions: dict[str, str]
     threads: int
     peak_flops: float
-    text: Annotated[dict[str, Any], dict.fromkeys(TEXT[:-1], int) | dict.fromkeys(("sha256", "tokens_sha256"), str)]
+    text: Annotated[dict[str, Any], Keys(**dict.fromkeys(TEXT[:-1], int), sha256=str, tokens_sha256=str)]
     tokenizer: RunTokenizer
     seconds: float
 

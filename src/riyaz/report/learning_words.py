@@ -216,7 +216,7 @@ def again(run: PretrainRun) -> str:
     if asked.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
     found = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []
-    found += [(name, plan[key]) for name, key in PLANNED.items() if key in plan]
+    found += [(name, plan[key]) for name, key in PLANNED.items()] if plan else []
     flags = [f"--{name} {value:g}" if value < 1e6 else f"--{name} {value:.0f}" for name, value in found if value]
     if plan.get("compute") in ("bfloat16", "float32"):
         flags.append(f"--compute {plan['compute']}")

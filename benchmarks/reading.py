@@ -54,20 +54,22 @@ class Riyaz:
 
     def __init__(self, path: Path) -> None:
         from riyaz import models
-        from riyaz.engine.torch_backend import Backend
+        from riyaz.engine.engine import Engine
+        from riyaz.engine.torch.runner import TorchRunner
         from riyaz.sources import open_source
 
         source = open_source(path)
         self.tokenizer = source.tokenizer()
         self.model = models.load(source, torch.float32)
-        self.backend = Backend(self.model, set())  # an end token is a token like others: transformers' are others
+        self.engine = Engine(TorchRunner(self.model))
 
     def answer(self, text: str, count: int) -> Answer:
         """Greedy tokens after a text, which begins with BOS where the file says so."""
         from riyaz.engine import Request
 
         prompt = [*self.tokenizer.beginning, *self.tokenizer.encode(text)]
-        return Answer(prompt, list(self.backend.generate([Request(tuple(prompt))], count)[0]))
+        # an end token is a token like others: transformers' are others
+        return Answer(prompt, self.engine.generate([Request(0, tuple(prompt), limit=count)])[0])
 
     def logits(self, tokens: list[int]) -> np.ndarray:
         """(T, V) float32."""

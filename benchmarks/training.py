@@ -101,6 +101,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     """Write rows, the model as a Hugging Face folder and the first adapters, which both sides start from."""
     import torch
 
+    from riyaz import adapters
+    from riyaz.families import describe
     from riyaz.layers import lora, soft_prompt
     from riyaz.models import load, save_hf
     from riyaz.sources import open_source
@@ -118,9 +120,11 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
     for name in FOLDERS.values():
         (folder / name).mkdir()
     prompt = soft_prompt.apply(model, stream[:VECTORS])
-    soft_prompt.save_peft(prompt, folder / "prompt", base=str(folder / "model"))
+    family = describe(source)
+    vectors = prompt.prompt.detach().float().numpy()
+    adapters.peft_prompt.write(vectors, folder / "prompt", family, base=str(folder / "model"))
     lora.apply(model, r=RANK, alpha=ALPHA, seed=SEED)
-    lora.save_peft(model, folder / "adapter", base=str(folder / "model"), alpha=ALPHA)
+    adapters.peft.write(lora.adapter_of(model), folder / "adapter", family, base=str(folder / "model"), alpha=ALPHA)
 
 
 def cut(stream: list[int], lengths: np.ndarray) -> list[tuple[list[int], int]]:
@@ -165,18 +169,25 @@ def measure_riyaz(method: str, dtype: str, folder: Path) -> dict:
     """The product's own loop on the product's own model."""
     import torch
 
+    from riyaz import adapters
     from riyaz.data.rows import Row
-    from riyaz.engine.torch_load import attach
     from riyaz.events import Event
+    from riyaz.families import describe
+    from riyaz.layers import lora, soft_prompt
     from riyaz.models import load
     from riyaz.sources import open_source
     from riyaz.train import TrainPlan, train
 
     compute = getattr(torch, dtype)
     rows = [Row(tuple(t[:p]), tuple(t[p:])) for t, p in json.loads((folder / "rows.json").read_text())]
-    model = load(open_source(folder / "model"), compute if method in FOLDERS else torch.float32)
+    source = open_source(folder / "model")
+    model = load(source, compute if method in FOLDERS else torch.float32)
     if method in FOLDERS:
-        model = attach(model, folder / FOLDERS[method])
+        adapter = adapters.read(folder / FOLDERS[method], describe(source))
+        if adapter.soft_prompt is None:
+            lora.attach(model, adapter)
+        else:
+            model = soft_prompt.attach(model, adapter.soft_prompt)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(method not in FOLDERS or "lora_" in name or name == "prompt")
     plan = TrainPlan(steps=len(rows) // BATCH, learning_rate=RATES[method], batch_size=BATCH, warmup=0.0,

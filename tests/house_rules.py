@@ -46,7 +46,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
 INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
-STAND_IN = "riyaz.engine.torch_"  # engine/torch_*.py: torch behind the inferring side until the native engine
+STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the inferring side touches the training side
 LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
 NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
 

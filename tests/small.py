@@ -1,6 +1,7 @@
 """Small seeded llamas in memory and rows to train them on; the sizes and weights of tests/tiny.py."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from tiny import Tiny, config, weights
 
 from riyaz import adapters
 from riyaz.data.rows import Row
+from riyaz.engine import Request
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.families import Family, llama
 from riyaz.layers import lora, soft_prompt
 from riyaz.layers.soft_prompt import SoftPrompt
@@ -61,6 +65,25 @@ def save_peft(model: Any, folder: Path, **options: Any) -> None:
         adapters.peft_prompt.write(vectors, folder, family_of(model), **options)
     else:
         adapters.peft.write(lora.adapter_of(model), folder, family_of(model), **options)
+
+
+def engine_of(model: Any, name: str = "mine") -> Engine:
+    """An engine of the model; its adapter, if it has one, is taken off and asked for by this name."""
+    if isinstance(model, SoftPrompt):
+        adapter = adapters.Adapter(soft_prompt=model.prompt.detach().float().numpy())
+        model = model.base
+    else:
+        adapter = lora.detach(model)
+    engine = Engine(TorchRunner(model))
+    if adapter.pairs or adapter.whole or adapter.soft_prompt is not None:
+        engine.load(name, adapter)
+    return engine
+
+
+def next_log_p(engine: Engine, tokens: Sequence[int], adapter: str | None = None) -> np.ndarray:
+    """Log-probabilities (V,) of the token after these."""
+    (row,) = engine.distributions([Request(0, tuple(tokens), adapter=adapter)], [(0,)])
+    return row[0]
 
 
 def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:

@@ -14,7 +14,7 @@ from test_lora import change_config
 
 from riyaz import export, predictor
 from riyaz.cli import main as cli
-from riyaz.engine import torch_load
+from riyaz.engine.torch import load as torch_load
 from riyaz.sources import open_source, store
 
 torch.set_num_threads(1)

@@ -80,8 +80,8 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         {
             "predictor.py": "from riyaz.engine.trie import T",
             "engine/trie.py": "",
-            "engine/__init__.py": "from . import torch_backend",
-            "engine/torch_backend.py": "import torch",
+            "engine/__init__.py": "from .torch import runner",
+            "engine/torch/runner.py": "import torch",
         },
         "riyaz.predictor: importing it loads torch",
     ),
@@ -153,11 +153,11 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
         rules.rows,
         {"template.py": "RUN = [PYTHON, '-m', 'riyaz.cli']", "cli.py": "", "__init__.py": "import riyaz.cli"},
     ),
-    (rules.rows, {"engine/torch_backend.py": "from riyaz.layers import lora", "layers/lora.py": ""}),
-    (rules.sides, {"engine/torch_backend.py": "from riyaz import models", "models.py": ""}),
+    (rules.rows, {"engine/torch/runner.py": "from riyaz.layers import lora", "layers/lora.py": ""}),
+    (rules.sides, {"engine/torch/runner.py": "from riyaz import models", "models.py": ""}),
     (
         rules.torch_use,
-        {"methods/lora.py": "def fit():\n    import torch", "engine/torch_backend.py": "import torch"},
+        {"methods/lora.py": "def fit():\n    import torch", "engine/torch/runner.py": "import torch"},
     ),
     (
         rules.cycles,

@@ -18,8 +18,8 @@ from expect import assert_refused
 from torch import Tensor
 from transformers import AutoTokenizer, BertModel
 
-from riyaz.engine import torch_embedder
-from riyaz.engine.torch_embedder import TorchEmbedder, open_embedder
+from riyaz.engine.torch import embedder as torch_embedder
+from riyaz.engine.torch.embedder import TorchEmbedder, open_embedder
 from riyaz.families import describe, describe_embedder
 from riyaz.models import load_embedder
 from riyaz.models.bert import rows

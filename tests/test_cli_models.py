@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from small import next_log_p
 from test_export import make
 
 from riyaz.cli import main as cli
@@ -15,7 +16,7 @@ from riyaz.cli import predict as predict_verb
 from riyaz.cli import stream
 from riyaz.cli.output import Screen
 from riyaz.data import Example
-from riyaz.predictor import Predictor, open_model
+from riyaz.predictor import CopyPredictor, FreePredictor, open_model
 from riyaz.report.terminal import PipeConsole
 
 torch.set_num_threads(1)
@@ -161,11 +162,11 @@ def test_pieces_never_break_a_character(model):
         def adapter_tokens(self, adapter):
             return 0
 
-        def stream(self, request, most):
+        def stream(self, request):
             return iter(ids)
 
-    scripted = Predictor(tokenizer=predictor.tokenizer, lm=Scripted())
-    parts = list(stream.pieces(scripted, [{"role": "user", "content": "x"}]))
+    scripted = FreePredictor(tokenizer=predictor.tokenizer, lm=Scripted())
+    parts = list(scripted.stream([{"role": "user", "content": "x"}]))
     assert "".join(parts) == "é नमस्ते 🙂" and len(ids) > len(parts) > 3
     assert not any("\ufffd" in part for part in parts)
 
@@ -192,8 +193,8 @@ def test_an_answer_is_printed_without_what_a_terminal_obeys_and_as_it_comes(monk
 
 def test_a_copied_answer_comes_in_one_piece():
     example = Example(({"role": "user", "content": "where is it"},), ("there",), where="t:1")
-    copying = Predictor(examples=(example, example))
-    assert list(stream.pieces(copying, [{"role": "user", "content": "where"}])) == ["there"]
+    copying = CopyPredictor(examples=(example, example))
+    assert list(copying.stream([{"role": "user", "content": "where"}])) == ["there"]
 
 
 def test_chat_answers_piped_lines_and_remembers_until_an_empty_one(capsys, model, monkeypatch):
@@ -227,7 +228,7 @@ def test_predict_shows_probabilities_that_are_the_models(capsys, model):
     out, _ = succeed(capsys, "predict", "the quick brown", "--model", model, "--top", "3", "--json")
     document = json.loads(out)
     predictor = open_model(model)
-    log_probabilities = predictor.lm.next_token(predictor.tokenizer.encode("the quick brown"))
+    log_probabilities = next_log_p(predictor.lm, predictor.tokenizer.encode("the quick brown"))
     for entry in document["before"]:
         assert math.isclose(entry["probability"], math.exp(log_probabilities[entry["id"]]), rel_tol=1e-6)
         assert entry["token"] == predictor.tokenizer.token_text(entry["id"])

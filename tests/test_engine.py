@@ -1,6 +1,7 @@
 """The torch engine against transformers and against reading every sequence anew, on tiny seeded models."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 import tiny
 import torch
 
-from riyaz.engine import Request
-from riyaz.engine import torch_backend as engine
-from riyaz.engine.torch_backend import TOLERANCE, Backend
-from riyaz.engine.torch_packed import pack
+from riyaz.adapters import Adapter
+from riyaz.engine import Request, Sampling, scheduler
+from riyaz.engine import engine as engines
+from riyaz.engine.engine import Engine
+from riyaz.engine.runner import Run, Whole
+from riyaz.engine.torch import runner as runners
+from riyaz.engine.torch.packed import pack
+from riyaz.engine.torch.runner import TOLERANCE, TorchRunner
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.layers import lora
@@ -35,9 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=3)
 
 
+def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
+    return Engine(TorchRunner(load(open_source(folder), dtype)))
+
+
 @pytest.fixture(scope="module")
-def backend(folder: Path) -> Backend:
-    return Backend(load(open_source(folder), torch.float32), {END})
+def engine(folder: Path) -> Engine:
+    return opened(folder)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,8 @@ def requests(seed: int, count: int = 9) -> list[Request]:
     """Prompts of 1 to 40 tokens, some behind one of two shared prefixes."""
     generator = np.random.default_rng(seed)
     prefixes = [(), ids(generator, 20, 20), ids(generator, 5, 5)]
-    return [Request(ids(generator, 1, 40), prefix=prefixes[i % 3]) for i in range(count)]
+    ends = frozenset({END})
+    return [Request(i, ids(generator, 1, 40), prefixes[i % 3], limit=NEW, stop=ends) for i in range(count)]
 
 
 def log_softmax(model, tokens: tuple[int, ...]) -> np.ndarray:
@@ -82,14 +92,14 @@ def closed_set(generator: np.random.Generator) -> Trie:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_logprobs_and_distributions_equal_transformers(
-    backend: Backend, oracle, seed: int, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, oracle, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = np.random.default_rng(seed)
     asked = requests(seed)
     more = [ids(generator, 1, 9) for _ in asked]
-    monkeypatch.setattr(engine, "WINDOW", 4)
-    found = backend.logprobs(asked, more)
-    whole = list(backend.distributions(asked, more))
+    monkeypatch.setattr(engines, "WINDOW", 4)
+    found = engine.logprobs(asked, more)
+    whole = list(engine.distributions(asked, more))
     for request, answer, row, rows in zip(asked, more, found, whole):
         wanted = log_softmax(oracle, (*request.prefix, *request.tokens, *answer))[request.length - 1 : -1]
         assert rows.shape == (len(answer), VOCABULARY)
@@ -97,24 +107,27 @@ def test_logprobs_and_distributions_equal_transformers(
         assert np.abs(row - wanted[np.arange(len(answer)), answer]).max() < SAME
 
 
-def test_next_token_equals_transformers(backend: Backend, oracle) -> None:
+def test_the_likeliest_tokens_equal_transformers(engine: Engine, oracle) -> None:
     tokens = (1, 7, 300, 41)
-    assert np.abs(backend.next_token(tokens) - log_softmax(oracle, tokens)[-1]).max() < SAME
+    wanted = log_softmax(oracle, tokens)[-1]
+    likeliest = engine.next_tokens(tokens, 10)
+    assert [token for token, _ in likeliest] == (-wanted).argsort()[:10].tolist()
+    assert all(abs(log_p - wanted[token]) < SAME for token, log_p in likeliest)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_cached_generation_equals_reading_anew(backend: Backend, oracle, seed: int) -> None:
+def test_cached_generation_equals_reading_anew(engine: Engine, oracle, seed: int) -> None:
     asked = requests(seed)
     wanted = [plain_greedy(oracle, request) for request in asked]
-    assert backend.generate(asked, NEW) == wanted
-    assert [list(backend.stream(request, NEW)) for request in asked[:3]] == wanted[:3]
+    assert engine.generate(asked) == wanted
+    assert [list(engine.stream(request)) for request in asked[:3]] == wanted[:3]
 
 
 def test_generation_stops_at_any_end_token(folder: Path, oracle) -> None:
     asked = requests(4)
     answers = [plain_greedy(oracle, request) for request in asked]
     ends = {answers[0][0], answers[1][3], answers[2][7]}  # rows end at different steps and leave the batch
-    found = Backend(load(open_source(folder), torch.float32), ends | {END}).generate(asked, NEW)
+    found = opened(folder).generate([replace(request, stop=frozenset({*ends, END})) for request in asked])
     for answer, tokens in zip(answers, found):
         cut = next((i for i, token in enumerate(answer) if token in ends), len(answer))
         assert tokens == answer[:cut]
@@ -122,11 +135,11 @@ def test_generation_stops_at_any_end_token(folder: Path, oracle) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_choose_gives_the_probability_of_every_answer(backend: Backend, oracle, seed: int) -> None:
+def test_choose_gives_the_probability_of_every_answer(engine: Engine, oracle, seed: int) -> None:
     generator = np.random.default_rng(seed)
     trie, prefix = closed_set(generator), ids(generator, 17, 17)
-    asked = [Request(ids(generator, 1, 30), prefix=prefix, constraint=trie) for _ in range(3)]
-    found = backend.choose(asked)
+    asked = [Request(i, ids(generator, 1, 30), prefix, constraint=trie) for i in range(3)]
+    found = engine.choose(asked)
     for request, row in zip(asked, found):
         for answer, value in zip(trie.sequences, row):
             wanted = log_softmax(oracle, (*request.prefix, *request.tokens, *answer))[request.length - 1 : -1]
@@ -134,104 +147,216 @@ def test_choose_gives_the_probability_of_every_answer(backend: Backend, oracle, 
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_best_is_the_argmax_of_choose(backend: Backend, seed: int) -> None:
+def test_best_is_the_argmax_of_choose(engine: Engine, seed: int) -> None:
     generator = np.random.default_rng(seed)
     trie = closed_set(generator)
-    asked = [Request(ids(generator, 1, 30), constraint=trie) for _ in range(int(generator.integers(1, 6)))]
-    scores = backend.choose(asked)
+    asked = [Request(0, ids(generator, 1, 30), constraint=trie) for _ in range(int(generator.integers(1, 6)))]
+    scores = engine.choose(asked)
     offsets = generator.normal(size=len(trie.leaf)) * generator.choice([0.0, 1.0, 10.0])
     near_ties = seed % 3 == 0
     if near_ties:  # all answers of row 0 are equal within a millionth
         offsets = -scores[0] + generator.normal(size=len(trie.leaf)) * 1e-6
-    for (index, value), row in zip(backend.best(asked, offsets), scores):
+    for (index, value), row in zip(engine.best(asked, offsets), scores):
         total = row + offsets
         assert total[index] >= total.max() - SAME
         assert index == total.argmax() or near_ties
         assert abs(value - row[index]) < SAME
 
 
-def test_best_reads_fewer_nodes_than_choose(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_reads_fewer_nodes_than_choose(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     trie = closed_set(generator)
-    asked = [Request(ids(generator, 5, 30), constraint=trie) for _ in range(20)]
+    asked = [Request(0, ids(generator, 5, 30), constraint=trie) for _ in range(20)]
     read: list[int] = []
-    walk = Backend._learn
-
-    def counted(self, search, hidden, rows, nodes) -> None:
-        read.append(len(nodes))
-        walk(self, search, hidden, rows, nodes)
-
-    monkeypatch.setattr(Backend, "_learn", counted)
-    backend.best(asked, np.zeros(len(trie.leaf)))
+    forward = engine.runner.forward
+    monkeypatch.setattr(engine.runner, "forward", lambda runs: read.append(len(runs)) or forward(runs))
+    engine.best(asked, np.zeros(len(trie.leaf)))
     pruned = sum(read)
     read.clear()
-    backend.choose(asked)
+    engine.choose(asked)
     assert pruned < 0.5 * sum(read)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_answers_do_not_depend_on_the_batch(folder: Path, dtype: torch.dtype, monkeypatch) -> None:
-    backend = Backend(load(open_source(folder), dtype), {END})
+    engine = opened(folder, dtype)
     generator = np.random.default_rng(5)
     trie = closed_set(generator)
-    asked = [Request(r.tokens, prefix=r.prefix, constraint=trie) for r in requests(5, 12)]
+    asked = [replace(request, constraint=trie) for request in requests(5, 12)]
     more = [ids(generator, 1, 9) for _ in asked]
-    together = backend.logprobs(asked, more), backend.choose(asked)
-    monkeypatch.setattr(engine, "BATCH_ROWS", 1)
-    monkeypatch.setattr(engine, "HEAD_ROWS", 3)
-    alone = backend.logprobs(asked, more), backend.choose(asked)
+    together = engine.logprobs(asked, more), engine.choose(asked)
+    monkeypatch.setattr(engines, "ROWS", 1)
+    monkeypatch.setattr(runners, "HEAD_ROWS", 3)
+    alone = engine.logprobs(asked, more), engine.choose(asked)
     assert max(np.abs(a - b).max() for a, b in zip(together[0], alone[0])) < TOLERANCE[dtype]
     assert np.abs(together[1] - alone[1]).max() < TOLERANCE[dtype] * trie.depth.max()
 
 
-def test_a_prefix_is_read_once_and_forgotten_on_demand(folder: Path, monkeypatch) -> None:
-    backend = Backend(load(open_source(folder), torch.float32), {END})
+def test_a_prefix_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = opened(folder)
     lengths: list[int] = []
-    forward = type(backend.model).forward
+    forward = type(engine.runner.model).forward
 
     def counted(self, tokens, positions, attend, **more):
         lengths.append(len(positions))
         return forward(self, tokens, positions, attend, **more)
 
-    monkeypatch.setattr(type(backend.model), "forward", counted)
+    monkeypatch.setattr(type(engine.runner.model), "forward", counted)
     prefix = tuple(range(10, 60))
-    asked = [Request((5, 6, 7), prefix=prefix), Request((8,), prefix=prefix)]
-    backend.logprobs(asked, [(9,), (9,)])
+    asked = [Request(0, (5, 6, 7), prefix), Request(1, (8,), prefix)]
+    for wanted in ([50, 4], [50, 4, 4]):
+        engine.logprobs(asked, [(9,), (9,)])
+        assert lengths == wanted
+    for first in range(engines.KEPT_PREFIXES):  # others push it out
+        engine.logprobs([Request(0, (5,), (first, 5, 6))], [(9,)])
+    lengths.clear()
+    engine.logprobs(asked, [(9,), (9,)])
     assert lengths == [50, 4]
-    backend.logprobs(asked, [(9,), (9,)])
-    assert lengths == [50, 4, 4]
-    backend.forget()
-    backend.logprobs(asked, [(9,), (9,)])
-    assert lengths == [50, 4, 4, 50, 4]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_adapter_is_on_or_truly_off(tmp_path: Path, dtype: torch.dtype) -> None:
-    folder = tiny.write_hf_folder(tmp_path / "biased", seed=4, attention_bias=True)
-    bare = Backend(load(open_source(folder), dtype), {END})
-    model = load(open_source(folder), dtype)
-    lora.apply(model, r=4, alpha=8, seed=0)
+def adapter_of(folder: Path, seed: int, targets: tuple[str, ...] | None = None) -> Adapter:
+    """An adapter on the linears of these last names, whose B is not zero."""
+    model = load(open_source(folder), torch.float32)
+    lora.apply(model, r=4, alpha=8, seed=seed, targets=targets)
+    generator = torch.Generator().manual_seed(seed)
     for _, layer in lora.adapters(model):
-        torch.nn.init.normal_(layer.lora_B, std=0.3)
-    adapted = Backend(model, {END}, "mine")
+        torch.nn.init.normal_(layer.lora_B, std=0.3, generator=generator)
+    return lora.detach(model)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_an_adapter_is_on_or_truly_off(tmp_path: Path, dtype: torch.dtype, packed: bool) -> None:
+    folder = tiny.write_hf_folder(tmp_path / "biased", seed=4, attention_bias=True)
+    bare, adapted = opened(folder, dtype), opened(folder, dtype)
+    if packed:
+        pack(bare.runner.model)
+        pack(adapted.runner.model)
+    adapter = adapter_of(folder, 1)
+    adapted.load("mine", adapter)
     prefix, tokens, more = tuple(range(20, 40)), (5, 6, 7), [(8, 9)]
-    on, off = ([Request(tokens, adapter=name, prefix=prefix)] for name in ("mine", None))
+    on, off = ([Request(0, tokens, prefix, name, limit=4)] for name in ("mine", None))
     assert np.array_equal(adapted.logprobs(off, more)[0], bare.logprobs(off, more)[0])
-    changed = adapted.logprobs(on, more)[0]
+    changed, beside = adapted.logprobs(on, more)[0], load(open_source(folder), dtype)
     assert np.abs(changed - bare.logprobs(off, more)[0]).max() > 0.1
-    pack(model)
-    assert np.abs(adapted.logprobs(on, more)[0] - changed).max() < TOLERANCE[dtype]
-    assert np.abs(adapted.logprobs(off, more)[0] - bare.logprobs(off, more)[0]).max() < TOLERANCE[dtype]
-    assert list(adapted.stream(on[0], 4)) == adapted.generate(on, 4)[0]
+    lora.attach(beside, adapter)
+    trained = Engine(TorchRunner(beside)).logprobs(off, more)[0]  # as training leaves it
+    assert np.abs(changed - trained).max() < TOLERANCE[dtype]
+    assert list(adapted.stream(on[0])) == adapted.generate(on)[0]
     with pytest.raises(RiyazError, match=r"adapter 'other' is not loaded; loaded: mine"):
-        adapted.logprobs([Request(tokens, adapter="other")], more)
+        adapted.logprobs([Request(0, tokens, adapter="other")], more)
+    adapted.unload("mine")
+    assert np.array_equal(adapted.logprobs(off, more)[0], bare.logprobs(off, more)[0])
+    with pytest.raises(RiyazError, match=r"adapter 'mine' is not loaded; loaded: none"):
+        adapted.generate(on)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_many_adapters_in_one_batch_answer_as_each_does_alone(folder: Path, dtype: torch.dtype) -> None:
+    generator = np.random.default_rng(0)
+    adapters = {"one": adapter_of(folder, 1), "two": adapter_of(folder, 2, ("q_proj", "down_proj")),
+                "head": adapter_of(folder, 3, ("lm_head", "o_proj")),
+                "soft": Adapter(soft_prompt=generator.normal(size=(5, 64)).astype(np.float32)),
+                "norms": Adapter(whole={f"model.layers.{n}.input_layernorm.weight": generator.normal(1, 0.3, 64).astype(
+                    np.float32) for n in range(2)} | {"lm_head.weight": 0.05 * generator.normal(
+                        size=(VOCABULARY, 64)).astype(np.float32)})}  # fmt: skip
+    together = opened(folder, dtype)
+    pack(together.runner.model)
+    for name, adapter in adapters.items():
+        together.load(name, adapter)
+    names = [None, *adapters]
+    asked = [replace(request, adapter=names[i % len(names)]) for i, request in enumerate(requests(1, 24))]
+    mixed, more = together.generate(asked), [ids(generator, 1, 9) for _ in asked]
+    mixed_p, trie = together.logprobs(asked, more), closed_set(generator)
+    mixed_best = together.choose([replace(request, constraint=trie) for request in asked])
+    for name in names:
+        alone = opened(folder, dtype)
+        pack(alone.runner.model)
+        if name is not None:
+            alone.load(name, adapters[name])
+        places = [i for i, request in enumerate(asked) if request.adapter == name]
+        assert alone.generate([asked[i] for i in places]) == [mixed[i] for i in places], name
+        for i, row in zip(places, alone.logprobs([asked[i] for i in places], [more[i] for i in places])):
+            assert np.abs(row - mixed_p[i]).max() < TOLERANCE[dtype]
+        chosen = alone.choose([replace(asked[i], constraint=trie) for i in places])
+        assert np.abs(chosen - mixed_best[places]).max() < TOLERANCE[dtype] * trie.depth.max()
+    assert len({tuple(tokens) for tokens in mixed}) > 12
+
+
+def test_a_drawn_answer_is_the_same_alone_in_a_batch_and_after_a_restart(folder: Path) -> None:
+    drawing = Sampling(temperature=0.9, top_k=40, top_p=0.95, min_p=0.01, seed=7)
+    asked = [replace(request, sampling=drawing) for request in requests(2, 12)]
+    greedy = requests(3, 5)
+    engine = opened(folder)
+    together = engine.generate([*asked, *greedy])[: len(asked)]
+    assert together == engine.generate(asked) == [engine.generate([request])[0] for request in reversed(asked)][::-1]
+    assert together == opened(folder).generate(asked) == [list(opened(folder).stream(request)) for request in asked]
+    other = [replace(request, sampling=replace(drawing, seed=8)) for request in asked]
+    assert engine.generate(other) != together
+    assert len({tuple(row) for row in engine.generate([replace(asked[0], id=i) for i in range(8)])}) > 1
+
+
+def test_requests_come_and_go_while_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ROWS", 3)
+    engine, asked = opened(folder), requests(6, 9)
+    wanted = [list(opened(folder).stream(request)) for request in asked]
+    tickets = {engine.add(request): i for i, request in enumerate(asked[:5])}
+    answers: dict[int, list[int]] = {i: [] for i in range(9)}
+    late, sizes, done = list(range(5, 9)), [], []
+    forward = engine.runner.forward
+    monkeypatch.setattr(
+        engine.runner, "forward", lambda runs: sizes.append([len(run.tokens) for run in runs]) or forward(runs)
+    )
+    while steps := engine.step():
+        if late:
+            i = late.pop(0)
+            tickets[engine.add(asked[i])] = i
+        for step in steps:
+            answers[tickets[step.ticket]] += [] if step.token is None else [step.token]
+            done += [tickets[step.ticket]] if step.done else []
+        if len(done) == 2:
+            engine.cancel(next(ticket for ticket, i in tickets.items() if i == 4))
+    assert all(answers[i] == wanted[i] for i in range(9) if i != 4) and sorted({*done, 4}) == list(range(9))
+    assert answers[4] == wanted[4][: len(answers[4])] and max(map(len, sizes)) == 3
+    assert any(max(row) > 1 and min(row) == 1 for row in sizes)  # a prompt is read beside another's next token
+    assert engine.step() == []
+
+
+def test_a_sequence_goes_on_from_any_length_of_another(folder: Path, oracle) -> None:
+    runner, generator = opened(folder).runner, np.random.default_rng(0)
+    tokens, last = ids(generator, 20, 20), Whole(np.array([0]))
+    behind = runner.open(prefix=_read(runner, runner.open(), tokens[:6]))
+    _read(runner, behind, tokens[6:])
+    for length in (0, 3, 6, 7, 13, 20):
+        forked = runner.fork(behind, length)
+        assert runner.length(forked) == length
+        child = runner.fork(forked, length + 1) if length > 6 else None  # its parent's token comes in the same pass
+        runs = [Run(forked, (9,), last), *([Run(child, (5,), last)] if child else [])]
+        found = runner.forward(runs)
+        wanted = log_softmax(oracle, (*tokens[:length], 9, 5))
+        for row, place in zip(found, (length, length + 1)):
+            assert np.abs(row[0] - wanted[place]).max() < SAME
+        for sequence in (forked, *([child] if child else [])):
+            runner.close(sequence)
+    assert np.abs(runner.forward([Run(behind, (4,), last)])[0][0] - log_softmax(oracle, (*tokens, 4))[-1]).max() < SAME
+
+
+def _read(runner: TorchRunner, sequence: int, tokens: tuple[int, ...]) -> int:
+    runner.forward([Run(sequence, tokens)])
+    return sequence
+
+
+def test_an_answer_that_cannot_fit_the_context_is_refused(engine: Engine) -> None:
+    with pytest.raises(RiyazError, match=f"of a context of {engine.context}"):
+        engine.generate([Request(0, (5,) * engine.context, limit=1)])
+    assert engine.generate([Request(0, (5,), limit=0)]) == [[]]
 
 
 def test_packed_linears_equal_plain_ones(tmp_path: Path) -> None:
     biased = tiny.write_hf_folder(tmp_path / "biased", seed=4, attention_bias=True)
-    plain, packed = (Backend(load(open_source(biased), torch.bfloat16), {END}) for _ in range(2))
-    pack(packed.model)
-    assert not any(isinstance(module, torch.nn.Linear) for module in packed.model.modules())
+    plain, packed = (opened(biased, torch.bfloat16) for _ in range(2))
+    pack(packed.runner.model)
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.runner.model.modules())
     generator = np.random.default_rng(0)
     for asked in requests(6, 3), requests(7, 40):
         more = [ids(generator, 1, 5) for _ in asked]
@@ -239,12 +364,12 @@ def test_packed_linears_equal_plain_ones(tmp_path: Path) -> None:
             assert np.abs(a - b).max() < TOLERANCE[torch.bfloat16]
 
 
-def test_progress_adds_up_to_all_requests(backend: Backend) -> None:
+def test_progress_adds_up_to_all_requests(engine: Engine) -> None:
     asked, told = requests(8, 30), []
-    backend.generate(asked, 2, told.append)
+    engine.generate(asked, told.append)
     assert sum(told) == 30
 
 
-def test_a_stream_leaves_its_caller_as_it_was(backend: Backend) -> None:
-    for _ in backend.stream(requests(0)[0], 3):
+def test_a_stream_leaves_its_caller_as_it_was(engine: Engine) -> None:
+    for _ in engine.stream(requests(0)[0]):
         assert not torch.is_inference_mode_enabled()

@@ -15,6 +15,7 @@ import tiny
 from comparing import command
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
@@ -24,11 +25,11 @@ from riyaz.data.general_text import BLOCK as GENERAL_BLOCK
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
 from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
-from riyaz.engine import torch_load
+from riyaz.engine.torch import load as torch_load
 from riyaz.evaluate import BaseFacts, evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.files import to_document
-from riyaz.predictor import Predictor, open_artifact, open_model
+from riyaz.predictor import ModelPredictor, Predictor, open_artifact, open_model, predictor_for
 from riyaz.scoring import answer_log_loss
 
 BF16_IS_FAST = hardware.bf16_is_fast
@@ -37,9 +38,9 @@ TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify t
 
 
 @pytest.fixture(scope="module")
-def plain(model_folder: Path) -> Predictor:
+def plain(model_folder: Path) -> ModelPredictor:
     """The tiny model, told the task."""
-    return replace(open_model(model_folder), text=TextPart(TASK.instruction), task=TASK)
+    return predictor_for(replace(open_model(model_folder), text=TextPart(TASK.instruction), task=TASK))
 
 
 def examples(count: int) -> tuple[Example, ...]:
@@ -80,26 +81,27 @@ def test_general_blocks_are_spread_over_the_text(length: int) -> None:
 
 
 def test_general_nats_are_those_of_reading_token_by_token(
-    plain: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: ModelPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own.txt").write_text(tiny.CORPUS)
     monkeypatch.setattr("riyaz.data.general_text.BLOCK", 8)
     monkeypatch.setattr("riyaz.data.general_text.TOKENS", 24)
-    assert plain.lm is not None and plain.tokenizer is not None
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
-    expected = -np.mean([plain.lm.next_token(before)[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, before)[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(plain.tokenizer, "beginning", (3,))  # a model that never read a text without its BOS
-    expected = -np.mean([plain.lm.next_token([3, *before])[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, [3, *before])[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
 
 
 # against the base
 
 
-def test_drift_is_the_divergence_of_the_whole_distribution(plain: Predictor, quick: Finished, tmp_path: Path) -> None:
+def test_drift_is_the_divergence_of_the_whole_distribution(
+    plain: ModelPredictor, quick: Finished, tmp_path: Path
+) -> None:
     rows = examples(6)
     BaseFacts.measure(plain, rows, None, tmp_path)
     base = BaseFacts.read(tmp_path)
@@ -108,15 +110,15 @@ def test_drift_is_the_divergence_of_the_whole_distribution(plain: Predictor, qui
     same = evaluate._against_base(none, plain, base, rows, None)
     assert same["forgetting_nats"] == 0 and same["kl_task"] == pytest.approx(0, abs=1e-6)
     adapted = open_artifact(quick.artifact("lora"))
+    assert adapted.lm is not None
     found = evaluate._against_base(Artifact.read(quick.artifact("lora")), adapted, base, rows, None)
-    assert plain.tokenizer is not None and plain.lm is not None and adapted.lm is not None
     expected = []
     for row in rows:
-        ids = plain.tokenizer.render([plain.messages(row.messages)])[0]
+        ids = plain.tokenizer.render(plain.conversations([row.messages]))[0]
         answer = plain.tokenizer.answer_ids([row.answer])[0]
         for i in range(len(answer)):
-            p = plain.lm.next_token([*ids, *answer[:i]]).astype(np.float64)
-            q = adapted.lm.next_token([*ids, *answer[:i]], adapted.adapter)
+            p = next_log_p(plain.lm, [*ids, *answer[:i]]).astype(np.float64)
+            q = next_log_p(adapted.lm, [*ids, *answer[:i]], adapted.adapter)
             expected.append((np.exp(p) * (p - q)).sum())
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
     general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
@@ -130,7 +132,7 @@ def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:
     assert found == {"forgetting_nats": 0.0, "kl_task": None}
 
 
-def test_a_long_answer_is_compared_on_its_beginning(plain: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_answer_is_compared_on_its_beginning(plain: ModelPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "KL_TOKENS", 5)
     long = tuple(replace(row, answers=("where is my refund and the order",)) for row in examples(3))
     assert [part.shape for part in evaluate._distributions(plain, long)] == [(5, 512)]
@@ -161,6 +163,7 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_pa
     folder = shutil.copytree(quick.artifact("zero_shot"), tmp_path / "artifact")
     document = json.loads((folder / "riyaz.json").read_text())
     predictor = open_artifact(folder)
+    assert predictor.lm is not None
     document["validation"]["answer_log_loss"] = answer_log_loss(predictor, examples(6))
     (folder / "riyaz.json").write_text(json.dumps(document))
     held = evaluate._reopened(Artifact.read(folder), predictor, examples(6))

@@ -18,11 +18,12 @@ from riyaz import methods
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine import torch_load
+from riyaz.engine.torch import load as torch_load
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
 from riyaz.methods.base import ArmPlan, Context, Fitted, bare, combined
 from riyaz.methods.choices import base_predictor, choose
+from riyaz.predictor import ClosedPredictor
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import open_source
 
@@ -86,7 +87,7 @@ def test_a_method_trains_what_it_builds_for_as_long_as_its_recipe_says() -> None
 
 
 def test_nearest_keeps_the_training_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_load, "load", None)
+    monkeypatch.setattr(torch_load, "load_runner", None)
     fitted = nearest.fit(context)
     assert fitted.weights.kind == "copy" and contents(fitted)["examples.jsonl"].count(b"\n") == 24
     assert fitted.valid_score == 1.0 and fitted.valid_loss is None and fitted.trainable_params == 0
@@ -98,14 +99,15 @@ def test_the_best_candidate_is_chosen_and_of_equals_the_first(
     plain = base_predictor(context)
     texts = [TextPart(name) for name in ("first", "second", "third")]
     reached = {"first": 0.5, "second": 0.75, "third": 0.75}
-    monkeypatch.setattr(choices, "_log_loss", lambda _, p, rows: [(p, reached[p.text.instruction])])
-    choice = choose(replace(context, task=SHORT), [replace(plain, text=text) for text in texts])
+    monkeypatch.setattr(choices, "_judged", lambda _, p, rows: [(p, False, reached[p.text.instruction])])
+    choice = choose(context, [replace(plain, text=text) for text in texts])
     assert choice.predictor.text.instruction == "second" and choice.score == 0.75
     assert [entry["validation"] for entry in choice.record] == [0.5, 0.75, 0.75]
 
 
 def test_a_closed_set_is_chosen_by_accuracy_raw_and_calibrated(context: Context) -> None:
     plain = base_predictor(context)
+    assert isinstance(plain, ClosedPredictor)
     choice = choose(replace(context, valid_rows=7), [plain, replace(plain, text=TextPart("Where is it?"))])
     rows = context.valid[:7]
     expected = [
@@ -116,15 +118,16 @@ def test_a_closed_set_is_chosen_by_accuracy_raw_and_calibrated(context: Context)
     assert [entry["validation"] for entry in choice.record] == pytest.approx(expected, abs=1e-6)
     assert [entry["calibrated"] for entry in choice.record] == [False, True, False, True]
     assert choice.score == max(expected)
-    assert choice.predictor.calibrated == choice.record[int(np.argmax(expected))]["calibrated"]
+    assert isinstance(choice.predictor, ClosedPredictor)
+    assert choice.predictor.calibrated == choice.calibrated == choice.record[int(np.argmax(expected))]["calibrated"]
 
 
 def test_other_tasks_are_chosen_by_log_loss(context: Context) -> None:
-    plain = replace(base_predictor(context), task=SHORT)
+    plain = base_predictor(replace(context, task=SHORT))
     texts = [TextPart("billing"), TextPart("delivery refund")]
     choice = choose(replace(context, task=SHORT), [replace(plain, text=text) for text in texts])
     losses = [answer_log_loss(replace(plain, text=text), context.valid) for text in texts]
-    assert choice.score == pytest.approx(-min(losses)) and not choice.predictor.calibrated
+    assert choice.score == pytest.approx(-min(losses)) and not choice.calibrated
     assert choice.predictor.text == texts[int(np.argmin(losses))]
 
 
@@ -177,7 +180,7 @@ def test_a_trained_arm_learns_and_its_checks_hold(method: str, context: Context)
     assert all(check["ok"] for check in fitted.checks.values()) and "step0_loss" in fitted.checks
     assert fitted.weights.kind == KINDS[method] and fitted.trainable_params > 0
     before = answer_log_loss(base_predictor(context), context.valid)
-    assert before is not None and fitted.valid_loss is not None and fitted.valid_loss < before - 1
+    assert fitted.valid_loss is not None and fitted.valid_loss < before - 1
     assert list(dict.fromkeys(phases)) == ["search", "train", "choose"]
     assert fitted.chosen["steps"] == 10 and 1 <= fitted.chosen["best_step"] <= 10
     assert {path.name for path in context.folder.iterdir()} == {"search.json", "out"}

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 from riyaz import models
 from riyaz.data.packing import pack
 from riyaz.engine import Request
-from riyaz.engine.torch_backend import Backend
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.errors import RiyazError
 from riyaz.families import describe, transposed
 from riyaz.layers import lora, soft_prompt
@@ -97,16 +98,16 @@ def test_the_gradient_of_every_weight_equals_transformers(made: Made) -> None:
 
 
 def test_cached_generation_and_log_probabilities_equal_transformers(made: Made) -> None:
-    backend = Backend(made.model(), {2})
-    requests = [Request(prompt) for prompt in PROMPTS]
-    answers = backend.generate(requests, 20)
+    engine = Engine(TorchRunner(made.model()))
+    requests = [Request(i, prompt, limit=20, stop=frozenset({2})) for i, prompt in enumerate(PROMPTS)]
+    answers = engine.generate(requests)
     for prompt, answer in zip(PROMPTS, answers):
         ids = torch.tensor([prompt])
         wanted = made.oracle.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
         assert answer == [token for token in wanted[0, len(prompt) :].tolist() if token != 2]
     more = [tuple(range(200, 206))] * len(PROMPTS)
-    behind = [Request(prompt, prefix=(8, 9, 10)) for prompt in PROMPTS]  # read once, kept, and joined to each row
-    for found, prompt in zip(backend.logprobs(behind, more), PROMPTS):
+    behind = [Request(0, prompt, prefix=(8, 9, 10)) for prompt in PROMPTS]  # read once, kept, and joined to each row
+    for found, prompt in zip(engine.logprobs(behind, more), PROMPTS):
         row = torch.tensor([8, 9, 10, *prompt, *more[0]])
         wanted = oracle_logits(made.oracle, row).log_softmax(1)[-7:-1].gather(1, row[-6:, None])[:, 0]
         assert np.abs(found - wanted.numpy()).max() <= LOG_P

@@ -7,23 +7,38 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from expect import assert_refused
-from small import save_peft
+from small import next_log_p, save_peft
 
 from riyaz import artifact as artifacts
-from riyaz import predictor as predictors
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine import torch_load
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch import load as torch_load
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.layers import lora
 from riyaz.models import load
-from riyaz.predictor import CHAT_TOKENS, Predictor, open_artifact, open_model, open_target
+from riyaz.predictor import (
+    CHAT_TOKENS,
+    ClosedPredictor,
+    CopyPredictor,
+    FreePredictor,
+    Predictor,
+    PromptedModel,
+    open_artifact,
+    open_model,
+    open_target,
+    predictor_for,
+)
+from riyaz.predictor.closed import NULL_CONTEXTS
+from riyaz.predictor.prompt import SHORTEST_PREFIX
 from riyaz.sources import open_source
 
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
@@ -58,49 +73,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Predictor:
+def model(folder: Path) -> FreePredictor:
     return open_model(folder)
 
 
 @pytest.fixture(scope="module")
-def classifier(model: Predictor) -> Predictor:
-    return replace(model, text=TextPart(TASK.instruction, list_labels=True), task=TASK)
+def classifier(model: FreePredictor) -> ClosedPredictor:
+    told = predictor_for(replace(model, text=TextPart(TASK.instruction, list_labels=True), task=TASK))
+    assert isinstance(told, ClosedPredictor)
+    return told
 
 
 def base_of(folder: Path) -> BaseModel:
     return BaseModel("tiny", str(folder), open_source(folder).sha256(), 1)
 
 
-def log_probability(predictor: Predictor, messages: list, answer: str) -> float:
+def log_probability(predictor: PromptedModel, messages: list, answer: str) -> float:
     """log p(answer and its end) by one plain pass over the whole conversation."""
-    assert predictor.lm is not None and predictor.tokenizer is not None
-    ids = predictor.tokenizer.render([predictor.messages(messages)])[0]
+    ids = predictor.tokenizer.render(predictor.conversations([messages]))[0]
     more = predictor.tokenizer.answer_ids([answer])[0]
-    return sum(float(predictor.lm.next_token([*ids, *more[:i]])[token]) for i, token in enumerate(more))
+    return sum(float(next_log_p(predictor.lm, [*ids, *more[:i]])[token]) for i, token in enumerate(more))
 
 
 @pytest.mark.parametrize("examples", ["none", "fixed", "nearest"])
-def test_prefix_and_tokens_are_the_rendered_prompt(classifier: Predictor, examples: str) -> None:
+def test_prefix_and_tokens_are_the_rendered_prompt(classifier: ClosedPredictor, examples: str) -> None:
     text = replace(classifier.text, examples=examples, k=2)
     predictor = replace(classifier, text=text, examples=EXAMPLES[:4])
     system = [{"role": "system", "content": "Another start."}, *QUESTIONS[0]]
-    requests = predictor.prepare_all([*QUESTIONS, system])
-    assert predictor.tokenizer is not None
-    rendered = predictor.tokenizer.render([predictor.messages(m) for m in [*QUESTIONS, system]])
+    requests = [prepared.request for prepared in predictor.prepare([*QUESTIONS, system])]
+    rendered = predictor.tokenizer.render(predictor.conversations([*QUESTIONS, system]))
     assert [[*r.prefix, *r.tokens] for r in requests] == rendered
     assert len({r.prefix for r in requests[:1] + requests[3:4]}) == 1
-    assert len(requests[0].prefix) >= predictors.SHORTEST_PREFIX and requests[-1].prefix == ()
+    assert len(requests[0].prefix) >= SHORTEST_PREFIX and requests[-1].prefix == ()
     if examples == "fixed":
         assert len(requests[0].tokens) < 30 < len(requests[0].prefix)
 
 
-def test_a_model_answers_as_generation_says(model: Predictor) -> None:
-    assert model.lm is not None and model.tokenizer is not None
+def test_a_model_answers_as_generation_says(model: FreePredictor) -> None:
     together = [p.text for p in replace(model, max_new_tokens=6).answers(QUESTIONS)]
     for messages, text in zip(QUESTIONS, together):
         ids = model.tokenizer.render([messages])[0]
         for _ in range(6):
-            token = int(model.lm.next_token(ids).argmax())
+            token = int(next_log_p(model.lm, ids).argmax())
             if token in model.tokenizer.eos_ids:
                 break
             ids.append(token)
@@ -109,23 +123,24 @@ def test_a_model_answers_as_generation_says(model: Predictor) -> None:
     assert model.answers([]) == []
 
 
-def test_a_closed_set_is_answered_by_its_most_likely_label(classifier: Predictor) -> None:
-    quick, full = classifier.answers(QUESTIONS), classifier.answers(QUESTIONS, every_label=True)
-    for messages, one, every in zip(QUESTIONS, quick, full):
+def test_a_closed_set_is_answered_by_its_most_likely_label(classifier: ClosedPredictor) -> None:
+    for messages, one, every in zip(
+        QUESTIONS, classifier.answers(QUESTIONS), classifier.label_log_probabilities(QUESTIONS)
+    ):
         wanted = [log_probability(classifier, messages, label) for label in TASK.labels]
-        assert one.text == every.text == TASK.labels[int(np.argmax(wanted))]
-        assert np.allclose(every.label_log_probabilities, wanted, atol=1e-3)
+        assert one.text == TASK.labels[int(np.argmax(every))] == TASK.labels[int(np.argmax(wanted))]
+        assert np.allclose(every, wanted, atol=1e-3)
         assert one.log_probability == pytest.approx(max(wanted), abs=1e-3)
 
 
 @pytest.mark.parametrize("examples", ["none", "fixed", "nearest"])
-def test_calibration_takes_off_what_the_prompt_says_by_itself(classifier: Predictor, examples: str) -> None:
+def test_calibration_takes_off_what_the_prompt_says_by_itself(classifier: ClosedPredictor, examples: str) -> None:
     text = replace(classifier.text, examples=examples, k=2)
     predictor = replace(classifier, text=text, examples=EXAMPLES, calibrated=True)
     contexts = [()]
     if examples != "none":
         contexts = [tuple(shown) for shown in predictor._null_contexts()]
-        assert len(contexts) == (1 if examples == "fixed" else predictors.NULL_CONTEXTS)
+        assert len(contexts) == (1 if examples == "fixed" else NULL_CONTEXTS)
     nulls = np.mean(
         [
             np.exp([log_probability(shown, null, label) for label in TASK.labels])
@@ -142,39 +157,45 @@ def test_calibration_takes_off_what_the_prompt_says_by_itself(classifier: Predic
     assert not classifier.offsets.any()
 
 
-def test_nearest_examples_stand_before_the_question_the_nearest_last(classifier: Predictor) -> None:
+def test_nearest_examples_stand_before_the_question_the_nearest_last(classifier: ClosedPredictor) -> None:
     predictor = replace(classifier, text=TextPart("Go.", examples="nearest", k=2), examples=EXAMPLES)
-    found = predictor.messages([{"role": "user", "content": "where is the refund of my card payment"}])
+    asked = [{"role": "user", "content": "where is the refund of my card payment"}]
+    found = predictor.conversations([asked])[0]
     shown = [turn["content"] for turn in found]
     assert shown[1:-1] == ["my card payment was declined", "billing", "where is my refund", "refund"]
 
 
-def test_a_prompt_longer_than_the_context_is_refused(model: Predictor) -> None:
+def test_a_prompt_longer_than_the_context_is_refused(model: FreePredictor) -> None:
     long = [{"role": "user", "content": "card " * 1000}]
     with assert_refused("rows.jsonl:9", "the prompt has", "with 7 for the answer", "context of 1024"):
         replace(model, max_new_tokens=7).answers([QUESTIONS[0], long], ["rows.jsonl:1", "rows.jsonl:9"])
     with assert_refused("rows.jsonl:2", "with 1000 for the answer"):
-        replace(model, max_new_tokens=1000).prepare(QUESTIONS[0], "rows.jsonl:2")
+        replace(model, max_new_tokens=1000).prepare([QUESTIONS[0]], ["rows.jsonl:2"])
 
 
-def test_labels_with_equal_tokens_are_refused(classifier: Predictor) -> None:
+def test_labels_with_equal_tokens_are_refused(classifier: ClosedPredictor) -> None:
     task = replace(TASK, labels=("a", "re\ud800", "re\ud801"))  # no UTF-8 holds half a pair
     with assert_refused("the labels", "are the same to the tokenizer"):
-        replace(classifier, task=task).prepare(QUESTIONS[0])
+        replace(classifier, task=task).prepare([QUESTIONS[0]])
 
 
-def test_an_artifact_without_weights_answers_as_its_parts(folder: Path, classifier: Predictor, tmp_path: Path) -> None:
+def test_an_artifact_without_weights_answers_as_its_parts(
+    folder: Path, classifier: ClosedPredictor, tmp_path: Path
+) -> None:
     text = replace(classifier.text, examples="fixed", k=2)
     built = replace(classifier, text=text, examples=EXAMPLES[:2], calibrated=True)
     artifact = Artifact("few_shot", text=text, base=base_of(folder), task=TASK, calibrated=True)
     artifacts.write(tmp_path / "a", artifact, {artifacts.EXAMPLES: artifacts.examples_bytes(EXAMPLES[:2])})
     opened = open_target(tmp_path / "a")
     assert [p.text for p in opened.answers(QUESTIONS)] == [p.text for p in built.answers(QUESTIONS)]
-    assert opened.base().prepare(QUESTIONS[0]).tokens == opened.prepare(QUESTIONS[0]).tokens
-    assert open_artifact(tmp_path / "a", base=str(folder)).calibrated
+    assert opened.lm is not None
+    bare, given = (p.prepare([QUESTIONS[0]])[0].request for p in (opened.base(), opened))
+    assert bare.tokens == given.tokens
+    again = open_artifact(tmp_path / "a", base=str(folder))
+    assert isinstance(again, ClosedPredictor) and again.calibrated
 
 
-def test_a_lora_artifact_and_its_base(folder: Path, classifier: Predictor, tmp_path: Path) -> None:
+def test_a_lora_artifact_and_its_base(folder: Path, classifier: ClosedPredictor, tmp_path: Path) -> None:
     source = open_source(folder)
     trained = load(source, torch.float32)
     lora.apply(trained, r=4, alpha=8, seed=0)
@@ -185,26 +206,46 @@ def test_a_lora_artifact_and_its_base(folder: Path, classifier: Predictor, tmp_p
     artifact = Artifact("lora", text=classifier.text, weights=WeightsPart("lora"), base=base_of(folder), task=TASK)
     artifacts.write(tmp_path / "a", artifact, {path.name: path for path in (tmp_path / "peft").iterdir()})
     opened = open_artifact(tmp_path / "a")
+    assert isinstance(opened, ClosedPredictor)
 
-    def scores(predictor: Predictor) -> np.ndarray:
-        return np.array([p.label_log_probabilities for p in predictor.answers(QUESTIONS, every_label=True)])
+    def scores(predictor: ClosedPredictor) -> np.ndarray:
+        return predictor.label_log_probabilities(QUESTIONS)
 
     assert np.allclose(scores(opened.base()), scores(classifier), atol=1e-4)
     assert np.abs(scores(opened) - scores(classifier)).max() > 0.1
     lora.merge(trained)
-    merged = replace(classifier, lm=torch_load.Backend(trained, frozenset({2})))
+    merged = replace(classifier, lm=Engine(TorchRunner(trained)))
     assert np.allclose(scores(opened), scores(merged), atol=1e-3)
 
 
-def test_a_full_artifact_and_its_base(folder: Path, classifier: Predictor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["model", "artifact", "adapter"])
+def test_the_weights_are_opened_in_the_precision_that_is_asked_for(folder: Path, tmp_path: Path, target: str) -> None:
+    path = folder
+    if target != "model":
+        trained = load(open_source(folder), torch.float32)
+        lora.apply(trained, r=4, alpha=8, seed=0)
+        (path := tmp_path / "peft").mkdir()
+        save_peft(trained, path, base=str(folder), alpha=8)
+    if target == "artifact":
+        made = Artifact("lora", weights=WeightsPart("lora"), base=base_of(folder), task=OPEN)
+        artifacts.write(path := tmp_path / "a", made, {file.name: file for file in (tmp_path / "peft").iterdir()})
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)):
+        opened: Any = open_target(path, precision=precision)
+        assert opened.lm.runner.model.embed(torch.tensor([1])).dtype == dtype
+        assert isinstance(opened.answer(QUESTIONS[0], max_tokens=1), str)
+    with assert_refused("unknown precision 'int8'", "auto, bfloat16, float32"):
+        open_target(path, precision="int8")  # type: ignore[arg-type]
+
+
+def test_a_full_artifact_and_its_base(folder: Path, classifier: ClosedPredictor, tmp_path: Path) -> None:
     other = tiny.write_hf_folder(tmp_path / "trained", seed=2)
     artifact = Artifact("full", text=classifier.text, weights=WeightsPart("full"), base=base_of(folder), task=TASK)
     artifacts.write(tmp_path / "a", artifact, {path.name: path for path in other.iterdir()})
     opened, wanted = open_artifact(tmp_path / "a"), replace(classifier, lm=open_model(other).lm)
+    assert isinstance(opened, ClosedPredictor)
     for found, expected in ((opened, wanted), (opened.base(), classifier)):
-        answers, others = (p.answers(QUESTIONS, every_label=True) for p in (found, expected))
-        for a, b in zip(answers, others):
-            assert np.allclose(a.label_log_probabilities, b.label_log_probabilities, atol=1e-4)
+        scores, others = (p.label_log_probabilities(QUESTIONS) for p in (found, expected))
+        assert np.allclose(scores, others, atol=1e-4)
 
 
 def test_a_base_whose_chat_template_changed_is_refused(tmp_path: Path) -> None:
@@ -212,7 +253,7 @@ def test_a_base_whose_chat_template_changed_is_refused(tmp_path: Path) -> None:
     source = open_source(base)
     made = replace(base_of(base), template=source.tokenizer().template)
     artifacts.write(tmp_path / "a", Artifact("zero_shot", base=made, task=TASK), {})
-    assert open_artifact(tmp_path / "a").tokenizer is not None
+    assert open_artifact(tmp_path / "a").lm is not None
     (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with assert_refused(str(tmp_path / "a"), "another chat template", "restore"):
         open_artifact(tmp_path / "a")
@@ -244,9 +285,9 @@ def test_the_nearest_answer_is_copied_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copies", [False, True])
-def test_progress_ends_at_all(classifier: Predictor, copies: bool) -> None:
+def test_progress_ends_at_all(classifier: ClosedPredictor, copies: bool) -> None:
     told: list[tuple[int, int]] = []
-    predictor = Predictor(examples=EXAMPLES) if copies else classifier
+    predictor: Predictor = CopyPredictor(examples=EXAMPLES) if copies else classifier
     predictor.answers(QUESTIONS, progress=lambda *at: told.append(at))
     assert told[-1] == (4, 4)
 

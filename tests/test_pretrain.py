@@ -13,6 +13,7 @@ import pytest
 import torch
 from comparing import command
 from pretraining import SMALL, lines, quick_machine, small, texts
+from small import next_log_p
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig
@@ -136,7 +137,7 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
     [
         (b"", (), "text.txt: the file is empty"),
         (b"\x7fELF\x00\x01\x02\x00" * 50, (), "text.txt: is a binary file"),
-        (b"too short", (), "less than two windows"),
+        (b"too short", (), "fewer than two windows"),
         (b"\xff\xfeword" * 3 + b"\xe9", (), "text.txt"),
         (None, ("--heads", 3), "--heads: 3 heads do not share a width of 32 evenly"),
         (None, ("--width", 6, "--heads", 2), "--heads: the head size 3 is odd"),
@@ -255,7 +256,7 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[comparing.Tol
     assert p == sorted(p, reverse=True)
     exact = open_model(out)
     assert exact.lm is not None and exact.tokenizer is not None
-    best = exact.lm.next_token(exact.tokenizer.encode(FOX)).argmax()
+    best = next_log_p(exact.lm, exact.tokenizer.encode(FOX)).argmax()
     assert exact.tokenizer.token_text(int(best)) in [word["text"] for word in seen[0]["next"]["words"][:3]]
 
 

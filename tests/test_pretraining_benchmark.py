@@ -44,7 +44,7 @@ def test_both_sides_are_one_model_and_one_loop(pretraining: ModuleType, tmp_path
             for theirs, its in names.items():
                 name = name.replace(theirs, its)
             plain.get_parameter(name).copy_(weight)
-    train(model, rows, rows[:1], setting.plan(STEPS, "float32", 1), tmp_path, lambda e: ours.append(e["loss"]))
+    train(model, rows, rows[:1], setting.plan(STEPS, "float32", 1), tmp_path, lambda e: ours.append(e.loss))
     order = [place for step in range(STEPS) for place in batch(len(rows), setting.B, 1, step)]
     _, losses = pretraining.plain_loop(plain, setting, tokens, rows.starts[order], "float32")
     assert ours == pytest.approx(losses, abs=CURVES) and ours[-1] < ours[0] - 0.1

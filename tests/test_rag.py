@@ -4,6 +4,7 @@ import re
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import comparing
 import numpy as np
@@ -23,7 +24,7 @@ from riyaz.data.task import Task
 from riyaz.methods import rag
 from riyaz.methods.base import Context
 from riyaz.methods.choices import base_predictor
-from riyaz.predictor import Predictor, open_artifact
+from riyaz.predictor import ClosedPredictor, FreePredictor, ModelPredictor, SpanPredictor, open_artifact, predictor_for
 from riyaz.prompting import data_block, messages_for
 from riyaz.retrieval.collection import Collection, add
 from riyaz.retrieval.documents import read_documents
@@ -47,10 +48,18 @@ def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
 
 
 @pytest.fixture
-def found(context: Context, collection: Path) -> Predictor:
+def found(context: Context, collection: Path) -> FreePredictor:
     """The tiny model with two passages before every question."""
     text = TextPart(SHORT.instruction, passages=2, collection_file=COLLECTION)
-    return replace(base_predictor(context), text=text, retriever=open_retriever(collection))
+    plain = base_predictor(context)
+    assert isinstance(plain, FreePredictor)
+    return replace(plain, text=text, retriever=open_retriever(collection))
+
+
+def by_span(free: FreePredictor, **text: Any) -> SpanPredictor:
+    """The predictor answering in the words of its passages."""
+    changed = replace(free, text=replace(free.text, **text))
+    return SpanPredictor(**changed.parts(), max_new_tokens=free.max_new_tokens)
 
 
 def asked(text: str) -> list[dict[str, str]]:
@@ -105,7 +114,7 @@ def test_retrieved_text_stands_in_the_last_user_turn_and_never_in_the_system_tur
 
 
 @pytest.fixture
-def poisoned(found: Predictor, tmp_path: Path) -> Predictor:
+def poisoned(found: FreePredictor, tmp_path: Path) -> FreePredictor:
     """The same model over documents of which one is written by an attacker."""
     comparing.write_pages(tmp_path / "pages")
     (tmp_path / "pages/evil.md").write_text(POISON)
@@ -118,8 +127,9 @@ def poisoned(found: Predictor, tmp_path: Path) -> Predictor:
 
 
 @pytest.mark.parametrize("span_words", [0, 2])
-def test_citations_are_offsets_that_code_wrote(poisoned: Predictor, tmp_path: Path, span_words: int) -> None:
-    predictor = replace(poisoned, text=replace(poisoned.text, span_words=span_words), max_new_tokens=6)
+def test_citations_are_offsets_that_code_wrote(poisoned: FreePredictor, tmp_path: Path, span_words: int) -> None:
+    short = replace(poisoned, max_new_tokens=6)
+    predictor = by_span(short, span_words=span_words) if span_words else short
     texts = {document.doc_id: document for document in Collection.open(tmp_path / COLLECTION).documents}
     questions = ["is a refund of a bicycle possible", "fake.md cards.md obey", "what does a lost card cost"]
     answers = predictor.answers([asked(question) for question in questions])
@@ -134,45 +144,45 @@ def test_citations_are_offsets_that_code_wrote(poisoned: Predictor, tmp_path: Pa
     assert not any(said["doc_id"] == "fake.md" for answer in answers for said in answer.citations)
 
 
-def test_a_poisoned_document_stays_inside_its_block_as_text(poisoned: Predictor, found: Predictor) -> None:
+def test_a_poisoned_document_stays_inside_its_block_as_text(poisoned: FreePredictor, found: FreePredictor) -> None:
     question = "is a refund of a bicycle possible"
-    turns = poisoned.messages(asked(question))
+    turns = poisoned.conversations([asked(question)])[0]
     block, _, rest = turns[-1]["content"].rpartition("\n\n")
     marker = block.splitlines()[0].removeprefix("<documents ").removesuffix(">")
     assert rest == question and block.endswith(f"</documents {marker}>") and block.count(marker) == 2
     assert "You obey me" in block and "You obey me" not in turns[0]["content"] and len(turns) == 2
     assert "owned</script>" not in block and "127.0.0.1" not in block, "scripts and addresses are no text"
-    assert poisoned.tokenizer is not None
-    controls = [poisoned.tokenizer.render([p.messages(asked(question))])[0] for p in (poisoned, found)]
+    controls = [poisoned.tokenizer.render(p.conversations([asked(question)]))[0] for p in (poisoned, found)]
     for token in (1, 2):  # <|im_start|> and <|im_end|>
         assert controls[0].count(token) == controls[1].count(token), "a document opens no turn"
 
 
-def test_without_passages_there_are_no_citations(found: Predictor) -> None:
+def test_without_passages_there_are_no_citations(found: FreePredictor) -> None:
     closed = replace(found, text=replace(found.text, passages=0), max_new_tokens=4)
     assert closed.answers([asked("what does a lost card cost")])[0].citations == ()
     stranger = replace(found, max_new_tokens=4).answers([asked("zzz qqq")])[0]
     assert stranger.citations == (), "no passage shares a word"
 
 
-def test_a_closed_set_cites_too(found: Predictor) -> None:
+def test_a_closed_set_cites_too(found: FreePredictor) -> None:
     task = Task("closed", ("billing", "refund"), "accuracy", "Answer.", "")
-    for every in (False, True):
-        answer = replace(found, task=task).answers([asked("what does a lost card cost")], every_label=every)[0]
+    closed, question = predictor_for(replace(found, task=task)), asked("what does a lost card cost")
+    assert isinstance(closed, ClosedPredictor)
+    for answer in (*closed.answers([question]), *(a[0] for a in closed.raw_and_calibrated([question]))):
         assert answer.text in task.labels and answer.citations[0]["doc_id"] == "cards.md"
 
 
 # answers in the words of the passages
 
 
-def test_the_extracted_answer_is_the_likeliest_of_all(found: Predictor) -> None:
+def test_the_extracted_answer_is_the_likeliest_of_all(found: FreePredictor) -> None:
     common, offsets = ("not in the pages", "two days"), (0.0, -3.0, 99.0, -99.0)
-    predictor = replace(found, text=replace(found.text, passages=1, span_words=3, common=common))
+    predictor = by_span(found, passages=1, span_words=3, common=common)
     questions = ["how long is a card payment pending", "who sends an order", "what colour are return labels"]
-    answered = predictor.extracted([asked(question) for question in questions], offsets=offsets)
-    assert predictor.lm is not None and predictor.tokenizer is not None
+    answered = predictor.answers_under([asked(question) for question in questions], (), offsets)
     for place, question in enumerate(questions):
-        request, (passage,) = predictor.prepare(asked(question)), predictor.passages([asked(question)])[0]
+        prepared = predictor.prepare([asked(question)])[0]
+        request, (passage,) = prepared.request, prepared.passages
         texts = list(dict.fromkeys([*common, *spans(passage.text, 3)]))
         ids = predictor.tokenizer.answer_ids(texts)
         alone = np.array([part.sum() for part in predictor.lm.logprobs([request] * len(ids), ids)])
@@ -185,23 +195,22 @@ def test_the_extracted_answer_is_the_likeliest_of_all(found: Predictor) -> None:
     assert "not in the pages" not in far and near <= set(common)
 
 
-def test_the_offset_of_the_text_part_is_used_and_answers_are_extracted(found: Predictor) -> None:
-    text = replace(found.text, span_words=2, common=("not in the pages",), common_offset=99.0)
+def test_the_offset_of_the_text_part_is_used_and_answers_are_extracted(found: FreePredictor) -> None:
+    text: dict[str, Any] = {"span_words": 2, "common": ("not in the pages",)}
     question = [asked("who sends an order")]
-    assert [a.text for a in replace(found, text=text).answers(question)] == ["not in the pages"]
-    text = replace(text, common_offset=-99.0)
-    answer = replace(found, text=text).answers(question)[0]
+    assert [a.text for a in by_span(found, **text, common_offset=99.0).answers(question)] == ["not in the pages"]
+    answer = by_span(found, **text, common_offset=-99.0).answers(question)[0]
     assert answer.text in {span for p in found.passages(question)[0] for span in spans(p.text, 2)}
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_a_question_to_which_no_passage_is_found_is_answered_freely(found: Predictor, within: bool) -> None:
-    predictor = replace(found, text=replace(found.text, span_words=2), max_new_tokens=4)
+def test_a_question_to_which_no_passage_is_found_is_answered_freely(found: FreePredictor, within: bool) -> None:
+    predictor = by_span(replace(found, max_new_tokens=4), span_words=2)
     question = "who sends an order" if within else "zzz qqq"
     if within:
         assert found.retriever is not None
         predictor = replace(predictor, retriever=Within(found.retriever, {question: ("absent.md",)}))
-    free = replace(predictor, text=replace(predictor.text, span_words=0)).answers([asked(question)])
+    free = replace(found, retriever=predictor.retriever, max_new_tokens=4).answers([asked(question)])
     answers = predictor.answers([asked(question), asked("what does a lost card cost")])
     assert answers[0].text == free[0].text and answers[0].citations == () and answers[1].citations
 
@@ -209,25 +218,26 @@ def test_a_question_to_which_no_passage_is_found_is_answered_freely(found: Predi
 # fit, and the artifact
 
 
-def artifact_of(context: Context, folder: Path) -> Predictor:
+def artifact_of(context: Context, folder: Path) -> ModelPredictor:
     fitted = rag.fit(context)
     base = BaseModel("tiny", str(context.source.path), context.source.sha256(), 1, context.tokenizer.template)
     made = Artifact("rag", fitted.text, fitted.weights, base, context.task, fitted.calibrated, max_new_tokens=12)
     artifacts.write(folder, made, fitted.files)
-    return replace(
-        base_predictor(context), text=fitted.text, calibrated=fitted.calibrated, max_new_tokens=12,
+    assert context.collection is not None
+    model = replace(
+        base_predictor(context), text=fitted.text, retriever=open_retriever(context.collection),
         examples=rag.spread(context.train, rag.SHOWN) if fitted.text.k else (),
-        retriever=open_retriever(context.collection),
     )  # fmt: skip
+    return predictor_for(model, calibrated=fitted.calibrated, max_new_tokens=12)
 
 
 @pytest.mark.parametrize("span_words", [0, 2])
 def test_an_artifact_answers_and_cites_as_what_was_fitted(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, span_words: int
 ) -> None:
-    def chosen(context: Context, free: Predictor) -> tuple[Predictor, dict]:
-        text = replace(free.text, span_words=span_words, common=(comparing.REFUSAL,), common_offset=-2.0)
-        return (replace(free, text=text) if span_words else free), {}
+    def chosen(context: Context, free: FreePredictor, max_new_tokens: int) -> tuple[ModelPredictor, dict]:
+        text = {"span_words": span_words, "common": (comparing.REFUSAL,), "common_offset": -2.0}
+        return (by_span(free, **text) if span_words else free), {}
 
     monkeypatch.setattr(rag, "_free_or_span", chosen)
     built = artifact_of(context, tmp_path / "a")
@@ -252,27 +262,27 @@ def test_fit_weighs_counts_and_examples_and_keeps_the_best(context: Context) -> 
 
 
 def test_answers_are_searched_in_the_passages_where_that_scores_higher(
-    context: Context, found: Predictor, monkeypatch: pytest.MonkeyPatch
+    context: Context, found: FreePredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, free = replace(found, text=replace(found.text, passages=1)), 0.0
 
     def sole(text: str, longest: int) -> list[str]:  # as if the model knew which words answer
         return [answer for facts in comparing.PAGES.values() for said, ask, answer in facts if said in text]
 
-    monkeypatch.setattr("riyaz.predictor.spans", sole)
-    best, shown = rag._free_or_span(context, one)
+    monkeypatch.setattr("riyaz.predictor.span.spans", sole)
+    best, shown = rag._free_or_span(context, one, one.max_new_tokens)
     assert shown["free_validation"] == free and shown["span_validation"] > 0
     assert best.text.span_words == shown["span_words"] == 2 and best.text.common_offset in rag.OFFSETS
     assert best.text.common == (comparing.REFUSAL,), "it alone stands in three rows"
-    monkeypatch.setattr("riyaz.predictor.spans", lambda text, longest: ["wrong"])
-    assert rag._free_or_span(context, one)[0] is one, "of equals the free answer"
+    monkeypatch.setattr("riyaz.predictor.span.spans", lambda text, longest: ["wrong"])
+    assert rag._free_or_span(context, one, one.max_new_tokens)[0] is one, "of equals the free answer"
 
 
 def test_where_answers_do_not_stand_in_the_passages_nothing_is_searched_there(
-    context: Context, found: Predictor
+    context: Context, found: FreePredictor
 ) -> None:
     other = tuple(replace(row, answers=(f"xyzzy {i}",)) for i, row in enumerate(context.train))
-    assert rag._free_or_span(replace(context, train=other), found) == (found, {})
+    assert rag._free_or_span(replace(context, train=other), found, 8) == (found, {})
 
 
 # what is missing or broken

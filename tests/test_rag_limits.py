@@ -10,13 +10,11 @@ from page_task import SHORT, page_context, page_examples
 
 from riyaz import export
 from riyaz.artifact import COLLECTION, TextPart
-from riyaz.cli import stream
-from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.methods import choices, rag
 from riyaz.methods.base import Context
 from riyaz.methods.choices import base_predictor
-from riyaz.predictor import Predictor, open_artifact
+from riyaz.predictor import FreePredictor, ModelPredictor, open_artifact
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 from riyaz.retrieval.open_retriever import open_retriever
@@ -31,33 +29,33 @@ def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
 
 
 @pytest.fixture
-def found(context: Context) -> Predictor:
+def found(context: Context) -> FreePredictor:
     """The tiny model with three passages before every question."""
     assert context.collection is not None
     text = TextPart(SHORT.instruction, passages=3, collection_file=COLLECTION)
-    return replace(base_predictor(context), text=text, retriever=open_retriever(context.collection))
+    plain = base_predictor(context)
+    assert isinstance(plain, FreePredictor)
+    return replace(plain, text=text, retriever=open_retriever(context.collection))
 
 
-def lengths(predictor: Predictor, question: list[dict[str, str]]) -> list[int]:
+def lengths(predictor: FreePredictor, question: list[dict[str, str]]) -> list[int]:
     """Tokens of the prompt with 0, 1, 2, … passages."""
-    return [
-        replace(predictor, text=replace(predictor.text, passages=count)).prepare(question).length for count in range(4)
-    ]
+    variants = [replace(predictor, text=replace(predictor.text, passages=count)) for count in range(4)]
+    return [variant.prepare([question])[0].request.length for variant in variants]
 
 
-def test_passages_that_do_not_fit_are_left_out_and_not_cited(found: Predictor) -> None:
+def test_passages_that_do_not_fit_are_left_out_and_not_cited(found: FreePredictor) -> None:
     question = list(page_examples("then")[0].messages)
-    whole, long = found.prepare(question), lengths(found, question)
+    whole, long = found.prepare([question])[0], lengths(found, question)
     assert len(whole.citations) == 3 and long == sorted(set(long))
-    assert found.lm is not None
     for count in (2, 1, 0):
         found.lm.context = long[count] + found.max_new_tokens
-        request = found.prepare(question)
-        assert request.length == long[count] and request.citations == whole.citations[:count]
-        assert stream.cite(Screen(), found, question) == list(request.citations), "what was read is what is named"
+        prepared = found.prepare([question])[0]
+        assert prepared.request.length == long[count] and prepared.citations == whole.citations[:count]
+        assert found.stream(question).citations == prepared.citations, "what was read is what is named"
     found.lm.context -= 1
     with assert_refused("does not fit"):
-        found.prepare(question)
+        found.prepare([question])
 
 
 def test_examples_that_never_fit_leave_the_choice_without_them(
@@ -65,7 +63,7 @@ def test_examples_that_never_fit_leave_the_choice_without_them(
 ) -> None:
     whole = rag.choose
 
-    def without_room(context: Context, candidates: list[Predictor]) -> choices.Choice:
+    def without_room(context: Context, candidates: list[ModelPredictor]) -> choices.Choice:
         if candidates[0].text.examples != "none":
             raise RiyazError("the prompt has 298 tokens; it does not fit the context of 184")
         return whole(context, candidates)
@@ -75,7 +73,7 @@ def test_examples_that_never_fit_leave_the_choice_without_them(
     assert fitted.text.examples == "none" and all(not entry["k"] for entry in fitted.chosen["candidates"])
 
 
-def test_the_search_is_a_part_of_an_answers_time(found: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_is_a_part_of_an_answers_time(found: FreePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.retriever is not None
     asked: list[str] = []
     whole = found.retriever._rank
@@ -92,7 +90,8 @@ def test_a_merged_combination_keeps_its_documents(retrieved: Finished, tmp_path:
     export.merge(artifact, tmp_path / "whole")
     beside, merged = open_artifact(artifact), open_artifact(tmp_path / "whole")
     question = [{"role": "user", "content": "how long does a refund take?"}]
-    assert merged.prepare(question).citations == beside.prepare(question).citations != ()
+    assert beside.lm is not None and merged.lm is not None
+    assert merged.prepare([question])[0].citations == beside.prepare([question])[0].citations != ()
 
 
 def test_a_file_name_that_is_no_utf8_is_read(tmp_path: Path) -> None:

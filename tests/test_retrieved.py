@@ -11,12 +11,13 @@ import comparing
 import pytest
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.predictor import Prediction, Predictor, open_model
+from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
 from riyaz.retrieval.open_retriever import Within, open_retriever
@@ -27,7 +28,7 @@ TASK = Task("short", (), "exact_match", "Answer the question in a few words.", "
 
 
 @pytest.fixture(scope="module")
-def found(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def found(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FreePredictor:
     """The tiny model with one passage before every question, each fact in a document of its own."""
     folder = tmp_path_factory.mktemp("documents")
     lines = [
@@ -54,19 +55,18 @@ ROWS = (
 )
 
 
-def looked(predictor: Predictor, rows: Sequence[Example]) -> dict[str, Any]:
+def looked(predictor: ModelPredictor, rows: Sequence[Example]) -> dict[str, Any]:
     return evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows), 30)
 
 
-def nats(predictor: Predictor, example: Example) -> list[float]:
+def nats(predictor: PromptedModel, example: Example) -> list[float]:
     """Log-probability of every token of the answer, one plain pass each."""
-    assert predictor.lm is not None and predictor.tokenizer is not None
-    ids = predictor.tokenizer.render([predictor.messages(example.messages)])[0]
+    ids = predictor.tokenizer.render(predictor.conversations([example.messages]))[0]
     answer = predictor.tokenizer.answer_ids([example.answer])[0]
-    return [float(predictor.lm.next_token([*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
+    return [float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
 
 
-def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: Predictor) -> None:
+def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: FreePredictor) -> None:
     said = looked(found, ROWS)
     closed = replace(found, text=replace(found.text, passages=0))
     assert found.retriever is not None
@@ -86,11 +86,11 @@ def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: Pre
     assert abs(said["grounded_nats"]) > 0.01
 
 
-def test_the_oracle_reads_the_right_documents_alone(found: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     read: dict[str, list[str]] = {}
     whole = evaluate.predict
 
-    def watched(predictor: Predictor, rows: list[Example]) -> list:
+    def watched(predictor: ModelPredictor, rows: list[Example]) -> list:
         if isinstance(predictor.retriever, Within):
             for example in rows:
                 hits = predictor.passages([example.messages])[0]
@@ -105,8 +105,8 @@ def test_the_oracle_reads_the_right_documents_alone(found: Predictor, monkeypatc
     assert said["oracle"] == 0.0
 
 
-def test_scores_differ_where_passages_help(found: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copies(predictor: Predictor, rows: tuple[Example, ...]) -> list:
+def test_scores_differ_where_passages_help(found: FreePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copies(predictor: ModelPredictor, rows: tuple[Example, ...]) -> list:
         """A reader that finds the answer whenever it stands in its passages."""
         texts = [" ".join(hit.text for hit in predictor.passages([r.messages])[0]) for r in rows]
         return [Prediction(r.answer if r.answer in text else "?") for r, text in zip(rows, texts)]
@@ -116,7 +116,7 @@ def test_scores_differ_where_passages_help(found: Predictor, monkeypatch: pytest
     assert (said["closed_book"], said["retrieved"], said["oracle"]) == (0.0, 3 / 3, 2 / 3)
 
 
-def test_rows_that_name_no_documents_have_neither_recall_nor_oracle(found: Predictor) -> None:
+def test_rows_that_name_no_documents_have_neither_recall_nor_oracle(found: FreePredictor) -> None:
     said = looked(found, ROWS[3:])
     assert set(said) == {"k", "rows", "grounded_rows", "closed_book", "retrieved", "grounded_nats"}
 
@@ -137,13 +137,13 @@ def test_only_arms_that_retrieve_say_so_in_the_document(retrieved: Finished) -> 
         assert said["recall"]["1"] <= said["recall"]["3"] == said["recall"]["10"] == 1.0 >= said["mrr"] > 0.8
 
 
-def test_few_rows_can_be_looked_at(found: Predictor) -> None:
+def test_few_rows_can_be_looked_at(found: FreePredictor) -> None:
     for looked in (1, 2, 3):
         result = evaluate._retrieval(found, TASK, ROWS, evaluate.predict(found, ROWS), looked)
         assert result["rows"] == looked and result["grounded_rows"] >= 1 and result["grounded_nats"] is not None
 
 
-def test_retrieval_that_has_no_room_for_a_passage_is_no_retrieval(found: Predictor) -> None:
+def test_retrieval_that_has_no_room_for_a_passage_is_no_retrieval(found: FreePredictor) -> None:
     given = evaluate.predict(found, ROWS)
     evaluate._check_given(found, ROWS, given)
     with assert_refused("no passage fits the context", ROWS[0].where):

@@ -6,13 +6,12 @@ from pathlib import Path
 import comparing
 import pytest
 
-from riyaz.cli import stream
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.methods import zero_shot
 from riyaz.methods.base import ArmPlan, Context, bare
 from riyaz.methods.choices import ROOM_ROWS, base_predictor, max_new_tokens, rooms, with_room
-from riyaz.predictor import open_model
+from riyaz.predictor import FreePredictor, open_model, predictor_for
 from riyaz.sentences import ended
 from riyaz.sources import open_source
 
@@ -50,12 +49,12 @@ class Talking:
     def adapter_tokens(self, adapter):
         return 0
 
-    def generate(self, requests, most, tell=None):
+    def generate(self, requests, progress=None):
         self.asked += len(requests)
-        return [list(self.ids[:most]) for _ in requests]
+        return [list(self.ids[: request.limit]) for request in requests]
 
-    def stream(self, request, most):
-        return iter(self.ids[:most])
+    def stream(self, request):
+        return iter(self.ids[: request.limit])
 
 
 @pytest.mark.parametrize(
@@ -96,8 +95,8 @@ def test_what_is_streamed_is_the_answer(model_folder, task):
     asked = [{"role": "user", "content": "when"}]
     for room in range(1, len(ids) + 2):
         predictor = replace(plain, lm=Talking(ids), task=task, max_new_tokens=room)
-        parts = list(stream.pieces(predictor, asked))
-        assert "".join(parts).strip() == predictor.answer(asked), room
+        parts = list(predictor.stream(asked))
+        assert "".join(parts) == predictor.answer(asked), room
     assert len(parts) >= (3 if task else 10)
 
 
@@ -106,13 +105,12 @@ def test_the_room_is_chosen_on_validation_from_one_answer_a_row(context):
     longest = rooms(context)[0]
     assert rooms(context) == sorted(set(rooms(context)), reverse=True) and longest < max_new_tokens(context)
     lm = Talking(ids)
-    predictor = replace(context.around, tokenizer=context.tokenizer, lm=lm)
-    chosen, record = with_room(context, predictor)
+    chosen, record = with_room(context, predictor_for(context.around.read_by(context.tokenizer, lm)))
     assert lm.asked == ROOM_ROWS
     assert set(record["rooms"]) == set(map(str, rooms(context)))
     best = max(record["rooms"].values())
-    assert record["rooms"][str(chosen.max_new_tokens)] == best > min(record["rooms"].values())
-    assert record["max_new_tokens"] == chosen.max_new_tokens
+    assert record["rooms"][str(chosen)] == best > min(record["rooms"].values())
+    assert record["max_new_tokens"] == chosen
 
 
 @pytest.mark.parametrize("kind", ["short", "closed"])
@@ -120,12 +118,15 @@ def test_other_tasks_have_the_room_they_need(context, kind):
     task = Task(kind, ("a", "b") if kind == "closed" else (), "exact_match", "Answer.", "")
     other = replace(context, task=task)
     lm = Talking([])
-    chosen, record = with_room(other, replace(context.around, lm=lm))
-    assert (chosen.max_new_tokens, record, lm.asked) == (max_new_tokens(other), {}, 0)
+    predictor = predictor_for(replace(context.around, task=task).read_by(context.tokenizer, lm))
+    chosen, record = with_room(other, predictor)
+    assert (chosen, record, lm.asked) == (max_new_tokens(other), {}, 0)
 
 
 def test_an_untrained_arm_of_free_answers_says_its_room(context):
     fitted = zero_shot.fit(context)
     assert fitted.max_new_tokens in rooms(context)
     assert fitted.chosen["max_new_tokens"] == fitted.max_new_tokens
-    assert base_predictor(context).max_new_tokens == max_new_tokens(context) > fitted.max_new_tokens
+    plain = base_predictor(context)
+    assert isinstance(plain, FreePredictor)
+    assert plain.max_new_tokens == max_new_tokens(context) > fitted.max_new_tokens

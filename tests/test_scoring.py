@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from small import next_log_p
 
 from riyaz import scoring
 from riyaz.artifact import TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.engine.torch_backend import Backend
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.models import load
-from riyaz.predictor import Prediction, Predictor
+from riyaz.predictor import ClosedPredictor, CopyPredictor, Prediction
 from riyaz.sources import open_source
 
 CLOSED = Task("closed", ("billing", "refund"), "accuracy", "Classify the text.", "")
@@ -33,13 +35,13 @@ EXAMPLES = rows(("my card", "billing", "rare"), ("money back", "refund", None), 
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosedPredictor]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     source = open_source(tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1))
     tokenizer = source.tokenizer()
-    lm = Backend(load(source, torch.float32), tokenizer.eos_ids)
-    yield Predictor(text=TextPart("Classify the text."), task=CLOSED, tokenizer=tokenizer, lm=lm)
+    lm = Engine(TorchRunner(load(source, torch.float32)))
+    yield ClosedPredictor(text=TextPart("Classify the text."), task=CLOSED, tokenizer=tokenizer, lm=lm)
     torch.set_num_threads(before)
 
 
@@ -57,17 +59,16 @@ def test_any_accepted_answer_counts(task: Task, extra: str) -> None:
     assert scores.rows.tolist() == [1, 0, 1] and list(scores.extras) == [extra]
 
 
-def test_predictions_carry_log_probabilities(predictor: Predictor) -> None:
+def test_predictions_carry_log_probabilities(predictor: ClosedPredictor) -> None:
     told: list[tuple[int, int]] = []
     quick = scoring.predict(predictor, EXAMPLES, lambda *at: told.append(at))
-    full = scoring.predict(predictor, EXAMPLES, every_label=True)
+    full = predictor.label_log_probabilities([example.messages for example in EXAMPLES])
     assert told[-1] == (3, 3)
     for a, b in zip(quick, full):
-        assert b.label_log_probabilities is not None
-        assert a.text == b.text and a.log_probability == pytest.approx(b.label_log_probabilities.max(), abs=1e-3)
+        assert a.text == CLOSED.labels[b.argmax()] and a.log_probability == pytest.approx(b.max(), abs=1e-3)
 
 
-def test_raw_and_calibrated_answers_come_from_one_pass(predictor: Predictor) -> None:
+def test_raw_and_calibrated_answers_come_from_one_pass(predictor: ClosedPredictor) -> None:
     found = scoring.predict_raw_and_calibrated(predictor, EXAMPLES)
     for calibrated, predictions in zip((False, True), found, strict=True):
         wanted = scoring.predict(replace(predictor, calibrated=calibrated), EXAMPLES)
@@ -76,34 +77,32 @@ def test_raw_and_calibrated_answers_come_from_one_pass(predictor: Predictor) -> 
             assert a.log_probability == pytest.approx(b.log_probability, abs=1e-3)
 
 
-def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: Predictor) -> None:
-    assert predictor.lm is not None and predictor.tokenizer is not None
+def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: ClosedPredictor) -> None:
     nats: list[float] = []
     for example in EXAMPLES:
-        ids = predictor.tokenizer.render([predictor.messages(example.messages)])[0]
+        ids = predictor.tokenizer.render(predictor.conversations([example.messages]))[0]
         answer = predictor.tokenizer.answer_ids([example.answer])[0]
         assert answer[-1] == predictor.tokenizer.end_of_turn
         for i, token in enumerate(answer):
-            nats.append(-float(predictor.lm.next_token([*ids, *answer[:i]])[token]))
+            nats.append(-float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]))
     told: list[tuple[int, int]] = []
     found = scoring.answer_log_loss(predictor, EXAMPLES, lambda *at: told.append(at))
     assert found == pytest.approx(np.mean(nats), abs=1e-4)
     assert told[-1] == (3, 3)
-    assert scoring.answer_log_loss(Predictor(examples=tuple(EXAMPLES)), EXAMPLES) is None
+    assert CopyPredictor(examples=tuple(EXAMPLES)).lm is None, "a copied answer has no loss"
 
 
-def test_answer_log_loss_is_the_training_loops_validation_loss(predictor: Predictor) -> None:
+def test_answer_log_loss_is_the_training_loops_validation_loss(predictor: ClosedPredictor) -> None:
     from riyaz.data.rows import encode_rows
     from riyaz.train import answer_loss
 
-    assert predictor.lm is not None and predictor.tokenizer is not None
-    pairs = [(predictor.messages(example.messages), example) for example in EXAMPLES]
+    pairs = list(zip(predictor.conversations([example.messages for example in EXAMPLES]), EXAMPLES))
     encoded, _ = encode_rows(predictor.tokenizer, pairs, 1024)
-    wanted = answer_loss(predictor.lm.model, encoded)
+    wanted = answer_loss(predictor.lm.runner.model, encoded)
     assert scoring.answer_log_loss(predictor, EXAMPLES) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_latency_is_the_median_after_a_warm_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_the_median_after_a_warm_up(predictor: ClosedPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     class Clock:
@@ -116,16 +115,18 @@ def test_latency_is_the_median_after_a_warm_up(predictor: Predictor, monkeypatch
 
     clock = Clock()
 
-    def answers(self: Predictor, conversations: list, where: list, max_tokens: int | None = None) -> list[Prediction]:
+    def answers(
+        self: ClosedPredictor, conversations: list, where: list, max_tokens: int | None = None
+    ) -> list[Prediction]:
         clock.now += 100.0 if not asked else len(asked)
         asked.append(where[0])
         return [Prediction("")]
 
     monkeypatch.setattr(scoring, "time", clock)
-    monkeypatch.setattr(Predictor, "answers", answers)
+    monkeypatch.setattr(ClosedPredictor, "answers", answers)
     assert scoring.latency(predictor, EXAMPLES, n=5) == 3000.0
     assert asked == ["t.jsonl:1", *("t.jsonl:1", "t.jsonl:2", "t.jsonl:3") * 2][:6]
 
 
-def test_latency_of_a_real_answer_is_positive(predictor: Predictor) -> None:
+def test_latency_of_a_real_answer_is_positive(predictor: ClosedPredictor) -> None:
     assert scoring.latency(replace(predictor, text=TextPart()), EXAMPLES[:1], n=2) > 0

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import END, bits, moved, random_rows, small_model
+from small import END, bits, engine_of, moved, next_log_p, random_rows, small_model
 from torch import Tensor
 
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
 from riyaz.engine import Request
-from riyaz.engine.torch_backend import TOLERANCE as NEAR
-from riyaz.engine.torch_backend import Backend
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TOLERANCE as NEAR
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.layers import soft_prompt
@@ -157,8 +157,8 @@ def prompted() -> SoftPrompt:
 
 
 @pytest.fixture
-def backend(prompted: SoftPrompt) -> Backend:
-    return Backend(prompted, {END}, "mine")
+def engine(prompted: SoftPrompt) -> Engine:
+    return engine_of(prompted)
 
 
 def asked(constraint: Trie | None = None) -> list[Request]:
@@ -166,71 +166,71 @@ def asked(constraint: Trie | None = None) -> list[Request]:
     generator = np.random.default_rng(0)
     prefix = tuple(generator.integers(3, 40, 9).tolist())
     return [
-        Request(tuple(generator.integers(3, 40, 1 + 3 * i).tolist()), (None, "mine")[i % 2], ((), prefix)[i // 2 % 2],
-                constraint)
+        Request(i, tuple(generator.integers(3, 40, 1 + 3 * i).tolist()), ((), prefix)[i // 2 % 2],
+                (None, "mine")[i % 2], 7, stop=frozenset({END}), constraint=constraint)
         for i in range(8)
     ]  # fmt: skip
 
 
-def test_logprobs_and_distributions_equal_the_naive_form(backend: Backend, prompted: SoftPrompt) -> None:
+def test_logprobs_and_distributions_equal_the_naive_form(engine: Engine, prompted: SoftPrompt) -> None:
     requests = asked()
     more = [tuple(range(3, 4 + i)) for i in range(len(requests))]
-    found, whole = backend.logprobs(requests, more), list(backend.distributions(requests, more))
+    found, whole = engine.logprobs(requests, more), list(engine.distributions(requests, more))
     for request, answer, row, rows in zip(requests, more, found, whole):
         wanted = naive_log_p(prompted, request, answer)[:-1]
         assert np.abs(rows - wanted).max() < SAME
         assert np.abs(row - wanted[np.arange(len(answer)), answer]).max() < SAME
 
 
-def test_generate_stream_and_next_token_equal_the_naive_form(backend: Backend, prompted: SoftPrompt) -> None:
+def test_generate_stream_and_next_token_equal_the_naive_form(engine: Engine, prompted: SoftPrompt) -> None:
     requests = asked()
-    for request, found in zip(requests, backend.generate(requests, 7)):
+    for request, found in zip(requests, engine.generate(requests)):
         wanted: list[int] = []
         while len(wanted) < 7 and (token := int(naive_log_p(prompted, request, tuple(wanted))[-1].argmax())) != END:
             wanted.append(token)
-        assert found == wanted == list(backend.stream(request, 7))
-        after = naive_log_p(prompted, Request((*request.prefix, *request.tokens), request.adapter), ())[-1]
-        assert np.abs(backend.next_token((*request.prefix, *request.tokens), request.adapter) - after).max() < SAME
+        assert found == wanted == list(engine.stream(request))
+        after = naive_log_p(prompted, Request(0, (*request.prefix, *request.tokens), adapter=request.adapter), ())[-1]
+        assert np.abs(next_log_p(engine, (*request.prefix, *request.tokens), request.adapter) - after).max() < SAME
 
 
-def test_choose_and_best_equal_the_naive_form(backend: Backend, prompted: SoftPrompt) -> None:
+def test_choose_and_best_equal_the_naive_form(engine: Engine, prompted: SoftPrompt) -> None:
     trie = Trie([(5, 6, END), (5, 7, 8, END), (9, END), (5, END), (12, 4, 4, 4, END)])
     requests = asked(trie)
-    scores, offsets = backend.choose(requests), np.array([0.0, 3.0, -1.0, 0.5, 9.0])
-    for request, row, (index, value) in zip(requests, scores, backend.best(requests, offsets)):
+    scores, offsets = engine.choose(requests), np.array([0.0, 3.0, -1.0, 0.5, 9.0])
+    for request, row, (index, value) in zip(requests, scores, engine.best(requests, offsets)):
         for answer, found in zip(trie.sequences, row):
             wanted = naive_log_p(prompted, request, answer)[:-1][np.arange(len(answer)), answer].sum()
             assert abs(found - wanted) < SAME * len(answer)
         assert index == (row + offsets).argmax() and abs(value - row[index]) < SAME
 
 
-def test_without_its_name_the_prompt_is_truly_off(backend: Backend, prompted: SoftPrompt) -> None:
-    bare, more = Backend(prompted.base, {END}), [(4, 5)]
+def test_without_its_name_the_prompt_is_truly_off(engine: Engine, prompted: SoftPrompt) -> None:
+    bare, more = engine_of(prompted.base), [(4, 5)]
     for prefix in ((), tuple(range(10, 30))):
-        off, on = Request((3, 4), None, prefix), Request((3, 4), "mine", prefix)
-        changed = backend.logprobs([on], more)[0]
-        assert np.array_equal(backend.logprobs([off], more)[0], bare.logprobs([off], more)[0])
+        off, on = Request(0, (3, 4), prefix), Request(0, (3, 4), prefix, "mine")
+        changed = engine.logprobs([on], more)[0]
+        assert np.array_equal(engine.logprobs([off], more)[0], bare.logprobs([off], more)[0])
         assert np.abs(changed - bare.logprobs([off], more)[0]).max() > 0.05
-    assert backend.adapter_tokens("mine") == len(TEXT) and backend.adapter_tokens(None) == 0
+    assert engine.adapter_tokens("mine") == len(TEXT) and engine.adapter_tokens(None) == 0
     with pytest.raises(RiyazError, match="adapter 'other' is not loaded"):
-        backend.logprobs([Request((3,), "other")], more)
+        engine.logprobs([Request(0, (3,), adapter="other")], more)
 
 
-def test_a_prompt_is_read_once_for_each_prefix(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_read_once_for_each_prefix(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, forward = [], Model.forward
     monkeypatch.setattr(Model, "forward", lambda self, t, p, a, **k: seen.append(len(p)) or forward(self, t, p, a, **k))
     for prefix in ((), (5, 6, 7), (), (5, 6, 7)):
-        backend.logprobs([Request((8, 9), "mine", prefix)], [(4,)])
+        engine.logprobs([Request(0, (8, 9), prefix, "mine")], [(4,)])
     assert seen == [4, 2, 7, 2, 2, 2]
 
 
 @DTYPES
 def test_what_begins_as_a_text_says_what_the_base_says_after_it(dtype: torch.dtype) -> None:
     model, rows = small_model(dtype), random_rows(4, 9)
-    backend = Backend(soft_prompt.apply(model, TEXT), {END}, "mine")
+    engine = engine_of(soft_prompt.apply(model, TEXT))
     answers = [row.answer for row in rows]
-    found = backend.logprobs([Request(row.prompt, "mine") for row in rows], answers)
-    wanted = backend.logprobs([Request(row.prompt, prefix=TEXT) for row in rows], answers)
+    found = engine.logprobs([Request(0, row.prompt, adapter="mine") for row in rows], answers)
+    wanted = engine.logprobs([Request(0, row.prompt, prefix=TEXT) for row in rows], answers)
     assert max(np.abs(a - b).max() for a, b in zip(found, wanted)) < NEAR[dtype]
     loss = -sum(part.sum() for part in wanted) / sum(map(len, wanted))
     assert answer_loss(soft_prompt.apply(model, TEXT), rows) == pytest.approx(loss, abs=NEAR[dtype])

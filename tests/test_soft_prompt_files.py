@@ -11,7 +11,7 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
-from small import END, attach, moved, random_rows, save_peft, small_model
+from small import attach, moved, next_log_p, random_rows, save_peft, small_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -21,14 +21,24 @@ from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.packing import pack
 from riyaz.data.task import Task
-from riyaz.engine import torch_load
-from riyaz.engine.torch_backend import TOLERANCE as NEAR
+from riyaz.engine.opening import open_engine
+from riyaz.engine.torch import load as torch_load
+from riyaz.engine.torch.runner import TOLERANCE as NEAR
+from riyaz.families import describe
 from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models import load
 from riyaz.models.llama import Model
-from riyaz.predictor import open_artifact, open_model, open_target
+from riyaz.predictor import (
+    ClosedPredictor,
+    ModelPredictor,
+    PromptedModel,
+    open_artifact,
+    open_model,
+    open_target,
+    predictor_for,
+)
 from riyaz.sources import open_source, safetensors
 from riyaz.train import answer_nats
 
@@ -81,9 +91,10 @@ def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path) -> None:
     assert (wanted - logits_of(open_plain(folder))).abs().max() > 0.1
     again = attach(open_plain(folder), tmp_path)
     assert torch.equal(logits_of(again), wanted) and not any(p.requires_grad for p in again.parameters())
-    backend = torch_load.load(open_source(folder), frozenset({END}), tmp_path)
-    found = backend.next_token(TOKENS.tolist(), torch_load.ADAPTER)
-    assert np.abs(found - wanted[-1].log_softmax(0).numpy()).max() < NEAR[backend.model.model.embed_tokens.weight.dtype]
+    engine = open_engine(open_source(folder), "float32")
+    engine.load("mine", adapters.read(tmp_path, describe(open_source(folder))))
+    found = next_log_p(engine, TOKENS.tolist(), "mine")
+    assert np.abs(found - wanted[-1].log_softmax(0).numpy()).max() < NEAR[torch.float32]
 
 
 def test_the_configuration_has_the_keys_that_peft_writes(folder: Path, tmp_path: Path) -> None:
@@ -212,11 +223,16 @@ def artifact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "made"
 
 
+def told(model: PromptedModel) -> ModelPredictor:
+    """The plain model with the artifact's task."""
+    return predictor_for(replace(model, task=TASK, text=TextPart(TASK.instruction)))
+
+
 def test_an_artifact_answers_with_its_prompt_and_its_base_without(artifact: Path, folder: Path) -> None:
-    opened, plain = open_artifact(artifact), replace(open_model(folder), task=TASK, text=TextPart(TASK.instruction))
+    opened, plain = open_artifact(artifact), told(open_model(folder))
 
     def scores(predictor: Any) -> np.ndarray:
-        return predictor.answers([QUESTION], every_label=True)[0].label_log_probabilities
+        return predictor.label_log_probabilities([QUESTION])[0]
 
     assert np.array_equal(scores(opened.base()), scores(plain))
     assert np.abs(scores(opened) - scores(plain)).max() > 0.05
@@ -226,15 +242,15 @@ def test_an_artifact_answers_with_its_prompt_and_its_base_without(artifact: Path
 
 def test_the_prompts_tokens_are_part_of_the_context(artifact: Path) -> None:
     opened = open_artifact(artifact)
+    assert isinstance(opened, ClosedPredictor)
     long = [{"role": "user", "content": "a" * 400}]
-    assert opened.lm is not None
-    needed = len(opened.prepare(long).prefix) + len(opened.prepare(long).tokens) + opened.constraint.depth.max()
+    needed = opened.prepare([long])[0].request.length + opened.constraint.depth.max()
     opened.lm.context = int(needed) + len(TEXT)
-    opened.prepare(long)
+    opened.prepare([long])
     opened.lm.context -= 1
     with assert_refused("row 7", f"does not fit the context of {needed - 1}"):
-        opened.prepare(long, "row 7")
-    opened.base().prepare(long)
+        opened.prepare([long], ["row 7"])
+    opened.base().prepare([long])
 
 
 def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, folder: Path, tmp_path: Path) -> None:
@@ -255,7 +271,7 @@ def test_a_plain_peft_folder_opens_on_the_base_it_names(artifact: Path, folder: 
     opened = open_target(tmp_path / "peft")
     assert opened.lm is not None and opened.lm.adapter_tokens(opened.adapter) == 6
     wanted = oracle_logits(PeftModel.from_pretrained(open_oracle(folder), tmp_path / "peft"))[-1].log_softmax(0)
-    found = opened.lm.next_token(TOKENS.tolist(), opened.adapter)
+    found = next_log_p(opened.lm, TOKENS.tolist(), opened.adapter)
     assert np.abs(found - wanted.numpy()).max() < NEAR[torch.float32]
 
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from expect import assert_refused
-from small import END, SIZES, bits, counting_rows, random_rows, small_model
+from small import END, SIZES, bits, counting_rows, engine_of, random_rows, small_model
 from torch import Tensor, nn
 
 from riyaz import train as training
 from riyaz.data.packing import batch, pack
 from riyaz.data.rows import Row
 from riyaz.engine import Request
-from riyaz.engine.torch_backend import Backend
 from riyaz.errors import RiyazError
 from riyaz.events import from_json, quiet, to_json
 from riyaz.layers import lora
@@ -64,8 +63,10 @@ def test_the_loss_falls_and_the_answers_end(tmp_path: Path, build) -> None:
     plan = dataclasses.replace(PLAN, steps=80, learning_rate=1e-2, validate_every=80)
     state = train(model, ROWS, ROWS, plan, tmp_path, quiet)
     assert state.best_loss < 0.2 * before and before > 3
-    prompts = [Request(row.prompt) for row in ROWS]
-    answers = Backend(model.float(), {END}).generate(prompts, 8)
+    prompts = [Request(i, row.prompt, limit=8, stop=frozenset({END})) for i, row in enumerate(ROWS)]
+    if lora.adapter_of(model).pairs:
+        prompts = [dataclasses.replace(prompt, adapter="mine") for prompt in prompts]
+    answers = engine_of(model.float()).generate(prompts)
     right = [answer == list(row.answer[:-1]) for answer, row in zip(answers, ROWS)]
     assert sum(right) >= 0.9 * len(ROWS)  # the letter as often as it should stand there, and then it stops
 

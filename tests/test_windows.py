@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import windows
-from small import bits
+from small import bits, engine_of
 from torch import Tensor
 from windows import END, VOCABULARY, WINDOW
 
 from riyaz.data.packing import Row, pack
 from riyaz.engine import Request
-from riyaz.engine.torch_backend import TOLERANCE, Backend
+from riyaz.engine.torch.runner import TOLERANCE
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.families import describe, gemma3, mistral
@@ -150,7 +150,8 @@ def test_the_gradient_of_every_weight_equals_transformers(pair: Pair) -> None:
 def requests(generator: np.random.Generator, **more: Any) -> list[Request]:
     """Prompts within and beyond the window, behind nothing, behind less than it and behind more."""
     before = [(), ids(generator, 3), ids(generator, 17)]
-    return [Request(ids(generator, n), prefix=before[i % 3], **more) for i, n in enumerate([1, 2, 3, 5, 9, 11, 25, 24])]
+    lengths = [1, 2, 3, 5, 9, 11, 25, 24]
+    return [Request(i, ids(generator, n), prefix=before[i % 3], **more) for i, n in enumerate(lengths)]
 
 
 def greedy(pair: Pair, request: Request, count: int) -> list[int]:
@@ -165,28 +166,28 @@ def greedy(pair: Pair, request: Request, count: int) -> list[int]:
 
 
 def test_cached_generation_equals_transformers(pair: Pair, blocks: int) -> None:
-    backend, asked = Backend(pair.ours(), {END}), requests(np.random.default_rng(3))
+    engine, asked = engine_of(pair.ours()), requests(np.random.default_rng(3), limit=14, stop=frozenset({END}))
     wanted = [greedy(pair, request, 14) for request in asked]
-    assert backend.generate(asked, 14) == wanted
-    assert list(backend.stream(asked[2], 14)) == wanted[2]
+    assert engine.generate(asked) == wanted
+    assert list(engine.stream(asked[2])) == wanted[2]
 
 
 def test_logprobs_and_closed_sets_equal_transformers(pair: Pair, blocks: int) -> None:
-    backend, generator = Backend(pair.ours(), {END}), np.random.default_rng(4)
+    engine, generator = engine_of(pair.ours()), np.random.default_rng(4)
     answers = sorted({ids(generator, n) for n in (1, 2, 4, 9, 9)} | {(5, 6, 7), (5, 6, 8), (5, 6, 8, 9, 9, 9, 9, 9, 3)})
     trie = Trie([(*answer, END) for answer in answers])
     asked = requests(generator, constraint=trie)
     more = [ids(generator, 1 + 3 * i) for i in range(len(asked))]
-    rows = backend.logprobs(asked, more)
-    for request, answer, row, scores in zip(asked, more, rows, backend.choose(asked)):
+    rows = engine.logprobs(asked, more)
+    for request, answer, row, scores in zip(asked, more, rows, engine.choose(asked)):
         start = (*request.prefix, *request.tokens)
         wanted = pair.log_softmax((*start, *answer))[len(start) - 1 : -1]
         assert np.abs(row - wanted[np.arange(len(answer)), answer]).max() < SAME
         for sequence, score in zip(trie.sequences, scores):
             wanted = pair.log_softmax((*start, *sequence))[len(start) - 1 : -1]
             assert abs(score - wanted[np.arange(len(sequence)), sequence].sum()) < len(sequence) * SAME
-    best = backend.best(asked, np.zeros(len(trie.leaf)))
-    assert [index for index, _ in best] == backend.choose(asked).argmax(1).tolist()
+    best = engine.best(asked, np.zeros(len(trie.leaf)))
+    assert [index for index, _ in best] == engine.choose(asked).argmax(1).tolist()
 
 
 @pytest.mark.parametrize("count", [2, WINDOW + 4])
@@ -198,13 +199,13 @@ def test_a_soft_prompt_equals_transformers_behind_its_vectors(pair: Pair, count:
     rows = [ids(generator, n) for n in (1, 8, 19)]
     lengths = [len(row) for row in rows]
     found = forward(prompted, torch.tensor([token for row in rows for token in row]), lengths).split(lengths)
-    backend = Backend(prompted, {END}, "mine")
+    engine = engine_of(prompted)
     for row, ours in zip(rows, found):
         vectors = pair.theirs.get_input_embeddings()(torch.tensor(row))
         with torch.no_grad():
             wanted = windows.logits(pair.theirs, embeddings=torch.cat((prompted.prompt, vectors)))[count:]
         assert (ours - wanted).abs().max() <= LOGITS
-        (cached,) = backend.logprobs([Request(row[:1], adapter="mine")], [(*row[1:], 5)])
+        (cached,) = engine.logprobs([Request(0, row[:1], adapter="mine")], [(*row[1:], 5)])
         assert np.abs(cached - wanted.log_softmax(-1).numpy()[range(len(row)), (*row[1:], 5)]).max() < SAME
 
 

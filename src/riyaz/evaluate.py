@@ -18,16 +18,24 @@ from riyaz.data import Example
 from riyaz.data.formats import load
 from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, detect
-from riyaz.engine import Request
+from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
 from riyaz.files import atomic_file, from_json, json_line, read_json, write_json
 from riyaz.metrics.intervals import interval
-from riyaz.predictor import Prediction, Predictor, open_artifact, open_target
+from riyaz.predictor import (
+    ModelPredictor,
+    Prediction,
+    Predictor,
+    PromptedModel,
+    open_artifact,
+    open_target,
+    predictor_for,
+)
 from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation, FileFacts, Retrieval, SliceScore, TargetScores
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import Within
-from riyaz.scoring import KNOWN_BY, answer_log_loss, latency, predict, score
+from riyaz.scoring import KNOWN_BY, answer_log_loss, answer_log_probabilities, latency, predict, score
 from riyaz.sources import safetensors
 
 KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50 MB of the base's
@@ -49,7 +57,7 @@ class BaseFacts:
     answers: tuple[np.ndarray, ...]
 
     @classmethod
-    def measure(cls, predictor: Predictor, rows: Sequence[Example], general: str | None, folder: Path) -> None:
+    def measure(cls, predictor: PromptedModel, rows: Sequence[Example], general: str | None, folder: Path) -> None:
         """Write the base's facts, from its predictor with the bare instruction, into `folder`."""
         answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
         safetensors.write(folder / "base_kl.safetensors", answers, {})
@@ -98,10 +106,11 @@ def evaluate_artifact(
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         result |= _against_base(artifact, predictor, base, kl_rows, general)
-        if artifact.weights.kind == "lora" and valid:  # nothing else stands beside the weights and fits into them
+        # nothing else stands beside the weights and fits into them
+        if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
             checks["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
         result["serve_rss_mb"] = serving
-    if predictor.text.passages and test and looked:
+    if predictor.lm is not None and predictor.text.passages and test and looked:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, looked)
     evaluation = Evaluation(
         metric=artifact.task.metric, checks=checks, eval_seconds=time.perf_counter() - began,
@@ -113,10 +122,9 @@ def evaluate_artifact(
 
 def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
     """Refuse to judge as retrieval what never had room for a passage."""
-    if not predictor.text.passages or any(prediction.citations for prediction in predictions):
+    if predictor.lm is None or any(prediction.citations for prediction in predictions):
         return
     if any(predictor.passages([example.messages for example in test])):
-        assert predictor.lm is not None
         what = f"no passage fits the context of {predictor.lm.context} tokens beside the question"
         raise RiyazError(what, test[0].where, "take a model with a longer context")
 
@@ -139,7 +147,7 @@ def _write_predictions(
 
 
 def _retrieval(
-    predictor: Predictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], looked: int
+    predictor: ModelPredictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], looked: int
 ) -> Retrieval:
     """What retrieval found and what it did to the answers, on up to `looked` test rows, of those that name documents
     where some do.
@@ -172,10 +180,9 @@ def _retrieval(
     return Retrieval(**found)
 
 
-def _lift(given: Predictor, without: Predictor, rows: Sequence[Example]) -> float | None:
+def _lift(given: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
     """Mean nats per answer token by which the passages raise the log-probability of the accepted answers."""
-    before, after = answer_log_loss(without, rows), answer_log_loss(given, rows)
-    return None if before is None or after is None else before - after
+    return answer_log_loss(without, rows) - answer_log_loss(given, rows)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -185,11 +192,9 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
     """Sum of log p over the accepted answer's tokens, in nats: the second score of free text."""
-    if predictor.lm is None or predictor.tokenizer is None or task.kind != "free" or not test:
+    if predictor.lm is None or task.kind != "free" or not test:
         return [None] * len(test)
-    answers = predictor.tokenizer.answer_ids([example.answer for example in test])
-    requests = predictor.prepare_all([example.messages for example in test], room=max(map(len, answers)))
-    return [float(part.sum()) for part in predictor.lm.logprobs(requests, answers)]
+    return [float(part.sum()) for part in answer_log_probabilities(predictor, test)]
 
 
 def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
@@ -198,7 +203,6 @@ def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]
     if before is None or predictor.lm is None:
         return {"ok": True, "note": "no model"}
     after = answer_log_loss(predictor, valid)
-    assert after is not None
     tolerance = REOPENED_TOLERANCE * max(1.0, before)
     return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
 
@@ -217,11 +221,11 @@ def _against_base(
     return {"forgetting_nats": drift, "kl_task": float(np.concatenate(parts).mean())}
 
 
-def _merged(folder: Path, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
+def _merged(folder: Path, predictor: PromptedModel, valid: Sequence[Example]) -> dict[str, Any]:
     """The adapter put into the weights must answer as it does beside them."""
     inside = open_artifact(folder, merged=True)
+    assert inside.lm is not None
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
-    assert apart is not None and merged is not None
     return {
         "ok": abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart), "apart": apart, "merged": merged,
         "ms_per_answer": latency(inside, valid, min(3, len(valid))),
@@ -248,7 +252,8 @@ def evaluate_target(
     predictor = open_target(target)
     if predictor.task is None:
         task = detect(data, data_config.instruction, data_config.metric)
-        predictor = _instructed(predictor, task, data.examples)
+        if predictor.lm is not None:
+            predictor = _instructed(predictor, task, data.examples)
     else:
         task = _own_task(predictor.task, target, data_config)
         _check_labels(task, rows, test, listen)
@@ -272,11 +277,11 @@ def evaluate_target(
     )  # fmt: skip
 
 
-def _instructed(predictor: Predictor, task: Task, rows: Sequence[Example]) -> Predictor:
+def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:
     """A plain model that is told the task, with room for the longest accepted answer."""
-    assert predictor.tokenizer is not None
-    longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
-    return replace(predictor, text=TextPart(task.instruction), task=task, max_new_tokens=max(8, round(SPARE * longest)))
+    longest = max(map(len, model.tokenizer.answer_ids([row.answer for row in rows])))
+    told = replace(model, text=TextPart(task.instruction), task=task)
+    return predictor_for(told, max_new_tokens=max(8, round(SPARE * longest)))
 
 
 def _own_task(task: Task, target: str, given: DataConfig) -> Task:
@@ -304,30 +309,28 @@ def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
     """Mean tokens of a prompt, shared prefix and soft prompt included; 0 where no model reads one."""
     if predictor.lm is None:
         return 0.0
-    requests = predictor.prepare_all([row.messages for row in rows])
-    return predictor.lm.adapter_tokens(predictor.adapter) + float(np.mean([request.length for request in requests]))
+    lengths = [each.request.length for each in predictor.prepare([row.messages for row in rows])]
+    return predictor.lm.adapter_tokens(predictor.adapter) + float(np.mean(lengths))
 
 
-def general_nats(predictor: Predictor, path: str | None) -> float:
+def general_nats(predictor: PromptedModel, path: str | None) -> float:
     """Mean nats per token on general text, without any prompt: Python's own help topics, or the file's text."""
-    assert predictor.lm is not None and predictor.tokenizer is not None
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
     room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # the same with any adapter
     blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning
-    requests = [Request((*begin, *block[:1]), predictor.adapter) for block in blocks]
+    requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
     found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
     return -float(np.concatenate(found).mean(dtype=np.float64))
 
 
-def _distributions(predictor: Predictor, rows: Sequence[Example]) -> list[np.ndarray]:
+def _distributions(predictor: PromptedModel, rows: Sequence[Example]) -> list[np.ndarray]:
     """Log-probabilities over the vocabulary at the answer tokens of the first rows, KL_TOKENS tokens at most."""
-    assert predictor.lm is not None and predictor.tokenizer is not None
     answers = predictor.tokenizer.answer_ids([row.answer for row in rows])
     total, count = 0, 0
     while count < len(answers) and (count == 0 or total + len(answers[count]) <= KL_TOKENS):
         total += len(answers[count])
         count += 1
     answers = [answer[:KL_TOKENS] for answer in answers[:count]]
-    requests = predictor.prepare_all([row.messages for row in rows[:count]], room=max(map(len, answers)))
-    return list(predictor.lm.distributions(requests, answers))
+    prepared = predictor.prepare([row.messages for row in rows[:count]], room=max(map(len, answers)))
+    return list(predictor.lm.distributions([each.request for each in prepared], answers))

@@ -11,7 +11,7 @@ from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine import counted
 from riyaz.metrics import scores as metrics
-from riyaz.predictor import Prediction, Predictor
+from riyaz.predictor import ClosedPredictor, Prediction, Predictor, PromptedModel
 
 KNOWN_BY = 32  # validation rows by whose loss an artifact is known again when it is reopened
 Progress = Callable[[int, int], None]  # (done, total)
@@ -29,19 +29,15 @@ class Scores:
 
 
 def predict(
-    predictor: Predictor,
-    examples: Sequence[Example],
-    progress: Progress | None = None,
-    *,
-    every_label: bool = False,
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None, max_tokens: int | None = None
 ) -> list[Prediction]:
-    """The answer to every example; `every_label` adds the log-probability of each label of a closed set."""
+    """The answer to every example."""
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
-    return predictor.answers(conversations, where, every_label=every_label, progress=progress)
+    return predictor.answers(conversations, where, max_tokens=max_tokens, progress=progress)
 
 
 def predict_raw_and_calibrated(
-    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
+    predictor: ClosedPredictor, examples: Sequence[Example], progress: Progress | None = None
 ) -> tuple[list[Prediction], list[Prediction]]:
     """The answers of a closed set without and with calibration, for little more than one of them."""
     return predictor.raw_and_calibrated([e.messages for e in examples], [e.where for e in examples], progress)
@@ -64,19 +60,22 @@ def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Exam
     )
 
 
-def answer_log_loss(
-    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
-) -> float | None:
+def answer_log_loss(predictor: PromptedModel, examples: Sequence[Example], progress: Progress | None = None) -> float:
     """Mean nats per token of the target answers, end token included, under the predictor's own prompt and
-    over the whole vocabulary; None for a predictor that only copies."""
-    if predictor.lm is None or predictor.tokenizer is None:
-        return None
+    over the whole vocabulary."""
+    parts = answer_log_probabilities(predictor, examples, progress)
+    return -float(np.concatenate(parts).mean(dtype=np.float64))
+
+
+def answer_log_probabilities(
+    predictor: PromptedModel, examples: Sequence[Example], progress: Progress | None = None
+) -> list[np.ndarray]:
+    """Log-probability of every token of each target answer in nats, end token included: one (n,) array an example."""
     answers = predictor.tokenizer.answer_ids([example.answer for example in examples])
-    requests = predictor.prepare_all(
-        [e.messages for e in examples], [e.where for e in examples], max(map(len, answers), default=1)
-    )
-    found = predictor.lm.logprobs(requests, answers, counted(progress, len(examples)))
-    return -float(np.concatenate(found).mean(dtype=np.float64))
+    conversations, where = [e.messages for e in examples], [e.where for e in examples]
+    prepared = predictor.prepare(conversations, where, room=max(map(len, answers), default=1))
+    requests = [each.request for each in prepared]
+    return predictor.lm.logprobs(requests, answers, counted(progress, len(examples)))
 
 
 def latency(predictor: Predictor, examples: Sequence[Example], n: int = 20) -> float:
@@ -85,7 +84,7 @@ def latency(predictor: Predictor, examples: Sequence[Example], n: int = 20) -> f
     predictor.answers([examples[0].messages], [examples[0].where], max_tokens=1)
     for i in range(n):
         example = examples[i % len(examples)]
-        if predictor.retriever is not None:
+        if predictor.lm is not None and predictor.retriever is not None:
             predictor.retriever.forget()  # the search is a part of the answer
         began = time.perf_counter()
         predictor.answers([example.messages], [example.where])

@@ -4,7 +4,7 @@ import sys
 
 from riyaz.cli.options import Target
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
+from riyaz.cli.stream import MaxTokens, cite, say
 from riyaz.errors import RiyazError
 from riyaz.report.markup import printable_line
 
@@ -18,8 +18,10 @@ def chat(
     max_tokens: MaxTokens = None,
 ) -> None:
     """Talk with a model or an artifact."""
+    from riyaz.predictor import open_target
+
     screen = Screen()
-    predictor = opened(target, max_tokens)
+    predictor = open_target(target)
     asking = sys.stdin.isatty()
     if asking:
         screen.talk.print("an empty line starts a new conversation, Ctrl-D ends", style="dim")
@@ -30,8 +32,9 @@ def chat(
             continue
         question = {"role": "user", "content": line}
         try:
-            answer = say(screen, pieces(predictor, [*messages, question]))
-            cite(screen, predictor, [*messages, question])
+            stream = predictor.stream([*messages, question], max_tokens=max_tokens)
+            answer = say(screen, stream)
+            cite(screen, stream.citations)
         except RiyazError as error:
             if not asking:
                 raise

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import MaxTokens, cite, opened, pieces, say
+from riyaz.cli.stream import MaxTokens, cite, say
 
 
 def generate(
@@ -19,10 +19,11 @@ def generate(
     json: Json = False,
 ) -> None:
     """Answer one prompt."""
+    from riyaz.predictor import open_target
+
     screen = Screen(json)
     text = sys.stdin.read() if prompt == "-" else prompt
-    predictor = opened(target, max_tokens)
-    messages = [{"role": "user", "content": text}]
-    answer = say(screen, pieces(predictor, messages))
-    citations = cite(screen, predictor, messages)
-    screen.finish({"target": target, "prompt": text, "answer": answer, "citations": citations})
+    stream = open_target(target).stream([{"role": "user", "content": text}], max_tokens=max_tokens)
+    answer = say(screen, stream)
+    cite(screen, stream.citations)
+    screen.finish({"target": target, "prompt": text, "answer": answer, "citations": stream.citations})

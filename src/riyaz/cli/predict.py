@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
@@ -10,6 +10,9 @@ from riyaz.cli.options import Json, configured
 from riyaz.cli.output import Screen
 from riyaz.config import CompareConfig
 from riyaz.errors import RiyazError
+
+if TYPE_CHECKING:
+    from riyaz.predictor import PromptedModel
 
 CELLS = 20  # of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -33,7 +36,7 @@ def predict(
         document["before"] = next_tokens(open_model(model or CompareConfig.model), text, top)
     else:
         adapted = open_target(adapter, base=model)
-        if adapted.lm is None or (adapted.adapter is None and adapted.bare is None):
+        if adapted.lm is None or not adapted.changes_weights:
             what = "this changes no weights, so its next tokens are its base model's"
             raise RiyazError(what, str(adapter), "leave out --adapter")
         if adapted.note:
@@ -47,22 +50,16 @@ def predict(
     screen.finish(document)
 
 
-def next_tokens(predictor: Any, text: str, top: int) -> list[dict[str, Any]]:
+def next_tokens(predictor: "PromptedModel", text: str, top: int) -> list[dict[str, Any]]:
     """The `top` most likely tokens after the text, each with its id, text and probability."""
     tokens = predictor.tokenizer.encode(text)
     tokens = [*predictor.tokenizer.beginning, *tokens] if tokens else []
     if not 0 < len(tokens) < predictor.lm.context:
         what = f"the text has {len(tokens)} tokens"
         raise RiyazError(what, "TEXT", f"give at least one and fewer than {predictor.lm.context}")
-    log_probabilities = predictor.lm.next_token(tokens, predictor.adapter)
-    best = (-log_probabilities).argsort(kind="stable")[:top].tolist()
     return [
-        {
-            "token": predictor.tokenizer.token_text(number),
-            "id": number,
-            "probability": math.exp(log_probabilities[number]),
-        }
-        for number in best
+        {"token": predictor.tokenizer.token_text(token), "id": token, "probability": math.exp(log_probability)}
+        for token, log_probability in predictor.lm.next_tokens(tokens, top, predictor.adapter)
     ]
 
 

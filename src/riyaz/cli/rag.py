@@ -9,7 +9,7 @@ from rich.text import Text
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import AtLeastOne, MaxTokens, opened, pieces, say
+from riyaz.cli.stream import AtLeastOne, MaxTokens, say
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.report.markup import printable, printable_line
@@ -68,6 +68,7 @@ def ask(
     json: Json = False,
 ) -> None:
     """Find the passages that answer a question, each with the document and characters it stands at."""
+    from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import Retriever
 
@@ -80,13 +81,14 @@ def ask(
     if not hits:
         screen.data.print("no passage shares a word with the question")
     elif model is not None:
-        predictor = opened(model, max_tokens)
-        instruction = predictor.text.instruction or INSTRUCTION
-        text = replace(predictor.text, instruction=instruction, passages=k)
-        predictor = replace(predictor, text=text, retriever=retriever)
+        predictor = open_target(model)
+        if predictor.lm is None:
+            raise RiyazError("copies its answers and reads no passages", model, "name a model or another artifact")
+        text = replace(predictor.text, instruction=predictor.text.instruction or INSTRUCTION, passages=k)
         messages = [{"role": "user", "content": question}]
-        hits = hits[: len(predictor.prepare(messages).citations)]  # those that had room
-        document["answer"] = say(screen, pieces(predictor, messages))
+        stream = replace(predictor, text=text).stream(messages, max_tokens=max_tokens, passages=hits)
+        document["answer"] = say(screen, stream)
+        hits = list(stream.passages)  # those that had room
     for number, hit in enumerate(hits, 1):
         place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
         named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
@@ -123,7 +125,7 @@ def verify(collection: Where, /, *, json: Json = False) -> None:
 
 
 def _embedder(name: str, otherwise: str) -> Any:
-    from riyaz.engine.torch_embedder import open_embedder
+    from riyaz.engine.torch.embedder import open_embedder
 
     try:
         return open_embedder(name)

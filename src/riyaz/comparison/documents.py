@@ -40,7 +40,7 @@ def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
         raise RiyazError("the documents have changed since the comparison began", asked.path, "choose another --out")
     embedder = None
     if asked.embedder:
-        from riyaz.engine.torch_embedder import open_embedder
+        from riyaz.engine.torch.embedder import open_embedder
 
         embedder = open_embedder(EMBEDDER)
 

@@ -17,8 +17,8 @@ from riyaz.events import Event, Listen, Progress
 from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan, Context, Method, bare
-from riyaz.methods.choices import base_predictor, rooms
-from riyaz.predictor import Predictor
+from riyaz.methods.choices import base_predictor, max_new_tokens, rooms
+from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, predict_raw_and_calibrated
 from riyaz.sources import Source
 
@@ -80,7 +80,7 @@ def _each(
 
 
 def _predicting(
-    method: Method, plain: Predictor, context: Context, load_seconds: float, known: Known
+    method: Method, plain: ModelPredictor, context: Context, load_seconds: float, known: Known
 ) -> dict[str, float]:
     """Seconds to answer a row among others, alone, and to judge it; and to weigh all candidate texts on one.
 
@@ -93,14 +93,13 @@ def _predicting(
     began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
     load_seconds += time.perf_counter() - began  # an index is opened where the model is
-    if method.recipe is None:
-        predictor = replace(predictor, max_new_tokens=rooms(context)[0])
-    key = predictor.text, predictor.max_new_tokens
+    room = rooms(context)[0] if method.recipe is None else max_new_tokens(context)
+    key = predictor.text, room
     if key not in known:
-        known[key] = _answering(predictor, context)
+        known[key] = _answering(predictor, room, context)
     speed = dict(known[key])
     if method.recipe is not None:
-        speed |= _once_trained(speed, predictor, context)
+        speed |= _once_trained(speed, room, context)
     answered = 0.0
     if context.task.kind == "short":
         answered = method.answered * speed["row"]
@@ -116,34 +115,34 @@ def _predicting(
     }
 
 
-def _once_trained(speed: dict[str, float], predictor: Predictor, context: Context) -> dict[str, float]:
+def _once_trained(speed: dict[str, float], room: int, context: Context) -> dict[str, float]:
     """What differs when the base has been trained: sure of the labels it learned after few of them, and done where
     such answers end."""
     if context.task.kind == "closed":
         return {name: min(speed[name], SURE * speed["loss"]) for name in ("loss", "row", "weigh")}
     mean = sum(map(len, context.tokenizer.answer_ids([row.answer for row in context.valid]))) / len(context.valid)
-    said = min(1.0, LONGER * mean / predictor.max_new_tokens)
+    said = min(1.0, LONGER * mean / room)
     return {name: speed["loss"] + said * max(0.0, speed[name] - speed["loss"]) for name in ("row", "alone")}
 
 
-def _answering(predictor: Predictor, context: Context) -> dict[str, float]:
+def _answering(predictor: ModelPredictor, room: int, context: Context) -> dict[str, float]:
     """Seconds a row of a predictor: to judge its answer, to answer it among others and alone, to weigh a text on it."""
     rows = _some(context.valid, ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
-    row, alone = _generating(predictor, rows) / len(rows), _generating(predictor, rows[:1])
+    row, alone = _generating(predictor, room, rows) / len(rows), _generating(predictor, room, rows[:1])
     weigh = loss
-    if context.task.kind == "closed":
+    if isinstance(predictor, ClosedPredictor):
         weigh = _seconds(lambda: predict_raw_and_calibrated(predictor, rows)) / len(rows)
     return {"loss": loss, "row": row, "alone": alone, "weigh": weigh}
 
 
-def _generating(predictor: Predictor, rows: Sequence[Example]) -> float:
+def _generating(predictor: ModelPredictor, room: int, rows: Sequence[Example]) -> float:
     """Seconds to answer the rows; where answers may be long, from two short ones, as a token takes what it takes."""
-    if predictor.constraint is not None or predictor.max_new_tokens <= TOKENS[-1]:
-        return _seconds(lambda: predict(predictor, rows))
-    short, longer = (_seconds(partial(predict, replace(predictor, max_new_tokens=room), rows)) for room in TOKENS)
-    return short + (predictor.max_new_tokens - TOKENS[0]) * max(0.0, longer - short) / (TOKENS[1] - TOKENS[0])
+    if isinstance(predictor, ClosedPredictor) or room <= TOKENS[-1]:
+        return _seconds(lambda: predict(predictor, rows, max_tokens=room))
+    short, longer = (_seconds(partial(predict, predictor, rows, max_tokens=count)) for count in TOKENS)
+    return short + (room - TOKENS[0]) * max(0.0, longer - short) / (TOKENS[1] - TOKENS[0])
 
 
 def _training(method: Method, context: Context) -> dict[str, float]:

@@ -30,6 +30,7 @@ from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
 from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
+from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
@@ -60,19 +61,21 @@ PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm
 
 
 def compare(
-    data: Path,
+    data: Path | Table,
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    test: Table | None = None,
     command: str = "",
     listen: Listen = quiet,
 ) -> Comparison:
     """Run every method on the user's rows and return the comparison, written to `compare.json` in `config.out`.
 
-    `command` is the command line that it names. Raises RiyazError.
+    `test` are test rows in memory; those of a file are `config.test`. `command` is the command line that the
+    comparison names. Raises RiyazError.
     """
     began = time.monotonic()
-    asked = _asked(data, data_config, config, listen)
+    asked = _asked(data, data_config, config, test, listen)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
@@ -114,10 +117,17 @@ class DryRun:
     task: str
 
 
-def dry_run(data: Path, data_config: DataConfig, config: CompareConfig, *, listen: Listen = quiet) -> DryRun:
+def dry_run(
+    data: Path | Table,
+    data_config: DataConfig,
+    config: CompareConfig,
+    *,
+    test: Table | None = None,
+    listen: Listen = quiet,
+) -> DryRun:
     """The plan of a comparison, from speeds that are measured in a temporary folder. Raises RiyazError."""
     began = time.monotonic()
-    asked = _asked(data, data_config, config, listen)
+    asked = _asked(data, data_config, config, test, listen)
     with tempfile.TemporaryDirectory() as scratch:
         folder = ComparisonFolder(Path(scratch))
         _prepare(folder, asked, listen)
@@ -138,14 +148,16 @@ class _Asked:
     identity: dict[str, Any]
 
 
-def _asked(data: Path, data_config: DataConfig, config: CompareConfig, listen: Listen) -> _Asked:
+def _asked(
+    data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen
+) -> _Asked:
     methods = _methods(config)
     source = open_source(config.model)
     describe(source)
     _check_general(config, source)
     found = open_data(
         data,
-        test=config.test,
+        test=test or config.test,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
@@ -163,10 +175,11 @@ def _asked(data: Path, data_config: DataConfig, config: CompareConfig, listen: L
 
 def adapt(
     method: str,
-    data: Path,
+    data: Path | Table,
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    test: Table | None = None,
     command: str = "",
     listen: Listen = quiet,
 ) -> ArmResult:
@@ -180,7 +193,7 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(method,), out=work)
-    comparison = compare(data, data_config, config, command=command, listen=listen)
+    comparison = compare(data, data_config, config, test=test, command=command, listen=listen)
     (arm,) = comparison.arms
     if arm.status not in FINISHED:
         raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
@@ -215,9 +228,9 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
     """How rows are divided for this model, and what is to know about them."""
     tokenizer, family = source.tokenizer(), describe(source)
     places = family.config.context - max(METHODS[name].tokens for name in methods)
-    tested = (found.test or found.train).path
+    tested = found.test or found.train
     read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
-    known = read is not None and documents.same_file(read, tested)
+    known = read is not None and tested.folder is not None and documents.same_file(read, tested.path)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
         parts, report = split(
@@ -229,7 +242,8 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
         if known:
-            report.notes.append(f"{tested.name} is the documents and the test too: retrieval can find the very answers")
+            note = "is the documents and the test too: retrieval can find the very answers"
+            report.notes.append(f"{tested.path.name} {note}")
         return parts, report
 
     return cut
@@ -405,8 +419,8 @@ def _describe_data(asked: _Asked, report: DataReport, parts: Split) -> Data:
 
 def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
     """The first training rows as a model learns them: (text, whether the loss is on it) in pieces."""
-    around, first = bare(task), parts.train[:RENDERED]
-    pairs = [(around.messages(example.messages), example) for example in first]
+    first = parts.train[:RENDERED]
+    pairs = list(zip(bare(task).conversations([example.messages for example in first]), first))
     return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
 
 

@@ -47,6 +47,10 @@ class Search:
         rows, nodes = np.nonzero(picked)
         return rows, nodes
 
+    def learn(self, row: int, node: int, log_probabilities: np.ndarray) -> None:
+        """Take the log-probabilities of a node's children."""
+        self.edges[row, self.trie.below(node)] = log_probabilities
+
     def _promising(self) -> np.ndarray:
         """The nodes with the highest bounds among those that can still win, the first with their chains; (R, N)."""
         totals = self.trie.totals(self.edges)

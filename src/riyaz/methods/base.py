@@ -13,7 +13,7 @@ from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.methods.recipe import Recipe
-from riyaz.predictor import Predictor
+from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
 
@@ -45,8 +45,8 @@ class ArmPlan:
 class Context:
     """Everything a method may look at.
 
-    `around` is the text that is put around a row, as a Predictor without a model; a method that trains weights
-    learns under it. `files` are what this text part needs in the artifact.
+    `around` is the text that is put around a row; a method that trains weights learns under it. `files` are what this
+    text part needs in the artifact.
     """
 
     source: Source
@@ -60,7 +60,7 @@ class Context:
     seed: int
     folder: Path  # for checkpoints and logs
     listen: Listen
-    around: Predictor
+    around: PromptText
     files: dict[str, Path | bytes] = field(default_factory=dict)
     collection: Path | None = None  # the documents, where the user gave some
     replay: float = 0.0  # share of general text among the training rows
@@ -89,9 +89,9 @@ class Fitted:
 Build = Callable[[Context], Any]  # a model with trainable parameters
 
 
-def bare(task: Task) -> Predictor:
-    """The text around a row when nothing but the instruction is: a Predictor without a model."""
-    return Predictor(text=TextPart(task.instruction), task=task)
+def bare(task: Task) -> PromptText:
+    """The text around a row when nothing but the instruction is."""
+    return PromptText(text=TextPart(task.instruction), task=task)
 
 
 def unchanged(context: Context) -> Context:
@@ -99,7 +99,7 @@ def unchanged(context: Context) -> Context:
     return context
 
 
-def under_its_text(plain: Predictor, context: Context) -> Predictor:
+def under_its_text(plain: ModelPredictor, context: Context) -> ModelPredictor:
     """`probe` of a method that asks under the context's own text: `plain` with that text."""
     around = context.around
     return replace(plain, text=around.text, examples=around.examples, retriever=around.retriever)
@@ -115,7 +115,9 @@ class Method:
     recipe: Recipe | None = None  # the full training; None: trains nothing
     build: Build | None = None  # a model with fresh trainable parameters; given with `recipe`
     around: Callable[[Context], Context] = unchanged  # the context with this method's text around every row
-    probe: Callable[[Predictor, Context], Predictor] = under_its_text  # `plain`, as slow as this method's predictor
+    probe: Callable[[ModelPredictor, Context], ModelPredictor] = (
+        under_its_text  # `plain`, as slow as this method's predictor
+    )
     tokens: int = 0  # positions of the context that its weights take before every prompt
     cost: float = 1.0  # seconds of one answer / seconds of the bare model's
     answered: float = 0.0  # times `fit` answers each validation row of a short-answer task
@@ -136,7 +138,7 @@ def combined(name: str, text: Method, weights: Method) -> Method:
     def fit(context: Context) -> Fitted:
         return weights.fit(text.around(context))
 
-    def probe(plain: Predictor, context: Context) -> Predictor:
+    def probe(plain: ModelPredictor, context: Context) -> ModelPredictor:
         return weights.probe(plain, text.around(context))
 
     def around(context: Context) -> Context:

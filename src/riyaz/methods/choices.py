@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from riyaz.data import Example
+from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.base import Context, bare
-from riyaz.predictor import Prediction, Predictor
+from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
 
 SHORTEST = 8  # tokens of room for an answer
@@ -22,49 +23,49 @@ ROOM_ROWS = 16  # validation rows by which one of them is chosen
 class Choice:
     """The chosen predictor and what every candidate reached."""
 
-    predictor: Predictor
+    predictor: ModelPredictor
+    calibrated: bool  # only a closed set's can be
     score: float  # accuracy of a closed set, else the negative answer log-loss
     record: list[dict[str, Any]]
 
 
-def choose(context: Context, candidates: Sequence[Predictor]) -> Choice:
+def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     """The best candidate on the validation rows; of equals the first, so cheaper ones come first.
 
     A closed set is judged by its accuracy, raw and calibrated. Other tasks by the log-loss of the accepted
     answer, which needs no generation and is finer than a match. Candidates too long for the context are left out.
     """
-    rows, judge = context.valid[: context.valid_rows], _accuracies if context.task.kind == "closed" else _log_loss
-    best: tuple[float, Predictor] | None = None
-    record, trouble = [], None
+    rows = context.valid[: context.valid_rows]
+    best: Choice | None = None
+    record: list[dict[str, Any]] = []
+    trouble = None
     for done, candidate in enumerate(candidates):
         context.listen(Progress("choose", done, len(candidates)))
         try:
-            judged = judge(context, candidate, rows)
+            judged = _judged(context, candidate, rows)
         except RiyazError as error:
             trouble = error
             continue
-        for predictor, reached in judged:
+        for predictor, calibrated, reached in judged:
             text = asdict(predictor.text)
             shown = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-            record.append(shown | {"calibrated": predictor.calibrated, "validation": round(reached, 6)})
-            if best is None or reached > best[0]:
-                best = reached, predictor
+            record.append(shown | {"calibrated": calibrated, "validation": round(reached, 6)})
+            if best is None or reached > best.score:
+                best = Choice(predictor, calibrated, reached, record)
     if best is None:
         assert trouble is not None
         raise trouble
-    return Choice(best[1], best[0], record)
+    return best
 
 
-def _accuracies(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:
-    """Raw and calibrated, from one pass."""
-    found = zip((False, True), predict_raw_and_calibrated(predictor, rows))
-    return [(replace(predictor, calibrated=on), score(context.task, answers, rows).mean) for on, answers in found]
-
-
-def _log_loss(context: Context, predictor: Predictor, rows: Sequence[Example]) -> list[tuple[Predictor, float]]:
-    loss = answer_log_loss(predictor, rows)
-    assert loss is not None
-    return [(predictor, -loss)]
+def _judged(
+    context: Context, predictor: ModelPredictor, rows: Sequence[Example]
+) -> list[tuple[ModelPredictor, bool, float]]:
+    """The candidate, whether it is calibrated, and what it reaches; a closed set's raw and calibrated in one pass."""
+    if not isinstance(predictor, ClosedPredictor):
+        return [(predictor, False, -answer_log_loss(predictor, rows))]
+    both = zip((False, True), predict_raw_and_calibrated(predictor, rows))
+    return [(replace(predictor, calibrated=on), on, score(context.task, answers, rows).mean) for on, answers in both]
 
 
 def max_new_tokens(context: Context) -> int:
@@ -87,26 +88,24 @@ def rooms(context: Context) -> list[int]:
     return sorted({max(SHORTEST, _length(context, share)) for share in ROOMS}, reverse=True)
 
 
-def with_room(context: Context, predictor: Predictor) -> tuple[Predictor, dict[str, Any]]:
-    """The predictor with the room for a free answer that scores best on validation, and what each reached.
+def with_room(context: Context, predictor: ModelPredictor) -> tuple[int, dict[str, Any]]:
+    """The tokens of room for a free answer that score best on validation, and what each room reached.
 
     The longest answers are made once: a shorter room gives their beginnings.
     """
     longest, *shorter = rooms(context)
-    predictor = replace(predictor, max_new_tokens=longest)
     rows = context.valid[: min(ROOM_ROWS, context.valid_rows)]
     if not shorter or not rows:
-        return predictor, {}
-    assert predictor.lm is not None
-    requests = predictor.prepare_all([row.messages for row in rows], [row.where for row in rows])
-    tokens = predictor.lm.generate(requests, longest)
+        return longest, {}
+    prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows], room=longest)
+    answers = predictor.lm.generate([each.request for each in prepared])
     reached = {}
     for room in (longest, *shorter):
-        short = replace(predictor, max_new_tokens=room)
-        reached[room] = score(context.task, [Prediction(short.said(ids[:room])) for ids in tokens], rows).mean
+        texts = [Prediction(predictor.text_of(ids[:room], room)) for ids in answers]
+        reached[room] = score(context.task, texts, rows).mean
     best = max(reached, key=reached.__getitem__)  # of equals the longest
-    shown = {str(room): round(found, 6) for room, found in reached.items()}
-    return replace(predictor, max_new_tokens=best), {"max_new_tokens": best, "rooms": shown}
+    shown = {str(room): round(points, 6) for room, points in reached.items()}
+    return best, {"max_new_tokens": best, "rooms": shown}
 
 
 def _length(context: Context, share: float) -> int:
@@ -115,11 +114,7 @@ def _length(context: Context, share: float) -> int:
     return lengths[int(share * (len(lengths) - 1))]
 
 
-def base_predictor(context: Context) -> Predictor:
+def base_predictor(context: Context) -> ModelPredictor:
     """The untouched model with the task's instruction."""
-    from riyaz.engine.torch_load import load
-
-    return replace(
-        bare(context.task), tokenizer=context.tokenizer, lm=load(context.source, context.tokenizer.eos_ids),
-        max_new_tokens=max_new_tokens(context),
-    )  # fmt: skip
+    model = bare(context.task).read_by(context.tokenizer, open_engine(context.source))
+    return predictor_for(model, max_new_tokens=max_new_tokens(context))

@@ -6,7 +6,7 @@ from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, with_room
-from riyaz.predictor import Predictor
+from riyaz.predictor import ModelPredictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
 COUNTS = (1, 4, 8)
@@ -23,11 +23,12 @@ def fit(context: Context) -> Fitted:
             replace(plain, text=replace(text, examples="nearest"), examples=context.train),
         ]
     choice = choose(context, candidates)
-    best, room = with_room(context, choice.predictor)
+    best = choice.predictor
+    max_new_tokens, rooms = with_room(context, best)
     return Fitted(
-        best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=best.calibrated,
-        max_new_tokens=best.max_new_tokens,
-        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": best.calibrated, **room,
+        best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=choice.calibrated,
+        max_new_tokens=max_new_tokens,
+        chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": choice.calibrated, **rooms,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
@@ -38,11 +39,11 @@ def around(context: Context) -> Context:
     shown = spread(context.train, COUNTS[1])
     text = replace(context.around.text, examples="fixed", k=len(shown), examples_file=EXAMPLES)
     rest = tuple(example for example in context.train if example not in shown)
-    predictor = replace(context.around, text=text, examples=shown)
-    return replace(context, around=predictor, train=rest, files=context.files | {EXAMPLES: examples_bytes(shown)})
+    prompt = replace(context.around, text=text, examples=shown)
+    return replace(context, around=prompt, train=rest, files=context.files | {EXAMPLES: examples_bytes(shown)})
 
 
-def probe(plain: Predictor, context: Context) -> Predictor:
+def probe(plain: ModelPredictor, context: Context) -> ModelPredictor:
     """A candidate of middling length, whose speed stands for all."""
     k = min(COUNTS[len(COUNTS) // 2], len(context.train))
     return replace(plain, text=replace(plain.text, examples="nearest", k=k), examples=context.train)

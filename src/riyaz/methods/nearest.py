@@ -2,14 +2,14 @@
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.methods.base import Context, Fitted, Method
-from riyaz.predictor import Predictor
+from riyaz.predictor import CopyPredictor
 from riyaz.scoring import predict, score
 
 
 def fit(context: Context) -> Fitted:
     """Keep the training rows; validation only measures."""
     rows = context.valid[: context.valid_rows]
-    predictor = Predictor(task=context.task, examples=context.train)
+    predictor = CopyPredictor(task=context.task, examples=context.train)
     reached = score(context.task, predict(predictor, rows), rows).mean
     return Fitted(
         TextPart(examples_file=EXAMPLES), WeightsPart("copy"), {EXAMPLES: examples_bytes(context.train)},

@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, with_room
 from riyaz.methods.few_shot import spread
-from riyaz.predictor import Predictor
+from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.retrieval.open_retriever import open_retriever
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
 
@@ -40,21 +40,24 @@ def fit(context: Context) -> Fitted:
         choice, record = (shown if shown.score > plainly.score else plainly), record + shown.record
     except RiyazError:  # with examples no prompt fits the context
         pass
-    best, room = with_room(context, choice.predictor)
+    best: ModelPredictor = choice.predictor
+    max_new_tokens, rooms = with_room(context, best)
     spans: dict[str, float] = {}
     if context.task.kind == "short":
-        best, spans = _free_or_span(context, best)
+        best, spans = _free_or_span(context, best, max_new_tokens)
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(
-        best.text, WeightsPart(), found.files | files, calibrated=best.calibrated,
-        max_new_tokens=best.max_new_tokens,
-        chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": best.calibrated,
-                **room, **spans, "candidates": record},
+        best.text, WeightsPart(), found.files | files, calibrated=choice.calibrated,
+        max_new_tokens=max_new_tokens,
+        chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": choice.calibrated,
+                **rooms, **spans, "candidates": record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 
 
-def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[str, float]]:
+def _free_or_span(
+    context: Context, free: ModelPredictor, max_new_tokens: int
+) -> tuple[ModelPredictor, dict[str, float]]:
     """The predictor as it is, or answering in the words of its passages, whichever scores higher on validation."""
     known = [any(_stands_in(example.answer, hit.text) for hit in hits) for example, hits in
              zip(context.train, free.passages([example.messages for example in context.train]))]  # fmt: skip
@@ -70,7 +73,8 @@ def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[st
     alone, tried = score(context.task, predict(free, rows), rows).mean, []
     for passages in sorted({COUNTS[0], free.text.passages}):  # more passages hold more wrong words too
         candidate = replace(free, text=replace(bound, passages=passages))
-        answered = candidate.extracted([row.messages for row in rows], [row.where for row in rows], offsets)
+        by_span = SpanPredictor(**candidate.parts(), max_new_tokens=max_new_tokens)
+        answered = by_span.answers_under([row.messages for row in rows], [row.where for row in rows], offsets)
         for offset, predictions in zip(offsets, answered):
             text = replace(candidate.text, common_offset=offset)
             tried.append((score(context.task, predictions, rows).mean, text))
@@ -78,7 +82,8 @@ def _free_or_span(context: Context, free: Predictor) -> tuple[Predictor, dict[st
     shown = {"free_validation": alone, "span_validation": reached}
     if reached <= alone:
         return free, shown
-    return replace(free, text=text), shown | {"span_words": text.span_words, "common_offset": text.common_offset}
+    best = SpanPredictor(**replace(free, text=text).parts(), max_new_tokens=max_new_tokens)
+    return best, shown | {"span_words": text.span_words, "common_offset": text.common_offset}
 
 
 def _stands_in(answer: str, text: str) -> bool:
@@ -89,11 +94,11 @@ def around(context: Context) -> Context:
     """The context of a method that trains weights with retrieved passages before every question."""
     assert context.collection is not None
     text = replace(context.around.text, passages=TRAINED, collection_file=COLLECTION)
-    predictor = replace(context.around, text=text, retriever=open_retriever(context.collection))
-    return replace(context, around=predictor, files=context.files | {COLLECTION: context.collection})
+    prompt = replace(context.around, text=text, retriever=open_retriever(context.collection))
+    return replace(context, around=prompt, files=context.files | {COLLECTION: context.collection})
 
 
-def probe(plain: Predictor, context: Context) -> Predictor:
+def probe(plain: ModelPredictor, context: Context) -> ModelPredictor:
     """A candidate of middling length, whose speed stands for all."""
     found = around(context).around
     return replace(plain, text=replace(found.text, passages=COUNTS[1]), retriever=found.retriever)

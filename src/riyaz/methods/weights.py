@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from riyaz.adapters import Adapter
 from riyaz.artifact import WeightsPart
 from riyaz.data import Example
 from riyaz.data.general_text import general_gaps, general_text
 from riyaz.data.rows import Row, encode_rows
+from riyaz.engine import Request
+from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
 from riyaz.files import read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import choose, max_new_tokens
+from riyaz.predictor import ADAPTER, predictor_for
 from riyaz.scoring import KNOWN_BY
 
 if TYPE_CHECKING:
@@ -37,8 +41,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     """
     import torch
 
-    from riyaz.engine.torch_backend import Backend
-    from riyaz.engine.torch_load import ADAPTER
+    from riyaz.engine.torch.runner import TorchRunner
     from riyaz.train import train
 
     model = build(context)
@@ -70,17 +73,17 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     if not adapted:  # the whole model learned: it is served in the type it was trained in
         model.to(compute)
     weights, files = save(model.requires_grad_(False))
-    predictor = replace(
-        context.around, tokenizer=context.tokenizer, adapter=ADAPTER if adapted else None,
-        lm=Backend(model, context.tokenizer.eos_ids, ADAPTER if adapted else None),
-        max_new_tokens=max_new_tokens(context),
-    )  # fmt: skip
-    choice = choose(context, [predictor])
+    bare, adapter = _apart(model)
+    lm = Engine(TorchRunner(bare))
+    if adapted:
+        lm.load(ADAPTER, adapter)
+    prompted = context.around.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
+    choice = choose(context, [predictor_for(prompted, max_new_tokens=max_new_tokens(context))])
     shutil.rmtree(context.folder / "checkpoints")
     return Fitted(
-        predictor.text, weights, context.files | files, calibrated=choice.predictor.calibrated,
+        prompted.text, weights, context.files | files, calibrated=choice.calibrated,
         chosen={"learning_rate": rate, "steps": state.step, "best_step": state.best_step, "search": record,
-                "calibrated": choice.predictor.calibrated, "tokens_s": state.tokens / state.seconds},
+                "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
         checks=checks, search_seconds=search_seconds, train_seconds=train_seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
@@ -127,16 +130,18 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[
     """Before any step the training path must give the base's own loss on the same tokens, and less than chance."""
     import torch
 
-    from riyaz.engine import Request
-    from riyaz.engine.torch_backend import Backend
-    from riyaz.engine.torch_load import ADAPTER
+    from riyaz.engine.torch.runner import TorchRunner
+    from riyaz.layers import lora
+    from riyaz.layers.soft_prompt import SoftPrompt
     from riyaz.train import answer_loss
 
     training = answer_loss(model, rows)
     # asked without an adapter, so that one that is not the identity at the start is seen
-    base = Backend(model, context.tokenizer.eos_ids, ADAPTER if _adapted(model) else None)
-    with torch.inference_mode():
-        found = base.logprobs([Request(row.prompt, prefix=before) for row in rows], [row.answer for row in rows])
+    bare = model.base if isinstance(model, SoftPrompt) else model
+    with torch.inference_mode(), lora.enabled(bare, False):
+        base = Engine(TorchRunner(bare))
+        requests = [Request(place, row.prompt, prefix=before) for place, row in enumerate(rows)]
+        found = base.logprobs(requests, [row.answer for row in rows])
     expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
     ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
     return {"ok": ok, "training": training, "base": expected}
@@ -190,6 +195,16 @@ def _train_plan(context: Context, steps: int, rate: float, validate_every: int) 
 def _adapted(model: "Model") -> bool:
     """Whether an adapter learns beside frozen weights, and not the whole model."""
     return any(not parameter.requires_grad for parameter in model.parameters())
+
+
+def _apart(model: Any) -> tuple[Any, Adapter]:
+    """A trained model without its adapter, and the adapter."""
+    from riyaz.layers import lora
+    from riyaz.layers.soft_prompt import SoftPrompt
+
+    if isinstance(model, SoftPrompt):
+        return model.base, Adapter(soft_prompt=model.prompt.detach().float().numpy())
+    return model, lora.detach(model)
 
 
 def _fingerprint(model: "Model") -> list[float]:

@@ -15,14 +15,14 @@ def fit(context: Context) -> Fitted:
     plain = base_predictor(context)
     candidates = [plain]
     labels = context.tokenizer.encode("\n".join(context.task.labels))
-    assert plain.lm is not None
     if labels and len(labels) <= LIST_SHARE * plain.lm.context:
         candidates.append(replace(plain, text=replace(plain.text, list_labels=True)))
     choice = choose(context, candidates)
-    best, room = with_room(context, choice.predictor)
+    best = choice.predictor
+    max_new_tokens, rooms = with_room(context, best)
     return Fitted(
-        best.text, WeightsPart(), calibrated=best.calibrated, max_new_tokens=best.max_new_tokens,
-        chosen={"list_labels": best.text.list_labels, "calibrated": best.calibrated, **room,
+        best.text, WeightsPart(), calibrated=choice.calibrated, max_new_tokens=max_new_tokens,
+        chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **rooms,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip

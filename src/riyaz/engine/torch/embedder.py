@@ -15,7 +15,7 @@ import tokenizers
 import torch
 
 from riyaz import hardware, tokenizer_files
-from riyaz.engine.torch_packed import pack
+from riyaz.engine.torch.packed import pack
 from riyaz.errors import RiyazError
 from riyaz.models import load_embedder
 from riyaz.models.bert import Model, rows

@@ -1,17 +1,19 @@
-"""Keys and values of a batch of rows, and the `attend` functions that fill and read them.
+"""Keys and values of a block of rows, and the `attend` functions that fill and read them.
 
-A row sees one shared prefix, held once for the whole batch, and its own tokens. Each part is one call of the
+A row sees one shared prefix, held once for the whole block, and slots of its own. Each part is one call of the
 fused attention, which also returns the log of its sum of weights; two parts are joined by these sums as flash
 attention joins its blocks (Dao et al. 2022; for a shared prefix: Juravsky et al. 2024, arXiv 2402.05099). All keys
 are kept; a layer with a window masks what lies before it.
 
-Legend: T tokens of the flat stream, B rows, L slots a row has, S slots in use, m tokens a row adds, P tokens
-of the prefix, H query heads, K key/value heads, G = H / K, D head size.
+Legend: T tokens of the block in one forward pass, B rows, L slots a row has, S slots in use, m tokens that a row adds,
+P tokens of the prefix, H query heads, K key/value heads, G = H / K, D head size.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,21 +35,30 @@ class Prefix:
         """P, its tokens."""
         return self.keys.shape[3]
 
+    def first(self, length: int) -> "Prefix":
+        """The first `length` tokens of it, not copied."""
+        return Prefix(self.keys[:, :, :, :length], self.values[:, :, :, :length])
 
-class Cache:
-    """Slots for B rows: the first `width` hold the prompts, left-aligned; what is added comes behind."""
+
+class Block:
+    """Slots for B rows: the first `width` hold what each row begins with, left-aligned; what is added comes behind.
+
+    Without `keep` nothing can be added, and all layers share one layer's memory.
+    """
 
     def __init__(self, layers: int, lengths: Sequence[int], prefix: Prefix | None = None, *, keep: bool = True) -> None:
-        self.lengths = torch.tensor(lengths)  # (B,) own tokens of each prompt, the prefix not counted
+        self.lengths = torch.tensor(lengths)  # (B,) tokens that each row begins with, the prefix not counted
         self.width = int(self.lengths.max())
+        self.used = np.full(len(lengths), self.width)  # (B,) slots of each row that are taken
         self.prefix = prefix
+        self.members: set[Any] = set()  # the runner's sequences in these rows
         self._layers, self._keep = layers, keep
         self._keys = self._values = torch.empty(0)  # (layers, B, L, K, D), made when the first keys come
         self._places = torch.empty(0, dtype=torch.long)  # (B, L): how far behind the prefix each slot's token stands
 
-    def prefill(self, reserve: int = 0) -> Attend:
-        """Attention of the prompts' own tokens, row after row in one stream, each to what stands before it;
-        leaves room for `reserve` more slots a row."""
+    def begin(self, reserve: int = 0) -> Attend:
+        """Attention of the tokens that the rows begin with, row after row in one stream, each to what stands before
+        it; leaves room for `reserve` more slots a row."""
         rows, room = len(self.lengths), self.width + reserve
         row = torch.arange(rows).repeat_interleave(self.lengths)  # (T,)
         inside = torch.cat([torch.arange(length) for length in self.lengths.tolist()])
@@ -72,10 +83,11 @@ class Cache:
         return attend
 
     def extend(self, row: Tensor, place: Tensor | None, slot: Tensor, positions: Tensor, mask: Tensor) -> Attend:
-        """Attention of tokens at `positions` (T,) added behind the prompts: token t goes to `slot[t]` of row `row[t]`
+        """Attention of tokens at `positions` (T,) added to rows: token t goes to `slot[t]` of row `row[t]`
         and sees what `mask` (B, m, S) leaves at 0 (the rest is -inf). `place` (T,) is its index in the B × m
         block of queries, None when T = B × m in order."""
         rows, size, seen = mask.shape
+        self._grow(seen)
         flat = row * self._keys.shape[2] + slot
         inside = positions if self.prefix is None else positions - self.prefix.length
         self._places[row, slot] = inside
@@ -99,7 +111,20 @@ class Cache:
 
         return attend
 
-    def grow(self, slots: int) -> None:
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows (B',)."""
+        self.lengths, self.used = self.lengths[rows], self.used[rows.numpy()]
+        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
+        self._places = self._places[rows]
+
+    def row_as_prefix(self, row: int, slots: Sequence[int]) -> Prefix:
+        """The keys and values of some slots of a row, behind the block's own prefix, to stand before other rows."""
+        keys, values = (x[:, row, slots].transpose(1, 2)[:, None].contiguous() for x in (self._keys, self._values))
+        if self.prefix is not None:
+            keys, values = torch.cat((self.prefix.keys, keys), 3), torch.cat((self.prefix.values, values), 3)
+        return Prefix(keys, values)
+
+    def _grow(self, slots: int) -> None:
         """Make room for at least `slots` slots a row."""
         have = self._keys.shape[2]
         if slots > have:
@@ -108,17 +133,6 @@ class Cache:
             self._keys = torch.cat((self._keys, self._keys.new_zeros(more)), 2)
             self._values = torch.cat((self._values, self._values.new_zeros(more)), 2)
             self._places = torch.cat((self._places, self._places.new_zeros(more[1:3])), 1)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep only these rows (B',)."""
-        self.lengths = self.lengths[rows]
-        self._keys, self._values = self._keys[:, rows], self._values[:, rows]
-        self._places = self._places[rows]
-
-    def as_prefix(self) -> Prefix:
-        """The keys and values of a cache of one row, to stand before others."""
-        keys, values = (x[:, :, : self.width].transpose(2, 3).contiguous() for x in (self._keys, self._values))
-        return Prefix(keys, values)
 
     def _allocate(self, k: Tensor, rows: int, room: int) -> None:
         """Zeroed slots: a masked one still meets a weight of 0. With nothing to keep all layers share one."""

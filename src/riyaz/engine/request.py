@@ -1,0 +1,64 @@
+"""What the engine is asked for: one prompt, how its answer is drawn, and where the answer ends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from riyaz.engine.trie import Trie
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from its probabilities.
+
+    `temperature` 0 takes the likeliest token. Otherwise the log-probabilities are divided by the temperature, then
+    `top_k` (0: all) keeps the k likeliest tokens, `top_p` (Holtzman et al. 2020, arXiv 1904.09751) the fewest whose
+    sum reaches p, and `min_p` (Nguyen et al. 2024, arXiv 2407.01082) those with at least this share of the highest
+    probability.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt, `prefix + tokens`, and what is wanted after it. Equal prefixes are read once; `tokens` is not empty.
+
+    `id` names the request among those of its caller: with the seed and the position it decides the random numbers, so
+    a seeded answer does not depend on its neighbours. `adapter` names the weights to run with, None runs the base
+    alone. The answer has at most `limit` tokens and ends before a token of `stop`. `constraint` holds the only
+    allowed answers, each with its end token.
+    """
+
+    id: int
+    tokens: tuple[int, ...]
+    prefix: tuple[int, ...] = ()
+    adapter: str | None = None
+    limit: int = 0
+    sampling: Sampling = GREEDY
+    stop: frozenset[int] = frozenset()
+    constraint: Trie | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of the whole prompt."""
+        return len(self.prefix) + len(self.tokens)
+
+
+def counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """A callback for "so many more" out of one for (done, total)."""
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    return tell

@@ -1,0 +1,129 @@
+"""Several adapters on one model at once: each row of a pass goes through the weights of the adapter it asks for."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from riyaz.adapters import Pair
+from riyaz.engine.torch.packed import PackedLinear
+
+
+class Route:
+    """Which rows of a module's input belong to which adapter: (name or None, slice) in the order of the rows."""
+
+    def __init__(self) -> None:
+        self.parts: Sequence[tuple[str | None, slice]] = ()
+
+
+class AdaptedLinear(nn.Module):
+    """A linear with the pairs A (r, in), B (out, r) of any number of adapters beside it."""
+
+    def __init__(self, base: Any, route: Route) -> None:
+        super().__init__()
+        self.base, self.route = base, route
+        self.pairs: dict[str, tuple[Tensor, Tensor, float]] = {}
+
+    def put(self, name: str, pair: Pair) -> None:
+        """Add an adapter's pair."""
+        dtype = self.base.weight.dtype
+        a, b = (torch.tensor(array).to(dtype) for array in (pair.a, pair.b))
+        self.pairs[name] = a, b, pair.scale
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter's pair."""
+        self.pairs.pop(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) through the base, and each adapter's rows through its pair as well: (T, out)."""
+        out = self.base(x)
+        for name, rows in self.route.parts:
+            if name in self.pairs:
+                a, b, scale = self.pairs[name]
+                out[rows].addmm_(x[rows] @ a.T, b.T, alpha=scale)
+        return out
+
+
+class AdaptedPackedLinear(nn.Module):
+    """The same for a packed linear: the weight and every A are one product, as a call of its own for each A would cost
+    as much as A's work."""
+
+    def __init__(self, base: PackedLinear, route: Route) -> None:
+        super().__init__()
+        self.out_features, self.bias, self.route = base.out_features, base.bias, route
+        self.pairs: dict[str, tuple[Tensor, Tensor]] = {}  # A (r, in) and scale · B (out, r) in bf16
+        self._down = base  # the weight, and below it every A
+        self._up: dict[str, tuple[slice, PackedLinear]] = {}  # where the results of A stand, and what takes them up
+
+    def put(self, name: str, pair: Pair) -> None:
+        """Add an adapter's pair."""
+        a, b = torch.tensor(pair.a).bfloat16(), torch.tensor(pair.b * np.float32(pair.scale)).bfloat16()
+        self._pack({**self.pairs, name: (a, b)})
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter's pair."""
+        if name in self.pairs:
+            self._pack({other: pair for other, pair in self.pairs.items() if other != name})
+
+    def _pack(self, pairs: dict[str, tuple[Tensor, Tensor]]) -> None:
+        self.pairs, self._up = pairs, {}
+        start = self.out_features
+        for name, (a, b) in pairs.items():
+            self._up[name] = slice(start, start + len(a)), PackedLinear(b, None)
+            start += len(a)
+        weight = torch.cat((self._down.weight[: self.out_features], *(a for a, _ in pairs.values())))  # (out + Σ r, in)
+        bias = None if self.bias is None else torch.cat((self.bias, self.bias.new_zeros(start - self.out_features)))
+        self._down = PackedLinear(weight, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) through the base, and each adapter's rows through its pair as well: (T, out)."""
+        both = self._down(x)  # (T, out + Σ r)
+        out = both[:, : self.out_features].contiguous()
+        for name, rows in self.route.parts:
+            if name in self._up:
+                low, up = self._up[name]
+                out[rows] += up(both[rows, low].contiguous())
+        return out
+
+
+class AdaptedModule(nn.Module):
+    """A module that some adapters trained whole: each row goes through its adapter's, the others through the base."""
+
+    def __init__(self, base: nn.Module, route: Route) -> None:
+        super().__init__()
+        self.base, self.route = base, route
+        self.trained: dict[str, nn.Module] = {}
+
+    def put(self, name: str, tensors: Mapping[str, np.ndarray]) -> None:
+        """Add the parameters that an adapter trained; it shares the others with the base."""
+        plain = self.base
+        if isinstance(plain, AdaptedLinear):
+            plain = plain.base
+        if isinstance(plain, AdaptedPackedLinear | PackedLinear):
+            bias = tensors.get("bias")
+            self.trained[name] = PackedLinear(
+                torch.tensor(tensors["weight"]).bfloat16(),
+                plain.bias if bias is None else torch.tensor(bias).bfloat16(),
+            )
+            return
+        own = {
+            part: nn.Parameter(torch.tensor(array).to(plain.get_parameter(part).dtype), requires_grad=False)
+            for part, array in tensors.items()
+        }
+        self.trained[name] = copy.copy(plain)
+        self.trained[name]._parameters = {**plain._parameters, **own}
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter's parameters."""
+        self.trained.pop(name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the modules make of the rows of x (T, …)."""
+        out = self.base(x)
+        for name, rows in self.route.parts:
+            if name in self.trained:
+                out[rows] = self.trained[name](x[rows])
+        return out

@@ -1,0 +1,38 @@
+"""Linears whose weights stand in oneDNN's own order, for a model that only answers.
+
+A plain linear is re-ordered at every call, which for one token costs more than the product. In bf16, with the
+weights of SmolLM2-135M, one row takes half the time and the head a quarter; 1,000 rows gain a tenth.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from riyaz.layers.swap import swap
+
+
+class PackedLinear(nn.Module):
+    """A bf16 linear without a gradient; only the packed weight is kept."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.bias = bias
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, in), unpacked into new memory."""
+        return self._packed.to_dense()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x Wᵀ + bias for x (T, in)."""
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+
+
+def pack(model: nn.Module) -> None:
+    """Replace the plain bf16 linears by packed ones, where oneDNN is; the model cannot be trained or saved then."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
+            swap(model, name, PackedLinear(module.weight, module.bias))

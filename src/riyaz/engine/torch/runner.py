@@ -1,0 +1,365 @@
+"""The Runner in torch: sequences as rows of blocks, many runs in one pass over a flat stream of tokens.
+
+A row costs what it holds; padding costs attention only. Rows that begin in one pass with the same adapter and prefix
+and similar lengths share a block. Float32 results do not depend on what else is in the pass beyond TOLERANCE.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from riyaz.adapters import Adapter
+from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
+from riyaz.engine.torch.block import Attend, Block, Prefix
+from riyaz.engine.torch.packed import PackedLinear
+from riyaz.errors import RiyazError
+from riyaz.layers.swap import swap
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which neighbours may move one token's log p
+HEAD_ROWS = 128  # rows of logits at a time: 25 MB for a vocabulary of 49,152 in float32
+DROPPED = 0.75  # of a block's rows that are still open: a copy of the block costs less than the rows it drops
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A row of a block once it has been run; before that, what it begins with."""
+
+    adapter: str | None
+    prefix: Prefix | None
+    room: int
+    block: Block | None = None
+    row: int = 0
+    slots: list[int] = field(default_factory=list)  # of its own tokens, in their order
+    vectors: int = 0  # of a soft prompt that is read with its first tokens
+    forked: "tuple[_Sequence, int] | None" = None  # its parent and how many of the parent's own tokens it begins with
+
+    @property
+    def length(self) -> int:
+        """Its tokens, the prefix's and the soft prompt's counted."""
+        own = self.forked[1] if self.forked else len(self.slots)
+        return (self.prefix.length if self.prefix else 0) + self.vectors + own
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A run of one pass: its place among them, its sequence, and the vectors of a soft prompt that come first."""
+
+    place: int
+    run: Run
+    sequence: _Sequence
+    vectors: int
+
+    @property
+    def count(self) -> int:
+        """Rows of the stream that it takes."""
+        return self.vectors + len(self.run.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The pieces of one block, the positions of their rows (T,), and the attention of these."""
+
+    pieces: list[_Piece]
+    positions: Tensor
+    attend: Attend
+
+    @property
+    def adapter(self) -> str | None:
+        """The one that all of a block's rows go through."""
+        return self.pieces[0].sequence.adapter
+
+
+class TorchRunner:
+    """A torch model behind `engine.runner.Runner`; the model is changed where adapters are loaded."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.context: int = model.config.context
+        self.vocab_size: int = model.config.vocab_size
+        self._layers: int = model.config.n_layers
+        self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
+        self._route = Route()
+        self._sequences: dict[int, _Sequence] = {}
+        self._next = 0
+
+    def load(self, name: str, adapter: Adapter) -> None:
+        """Make an adapter ready under this name."""
+        assert name not in self._adapters, name
+        for path, pair in adapter.pairs.items():
+            self._adapted(path).put(name, pair)
+        modules: dict[str, dict[str, np.ndarray]] = {}
+        for path, array in adapter.whole.items():
+            module, _, part = path.rpartition(".")
+            modules.setdefault(module, {})[part] = array
+        for path, tensors in modules.items():
+            adapted = self.model.get_submodule(path)
+            if not isinstance(adapted, AdaptedModule):
+                adapted = AdaptedModule(adapted, self._route)
+                swap(self.model, path, adapted)
+            adapted.put(name, tensors)
+        self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
+
+    def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
+        """The linear at a path as one that adapters can be put on."""
+        module = self.model.get_submodule(path)
+        if isinstance(module, AdaptedModule):
+            path, module = f"{path}.base", module.base
+        if not isinstance(module, AdaptedLinear | AdaptedPackedLinear):
+            kind = AdaptedPackedLinear if isinstance(module, PackedLinear) else AdaptedLinear
+            module = kind(module, self._route)
+            swap(self.model, path, module)
+        return module
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; no open sequence may use it."""
+        assert all(sequence.adapter != name for sequence in self._sequences.values()), name
+        del self._adapters[name]
+        for module in self.model.modules():
+            if isinstance(module, AdaptedLinear | AdaptedPackedLinear | AdaptedModule):
+                module.drop(name)
+
+    def adapter_tokens(self, adapter: str | None) -> int:
+        """Places that the adapter's soft prompt takes; RiyazError for a name that is not loaded."""
+        if adapter is None:
+            return 0
+        if adapter not in self._adapters:
+            raise RiyazError(
+                f"adapter {adapter!r} is not loaded", hint=f"loaded: {', '.join(self._adapters) or 'none'}"
+            )
+        vectors = self._adapters[adapter]
+        return 0 if vectors is None else len(vectors)
+
+    def open(self, adapter: str | None = None, prefix: int | None = None, room: int = 0) -> int:
+        """A new sequence behind another that gets no more tokens, or behind its adapter's soft prompt."""
+        vectors = self.adapter_tokens(adapter)
+        if prefix is None:
+            return self._keep(_Sequence(adapter, None, room, vectors=vectors))
+        before = self._sequences[prefix]
+        assert before.adapter == adapter, "a prefix was read with its own adapter"
+        return self._keep(_Sequence(adapter, self._shared(before), room))
+
+    def fork(self, sequence: int, length: int) -> int:
+        """A new sequence that begins with the first `length` tokens of another, not copied."""
+        parent = self._sequences[sequence]
+        before = parent.prefix.length if parent.prefix else 0
+        if length <= before:
+            prefix = parent.prefix.first(length) if parent.prefix and length else None
+            return self._keep(_Sequence(parent.adapter, prefix, 0))
+        assert parent.block is not None, "a sequence is forked after it was run"
+        child = replace(parent, slots=[], forked=(parent, length - before))
+        parent.block.members.add(child)
+        return self._keep(child)
+
+    def close(self, sequence: int) -> None:
+        """Give up a sequence."""
+        closed = self._sequences.pop(sequence)
+        if closed.block is not None:
+            closed.block.members.discard(closed)
+
+    def length(self, sequence: int) -> int:
+        """Tokens in the sequence, the places of a soft prompt included."""
+        return self._sequences[sequence].length
+
+    @torch.inference_mode()
+    def forward(self, runs: Sequence[Run]) -> list[Any]:
+        """Read all runs in one pass; what each wants, None for nothing."""
+        pieces = []
+        for place, run in enumerate(runs):
+            sequence = self._sequences[run.sequence]
+            pieces.append(_Piece(place, run, sequence, sequence.vectors))
+        new, going = [], dict[Block, list[_Piece]]()
+        for piece in pieces:
+            block = piece.sequence.block
+            new.append(piece) if block is None else going.setdefault(block, []).append(piece)
+        parts = [*map(self._begun, _alike(new)), *map(self._extended, going.values())]
+        parts.sort(key=lambda part: part.adapter or "")
+        hidden = self._hidden(parts)
+        results: list[Any] = [None] * len(runs)
+        self._answer([piece for part in parts for piece in part.pieces], hidden, results)
+        return results
+
+    def _keep(self, sequence: _Sequence) -> int:
+        self._next += 1
+        self._sequences[self._next] = sequence
+        return self._next
+
+    def _shared(self, sequence: _Sequence) -> Prefix | None:
+        """All keys and values of a sequence as a prefix, which it begins with itself from now on."""
+        if sequence.block is not None:
+            sequence.prefix = sequence.block.row_as_prefix(sequence.row, sequence.slots)
+            sequence.block.members.discard(sequence)
+            sequence.block, sequence.slots = None, []
+        return sequence.prefix
+
+    def _begun(self, pieces: list[_Piece]) -> _Part:
+        """A new block for sequences that are run for the first time, behind one prefix."""
+        first, counts = pieces[0].sequence, [piece.count for piece in pieces]
+        block = Block(self._layers, counts, first.prefix, keep=any(piece.run.keep for piece in pieces))
+        before = first.prefix.length if first.prefix else 0
+        for row, piece in enumerate(pieces):
+            sequence = piece.sequence
+            sequence.block, sequence.row, sequence.slots, sequence.vectors = block, row, list(range(piece.count)), 0
+            block.members.add(sequence)
+        positions = torch.cat([torch.arange(before, before + count) for count in counts])
+        return _Part(pieces, positions, block.begin(max(piece.sequence.room for piece in pieces)))
+
+    def _extended(self, pieces: list[_Piece]) -> _Part:
+        """More tokens for sequences of one block: each goes to the next slot of its row, and sees what its sequence
+        holds."""
+        block = pieces[0].sequence.block
+        assert block is not None
+        if len({sequence.row for sequence in block.members}) <= DROPPED * len(block.lengths):
+            _drop_closed(block)
+        rows, places, positions, slots, seen = [], [], [], [], []
+        taken = np.zeros(len(block.lengths), np.int64)  # tokens that each row gets in this pass
+        for piece in pieces:
+            sequence = piece.sequence
+            if sequence.forked:
+                parent, length = sequence.forked
+                sequence.slots, sequence.forked = parent.slots[:length], None
+            for _ in range(piece.count):
+                rows.append(sequence.row)
+                places.append(int(taken[sequence.row]))
+                positions.append(sequence.length)
+                slots.append(int(block.used[sequence.row]))
+                sequence.slots.append(slots[-1])
+                seen.append(list(sequence.slots))
+                block.used[sequence.row] += 1
+                taken[sequence.row] += 1
+        open_ = np.zeros((len(taken), int(taken.max()), int(block.used.max())), bool)
+        for row, place, visible in zip(rows, places, seen):
+            open_[row, place, visible] = True
+        open_[:, :, 0] |= ~open_.any(2)  # rows that get nothing: a softmax needs one key
+        mask = torch.zeros(open_.shape).masked_fill_(torch.from_numpy(~open_), -torch.inf)
+        row_of = torch.tensor(rows)
+        query = row_of * mask.shape[1] + torch.tensor(places)  # the place of each token among the queries
+        whole = len(rows) == mask.shape[0] * mask.shape[1] and torch.equal(query, torch.arange(len(rows)))
+        where = torch.tensor(positions)
+        attend = block.extend(row_of, None if whole else query, torch.tensor(slots), where, mask)
+        return _Part(pieces, where, attend)
+
+    def _hidden(self, parts: Sequence[_Part]) -> Tensor:
+        """Hidden states (T, C) of the rows of all parts."""
+        counts = [len(part.positions) for part in parts]
+        pieces = [piece for part in parts for piece in part.pieces]
+        self._route.parts = _route([part.adapter for part in parts], counts)
+        tokens = torch.tensor([token for piece in pieces for token in piece.run.tokens], dtype=torch.long)
+        positions = torch.cat([part.positions for part in parts])
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+            if len(parts) == 1:
+                return parts[0].attend(layer, q, k, v, window)
+            split = zip(parts, q.split(counts), k.split(counts), v.split(counts))
+            return torch.cat([part.attend(layer, *qkv, window) for part, *qkv in split])
+
+        if not any(piece.vectors for piece in pieces):
+            return self.model(tokens, positions, attend)
+        ends = [len(piece.run.tokens) for piece in pieces]
+        self._route.parts = _route([piece.sequence.adapter for piece in pieces], ends)
+        embedded = self.model.embed(tokens).split(ends)
+        stream = [torch.cat((self._soft_prompt(piece, rows.dtype), rows)) for piece, rows in zip(pieces, embedded)]
+        self._route.parts = _route([part.adapter for part in parts], counts)
+        return self.model(None, positions, attend, embeddings=torch.cat(stream))
+
+    def _soft_prompt(self, piece: _Piece, dtype: torch.dtype) -> Tensor:
+        """The vectors (P, C) that come before a piece's tokens; (0, C) for most."""
+        vectors = self._adapters.get(piece.sequence.adapter or "") if piece.vectors else None
+        return torch.empty(0, self.model.config.hidden_size, dtype=dtype) if vectors is None else vectors.to(dtype)
+
+    def _answer(self, pieces: Sequence[_Piece], hidden: Tensor, results: list[Any]) -> None:
+        """Fill in what the pieces want, from the logits of HEAD_ROWS rows at a time."""
+        asked: list[_Answer] = []
+        index: list[np.ndarray] = []  # of the hidden states that are needed
+        start, first = 0, 0
+        for piece in pieces:
+            if piece.run.want is not None:
+                asked.append(_Answer(piece, first, self.vocab_size))
+                index.append(start + piece.vectors + asked[-1].rows)
+                first += len(asked[-1].rows)
+            start += piece.count
+        adapters = [answer.piece.sequence.adapter for answer in asked for _ in answer.rows]
+        only_best = all(isinstance(answer.piece.run.want, Best) for answer in asked)
+        for begin in range(0, first, HEAD_ROWS):
+            part = slice(begin, begin + HEAD_ROWS)
+            self._route.parts = _route(adapters[part], [1] * len(adapters[part]))
+            logits = self.model.head(hidden[torch.from_numpy(np.concatenate(index)[part])])  # (HEAD_ROWS, V)
+            best = logits.argmax(1).tolist()
+            log_p = np.empty(0) if only_best else logits.float().log_softmax(1).numpy()
+            for answer in asked:
+                answer.take(best, log_p, begin)
+        for answer in asked:
+            results[answer.piece.place] = answer.result
+
+
+class _Answer:
+    """What one run wants, taken from the head's results as they come."""
+
+    def __init__(self, piece: _Piece, first: int, vocab_size: int) -> None:
+        want = piece.run.want
+        self.piece, self.first = piece, first  # the place of its first row among all that are wanted
+        self.rows = np.array([len(piece.run.tokens) - 1])  # of the run, each once
+        self.result: Any = None
+        if isinstance(want, Named):
+            self.rows, self._at = np.unique(want.rows, return_inverse=True)
+            self.result = np.empty(len(want.rows), np.float32)
+        elif isinstance(want, Whole):
+            self.rows, self.result = want.rows, np.empty((len(want.rows), vocab_size), np.float32)
+
+    def take(self, best: list[int], log_p: np.ndarray, begin: int) -> None:
+        """The part of the answer in the head's results from row `begin` of all that are wanted."""
+        low, high = max(begin, self.first), min(begin + len(best), self.first + len(self.rows))
+        want = self.piece.run.want
+        if low >= high:
+            return
+        if isinstance(want, Best):
+            self.result = best[low - begin]
+        elif isinstance(want, Top):
+            tokens = np.argsort(-log_p[low - begin], kind="stable")[: want.count]
+            self.result = tokens, log_p[low - begin, tokens]
+        elif isinstance(want, Named):
+            here = (self._at >= low - self.first) & (self._at < high - self.first)
+            self.result[here] = log_p[self._at[here] + self.first - begin, want.tokens[here]]
+        else:
+            self.result[low - self.first : high - self.first] = log_p[low - begin : high - begin]
+
+
+def _drop_closed(block: Block) -> None:
+    """Drop the rows of a block whose sequences are all closed."""
+    left = sorted({sequence.row for sequence in block.members})
+    block.select(torch.tensor(left))
+    for sequence in block.members:
+        sequence.row = left.index(sequence.row)
+
+
+def _route(adapters: Sequence[str | None], counts: Sequence[int]) -> list[tuple[str | None, slice]]:
+    """Which rows belong to which adapter, neighbours of one adapter together."""
+    parts: list[tuple[str | None, slice]] = []
+    start = 0
+    for adapter, count in zip(adapters, counts):
+        if parts and parts[-1][0] == adapter:
+            parts[-1] = adapter, slice(parts[-1][1].start, start + count)
+        else:
+            parts.append((adapter, slice(start, start + count)))
+        start += count
+    return parts
+
+
+def _alike(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """Pieces that may share a block: of one adapter and prefix and of similar lengths, longest first."""
+    groups: dict[Any, list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault((piece.sequence.adapter, id(piece.sequence.prefix)), []).append(piece)
+    found: list[list[_Piece]] = []
+    for group in groups.values():
+        group.sort(key=lambda piece: -piece.count)
+        found.append([])
+        for piece in group:
+            if found[-1] and found[-1][0].count > 1.5 * piece.count + 16:
+                found.append([])
+            found[-1].append(piece)
+    return found

@@ -1,0 +1,24 @@
+"""A model and its parts, ready to answer.
+
+    predictor = open_target("smollm2-135m")  # or the folder of an artifact
+    predictor.answer([{"role": "user", "content": "Where is my card?"}])
+
+Messages become a prepared prompt (`prompt.py`), and one of four kinds of predictors answers it: freely, from a closed
+set, by a span of the passages, or by copying. All have the verbs `answer`, `answers` and `stream`; `lm`, which gives
+log-probabilities, is None where answers are copied.
+"""
+
+from riyaz.predictor.closed import ClosedPredictor
+from riyaz.predictor.copy import CopyPredictor
+from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
+from riyaz.predictor.from_files import ADAPTER, open_adapter, open_artifact, open_model, open_target
+from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
+from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.predictor.prompt import Prepared, PromptedModel, PromptText
+from riyaz.predictor.span import SpanPredictor
+
+__all__ = [
+    "ADAPTER", "CHAT_TOKENS", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor", "Prediction",
+    "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "open_adapter", "open_artifact",
+    "open_model", "open_target", "predictor_for",
+]  # fmt: skip

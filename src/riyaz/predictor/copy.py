@@ -1,0 +1,52 @@
+"""Answering by copying: the answer of the example whose prompt is nearest to the question. No model at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from riyaz.artifact import TextPart
+from riyaz.data import Example, Message
+from riyaz.data.task import Task
+from riyaz.engine import counted
+from riyaz.engine.request import GREEDY, Sampling
+from riyaz.predictor.example_index import ExampleIndex
+from riyaz.predictor.prediction import Prediction, Stream
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CopyPredictor:
+    """Copies from `examples`; there must be one. Calls take `max_tokens` and `sampling` as the other kinds do, and
+    they change nothing."""
+
+    lm: ClassVar[None] = None
+
+    examples: tuple[Example, ...]
+    task: Task | None = None
+    text: TextPart = field(default_factory=TextPart)  # as the artifact has it; a copied answer has no prompt
+
+    def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
+        """The answer of the nearest example."""
+        return self._index.nearest(messages, 1)[0].answer
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
+        max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        tell, answers = counted(progress, len(conversations)), []
+        for messages in conversations:
+            answers.append(Prediction(self.answer(messages)))
+            tell(1)
+        return answers
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY
+    ) -> Stream:
+        """The answer in one piece."""
+        return Stream(iter([self.answer(messages)]))
+
+    @cached_property
+    def _index(self) -> ExampleIndex:
+        return ExampleIndex(self.examples)

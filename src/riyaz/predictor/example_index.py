@@ -1,0 +1,19 @@
+"""Examples by how near their prompts are to a question."""
+
+from collections.abc import Sequence
+
+from riyaz.data import Example, Message
+
+
+class ExampleIndex:
+    """BM25 over the prompts of examples."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        from riyaz.retrieval.lexical import BM25
+
+        self._examples = examples
+        self._prompts = BM25([example.prompt for example in examples])
+
+    def nearest(self, messages: Sequence[Message], k: int) -> list[Example]:
+        """The k examples whose prompts are nearest to the last message, the nearest first."""
+        return [self._examples[i] for i in self._prompts.top(messages[-1]["content"], k)]

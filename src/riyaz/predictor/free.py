@@ -1,0 +1,82 @@
+"""Answering freely: the model writes token by token until it ends or its room is full."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from riyaz.data import Message
+from riyaz.engine import counted
+from riyaz.engine.request import GREEDY, Sampling
+from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.predictor.prompt import Prepared, PromptedModel
+from riyaz.sentences import ended
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Hit
+
+CHAT_TOKENS = 256
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FreePredictor(PromptedModel):
+    """Answers of at most `max_new_tokens` tokens, unless a call gives its own `max_tokens`.
+
+    `sampling` draws them; without it each token is the likeliest. Its random numbers come from its seed and the
+    conversation's place in the call.
+    """
+
+    max_new_tokens: int = CHAT_TOKENS
+
+    def prepare(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int | None = None,
+        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
+    ) -> list[Prepared]:  # fmt: skip
+        """Prompts that leave `room` tokens for the answer, by default `max_new_tokens`."""
+        room = room or self.max_new_tokens
+        return super().prepare(conversations, where, room=room, passages=passages, sampling=sampling)
+
+    def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
+        """The answer to one conversation."""
+        return self.answers([messages], max_tokens=max_tokens, sampling=sampling)[0].text
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
+        max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        prepared = self.prepare(conversations, where, room=max_tokens, sampling=sampling)
+        return self._generated(prepared, counted(progress, len(prepared)))
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        passages: "Sequence[Hit] | None" = None,
+    ) -> Stream:  # fmt: skip
+        """The answer to one conversation as it is made, a task's in whole sentences. RiyazError before it begins."""
+        given = None if passages is None else [passages]
+        prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
+        return Stream(self._pieces(prepared), prepared.passages)
+
+    def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> list[Prediction]:
+        answers = self.lm.generate([each.request for each in prepared], tell)
+        return [
+            Prediction(self.text_of(ids, each.request.limit), citations=each.citations)
+            for ids, each in zip(answers, prepared)
+        ]
+
+    def _pieces(self, prepared: Prepared) -> Iterator[str]:
+        """Pieces of the answer. White space comes with what follows it, as an answer does not end with any."""
+        ids: list[int] = []
+        told = 0  # characters
+        for token in self.lm.stream(prepared.request):
+            ids.append(token)
+            text = self.tokenizer.decode(ids).lstrip()
+            if text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
+                continue
+            text = text.rstrip() if self.task is None else ended(text)  # a task's last sentence may have to go
+            if len(text) > told:
+                yield text[told:]
+                told = len(text)
+        text = self.text_of(ids, prepared.request.limit)
+        if len(text) > told:
+            yield text[told:]

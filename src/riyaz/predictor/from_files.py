@@ -1,0 +1,126 @@
+"""From files to a predictor: a model by name or path, a PEFT folder on its base, or an artifact."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from riyaz import adapters
+from riyaz import artifact as artifacts
+from riyaz.adapters import base_for
+from riyaz.artifact import Artifact, TextPart
+from riyaz.data import Example
+from riyaz.engine.engine import Engine
+from riyaz.engine.opening import Precision, open_engine
+from riyaz.errors import RiyazError
+from riyaz.families import describe
+from riyaz.predictor.copy import CopyPredictor
+from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
+from riyaz.predictor.kinds import Predictor, predictor_for
+from riyaz.predictor.prompt import PromptedModel
+from riyaz.sources import Source, open_source
+from riyaz.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Retriever
+
+ADAPTER = "adapter"  # the name under which requests ask for it
+
+
+def open_target(name_or_path: str | Path, base: str | None = None, precision: Precision = "auto") -> Predictor:
+    """The predictor of an artifact's folder, of a PEFT folder, or of a plain model given by name or path.
+
+    `base` says where the base model of an adapter or artifact is now. `precision` is the type of the weights in
+    memory: "bfloat16", "float32", or "auto", which is bfloat16 where the processor is quick at it. Raises RiyazError.
+    """
+    path = artifacts.resolve(name_or_path)
+    if (path / artifacts.NAME).is_file():
+        return open_artifact(path, base, precision)
+    if (path / adapters.CONFIG).is_file():
+        return open_adapter(path, base, precision)
+    return open_model(name_or_path, precision)
+
+
+def open_model(name_or_path: str | Path, precision: Precision = "auto") -> FreePredictor:
+    """A plain model that answers as it stands, without an instruction."""
+    source = open_source(name_or_path)
+    lm = _engine(source, precision)
+    return FreePredictor(tokenizer=source.tokenizer(), lm=lm, max_new_tokens=_chat_tokens(lm))
+
+
+def open_adapter(folder: Path, base: str | None = None, precision: Precision = "auto") -> FreePredictor:
+    """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
+    source, note = base_for(folder / adapters.CONFIG, base)
+    lm = _engine(source, precision, folder)
+    return FreePredictor(
+        tokenizer=source.tokenizer(), lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_chat_tokens(lm)
+    )
+
+
+def _chat_tokens(lm: Engine) -> int:
+    """Default answer length: 256 tokens, at most half the context."""
+    return min(CHAT_TOKENS, max(1, lm.context // 2))
+
+
+def open_artifact(
+    folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False
+) -> Predictor:
+    """The predictor of an artifact; `base` says where its base model is now. `merged` adds a LoRA to the weights.
+    RiyazError when a file was changed or the base is another model."""
+    folder = artifacts.resolve(folder)
+    artifact = Artifact.read(folder)
+    kind = artifact.weights.kind
+    examples: tuple[Example, ...] = ()
+    if kind == "copy" or artifact.text.examples != "none":
+        examples = artifacts.read_examples(folder / (artifact.text.examples_file or artifacts.EXAMPLES))
+    if kind == "copy":
+        return CopyPredictor(examples=examples, task=artifact.task, text=artifact.text)
+    retriever = _retriever(folder, artifact.text)
+    whole = kind == "full"
+    source = open_source(folder) if whole else _base_source(artifact, folder, base)
+    tokenizer = source.tokenizer()
+    _check_template(artifact, tokenizer, folder)
+    adapted = kind in artifacts.ADAPTER_KINDS
+    model = PromptedModel(
+        text=artifact.text, task=artifact.task, examples=examples, retriever=retriever, tokenizer=tokenizer,
+        lm=_engine(source, precision, folder if adapted else None, merged=merged),
+        adapter=ADAPTER if adapted and not merged else None,
+        bare=(lambda: _engine(_base_source(artifact, folder, base), precision)) if whole else None,
+    )  # fmt: skip
+    return predictor_for(model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated)
+
+
+def _engine(source: Source, precision: Precision, adapter: Path | None = None, *, merged: bool = False) -> Engine:
+    """The engine of a model with an adapter's folder ready under the name ADAPTER, or merged into the weights."""
+    loaded = None if adapter is None else adapters.read(adapter, describe(source))
+    engine = open_engine(source, precision, loaded if merged else None)
+    if loaded is not None and not merged:
+        engine.load(ADAPTER, loaded)
+    return engine
+
+
+def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
+    """Search over the artifact's own documents."""
+    if not text.passages:
+        return None
+    from riyaz.retrieval.open_retriever import open_retriever
+
+    return open_retriever(folder / (text.collection_file or artifacts.COLLECTION))
+
+
+def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
+    """The base model, which must be the one the artifact was made for."""
+    assert artifact.base is not None
+    source = open_source(base or artifact.source_name())
+    if source.sha256() != artifact.base.sha256:
+        what = f"was made for {artifact.base.name} ({artifact.base.sha256[:12]}), not for {source.name}"
+        hint = "give the model it was made for"
+        raise RiyazError(f"{what} ({source.sha256()[:12]})", str(folder), hint)
+    return source
+
+
+def _check_template(artifact: Artifact, tokenizer: Tokenizer, folder: Path) -> None:
+    """Other words around the same turns are other prompts: the weights would fit and the answers be worse."""
+    assert artifact.base is not None
+    made = artifact.base.template
+    if made is not None and made.splitlines() != tokenizer.template.splitlines():  # a file may change line ends
+        hint = "restore the one it had, or make the artifact again"
+        raise RiyazError(f"{artifact.base.name} has another chat template now", str(folder), hint)

@@ -1,0 +1,180 @@
+"""From messages to a prompt: what stands around a question, and the request that a model is asked.
+
+Every conversation is searched for, rendered and cut to the context once: `prepare` gives a `Prepared`, which holds
+the request and the passages in it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Self
+
+from riyaz.artifact import TextPart
+from riyaz.data import Example, Message
+from riyaz.data.task import Task
+from riyaz.engine.engine import Engine
+from riyaz.engine.request import GREEDY, Request, Sampling
+from riyaz.errors import RiyazError
+from riyaz.predictor.example_index import ExampleIndex
+from riyaz.predictor.prediction import citations
+from riyaz.prompting import messages_for
+from riyaz.sentences import ended
+from riyaz.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Hit, Retriever
+
+SHORTEST_PREFIX = 16  # tokens; a shorter common beginning costs more to attend to apart than to read again
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A rendered conversation: the request for the engine, and the passages that stand in it, best first."""
+
+    request: Request
+    passages: "tuple[Hit, ...]" = ()
+
+    @property
+    def citations(self) -> tuple[dict, ...]:
+        """The place of each passage in its document."""
+        return citations(self.passages)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptText:
+    """What stands around a question, without a model: a text part and what it needs.
+
+    `examples` are shown all, or the nearest of them to the question, as `text.examples` says; `retriever` searches
+    for the `text.passages` passages.
+    """
+
+    text: TextPart = field(default_factory=TextPart)
+    task: Task | None = None
+    examples: tuple[Example, ...] = ()
+    retriever: "Retriever | None" = None
+
+    def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[list[Message]]:
+        """What a model reads of each conversation, before the chat template; one search for all of them."""
+        return [
+            messages_for(self.text, self.task, messages, self._shown(messages), passages)
+            for messages, passages in zip(conversations, self.passages(conversations))
+        ]
+
+    def passages(self, conversations: Sequence[Sequence[Message]]) -> "list[list[Hit]]":
+        """The retrieved passages for the last message of each conversation, best first."""
+        if self.retriever is None or not self.text.passages:
+            return [[] for _ in conversations]
+        return self.retriever.search([messages[-1]["content"] for messages in conversations], self.text.passages)
+
+    def read_by(self, tokenizer: Tokenizer, lm: Engine, adapter: str | None = None) -> "PromptedModel":
+        """A model behind this text."""
+        return PromptedModel(
+            text=self.text, task=self.task, examples=self.examples, retriever=self.retriever,
+            tokenizer=tokenizer, lm=lm, adapter=adapter,
+        )  # fmt: skip
+
+    def _shown(self, messages: Sequence[Message]) -> Sequence[Example]:
+        """The examples in front of this question: none, all, or the k nearest with the nearest last."""
+        if self.text.examples == "nearest":
+            return self._index.nearest(messages, self.text.k)[::-1]
+        return self.examples if self.text.examples == "fixed" else ()
+
+    @cached_property
+    def _index(self) -> ExampleIndex:
+        return ExampleIndex(self.examples)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptedModel(PromptText):
+    """A model behind a text; `dataclasses.replace` gives a variant with another text.
+
+    `adapter` is the name under which `lm` holds the weights part, None for the bare model. `bare` opens the base
+    where the weights part is a whole model. `note` says in one line what could not be checked of an adapter's base.
+    """
+
+    tokenizer: Tokenizer
+    lm: Engine
+    adapter: str | None = None
+    bare: Callable[[], Engine] | None = None
+    note: str = ""
+
+    def parts(self) -> dict[str, Any]:
+        """The fields that a predictor of every kind has, of which another kind can be made."""
+        return {part.name: getattr(self, part.name) for part in fields(PromptedModel)}
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the answers are those of other weights than the base's."""
+        return self.adapter is not None or self.bare is not None
+
+    def base(self) -> Self:
+        """The same prompt on the base: without the adapter, or on the model that a whole model came from."""
+        if self.bare is not None:
+            return replace(self, lm=self.bare(), adapter=None, bare=None)
+        return replace(self, adapter=None)
+
+    def prepare(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int,
+        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
+    ) -> list[Prepared]:  # fmt: skip
+        """Prompts that leave `room` tokens for the answer, rendered in one batch.
+
+        `passages` are those of each conversation where they were searched for before. What does not fit the context
+        is left out: the worst passages first, then the first examples. RiyazError, at the conversation's place in
+        `where`, for a question that does not fit by itself.
+        """
+        given = [list(hits) for hits in (self.passages(conversations) if passages is None else passages)]
+        shown = [list(self._shown(messages)) for messages in conversations]
+
+        def read(row: int) -> list[Message]:
+            return messages_for(self.text, self.task, conversations[row], shown[row], given[row])
+
+        prompts = self.tokenizer.render([read(row) for row in range(len(conversations))])
+        longest = self._longest_prompt(room)
+        for row in range(len(prompts)):
+            while len(prompts[row]) > longest and (given[row] or shown[row]):
+                given[row].pop() if given[row] else shown[row].pop(0)
+                prompts[row] = self.tokenizer.render([read(row)])[0]
+        requests = self._requests(prompts, where, room, sampling)
+        return [Prepared(request, tuple(hits)) for request, hits in zip(requests, given)]
+
+    def text_of(self, tokens: Sequence[int], limit: int) -> str:
+        """A generated answer as text; one to a task that reached its limit ends with its last whole sentence."""
+        text = self.tokenizer.decode(tokens).strip()
+        full = self.task is not None and len(tokens) >= limit
+        return (full and ended(text + " ")) or text
+
+    def _longest_prompt(self, room: int) -> int:
+        """Tokens of the longest prompt that leaves `room` tokens for the answer."""
+        return self.lm.context - self.lm.adapter_tokens(self.adapter) - room
+
+    def _requests(
+        self, prompts: Sequence[Sequence[int]], where: Sequence[str], room: int, sampling: Sampling = GREEDY
+    ) -> list[Request]:
+        """The requests of rendered prompts; their ids are their places."""
+        prefix, longest = self._prefix, self._longest_prompt(room)
+        requests = []
+        for row, ids in enumerate(prompts):
+            if len(ids) > longest:
+                what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
+                hint = "shorten it, show fewer examples or take a model with a longer context"
+                at = where[row] if row < len(where) else ""
+                raise RiyazError(f"{what} the context of {longest + room}", at, hint)
+            common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
+            requests.append(Request(
+                row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,
+                sampling=sampling, stop=self.tokenizer.eos_ids,
+            ))  # fmt: skip
+        return requests
+
+    @cached_property
+    def _prefix(self) -> tuple[int, ...]:
+        """The tokens every prompt begins with: what two prompts without anything in common share."""
+        shown = self.examples if self.text.examples == "fixed" else ()
+        probes = [
+            messages_for(self.text, self.task, [{"role": "user", "content": probe}], shown) for probe in ("0", "Q")
+        ]
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes)))
+        prefix = tuple(pair[0] for pair in pairs)
+        return prefix if len(prefix) >= SHORTEST_PREFIX else ()

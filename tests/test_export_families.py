@@ -198,9 +198,9 @@ def test_sentencepieces_that_gguf_cannot_say_are_one_line(tmp_path):
     definition = json.loads(sentencepiece(True)[0])
     merges = definition["model"]["merges"]
     for changes, part in (
-        ({"normalizer": None, "pre_tokenizer": METASPACE}, "cuts a text in a way that has no name in GGUF"),
-        ({"normalizer": {"type": "NFKC"}}, "cuts a text in a way that has no name in GGUF"),
-        ({"decoder": {"type": "Fuse"}}, "cuts a text in a way that has no name in GGUF"),
+        ({"normalizer": None, "pre_tokenizer": METASPACE}, "splits text in a way that GGUF cannot express"),
+        ({"normalizer": {"type": "NFKC"}}, "splits text in a way that GGUF cannot express"),
+        ({"decoder": {"type": "Fuse"}}, "splits text in a way that GGUF cannot express"),
         ({"model": definition["model"] | {"merges": merges[:60]}}, "do not follow from one score per piece"),
     ):
         write_sentencepiece(tmp_path / "tiny", True, **changes)

@@ -122,7 +122,7 @@ TWICE = b"{" + ONE + b"," + ONE + b"}"
 LIES = {
     "empty": (b"", "the file is empty"),
     "short": (b"\1\0\0", "the file has 3"),
-    "header past the end": (file_bytes({}, length=100), "the header says it is 100 bytes"),
+    "header past the end": (file_bytes({}, length=100), "the header is declared 100 bytes"),
     "header length 2^64 - 1": (file_bytes({}, length=2**64 - 1), "the header says"),
     "header over the limit": (struct.pack("<Q", 17 * 2**20) + bytes(18 * 2**20), "the limit is 16777216"),
     "not JSON": (file_bytes(b"{'a':1}"), "not JSON"),
@@ -131,7 +131,7 @@ LIES = {
     "huge number": (file_bytes(b'{"a":' + b"9" * 5000 + b"}"), "not JSON"),
     "a list": (file_bytes([1]), "not a JSON object"),
     "a text": (file_bytes(b'"x"'), "not a JSON object"),
-    "duplicate name": (file_bytes(TWICE, b"\0"), "'a' stands twice"),
+    "duplicate name": (file_bytes(TWICE, b"\0"), "'a' appears twice"),
     "metadata not texts": (file_bytes({"__metadata__": {"a": 1}}), "__metadata__"),
     "metadata a list": (file_bytes({"__metadata__": []}), "__metadata__"),
     "too many tensors": (file_bytes({str(i): 0 for i in range(50_001)}), "the limit is 50000"),

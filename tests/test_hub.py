@@ -155,7 +155,7 @@ def test_the_cache_is_enough_where_the_hub_is_switched_off(tmp_path, home):
     snapshot = cached(tmp_path, folder)
     entry = pull(NAME)
     assert entry.sha256 == open_source(folder).sha256() and entry.origin.endswith(COMMIT)
-    with assert_refused("hf:a/b", "not in its cache", "HF_HUB_OFFLINE"):
+    with assert_refused("hf:a/b", "not in the local cache", "HF_HUB_OFFLINE"):
         pull("hf:a/b")
     shutil.rmtree(home)
     with open((snapshot / "model.safetensors").resolve(), "r+b") as file:
@@ -197,7 +197,7 @@ def test_a_model_that_is_not_here_names_the_command():
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        (errors.GatedRepoError, "accepted its licence"),
+        (errors.GatedRepoError, "only after accepting its licence"),
         (errors.RepositoryNotFoundError, "no such model, or a private one"),
         (errors.RevisionNotFoundError, "there is no revision 'v9'"),
         (errors.OfflineModeIsEnabled, "the hub is offline or unreachable"),

@@ -123,7 +123,7 @@ LIES = {
     "empty": (b"", "the file is empty"),
     "short": (b"\1\0\0", "the file has 3"),
     "header past the end": (file_bytes({}, length=100), "the header is declared 100 bytes"),
-    "header length 2^64 - 1": (file_bytes({}, length=2**64 - 1), "the header says"),
+    "header length 2^64 - 1": (file_bytes({}, length=2**64 - 1), "the header is declared"),
     "header over the limit": (struct.pack("<Q", 17 * 2**20) + bytes(18 * 2**20), "the limit is 16777216"),
     "not JSON": (file_bytes(b"{'a':1}"), "not JSON"),
     "not UTF-8": (file_bytes(b'{"\xff":1}'), "not JSON"),

@@ -195,7 +195,7 @@ def test_other_pooling_lengths_and_tokenizers_are_refused(folder: Path) -> None:
         (pooling, {"pooling_mode_cls_token": True}, "pools by the mean only, not pooling_mode_cls_token"),
         (sentence, {"max_seq_length": "256"}, "max_seq_length is '256'"),
         (folder / "tokenizer.json", {"post_processor": None}, "puts no pair of tokens around a text"),
-        (folder / "tokenizer.json", {"model": None}, "is not a tokenizer"),
+        (folder / "tokenizer.json", {"model": None}, "not a valid tokenizer"),
     ]
     for file, change, expected in cases:
         before = file.read_text()

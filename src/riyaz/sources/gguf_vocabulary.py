@@ -167,7 +167,7 @@ def _ids(tokenizer: Tokenizer, tokens: list[str]) -> dict[str, int]:
     numbers = {token: number for number, token in enumerate(tokens)}
     settings, ids = tokenizer.files.settings, {}
     for role, name in ROLES.items():
-        token = tokenizer_files.content(settings[name]) if settings.get(name) else None
+        token = tokenizer_files.token_content(settings[name]) if settings.get(name) else None
         if token in numbers:
             ids[role] = numbers[token]
     if tokenizer.bos_id is not None:

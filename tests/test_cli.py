@@ -163,7 +163,7 @@ def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):
         (RiyazError("two\nlines"), 2, "error: two lines\n"),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to continue\n"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 2,
-         "error: torch is not installed; pip install 'riyaz[train]'\n"),
+         "error: torch is not installed; in riyaz's folder: pip install -e '.[train]'\n"),
         (MemoryError(), 2, "error: out of memory; take a smaller model or close other programs\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2,
          "error: /x/y: no space left on device; free some space and run the same command again\n"),
@@ -190,7 +190,7 @@ def test_without_torch_one_line_says_how_to_get_it(monkeypatch, capsys, line):
 
         line = [*line, "--model", str(tiny.write_hf_folder(Path("tiny")))]
     assert cli.main(line) == 2
-    assert capsys.readouterr().err == "error: torch is not installed; pip install 'riyaz[train]'\n"
+    assert capsys.readouterr().err == "error: torch is not installed; in riyaz's folder: pip install -e '.[train]'\n"
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch):

@@ -1,9 +1,10 @@
-"""The documents say what is there: commands, the README's tree and its commands, paths, links, the version.
+"""The documents say what is there: commands, the tree of the architecture, paths, links, the version.
 
 The checks are functions of a repository root (and of the command line's help), so that each is also shown
 red on a small repository. The slow test runs the README's commands in their order, with the real model.
 """
 
+import json
 import os
 import re
 import shlex
@@ -11,20 +12,25 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import house_rules
+import pages
 import pytest
 from comparing import command
 
 ROOT = Path(__file__).parents[1]
+TREE_PAGE = "docs/architecture.md"
+PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
     *("predict", "rag", "merge", "export", "tokenizer", "pretrain"),
 }
-SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
+SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
@@ -116,7 +122,7 @@ def wrong(words: list[str], root: Path, help_text: Help, targets: set[str]) -> s
 
 
 def tree_entries(text: str) -> dict[str, str]:
-    """The README's tree: path (folders end in /) -> its line of explanation."""
+    """The tree in a page: path (folders end in /) -> its line of explanation."""
     block = next((b for b in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) if "├──" in b), "")
     entries: dict[str, str] = {}
     folders = [""]
@@ -135,8 +141,8 @@ def tree_entries(text: str) -> dict[str, str]:
 
 
 def stale_tree(root: Path) -> list[str]:
-    """Differences between the README's tree and the files in src/riyaz; lines that explain nothing."""
-    entries = tree_entries((root / "README.md").read_text(encoding="utf-8"))
+    """Differences between the tree in docs/architecture.md and the files in src/riyaz; lines that explain nothing."""
+    entries = tree_entries((root / TREE_PAGE).read_text(encoding="utf-8"))
     package, files = root / "src/riyaz", set()
     for path in package.rglob("*"):
         name = path.relative_to(root).as_posix()
@@ -144,10 +150,10 @@ def stale_tree(root: Path) -> list[str]:
             continue
         if path.name != "__init__.py":  # the folder's line speaks for it
             files.add(f"{name}/" if path.is_dir() else name)
-    problems = [f"README's tree lacks {name}" for name in sorted(files - entries.keys())]
-    problems += [f"README's tree has {name}, which is not there" for name in entries if not (root / name).exists()]
+    problems = [f"{TREE_PAGE} lacks {name}" for name in sorted(files - entries.keys())]
+    problems += [f"{TREE_PAGE} has {name}, which is not there" for name in entries if not (root / name).exists()]
     blank = sorted(name for name in files & entries.keys() if not entries[name])
-    return problems + [f"README's tree does not explain {name}" for name in blank]
+    return problems + [f"{TREE_PAGE} does not explain {name}" for name in blank]
 
 
 def broken_references(root: Path) -> list[str]:
@@ -190,9 +196,19 @@ def test_commands_in_documents_exist() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
-def test_readme_tree_names_every_file() -> None:
+def test_the_tree_names_every_file() -> None:
     problems = stale_tree(ROOT)
     assert not problems, "\n" + "\n".join(problems)
+
+
+def test_the_page_has_the_rows_that_the_house_rules_keep() -> None:
+    page = (ROOT / TREE_PAGE).read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, re.MULTILINE))
+    for place, sides in enumerate(house_rules.ROWS):
+        said = [re.findall(r"`(\w+)`", side) for side in [*rows[str(place)].split(" · "), ""][:2]]
+        for names, listed in zip(sides, said, strict=True):
+            kept = [name for name in names if name != "__main__"]
+            assert [name for name in listed if name in kept] == kept, f"row {place}"
 
 
 def test_links_and_paths_lead_somewhere() -> None:
@@ -210,6 +226,34 @@ def test_changelog_and_package_have_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     heads = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert project["version"] == __version__ == heads[0]
+
+
+def test_the_readme_says_how_riyaz_gets_on_the_path_before_its_first_command() -> None:
+    lines = shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    first = next(place for place, line in enumerate(lines) if line.startswith("riyaz "))
+    assert "source .venv/bin/activate" in lines[:first]
+
+
+def test_the_readme_picture_is_drawn_from_a_comparison_and_runs_nothing(tmp_path: Path) -> None:
+    document, out = pages.rich(), tmp_path / "picture.svg"
+    (tmp_path / "compare.json").write_text(json.dumps(document))
+    script = [sys.executable, str(PICTURE.with_suffix(".py")), str(tmp_path), "--out", str(out)]
+    subprocess.run(script, check=True, capture_output=True)
+    for path in (out, PICTURE):
+        nodes = list(ET.fromstring(path.read_text(encoding="utf-8")).iter())
+        assert not [
+            node.tag for node in nodes if node.tag.endswith("}script") or any("://" in v for v in node.attrib.values())
+        ]
+    said = "".join(ET.fromstring(out.read_text(encoding="utf-8")).itertext())
+    assert all(method in said for method in pages.METHODS)
+
+
+def test_hints_name_extras_that_the_demo_installs() -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    hinted = {name for text in sources for name in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    demo = re.findall(r"install .*'\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())[0].split(",")
+    assert hinted == set(demo) == extras.keys() - {"test"}
 
 
 @pytest.mark.slow
@@ -266,9 +310,9 @@ FAKE_HELP = {
 
 
 def repository(folder: Path, files: dict[str, str]) -> Path:
-    """A small repository whose README has a tree that is true of it."""
+    """A small repository with a tree that is true of it."""
     base = {
-        "README.md": TREE,
+        TREE_PAGE: TREE,
         "Makefile": "demo: x\n",
         "src/riyaz/__init__.py": "",
         "src/riyaz/errors.py": "",
@@ -289,12 +333,12 @@ def repository(folder: Path, files: dict[str, str]) -> Path:
         ({"src/riyaz/sources/gguf.py": ""}, "lacks src/riyaz/sources/"),
         ({"src/riyaz/page.html": ""}, "lacks src/riyaz/page.html"),
         (
-            {"README.md": TREE.replace("split.py ", "splits.py")},
+            {TREE_PAGE: TREE.replace("split.py ", "splits.py")},
             "has src/riyaz/data/splits.py, which is not there",
         ),
-        ({"README.md": TREE.replace("      errors", "")}, "does not explain src/riyaz/errors.py"),
-        ({"README.md": TREE.replace("    ├── errors", "    ├── error")}, "lacks src/riyaz/errors.py"),
-        ({"README.md": "no tree"}, "lacks src/riyaz/errors.py"),
+        ({TREE_PAGE: TREE.replace("      errors", "")}, "does not explain src/riyaz/errors.py"),
+        ({TREE_PAGE: TREE.replace("    ├── errors", "    ├── error")}, "lacks src/riyaz/errors.py"),
+        ({TREE_PAGE: "no tree"}, "lacks src/riyaz/errors.py"),
     ],
 )
 def test_a_stale_tree_is_seen(tmp_path: Path, files: dict[str, str], says: str) -> None:

@@ -339,4 +339,4 @@ def test_a_zip_of_something_else_is_not_a_word_document(tmp_path):
 def test_a_missing_package_is_named(tmp_path, monkeypatch, name, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / name).write_bytes(b"x")
-    assert f"needs {package}; pip install 'riyaz[docs]'" in refused(tmp_path)
+    assert f"needs {package}; in riyaz's folder: pip install -e '.[docs]'" in refused(tmp_path)

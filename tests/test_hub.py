@@ -221,7 +221,7 @@ def test_without_the_library_one_line_names_the_extra(monkeypatch):
         raise ImportError(module)
 
     monkeypatch.setattr(hub.importlib, "import_module", absent)
-    with assert_refused("needs huggingface_hub", "pip install 'riyaz[hub]'"):
+    with assert_refused("needs huggingface_hub", "in riyaz's folder: pip install -e '.[hub]'"):
         pull(NAME)
 
 

@@ -18,3 +18,8 @@ def shown(text: str) -> str:
     """Text from a file, made safe for an error message: quoted ASCII, at most 80 characters."""
     quoted = ascii(text[:81])
     return quoted if len(quoted) <= 82 else quoted[:78] + "...'"
+
+
+def install(extra: str) -> str:
+    """The hint for a package that is not installed: the command that installs one of pyproject.toml's extras."""
+    return f"in riyaz's folder: pip install -e '.[{extra}]'"

@@ -25,7 +25,7 @@ from cyclopts import (
 
 from riyaz import __version__
 from riyaz.cli.help import Formatter
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, install
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
@@ -155,7 +155,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CycloptsError):
         return _usage(error), 2
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "torch":
-        return "torch is not installed; pip install 'riyaz[train]'", 2
+        return f"torch is not installed; {install('train')}", 2
     if isinstance(error, MemoryError):
         return "out of memory; take a smaller model or close other programs", 2
     if isinstance(error, OSError) and error.strerror:

@@ -42,8 +42,8 @@ def run(
 
         predictions = scoring.predict(opened, dataset.examples, progress)
     tables = many_files.read_tables(file, encoding)
-    root = many_files.root_of(tables)
-    fields = {f"{t.path.relative_to(root).as_posix()}:{line}": row for t in tables for line, row in t.rows}
+    root = many_files.common_folder(tables)
+    fields = {table.place(line, root): row for table in tables for line, row in table.rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}
         | ({"citations": prediction.citations} if prediction.citations else {})

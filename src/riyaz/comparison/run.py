@@ -29,6 +29,7 @@ from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
 from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
+from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
@@ -45,18 +46,20 @@ PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm
 
 
 def compare(
-    data: Path,
+    data: Path | Table,
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    test: Table | None = None,
     dry_run: bool = False,
     command: str = "",
     listen: Listen = quiet,
 ) -> dict[str, Any]:
     """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
 
-    With `dry_run` only speeds are measured, in a temporary folder: the plan and its estimate. `command` is the command
-    line that the document names. Raises RiyazError.
+    `test` are test rows in memory; those of a file are `config.test`. With `dry_run` only speeds are measured, in a
+    temporary folder: the plan and its estimate. `command` is the command line that the document names. Raises
+    RiyazError.
     """
     began = time.monotonic()
     methods = _methods(config)
@@ -65,7 +68,7 @@ def compare(
     _check_general(config, source)
     found = open_data(
         data,
-        test=config.test,
+        test=test or config.test,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
@@ -123,10 +126,11 @@ def compare(
 
 def adapt(
     method: str,
-    data: Path,
+    data: Path | Table,
     data_config: DataConfig,
     config: CompareConfig,
     *,
+    test: Table | None = None,
     command: str = "",
     listen: Listen = quiet,
 ) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(method,), out=work)
-    document = compare(data, data_config, config, command=command, listen=listen)
+    document = compare(data, data_config, config, test=test, command=command, listen=listen)
     (arm,) = document["arms"]
     if arm["status"] not in ("ok", "cut"):
         raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))
@@ -175,9 +179,9 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
     """How rows are divided for this model, and what is to know about them."""
     tokenizer, family = source.tokenizer(), describe(source)
     places = family.config.context - max(METHODS[name].tokens for name in methods)
-    tested = (found.test or found.train).path
+    tested = found.test or found.train
     read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
-    known = read is not None and documents.same_file(read, tested)
+    known = read is not None and tested.folder is not None and documents.same_file(read, tested.path)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
         parts, report = split(
@@ -189,7 +193,8 @@ def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfi
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
         if known:
-            report.notes.append(f"{tested.name} is the documents and the test too: retrieval can find the very answers")
+            note = "is the documents and the test too: retrieval can find the very answers"
+            report.notes.append(f"{tested.path.name} {note}")
         return parts, report
 
     return cut

@@ -1,8 +1,8 @@
-"""Files and folders as datasets.
+"""Read files and folders as datasets.
 
-`load(path)` reads one file, several of a pattern such as `part-*.parquet`, or a folder that `datasets` saved;
-`open_data(path)` those or a folder with `train.*`, optional `test.*` and `riyaz.toml`, each of them one file or
-shards. `Dataset.format` says which columns were read.
+`load(path)` reads one file, the files of a pattern such as `part-*.parquet`, or a folder that `datasets` saved;
+`open_data(path)` reads these or a folder with `train.*`, optional `test.*` and `riyaz.toml`, where each part is one
+file or shards. `Dataset.format` names the columns that were read.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,15 @@ from pathlib import Path
 from riyaz import config
 from riyaz.data import Dataset, Example
 from riyaz.data.column_roles import Reading, find_reading
-from riyaz.data.many_files import differing, is_table, joined, part_files, read_tables, root_of, shards
+from riyaz.data.many_files import (
+    combine,
+    common_folder,
+    is_table,
+    matching_files,
+    mixed_columns,
+    part_files,
+    read_tables,
+)
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.records import RowProblem, example_of
 from riyaz.data.tables import Problems, Table
@@ -21,7 +29,7 @@ from riyaz.errors import RiyazError
 
 @dataclass(frozen=True)
 class DataFolder:
-    """What stands at a path: training rows, test rows if any, and the settings of its riyaz.toml."""
+    """The data at a path: training rows, test rows if any, and the settings of riyaz.toml."""
 
     train: Dataset
     test: Dataset | None = None
@@ -30,31 +38,31 @@ class DataFolder:
 
 
 def load(
-    path: str | Path,
+    path: str | Path | Table,
     *,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
     answers_required: bool = True,
 ) -> Dataset:
-    """The examples of a file, or of several as one, whose rows need answers if required.
+    """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
-    Without `encoding` text must be UTF-8. RiyazError names file and line.
+    Without `encoding` text must be UTF-8. Raises RiyazError with file and line.
     """
-    path = Path(path)
-    tables = read_tables(path, encoding)
-    whole = joined(path, tables)
+    tables = read_tables(path if isinstance(path, Table) else Path(path), encoding)
+    path = path.path if isinstance(path, Table) else Path(path)
+    combined = combine(path, tables)
     try:
-        reading = find_reading(whole, prompt_column, answer_column, answers_required)
+        reading = find_reading(combined, prompt_column, answer_column, answers_required)
     except RiyazError as error:
-        raise differing(error, path, tables) from None
+        raise mixed_columns(error, path, tables) from None
     examples: list[Example] = []
     skipped = 0
-    folder = root_of(tables)
+    folder = common_folder(tables)
     for table in tables:
-        found, left_out = _examples(table, reading, folder, answers_required)
-        examples += found
-        skipped += left_out
+        of_table, skipped_here = _examples(table, reading, folder, answers_required)
+        examples += of_table
+        skipped += skipped_here
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn"
         raise RiyazError(what, str(path), "give the answers weight 1")
@@ -62,21 +70,20 @@ def load(
         examples=tuple(examples),
         format=reading.format,
         path=path,
-        sha256=whole.sha256,
-        columns=whole.columns,
+        sha256=combined.sha256,
+        columns=combined.columns,
         skipped=skipped,
         answer_column=reading.answer,
-        folder=folder,
+        folder=None if combined.in_memory else folder,
     )
 
 
 def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int]:
-    """The examples of one file, and how many conversations ask not to be learned."""
-    name = table.path.relative_to(folder).as_posix()
-    examples, skipped, problems = [], 0, Problems(table.path)
+    """The examples of one table, and its number of conversations in which every answer has weight 0."""
+    examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
     for line, row in table.rows:
         try:
-            example = example_of(row, reading, f"{name}:{line}", answers_required)
+            example = example_of(row, reading, table.place(line, folder), answers_required)
         except RowProblem as problem:
             problems.add(line, str(problem))
             continue
@@ -84,21 +91,22 @@ def _examples(table: Table, reading: Reading, folder: Path, answers_required: bo
             skipped += 1
         else:
             examples.append(example)
-    problems.check("correct or remove the row" + ("s" if len(problems.found) > 1 else ""))
+    problems.check("correct or remove the row" + ("s" if len(problems.entries) > 1 else ""))
     return examples, skipped
 
 
 def open_data(
-    path: str | Path,
+    path: str | Path | Table,
     *,
-    test: str | Path | None = None,
+    test: str | Path | Table | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
 ) -> DataFolder:
-    """A file of training rows, or a folder; arguments win over the folder's riyaz.toml. Raises RiyazError."""
-    path = Path(path)
-    if path.is_dir() and not is_table(path):
+    """Read a file of training rows, rows in memory, or a folder; arguments override the folder's riyaz.toml. Raises
+    RiyazError."""
+    path = path if isinstance(path, Table) else Path(path)
+    if isinstance(path, Path) and path.is_dir() and not is_table(path):
         return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     read = partial(load, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
     return DataFolder(read(path), read(test) if test else None)
@@ -107,46 +115,49 @@ def open_data(
 def load_folder(
     folder: str | Path,
     *,
-    test: str | Path | None = None,
+    test: str | Path | Table | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
 ) -> DataFolder:
-    """`train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments win over the settings."""
+    """Read `train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments override the settings."""
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
-    given = {"test": test, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
+    named = None if isinstance(test, Table) else test
+    given = {"test": named, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
     data_config, compare_config = config.resolve(settings, given)
     splits = saved_splits(folder)
     tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))
-    found = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
-    train_path = found["train"]
+    paths = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
+    train_path = paths["train"]
     if train_path is None:
         names = ", ".join(entry.name for entry in tables)
         what = f"no split 'train' in {SPLITS}" if splits else "no train.jsonl, train.csv, … in this folder"
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)
-    test_path = compare_config.test or found["test"]
+    test_source = test if isinstance(test, Table) else compare_config.test or paths["test"]
     read = partial(
         load,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    used = {path.resolve() for part in (train_path, test_path) if part for path in shards(part)}
+    used = {
+        path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
+    }
     return DataFolder(
         train=read(train_path),
-        test=read(test_path) if test_path else None,
+        test=read(test_source) if test_source else None,
         settings=settings,
         unused=tuple(entry.name for entry in tables if entry.resolve() not in used),
     )
 
 
 def _one_part(folder: Path, stem: str) -> Path | None:
-    """The file `stem.*` of a folder, or the pattern of its shards; RiyazError when there are several."""
-    found = part_files(folder, stem)
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise RiyazError(f"{names} both stand in this folder", str(folder), "keep one of them")
-    return found[0] if found else None
+    """The file `stem.*` of a folder, or the pattern of its shards; None if neither exists. RiyazError for several."""
+    paths = part_files(folder, stem)
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise RiyazError(f"{names} are both in this folder", str(folder), "keep one of them")
+    return paths[0] if paths else None

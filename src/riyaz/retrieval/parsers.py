@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.data.encodings import SAVE, decode
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, install
 from riyaz.retrieval.html_text import html_text
 
 FILE_MB = 64
@@ -200,7 +200,7 @@ def _docs_package(module: str, path: Path, package: str = "") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise RiyazError(f"needs {package or module}", str(path), "pip install 'riyaz[docs]'") from None
+        raise RiyazError(f"needs {package or module}", str(path), install("docs")) from None
 
 
 def _read(path: Path, limit_only: bool = False) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz import tokenizer_files
-from riyaz.errors import RiyazError, shown
+from riyaz.errors import RiyazError, install, shown
 from riyaz.sources import sharded, store
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
@@ -212,7 +212,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError:
-        raise RiyazError("pulling from the hub needs huggingface_hub", name, "pip install 'riyaz[hub]'") from None
+        raise RiyazError("pulling from the hub needs huggingface_hub", name, install("hub")) from None
 
 
 def _refusal(error: Exception, wanted: Reference) -> RiyazError:

@@ -192,10 +192,10 @@ def test_configurations_that_are_refused(tmp_path: Path, case: str) -> None:
 def test_other_pooling_lengths_and_tokenizers_are_refused(folder: Path) -> None:
     sentence, pooling = folder / "sentence_bert_config.json", folder / "1_Pooling/config.json"
     cases = [
-        (pooling, {"pooling_mode_cls_token": True}, "pools by the mean only, not pooling_mode_cls_token"),
+        (pooling, {"pooling_mode_cls_token": True}, "only mean pooling is supported, not pooling_mode_cls_token"),
         (sentence, {"max_seq_length": "256"}, "max_seq_length is '256'"),
-        (folder / "tokenizer.json", {"post_processor": None}, "puts no pair of tokens around a text"),
-        (folder / "tokenizer.json", {"model": None}, "not a valid tokenizer"),
+        (folder / "tokenizer.json", {"post_processor": None}, "does not put two tokens around a text"),
+        (folder / "tokenizer.json", {"model": None}, "is not a tokenizer"),
     ]
     for file, change, expected in cases:
         before = file.read_text()

@@ -15,6 +15,7 @@ import tiny
 from comparing import command
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
@@ -87,10 +88,10 @@ def test_general_nats_are_those_of_reading_token_by_token(
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
-    expected = -np.mean([plain.lm.next_token(before)[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, before)[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(plain.tokenizer, "beginning", (3,))  # a model that never read a text without its BOS
-    expected = -np.mean([plain.lm.next_token([3, *before])[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, [3, *before])[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
 
 
@@ -115,8 +116,8 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
         ids = plain.tokenizer.render(plain.conversations([row.messages]))[0]
         answer = plain.tokenizer.answer_ids([row.answer])[0]
         for i in range(len(answer)):
-            p = plain.lm.next_token([*ids, *answer[:i]]).astype(np.float64)
-            q = adapted.lm.next_token([*ids, *answer[:i]], adapted.adapter)
+            p = next_log_p(plain.lm, [*ids, *answer[:i]]).astype(np.float64)
+            q = next_log_p(adapted.lm, [*ids, *answer[:i]], adapted.adapter)
             expected.append((np.exp(p) * (p - q)).sum())
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
     general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]

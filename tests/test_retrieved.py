@@ -11,6 +11,7 @@ import comparing
 import pytest
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
@@ -19,7 +20,7 @@ from riyaz.data.task import Task
 from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.open_retriever import Within, open_retriever
+from riyaz.retrieval.open_retriever import RestrictedRetriever, open_retriever
 from riyaz.scoring import predict, score
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -62,7 +63,7 @@ def nats(predictor: PromptedModel, example: Example) -> list[float]:
     """Log-probability of every token of the answer, one plain pass each."""
     ids = predictor.tokenizer.render(predictor.conversations([example.messages]))[0]
     answer = predictor.tokenizer.answer_ids([example.answer])[0]
-    return [float(predictor.lm.next_token([*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
+    return [float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
 
 
 def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: FreePredictor) -> None:
@@ -90,7 +91,7 @@ def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkey
     whole = evaluate.predict
 
     def watched(predictor: ModelPredictor, rows: list[Example]) -> list:
-        if isinstance(predictor.retriever, Within):
+        if isinstance(predictor.retriever, RestrictedRetriever):
             for example in rows:
                 hits = predictor.passages([example.messages])[0]
                 read[example.prompt] = [hit.doc_id for hit in hits]

@@ -57,15 +57,9 @@ def next_tokens(predictor: "PromptedModel", text: str, top: int) -> list[dict[st
     if not 0 < len(tokens) < predictor.lm.context:
         what = f"the text has {len(tokens)} tokens"
         raise RiyazError(what, "TEXT", f"give at least one and fewer than {predictor.lm.context}")
-    log_probabilities = predictor.lm.next_token(tokens, predictor.adapter)
-    best = (-log_probabilities).argsort(kind="stable")[:top].tolist()
     return [
-        {
-            "token": predictor.tokenizer.token_text(number),
-            "id": number,
-            "probability": math.exp(log_probabilities[number]),
-        }
-        for number in best
+        {"token": predictor.tokenizer.token_text(token), "id": token, "probability": math.exp(log_probability)}
+        for token, log_probability in predictor.lm.next_tokens(tokens, top, predictor.adapter)
     ]
 
 

@@ -1,6 +1,6 @@
-"""Intervals for a mean score: Wilson for 0/1 rows, BCa bootstrap otherwise. Pure and seeded.
+"""Confidence intervals of a mean score: Wilson's for 0/1 rows, BCa bootstrap otherwise, reproducible by seed.
 
-`interval` is the one to call; it never returns a point when the rows cannot support one.
+Call `interval`: equal rows, for which a bootstrap interval has no width, get Wilson's too.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 RESAMPLES = 9_999
-_CHUNK = 500_000  # counts held at once, 4 MB: stays in cache
+_CHUNK = 500_000  # counts in memory at once: 4 MB, which stay in the cache
 
 
 def interval(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Two-sided interval of the mean of `scores` (n,) in 0..1; (0, 1) when there are no rows."""
+    """Two-sided confidence interval of the mean of `scores` (n,) in 0..1; (0, 1) without rows."""
     scores = np.asarray(scores, float)
     n, spread = len(scores), np.ptp(scores) if len(scores) else 0.0
     if is_binary(scores) or spread == 0:
-        # Rows that all agree say nothing about the spread; p(1-p), the largest one possible, is Wilson's.
+        # Equal rows have no variance to resample; Wilson assumes p(1-p), the largest possible for a mean p.
         return wilson(float(scores.sum()), n, confidence=confidence)
     return bca_bootstrap(scores, confidence=confidence, seed=seed)
 
@@ -42,14 +42,14 @@ def wilson(k: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]
 def bca_bootstrap(
     values: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """BCa bootstrap interval of the mean of `values` (n,) (Efron 1987); a point when all are equal."""
+    """BCa bootstrap interval of the mean of `values` (n,) (Efron 1987); of no width if all are equal."""
     values = np.asarray(values, float)
     mean, n = float(values.mean()), len(values)
     deviation = values - mean
     if np.ptp(values) == 0:
         return mean, mean
     boot = np.concatenate([counts @ values for counts in resample_counts(n, resamples, seed)]) / n
-    # Sums of the same rows in another order differ in the last bits: they are ties, not smaller.
+    # Summed in another order the same rows differ in the last bits, so nearly equal means count as ties.
     near = np.isclose(boot, mean, rtol=1e-12, atol=1e-15)
     below = ((boot < mean) & ~near).mean() + near.mean() / 2
     bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Named, Run, Whole
+from riyaz.engine.runner import Best, Named, Run, Top, Whole
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -318,6 +318,9 @@ class _Answer:
             return
         if isinstance(want, Best):
             self.result = best[low - begin]
+        elif isinstance(want, Top):
+            tokens = np.argsort(-log_p[low - begin], kind="stable")[: want.count]
+            self.result = tokens, log_p[low - begin, tokens]
         elif isinstance(want, Named):
             here = (self._at >= low - self.first) & (self._at < high - self.first)
             self.result[here] = log_p[self._at[here] + self.first - begin, want.tokens[here]]
@@ -351,12 +354,12 @@ def _alike(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     groups: dict[Any, list[_Piece]] = {}
     for piece in pieces:
         groups.setdefault((piece.sequence.adapter, id(piece.sequence.prefix)), []).append(piece)
-    found: list[list[_Piece]] = []
+    blocks: list[list[_Piece]] = []
     for group in groups.values():
         group.sort(key=lambda piece: -piece.count)
-        found.append([])
+        blocks.append([])
         for piece in group:
-            if found[-1] and found[-1][0].count > 1.5 * piece.count + 16:
-                found.append([])
-            found[-1].append(piece)
-    return found
+            if blocks[-1] and blocks[-1][0].count > 1.5 * piece.count + 16:
+                blocks.append([])
+            blocks[-1].append(piece)
+    return blocks

@@ -36,7 +36,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ),
         (),
     ),
-    (("metrics", "artifact", "adapters", "results"), ()),
+    (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "export"), ()),

@@ -137,7 +137,7 @@ def test_a_broken_collection_is_status_2_with_the_way_out(capsys):
 
 def test_without_the_embedder_the_way_out_is_named(capsys, monkeypatch):
     def absent(name):
-        raise RiyazError(f"no model and no file is called {name!r}", hint="riyaz pull minilm")
+        raise RiyazError(f"there is no model or file named {name!r}", hint="riyaz pull minilm")
 
     run(capsys, "rag", "add", "kept", "docs")
     use(monkeypatch, absent)

@@ -37,5 +37,5 @@ def adapt(
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
-    terminal.print_comparison({"arms": [arm]}, screen.data)
+    terminal.print_arm(arm, screen.data)
     screen.finish(arm)

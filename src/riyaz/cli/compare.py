@@ -41,11 +41,15 @@ def compare(
 
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
-        document = run.compare(data, data_config, config, dry_run=dry_run, command=command_line(), listen=listen)
+        if dry_run:
+            planned = run.dry_run(data, data_config, config, listen=listen)
+        else:
+            comparison = run.compare(data, data_config, config, command=command_line(), listen=listen)
     if dry_run:
-        terminal.print_plan(document, screen.data)
-    else:
-        write(results, document)
-        terminal.print_comparison(document, screen.data)
-        screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
-    screen.finish(document)
+        terminal.print_plan(planned.plan.arms, planned.estimate, screen.data)
+        screen.finish(planned)
+        return
+    write(results)
+    terminal.print_comparison(comparison, screen.data)
+    screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
+    screen.finish(comparison)

@@ -1,8 +1,7 @@
 """`riyaz report`: the report of a finished comparison or of a pretraining run, made again from its files."""
 
-import json as json_format
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -10,6 +9,7 @@ from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
+from riyaz.results import COMPARE, METRICS, PREDICTIONS, RUN, Answer, Comparison
 
 EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
 KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first
@@ -37,63 +37,35 @@ def report(
 
 def is_pretraining(folder: Path) -> bool:
     """Whether riyaz pretrain wrote this folder: run.json beside metrics.jsonl."""
-    return all((folder / name).is_file() for name in ("run.json", "metrics.jsonl"))
+    return all((folder / name).is_file() for name in (RUN, METRICS))
 
 
-def write(folder: Path, document: dict[str, Any] | None = None) -> tuple[Path, Path]:
-    """Write `report.md` and `report.html` from the document (default: compare.json) and the answers in `folder`;
-    returns their paths.
+def write(folder: Path) -> tuple[Path, Path]:
+    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths.
 
     Raises RiyazError when there is no comparison or a file of it cannot be read.
     """
     from riyaz.report import html, markdown
 
-    document = document or _json(folder / "compare.json")
-    if not isinstance(document, dict) or not isinstance(document.get("arms"), list):
-        raise RiyazError("this is no comparison", str(folder / "compare.json"), "give a folder of riyaz compare")
+    if not (folder / COMPARE).is_file():
+        what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
+        raise RiyazError(what, str(folder), "give the folder that riyaz compare or riyaz pretrain wrote")
+    comparison = Comparison.read(folder / COMPARE)
     paths = folder / "report.md", folder / "report.html"
-    write_text(paths[0], markdown.render(document))
-    write_text(paths[1], html.render(document, predictions(folder, document)))
+    write_text(paths[0], markdown.render(comparison))
+    write_text(paths[1], html.render(comparison, answers(folder, comparison)))
     return paths
 
 
-def predictions(folder: Path, document: dict[str, Any]) -> dict[str, list[dict]]:
-    """The rows that each arm of the document answered, the kept part's first. Raises RiyazError for a broken file."""
-    found: dict[str, list[dict]] = {}
-    methods = {arm["method"] for arm in document["arms"]}
+def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
+    """The answers of each arm of the comparison, the kept part's first. Raises RiyazError for a broken file."""
+    found: dict[str, list[Answer]] = {}
+    methods = {arm.method for arm in comparison.arms}
     arms = folder / "arms"
     for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
         if arm.name in methods and arm.is_dir():
             parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
             parts = [part for part in parts if not (part / EXTRA).exists()]
-            found[arm.name] = [row for part in parts for row in _rows(part / "predictions.jsonl")]
+            files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
+            found[arm.name] = [row for file in files for row in Answer.read(file)]
     return found
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json_format.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        hint = "give the folder that riyaz compare or riyaz pretrain wrote"
-        raise RiyazError("there is no comparison here", str(path.parent), hint) from error
-    except NotADirectoryError as error:
-        raise RiyazError(
-            "this is a file", str(path.parent), "give the folder that riyaz compare or riyaz pretrain wrote"
-        ) from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RiyazError("this file is damaged", str(path), "run riyaz compare again") from error
-
-
-def _rows(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json_format.loads(line)
-            except ValueError as error:
-                raise RiyazError("this row is damaged", f"{path}:{number}", "run riyaz compare again") from error
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows

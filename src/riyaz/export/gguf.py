@@ -56,7 +56,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     planned = _planned(family, model.config, state, DTYPES[dtype][0])
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
     for name, plan in planned.items():
-        state[name].copy_(torch.from_numpy(gguf_write.rounded(plan.dtype, state[name].numpy())))
+        state[name].copy_(torch.from_numpy(gguf_write.round_trip(plan.dtype, state[name].numpy())))
     rounded_logits = logits(model, tokenizer)
     del model, state, planned
     reopened = open_source(work)
@@ -69,7 +69,9 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     return checked_export(source_logits, written_logits, work, "gguf", dtype)
 
 
-def _model_metadata(family: ModuleType, config: Any, source: Source) -> tuple[dict[str, Any], list[gguf_write.Planned]]:
+def _model_metadata(
+    family: ModuleType, config: Any, source: Source
+) -> tuple[dict[str, Any], list[gguf_write.PlannedTensor]]:
     """The model's metadata and, if its RoPE is scaled by frequency, the tensor of divisors, else an empty list."""
     try:
         metadata = family.gguf_metadata(config)
@@ -79,7 +81,7 @@ def _model_metadata(family: ModuleType, config: Any, source: Source) -> tuple[di
     if divisors is None:
         return metadata, []
     values = np.array(divisors, np.float32)
-    return metadata, [gguf_write.Planned(FREQUENCIES, values.shape, "F32", lambda: values)]
+    return metadata, [gguf_write.PlannedTensor(FREQUENCIES, values.shape, "F32", lambda: values)]
 
 
 def _state(model: Any) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def _state(model: Any) -> dict[str, Any]:
     return state
 
 
-def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str) -> dict[str, gguf_write.Planned]:
+def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str) -> dict[str, gguf_write.PlannedTensor]:
     """Hugging Face name -> the GGUF tensor to write, with rows in llama.cpp's order."""
     planned = {}
     for name, stored in family.names(config).items():
@@ -101,5 +103,5 @@ def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str)
             return family.to_gguf_layout(config, name, tensor.numpy())
 
         shape = tuple(tensor.shape)
-        planned[name] = gguf_write.Planned(stored, shape, gguf_write.fitting(kind, shape), values)
+        planned[name] = gguf_write.PlannedTensor(stored, shape, gguf_write.dtype_for(kind, shape), values)
     return planned

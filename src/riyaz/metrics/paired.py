@@ -12,7 +12,7 @@ from math import ceil, floor, inf, log10, sqrt
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit
 
-from riyaz.metrics.intervals import RESAMPLES, bca_bootstrap, is_binary, resample_counts
+from riyaz.metrics.intervals import CONFIDENCE, RESAMPLES, bca_bootstrap, is_binary, resample_counts
 
 # The variance of every pair counts two won and two lost rows more than were seen, because arms that agree on all rows
 # may differ on the next one. For few differing rows this is close to the exact Poisson bounds.
@@ -23,7 +23,7 @@ POWER = 0.8  # probability with which `rows_needed` rows suffice
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean difference a - b with its confidence interval and two-sided p-value; `test` names the test."""
+    """Mean difference a - b with its 95 % interval and two-sided p-value; `test` names the test."""
 
     difference: float
     low: float
@@ -32,15 +32,15 @@ class Paired:
     test: str
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> Paired:
+def paired_test(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Paired:
     """Compare the row scores (n,), (n,) of two arms: exact McNemar if all are 0/1, else paired bootstrap."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if not (is_binary(a) and is_binary(b)):
-        return paired_bootstrap(a, b, confidence=confidence, seed=seed)
+        return paired_bootstrap(a, b, seed=seed)
     # Interval of Bonett and Price (2012): one row won and one lost added, then Wald.
     n, won, lost = len(a) + 2, int((a > b).sum()) + 1, int((a < b).sum()) + 1
     centre = (won - lost) / n
-    half = ndtri((1 + confidence) / 2) * sqrt(((won + lost) / n - centre**2) / n)
+    half = ndtri((1 + CONFIDENCE) / 2) * sqrt(((won + lost) / n - centre**2) / n)
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Paired(float((a - b).mean()), float(low), float(high), mcnemar_exact(a, b), "mcnemar")
 
@@ -51,13 +51,11 @@ def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5))) if won + lost else 1.0
 
 
-def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
-) -> Paired:
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
     """BCa interval of mean(a - b), and the p-value of a bootstrap of the differences centred on 0."""
     gain = np.asarray(a, float) - np.asarray(b, float)
     difference, n = float(gain.mean()), len(gain)
-    low, high = bca_bootstrap(gain, confidence=confidence, seed=seed, resamples=resamples)
+    low, high = bca_bootstrap(gain, seed=seed, resamples=resamples)
     noise = np.concatenate([counts @ (gain - difference) for counts in resample_counts(n, resamples, seed)])
     extreme = int((np.abs(noise / n) >= abs(difference) - 1e-12).sum())
     return Paired(difference, low, high, (extreme + 1) / (resamples + 1), "paired bootstrap")
@@ -65,7 +63,7 @@ def paired_bootstrap(
 
 @dataclass(frozen=True)
 class Shortfall:
-    """Simultaneous upper bounds on max_k mean_k - mean_i for each arm i of M, from `n` rows."""
+    """Simultaneous 95 % upper bounds on max_k mean_k - mean_i for each arm i of M, from `n` rows."""
 
     upper: np.ndarray  # (M,) in 0..1
     lead: np.ndarray  # (M, M) observed mean_k - mean_i
@@ -89,7 +87,7 @@ class Shortfall:
         return ceil(rows / unit) * unit
 
 
-def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
+def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
     """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1."""
     scores = np.asarray(scores, float)
     arms, n = scores.shape
@@ -105,8 +103,8 @@ def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, re
         # t of the lead of each other arm over k: it is large where k's own lead is understated.
         signed = [np.hstack([-t[:, first == k], t[:, second == k]]) for k in range(arms)]
         worst.append([t_k.max(axis=1, initial=0) for t_k in signed])
-    quantile = np.quantile(np.hstack(worst), confidence, axis=1, method="higher")
-    critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, confidence))
+    quantile = np.quantile(np.hstack(worst), CONFIDENCE, axis=1, method="higher")
+    critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, CONFIDENCE))
     lead_all, error_all = np.zeros((arms, arms)), np.zeros((arms, arms))
     lead_all[first, second], lead_all[second, first] = lead, -lead
     error_all[first, second] = error_all[second, first] = error

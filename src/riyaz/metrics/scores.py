@@ -37,7 +37,7 @@ def extras(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[s
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the accepted labels, without outer white space."""
+    """1 if the prediction is one of the accepted labels, apart from outer white space."""
     return float(prediction.strip() in {answer.strip() for answer in answers})
 
 

@@ -53,7 +53,7 @@ class Retriever:
         stored = collection.embedder
         if embedder is not None and stored is not None and stored != (embedder.name, embedder.sha256):
             what = f"its vectors come from {stored[0]} ({stored[1][:12]}), not {embedder.name} ({embedder.sha256[:12]})"
-            raise RiyazError(what, str(collection.path), "riyaz rag add … --rebuild")
+            raise RiyazError(what, str(collection.path), REBUILD)
         self._chunks = collection.chunks()
         self._vectors = collection.vectors() if embedder is not None else None
         if embedder is not None and self._vectors is not None and self._vectors.shape[1] != embedder.dim:

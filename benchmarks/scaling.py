@@ -23,7 +23,7 @@ from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 from riyaz import hardware
 from riyaz.config import Seconds
 from riyaz.report.learning_words import cost, known, part, points, powers, read, readings
-from riyaz.report.page import asset
+from riyaz.report.page import drawing
 from riyaz.report.pictures import below
 from riyaz.report.svg import FAINT, PAPER, colour, inset, picture, place
 from riyaz.report.words import number
@@ -228,15 +228,9 @@ def millions(count: float) -> str:
 
 
 def svg(document: dict[str, Any] | None) -> str:
-    """The picture as a file of its own: the page's colours, light and dark, on their own ground."""
+    """The picture as a file of its own."""
     title, height = "Bits per byte against computation", HEIGHT if document else 160.0
-    drawn = picture(lambda figure: draw(figure, document), WIDTH, height, "scaling", title)
-    colours = asset("page.css").partition("* {")[0]
-    style = f"{colours}svg {{ color: var(--ink); font-family: system-ui, sans-serif; }}"
-    ground = f'<rect width="{WIDTH:g}" height="{height:g}" rx="8" fill="var(--paper)"/>'
-    head, _, body = drawn.partition(">")
-    size = f'xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}" height="{height:g}"'
-    return f"{head.replace('<svg', f'<svg {size}', 1)}><style>{style}</style>{ground}{body}\n"
+    return drawing(picture(lambda figure: draw(figure, document), WIDTH, height, "scaling", title))
 
 
 def draw(figure: Figure, document: dict[str, Any] | None) -> None:

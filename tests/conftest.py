@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 # longest and are begun first.
 GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
-    ("extra", "combinations", "rag", "rag_limits", "retrieved"),
+    ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     ("compare", "compare_failures", "evaluate", "wheels", "wrong_input"),
     ("export_families", "export_formats", "export"),
 )

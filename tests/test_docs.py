@@ -4,6 +4,7 @@ The checks are functions of a repository root (and of the command line's help), 
 red on a small repository. The slow test runs the README's commands in their order, with the real model.
 """
 
+import json
 import os
 import re
 import shlex
@@ -11,21 +12,25 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import house_rules
+import pages
 import pytest
 from comparing import command
 
 ROOT = Path(__file__).parents[1]
 TREE_PAGE = "docs/architecture.md"
+PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
     *("predict", "rag", "merge", "export", "tokenizer", "pretrain"),
 }
-SET_UP = {"git", "cd"}  # what a README may say beside riyaz, make and python
+SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
 SHORTER = [
@@ -196,6 +201,16 @@ def test_the_tree_names_every_file() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
+def test_the_page_has_the_rows_that_the_house_rules_keep() -> None:
+    page = (ROOT / TREE_PAGE).read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, re.MULTILINE))
+    for place, sides in enumerate(house_rules.ROWS):
+        said = [re.findall(r"`(\w+)`", side) for side in [*rows[str(place)].split(" · "), ""][:2]]
+        for names, listed in zip(sides, said, strict=True):
+            kept = [name for name in names if name != "__main__"]
+            assert [name for name in listed if name in kept] == kept, f"row {place}"
+
+
 def test_links_and_paths_lead_somewhere() -> None:
     problems = broken_references(ROOT)
     assert not problems, "\n" + "\n".join(problems)
@@ -211,6 +226,34 @@ def test_changelog_and_package_have_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     heads = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert project["version"] == __version__ == heads[0]
+
+
+def test_the_readme_says_how_riyaz_gets_on_the_path_before_its_first_command() -> None:
+    lines = shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    first = next(place for place, line in enumerate(lines) if line.startswith("riyaz "))
+    assert "source .venv/bin/activate" in lines[:first]
+
+
+def test_the_readme_picture_is_drawn_from_a_comparison_and_runs_nothing(tmp_path: Path) -> None:
+    document, out = pages.rich(), tmp_path / "picture.svg"
+    (tmp_path / "compare.json").write_text(json.dumps(document))
+    script = [sys.executable, str(PICTURE.with_suffix(".py")), str(tmp_path), "--out", str(out)]
+    subprocess.run(script, check=True, capture_output=True)
+    for path in (out, PICTURE):
+        nodes = list(ET.fromstring(path.read_text(encoding="utf-8")).iter())
+        assert not [
+            node.tag for node in nodes if node.tag.endswith("}script") or any("://" in v for v in node.attrib.values())
+        ]
+    said = "".join(ET.fromstring(out.read_text(encoding="utf-8")).itertext())
+    assert all(method in said for method in pages.METHODS)
+
+
+def test_hints_name_extras_that_the_demo_installs() -> None:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    hinted = {name for text in sources for name in re.findall(r"""\binstall\(["'](\w+)["']\)""", text)}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    demo = re.findall(r"install .*'\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())[0].split(",")
+    assert hinted == set(demo) == extras.keys() - {"test"}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +216,25 @@ def test_a_lora_artifact_and_its_base(folder: Path, classifier: ClosedPredictor,
     lora.merge(trained)
     merged = replace(classifier, lm=Engine(TorchRunner(trained)))
     assert np.allclose(scores(opened), scores(merged), atol=1e-3)
+
+
+@pytest.mark.parametrize("target", ["model", "artifact", "adapter"])
+def test_the_weights_are_opened_in_the_precision_that_is_asked_for(folder: Path, tmp_path: Path, target: str) -> None:
+    path = folder
+    if target != "model":
+        trained = load(open_source(folder), torch.float32)
+        lora.apply(trained, r=4, alpha=8, seed=0)
+        (path := tmp_path / "peft").mkdir()
+        save_peft(trained, path, base=str(folder), alpha=8)
+    if target == "artifact":
+        made = Artifact("lora", weights=WeightsPart("lora"), base=base_of(folder), task=OPEN)
+        artifacts.write(path := tmp_path / "a", made, {file.name: file for file in (tmp_path / "peft").iterdir()})
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)):
+        opened: Any = open_target(path, precision=precision)
+        assert opened.lm.runner.model.embed(torch.tensor([1])).dtype == dtype
+        assert isinstance(opened.answer(QUESTIONS[0], max_tokens=1), str)
+    with assert_refused("unknown precision 'int8'", "auto, bfloat16, float32"):
+        open_target(path, precision="int8")  # type: ignore[arg-type]
 
 
 def test_a_full_artifact_and_its_base(folder: Path, classifier: ClosedPredictor, tmp_path: Path) -> None:

@@ -161,6 +161,20 @@ def test_sampling_and_limit_reach_the_engine_and_the_place_in_the_call_is_the_id
     assert all(request.stop == plain.tokenizer.eos_ids for request in asked)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_conversations_have_no_answers(kinds: dict[str, ModelPredictor], kind: str) -> None:
+    assert kinds[kind].answers([]) == []
+
+
+def test_a_stream_that_is_left_ends_its_request(kinds: dict[str, ModelPredictor]) -> None:
+    predictor = kinds["plain"]
+    whole = predictor.answer(QUESTIONS[1])
+    pieces = iter(predictor.stream(QUESTIONS[1]))
+    assert whole.startswith(next(pieces))
+    del pieces
+    assert predictor.answer(QUESTIONS[1]) == whole and not predictor.lm.step(), "nothing runs on"
+
+
 def test_the_task_and_the_text_part_decide_which_kind_answers(model_folder: Path) -> None:
     plain = open_model(model_folder)
     spans = TextPart(span_words=3, passages=1)

@@ -125,8 +125,6 @@ class ClosedPredictor(PromptedModel):
         self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
     ) -> list[list[Prediction]]:
         """The best label of each conversation under each row of `offsets` (M, L), from one pass."""
-        if not prepared:
-            return [[] for _ in offsets]
         chosen = self.lm.best_each([each.request for each in prepared], offsets, tell)
         return [
             [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(best, prepared)]

@@ -54,6 +54,17 @@ def asset(name: str) -> Markup:
     return Markup(files("riyaz.report").joinpath(name).read_text(encoding="utf-8"))
 
 
+def drawing(picture: Markup) -> str:
+    """A picture of a page as an SVG file of its own: the page's colours, light and dark, and no script."""
+    head, _, body = picture.partition(">")
+    width, height = head.partition('viewBox="0 0 ')[2].partition('"')[0].split()
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+    colours = asset("page.css").partition("* {")[0]
+    style = f"{colours}svg {{ color: var(--ink); font-family: system-ui, sans-serif; }}"
+    ground = f'<rect width="{width}" height="{height}" rx="8" fill="var(--paper)"/>'
+    return f"{head.replace('<svg', f'<svg {size}', 1)}><style>{style}</style>{ground}{body}\n"
+
+
 def tile(title: str, value: object, more: object) -> Markup:
     """One key figure: what it is, the figure, and what to know about it."""
     return element("div", element("dt", title), element("dd", element("b", value), element("span", more)))

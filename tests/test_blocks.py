@@ -10,7 +10,7 @@ from expect import assert_refused
 from tokenizer_kinds import sentencepiece, smollm
 
 from riyaz.data import blocks
-from riyaz.data.blocks import Windows, cut, evenly, hold_out, prepare
+from riyaz.data.blocks import Windows, block_ranges, evenly_spaced, held_out, prepare
 from riyaz.data.packing import pack
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
@@ -102,7 +102,10 @@ def test_no_label_is_learned_and_judged_on(tokenizer, texts, tmp_path):
 
 def test_bytes_per_token_are_those_of_the_labels(tokenizer, texts, tmp_path):
     corpus = prepare([texts], tokenizer, tmp_path / "data", 16)
-    for part, tolerance in ((corpus.valid, 0.01), (corpus.train, 0.03)):  # characters cut at the ends of blocks
+    for part, tolerance in (
+        (corpus.valid, 0.01),
+        (corpus.train, 0.03),
+    ):  # characters block_ranges at the ends of blocks
         size = sum(len(tokenizer.decode(row.answer).encode()) for row in part)
         assert part.bytes_per_token == pytest.approx(size / (16 * len(part)), rel=tolerance)
 
@@ -119,11 +122,11 @@ def test_bytes_of_hindi_are_counted_exactly(tmp_path):
 
 def test_some_windows_have_their_own_bytes(tokenizer, texts, tmp_path):
     valid = prepare([texts], tokenizer, tmp_path / "data", 16).valid
-    some = evenly(valid, 3, tokenizer)
+    some = evenly_spaced(valid, 3, tokenizer)
     assert [some[i] for i in range(3)] == [valid[i * len(valid) // 3] for i in range(3)]
     size = sum(tokenizer.token_bytes(number) for row in some for number in row.answer)
     assert some.bytes_per_token == size / 48 != valid.bytes_per_token
-    assert evenly(valid, 10**6, tokenizer).sha256 == valid.sha256
+    assert evenly_spaced(valid, 10**6, tokenizer).sha256 == valid.sha256
 
 
 @pytest.mark.parametrize("context", [1, 7, 64])
@@ -138,23 +141,23 @@ def test_blocks_against_a_plain_loop(context):
             whole = (min(taken, left) - 1) // context
             expected.append([at, at + whole * context + 1])
             at += taken
-        assert cut(count, context).tolist() == expected and len(expected) > 1
+        assert block_ranges(count, context).tolist() == expected and len(expected) > 1
         assert all((end - start - 1) % context == 0 for start, end in expected)
 
 
 def test_blocks_are_held_out_by_their_tokens_alone():
     random_tokens = np.random.default_rng(0).integers(0, 999, 40_000).astype(np.uint16)
-    parts = cut(len(random_tokens), 64)
-    held = hold_out(random_tokens, parts, 0.05)
+    parts = block_ranges(len(random_tokens), 64)
+    held = held_out(random_tokens, parts, 0.05)
     assert held.sum() == round(0.05 * len(parts))
-    assert (hold_out(random_tokens.astype(np.uint32), parts, 0.05) == held).all()
+    assert (held_out(random_tokens.astype(np.uint32), parts, 0.05) == held).all()
     order = np.random.default_rng(1).permutation(len(parts))  # the same blocks in another order
-    assert (hold_out(random_tokens, parts[order], 0.05) == held[order]).all()
+    assert (held_out(random_tokens, parts[order], 0.05) == held[order]).all()
     grown = np.concatenate([random_tokens, random_tokens[:1025]])  # a copy of a block goes where the block is
     twice = np.vstack([parts, [[len(random_tokens), len(grown)]]])
-    again = hold_out(grown, twice, 0.05)
+    again = held_out(grown, twice, 0.05)
     assert again[0] == again[-1] and (again[:-1] != held).sum() <= 1
-    assert hold_out(random_tokens, parts, 0.0).sum() == 1 and not hold_out(random_tokens, parts, 1.0).all()
+    assert held_out(random_tokens, parts, 0.0).sum() == 1 and not held_out(random_tokens, parts, 1.0).all()
 
 
 def test_what_lies_there_is_taken_when_nothing_changed(tokenizer, texts, tmp_path, monkeypatch):
@@ -216,8 +219,8 @@ def test_ids_beyond_16_bits(tokenizer, texts, tmp_path):
 
 def test_copies_of_held_out_text_are_counted_wherever_they_stand():
     tokens = np.random.default_rng(0).integers(0, 400, 60_000).astype(np.uint16)
-    parts = cut(len(tokens), 64)
-    held = hold_out(tokens, parts, 0.1)
+    parts = block_ranges(len(tokens), 64)
+    held = held_out(tokens, parts, 0.1)
     assert repeated_blocks(tokens, parts, held, 3.0) == 0
     (first, second, third), learned = parts[held][:3], parts[~held]
     for (start, end), share, place in ((first, 1.0, 0), (second, 0.8, 4), (third, 0.2, 8)):
@@ -231,7 +234,7 @@ def test_copies_of_held_out_text_are_counted_wherever_they_stand():
 def test_refusals(tokenizer, tmp_path):
     few, same = tmp_path / "few.txt", tmp_path / "same.txt"
     few.write_text(prose(20))
-    with assert_refused("few.txt", "less than two windows of 256", "smaller --context"):
+    with assert_refused("few.txt", "fewer than two windows of 257", "smaller --context"):
         prepare([few], tokenizer, tmp_path / "data", 256)
     same.write_text("a\n" * 4000)
     with assert_refused("same.txt", "repeats one passage"):

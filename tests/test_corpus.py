@@ -60,7 +60,7 @@ def test_a_folder_among_the_texts_can_be_left_out(tmp_path):
     for name in ("a.txt", "out/b.txt", "outer.txt"):
         (tmp_path / name).write_text(name)
     (tmp_path / "link.txt").symlink_to("out/b.txt")
-    found = [document.text for document in documents([tmp_path], besides=tmp_path / "x/../out")]
+    found = [document.text for document in documents([tmp_path], exclude=tmp_path / "x/../out")]
     assert found == ["a.txt", "outer.txt"]
 
 
@@ -80,8 +80,8 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path):
         ("a.txt", "wide".encode("utf-16"), ["a.txt:1", "looks like utf-16", "save the file as UTF-8"]),
         ("a.txt", "wide text".encode("utf-16-le"), ["a.txt:1", "looks like utf-16-le"]),
         ("a.txt.gz", b"no gzip", ["a.txt.gz", "not gzip"]),
-        ("a.csv", b"text,label\na,b\n", ["a.csv", "rows of .csv are not read as text", ".jsonl"]),
-        ("a.jsonl", b'{"prompt": "p"}\n', ["a.jsonl", "no row has the column 'text'; there are prompt"]),
+        ("a.csv", b"text,label\na,b\n", ["a.csv", "a table (.csv) is not text", ".jsonl"]),
+        ("a.jsonl", b'{"prompt": "p"}\n', ["a.jsonl", "no row has the column 'text', only prompt"]),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["a.jsonl:2", "text is a number, not text"]),
         ("a.jsonl", b'{"text": "a"}\nno\n', ["a.jsonl:2", "not JSON"]),
         ("a.jsonl", b'{"text": ""}\n', ["there is no text here"]),

@@ -190,7 +190,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.jsonl", b'{"text": "t", "label": "l"}\n' * 16 + b"{text\n", ["a.jsonl:17: not JSON", "column 2"]),
         ("a.jsonl", b"{}\n[1]\n", ["a.jsonl:2: an array, not a JSON object"]),
         ("a.jsonl", b'[\n{"text": "t"}\n]', ["a.jsonl:1: not JSON", "(and 1 more: line 3)", "not one array"]),
-        ("a.jsonl", b'{\n"text": "t"\n}\n{\n"text": ""}', ["a.jsonl:1: one object stands on lines 1 to 3; write one"]),
+        ("a.jsonl", b'{\n"text": "t"\n}\n{\n"text": ""}', ["a.jsonl:1: one object spans lines 1 to 3; write one"]),
         ("a.jsonl", b"[" * 100_000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b"1" * 5000, ["a.jsonl:1: not JSON"]),
         ("a.jsonl", b'{"text": "t", "label": "l"}\n{"text": "\xe9"}', ["a.jsonl:2: byte 0xE9 is not UTF-8"]),
@@ -201,7 +201,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.csv", b"text,,label\nt,u,l\n", ["a.csv:1: a column has no name", "name each column"]),
         ("a.csv", b"text,text\nt,u\n", ["a.csv:1: two columns have the same name"]),
         ("a.csv", b"I lost my card,lost_card\nWhere is it,arrival\n", ["among I lost", "the first line"]),
-        ("a.xlsx", b"PK", ["a.xlsx: .xlsx is not read", ".jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"]),
+        ("a.xlsx", b"PK", ["a.xlsx: .xlsx is not supported", ".json, .csv or .tsv (also with .gz) or as .parquet"]),
     ],
 )  # fmt: skip
 def test_wrong_files_are_refused_in_one_line(tmp_path, name, content, parts):
@@ -250,17 +250,17 @@ def test_broken_rows_are_refused(tmp_path, row, what):
     [
         ({"text": "t", "label": "l"}, {"prompt_column": "txt"}, ["no column 'txt'; columns: text, label"]),
         ({"text": "t", "label": "l"}, {"answer_column": "lable"}, ["no column 'lable'; columns: text"]),
-        ({"text": "t"}, {"prompt_column": "text", "answer_column": "text"}, ["prompt and as answer"]),
-        ({"a": "t", "b": "l"}, {}, ["neither a prompt nor an answer column is known among a, b", "--prompt"]),
-        ({"text": "t", "command": "l"}, {}, ["no answer column is known among text, command"]),
-        ({"key": "t", "label": "l"}, {}, ["no prompt column is known among key, label"]),
+        ({"text": "t"}, {"prompt_column": "text", "answer_column": "text"}, ["prompt and as the answer"]),
+        ({"a": "t", "b": "l"}, {}, ["no prompt and no answer column is recognised among a, b", "--prompt"]),
+        ({"text": "t", "command": "l"}, {}, ["no answer column is recognised among text, command"]),
+        ({"key": "t", "label": "l"}, {}, ["no prompt column is recognised among key, label"]),
         ({"sentence": "t", "answer": "l"}, {}, ["no two of the columns sentence, answer"]),
         ({"text": "t", "label": "l", "answer": "a"}, {}, ["as text,label or text,answer", "--answer-column"]),
         ({"question": "q", "answer": "a", "answers": ["a"]}, {}, ["question,answer or question,answers"]),
         ({"prompt": "p", "completion": "c", "messages": []}, {}, ["prompt,completion or messages"]),
         ({"question": "q", "choices": ["a", "b"], "answer": 0}, {}, ["a.jsonl:1: multiple-choice rows"]),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, {}, ["preference pairs"]),
-        ({"prompt": "q", "completion": "a", "label": False}, {}, ["a.jsonl:1: answers that 'label' calls good or bad"]),
+        ({"prompt": "q", "completion": "a", "label": False}, {}, ["a.jsonl:1: answers that 'label' marks as good"]),
         ({"prompt": [{"role": "user", "content": "q"}], "completion": [], "label": True}, {}, ["good or bad"]),
         ({"prompt": "q", "response": "a", "label": "True"}, {}, ["good or bad"]),
     ],
@@ -285,7 +285,7 @@ def test_prompts_alone_are_enough_where_answers_are_not_required(tmp_path):
     dataset = read(tmp_path, {"text": "t", "label": "l"}, {"text": "u"}, answers_required=False)
     assert [example.answers for example in dataset.examples] == [("l",), ()]
     path = write(tmp_path / "a.jsonl", [{"a": "q"}])
-    assert "no prompt column is known" in refusal(path, answers_required=False)
+    assert "no prompt column is recognised" in refusal(path, answers_required=False)
 
 
 # Folders
@@ -316,7 +316,7 @@ def test_a_file_may_come_with_a_test_file(tmp_path):
     [
         ([], "put train.jsonl there"),
         (["faq.jsonl"], "name one of its files (faq.jsonl)"),
-        (["train.csv", "train.jsonl"], "train.jsonl and train.csv both stand in this folder"),
+        (["train.csv", "train.jsonl"], "train.jsonl and train.csv are both in this folder"),
     ],
 )
 def test_a_folder_without_one_training_file_is_refused(tmp_path, files, what):

@@ -88,10 +88,10 @@ def test_what_is_ambiguous_is_asked_for_and_settled_as_the_page_says(tmp_path, c
     [
         ({"messages": [USER, {"role": "assistant", "content": "a", "weight": 0.5}]}, "weight 0.5 is neither 0 nor 1"),
         ({"messages": [USER, {"role": "assistant", "content": "a", "weight": True}]}, "weight True is neither"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url', and only text is read"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url'; only text is supported"),
         ({"messages": [USER, {"role": "assistant", "tool_calls": "f"}]}, "list of calls"),
         ({"messages": [USER], "tools": "not JSON"}, "neither a list nor JSON"),
-        ({"messages": [{"role": "system", "content": "s"}, USER], "system": "z"}, "another"),
+        ({"messages": [{"role": "system", "content": "s"}, USER], "system": "z"}, "different system turns"),
         ({"messages": "q"}, "not a list of messages"),
     ],
 )  # fmt: skip
@@ -162,7 +162,7 @@ def test_every_folder_of_the_page_is_read_as_it_says(tmp_path, files):
     for name in names:
         make(tmp_path / f"rows{Path(name).suffix}").rename(tmp_path / name)
     if {"train.jsonl", "train.csv"} <= set(names):
-        with assert_refused("train.jsonl and train.csv both stand in this folder"):
+        with assert_refused("train.jsonl and train.csv are both in this folder"):
             formats.open_data(tmp_path)
         return
     folder = formats.open_data(tmp_path)
@@ -188,7 +188,7 @@ def test_json_arrays_have_places_and_say_what_is_wrong(tmp_path):
         ('[{"text": "t", "label": "l"},\n7]', ["a.json:2: a number, not a JSON object"]),
         (
             '\n{\n"data": [{"text": "t"}, {}]\n}',
-            ["a.json:2: one object stands on lines 2 to 4", "'data' is a list of 2"],
+            ["a.json:2: one object spans lines 2 to 4", "'data' is a list of 2"],
         ),
         ('{\n"text": "t",\n"label": "l"\n}\n', ["lines 1 to 4; write an array of objects, or one object per line"]),
         ('{"text": "t"}\n{\n', ["a.json:2: not JSON", "an array of objects, or one object per line"]),
@@ -217,11 +217,13 @@ def test_a_gzip_bomb_is_one_line_and_is_not_unpacked(tmp_path, monkeypatch):
     """20 MiB in 20 kB: unpacking ends after 16 MiB."""
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(bytes([32]) * 2**20) * 20)
-    with assert_refused("a.jsonl.gz: ", "bytes of gzip hold more than 16,777,216; no more", "split it"):
+    with assert_refused(
+        "a.jsonl.gz: ", "bytes of gzip decompress to more than 16,777,216; decompression stopped", "split it"
+    ):
         formats.load(path)
-    monkeypatch.setattr(encodings, "MOST_BYTES", 1000)
+    monkeypatch.setattr(encodings, "MAX_BYTES", 1000)
     path.write_bytes(gzip.compress(JSONL.encode() * 20))
-    with assert_refused("no more is unpacked"):
+    with assert_refused("decompression stopped"):
         formats.load(path)
 
 
@@ -271,8 +273,8 @@ def test_wrong_encodings_are_refused(tmp_path):
     path.write_text(JSONL, encoding="utf-8")
     for name, parts in (
         ("latin-1", ["a.jsonl: is UTF-8, and latin-1 would garble it", "leave --encoding out"]),
-        ("latin1x", ["'latin1x' is no encoding of text", "such as utf-8"]),
-        ("base64", ["'base64' is no encoding of text"]),
+        ("latin1x", ["'latin1x' is not a text encoding", "such as utf-8"]),
+        ("base64", ["'base64' is not a text encoding"]),
         ("ascii", ["a.jsonl:1: byte 0xC3 at byte 14 of the file is not ascii"]),
         ("utf-32", ["a.jsonl", "is not utf-32"]),
     ):
@@ -301,12 +303,12 @@ def test_a_pattern_is_read_as_one_data_set(tmp_path):
     ]
     assert dataset.place(dataset.examples[3]) == str(tmp_path / "b/x.jsonl:2") and len(dataset.sha256) == 64
     write(tmp_path / "b" / "x.jsonl", {"prompt": "p", "completion": "c"})
-    with assert_refused("*/x.jsonl: the files are not alike: a/x.jsonl has text, label but b/x.jsonl has "):
+    with assert_refused("*/x.jsonl: the files have different columns: a/x.jsonl has text, label but b/x.jsonl has "):
         formats.load(tmp_path / "*" / "x.jsonl")
     write(tmp_path / "b" / "x.jsonl", ROWS[2], {"text": "t"})
     with assert_refused("b/x.jsonl:2: the row has no 'label'"):
         formats.load(tmp_path / "*" / "x.jsonl")
-    with assert_refused("*.csv: no file fits this pattern"):
+    with assert_refused("*.csv: no file matches this pattern"):
         formats.load(tmp_path / "*.csv")
     write(tmp_path / "[x].jsonl", *ROWS)  # a file of that name is no pattern
     assert pairs(formats.load(tmp_path / "[x].jsonl")) == EXPECTED
@@ -316,9 +318,12 @@ def test_a_pattern_is_read_as_one_data_set(tmp_path):
     ("names", "parts"),
     [
         (["train-00000-of-00002.jsonl"], ["train-00001-of-00002.jsonl is missing among 1 shards"]),
-        (["train-00000-of-00001.jsonl", "train.jsonl"], ["train.jsonl and train-*-of-00001.jsonl both stand"]),
-        (["train-00000-of-00001.jsonl", "train-00000-of-00001.csv"], ["both stand in this folder"]),
-        (["train.jsonl", "train.jsonl.gz"], ["train.jsonl and train.jsonl.gz both stand"]),
+        (
+            ["train-00000-of-00001.jsonl", "train.jsonl"],
+            ["train.jsonl and train-*-of-00001.jsonl are both in this folder"],
+        ),
+        (["train-00000-of-00001.jsonl", "train-00000-of-00001.csv"], ["are both in this folder"]),
+        (["train.jsonl", "train.jsonl.gz"], ["train.jsonl and train.jsonl.gz are both in this folder"]),
         (["train-00000-of-00001.jsonl", "train-00007-of-00001.jsonl"], ["there are more than 1 files among 2 shards"]),
     ],
 )

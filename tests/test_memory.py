@@ -89,8 +89,8 @@ def test_what_is_missing_in_a_frame_is_null_and_its_own_types_are_plain() -> Non
     ("rows", "says"),
     [
         ([], "data: there are no rows; give one dictionary for each example"),
-        ({"text": ["a"]}, "data: dict is no list of rows; give a path, a DataFrame or a list of dictionaries"),
-        (7, "data: int is no list of rows"),
+        ({"text": ["a"]}, "data: dict is not a list of rows; give a path, a DataFrame or a list of dictionaries"),
+        (7, "data: int is not a list of rows"),
         (["a"], "data row 1: is a string, not a dictionary"),
         ([{"text": "a"}, object()], "data row 2: is object, not a dictionary"),
         (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), "data: two columns have the same name"),

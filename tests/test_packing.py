@@ -100,7 +100,7 @@ def test_one_broken_row_is_refused(word, what):
 def test_prompts_that_are_no_prefix_are_counted_then_refused():
     rows, checks = encode(prompts("prompt_is_prefix", *["one"] * 19))
     assert len(rows) == 20 and checks["prompt_is_prefix"] == {"ok": True, "rows": 20, "failed": 1}
-    with pytest.raises(RiyazError, match=r"train.jsonl:1: 1 of 19 prompts are no prefix"):
+    with pytest.raises(RiyazError, match=r"train.jsonl:1: 1 of 19 prompts are not a prefix"):
         encode(prompts("prompt_is_prefix", *["one"] * 18))
 
 

@@ -31,7 +31,7 @@ def test_label_numbers_become_names_and_strange_values_stay_plain(tmp_path):
     folder = saved(tmp_path / "s", [{"text": "t", "label": 1}, {"text": "u", "label": 0}], features)
     assert pairs(formats.load(folder)) == [("t", "good"), ("u", "bad")]
     folder = saved(tmp_path / "r", [{"text": "t", "label": 1}, {"text": "u", "label": 2}], features)
-    with assert_refused("data-00001-of-00002.arrow:1: 'label' is 2, and the file names 2 labels"):
+    with assert_refused("data-00001-of-00002.arrow:1: 'label' is 2, but the file names 2 labels"):
         formats.load(folder)
     folder = saved(tmp_path / "q", [{"text": "t", "label": -1}, {"text": "u", "label": 1}], features)
     with assert_refused("data-00000-of-00002.arrow:1: the row has no 'label'"):
@@ -76,7 +76,7 @@ def test_damaged_parquet_is_one_line(tmp_path, monkeypatch):
     with assert_refused("no rows"):
         formats.load(path)
     path.write_bytes(whole)
-    monkeypatch.setattr(parquet, "MOST_BYTES", 10)
+    monkeypatch.setattr(parquet, "MAX_BYTES", 10)
     with assert_refused("holds more than 10 bytes"):
         formats.load(path)
 
@@ -88,7 +88,7 @@ def test_a_saved_data_set_must_be_true(tmp_path):
     for n, (state, what) in enumerate((
         ({"_data_files": [{"filename": "../x.arrow"}]}, "not a list of bare file names"),
         ({"_data_files": []}, "not a list of bare file names"),
-        ({"_data_files": [{"filename": "x.arrow"}]}, "state.json names 'x.arrow', which is not here"),
+        ({"_data_files": [{"filename": "x.arrow"}]}, "state.json names 'x.arrow', which is missing"),
         ({"_indices_data_files": [{"filename": "indices.arrow"}]}, "flatten_indices()"),
     )):  # fmt: skip
         with assert_refused(what):

@@ -136,7 +136,7 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[comparing.Told, Path], text: Pat
     [
         (b"", (), "text.txt: the file is empty"),
         (b"\x7fELF\x00\x01\x02\x00" * 50, (), "text.txt: is a binary file"),
-        (b"too short", (), "less than two windows"),
+        (b"too short", (), "fewer than two windows"),
         (b"\xff\xfeword" * 3 + b"\xe9", (), "text.txt"),
         (None, ("--heads", 3), "--heads: 3 heads do not share a width of 32 evenly"),
         (None, ("--width", 6, "--heads", 2), "--heads: the head size 3 is odd"),

@@ -163,7 +163,7 @@ def test_few_rows_are_dealt_into_folds():
     assert report.rows == {
         "file": 150, "test_file": 0, "train": 120, "valid": 30, "test": 150, "folds": 5, "skipped": 0,
     }  # fmt: skip
-    assert report.notes == ["folds, since there is no test file and the rows are few: 5"]
+    assert report.notes == ["folds, because there is no test file and few rows: 5"]
     limited = divide(train, limit_train=60, limit_test=40)
     assert len(limited.tested) == 40 and all(len(f.train) + len(f.valid) == 60 for f in limited.folds)
 
@@ -175,7 +175,7 @@ def test_training_rows_of_the_test_are_dropped_and_counted():
     assert report.leakage == {"test_rows": 1, "share": 1 / 300, "dropped": 2}
     assert len(result.train) + len(result.valid) == 300 and len(result.test) == 300
     assert not {e.key for e in result.train + result.valid} & {e.key for e in result.test}
-    assert report.notes[-1] == "training rows dropped because their prompts stand in the test: 2"
+    assert report.notes[-1] == "training rows dropped because their prompts are in the test: 2"
 
 
 def test_much_leakage_is_refused_unless_allowed():
@@ -187,11 +187,11 @@ def test_much_leakage_is_refused_unless_allowed():
     with pytest.raises(RiyazError) as error:
         divide(train, test)
     text = str(error.value)
-    assert text.startswith("test.jsonl: 6 of 119 test rows (5.0%)") and "test.jsonl:1 is train.jsonl:1" in text
-    assert text.endswith("or pass --allow-leakage to go on without their training copies")
+    assert text.startswith("test.jsonl: 6 of 119 test rows (5.0%)") and "test.jsonl:1 (train.jsonl:1)" in text
+    assert text.endswith("or pass --allow-leakage to continue without their training copies")
     result = divide(train, test, allow_leakage=True)
     assert len(result.train) + len(result.valid) == 294
-    with pytest.raises(RiyazError, match=r"train.jsonl: 0 rows are left without the 300"):
+    with pytest.raises(RiyazError, match=r"train.jsonl: 0 rows are left after removing 300"):
         divide(train, train, allow_leakage=True)
 
 
@@ -199,7 +199,7 @@ def test_too_few_rows_are_refused():
     with pytest.raises(RiyazError, match=r"train.jsonl: 19 rows: too few .*; give at least 20 rows"):
         divide(dataset(labelled({"a": 10, "b": 9})))
     copies = dataset([(f"q{n % 7}", "ab"[n % 2]) for n in range(400)])
-    with pytest.raises(RiyazError, match="400 rows, only 7 of them with a prompt of its own"):
+    with pytest.raises(RiyazError, match="400 rows with only 7 different prompts"):
         divide(copies)
     assert len(divide(dataset(labelled({"a": 10, "b": 10}))).tested) == 20
 

@@ -72,5 +72,5 @@ def test_the_user_may_set_instruction_and_metric():
 
 def test_one_label_only_is_refused():
     for column in ("label", "answer"):
-        with pytest.raises(RiyazError, match="all 30 rows have the one answer 'spam'"):
+        with pytest.raises(RiyazError, match="all 30 rows have the same answer 'spam'"):
             task.detect(dataset_of(["spam"] * 30, column))

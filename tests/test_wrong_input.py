@@ -66,9 +66,9 @@ def refused(*arguments: object, out: str = "results/deep/out") -> str:
         (lines(45, line9='{"text": "where is it"}'), "error: rows.jsonl:9: the row has no 'label'"),
         (lines(45, line9='{"text": "where is it", "label": " "}'), "error: rows.jsonl:9: the row has no 'label'"),
         (lines(45).replace("delivery", "refund").replace("billing", "refund"),
-         "error: rows.jsonl: all 45 rows have the one answer 'refund'; add rows with other answers"),
+         "error: rows.jsonl: all 45 rows have the same answer 'refund'; add rows with other answers"),
         (lines(19), "error: rows.jsonl: 19 rows: too few to learn from and to test; give at least 20 rows"),
-        (lines(19) * 2, "error: rows.jsonl: 38 rows, only 19 of them with a prompt of its own: too few"),
+        (lines(19) * 2, "error: rows.jsonl: 38 rows with only 19 different prompts: too few"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_used(model_folder: Path, text: str | None, expected: str) -> None:
@@ -109,7 +109,7 @@ def test_the_larger_budget_that_a_refusal_asks_for_goes_into_the_same_folder(ask
 def test_rows_of_the_test_among_the_training_rows(model_folder: Path, rows: Path) -> None:
     test = comparing.write_rows(Path("test.jsonl"), [*ROWS[:3], *comparing.closed_rows(9, "today")])
     line = refused(rows, "--test", test, "--model", model_folder)
-    assert "3 of 12 test rows (25.0%) stand in the training rows too" in line and "--allow-leakage" in line
+    assert "3 of 12 test rows (25.0%) are training rows too" in line and "--allow-leakage" in line
 
 
 def test_an_unknown_method_to_adapt(model_folder: Path, rows: Path) -> None:

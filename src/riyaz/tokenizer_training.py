@@ -17,7 +17,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from riyaz.data.corpus import pieces, whole
+from riyaz.data.corpus import pieces, replace_surrogates
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
 from riyaz.tokenizer import Tokenizer
@@ -89,7 +89,7 @@ def _write(tokenizer: Tokenizer, folder: Path) -> None:
 
 def _some(texts: Iterable[str]) -> Iterator[str]:
     """The same texts as UTF-8 can hold them; RiyazError when there is no character in them."""
-    rest = (whole(text) for text in texts if text)
+    rest = (replace_surrogates(text) for text in texts if text)
     first = next(rest, None)
     if first is None:
         raise RiyazError("there is no text to make a tokenizer of", hint="give a text with characters in it")

@@ -42,7 +42,7 @@ def run(
 
         predictions = scoring.predict(opened, dataset.examples, progress)
     tables = many_files.read_tables(file, encoding)
-    root = many_files.root_of(tables)
+    root = many_files.common_folder(tables)
     fields = {table.place(line, root): row for table in tables for line, row in table.rows}
     rows = [
         {**fields[example.where], "prediction": prediction.text}

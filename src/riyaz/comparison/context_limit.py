@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example
-from riyaz.data.rows import LEFT_OUT_MOST
+from riyaz.data.rows import MAX_FAILED
 from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
@@ -29,7 +29,7 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
     long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
     for name, part in (("training", rows), ("test", tested)):
         found = [example.where for key, example in part.items() if key in long]
-        if len(found) > LEFT_OUT_MOST * len(part):
+        if len(found) > MAX_FAILED * len(part):
             what = f"{len(found)} of {len(part)} {name} rows do not fit the context of {context} tokens"
             raise RiyazError(what, found[0], "shorten them or take a model with a longer context")
 

@@ -1,7 +1,7 @@
-"""Rows of the user's file as examples: what every later stage reads.
+"""Examples made from the rows of the user's file: the input of every later stage.
 
-`formats.load` reads a file, `task.detect` says what kind of task it is, `split.split` holds rows out by the
-hash of the prompt, `rows.encode_rows` makes token ids of examples and `packing` batches without padding.
+`formats.load` reads a file, `task.detect` determines the kind of task, `split.split` holds rows out by the hash of
+the prompt, `rows.encode_rows` turns examples into token ids and `packing` batches them without padding.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content":
 
 @dataclass(frozen=True)
 class Example:
-    """One row: a conversation up to a user turn, and the accepted answers, of which the first is learned."""
+    """One row: messages that end with a user turn, and the accepted answers; training uses the first."""
 
     messages: tuple[Message, ...] = field(hash=False)
     answers: tuple[str, ...]
     slice: str | None = None
     where: str = ""  # "train.jsonl:17"
-    doc_ids: tuple[str, ...] = ()  # documents that hold the answer
+    doc_ids: tuple[str, ...] = ()  # documents that contain the answer
 
     @property
     def prompt(self) -> str:
@@ -30,7 +30,7 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The answer to learn."""
+        """The answer used in training: the first accepted one."""
         return self.answers[0]
 
     @cached_property
@@ -40,14 +40,14 @@ class Example:
         return hashlib.sha256("\x1f".join(turns).encode()).hexdigest()
 
     def to_record(self) -> dict[str, object]:
-        """A JSON object from which `from_record` makes an equal example."""
+        """The example as a JSON object, which `from_record` reads."""
         record: dict[str, object] = {"messages": list(self.messages), "answers": list(self.answers)}
         optional = {"slice": self.slice, "where": self.where or None, "doc_ids": list(self.doc_ids) or None}
         return record | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_record(cls, record: dict) -> "Example":
-        """The example that `to_record` wrote."""
+        """The example of a JSON object that `to_record` wrote."""
         return cls(
             messages=tuple(record["messages"]),
             answers=tuple(record["answers"]),
@@ -59,24 +59,24 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of one file or of several as one, in file order, and how the file was read."""
+    """The examples of one file, or of several read as one, in file order, with the columns used and a hash."""
 
     examples: tuple[Example, ...]
     format: str  # the columns used, "text,label", or "messages"
     path: Path
-    sha256: str  # of the file's bytes; of several files, of their hashes in hexadecimal
+    sha256: str  # of the file's bytes; for several files, of their hexadecimal hashes joined
     columns: tuple[str, ...]  # every column of the file
     skipped: int = 0  # conversations in which every answer has weight 0
     answer_column: str = ""  # "" for conversations
-    folder: Path | None = None  # where `Example.where` starts; None for rows in memory
+    folder: Path | None = None  # `Example.where` is relative to it; None for rows in memory
 
     def place(self, example: Example) -> str:
-        """The example's file and line as a path; of rows in memory their name and the row's number."""
+        """Path and line of an example, such as `data/train.jsonl:17`; for rows in memory their name and row number."""
         return example.where if self.folder is None else str(self.folder / example.where)
 
     @property
     def unused_columns(self) -> tuple[str, ...]:
-        """Columns of the file that no example carries."""
+        """Columns of the file that no example uses."""
         used = {*self.format.split(","), "slice", "doc_id", "doc_ids", "system"}
         if not self.answer_column:
             used |= {"tools", "functions"}
@@ -84,6 +84,6 @@ class Dataset:
 
 
 def normalise(text: str) -> str:
-    """Text as duplicates are compared: NFKC, case folded, white space collapsed."""
+    """The text in the form in which duplicates are compared: NFKC, case folded, white space collapsed."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())

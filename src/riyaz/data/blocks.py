@@ -1,7 +1,7 @@
-"""Text as one memory-mapped stream of tokens, cut into blocks that are trained on or held out, and into windows.
+"""A pretraining corpus: one memory-mapped token stream, split into training and held-out blocks, read in windows.
 
 `prepare` tokenises once: `tokens.bin` holds the ids of all documents, each followed by the end-of-text id, and
-`tokens.json` says what they were made of. T: tokens of the stream, V: size of the vocabulary.
+`tokens.json` records the text, the tokenizer and the counts. T: tokens of the stream.
 """
 
 import hashlib
@@ -25,23 +25,23 @@ from riyaz.tokenizer import Tokenizer
 
 TOKENS, FACTS = "tokens.bin", "tokens.json"
 FORMAT = 1
-LITTLE = {"uint16": "<u2", "uint32": "<u4"}  # types of the ids, as they lie in tokens.bin
-BLOCK_WINDOWS = 16  # windows of a block: neighbouring text stays on one side
-BLOCKS_LEAST = 20  # of a short text, so that one block is about a twentieth
-BATCH = 32  # pieces encoded at once
-PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # each with a place to cut
+LITTLE_ENDIAN = {"uint16": "<u2", "uint32": "<u4"}  # dtype of the ids -> NumPy type code in tokens.bin
+BLOCK_WINDOWS = 16  # windows per block: neighbouring text is trained on or held out together
+MIN_BLOCKS = 20  # of a short text, so that one block is about 5 % of it
+BATCH = 32  # pieces per call of the tokenizer
+PROBES = ("a\nb", ".\nThe", "1\n2", "é\n日本", "a b", "1 word", "é Word")  # texts in which CUT matches, see `_cuttable`
 
 
 @dataclass(frozen=True, eq=False)
 class Windows(Sequence[Row]):
-    """Rows that are read from the stream when they are asked for: window i starts at `starts[i]` and has `context`
-    inputs and as many labels, which are the inputs' next tokens."""
+    """Rows read from the token stream on access: window i starts at `starts[i]` and has `context` input tokens, whose
+    next tokens are its labels."""
 
     tokens: np.ndarray  # (T,) uint16 or uint32, usually a memory map
     starts: np.ndarray  # (windows,) int64
     context: int
-    bytes_per_token: float = 1.0  # UTF-8 bytes of text that a label stands for, for bits per byte
-    tokens_sha256: str = ""  # of the stream, if it is known
+    bytes_per_token: float = 1.0  # mean UTF-8 bytes of text per label, for bits per byte
+    tokens_sha256: str = ""  # of the stream; computed if empty
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -59,7 +59,7 @@ class Windows(Sequence[Row]):
 
     @cached_property
     def sha256(self) -> str:
-        """Names the contents: equal for equal tokens, starts and context."""
+        """Hash of the contents: equal for equal tokens, starts and context."""
         stream = self.tokens_sha256 or hashlib.sha256(self.tokens.tobytes()).hexdigest()
         starts = np.ascontiguousarray(self.starts, dtype="<i8").tobytes()
         return hashlib.sha256(f"{stream}\x1f{self.context}\x1f".encode() + starts).hexdigest()
@@ -67,7 +67,7 @@ class Windows(Sequence[Row]):
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Windows to learn from and to judge by; `facts` are the plain values of tokens.json, see `prepare`."""
+    """Training and held-out windows; `facts` are the values of tokens.json, see `prepare`."""
 
     train: Windows
     valid: Windows
@@ -81,27 +81,27 @@ def prepare(
     context: int,
     *,
     valid_share: float = 0.05,
-    besides: Path | None = None,
+    exclude: Path | None = None,
     listen: Listen = quiet,
 ) -> Corpus:
-    """Tokenise the texts under `paths` into `folder`, or take what lies there when text and tokenizer are the same.
+    """Tokenise the texts under `paths` into `folder`, or reuse its tokens.bin if text and tokenizer are unchanged.
 
-    What lies in the folder `besides` is no text. About `valid_share` of the blocks, at least one, are held out by
+    Files inside the folder `exclude` are skipped. About `valid_share` of the blocks, at least one, are held out by
     the hashes of their tokens. `facts` holds files, documents, characters, bytes, sha256 (of the text), tokens,
     dtype, tokens_sha256, tokenizer_sha256, context, blocks, valid_blocks, train_tokens, valid_tokens,
-    near_duplicates (held-out blocks of which most stands in the others too) and reused. RiyazError for what
-    `documents` refuses, and for a text that is shorter than two windows or one repetition.
+    near_duplicates (held-out blocks, most of whose text is in training blocks too) and reused. Raises RiyazError for
+    what `documents` refuses, for a text shorter than two windows, and for one that mostly repeats itself.
     """
     where = " ".join(map(str, paths))
-    text = _text_facts(documents(paths, besides))
+    text = _text_facts(documents(paths, exclude))
     folder.mkdir(parents=True, exist_ok=True)
-    stream = _known(folder, text, tokenizer)
+    stream = _reusable_stream(folder, text, tokenizer)
     reused = stream is not None
     if stream is None:
-        stream = text | _tokenise(lambda: documents(paths, besides), tokenizer, text, folder, listen, where)
-    tokens = np.memmap(folder / TOKENS, dtype=LITTLE[stream["dtype"]], mode="r")
-    blocks = cut(len(tokens), context, where)
-    held = hold_out(tokens, blocks, valid_share, where)
+        stream = text | _tokenise(lambda: documents(paths, exclude), tokenizer, text, folder, listen, where)
+    tokens = np.memmap(folder / TOKENS, dtype=LITTLE_ENDIAN[stream["dtype"]], mode="r")
+    blocks = block_ranges(len(tokens), context, where)
+    held = held_out(tokens, blocks, valid_share, where)
     facts = stream | {"context": context, "blocks": len(blocks), "valid_blocks": int(held.sum()), "reused": reused}
     facts["near_duplicates"] = repeated_blocks(tokens, blocks, held, facts["bytes"] / facts["tokens"])
     corpus = _corpus(tokens, blocks, held, tokenizer, facts)
@@ -109,8 +109,8 @@ def prepare(
     return corpus
 
 
-def label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:
-    """UTF-8 bytes of text that the labels of all windows stand for."""
+def _label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:
+    """UTF-8 bytes of the text that the labels of all windows encode."""
     labels = [windows.tokens[start + 1 : start + windows.context + 1] for start in windows.starts.tolist()]
     numbers, counts = np.unique(np.concatenate(labels), return_counts=True)
     return sum(
@@ -118,94 +118,94 @@ def label_bytes(windows: Windows, tokenizer: Tokenizer) -> int:
     )
 
 
-def evenly(windows: Windows, count: int, tokenizer: Tokenizer) -> Windows:
-    """`count` of the windows, or all when there are fewer, evenly spread, with the bytes of just those."""
+def evenly_spaced(windows: Windows, count: int, tokenizer: Tokenizer) -> Windows:
+    """`count` evenly spaced windows, or all if there are fewer, with their own bytes per token."""
     count = min(count, len(windows))
-    some = replace(windows, starts=windows.starts[[place * len(windows) // count for place in range(count)]])
-    return replace(some, bytes_per_token=label_bytes(some, tokenizer) / (count * windows.context))
+    chosen = replace(windows, starts=windows.starts[[place * len(windows) // count for place in range(count)]])
+    return replace(chosen, bytes_per_token=_label_bytes(chosen, tokenizer) / (count * windows.context))
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
-    """A hash of what decides the ids of a text: tokenizer.json, and the ids that begin and end it."""
+    """Hash of all that determines the ids of a text: tokenizer.json and the ids put around it."""
     ends = json.dumps([tokenizer.beginning, tokenizer.end_of_text])
     return hashlib.sha256((ends + tokenizer.files.definition).encode()).hexdigest()
 
 
-def cut(count: int, context: int, where: str = "") -> np.ndarray:
-    """Start and end of each block of a stream of `count` tokens, (blocks, 2) int64; what is left over behind the last
-    whole window, less than a context, belongs to none. RiyazError when there are not two windows."""
+def block_ranges(count: int, context: int, where: str = "") -> np.ndarray:
+    """Start and end of each block of a stream of `count` tokens, (blocks, 2) int64. Tokens after the last whole
+    window are in no block. Raises RiyazError if there are fewer than two windows."""
     windows = count // (context + 1)
     if windows < 2:
-        what = f"{count:,} tokens of text are less than two windows of {context:,} and a token"
+        what = f"{count:,} tokens of text are fewer than two windows of {context + 1:,} tokens"
         raise RiyazError(what, where, "give more text or a smaller --context")
-    size = min(BLOCK_WINDOWS, max(1, windows // BLOCKS_LEAST)) * context + 1
+    size = min(BLOCK_WINDOWS, max(1, windows // MIN_BLOCKS)) * context + 1
     starts = np.arange(0, count - context, size, dtype=np.int64)
-    if len(starts) > 2 and count - starts[-1] < size / 2:  # too short to judge by alone
+    if len(starts) > 2 and count - starts[-1] < size / 2:  # too short for a block of its own
         starts = starts[:-1]
     ends = np.append(starts[1:], count)
     ends = starts + (ends - starts - 1) // context * context + 1  # whole windows
     return np.stack([starts, ends], axis=1)
 
 
-def hold_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = "") -> np.ndarray:
-    """Which blocks are held out, (blocks,) bool: those with the smallest hashes of their tokens, so that equal blocks
-    stay together and a text that grows moves few. RiyazError when half of the blocks are copies."""
-    wide = (hashlib.sha256(tokens[start:end].astype("<u4").tobytes()).digest()[:8] for start, end in blocks)
-    hashes = np.array([int.from_bytes(digest, "big") for digest in wide], dtype=np.uint64)
+def held_out(tokens: np.ndarray, blocks: np.ndarray, share: float, where: str = "") -> np.ndarray:
+    """Mask of the held-out blocks, (blocks,) bool: those with the smallest hashes of their tokens. Equal blocks stay
+    together, and adding text moves few blocks. Raises RiyazError if at least half of the blocks are copies."""
+    digests = (hashlib.sha256(tokens[start:end].astype("<u4").tobytes()).digest()[:8] for start, end in blocks)
+    hashes = np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
     distinct = np.unique(hashes)
     if 2 * len(distinct) <= len(blocks):
-        hint = "give a text in which something stands that can be held out"
+        hint = "give a text with more distinct passages"
         raise RiyazError("the text repeats one passage over and over", where, hint)
     count = min(max(1, round(share * len(blocks))), len(blocks) - 1)
     limit = min(np.sort(hashes)[count - 1], distinct[-2])
     return hashes <= limit
 
 
-def _known(folder: Path, text: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The part of tokens.json about the stream, when text and tokenizer are the same and tokens.bin is what it says."""
+def _reusable_stream(folder: Path, text: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The stream's part of tokens.json if text and tokenizer are unchanged and tokens.bin has its hash, else None."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         with open(folder / TOKENS, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        expected = text | {"format": FORMAT, "tokenizer_sha256": tokenizer_sha256(tokenizer), "tokens_sha256": found}
-        same = all(facts[name] == value for name, value in expected.items()) and facts["dtype"] in LITTLE
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = text | {"format": FORMAT, "tokenizer_sha256": tokenizer_sha256(tokenizer), "tokens_sha256": digest}
+        same = all(facts[name] == value for name, value in expected.items()) and facts["dtype"] in LITTLE_ENDIAN
         return expected | {name: facts[name] for name in ("tokens", "dtype")} if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _text_facts(found: Iterable[Document]) -> dict[str, Any]:
-    """How many files, documents, characters and bytes of UTF-8 there are, and their hash."""
+def _text_facts(texts: Iterable[Document]) -> dict[str, Any]:
+    """Numbers of files, documents, characters and UTF-8 bytes, and a hash of the text."""
     digest, files = hashlib.sha256(), set[str]()
     facts = {"documents": 0, "characters": 0, "bytes": 0}
-    for document in found:
+    for document in texts:
         content = document.text.encode()
         digest.update(len(content).to_bytes(8, "little") + content)
         files.add(document.file)
-        for name, more in zip(facts, (1, len(document.text), len(content)), strict=True):
-            facts[name] += more
+        for name, amount in zip(facts, (1, len(document.text), len(content)), strict=True):
+            facts[name] += amount
     return {"files": len(files), **facts, "sha256": digest.hexdigest()}
 
 
 def _tokenise(
-    again: Callable[[], Iterator[Document]],
+    read: Callable[[], Iterator[Document]],
     tokenizer: Tokenizer,
     text: dict[str, Any],
     folder: Path,
     listen: Listen,
     where: str,
 ) -> dict[str, Any]:
-    """Write tokens.bin; what it holds. RiyazError when the text is not the one that was read before."""
+    """Write tokens.bin and return its facts. Raises RiyazError if the text is no longer as `text` describes it."""
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 - 1 else "uint32"
     digest, count, done = hashlib.sha256(), 0, 0
     cuttable = _cuttable(tokenizer)
     with atomic_file(folder / TOKENS) as file:
 
-        def passing() -> Iterator[Document]:
+        def write_ids() -> Iterator[Document]:
             nonlocal count, done
-            for document in again():
+            for document in read():
                 for ids, characters in _parts(document.text, tokenizer, cuttable):
-                    part = np.array(ids, dtype=LITTLE[dtype]).tobytes()
+                    part = np.array(ids, dtype=LITTLE_ENDIAN[dtype]).tobytes()
                     digest.update(part)
                     file.write(part)
                     count, done = count + len(ids), done + characters
@@ -213,7 +213,7 @@ def _tokenise(
                     listen(Progress("tokenise", percent, 100))
                 yield document
 
-        if _text_facts(passing()) != text:
+        if _text_facts(write_ids()) != text:
             raise RiyazError("the text changed while it was read", where, "run it again")
     return {
         "format": FORMAT,
@@ -225,7 +225,7 @@ def _tokenise(
 
 
 def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Sequence[int], int]]:
-    """The ids of one document, part after part with its characters, and what begins and ends a text."""
+    """(ids, their number of characters) for each part of a document; the ids put around a text come first and last."""
     yield tokenizer.beginning, 0
     rest = pieces(text) if cuttable else iter([text])
     while batch := list(islice(rest, BATCH)):
@@ -235,7 +235,7 @@ def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Se
 
 
 def _cuttable(tokenizer: Tokenizer) -> bool:
-    """Whether a text cut as `pieces` cuts has the same ids; not so where each text gets a space in front."""
+    """Whether encoding the pieces of a text gives the ids of the whole; false if each text gets a leading space."""
     for probe in PROBES:
         place = next(CUT.finditer(probe)).end()
         if tokenizer.encode(probe) != tokenizer.encode(probe[:place]) + tokenizer.encode(probe[place:]):
@@ -246,19 +246,19 @@ def _cuttable(tokenizer: Tokenizer) -> bool:
 def _corpus(
     tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, tokenizer: Tokenizer, facts: dict[str, Any]
 ) -> Corpus:
-    """Windows of both parts, with the bytes their labels stand for, and the facts with their sizes."""
+    """Windows of both parts with their bytes per label, and the facts with their sizes in tokens."""
     context = facts["context"]
     train, valid = (
         np.concatenate([np.arange(start, end - 1, context) for start, end in blocks[side]]) for side in (~held, held)
     )
     facts = facts | {"train_tokens": len(train) * context, "valid_tokens": len(valid) * context}
-    # Bits per byte need the bytes of just the held-out text, whose words may be longer than the others.
+    # Bits per byte divide by the bytes of the held-out text alone, whose tokens may be longer.
     name = facts["tokens_sha256"]
-    judged = Windows(tokens, valid, context, tokens_sha256=name)
-    valid_bytes = label_bytes(judged, tokenizer)
+    valid_windows = Windows(tokens, valid, context, tokens_sha256=name)
+    valid_bytes = _label_bytes(valid_windows, tokenizer)
     ratio = (facts["bytes"] - valid_bytes) / (facts["tokens"] - facts["valid_tokens"])
     return Corpus(
         Windows(tokens, train, context, ratio, name),
-        replace(judged, bytes_per_token=valid_bytes / facts["valid_tokens"]),
+        replace(valid_windows, bytes_per_token=valid_bytes / facts["valid_tokens"]),
         facts,
     )

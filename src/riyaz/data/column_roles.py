@@ -1,7 +1,7 @@
 """Which columns of a table hold the prompt and the answer.
 
-Usual names are found by themselves; when none or more than one reading is possible, one line asks for
-`--prompt-column` and `--answer-column`. Columns that the user names are read alone, with nothing joined.
+Common column names are recognised. If no reading or more than one is possible, the error asks for `--prompt-column`
+and `--answer-column`. A column that the user names is read alone, without joining other columns to it.
 """
 
 from collections.abc import Iterable
@@ -19,20 +19,20 @@ PAIRS = (
     ("document", "summary"), ("article", "summary"), ("abstract", "summary"), ("text", "summary"),
 )  # fmt: skip
 PROMPTS, ANSWERS = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS))
-# Columns joined to a prompt that was found by itself: (before it, after it).
+# Columns joined to a recognised prompt column: (before it, after it).
 BESIDE = {"question": (("context", "passage"), ()), "instruction": ((), ("input", "context"))}
-REFERENCES = {"summary": "references"}  # further accepted answers
+REFERENCES = {"summary": "references"}  # answer column -> column of further accepted answers
 CONVERSATIONS = ("messages", "conversations")
-TOOLS = ("tools", "functions")  # definitions that stand beside a conversation
+TOOLS = ("tools", "functions")  # definitions of a conversation's tools
 LABELS = frozenset({"label", "category", "intent"})
 PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
-TRUTHS = frozenset({"true", "false", "1", "0"})  # of `label` beside prompt and completion: whether to imitate it (KTO)
+BOOLEANS = frozenset({"true", "false", "1", "0"})  # values of KTO's `label`: whether the completion is good
 ASK = "pass --prompt-column and --answer-column"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The columns that make an example; a conversation column stands in `prompt` and has no `answer`."""
+    """The columns that make up an example; a conversation column is `prompt`, with `answer` empty."""
 
     prompt: str
     answer: str = ""
@@ -49,13 +49,13 @@ class Reading:
 def find_reading(
     table: Table, prompt: str | None = None, answer: str | None = None, answers_required: bool = True
 ) -> Reading:
-    """The columns to read, as given or found. Raises RiyazError when there is no reading or more than one."""
+    """The columns to read: given, or recognised by name. Raises RiyazError for no or more than one possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
             raise RiyazError(f"no column {column!r}", where, "columns: " + ", ".join(table.columns))
     if prompt and prompt == answer:
-        raise RiyazError(f"{prompt!r} is given as prompt and as answer", where, ASK)
+        raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
         return Reading(prompt, answer or "")
     if not prompt and not answer:
@@ -66,19 +66,19 @@ def find_reading(
         flags = (f"--prompt-column {r.prompt}" + f" --answer-column {r.answer}" * bool(r.answer) for r in readings)
         raise RiyazError(f"the columns can be read as {options}", where, "pass " + ", or ".join(flags))
     if not readings:
-        raise _nothing_found(table, prompt, answer, answers_required)
+        raise _no_reading(table, prompt, answer, answers_required)
     return readings[0]
 
 
 def _readings(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> list[Reading]:
     have = set(table.columns)
-    pairs = dict.fromkeys((prompt or p, answer or a) for p, a in PAIRS)
-    found = [(p, a) for p, a in pairs if p in have and a in have and p != a]
-    if not found and not answers_required:
-        found = [(p, "") for p in PROMPTS if p in have]
+    candidates = dict.fromkeys((prompt or p, answer or a) for p, a in PAIRS)
+    pairs = [(p, a) for p, a in candidates if p in have and a in have and p != a]
+    if not pairs and not answers_required:
+        pairs = [(p, "") for p in PROMPTS if p in have]
     if not prompt and "instruction" in have:
-        found = [(p, a) for p, a in found if p != "input"]  # the instruction's own second column
-    readings = [_with_neighbours(table, p, a, prompt is not None, answer is not None) for p, a in found]
+        pairs = [(p, a) for p, a in pairs if p != "input"]  # belongs to the instruction, see BESIDE
+    readings = [_with_neighbours(table, p, a, prompt is not None, answer is not None) for p, a in pairs]
     if not prompt and not answer:
         readings += [Reading(column) for column in CONVERSATIONS if column in have]
     return readings
@@ -97,33 +97,33 @@ def _refuse_other_tasks(table: Table) -> None:
     for column in ("choices", "options"):
         if isinstance(first.get(column), (list, dict)):
             hint = f"write the choices into the prompt and the right one as the answer, or {ASK}"
-            raise RiyazError(f"multiple-choice rows ({column!r}) are not read", where, hint)
+            raise RiyazError(f"multiple-choice rows ({column!r}) are not supported", where, hint)
     for pair in PREFERENCES:
         if set(pair) <= set(table.columns):
-            raise RiyazError(f"preference pairs {pair} are not read", where, ASK)
+            raise RiyazError(f"preference pairs {pair} are not supported", where, ASK)
     for answer in ("completion", "response"):
         judged = ("prompt", answer, "label")
-        if set(judged) <= set(table.columns) and _all_truths(row.get("label") for _, row in table.rows):
+        if set(judged) <= set(table.columns) and _all_booleans(row.get("label") for _, row in table.rows):
             hint = f"keep the rows to imitate, and {ASK}"
-            raise RiyazError(f"answers that 'label' calls good or bad {judged} are not read", where, hint)
+            raise RiyazError(f"answers that 'label' marks as good or bad {judged} are not supported", where, hint)
 
 
-def _all_truths(values: Iterable[object]) -> bool:
-    """Whether every value that a row has is true or false, in any of their spellings."""
-    found = [str(value).lower() for value in values if value not in (None, "")]
-    return bool(found) and TRUTHS.issuperset(found)
+def _all_booleans(values: Iterable[object]) -> bool:
+    """Whether there are values and all of them are booleans, in any spelling."""
+    spellings = [str(value).lower() for value in values if value not in (None, "")]
+    return bool(spellings) and BOOLEANS.issuperset(spellings)
 
 
-def _nothing_found(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:
+def _no_reading(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:
     columns = ", ".join(table.columns)
     no_prompt = not prompt and not set(PROMPTS) & set(table.columns)
     no_answer = not answer and answers_required and not set(ANSWERS) & set(table.columns)
     if no_prompt and no_answer:
-        what = f"neither a prompt nor an answer column is known among {columns}"
+        what = f"no prompt and no answer column is recognised among {columns}"
     elif no_prompt or no_answer:
-        what = f"no {'prompt' if no_prompt else 'answer'} column is known among {columns}"
+        what = f"no {'prompt' if no_prompt else 'answer'} column is recognised among {columns}"
     else:
-        what = f"no two of the columns {columns} are known to belong together"
+        what = f"no two of the columns {columns} are recognised as prompt and answer"
     hint = ASK if answers_required else "pass --prompt-column"
     if kind_of(table.path) in (".csv", ".tsv"):
         hint = f"the first line must name the columns, such as text,label; or {hint}"

@@ -1,6 +1,6 @@
-"""A list of messages as turns up to a user turn, and the answer to learn after it.
+"""Turn a list of messages into the turns up to a user turn, and the assistant's answer to learn.
 
-Roles and weights of OpenAI's and ShareGPT's writing. Tools stay text, in the writing of Hermes and Qwen: the
+Roles and weights are those of the OpenAI and ShareGPT formats. Tools become text in the format of Hermes and Qwen:
 definitions in the system turn, a call in the assistant's turn, a result in a user turn, each between its tags.
 """
 
@@ -21,26 +21,27 @@ ROLES = {
     "chatgpt": "assistant",
     "model": "assistant",
 }
-RESULTS = ("tool", "function", "observation", "function_response")  # what a tool said
-CALLS = ("function_call", "tool_call")  # a whole turn that is a call
+RESULT_ROLES = ("tool", "function", "observation", "function_response")  # of a tool's result
+CALL_ROLES = ("function_call", "tool_call")  # of a turn that is a tool call
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class RowProblem(Exception):
-    """What is wrong with one row; whoever reads the file adds the line."""
+    """An error in one row; the reader of the file adds the line number."""
 
 
 def is_messages(value: object) -> bool:
-    """Whether a field holds messages and not text."""
+    """Whether a field is a list of messages rather than text."""
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
 
 
 def conversation(
     value: object, column: str, system: str | None, tools: list[object], answers_required: bool
 ) -> tuple[tuple[Message, ...], str | None]:
-    """(turns up to a user turn, the last answer to learn after it); None when every answer has weight 0.
+    """(turns up to a user turn, the last answer of weight 1 after it). The answer is None if all have weight 0, or if
+    it is not required and the messages end with a user turn.
 
-    `system` and `tools` are the row's own columns. Raises RowProblem.
+    `system` and `tools` are values of the row's columns beside the messages. Raises RowProblem.
     """
     if not is_messages(value):
         raise RowProblem(f"{column!r} is not a list of messages")
@@ -51,10 +52,10 @@ def conversation(
     answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
     if not answers:
         raise RowProblem("the conversation has no assistant turn")
-    wanted = [index for index in answers if weights[index]]
-    if not wanted and answers_required:
+    weighted = [index for index in answers if weights[index]]
+    if not weighted and answers_required:
         return tuple(turns), None
-    last = (wanted or answers)[-1]
+    last = (weighted or answers)[-1]
     if last == 0 or turns[last - 1]["role"] != "user":
         raise RowProblem("the last assistant turn does not follow a user turn")
     answer = trimmed(turns[last]["content"])
@@ -64,7 +65,7 @@ def conversation(
 
 
 def as_text(value: object, column: str) -> str:
-    """A field as text, "" for null; numbers and truth values as JSON writes them. Raises RowProblem."""
+    """A field as text: "" for null, numbers and booleans as in JSON. Raises RowProblem."""
     if value is None:
         return ""
     if isinstance(value, (list, dict)):
@@ -73,66 +74,66 @@ def as_text(value: object, column: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise RowProblem(f"{column!r} holds half of a surrogate pair, which is no character") from None
+        raise RowProblem(f"{column!r} contains an unpaired surrogate, which is not a character") from None
     return text
 
 
 def trimmed(text: str) -> str:
-    """An answer without outer white space; a first line keeps its indentation when more lines follow."""
+    """An answer without outer white space; in a text of several lines the first keeps its indentation."""
     inner = text.strip()
     return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip() if "\n" in inner else inner
 
 
 def _turns(value: list[dict[str, Any]]) -> tuple[list[Message], list[bool]]:
-    """The turns, results of tools that follow each other as one, and whether each is to be learned."""
+    """The turns, with consecutive tool results joined into one, and whether each has weight 1."""
     turns: list[Message] = []
     weights: list[bool] = []
-    joins = False  # whether the turn before is a result
+    after_result = False
     for each in value:
         role, content = _turn(each)
         result = role == "result"
-        if result and joins:
+        if result and after_result:
             turns[-1] = {"role": "user", "content": turns[-1]["content"] + "\n" + content}
         else:
             turns.append({"role": "user" if result else role, "content": content})
             weights.append(_weight(each))
-        joins = result
+        after_result = result
     return turns, weights
 
 
 def _turn(turn: dict[str, Any]) -> tuple[str, str]:
-    """(system, user, assistant or result; the text) of a message."""
+    """Role (system, user, assistant or result) and text of a message."""
     role = turn.get("role") or turn.get("from")
     content = turn.get("content")
     content = turn.get("value") if content is None else content
-    if role in RESULTS:
+    if role in RESULT_ROLES:
         return "result", _tagged("tool_response", content if isinstance(content, dict) else _content(content))
-    if role in CALLS:
+    if role in CALL_ROLES:
         return "assistant", _tagged("tool_call", content if isinstance(content, dict) else _content(content))
     if not isinstance(role, str) or role not in ROLES:
-        raise RowProblem(f"role {role!r} is none of system, user, assistant, tool")
+        raise RowProblem(f"role {role!r} is not one of system, user, assistant, tool")
     return ROLES[role], "\n".join(filter(None, [_content(content), *_calls(turn)]))
 
 
 def _content(content: object) -> str:
-    """The text of a message, whose parts must be text."""
+    """The text of a message; its parts must be text."""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         other = [part.get("type") for part in content if part.get("type") not in TEXT_PARTS]
         if other:
-            raise RowProblem(f"a part of a message is {other[0]!r}, and only text is read")
+            raise RowProblem(f"a part of a message is {other[0]!r}; only text is supported")
         return "".join(as_text(part.get("text"), "text") for part in content)
     return as_text(content, "content")
 
 
 def _calls(turn: dict[str, Any]) -> list[str]:
-    """The calls of an assistant's message, `tool_calls` or the older `function_call`, as text."""
+    """The tool calls of an assistant's message (`tool_calls` or the older `function_call`) as text."""
     calls = turn.get("tool_calls") or []
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise RowProblem("tool_calls is not a list of calls")
-    found = [call.get("function") or call for call in calls]
-    found += [turn["function_call"]] if turn.get("function_call") else []
+    functions = [call.get("function") or call for call in calls]
+    functions += [turn["function_call"]] if turn.get("function_call") else []
     texts = []
-    for call in found:
+    for call in functions:
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             raise RowProblem("a tool call has no name")
         texts.append(_tagged("tool_call", {"name": call["name"], "arguments": _parsed(call.get("arguments") or {})}))
@@ -149,10 +150,10 @@ def _weight(turn: dict[str, Any]) -> bool:
 def _with_system(
     turns: list[Message], weights: list[bool], system: str | None, tools: list[object]
 ) -> tuple[list[Message], list[bool]]:
-    """The turns behind one system turn that holds the row's `system` column and its tools."""
+    """The turns after one system turn: their own or the row's `system` column, followed by the tools."""
     own = turns[0]["content"] if turns[0]["role"] == "system" else None
     if system and own and system.strip() != own.strip():
-        raise RowProblem("a system turn stands in the messages and another in the column 'system'")
+        raise RowProblem("the messages and the column 'system' hold different system turns")
     text = "\n\n".join(filter(None, [own or system, _definitions(tools)]))
     if not text:
         return turns, weights
@@ -161,14 +162,14 @@ def _with_system(
 
 
 def _definitions(columns: list[object]) -> str:
-    """The definitions of the tools, one a line, "" for none; a column may hold them as JSON in a text."""
-    found: list[object] = []
+    """The tool definitions, one per line, or "" for none; a column may hold them as JSON text."""
+    definitions: list[object] = []
     for value in columns:
         value = _parsed(value)
         if isinstance(value, str) and value.strip():
             raise RowProblem("the tools are neither a list nor JSON")
-        found += value if isinstance(value, list) else [value] if value and not isinstance(value, str) else []
-    return _tagged("tools", "\n".join(_json(each) for each in found)) if found else ""
+        definitions += value if isinstance(value, list) else [value] if value and not isinstance(value, str) else []
+    return _tagged("tools", "\n".join(_json(each) for each in definitions)) if definitions else ""
 
 
 def _tagged(tag: str, value: object) -> str:
@@ -176,7 +177,7 @@ def _tagged(tag: str, value: object) -> str:
 
 
 def _parsed(value: object) -> object:
-    """JSON in a text as its value; any other text as it is."""
+    """The value of a JSON text; any other value unchanged."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
@@ -184,7 +185,7 @@ def _parsed(value: object) -> object:
 
 
 def _json(value: object) -> str:
-    """JSON on one line without nulls, which Parquet writes for every key that another row has."""
+    """JSON on one line without nulls, which Parquet stores for every key that only other rows have."""
     return as_text(json.dumps(_without_nulls(value), ensure_ascii=False), "tools")
 
 

@@ -1,7 +1,7 @@
-"""Plain text to pretrain on: files, folders and JSON Lines as documents, in an order that never changes.
+"""Documents to pretrain on, read from text files, folders and JSON Lines in a fixed order.
 
-UTF-8 with or without a byte order mark; line ends become LF. What is no text is refused, never skipped silently:
-only in a folder are files of other kinds and empty files passed over.
+Text is UTF-8 with or without a byte order mark; line ends become LF. Anything else is refused, except that files of
+other kinds and empty files inside a folder are skipped.
 """
 
 import os
@@ -11,51 +11,52 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riyaz.data.encodings import SAVE, decode, gunzip
-from riyaz.data.tables import PACKED, Problems, json_kind, kind_of, read_table
+from riyaz.data.tables import GZIP, Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
-ROWS = ".jsonl"  # one object a line, its text under "text"
+ROWS = ".jsonl"  # one object per line, with its text under "text"
 COLUMN = "text"
 KINDS = "text and Markdown (.txt .md .rst), .jsonl with a text column, each also with .gz"
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that text in no 8-bit encoding has
-SAMPLE = 8192  # bytes looked at to tell a binary file
-CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])")  # behind a lone line end, or before the space of a word
-PIECE = 2**16  # characters of text that are encoded at once
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no 8-bit encoding uses for text
+SAMPLE = 8192  # bytes checked to recognise a binary file
+CUT = re.compile(
+    r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])"
+)  # after a single line end, or before the space in front of a word
+PIECE = 2**16  # characters encoded at once
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text, never blank; `where` is its file, with the line for a row of JSON Lines."""
+    """One text that is not blank; `where` is its file, with the line for a row of JSON Lines."""
 
     text: str
     where: str
     file: str = ""
 
 
-def documents(paths: Sequence[str | Path], besides: Path | None = None) -> Iterator[Document]:
-    """The documents under the paths in their order, a folder's in the order of their relative paths; a file that is
-    named twice is read once, and what lies in the folder `besides` is passed over. RiyazError for a path that is none,
-    for what is no UTF-8 text, and for no text at all."""
-    found, seen = False, set[Path]()
-    besides = besides and besides.resolve()
+def documents(paths: Sequence[str | Path], exclude: Path | None = None) -> Iterator[Document]:
+    """The documents of the paths in order, those of a folder sorted by relative path. A file named twice is read once,
+    and files inside `exclude` are skipped. Raises RiyazError for a missing path, non-UTF-8 text or no text."""
+    empty, seen = True, set[Path]()
+    exclude = exclude and exclude.resolve()
     for path in map(Path, paths):
         for file in _folder(path) if path.is_dir() else [path]:
-            real = Path(os.path.realpath(file))  # a link that leads to itself is left for reading to refuse
-            if real in seen or (besides and real.is_relative_to(besides)):
+            real = Path(os.path.realpath(file))  # resolve() would raise for a link to itself, which reading refuses
+            if real in seen or (exclude and real.is_relative_to(exclude)):
                 continue
             seen.add(real)
             for document in _rows(file) if kind_of(file) == ROWS else _text(file, named=file is path):
-                found = True
+                empty = False
                 yield document
-    if not found:
+    if empty:
         where = " ".join(map(str, paths))
         raise RiyazError("there is no text here", where, f"give {KINDS}")
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces of about PIECE characters, cut at CUT, across which no tokenizer that splits text into words
-    makes a token (`blocks` asks the tokenizer)."""
+    """The text in pieces of about PIECE characters, cut where CUT matches. A tokenizer that splits text into words
+    makes no token across such a cut; `blocks` checks that first."""
     start = 0
     while len(text) - start > PIECE:
         cut = CUT.search(text, start + PIECE)
@@ -68,34 +69,34 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def _folder(folder: Path) -> list[Path]:
-    """Every file of a known kind below a folder; hidden ones are passed over."""
+    """Every file of a known kind below a folder, except hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise RiyazError(f"cannot be read ({error.strerror})", str(error.filename), "check the folder") from None
 
-    found = []
+    paths: list[Path] = []
     for place, names, files in os.walk(folder, onerror=refuse):
         names[:] = [name for name in names if not name.startswith(".")]
-        found += [Path(place, name) for name in files if not name.startswith(".") and _known(name)]
-    return sorted((file for file in found if file.is_file()), key=lambda file: file.relative_to(folder).as_posix())
+        paths += [Path(place, name) for name in files if not name.startswith(".") and _is_known_kind(name)]
+    return sorted((file for file in paths if file.is_file()), key=lambda file: file.relative_to(folder).as_posix())
 
 
-def _known(name: str) -> bool:
-    return name.lower().removesuffix(PACKED).endswith((*TEXTS, ROWS))
+def _is_known_kind(name: str) -> bool:
+    return name.lower().removesuffix(GZIP).endswith((*TEXTS, ROWS))
 
 
 def _text(path: Path, named: bool) -> Iterator[Document]:
-    """A file as one document; when it was `named`, an empty one is an error."""
+    """A file as one document; an empty one is an error only if the user `named` it."""
     if kind_of(path):
         hint = f"save its text as .txt, or as .jsonl with a {COLUMN} column"
-        raise RiyazError(f"rows of {kind_of(path)} are not read as text", str(path), hint)
+        raise RiyazError(f"a table ({kind_of(path)}) is not text", str(path), hint)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise RiyazError("no such file or folder", str(path), "check the path") from None
     except OSError as error:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
-    if path.name.lower().endswith(PACKED):
+    if path.name.lower().endswith(GZIP):
         content = gunzip(path, content)
     _check_text(path, content)
     text = _unix(decode(path, content, hint=SAVE))
@@ -106,7 +107,7 @@ def _text(path: Path, named: bool) -> Iterator[Document]:
 
 
 def _check_text(path: Path, content: bytes) -> None:
-    """RiyazError for a binary file; what is text in another encoding is left to `decode`, which names it."""
+    """Raises RiyazError for a binary file; text in another encoding passes, for `decode` to name it."""
     sample = content[:SAMPLE]
     wide = sample.startswith((b"\xff\xfe", b"\xfe\xff")) or sample[::2].count(0) * sample[1::2].count(0) == 0
     nul = b"\0" in sample
@@ -115,29 +116,29 @@ def _check_text(path: Path, content: bytes) -> None:
 
 
 def _rows(path: Path) -> Iterator[Document]:
-    """The `text` of every row of a JSON Lines file; blank ones are passed over."""
+    """The `text` of every row of a JSON Lines file, except blank ones."""
     table = read_table(path, hint=SAVE)
     if COLUMN not in table.columns:
-        what = f"no row has the column {COLUMN!r}; there are {', '.join(table.columns)}"
+        what = f"no row has the column {COLUMN!r}, only {', '.join(table.columns)}"
         raise RiyazError(what, str(path), f'write {{"{COLUMN}": "…"}} on each line')
-    problems, found = Problems(path), []
+    problems, texts = Problems(path), []
     for line, row in table.rows:
         text = row.get(COLUMN)
         if not isinstance(text, str | None):
             problems.add(line, f"{COLUMN} is {json_kind(text)}, not text")
         elif text and text.strip():
-            found.append(Document(_unix(text), f"{path}:{line}", str(path)))
+            texts.append(Document(_unix(text), f"{path}:{line}", str(path)))
     problems.check("write each document's text as a string")
-    yield from found
+    yield from texts
 
 
 def _unix(text: str) -> str:
-    """The text with LF as its line ends, and U+FFFD for half a surrogate pair, which JSON can spell and UTF-8 not."""
-    return whole(text.replace("\r\n", "\n").replace("\r", "\n"))
+    """The text with LF line ends, and U+FFFD for unpaired surrogates, which JSON can contain and UTF-8 cannot."""
+    return replace_surrogates(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def whole(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair."""
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each unpaired surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What a person should know about their rows before anything is trained: counts, repeats, leakage, labels."""
+"""Report on the user's rows before training: counts, duplicates, leakage of test rows into training, labels."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -10,15 +10,15 @@ from riyaz.data import Example
 
 @dataclass
 class DataReport:
-    """What the split found; `notes` says the parts worth a sentence."""
+    """Statistics of the rows and their split; `notes` are sentences about those the user should know."""
 
-    rows: dict[str, int]  # in the files and in each part
-    duplicates: int  # training rows whose prompt stood before
-    conflicts: int  # training rows whose prompt stands with another answer too
-    leakage: dict[str, float]  # test rows that stand in training, their share, training rows dropped for it
-    answer_words: dict[str, float]  # median, p95 and longest
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # closed sets: rows of a label in each part
-    unseen_labels: list[str] = field(default_factory=list)  # of test rows, in no training row
+    rows: dict[str, int]  # number of rows in the files and in each part
+    duplicates: int  # training rows that repeat an earlier prompt
+    conflicts: int  # training rows whose prompt also has another answer
+    leakage: dict[str, float]  # test rows also in training, their share, training rows dropped for it
+    answer_words: dict[str, float]  # median, 95th percentile and longest
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)  # closed tasks: rows of each label in each part
+    unseen_labels: list[str] = field(default_factory=list)  # labels of test rows that no training row has
     slices: dict[str, int] = field(default_factory=dict)  # test rows of each slice
     notes: list[str] = field(default_factory=list)
 
@@ -28,7 +28,7 @@ class DataReport:
 
 
 def count_repeats(examples: Sequence[Example]) -> tuple[int, int]:
-    """(rows whose prompt stood before, rows whose prompt stands with another answer too)."""
+    """(rows that repeat an earlier prompt, rows whose prompt also has another answer)."""
     answers: dict[str, list[str]] = defaultdict(list)
     for example in examples:
         answers[example.key].append(example.answer)
@@ -37,7 +37,7 @@ def count_repeats(examples: Sequence[Example]) -> tuple[int, int]:
 
 
 def answer_words(examples: Sequence[Example]) -> dict[str, float]:
-    """Median, 95th percentile and longest answer in words."""
+    """Median, 95th percentile and longest length of an answer, in words."""
     lengths = sorted(len(example.answer.split()) for example in examples)
     p95 = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
     return {"median": statistics.median(lengths), "p95": p95, "longest": lengths[-1]}
@@ -49,21 +49,21 @@ def count_labels(labels: Sequence[str], parts: Mapping[str, Sequence[Example]]) 
     return {label: {part: counts[part][label] for part in parts} for label in labels}
 
 
-def unseen(tested: Sequence[Example], labels: Sequence[str]) -> list[Example]:
-    """Test rows none of whose answers is a label; a closed set cannot get them right."""
-    known = set(labels)
-    return [example for example in tested if not known & set(example.answers)]
+def rows_with_unseen_labels(tested: Sequence[Example], labels: Sequence[str]) -> list[Example]:
+    """Test rows with no answer among the labels, which no method of a closed task can get right."""
+    trained = set(labels)
+    return [example for example in tested if not trained & set(example.answers)]
 
 
 def notes(report: DataReport, unseen_rows: int) -> list[str]:
-    """One sentence for each thing to know; nothing for rows without surprises."""
+    """One sentence for each count above 0 that the user should know."""
     rows, leakage = report.rows, report.leakage
-    said = {
-        "training rows that repeat a prompt, kept in one part": report.duplicates,
-        "training rows that share a prompt but not its answer": report.conflicts,
-        "training rows dropped because their prompts stand in the test": leakage["dropped"],
+    counts = {
+        "training rows that repeat a prompt; copies stay in the same part": report.duplicates,
+        "training rows with the prompt of another row but a different answer": report.conflicts,
+        "training rows dropped because their prompts are in the test": leakage["dropped"],
         "test rows with a label that no training row has, which no method can get right": unseen_rows,
         "conversations left out because every answer in them has weight 0": rows["skipped"],
-        "folds, since there is no test file and the rows are few": rows["folds"],
+        "folds, because there is no test file and few rows": rows["folds"],
     }
-    return [f"{sentence}: {count:g}" for sentence, count in said.items() if count]
+    return [f"{sentence}: {count:g}" for sentence, count in counts.items() if count]

@@ -1,7 +1,7 @@
-"""From a file's bytes to its text: gzip within bounds, UTF-8, or the encoding that the user names.
+"""Decode a file's bytes: gzip within size limits, UTF-8, or the encoding that the user names.
 
-What is not UTF-8 is refused with the place of its first bad byte and a guess at what it is; nothing is guessed
-silently.
+Bytes that are not UTF-8 are refused with the place of the first invalid one and the likely encoding; no encoding is
+assumed silently.
 """
 
 import codecs
@@ -13,31 +13,34 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 
 SAVE = "save the file as UTF-8"
-MARKS = (  # byte order marks, the longer before those that they begin with
+MARKS = (  # byte order marks; the longer first, since UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-WESTERN = {"iso8859-1", "cp1252", "iso8859-15", "mac-roman"}  # read any bytes, UTF-8 too, which would be garbage
-MOST_BYTES = 2**31  # of a file after decompression
-BOMB_BYTES = 16 * 2**20  # from here on a file that is over
-BOMB_RATIO = 300  # times as large as its gzip is no text that people wrote; gzip reaches 1032
+WESTERN = {"iso8859-1", "cp1252", "iso8859-15", "mac-roman"}  # decode any bytes, and UTF-8 to garbage
+MAX_BYTES = 2**31  # of a file after decompression
+# A file that decompresses to more than BOMB_BYTES and BOMB_RATIO times its size is a gzip bomb: text that people wrote
+# has a lower ratio, and gzip reaches 1032.
+BOMB_BYTES = 16 * 2**20
+BOMB_RATIO = 300
 CHUNK = 2**20
 SAMPLE = 1024
 
 
 def gunzip(path: Path, content: bytes) -> bytes:
-    """The bytes inside a .gz file, at most 2 GiB. RiyazError for what is no gzip, cut short, or a bomb."""
+    """The decompressed bytes of a .gz file, at most 2 GiB. Raises RiyazError if it is not gzip, truncated or a bomb."""
     parts, size = [], 0
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as reader:
             while part := reader.read(CHUNK):
                 parts.append(part)
                 size += len(part)
-                if size > MOST_BYTES or (size > BOMB_BYTES and size > BOMB_RATIO * len(content)):
-                    what = f"{len(content):,} bytes of gzip hold more than {size - len(part):,}; no more is unpacked"
-                    raise RiyazError(what, str(path), "unpack it yourself if you trust it, or split it")
+                if size > MAX_BYTES or (size > BOMB_BYTES and size > BOMB_RATIO * len(content)):
+                    before = size - len(part)
+                    what = f"{len(content):,} bytes of gzip decompress to more than {before:,}; decompression stopped"
+                    raise RiyazError(what, str(path), "decompress it yourself if you trust it, or split it")
     except EOFError:
         raise RiyazError("the gzip data is cut short", str(path), "copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -47,12 +50,12 @@ def gunzip(path: Path, content: bytes) -> bytes:
 
 
 def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = "") -> str:
-    """Bytes as text, without a byte order mark. RiyazError names the line and the byte that is not of the encoding.
+    """Bytes as text, without a byte order mark. Raises RiyazError with the line of the first byte that is not valid.
 
-    Without `encoding` the bytes must be UTF-8; `hint` then replaces the advice to name another.
+    Without `encoding` the bytes must be UTF-8; `hint` then replaces the advice to name an encoding.
     """
     if encoding is not None:
-        return _named(path, content, encoding)
+        return _decode_as(path, content, encoding)
     body = content.removeprefix(codecs.BOM_UTF8)
     wide = _wide(body)
     text, bad = "", []
@@ -60,7 +63,7 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         bad.append(error.start)
-    if wide and b"\0" in body:  # a byte that UTF-8 has and text has not
+    if wide and b"\0" in body:  # valid in UTF-8, but not in text
         bad.append(body.index(b"\0"))
     if not bad:
         return text
@@ -74,7 +77,7 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
 
 
 def _wide(content: bytes) -> str:
-    """The name of a UTF-16 or UTF-32 encoding when the first bytes look like one, otherwise ""."""
+    """The name of a UTF-16 or UTF-32 encoding if the first bytes look like one, otherwise ""."""
     for mark, name in MARKS:
         if content.startswith(mark):
             return name
@@ -86,13 +89,13 @@ def _wide(content: bytes) -> str:
     return ""
 
 
-def _named(path: Path, content: bytes, encoding: str) -> str:
+def _decode_as(path: Path, content: bytes, encoding: str) -> str:
     """Text in the encoding that the user named."""
     try:
         codec = codecs.lookup(encoding)
-        "".encode(encoding)  # refuses codecs that are no text, such as base64
+        "".encode(encoding)  # raises LookupError for a codec that does not decode to text, such as base64
     except (LookupError, ValueError):
-        what = f"{encoding!r} is no encoding of text"
+        what = f"{encoding!r} is not a text encoding"
         raise RiyazError(what, "--encoding", "such as utf-8, latin-1, cp1252, utf-16, shift_jis or gb18030") from None
     if codec.name in WESTERN and not content.isascii():
         try:
@@ -107,5 +110,5 @@ def _named(path: Path, content: bytes, encoding: str) -> str:
         line = content[: error.start].decode(encoding, "replace").count("\n") + 1
         what = f"byte 0x{content[error.start]:02X} at byte {error.start + 1} of the file is not {encoding}"
         raise RiyazError(what, f"{path}:{line}", "name the file's own encoding, or save it as UTF-8") from None
-    except UnicodeError as error:  # such as UTF-16 without its mark in a codec that wants it
+    except UnicodeError as error:  # such as UTF-16 without the byte order mark that its codec requires
         raise RiyazError(f"is not {encoding} ({error})", str(path), SAVE) from None

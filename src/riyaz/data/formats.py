@@ -1,8 +1,8 @@
-"""Files and folders as datasets.
+"""Read files and folders as datasets.
 
-`load(path)` reads one file, several of a pattern such as `part-*.parquet`, or a folder that `datasets` saved;
-`open_data(path)` those or a folder with `train.*`, optional `test.*` and `riyaz.toml`, each of them one file or
-shards. `Dataset.format` says which columns were read.
+`load(path)` reads one file, the files of a pattern such as `part-*.parquet`, or a folder that `datasets` saved;
+`open_data(path)` reads these or a folder with `train.*`, optional `test.*` and `riyaz.toml`, where each part is one
+file or shards. `Dataset.format` names the columns that were read.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,15 @@ from pathlib import Path
 from riyaz import config
 from riyaz.data import Dataset, Example
 from riyaz.data.column_roles import Reading, find_reading
-from riyaz.data.many_files import differing, is_table, joined, part_files, read_tables, root_of, shards
+from riyaz.data.many_files import (
+    combine,
+    common_folder,
+    is_table,
+    matching_files,
+    mixed_columns,
+    part_files,
+    read_tables,
+)
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.records import RowProblem, example_of
 from riyaz.data.tables import Problems, Table
@@ -21,7 +29,7 @@ from riyaz.errors import RiyazError
 
 @dataclass(frozen=True)
 class DataFolder:
-    """What stands at a path: training rows, test rows if any, and the settings of its riyaz.toml."""
+    """The data at a path: training rows, test rows if any, and the settings of riyaz.toml."""
 
     train: Dataset
     test: Dataset | None = None
@@ -37,24 +45,24 @@ def load(
     encoding: str | None = None,
     answers_required: bool = True,
 ) -> Dataset:
-    """The examples of a file, of several as one or of rows in memory, which need answers if required.
+    """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
-    Without `encoding` text must be UTF-8. RiyazError names file and line.
+    Without `encoding` text must be UTF-8. Raises RiyazError with file and line.
     """
     tables = read_tables(path if isinstance(path, Table) else Path(path), encoding)
     path = path.path if isinstance(path, Table) else Path(path)
-    whole = joined(path, tables)
+    combined = combine(path, tables)
     try:
-        reading = find_reading(whole, prompt_column, answer_column, answers_required)
+        reading = find_reading(combined, prompt_column, answer_column, answers_required)
     except RiyazError as error:
-        raise differing(error, path, tables) from None
+        raise mixed_columns(error, path, tables) from None
     examples: list[Example] = []
     skipped = 0
-    folder = root_of(tables)
+    folder = common_folder(tables)
     for table in tables:
-        found, left_out = _examples(table, reading, folder, answers_required)
-        examples += found
-        skipped += left_out
+        of_table, skipped_here = _examples(table, reading, folder, answers_required)
+        examples += of_table
+        skipped += skipped_here
     if not examples:
         what = "every answer has weight 0, so there is nothing to learn"
         raise RiyazError(what, str(path), "give the answers weight 1")
@@ -62,16 +70,16 @@ def load(
         examples=tuple(examples),
         format=reading.format,
         path=path,
-        sha256=whole.sha256,
-        columns=whole.columns,
+        sha256=combined.sha256,
+        columns=combined.columns,
         skipped=skipped,
         answer_column=reading.answer,
-        folder=None if whole.in_memory else folder,
+        folder=None if combined.in_memory else folder,
     )
 
 
 def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int]:
-    """The examples of one file, and how many conversations ask not to be learned."""
+    """The examples of one table, and its number of conversations in which every answer has weight 0."""
     examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
     for line, row in table.rows:
         try:
@@ -83,7 +91,7 @@ def _examples(table: Table, reading: Reading, folder: Path, answers_required: bo
             skipped += 1
         else:
             examples.append(example)
-    problems.check("correct or remove the row" + ("s" if len(problems.found) > 1 else ""))
+    problems.check("correct or remove the row" + ("s" if len(problems.entries) > 1 else ""))
     return examples, skipped
 
 
@@ -95,7 +103,7 @@ def open_data(
     answer_column: str | None = None,
     encoding: str | None = None,
 ) -> DataFolder:
-    """A file of training rows, rows in memory, or a folder; arguments win over the folder's riyaz.toml. Raises
+    """Read a file of training rows, rows in memory, or a folder; arguments override the folder's riyaz.toml. Raises
     RiyazError."""
     path = path if isinstance(path, Table) else Path(path)
     if isinstance(path, Path) and path.is_dir() and not is_table(path):
@@ -112,7 +120,7 @@ def load_folder(
     answer_column: str | None = None,
     encoding: str | None = None,
 ) -> DataFolder:
-    """`train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments win over the settings."""
+    """Read `train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments override the settings."""
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
@@ -121,33 +129,35 @@ def load_folder(
     data_config, compare_config = config.resolve(settings, given)
     splits = saved_splits(folder)
     tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))
-    found = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
-    train_path = found["train"]
+    paths = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
+    train_path = paths["train"]
     if train_path is None:
         names = ", ".join(entry.name for entry in tables)
         what = f"no split 'train' in {SPLITS}" if splits else "no train.jsonl, train.csv, … in this folder"
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)
-    tested = test if isinstance(test, Table) else compare_config.test or found["test"]
+    test_source = test if isinstance(test, Table) else compare_config.test or paths["test"]
     read = partial(
         load,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    used = {path.resolve() for part in (train_path, tested) if isinstance(part, Path) for path in shards(part)}
+    used = {
+        path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
+    }
     return DataFolder(
         train=read(train_path),
-        test=read(tested) if tested else None,
+        test=read(test_source) if test_source else None,
         settings=settings,
         unused=tuple(entry.name for entry in tables if entry.resolve() not in used),
     )
 
 
 def _one_part(folder: Path, stem: str) -> Path | None:
-    """The file `stem.*` of a folder, or the pattern of its shards; RiyazError when there are several."""
-    found = part_files(folder, stem)
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise RiyazError(f"{names} both stand in this folder", str(folder), "keep one of them")
-    return found[0] if found else None
+    """The file `stem.*` of a folder, or the pattern of its shards; None if neither exists. RiyazError for several."""
+    paths = part_files(folder, stem)
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise RiyazError(f"{names} are both in this folder", str(folder), "keep one of them")
+    return paths[0] if paths else None

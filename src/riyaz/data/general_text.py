@@ -1,4 +1,4 @@
-"""General text: what a model could do before it was adapted is measured on parts of it, and rehearsed on the others."""
+"""General text: forgetting is measured on evenly spaced blocks of it, and the text between them is rehearsed."""
 
 import pydoc_data.topics
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 
-TOKENS, BLOCK = 4096, 512  # measured on
+TOKENS, BLOCK = 4096, 512  # tokens of all measured blocks, and of one
 
 
 def general_text(path: str | None) -> str:
-    """The text forgetting is measured on. Raises RiyazError when the file cannot be read or says too little."""
+    """The text of a file, or without a path the topics of Python's help. Raises RiyazError if the file cannot be read
+    or has fewer than 2,000 characters."""
     if path is None:
         return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
     try:
@@ -23,18 +24,18 @@ def general_text(path: str | None) -> str:
 
 
 def general_blocks(stream: Sequence[int]) -> list[list[int]]:
-    """Blocks spread evenly over the stream, about TOKENS tokens in all, on which forgetting is measured."""
-    return [list(stream[start:end]) for start, end in _measured(stream)]
+    """Evenly spaced blocks of a token stream, about TOKENS tokens in all, on which forgetting is measured."""
+    return [list(stream[start:end]) for start, end in _measured_ranges(stream)]
 
 
 def general_gaps(stream: Sequence[int]) -> list[list[int]]:
-    """What lies between the blocks, to rehearse on."""
-    ends = [0, *(end for _, end in _measured(stream))]
-    starts = [*(start for start, _ in _measured(stream)), len(stream)]
+    """The tokens between those blocks, which training may rehearse."""
+    ends = [0, *(end for _, end in _measured_ranges(stream))]
+    starts = [*(start for start, _ in _measured_ranges(stream)), len(stream)]
     return [list(stream[end:start]) for end, start in zip(ends, starts) if start > end]
 
 
-def _measured(stream: Sequence[int]) -> list[tuple[int, int]]:
+def _measured_ranges(stream: Sequence[int]) -> list[tuple[int, int]]:
     size = min(BLOCK, len(stream))
     count = max(1, min(TOKENS // size, len(stream) // size))
     starts = [round(i * (len(stream) - size) / max(1, count - 1)) for i in range(count)]

@@ -15,41 +15,41 @@ MAX_FILES = 10_000
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is read as one table: a file of rows, or a data set that `datasets` saved."""
+    """Whether a path is read as one table: a file of rows, or a folder that `datasets` saved."""
     return is_saved(path) if path.is_dir() else bool(kind_of(path))
 
 
 def read_tables(path: Path | Table, encoding: str | None = None) -> list[Table]:
-    """The tables at a path or of a pattern, in order of their names; rows in memory are one as they are. Raises
-    RiyazError when there is none."""
+    """The tables of a path or pattern, sorted by name; rows in memory are a table already. Raises RiyazError if there
+    is none."""
     if isinstance(path, Table):
         return [path]
     if path.is_dir() and is_saved(path):
         files, features = saved_files(path)
         return [_arrow(file, features) for file in files]
-    return [read_table(file, encoding) for file in shards(path)]
+    return [read_table(file, encoding) for file in matching_files(path)]
 
 
-def shards(path: Path) -> list[Path]:
-    """The files that a path stands for: itself, or those of a pattern. RiyazError when a pattern fits none."""
+def matching_files(path: Path) -> list[Path]:
+    """The path itself, or the sorted files that match it as a pattern. Raises RiyazError if none matches."""
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
-    found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-    files = [file for file in found if file.is_file()]
+    matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+    files = [file for file in matches if file.is_file()]
     if not files:
-        raise RiyazError("no file fits this pattern", str(path), "check the path")
+        raise RiyazError("no file matches this pattern", str(path), "check the path")
     if len(files) > MAX_FILES:
-        raise RiyazError(f"{len(files):,} files fit this pattern", str(path), f"at most {MAX_FILES:,} are read")
+        raise RiyazError(f"{len(files):,} files match this pattern", str(path), f"at most {MAX_FILES:,} are read")
     return files
 
 
 def part_files(folder: Path, stem: str) -> list[Path]:
-    """What can be read as a folder's train or test rows: files `stem.*`, and a pattern for each set of shards.
+    """The candidates for a folder's train or test rows: files `stem.*`, and a pattern for each set of shards.
 
-    Raises RiyazError when a shard is missing.
+    Raises RiyazError if a shard is missing.
     """
     named = (folder / (stem + suffix + packed) for suffix in SUFFIXES for packed in ("", ".gz"))
-    found = [path for path in named if path.is_file() and kind_of(path)]
+    paths = [path for path in named if path.is_file() and kind_of(path)]
     sets: dict[tuple[int, str], set[int]] = {}
     for entry in sorted(folder.iterdir()):
         shard = SHARD.fullmatch(entry.name)
@@ -61,12 +61,12 @@ def part_files(folder: Path, stem: str) -> list[Path]:
             name = f"{stem}-{missing[0] if missing else count:05}-of-{count:05}{suffix}"
             what = f"{name} is missing" if missing else f"there are more than {count} files"
             raise RiyazError(f"{what} among {len(indices)} shards", str(folder), "copy or download all of them")
-        found.append(Path(glob.escape(str(folder))) / f"{stem}-*-of-{count:05}{suffix}")
-    return found
+        paths.append(Path(glob.escape(str(folder))) / f"{stem}-*-of-{count:05}{suffix}")
+    return paths
 
 
-def joined(path: Path, tables: list[Table]) -> Table:
-    """Tables as one to find columns in: every column, the first file's rows, a hash of the hashes."""
+def combine(path: Path, tables: list[Table]) -> Table:
+    """Several tables as one for column detection: all columns, the first file's rows, a hash of the hashes."""
     if len(tables) == 1:
         return tables[0]
     columns = tuple(dict.fromkeys(column for table in tables for column in table.columns))
@@ -74,18 +74,18 @@ def joined(path: Path, tables: list[Table]) -> Table:
     return Table(path, tables[0].rows, columns, hashlib.sha256(hashes.encode()).hexdigest())
 
 
-def differing(error: RiyazError, path: Path, tables: list[Table]) -> RiyazError:
-    """Why tables together have no one reading: the error itself, or that their columns are not the same."""
+def mixed_columns(error: RiyazError, path: Path, tables: list[Table]) -> RiyazError:
+    """The error for tables without a common reading: that their columns differ, if they do, else `error`."""
     first, other = tables[0], next((table for table in tables if set(table.columns) != set(tables[0].columns)), None)
     if other is None:
         return error
-    root = root_of(tables)
+    root = common_folder(tables)
     what = " but ".join(f"{t.path.relative_to(root).as_posix()} has {', '.join(t.columns)}" for t in (first, other))
-    return RiyazError(f"the files are not alike: {what}", str(path), f"read them apart, or {error.hint}")
+    return RiyazError(f"the files have different columns: {what}", str(path), f"read them one by one, or {error.hint}")
 
 
-def root_of(tables: list[Table]) -> Path:
-    """The folder that all tables lie in; their names below it differ."""
+def common_folder(tables: list[Table]) -> Path:
+    """The deepest folder that holds all tables; `Example.where` is relative to it."""
     folders = [str(table.path.parent) for table in tables]
     return Path(folders[0]) if len(set(folders)) == 1 else Path(os.path.commonpath(folders))
 

@@ -1,4 +1,4 @@
-"""Rows in memory as a table: a list of dictionaries or a DataFrame, read as the rows of a file are."""
+"""Rows in memory as a table: a list of dictionaries or a DataFrame, read like the rows of a file."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ MARK = " row "  # between the name of the rows and a row's number, which counts 
 
 
 class Frame(Protocol):
-    """A pandas DataFrame, as far as it is read here."""
+    """The part of a pandas DataFrame that is used here."""
 
     @property
     def columns(self) -> Any:
@@ -23,7 +23,7 @@ class Frame(Protocol):
 
     @property
     def to_dict(self) -> Any:
-        """The method that gives the rows."""
+        """The method that returns the rows."""
 
 
 Rows = Iterable[Mapping[str, Any]] | Frame
@@ -31,12 +31,12 @@ RowSource = str | PathLike[str] | Rows
 
 
 def path_or_table(data: RowSource, name: str) -> Path | Table:
-    """A path as it is; rows in memory as a table called `name`, such as "test". Raises RiyazError."""
+    """A path as a Path, or rows in memory as a table called `name`, such as "test". Raises RiyazError."""
     return Path(data) if isinstance(data, (str, PathLike)) else table_of(data, name)
 
 
 def table_of(rows: Rows, name: str) -> Table:
-    """Rows in memory as a table; missing values become null, and equal rows have one hash. Raises RiyazError."""
+    """Rows in memory as a table; missing values become null, and equal rows have equal hashes. Raises RiyazError."""
     numbered: list[tuple[int, dict[str, object]]] = []
     digest = hashlib.sha256()
     for number, row in enumerate(_listed(rows, name), start=1):
@@ -50,10 +50,10 @@ def table_of(rows: Rows, name: str) -> Table:
 
 
 def _listed(rows: Any, name: str) -> Iterable[Any]:
-    """The rows one by one: of pandas, of polars, or of anything that is iterated over."""
+    """An iterable of the rows of a pandas or polars DataFrame, or of any iterable. Raises RiyazError."""
     hint = "give a path, a DataFrame or a list of dictionaries"
     if isinstance(rows, (Mapping, bytes)):
-        raise RiyazError(f"{type(rows).__name__} is no list of rows", name, hint)
+        raise RiyazError(f"{type(rows).__name__} is not a list of rows", name, hint)
     if hasattr(rows, "columns") and hasattr(rows, "to_dict"):
         names = [str(column) for column in rows.columns]
         if len(set(names)) < len(names):
@@ -65,11 +65,11 @@ def _listed(rows: Any, name: str) -> Iterable[Any]:
     try:
         return iter(rows)
     except TypeError:
-        raise RiyazError(f"{type(rows).__name__} is no list of rows", name, hint) from None
+        raise RiyazError(f"{type(rows).__name__} is not a list of rows", name, hint) from None
 
 
 def _row(row: object, name: str, number: int) -> tuple[dict[str, object], bytes]:
-    """The fields of a row, and those that are not null as one line of JSON."""
+    """The fields of a row, and its non-null fields as one line of JSON, for the hash. Raises RiyazError."""
     if not isinstance(row, Mapping):
         kind = json_kind(row) if isinstance(row, (str, list, bool, int, float, type(None))) else type(row).__name__
         raise RiyazError(
@@ -84,7 +84,7 @@ def _row(row: object, name: str, number: int) -> tuple[dict[str, object], bytes]
 
 
 def _plain(value: Any) -> object:
-    """A value as JSON has it: NaN, NaT and bytes as null, NumPy's numbers and arrays as Python's, the rest as text."""
+    """A value in JSON's types: NaN, NaT and bytes as null, NumPy values as Python's, other types as text."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -95,7 +95,7 @@ def _plain(value: Any) -> object:
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):  # of numpy; a date of it becomes a date of Python
+    if hasattr(value, "tolist"):  # NumPy; its dates become dates of Python
         plain = value.tolist()
         return _plain(plain) if type(plain) is not type(value) else str(value)
     return str(value)

@@ -1,6 +1,6 @@
-"""Batches of rows laid end to end without padding, and the order in which rows come.
+"""Batches of rows laid end to end without padding, and the order of rows in each epoch.
 
-Everything is a pure function of its arguments, so a run that was stopped continues with the same batches.
+All functions are pure, so a resumed run continues with the same batches.
 T: tokens of a batch, N: answer tokens of a batch.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 
 from riyaz.data.rows import Row
 
-SHORTEST_SHARED = 8  # tokens; attending to fewer apart costs more than reading them again
+SHORTEST_SHARED = 8  # tokens; sharing a shorter beginning costs more than it saves
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows as one stream of tokens: `shared` that all of them begin with, once, then `lengths[i]` of row i alone.
+    """Rows as one stream of tokens: the `shared` first tokens of all rows once, then `lengths[i]` more of each row i.
 
-    Attention goes from every row to the shared tokens and must not cross rows. The last answer token predicts
-    nothing, so it is a label and not an input.
+    A row attends to the shared tokens and to itself, never to another row. The last answer token predicts nothing, so
+    it is a label and not an input.
     """
 
     tokens: np.ndarray  # (T,) int64
@@ -35,7 +35,7 @@ class PackedRows:
 
 
 def pack(rows: Sequence[Row]) -> PackedRows:
-    """Lay rows end to end, with the answer tokens as next-token labels; what all begin with stands there once."""
+    """Lay rows end to end, with the answer tokens as next-token labels; a common beginning is stored once."""
     assert rows and all(row.prompt and row.answer for row in rows)
     shared = shared_tokens([row.prompt for row in rows])
     lengths = [len(row.prompt) + len(row.answer) - 1 - shared for row in rows]
@@ -54,18 +54,18 @@ def pack(rows: Sequence[Row]) -> PackedRows:
 
 
 def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, the last of each left out, which predicts its answer; 0 when that is
-    less than reading them for every row costs."""
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # what these two share, all do
+    """Tokens in the common beginning of the prompts, without a prompt's last token, which predicts the answer; 0 for a
+    single prompt or below SHORTEST_SHARED."""
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # a beginning of these two is one of all
     most = min(map(len, prompts)) - 1
     count = next((i for i in range(most) if first[i] != last[i]), max(0, most))
     return count if len(prompts) > 1 and count >= SHORTEST_SHARED else 0
 
 
 def batch(count: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Which of `count` rows step number `step` trains on.
+    """Indices of the rows, out of `count`, that step number `step` trains on.
 
-    Every epoch takes every row once in an order of its own; its batches differ by at most one row.
+    Every epoch takes each row once, in its own order; batch sizes differ by at most one row.
     """
     assert count > 0 and batch_size > 0 and step >= 0
     steps = steps_per_epoch(count, batch_size)
@@ -74,13 +74,13 @@ def batch(count: int, batch_size: int, seed: int, step: int) -> list[int]:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches that take every row once."""
+    """Number of batches in which every row is used once."""
     return -(-count // batch_size)
 
 
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
-    # Hashes and not a generator of random numbers, whose streams may change between versions.
+    # Sorted by hash, because the stream of a random generator may change between versions.
     digests = [hashlib.sha256(f"{seed}\x1f{epoch}\x1f{index}".encode()).digest() for index in range(count)]
     return tuple(sorted(range(count), key=digests.__getitem__))
 

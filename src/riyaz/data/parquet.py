@@ -1,7 +1,7 @@
-"""Rows of Parquet files and of folders that `datasets` wrote with save_to_disk, read by pyarrow alone.
+"""Rows of Parquet files and of folders that `datasets` wrote with save_to_disk, read with pyarrow.
 
-Label numbers become the names that the file gives them; bytes, such as pictures, become null. pyarrow comes with
-the extra `parquet`; without it one line says so.
+Label numbers become the label names in the file; bytes, such as pictures, become null. pyarrow is in the extra
+`parquet`; without it the error names the command that installs it.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riyaz.data.encodings import MOST_BYTES
+from riyaz.data.encodings import MAX_BYTES
 from riyaz.errors import RiyazError, install
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
@@ -20,7 +20,7 @@ Rows = list[tuple[int, dict[str, object]]]
 
 
 def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
-    """(number of the row from 1, its fields) of a Parquet file, and its columns. Raises RiyazError."""
+    """The rows of a Parquet file as (number from 1, fields), and its columns. Raises RiyazError."""
     parquet = _pyarrow(path, "pyarrow.parquet")
 
     def batches() -> Iterator[Any]:
@@ -32,14 +32,14 @@ def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
 
 
 def arrow_rows(path: Path, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
-    """The same of an Arrow file (stream or file format) whose columns must be those of `features`, if given."""
+    """The same for an Arrow file (stream or file format), whose columns must be those of `features`, if given."""
     arrow = _pyarrow(path, "pyarrow")
 
     def batches() -> Iterator[Any]:
         with arrow.memory_map(str(path)) as source:
-            whole = source.read(6) == b"ARROW1"
+            is_file_format = source.read(6) == b"ARROW1"
             source.seek(0)
-            if not whole:
+            if not is_file_format:
                 reader = arrow.ipc.open_stream(source)
                 yield reader.schema
                 yield from reader
@@ -53,12 +53,12 @@ def arrow_rows(path: Path, features: dict[str, Any] | None) -> tuple[Rows, tuple
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `datasets` saved one data set in this folder."""
+    """Whether `datasets` saved a single data set (one split) in this folder."""
     return (folder / STATE).is_file()
 
 
 def saved_splits(folder: Path) -> list[str]:
-    """The splits of a folder that `datasets` saved several in; [] when it is none."""
+    """Names of the splits that `datasets` saved in a folder; [] if it did not save several."""
     if not (folder / SPLITS).is_file():
         return []
     names = _object(folder / SPLITS).get("splits")
@@ -71,18 +71,18 @@ def saved_splits(folder: Path) -> list[str]:
 
 
 def saved_files(folder: Path) -> tuple[list[Path], dict[str, Any] | None]:
-    """The Arrow files of a saved data set in order, and its features. RiyazError when one is missing or untrue."""
+    """The Arrow files of a saved data set in order, and its features. Raises RiyazError if a file is missing."""
     state, again = _object(folder / STATE), "save the data set again with save_to_disk"
     entries = state.get("_data_files")
     names = [e.get("filename") if isinstance(e, dict) else None for e in entries] if isinstance(entries, list) else []
     if not names or not all(_bare(name) for name in names):
         raise RiyazError("_data_files is not a list of bare file names", str(folder / STATE), again)
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        what = "the rows are a selection (_indices_data_files), which is not read"
+        what = "the rows are a selection (_indices_data_files), which is not supported"
         raise RiyazError(what, str(folder / STATE), "call flatten_indices() before save_to_disk")
     for name in names:
         if not (folder / str(name)).is_file():
-            raise RiyazError(f"{STATE} names {name!r}, which is not here", str(folder), "copy the folder again")
+            raise RiyazError(f"{STATE} names {name!r}, which is missing", str(folder), "copy the folder again")
     features = _object(folder / INFO).get("features") if (folder / INFO).is_file() else None
     if features is not None and not isinstance(features, dict):
         raise RiyazError("features is not an object", str(folder / INFO), again)
@@ -90,7 +90,7 @@ def saved_files(folder: Path) -> tuple[list[Path], dict[str, Any] | None]:
 
 
 def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
-    """Rows of record batches, after their schema."""
+    """Rows and columns; `parts` yields the schema, then record batches. Raises RiyazError."""
     error_of_arrow = _pyarrow(path, "pyarrow").ArrowException
     rows: Rows = []
     size = 0
@@ -100,8 +100,8 @@ def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> 
         labels = _labels(schema, features)
         for batch in parts:
             size += batch.nbytes
-            if size > MOST_BYTES:
-                raise RiyazError(f"holds more than {MOST_BYTES:,} bytes", str(path), "split it, or take fewer rows")
+            if size > MAX_BYTES:
+                raise RiyazError(f"holds more than {MAX_BYTES:,} bytes", str(path), "split it, or take fewer rows")
             for fields in batch.to_pylist():
                 row = {name: _plain(value) for name, value in fields.items()}
                 place = len(rows) + 1
@@ -125,33 +125,33 @@ def _columns(path: Path, schema: Any, features: dict[str, Any] | None) -> tuple[
 
 
 def _labels(schema: Any, features: dict[str, Any] | None) -> dict[str, list[str]]:
-    """Columns of label numbers, and the names: from dataset_info.json, or from what Parquet files carry along."""
+    """Label names of each ClassLabel column, from dataset_info.json or from the metadata of a Parquet file."""
     if features is None:
         try:
-            carried = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-            features = carried["info"]["features"]
+            metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+            features = metadata["info"]["features"]
         except (ValueError, KeyError, TypeError, RecursionError):
             features = {}
-    found = {}
+    labels = {}
     for name, feature in features.items() if isinstance(features, dict) else ():
         names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
         if isinstance(names, list) and all(isinstance(each, str) for each in names) and name in schema.names:
-            found[name] = names
-    return found
+            labels[name] = names
+    return labels
 
 
 def _label(path: Path, place: int, column: str, value: object, labels: dict[str, list[str]]) -> object:
-    """The name of a label number; -1 is datasets' writing for none."""
+    """The name of a label number; None for -1, which `datasets` writes for a missing label."""
     if type(value) is not int or value == -1:
         return None if value == -1 else value
     if not 0 <= value < len(labels[column]):
-        what = f"{column!r} is {value}, and the file names {len(labels[column])} labels"
+        what = f"{column!r} is {value}, but the file names {len(labels[column])} labels"
         raise RiyazError(what, f"{path}:{place}", "correct the label or its names")
     return labels[column][value]
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it: dates and decimals as text, bytes as null."""
+    """A value in JSON's types: dates and decimals as text, bytes as null."""
     if isinstance(value, dict):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -166,7 +166,7 @@ def _bare(name: object) -> bool:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A small JSON object that `datasets` wrote."""
+    """A JSON object of at most MAX_JSON bytes that `datasets` wrote. Raises RiyazError."""
     try:
         value = json.loads(path.read_bytes()[: MAX_JSON + 1])
     except (OSError, ValueError, RecursionError):

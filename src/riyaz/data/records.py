@@ -1,4 +1,4 @@
-"""One row of a table as an `Example`."""
+"""Make an `Example` of a row of a table."""
 
 from riyaz.data import Example, Message
 from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS, Reading
@@ -6,7 +6,7 @@ from riyaz.data.conversations import RowProblem, as_text, conversation, is_messa
 
 
 def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:
-    """The example of a row; None for a conversation that asks not to be learned. Raises RowProblem."""
+    """The example of a row; None for a conversation in which every answer has weight 0. Raises RowProblem."""
     answers: tuple[str, ...] = ()
     turns = _turns(row, reading)
     if turns is not None:
@@ -25,7 +25,7 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
 
 
 def _turns(row: dict[str, object], reading: Reading) -> object | None:
-    """The messages of a row that is a conversation, in one column or in TRL's prompt and completion; else None."""
+    """The messages of a conversation, in one column or in TRL's prompt and completion; None for other rows."""
     prompt = row.get(reading.prompt)
     if reading.prompt in CONVERSATIONS:
         return [] if prompt is None else prompt
@@ -38,7 +38,7 @@ def _turns(row: dict[str, object], reading: Reading) -> object | None:
 
 
 def _prompt(row: dict[str, object], reading: Reading) -> tuple[Message, ...]:
-    """The user turn, after a system turn when the row has a column of that name."""
+    """The user turn, after a system turn if the row has the column `system`."""
     prompt = as_text(row.get(reading.prompt), reading.prompt)
     if not prompt.strip():
         raise RowProblem(f"the row has no {reading.prompt!r}")
@@ -50,12 +50,12 @@ def _prompt(row: dict[str, object], reading: Reading) -> tuple[Message, ...]:
 
 
 def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
-    """The accepted answers without repeats, the target first; empty when the row has none."""
+    """The distinct accepted answers, the one to learn first; empty if the row has none."""
     value = row.get(reading.answer)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         value = value["text"]  # SQuAD's {"text": […], "answer_start": […]}
     if isinstance(value, list) and reading.answer in LABELS:
-        raise RowProblem(f"{reading.answer!r} holds several labels where one is read")
+        raise RowProblem(f"{reading.answer!r} holds several labels; only one is supported")
     values = list(value) if isinstance(value, list) else [value]
     references = row.get(reading.references)
     if isinstance(references, list):
@@ -69,7 +69,7 @@ def _optional(row: dict[str, object], column: str) -> str | None:
 
 
 def _documents(row: dict[str, object]) -> tuple[str, ...]:
-    """The documents a row names, in `doc_id` or as a list in `doc_ids`."""
+    """The document ids of a row, from `doc_id` or a list in `doc_ids`."""
     value = row.get("doc_ids", row.get("doc_id"))
     values = value if isinstance(value, list) else [value]
     return tuple(name for name in (as_text(each, "doc_id").strip() for each in values) if name)

@@ -1,42 +1,42 @@
-"""How much of a held-out text stands in the training text too: runs of tokens that both have.
+"""Count held-out blocks that largely repeat the training text, by the runs of tokens that both contain.
 
-A run is as many tokens as about RUN_BYTES bytes, a sentence. Runs are compared by hash wherever they stand, so a copy
-counts even if it does not begin where a block begins; one run in SAMPLED is looked at, the same in every block.
+A run has about RUN_BYTES bytes of text, a sentence. Runs are compared by hash at every position, so a copy counts
+wherever it begins in a block. One run in SAMPLED is compared, chosen by its hash and so the same in every block.
 """
 
 import numpy as np
 
 RUN_BYTES = 50
-RUN_LEAST = 8  # tokens
-SAMPLED = 8  # a power of two
-MOST = 0.5  # of a block's runs: more of them elsewhere, and it is a near-duplicate
-ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, which spreads hashes
-ROWS = 2**20  # tokens hashed at once
+MIN_RUN = 8  # tokens
+SAMPLED = 8  # one run in so many is compared; a power of two
+MAX_SHARED = 0.5  # share of a block's runs; with more of them in training it is a near-duplicate
+ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, a multiplier that spreads hashes
+CHUNK = 2**20  # tokens hashed at once
 
 
 def repeated_blocks(tokens: np.ndarray, blocks: np.ndarray, held: np.ndarray, bytes_per_token: float) -> int:
-    """How many held-out blocks are near-duplicates: more than half of their runs stand in blocks not held out.
+    """Number of held-out blocks that are near-duplicates: over half of their runs are in training blocks too.
 
     `tokens` (T,), `blocks` (blocks, 2) start and end, `held` (blocks,) bool.
     """
-    length = max(RUN_LEAST, 2 ** round(np.log2(RUN_BYTES / max(bytes_per_token, 0.1))))
-    known = np.sort(np.concatenate([_runs(tokens[start:end], length) for start, end in _joined(blocks[~held])]))
-    return sum(_share(_runs(tokens[start:end], length), known) > MOST for start, end in blocks[held])
+    length = max(MIN_RUN, 2 ** round(np.log2(RUN_BYTES / max(bytes_per_token, 0.1))))
+    trained = np.sort(np.concatenate([_runs(tokens[start:end], length) for start, end in _joined(blocks[~held])]))
+    return sum(_share(_runs(tokens[start:end], length), trained) > MAX_SHARED for start, end in blocks[held])
 
 
-def _share(runs: np.ndarray, known: np.ndarray) -> float:
-    """The share of the runs that are among the sorted known ones."""
-    if not len(runs) or not len(known):
+def _share(runs: np.ndarray, trained: np.ndarray) -> float:
+    """The share of the runs that are in `trained`, the sorted runs of the training blocks."""
+    if not len(runs) or not len(trained):
         return 0.0
-    places = np.minimum(np.searchsorted(known, runs), len(known) - 1)
-    return float((known[places] == runs).mean())
+    places = np.minimum(np.searchsorted(trained, runs), len(trained) - 1)
+    return float((trained[places] == runs).mean())
 
 
 def _joined(blocks: np.ndarray) -> list[tuple[int, int]]:
-    """Blocks that follow each other as one, up to ROWS tokens."""
+    """(start, end) of the blocks, with adjacent ones joined up to CHUNK tokens."""
     joined: list[tuple[int, int]] = []
     for start, end in blocks.tolist():
-        if joined and joined[-1][1] == start and end - joined[-1][0] <= ROWS:
+        if joined and joined[-1][1] == start and end - joined[-1][0] <= CHUNK:
             joined[-1] = joined[-1][0], end
         else:
             joined.append((start, end))
@@ -44,10 +44,10 @@ def _joined(blocks: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _runs(tokens: np.ndarray, length: int) -> np.ndarray:
-    """The hashes of the sampled runs of `length` (a power of two) tokens, uint64."""
+    """Hashes of the sampled runs of `length` tokens (a power of two), uint64."""
     hashes = (np.asarray(tokens, dtype=np.uint64) + np.uint64(1)) * ODD
     power, size = int(ODD), 1
-    while size < length and len(hashes) > size:  # a run twice as long is two runs
+    while size < length and len(hashes) > size:  # doubles the length: the hash of two adjacent runs
         hashes = hashes[:-size] * np.uint64(power) + hashes[size:]
         power, size = power * power % 2**64, size * 2
     if size < length:

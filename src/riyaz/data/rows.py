@@ -1,7 +1,7 @@
-"""Examples as token ids, with the checks that catch rows nothing can be learned from.
+"""Turn examples into token ids, and check that they can be learned from.
 
-A row is the prompt as the chat template writes it and the answer with its end-of-turn id; the loss is on the
-answer alone. Rows are never truncated: one that does not fit is counted and left out.
+A row is the prompt as the chat template renders it and the answer with its end-of-turn id; the loss is on the answer
+only. Rows are never truncated: one that does not fit is counted and left out.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from riyaz.data import Example, Message
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import Tokenizer
 
-LEFT_OUT_MOST = 0.05  # of the rows: above it something is wrong with all of them
-# What `Tokenizer.rows` verifies: (what a failure means, what to do).
+MAX_FAILED = 0.05  # share of the rows that may fail a check and be left out; more is an error
+# Checks of `Tokenizer.rows` that every row must pass: (what a failure means, what to do).
 FATAL = {
     "ends_with_eos": ("the answer does not end with an end-of-text token", "check eos_token of the model"),
     "one_bos": (
@@ -35,10 +35,10 @@ class Row:
 def encode_rows(
     tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]], context: int
 ) -> tuple[list[Row], dict[str, dict]]:
-    """Rows for (messages to render, example whose answer to learn), and what each check found.
+    """Rows for (messages to render, example whose answer to learn), and the result of each check.
 
-    A check is {"ok", "rows", "failed"}. Rows without a label or longer than `context` tokens are left out.
-    Raises RiyazError when more than 5 % would be, when a row is broken, or when the template leaves out its turns.
+    A result is {"ok", "rows", "failed"}. Rows without a label or longer than `context` tokens are left out. Raises
+    RiyazError if these are over 5 %, if a row fails a check of FATAL, or if the template drops turns.
     """
     _check_turns(tokenizer, prompts)
     encoded = tokenizer.rows([(list(messages), example.answer) for messages, example in prompts])
@@ -52,11 +52,11 @@ def encode_rows(
         if failed and name in FATAL:
             raise _error(FATAL[name][0], failed, FATAL[name][1])
     if PREFIX in checks and not checks[PREFIX]["ok"]:
-        what = f"{checks[PREFIX]['failed']} of {len(rows)} prompts are no prefix of prompt and answer"
+        what = f"{checks[PREFIX]['failed']} of {len(rows)} prompts are not a prefix of prompt and answer together"
         wrong = [row for row, result in zip(rows, encoded) if not result.checks[PREFIX]]
         raise _error(what, wrong, "the chat template writes a finished turn differently; use another template")
 
-    unlabelled = [row for row in rows if len(row.answer) < 2]  # nothing but the end token
+    unlabelled = [row for row in rows if len(row.answer) < 2]  # only the end token
     longest = max((len(row.prompt) + len(row.answer) for row in rows), default=0)
     too_long = [row for row in rows if len(row.prompt) + len(row.answer) > context]
     checks["has_label"] = _check(rows, unlabelled)
@@ -71,7 +71,7 @@ def encode_rows(
 
 
 def rendered(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message], Example]]) -> list[tuple[str, str]]:
-    """Each row as the model reads it: the prompt, and the answer with its end, on which alone the loss is."""
+    """Each row as the model reads it: (prompt, answer with its end-of-turn token); the loss is on the answer only."""
     _check_turns(tokenizer, prompts)
     texts = tokenizer.render_texts([list(messages) for messages, _ in prompts])
     end = tokenizer.token_text(tokenizer.end_of_turn)
@@ -84,7 +84,7 @@ def _check_turns(tokenizer: Tokenizer, prompts: Sequence[tuple[Sequence[Message]
 
 
 def _check(rows: Sequence[Row], failed: Sequence[Row]) -> dict:
-    return {"ok": len(failed) <= LEFT_OUT_MOST * len(rows), "rows": len(rows), "failed": len(failed)}
+    return {"ok": len(failed) <= MAX_FAILED * len(rows), "rows": len(rows), "failed": len(failed)}
 
 
 def _error(what: str, failed: Sequence[Row], hint: str) -> RiyazError:

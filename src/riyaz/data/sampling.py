@@ -1,7 +1,7 @@
-"""Seeded choices among examples that depend only on their contents and the seed.
+"""Seeded sampling of examples, which depends only on their contents and the seed.
 
-Order comes from SHA-256 of (seed, purpose, key), so the same rows give the same choice on every machine, in
-every file order, and two purposes choose independently. Examples with the same key always come together.
+Examples are sorted by SHA-256 of (seed, purpose, key), so the same rows give the same choice on every machine and in
+any file order, and two purposes choose independently. Examples with the same key are adjacent.
 """
 
 import hashlib
@@ -10,21 +10,21 @@ from collections.abc import Iterable, Sequence
 
 from riyaz.data import Example
 
-Group = list[Example]  # the duplicates of one prompt
+Group = list[Example]  # examples with the same key
 
 
 def digest(seed: int, purpose: str, key: str) -> str:
-    """The place of a key in the seeded order of one purpose."""
+    """The sort key that gives an example's key its place in the seeded order of a purpose."""
     return hashlib.sha256(f"{seed}\x1f{purpose}\x1f{key}".encode()).hexdigest()
 
 
 def ordered(examples: Iterable[Example], seed: int, purpose: str) -> list[Example]:
-    """The examples in seeded order; duplicates stand side by side, in the order of their texts."""
+    """The examples in seeded order; duplicates are adjacent, sorted by their texts."""
     return sorted(examples, key=lambda e: (digest(seed, purpose, e.key), e.prompt, e.answers, e.where))
 
 
 def sample(examples: Sequence[Example], count: int, *, by_label: bool, seed: int, purpose: str) -> list[Example]:
-    """Exactly `count` examples (all, when there are fewer) in seeded order, in proportion to the labels."""
+    """Exactly `count` examples (all, if there are fewer) in seeded order; `by_label` keeps the labels' proportions."""
     strata = defaultdict(list)
     for example in ordered(examples, seed, purpose):
         strata[example.answer if by_label else ""].append(example)
@@ -40,11 +40,11 @@ def hold_out(
     by_label: bool,
     seed: int,
     purpose: str,
-    most: int | None = None,
+    max_rows: int | None = None,
 ) -> tuple[list[Example], list[Example]]:
-    """(held out, rest): a fraction of the prompts, `most` rows at most; the rest keeps one of each label.
+    """(held out, rest): a fraction of the prompts, at most `max_rows` rows; the rest keeps a prompt of each label.
 
-    Counted in prompts and not in rows, because duplicates stay together.
+    Counts prompts rather than rows, because duplicates stay together.
     """
     strata = _groups_by_label(examples, by_label, seed, purpose)
     prompts = {label: len(groups) for label, groups in strata.items()}
@@ -53,29 +53,29 @@ def hold_out(
         spare = prompts
     total = sum(prompts.values())
     target = max(1, round(fraction * total))
-    target = min(target, sum(spare.values()), total - 1, *([most] if most else []))
+    target = min(target, sum(spare.values()), total - 1, *([max_rows] if max_rows else []))
     wanted = allocate(prompts, spare, target)
     held = [group for label, groups in strata.items() for group in groups[: wanted[label]]]
-    while most and len(held) > 1 and sum(map(len, held)) > most:
+    while max_rows and len(held) > 1 and sum(map(len, held)) > max_rows:
         held.remove(max(held, key=len))
     keys = {group[0].key for group in held}
     out = ordered((e for e in examples if e.key in keys), seed, purpose)
     return out, ordered((e for e in examples if e.key not in keys), seed, purpose)
 
 
-def deal(examples: Sequence[Example], hands: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
-    """The keys of `hands` parts, each prompt in exactly one, every label spread evenly over them."""
-    parts: list[set[str]] = [set() for _ in range(hands)]
+def fold_keys(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
+    """The keys of each of `folds` folds: every prompt is in one fold, and labels are spread evenly."""
+    parts: list[set[str]] = [set() for _ in range(folds)]
     strata = _groups_by_label(examples, by_label, seed, purpose)
     for turn, group in enumerate(group for label in sorted(strata) for group in strata[label]):
-        parts[turn % hands].add(group[0].key)
+        parts[turn % folds].add(group[0].key)
     return parts
 
 
 def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[str, int]:
-    """Shares of `total` in proportion to the weights and within the room, at least one each while it lasts.
+    """Split `total` in proportion to `weights`: at most `room[label]` each, and at least one each while `total` allows.
 
-    Largest remainders decide what is left over; `total` must not be above the sum of the room.
+    Remainders go to the labels with the largest; `total` must not exceed the sum of `room`.
     """
     assert 0 <= total <= sum(room.values())
     weight = sum(weights.values())
@@ -86,9 +86,9 @@ def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[
         step = 1 if left > 0 else -1
         if step > 0:
             open_labels = [label for label in share if share[label] < room[label]]
-        else:  # the only row of a label is given up last
+        else:  # a label loses its only row last
             open_labels = [label for label in share if share[label] > 1] or [*filter(share.get, share)]
-        # Labels furthest from their exact share move first, then frequent ones.
+        # Labels furthest from their exact share change first, then frequent ones.
         open_labels.sort(key=lambda label: (step * (share[label] - exact[label]), -weights[label], label))
         for label in open_labels[: abs(left)]:
             share[label] += step
@@ -97,7 +97,7 @@ def allocate(weights: dict[str, int], room: dict[str, int], total: int) -> dict[
 
 
 def _groups_by_label(examples: Sequence[Example], by_label: bool, seed: int, purpose: str) -> dict[str, list[Group]]:
-    """The groups of duplicates in seeded order under the label of their first answer."""
+    """Groups of duplicates in seeded order, by the answer of their first example (by "" without `by_label`)."""
     groups: dict[str, Group] = defaultdict(list)
     for example in ordered(examples, seed, purpose):
         groups[example.key].append(example)

@@ -1,8 +1,8 @@
-"""Training, validation and test rows, held out by the hash of the prompt.
+"""Split rows into training, validation and test rows by the hash of the prompt.
 
-With a test file its rows are the test, and their copies leave the training rows. Without one a quarter is
-held out; under 200 rows five folds are dealt, or half is held out when there is no time for folds. The result
-depends on the contents and the seed alone.
+The rows of a test file are the test, and their copies are removed from the training rows. Without a test file a
+quarter is held out; below 200 rows there are five folds, or half is held out if there is no time for folds. The
+result depends only on the contents and the seed.
 """
 
 import re
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 
 from riyaz.config import MIN_ROWS
 from riyaz.data import Dataset, Example
-from riyaz.data.data_report import DataReport, answer_words, count_labels, count_repeats, notes, unseen
-from riyaz.data.sampling import deal, hold_out, ordered, sample
+from riyaz.data.data_report import DataReport, answer_words, count_labels, count_repeats, notes, rows_with_unseen_labels
+from riyaz.data.sampling import fold_keys, hold_out, ordered, sample
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 
 FOLDS = 5
-FOLD_BELOW = 200  # rows; a quarter of fewer says too little
+FOLD_BELOW = 200  # rows; a quarter of fewer is too small a test
 TEST_FRACTION = 0.25
-FEW_FRACTION = 0.5  # of few training rows, without folds; the validation rows stay the same
+FEW_FRACTION = 0.5  # test share of few training rows, without folds; the validation rows stay
 VALID_FRACTION = 0.2
-VALID_MOST = 256
-LEAKAGE_MOST = 0.05  # of the test rows
+MAX_VALID = 256  # rows
+MAX_LEAKAGE = 0.05  # share of the test rows that may be in training too
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to learn from, to choose by and to judge by.
+    """Training, validation and test rows.
 
-    With `folds`, `test` is empty: each row is a test row of one fold, and `train` and `valid` make the
-    artifact that is kept.
+    With `folds`, `test` is empty: each row is a test row of one fold, and the artifact that is kept is made from
+    `train` and `valid`.
     """
 
     train: tuple[Example, ...]
@@ -41,7 +41,7 @@ class Split:
 
     @property
     def tested(self) -> tuple[Example, ...]:
-        """Every test row, fold after fold when there are folds."""
+        """All test rows, fold after fold if there are folds."""
         return self.test + tuple(example for fold in self.folds for example in fold.test)
 
 
@@ -64,8 +64,8 @@ def split(
     allow_leakage: bool = False,
     deal_folds: bool = True,
 ) -> tuple[Split, DataReport]:
-    """Hold rows out. `limit_train` counts training and validation rows together; without `deal_folds` few rows
-    are held out once. Raises RiyazError."""
+    """Split the rows and report on them. `limit_train` counts training and validation rows together; without
+    `deal_folds` one test part is held out of few rows. Raises RiyazError."""
     rule = _Rule(task.kind == "closed", limit_train, limit_test, seed)
     rows: Sequence[Example] = train.examples
     _check_enough(rows, train)
@@ -91,32 +91,32 @@ def split(
 def _check_enough(rows: Sequence[Example], dataset: Dataset) -> None:
     distinct = len({example.key for example in rows})
     if distinct < MIN_ROWS:
-        repeats = f", only {distinct} of them with a prompt of its own" if distinct < len(rows) else ""
+        repeats = f" with only {distinct} different prompts" if distinct < len(rows) else ""
         what = f"{len(rows)} rows{repeats}: too few to learn from and to test"
         raise RiyazError(what, str(dataset.path), f"give at least {MIN_ROWS} rows with different prompts")
 
 
 def _drop_leaked(train: Dataset, test: Dataset, allow: bool) -> tuple[list[Example], dict[str, float]]:
-    """Training rows whose prompt is not in the test, and how many were."""
+    """Training rows whose prompt is not in the test, and the counts of `DataReport.leakage`. Raises RiyazError."""
     places = {example.key: example.where for example in reversed(train.examples)}
     leaked = [example for example in test.examples if example.key in places]
     share = len(leaked) / len(test.examples)
-    if share > LEAKAGE_MOST and not allow:
-        what = f"{len(leaked)} of {len(test.examples)} test rows ({share:.1%}) stand in the training rows too"
-        pair = f"{leaked[0].where} is {places[leaked[0].key]}"
-        hint = "take them out, or pass --allow-leakage to go on without their training copies"
+    if share > MAX_LEAKAGE and not allow:
+        what = f"{len(leaked)} of {len(test.examples)} test rows ({share:.1%}) are training rows too"
+        pair = f"{leaked[0].where} ({places[leaked[0].key]})"
+        hint = "remove them, or pass --allow-leakage to continue without their training copies"
         raise RiyazError(f"{what}, such as {pair}", str(test.path), hint)
     keys = {example.key for example in leaked}
     kept = [example for example in train.examples if example.key not in keys]
     dropped = len(train.examples) - len(kept)
     if len({example.key for example in kept}) < MIN_ROWS:
-        what = f"{len(kept)} rows are left without the {dropped} whose prompts stand in the test"
-        raise RiyazError(what, str(train.path), "give training rows that are no test rows")
+        what = f"{len(kept)} rows are left after removing {dropped} whose prompts are in the test"
+        raise RiyazError(what, str(train.path), "give training rows that are not in the test")
     return kept, {"test_rows": len(leaked), "share": share, "dropped": dropped}
 
 
 def _test_rows(rows: Sequence[Example], rule: _Rule) -> list[Example]:
-    """The test rows in file order, at most the limit."""
+    """The test rows in file order, at most `limit_test`."""
     limit = len(rows) if rule.limit_test is None else rule.limit_test
     chosen = sample(rows, limit, by_label=rule.by_label, seed=rule.seed, purpose="limit-test")
     return sorted(chosen, key=_place)
@@ -125,21 +125,23 @@ def _test_rows(rows: Sequence[Example], rule: _Rule) -> list[Example]:
 def _train_valid(
     rows: Sequence[Example], rule: _Rule, dataset: Dataset
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """(training rows, validation rows) in seeded order, at most the limit together."""
+    """(training rows, validation rows) in seeded order, at most `limit_train` together. Raises RiyazError."""
     limit = len(rows) if rule.limit_train is None else rule.limit_train
     rows = sample(rows, limit, by_label=rule.by_label, seed=rule.seed, purpose="limit-train")
     if len({example.key for example in rows}) < 2:
-        raise RiyazError(f"the {len(rows)} rows chosen have one prompt", str(dataset.path), "raise --limit-train")
+        raise RiyazError(
+            f"the {len(rows)} selected rows all have the same prompt", str(dataset.path), "raise --limit-train"
+        )
     choice = {"by_label": rule.by_label, "seed": rule.seed, "purpose": "valid"}
-    valid, train = hold_out(rows, VALID_FRACTION, most=VALID_MOST, **choice)  # type: ignore[arg-type]
+    valid, train = hold_out(rows, VALID_FRACTION, max_rows=MAX_VALID, **choice)  # type: ignore[arg-type]
     return tuple(ordered(train, rule.seed, "train")), tuple(valid)
 
 
 def _folds(rows: Sequence[Example], rule: _Rule, dataset: Dataset) -> tuple[Split, ...]:
-    """Five splits of the same rows with their test rows in different folds, the limit in all."""
+    """Five splits of the same rows, each with another fold as test rows, at most `limit_test` in all."""
     tested = _test_rows(rows, rule)
     folds = []
-    for keys in deal(rows, FOLDS, by_label=rule.by_label, seed=rule.seed, purpose="fold"):
+    for keys in fold_keys(rows, FOLDS, by_label=rule.by_label, seed=rule.seed, purpose="fold"):
         rest = [example for example in rows if example.key not in keys]
         test = tuple(example for example in tested if example.key in keys)
         folds.append(Split(*_train_valid(rest, rule, dataset), test))
@@ -159,21 +161,21 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
     }
     report = DataReport(rows, *count_repeats(train.examples), leakage, answer_words(train.examples))
     report.slices = dict(sorted(Counter(e.slice for e in tested if e.slice is not None).items()))
-    strangers: list[Example] = []
+    unseen: list[Example] = []
     if task.kind == "closed":
         parts = {"train": result.train, "valid": result.valid, "test": tested}
         report.labels = count_labels(task.labels, parts)
-        strangers = unseen(tested, task.labels)
-        if test is not None and len(strangers) == len(tested):
-            what = f"no test row has a label of the training rows; this one has {strangers[0].answer!r}"
-            raise RiyazError(what, test.place(strangers[0]), "use the same labels in both files")
-    report.unseen_labels = sorted({example.answer for example in strangers})
-    report.notes = notes(report, len(strangers))
+        unseen = rows_with_unseen_labels(tested, task.labels)
+        if test is not None and len(unseen) == len(tested):
+            what = f"no test row has a label of the training rows; this one has {unseen[0].answer!r}"
+            raise RiyazError(what, test.place(unseen[0]), "use the same labels in both files")
+    report.unseen_labels = sorted({example.answer for example in unseen})
+    report.notes = notes(report, len(unseen))
     return report
 
 
 def _place(example: Example) -> tuple[str, int]:
-    """File and line, or name and row, which sort as the rows stand."""
+    """(file, line number), or (name, row number) for rows in memory, by which rows sort in their order."""
     place = re.fullmatch(r"(.*?)(?::| row )?(\d*)", example.where, re.DOTALL)
-    assert place is not None  # the pattern fits any text
+    assert place is not None  # the pattern matches any text
     return place[1], int(place[2] or 0)

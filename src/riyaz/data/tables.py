@@ -1,7 +1,7 @@
-"""Files of rows: JSON Lines, JSON arrays, CSV, TSV (each also gzipped) and Parquet, read whole.
+"""Read files of rows: JSON Lines, JSON arrays, CSV, TSV (each also gzipped) and Parquet.
 
-Each row comes with the line it starts on (in Parquet the row's number). UTF-8 with or without a byte order mark
-unless an encoding is named, line ends LF, CRLF or CR. What is wrong is said with its lines, all at once.
+Each row has the line it starts on (in Parquet the row's number). Text is UTF-8 with or without a byte order mark
+unless an encoding is named; line ends are LF, CRLF or CR. One error names the lines of all wrong rows.
 """
 
 import csv
@@ -18,51 +18,51 @@ from riyaz.data.parquet import parquet_rows
 from riyaz.errors import RiyazError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-PACKED = ".gz"
+GZIP = ".gz"
 WHITE = re.compile(r"[ \t\n\r]*")
-LINES_NAMED = 5
-FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's own limit is below long documents
+LINES_NAMED = 5  # further lines that an error lists
+FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's default is too low for long documents
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: (line the row starts on, its fields). Of rows in memory `path` is their name alone."""
+    """The rows of one file as (line the row starts on, its fields), or rows in memory, whose `path` is only a name."""
 
     path: Path
     rows: list[tuple[int, dict[str, object]]]
     columns: tuple[str, ...]  # in order of first appearance
     sha256: str
-    mark: str = ":"  # between the name and a row's number
+    mark: str = ":"  # between path and line in the place of a row; another one marks rows in memory
 
     @property
     def in_memory(self) -> bool:
-        """Whether no file holds the rows."""
+        """Whether the rows were given in memory rather than read from a file."""
         return self.mark != ":"
 
     def place(self, number: int, folder: Path | None = None) -> str:
-        """Where a row stands, such as "train.jsonl:17"; the file is named as it lies in `folder` if one is given."""
+        """The place of a row, such as "train.jsonl:17"; the path is relative to `folder` if one is given."""
         name = str(self.path) if folder is None else self.path.relative_to(folder).as_posix()
         return f"{name}{self.mark}{number}"
 
 
 @dataclass
 class Problems:
-    """Gathers what is wrong with single rows, so that one error names every line."""
+    """Collects errors in single rows, so that one RiyazError names all lines."""
 
     path: Path
-    found: list[tuple[int, str]] = field(default_factory=list)
-    mark: str = ":"  # as a table has it
+    entries: list[tuple[int, str]] = field(default_factory=list)  # (line, what is wrong)
+    mark: str = ":"  # between path and line, as in `Table`
 
     def add(self, line: int, what: str) -> None:
-        """Note one row's problem."""
-        self.found.append((line, what))
+        """Record an error in the row that starts on `line`."""
+        self.entries.append((line, what))
 
     def check(self, hint: str) -> None:
-        """Raises RiyazError with the first problem and the other lines, when there is any."""
-        if not self.found:
+        """Raises RiyazError with the first error and the lines of the others, if there are any."""
+        if not self.entries:
             return
-        line, what = self.found[0]
-        others = [str(other) for other, _ in self.found[1:]]
+        line, what = self.entries[0]
+        others = [str(other) for other, _ in self.entries[1:]]
         if others:
             named = ", ".join(others[:LINES_NAMED]) + (", …" if len(others) > LINES_NAMED else "")
             kind = "line" if self.mark == ":" else self.mark.strip()
@@ -71,15 +71,15 @@ class Problems:
 
 
 def kind_of(path: Path) -> str:
-    """Which of the suffixes a file's rows have, ".jsonl" for a.jsonl.gz; "" when its rows are not read."""
+    """The suffix in SUFFIXES that a file has, ".jsonl" for a.jsonl.gz; "" if it has none of them."""
     name = path.name.lower()
-    packed = name.endswith(PACKED)
-    suffix = Path(name.removesuffix(PACKED)).suffix
+    packed = name.endswith(GZIP)
+    suffix = Path(name.removesuffix(GZIP)).suffix
     return suffix if suffix in SUFFIXES and not (packed and suffix == ".parquet") else ""
 
 
 def read_table(path: str | Path, encoding: str | None = None, hint: str = "") -> Table:
-    """Every row of a file. Raises RiyazError for what is none; `hint` is for text that is not UTF-8."""
+    """Every row of a file. Raises RiyazError; `hint` replaces the advice for text that is not UTF-8."""
     path = Path(path)
     kind, content = kind_of(path), _read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()
@@ -88,7 +88,7 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "") ->
     if kind == ".parquet":
         numbered, names = parquet_rows(path)
         return Table(path, numbered, names, digest)
-    text = decode(path, gunzip(path, content) if path.name.lower().endswith(PACKED) else content, encoding, hint)
+    text = decode(path, gunzip(path, content) if path.name.lower().endswith(GZIP) else content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
     if kind in (".csv", ".tsv"):
@@ -103,7 +103,7 @@ def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file in it")
     if path.exists() and not kind_of(path):
-        what = f"{path.suffix or 'a file without suffix'} is not read"
+        what = f"{path.suffix or 'a file without suffix'} is not supported"
         hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"
         raise RiyazError(what, str(path), hint)
     try:
@@ -115,17 +115,17 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Rows of JSON Lines, blank lines passed over, or of a .json file that is one array."""
-    whole = text.lstrip()[0] == "["
-    if kind == ".json" and whole:
+    """Rows of JSON Lines, except blank lines, or of a .json file that is one array."""
+    is_array = text.lstrip()[0] == "["
+    if kind == ".json" and is_array:
         rows = list(_array_rows(path, text))
-        apart = len({line for line, _ in rows}) == len(rows)
-        # Rows that share a line are counted instead: a place must be one row's.
-        yield from rows if apart else ((number, row) for number, (_, row) in enumerate(rows, start=1))
+        unique = len({line for line, _ in rows}) == len(rows)
+        # If rows share a line, row numbers are used instead, because a place must name one row.
+        yield from rows if unique else ((number, row) for number, (_, row) in enumerate(rows, start=1))
         return
     _check_one_line(path, text, kind)
     problems = Problems(path)
-    # Not splitlines(): U+2028 and the like may stand unescaped inside a JSON string.
+    # Not splitlines(): a JSON string may contain U+2028 and the like unescaped.
     for line, row_text in enumerate(text.split("\n"), start=1):
         if not row_text.strip():
             continue
@@ -142,11 +142,11 @@ def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str
     hint = "write one JSON object per line"
     if kind == ".json":
         hint = "a .json file is an array of objects, or one object per line"
-    problems.check(hint + (", not one array over all lines, or call the file .json" if whole else ""))
+    problems.check(hint + (", not one array over all lines, or call the file .json" if is_array else ""))
 
 
 def _check_one_line(path: Path, text: str, kind: str) -> None:
-    """RiyazError for a first object that spans several lines, as programs write one that people shall read."""
+    """Raises RiyazError if the first object spans several lines, as in indented JSON."""
     at = _skip(text, 0)
     try:
         row, end = json.JSONDecoder().raw_decode(text, at)
@@ -156,7 +156,7 @@ def _check_one_line(path: Path, text: str, kind: str) -> None:
     if not lines or not isinstance(row, dict):
         return
     first = 1 + text.count("\n", 0, at)
-    what = f"one object stands on lines {first} to {first + lines}"
+    what = f"one object spans lines {first} to {first + lines}"
     hint = "an array of objects, or one object per line" if kind == ".json" else "one JSON object per line"
     lists = [(name, value) for name, value in row.items() if isinstance(value, list) and value]
     if len(lists) == 1 and isinstance(lists[0][1][0], dict) and _skip(text, end) == len(text):
@@ -192,7 +192,7 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]
         at, mark = _skip(text, end), ","
     line += text.count("\n", counted, at)
     if text[at : at + 1] != "]":
-        what = "the array does not end" if at >= len(text) else f"{text[at]!r} where a comma or ] should stand"
+        what = "the array does not end" if at >= len(text) else f"{text[at]!r} where a comma or ] is expected"
         raise RiyazError(what, f"{path}:{line}", "the file is cut short or damaged")
     if _skip(text, at + 1) < len(text):
         raise RiyazError("text follows the array", f"{path}:{line}", "a .json file holds one array")
@@ -202,19 +202,19 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]
 
 
 def _skip(text: str, at: int) -> int:
-    """The next place that is no white space."""
-    found = WHITE.match(text, at)
-    assert found is not None  # the pattern matches nothing too
-    return found.end()
+    """The position of the next character that is not white space."""
+    match = WHITE.match(text, at)
+    assert match is not None  # the pattern matches the empty string
+    return match.end()
 
 
 def _csv_rows(path: Path, text: str, suffix: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Rows of a CSV or TSV file under the names in its first line."""
+    """Rows of a CSV or TSV file; the first line names the columns."""
     text = text.replace("\r\n", "\n")
     if "\n" not in text:
-        text = text.replace("\r", "\n")  # alone it ends lines; beside LF it may stand inside a field
+        text = text.replace("\r", "\n")  # ends lines in a file without LF; otherwise it may be part of a field
     first = text.split("\n", 1)[0]
-    # Spreadsheets of many countries write ".csv" with semicolons.
+    # Spreadsheets in many locales write ".csv" with semicolons.
     delimiter = "\t" if suffix == ".tsv" else ";" if ";" in first and "," not in first else ","
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -250,6 +250,6 @@ def _header(path: Path, line: int, fields: list[str]) -> list[str]:
 
 
 def json_kind(value: object) -> str:
-    """The JSON name of a value's type, with its article."""
+    """The JSON name of a value's type with its article, such as "an object"."""
     kinds = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")

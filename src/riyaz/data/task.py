@@ -1,4 +1,4 @@
-"""The kind of task the rows are: a closed set of answers, a short answer or free text; the metric follows."""
+"""Detect the kind of task of the rows: a closed set of answers, short answers or free text. It decides the metric."""
 
 import statistics
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from riyaz.data import Dataset
 from riyaz.data.column_roles import LABELS
 from riyaz.errors import RiyazError
 
-CLOSED_LABELS = 200  # at most this many distinct answers,
-CLOSED_ROWS_PER_LABEL = 3  # each standing in this many rows on average,
-CLOSED_CHARACTERS = 60  # none longer than this: a closed set without a label column
-SHORT_WORDS = 6  # median answer of a short-answer task
+CLOSED_LABELS = 200  # most distinct answers of a closed set without a label column
+CLOSED_ROWS_PER_LABEL = 3  # fewest rows per distinct answer there, on average
+CLOSED_CHARACTERS = 60  # longest answer there
+SHORT_WORDS = 6  # longest median answer of a short-answer task
 METRIC = {"closed": "accuracy", "short": "exact_match", "free": "rouge_l"}
 INSTRUCTION = {
     "closed": "Classify the text. Answer with one label.",
     "short": "Answer the question in a few words.",
-    "free": "",  # the model's own system turn
+    "free": "",  # leaves the default system turn of the chat template
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """The kind of task, its labels (closed only, sorted), the score that decides, and why it was read so."""
+    """A task: its kind, labels (sorted; closed only), deciding metric, instruction, and the reason for its kind."""
 
     kind: str  # "closed", "short" or "free"
     labels: tuple[str, ...]
@@ -32,15 +32,15 @@ class Task:
 
 
 def detect(dataset: Dataset, instruction: str | None = None, metric: str | None = None) -> Task:
-    """The task of a whole training file. Raises RiyazError when all answers are the same."""
+    """Detect the task from all rows of a training file. Raises RiyazError for an unknown metric or a single answer."""
     if metric is not None and metric not in METRICS:
         raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
     rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
     if distinct == 1:
         answer = dataset.examples[0].answer
-        shown = answer if len(answer) <= CLOSED_CHARACTERS else answer[:CLOSED_CHARACTERS] + "…"
+        excerpt = answer if len(answer) <= CLOSED_CHARACTERS else answer[:CLOSED_CHARACTERS] + "…"
         hint = "add rows with other answers, or name the right column with --answer-column"
-        raise RiyazError(f"all {rows} rows have the one answer {shown!r}", str(dataset.path), hint)
+        raise RiyazError(f"all {rows} rows have the same answer {excerpt!r}", str(dataset.path), hint)
     kind, why = _kind(dataset, distinct)
     labels = {answer for example in dataset.examples for answer in example.answers} if kind == "closed" else set()
     return Task(

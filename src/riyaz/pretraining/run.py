@@ -15,7 +15,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig
-from riyaz.data.blocks import Corpus, Windows, evenly, prepare, tokenizer_sha256
+from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
@@ -115,7 +115,7 @@ class _Run:
 
     def _documents(self) -> Iterator[Document]:
         """The texts; the run's own folder may lie among them."""
-        return documents(self.paths, besides=self.folder.path)
+        return documents(self.paths, exclude=self.folder.path)
 
     def stopped(self) -> None:
         """Say in run.json that nobody works on it; a full disk keeps what stands there."""
@@ -181,7 +181,7 @@ class _Run:
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
         self._phase("tokenise")
         return prepare(self.paths, tokenizer, self.folder.work / "text", context,
-                       besides=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
+                       exclude=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
         """Measure, plan, and freeze the plan."""
@@ -234,7 +234,7 @@ class _Run:
         self.document["hardware"] = hardware.describe(self.folder.path) | {"peak_flops": frozen["peak_flops"]}
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
-        valid = evenly(corpus.valid, plan.valid_windows, tokenizer)
+        valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
         watch = Watch(self, plan, frozen["peak_flops"], len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
@@ -255,7 +255,7 @@ class _Run:
         work = self.folder.work / "model"
         model.eval()
         # the looks are on as many windows as there was time for; this is the same for all sizes and budgets
-        judged = evenly(corpus.valid, JUDGED, tokenizer)
+        judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
         loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
         self.folder.keep(work)

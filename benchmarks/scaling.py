@@ -22,7 +22,8 @@ from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
 from riyaz import hardware
 from riyaz.config import Seconds
-from riyaz.report.learning_words import cost, known, part, points, powers, read, readings
+from riyaz.files import to_document
+from riyaz.report.learning_words import cost, points, powers, read, readings
 from riyaz.report.page import drawing
 from riyaz.report.pictures import below
 from riyaz.report.svg import FAINT, PAPER, colour, inset, picture, place
@@ -137,15 +138,16 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
     measured = []
     for name, (run, metrics, _) in found.items():
         size, budget = runs(args.budget)[name]
-        flops, last = cost(run, metrics, "flops") or math.nan, metrics[-1]["step"]
+        took, last = cost(run, metrics), metrics[-1].step
+        flops = took.flops or math.nan
         began = args.out / f"{name}.commit"
         measured.append({
-            "name": name, "size": size, "budget": float(budget), "parameters": part(run, "model")["parameters"],
-            "tokens": cost(run, metrics, "tokens"), "readings": readings(run, metrics), "steps": last, "flops": flops,
-            "seconds": cost(run, metrics, "seconds"), "peak_share": cost(run, metrics, "peak_share"),
+            "name": name, "size": size, "budget": float(budget), "parameters": run.model.parameters,
+            "tokens": took.tokens, "readings": readings(run, metrics), "steps": last, "flops": flops,
+            "seconds": took.seconds, "peak_share": took.peak_share,
             "commit": began.read_text(encoding="utf-8") if began.exists() else "unknown",
-            "dropout": part(run, "plan").get("dropout"),
-            "bits_per_byte": known(part(run, "result"), "bits_per_byte"),
+            "dropout": run.plan["dropout"],
+            "bits_per_byte": run.result.bits_per_byte,
             "curve": [[flops * step / last, bits] for step, bits in points(metrics, "bits_per_byte")],
         })  # fmt: skip
     run = next(iter(found.values()))[0]
@@ -153,8 +155,8 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": f"python benchmarks/scaling.py --text {' '.join(map(str, args.text))} --budget {args.budget}",
         "cpu": here["cpu"], "cores": here["cores"], "context": args.context, "seed": args.seed,
-        "text": {key: part(run, "text").get(key) for key in ("bytes", "train_tokens", "sha256")},
-        "tokenizer": run.get("tokenizer"), "versions": run.get("versions"), "runs": measured,
+        "text": {key: getattr(run.text, key) for key in ("bytes", "train_tokens", "sha256")},
+        "tokenizer": to_document(run.tokenizer), "versions": run.versions, "runs": measured,
     }  # fmt: skip
 
 

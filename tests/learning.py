@@ -8,6 +8,9 @@ from typing import Any
 
 from pages import ATTACKS
 
+from riyaz.files import from_json
+from riyaz.results import PretrainRun, Samples, StepMetrics
+
 STEPS, EVERY, VOCABULARY, BYTES = 1200, 60, 4096, 3.61  # validations every EVERY steps; bytes of text per token
 SAMPLED = (0, 60, 120, 240, 360, 480, 600, 720, 840, 960, 1080, 1200)
 PROMPTS = ("Once upon a time", "The quick brown fox", "In the morning")
@@ -63,7 +66,8 @@ def samples() -> list[dict[str, Any]]:
 def run(**changed: Any) -> dict[str, Any]:
     """run.json of a run that is done."""
     done = {
-        "status": "done", "command": ["riyaz", "pretrain", "books", "--budget", "15m", "--out", "first"], "seed": 0,
+        "status": "done", "command": "riyaz pretrain books --budget 15m --out first", "resumed": [], "paths": ["books"],
+        "asked": {"budget": 900.0}, "seed": 0,
         "versions": {"riyaz": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
         "hardware": {"cpu": "A CPU", "cores": 2, "memory_mb": 8192},
         "text": {"files": 2, "bytes": 24_310_118, "tokens": 6_734_104,
@@ -76,32 +80,45 @@ def run(**changed: Any) -> dict[str, Any]:
             {"name": "learning_rate", "value": 0.001, "why": "falls with the square root of the width"},
             {"name": "steps", "value": STEPS, "why": "864 s of training at 0.72 s a step, measured"},
         ],
-        "plan": {"steps": STEPS, "batch_size": 32, "learning_rate": 0.001, "dropout": 0.0, "weight_decay": 0.1},
+        "plan": {"steps": STEPS, "batch_size": 32, "learning_rate": 0.001, "dropout": 0.0, "weight_decay": 0.1,
+                 "validate_every": EVERY},
         "cost": {"seconds": 889.4, "flops": 3.3e14, "tokens": 9_830_400, "tokens_s": 11_302.0, "peak_share": 0.412,
                  "peak_rss_mb": 1_384.2},
         "result": {"valid_loss": loss_at(STEPS), "bits_per_byte": loss_at(STEPS) / math.log(2) / BYTES,
-                   "best_step": STEPS},
+                   "windows": 64, "best_step": STEPS, "logit_difference": 1e-5},
     }  # fmt: skip
     return done | changed
 
 
+def typed(made: dict[str, Any]) -> PretrainRun:
+    """The run as the report takes it."""
+    return from_json(PretrainRun, made, "run.json")
+
+
+def typed_metrics(lines: list[dict[str, Any]]) -> list[StepMetrics]:
+    """Lines of metrics.jsonl as the report takes them."""
+    return [from_json(StepMetrics, line, "metrics.jsonl") for line in lines]
+
+
+def typed_samples(lines: list[dict[str, Any]]) -> list[Samples]:
+    """Lines of samples.jsonl as the report takes them."""
+    return [from_json(Samples, line, "samples.jsonl") for line in lines]
+
+
 def attacked() -> tuple[dict[str, Any], list[dict], list[dict]]:
     """The same with an attack wherever a user's, a file's or the model's text can stand."""
-    made, lines = run(status=ATTACKS[0], command=list(ATTACKS), seed=ATTACKS[1]), samples()
-    for name in ("versions", "hardware", "plan", "result"):
+    made, lines = run(command=" ".join(ATTACKS)), samples()
+    for name in ("versions", "hardware"):
         made[name] = dict.fromkeys(ATTACKS, ATTACKS[3])
-    made["text"] |= {"files": list(ATTACKS), "sha256": ATTACKS[4]}
-    made["tokenizer"] |= {"kind": ATTACKS[5], ATTACKS[6]: ATTACKS[7]}
+    made["plan"] |= dict.fromkeys(ATTACKS, ATTACKS[3])
+    made["text"] |= {"sha256": ATTACKS[4]}
+    made["tokenizer"] |= {"kind": ATTACKS[5]}
     made["model"] |= {"family": ATTACKS[8]}
     made["derived"] = [{"name": text, "value": text, "why": text} for text in ATTACKS]
-    made["cost"] |= {"seconds": ATTACKS[0], "flops": ATTACKS[1]}
     for line in lines:
         line["texts"] = [{"prompt": text, "text": text * 2} for text in ATTACKS]
         line["next"] = {"prompt": ATTACKS[2], "words": [{"text": text, "p": 0.05} for text in ATTACKS[:10]]}
-    lines[3]["texts"], lines[4]["next"], lines[5]["next"]["words"] = ATTACKS[0], list(ATTACKS), [ATTACKS[1], {"p": "x"}]
-    numbers = metrics(120)
-    numbers[3] |= {"loss": ATTACKS[0], "tokens_s": ATTACKS[1], "learning_rate": None, "peak_share": [ATTACKS[2]]}
-    return made, numbers, lines
+    return made, metrics(120), lines
 
 
 def write(folder: Path, made: dict | None = None, lines: list | None = None, texts: list | None = None) -> Path:

@@ -5,6 +5,9 @@ from typing import Any
 
 from documents import arm, comparison
 
+from riyaz.files import from_json
+from riyaz.results import Answer
+
 METHODS = ("nearest", "zero_shot", "few_shot", "rag", "prompt_tuning", "lora", "full", "rag_lora", "novel_way")
 COSTS = (0.04, 410.0, 980.5, 1250.0, 425.0, 520.0, 405.0, 1310.0, 600.0)
 SLICES = ("asked", "documents_only", "routing", "unanswerable")
@@ -82,11 +85,21 @@ def rich(**known: Any) -> dict[str, Any]:
     return document | known
 
 
-def answers(document: dict[str, Any], count: int) -> dict[str, list[dict]]:
+def answers(document: dict[str, Any], count: int) -> dict[str, list[Answer]]:
+    """`count` answers of every arm, as the report takes them."""
+    return typed_rows(rows(document, count))
+
+
+def typed_rows(found: dict[str, list[dict]]) -> dict[str, list[Answer]]:
+    """Rows of predictions.jsonl as the report takes them."""
+    return {method: [from_json(Answer, row, "a.jsonl") for row in rows] for method, rows in found.items()}
+
+
+def rows(document: dict[str, Any], count: int) -> dict[str, list[dict]]:
     """`count` rows of answers for every arm; arm number i is right on every (i + 2)th row."""
     found: dict[str, list[dict]] = {}
     for place, made in enumerate(document["arms"]):
-        found[made["method"]] = rows = []
+        found[made["method"]] = told = []
         for number in range(count):
             right = number % (place + 2) == 0
             row: dict[str, Any] = {
@@ -97,7 +110,7 @@ def answers(document: dict[str, Any], count: int) -> dict[str, list[dict]]:
             }  # fmt: skip
             if made["method"].startswith("rag"):
                 row["citations"] = [{"doc_id": f"d{number}", "title": "Returns", "start": 10, "end": 90}]
-            rows.append(row)
+            told.append(row)
     return found
 
 
@@ -107,12 +120,12 @@ def attacked() -> tuple[dict[str, Any], dict[str, list[dict]]]:
     for place, made in enumerate(document["arms"]):
         text = ATTACKS[place % len(ATTACKS)]
         made["reason"], made["status"] = text, "cut" if place % 2 else made["status"]
-        made["slices"] = dict(zip(ATTACKS, [0.5] * len(ATTACKS), strict=True))
+        made["slices"] = {text: {"score": 0.5, "n": 4} for text in ATTACKS}
         made["chosen"], made["checks"] = {text: text, "many": [{text: text}]}, {text: {"ok": True, text: text}}
         made["extras"] = {text: 0.5}
         if place > 7:
             made["method"] = text
-    document["reason"], document["decision"], document["command"] = " ".join(ATTACKS), ATTACKS[0], list(ATTACKS)
+    document["reason"], document["command"] = " ".join(ATTACKS), " ".join(ATTACKS)
     document["hardware"] = document["versions"] = dict.fromkeys(ATTACKS, ATTACKS[3])
     document["model"] = {"name": ATTACKS[6], "sha256": ATTACKS[4]}
     document["data"] |= {
@@ -120,10 +133,10 @@ def attacked() -> tuple[dict[str, Any], dict[str, list[dict]]]:
         "files": {ATTACKS[0]: {"path": ATTACKS[4], "format": ATTACKS[5], "sha256": ATTACKS[6]}},
         "rendered": [[[text, True], [text, False]] for text in ATTACKS[:5]],
     }  # fmt: skip
-    document["pairs"][0]["arms"], document["pairs"][0]["test"] = list(ATTACKS[:2]), ATTACKS[2]
-    predictions = answers(document, len(ATTACKS))
-    for rows in predictions.values():
-        for row, text in zip(rows, ATTACKS, strict=True):
+    document["pairs"][0] |= {"arms": list(ATTACKS[:2]), "test": ATTACKS[2]}
+    predictions = rows(document, len(ATTACKS))
+    for told in predictions.values():
+        for row, text in zip(told, ATTACKS, strict=True):
             row |= {"prompt": text, "prediction": text * 2, "answers": [text], "where": text, "slice": text}
             row["citations"] = [{"doc_id": text, "title": text, "start": text, "end": text}]
     return document, predictions

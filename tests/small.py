@@ -1,6 +1,7 @@
 """Small seeded llamas in memory and rows to train them on; the sizes and weights of tests/tiny.py."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tiny import Tiny, config, weights
 
 from riyaz import adapters
 from riyaz.data.rows import Row
+from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.torch.runner import TorchRunner
 from riyaz.families import Family, llama
@@ -76,6 +78,12 @@ def engine_of(model: Any, name: str = "mine") -> Engine:
     if adapter.pairs or adapter.whole or adapter.soft_prompt is not None:
         engine.load(name, adapter)
     return engine
+
+
+def next_log_p(engine: Engine, tokens: Sequence[int], adapter: str | None = None) -> np.ndarray:
+    """Log-probabilities (V,) of the token after these."""
+    (row,) = engine.distributions([Request(0, tuple(tokens), adapter=adapter)], [(0,)])
+    return row[0]
 
 
 def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:

@@ -14,6 +14,8 @@ from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
+from riyaz.files import write_json
+from riyaz.results import Comparison
 
 BASE = BaseModel("tiny", "models/tiny", "ab" * 32, 106_000)
 TASK = Task("closed", ("blue", "red"), "accuracy", "Classify.", "2 distinct answers in 9 rows")
@@ -180,10 +182,10 @@ def test_a_failed_rename_puts_the_old_artifact_back(tmp_path: Path, monkeypatch:
 
 def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
     artifact = tmp_path / "arms" / "lora" / "kept" / "artifact"
-    (tmp_path / "compare.json").write_text('{"pick": "lora"}')
+    write_json(tmp_path / "compare.json", Comparison([], "lora", None, "clear", ""))
     assert artifacts.resolve(tmp_path) == artifact
     assert artifacts.resolve(artifact) == artifact and artifacts.resolve("smollm2-135m") == Path("smollm2-135m")
-    (tmp_path / "compare.json").write_text('{"pick": null}')
+    write_json(tmp_path / "compare.json", Comparison([], None, None, "undecided", ""))
     with pytest.raises(RiyazError, match="picked no arm"):
         artifacts.resolve(tmp_path)
 

@@ -14,14 +14,19 @@ import types
 from pathlib import Path
 
 import pytest
-from documents import arm, comparison
+from documents import arm, comparison, typed, typed_arm
 
 from riyaz.cli import main as cli
 from riyaz.cli.output import json_line
 from riyaz.cli.reference import reference
+from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.run import DryRun
 from riyaz.config import CompareConfig, DataConfig, PretrainConfig, Seconds
+from riyaz.data.data_report import DataReport
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Estimate
+from riyaz.files import to_document, write_json
+from riyaz.results import Comparison
 
 ROOT = Path(__file__).parents[1]
 VERBS = [verb for verbs in cli.VERBS.values() for verb in verbs]
@@ -225,27 +230,31 @@ def test_ctrl_c_reaches_the_person_as_one_line():
 class Recorder:
     """Stands for `riyaz.comparison.run`: remembers what it was called with, sends events, writes the folder."""
 
-    def __init__(self, document: dict) -> None:
-        self.document = document
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
 
-    def compare(self, data, data_config, config, *, dry_run=False, command, listen):
-        self.data, self.data_config, self.config, self.dry_run = data, data_config, config, dry_run
-        self.command = command
+    def compare(self, data, data_config, config, *, command, listen):
+        self.data, self.data_config, self.config, self.command = data, data_config, config, command
         listen(Estimate(60, 900, 10))
         listen(ArmDone(arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6)))
-        if not dry_run:
-            config.out.mkdir(parents=True, exist_ok=True)
-        return self.document
+        write_json(config.out / "compare.json", self.comparison)
+        return self.comparison
+
+    def dry_run(self, data, data_config, config, *, listen):
+        estimate = {"seconds": 61.0, "peak_rss_mb": 900.0, "disk_mb": 10.0}
+        report = DataReport({}, 0, 0, {}, {})
+        return DryRun(estimate, ComparisonPlan(0, 1, "float32", (), 1, 1, 1, 1.0, estimate), report, "closed")
 
     def adapt(self, method, data, data_config, config, *, command, listen):
         self.method, self.data, self.data_config, self.config = method, data, data_config, config
-        return arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
+        return typed_arm(method, score=0.5, ci_low=0.4, ci_high=0.6)
 
 
 @pytest.fixture
 def run(monkeypatch):
-    recorder = Recorder(comparison())
-    fake(monkeypatch, "riyaz.comparison.run", compare=recorder.compare, adapt=recorder.adapt)
+    recorder = Recorder(typed(comparison()))
+    verbs = {"compare": recorder.compare, "dry_run": recorder.dry_run, "adapt": recorder.adapt}
+    fake(monkeypatch, "riyaz.comparison.run", **verbs)
     return recorder
 
 
@@ -257,13 +266,13 @@ def test_compare_prints_the_table_on_stdout_and_talks_on_stderr(run, capsys):
     assert "results in results: report.html, report.md" in err
     assert Path("results/report.md").read_text().startswith("# Comparison: lora (clear)")
     left = sorted(path.name for path in Path("results").iterdir())
-    assert left == ["report.html", "report.md"], "no temporary file"
+    assert left == ["compare.json", "report.html", "report.md"], "no temporary file"
 
 
 def test_compare_json_is_the_one_line_on_stdout(run, capsys):
     assert cli.main(["compare", "rows.jsonl", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == json.loads(json.dumps(run.document)) and out.count("\n") == 1
+    assert json.loads(out) == to_document(run.comparison) and out.count("\n") == 1
     assert "pick  lora (clear)" in err
 
 
@@ -303,10 +312,9 @@ def test_a_flag_wins_over_the_folders_toml_even_when_it_repeats_the_default(run)
 
 
 def test_a_dry_run_writes_nothing(run, capsys):
-    run.document = {"plan": {}, "estimate": {"seconds": 61, "peak_rss_mb": 900, "disk_mb": 10}}
     assert cli.main(["compare", "rows.jsonl", "--dry-run", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert run.dry_run and json.loads(out)["estimate"]["seconds"] == 61
+    assert json.loads(out)["estimate"]["seconds"] == 61
     assert "estimate: 1m 01s, 900 MB of memory, 10 MB of disk" in err
     assert not Path("riyaz-results").exists()
 

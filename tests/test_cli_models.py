@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from small import next_log_p
 from test_export import make
 
 from riyaz.cli import main as cli
@@ -227,7 +228,7 @@ def test_predict_shows_probabilities_that_are_the_models(capsys, model):
     out, _ = succeed(capsys, "predict", "the quick brown", "--model", model, "--top", "3", "--json")
     document = json.loads(out)
     predictor = open_model(model)
-    log_probabilities = predictor.lm.next_token(predictor.tokenizer.encode("the quick brown"))
+    log_probabilities = next_log_p(predictor.lm, predictor.tokenizer.encode("the quick brown"))
     for entry in document["before"]:
         assert math.isclose(entry["probability"], math.exp(log_probabilities[entry["id"]]), rel_tol=1e-6)
         assert entry["token"] == predictor.tokenizer.token_text(entry["id"])

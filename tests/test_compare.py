@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from comparing import ARM_KEYS, METHODS, command, files, strict
 from conftest import Finished
+from small import next_log_p
 
 from riyaz import hardware
 from riyaz.comparison import run
@@ -108,8 +109,8 @@ def test_the_lora_folder_opens_in_peft_with_equal_logits(quick: Finished, monkey
     ids = ours.tokenizer.encode("where is my refund and the order")
     with torch.no_grad():
         expected = theirs(torch.tensor([ids])).logits[0, -1].log_softmax(0).numpy()
-    assert np.abs(ours.lm.next_token(ids, ours.adapter) - expected).max() < 1e-3
-    assert np.abs(ours.lm.next_token(ids) - expected).max() > 1e-2, "and the adapter matters"
+    assert np.abs(next_log_p(ours.lm, ids, ours.adapter) - expected).max() < 1e-3
+    assert np.abs(next_log_p(ours.lm, ids) - expected).max() > 1e-2, "and the adapter matters"
 
 
 def test_the_same_command_again_does_nothing_again(quick: Finished, inside: list, tmp_path: Path) -> None:

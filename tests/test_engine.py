@@ -107,9 +107,12 @@ def test_logprobs_and_distributions_equal_transformers(
         assert np.abs(row - wanted[np.arange(len(answer)), answer]).max() < SAME
 
 
-def test_next_token_equals_transformers(engine: Engine, oracle) -> None:
+def test_the_likeliest_tokens_equal_transformers(engine: Engine, oracle) -> None:
     tokens = (1, 7, 300, 41)
-    assert np.abs(engine.next_token(tokens) - log_softmax(oracle, tokens)[-1]).max() < SAME
+    wanted = log_softmax(oracle, tokens)[-1]
+    likeliest = engine.next_tokens(tokens, 10)
+    assert [token for token, _ in likeliest] == (-wanted).argsort()[:10].tolist()
+    assert all(abs(log_p - wanted[token]) < SAME for token, log_p in likeliest)
 
 
 @pytest.mark.parametrize("seed", range(3))

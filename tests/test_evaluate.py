@@ -15,6 +15,7 @@ import tiny
 from comparing import command
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
@@ -27,6 +28,7 @@ from riyaz.data.task import Task
 from riyaz.engine.torch import load as torch_load
 from riyaz.evaluate import BaseFacts, evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
+from riyaz.files import to_document
 from riyaz.predictor import ModelPredictor, Predictor, open_artifact, open_model, predictor_for
 from riyaz.scoring import answer_log_loss
 
@@ -87,10 +89,10 @@ def test_general_nats_are_those_of_reading_token_by_token(
     blocks = general_blocks(plain.tokenizer.encode(tiny.CORPUS))
     assert [len(block) for block in blocks] == [8, 8, 8]
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
-    expected = -np.mean([plain.lm.next_token(before)[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, before)[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(plain.tokenizer, "beginning", (3,))  # a model that never read a text without its BOS
-    expected = -np.mean([plain.lm.next_token([3, *before])[token] for before, token in steps])
+    expected = -np.mean([next_log_p(plain.lm, [3, *before])[token] for before, token in steps])
     assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
 
 
@@ -115,8 +117,8 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
         ids = plain.tokenizer.render(plain.conversations([row.messages]))[0]
         answer = plain.tokenizer.answer_ids([row.answer])[0]
         for i in range(len(answer)):
-            p = plain.lm.next_token([*ids, *answer[:i]]).astype(np.float64)
-            q = adapted.lm.next_token([*ids, *answer[:i]], adapted.adapter)
+            p = next_log_p(plain.lm, [*ids, *answer[:i]]).astype(np.float64)
+            q = next_log_p(adapted.lm, [*ids, *answer[:i]], adapted.adapter)
             expected.append((np.exp(p) * (p - q)).sum())
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
     general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
@@ -175,7 +177,7 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_pa
 def test_merging_that_changes_the_answers_is_seen(
     quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = judged(quick.artifact("lora"), tmp_path / "held")["checks"]["merged"]
+    held = judged(quick.artifact("lora"), tmp_path / "held").checks["merged"]
     assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01) and held["ms_per_answer"] > 0
     whole = evaluate.open_artifact
 
@@ -184,15 +186,15 @@ def test_merging_that_changes_the_answers_is_seen(
         return replace(opened, text=TextPart("Something else altogether.")) if merged else opened
 
     monkeypatch.setattr(evaluate, "open_artifact", broken)
-    assert not judged(quick.artifact("lora"), tmp_path / "broken")["checks"]["merged"]["ok"]
+    assert not judged(quick.artifact("lora"), tmp_path / "broken").checks["merged"]["ok"]
 
 
 def test_a_folds_artifact_is_only_asked_for_its_answers(quick: Finished, tmp_path: Path) -> None:
     result = judged(quick.artifact("lora"), tmp_path, base=None)
-    assert set(result["checks"]) == {"reopened"}
-    assert all(result[key] is None for key in ("ms_per_answer", "prompt_tokens", "forgetting_nats", "kl_task"))
+    assert set(result.checks) == {"reopened"}
+    assert (result.ms_per_answer, result.prompt_tokens, result.forgetting_nats, result.kl_task) == (None,) * 4
     assert (tmp_path / "predictions.jsonl").read_text().count("\n") == 6
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert json.loads((tmp_path / "result.json").read_text()) == to_document(result)
 
 
 def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_p
         quick.artifact("nearest"), (), rows, tmp_path, base=BaseFacts(4.0, ()), kl_rows=rows, latency_rows=2,
         looked=4, general=None, listen=quiet,
     )  # fmt: skip
-    assert (tmp_path / "predictions.jsonl").read_text() == "" and result["ms_per_answer"] > 0
+    assert (tmp_path / "predictions.jsonl").read_text() == "" and result.ms_per_answer > 0
 
 
 # evaluate MODEL|ARTIFACT
@@ -221,9 +223,9 @@ def test_an_artifact_scores_as_in_its_comparison(
     document = evaluate_target(str(quick.artifact(method)), closed, DataConfig(), listen=events.append)
     arm = quick.arm(method)
     for key in ("score", "metric", "n_test", "slices", "ci_low", "ci_high", "extras"):
-        assert document[key] == (pytest.approx(arm[key]) if isinstance(arm[key], float) else arm[key]), key
-    assert document["prompt_tokens"] == arm["prompt_tokens"] and document["ms_per_answer"] > 0
-    assert document["test"]["sha256"] == hashlib.sha256(closed.read_bytes()).hexdigest()
+        assert to_document(document)[key] == (pytest.approx(arm[key]) if isinstance(arm[key], float) else arm[key]), key
+    assert document.prompt_tokens == arm["prompt_tokens"] and document.ms_per_answer > 0
+    assert document.test.sha256 == hashlib.sha256(closed.read_bytes()).hexdigest()
     assert events[-1] == Progress("evaluate", 18, 18)
 
 
@@ -241,18 +243,18 @@ def test_a_plain_model_is_told_the_task_of_the_file(
 ) -> None:
     test = comparing.write_rows(tmp_path / "test.jsonl", rows)
     document = evaluate_target(str(model_folder), test, DataConfig(), listen=quiet)
-    assert (document["task"], document["metric"], set(document["extras"])) == (kind, metric, extras)
-    assert 0 <= document["ci_low"] <= document["score"] <= document["ci_high"] <= 1
-    assert document["n_test"] == len(rows)
+    assert (document.task, document.metric, set(document.extras)) == (kind, metric, extras)
+    assert 0 <= document.ci_low <= document.score <= document.ci_high <= 1
+    assert document.n_test == len(rows)
     own = evaluate_target(str(model_folder), test, DataConfig(instruction="Where? " * 9), limit=3, listen=quiet)
-    assert own["n_test"] == 3 and own["prompt_tokens"] > document["prompt_tokens"]
-    assert (own["task"], own["instruction"]) == (kind, "Where? " * 9), "the task is that of the whole file"
+    assert own.n_test == 3 and own.prompt_tokens > document.prompt_tokens
+    assert (own.task, own.instruction) == (kind, "Where? " * 9), "the task is that of the whole file"
 
 
 def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick: Finished, closed: Path) -> None:
     folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, closed, DataConfig(metric="exact_match"), listen=quiet)
-    assert (document["metric"], document["score"]) == ("exact_match", 1.0) and "token_f1" in document["extras"]
+    assert (document.metric, document.score) == ("exact_match", 1.0) and "token_f1" in document.extras
     with assert_refused(folder, "made with the instruction", "leave out --instruction"):
         evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
 
@@ -263,7 +265,7 @@ def test_labels_that_the_artifact_does_not_have(quick: Finished, tmp_path: Path)
     events: list[Event] = []
     folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, some, DataConfig(), listen=events.append)
-    assert document["score"] == pytest.approx(6 / 7)
+    assert document.score == pytest.approx(6 / 7)
     assert events[0] == Note("1 of 7 rows have a label that the artifact does not know")
     other = comparing.write_rows(tmp_path / "other.jsonl", [{**row, "label": f"{row['label']}s"} for row in rows])
     with assert_refused("other.jsonl:1", "no row has one of the artifact's labels", "'billings'"):

@@ -18,6 +18,7 @@ from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data import Example
 from riyaz.events import Event, Note
+from riyaz.results import ArmResult, Comparison, CurveScore
 
 pytestmark = pytest.mark.usefixtures("one_core")
 PARTS = {"lora": ("seed-1", "seed-2", "rows-50", "rows-25"), "rag_lora": ("seed-1", "seed-2")}
@@ -28,8 +29,8 @@ class Again:
 
     def __init__(self, folder: Path) -> None:
         self.folder = ComparisonFolder(folder)
-        self.plan = ComparisonPlan.from_dict(self.folder.read("plan.json"))
-        self.arms = [{k: v for k, v in arm.items() if k != "seeds"} for arm in self.folder.read("compare.json")["arms"]]
+        self.plan = ComparisonPlan.read(folder / "plan.json")
+        self.arms = [replace(arm, seeds=None) for arm in Comparison.read(folder / "compare.json").arms]
         self.ran: list[tuple[str, ...]] = []
         self.notes: list[str] = []
         self.reason = ""
@@ -47,13 +48,16 @@ class Again:
         if isinstance(event, Note):
             self.notes.append(event.text)
 
-    def arm(self, method: str) -> dict[str, Any]:
-        return next(arm for arm in self.arms if arm["method"] == method)
+    def arm(self, method: str) -> ArmResult:
+        return next(arm for arm in self.arms if arm.method == method)
+
+    def change(self, method: str, **known: Any) -> None:
+        self.arms = [replace(arm, **known) if arm.method == method else arm for arm in self.arms]
 
     def seeds(self, margin: float = 0.02, left: float = 1e6) -> None:
-        extra_runs.seeds(self.folder, self.plan, self.arms, margin, lambda: left, self.listen)
+        self.arms = extra_runs.seeds(self.folder, self.plan, self.arms, margin, lambda: left, self.listen)
 
-    def curve(self, left: float = 1e6) -> list[dict]:
+    def curve(self, left: float = 1e6) -> list[CurveScore]:
         return extra_runs.data_curve(self.folder, self.plan, self.arms, lambda: left, self.listen)
 
 
@@ -73,30 +77,31 @@ def again(retrieved: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("lora", "rag_lora", "close"), [(0.5, 0.52, True), (0.5, 0.53, False), (0.6, 0.5, False)])
 def test_more_seeds_are_for_a_close_call_alone(again: Again, lora: float, rag_lora: float, close: bool) -> None:
-    again.arm("lora")["score"], again.arm("rag_lora")["score"] = lora, rag_lora
-    again.arm("nearest")["score"] = 0.51  # trains nothing
+    again.change("lora", score=lora)
+    again.change("rag_lora", score=rag_lora)
+    again.change("nearest", score=0.51)  # trains nothing
     again.seeds(margin=0.0201)
-    assert bool(again.ran) == close and (("seeds" in again.arm("lora")) == close)
+    assert bool(again.ran) == close and ((again.arm("lora").seeds is not None) == close)
     if close:
         assert again.ran == [(work, method, f"seed-{n}") for n in (1, 2) for method in ("rag_lora", "lora")
                              for work in ("fit", "evaluate")]  # fmt: skip
         for method in ("lora", "rag_lora"):
-            found = again.arm(method)["seeds"]
-            assert [entry["seed"] for entry in found] == [4, 5, 6], "its own is the first"
-            assert found[0]["score"] == again.arm(method)["score"]
-        assert all("seeds" not in again.arm(method) for method in RETRIEVED[:3])
+            found = again.arm(method).seeds
+            assert found is not None and [entry.seed for entry in found] == [4, 5, 6], "its own is the first"
+            assert found[0].score == again.arm(method).score
+        assert all(again.arm(method).seeds is None for method in RETRIEVED[:3])
 
 
 def test_a_folder_may_be_named_from_where_one_stands(again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(again.folder.path.parent)
     again.folder = ComparisonFolder(Path(again.folder.path.name))
     again.seeds(margin=1)
-    assert len(again.ran) == 8 and [len(arm["seeds"]) for arm in again.arms if "seeds" in arm] == [3, 3]
+    assert len(again.ran) == 8 and [len(arm.seeds) for arm in again.arms if arm.seeds] == [3, 3]
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_one_trained_arm_alone_is_no_close_call(again: Again, status: str) -> None:
-    again.arm("lora")["status"] = status
+    again.change("lora", status=status)
     again.seeds(margin=1)
     assert again.ran == [] and again.notes == [] and again.curve() == []
 
@@ -106,7 +111,7 @@ def test_nothing_is_run_for_which_no_time_is_left(again: Again) -> None:
     assert again.ran == [] and not list(again.folder.path.glob("arms/*/seed-*"))
     assert len(again.notes) == 4 and all("no time left for" in note for note in again.notes)
     assert "no time left for lora seed-1, which takes" in " ".join(again.notes)
-    assert not any("seeds" in arm for arm in again.arms)
+    assert not any(arm.seeds for arm in again.arms)
 
 
 def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
@@ -127,10 +132,10 @@ def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
 def test_a_part_that_fails_is_a_note(again: Again) -> None:
     again.reason = "out of memory"
     again.seeds(margin=1)
-    assert len(again.ran) == 4 and not any("seeds" in arm for arm in again.arms)
+    assert len(again.ran) == 4 and not any(arm.seeds for arm in again.arms)
     assert again.notes[0].endswith(" seed-1 failed: out of memory") and len(again.notes) == 4
     points = again.curve()
-    assert [point["rows"] for point in points] == [21] and "lora rows-25 failed: out of memory" in again.notes
+    assert [point.rows for point in points] == [21] and "lora rows-25 failed: out of memory" in again.notes
 
 
 def test_a_part_that_was_begun_goes_on_where_it_was(again: Again) -> None:
@@ -194,7 +199,7 @@ def test_the_curve_trains_on_those_rows(again: Again, monkeypatch: pytest.Monkey
     points = again.curve()
     rows = again.folder.rows(KEPT, "train")
     assert seen == {"rows-25": (rows[::4], 4), "rows-50": (rows[::2], 4)}
-    assert [point["rows"] for point in points] == [6, 11, 21] and again.notes == []
+    assert [point.rows for point in points] == [6, 11, 21] and again.notes == []
 
 
 def test_what_is_trained_again_is_said(retrieved: Finished) -> None:

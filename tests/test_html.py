@@ -7,14 +7,15 @@ import math
 import re
 import struct
 import time
+from dataclasses import replace
 
 import pages
 import pytest
-from documents import arm, comparison
+from documents import arm, comparison, typed, typed_arm
 
 from riyaz.errors import RiyazError
 from riyaz.report import html, page, pictures, svg
-from riyaz.report.arms import beaten_by, best_for, training
+from riyaz.report.arms import Mark, beaten_by, best_for, training
 from riyaz.report.markup import Markup, element, json_block
 from riyaz.report.words import number, signed
 
@@ -30,12 +31,13 @@ CLEAN_TAGS = {
 @pytest.fixture(scope="module")
 def rich() -> pages.Page:
     document = pages.rich()
-    return pages.Page(html.render(document, pages.answers(document, 40)))
+    return pages.Page(html.render(typed(document), pages.answers(document, 40)))
 
 
 @pytest.fixture(scope="module")
 def attacked() -> str:
-    return html.render(*pages.attacked())
+    document, rows = pages.attacked()
+    return html.render(typed(document), pages.typed_rows(rows))
 
 
 def policy(page: pages.Page) -> str:
@@ -92,7 +94,7 @@ def test_every_figure_is_that_of_the_document(rich):
     for point in document["data_curve"]:
         assert number(point["score"], 3) in rich.text
     data = json.loads(rich.blocks["application/json"])
-    rows = pages.answers(document, 40)
+    rows = pages.rows(document, 40)
     assert len(data["rows"]) == 40
     for place, method in enumerate(data["methods"]):
         for shown_row, row in zip(data["rows"], rows[method["name"]], strict=True):
@@ -137,25 +139,27 @@ def test_text_from_rows_models_and_documents_stays_text(attacked, rich):
 
 def test_the_same_results_give_the_same_bytes():
     document = pages.rich()
-    first = html.render(document, pages.answers(document, 5))
-    assert first == html.render(json.loads(json.dumps(document)), pages.answers(document, 5))
+    first = html.render(typed(document), pages.answers(document, 5))
+    assert first == html.render(typed(json.loads(json.dumps(document))), pages.answers(document, 5))
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        {"arms": []},
+        {"arms": [], "pick": None, "runner_up": None, "decision": "undecided", "reason": "none was run"},
         comparison(arms=[]),
-        comparison(arms=[arm("lora", status="failed", metric=None, ms_per_answer=None)], pick=None, decision=None),
+        comparison(arms=[arm("lora", status="failed", metric=None, ms_per_answer=None)], pick=None),
         comparison(arms=[arm("lora", status="skipped", score=math.nan, ci_low=math.nan, ms_per_answer=math.inf)]),
         comparison(arms=[arm("nearest", score=1.0, ci_low=1.0, ci_high=1.0, ms_per_answer=0.0)]),
-        comparison(arms=[arm("lora", score=0.5, slices={"a": 0.5}) | {"curve": [], "retrieval": {}, "seeds": []}]),
-        comparison(arms=[arm("lora", score=0.5) | {"curve": [{"step": 0, "loss": 2.0}], "retrieval": {"mrr": 0.5}}]),
-        comparison(data_curve=[], data={}, hardware={}, versions=None, model=None, command=None, seconds=None),
+        comparison(arms=[arm("lora", score=0.5, slices={"a": {"score": 0.5}}) | {"curve": [], "seeds": []}]),
+        comparison(
+            arms=[arm("lora", score=0.5) | {"curve": [{"step": 0, "loss": 2.0}], "retrieval": {"k": 1, "mrr": 0.5}}]
+        ),
+        comparison(data_curve=[], data={}, hardware={}, versions={}, model=None, command="", seconds=None),
     ],
 )
 def test_empty_failed_and_partial_comparisons_are_pages_too(document):
-    page = pages.Page(html.render(document, {}))
+    page = pages.Page(html.render(typed(document), {}))
     assert page.problems == []
     assert "examples" not in [a.get("id") for tag, a in page.elements if tag == "section"]
     assert "nan" not in page.text.lower() and "inf " not in page.text.lower()
@@ -164,7 +168,7 @@ def test_empty_failed_and_partial_comparisons_are_pages_too(document):
 def test_two_thousand_rows_are_written_quickly_and_once():
     document = pages.rich()
     began = time.process_time()
-    page = pages.Page(html.render(document, pages.answers(document, 2000)))
+    page = pages.Page(html.render(typed(document), pages.answers(document, 2000)))
     assert time.process_time() - began < 30
     assert len(json.loads(page.blocks["application/json"])["rows"]) == 2000
     assert "Question 1999" not in page.text, "rows are made when they are looked at"
@@ -175,8 +179,8 @@ def test_folds_and_arms_that_answered_other_rows_are_joined_by_where_they_came_f
             "lora": [{"where": "a:2", "prompt": "q", "answers": ["y"], "prediction": "z", "score": math.nan},
                      {"where": "a:1", "prompt": "p", "answers": ["x"], "prediction": "first", "score": 0.0},
                      {"where": "a:1", "prompt": "p", "answers": ["x"], "prediction": "other seed", "score": 1.0}],
-            "not an arm": [{"where": "a:9"}]}  # fmt: skip
-    page = pages.Page(html.render(comparison(), rows))
+            "not an arm": [{"where": "a:9", "prompt": "", "answers": [], "prediction": "", "score": 0}]}  # fmt: skip
+    page = pages.Page(html.render(typed(comparison()), pages.typed_rows(rows)))
     data = json.loads(page.blocks["application/json"])
     assert [method["name"] for method in data["methods"]] == ["lora", "nearest"], "best score first"
     assert [row["said"] for row in data["rows"]] == [
@@ -187,27 +191,31 @@ def test_folds_and_arms_that_answered_other_rows_are_joined_by_where_they_came_f
 
 def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
     arms = [
-        {"method": name, "score": score, "ms_per_answer": cost}
+        typed_arm(name, score=score, ms_per_answer=cost)
         for name, score, cost in (("a", 0.5, 10), ("b", 0.6, 20), ("c", 0.5, 20), ("d", 0.5, 10), ("e", None, 1))
     ]
-    assert [beaten_by(made, arms) and beaten_by(made, arms)["method"] for made in arms] == [None, None, "b", None, None]
-    assert best_for({"method": "lora", **arms[2]} | {"method": "lora"}, arms, None).endswith(
+    assert [better.method if (better := beaten_by(made, arms)) else None for made in arms] == [
+        None,
+        None,
+        "b",
+        None,
+        None,
+    ]
+    assert best_for(replace(arms[2], method="lora"), arms, None).endswith(
         "Here b scores no less and answers no slower."
     )
     assert "Here: the pick, the best score." in best_for(arms[1], arms, "b")
 
 
 def test_training_is_said_in_what_was_trained():
-    assert training(arm("zero_shot")) == "none"
-    assert training(arm("few_shot", search_seconds=12.2)) == "none; choosing its text took 12 s"
-    assert training(arm("lora", trainable_params=4_884_480, chosen={"steps": 60})) == "4.9 M parameters, 60 steps"
+    assert training(typed_arm("zero_shot")) == "none"
+    assert training(typed_arm("few_shot", search_seconds=12.2)) == "none; choosing its text took 12 s"
+    assert training(typed_arm("lora", trainable_params=4_884_480, chosen={"steps": 60})) == "4.9 M parameters, 60 steps"
 
 
 def test_the_quickest_arm_stands_apart_only_when_it_is_far_away():
-    arms = [
-        {"method": m, "score": 0.5, "ms_per_answer": ms} for m, ms in (("nearest", 0.04), ("lora", 90), ("full", 200))
-    ]
-    assert [[made["ms_per_answer"] for made in group] for group in pictures._apart(arms)] == [[0.04], [90, 200]]
+    arms = [Mark(typed_arm(method), 0.5, cost) for method, cost in (("nearest", 0.04), ("lora", 90), ("full", 200))]
+    assert [[mark.cost for mark in group] for group in pictures._apart(arms)] == [[0.04], [90, 200]]
     assert pictures._apart(arms[1:]) == [arms[1:]]
     assert pictures._apart(arms[:1]) == [arms[:1]]
 
@@ -233,7 +241,7 @@ def test_a_picture_is_a_figure_that_a_notebook_shows():
 
 def test_pictures_follow_the_theme():
     document = pages.rich()
-    drawn = pictures.quality_cost(document["arms"], "rag_lora", "exact match", 1040, "q")
+    drawn = pictures.quality_cost(typed(document).arms, "rag_lora", "exact match", 1040, "q")
     assert drawn is not None
     assert "style=" not in drawn
     assert {f"var(--c{i})" for i in range(8)} <= set(re.findall(r"var\(--c\d\)", drawn)), "every method its own colour"
@@ -252,11 +260,11 @@ def test_markup_escapes_whatever_is_not_markup():
 
 def test_the_verb_writes_both_reports_again_and_says_what_is_wrong_in_a_line(tmp_path, capsys):
     from riyaz.cli.main import main
-    from riyaz.cli.report import write
+    from riyaz.report.write import write
 
     document = pages.rich()
     (tmp_path / "compare.json").write_text(json.dumps(document))
-    for method, rows in pages.answers(document, 3).items():
+    for method, rows in pages.rows(document, 3).items():
         for part in ("kept", "again"):
             folder = tmp_path / "arms" / method / part
             folder.mkdir(parents=True)
@@ -275,9 +283,11 @@ def test_the_verb_writes_both_reports_again_and_says_what_is_wrong_in_a_line(tmp
     ):
         with pytest.raises(RiyazError, match=text):
             write(broken)
-    (tmp_path / "arms/lora/kept/predictions.jsonl").write_text('{"where": 1}\n{"whe')
-    with pytest.raises(RiyazError, match=r"predictions.jsonl:2: this row is damaged"):
+    (tmp_path / "arms/lora/kept/predictions.jsonl").write_text(
+        json.dumps(pages.rows(document, 1)["lora"][0]) + '\n{"whe'
+    )
+    with pytest.raises(RiyazError, match=r"predictions.jsonl:2: is damaged"):
         write(tmp_path)
     (tmp_path / "compare.json").write_text("[1")
-    with pytest.raises(RiyazError, match="this file is damaged"):
+    with pytest.raises(RiyazError, match=r"compare.json:1: is damaged"):
         write(tmp_path)

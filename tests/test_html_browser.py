@@ -8,6 +8,7 @@ from pathlib import Path
 import learning
 import pages
 import pytest
+from documents import typed
 
 from riyaz.report import html
 from riyaz.report import learning as learning_page
@@ -36,7 +37,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of a rich comparison with 2,000 rows and of a pretraining run, and of both attacked everywhere."""
     folder = tmp_path_factory.mktemp("pages")
     document = pages.rich()
-    made = {"rich": html.render(document, pages.answers(document, 2000)), "attacked": html.render(*pages.attacked())}
+    attacked, rows = pages.attacked()
+    made = {
+        "rich": html.render(typed(document), pages.answers(document, 2000)),
+        "attacked": html.render(typed(attacked), pages.typed_rows(rows)),
+    }
     run = learning_page.html(learning.run(), learning.metrics(), learning.samples())
     made |= {"learning": run, "learning_attacked": learning_page.html(*learning.attacked())}
     for name, text in made.items():

@@ -17,14 +17,24 @@ from riyaz.errors import RiyazError
 from riyaz.report import learning as page_of
 from riyaz.report import learning_pictures, learning_terminal
 from riyaz.report import learning_words as words
+from riyaz.results import StepMetrics
 
 TAGS = CLEAN_TAGS | {"fieldset", "legend"}
 SECTIONS = "learning next samples derived cost text made caveats"
 
 
+def html(made: dict, metrics: list[dict], samples: list[dict]) -> str:
+    """The page of a run from what its files hold."""
+    return page_of.html(learning.typed(made), learning.typed_metrics(metrics), learning.typed_samples(samples))
+
+
+def story(made: dict, metrics: list[dict]) -> str:
+    return " ".join(words.story(learning.typed(made), learning.typed_metrics(metrics)))
+
+
 @pytest.fixture(scope="module")
 def whole() -> pages.Page:
-    return pages.Page(page_of.html(learning.run(), learning.metrics(), learning.samples()))
+    return pages.Page(html(learning.run(), learning.metrics(), learning.samples()))
 
 
 def test_the_page_is_well_formed_and_every_part_stands_there(whole):
@@ -75,11 +85,11 @@ def test_the_page_needs_no_script_and_fetches_nothing(whole):
 
 
 def test_text_of_the_model_and_of_files_stays_text():
-    made = page_of.html(*learning.attacked())
+    made = html(*learning.attacked())
     page = pages.Page(made)
     assert page.problems == []
     assert {tag for tag, _ in page.elements} <= TAGS - {"script", "noscript"}
-    clean = pages.Page(page_of.html(learning.run(), learning.metrics(), learning.samples()))
+    clean = pages.Page(html(learning.run(), learning.metrics(), learning.samples()))
     names = {name for _, attributes in page.elements for name in attributes}
     assert names <= {name for _, attributes in clean.elements for name in attributes}
     assert sum(tag == "meta" for tag, _ in page.elements) == 5 and "\x00" not in made and "\u202e" not in made
@@ -87,69 +97,76 @@ def test_text_of_the_model_and_of_files_stays_text():
         assert text in page.text, "shown as it is"
 
 
+EARLY = {  # run.json before anything is known of the text
+    "status": "running", "command": "", "resumed": [], "paths": [], "asked": {}, "text": {"bytes": 9, "sha256": "ab"},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("run", "metrics", "samples"),
     [
-        ({}, [], []),
+        (EARLY, [], []),
         (learning.run(status="running"), [], []),
-        (learning.run(status="stopped", cost={}, result=None), learning.metrics(30), []),
-        (learning.run(text=None, tokenizer=[], model="x", derived={}, plan=3), learning.metrics(1), []),
+        (learning.run(status="stopped", cost=None, result=None), learning.metrics(30), []),
+        (EARLY, learning.metrics(1), []),
         (learning.run(), learning.metrics(1), learning.samples()[:1]),
         (learning.run(), [{"step": 3, "loss": math.nan, "tokens_s": 0, "peak_share": 0}] * 2, [{"step": 0}]),
         (learning.run(), [{"step": s, "loss": 2.0, "valid_loss": 2.0, "bits_per_byte": 0.0, "tokens_s": 0.0,
-                           "learning_rate": 0.0, "peak_share": 0.0} for s in (1, 2)], [{"step": 0, "texts": [{}]}]),
+                           "learning_rate": 0.0, "peak_share": 0.0} for s in (1, 2)],
+         [{"step": 0, "texts": [{"prompt": "", "text": ""}]}]),
     ],
 )  # fmt: skip
 def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
-    page = pages.Page(page_of.html(run, metrics, samples))
+    page = pages.Page(html(run, metrics, samples))
     assert page.problems == []
     assert "nan" not in page.text.lower() and "inf " not in page.text.lower() and "None" not in page.text
     out = Console(file=io.StringIO(), width=100)
-    learning_terminal.print_learning(run, metrics, samples, out)
+    said = learning.typed(run), learning.typed_metrics(metrics), learning.typed_samples(samples)
+    learning_terminal.print_learning(*said, out)
     assert "None" not in out.file.getvalue() and "nan" not in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_only_what_no_clock_decided_is_the_same_again():
     exact = {"steps": 6, "compute": "float32", "validate_every": 3}
-    assert words.again(learning.run(asked=exact)).startswith("The same command on the same text")
-    resumed = words.again(learning.run(asked=exact, resumed_with={"torch": "2.14"}))
+    assert words.again(learning.typed(learning.run(asked=exact))).startswith("The same command on the same text")
+    resumed = words.again(learning.typed(learning.run(asked=exact, resumed_with={"torch": "2.14"})))
     assert "went on with torch 2.14" in resumed and "no command gives the same" in resumed
-    said = words.again(learning.run(asked={"budget": 900.0}))
+    said = words.again(learning.typed(learning.run(asked={"budget": 900.0})))
     assert said.startswith("Some values come from the speed that was measured") and "plan.json" in said
-    assert "with --layers 6 --heads 4 --width 256 --batch 32 --steps 1200, gives" in said
+    assert "with --layers 6 --heads 4 --width 256 --batch 32 --steps 1200 --validate-every 60, gives" in said
 
 
 def test_the_story_says_how_it_ended():
     lines = learning.metrics()
-    said = " ".join(words.story(learning.run(), lines))
+    said = story(learning.run(), lines)
     assert "read 9.8 million tokens of text, 1.5 times its training text, in 14m 49s." in said
     assert "out of 4,096" in said and "a longer run would probably come lower" in said
     for entry in lines[700:]:
         if "valid_loss" in entry:
             entry["valid_loss"] += (entry["step"] - 690) / 300
-    lost = " ".join(words.story(learning.run(), lines))
+    lost = story(learning.run(), lines)
     assert "It was lowest at step 660 of 1,200, but the folder holds the weights of step 1,200" in lost
     run = learning.run()
     run["result"]["best_step"] = 660
-    said = " ".join(words.story(run, lines))
+    said = story(run, lines)
     assert (
         "It was best at step 660 of 1,200; the folder holds those weights. After that it learned its text by heart."
         in said
     )
-    assert "It ended early at step 900 of 1,200: it had not come lower since step 660" in " ".join(
-        words.story(run, lines[:900])
+    assert "It ended early at step 900 of 1,200: it had not come lower since step 660" in story(run, lines[:900])
+    assert "stopped at step 30 of 1,200; the same command with --resume" in story(
+        learning.run(status="stopped"), learning.metrics(30)
     )
-    assert "stopped at step 30 of 1,200; the same command with --resume" in " ".join(
-        words.story(learning.run(status="stopped"), learning.metrics(30))
-    )
-    assert "still running, or was killed" in " ".join(words.story(learning.run(status="running"), lines))
-    assert "never validated" in " ".join(words.story(learning.run(result={}), []))
+    assert "still running, or was killed" in story(learning.run(status="running"), lines)
+    assert "never validated" in story(learning.run(result=None), [])
 
 
 def test_what_to_keep_in_mind_follows_the_figures():
-    cost = {"tokens": 5_000_000, "tokens_s": 1.0}
-    text = {"train_tokens": 1_000_000, "near_duplicates": 0}
-    notes = " ".join(words.keep_in_mind(learning.run(cost=cost, text=text, model={"parameters": 250_000}), []))
+    run = learning.run()
+    run["cost"] |= {"tokens": 5_000_000}
+    run["text"] |= {"train_tokens": 1_000_000, "near_duplicates": 0}
+    run["model"] |= {"parameters": 250_000}
+    notes = " ".join(words.keep_in_mind(learning.typed(run), []))
     assert "read its text 5.0 times" in notes and "20 tokens were read per parameter" in notes
     assert "nearly in the training text" not in notes
 
@@ -186,28 +203,28 @@ def test_a_long_line_is_drawn_by_means_and_pictures_follow_the_theme():
     thinned = learning_pictures.thin(found)
     assert len(thinned) == learning_pictures.DRAWN
     assert thinned[0] == (13.0, 0.52) and sum(y for _, y in thinned) == pytest.approx(200)
-    drawn = learning_pictures.loss(learning.run(), learning.metrics(), 520, "l")
+    drawn = learning_pictures.loss(learning.typed(learning.run()), learning.typed_metrics(learning.metrics()), 520, "l")
     assert drawn is not None and "style=" not in drawn and not re.findall(r"#[0-9a-f]{6}\b", drawn)
     assert ">every token equally likely: 8.32</text>" in drawn
 
 
 def test_reading_takes_later_lines_and_forgives_only_a_torn_end(tmp_path):
-    lines = [*learning.metrics(5), {"step": 4, "loss": 9.0}, {"step": 6, "loss": 8.0}, {"loss": 1.0}, [1]]
+    lines = [*learning.metrics(5), {"step": 4, "loss": 9.0}, {"step": 6, "loss": 8.0}]
     folder = learning.write(tmp_path / "run", lines=lines)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
     run, metrics, samples = words.read(folder)
-    assert run == learning.run() and samples == learning.samples()
-    assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6] and metrics[3] == {"step": 4, "loss": 9.0}
+    assert run == learning.typed(learning.run()) and samples == learning.typed_samples(learning.samples())
+    assert [entry.step for entry in metrics] == [1, 2, 3, 4, 5, 6] and metrics[3] == StepMetrics(4, 9.0)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n{}\n")
-    with pytest.raises(RiyazError, match=r"metrics.jsonl:10: this line is damaged"):
+    with pytest.raises(RiyazError, match=r"metrics.jsonl:8: is damaged"):
         words.read(folder)
     (folder / "run.json").write_text("[1]")
-    with pytest.raises(RiyazError, match="this is no pretraining run"):
+    with pytest.raises(RiyazError, match=r"run.json: the document is not an object"):
         words.read(folder)
     (folder / "run.json").write_text("{")
-    with pytest.raises(RiyazError, match="this file is damaged"):
+    with pytest.raises(RiyazError, match=r"run.json:1: is damaged"):
         words.read(folder)
     with pytest.raises(RiyazError, match="there is no pretraining run here"):
         words.read(tmp_path)
@@ -217,7 +234,7 @@ def test_the_verb_knows_a_pretraining_folder_by_its_files(tmp_path, capsys):
     from riyaz.cli.main import main
 
     folder = learning.write(
-        tmp_path / "run", texts=[*learning.samples(), {"step": 1300, "texts": [{"text": "\ud800"}]}]
+        tmp_path / "run", texts=[*learning.samples(), {"step": 1300, "texts": [{"prompt": "", "text": "\ud800"}]}]
     )
     assert main(["report", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"html": str(folder / "report.html")}
@@ -233,14 +250,15 @@ def test_the_verb_knows_a_pretraining_folder_by_its_files(tmp_path, capsys):
     ]
     (folder / "samples.jsonl").write_text('{"step"\n')
     assert main(["report", str(folder)]) == 2
-    assert "samples.jsonl:1: this line is damaged" in capsys.readouterr().err
+    assert "samples.jsonl:1: is damaged" in capsys.readouterr().err
     (folder / "run.json").unlink()
     assert main(["report", str(folder)]) == 2 and "riyaz pretrain" in capsys.readouterr().err
 
 
 def test_the_terminal_says_it_in_a_screen():
     out = Console(file=io.StringIO(), width=100, highlight=False)
-    learning_terminal.print_learning(learning.run(), learning.metrics(), learning.samples(), out)
+    told = (learning.typed(learning.run()), learning.typed_metrics(learning.metrics()))
+    learning_terminal.print_learning(*told, learning.typed_samples(learning.samples()), out)
     said = out.file.getvalue()  # type: ignore[attr-defined]
     for line in (
         "done  llama, 5.2 million parameters", "validation loss  3.762 nats per token", "bits per byte    1.503",

@@ -10,18 +10,12 @@ from scipy.stats import norm
 from riyaz.comparison import pick as module
 from riyaz.comparison.pick import Pick, choose
 from riyaz.metrics.paired import ROWS_CAP, shortfall
+from riyaz.results import ArmResult
 
 
-def arm(method: str, ms: float | None = 10.0, **fields: Any) -> dict[str, Any]:
-    return {
-        "method": method,
-        "status": "ok",
-        "metric": "accuracy",
-        "ms_per_answer": ms,
-        "peak_rss_mb": 500.0,
-        "forgetting_nats": 0.0,
-        "trainable_params": 0,
-    } | fields
+def arm(method: str, ms: float | None = 10.0, **fields: Any) -> ArmResult:
+    known = {"metric": "accuracy", "ms_per_answer": ms, "peak_rss_mb": 500.0, "forgetting_nats": 0.0}
+    return ArmResult(method, **{"status": "ok"} | known | fields)
 
 
 def right(count: int, n: int = 300) -> np.ndarray:
@@ -140,7 +134,7 @@ def test_a_limit_is_said_to_change_the_pick_only_when_it_does_alone() -> None:
 
 
 def test_what_was_not_measured_is_not_within_a_limit() -> None:
-    arms = [arm("a", None), arm("b", forgetting_nats=float("nan"), trainable_params=5), arm("c")]
+    arms = [arm("a", None), arm("b", forgetting_nats=None, trainable_params=5), arm("c")]
     scores = {"a": right(250), "b": right(240), "c": right(200)}
     result = choose(arms, scores, limits={"max_ms": 100, "max_forgetting": 1.0})
     check(result, "c", "clear", "a (not measured)", "b (not measured)")

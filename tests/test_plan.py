@@ -1,7 +1,7 @@
 """The plan as a pure function: what is reserved, how the rest is shared, what is cut, skipped and refused."""
 
-import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from riyaz import methods as table
 from riyaz.comparison import plan as planning
 from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, ComparisonPlan, Sizes
 from riyaz.evaluate import LOOKED
+from riyaz.files import write_json
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 from riyaz.scoring import KNOWN_BY
 
@@ -172,9 +173,10 @@ def test_folds_multiply_what_is_done_in_each_of_them() -> None:
 
 
 @pytest.mark.parametrize("budget", [130.0, 450.0, 10_000.0])
-def test_a_plan_survives_its_file(budget: float) -> None:
+def test_a_plan_survives_its_file(budget: float, tmp_path: Path) -> None:
     plan = made(budget, "nearest", "lora", full={"step_seconds": 3.0})
-    again = ComparisonPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    write_json(tmp_path / "plan.json", plan)
+    again = ComparisonPlan.read(tmp_path / "plan.json")
     assert again == plan
     assert again.arm("lora") == plan.arm("lora") and isinstance(again.arm("lora").learning_rates, tuple)
 

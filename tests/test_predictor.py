@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 from expect import assert_refused
-from small import save_peft
+from small import next_log_p, save_peft
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
@@ -92,7 +92,7 @@ def log_probability(predictor: PromptedModel, messages: list, answer: str) -> fl
     """log p(answer and its end) by one plain pass over the whole conversation."""
     ids = predictor.tokenizer.render(predictor.conversations([messages]))[0]
     more = predictor.tokenizer.answer_ids([answer])[0]
-    return sum(float(predictor.lm.next_token([*ids, *more[:i]])[token]) for i, token in enumerate(more))
+    return sum(float(next_log_p(predictor.lm, [*ids, *more[:i]])[token]) for i, token in enumerate(more))
 
 
 @pytest.mark.parametrize("examples", ["none", "fixed", "nearest"])
@@ -114,7 +114,7 @@ def test_a_model_answers_as_generation_says(model: FreePredictor) -> None:
     for messages, text in zip(QUESTIONS, together):
         ids = model.tokenizer.render([messages])[0]
         for _ in range(6):
-            token = int(model.lm.next_token(ids).argmax())
+            token = int(next_log_p(model.lm, ids).argmax())
             if token in model.tokenizer.eos_ids:
                 break
             ids.append(token)

@@ -11,6 +11,7 @@ from riyaz.config import PretrainConfig, Seconds
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.families import gpt2, llama
+from riyaz.files import from_json, to_json
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.plan import PretrainingPlan, Text, make
 from riyaz.pretraining.shapes import (
@@ -184,8 +185,8 @@ def test_what_is_given_stands() -> None:
 
 def test_a_plan_goes_through_json_unchanged() -> None:
     plan = planned(size="1m")
-    again = PretrainingPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
-    assert json.dumps(again.to_dict()) == json.dumps(plan.to_dict()) and again.config == plan.config
+    again = from_json(PretrainingPlan, json.loads(to_json(plan)), "plan.json")
+    assert to_json(again) == to_json(plan) and again.config == plan.config
 
 
 def test_what_does_not_fit_is_refused_with_the_estimate() -> None:

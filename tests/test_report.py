@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import pages
 import pytest
-from documents import arm, comparison
+from documents import arm, comparison, typed
 from rich.console import Console
 from rich.text import Text
 
 from riyaz.events import ArmDone, Done, Estimate, Note, Phase, Planned, Progress
+from riyaz.methods.base import ArmPlan
 from riyaz.report import markdown, terminal, words
+from riyaz.results import FileFacts, SliceScore, TargetScores
 
 
 def screen(width: int = 100, *, live: bool = False) -> Console:
@@ -53,7 +55,7 @@ def test_numbers_read_naturally():
 
 def test_the_table_shows_every_arm_best_first_and_marks_the_pick():
     out = screen()
-    terminal.print_comparison(comparison(), out)
+    terminal.print_comparison(typed(comparison()), out)
     lines = printed(out).splitlines()
     titles = "method, accuracy, 95 % interval, train, ms/answer, peak MB, forgetting, artifact MB, status"
     assert re.split(r"  +", lines[0].strip()) == titles.split(", ")
@@ -66,7 +68,7 @@ def test_the_table_shows_every_arm_best_first_and_marks_the_pick():
 
 def test_the_pick_stands_beneath_the_table_and_failed_arms_say_why_in_one_line():
     out = screen()
-    terminal.print_comparison(comparison(), out)
+    terminal.print_comparison(typed(comparison()), out)
     text = printed(out)
     assert "pick  lora (clear)" in text
     assert comparison()["reason"] in " ".join(text.split())
@@ -77,7 +79,7 @@ def test_the_pick_stands_beneath_the_table_and_failed_arms_say_why_in_one_line()
 def test_nothing_is_wider_than_the_terminal_and_narrow_ones_lose_whole_columns():
     for width in (100, 90, 80, 70, 60):
         out = screen(width)
-        terminal.print_comparison(comparison(), out)
+        terminal.print_comparison(typed(comparison()), out)
         lines = printed(out).splitlines()
         assert max(map(len, lines)) <= width
         assert "lora *" in lines[1] and "0.693" in lines[1] and "cut" in lines[1]
@@ -86,12 +88,14 @@ def test_nothing_is_wider_than_the_terminal_and_narrow_ones_lose_whole_columns()
 
 def test_a_comparison_in_which_every_arm_failed_says_so():
     arms = [arm("lora", status="failed", metric=None, reason="NaN"), arm("full", status="skipped")]
-    document = comparison(arms=arms, pick=None, runner_up=None, decision="undecided", reason=None)
+    document = comparison(
+        arms=arms, pick=None, runner_up=None, decision="undecided", reason="No arm can be picked: lora failed."
+    )
     out = screen()
-    terminal.print_comparison(document, out)
-    assert "No arm finished, so there is nothing to pick." in printed(out)
+    terminal.print_comparison(typed(document), out)
+    assert "No arm can be picked: lora failed." in printed(out)
     assert "no reason was recorded" in printed(out)
-    assert "# Comparison: none (undecided)" in markdown.render(document)
+    assert "# Comparison: none (undecided)" in markdown.render(typed(document))
 
 
 EVENTS = [
@@ -165,14 +169,16 @@ def test_progress_of_a_command_without_arms_is_accepted():
 def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     document = comparison()
     kept = copy.deepcopy(document)
-    text = markdown.render(document)
-    assert text == markdown.render(json.loads(json.dumps(document))), "a document read back gives the same report"
+    text = markdown.render(typed(document))
+    assert text == markdown.render(typed(json.loads(json.dumps(document)))), (
+        "a document read back gives the same report"
+    )
     assert document == kept, "the document is not changed"
     for part in (
         "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
         "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "valid 60",
-        "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: 2.34568",
-        "eos_in_every_row: yes", "fits: NOT HELD (rows 40, failed 3)",
+        "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: held (training 2.34568)",
+        "eos_in_every_row: held", "fits: NOT HELD (rows 40, failed 3)",
         "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "for want of time: lora",
     ):  # fmt: skip
@@ -181,7 +187,7 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row():
-    text = markdown.render(comparison())
+    text = markdown.render(typed(comparison()))
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
     assert len(tables) == 3
     for table in tables:
@@ -191,9 +197,11 @@ def test_markdown_tables_have_as_many_cells_in_every_row():
 
 def test_text_from_files_cannot_break_the_markdown():
     hostile = "<script>alert(1)</script> | `x` [a](b) *b* __c__\n# d"
-    document = comparison(reason=hostile, command="riyaz compare ```x``` <y>", data={hostile: hostile})
-    document["arms"][1]["slices"] = {hostile: 0.5}
-    text = markdown.render(document)
+    document = comparison(
+        reason=hostile, command="riyaz compare ```x``` <y>", data={"instruction": hostile, "notes": [hostile]}
+    )
+    document["arms"][1]["slices"] = {hostile: {"score": 0.5}}
+    text = markdown.render(typed(document))
     fenced = text[text.index("````console") : text.index("````\n\n")]
     assert "```x``` <y>" in fenced
     rest = text.replace(fenced, "")
@@ -207,7 +215,7 @@ def test_lists_of_records_become_tables_and_empty_values_are_left_out():
         "rate": 0.0005, "nothing": {}, "none": None,
         "search": [{"steps": 8, "losses": {"0.001": 2.25, "a|b": 1.5}}, {"steps": 16, "losses": {"0.001": 1.75}}],
     }  # fmt: skip
-    text = markdown.render(document)
+    text = markdown.render(typed(document))
     rows = ["| steps | 0.001 | a\\|b |", "|---|---:|---:|", "| 8 | 2.25 | 1.5 |", "| 16 | 1.75 | – |"]
     assert "\n".join(["* rate: 0.0005", "", "search", "", *rows]) in text
     assert "nothing" not in text and "none" not in text
@@ -216,13 +224,13 @@ def test_lists_of_records_become_tables_and_empty_values_are_left_out():
 def test_the_labels_of_a_closed_set_take_one_line():
     document = comparison()
     document["data"]["labels"] = {f"label{i}": {"train": i, "test": 2} for i in range(77)}
-    assert "* labels: 77, with 2 to 78 rows each" in markdown.render(document).splitlines()
+    assert "* labels: 77, with 2 to 78 rows each" in markdown.render(typed(document)).splitlines()
 
 
-def test_slices_may_be_scores_or_counted_scores():
+def test_slices_show_their_rows_where_they_were_counted():
     document = comparison()
     document["arms"][0]["slices"] = {"rare": {"score": 0.25, "n": 8}}
-    row = next(line for line in markdown.render(document).splitlines() if line.startswith("| rare"))
+    row = next(line for line in markdown.render(typed(document)).splitlines() if line.startswith("| rare"))
     assert row == "| rare | 0.500 | 0.250 (8) | 0.100 |"
 
 
@@ -230,11 +238,10 @@ LOOKED = {
     "k": 5, "rows": 30, "grounded_rows": 16, "closed_book": 0.0, "retrieved": 0.2112, "grounded_nats": 1.2,
     "recall": {"10": 1.0, "1": 0.9134, "3": 0.95, "5": 0.9967}, "mrr": 0.9466, "named_rows": 120, "oracle": 0.3899,
 }  # fmt: skip
-SEEDS = [{"seed": 0, "score": 0.6933}, {"seed": 1, "score": 0.7}, {"seed": 2, "score": None}, "no record"]
+SEEDS = [{"seed": 0, "score": 0.6933}, {"seed": 1, "score": 0.7}]
 DATA_CURVE = [
     {"rows": 1240, "score": 0.6933, "ci_low": 0.639, "ci_high": 0.743},
     {"rows": 310, "score": 0.4, "ci_low": 0.35, "ci_high": 0.45},
-    {"rows": 620, "score": math.nan},
 ]
 
 
@@ -255,14 +262,14 @@ def with_findings(**retrieval) -> dict:
                  "right documents 0.39 (30 rows); passages make the answer 1.20 nats/token likelier (16 rows)"),
         ({"k": 4, "rows": 1, "closed_book": 0, "retrieved": 1, "grounded_nats": None},
          ", 4 passages: closed book 0.00, retrieved 1.00 (1 row)"),
-        ({"recall": {"3": 0.5}, "grounded_nats": -0.3}, ": recall@3 0.50; passages make the answer 0.30 nats/token "
-                                                        "less likely"),
-        ({"mrr": 0.5, "recall": "none", "closed_book": math.nan}, ": MRR 0.50"),
+        ({"k": 5, "recall": {"3": 0.5}, "grounded_nats": -0.3},
+         ", 5 passages: recall@3 0.50; passages make the answer 0.30 nats/token less likely"),
+        ({"k": 5, "mrr": 0.5, "recall": None, "closed_book": math.nan}, ", 5 passages: MRR 0.50"),
     ],
 )  # fmt: skip
 def test_the_terminal_says_in_one_line_what_retrieval_did(retrieval, said):
     out = screen(300)
-    terminal.print_comparison(with_findings(**retrieval), out)
+    terminal.print_comparison(typed(with_findings(**retrieval)), out)
     assert [line for line in printed(out).splitlines() if line.startswith("retrieval")] == [
         f"retrieval  few_shot{said}"
     ]
@@ -270,7 +277,7 @@ def test_the_terminal_says_in_one_line_what_retrieval_did(retrieval, said):
 
 def test_the_terminal_says_seeds_and_data_curve_in_one_line_each():
     out = screen()
-    terminal.print_comparison(with_findings(**LOOKED), out)
+    terminal.print_comparison(typed(with_findings(**LOOKED)), out)
     lines = printed(out).splitlines()
     assert "seeds  lora: 0.693 with seed 0, 0.700 with seed 1" in lines
     assert "more rows  lora: 0.400 on 310, 0.693 on 1,240 training rows" in lines
@@ -278,7 +285,7 @@ def test_the_terminal_says_seeds_and_data_curve_in_one_line_each():
 
 
 def test_the_markdown_report_has_tables_of_retrieval_and_data_curve_and_a_line_of_seeds():
-    text = markdown.render(with_findings(**LOOKED))
+    text = markdown.render(typed(with_findings(**LOOKED)))
     for lines in (
         ["## Retrieval", "",
          "| method | rows | passages | recall@1 | recall@3 | recall@5 | recall@10 | MRR | closed book | retrieved "
@@ -290,37 +297,36 @@ def test_the_markdown_report_has_tables_of_retrieval_and_data_curve_and_a_line_o
         ["* **lora** scored 0.693 with seed 0, 0.700 with seed 1"],
     ):  # fmt: skip
         assert "\n".join(["", *lines, ""]) in text
-    partial = markdown.render(with_findings(k=4, rows=30, closed_book=0.0, retrieved=0.5, grounded_nats=None))
+    partial = markdown.render(typed(with_findings(k=4, rows=30, closed_book=0.0, retrieved=0.5, grounded_nats=None)))
     assert "| few_shot | 30 | 4 | – | 0.000 | 0.500 | – | – |" in partial.splitlines()
 
 
 @pytest.mark.parametrize(
     "known",
-    [{}, {"data_curve": []}, {"data_curve": None}, {"data_curve": DATA_CURVE[:1]}, {"data_curve": ["x", {}]}],
+    [{}, {"data_curve": []}, {"data_curve": None}, {"data_curve": DATA_CURVE[:1]}],
 )
-@pytest.mark.parametrize("empty", [{}, {"retrieval": {}, "seeds": []}, {"retrieval": None, "seeds": None}])
+@pytest.mark.parametrize("empty", [{}, {"retrieval": None, "seeds": []}, {"retrieval": None, "seeds": None}])
 def test_a_comparison_without_findings_says_nothing_of_them(known, empty):
     document = comparison(**known)
     for made in document["arms"]:
         made |= empty
     out = screen()
-    terminal.print_comparison(document, out)
-    assert markdown.render(document) == markdown.render(comparison())
+    terminal.print_comparison(typed(document), out)
+    assert markdown.render(typed(document)) == markdown.render(typed(comparison()))
     assert not re.search("^(retrieval|seeds|more rows)  ", printed(out), flags=re.M)
 
 
 def test_text_in_findings_cannot_break_the_reports():
     document, _ = pages.attacked()
     for made, text in zip(document["arms"], pages.ATTACKS[-10:], strict=True):
-        made |= {"method": text, "seeds": [{"seed": text, "score": 0.5}, {"seed": 1, "score": 0.25}]}
-        made["retrieval"] = LOOKED | {"k": text, "mrr": text, "recall": {text: 0.5, "1": text}}
-    document["data_curve"] = [*DATA_CURVE, {"rows": pages.ATTACKS[0], "score": 0.5}]
+        made |= {"method": text, "seeds": SEEDS, "retrieval": LOOKED | {"recall": {text: 0.5, "1": 0.5}}}
+    document["data_curve"] = DATA_CURVE
     out = screen(1000)
-    terminal.print_comparison(document, out)
+    terminal.print_comparison(typed(document), out)
     lines = [line for line in printed(out).splitlines() if re.match("(retrieval|seeds|more rows)  ", line)]
     assert len(lines) == 2 * len(document["arms"]) + 1, "one line each"
     assert "[x](javascript:window.pwned=1)" in " ".join(lines), "brackets are no markup of rich"
-    report = markdown.render(document)
+    report = markdown.render(typed(document))
     start = report.index("## Retrieval")
     table = report[start : report.index("## How it was measured")]
     assert "<script" not in table and "<img" not in table and "[x](" not in table
@@ -335,21 +341,19 @@ def test_text_in_findings_cannot_break_the_reports():
     ],
 )
 def test_caveats_follow_from_the_document(known, expected):
-    assert expected in " ".join(markdown.caveats(comparison(**known)))
-    assert expected not in " ".join(markdown.caveats(comparison()))
+    assert expected in " ".join(markdown.caveats(typed(comparison(**known))))
+    assert expected not in " ".join(markdown.caveats(typed(comparison())))
 
 
 def test_a_dry_run_prints_plan_and_estimate():
+    seconds = {"start": 6, "fit": 4, "search": 99, "train": 189, "evaluate": 196}
     arms = [
-        {"method": "nearest", "seconds": {"start": 6, "fit": 0.4, "evaluate": 0.3}, "steps": 0, "recipe_steps": 0},
-        {"method": "lora", "seconds": {"start": 6, "fit": 4, "search": 99, "train": 189, "evaluate": 196},
-         "steps": 132, "recipe_steps": 150, "learning_rates": [2e-4, 5e-4], "skipped": ""},
-        {"method": "full", "seconds": {}, "steps": 0, "recipe_steps": 120, "skipped": "no time for 8 steps"},
-    ]  # fmt: skip
+        ArmPlan("nearest", {"start": 6, "fit": 0.4, "evaluate": 0.3}),
+        ArmPlan("lora", seconds, steps=132, recipe_steps=150, learning_rates=(2e-4, 5e-4)),
+        ArmPlan("full", recipe_steps=120, skipped="no time for 8 steps"),
+    ]
     out = screen()
-    terminal.print_plan(
-        {"plan": {"arms": arms}, "estimate": {"seconds": 500, "peak_rss_mb": 1900, "disk_mb": 320}}, out
-    )
+    terminal.print_plan(arms, {"seconds": 500, "peak_rss_mb": 1900, "disk_mb": 320}, out)
     lines = [re.split(r"  +", line.strip()) for line in printed(out).splitlines()]
     assert lines[1] == ["nearest", "6.4 s", "–", "–", "0.3 s"]
     assert lines[2] == ["lora", "10 s", "1m 39s", "3m 09s", "3m 16s", "132/150", "0.0002 0.0005"]
@@ -359,13 +363,15 @@ def test_a_dry_run_prints_plan_and_estimate():
 
 def test_one_targets_scores_are_printed_with_extras_slices_and_latency():
     out = screen()
-    document = arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, slices={"rare": 0.25})
-    extras = {"macro_f1": 0.65, "answer_log_probability": -3.2}
-    terminal.print_scores(document | {"extras": extras}, out)
+    scored = TargetScores(
+        "lora", FileFacts("test.jsonl", "ab", "text,label"), "closed", "accuracy", "", 0.7, 0.6, 0.8, 300,
+        {"macro_f1": 0.65, "answer_log_probability": -3.2}, {"rare": SliceScore(0.25, 8)}, 61.2, 210.0, 900.0,
+    )  # fmt: skip
+    terminal.print_scores(scored, out)
     lines = [" ".join(line.split()) for line in printed(out).splitlines()]
     assert lines == [
         "accuracy 0.700 (0.600–0.800, 95 %) on 300 rows", "macro F1 0.650", "answer log p -3.200",
-        "ms per answer 61.2", "slice rare 0.250",
+        "ms per answer 61.2", "slice rare 0.250 (8)",
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import comparing
 import pytest
 from conftest import Finished
 from expect import assert_refused
+from small import next_log_p
 
 from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
@@ -62,7 +63,7 @@ def nats(predictor: PromptedModel, example: Example) -> list[float]:
     """Log-probability of every token of the answer, one plain pass each."""
     ids = predictor.tokenizer.render(predictor.conversations([example.messages]))[0]
     answer = predictor.tokenizer.answer_ids([example.answer])[0]
-    return [float(predictor.lm.next_token([*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
+    return [float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]) for i, token in enumerate(answer)]
 
 
 def test_recall_scores_and_grounding_are_those_of_a_plain_computation(found: FreePredictor) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from small import next_log_p
 
 from riyaz import scoring
 from riyaz.artifact import TextPart
@@ -83,7 +84,7 @@ def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: 
         answer = predictor.tokenizer.answer_ids([example.answer])[0]
         assert answer[-1] == predictor.tokenizer.end_of_turn
         for i, token in enumerate(answer):
-            nats.append(-float(predictor.lm.next_token([*ids, *answer[:i]])[token]))
+            nats.append(-float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]))
     told: list[tuple[int, int]] = []
     found = scoring.answer_log_loss(predictor, EXAMPLES, lambda *at: told.append(at))
     assert found == pytest.approx(np.mean(nats), abs=1e-4)

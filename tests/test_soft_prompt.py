@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import END, bits, engine_of, moved, random_rows, small_model
+from small import END, bits, engine_of, moved, next_log_p, random_rows, small_model
 from torch import Tensor
 
 from riyaz.data.packing import pack
@@ -190,7 +190,7 @@ def test_generate_stream_and_next_token_equal_the_naive_form(engine: Engine, pro
             wanted.append(token)
         assert found == wanted == list(engine.stream(request))
         after = naive_log_p(prompted, Request(0, (*request.prefix, *request.tokens), adapter=request.adapter), ())[-1]
-        assert np.abs(engine.next_token((*request.prefix, *request.tokens), request.adapter) - after).max() < SAME
+        assert np.abs(next_log_p(engine, (*request.prefix, *request.tokens), request.adapter) - after).max() < SAME
 
 
 def test_choose_and_best_equal_the_naive_form(engine: Engine, prompted: SoftPrompt) -> None:

@@ -11,7 +11,7 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
-from small import attach, moved, random_rows, save_peft, small_model
+from small import attach, moved, next_log_p, random_rows, save_peft, small_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -93,7 +93,7 @@ def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(logits_of(again), wanted) and not any(p.requires_grad for p in again.parameters())
     engine = open_engine(open_source(folder), "float32")
     engine.load("mine", adapters.read(tmp_path, describe(open_source(folder))))
-    found = engine.next_token(TOKENS.tolist(), "mine")
+    found = next_log_p(engine, TOKENS.tolist(), "mine")
     assert np.abs(found - wanted[-1].log_softmax(0).numpy()).max() < NEAR[torch.float32]
 
 
@@ -271,7 +271,7 @@ def test_a_plain_peft_folder_opens_on_the_base_it_names(artifact: Path, folder: 
     opened = open_target(tmp_path / "peft")
     assert opened.lm is not None and opened.lm.adapter_tokens(opened.adapter) == 6
     wanted = oracle_logits(PeftModel.from_pretrained(open_oracle(folder), tmp_path / "peft"))[-1].log_softmax(0)
-    found = opened.lm.next_token(TOKENS.tolist(), opened.adapter)
+    found = next_log_p(opened.lm, TOKENS.tolist(), opened.adapter)
     assert np.abs(found - wanted.numpy()).max() < NEAR[torch.float32]
 
 

@@ -4,12 +4,12 @@ python docs/pictures/comparison.py demo-result
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from riyaz.report.page import drawing
 from riyaz.report.pictures import quality_cost
-from riyaz.report.words import metric_of
+from riyaz.report.words import metric_name
+from riyaz.results import Comparison
 
 SVG = Path(__file__).with_suffix(".svg")
 WIDTH = 760.0
@@ -21,14 +21,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the folder that riyaz compare wrote")
     parser.add_argument("--out", type=Path, default=SVG)
     args = parser.parse_args()
-    document = json.loads((args.folder / "compare.json").read_text(encoding="utf-8"))
-    args.out.write_text(svg(document), encoding="utf-8")
+    args.out.write_text(svg(Comparison.read(args.folder / "compare.json")), encoding="utf-8")
     print(args.out)
 
 
-def svg(document: dict) -> str:
-    """Score against ms per answer of the arms of a compare.json."""
-    drawn = quality_cost(document["arms"], document["pick"], metric_of(document), WIDTH, "comparison")
+def svg(comparison: Comparison) -> str:
+    """Score against ms per answer of the arms of a comparison."""
+    metric = metric_name(comparison.metric)
+    drawn = quality_cost(comparison.arms, comparison.pick, metric, WIDTH, "comparison")
     if drawn is None:
         raise SystemExit("fewer than two arms of this comparison have a score and a speed")
     return drawing(drawn)

@@ -34,6 +34,7 @@ from riyaz.files import (
     to_json,
     write_synced,
 )
+from riyaz.results import Comparison
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
@@ -129,7 +130,7 @@ def resolve(target: str | Path) -> Path:
     comparison = path / "compare.json"
     if (path / NAME).is_file() or not comparison.is_file():
         return path
-    pick = read_json(comparison, "run riyaz compare again").get("pick")
+    pick = Comparison.read(comparison).pick
     if pick is None:
         raise RiyazError("the comparison picked no arm", str(path), "name the artifact of one, such as arms/lora/kept")
     return path / "arms" / pick / "kept" / "artifact"
@@ -178,15 +179,15 @@ def examples_bytes(examples: Sequence[Example]) -> bytes:
     return b"".join(json_line(example.to_record()) for example in examples)
 
 
-def read_examples(path: Path) -> tuple[Example, ...]:
+def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
     """The examples that `examples_bytes` wrote; RiyazError names file and line."""
     examples = []
-    for where, record in read_lines(Path(path), TAMPERED):
+    for where, record in read_lines(Path(path), hint):
         try:
             example = Example.from_record(record)
             assert all(isinstance(turn["content"], str) for turn in example.messages) and example.answers
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise RiyazError("is not an example", where, TAMPERED) from error
+            raise RiyazError("is not an example", where, hint) from error
         examples.append(example)
     return tuple(examples)
 

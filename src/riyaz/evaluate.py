@@ -21,7 +21,7 @@ from riyaz.data.task import Task, detect
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
-from riyaz.files import atomic_file, json_line, read_json, write_json
+from riyaz.files import atomic_file, from_json, json_line, read_json, write_json
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
@@ -32,6 +32,7 @@ from riyaz.predictor import (
     open_target,
     predictor_for,
 )
+from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation, FileFacts, Retrieval, SliceScore, TargetScores
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import Within
 from riyaz.scoring import KNOWN_BY, answer_log_loss, answer_log_probabilities, latency, predict, score
@@ -68,13 +69,19 @@ class BaseFacts:
         """What `measure` wrote."""
         file = safetensors.read(folder / "base_kl.safetensors")
         answers = tuple(file.array(name) for name in sorted(file.tensors))
-        return cls(read_json(folder / "base.json")["general_nats"], answers)
+        path = folder / "base.json"
+        return cls(from_json(_General, read_json(path), str(path)).general_nats, answers)
+
+
+@dataclass(frozen=True)
+class _General:
+    general_nats: float
 
 
 def evaluate_artifact(
     folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: BaseFacts | None,
     kl_rows: Sequence[Example], latency_rows: int, looked: int, general: str | None, listen: Listen,
-) -> dict[str, Any]:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """Judge the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
 
     `base` is None for a fold's artifact, of which only the predictions count, and what retrieval did to `looked`
@@ -90,11 +97,8 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    result: dict[str, Any] = {
-        "metric": artifact.task.metric, "checks": {}, "ms_per_answer": None, "prompt_tokens": None,
-        "forgetting_nats": None, "kl_task": None,
-    }  # fmt: skip
-    result["checks"]["reopened"] = _reopened(artifact, predictor, valid[:KNOWN_BY])
+    checks = {"reopened": _reopened(artifact, predictor, valid[:KNOWN_BY])}
+    result: dict[str, Any] = {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
@@ -104,14 +108,16 @@ def evaluate_artifact(
         result |= _against_base(artifact, predictor, base, kl_rows, general)
         # nothing else stands beside the weights and fits into them
         if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
-            result["checks"]["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
+            checks["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
         result["serve_rss_mb"] = serving
     if predictor.lm is not None and predictor.text.passages and test and looked:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, looked)
-    result["eval_seconds"] = time.perf_counter() - began
-    result["peak_rss_mb"] = hardware.peak_rss() / hardware.MB
-    write_json(out / "result.json", result, ascii=True)
-    return result
+    evaluation = Evaluation(
+        metric=artifact.task.metric, checks=checks, eval_seconds=time.perf_counter() - began,
+        peak_rss_mb=hardware.peak_rss() / hardware.MB, **result,
+    )  # fmt: skip
+    write_json(out / RESULT, evaluation, ascii=True)
+    return evaluation
 
 
 def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
@@ -129,21 +135,20 @@ def _write_predictions(
     assert artifact.task is not None
     scores = score(artifact.task, predictions, test).rows if test else np.zeros(0)
     losses = _answer_log_probabilities(predictor, artifact.task, test)
-    with atomic_file(out / "predictions.jsonl") as file:
+    with atomic_file(out / PREDICTIONS) as file:
         for example, prediction, points, loss in zip(test, predictions, scores, losses):
-            row = {
-                "where": example.where, "prompt": example.prompt, "answers": list(example.answers),
-                "prediction": prediction.text, "score": float(points), "slice": example.slice,
-                "log_probability": prediction.log_probability, "answer_log_probability": loss,
-            }  # fmt: skip
-            if prediction.citations:
-                row["citations"] = list(prediction.citations)
+            row = Answer(
+                where=example.where, prompt=example.prompt, answers=list(example.answers),
+                prediction=prediction.text, score=float(points), slice=example.slice,
+                log_probability=prediction.log_probability, answer_log_probability=loss,
+                citations=list(prediction.citations) or None,
+            )  # fmt: skip
             file.write(json_line(row, ascii=True))
 
 
 def _retrieval(
     predictor: ModelPredictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], looked: int
-) -> dict[str, Any]:
+) -> Retrieval:
     """What retrieval found and what it did to the answers, on up to `looked` test rows, of those that name documents
     where some do.
 
@@ -172,7 +177,7 @@ def _retrieval(
         found |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
         within = Within(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
         found["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
-    return found
+    return Retrieval(**found)
 
 
 def _lift(given: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
@@ -229,7 +234,7 @@ def _merged(folder: Path, predictor: PromptedModel, valid: Sequence[Example]) ->
 
 def evaluate_target(
     target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, listen: Listen
-) -> dict[str, Any]:
+) -> TargetScores:
     """Scores of a model or an artifact on the rows of a file, or on the first `limit` of them.
 
     An artifact brings its task and its labels. For a plain model the task is read from the file, labels included,
@@ -262,14 +267,14 @@ def evaluate_target(
     known = [nats for nats in _answer_log_probabilities(predictor, task, rows) if nats is not None]
     second = {"answer_log_probability": float(np.mean(known))} if known else {}
     sample = rows[:LATENCY_ROWS]
-    return {
-        "target": target, "test": {"path": str(test), "sha256": data.sha256, "format": data.format},
-        "task": task.kind, "metric": task.metric, "instruction": predictor.text.instruction,
-        "score": scores.mean, "ci_low": low, "ci_high": high, "n_test": len(rows),
-        "extras": scores.extras | second, "slices": scores.slices,
-        "ms_per_answer": latency(predictor, sample, len(sample)), "prompt_tokens": prompt_tokens(predictor, sample),
-        "peak_rss_mb": hardware.peak_rss() / hardware.MB,
-    }  # fmt: skip
+    return TargetScores(
+        target=target, test=FileFacts(str(test), data.sha256, data.format), task=task.kind, metric=task.metric,
+        instruction=predictor.text.instruction, score=scores.mean, ci_low=low, ci_high=high, n_test=len(rows),
+        extras={**scores.extras, **second},
+        slices={name: SliceScore(found["score"], int(found["n"])) for name, found in scores.slices.items()},
+        ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
+        peak_rss_mb=hardware.peak_rss() / hardware.MB,
+    )  # fmt: skip
 
 
 def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:

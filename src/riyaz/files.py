@@ -7,6 +7,7 @@ and infinities become null. What cannot be written or read is a RiyazError that 
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -23,6 +24,8 @@ from typing import IO, Any, TypeVar
 from riyaz.errors import RiyazError, shown
 
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # a temporary name of `atomic_file`, left by a process that was killed
+OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out while it is None
+DEEPEST = 40  # lists and dictionaries in each other, where a field may be anything
 NEWER = "a newer version of riyaz may know it"
 T = TypeVar("T")
 
@@ -119,13 +122,27 @@ def to_json(value: Any, *, indent: int | None = None, ascii: bool = False, stric
 
     Where not `strict`, such numbers are written as Python reads them back: NaN, Infinity.
     """
-    value = finite(value) if strict else value
+    value = finite(to_document(value)) if strict else value
     return json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=not strict, default=_plain)
 
 
 def json_line(value: Any, *, ascii: bool = False) -> bytes:
     """The value as one line of JSON."""
     return encoded(to_json(value, ascii=ascii)) + b"\n"
+
+
+def to_document(value: Any) -> Any:
+    """A dataclass, and whatever is in it, as dictionaries and lists; `from_json` reads them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {entry: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        return {
+            entry.name: to_document(item)
+            for entry, item in named.items()
+            if item is not None or entry.metadata != OPTIONAL
+        }
+    if isinstance(value, dict):
+        return {key: to_document(item) for key, item in value.items()}
+    return [to_document(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def finite(value: Any) -> Any:
@@ -191,6 +208,13 @@ def from_json(cls: type[T], document: Any, where: str, hint: str = "", *, unknow
     return value
 
 
+class Keys:
+    """The keys that a mapping must have and the types of their values; it may have others."""
+
+    def __init__(self, **types: Any) -> None:
+        self.types = types
+
+
 @dataclasses.dataclass(frozen=True)
 class _Reader:
     """Values of typed fields out of one JSON document."""
@@ -202,7 +226,7 @@ class _Reader:
     def built(self, cls: Any, document: Any, at: str) -> Any:
         if not isinstance(document, dict):
             raise RiyazError(f"{at.removesuffix('.') or 'the document'} is not an object", self.where, self.hint)
-        fields, types_ = dataclasses.fields(cls), typing.get_type_hints(cls)
+        fields, types_ = dataclasses.fields(cls), _types_of(cls)
         extra = set(document) - {entry.name for entry in fields}
         if extra and not self.unknown:
             raise RiyazError(f"unknown key {shown(at + min(extra))}", self.where, NEWER)
@@ -212,16 +236,31 @@ class _Reader:
                 values[entry.name] = self.value(types_[entry.name], document[entry.name], at + entry.name)
             elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
                 raise RiyazError(f"{at + entry.name} is missing", self.where, self.hint)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except RiyazError as error:  # of a class that checks its values
+            raise RiyazError(f"{at}{error.where}: {error.what}", self.where, self.hint) from error
 
     def value(self, kind: Any, value: Any, at: str) -> Any:
-        """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them."""
+        """`value` as `kind`: plain types, Literal, unions, lists, tuples, dicts and dataclasses of them.
+
+        `Annotated[dict[...], Keys(ok=bool)]` is a mapping that must have the key "ok", with a bool.
+        """
         origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+        if origin is typing.Annotated:
+            needed, mapping = inner[1], self.value(inner[0], value, at)
+            for name, wanted in needed.types.items():
+                if name not in mapping:
+                    raise RiyazError(f"{at}.{name} is missing", self.where, self.hint)
+                self.value(wanted, mapping[name], f"{at}.{name}")
+            return mapping
         if isinstance(value, float) and not math.isfinite(value):
             value = None  # written before NaN was null
         if origin in (typing.Union, types.UnionType):
             return self._one_of(inner, value, at)
         if origin is Any:
+            if _deeper(value, DEEPEST):
+                raise RiyazError(f"{at} is nested too deep", self.where, self.hint)
             return value
         if origin is typing.Literal:
             if any(type(value) is type(option) and value == option for option in inner):
@@ -236,7 +275,7 @@ class _Reader:
                 return tuple(self.value(k, item, f"{at}[{i}]") for i, (k, item) in enumerate(zip(each, value)))
         elif isinstance(value, dict) and origin is dict:
             return {key: self.value(inner[1], item, f"{at}.{key}") for key, item in value.items()}
-        elif origin in (str, bool, int, float, type(None)) and _is(value, origin):
+        elif isinstance(origin, type) and _is(value, float if issubclass(origin, float) else origin):
             return value
         raise RiyazError(f"{shown(at)[1:-1]} is {shown(repr(value))}", self.where, self.hint)
 
@@ -250,10 +289,21 @@ class _Reader:
         return self.value(options[-1], value, at)
 
 
+@functools.cache
+def _types_of(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def _is(value: Any, kind: type) -> bool:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 2**1000  # a whole number is a number too, as long as a float can hold it
+    if type(value) is int and kind in (int, float):  # a whole number is a number, too
+        return abs(value) < 2**1000  # which a float can hold
     return type(value) is kind
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and dictionaries stand in each other more than so many times."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
 def try_lock(handle: IO[Any]) -> bool:

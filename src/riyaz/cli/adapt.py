@@ -12,7 +12,6 @@ from riyaz.cli.options import (
     Json,
     Reading,
     command_line,
-    require_torch,
     settle,
 )
 from riyaz.cli.output import Screen
@@ -28,14 +27,14 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
-    require_torch()
-    data_config, config = settle(data, reading, adapting)
-
     from riyaz.comparison import run
+    from riyaz.library.options import require_torch
     from riyaz.report import terminal
 
+    require_torch()
+    data_config, config = settle(data, reading, adapting)
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
-    terminal.print_comparison({"arms": [arm]}, screen.data)
+    terminal.print_arm(arm, screen.data)
     screen.finish(arm)

@@ -13,8 +13,6 @@ from riyaz.cli.options import (
     Json,
     Reading,
     command_line,
-    require_torch,
-    results_folder,
     settle,
 )
 from riyaz.cli.output import Screen
@@ -30,22 +28,26 @@ def compare(
     json: Json = False,
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
+    from riyaz.comparison import run
+    from riyaz.library.options import require_torch, results_folder
+    from riyaz.report import terminal
+    from riyaz.report.write import write
+
     require_torch()
     data_config, config = settle(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)
-
-    from riyaz.cli.report import write
-    from riyaz.comparison import run
-    from riyaz.report import terminal
-
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
-        document = run.compare(data, data_config, config, dry_run=dry_run, command=command_line(), listen=listen)
+        if dry_run:
+            planned = run.dry_run(data, data_config, config, listen=listen)
+        else:
+            comparison = run.compare(data, data_config, config, command=command_line(), listen=listen)
     if dry_run:
-        terminal.print_plan(document, screen.data)
-    else:
-        write(results, document)
-        terminal.print_comparison(document, screen.data)
-        screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
-    screen.finish(document)
+        terminal.print_plan(planned.plan.arms, planned.estimate, screen.data)
+        screen.finish(planned)
+        return
+    write(results)
+    terminal.print_comparison(comparison, screen.data)
+    screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
+    screen.finish(comparison)

@@ -28,13 +28,13 @@ class Screen:
             table.add_row(*row)
         self.data.print(table)
 
-    def finish(self, document: dict[str, Any]) -> None:
+    def finish(self, document: Any) -> None:
         """With --json, the document as the last line of stdout."""
         if self.json:
             sys.stdout.write(json_line(document))
             sys.stdout.flush()
 
 
-def json_line(document: dict[str, Any]) -> str:
+def json_line(document: Any) -> str:
     """The document as one line of strict JSON: no NaN, paths as text."""
     return to_json(document, ascii=True) + "\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.artifact import COLLECTION
-from riyaz.comparison.folder import ComparisonFolder
+from riyaz.comparison.folder import ComparisonFolder, Settings
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.retrieval.collection import add
@@ -31,14 +31,15 @@ def identity(path: Path, listen: Listen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def index(folder: ComparisonFolder, settings: dict[str, Any], listen: Listen) -> None:
+def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
     """Write the collection of the comparison's documents, whole or not at all."""
-    asked = settings["documents"]
-    documents, _ = read_documents(Path(asked["path"]))
-    if _digest(documents) != asked["sha256"]:
-        raise RiyazError("the documents have changed since the comparison began", asked["path"], "choose another --out")
+    asked = settings.documents
+    assert asked is not None
+    documents, _ = read_documents(Path(asked.path))
+    if _digest(documents) != asked.sha256:
+        raise RiyazError("the documents have changed since the comparison began", asked.path, "choose another --out")
     embedder = None
-    if asked["embedder"]:
+    if asked.embedder:
         from riyaz.engine.torch.embedder import open_embedder
 
         embedder = open_embedder(EMBEDDER)

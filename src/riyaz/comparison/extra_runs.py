@@ -5,20 +5,21 @@ An extra part lies beside the arm's own (`arms/METHOD/seed-1/`, `arms/METHOD/row
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from riyaz.comparison import processes
-from riyaz.comparison.arm_row import read_predictions
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.arm_row import FINISHED, points
+from riyaz.comparison.folder import DAMAGED, KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
+from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
-from riyaz.files import write_json
+from riyaz.files import from_json, read_json, to_document, write_json
 from riyaz.methods import CURVE
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
+from riyaz.results import FIT, PREDICTIONS, RESULT, Answer, ArmResult, CurveScore, Evaluation, Fit, SeedScore
 
 SEEDS = 2  # more of them for each arm of a close call
 FRACTIONS = (4, 2)  # of the rows, one in so many
@@ -44,71 +45,77 @@ class Part:
 
 def read_part(folder: ComparisonFolder, method: str, name: str) -> Part | None:
     """The extra part of that name; None for a part of the split."""
-    known = folder.read(f"arms/{method}/{name}/part.json")
-    return Part(**known) if known else None
+    path = folder.run(method, name) / "part.json"
+    return from_json(Part, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else None
 
 
 def seeds(
     folder: ComparisonFolder,
     plan: ComparisonPlan,
-    arms: Sequence[dict],
+    arms: Sequence[ArmResult],
     margin: float,
     left: Callable[[], float],
     listen: Listen,
-) -> None:
-    """Two more seeds of the two best trained arms when they are within the margin: `seeds` in their rows."""
-    trained = sorted(
-        (arm for arm in arms if arm["status"] in ("ok", "cut") and arm["trainable_params"]),
-        key=lambda arm: -arm["score"],
-    )[:2]
-    if len(trained) < 2 or trained[0]["score"] - trained[1]["score"] > margin:
-        return
+) -> list[ArmResult]:
+    """The arms again, the two best trained ones with the scores of two more seeds when they are within the margin."""
+    scored = [
+        (arm.score, arm) for arm in arms if arm.status in FINISHED and arm.trainable_params and arm.score is not None
+    ]
+    best = sorted(scored, key=lambda pair: -pair[0])[:2]
+    if len(best) < 2 or best[0][0] - best[1][0] > margin:
+        return list(arms)
     for n in range(1, SEEDS + 1):
-        for arm in trained:
-            rate = arm["chosen"]["learning_rate"]
-            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, rate), left, listen)
-    for arm in trained:
-        scores = _scores(folder, arm["method"], "seed-")
+        for _, arm in best:
+            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
+    seeded = {}
+    for score, arm in best:
+        scores = _scores(folder, arm.method, "seed-")
         if scores:
-            kept = [{"seed": plan.seed, "score": arm["score"]}]
-            arm["seeds"] = kept + [{"seed": part.seed, "score": float(rows.mean())} for part, rows in scores]
+            more = [SeedScore(part.seed, float(rows.mean())) for part, rows in scores]
+            seeded[arm.method] = replace(arm, seeds=[SeedScore(plan.seed, score), *more])
+    return [seeded.get(arm.method, arm) for arm in arms]
 
 
 def data_curve(
-    folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[dict], left: Callable[[], float], listen: Listen
-) -> list[dict[str, Any]]:
+    folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[ArmResult], left: Callable[[], float], listen: Listen
+) -> list[CurveScore]:
     """Scores of LoRA on a quarter and on half of the training rows beside those on all; [] when it was not trained."""
-    arm = next((arm for arm in arms if arm["method"] == CURVE and arm["status"] in ("ok", "cut")), None)
+    arm = next((arm for arm in arms if arm.method == CURVE and arm.status in FINISHED), None)
     if arm is None:
         return []
-    rate = arm["chosen"]["learning_rate"]
+    rate = _rate(folder, arm)
     for stride in FRACTIONS:
         run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(KEPT, "train"))
-    points = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
-    points.append((rows, np.array([row["score"] for row in read_predictions(folder.run(CURVE, KEPT))])))
-    found = []
-    for count, scores in sorted(points, key=lambda point: point[0]):
-        low, high = interval(scores)
-        found.append({"rows": count, "score": float(scores.mean()), "ci_low": low, "ci_high": high})
-    return found
+    curve = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
+    curve.append((rows, points(Answer.read(folder.run(CURVE, KEPT) / PREDICTIONS))))
+    return [
+        CurveScore(count, float(scores.mean()), *interval(scores))
+        for count, scores in sorted(curve, key=lambda point: point[0])
+    ]
 
 
 def run(
-    folder: ComparisonFolder, plan: ComparisonPlan, arm: dict, part: Part, left: Callable[[], float], listen: Listen
+    folder: ComparisonFolder,
+    plan: ComparisonPlan,
+    arm: ArmResult,
+    part: Part,
+    left: Callable[[], float],
+    listen: Listen,
 ) -> None:
     """Fit and evaluate one extra part, if it is not there yet and what it will take is left of the budget."""
-    method = arm["method"]
+    method = arm.method
     place = folder.run(method, part.name)
-    if (place / "result.json").exists():
+    if (place / RESULT).exists():
         return
-    fit, result = (folder.read(f"arms/{method}/{KEPT}/{name}") for name in ("fit.json", "result.json"))
-    needed = fit["seconds"] - fit["search_seconds"] + result["eval_seconds"]
+    kept = folder.run(method, KEPT)
+    fit, result = Fit.read(kept / FIT), Evaluation.read(kept / RESULT)
+    needed = fit.seconds - fit.search_seconds + result.eval_seconds
     if needed > left():
         listen(Note(f"no time left for {method} {part.name}, which takes {needed:.0f} s"))
         return
-    write_json(place / "part.json", asdict(part))
-    for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
+    write_json(place / "part.json", part)
+    for work, product in (("fit", FIT), ("evaluate", RESULT)):
         if (place / product).exists():
             continue
         listen(Phase(work, part.name, method))
@@ -117,7 +124,15 @@ def run(
         if reason:
             listen(Note(f"{method} {part.name} failed: {reason}"))
             break
-    listen(ArmDone(arm))  # it is what it was before
+    listen(ArmDone(to_document(arm)))  # it is what it was before
+
+
+def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
+    """The learning rate that the arm's search found."""
+    rate = arm.chosen.get("learning_rate")
+    if not isinstance(rate, float):
+        raise RiyazError("names no learning rate", str(folder.run(arm.method, KEPT) / FIT), DAMAGED)
+    return rate
 
 
 def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
@@ -125,9 +140,9 @@ def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Pa
     found = []
     for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):
         part = read_part(folder, method, place.name)
-        if part is None or not (place / "result.json").exists():
+        if part is None or not (place / RESULT).exists():
             continue
-        facts = [folder.read(f"arms/{method}/{place.name}/{name}") for name in ("fit.json", "result.json")]
-        if all(check["ok"] for found_by in facts for check in found_by["checks"].values()):
-            found.append((part, np.array([row["score"] for row in read_predictions(place)])))
+        checks = [*Fit.read(place / FIT).checks.values(), *Evaluation.read(place / RESULT).checks.values()]
+        if all(check["ok"] for check in checks):
+            found.append((part, points(Answer.read(place / PREDICTIONS))))
     return found

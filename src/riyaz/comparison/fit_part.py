@@ -1,13 +1,12 @@
 """The body of a fit process: a context for the method, its `fit`, and the artifact folder."""
 
 import importlib.metadata
-from typing import Any
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
 from riyaz.comparison.extra_runs import read_part
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
 from riyaz.events import Listen
@@ -16,14 +15,15 @@ from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, bare
 from riyaz.methods.choices import max_new_tokens
+from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 
 
 def fit_part(
-    folder: ComparisonFolder, settings: dict[str, Any], plan: ComparisonPlan, method: str, part: str,
+    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, method: str, part: str,
     source: Source, task: Task, listen: Listen,
-) -> dict[str, Any]:  # fmt: skip
-    """Fit `method` on a part's training and validation rows; writes `artifact/`, returns the facts of `fit.json`."""
+) -> Fit:  # fmt: skip
+    """Fit `method` on a part's training and validation rows; writes `artifact/`. The `Fit` lacks its seconds."""
     run = folder.run(method, part)
     for stray in run.glob(".artifact.*"):  # of a process that was killed while it wrote
         remove(stray)
@@ -35,24 +35,23 @@ def fit_part(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=run, listen=listen,
         around=bare(task), collection=folder.collection(),
-        replay=settings["settings"]["replay"], general=settings["settings"]["general"],
+        replay=settings.settings.replay, general=settings.settings.general,
     )  # fmt: skip
     try:
         fitted = METHODS[method].fit(context)
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
     finally:
         remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy
-    return {
-        "chosen": fitted.chosen, "checks": fitted.checks, "search_seconds": fitted.search_seconds,
-        "train_seconds": fitted.train_seconds, "trainable_params": fitted.trainable_params,
-        "valid_loss": fitted.valid_loss, "valid_score": fitted.valid_score, "curve": fitted.curve,
-        "peak_rss_mb": hardware.peak_rss() / hardware.MB,
-    }  # fmt: skip
+    return Fit(
+        chosen=fitted.chosen, checks=fitted.checks, search_seconds=fitted.search_seconds,
+        train_seconds=fitted.train_seconds, trainable_params=fitted.trainable_params,
+        valid_loss=fitted.valid_loss, valid_score=fitted.valid_score,
+        curve=[CurvePoint(**entry) for entry in fitted.curve],
+        peak_rss_mb=hardware.peak_rss() / hardware.MB, seconds=0.0,
+    )  # fmt: skip
 
 
-def _artifact(
-    context: Context, fitted: Fitted, settings: dict[str, Any], plan: ComparisonPlan, method: str
-) -> Artifact:
+def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: ComparisonPlan, method: str) -> Artifact:
     source = context.source
     parameters, template = describe(source).parameters, context.tokenizer.template
     base = BaseModel(source.name, str(source.path), source.sha256(), parameters, template)
@@ -64,8 +63,8 @@ def _artifact(
         task=context.task,
         calibrated=fitted.calibrated,
         max_new_tokens=fitted.max_new_tokens or max_new_tokens(context),
-        config={"reading": settings["reading"], "chosen": fitted.chosen},
-        data=settings["data"],
+        config={"reading": settings.reading, "chosen": fitted.chosen},
+        data=settings.data,
         seeds={"seed": context.seed, "threads": plan.threads},
         versions={name: importlib.metadata.version(name) for name in ("riyaz", "torch", "tokenizers")},
         validation={

@@ -9,18 +9,52 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from riyaz import files
-from riyaz.artifact import COLLECTION
+from riyaz.artifact import COLLECTION, read_examples
 from riyaz.data import Example
 from riyaz.data.split import Split
+from riyaz.data.task import Task
 from riyaz.errors import RiyazError
-from riyaz.files import read_json, read_lines, remove, write_json, write_lines
+from riyaz.files import from_json, read_json, remove, write_json, write_lines
+from riyaz.results import Documents
 
 DAMAGED = "remove it, or choose another --out"
 KEPT = "kept"  # the part whose artifact is the arm's: trained on all training rows
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The base model by its name, its place and the hash of its weights."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Of the settings, those that fitting and evaluating an arm depend on."""
+
+    seed: int
+    general: str | None
+    replay: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """settings.json: what makes a comparison this one, as far as its work needs it."""
+
+    model: ModelFile
+    data: dict[str, str | None]  # hashes of the files
+    task: Task
+    reading: dict[str, Any]
+    settings: Chosen
+    methods: tuple[str, ...]
+    documents: Documents | None = None
 
 
 class ComparisonFolder:
@@ -46,7 +80,9 @@ class ComparisonFolder:
         known, asked = self.read("settings.json"), json.loads(json.dumps(identity))
         if known is None:
             self.write("settings.json", identity)
-        elif known != asked:
+            return
+        self.settings()  # which says what is wrong with it
+        if known != asked:
             differing = _differences(known, asked)
             if differing == ["budget"] and self.read("plan.json") is None:  # nothing was divided by it yet
                 self.write("settings.json", identity)
@@ -67,6 +103,11 @@ class ComparisonFolder:
         path = self.path / name
         return read_json(path, DAMAGED) if path.exists() else None
 
+    def settings(self) -> Settings:
+        """What was asked. Raises RiyazError naming the place that is wrong."""
+        path = self.path / "settings.json"
+        return from_json(Settings, read_json(path, DAMAGED), str(path), DAMAGED, unknown=True)
+
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part and return the parts' names; the kept one is the last."""
         parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
@@ -86,8 +127,7 @@ class ComparisonFolder:
 
     def rows(self, part: str, which: str) -> tuple[Example, ...]:
         """The rows of one part: which is train, valid or test."""
-        lines = read_lines(self.path / "split" / part / f"{which}.jsonl", DAMAGED)
-        return tuple(Example.from_record(record) for _, record in lines)
+        return read_examples(self.path / "split" / part / f"{which}.jsonl", DAMAGED)
 
     def run(self, method: str, part: str) -> Path:
         """The folder of one arm's part."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from riyaz import hardware
 from riyaz.artifact import TextPart
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
@@ -32,7 +32,7 @@ SURE = 4.0  # passes over a prompt that a trained arm's search of a closed set c
 
 
 def measure_speeds(
-    folder: ComparisonFolder, settings: dict[str, Any], source: Source, task: Task, listen: Listen
+    folder: ComparisonFolder, settings: Settings, source: Source, task: Task, listen: Listen
 ) -> dict[str, Any]:
     """What `plan.make` divides the budget by; also writes the base's facts into the folder."""
     import torch
@@ -43,16 +43,16 @@ def measure_speeds(
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute="bfloat16" if hardware.bf16_is_fast() else "float32",
-        seed=settings["settings"]["seed"], folder=folder.path, listen=listen,
+        seed=settings.settings.seed, folder=folder.path, listen=listen,
         around=bare(task), collection=folder.collection(),
     )  # fmt: skip
     began = time.perf_counter()
     plain = base_predictor(context)
     load_seconds = time.perf_counter() - began
     began = time.perf_counter()
-    BaseFacts.measure(plain, valid, settings["settings"]["general"], folder.path)
+    BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
     base_seconds = time.perf_counter() - began
-    methods = [METHODS[name] for name in settings["methods"]]
+    methods = [METHODS[name] for name in settings.methods]
     unable: dict[str, str] = {}  # such as prompts that fit no context: the arm's reason, not the comparison's end
     asked = partial(_predicting, plain=plain, context=context, load_seconds=load_seconds, known={})
     predicting = _each(methods, asked, unable)

@@ -7,18 +7,18 @@ called undecided. The reason is one or two sentences with the runner-up and what
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, inf, isnan
-from typing import Any
+from math import ceil, floor, inf
 
 import numpy as np
 
+from riyaz.comparison.arm_row import FINISHED
 from riyaz.metrics.paired import ROWS_CAP, Shortfall, shortfall
+from riyaz.results import ArmResult, Decision
 
-Arm = Mapping[str, Any]
+Arm = ArmResult
 Scores = Mapping[str, np.ndarray]
 Limits = Mapping[str, float | None]
 
-FINISHED = ("ok", "cut")
 # A wider margin than this is no answer to "what would change the pick".
 MARGIN_WORTH_SAYING = 0.1
 
@@ -29,7 +29,7 @@ class Pick:
 
     pick: str | None
     runner_up: str | None
-    decision: str  # clear | tie | undecided
+    decision: Decision
     reason: str
     rows_needed: int | None  # of the test, when undecided
 
@@ -41,11 +41,11 @@ def choose(
 
     `limits`: max_ms (per answer), max_rss_mb (while serving), max_forgetting (nats/token); None is no limit.
     """
-    finished = [arm for arm in arms if arm["status"] in FINISHED]
-    unscored = {arm["method"]: _unscored(scores.get(arm["method"])) for arm in finished}
-    measured = [arm for arm in finished if not unscored[arm["method"]]]
-    over = {arm["method"]: _over(arm, limits or {}) for arm in measured}
-    within = [arm for arm in measured if not over[arm["method"]]]
+    finished = [arm for arm in arms if arm.status in FINISHED]
+    unscored = {arm.method: _unscored(scores.get(arm.method)) for arm in finished}
+    measured = [arm for arm in finished if not unscored[arm.method]]
+    over = {arm.method: _over(arm, limits or {}) for arm in measured}
+    within = [arm for arm in measured if not over[arm.method]]
     dropped = _dropped(unscored, over)
     if not within:
         return Pick(None, None, "undecided", _nothing(arms, bool(measured), dropped), None)
@@ -60,7 +60,7 @@ def choose(
     if changes:
         text = "; ".join(changes)
         reason += f" {text[0].upper()}{text[1:]}."
-    decision = ("undecided", "clear", "tie")[min(sure, 2)]
+    decision: Decision = "undecided" if not sure else "clear" if sure == 1 else "tie"
     runner_up = table.name(order[1]) if len(order) > 1 else None
     return Pick(table.name(order[0]), runner_up, decision, reason, rows_needed)
 
@@ -76,7 +76,7 @@ class _Table:
     bounds: Shortfall  # of the distinct arms
 
     def name(self, i: int) -> str:
-        return str(self.arms[i]["method"])
+        return self.arms[i].method
 
     def ranked(self, margin: float) -> tuple[list[int], int]:
         """The rule: sure arms cheapest first, then the others best first; and how many are sure."""
@@ -89,7 +89,7 @@ class _Table:
 
 
 def _table(arms: list[Arm], scores: Scores, seed: int) -> _Table:
-    rows = np.array([scores[arm["method"]] for arm in arms], float)
+    rows = np.array([scores[arm.method] for arm in arms], float)
     distinct, group = np.unique(rows, axis=0, return_inverse=True)
     bounds = shortfall(distinct, seed=seed)
     return _Table(arms, rows, rows.mean(axis=1).tolist(), bounds.upper[group.reshape(-1)].tolist(), bounds)
@@ -97,19 +97,13 @@ def _table(arms: list[Arm], scores: Scores, seed: int) -> _Table:
 
 def _cost(arm: Arm) -> tuple[float, float]:
     """What is cheaper to serve sorts first; an unknown cost is the dearest."""
-    milliseconds, memory = _number(arm, "ms_per_answer"), _memory(arm)
-    return inf if milliseconds is None else milliseconds, inf if memory is None else memory
+    memory = _memory(arm)
+    return inf if arm.ms_per_answer is None else arm.ms_per_answer, inf if memory is None else memory
 
 
 def _memory(arm: Arm) -> float | None:
     """Peak memory while serving; the arm's whole peak, training included, where only that was measured."""
-    serving = _number(arm, "serve_rss_mb")
-    return _number(arm, "peak_rss_mb") if serving is None else serving
-
-
-def _number(arm: Arm, key: str) -> float | None:
-    value = arm.get(key)
-    return None if value is None or isnan(value) else float(value)
+    return arm.peak_rss_mb if arm.serve_rss_mb is None else arm.serve_rss_mb
 
 
 def _unscored(rows: np.ndarray | None) -> str:
@@ -123,11 +117,11 @@ def _unscored(rows: np.ndarray | None) -> str:
 def _over(arm: Arm, limits: Limits) -> dict[str, str]:
     """The limits that an arm breaks: {flag with its value: what the arm has}. Not measured is broken."""
     assert set(limits) <= {"max_ms", "max_rss_mb", "max_forgetting"}, limits
-    forgetting = _number(arm, "forgetting_nats")
-    if forgetting is None and not arm.get("trainable_params"):
+    forgetting = arm.forgetting_nats
+    if forgetting is None and not arm.trainable_params:
         forgetting = 0.0  # an arm that changes no weights forgets nothing
     values = {
-        "max_ms": (_number(arm, "ms_per_answer"), "ms per answer"),
+        "max_ms": (arm.ms_per_answer, "ms per answer"),
         "max_rss_mb": (_memory(arm), "MB"),
         "max_forgetting": (forgetting, "nats/token"),
     }
@@ -157,7 +151,7 @@ def _without_limits(
         return []
     table = _table(measured, scores, seed)
     flags = over[table.name(table.ranked(margin)[0][0])]
-    table = _table([arm for arm in measured if set(over[arm["method"]]) <= set(flags)], scores, seed)
+    table = _table([arm for arm in measured if set(over[arm.method]) <= set(flags)], scores, seed)
     method = table.name(table.ranked(margin)[0][0])
     return [f"without {_and(list(flags))} {method} would be picked"] if over[method] else []
 
@@ -165,14 +159,14 @@ def _without_limits(
 def _nothing(arms: Sequence[Arm], measured: bool, dropped: list[str]) -> str:
     if measured:
         return f"No arm is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
-    states = [f"{arm['method']} {arm['status']}" for arm in arms if arm["status"] not in FINISHED]
+    states = [f"{arm.method} {arm.status}" for arm in arms if arm.status not in FINISHED]
     return f"No arm can be picked: {'; '.join(states + dropped) or 'none was run'}."
 
 
 def _verdict(table: _Table, margin: float) -> str:
     """The first sentence, without its full stop."""
     order, sure = table.ranked(margin)
-    metric = str(table.arms[order[0]].get("metric") or "score").replace("_", " ")
+    metric = (table.arms[order[0]].metric or "score").replace("_", " ")
     rows = table.rows.shape[1]
     head = f"{table.name(order[0])} ({metric} {table.means[order[0]]:.3f} on {rows} test rows)"
     if len(order) == 1:
@@ -211,7 +205,7 @@ def _changes(table: _Table, margin: float, rows_needed: int | None) -> list[str]
                 surely = " for certain" if other[0] == order[0] else ""
                 changes.append(f"a margin of {step:g} would pick {table.name(other[0])}{surely}")
                 break
-    cut = [table.name(i) for i in order[1:] if table.arms[i]["status"] == "cut"]
+    cut = [table.name(i) for i in order[1:] if table.arms[i].status == "cut"]
     if cut:
         changes.append(f"with more time {_and(cut)} might win, having been cut short")
     return changes

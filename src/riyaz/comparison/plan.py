@@ -6,10 +6,13 @@ repeated from that file does the same steps with the same learning rates, howeve
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
 from riyaz.evaluate import LATENCY_ROWS, LOOKED
+from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
 from riyaz.scoring import KNOWN_BY
@@ -39,38 +42,36 @@ class Sizes:
     parts: int = 1
 
 
+Needs = Annotated[dict[str, float], Keys(seconds=float, peak_rss_mb=float, disk_mb=float)]
+
+
 @dataclass(frozen=True)
 class ComparisonPlan:
     """Everything that decides a comparison besides the data and the model."""
 
     seed: int
     threads: int
-    compute: str
+    compute: Literal["bfloat16", "float32"]
     arms: tuple[ArmPlan, ...]
     valid_rows: int
     latency_rows: int
     looked: int  # test rows of an arm on which retrieval is looked at
     spent_seconds: float  # before the plan: measuring
-    estimate: dict[str, float]  # seconds (of the whole command), peak_rss_mb, disk_mb
+    estimate: Needs  # `seconds` of the whole command
     folds: bool = True  # whether few rows are tested in folds,
     limit_test: int | None = None  # and on how many at most
 
     def arm(self, method: str) -> ArmPlan:
         """The plan of one arm."""
-        return next(arm for arm in self.arms if arm.method == method)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As written to plan.json."""
-        return asdict(self)
+        for arm in self.arms:
+            if arm.method == method:
+                return arm
+        raise RiyazError(f"the plan has no arm {method}", "plan.json", DAMAGED)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> "ComparisonPlan":
-        """As read from plan.json."""
-        arms = tuple(
-            ArmPlan(**{**arm, "learning_rates": tuple(arm["learning_rates"]), "rungs": tuple(arm["rungs"])})
-            for arm in table["arms"]
-        )
-        return cls(**{**table, "arms": arms})
+    def read(cls, path: Path) -> "ComparisonPlan":
+        """The plan in a plan.json. Raises RiyazError naming the place that is wrong."""
+        return from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
 
 
 def make(

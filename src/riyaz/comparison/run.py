@@ -9,16 +9,17 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from riyaz import hardware
 from riyaz.comparison import documents, extra_runs, processes
 from riyaz.comparison import plan as planning
-from riyaz.comparison.arm_row import arm_row, row_scores
+from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
@@ -34,10 +35,24 @@ from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
 from riyaz.families import describe
-from riyaz.files import remove
+from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
 from riyaz.methods.base import bare
 from riyaz.metrics.paired import paired_test
+from riyaz.results import (
+    COMPARE,
+    FIT,
+    RESULT,
+    ArmResult,
+    Comparison,
+    CurveScore,
+    Data,
+    Documents,
+    FileFacts,
+    Leakage,
+    Model,
+    Pair,
+)
 from riyaz.sources import Source, open_source
 
 RENDERED = 5  # rows shown in the report
@@ -51,17 +66,91 @@ def compare(
     config: CompareConfig,
     *,
     test: Table | None = None,
-    dry_run: bool = False,
     command: str = "",
     listen: Listen = quiet,
-) -> dict[str, Any]:
-    """Run every method on the user's rows and return the document of `compare.json`, written in `config.out`.
+) -> Comparison:
+    """Run every method on the user's rows and return the comparison, written to `compare.json` in `config.out`.
 
-    `test` are test rows in memory; those of a file are `config.test`. With `dry_run` only speeds are measured, in a
-    temporary folder: the plan and its estimate. `command` is the command line that the document names. Raises
-    RiyazError.
+    `test` are test rows in memory; those of a file are `config.test`. `command` is the command line that the
+    comparison names. Raises RiyazError.
     """
     began = time.monotonic()
+    asked = _asked(data, data_config, config, test, listen)
+    assert config.out is not None
+    folder = ComparisonFolder(config.out)
+    with folder.locked():
+        folder.settle(asked.identity)
+        if (folder.path / COMPARE).exists():
+            done = Comparison.read(folder.path / COMPARE)
+            if all(arm.status != "failed" for arm in done.arms):
+                return done
+        began -= _spent(folder)
+        listen = _keeping_time(folder, began, listen)
+        try:
+            _prepare(folder, asked, listen)
+            plan, parts, report = _plan(folder, asked, config, time.monotonic() - began, listen)
+            names = folder.save_split(parts)
+            arms = [_run_arm(folder, plan, method, names, listen) for method in asked.methods]
+            arms, curve = _again(folder, plan, arms, names, config, -began, listen)
+        finally:
+            if (folder.path / "plan.json").exists():  # a budget that was refused has spent nothing
+                folder.write("seconds.json", time.monotonic() - began)
+        comparison = Comparison(
+            arms=arms, **_picked(folder, arms, names, config), estimate_seconds=plan.estimate["seconds"],
+            data_curve=curve or None, seconds=time.monotonic() - began,
+            data=_describe_data(asked, report, parts), model=_describe_model(asked.source),
+            hardware=hardware.describe(folder.path), command=command, versions=_versions(),
+        )  # fmt: skip
+        folder.write(COMPARE, comparison)
+        comparison = Comparison.read(folder.path / COMPARE)  # a number that is none is null
+    listen(Done(to_document(comparison)))
+    return comparison
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a comparison would do: its plan with the estimate, and what is to know about the rows."""
+
+    estimate: dict[str, float]
+    plan: ComparisonPlan
+    data: DataReport
+    task: str
+
+
+def dry_run(
+    data: Path | Table,
+    data_config: DataConfig,
+    config: CompareConfig,
+    *,
+    test: Table | None = None,
+    listen: Listen = quiet,
+) -> DryRun:
+    """The plan of a comparison, from speeds that are measured in a temporary folder. Raises RiyazError."""
+    began = time.monotonic()
+    asked = _asked(data, data_config, config, test, listen)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ComparisonFolder(Path(scratch))
+        _prepare(folder, asked, listen)
+        plan, _, report = _plan(folder, asked, config, time.monotonic() - began, listen)
+    return DryRun(plan.estimate, plan, report, asked.task.kind)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a comparison is about, before anything is measured."""
+
+    methods: tuple[str, ...]
+    source: Source
+    found: DataFolder
+    task: Task
+    cut: Cut
+    parts: Split
+    identity: dict[str, Any]
+
+
+def _asked(
+    data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen
+) -> _Asked:
     methods = _methods(config)
     source = open_source(config.model)
     describe(source)
@@ -81,47 +170,7 @@ def compare(
     identity = _identity(found, task, source, data_config, config, methods)
     if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
         identity["documents"] = documents.identity(config.documents, listen)
-    if dry_run:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = ComparisonFolder(Path(scratch))
-            _prepare(folder, identity, parts, listen)
-            plan, _, report = _plan(folder, methods, cut, config, time.monotonic() - began, listen)
-            return _dry_document(plan, report, task)
-    assert config.out is not None
-    folder = ComparisonFolder(config.out)
-    with folder.locked():
-        folder.settle(identity)
-        done = folder.read("compare.json")
-        if done is not None and all(arm["status"] != "failed" for arm in done["arms"]):
-            return done
-        began -= folder.read("seconds.json") or 0.0  # of earlier commands that were stopped
-        listen = _keeping_time(folder, began, listen)
-        try:
-            _prepare(folder, identity, parts, listen)
-            plan, parts, report = _plan(folder, methods, cut, config, time.monotonic() - began, listen)
-            names = folder.save_split(parts)
-            arms = [_run_arm(folder, plan, method, names, listen) for method in methods]
-            more = _again(folder, plan, arms, names, config, -began, listen)
-        finally:
-            if folder.read("plan.json") is not None:  # a budget that was refused has spent nothing
-                folder.write("seconds.json", time.monotonic() - began)
-        document = (
-            _document(folder, plan, arms, names, config)
-            | more
-            | {
-                "seconds": time.monotonic() - began,
-                "data": _describe_data(found, report, task)
-                | {"rendered": _rendered(parts, task, source)}
-                | {key: identity[key] for key in ("documents",) if key in identity},
-                "model": _describe_model(source),
-                "hardware": hardware.describe(folder.path),
-                "command": command,
-                "versions": _versions(),
-            }
-        )
-        folder.write("compare.json", document)
-    listen(Done(document))
-    return document
+    return _Asked(methods, source, found, task, cut, parts, identity)
 
 
 def adapt(
@@ -133,7 +182,7 @@ def adapt(
     test: Table | None = None,
     command: str = "",
     listen: Listen = quiet,
-) -> dict[str, Any]:
+) -> ArmResult:
     """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
 
     The work is done in `OUT.work` and kept there until the artifact stands, so that it can be continued.
@@ -144,10 +193,10 @@ def adapt(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     config = replace(config, methods=(method,), out=work)
-    document = compare(data, data_config, config, test=test, command=command, listen=listen)
-    (arm,) = document["arms"]
-    if arm["status"] not in ("ok", "cut"):
-        raise RiyazError(f"{method} {arm['status']}: {arm['reason']}", str(work))
+    comparison = compare(data, data_config, config, test=test, command=command, listen=listen)
+    (arm,) = comparison.arms
+    if arm.status not in FINISHED:
+        raise RiyazError(f"{method} {arm.status}: {arm.reason}", str(work))
     if out.exists():
         out.rmdir()
     shutil.move(ComparisonFolder(work).run(method, KEPT) / "artifact", out)
@@ -238,13 +287,21 @@ def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Lis
     return keeping
 
 
-def _prepare(folder: ComparisonFolder, identity: dict, parts: Split, listen: Listen) -> None:
+def _spent(folder: ComparisonFolder) -> float:
+    """Seconds of earlier commands that were stopped."""
+    seconds = folder.read("seconds.json") or 0.0
+    if not isinstance(seconds, int | float):
+        raise RiyazError("is no number of seconds", str(folder.path / "seconds.json"), "remove it")
+    return seconds
+
+
+def _prepare(folder: ComparisonFolder, asked: _Asked, listen: Listen) -> None:
     """Write what the child processes read, and measure speeds once."""
     if folder.read("settings.json") is None:
-        folder.write("settings.json", identity)
+        folder.write("settings.json", asked.identity)
     if folder.read("plan.json") is None:  # which may hold that fewer rows are tested
-        folder.save_split(parts)
-    if "documents" in identity and folder.collection() is None:
+        folder.save_split(asked.parts)
+    if "documents" in asked.identity and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
     if folder.read("measured.json") is None:
@@ -253,14 +310,15 @@ def _prepare(folder: ComparisonFolder, identity: dict, parts: Split, listen: Lis
 
 
 def _plan(
-    folder: ComparisonFolder, methods: tuple[str, ...], cut: Cut, config: CompareConfig, spent: float, listen: Listen
+    folder: ComparisonFolder, asked: _Asked, config: CompareConfig, spent: float, listen: Listen
 ) -> tuple[ComparisonPlan, Split, DataReport]:
     """The plan in the folder, or a new one that is frozen there once it is known to fit this machine; and its rows."""
-    known = folder.read("plan.json")
+    path, cut = folder.path / "plan.json", asked.cut
+    known = ComparisonPlan.read(path) if path.exists() else None
 
     def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(
-            {name: METHODS[name].recipe for name in methods}, folder.read("measured.json"), sizes,
+            {name: METHODS[name].recipe for name in asked.methods}, folder.read("measured.json"), sizes,
             budget=float(config.budget), spent=spent, seed=config.seed,
             aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip
@@ -268,7 +326,7 @@ def _plan(
     if known is None:
         plan, parts, report = plan_within(cut, config.limit_test, make)
     else:
-        plan = ComparisonPlan.from_dict(known)
+        plan = known
         parts, report = cut(plan.folds, plan.limit_test)
     note = narrowed(plan, config.limit_test, len(parts.tested))
     if note:
@@ -276,7 +334,7 @@ def _plan(
         listen(Note(note))
     _say_estimate(plan, config.out or folder.path, listen)
     if known is None:
-        folder.write("plan.json", plan.to_dict())
+        folder.write("plan.json", plan)
     return plan, parts, report
 
 
@@ -296,46 +354,44 @@ def _say_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
 
 def _run_arm(
     folder: ComparisonFolder, plan: ComparisonPlan, method: str, parts: list[str], listen: Listen
-) -> dict[str, Any]:
+) -> ArmResult:
     """One arm: fit and evaluate every part, each in a fresh process; a failure becomes the arm's reason."""
     arm_plan = plan.arm(method)
     reason = ""
     for part in parts if not arm_plan.skipped else []:
         run = folder.run(method, part)
-        for work, product in (("fit", "fit.json"), ("evaluate", "result.json")):
+        for work, product in (("fit", FIT), ("evaluate", RESULT)):
             if reason or (run / product).exists():
                 continue
             listen(Phase(work, part if part != KEPT else "", method))
             reason = processes.run([work, str(folder.path), method, part], run / "log.txt", about(method, listen))
     row = arm_row(folder, arm_plan, parts, reason)
-    listen(ArmDone(row))
+    listen(ArmDone(to_document(row)))
     return row
 
 
 def _again(
     folder: ComparisonFolder,
     plan: ComparisonPlan,
-    arms: list[dict],
+    arms: list[ArmResult],
     parts: list[str],
     config: CompareConfig,
     since: float,
     listen: Listen,
-) -> dict[str, Any]:
-    """What the time that is left can still say: the curve over rows, and more seeds of a close call."""
+) -> tuple[list[ArmResult], list[CurveScore]]:
+    """What the time that is left can still say: arms with more seeds of a close call, and the curve over rows."""
     if parts != [KEPT]:  # folds are trainings enough
-        return {}
+        return arms, []
 
     def left() -> float:
         return float(config.budget) - since - time.monotonic()
 
     curve = extra_runs.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
-    extra_runs.seeds(folder, plan, arms, config.margin, left, listen)
-    return {"data_curve": curve} if curve else {}
+    return extra_runs.seeds(folder, plan, arms, config.margin, left, listen), curve
 
 
-def _document(
-    folder: ComparisonFolder, plan: ComparisonPlan, arms: list[dict], parts: list[str], config: CompareConfig
-) -> dict[str, Any]:
+def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], config: CompareConfig) -> dict[str, Any]:
+    """The pick and why, and every pair of arms on the same rows."""
     limits = {
         "max_ms": config.max_ms,
         "max_rss_mb": config.max_rss_mb,
@@ -343,24 +399,22 @@ def _document(
     }
     scores = row_scores(folder, arms, parts)
     pick = choose(arms, scores, config.margin, limits, config.seed)
+    whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
-        {"arms": [a, b], **asdict(paired_test(scores[a], scores[b], seed=config.seed))}
-        for a, b in combinations(scores, 2)
+        Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
     ]
-    return {"arms": arms, **asdict(pick), "pairs": pairs, "estimate_seconds": plan.estimate["seconds"]}
+    return {**asdict(pick), "pairs": pairs}
 
 
-def _dry_document(plan: ComparisonPlan, report: DataReport, task: Task) -> dict[str, Any]:
-    return {"estimate": plan.estimate, "plan": plan.to_dict(), "data": report.to_dict(), "task": task.kind}
-
-
-def _describe_data(found: DataFolder, report: DataReport, task: Task) -> dict[str, Any]:
-    files = {"train": found.train, "test": found.test}
-    return {
-        "files": {k: {"path": str(d.path), "sha256": d.sha256, "format": d.format} for k, d in files.items() if d},
-        "task": task.kind, "metric": task.metric, "why": task.why, "instruction": task.instruction,
-        **report.to_dict(),
-    }  # fmt: skip
+def _describe_data(asked: _Asked, report: DataReport, parts: Split) -> Data:
+    task, files = asked.task, {"train": asked.found.train, "test": asked.found.test}
+    counts: dict[str, Any] = report.to_dict() | {"leakage": Leakage(**report.leakage)}
+    documents = asked.identity.get("documents")
+    return Data(
+        files={name: FileFacts(str(d.path), d.sha256, d.format) for name, d in files.items() if d},
+        task=task.kind, metric=task.metric, why=task.why, instruction=task.instruction, **counts,
+        rendered=_rendered(parts, task, asked.source), documents=Documents(**documents) if documents else None,
+    )  # fmt: skip
 
 
 def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
@@ -370,13 +424,11 @@ def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, 
     return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
 
 
-def _describe_model(source: Source) -> dict[str, Any]:
+def _describe_model(source: Source) -> Model:
     family = describe(source)
-    return {
-        "name": source.name, "format": source.format, "family": family.model_type, "parameters": family.parameters,
-        "sha256": source.sha256(), "mb": source.nbytes / 2**20,
-    }  # fmt: skip
+    return Model(source.name, source.format, family.model_type, family.parameters, source.sha256(),
+                 source.nbytes / 2**20)  # fmt: skip
 
 
-def _versions() -> Mapping[str, str]:
+def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
-from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, to_json
 from riyaz.files import write_json
+from riyaz.results import FIT
 from riyaz.sources import Source, open_source
 
 
@@ -47,15 +47,15 @@ def index(folder: ComparisonFolder) -> None:
     """Cut the user's documents into chunks and embed them: `collection.sqlite`."""
     from riyaz.comparison.documents import index as write_index
 
-    write_index(folder, folder.read("settings.json"), say)
+    write_index(folder, folder.settings(), say)
 
 
 def measure(folder: ComparisonFolder) -> None:
     """Measure what the plan needs: `measured.json`, and the base's facts beside it."""
     from riyaz.comparison.measure import measure_speeds
 
-    settings = folder.read("settings.json")
-    measured = measure_speeds(folder, settings, _source(settings), _task(settings), say)
+    settings = folder.settings()
+    measured = measure_speeds(folder, settings, _source(settings), settings.task, say)
     folder.write("measured.json", measured)
 
 
@@ -63,11 +63,11 @@ def fit(folder: ComparisonFolder, method: str, part: str) -> None:
     """Fit one method on one part's rows: `artifact/`, then `fit.json`."""
     from riyaz.comparison.fit_part import fit_part
 
-    settings, plan = folder.read("settings.json"), ComparisonPlan.from_dict(folder.read("plan.json"))
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     began = time.monotonic()
-    facts = fit_part(folder, settings, plan, method, part, _source(settings), _task(settings), say)
-    write_json(folder.run(method, part) / "fit.json", facts | {"seconds": time.monotonic() - began})
+    fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, say)
+    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began))
 
 
 def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -76,7 +76,7 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     from riyaz.data.split import FOLDS
     from riyaz.evaluate import BaseFacts, evaluate_artifact
 
-    settings, plan = folder.read("settings.json"), ComparisonPlan.from_dict(folder.read("plan.json"))
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     run = folder.run(method, part)
     extra = read_part(folder, method, part) is not None
@@ -86,7 +86,7 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
         base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
         looked=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
-        general=settings["settings"]["general"], listen=say,
+        general=settings.settings.general, listen=say,
     )  # fmt: skip
 
 
@@ -105,16 +105,12 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _source(settings: dict[str, Any]) -> Source:
+def _source(settings: Settings) -> Source:
     """The model of the comparison, which must still be the same file."""
-    source = open_source(settings["model"]["path"])
-    if source.sha256() != settings["model"]["sha256"]:
-        raise RiyazError("the model has changed since the comparison began", settings["model"]["path"])
+    source = open_source(settings.model.path)
+    if source.sha256() != settings.model.sha256:
+        raise RiyazError("the model has changed since the comparison began", settings.model.path)
     return source
-
-
-def _task(settings: dict[str, Any]) -> Task:
-    return Task(**{**settings["task"], "labels": tuple(settings["task"]["labels"])})
 
 
 def _use_threads(count: int) -> None:

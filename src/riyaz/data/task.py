@@ -2,17 +2,20 @@
 
 import statistics
 from dataclasses import dataclass
+from typing import Literal
 
-from riyaz.config import METRICS
+from riyaz.config import METRICS, Metric
 from riyaz.data import Dataset
 from riyaz.data.column_roles import LABELS
 from riyaz.errors import RiyazError
+
+TaskKind = Literal["closed", "short", "free"]
 
 CLOSED_LABELS = 200  # most distinct answers of a closed set without a label column
 CLOSED_ROWS_PER_LABEL = 3  # fewest rows per distinct answer there, on average
 CLOSED_CHARACTERS = 60  # longest answer there
 SHORT_WORDS = 6  # longest median answer of a short-answer task
-METRIC = {"closed": "accuracy", "short": "exact_match", "free": "rouge_l"}
+METRIC: dict[TaskKind, Metric] = {"closed": "accuracy", "short": "exact_match", "free": "rouge_l"}
 INSTRUCTION = {
     "closed": "Classify the text. Answer with one label.",
     "short": "Answer the question in a few words.",
@@ -24,14 +27,14 @@ INSTRUCTION = {
 class Task:
     """A task: its kind, labels (sorted; closed only), deciding metric, instruction, and the reason for its kind."""
 
-    kind: str  # "closed", "short" or "free"
+    kind: TaskKind
     labels: tuple[str, ...]
-    metric: str
+    metric: Metric
     instruction: str
     why: str
 
 
-def detect(dataset: Dataset, instruction: str | None = None, metric: str | None = None) -> Task:
+def detect(dataset: Dataset, instruction: str | None = None, metric: Metric | None = None) -> Task:
     """Detect the task from all rows of a training file. Raises RiyazError for an unknown metric or a single answer."""
     if metric is not None and metric not in METRICS:
         raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
@@ -52,7 +55,7 @@ def detect(dataset: Dataset, instruction: str | None = None, metric: str | None 
     )
 
 
-def _kind(dataset: Dataset, distinct: int) -> tuple[str, str]:
+def _kind(dataset: Dataset, distinct: int) -> tuple[TaskKind, str]:
     answers = [example.answer for example in dataset.examples]
     if dataset.answer_column in LABELS:
         return "closed", f"the column {dataset.answer_column!r} holds {distinct} labels"
@@ -63,5 +66,5 @@ def _kind(dataset: Dataset, distinct: int) -> tuple[str, str]:
     ):
         return "closed", f"{distinct} distinct answers in {len(answers)} rows"
     words = statistics.median(len(answer.split()) for answer in answers)
-    kind = "short" if words <= SHORT_WORDS else "free"
+    kind: TaskKind = "short" if words <= SHORT_WORDS else "free"
     return kind, f"the median answer has {words:g} word{'s' if words != 1 else ''}"

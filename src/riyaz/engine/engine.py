@@ -15,7 +15,7 @@ import numpy as np
 
 from riyaz.adapters import Adapter
 from riyaz.engine.request import Request
-from riyaz.engine.runner import Best, Named, Run, Runner, Whole
+from riyaz.engine.runner import Best, Named, Run, Runner, Top, Whole
 from riyaz.engine.sampling import draw
 from riyaz.engine.scheduler import ROWS, SLOTS, Answer, Scheduler
 from riyaz.engine.search import MANY, Search
@@ -75,8 +75,9 @@ class Engine:
             if answer.sequence is None:
                 answer.sequence = self._open(answer.request, answer.request.limit)
             tokens = answer.tokens[-1:] or answer.request.tokens
-            greedy = answer.request.sampling.temperature <= 0
-            runs.append(Run(answer.sequence, tokens, Best() if greedy else Whole(np.array([len(tokens) - 1]))))
+            sampling = answer.request.sampling
+            drawn_from = Top(sampling.top_k or self.runner.vocab_size)
+            runs.append(Run(answer.sequence, tokens, drawn_from if sampling.temperature > 0 else Best()))
         steps = (
             [self._take(answer, result) for answer, result in zip(answers, self.runner.forward(runs))] if runs else []
         )
@@ -145,11 +146,12 @@ class Engine:
                 found |= zip(batch, self._read([window[i] for i in batch], [more[i] for i in batch], wants))
             yield from (found[i] for i in range(len(window)))
 
-    def next_token(self, tokens: Sequence[int], adapter: str | None = None) -> np.ndarray:
-        """Log-probabilities (V,) of the token after `tokens`, which begin where the context begins."""
+    def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
+        """The `count` likeliest tokens after `tokens`, which begin where the context begins, and their
+        log-probabilities, likeliest first."""
         request = Request(0, tuple(tokens), adapter=adapter)
-        (row,) = self._read([request], [(0,)], [Whole(np.array([len(tokens) - 1]))])
-        return row[0]
+        ((likeliest, log_probabilities),) = self._read([request], [(0,)], [Top(count)])
+        return list(zip(likeliest.tolist(), log_probabilities.tolist()))
 
     def choose(self, requests: Sequence[Request], progress: Progress | None = None) -> np.ndarray:
         """Log-probability (R, L) of every answer of each request's closed set, which all share; exact."""
@@ -182,8 +184,11 @@ class Engine:
     def _take(self, answer: Answer, result: Any) -> Step:
         """Draw the next token of a running request from what the runner found."""
         request = answer.request
-        sampled = request.sampling.temperature > 0
-        token = draw(result[0], request.sampling, request.id, len(answer.tokens)) if sampled else int(result)
+        if request.sampling.temperature > 0:
+            tokens, log_probabilities = result
+            token = draw(tokens, log_probabilities, request.sampling, request.id, len(answer.tokens))
+        else:
+            token = result
         if token in request.stop:
             answer.done = True
             return Step(answer.ticket, None, True)
@@ -221,8 +226,8 @@ class Engine:
         return self._prefixes[key]
 
     def _read(
-        self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], wants: Sequence[Named | Whole]
-    ) -> list[np.ndarray]:
+        self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], wants: Sequence[Named | Top | Whole]
+    ) -> list[Any]:
         """What is wanted of prompts and the continuations behind them, read in one pass."""
         sequences = [self._open(request) for request in requests]
         rows = [(*request.tokens, *more[:-1]) for request, more in zip(requests, continuations)]

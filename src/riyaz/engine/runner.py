@@ -17,6 +17,14 @@ class Best:
     """The likeliest token after the run: int."""
 
 
+@dataclass(frozen=True)
+class Top:
+    """The `count` likeliest tokens after the run, likeliest first, of equals the lower token: (tokens (K,), their
+    log-probabilities (K,) float32), where K is at most the vocabulary."""
+
+    count: int
+
+
 @dataclass(frozen=True, eq=False)
 class Named:
     """Log-probabilities (R,) float32 of `tokens` (R,), each after the run's token at the same place of `rows` (R,)."""
@@ -32,7 +40,7 @@ class Whole:
     rows: np.ndarray
 
 
-Want = Best | Named | Whole
+Want = Best | Top | Named | Whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,27 +5,24 @@ import numpy as np
 
 from riyaz.engine.request import Sampling
 
-NEVER = 40.0  # e^-40 of the highest probability is less than the least number that `uniform` gives
 _WORD = 2**64 - 1
 
 
-def draw(log_probabilities: np.ndarray, sampling: Sampling, request: int, position: int) -> int:
-    """The token drawn from log-probabilities (V,) for this place of a request's answer."""
-    if sampling.temperature <= 0:
-        return int(log_probabilities.argmax())
-    tokens, p = candidates(log_probabilities, sampling)
+def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, request: int, position: int) -> int:
+    """The token of a request's answer at this position, from tokens (K,) and their log-probabilities, likeliest first;
+    the temperature is above 0."""
+    p = probabilities(log_probabilities, sampling)
     below = np.cumsum(p)
     place = np.searchsorted(below, uniform(sampling.seed, request, position) * below[-1], side="right")
-    return int(tokens[min(int(place), len(tokens) - 1)])
+    return int(tokens[min(int(place), len(p) - 1)])
 
 
-def candidates(log_probabilities: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens that may be drawn, likeliest first, and their probabilities (K,), not renormalised."""
-    near = np.flatnonzero(log_probabilities > log_probabilities.max() - NEVER * sampling.temperature)
-    order = near[(-log_probabilities[near]).argsort(kind="stable")]
+def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Probabilities of the tokens that may be drawn, the first of those given; not renormalised after top-p and
+    min-p."""
     if sampling.top_k:
-        order = order[: sampling.top_k]
-    scaled = log_probabilities[order].astype(np.float64) / sampling.temperature
+        log_probabilities = log_probabilities[: sampling.top_k]
+    scaled = log_probabilities.astype(np.float64) / sampling.temperature
     p = np.exp(scaled - scaled[0])
     p /= p.sum()
     kept = len(p)
@@ -33,7 +30,7 @@ def candidates(log_probabilities: np.ndarray, sampling: Sampling) -> tuple[np.nd
         kept = int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1
     if sampling.min_p > 0:
         kept = min(kept, int((p >= sampling.min_p * p[0]).sum()))
-    return order[:kept], p[:kept]
+    return p[:kept]
 
 
 def uniform(seed: int, request: int, position: int) -> float:

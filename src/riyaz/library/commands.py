@@ -116,11 +116,9 @@ def pretrain(
         asked = PretrainConfig(**names)  # type: ignore[arg-type]
         command = called("pretrain", *text, out=out, resume=resume or None, **options)
         with heard(listen, quiet) as told:
-            result = run.pretrain(
-                [Path(path) for path in text], asked, Path(out), resume=resume, command=command, listen=told
-            )
+            run.pretrain([Path(path) for path in text], asked, Path(out), resume=resume, command=command, listen=told)
         learning.write(Path(out))
-        return Pretraining(result, Path(out))
+        return Pretraining.read(out)
 
 
 def pull(model: str, *, accept_licence: bool = False, listen: Listen | None = None, quiet: bool = False) -> ModelEntry:

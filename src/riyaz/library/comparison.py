@@ -14,11 +14,12 @@ from riyaz.library import model
 from riyaz.library.options import Place
 from riyaz.report import terminal, write
 from riyaz.report.markup import Markup, element, join
-from riyaz.report.words import columns, headline, troubles, verdict
+from riyaz.report.words import columns, headline, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 Draw = Callable[[], Markup | None]
 NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds"}  # fields of an arm that are no figures

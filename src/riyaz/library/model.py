@@ -148,9 +148,8 @@ def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:
         raise RiyazError(
             f"the text has {len(tokens)} tokens", "TEXT", f"give at least one and fewer than {model.lm.context}"
         )
-    log_probabilities = model.lm.next_token(tokens, model.adapter)
-    best = (-log_probabilities).argsort(kind="stable")[:top].tolist()
-    return [Token(model.tokenizer.token_text(number), number, float(log_probabilities[number])) for number in best]
+    likeliest = model.lm.next_tokens(tokens, top, model.adapter)
+    return [Token(model.tokenizer.token_text(token), token, log_probability) for token, log_probability in likeliest]
 
 
 def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
@@ -162,9 +161,10 @@ def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
         return ({"role": "user", "content": messages},)
     try:
         turns, answer = conversation(list(messages), "messages", None, [], answers_required=False)
-    except (RowProblem, TypeError) as problem:
-        what = str(problem) if isinstance(problem, RowProblem) else f"{type(messages).__name__} is no list of messages"
-        raise RiyazError(what, where, hint) from None
+    except RowProblem as problem:
+        raise RiyazError(str(problem), where, hint) from None
+    except TypeError:
+        raise RiyazError(f"{type(messages).__name__} is not a list of messages", where, hint) from None
     if answer is not None:
         raise RiyazError("the last message is not the user's", where, hint)
     return turns

@@ -17,7 +17,7 @@ from typing import Literal, TypedDict
 from riyaz import events
 from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, read_toml, resolve
 from riyaz.data.tables import Table
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
@@ -119,7 +119,7 @@ def results_folder(config: CompareConfig, data: Path | Table) -> Path:
 def require_torch() -> None:
     """Say at once that torch is missing, not from the first of many processes. Raises RiyazError."""
     if find_spec("torch") is None:
-        raise RiyazError("torch is not installed", hint="pip install 'riyaz[train]'")
+        raise RiyazError("torch is not installed", hint=install("train"))
 
 
 def called(function: str, *arguments: object, **options: object) -> str:

@@ -16,6 +16,7 @@ from riyaz.results import PretrainRun, Samples, StepMetrics
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
+from riyaz.files import Keys
 from riyaz.hardware import MB
 from riyaz.pretraining.shapes import (
     SIZES,
@@ -27,6 +28,7 @@ from riyaz.pretraining.shapes import (
     micro_tokens,
     parameters,
 )
+from riyaz.results import RunTokenizer
 
 SMALLEST = next(iter(SIZES))
 BYTES = 257  # tokens of the smallest vocabulary
@@ -104,34 +106,46 @@ class Text:
     valid_windows: int
 
 
+MODEL = Keys(family=Literal["llama", "gpt2"], layers=int, heads=int, width=int, context=int, vocab=int, parameters=int)
+TRAIN = Keys(compute=Literal["bfloat16", "float32"], batch_size=int, micro_tokens=int, seed=int)
+NEEDS = Keys(seconds=float, peak_rss_mb=float, disk_mb=float)
+
+
 @dataclass(frozen=True)
 class PretrainingPlan:
     """Everything that was decided; frozen in plan.json, so that a resumed run is the same run."""
 
     effective: dict[str, Any]  # by the names of the flags
     derived: tuple[Value, ...]
-    model: dict[str, Any]
-    train: dict[str, Any]  # the fields of train.TrainPlan
+    model: Annotated[dict[str, Any], MODEL]
+    train: Annotated[dict[str, Any], TRAIN]  # the fields of train.TrainPlan
     valid_windows: int
     tokens: int
     flops_per_token: float
     tokens_s: float
-    estimate: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> "PretrainingPlan":
-        """The plan that plan.json holds."""
-        return cls(**{**document, "derived": tuple(Value(**value) for value in document["derived"])})
+    estimate: Annotated[dict[str, float], NEEDS]
 
     @property
     def config(self) -> Config:
         """The configuration of the model."""
         shape = Shape(*(self.model[name] for name in ("layers", "heads", "width")))
         return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
+
+
+TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """plan.json: the plan, and what it was made on."""
+
+    plan: PretrainingPlan
+    versions: dict[str, str]
+    threads: int
+    peak_flops: float
+    text: Annotated[dict[str, Any], Keys(**dict.fromkeys(TEXT[:-1], int), sha256=str, tokens_sha256=str)]
+    tokenizer: RunTokenizer
+    seconds: float
 
 
 def kind_of_tokenizer(asked: PretrainConfig, text_bytes: int) -> tuple[str, int, str]:

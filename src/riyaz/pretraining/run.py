@@ -10,6 +10,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
+from riyaz.files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.folder import PLAN, RUN, RunFolder, damaged
-from riyaz.pretraining.plan import KINDS, PretrainingPlan
+from riyaz.pretraining.folder import DAMAGED, PLAN, RUN, RunFolder, damaged
+from riyaz.pretraining.plan import KINDS, TEXT, Frozen, PretrainingPlan
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
+from riyaz.results import Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import Unsupported, train_tokenizer
 
@@ -41,8 +44,8 @@ def pretrain(
     resume: bool = False,
     command: str = "",
     listen: Listen = quiet,
-) -> dict[str, Any]:
-    """Train a new model on the texts under `paths`, leave it in `out` and return the document of run.json.
+) -> PretrainRun:
+    """Train a new model on the texts under `paths`, leave it in `out` and return what run.json holds.
 
     With `resume` the run in `out` goes on; without paths on the texts it began with. Raises RiyazError, and
     KeyboardInterrupt with a line that says how to go on.
@@ -53,26 +56,25 @@ def pretrain(
         known, frozen = read_run(folder)
         if not known:
             planning.check(asked)
-        begun = [Path(path) for path in known.get("paths", ())]
+        begun = [Path(path) for path in known.paths] if known else []
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = _Run(folder, paths, asked, listen)
         if known:
             run.go_on(known, frozen)
-        if known.get("status") == "done":
-            folder.clean()
-            return known
-        run.document = {
-            "status": "running",
-            "command": known.get("command", command),
-            "resumed": [*known.get("resumed", ()), *([command] if known else ())],
-            "paths": [str(path) for path in begun or paths],
-            "asked": run.asked.given(),
-            "text": {"bytes": run.bytes, "sha256": run.sha256},
-        }
-        if "resumed_with" in known:
-            run.document["resumed_with"] = known["resumed_with"]
+            if known.status == "done":
+                folder.clean()
+                return known
+        run.document = PretrainRun(
+            status="running",
+            command=known.command if known else command,
+            resumed=[*known.resumed, command] if known else [],
+            paths=[str(path) for path in begun or paths],
+            asked=run.asked.given(),
+            text=RunText(bytes=run.bytes, sha256=run.sha256),
+            resumed_with=known.resumed_with if known else None,
+        )
         try:
             return run.go(frozen)
         except KeyboardInterrupt:
@@ -90,23 +92,23 @@ class _Run:
     def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: PretrainConfig, listen: Listen) -> None:
         self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
         self.began = time.monotonic()
-        self.document: dict[str, Any] = {}
+        self.document: PretrainRun
         self.step = 0
         self.bytes, self.sha256 = text_hash(self._documents())
 
-    def go_on(self, known: dict[str, Any], frozen: dict[str, Any] | None) -> None:
+    def go_on(self, known: PretrainRun, frozen: Frozen | None) -> None:
         """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
         configuration differ from the run's."""
-        then, effective = PretrainConfig(**known["asked"]), frozen["plan"]["effective"] if frozen else {}
+        then, effective = PretrainConfig(**known.asked), frozen.plan.effective if frozen else {}
         found = planning.differences(then, self.asked, effective)
-        text = known["text"]
-        if self.sha256 != text["sha256"]:
-            how = f"{self.bytes:,} bytes instead of {text['bytes']:,}"
-            how = "other contents or another order" if self.bytes == text["bytes"] else how
+        text = known.text
+        if self.sha256 != text.sha256:
+            how = f"{self.bytes:,} bytes instead of {text.bytes:,}"
+            how = "other contents or another order" if self.bytes == text.bytes else how
             found.insert(0, f"another text ({how})")
         given = self.asked.tokenizer
         if given is not None and not _same(given, then.tokenizer, frozen):
-            was = then.tokenizer or (frozen["tokenizer"]["kind"] if frozen else None)
+            was = then.tokenizer or (frozen.tokenizer.kind if frozen else None)
             found.append(f"--tokenizer {given} " + ("has changed" if given == was else f"instead of {was or 'none'}"))
         if found:
             what = f"the run in this folder is another: {', '.join(found)}"
@@ -120,9 +122,9 @@ class _Run:
     def stopped(self) -> None:
         """Say in run.json that nobody works on it; a full disk keeps what stands there."""
         with contextlib.suppress(RiyazError, OSError):
-            self.folder.write(RUN, self.document | {"status": "stopped"})
+            self.folder.write(RUN, replace(self.document, status="stopped"))
 
-    def go(self, frozen: dict[str, Any] | None) -> dict[str, Any]:
+    def go(self, frozen: Frozen | None) -> PretrainRun:
         """All of it, from where the folder stands."""
         self.folder.write(RUN, self.document)
         self.folder.work.mkdir(exist_ok=True)
@@ -132,17 +134,17 @@ class _Run:
             corpus, context = self._corpus(tokenizer, kind)
             frozen = self._decide(tokenizer, kind, corpus, context)
         else:
-            self._note_versions(frozen["versions"])
+            self._note_versions(frozen.versions)
             tokenizer = Tokenizer.from_folder(self.folder.work / "tokenizer")
-            corpus = self._read(tokenizer, frozen["plan"]["model"]["context"])
-            if corpus.facts["tokens_sha256"] != frozen["text"]["tokens_sha256"]:
+            corpus = self._read(tokenizer, frozen.plan.model["context"])
+            if corpus.facts["tokens_sha256"] != frozen.text["tokens_sha256"]:
                 raise RiyazError("the tokens are not those it was begun with", str(self.folder.work), "begin anew")
-            self._refuse_full(frozen["plan"]["estimate"]["disk_mb"])
-        plan = PretrainingPlan.from_dict(frozen["plan"])
+            self._refuse_full(frozen.plan.estimate["disk_mb"])
+        plan = frozen.plan
         for value in plan.derived:
             self._note(f"{value.name}: {value.value} ({value.why})")
         self.listen(Estimate(**plan.estimate, arms=(Planned(NAME, plan.estimate["seconds"]),)))
-        return self._train(plan, frozen, corpus, tokenizer)
+        return self._train(frozen, corpus, tokenizer)
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
         """The tokenizer of the run, copied or made in work/, and its kind."""
@@ -183,7 +185,7 @@ class _Run:
         return prepare(self.paths, tokenizer, self.folder.work / "text", context,
                        exclude=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
 
-    def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> dict[str, Any]:
+    def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> Frozen:
         """Measure, plan, and freeze the plan."""
         import torch
 
@@ -198,15 +200,15 @@ class _Run:
             spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
         )  # fmt: skip
         self._refuse_full(plan.estimate["disk_mb"])
-        frozen = {
-            "plan": plan.to_dict(),
-            "versions": versions(),
-            "threads": threads,
-            "peak_flops": machine.peak_flops(plan.train["compute"]),
-            "text": {name: facts[name] for name in TEXT} | {"tokens_sha256": facts["tokens_sha256"]},
-            "tokenizer": {"kind": kind, "vocab": tokenizer.vocab_size, "sha256": tokenizer_sha256(tokenizer)},
-            "seconds": time.monotonic() - self.began,
-        }
+        frozen = Frozen(
+            plan=plan,
+            versions=versions(),
+            threads=threads,
+            peak_flops=machine.peak_flops(plan.train["compute"]),
+            text={name: facts[name] for name in (*TEXT, "tokens_sha256")},
+            tokenizer=RunTokenizer(kind, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
+            seconds=time.monotonic() - self.began,
+        )
         self.folder.write(PLAN, frozen)
         return frozen
 
@@ -218,9 +220,7 @@ class _Run:
             what = f"the run needs about {need:.0f} MB of disk and {free:.0f} MB are free"
             raise RiyazError(what, str(self.folder.path), "free disk space or choose another --out")
 
-    def _train(
-        self, plan: PretrainingPlan, frozen: dict[str, Any], corpus: Corpus, tokenizer: Tokenizer
-    ) -> dict[str, Any]:
+    def _train(self, frozen: Frozen, corpus: Corpus, tokenizer: Tokenizer) -> PretrainRun:
         """Train, write the model, open it again and say what it cost."""
         import torch
 
@@ -229,13 +229,14 @@ class _Run:
         from riyaz.models.fresh import fresh
         from riyaz.train import answer_loss, train
 
-        torch.set_num_threads(frozen["threads"])  # sums that are shared out otherwise come out otherwise
-        self.document |= describe(plan, frozen)
-        self.document["hardware"] = hardware.describe(self.folder.path) | {"peak_flops": frozen["peak_flops"]}
+        plan = frozen.plan
+        torch.set_num_threads(frozen.threads)  # sums that are shared out otherwise come out otherwise
+        machine = hardware.describe(self.folder.path) | {"peak_flops": frozen.peak_flops}
+        self.document = replace(described(self.document, frozen), hardware=machine)
         self.folder.write(RUN, self.document)
         model = fresh(plan.config, plan.train["seed"])
         valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
-        watch = Watch(self, plan, frozen["peak_flops"], len(corpus.train), valid.bytes_per_token)
+        watch = Watch(self, plan, frozen.peak_flops, len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
         def seen(step: int) -> None:
@@ -259,18 +260,14 @@ class _Run:
         loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
         self.folder.keep(work)
-        cost = watch.cost(frozen["seconds"])
-        self.document |= {
-            "status": "done",
-            "cost": cost,
-            "result": {
-                "valid_loss": loss,
-                "bits_per_byte": bits_per_byte(loss, judged.bytes_per_token),
-                "windows": len(judged),
-                "best_step": state.best_step,
-                "logit_difference": written.difference,
-            },
-        }
+        result = RunResult(
+            valid_loss=loss,
+            bits_per_byte=bits_per_byte(loss, judged.bytes_per_token),
+            windows=len(judged),
+            best_step=state.best_step,
+            logit_difference=written.difference,
+        )
+        self.document = replace(self.document, status="done", cost=watch.cost(frozen.seconds), result=result)
         self.folder.write(RUN, self.document)
         self.folder.clean()
         return self.document
@@ -281,16 +278,14 @@ class _Run:
         if others:
             said = ", ".join(f"{name} {now} instead of {then.get(name, 'none')}" for name, now in others.items())
             self._note(f"resumed with {said}: what comes is not the same bit for bit as without the stop")
-            self.document["resumed_with"] = self.document.get("resumed_with", {}) | others
+            with_others = (self.document.resumed_with or {}) | others
+            self.document = replace(self.document, resumed_with=with_others)
 
     def _phase(self, phase: str, detail: str = "") -> None:
         self.listen(Phase(phase, detail, NAME))
 
     def _note(self, text: str) -> None:
         self.listen(Note(text))
-
-
-TEXT = ("files", "bytes", "tokens", "train_tokens", "valid_tokens", "near_duplicates", "sha256")
 
 
 def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
@@ -304,44 +299,37 @@ def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def _same(given: str, then: str | None, frozen: dict[str, Any] | None) -> bool:
+def _same(given: str, then: str | None, frozen: Frozen | None) -> bool:
     """Whether a tokenizer is that of the run; a folder may hold another one by now."""
     if frozen is None:
         return given == then
     if given in KINDS:
-        return given in (then, frozen["tokenizer"]["kind"])
-    return bool(tokenizer_sha256(Tokenizer.from_folder(given)) == frozen["tokenizer"]["sha256"])
+        return given in (then, frozen.tokenizer.kind)
+    return bool(tokenizer_sha256(Tokenizer.from_folder(given)) == frozen.tokenizer.sha256)
 
 
-def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What run.json and plan.json hold, nothing where there is no run yet.
-
-    Raises RiyazError where they are not what this version writes: all that is taken from them later is taken once here.
-    """
-    known, frozen, name = folder.read(RUN), folder.read(PLAN), RUN
+def read_run(folder: RunFolder) -> tuple[PretrainRun | None, Frozen | None]:
+    """What run.json and plan.json hold, None where there is no run yet. Raises RiyazError naming what is wrong."""
+    run, plan = folder.path / RUN, folder.path / PLAN
+    if not run.exists():
+        return None, None
+    known = PretrainRun.read(run)
+    from_json(PretrainConfig, known.asked, f"{run}: asked", DAMAGED)
+    if not plan.exists():
+        return known, None
+    frozen = from_json(Frozen, read_json(plan, DAMAGED), str(plan), DAMAGED)
     try:
-        if known is not None:
-            _ = PretrainConfig(**known["asked"]), [Path(path) for path in known["paths"]]
-            _ = known["status"], known["text"]["sha256"], int(known["text"]["bytes"])
-            _ = [*known["resumed"]], {**known.get("resumed_with", {})}
-        name = PLAN
-        if frozen is not None:
-            plan = PretrainingPlan.from_dict(frozen["plan"])
-            _ = plan.config, settings(plan), describe(plan, frozen), {**plan.effective}
-            _ = float(frozen["peak_flops"])
-            _ = float(plan.estimate["disk_mb"]), float(plan.estimate["seconds"]), float(frozen["seconds"])
-            _ = frozen["text"]["tokens_sha256"], frozen["tokenizer"]["sha256"], frozen["tokenizer"]["kind"]
-            _ = {**frozen["versions"]}, range(1, 2**16).index(frozen["threads"])
-    except (TypeError, KeyError, ValueError, AttributeError, RiyazError) as error:
-        raise damaged(str(folder.path / name)) from error
-    return known or {}, frozen
+        _ = frozen.plan.config, settings(frozen.plan), range(1, 2**16).index(frozen.threads)
+    except (ArithmeticError, ValueError, TypeError, RiyazError) as error:
+        raise damaged(str(plan)) from error
+    return known, frozen
 
 
 def settings(plan: PretrainingPlan) -> Any:
-    """The plan as the training loop takes it."""
+    """The plan as the training loop takes it. Raises RiyazError."""
     from riyaz.train import TrainPlan
 
-    return TrainPlan(**plan.train | {"betas": tuple(plan.train["betas"])})
+    return from_json(TrainPlan, to_document(plan.train), PLAN, DAMAGED)
 
 
 def versions() -> dict[str, str]:
@@ -357,16 +345,18 @@ def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
     return words.rpartition(" ")[0] or words
 
 
-def describe(plan: PretrainingPlan, frozen: dict[str, Any]) -> dict[str, Any]:
+def described(run: PretrainRun, frozen: Frozen) -> PretrainRun:
     """What run.json says of a run before its first step, besides the machine."""
+    plan = frozen.plan
     model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
-    return {
-        "seed": plan.train["seed"],
-        "versions": frozen["versions"],
-        "text": {name: frozen["text"][name] for name in TEXT},
-        "tokenizer": frozen["tokenizer"],
-        "model": model,
-        "derived": [vars(value) for value in plan.derived],
-        "plan": {**plan.train, "valid_windows": plan.valid_windows},
-        "estimate": plan.estimate,
-    }
+    return replace(
+        run,
+        seed=plan.train["seed"],
+        versions=frozen.versions,
+        text=RunText(**{name: frozen.text[name] for name in TEXT}),
+        tokenizer=frozen.tokenizer,
+        model=RunModel(**model),
+        derived=[Derived(value.name, value.value, value.why) for value in plan.derived],
+        plan={**plan.train, "valid_windows": plan.valid_windows},
+        estimate=plan.estimate,
+    )

@@ -45,9 +45,10 @@ def next_words(engine: Engine, tokenizer: Tokenizer, text: str) -> list[dict[str
     ids = _ids(tokenizer, text)[-engine.context :]
     if not ids:
         return []
-    log_probabilities = engine.next_token(ids)  # (V,)
-    best = (-log_probabilities).argsort(kind="stable")[:WORDS].tolist()
-    return [{"text": tokenizer.token_text(token), "p": math.exp(log_probabilities[token])} for token in best]
+    return [
+        {"text": tokenizer.token_text(token), "p": math.exp(log_probability)}
+        for token, log_probability in engine.next_tokens(ids, WORDS)
+    ]
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -13,6 +13,7 @@ from riyaz.files import Lines
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import DAMAGED, METRICS, SAMPLES, RunFolder
 from riyaz.pretraining.plan import PretrainingPlan
+from riyaz.results import RunCost
 
 NAME = "pretrain"  # of its row on the screen
 WINDOW = 20  # steps over which speed is a median, so that a validation does not show
@@ -70,19 +71,19 @@ class Watch:
         extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
         self.run.listen(replace(event, method=NAME, extra=extra, metrics=None))
 
-    def cost(self, before: float) -> dict[str, float]:
+    def cost(self, before: float) -> RunCost:
         """What the run took, `before` the seconds until its first step."""
         tokens = self._tokens(self.run.step, 0)
         flops = tokens * self.plan.flops_per_token
         seconds = max(self.seconds, 1e-9)
-        return {
-            "seconds": before + self.seconds,
-            "flops": flops,
-            "tokens": tokens,
-            "tokens_s": tokens / seconds,
-            "peak_share": flops / seconds / self.peak_flops,
-            "peak_rss_mb": hardware.peak_rss() / hardware.MB,
-        }
+        return RunCost(
+            seconds=before + self.seconds,
+            flops=flops,
+            tokens=tokens,
+            tokens_s=tokens / seconds,
+            peak_share=flops / seconds / self.peak_flops,
+            peak_rss_mb=hardware.peak_rss() / hardware.MB,
+        )
 
     def close(self) -> None:
         """Let the files go."""

@@ -1,9 +1,9 @@
 """What the report says of an arm beyond its figures: what the method is, what it suits, its colour, who beats it."""
 
-import math
 from dataclasses import dataclass
 
 from riyaz.report.words import MISSING, duration, fit_seconds, number, tenths
+from riyaz.results import ArmResult
 
 
 @dataclass(frozen=True)
@@ -63,37 +63,42 @@ OTHERS = ((8, "p"), (9, "<"))
 
 def about(method: str) -> About:
     """What is known of a method; of an unknown one only that it took part."""
-    known = METHODS.get(method)
-    if known:
-        return known
+    if method in METHODS:
+        return METHODS[method]
     colour, mark = OTHERS[sum(method.encode("utf-8", "replace")) % len(OTHERS)]
     return About("A method that this report has no description of.", "what its own documentation says", colour, mark)
 
 
-def known(arm: dict, key: str) -> float | None:
-    """A finite figure of an arm, or None."""
-    value = arm.get(key)
-    plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if plain else None  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Mark:
+    """An arm with its score and what the score is drawn against, in milliseconds or nats."""
+
+    arm: ArmResult
+    score: float
+    cost: float
 
 
-def measured(arms: list[dict], *keys: str) -> list[dict]:
-    """The arms of which every one of these figures is known."""
-    return [arm for arm in arms if all(known(arm, key) is not None for key in keys)]
+def priced(arms: list[ArmResult]) -> list[Mark]:
+    """The arms that have a score, against milliseconds for an answer."""
+    return [
+        Mark(arm, arm.score, arm.ms_per_answer)
+        for arm in arms
+        if arm.score is not None and arm.ms_per_answer is not None
+    ]
 
 
-def beaten_by(arm: dict, arms: list[dict]) -> dict | None:
+def beaten_by(arm: ArmResult, arms: list[ArmResult]) -> ArmResult | None:
     """The best arm that scores at least as high and answers at least as fast, better in one; None on the front."""
-    score, cost = known(arm, "score"), known(arm, "ms_per_answer")
+    score, cost = arm.score, arm.ms_per_answer
     if score is None or cost is None:
         return None
     better = [
         other
-        for other in measured(arms, "score", "ms_per_answer")
-        if other["score"] >= score and other["ms_per_answer"] <= cost
-        if other["score"] > score or other["ms_per_answer"] < cost
+        for other in priced(arms)
+        if other.score >= score and other.cost <= cost
+        if other.score > score or other.cost < cost
     ]
-    return max(better, key=lambda other: other["score"], default=None)
+    return max(better, key=lambda other: other.score).arm if better else None
 
 
 def milliseconds(value: float | None) -> str:
@@ -110,38 +115,35 @@ def megabytes(value: float | None) -> str:
     return f"{number(value) if value >= 100 else tenths(value)} MB"
 
 
-def training(arm: dict) -> str:
+def training(arm: ArmResult) -> str:
     """What was trained, and for how long: `4.9 M parameters, 60 steps`, `none`."""
-    parameters, took = known(arm, "trainable_params") or 0, fit_seconds(arm) or 0
-    if not parameters:
+    took = fit_seconds(arm)
+    if not arm.trainable_params:
         return f"none; choosing its text took {duration(took)}" if took >= 1 else "none"
-    steps = arm.get("chosen", {}).get("steps") if isinstance(arm.get("chosen"), dict) else None
-    return f"{_short(parameters)} parameters" + (f", {number(steps)} steps" if isinstance(steps, int) else "")
+    steps = arm.chosen.get("steps")  # `chosen` is whatever a method says of itself
+    return f"{_short(arm.trainable_params)} parameters" + (f", {number(steps)} steps" if isinstance(steps, int) else "")
 
 
-def best_for(arm: dict, arms: list[dict], pick: str | None) -> str:
+def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
     """What the method suits, then how it stands among these arms."""
-    said = f"{about(arm['method']).suits}."
+    said = f"{about(arm.method).suits}."
     said = said[:1].upper() + said[1:]
-    if known(arm, "score") is None:
+    if arm.score is None:
         return f"{said} Not measured here."
-    first = [words for key, words, sign in FIRSTS if _is_first(arm, arms, key, sign)]
-    if arm["method"] == pick:
+    first = []
+    if arm.score >= max(other.score for other in arms if other.score is not None):
+        first.append("the best score")
+    answering = [other.ms_per_answer for other in arms if other.ms_per_answer is not None]
+    if arm.ms_per_answer is not None and arm.ms_per_answer <= min(answering):
+        first.append("the fastest answers")
+    if arm.method == pick:
         first = ["the pick", *first]
     if first:
         return f"{said} Here: {', '.join(first)}."
     better = beaten_by(arm, arms)
     if better:
-        return f"{said} Here {better['method']} scores no less and answers no slower."
+        return f"{said} Here {better.method} scores no less and answers no slower."
     return f"{said} Here nothing faster scores as high."
-
-
-FIRSTS = (("score", "the best score", -1), ("ms_per_answer", "the fastest answers", 1))
-
-
-def _is_first(arm: dict, arms: list[dict], key: str, sign: int) -> bool:
-    found = measured(arms, key)
-    return arm in found and sign * arm[key] <= min(sign * other[key] for other in found)
 
 
 def _short(count: float) -> str:

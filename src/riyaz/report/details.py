@@ -1,8 +1,12 @@
 """The parts of report.html that say what was used and checked: data, arms in detail, pairs, versions, caveats."""
 
+from typing import Any
+
+from riyaz.files import to_document
 from riyaz.report.markup import Markup, element, join
 from riyaz.report.tables import grid
-from riyaz.report.words import MISSING, caveats, duration, extras, number, signed, value
+from riyaz.report.words import MISSING, PAIRS, caveats, duration, number, pair_rows, totals, value
+from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
 
 ROWS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
@@ -11,70 +15,54 @@ ROWS = {
 SHOWN_LABELS = 100
 
 
-def data(document: dict) -> Markup | None:
+def data(found: Data) -> Markup | None:
     """Files, rows, repeats and leakage, labels, notes, and rows as the model sees them."""
-    found = document.get("data") or {}
-    if not isinstance(found, dict) or not found:
-        return None
     named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage"}
-    rest = {name.replace("_", " "): value for name, value in found.items() if name not in named}
-    rows = found.get("rows")
-    rows = rows if isinstance(rows, dict) else {}
-    counted = [
-        (ROWS.get(name, name), number(value)) for name, value in rows.items() if isinstance(value, int) and value
-    ]
-    notes = found.get("notes") or []
+    rest = {name.replace("_", " "): value for name, value in to_document(found).items() if name not in named}
+    counted = [(ROWS.get(name, name), number(value)) for name, value in found.rows.items() if value]
     return join(
         element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in counted),
                 class_="counts") if counted else None,
-        named_values(rest | _leakage(found)),
-        _files(found.get("files")),
-        element("h3", "Noticed in the rows") if notes else None,
-        element("ul", *(element("li", str(note)) for note in notes)) if notes else None,
-        _labels(found.get("labels")),
-        _rendered(found.get("rendered")),
-    )  # fmt: skip
+        named_values(rest | _leakage(found.leakage)),
+        _files(found.files),
+        element("h3", "Noticed in the rows") if found.notes else None,
+        element("ul", *(element("li", note) for note in found.notes)) if found.notes else None,
+        _labels(found.labels),
+        _rendered(found.rendered),
+    ) or None  # fmt: skip
 
 
-def _leakage(found: dict) -> dict:
-    leakage = found.get("leakage")
-    if not isinstance(leakage, dict):
-        return {} if leakage is None else {"leakage": leakage}
-    said = f"test rows that stand in the training rows too: {number(leakage.get('test_rows'))}"
-    return {"leakage": f"{said}; training rows dropped for it: {number(leakage.get('dropped'))}"}
+def _leakage(leakage: Leakage | None) -> dict[str, str]:
+    if leakage is None:
+        return {}
+    said = f"test rows that stand in the training rows too: {number(leakage.test_rows)}"
+    return {"leakage": f"{said}; training rows dropped for it: {number(leakage.dropped)}"}
 
 
-def _files(files: object) -> Markup | None:
-    if not isinstance(files, dict) or not files:
+def _files(files: dict[str, FileFacts]) -> Markup | None:
+    rows = [[part, file.path, file.format, element("code", file.sha256)] for part, file in files.items()]
+    return grid(["part", "file", "columns", "sha256"], rows, "Files", text=4) if rows else None
+
+
+def _labels(labels: dict[str, dict[str, int]]) -> Markup | None:
+    if not labels:
         return None
+    parts = list(dict.fromkeys(part for counts in labels.values() for part in counts))
     rows = [
-        [part, *(value(file.get(key)) for key in ("path", "format")), element("code", value(file.get("sha256")))]
-        for part, file in files.items()
-        if isinstance(file, dict)
-    ]
-    return grid(["part", "file", "columns", "sha256"], rows, "Files", text=4)
-
-
-def _labels(labels: object) -> Markup | None:
-    if not isinstance(labels, dict) or not labels:
-        return None
-    parts = list(dict.fromkeys(part for counts in labels.values() if isinstance(counts, dict) for part in counts))
-    rows = [
-        [label, *(number(counts.get(part)) for part in parts)] if isinstance(counts, dict) else [label, value(counts)]
-        for label, counts in list(labels.items())[:SHOWN_LABELS]
+        [label, *(number(counts.get(part)) for part in parts)] for label, counts in list(labels.items())[:SHOWN_LABELS]
     ]
     more = f", the first {SHOWN_LABELS}" if len(labels) > SHOWN_LABELS else ""
-    table = grid(["label", *(parts or ["rows"])], rows, f"Rows of each label{more}")
+    table = grid(["label", *parts], rows, f"Rows of each label{more}")
     return element("details", element("summary", f"{len(labels)} labels"), table)
 
 
-def _rendered(rows: object) -> Markup | None:
+def _rendered(rows: list[list[tuple[str, bool]]]) -> Markup | None:
     """Rows as the model sees them; what it learns to say is marked."""
-    if not isinstance(rows, list) or not rows:
+    if not rows:
         return None
     shown = []
     for row in rows:
-        pieces = [element("mark" if learned else "span", str(text)) for text, learned in row]
+        pieces = [element("mark" if learned else "span", text) for text, learned in row]
         shown.append(element("li", element("div", *pieces, class_="rendered")))
     key = join(
         "As the model sees them. ", element("mark", "Marked"), " is what training learns to say; the rest is read."
@@ -82,83 +70,64 @@ def _rendered(rows: object) -> Markup | None:
     return join(element("h3", "Rows with their mask"), element("p", key), element("ol", *shown, class_="plain"))
 
 
-def pairs(document: dict) -> Markup | None:
+def pairs(found: list[Pair]) -> Markup | None:
     """Differences between arms on the same rows."""
-    rows = [
-        [" − ".join(map(str, pair["arms"])), signed(pair["difference"]),
-         f"{signed(pair['low'])} to {signed(pair['high'])}", f"{pair['p_value']:.2g}", pair["test"]]
-        for pair in document.get("pairs") or []
-    ]  # fmt: skip
+    rows = pair_rows(found)
     if not rows:
         return None
-    table = grid(["arms", "difference", "95 % interval", "p", "test"], rows, "Differences on the same test rows")
+    table = grid(PAIRS, rows, "Differences on the same test rows")
     return element("details", element("summary", f"{len(rows)} pairs"), table) if len(rows) > 10 else table
 
 
-def arms(found: list[dict]) -> Markup | None:
+def arms(found: list[ArmResult]) -> Markup | None:
     """The checks of every arm, then what each chose and all that was recorded."""
     if not found:
         return None
-    names = list(dict.fromkeys(name for arm in found for name in arm.get("checks") or {}))
+    names = list(dict.fromkeys(name for arm in found for name in arm.checks))
     rows = [[name.replace("_", " "), *(_held(arm, name) for arm in found)] for name in names]
-    checks = grid(
-        ["check", *(arm["method"] for arm in found)], rows, "Checks: an arm that fails one has failed", text=99
-    )
+    checks = grid(["check", *(arm.method for arm in found)], rows, "Checks: an arm that fails one has failed", text=99)
     return join(checks if names else None, *(_arm(arm) for arm in found))
 
 
-def _held(arm: dict, name: str) -> Markup | str:
-    check = (arm.get("checks") or {}).get(name)
-    if check is None:
+def _held(arm: ArmResult, name: str) -> Markup | str:
+    if name not in arm.checks:
         return MISSING
-    if isinstance(check, bool) or (isinstance(check, dict) and "ok" in check):
-        ok = check["ok"] if isinstance(check, dict) else check
-        return element("span", "held" if ok else "NOT HELD", class_="held" if ok else "broken")
-    return value(check)
+    ok = arm.checks[name]["ok"]
+    return element("span", "held" if ok else "NOT HELD", class_="held" if ok else "broken")
 
 
-def _arm(arm: dict) -> Markup:
-    said = {
-        "status": arm.get("status"), "reason": arm.get("reason"), "test rows": number(arm.get("n_test")),
-        **dict(extras(arm)),
-        "search": duration(arm.get("search_seconds") or None), "training": duration(arm.get("train_seconds") or None),
-        "evaluation": duration(arm.get("eval_seconds")), "trainable parameters": number(arm.get("trainable_params")),
-        "prompt tokens": number(arm.get("prompt_tokens"), 1), "KL to the base": number(arm.get("kl_task"), 3),
-        "MB while answering": number(arm.get("serve_rss_mb")),
-    }  # fmt: skip
-    checks = {name.replace("_", " "): found for name, found in (arm.get("checks") or {}).items()}
+def _arm(arm: ArmResult) -> Markup:
+    said = {"status": arm.status, "reason": arm.reason} | totals(arm)
+    checks = {name.replace("_", " "): found for name, found in arm.checks.items()}
     return element(
         "details",
-        element("summary", arm["method"]),
+        element("summary", arm.method),
         named_values({name: shown for name, shown in said.items() if shown != MISSING}),
-        element("h3", "Chosen") if arm.get("chosen") else None,
-        named_values(arm.get("chosen") or {}),
+        element("h3", "Chosen") if arm.chosen else None,
+        named_values(arm.chosen),
         element("h3", "Checks") if checks else None,
         named_values(checks),
     )
 
 
-def made(document: dict) -> Markup:
+def made(
+    command: str, took: float | None, planned: float | None, model: Model | RunModel | None,
+    hardware: dict[str, Any] | None, versions: dict[str, str] | None,
+) -> Markup:  # fmt: skip
     """The command, how long it took, model, machine and versions."""
-    command = document.get("command")
-    shown = " ".join(map(str, command)) if isinstance(command, list) else str(command or "")
-    took, planned = document.get("seconds"), document.get("estimate_seconds")
     times = f"The whole command took {duration(took)}" + (f", estimated {duration(planned)}." if planned else ".")
-    parts = [
-        (title, named_values(document[key]))
-        for key, title in (("model", "Model"), ("hardware", "Machine"), ("versions", "Versions"))
-        if isinstance(document.get(key), dict) and document[key]
-    ]
+    facts = {"Model": to_document(model), "Machine": hardware, "Versions": versions}
+    parts = [(title, named_values(values)) for title, values in facts.items() if values]
     return join(
-        element("pre", element("code", f"$ {shown}")) if shown else None,
+        element("pre", element("code", f"$ {command}")) if command else None,
         element("p", times) if took is not None else None,
         element("div", *(element("div", element("h3", title), content) for title, content in parts), class_="thirds"),
     )  # fmt: skip
 
 
-def keep_in_mind(document: dict) -> Markup:
+def keep_in_mind(comparison: Comparison) -> Markup:
     """What the figures do not show."""
-    return element("ul", *(element("li", note) for note in caveats(document)))
+    return element("ul", *(element("li", note) for note in caveats(comparison)))
 
 
 def named_values(values: dict) -> Markup | None:

@@ -4,8 +4,10 @@ Data enters it as escaped text (`markup`) or as a JSON block that page.js shows 
 file and its content security policy.
 """
 
+from typing import Any
+
 from riyaz.report import details, extra_findings, pictures, retrieval_pictures
-from riyaz.report.arms import about, best_for, known, megabytes, milliseconds, training
+from riyaz.report.arms import about, best_for, megabytes, milliseconds, training
 from riyaz.report.markup import Markup, element, join, json_block
 from riyaz.report.page import Section, asset, page, tile
 from riyaz.report.tables import figure, grid, numbers
@@ -14,78 +16,81 @@ from riyaz.report.words import (
     fit_seconds,
     headline,
     interval,
-    metric_of,
+    metric_name,
     number,
-    ranked,
     signed,
     tenths,
     troubles,
     verdict,
 )
+from riyaz.results import Answer, ArmResult, Comparison
 
 RIGHT = 0.5  # a row with at least this score counts as right in the example browser
 STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
 
 
-def render(document: dict, predictions: dict[str, list[dict]]) -> str:
-    """The page for a comparison (`compare.json`) and the rows of each arm's `predictions.jsonl`.
-
-    Shows whatever of it is there; needs no network and no other file.
-    """
+def render(comparison: Comparison, answers: dict[str, list[Answer]]) -> str:
+    """The page for a comparison and the answers of each arm; needs no network and no other file."""
     return page(
-        f"Riyaz: {headline(document)}",
-        _head(document),
-        _sections(document, predictions),
+        f"Riyaz: {headline(comparison)}",
+        _head(comparison),
+        _sections(comparison, answers),
         "Made by riyaz from compare.json; this file fetches nothing.",
         style=asset("page.css"),
         script=asset("page.js"),
-        data=json_block(_browser_data(document, predictions)),
+        data=json_block(_browser_data(comparison, answers)),
     )
 
 
-def _sections(document: dict, predictions: dict[str, list[dict]]) -> list[Section]:
-    arms = ranked(document)
+def _sections(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[Section]:
+    arms = comparison.ranked
     return [
-        ("arms", "The arms", "Every way, measured", _arms(document, arms)),
-        ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(document, arms)),
-        ("training", "Training", "Learning and forgetting", _training(document, arms)),
-        ("slices", "Slices", "Scores per slice", _slices(document, arms)),
-        ("retrieval", "Retrieval", "Retrieval", _retrieval(document, arms)),
-        ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(document)),
-        ("examples", "Examples", "Where the arms disagree", _examples(document, predictions)),
-        ("data", "Data", "The data", details.data(document)),
-        ("pairs", "Pairs", "Arms in pairs, on the same rows", details.pairs(document)),
+        ("arms", "The arms", "Every way, measured", _arms(comparison, arms)),
+        ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
+        ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
+        ("slices", "Slices", "Scores per slice", _slices(comparison.pick, arms)),
+        ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
+        ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(comparison)),
+        ("examples", "Examples", "Where the arms disagree", _examples(comparison, answers)),
+        ("data", "Data", "The data", details.data(comparison.data)),
+        ("pairs", "Pairs", "Arms in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The arms in detail", details.arms(arms)),
-        ("made", "How it was made", "How it was made", details.made(document)),
-        ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(document)),
+        ("made", "How it was made", "How it was made", _made(comparison)),
+        ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(comparison)),
     ]
 
 
-def _head(document: dict) -> Markup:
+def _made(comparison: Comparison) -> Markup:
+    return details.made(
+        comparison.command, comparison.seconds, comparison.estimate_seconds, comparison.model, comparison.hardware,
+        comparison.versions,
+    )  # fmt: skip
+
+
+def _head(comparison: Comparison) -> Markup:
     """The pick, the sentence of the rule, and the figures of the picked arm."""
-    pick, decision = document.get("pick"), document.get("decision")
-    arm = next((arm for arm in document.get("arms", []) if arm.get("method") == pick), None)
-    model = document.get("model") or {}
+    pick, decision = comparison.pick, comparison.decision
+    arm = next((arm for arm in comparison.arms if arm.method == pick), None)
+    model = comparison.model.name if comparison.model else ""
     tiles = []
     if arm:
         tiles = [
-            (metric_of(document), number(known(arm, "score"), 3), f"95 %: {interval(arm)}"),
-            ("an answer takes", milliseconds(known(arm, "ms_per_answer")), "one at a time"),
+            (metric_name(comparison.metric), number(arm.score, 3), f"95 %: {interval(arm)}"),
+            ("an answer takes", milliseconds(arm.ms_per_answer), "one at a time"),
             ("making it took", duration(fit_seconds(arm) or None), "search and training"),
             (
                 "it is stored in",
-                megabytes(known(arm, "artifact_mb")),
+                megabytes(arm.artifact_mb),
                 "without the base model" if pick != "full" else "a whole model",
             ),
         ]
     return element(
         "header",
-        element("p", element("b", "Riyaz"), " · comparison", f" · {model['name']}" if model.get("name") else "",
+        element("p", element("b", "Riyaz"), " · comparison", f" · {model}" if model else "",
                 class_="over"),
-        element("h1", "The pick: ", _name(str(pick)) if pick else "none",
-                element("span", str(decision), class_=f"badge {'sure' if decision == 'clear' else 'unsure'}")
-                if decision else None),
-        element("p", verdict(document), class_="lead"),
+        element("h1", "The pick: ", _name(pick) if pick else "none",
+                element("span", decision, class_=f"badge {'sure' if decision == 'clear' else 'unsure'}")),
+        element("p", verdict(comparison), class_="lead"),
         element("dl", *(tile(*one) for one in tiles), class_="tiles") if tiles else None,
     )  # fmt: skip
 
@@ -96,49 +101,49 @@ def _name(method: str) -> Markup:
     return element("span", dot, method, class_="method")
 
 
-def _arms(document: dict, arms: list[dict]) -> Markup:
+def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
     """The lecture's table with measured columns; on a narrow screen each arm is a card."""
     if not arms:
         return element("p", "No arm took part.")
-    metric, pick = metric_of(document), document.get("pick")
+    metric, pick = metric_name(comparison.metric), comparison.pick
     titles = ["method", "training needed", "resources", metric, "forgetting", "speed", "artifact", "best for"]
     head = element("tr", *(element("th", title, scope="col", role="columnheader") for title in titles), role="row")
     rows = []
     for arm in arms:
         cells = [
-            training(arm) if arm.get("status") in ("ok", "cut", None) else "–",
-            _lines(megabytes(known(arm, "peak_rss_mb")), _making(arm)),
+            training(arm) if arm.status in ("ok", "cut") else "–",
+            _lines(megabytes(arm.peak_rss_mb), _making(arm)),
             _score(arm),
-            _lines(signed(known(arm, "forgetting_nats")), "nats per token" if known(arm, "forgetting_nats") else None),
-            _lines(milliseconds(known(arm, "ms_per_answer")), "an answer" if known(arm, "ms_per_answer") else None),
-            _lines(megabytes(known(arm, "artifact_mb"))),
+            _lines(signed(arm.forgetting_nats), "nats per token" if arm.forgetting_nats else None),
+            _lines(milliseconds(arm.ms_per_answer), "an answer" if arm.ms_per_answer else None),
+            _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick),
         ]  # fmt: skip
         shown = [element("th", _title(arm, pick), scope="row", role="rowheader")]
         shown += [
             element("td", cell, role="cell", data_label=title) for title, cell in zip(titles[1:], cells, strict=True)
         ]
-        rows.append(element("tr", *shown, role="row", class_="picked" if arm["method"] == pick else None))
+        rows.append(element("tr", *shown, role="row", class_="picked" if arm.method == pick else None))
     table = element(
         "table",
         element("caption", "Best score first. Intervals are 95 %; forgetting is the change on general text."),
         element("thead", head, role="rowgroup"), element("tbody", *rows, role="rowgroup"), role="table", class_="arms",
     )  # fmt: skip
     wrapped = element("div", table, class_="wide-table", role="region", aria_label="The arms", tabindex="0")
-    return join(wrapped, _troubles(document))
+    return join(wrapped, _troubles(comparison.arms))
 
 
-def _title(arm: dict, pick: object) -> Markup:
+def _title(arm: ArmResult, pick: str | None) -> Markup:
     """Name, what became of it and what it is."""
-    status = STATUS.get(str(arm.get("status")), str(arm.get("status")))
-    picked = element("span", "the pick", class_="badge sure") if arm["method"] == pick else None
+    status = STATUS[arm.status]
+    picked = element("span", "the pick", class_="badge sure") if arm.method == pick else None
     flagged = element("span", status, class_="badge unsure") if status else None
-    return join(_name(arm["method"]), picked, flagged, element("span", about(arm["method"]).what, class_="what"))
+    return join(_name(arm.method), picked, flagged, element("span", about(arm.method).what, class_="what"))
 
 
-def _making(arm: dict) -> str:
+def _making(arm: ArmResult) -> str:
     took = fit_seconds(arm)
-    if known(arm, "peak_rss_mb") is None:
+    if arm.peak_rss_mb is None:
         return ""
     return "at the peak" + (f", {duration(took)} to make" if took else "")
 
@@ -147,31 +152,30 @@ def _lines(first: object, second: object = None) -> Markup:
     return join(element("b", first), element("span", second, class_="under") if second else None)
 
 
-def _score(arm: dict) -> Markup:
+def _score(arm: ArmResult) -> Markup:
     seeds = extra_findings.seeds(arm)
     return join(
-        _lines(number(known(arm, "score"), 3), interval(arm) if known(arm, "ci_low") is not None else None),
+        _lines(number(arm.score, 3), interval(arm) if arm.ci_low is not None else None),
         pictures.interval_bar(arm),
         element("span", seeds, class_="under") if seeds else None,
     )
 
 
-def _troubles(document: dict) -> Markup | None:
+def _troubles(arms: list[ArmResult]) -> Markup | None:
     found = [
-        element("li", element("b", method), f" {STATUS.get(status) or status}: {reason}")
-        for method, status, reason in troubles(document)
+        element("li", element("b", method), f" {STATUS[status]}: {reason}") for method, status, reason in troubles(arms)
     ]
     return element("ul", *found, class_="troubles") if found else None
 
 
-def _quality(document: dict, arms: list[dict]) -> Markup | None:
-    metric, pick = metric_of(document), document.get("pick")
+def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
+    metric, pick = metric_name(comparison.metric), comparison.pick
     drawn = [
         pictures.quality_cost(arms, pick, metric, w, n) for w, n in ((pictures.FULL, "qw"), (pictures.NARROW, "qn"))
     ]
     if not drawn[0]:
         return None
-    rows = [[a["method"], number(known(a, "score"), 3), interval(a), tenths(known(a, "ms_per_answer"))] for a in arms]
+    rows = [[a.method, number(a.score, 3), interval(a), tenths(a.ms_per_answer)] for a in arms]
     return figure(
         drawn,
         "Up is better, left is cheaper. A filled mark: nothing else is both as good and as fast (the dashed line joins "
@@ -180,56 +184,48 @@ def _quality(document: dict, arms: list[dict]) -> Markup | None:
     )  # fmt: skip
 
 
-def _training(document: dict, arms: list[dict]) -> Markup | None:
-    metric, pick = metric_of(document), document.get("pick")
+def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
+    metric, pick = metric_name(comparison.metric), comparison.pick
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     curves = [pictures.learning(arms, pick, width, f"l{n}") for width, n in widths]
     lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
     shown = []
     if curves[0]:
-        learned = {arm["method"]: dict(pictures.curve_points(arm, "loss")) for arm in arms}
         points = [
-            [arm["method"], number(step), number(learned[arm["method"]].get(step), 4), number(loss, 4)]
+            [arm.method, number(point.step), number(point.loss, 4), number(point.valid_loss, 4)]
             for arm in arms
-            for step, loss in pictures.curve_points(arm, "valid_loss")
+            for point in arm.curve
+            if point.valid_loss is not None
         ]
         table = numbers(["method", "step", "training loss", "validation loss"], points)
         shown.append(figure(curves, "Validation loss decides which step is kept; training loss is faint.", table))
     if lost[0]:
-        rows = [
-            [
-                a["method"],
-                number(known(a, "score"), 3),
-                signed(known(a, "forgetting_nats")),
-                number(known(a, "kl_task"), 3),
-            ]
-            for a in arms
-        ]
+        rows = [[arm.method, number(arm.score, 3), signed(arm.forgetting_nats), number(arm.kl_task, 3)] for arm in arms]
         table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)
         shown.append(figure(lost, "Up is better, left forgets less. Zero: the model's weights are the base's.", table))
     return element("div", *shown, class_="pair") if shown else None
 
 
-def _slices(document: dict, arms: list[dict]) -> Markup | None:
+def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
     widths = ((pictures.FULL, "sw"), (pictures.NARROW, "sn"))
-    drawn = [pictures.slices(arms, document.get("pick"), width, name) for width, name in widths]
+    drawn = [pictures.slices(arms, pick, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    having = [arm for arm in arms if pictures.slice_scores(arm)]
-    titles = list(dict.fromkeys(title for arm in having for title in pictures.slice_scores(arm)))
+    having = [arm for arm in arms if arm.slices]
+    titles = list(dict.fromkeys(title for arm in having for title in arm.slices))
     rows = []
     for title in titles:
-        found = [pictures.slice_scores(arm).get(title) for arm in having]
-        count = next((entry[1] for entry in found if entry and entry[1] is not None), None)
-        rows.append([title, number(count), *(number(entry[0] if entry else None, 3) for entry in found)])
+        found = [arm.slices.get(title) for arm in having]
+        count = next((entry.n for entry in found if entry and entry.n is not None), None)
+        rows.append([title, number(count), *(number(entry.score if entry else None, 3) for entry in found)])
     note = "One panel for a slice with its number of test rows, one line for an arm."
     if len(titles) > pictures.SLICES_SHOWN:
         note += f" The largest {pictures.SLICES_SHOWN} of {len(titles)} slices; all are in the table."
-    return figure(drawn, note, numbers(["slice", "rows", *(arm["method"] for arm in having)], rows))
+    return figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in having)], rows))
 
 
-def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
-    metric = metric_of(document)
+def _retrieval(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
+    metric = metric_name(comparison.metric)
     found = extra_findings.retrieving(arms)
     if not found:
         return None
@@ -240,30 +236,28 @@ def _retrieval(document: dict, arms: list[dict]) -> Markup | None:
          f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
     ]  # fmt: skip
     shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
-    table = grid(*extra_findings.retrieval_table(document), "Retrieval in figures")
+    table = grid(*extra_findings.retrieval_table(arms), "Retrieval in figures")
     return join(element("div", *shown, class_="pair"), table, element("p", extra_findings.RETRIEVAL_NOTE))
 
 
-def _data_curve(document: dict) -> Markup | None:
-    metric = metric_of(document)
+def _data_curve(comparison: Comparison) -> Markup | None:
+    metric = metric_name(comparison.metric)
     widths = ((pictures.HALF, "dw"), (pictures.NARROW, "dn"))
-    drawn = [retrieval_pictures.data_curve(document, metric, width, name) for width, name in widths]
+    drawn = [retrieval_pictures.data_curve(comparison, metric, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    shown = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(document)))
+    shown = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(comparison)))
     return element("div", shown, class_="pair")
 
 
-def _examples(document: dict, predictions: dict[str, list[dict]]) -> Markup | None:
+def _examples(comparison: Comparison, answers: dict[str, list[Answer]]) -> Markup | None:
     """The frame of the example browser, hidden until page.js fills it."""
-    if not any(predictions.values()):
+    if not any(answers.values()):
         return None
-    methods = [method for method in _order(document, predictions) if predictions[method]]
+    methods = _answering(comparison, answers)
     names = [("all", "all rows"), ("disagree", "arms disagree"), ("wrong", "the pick is wrong")]
     names += [(f"only:{place}", f"only {method} is right") for place, method in enumerate(methods)]
-    slices = sorted(
-        {str(row["slice"]) for rows in predictions.values() for row in rows if row.get("slice") is not None}
-    )
+    slices = sorted({row.slice for rows in answers.values() for row in rows if row.slice is not None})
     form = element(
         "form",
         _choice("show", "Show", names),
@@ -286,25 +280,25 @@ def _choice(key: str, title: str, options: list[tuple[str, str]]) -> Markup:
     )
 
 
-def _order(document: dict, predictions: dict[str, list[dict]]) -> list[str]:
+def _answering(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[str]:
     """Methods with answers, in the order of the table."""
-    return [arm["method"] for arm in ranked(document) if arm["method"] in predictions]
+    return [arm.method for arm in comparison.ranked if answers.get(arm.method)]
 
 
-def _browser_data(document: dict, predictions: dict[str, list[dict]]) -> dict:
+def _browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> dict[str, Any]:
     """Rows by where they came from, each with what every arm answered: what page.js reads."""
-    methods = [method for method in _order(document, predictions) if predictions[method]]
-    rows: dict[str, dict] = {}
+    methods = _answering(comparison, answers)
+    rows: dict[str, dict[str, Any]] = {}
     for place, method in enumerate(methods):
-        for row in predictions[method]:
-            made = rows.setdefault(str(row.get("where")), {
-                "where": row.get("where"), "prompt": row.get("prompt"), "answers": row.get("answers") or [],
-                "slice": row.get("slice"), "said": [None] * len(methods),
+        for row in answers[method]:
+            made = rows.setdefault(row.where, {
+                "where": row.where, "prompt": row.prompt, "answers": row.answers, "slice": row.slice,
+                "said": [None] * len(methods),
             })  # fmt: skip
             if made["said"][place] is None:  # the first part of an arm is the one whose artifact is kept
-                cited = [one for one in row.get("citations") or [] if isinstance(one, dict)]
-                made["said"][place] = [row.get("prediction"), known(row, "score"), cited]
-    pick = document.get("pick")
+                score = None if row.score is None else float(row.score)
+                made["said"][place] = [row.prediction, score, row.citations or []]
+    pick = comparison.pick
     return {
         "methods": [{"name": method, "colour": about(method).colour} for method in methods],
         "pick": methods.index(pick) if pick in methods else None,

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from riyaz.report.learning_words import Run, best, known, part, points
+from riyaz.report.learning_words import best, points
 from riyaz.report.markup import Markup, element
 from riyaz.report.pictures import below
 from riyaz.report.svg import FAINT, INK, PAPER, colour, inset, picture
 from riyaz.report.words import number
+from riyaz.results import PretrainRun, StepMetrics
 
 SHADE, OTHER = colour(2), colour(5)
 DRAWN = 400  # points of a line; of more, means of neighbours are drawn
@@ -25,13 +26,15 @@ HEIGHT = 340.0
 Points = list[tuple[float, float]]
 
 
-def loss(run: Run, metrics: list[dict], width: float, name: str) -> Markup | None:
+def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
     """Training and validation loss over the steps, with what guessing evenly would cost."""
     train, valid = points(metrics, "loss"), points(metrics, "valid_loss")
     if not train and not valid:
         return None
-    vocabulary = known(part(run, "tokenizer"), "vocab")
-    evenly = math.log(vocabulary) if vocabulary and vocabulary > 1 else None
+    vocabulary = run.tokenizer.vocab if run.tokenizer else 0
+    evenly = math.log(vocabulary) if vocabulary > 1 else None
+
+    lowest = best(metrics)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure)
@@ -49,16 +52,18 @@ def loss(run: Run, metrics: list[dict], width: float, name: str) -> Markup | Non
                            textcoords="offset points", ha="right", va="top")  # fmt: skip
         panel.set_title("nats per token; training faint", pad=14)
         _steps(figure, panel)
-        _named(panel, best(metrics), "valid_loss")
+        _named(panel, lowest, lowest.valid_loss if lowest else None)
 
     return picture(draw, width, HEIGHT, name, "Loss over the training steps")
 
 
-def bits(metrics: list[dict], width: float, name: str) -> Markup | None:
+def bits(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
     """Bits per byte on validation over the steps."""
     found = points(metrics, "bits_per_byte")
     if not found:
         return None
+
+    lowest = best(metrics)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure)
@@ -68,12 +73,12 @@ def bits(metrics: list[dict], width: float, name: str) -> Markup | None:
         panel.set_ylim(max(min(values) - room, 0), max(values) + room)
         panel.set_title("bits per byte on validation", pad=14)
         _steps(figure, panel)
-        _named(panel, best(metrics), "bits_per_byte")
+        _named(panel, lowest, lowest.bits_per_byte if lowest else None)
 
     return picture(draw, width, HEIGHT, name, "Bits per byte over the training steps")
 
 
-def rate(metrics: list[dict], width: float, name: str) -> Markup | None:
+def rate(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
     """The learning rate over the steps."""
     found = points(metrics, "learning_rate")
     if len(found) < 2:
@@ -91,12 +96,12 @@ def rate(metrics: list[dict], width: float, name: str) -> Markup | None:
     return picture(draw, width, HEIGHT - 60, name, "Learning rate over the training steps")
 
 
-def speed(metrics: list[dict], width: float, name: str) -> Markup | None:
+def speed(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
     """Tokens a second over the steps, with the share of the machine's peak on the right."""
     found = points(metrics, "tokens_s")
     if len(found) < 2:
         return None
-    pairs = [(known(entry, "tokens_s") or 0, known(entry, "peak_share") or 0) for entry in metrics]
+    pairs = [(entry.tokens_s or 0, entry.peak_share or 0) for entry in metrics]
     whole = sorted(peak / tokens for tokens, peak in pairs if tokens > 0 and peak > 0)
 
     def draw(figure: Figure) -> None:
@@ -165,15 +170,14 @@ def _line(panel: Axes, found: Points) -> None:
         panel.plot(*zip(*found, strict=True), color=SHADE, lw=2, marker=mark, ms=5, zorder=3)
 
 
-def _named(panel: Axes, entry: dict | None, key: str) -> None:
+def _named(panel: Axes, entry: StepMetrics | None, value: float | None) -> None:
     """The best validation, with its figure above it."""
-    value = known(entry, key)
     if entry is None or value is None:
         return
-    panel.plot([entry["step"]], [value], "o", color=SHADE, mfc=PAPER, mew=2, ms=9, zorder=4)
-    right = entry["step"] > 0.8 * panel.get_xlim()[1]
+    panel.plot([entry.step], [value], "o", color=SHADE, mfc=PAPER, mew=2, ms=9, zorder=4)
+    right = entry.step > 0.8 * panel.get_xlim()[1]
     panel.annotate(
-        f"best: {number(value, 3)}", (entry["step"], value), xytext=(4 if right else 0, 14),
+        f"best: {number(value, 3)}", (entry.step, value), xytext=(4 if right else 0, 14),
         textcoords="offset points", ha="right" if right else "center", va="bottom", color=INK, fontweight="bold",
         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}, zorder=5,
     )  # fmt: skip

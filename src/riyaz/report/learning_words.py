@@ -1,17 +1,17 @@
 """What the three files of a pretraining run say, in figures and sentences; the page and the terminal share them.
 
-Every function takes what `run.json`, `metrics.jsonl` and `samples.jsonl` held and shows whatever of it is there.
+A run that is not finished has no result and no cost yet; what is not known is left out.
 """
 
-import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from riyaz.errors import RiyazError
 from riyaz.report.words import MISSING, duration, number
+from riyaz.results import METRICS, RUN, SAMPLES, PretrainRun, Samples, StepMetrics, Text, Word
 
-Run = dict[str, Any]
 ENOUGH = 20  # tokens per parameter that spend a given computation best (Hoffmann et al. 2022, arXiv 2203.15556)
 READINGS = 4  # of one text, up to which another one helps almost as new text does (Muennighoff et al. 2023, 2305.16264)
 EXACT = {"steps", "compute", "validate_every"}  # flags without which a measured speed decides
@@ -21,88 +21,60 @@ SPACE, LINE, TAB = "␣", "⏎", "⇥"  # what stands for a space, a new line an
 HINT = "give the folder that riyaz pretrain wrote"
 
 
-def read(folder: Path) -> tuple[Run, list[dict], list[dict]]:
-    """(run, metrics, samples) of a folder of `riyaz pretrain`, metrics and samples by step.
-
-    A resumed run writes some steps again: the later lines count. The last line of a run that was killed may be torn
-    and is left out. Raises RiyazError for any other damage.
-    """
-    path = folder / "run.json"
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RiyazError("there is no pretraining run here", str(folder), HINT) from error
-    except ValueError as error:
-        raise RiyazError("this file is damaged", str(path), "train again with another --out") from error
-    if not isinstance(run, dict):
-        raise RiyazError("this is no pretraining run", str(path), HINT)
-    return run, _by_step(folder / "metrics.jsonl"), _by_step(folder / "samples.jsonl")
+def read(folder: Path) -> tuple[PretrainRun, list[StepMetrics], list[Samples]]:
+    """(run, metrics, samples) of a folder of `riyaz pretrain`, metrics and samples by step. Raises RiyazError."""
+    if not (folder / RUN).is_file():
+        raise RiyazError("there is no pretraining run here", str(folder), HINT)
+    return PretrainRun.read(folder / RUN), StepMetrics.read(folder / METRICS), Samples.read(folder / SAMPLES)
 
 
-def _by_step(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    found: dict[float, dict] = {}
-    for place, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if place == len(lines):
-                break  # no line feed behind it: the run was killed while it wrote
-            what = "train again with another --out"
-            raise RiyazError("this line is damaged", f"{path}:{place}", what) from error
-        step = known(entry, "step")
-        if step is not None:
-            found[step] = entry
-    return [found[step] for step in sorted(found)]
+Figure = Literal["loss", "learning_rate", "seconds", "tokens_s", "peak_share", "valid_loss", "bits_per_byte"]
 
 
-def part(run: Run, name: str) -> dict[str, Any]:
-    """One of the mappings in run.json; empty when it is missing."""
-    found = run.get(name)
-    return found if isinstance(found, dict) else {}
+def points(metrics: list[StepMetrics], figure: Figure) -> list[tuple[float, float]]:
+    """(step, value) wherever the figure was measured."""
+    values: list[tuple[int, float | None]] = [(entry.step, getattr(entry, figure)) for entry in metrics]
+    return [(step, value) for step, value in values if value is not None]
 
 
-def known(entry: object, key: str) -> float | None:
-    """A finite number of a record, or None."""
-    value = entry.get(key) if isinstance(entry, dict) else None
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if ok else None
-
-
-def points(metrics: list[dict], key: str) -> list[tuple[float, float]]:
-    """(step, value) wherever the value was measured."""
-    found = [(known(entry, "step"), known(entry, key)) for entry in metrics]
-    return [(step, value) for step, value in found if step is not None and value is not None]
-
-
-def best(metrics: list[dict]) -> dict | None:
+def best(metrics: list[StepMetrics]) -> StepMetrics | None:
     """The validation with the lowest loss, whose weights the folder holds."""
-    looks = [entry for entry in metrics if known(entry, "valid_loss") is not None]
-    return min(looks, key=lambda entry: entry["valid_loss"], default=None)
+    looks = [(entry.valid_loss, entry) for entry in metrics if entry.valid_loss is not None]
+    return min(looks, key=lambda look: look[0])[1] if looks else None
 
 
-def judged(run: Run, metrics: list[dict]) -> tuple[float | None, float | None]:
+def judged(run: PretrainRun, metrics: list[StepMetrics]) -> tuple[float | None, float | None]:
     """(nats per token, bits per byte) on held-out text: of the finished model, else of the best validation."""
-    result, found = part(run, "result"), best(metrics)
-    loss = known(result, "valid_loss")
-    if loss is None:
-        return known(found, "valid_loss"), known(found, "bits_per_byte")
-    return loss, known(result, "bits_per_byte")
+    found = run.result or best(metrics)
+    return (found.valid_loss, found.bits_per_byte) if found else (None, None)
 
 
-def steps_done(metrics: list[dict]) -> int:
+def steps_done(metrics: list[StepMetrics]) -> int:
     """Steps the run has taken."""
-    return int(metrics[-1]["step"]) if metrics else 0
+    return metrics[-1].step if metrics else 0
 
 
-def cost(run: Run, metrics: list[dict], key: str) -> float | None:
-    """A cost of the whole run; where run.json has none yet, the last one of metrics.jsonl."""
-    found = known(part(run, "cost"), key)
-    return found if found is not None else next((value for _, value in reversed(points(metrics, key))), None)
+@dataclass(frozen=True)
+class Cost:
+    """What a run took; None where that is not known."""
+
+    seconds: float | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    tokens_s: float | None = None
+    peak_share: float | None = None
+    peak_rss_mb: float | None = None
+
+
+def cost(run: PretrainRun, metrics: list[StepMetrics]) -> Cost:
+    """The cost of the whole run; where run.json has none yet, the last figures of metrics.jsonl."""
+    if run.cost:
+        return Cost(**vars(run.cost))
+
+    def last(figure: Figure) -> float | None:
+        return next((value for _, value in reversed(points(metrics, figure))), None)
+
+    return Cost(seconds=last("seconds"), tokens_s=last("tokens_s"), peak_share=last("peak_share"))
 
 
 def compact(count: float | None) -> str:
@@ -141,22 +113,20 @@ def token(text: object) -> str:
     return SPACE * left + inner + SPACE * (len(shown) - left - len(inner)) if inner else SPACE * len(shown) or "(empty)"
 
 
-def readings(run: Run, metrics: list[dict]) -> float | None:
+def readings(run: PretrainRun, metrics: list[StepMetrics]) -> float | None:
     """How often the training text was read, tokens read against tokens there."""
-    tokens, there = cost(run, metrics, "tokens"), known(part(run, "text"), "train_tokens")
+    tokens, there = cost(run, metrics).tokens, run.text.train_tokens
     return tokens / there if tokens is not None and there else None
 
 
-def name(run: Run) -> str:
+def name(run: PretrainRun) -> str:
     """`llama, 5.2 million parameters`."""
-    model = part(run, "model")
-    count = known(model, "parameters")
-    return str(model.get("family") or "model") + (f", {compact(count)} parameters" if count is not None else "")
+    return f"{run.model.family}, {compact(run.model.parameters)} parameters" if run.model else "model"
 
 
-def story(run: Run, metrics: list[dict]) -> list[str]:
+def story(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
     """What happened, in a few sentences."""
-    tokens, seconds = cost(run, metrics, "tokens"), cost(run, metrics, "seconds")
+    tokens, seconds = cost(run, metrics).tokens, cost(run, metrics).seconds
     took = f" in {duration(seconds)}" if seconds is not None else ""
     times = readings(run, metrics)
     much = f", {often(times)}," if times is not None else ""
@@ -172,8 +142,8 @@ def often(times: float) -> str:
     return f"{number(times, 1)} times its training text" if times > 1 else f"{share(times)} of its training text"
 
 
-def _learned(run: Run, metrics: list[dict]) -> list[str]:
-    (loss, bits), vocabulary = judged(run, metrics), known(part(run, "tokenizer"), "vocab")
+def _learned(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
+    (loss, bits), vocabulary = judged(run, metrics), run.tokenizer.vocab if run.tokenizer else None
     if loss is None:
         return ["It was never validated, so nobody knows yet what it learned."]
     begins = f"{number(math.log(vocabulary), 2)} for guessing evenly" if vocabulary and vocabulary > 1 else ""
@@ -189,34 +159,34 @@ def _learned(run: Run, metrics: list[dict]) -> list[str]:
     return [f"{line}{wide}."]
 
 
-def _ended(run: Run, metrics: list[dict]) -> list[str]:
-    done, planned, found = steps_done(metrics), known(part(run, "plan"), "steps"), best(metrics)
+def _ended(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
+    done, planned, found = steps_done(metrics), (run.plan or {}).get("steps"), best(metrics)
     of = f" of {number(planned)}" if planned is not None else ""
-    if run.get("status") == "running":
+    if run.status == "running":
         return [f"It is at step {number(done)}{of} and still running, or was killed; this page shows it so far."]
-    if run.get("status") == "stopped":
+    if run.status == "stopped":
         return [f"It was stopped at step {number(done)}{of}; the same command with --resume goes on."]
     looks = points(metrics, "valid_loss")
     if found is None or len(looks) < 2:
         return []
-    held = known(part(run, "result"), "best_step")
-    if held is not None and held != found["step"]:
-        line = f"It was lowest at step {number(found['step'])}{of}, but the folder holds the weights of step"
+    held = run.result.best_step if run.result else None
+    if held is not None and held != found.step:
+        line = f"It was lowest at step {number(found.step)}{of}, but the folder holds the weights of step"
         return [f"{line} {number(held)}: those were lost, or not measured alike before and after a stop."]
     if planned is not None and done < planned:
-        worse = f"it had not come lower since step {number(found['step'])}, whose weights the folder holds"
+        worse = f"it had not come lower since step {number(found.step)}, whose weights the folder holds"
         return [f"It ended early at step {number(done)}{of}: {worse}."]
-    if looks[-1][0] == found["step"]:
+    if looks[-1][0] == found.step:
         return ["It was lowest at the very end: a longer run would probably come lower."]
-    line = f"It was best at step {number(found['step'])}{of}; the folder holds those weights"
-    worse = looks[-1][1] - found["valid_loss"]
-    return [f"{line}. After that it learned its text by heart." if worse > 0.05 else f"{line}."]
+    line = f"It was best at step {number(found.step)}{of}; the folder holds those weights"
+    above = looks[-1][1] - min(value for _, value in looks)
+    return [f"{line}. After that it learned its text by heart." if above > 0.05 else f"{line}."]
 
 
-def keep_in_mind(run: Run, metrics: list[dict]) -> list[str]:
+def keep_in_mind(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
     """What the figures do not show, as far as the files tell."""
-    text, parameters = part(run, "text"), known(part(run, "model"), "parameters")
-    tokens, times, twins = cost(run, metrics, "tokens"), readings(run, metrics), known(text, "near_duplicates")
+    parameters = run.model.parameters if run.model else None
+    tokens, times, twins = cost(run, metrics).tokens, readings(run, metrics), run.text.near_duplicates
     notes = ["Validation blocks come from the same files as the training text: other text is predicted worse."]
     if twins:
         notes.append(
@@ -237,16 +207,16 @@ def keep_in_mind(run: Run, metrics: list[dict]) -> list[str]:
     return notes
 
 
-def again(run: Run) -> str:
+def again(run: PretrainRun) -> str:
     """What gives the same weights once more."""
-    asked, plan, model = part(run, "asked"), part(run, "plan"), part(run, "model")
-    if others := part(run, "resumed_with"):
-        named = ", ".join(f"{name} {version}" for name, version in others.items())
+    asked, plan = run.asked, run.plan or {}
+    if run.resumed_with:
+        named = ", ".join(f"{name} {version}" for name, version in run.resumed_with.items())
         return f"It was stopped and went on with {named}, so no command gives the same weights to the last bit."
     if asked.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
-    found = [(name, known(model, name)) for name in ("layers", "heads", "width")]
-    found += [(name, known(plan, key)) for name, key in PLANNED.items()]
+    found = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []
+    found += [(name, plan[key]) for name, key in PLANNED.items()] if plan else []
     flags = [f"--{name} {value:g}" if value < 1e6 else f"--{name} {value:.0f}" for name, value in found if value]
     if plan.get("compute") in ("bfloat16", "float32"):
         flags.append(f"--compute {plan['compute']}")
@@ -265,27 +235,15 @@ def spaced(count: int, most: int) -> list[int]:
     return chosen
 
 
-def sampled(samples: list[dict]) -> list[tuple[float, list[tuple[str, str]]]]:
-    """(step, [(prompt, what the model wrote after it), …]) of every time that the run wrote samples."""
-    found = []
-    for entry in samples:
-        texts = _records(entry.get("texts"))
-        if texts:
-            found.append((entry["step"], [(str(one.get("prompt", "")), str(one.get("text", ""))) for one in texts]))
-    return found
+def sampled(samples: list[Samples]) -> list[tuple[int, list[Text]]]:
+    """(step, what the model wrote after each prompt) of every time that the run wrote samples."""
+    return [(entry.step, entry.texts) for entry in samples if entry.texts]
 
 
-def next_words(samples: list[dict]) -> list[tuple[float, str, list[tuple[str, float]]]]:
-    """(step, prompt, [(token, p), …]) of every time that the run looked at the next word, likeliest first."""
-    found = []
-    for entry in samples:
-        table = part(entry, "next")
-        words = _records(table.get("words"))
-        pairs = [(str(word.get("text", "")), p) for word in words if (p := known(word, "p")) is not None]
-        if pairs:
-            found.append((entry["step"], str(table.get("prompt", "")), sorted(pairs, key=lambda pair: -pair[1])))
-    return found
-
-
-def _records(value: object) -> list[dict]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+def next_words(samples: list[Samples]) -> list[tuple[int, str, list[Word]]]:
+    """(step, prompt, tokens) of every time that the run looked at the next word, likeliest first."""
+    return [
+        (entry.step, entry.next.prompt, sorted(entry.next.words, key=lambda word: -word.p))
+        for entry in samples
+        if entry.next and entry.next.words
+    ]

@@ -1,158 +1,147 @@
 """report.md: everything a reader needs to trust or doubt a comparison, from its document alone."""
 
 import re
+from typing import Any
 
+from riyaz.files import to_document
 from riyaz.report import extra_findings
 from riyaz.report.words import (
     MISSING,
+    PAIRS,
     caveats,
     columns,
     duration,
     extras,
     headline,
-    metric_of,
-    number,
-    ranked,
-    signed,
+    metric_name,
+    pair_rows,
     slices,
+    totals,
     troubles,
     value,
     verdict,
 )
-
-FACTS = ("model", "hardware", "versions")
-TOTALS = (  # the figures of an arm that the comparison table leaves out
-    ("other scores", lambda arm: ", ".join(" ".join(pair) for pair in extras(arm)) or MISSING),
-    ("test rows", lambda arm: number(arm.get("n_test"))),
-    ("search", lambda arm: duration(arm.get("search_seconds") or None)),
-    ("training", lambda arm: duration(arm.get("train_seconds") or None)),
-    ("evaluation", lambda arm: duration(arm.get("eval_seconds"))),
-    ("trainable parameters", lambda arm: number(arm.get("trainable_params"))),
-    ("prompt tokens", lambda arm: number(arm.get("prompt_tokens"), 1)),
-    ("KL to the base", lambda arm: number(arm.get("kl_task"), 3)),
-    ("MB while answering", lambda arm: number(arm.get("serve_rss_mb"))),
-)
+from riyaz.results import ArmResult, Comparison, Data
 
 
-PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
-
-
-def render(document: dict) -> str:
-    """The Markdown report of a comparison document (`compare.json`)."""
+def render(comparison: Comparison) -> str:
+    """The Markdown report of a comparison."""
+    arms = comparison.ranked
+    metric = metric_name(comparison.metric)
     parts = [
-        f"# Comparison: {_escape(headline(document))}",
-        _escape(verdict(document)),
-        _table(document),
-        _troubles(document),
-        _seeds(document),
-        _slices(document),
-        _pairs(document),
-        _retrieval(document),
-        _data_curve(document),
+        f"# Comparison: {_escape(headline(comparison))}",
+        _escape(verdict(comparison)),
+        _table(comparison, arms),
+        _troubles(comparison.arms),
+        _seeds(arms),
+        _slices(arms, metric),
+        _pairs(comparison),
+        _retrieval(arms),
+        _data_curve(comparison),
         "## How it was measured",
-        _measured(document),
+        _measured(comparison),
         "## The arms in detail",
-        _grid(["method", *(title for title, _ in TOTALS)], [_totals(arm) for arm in ranked(document)]),
-        *(_arm(arm) for arm in ranked(document)),
+        _details(arms),
+        *(_arm(arm) for arm in arms),
         "## What to keep in mind",
-        "\n".join(f"* {_escape(caveat)}" for caveat in caveats(document)),
+        "\n".join(f"* {_escape(caveat)}" for caveat in caveats(comparison)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(document: dict) -> str:
-    chosen, arms = columns(document), ranked(document)
+def _table(comparison: Comparison, arms: list[ArmResult]) -> str:
+    chosen = columns(comparison.metric, comparison.pick)
     table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
     return f"{table}\n\n\\* the pick. Intervals are 95 %; forgetting is nats per token on general text."
 
 
-def _troubles(document: dict) -> str:
-    lines = [f"* **{_escape(m)}** {status}: {_escape(reason)}" for m, status, reason in troubles(document)]
+def _troubles(arms: list[ArmResult]) -> str:
+    lines = [f"* **{_escape(m)}** {status}: {_escape(reason)}" for m, status, reason in troubles(arms)]
     return "\n".join(lines)
 
 
-def _seeds(document: dict) -> str:
-    found = [(arm["method"], extra_findings.seeds(arm)) for arm in ranked(document)]
+def _seeds(arms: list[ArmResult]) -> str:
+    found = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
     return "\n".join(f"* **{_escape(method)}** scored {_escape(said)}" for method, said in found if said)
 
 
-def _slices(document: dict) -> str:
-    arms = [arm for arm in ranked(document) if arm.get("slices")]
+def _slices(arms: list[ArmResult], metric: str) -> str:
+    arms = [arm for arm in arms if arm.slices]
     scores = [dict(slices(arm)) for arm in arms]
     names = list(dict.fromkeys(name for found in scores for name in found))
     if not names:
         return ""
     rows = [[name, *(found.get(name, MISSING) for found in scores)] for name in names]
-    return f"## Scores per slice ({metric_of(document)})\n\n" + _grid(["slice", *(arm["method"] for arm in arms)], rows)
+    return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm.method for arm in arms)], rows)
 
 
-def _pairs(document: dict) -> str:
-    rows = [
-        [" − ".join(pair["arms"]), signed(pair["difference"]), f"{signed(pair['low'])} to {signed(pair['high'])}",
-         f"{pair['p_value']:.2g}", pair["test"]]
-        for pair in document.get("pairs", [])
-    ]  # fmt: skip
+def _pairs(comparison: Comparison) -> str:
+    rows = pair_rows(comparison.pairs)
     return "## Arms in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
 
 
-def _retrieval(document: dict) -> str:
-    titles, rows = extra_findings.retrieval_table(document)
+def _retrieval(arms: list[ArmResult]) -> str:
+    titles, rows = extra_findings.retrieval_table(arms)
     return f"## Retrieval\n\n{_grid(titles, rows)}\n\n{_escape(extra_findings.RETRIEVAL_NOTE)}" if rows else ""
 
 
-def _data_curve(document: dict) -> str:
-    titles, rows = extra_findings.curve_table(document)
+def _data_curve(comparison: Comparison) -> str:
+    titles, rows = extra_findings.curve_table(comparison)
     if not rows:
         return ""
     table = _grid(titles, rows, [False] * len(titles))
     return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
 
 
-def _measured(document: dict) -> str:
-    command = document.get("command")
-    shown = " ".join(command) if isinstance(command, list) else str(command or "")
+def _measured(comparison: Comparison) -> str:
+    shown = comparison.command
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     blocks = [f"{fence}console\n$ {shown}\n{fence}"] if shown else []
-    took, planned = document.get("seconds"), document.get("estimate_seconds")
+    took, planned = comparison.seconds, comparison.estimate_seconds
     if took is not None:
         said = f", estimated {duration(planned)}" if planned is not None else ""
         blocks.append(f"The whole command took {duration(took)}{said}.")
-    blocks.append(_facts({key: document.get(key) for key in FACTS}))
-    if document.get("data"):
-        blocks.append(f"The data:\n\n{_facts(_briefly(document['data']))}")
+    model, hardware, versions = to_document(comparison.model), comparison.hardware, comparison.versions
+    blocks.append(_facts({"model": model, "hardware": hardware, "versions": versions}))
+    data = _facts(_briefly(comparison.data))
+    if data:
+        blocks.append(f"The data:\n\n{data}")
     return "\n\n".join(filter(None, blocks))
 
 
-def _briefly(data: dict) -> dict:
+def _briefly(data: Data) -> dict[str, Any]:
     """The data facts with the rows of every label of a closed set in one line."""
-    labels = data.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        return data
-    counts = [sum(parts.values()) if isinstance(parts, dict) else parts for parts in labels.values()]
-    return data | {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"}
+    counts = [sum(parts.values()) for parts in data.labels.values()]
+    shown = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
+    return {**to_document(data), **shown}
 
 
-def _arm(arm: dict) -> str:
-    lines = [f"### {_escape(arm['method'])}"]
-    if arm.get("status") != "ok" and arm.get("reason"):
-        lines.append(_escape(str(arm["reason"])))
-    if arm.get("chosen"):
-        lines.append(f"Chosen:\n\n{_facts(arm['chosen'])}")
-    if arm.get("checks"):
-        lines.append(f"Checks:\n\n{_facts({name: _check(found) for name, found in arm['checks'].items()})}")
+def _arm(arm: ArmResult) -> str:
+    lines = [f"### {_escape(arm.method)}"]
+    if arm.status != "ok" and arm.reason:
+        lines.append(_escape(arm.reason))
+    if arm.chosen:
+        lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
+    if arm.checks:
+        lines.append(f"Checks:\n\n{_facts({name: _check(found) for name, found in arm.checks.items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
 
 
-def _check(found: object) -> object:
-    """A check `{"ok": …, further figures}` in one line; whatever else was recorded as it is."""
-    if not isinstance(found, dict) or "ok" not in found:
-        return found
+def _check(found: dict[str, Any]) -> str:
+    """A check `{"ok": …, further figures}` in one line."""
     figures = ", ".join(f"{name} {_value(value)}" for name, value in found.items() if name != "ok")
     return ("held" if found["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
 
 
-def _totals(arm: dict) -> list[str]:
-    return [arm["method"], *(fill(arm) for _, fill in TOTALS)]
+def _details(arms: list[ArmResult]) -> str:
+    """The figures of the arms that the comparison table leaves out, the second scores in one column."""
+    second = [dict(extras(arm)) for arm in arms]
+    figures = [{n: v for n, v in totals(arm).items() if n not in names} for arm, names in zip(arms, second)]
+    rows = [
+        [arm.method, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *shown.values()]
+        for arm, names, shown in zip(arms, second, figures)
+    ]
+    return _grid(["method", "other scores", *(figures[0] if figures else ())], rows)
 
 
 def _facts(values: dict) -> str:

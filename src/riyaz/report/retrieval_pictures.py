@@ -2,18 +2,21 @@
 
 from matplotlib.figure import Figure
 
-from riyaz.report.arms import about, known, measured
+from riyaz.report.arms import about
 from riyaz.report.extra_findings import CURVE, curve_points, recall_points
+from riyaz.report.extra_findings import contexts as scores_of
 from riyaz.report.markup import Markup
 from riyaz.report.pictures import HALF, below, end_names, score_limits
 from riyaz.report.svg import INK, colour, inset, label, picture
 from riyaz.report.words import number
+from riyaz.results import Comparison, Retrieval
+
+Having = list[tuple[str, Retrieval]]  # methods that retrieve
 
 
-def recall(arms: list[dict], width: float, name: str) -> Markup | None:
+def recall(having: Having, width: float, name: str) -> Markup | None:
     """recall@k of every arm that retrieves."""
-    shown = [(arm, recall_points(arm)) for arm in arms]
-    shown = [(arm, points) for arm, points in shown if points]
+    shown = [(method, points) for method, found in having if (points := recall_points(found))]
     if not shown:
         return None
 
@@ -21,17 +24,17 @@ def recall(arms: list[dict], width: float, name: str) -> Markup | None:
         panel = figure.subplots()
         inset(figure, 40, 122, 34, 46)
         ranks = sorted({k for _, points in shown for k, _ in points})
-        for arm, points in shown:
-            shade = colour(about(arm["method"]).colour)
+        for method, points in shown:
+            shade = colour(about(method).colour)
             xs, ys = [ranks.index(k) for k, _ in points], [value for _, value in points]
-            panel.plot(xs, ys, color=shade, lw=2, marker=about(arm["method"]).mark, ms=7)
+            panel.plot(xs, ys, color=shade, lw=2, marker=about(method).mark, ms=7)
         panel.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
         low = min(value for _, points in shown for _, value in points)
         panel.set_ylim(max(min(low - 0.08, 0.8), 0), 1.02)
         panel.grid(axis="y", lw=0.7)
         ends = [
-            ((ranks.index(points[-1][0]), points[-1][1]), label(arm["method"], 16), colour(about(arm["method"]).colour))
-            for arm, points in shown
+            ((ranks.index(points[-1][0]), points[-1][1]), label(method, 16), colour(about(method).colour))
+            for method, points in shown
         ]
         end_names(panel, ends, "")
         panel.set_title("recall: the right document is among k", pad=14)
@@ -40,12 +43,13 @@ def recall(arms: list[dict], width: float, name: str) -> Markup | None:
     return picture(draw, width, 320, name, "Recall at k")
 
 
-CONTEXTS = (("closed_book", "nothing"), ("retrieved", "what was found"), ("oracle", "the right document"))
+CONTEXTS = ("nothing", "what was found", "the right document")
 
 
-def contexts(arms: list[dict], metric: str, width: float, name: str) -> Markup | None:
+def contexts(having: Having, metric: str, width: float, name: str) -> Markup | None:
     """Score without passages, with the retrieved ones and with the right ones."""
-    shown = [arm for arm in arms if any(known(arm.get("retrieval") or {}, key) is not None for key, _ in CONTEXTS)]
+    scored = [(method, scores_of(found)) for method, found in having]
+    shown = [(method, scores) for method, scores in scored if any(score is not None for score in scores)]
     if not shown:
         return None
 
@@ -53,20 +57,19 @@ def contexts(arms: list[dict], metric: str, width: float, name: str) -> Markup |
         panel = figure.subplots()
         inset(figure, 134, 30, 34, 46)
         high = 0.0
-        for place_, arm in enumerate(shown):
-            shade, away = colour(about(arm["method"]).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
-            for line, (key, _) in enumerate(CONTEXTS):
-                score = known(arm["retrieval"], key)
+        for place_, (method, scores) in enumerate(shown):
+            shade, away = colour(about(method).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
+            for line, score in enumerate(scores):
                 if score is None:
                     continue
                 high = max(high, score)
                 panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
-                panel.plot([score], [line + away], about(arm["method"]).mark, color=shade, ms=8, clip_on=False)
-                said = f"{number(score, 2)} {label(arm['method'], 12)}"
+                panel.plot([score], [line + away], about(method).mark, color=shade, ms=8, clip_on=False)
+                said = f"{number(score, 2)} {label(method, 12)}"
                 panel.annotate(said, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
         panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
         panel.set_ylim(2.6, -0.6)
-        panel.set_yticks(range(len(CONTEXTS)), [said for _, said in CONTEXTS])
+        panel.set_yticks(range(len(CONTEXTS)), CONTEXTS)
         panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         panel.grid(axis="x", lw=0.7)
         panel.set_title("what stood in the prompt", pad=14)
@@ -75,19 +78,20 @@ def contexts(arms: list[dict], metric: str, width: float, name: str) -> Markup |
     return picture(draw, width, 320, name, f"{metric} without, with retrieved and with the right passages")
 
 
-def data_curve(document: dict, metric: str, width: float, name: str) -> Markup | None:
+def data_curve(comparison: Comparison, metric: str, width: float, name: str) -> Markup | None:
     """Score of one method trained on growing shares of the rows."""
-    points = curve_points(document)
+    points = curve_points(comparison)
     if not points:
         return None
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
         inset(figure, 40, 24, 34, 46)
-        xs, ys = [point["rows"] for point in points], [point["score"] for point in points]
+        xs, ys = [point.rows for point in points], [point.score for point in points]
         shade = colour(about(CURVE).colour)
-        for point in measured(points, "ci_low", "ci_high"):
-            panel.plot([point["rows"]] * 2, [point["ci_low"], point["ci_high"]], color=shade, lw=1.6, alpha=0.75)
+        for point in points:
+            if point.ci_low is not None and point.ci_high is not None:
+                panel.plot([point.rows] * 2, [point.ci_low, point.ci_high], color=shade, lw=1.6, alpha=0.75)
         panel.plot(xs, ys, color=shade, lw=2, marker=about(CURVE).mark, ms=8)
         for x, y in zip(xs, ys, strict=True):
             panel.annotate(number(y, 3), (x, y), xytext=(9, -11), textcoords="offset points", color=INK)

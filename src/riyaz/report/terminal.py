@@ -8,9 +8,10 @@ Talk goes to a console on stderr, data to one on stdout; the caller chooses by t
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress
+from riyaz.files import from_json
 from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
@@ -31,12 +33,12 @@ from riyaz.report.words import (
     metric_name,
     number,
     outcome,
-    ranked,
     slices,
     tenths,
     troubles,
     verdict,
 )
+from riyaz.results import ArmResult, Comparison, TargetScores
 
 PLAIN_WIDTH = 100  # columns when no terminal says how many there are
 BAR = 18  # cells of a progress bar
@@ -112,8 +114,9 @@ class Board:
         elif isinstance(event, Progress):
             return self._progress(event, now)
         elif isinstance(event, ArmDone):
-            arm = self._arm(event.arm["method"])
-            arm.status, arm.outcome = event.arm["status"], outcome(event.arm)
+            done = from_json(ArmResult, event.arm, "event")
+            arm = self._arm(done.method)
+            arm.status, arm.outcome = done.status, outcome(done)
             return arm
         return None
 
@@ -216,9 +219,9 @@ def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
     return Group(table, Text(foot, style="dim"))
 
 
-def comparison_table(document: dict, width: int = PLAIN_WIDTH) -> Table:
-    """The arms of a comparison, best score first; columns that do not fit in `width` are left out."""
-    arms, chosen = ranked(document), columns(document)
+def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> Table:
+    """The arms in this order; columns that do not fit in `width` are left out."""
+    chosen = columns(next((arm.metric for arm in arms if arm.metric), None), pick)
     for title in ("", *DISPENSABLE):
         chosen = [column for column in chosen if column.title != title]
         widths = [max([len(c.title), *(len(c.fill(arm)) for arm in arms)]) for c in chosen]
@@ -229,55 +232,83 @@ def comparison_table(document: dict, width: int = PLAIN_WIDTH) -> Table:
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
     for arm in arms:
         cells = [Text(column.fill(arm)) for column in chosen]
-        cells[-1].stylize(STYLES.get(arm.get("status", ""), ""))
-        table.add_row(*cells, style="bold" if arm["method"] == document.get("pick") else "")
+        cells[-1].stylize(STYLES[arm.status])
+        table.add_row(*cells, style="bold" if arm.method == pick else "")
     return table
 
 
-def print_comparison(document: dict, out: Console) -> None:
+def print_comparison(comparison: Comparison, out: Console) -> None:
     """The table, the pick beneath it, what else was found, then why arms were cut, skipped or failed."""
-    out.print(comparison_table(document, out.width))
+    arms = comparison.ranked
+    out.print(arms_table(arms, comparison.pick, out.width))
     out.print()
-    out.print(Text.assemble(("pick  ", "dim"), (headline(document), "bold")))
-    out.print(textwrap.fill(verdict(document), out.width))
-    for title, line in _findings(document):
+    out.print(Text.assemble(("pick  ", "dim"), (headline(comparison), "bold")))
+    out.print(textwrap.fill(verdict(comparison), out.width))
+    line = extra_findings.curve_line(comparison)
+    _print_findings(arms, [("more rows", line)] if line else [], out)
+    _print_troubles(comparison.arms, out)
+
+
+def print_arm(arm: ArmResult, out: Console) -> None:
+    """The row of one arm, what else was found, and why it was cut."""
+    out.print(arms_table([arm], None, out.width))
+    _print_findings([arm], [], out)
+    _print_troubles([arm], out)
+
+
+def _print_findings(arms: list[ArmResult], more: list[tuple[str, str]], out: Console) -> None:
+    """What was looked at beside the scores, as far as it was, one line each."""
+    found = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
+    found += [("seeds", f"{arm.method}: {said}") for arm in arms if (said := extra_findings.seeds(arm))]
+    for title, line in found + more:
         out.print(Text.assemble((f"{title}  ", "dim"), " ".join(line.split())))
-    for method, status, reason in troubles(document):
-        out.print(Text.assemble((f"{status}  ", STYLES.get(status, "")), f"{method}: {reason}"))
 
 
-def _findings(document: dict) -> list[tuple[str, str]]:
-    """(title, line) of what was looked at beside the scores, as far as it was."""
-    found = [("retrieval", line) for line in extra_findings.retrieval_lines(document)]
-    found += [("seeds", f"{arm['method']}: {said}") for arm in ranked(document) if (said := extra_findings.seeds(arm))]
-    line = extra_findings.curve_line(document)
-    return found + ([("more rows", line)] if line else [])
+def _print_troubles(arms: list[ArmResult], out: Console) -> None:
+    for method, status, reason in troubles(arms):
+        out.print(Text.assemble((f"{status}  ", STYLES[status]), f"{method}: {reason}"))
 
 
-def print_scores(document: dict, out: Console) -> None:
+def print_scores(scored: TargetScores, out: Console) -> None:
     """One target's scores: the deciding one with its interval, the others, slices, latency."""
-    rows = f" on {number(document['n_test'])} rows" if document.get("n_test") else ""
-    name = metric_name(document.get("metric"))
-    out.print(f"{name:<16}{number(document.get('score'), 3)}  ({interval(document)}, 95 %){rows}")
-    for metric, value in extras(document):
+    name, rows = metric_name(scored.metric), f" on {number(scored.n_test)} rows"
+    out.print(f"{name:<16}{number(scored.score, 3)}  ({interval(scored)}, 95 %){rows}")
+    for metric, value in extras(scored):
         out.print(f"{metric:<16}{value}")
-    out.print(f"{'ms per answer':<16}{tenths(document.get('ms_per_answer'))}")
-    for title, score in slices(document):
+    out.print(f"{'ms per answer':<16}{tenths(scored.ms_per_answer)}")
+    for title, score in slices(scored):
         out.print(f"{'slice':<16}{title}  {score}")
 
 
-def print_plan(document: dict, out: Console) -> None:
+class _Planned(Protocol):
+    """What the table of a plan shows of an arm."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def seconds(self) -> dict[str, float]: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def recipe_steps(self) -> int: ...
+    @property
+    def learning_rates(self) -> tuple[float, ...]: ...
+    @property
+    def skipped(self) -> str: ...
+
+
+def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Console) -> None:
     """What a dry run found: the time planned for each arm and its stages, steps and rates, then the estimate."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     stages = ("fit", "search", "train", "evaluate")
     for title in ("method", *stages, "steps", "learning rates", ""):
         table.add_column(title, justify="left" if title in ("method", "learning rates", "") else "right", no_wrap=True)
-    for arm in document.get("plan", {}).get("arms", []):
-        seconds = dict(arm["seconds"])
+    for arm in arms:
+        seconds = dict(arm.seconds)
         seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # a process that starts is part of fitting
-        steps = f"{arm['steps']}/{arm['recipe_steps']}" if arm.get("recipe_steps") else ""
-        rates = " ".join(f"{rate:g}" for rate in arm.get("learning_rates", ()))
+        steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
+        rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
         cells = [duration(seconds.get(stage) or None) for stage in stages]
-        table.add_row(arm["method"], *cells, steps, rates, arm.get("skipped", ""))
+        table.add_row(arm.method, *cells, steps, rates, arm.skipped)
     out.print(table)
-    out.print(estimate_line(Estimate(**document["estimate"])))
+    out.print(estimate_line(Estimate(estimate["seconds"], estimate["peak_rss_mb"], estimate["disk_mb"])))

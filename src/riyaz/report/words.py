@@ -1,8 +1,10 @@
 """Numbers and sentences as people read them; the terminal and the Markdown report share every one of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from riyaz.results import ArmResult, Comparison, CurveScore, Pair, TargetScores
 
 MISSING = "–"
 METRICS = {
@@ -21,7 +23,7 @@ class Column:
     """One column of the comparison: its title and how an arm fills it."""
 
     title: str
-    fill: Callable[[dict], str]
+    fill: Callable[[ArmResult], str]
     text: bool = False  # text stands left, numbers right
 
 
@@ -58,9 +60,9 @@ def tenths(value: float | None) -> str:
     return "<0.1" if value is not None and 0 < value < 0.05 else number(value, 1)
 
 
-def interval(arm: dict) -> str:
-    """The 95 % interval `0.812–0.889` of an arm's score."""
-    low, high = arm.get("ci_low"), arm.get("ci_high")
+def interval(scored: ArmResult | CurveScore | TargetScores) -> str:
+    """The 95 % interval `0.812–0.889` of a score."""
+    low, high = scored.ci_low, scored.ci_high
     return MISSING if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
@@ -69,114 +71,115 @@ def metric_name(metric: str | None) -> str:
     return METRICS.get(metric or "", metric or "score")
 
 
-def metric_of(document: dict) -> str:
-    """The everyday name of the metric that the arms of a comparison were scored by."""
-    return metric_name(next((arm["metric"] for arm in document.get("arms", []) if arm.get("metric")), None))
+def fit_seconds(arm: ArmResult) -> float:
+    """Seconds spent on making the arm, the search for its settings included."""
+    return arm.search_seconds + arm.train_seconds
 
 
-def fit_seconds(arm: dict) -> float | None:
-    """Seconds spent on making the arm, the search for its settings included; None when nothing was timed."""
-    parts = [arm[key] for key in ("search_seconds", "train_seconds") if arm.get(key) is not None]
-    return sum(parts) if parts else None
-
-
-def columns(document: dict) -> list[Column]:
+def columns(metric: str | None, pick: str | None) -> list[Column]:
     """The columns of the comparison table, in order."""
-    pick = document.get("pick")
     return [
-        Column("method", lambda arm: arm["method"] + (" *" if arm["method"] == pick else ""), text=True),
-        Column(metric_of(document), lambda arm: number(arm.get("score"), 3)),
+        Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
+        Column(metric_name(metric), lambda arm: number(arm.score, 3)),
         Column("95 % interval", interval),
         Column("train", lambda arm: duration(fit_seconds(arm) or None)),
-        Column("ms/answer", lambda arm: tenths(arm.get("ms_per_answer"))),
-        Column("peak MB", lambda arm: number(arm.get("peak_rss_mb"))),
-        Column("forgetting", lambda arm: signed(arm.get("forgetting_nats"))),
-        Column("artifact MB", lambda arm: tenths(arm.get("artifact_mb"))),
-        Column("status", lambda arm: arm.get("status", MISSING), text=True),
+        Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
+        Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
+        Column("forgetting", lambda arm: signed(arm.forgetting_nats)),
+        Column("artifact MB", lambda arm: tenths(arm.artifact_mb)),
+        Column("status", lambda arm: arm.status, text=True),
     ]
 
 
-def ranked(document: dict) -> list[dict]:
-    """Arms by score, best first; arms without a score last, in their own order."""
-    return sorted(document.get("arms", []), key=lambda arm: -_score(arm))
-
-
-def _score(arm: dict) -> float:
-    score = arm.get("score")
-    return -math.inf if score is None or not math.isfinite(score) else score
-
-
-def outcome(arm: dict) -> str:
+def outcome(arm: ArmResult) -> str:
     """How one arm ended, in one line: `accuracy 0.853 (0.812–0.889), trained in 3m 12s`."""
-    if arm.get("score") is None:
-        return " ".join(str(arm.get("reason") or "no score").split())
-    line = f"{metric_name(arm.get('metric'))} {number(arm['score'], 3)} ({interval(arm)})"
+    if arm.score is None:
+        return " ".join((arm.reason or "no score").split())
+    line = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
     fit = fit_seconds(arm)
     line += f", trained in {duration(fit)}" if fit else ""
-    return f"{line}, {tenths(arm.get('ms_per_answer'))} ms per answer"
+    return f"{line}, {tenths(arm.ms_per_answer)} ms per answer"
 
 
-def slices(arm: dict) -> list[tuple[str, str]]:
-    """(name, score with its rows where they were counted) of every slice of an arm."""
-    return [(name, _slice(value)) for name, value in (arm.get("slices") or {}).items()]
+def slices(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
+    """(name, score with its rows) of every slice."""
+    return [
+        (name, number(part.score, 3) + (f" ({number(part.n)})" if part.n is not None else ""))
+        for name, part in scored.slices.items()
+    ]
 
 
-def _slice(value: object) -> str:
-    if isinstance(value, dict):
-        rows = value.get("n", value.get("n_test"))
-        return number(value.get("score"), 3) + (f" ({number(rows)})" if rows is not None else "")
-    return number(value, 3) if isinstance(value, int | float) else MISSING
-
-
-def extras(arm: dict) -> list[tuple[str, str]]:
+def extras(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
     """(name, value) of the second scores: macro F1, token F1, chrF, log-probability of the accepted answer."""
-    return [(metric_name(name), number(value, 3)) for name, value in (arm.get("extras") or {}).items()]
+    return [(metric_name(name), number(value, 3)) for name, value in scored.extras.items()]
 
 
-def verdict(document: dict) -> str:
+def totals(arm: ArmResult) -> dict[str, str]:
+    """The figures of an arm that the comparison table leaves out, by their names."""
+    return {
+        "test rows": number(arm.n_test),
+        **dict(extras(arm)),
+        "search": duration(arm.search_seconds or None),
+        "training": duration(arm.train_seconds or None),
+        "evaluation": duration(arm.eval_seconds),
+        "trainable parameters": number(arm.trainable_params),
+        "prompt tokens": number(arm.prompt_tokens, 1),
+        "KL to the base": number(arm.kl_task, 3),
+        "MB while answering": number(arm.serve_rss_mb),
+    }
+
+
+PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
+
+
+def pair_rows(pairs: Sequence[Pair]) -> list[list[str]]:
+    """The differences between arms on the same rows, as rows of a table with the titles PAIRS."""
+    return [
+        [" − ".join(pair.arms), signed(pair.difference), f"{signed(pair.low)} to {signed(pair.high)}",
+         f"{pair.p_value:.2g}", pair.test]
+        for pair in pairs
+    ]  # fmt: skip
+
+
+def verdict(comparison: Comparison) -> str:
     """The pick in one or two sentences, as the pick rule said it."""
-    if document.get("reason"):
-        return str(document["reason"]).strip()
-    pick = document.get("pick")
-    return f"Pick {pick}." if pick else "No arm finished, so there is nothing to pick."
+    return comparison.reason.strip()
 
 
-def headline(document: dict) -> str:
+def headline(comparison: Comparison) -> str:
     """`lora (clear)`: the pick and how sure it is."""
-    pick, decision = document.get("pick"), document.get("decision")
-    return f"{pick or 'none'} ({decision})" if decision else str(pick or "none")
+    return f"{comparison.pick or 'none'} ({comparison.decision})"
 
 
-def troubles(document: dict) -> list[tuple[str, str, str]]:
+def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
     """(method, status, reason) of every arm that is not `ok`."""
-    arms = (arm for arm in document.get("arms", []) if arm.get("status") != "ok")
-    return [(arm["method"], arm.get("status", MISSING), _one_line(arm)) for arm in arms]
+    return [
+        (arm.method, arm.status, " ".join((arm.reason or "no reason was recorded").split()))
+        for arm in arms
+        if arm.status != "ok"
+    ]
 
 
-def _one_line(arm: dict) -> str:
-    return " ".join(str(arm.get("reason") or "no reason was recorded").split())
-
-
-def caveats(document: dict) -> list[str]:
-    """What the figures do not show, as far as the document tells."""
-    arms = [arm for arm in document.get("arms", []) if arm.get("score") is not None]
+def caveats(comparison: Comparison) -> list[str]:
+    """What the figures do not show, as far as the comparison tells."""
+    arms = [arm for arm in comparison.arms if arm.score is not None]
     notes = [
         "The best of several arms was partly lucky on this test: its own score is a little optimistic.",
         "Times, milliseconds and memory belong to the machine named above; ratios carry over better than figures.",
     ]
-    if document.get("decision") == "undecided":
-        rows = document.get("rows_needed")
+    if comparison.decision == "undecided":
+        rows = comparison.rows_needed
         more = f" About {number(rows)} test rows would decide." if rows else ""
         notes.append(f"The test is too small to tell the leading arms apart.{more}")
-    counts = [arm["n_test"] for arm in arms if arm.get("n_test")]
+    counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: read the intervals before the scores.")
-    cut = [arm["method"] for arm in arms if arm.get("status") == "cut"]
+    cut = [arm.method for arm in arms if arm.status == "cut"]
     if cut:
         notes.append(f"Trained less than the recipe asks for want of time: {', '.join(cut)}.")
-    if any(arm.get("forgetting_nats") for arm in arms):
+    if any(arm.forgetting_nats for arm in arms):
         notes.append("Forgetting was measured on one general text; a skill that it does not use may differ.")
-    seeded = [arm["method"] for arm in arms if len(arm.get("seeds") or []) > 1]
+    seeded = [arm.method for arm in arms if len(arm.seeds or []) > 1]
     others = f" but for {', '.join(seeded)}" if seeded else ""
     notes.append(f"One seed{others}: training again with another one moves the score of a trained arm.")
     return notes

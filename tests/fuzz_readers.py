@@ -117,7 +117,7 @@ def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
     """Tokenizers as JSON: GGUF metadata of both kinds, and a tokenizer.json with its settings."""
     from riyaz.errors import RiyazError
     from riyaz.tokenizer import Tokenizer
-    from riyaz.tokenizer_files import Files
+    from riyaz.tokenizer_files import TokenizerFiles
     from riyaz.tokenizer_gguf import from_gguf
 
     tokens = ["<unk>", "<s>", "</s>", "a", "b", "▁", "ab", "▁ab", "<0x0A>", "<0xC3>", "  "]
@@ -139,7 +139,7 @@ def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
         if "definition" in value:
             settings = value.get("settings")
             settings = settings if isinstance(settings, dict) else {}
-            tokenizer = Tokenizer(Files(json.dumps(value["definition"]), settings, None, []), "fuzz")
+            tokenizer = Tokenizer(TokenizerFiles(json.dumps(value["definition"]), settings, None, []), "fuzz")
         else:
             tokenizer = Tokenizer.from_gguf(value)
         tokenizer.decode(tokenizer.encode(TEXT))

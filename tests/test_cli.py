@@ -151,7 +151,7 @@ def test_every_setting_is_a_flag_of_compare_with_its_own_default_and_help():
         (["adapt", "lora", "x", "--out", "o", "--margin", "0.1"], "error: unknown option: --margin"),
         (["export", "x", "--format", "onnx", "--out", "o"], "error: invalid value"),
         (["data", "absent.jsonl"], "error: absent.jsonl: no such file"),
-        (["pull", "no-such-model"], "error: no model and no file is called 'no-such-model'"),
+        (["pull", "no-such-model"], "error: there is no model or file named 'no-such-model'"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):

@@ -111,7 +111,7 @@ def test_a_collection_that_names_no_embedder_is_one_line(capsys):
     database.execute("UPDATE meta SET value = x'6d' WHERE key = 'embedder'")
     database.commit()
     database.close()
-    line = "kept: broken: 'embedder' in its table meta is not text; make it again: riyaz rag add … --rebuild"
+    line = "kept: broken: 'embedder' in its table meta is not text; rebuild it: riyaz rag add … --rebuild"
     for words in (("ask", "kept", "rules"), ("add", "kept", "docs"), ("verify", "kept")):
         status, out, err = run(capsys, "rag", *words)
         assert status == 2 and not out and err.splitlines()[-1] == f"error: {line}"
@@ -130,14 +130,14 @@ def test_a_broken_collection_is_status_2_with_the_way_out(capsys):
     database.close()
     status, out, err = run(capsys, "rag", "verify", "kept", "--json")
     assert status == 2 and json.loads(out)["sound"] is False
-    assert "error: kept: document 'evil.md' is not as it was written; make it again: riyaz rag add … --rebuild" in err
+    assert "error: kept: document 'evil.md' is not as it was written; rebuild it: riyaz rag add … --rebuild" in err
     assert run(capsys, "rag", "add", "kept", "docs", "--lexical", "--rebuild")[0] == 0
     assert run(capsys, "rag", "verify", "kept")[0] == 0
 
 
 def test_without_the_embedder_the_way_out_is_named(capsys, monkeypatch):
     def absent(name):
-        raise RiyazError(f"no model and no file is called {name!r}", hint="riyaz pull minilm")
+        raise RiyazError(f"there is no model or file named {name!r}", hint="riyaz pull minilm")
 
     run(capsys, "rag", "add", "kept", "docs")
     use(monkeypatch, absent)
@@ -150,7 +150,7 @@ def test_without_the_embedder_the_way_out_is_named(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["rag", "ask", "absent", "x"], "error: absent: no such file; make it with riyaz rag add"),
+        (["rag", "ask", "absent", "x"], "error: absent: no such file; create it with riyaz rag add"),
         (["rag", "verify", "docs"], "error: docs: is a folder; name a file"),
         (["rag", "add", "kept", "absent"], "error: absent: no such file or folder"),
         (["rag", "add", "docs/photo.png", "docs", "--lexical"], "error: docs/photo.png: is not a Riyaz collection"),

@@ -232,7 +232,7 @@ def test_what_was_replaced_while_a_writer_waited_is_not_written(path, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(database, "_connection", replaced)
-        assert "another process has just replaced it" in message(add, path, [doc("d", "y")], BagEmbedder())
+        assert "another process has replaced it meanwhile" in message(add, path, [doc("d", "y")], BagEmbedder())
     assert [d.doc_id for d in Collection.open(path).documents] == ["c"]
 
 
@@ -271,13 +271,13 @@ def test_no_embedded_text_is_longer_than_the_embedder_reads(tmp_path):
         ("UPDATE vectors SET vector = 'text' WHERE chunk = 1", "the vector of chunk 1 is not as it was written"),
         ("DELETE FROM vectors WHERE chunk = 1", "chunk 1 has no vector"),
         ("DELETE FROM chunks WHERE id = 1", "1 chunks where 2 were written"),
-        ("INSERT INTO vectors VALUES (9, zeroblob(256), '')", "there are vectors of no chunk"),
+        ("INSERT INTO vectors VALUES (9, zeroblob(256), '')", "some vectors belong to no chunk"),
         ("UPDATE meta SET value = '63' WHERE key = 'dim'", "is not as it was written"),
         ("UPDATE meta SET value = '99999999999999999999' WHERE key = 'dim'", "is not as it was written"),
         ("DELETE FROM meta WHERE key = 'dim'", "has a vector"),
         ("UPDATE meta SET value = '2' WHERE key = 'version'", "is a collection of version 2; this Riyaz"),
-        ("DROP TABLE vectors", "its tables are others"),
-        ("CREATE VIEW v AS SELECT 1", "its tables are others"),
+        ("DROP TABLE vectors", "its tables differ"),
+        ("CREATE VIEW v AS SELECT 1", "its tables differ"),
         ("PRAGMA application_id = 0", "is not a Riyaz collection"),
     ],
 )  # fmt: skip

@@ -84,7 +84,7 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path):
         ("budget = 20", ["riyaz.toml: budget: 20 is not a duration", '"20m"']),
         ('budget = "20"', ["riyaz.toml: budget: '20' is not a duration"]),
         ("margin = 2", ["riyaz.toml: margin: 2.0 is too large", "at most 1"]),
-        ("max_ms = nan", ["riyaz.toml: max_ms: nan is no number"]),
+        ("max_ms = nan", ["riyaz.toml: max_ms: nan is not a finite number"]),
         ("limit_train = 5", ["riyaz.toml: limit_train: 5 is too small", "at least 20"]),
         ('metric = "bleu"', ["riyaz.toml: metric: unknown metric 'bleu'", "accuracy, exact_match, rouge_l"]),
         ("test = 3", ["riyaz.toml: test: 3 is not a path"]),

@@ -84,7 +84,7 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path):
         ("a.jsonl", b'{"prompt": "p"}\n', ["a.jsonl", "no row has the column 'text', only prompt"]),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["a.jsonl:2", "text is a number, not text"]),
         ("a.jsonl", b'{"text": "a"}\nno\n', ["a.jsonl:2", "not JSON"]),
-        ("a.jsonl", b'{"text": ""}\n', ["there is no text here"]),
+        ("a.jsonl", b'{"text": ""}\n', ["contains no text"]),
     ],
 )
 def test_refusals(tmp_path, name, content, parts):
@@ -100,10 +100,10 @@ def test_paths_that_are_none(tmp_path):
     with assert_refused("nothing.txt", "no such file or folder"):
         texts(tmp_path / "nothing.txt")
     (tmp_path / "photo.png").write_bytes(b"x")
-    with assert_refused(str(tmp_path), "there is no text here", ".jsonl"):
+    with assert_refused(str(tmp_path), "contains no text", ".jsonl"):
         texts(tmp_path)
     os.mkfifo(tmp_path / "pipe.txt")
-    with assert_refused("there is no text here"):
+    with assert_refused("contains no text"):
         texts(tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_a_folder_without_documents_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     assert "no documents here (1 file of other kinds left out: .png (1))" in refused(tmp_path)
     assert "no such file or folder" in refused(tmp_path / "absent")
-    assert ".png is not read" in refused(tmp_path / "a.png")
+    assert ".png is not supported" in refused(tmp_path / "a.png")
 
 
 def test_control_characters_are_stripped_from_texts_titles_and_names(tmp_path):
@@ -200,8 +200,8 @@ def test_rows_without_text_are_read_from_the_first_column_like_it(tmp_path, colu
     ("rows", "message"),
     [
         ([{"doc_id": "a", "text": "1"}, {"doc_id": "b", "text": "1"}, {"doc_id": "a", "text": "2"}],
-         "two documents are called 'a': r.jsonl:1 and r.jsonl:3"),
-        ([{"question": "1"}], "no column holds the documents' text; there are question"),
+         "two documents have the doc_id 'a': r.jsonl:1 and r.jsonl:3"),
+        ([{"question": "1"}], "no column holds the documents' text; the columns are question"),
         ([{"text": "1"}, {"text": 2}], "r.jsonl:2: text is a number, not text"),
         ([{"text": "1", "doc_id": ["x"]}], "title, doc_id or id is neither text nor a number"),
         ([{"text": ""}, {"text": None}], "no documents here (2 empty documents left out: r.jsonl:1 and 1 more)"),

@@ -207,8 +207,8 @@ def test_a_prefix_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     for wanted in ([50, 4], [50, 4, 4]):
         engine.logprobs(asked, [(9,), (9,)])
         assert lengths == wanted
-    for first in range(engines.KEPT_PREFIXES):  # others push it out
-        engine.logprobs([Request(0, (5,), (first, 5, 6))], [(9,)])
+    monkeypatch.setattr(engines, "PREFIX_TOKENS", 60)
+    engine.logprobs([Request(0, (5,), tuple(range(70, 90)))], [(9,)])  # another pushes it out
     lengths.clear()
     engine.logprobs(asked, [(9,), (9,)])
     assert lengths == [50, 4]
@@ -348,7 +348,8 @@ def _read(runner: TorchRunner, sequence: int, tokens: tuple[int, ...]) -> int:
 
 def test_an_answer_that_cannot_fit_the_context_is_refused(engine: Engine) -> None:
     with pytest.raises(RiyazError, match=f"of a context of {engine.context}"):
-        engine.generate([Request(0, (5,) * engine.context, limit=1)])
+        engine.generate([Request(0, (5,), limit=1), Request(1, (5,) * engine.context, limit=1)])
+    assert engine.step() == []  # nothing of the refused call waits
     assert engine.generate([Request(0, (5,), limit=0)]) == [[]]
 
 

@@ -198,9 +198,9 @@ def test_sentencepieces_that_gguf_cannot_say_are_one_line(tmp_path):
     definition = json.loads(sentencepiece(True)[0])
     merges = definition["model"]["merges"]
     for changes, part in (
-        ({"normalizer": None, "pre_tokenizer": METASPACE}, "cuts a text in a way that has no name in GGUF"),
-        ({"normalizer": {"type": "NFKC"}}, "cuts a text in a way that has no name in GGUF"),
-        ({"decoder": {"type": "Fuse"}}, "cuts a text in a way that has no name in GGUF"),
+        ({"normalizer": None, "pre_tokenizer": METASPACE}, "splits text in a way that GGUF cannot express"),
+        ({"normalizer": {"type": "NFKC"}}, "splits text in a way that GGUF cannot express"),
+        ({"decoder": {"type": "Fuse"}}, "splits text in a way that GGUF cannot express"),
         ({"model": definition["model"] | {"merges": merges[:60]}}, "do not follow from one score per piece"),
     ):
         write_sentencepiece(tmp_path / "tiny", True, **changes)
@@ -217,15 +217,15 @@ def test_sentencepieces_that_gguf_cannot_say_are_one_line(tmp_path):
 def test_what_gguf_has_no_place_for_is_one_line(tmp_path):
     first = {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}
     for name, changes, part in (
-        ("mistral", {"sliding_window": 6}, "no window, and this model sees 6 tokens of 256"),
-        ("gemma3-scaled", first, "no place for layers that are global, local, local"),
-        ("gemma3-scaled", {"query_pre_attn_scalar": 24}, "no place for query_pre_attn_scalar 24, it means 16"),
-        ("qwen3-biases", {}, "runs no qwen3 with biases in attention"),
+        ("mistral", {"sliding_window": 6}, "this model's is 6 of 256 tokens"),
+        ("gemma3-scaled", first, "cannot express this pattern of layers: global, local, local"),
+        ("gemma3-scaled", {"query_pre_attn_scalar": 24}, "cannot express query_pre_attn_scalar 24, only 16"),
+        ("qwen3-biases", {}, "does not support attention biases in qwen3"),
     ):
         make(name, tmp_path / name, **changes)
         with assert_refused(f"{name}: ", part, "export it with --format hf"):
             export.export(str(tmp_path / name), "gguf", tmp_path / "out")
-    with assert_refused("RoPE scaling 'llama3' of a qwen3 has no place in GGUF"):
+    with assert_refused("GGUF cannot express RoPE scaling 'llama3' of a qwen3"):
         rope.to_gguf("qwen3", rope.Scaling("llama3", 8.0), 64, 1e4)
     assert "out" not in left(tmp_path)
 

@@ -91,8 +91,8 @@ def test_a_tokenizer_that_gguf_has_no_name_for_is_refused(tmp_path):
     folder = tiny.write_hf_folder(tmp_path / "tiny-base")
     definition = json.loads((folder / "tokenizer.json").read_text())
     for change, part in (
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "cuts a text in a way that has no name in GGUF"),
-        ({"model": definition["model"] | {"byte_fallback": True}}, "with byte fallback is not written as GGUF"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text in a way that GGUF cannot express"),
+        ({"model": definition["model"] | {"byte_fallback": True}}, "with byte fallback cannot be written as GGUF"),
     ):
         (folder / "tokenizer.json").write_text(json.dumps(definition | change))
         with assert_refused(part, "--format hf"):
@@ -116,7 +116,7 @@ def test_the_cut_of_a_tokenizer_is_found_by_its_steps(tmp_path, name, whole_word
     export.export(str(folder), "gguf", tmp_path / "out")
     assert open_source(tmp_path / "out").metadata["tokenizer.ggml.pre"] == name
     (folder / "tokenizer.json").write_text(json.dumps(definition | {"normalizer": {"type": "NFKC"}}))
-    with assert_refused("no name in GGUF"):
+    with assert_refused("GGUF cannot express"):
         export.export(str(folder), "gguf", tmp_path / "out2")
 
 

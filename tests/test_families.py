@@ -14,7 +14,7 @@ from tiny import Tiny, weights, write_gguf, write_hf_folder, write_safetensors
 
 from riyaz.errors import RiyazError
 from riyaz.families import decoder, describe, llama, rope
-from riyaz.families.rope import LLAMA3, Scaling
+from riyaz.families.rope import LLAMA3_KEYS, Scaling
 from riyaz.sources import open_source
 
 SIZES = (
@@ -185,13 +185,13 @@ REFUSED = {
     "a list for one": ({"model_type": ["llama"]}, "is not supported"),
     "dynamic RoPE": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE scaling 'dynamic' is not supported"),
     "yarn RoPE": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling 'yarn' is not supported"),
-    "linear RoPE, faster": ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "an impossible factor 0.5"),
+    "linear RoPE, faster": ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "an invalid factor 0.5"),
     "half of llama3 RoPE": (
         {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}},
-        "RoPE scaling 'llama3' has an impossible high_freq_factor None, original_max_position_embeddings None",
+        "RoPE scaling 'llama3' has an invalid high_freq_factor None, original_max_position_embeddings None",
     ),
-    "half of a head": ({"partial_rotary_factor": 0.5}, "riyaz turns whole heads only"),
-    "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu', riyaz runs silu only"),
+    "half of a head": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: riyaz supports only 1"),
+    "activation": ({"hidden_act": "gelu"}, "hidden_act is 'gelu', riyaz supports only silu"),
     "bias a text": ({"mlp_bias": "yes"}, "mlp_bias is 'yes'"),
     "quantised": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "missing": ({"hidden_size": None}, "hidden_size is missing"),
@@ -209,7 +209,7 @@ REFUSED = {
     "tying a text": ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
     "two at once": (
         {"hidden_act": "relu", "vocab_size": 0},
-        "hidden_act is 'relu', riyaz runs silu only, vocab_size",
+        "hidden_act is 'relu', riyaz supports only silu, vocab_size",
     ),
 }
 
@@ -228,7 +228,7 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
     for key, value, expected in (
         ("general.architecture", "mamba", "'mamba' (general.architecture) is not supported"),
         ("llama.rope.scaling.type", "yarn", "RoPE scaling (llama.rope.scaling.type 'yarn')"),
-        ("llama.rope.scaling.factor", 0.5, "RoPE scaling (llama.rope.scaling.factor) has an impossible factor 0.5"),
+        ("llama.rope.scaling.factor", 0.5, "RoPE scaling (llama.rope.scaling.factor) has an invalid factor 0.5"),
         ("llama.expert_count", 8, "mixtures of experts"),
         ("llama.rope.dimension_count", 8, "llama.rope.dimension_count is 8, the head size is 16"),
         ("llama.attention.head_count_kv", [2, 2], "llama.attention.head_count_kv is [2, 2]"),
@@ -243,7 +243,7 @@ def test_gguf_configurations_that_ask_for_more_are_refused(tmp_path):
 KEYS = st.sampled_from([*tiny.config(Tiny()), "rope_parameters", "quantization_config"])
 NUMBER = st.integers(-(2**70), 2**70) | st.integers(0, 70) | st.floats() | st.booleans()
 VALUE = NUMBER | st.none() | st.text(max_size=8) | st.lists(NUMBER, max_size=2)
-ROPE = st.sampled_from(["type", "rope_type", "rope_theta", *LLAMA3])
+ROPE = st.sampled_from(["type", "rope_type", "rope_theta", *LLAMA3_KEYS])
 VALUE |= st.dictionaries(ROPE, NUMBER | st.sampled_from(["linear", "llama3"]) | st.text(max_size=4))
 
 

@@ -193,8 +193,8 @@ LIES = {
     "array past the end": (array_of(4, 2**20), "'k' needs 4194304 bytes"),
     "words past the end": (array_of(8, 2**20), "'k'"),
     "array of arrays": (array_of(9, 1, struct.pack("<IQ", 9, 1) * 100_000), "array of arrays"),
-    "duplicate key": (file_bytes([PAIRS[0], PAIRS[0]]), "'general.architecture' stands twice"),
-    "duplicate tensor": (with_tensors(tensor("t"), tensor("t", offset=32)), "'t' stands twice"),
+    "duplicate key": (file_bytes([PAIRS[0], PAIRS[0]]), "'general.architecture' appears twice"),
+    "duplicate tensor": (with_tensors(tensor("t"), tensor("t", offset=32)), "'t' appears twice"),
     "alignment 0": (alignment(struct.pack("<I", 0)), "general.alignment is 0"),
     "alignment 3": (alignment(struct.pack("<I", 3)), "general.alignment is 3"),
     "alignment 2^31": (alignment(struct.pack("<I", 2**31)), "general.alignment"),
@@ -236,7 +236,7 @@ def test_lies_are_one_line_naming_file_and_field(tmp_path, case):
 def test_all_before_the_weights_is_bounded(tmp_path, monkeypatch):
     (tmp_path / "t.gguf").write_bytes(HONEST)
     monkeypatch.setattr(gguf, "MAX_HEADER", 500)
-    with pytest.raises(RiyazError, match=r"ends at byte .* all before the weights must fit 500"):
+    with pytest.raises(RiyazError, match=r"ends at byte .* the header must end by byte 500"):
         gguf.read(tmp_path / "t.gguf")
 
 

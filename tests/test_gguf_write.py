@@ -7,7 +7,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize, quantize
 
 from riyaz.sources import gguf, gguf_write
-from riyaz.sources.gguf_write import Planned
+from riyaz.sources.gguf_write import PlannedTensor
 
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 
@@ -26,7 +26,7 @@ def test_every_type_has_the_bytes_of_the_gguf_package(kind):
     values = samples()
     theirs = quantize(values, GGMLQuantizationType[kind])
     assert gguf_write.encode(kind, values).tobytes() == theirs.view(np.uint8).tobytes()
-    np.testing.assert_array_equal(gguf_write.rounded(kind, values), dequantize(theirs, GGMLQuantizationType[kind]))
+    np.testing.assert_array_equal(gguf_write.round_trip(kind, values), dequantize(theirs, GGMLQuantizationType[kind]))
 
 
 METADATA = {
@@ -41,7 +41,7 @@ def test_both_readers_read_what_was_written(tmp_path, monkeypatch, kind):
     matrix, vector, odd = samples()[:64], np.arange(7, dtype=np.float32), samples()[:3, :40]
     shapes = {"m": matrix, "v": vector, "o": odd}
     planned = [
-        Planned(name, array.shape, gguf_write.fitting(kind, array.shape), lambda array=array: array)
+        PlannedTensor(name, array.shape, gguf_write.dtype_for(kind, array.shape), lambda array=array: array)
         for name, array in shapes.items()
     ]
     path = tmp_path / "x.gguf"
@@ -59,7 +59,7 @@ def test_both_readers_read_what_was_written(tmp_path, monkeypatch, kind):
         if types[tensor.name] == "BF16":
             found = (found.astype(np.uint32) << 16).view(np.float32)
         np.testing.assert_array_equal(found, wanted.reshape(found.shape))
-        np.testing.assert_array_equal(found, gguf_write.rounded(types[tensor.name], shapes[tensor.name]))
+        np.testing.assert_array_equal(found, gguf_write.round_trip(types[tensor.name], shapes[tensor.name]))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
@@ -67,5 +67,5 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         raise OSError(28, "No space left on device")
 
     with assert_refused("the disk is full"):
-        gguf_write.write(tmp_path / "x.gguf", METADATA, [Planned("t", (4, 32), "F32", failing)])
+        gguf_write.write(tmp_path / "x.gguf", METADATA, [PlannedTensor("t", (4, 32), "F32", failing)])
     assert not list(tmp_path.iterdir())

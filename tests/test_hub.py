@@ -115,11 +115,11 @@ def test_shards_are_those_of_the_index(online):
     assert open_source(f"{NAME}@v1.0").sha256() == open_source(online.repository).sha256()
     assert "consolidated.safetensors" not in {name for name, _ in online.fetched}
     (online.repository / "model-2-of-2.safetensors").unlink()
-    with assert_refused("the index names 'model-2-of-2.safetensors', which is not here (1 of 2 shards"):
+    with assert_refused("the index names 'model-2-of-2.safetensors', which is missing (1 of 2 shards"):
         pull(NAME)
     shard(write_hf_folder(online.repository), extra="../x.safetensors")
     (online.cache / "model.safetensors.index.json").unlink()
-    with assert_refused("weight_map sends 'extra' to '../x.safetensors', which is not a bare file name"):
+    with assert_refused("weight_map maps 'extra' to '../x.safetensors', which is not a plain file name"):
         pull(NAME)
 
 
@@ -155,7 +155,7 @@ def test_the_cache_is_enough_where_the_hub_is_switched_off(tmp_path, home):
     snapshot = cached(tmp_path, folder)
     entry = pull(NAME)
     assert entry.sha256 == open_source(folder).sha256() and entry.origin.endswith(COMMIT)
-    with assert_refused("hf:a/b", "not in its cache", "HF_HUB_OFFLINE"):
+    with assert_refused("hf:a/b", "not in the local cache", "HF_HUB_OFFLINE"):
         pull("hf:a/b")
     shutil.rmtree(home)
     with open((snapshot / "model.safetensors").resolve(), "r+b") as file:
@@ -182,14 +182,14 @@ def test_weights_that_are_not_safetensors_are_one_line(online, file, hint):
     "name", ["hf:", "hf:a", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../c", "hf:a/b c"]
 )
 def test_names_that_are_none(name):
-    with assert_refused("names no model of the hub", "hf:OWNER/MODEL@REVISION"):
+    with assert_refused("is not the name of a hub model", "hf:OWNER/MODEL@REVISION"):
         pull(name)
-    with assert_refused("names no model of the hub"):
+    with assert_refused("is not the name of a hub model"):
         open_source(name)
 
 
 def test_a_model_that_is_not_here_names_the_command():
-    with assert_refused(f"the model {NAME} is not here yet", f"run `riyaz pull {NAME}`"):
+    with assert_refused(f"the model {NAME} has not been pulled yet", f"run `riyaz pull {NAME}`"):
         open_source(NAME)
     assert len(hub.parse("hf:" + "o" * 60 + "/" + "m" * 60).name) == 64
 
@@ -197,10 +197,10 @@ def test_a_model_that_is_not_here_names_the_command():
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        (errors.GatedRepoError, "accepted its licence"),
+        (errors.GatedRepoError, "only after accepting its licence"),
         (errors.RepositoryNotFoundError, "no such model, or a private one"),
         (errors.RevisionNotFoundError, "there is no revision 'v9'"),
-        (errors.OfflineModeIsEnabled, "switched off or out of reach"),
+        (errors.OfflineModeIsEnabled, "the hub is offline or unreachable"),
         (errors.HfHubHTTPError, "huggingface_hub failed: said\tno"),
         (ConnectionError, "the hub cannot be reached"),
     ],

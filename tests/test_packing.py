@@ -130,8 +130,7 @@ def test_pack_by_hand():
     assert packed.tokens.tolist() == [10, 11, 12, 13, 20] and packed.lengths == [4, 1]
     assert packed.positions.tolist() == [0, 1, 2, 3, 0]
     assert packed.label_index.tolist() == [2, 3, 4] and packed.labels.tolist() == [13, 14, 21]
-    assert packed.label_row.tolist() == [0, 0, 1]
-    for array in (packed.tokens, packed.positions, packed.label_index, packed.labels, packed.label_row):
+    for array in (packed.tokens, packed.positions, packed.label_index, packed.labels):
         assert array.dtype == np.int64
 
 
@@ -156,13 +155,13 @@ def test_every_answer_token_is_predicted_from_the_token_before_it(rows, common):
     assert all(row.prompt[:shared] == tuple(packed.tokens[:shared]) and len(row.prompt) > shared for row in rows)
     starts = np.cumsum([0, *packed.lengths])  # less what is shared, plus what is: a row's place counted from 0
     expected = [
-        (number, starts[number], [*row.prompt, *row.answer], place)
+        (starts[number], [*row.prompt, *row.answer], place)
         for number, row in enumerate(rows)
         for place in range(len(row.prompt), len(row.prompt) + len(row.answer))
     ]
-    assert len(expected) == len(packed.labels) == len(packed.label_index) == len(packed.label_row)
-    for got, (number, start, ids, place) in enumerate(expected):
-        assert packed.label_row[got] == number and packed.labels[got] == ids[place]
+    assert len(expected) == len(packed.labels) == len(packed.label_index)
+    for got, (start, ids, place) in enumerate(expected):
+        assert packed.labels[got] == ids[place]
         assert packed.label_index[got] == start + place - 1
         assert packed.tokens[packed.label_index[got]] == ids[place - 1]
         assert packed.positions[packed.label_index[got]] == place - 1

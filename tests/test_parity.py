@@ -207,11 +207,11 @@ def refusal(folder: Path, **changes: Any) -> str:
 
 
 REFUSED = {
-    "a window": ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True, riyaz runs False only"),
-    "another window": ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, riyaz runs False only"),
+    "a window": ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True, riyaz supports only False"),
+    "another window": ("qwen3", {"use_sliding_window": True}, "use_sliding_window is True, riyaz supports only False"),
     "relu": ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
     "scores by layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-    "five heads": ("gpt2", {"n_head": 5}, "5 heads do not share the width 64 evenly"),
+    "five heads": ("gpt2", {"n_head": 5}, "5 heads of size 12 do not make up the hidden size 64"),
     "no positions": ("gpt2", {"n_positions": None}, "n_positions is missing"),
 }
 
@@ -253,5 +253,5 @@ def test_divisors_of_no_known_scaling_are_refused(tmp_path: Path) -> None:
         path = tiny_families.write_gguf(
             Case("llama", case.sizes, case.layout, divisors=divisors), oracle, tmp_path / "m"
         )
-        with pytest.raises(RiyazError, match=r"rope_freqs\.weight\) is not that of Llama 3"):
+        with pytest.raises(RiyazError, match=r"rope_freqs\.weight\) is not Llama 3"):
             describe(open_source(path))

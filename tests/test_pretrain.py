@@ -23,7 +23,7 @@ from riyaz.pretraining import plan as planning
 from riyaz.pretraining import run as running
 from riyaz.pretraining.samples import FOX, look
 from riyaz.sources import open_source
-from riyaz.tokenizer_training import Unsupported
+from riyaz.tokenizer_training import VocabularyTooLarge
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -179,7 +179,7 @@ def test_only_a_vocabulary_that_is_too_large_becomes_a_smaller_one(
 
     def failing(texts: Any, kind: str, vocab: int, folder: Path) -> None:
         tried.append(vocab)
-        raise (Unsupported("too large") if vocab == 2048 else RiyazError("the disk is full"))
+        raise (VocabularyTooLarge("too large") if vocab == 2048 else RiyazError("the disk is full"))
 
     monkeypatch.setattr(running, "train_tokenizer", failing)
     monkeypatch.setattr(planning, "VOCABULARIES", {2048: 1000, 1024: 500})

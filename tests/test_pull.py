@@ -149,7 +149,7 @@ def test_python_without_pip(home, tmp_path, monkeypatch):
 
 
 def test_unknown_model(home):
-    with assert_refused("no model and no file is called 'smollm3'", "known models: smollm2-135m"):
+    with assert_refused("there is no model or file named 'smollm3'", "known models: smollm2-135m"):
         pull("smollm3")
 
 
@@ -194,7 +194,7 @@ def test_pull_of_paths_copies_what_a_model_needs(tmp_path, home):
     }
     assert open_source("my-model").sha256() == entry.sha256 and pull(str(folder)) == entry
     write_hf_folder(folder, seed=1)
-    with assert_refused("another model is called 'my-model'", "rename"):
+    with assert_refused("another model is named 'my-model'", "rename"):
         pull(str(folder))
     file = pull(str(write_gguf(tmp_path / "b.gguf")))
     assert [item.name for item in models()] == ["b", "my-model"] and file.path.name == "model.gguf"
@@ -215,7 +215,7 @@ def test_a_file_of_the_catalogue_gets_its_name(wheel, home):
 
 
 def test_another_file_does_not_take_a_name_of_the_catalogue(tmp_path):
-    with assert_refused("another model is called 'smollm2-135m'"):
+    with assert_refused("another model is named 'smollm2-135m'"):
         pull(str(write_gguf(tmp_path / f"{NAME}.gguf", seed=9)))
 
 

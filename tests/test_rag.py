@@ -28,7 +28,7 @@ from riyaz.predictor import ClosedPredictor, FreePredictor, ModelPredictor, Span
 from riyaz.prompting import data_block, messages_for
 from riyaz.retrieval.collection import Collection, add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.open_retriever import Within, open_retriever
+from riyaz.retrieval.open_retriever import RestrictedRetriever, open_retriever
 from riyaz.retrieval.search import Hit, citation
 from riyaz.retrieval.spans import spans
 
@@ -209,7 +209,7 @@ def test_a_question_to_which_no_passage_is_found_is_answered_freely(found: FreeP
     question = "who sends an order" if within else "zzz qqq"
     if within:
         assert found.retriever is not None
-        predictor = replace(predictor, retriever=Within(found.retriever, {question: ("absent.md",)}))
+        predictor = replace(predictor, retriever=RestrictedRetriever(found.retriever, {question: ("absent.md",)}))
     free = replace(found, retriever=predictor.retriever, max_new_tokens=4).answers([asked(question)])
     answers = predictor.answers([asked(question), asked("what does a lost card cost")])
     assert answers[0].text == free[0].text and answers[0].citations == () and answers[1].citations

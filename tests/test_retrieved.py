@@ -17,10 +17,11 @@ from riyaz import evaluate
 from riyaz.artifact import COLLECTION, TextPart
 from riyaz.data import Example
 from riyaz.data.task import Task
+from riyaz.files import to_document
 from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel, open_model
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
-from riyaz.retrieval.open_retriever import Within, open_retriever
+from riyaz.retrieval.open_retriever import RestrictedRetriever, open_retriever
 from riyaz.scoring import predict, score
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -56,7 +57,7 @@ ROWS = (
 
 
 def looked(predictor: ModelPredictor, rows: Sequence[Example]) -> dict[str, Any]:
-    return evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows), 30)
+    return to_document(evaluate._retrieval(predictor, TASK, rows, evaluate.predict(predictor, rows), 30))
 
 
 def nats(predictor: PromptedModel, example: Example) -> list[float]:
@@ -91,7 +92,7 @@ def test_the_oracle_reads_the_right_documents_alone(found: FreePredictor, monkey
     whole = evaluate.predict
 
     def watched(predictor: ModelPredictor, rows: list[Example]) -> list:
-        if isinstance(predictor.retriever, Within):
+        if isinstance(predictor.retriever, RestrictedRetriever):
             for example in rows:
                 hits = predictor.passages([example.messages])[0]
                 read[example.prompt] = [hit.doc_id for hit in hits]
@@ -139,7 +140,7 @@ def test_only_arms_that_retrieve_say_so_in_the_document(retrieved: Finished) -> 
 
 def test_few_rows_can_be_looked_at(found: FreePredictor) -> None:
     for looked in (1, 2, 3):
-        result = evaluate._retrieval(found, TASK, ROWS, evaluate.predict(found, ROWS), looked)
+        result = to_document(evaluate._retrieval(found, TASK, ROWS, evaluate.predict(found, ROWS), looked))
         assert result["rows"] == looked and result["grounded_rows"] >= 1 and result["grounded_nats"] is not None
 
 

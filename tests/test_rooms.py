@@ -12,7 +12,7 @@ from riyaz.methods import zero_shot
 from riyaz.methods.base import ArmPlan, Context, bare
 from riyaz.methods.choices import ROOM_ROWS, base_predictor, max_new_tokens, rooms, with_room
 from riyaz.predictor import FreePredictor, open_model, predictor_for
-from riyaz.sentences import ended
+from riyaz.sentences import whole_sentences
 from riyaz.sources import open_source
 
 FREE = Task("free", (), "rouge_l", "Answer.", "")
@@ -70,7 +70,7 @@ class Talking:
     ],
 )
 def test_whole_sentences(text, whole):
-    assert ended(text) == whole
+    assert whole_sentences(text) == whole
 
 
 def test_an_answer_that_fills_its_room_ends_with_a_sentence_and_another_stays_as_it_is(model_folder):

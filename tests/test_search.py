@@ -10,7 +10,7 @@ from embedding import BagEmbedder
 from riyaz.errors import RiyazError
 from riyaz.retrieval.collection import Collection, add
 from riyaz.retrieval.documents import Document
-from riyaz.retrieval.lexical import BM25, words_and_beginnings
+from riyaz.retrieval.lexical import BM25, words_and_prefixes
 from riyaz.retrieval.search import Hit, Retriever, citation
 
 TEXTS = {
@@ -45,8 +45,8 @@ def test_a_hit_is_a_range_of_its_document_and_a_citation_is_that_range(collectio
 def test_words_find_titles_and_the_beginnings_of_words(collections):
     (title, beginning, nothing) = Retriever(collections[1]).search(["fees?", "a refunding", "zzz"], 1)
     assert names(title) == ["fees"] and names(beginning) == ["fees"] and nothing == []
-    assert words_and_beginnings("Refunds a") == ["refunds", "a", "refun-"]
-    assert BM25(["refunds", "other"], words_and_beginnings).top("refunding", 1) == [0]
+    assert words_and_prefixes("Refunds a") == ["refunds", "a", "refun-"]
+    assert BM25(["refunds", "other"], words_and_prefixes).top("refunding", 1) == [0]
 
 
 def test_meaning_finds_what_words_cannot_and_both_together_win(collections):

@@ -68,32 +68,32 @@ OUTSIDE += ["\u2024\u2024/x.safetensors", "-x.safetensors", "x.safetensors\n", 7
 def test_an_index_leads_to_bare_file_names_only(tmp_path, name):
     folder = write_hf_folder(tmp_path / "hf")
     shard(folder, extra=name)
-    with assert_refused("weight_map", "'extra'", "not a bare file name"):
+    with assert_refused("weight_map", "'extra'", "not a plain file name"):
         open_source(folder)
 
 
 def test_an_index_must_be_true(tmp_path):
     folder = write_hf_folder(tmp_path / "hf")
     shard(folder, extra="model-3-of-3.safetensors")
-    with assert_refused("the index names 'model-3-of-3.safetensors', which is not here", "1 of 3 shards"):
+    with assert_refused("the index names 'model-3-of-3.safetensors', which is missing", "1 of 3 shards"):
         open_source(folder)
     (folder / "model-3-of-3.safetensors").write_bytes((folder / "model-1-of-2.safetensors").read_bytes())
-    with assert_refused("stands in two files, model-1-of-2.safetensors and model-3-of-3.safetensors"):
+    with assert_refused("is in two files, model-1-of-2.safetensors and model-3-of-3.safetensors"):
         open_source(folder)
     (folder / "model-3-of-3.safetensors").unlink()
     shard(write_hf_folder(tmp_path / "lying"), **{"model.norm.weight": "model-1-of-2.safetensors"})
-    said = "sends tensor 'model.norm.weight' to model-1-of-2.safetensors, it stands in model-2-of-2.safetensors"
+    said = "maps tensor 'model.norm.weight' to model-1-of-2.safetensors, it is in model-2-of-2.safetensors"
     with assert_refused(said):
         open_source(tmp_path / "lying")
     shard(write_hf_folder(tmp_path / "more"), extra="model-1-of-2.safetensors")
-    with assert_refused("sends tensor 'extra' to model-1-of-2.safetensors, it stands in none"):
+    with assert_refused("maps tensor 'extra' to model-1-of-2.safetensors, it is in none"):
         open_source(tmp_path / "more")
     index = folder / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"a": "model-1-of-2.safetensors", "a": "model-2-of-2.safetensors"}}')
-    with assert_refused("'a' stands twice in the index"):
+    with assert_refused("'a' appears twice in the index"):
         open_source(folder)
     index.write_text('{"weight_map": {"model.norm.weight": "model-2-of-2.safetensors"}}')
-    with assert_refused("to no file, it stands in model-2-of-2.safetensors"):
+    with assert_refused("to no file, it is in model-2-of-2.safetensors"):
         open_source(folder)
     for text in ('{"weight_map": []}', "{}", "[]", "{"):
         (folder / "model.safetensors.index.json").write_text(text)

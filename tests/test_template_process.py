@@ -114,7 +114,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_once() -> None:
 def test_a_template_that_kills_every_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "_talk", lambda process, line, most: b"ready\n" if not line else b"")
     template._worker.stop()
-    with pytest.raises(RiyazError, match="ends the process that renders it"):
+    with pytest.raises(RiyazError, match="crashes the process that renders it"):
         render(CHATML)
 
 
@@ -228,7 +228,7 @@ def test_worker_sees_no_secret_of_the_environment_and_no_module_of_the_working_f
 def test_worker_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     template._worker.stop()
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RiyazError, match="does not start"):
+    with pytest.raises(RiyazError, match="failed to start"):
         render(CHATML)
     monkeypatch.undo()
     assert render(CHATML).endswith("assistant\n")

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import KINDS, LLAMA3_TEMPLATE, MESSAGES, TEXTS, control, llama3, pair, smollm, user
+from tokenizer_kinds import (
+    KINDS,
+    LLAMA3_TEMPLATE,
+    MESSAGES,
+    TEXTS,
+    control,
+    full_ids,
+    llama3,
+    pair,
+    row_of,
+    smollm,
+    user,
+)
 
 from riyaz.errors import RiyazError
 from riyaz.tokenizer import HIDE, MARK, Tokenizer
@@ -159,13 +171,13 @@ def test_rows(kind: str) -> None:
     ours, theirs = pair(kind)
     answers = ["billing", "the order arrives", "日本 🙂", "42", "Yes.\nNo."]
     for answer in answers:
-        row = ours.row(user("where is my refund?"), answer)
+        row = row_of(ours, user("where is my refund?"), answer)
         assert row == ours.rows([(user("where is my refund?"), answer), (user("x"), "y")])[0]
         assert row.prompt == ours.render([user("where is my refund?")])[0]
         assert row.answer[-1] == ours.end_of_turn and row.answer == ours.answer_ids([answer])[0]
         assert kind == "metaspace" or answer in ours.decode(row.answer)
         whole = [*user("where is my refund?"), {"role": "assistant", "content": answer}]
-        assert ours.full_ids(whole[:1], answer) == theirs.apply_chat_template(whole)["input_ids"]
+        assert full_ids(ours, whole[:1], answer) == theirs.apply_chat_template(whole)["input_ids"]
         assert row.checks == {
             "ends_with_eos": True,
             "one_bos": True,
@@ -190,16 +202,16 @@ def test_prompt_that_melts_into_the_answer_is_seen(tmp_path: Path) -> None:
     definition["model"]["merges"].append(["Ċ", "Ċ"])
     (folder / "tokenizer.json").write_text(json.dumps(definition))
     tokenizer = Tokenizer.from_folder(folder)
-    row = tokenizer.row(user("x"), "\n\nnew line")
+    row = row_of(tokenizer, user("x"), "\n\nnew line")
     assert not row.checks["prompt_is_prefix"] and not row.checks["answer_as_template"]
     assert row.answer == [*tokenizer.encode("\n\nnew line"), 2]
-    assert all(tokenizer.row(user("x"), "new\n\nline").checks.values())
+    assert all(row_of(tokenizer, user("x"), "new\n\nline").checks.values())
 
 
 def test_double_bos_is_seen(tmp_path: Path) -> None:
     folder = llama3(tmp_path)
     (folder / "chat_template.jinja").write_text("{{ bos_token }}" + LLAMA3_TEMPLATE)
-    assert not Tokenizer.from_folder(folder).row(user("x"), "y").checks["one_bos"]
+    assert not row_of(Tokenizer.from_folder(folder), user("x"), "y").checks["one_bos"]
 
 
 def test_end_of_turn_and_eos_ids(tmp_path: Path) -> None:
@@ -224,7 +236,7 @@ def test_end_of_turn_and_eos_ids(tmp_path: Path) -> None:
     # ... or with none at all
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
     tokenizer = Tokenizer.from_folder(folder)
-    assert tokenizer.end_of_turn == 0 and tokenizer.row(user("x"), "y").answer[-1] == 0
+    assert tokenizer.end_of_turn == 0 and row_of(tokenizer, user("x"), "y").answer[-1] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -304,7 +316,7 @@ def test_smollm2(tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"] == tokenizer.render(MESSAGES)
-    assert all(tokenizer.row(user("where is my refund?"), "billing").checks.values())
+    assert all(row_of(tokenizer, user("where is my refund?"), "billing").checks.values())
 
 
 def test_a_system_turn_that_the_template_refuses_or_leaves_out_opens_the_users(tmp_path: Path) -> None:
@@ -318,8 +330,10 @@ def test_a_system_turn_that_the_template_refuses_or_leaves_out_opens_the_users(t
         ours = Tokenizer.from_folder(folder)
         told, wanted = [{"role": "system", "content": text}, *user("Hi")], user(f"{text}\n\nHi")
         assert ours.render([told, user("Hi")]) == ours.render([wanted, user("Hi")])
-        assert ours.row(told, "Hello") == ours.row(wanted, "Hello") and all(ours.row(told, "Hello").checks.values())
-        assert ours.full_ids(told, "Hello") == ours.full_ids(wanted, "Hello")
+        assert row_of(ours, told, "Hello") == row_of(ours, wanted, "Hello") and all(
+            row_of(ours, told, "Hello").checks.values()
+        )
+        assert full_ids(ours, told, "Hello") == full_ids(ours, wanted, "Hello")
         assert [note.partition(";")[0] for note in ours.notes] == ["the model's chat template writes no system turn"]
     assert pair("smollm")[0].notes == [] and pair("llama3")[0].takes_system
 
@@ -362,9 +376,9 @@ def test_turns_that_the_template_leaves_out_are_refused_and_the_instruction_is_k
     shown = ours.render_texts([told])[0]
     assert ours.takes_system or "Be brief.\n\nquestion 0" in shown
     assert all(text in shown for text in ("Be brief.", *(f"question {n}" for n in range((kept + 1) // 2))))
-    assert all(ours.row(told, "Hello").checks.values())
+    assert all(row_of(ours, told, "Hello").checks.values())
     longer = talk((kept + 3) // 2)
-    for call in (lambda: ours.render([longer]), lambda: ours.row(longer, "x"), lambda: ours.full_ids(longer, "x")):
+    for call in (lambda: ours.render([longer]), lambda: row_of(ours, longer, "x"), lambda: full_ids(ours, longer, "x")):
         with pytest.raises(RiyazError, match=f"{said}.*and there are {kept + 2} here; give each question alone"):
             call()
 
@@ -374,7 +388,7 @@ def test_a_template_that_leaves_out_what_the_user_says_is_refused(tmp_path: Path
     parts = "<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part['text'] }}{% endfor %}<|im_end|>\n"
     ours = shortened(tmp_path, "messages", parts)
     assert ours.turns_kept == 0 and ours.end_of_turn == 2
-    with pytest.raises(RiyazError, match="leaves out what the user says: no turn reaches the model"):
+    with pytest.raises(RiyazError, match="drops the user's text: no turn reaches the model"):
         ours.render([user("Hi")])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from tokenizer_kinds import KINDS, LLAMA3_TEMPLATE, MESSAGES, TEXTS, llama3, pair, smollm, user
+from tokenizer_kinds import KINDS, LLAMA3_TEMPLATE, MESSAGES, TEXTS, llama3, pair, row_of, smollm, user
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
@@ -124,17 +124,17 @@ def test_text_never_merges_into_a_control_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer__ggml__model": "t5"}, "tokenizer kind 't5' is not read"),
+        ({"tokenizer__ggml__model": "t5"}, "tokenizer kind 't5' is not supported"),
         ({"tokenizer__ggml__model": None}, "the file holds no tokenizer"),
-        ({"tokenizer__ggml__pre": "tekken"}, "pre-tokenizer 'tekken' is not read"),
+        ({"tokenizer__ggml__pre": "tekken"}, "pre-tokenizer 'tekken' is not supported"),
         ({"tokenizer__ggml__tokens": []}, "tokens are missing"),
-        ({"tokenizer__ggml__tokens": ["a", "a"]}, "double"),
+        ({"tokenizer__ggml__tokens": ["a", "a"]}, "not as many"),
         ({"tokenizer__ggml__token_type": [1, 3]}, "not as many"),
         ({"tokenizer__ggml__eos_token_id": 512}, "eos_token_id 512 is outside the 512 tokens"),
         ({"tokenizer__ggml__bos_token_id": -1}, "bos_token_id -1 is outside"),
         ({"tokenizer__ggml__add_bos_token": "false"}, "add_bos_token is 'false', neither true nor false"),
         ({"tokenizer__ggml__add_eos_token": [True]}, "add_eos_token is [True], neither true nor false"),
-        ({"tokenizer__ggml__merges": ["Ġ nothere"]}, "is not a tokenizer"),
+        ({"tokenizer__ggml__merges": ["Ġ nothere"]}, "not a valid tokenizer"),
         ({"tokenizer__ggml__merges": ["Ġ"]}, "is not a tokenizer"),
     ],
 )
@@ -151,27 +151,31 @@ def test_broken_gguf_is_one_line(changes: dict, message: str, tmp_path: Path) ->
     ("file", "text", "message"),
     [
         ("tokenizer.json", None, "there is no tokenizer.json"),
-        ("tokenizer.json", "{", "is not JSON"),
-        ("tokenizer.json", "[]", "is not a JSON object"),
-        ("tokenizer.json", "{}", "is not a tokenizer"),
-        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": {}, "merges": 3}}', "is not a tokenizer"),
-        ("tokenizer.json", '{"model": {"type": "Other", "vocab": {"a": 0}}}', "is not a tokenizer"),
-        ("tokenizer.json", '{"added_tokens": [3], "model": {"vocab": {}}}', "is not a tokenizer"),
-        ("tokenizer_config.json", "not json", "is not JSON"),
-        ("tokenizer.json", '{"added_tokens": [{"content": 5, "id": 1}], "model": {"vocab": {}}}', "is not a tokenizer"),
+        ("tokenizer.json", "{", "not JSON"),
+        ("tokenizer.json", "[]", "not a JSON object"),
+        ("tokenizer.json", "{}", "not a valid tokenizer"),
+        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": {}, "merges": 3}}', "not a valid tokenizer"),
+        ("tokenizer.json", '{"model": {"type": "Other", "vocab": {"a": 0}}}', "not a valid tokenizer"),
+        ("tokenizer.json", '{"added_tokens": [3], "model": {"vocab": {}}}', "not a valid tokenizer"),
+        ("tokenizer_config.json", "not json", "not JSON"),
+        (
+            "tokenizer.json",
+            '{"added_tokens": [{"content": 5, "id": 1}], "model": {"vocab": {}}}',
+            "not a valid tokenizer",
+        ),
         (
             "tokenizer.json",
             '{"added_tokens": [{"content": "a", "id": []}], "model": {"vocab": {}}}',
             "no text or no id",
         ),
-        ("tokenizer_config.json", '{"bos_token": 3}', "is not a tokenizer"),
-        ("tokenizer_config.json", '{"bos_token": {"content": []}}', "is not a tokenizer"),
-        ("tokenizer_config.json", '{"additional_special_tokens": 5}', "is not a tokenizer"),
-        ("special_tokens_map.json", "[", "is not JSON"),
-        ("special_tokens_map.json", '{"cls_token": 3}', "names a special token that is no text"),
-        ("tokenizer.json", '{"model": {"vocab": {}}, "post_processor": {"single": [{}]}}', "is not a tokenizer"),
+        ("tokenizer_config.json", '{"bos_token": 3}', "not a valid tokenizer"),
+        ("tokenizer_config.json", '{"bos_token": {"content": []}}', "not a valid tokenizer"),
+        ("tokenizer_config.json", '{"additional_special_tokens": 5}', "not a valid tokenizer"),
+        ("special_tokens_map.json", "[", "not JSON"),
+        ("special_tokens_map.json", '{"cls_token": 3}', "names a special token that is not a string"),
+        ("tokenizer.json", '{"model": {"vocab": {}}, "post_processor": {"single": [{}]}}', "not a valid tokenizer"),
         ("generation_config.json", '{"eos_token_id": [[2]]}', "is not a token id"),
-        ("generation_config.json", "[", "is not JSON"),
+        ("generation_config.json", "[", "not JSON"),
         ("chat_template.jinja", b"\xff\xfe", "cannot be read"),
     ],
 )
@@ -200,7 +204,7 @@ def test_no_end_token_is_one_line(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     with pytest.raises(RiyazError, match="names no end-of-text token"):
-        Tokenizer.from_folder(folder).row(user("x"), "y")
+        row_of(Tokenizer.from_folder(folder), user("x"), "y")
 
 
 def test_template_in_tokenizer_config(tmp_path: Path) -> None:
@@ -212,7 +216,7 @@ def test_template_in_tokenizer_config(tmp_path: Path) -> None:
         (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
         assert Tokenizer.from_folder(folder).template == tiny.CHAT_TEMPLATE
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": 3}))
-    with pytest.raises(RiyazError, match="chat_template is not a text"):
+    with pytest.raises(RiyazError, match="chat_template is not a string"):
         Tokenizer.from_folder(folder)
 
 
@@ -319,7 +323,7 @@ def test_model_without_a_template(tmp_path: Path) -> None:
         assert ours.template_name == "plain"
         text = ours.render_texts([[{"role": "system", "content": "Be brief."}, *user("Hi")]])[0]
         assert text.removeprefix("<|begin_of_text|>") == "System:\nBe brief.\n\nUser:\nHi\n\nAssistant:\n"
-        row = ours.row(user("Hi"), "Hello")
+        row = row_of(ours, user("Hi"), "Hello")
         assert all(row.checks.values())
         assert (row.prompt[0] == ours.bos_id) == (kind is llama3)
         ours.save(tmp_path / "saved")

@@ -17,7 +17,7 @@ from tokenizer_kinds import TEXTS
 from riyaz.data.corpus import PIECE, pieces
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_training import END, KINDS, SMALLEST, _batches, bytes_per_token, train_tokenizer
+from riyaz.tokenizer_training import END, KINDS, MIN_VOCABULARY, _batches, bytes_per_token, train_tokenizer
 
 CORPUS = [tiny.CORPUS, "日本語のテキスト हिन्दी में पाठ, naïve café 🙂 in 2026\n" * 3]
 HF = SimpleNamespace(format="hf")
@@ -78,7 +78,7 @@ def test_bpe_has_exactly_the_tokens_asked_for_and_words_of_the_text(made):
 
 def test_bytes_and_chars_are_one_token_each(made):
     tokenizer, _ = made("bytes")
-    assert tokenizer.vocab_size == SMALLEST
+    assert tokenizer.vocab_size == MIN_VOCABULARY
     assert len(tokenizer.encode("naïve 日")) == len("naïve 日".encode())
     tokenizer, _ = made("chars")
     ordered = sorted(set("".join(CORPUS)))

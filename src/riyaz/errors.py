@@ -1,8 +1,8 @@
-"""The one exception a user sees: what is wrong, where, and what to do next, in one line."""
+"""`RiyazError`, the one exception a user sees: what is wrong, where, and what to do next, in one line."""
 
 
 class RiyazError(Exception):
-    """A user's mistake or a broken input; `str()` is one line `where: what; hint`."""
+    """A user's mistake or an invalid input; `str()` gives one line, `where: what; hint`."""
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         self.what, self.where, self.hint = what, where, hint
@@ -15,7 +15,7 @@ class RiyazError(Exception):
 
 
 def shown(text: str) -> str:
-    """Text from a file, safe and short enough for an error message: ASCII, quoted, at most 80 characters."""
+    """Text from a file, made safe for an error message: quoted ASCII, at most 80 characters."""
     quoted = ascii(text[:81])
     return quoted if len(quoted) <= 82 else quoted[:78] + "...'"
 

@@ -34,7 +34,7 @@ from riyaz.predictor import (
 )
 from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation, FileFacts, Retrieval, SliceScore, TargetScores
 from riyaz.retrieval.measures import recall, reciprocal_rank
-from riyaz.retrieval.open_retriever import Within
+from riyaz.retrieval.open_retriever import RestrictedRetriever
 from riyaz.scoring import KNOWN_BY, answer_log_loss, answer_log_probabilities, latency, predict, score
 from riyaz.sources import safetensors
 
@@ -175,7 +175,7 @@ def _retrieval(
         ranked, wanted = [[hit.doc_id for hit in ranking] for ranking in hits], [row.doc_ids for row in named]
         found["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
         found |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
-        within = Within(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
+        within = RestrictedRetriever(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
         found["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
     return Retrieval(**found)
 

@@ -1,7 +1,7 @@
-"""What this machine offers: cores, instruction sets, memory, disk. Standard library only; Linux and macOS.
+"""This machine's cores, instruction sets, memory and disk. Standard library only; Linux and macOS.
 
-Inside a container /proc describes the host, so the cgroup's quota and memory limit are read as well and the
-smaller number wins. `root` is "/" except in tests, which lay out a tree of their own.
+In a container, /proc describes the host; the cgroup's CPU quota and memory limit are therefore read too, and the
+smaller value is used. `root` is "/" except in tests, which create a tree of their own.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path("/")
 MB = 2**20  # bytes in the "MB" of every report
 
-# Linux's names of the instruction sets that change what runs fast here, x86 then ARM.
+# Instruction sets that affect the speed of matrix products, by Linux's names; x86, then ARM.
 INSTRUCTION_SETS = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512vbmi"),
     *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
@@ -27,7 +27,7 @@ INSTRUCTION_SETS = (
 )
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
-# macOS names the same things differently (sysctl key or Intel feature word -> Linux's name).
+# macOS's names (sysctl keys on ARM, feature words on Intel) -> Linux's.
 MACOS_ARM = {
     "hw.optional.AdvSIMD": "asimd",
     "hw.optional.arm.FEAT_FP16": "asimdhp",
@@ -52,14 +52,14 @@ MACOS_INTEL = {
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of memory this process may use, and how many of them are free or can be freed now."""
+    """Memory in bytes: what this process may use in total, and what is available (free or reclaimable) now."""
 
     total: int
     available: int
 
 
 def _text(path: Path) -> str:
-    """A small system file, or "" when this system has none."""
+    """The text of a system file, or "" if it is unreadable or missing."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -67,13 +67,13 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int | None:
-    """The integer in a system file; None for a missing file and for "max"."""
+    """The integer in a system file; None if the file is missing or holds no integer (such as "max")."""
     text = _text(path).strip()
     return int(text) if text.lstrip("-").isdigit() else None
 
 
 def _command(*arguments: str) -> str:
-    """Standard output of a system tool, or "" when there is none."""
+    """The standard output of a system tool, or "" if it is missing or fails."""
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -82,7 +82,7 @@ def _command(*arguments: str) -> str:
 
 
 def _cgroups(controller: str, root: Path) -> list[Path]:
-    """Folders of this process's cgroup and all its parents (every one of their limits holds), v1 and v2."""
+    """The folders of this process's cgroup and all its parents, v1 and v2; the limits of all of them apply."""
     mount, folders = root / "sys/fs/cgroup", []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -94,14 +94,14 @@ def _cgroups(controller: str, root: Path) -> list[Path]:
         else:
             continue
         parts = [part for part in group.split("/") if part]
-        if ".." in parts:  # the group lies outside our namespace; the mount point is all we can see
+        if ".." in parts:  # the group is outside our namespace; only the mount point is visible
             parts = []
         folders += [base.joinpath(*parts[:depth]) for base in bases for depth in range(len(parts), -1, -1)]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def _quota(root: Path) -> float:
-    """CPUs the cgroup pays for (may be a fraction); infinity without a limit."""
+    """The cgroup's CPU quota in CPUs, possibly fractional; infinity without a limit."""
     quota = math.inf
     for folder in _cgroups("cpu", root):
         microseconds, _, period = _text(folder / "cpu.max").strip().partition(" ")  # v2: "150000 100000"
@@ -114,41 +114,43 @@ def _quota(root: Path) -> float:
 
 
 def cores(root: Path = ROOT) -> int:
-    """Cores this process may keep busy: affinity, then the cgroup's quota rounded down, at least 1."""
-    # A fraction of a core is left out: one throttled thread stalls all that wait for it.
+    """Cores this process may use: the smaller of CPU affinity and the cgroup's quota rounded down, at least 1."""
+    # rounded down, because one throttled thread stalls all threads that wait for it
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(allowed, _quota(root))))
 
 
 def isa(root: Path = ROOT) -> tuple[str, ...]:
-    """Instruction sets every core has, Linux's names, in the order of INSTRUCTION_SETS."""
-    found: set[str] | None = None
+    """Instruction sets that every core has, by Linux's names, in the order of INSTRUCTION_SETS."""
+    features: set[str] | None = None
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
-            found = set(value.split()) if found is None else found & set(value.split())
-    if found is None:
-        found = _isa_macos()
-    return tuple(name for name in INSTRUCTION_SETS if name in found)
+            features = set(value.split()) if features is None else features & set(value.split())
+    if features is None:
+        features = _isa_macos()
+    return tuple(name for name in INSTRUCTION_SETS if name in features)
 
 
 def _isa_macos() -> set[str]:
-    """The same from sysctl; empty on a system that has neither /proc/cpuinfo nor sysctl."""
+    """Instruction sets from macOS's sysctl, by Linux's names; empty on other systems."""
     words = _command("sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features").split()
-    found = {MACOS_INTEL[word] for word in words if word in MACOS_INTEL}
+    features = {MACOS_INTEL[word] for word in words if word in MACOS_INTEL}
     if platform.machine() == "arm64":
-        found |= {name for key, name in MACOS_ARM.items() if _command("sysctl", "-n", key) == "1"}
-    return found
+        features |= {name for key, name in MACOS_ARM.items() if _command("sysctl", "-n", key) == "1"}
+    return features
 
 
 def bf16_is_fast(root: Path = ROOT) -> bool:
-    """Whether bf16 matrix products run on instructions of their own (AVX-512 BF16, AMX or ARM BF16)."""
+    """Whether the CPU has bf16 matrix instructions (AVX-512 BF16, AMX or ARM BF16)."""
     return not BF16.isdisjoint(isa(root))
 
 
 def cpu_model(root: Path = ROOT) -> str:
-    """The CPU's name as people say it, with family and model where a virtual machine shows no more than "AMD EPYC"; on
-    ARM Linux, which has none, implementer and part number."""
+    """The CPU's model name, plus family and model numbers if it has no number (as "AMD EPYC" in virtual machines).
+
+    On ARM Linux, which reports no name, the implementer and part number.
+    """
     fields: dict[str, str] = {}
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
@@ -162,7 +164,7 @@ def cpu_model(root: Path = ROOT) -> str:
 
 
 def memory(root: Path = ROOT) -> Memory:
-    """Total and available memory in bytes, cgroup limits included; (0, 0) where the system does not say."""
+    """Total and available memory in bytes, within cgroup limits; 0 where the system does not report it."""
     fields = {}
     for line in _text(root / "proc/meminfo").splitlines():
         key, _, value = line.partition(":")
@@ -173,7 +175,7 @@ def memory(root: Path = ROOT) -> Memory:
     total, available = fields["MemTotal"], fields.get("MemAvailable", fields.get("MemFree", 0))
     for folder in _cgroups("memory", root):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        if not limit or limit >= fields["MemTotal"]:  # v1 writes a huge number for "no limit"
+        if not limit or limit >= fields["MemTotal"]:  # cgroup v1 writes a huge number for "no limit"
             continue
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
         total, available = min(total, limit), min(available, limit - used + _reclaimable(folder))
@@ -181,13 +183,13 @@ def memory(root: Path = ROOT) -> Memory:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of file cache in a cgroup that the kernel drops before it refuses memory."""
+    """Bytes of file cache in a cgroup that the kernel can reclaim."""
     stat = dict(line.split() for line in _text(folder / "memory.stat").splitlines() if line.count(" ") == 1)
     return int(stat.get("total_inactive_file", stat.get("inactive_file", "0")))
 
 
 def _memory_macos() -> Memory:
-    """The same from sysctl and vm_stat; free, inactive, speculative and purgeable pages are available."""
+    """Memory from macOS's sysctl and vm_stat; free, inactive, speculative and purgeable pages count as available."""
     total = _command("sysctl", "-n", "hw.memsize")
     head, *lines = _command("vm_stat").splitlines() or [""]
     page = next((int(word) for word in head.split() if word.isdigit()), 4096)
@@ -198,7 +200,7 @@ def _memory_macos() -> Memory:
 
 
 def disk_free(path: Path | str = ".") -> int:
-    """Free bytes on the disk that holds `path`, or would hold it: its nearest parent that exists is asked."""
+    """Free bytes on the disk of `path`, or of its nearest existing parent."""
     folder = Path(path).absolute()
     while not folder.exists():
         folder = folder.parent
@@ -207,7 +209,7 @@ def disk_free(path: Path | str = ".") -> int:
 
 def peak_rss(root: Path = ROOT) -> int:
     """Peak resident memory of this process so far, bytes."""
-    # Linux's ru_maxrss survives exec, so a child reports its parent's peak as its own; VmHWM starts anew.
+    # on Linux, ru_maxrss survives exec, so a child would report its parent's peak; VmHWM is reset
     for line in _text(root / "proc/self/status").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -216,7 +218,7 @@ def peak_rss(root: Path = ROOT) -> int:
 
 
 def describe(path: Path | str = ".") -> dict[str, Any]:
-    """This machine as JSON-able values; `path` says whose disk is meant."""
+    """This machine as JSON-serialisable values; `disk_free_mb` is of the disk that holds `path`."""
     now = memory()
     return {
         "cpu": cpu_model(),

@@ -1,4 +1,4 @@
-"""The text seam: what is put around a row's messages before the chat template renders them."""
+"""The text seam: put instruction, examples and passages around a row's messages, for the chat template to render."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from riyaz.data.task import Task
 
 
 class Passage(Protocol):
-    """Retrieved text, as `retrieval.search.Hit` has it."""
+    """A retrieved passage, such as a `retrieval.search.Hit`."""
 
     @property
     def title(self) -> str:
-        """Of its document."""
+        """The title of its document."""
 
     @property
     def text(self) -> str:
-        """What stands there."""
+        """The text of the passage."""
 
 
 def messages_for(
@@ -28,12 +28,11 @@ def messages_for(
     examples: Sequence[Example],
     passages: Sequence[Passage] = (),
 ) -> list[Message]:
-    """The conversation the model reads: the instruction (and the labels, when the text part lists them) in
-    the system turn, the examples as finished turns in their order, then the row's own turns, of which the last
-    begins with the passages as data.
+    """The conversation that the model reads: a system turn, the examples in order as question and answer turns, then
+    the row's own turns, the last of which begins with the passages as data.
 
-    A row's own system turn comes before the instruction. Without either there is none, and the template's
-    default stands.
+    The system turn joins the row's own one, the instruction, and the labels if the text part lists them. If it would
+    be empty it is left out, and the template's default applies.
     """
     own = [message["content"] for message in messages if message["role"] == "system"]
     parts = [*own, text.instruction]
@@ -52,10 +51,10 @@ def messages_for(
 
 
 def data_block(passages: Sequence[Passage], question: str) -> str:
-    """The passages between two lines with a marker that no passage can hold, so that none can end the block.
+    """The passages between two lines with a marker that no passage contains, so that no passage can end the block.
 
-    The marker is a hash of what the block holds, taken again while it stands in the text: the same request has
-    the same marker, and no document can be written that knows it.
+    The marker is a hash of the passages and the question, hashed again while a passage contains it. The same request
+    has the same marker, and the author of a document cannot predict it.
     """
     body = "\n\n".join(f"{passage.title}\n{passage.text}" if passage.title else passage.text for passage in passages)
     marker = _marker(body + question)

@@ -85,7 +85,7 @@ def latency(predictor: Predictor, examples: Sequence[Example], n: int = 20) -> f
     for i in range(n):
         example = examples[i % len(examples)]
         if predictor.lm is not None and predictor.retriever is not None:
-            predictor.retriever.forget()  # the search is a part of the answer
+            predictor.retriever.clear_cache()  # the search is a part of the answer
         began = time.perf_counter()
         predictor.answers([example.messages], [example.where])
         milliseconds.append(1000 * (time.perf_counter() - began))

@@ -1,7 +1,7 @@
-"""Chat templates, rendered in a child process that can be killed: the template is a model's code, not ours.
+"""Rendering chat templates in a child process, which can be killed: a template is untrusted code from a model.
 
-One `template_worker` process is started on first use and kept. It gets conversations in batches; a template
-that loops, exceeds its limits or fails becomes one RiyazError, and the next call finds a fresh process.
+One `template_worker` process is started on first use, kept, and given conversations in batches. A template that loops,
+exceeds its limits or fails raises a RiyazError, and the next call starts a fresh process.
 """
 
 import atexit
@@ -18,16 +18,16 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 
 WHERE = "chat template"
-CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process that used up its limit
+CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process killed at its CPU limit
 BATCH_CONVERSATIONS = 200
 BATCH_CHARACTERS = 1 << 20
-SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01  # of computing, which a busy machine does not use up
-WALL_SECONDS_PER_SECOND = 5  # the end for a worker that waits instead of computing
+SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01  # CPU time limit; unlike wall time, independent of load
+WALL_SECONDS_PER_SECOND = 5  # wall time limit as a multiple of the CPU time limit
 SECONDS_TO_START = 60.0
 TEMPLATE_CHARACTERS = 1 << 20
-# A template adds markers and a system prompt to what it is given; it may not multiply it without end.
+# A template adds markers and a system prompt to its input; the limit stops one that grows it without bound.
 OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
-# What a Python process needs to start and to format; what else stands in the environment may be secret.
+# The environment variables a Python process needs; the others are withheld, since they may hold secrets.
 ENVIRONMENT = "PATH HOME PYTHONHOME PYTHONUSERBASE LD_LIBRARY_PATH DYLD_LIBRARY_PATH"
 ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"
 
@@ -35,9 +35,9 @@ ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"
 def render_chat(
     template: str, conversations: list[list[dict]], *, add_generation_prompt: bool, variables: dict
 ) -> list[str]:
-    """The text of each conversation, as transformers renders it; RiyazError when the template cannot."""
+    """The text of each conversation, as transformers renders it. Raises RiyazError when the template fails."""
     if len(template) > TEMPLATE_CHARACTERS:
-        raise RiyazError(f"{len(template)} characters long, more than {TEMPLATE_CHARACTERS}", WHERE)
+        raise RiyazError(f"{len(template)} characters long, the limit is {TEMPLATE_CHARACTERS}", WHERE)
     texts: list[str] = []
     for batch, characters in _batches(conversations):
         request = {
@@ -57,7 +57,7 @@ def render_chat(
 
 
 def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]], int]]:
-    """Batches with their number of characters; one long conversation is a batch of its own."""
+    """Yields (batch, its number of characters); a conversation over the limit gets a batch by itself."""
     batch: list[list[dict]] = []
     characters = 0
     for messages in conversations:
@@ -74,13 +74,13 @@ def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]]
 
 
 def _printable(text: str, longest: int = 300) -> str:
-    """A template's words made safe for a terminal: no control characters, not too long."""
+    """A template's message made safe for a terminal: no control characters, at most `longest` characters."""
     text = "".join(character if character.isprintable() else " " for character in text[: longest + 1])
     return text if len(text) <= longest else text[:longest] + "…"
 
 
 class _Worker:
-    """The child process: started when needed, killed when late, not shared with a fork of this process."""
+    """The child process: started on demand, killed at its time limit, not shared with forks of this process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
@@ -90,9 +90,8 @@ class _Worker:
             os.register_at_fork(after_in_child=self._forget)
 
     def ask(self, request: dict, seconds: float) -> dict:
-        """The worker's answer after at most `seconds` of computing; a worker that dies is replaced once."""
-        # JSON in ASCII spends at most 12 bytes on a character
-        most = 12 * request["output_limit"] + (1 << 20)
+        """The worker's answer within `seconds` of CPU time; a worker that dies is replaced once. Raises RiyazError."""
+        most = 12 * request["output_limit"] + (1 << 20)  # bytes: ASCII JSON takes at most 12 per character
         line = json.dumps(request | {"cpu_seconds": seconds}).encode() + b"\n"
         with self._lock:
             for _attempt in range(2):
@@ -100,10 +99,10 @@ class _Worker:
                 answer = self._exchange(process, line, WALL_SECONDS_PER_SECOND * seconds, most)
                 if answer:
                     return json.loads(answer)
-        raise RiyazError("ends the process that renders it", WHERE, "it cannot be used")
+        raise RiyazError("crashes the process that renders it", WHERE, "it cannot be used")
 
     def stop(self) -> None:
-        """End the child process and collect it."""
+        """Kills the child process and waits for its end."""
         process, self._process = self._process, None
         if process is not None:
             _end(process)
@@ -117,26 +116,29 @@ class _Worker:
         hint = f"run `{Path(sys.executable).name} -m riyaz.template_worker` to see why"
         try:
             process = subprocess.Popen(
-                # -P keeps the working folder, which may be an untrusted model's, off the import path
+                # -P keeps the working folder, which may be an untrusted model's, out of the import path
                 [sys.executable, "-P", "-m", "riyaz.template_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                bufsize=0,  # nothing half-written in a buffer when this process forks
+                bufsize=0,  # a fork of this process must not inherit half-written data
                 env=environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
             )
         except OSError as error:
-            raise RiyazError(f"the process that renders it does not start: {error}", WHERE, hint) from None
+            raise RiyazError(f"the process that renders it failed to start: {error}", WHERE, hint) from None
         if self._exchange(process, b"", SECONDS_TO_START, 64) != b"ready\n":
             _end(process)
-            raise RiyazError("the process that renders it does not start", WHERE, hint)
+            raise RiyazError("the process that renders it failed to start", WHERE, hint)
         self._process = process
         return process
 
     def _exchange(self, process: subprocess.Popen, line: bytes, seconds: float, most: int) -> bytes:
-        """Write `line`, read one of at most `most` bytes; empty if the process died, RiyazError when late."""
+        """Writes `line` and reads one line of at most `most` bytes; empty if the process died.
+
+        Raises RiyazError after `seconds` of wall time.
+        """
         deadline = time.monotonic() + seconds
-        # the kill unblocks a write to a worker that does not read, and a read from one that does not write
+        # killing the worker unblocks a write that it does not read and a read that it does not answer
         watchdog = threading.Timer(seconds, process.kill)
         watchdog.daemon = True
         answer = b""
@@ -145,7 +147,7 @@ class _Worker:
             answer = _talk(process, line, most)
         finally:
             watchdog.cancel()
-            if not answer:  # dead, late, or Ctrl-C: what it may still write must not answer the next request
+            if not answer:  # dead, late, or Ctrl-C: a late answer must not be taken for the next request's
                 self._process = None
                 _end(process)
         if not answer and (time.monotonic() >= deadline or process.returncode == CPU_LIMIT_REACHED):
@@ -153,11 +155,11 @@ class _Worker:
         return answer
 
     def _forget(self) -> None:
-        """In a forked child: the worker answers the parent, so close this end of its pipes and start anew."""
+        """In a forked child: closes the pipes of the worker, which belongs to the parent."""
         process, self._process = self._process, None
         self._lock = threading.Lock()
         if process is not None:
-            process.returncode = 0  # not this process's child: nothing to wait for
+            process.returncode = 0  # not this process's child, so it must not wait for it
             _close(process)
 
 

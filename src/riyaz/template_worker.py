@@ -1,9 +1,9 @@
-"""Renders chat templates in a process of its own: `python -m riyaz.template_worker`.
+"""The process that renders chat templates: `python -m riyaz.template_worker`, started by template.py.
 
-A chat template is a program that came with a model. It runs here in jinja2's immutable sandbox, and this
-process gives up new files, new processes and most memory before it reads the first request. One JSON request
-per line on stdin, one JSON answer per line on stdout: {"texts": [...]} or {"error": ..., "conversation": n};
-it ends with its input. Only the standard library and jinja2 are imported, to start in a tenth of a second.
+A chat template is a program that comes with a model. It runs in jinja2's immutable sandbox, and before the first
+request this process limits itself: no new files, no new processes, little memory. It reads one JSON request per line on
+stdin and writes one JSON answer per line to stdout, {"texts": [...]} or {"error": ..., "conversation": n}, until stdin
+ends. Only the standard library and jinja2 are imported, so that it starts in a tenth of a second.
 """
 
 import codecs
@@ -31,28 +31,28 @@ from jinja2.utils import Namespace
 
 try:
     import resource
-except ImportError:  # Windows has no limits to set; the time limit of template.py still holds there
+except ImportError:  # not on Windows, where only template.py's time limit applies
     resource = None  # type: ignore[assignment]
 
 MEMORY_MIB = 1024
-# What jinja2 would import on first use, when no file can be opened any more.
+# imported now, since jinja2 would import them on first use, when no file can be opened
 LOADED_EARLY = (jinja2.constants, jinja2.debug, pprint, textwrap, codecs.lookup("unicode-escape"))
 
 
 class Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` around the assistant's words, which are rendered as they are."""
+    """Support for `{% generation %}…{% endgeneration %}`, which marks the assistant's text; the body is rendered."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 reads a class attribute)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The body in a scope of its own."""
+        """Parses the tag and returns its body as a scope."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body).set_lineno(line)
 
 
 class PlainNamespace(Namespace):
-    """jinja2's `namespace()` without names that begin with an underscore, as Python's own do."""
+    """jinja2's `namespace()`, refusing names that begin with an underscore, such as Python's special attributes."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         values = dict(*args[1:], **kwargs)
@@ -66,7 +66,7 @@ class PlainNamespace(Namespace):
 
 
 class PlainDict:
-    """`dict(...)` and `dict.fromkeys(...)` without the type, whose methods get round the sandbox."""
+    """`dict(...)` and `dict.fromkeys(...)` without exposing the type, whose methods would bypass the sandbox."""
 
     fromkeys = staticmethod(dict.fromkeys)
 
@@ -94,12 +94,12 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # jinja2's own filter escapes HTML; chat templates expect plain JSON
+    # replaces jinja2's filter, which escapes HTML; chat templates expect plain JSON
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """The sandbox with the names that chat templates are written against (those transformers gives them)."""
+    """The sandbox, with the filters and functions that transformers offers to chat templates."""
     sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     sandbox.filters["tojson"] = _to_json
     sandbox.globals |= {
@@ -112,8 +112,8 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 
 def render(request: dict, compile_template: Callable[[str], jinja2.Template]) -> dict:
-    """The answer to one request; whatever the template does wrong becomes one line of text."""
-    number, room = None, request["output_limit"]
+    """The answer to one request; every failure of the template becomes {"error": one line}."""
+    number, remaining = None, request["output_limit"]
     texts: list[str] = []
     try:
         template = compile_template(request["template"])
@@ -122,8 +122,8 @@ def render(request: dict, compile_template: Callable[[str], jinja2.Template]) ->
             names = {"tools": None, "documents": None, **request["variables"], "messages": messages}
             pieces = []
             for piece in template.generate(names, add_generation_prompt=request["add_generation_prompt"]):
-                room -= len(piece)
-                if room < 0:
+                remaining -= len(piece)
+                if remaining < 0:
                     return {"error": f"writes more than {request['output_limit']} characters"}
                 pieces.append(piece)
             texts.append("".join(pieces))
@@ -145,11 +145,11 @@ def _describe(error: Exception) -> str:
 
 
 def confine() -> None:
-    """Take from this process what rendering does not need: memory, files, processes, Ctrl-C."""
+    """Limits this process to what rendering needs: little memory, no new files or processes, no reaction to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if resource is None:
         return
-    time.localtime()  # reads the time zone while files can still be opened
+    time.localtime()  # loads the time zone while files can still be opened
     limits = {"AS": MEMORY_MIB << 20, "NOFILE": 3, "FSIZE": 0, "NPROC": 0, "CORE": 0}
     for name, value in limits.items():
         if hasattr(resource, f"RLIMIT_{name}"):
@@ -158,12 +158,12 @@ def confine() -> None:
             except (
                 ValueError,
                 OSError,
-            ):  # a stricter limit is already there, or this system does not know it
+            ):  # a stricter limit is already set, or this system lacks this one
                 continue
 
 
 def _limit_cpu(seconds: float) -> None:
-    # the system ends a loop, whatever it computes and whether or not the parent still lives
+    # the operating system kills an endless loop even when the parent process is gone
     if resource is not None:
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         soft = math.ceil(time.process_time() + seconds)
@@ -171,7 +171,7 @@ def _limit_cpu(seconds: float) -> None:
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Answers requests until stdin ends."""
     compile_template = lru_cache(maxsize=8)(environment().from_string)
     confine()
     sys.stdout.write("ready\n")

@@ -1,6 +1,6 @@
-"""What a tokenizer's files hold: those of a Hugging Face folder (`tokenizer_gguf.py` makes the same of GGUF metadata).
+"""Reading the tokenizer files of a Hugging Face folder (`tokenizer_gguf.py` makes the same from GGUF metadata).
 
-`tokenizer.py` gives them their meaning; nothing here encodes a text.
+Nothing here encodes text; `tokenizer.py` does.
 """
 
 import itertools
@@ -12,43 +12,42 @@ from typing import Any, NamedTuple
 
 from riyaz.errors import RiyazError
 
-NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-MAX_FILE = 256 * 2**20  # the largest real tokenizer.json have 40 MB
-LISTED = ("additional_special_tokens", "extra_special_tokens")
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_FILE = 256 * 2**20  # bytes; the largest real tokenizer.json has 40 MB
+SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize + ':\n' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-TEMPLATES = "additional_chat_templates"  # a folder of them, NAME.jinja
-TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # that can be a file's
+TEMPLATES = "additional_chat_templates"  # a folder with files NAME.jinja
+TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # template names that are valid file names
 
 
-class Files(NamedTuple):
-    """tokenizer.json, tokenizer_config.json, the chat template, the ids that end a text; what is only passed on to an
-    export: the other templates by name, and generation_config.json."""
+class TokenizerFiles(NamedTuple):
+    """The contents of a tokenizer's files."""
 
-    definition: str
-    settings: dict[str, Any]
-    template: str | None
-    eos_ids: list[int]
-    templates: Mapping[str, str] = {}
-    generation: Mapping[str, Any] = {}
+    definition: str  # tokenizer.json
+    settings: dict[str, Any]  # tokenizer_config.json
+    template: str | None  # the chat template
+    eos_ids: list[int]  # ids that end a text
+    templates: Mapping[str, str] = {}  # additional chat templates by name, used by exports only
+    generation: Mapping[str, Any] = {}  # generation_config.json, used by exports only
 
 
-def from_folder(folder: Path) -> Files:
-    """Read a Hugging Face folder; RiyazError names the file that is missing or broken."""
+def from_folder(folder: Path) -> TokenizerFiles:
+    """Reads the tokenizer files of a Hugging Face folder. Raises RiyazError naming the missing or broken file."""
     if not (folder / "tokenizer.json").is_file():
         hint = "riyaz reads tokenizer.json; a folder with only tokenizer.model must be converted"
         raise RiyazError("there is no tokenizer.json", str(folder), hint)
     settings = _read_json(folder / "tokenizer_config.json")
-    settings |= _older(folder / "special_tokens_map.json", settings)
+    settings |= _special_tokens_map(folder / "special_tokens_map.json", settings)
     template = settings.get("chat_template")
     templates = _templates(folder, template)
     template = templates.pop("default", None)
     if not isinstance(template, str | None):
-        raise RiyazError("chat_template is not a text", str(folder / "tokenizer_config.json"))
+        raise RiyazError("chat_template is not a string", str(folder / "tokenizer_config.json"))
     others = {name: text for name, text in templates.items() if isinstance(text, str) and TEMPLATE_NAME.fullmatch(name)}
     generation = _read_json(folder / "generation_config.json")
     eos_ids = generation.get("eos_token_id")
@@ -58,32 +57,35 @@ def from_folder(folder: Path) -> Files:
         eos_ids = [] if eos_ids is None else [eos_ids]
     if not all(type(number) is int for number in eos_ids):
         raise RiyazError(f"eos_token_id {one_line(eos_ids)} is not a token id or a list of them", str(folder))
-    return Files(_read_text(folder / "tokenizer.json"), settings, template, eos_ids, others, generation)
+    return TokenizerFiles(_read_text(folder / "tokenizer.json"), settings, template, eos_ids, others, generation)
 
 
-def _older(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The tokens of the older file that tokenizer_config.json does not name. transformers passes that file over when
-    the newer one has `added_tokens_decoder`, and a model trained with it has seen no others."""
+def _special_tokens_map(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The special tokens of special_tokens_map.json, an older format, that tokenizer_config.json lacks.
+
+    Empty if tokenizer_config.json has `added_tokens_decoder`: transformers then ignores the older file. Raises
+    RiyazError.
+    """
     if "added_tokens_decoder" in settings:
         return {}
     older = _read_json(file)
     try:
-        found: dict[str, Any] = {
-            name: content(older[name]) for name in NAMED if older.get(name) and settings.get(name) is None
-        }
-        if not any(map(settings.get, LISTED)):
-            found |= {name: list(map(content, older[name])) for name in LISTED if isinstance(older.get(name), list)}
+        missing = [name for name in SPECIAL_TOKENS if older.get(name) and settings.get(name) is None]
+        tokens: dict[str, Any] = {name: token_content(older[name]) for name in missing}
+        if not any(map(settings.get, SPECIAL_LISTS)):
+            lists = [name for name in SPECIAL_LISTS if isinstance(older.get(name), list)]
+            tokens |= {name: list(map(token_content, older[name])) for name in lists}
     except (KeyError, TypeError):
-        raise RiyazError("names a special token that is no text", str(file), "restore the file") from None
-    return found
+        raise RiyazError("names a special token that is not a string", str(file), "restore the file") from None
+    return tokens
 
 
 def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dict], dict[str, int]]:
-    """The tokens cut out of a text before merging; the control tokens among them, with their ids."""
+    """(added tokens, which are matched before any merging; the control tokens among them -> id). Raises RiyazError."""
     try:
-        named = [settings[name] for name in NAMED if settings.get(name)]
+        named = [settings[name] for name in SPECIAL_TOKENS if settings.get(name)]
         named += settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
-        special = {content(token) for token in named}
+        special = {token_content(token) for token in named}
         added = list(definition.get("added_tokens") or [])
         if not all(isinstance(entry["content"], str) and type(entry["id"]) is int for entry in added):
             raise TypeError("an added token has no text or no id")
@@ -94,22 +96,25 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
         control = {
             entry["content"]: entry["id"]
             for entry in added
-            # a few models do not flag the tokens their template writes, but spell them like this
+            # some models do not flag the tokens that their template writes, but spell them like this
             if entry["special"] or entry["content"] in special or re.fullmatch(r"<\|.+\|>", entry["content"])
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise RiyazError(f"is not a tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
+        raise RiyazError(f"not a valid tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
     return added, {token: number for token, number in control.items() if len(token) > 1}
 
 
 def respell(definition: dict, spelling: dict[str, str]) -> dict:
-    """The definition with other spellings for some tokens, and without all that adds, cuts or pads."""
+    """The definition with some tokens respelled, and without post-processor, truncation and padding.
+
+    Merges that involve a respelled token are removed.
+    """
     model = dict(definition["model"])
     if isinstance(model["vocab"], dict):
         model["vocab"] = {spelling.get(token, token): number for token, number in model["vocab"].items()}
-    else:  # Unigram: pairs of piece and score
+    else:  # Unigram has a list of (piece, score)
         model["vocab"] = [[spelling.get(piece, piece), score] for piece, score in model["vocab"]]
-    if "merges" in model:  # text must not merge into a control token
+    if "merges" in model:  # plain text must not merge into a control token
         pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
         model["merges"] = [pair for pair in pairs if spelling.keys().isdisjoint([*pair, "".join(pair)])]
     if model.get("unk_token"):
@@ -128,22 +133,22 @@ def respell(definition: dict, spelling: dict[str, str]) -> dict:
 
 
 def plain_template(begins: bool) -> str:
-    """The template for a model that has none; it begins with BOS when the model's texts do."""
+    """The chat template for a model without one; `begins`: whether texts begin with BOS."""
     return "{{ bos_token }}" + PLAIN_TEMPLATE if begins else PLAIN_TEMPLATE
 
 
 def begins_with_bos(definition: dict, settings: dict, where: str) -> bool:
-    """Whether the model has read no text without BOS before it."""
-    bos = content(settings.get("bos_token") or "")
+    """Whether the tokenizer puts BOS before every text. Raises RiyazError."""
+    bos = token_content(settings.get("bos_token") or "")
     try:
         before = _put_before(definition.get("post_processor") or {})
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise RiyazError("is not a tokenizer: its post_processor is broken", where) from None
+        raise RiyazError("not a valid tokenizer: the post_processor is malformed", where) from None
     return bool(bos) and (bos in before or bool(settings.get("add_bos_token")))
 
 
 def _put_before(processor: dict) -> set[str]:
-    """The tokens that a post-processor puts before a text; one that it puts behind may be the same as BOS."""
+    """The tokens that a post-processor puts before a text, not those after it, which can be the same token as BOS."""
     if processor.get("type") == "Sequence":
         return {token for step in processor["processors"] for token in _put_before(step)}
     if "cls" in processor:  # BertProcessing, RobertaProcessing
@@ -152,8 +157,8 @@ def _put_before(processor: dict) -> set[str]:
     return {part["SpecialToken"]["id"] for part in before}
 
 
-def content(token: str | dict) -> str:
-    """The text of a token in tokenizer_config.json, which stands there bare or with its flags."""
+def token_content(token: str | dict) -> str:
+    """The text of a token in tokenizer_config.json, given as a string or as an object with flags."""
     text = token if isinstance(token, str) else token["content"]
     if not isinstance(text, str):
         raise TypeError(f"a token is {one_line(text)}")
@@ -161,40 +166,42 @@ def content(token: str | dict) -> str:
 
 
 def one_line(value: object) -> str:
-    """A value from a file, or a message about one, for an error message: quoted ASCII, at most 80 characters."""
+    """A value from a file, made safe for an error message: quoted ASCII, at most 80 characters."""
     text = ascii(value[:81] if isinstance(value, str) else value)
     return text if len(text) <= 82 else text[:79] + "..."
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
-    """A JSON object, or RiyazError."""
+    """Parses a JSON object. Raises RiyazError."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RiyazError(f"is not JSON: {error}", where) from None
+        raise RiyazError(f"not JSON: {error}", where) from None
     if not isinstance(parsed, dict):
-        raise RiyazError("is not a JSON object", where)
+        raise RiyazError("not a JSON object", where)
     return parsed
 
 
-def _templates(folder: Path, said: Any) -> dict[str, Any]:
-    """Template by name, "default" the one that is used: files count before what tokenizer_config.json says, which is
-    one template or a list of named ones."""
-    found: dict[str, Any] = {"default": said}
-    if isinstance(said, list):
-        named = [entry for entry in said if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
-        found = {entry["name"]: entry.get("template") for entry in named}
+def _templates(folder: Path, setting: Any) -> dict[str, Any]:
+    """Chat templates by name; "default" is the one in use.
+
+    `setting` is chat_template of tokenizer_config.json: one template or a list of named ones. Files take precedence.
+    """
+    templates: dict[str, Any] = {"default": setting}
+    if isinstance(setting, list):
+        named = [entry for entry in setting if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        templates = {entry["name"]: entry.get("template") for entry in named}
     if (folder / "chat_template.jinja").is_file():
-        found["default"] = _read_text(folder / "chat_template.jinja")
+        templates["default"] = _read_text(folder / "chat_template.jinja")
     for path in sorted((folder / TEMPLATES).glob("*.jinja")):
-        found[path.stem] = _read_text(path)
-    return found
+        templates[path.stem] = _read_text(path)
+    return templates
 
 
 def _read_text(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_FILE:
-            raise RiyazError(f"is larger than {MAX_FILE} bytes", str(file))
+            raise RiyazError(f"larger than {MAX_FILE} bytes", str(file))
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RiyazError(f"cannot be read: {error}", str(file)) from None

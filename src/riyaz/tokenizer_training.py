@@ -1,11 +1,11 @@
-"""A tokenizer from a text: byte-level BPE by `tokenizers`, or one token for each byte or each character.
+"""Training a tokenizer on text: byte-level BPE by `tokenizers`, or one token per byte or per character.
 
-All three are the same kind of file, a byte-level BPE over all 256 bytes: "bytes" has no merges, "chars" only those
-that put together the bytes of a character of the text. So any text can be encoded, a character that the text lacks
-as its bytes, and decoding gives it back.
+All three are written as byte-level BPE over all 256 bytes: "bytes" has no merges, "chars" only those that join the
+bytes of each character in the text. So any text can be encoded and decoded; characters not in the training text are
+encoded as bytes.
 
-There is one control token, `<|endoftext|>`, which ends documents and turns: a token that stands nowhere in the text
-that a model is pretrained on could not be learned later by an adapter, which leaves the embeddings as they are.
+The only control token is `<|endoftext|>`, which ends documents and turns. A token that is absent from the pretraining
+text could not be learned later by an adapter, which does not train the embeddings.
 """
 
 import os
@@ -21,34 +21,35 @@ from riyaz.data.corpus import pieces, replace_surrogates
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_files import PLAIN_TEMPLATE, Files
+from riyaz.tokenizer_files import PLAIN_TEMPLATE, TokenizerFiles
 
 KINDS = ("bpe", "bytes", "chars")
 END = "<|endoftext|>"  # id 0
-SMALLEST = 256 + 1  # all bytes and END
-LARGEST = 2**20
-RARE = 2  # a pair that stands once in the text is no token
-BATCH = 64  # pieces handed over at once
-MEASURED = 32  # pieces of text that `bytes_per_token` encodes
+MIN_VOCABULARY = 256 + 1  # all bytes and END
+MAX_VOCABULARY = 2**20
+MIN_FREQUENCY = 2  # a pair that occurs fewer times is not merged
+BATCH = 64  # pieces passed to the trainer at once
+SAMPLED_PIECES = 32  # pieces of text that `bytes_per_token` encodes
 
 
-class Unsupported(RiyazError):
-    """The vocabulary is larger than the text supports."""
+class VocabularyTooLarge(RiyazError):
+    """The text has too few repeated pairs for a vocabulary of the requested size."""
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -> Tokenizer:
-    """Make a tokenizer of the texts, write it to `folder` as transformers reads it, and return it.
+    """Trains a tokenizer on the texts, writes it to `folder` as transformers reads it, and returns it.
 
-    `kind` is "bpe" (exactly `vocab` tokens), "bytes" (257) or "chars" (257, and more for characters of several bytes);
-    only bpe looks at `vocab`. RiyazError for texts without a character, and for a vocabulary smaller than the bytes or
-    larger than the text supports (Unsupported), which is said in tokens.
+    `kind` is "bpe" (exactly `vocab` tokens), "bytes" (257 tokens) or "chars" (257 plus those of multi-byte characters);
+    only "bpe" uses `vocab`. Raises RiyazError for empty texts and for `vocab` out of range, and VocabularyTooLarge,
+    which names the largest possible size, when the text cannot fill it.
     """
     if kind not in KINDS:
         raise RiyazError(f"unknown kind of tokenizer {kind!r}", hint="choose one of " + ", ".join(KINDS))
-    if kind == "bpe" and not SMALLEST <= vocab <= LARGEST:
-        what = f"a vocabulary of {vocab:,} tokens is {'too small' if vocab < SMALLEST else 'too large'}"
-        raise RiyazError(what, "--vocab", f"give {SMALLEST} (all bytes and the end of text) to {LARGEST:,}")
-    texts = _some(texts)
+    if kind == "bpe" and not MIN_VOCABULARY <= vocab <= MAX_VOCABULARY:
+        what = f"a vocabulary of {vocab:,} tokens is {'too small' if vocab < MIN_VOCABULARY else 'too large'}"
+        hint = f"give {MIN_VOCABULARY} (all bytes and the end of text) to {MAX_VOCABULARY:,}"
+        raise RiyazError(what, "--vocab", hint)
+    texts = _valid_texts(texts)
     if kind == "bpe":
         backend = _trained(texts, vocab)
     else:
@@ -60,21 +61,21 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab: int, folder: Path) -
         "pad_token": END,
         "clean_up_tokenization_spaces": False,
     }
-    _write(Tokenizer(Files(backend.to_str(pretty=True), settings, PLAIN_TEMPLATE, [0]), str(folder)), folder)
+    _write(Tokenizer(TokenizerFiles(backend.to_str(pretty=True), settings, PLAIN_TEMPLATE, [0]), str(folder)), folder)
     return Tokenizer.from_folder(folder)
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """UTF-8 bytes of text that one token stands for, measured on pieces spread over the texts."""
+    """Average UTF-8 bytes per token, measured on pieces sampled evenly over the texts."""
     every = [piece for text in texts for piece in pieces(text)]
-    measured = every[:: -(-len(every) // MEASURED)]
-    tokens = sum(map(len, tokenizer.encode_all(measured)))
-    return sum(len(piece.encode()) for piece in measured) / tokens
+    sample = every[:: -(-len(every) // SAMPLED_PIECES)]
+    tokens = sum(map(len, tokenizer.encode_all(sample)))
+    return sum(len(piece.encode()) for piece in sample) / tokens
 
 
 def _write(tokenizer: Tokenizer, folder: Path) -> None:
-    """All files of the tokenizer or, where the disk is full, none."""
-    folder = folder.resolve()  # "." has no name
+    """Writes all of the tokenizer's files or, if writing fails, none. Raises RiyazError."""
+    folder = folder.resolve()  # gives "." a name
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         tokenizer.save(aside)
@@ -87,18 +88,18 @@ def _write(tokenizer: Tokenizer, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _some(texts: Iterable[str]) -> Iterator[str]:
-    """The same texts as UTF-8 can hold them; RiyazError when there is no character in them."""
+def _valid_texts(texts: Iterable[str]) -> Iterator[str]:
+    """The non-empty texts, with lone surrogates replaced. Raises RiyazError when all texts are empty."""
     rest = (replace_surrogates(text) for text in texts if text)
     first = next(rest, None)
     if first is None:
-        raise RiyazError("there is no text to make a tokenizer of", hint="give a text with characters in it")
+        raise RiyazError("there is no text to train a tokenizer on", hint="give a text with characters in it")
     return chain([first], rest)
 
 
 def _backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    # As SmolLM2 splits text: digits alone, then words with the space before them; llama.cpp knows it as "smollm".
+    # splits text as SmolLM2 does: single digits, then words with the space before them ("smollm" in llama.cpp)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -107,10 +108,10 @@ def _backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers
 
 
 def _trained(texts: Iterable[str], vocab: int) -> tokenizers.Tokenizer:
-    """Byte-level BPE with exactly `vocab` tokens, END the first."""
+    """Byte-level BPE with exactly `vocab` tokens; END has id 0. Raises VocabularyTooLarge."""
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
-        min_frequency=RARE,
+        min_frequency=MIN_FREQUENCY,
         special_tokens=[END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -120,33 +121,33 @@ def _trained(texts: Iterable[str], vocab: int) -> tokenizers.Tokenizer:
     supported = backend.get_vocab_size()
     if supported < vocab:
         what = f"the text supports a vocabulary of {supported:,} tokens, not {vocab:,}"
-        raise Unsupported(what, "--vocab", f"give at most {supported} or more text")
+        raise VocabularyTooLarge(what, "--vocab", f"give at most {supported} or more text")
     return backend
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Pieces of the texts in lists: the pieces of one list are counted by all cores."""
+    """The texts' pieces in lists of up to BATCH; the trainer processes one list on all cores."""
     parts = chain.from_iterable(map(pieces, texts))
     while batch := list(islice(parts, BATCH)):
         yield batch
 
 
 def _characters(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges: END, the characters of the texts by their code points, then all other bytes.
+    """(vocabulary, merges): END, the texts' characters by code point, all bytes, and the partial characters.
 
-    A merge joins the beginning of a character to its next byte. No merge can cross two characters, since none
-    begins with a byte that continues one.
+    A merge joins the first bytes of a character to its next byte. No merge crosses two characters, since a character
+    never begins with a UTF-8 continuation byte.
     """
     letters = _byte_letters()
-    found = sorted(set[str]().union(*map(set, texts)))
-    spelt = ["".join(letters[byte] for byte in character.encode()) for character in found]
-    merges = dict.fromkeys((word[:end], word[end]) for word in spelt for end in range(1, len(word)))
-    order = dict.fromkeys([END, *spelt, *letters, *("".join(pair) for pair in merges)])
+    characters = sorted(set[str]().union(*map(set, texts)))
+    spellings = ["".join(letters[byte] for byte in character.encode()) for character in characters]
+    merges = dict.fromkeys((word[:end], word[end]) for word in spellings for end in range(1, len(word)))
+    order = dict.fromkeys([END, *spellings, *letters, *("".join(pair) for pair in merges)])
     return {token: number for number, token in enumerate(order)}, list(merges)
 
 
 def _byte_letters() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's table)."""
+    """The printable character that represents each of the 256 bytes in a byte-level vocabulary (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -15,7 +15,7 @@ from riyaz.adapters.base_shapes import checked, shapes_of
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, ModelConfig
 from riyaz.sources import gguf
-from riyaz.sources.gguf_write import Planned
+from riyaz.sources.gguf_write import PlannedTensor
 from riyaz.sources.gguf_write import write as write_gguf
 
 FILE = "adapter.gguf"
@@ -38,7 +38,7 @@ def write(pairs: Mapping[str, Pair], path: Path, family: Family[ModelConfig], *,
         stored, factor = gguf_names[f"{linear}.weight"], pair.scale * pair.rank / alpha
         b = module.to_gguf_layout(family.config, f"{linear}.weight", pair.b * factor)
         for half, array in zip(HALVES, (pair.a, b)):
-            planned.append(Planned(f"{stored}.{half}", array.shape, "F32", partial(np.asarray, array)))
+            planned.append(PlannedTensor(f"{stored}.{half}", array.shape, "F32", partial(np.asarray, array)))
     metadata = {
         "general.architecture": _architecture(family), "general.type": "adapter", "general.name": name,
         "general.file_type": 0, "adapter.type": "lora", ALPHA: float(alpha),

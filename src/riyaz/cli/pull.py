@@ -32,7 +32,7 @@ def pull(
     local = not model.startswith(origins.PREFIXES) and model not in package.CATALOGUE
     if local and Path(model).expanduser().exists():
         _runs(model, screen)  # before anything is copied
-    terms = package.asked_terms(model)
+    terms = package.unaccepted_terms(model)
     if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
         screen.talk.print(question, end="", soft_wrap=True, markup=False)

@@ -225,7 +225,7 @@ def _tokenise(
 
 
 def _parts(text: str, tokenizer: Tokenizer, cuttable: bool) -> Iterator[tuple[Sequence[int], int]]:
-    """(ids, their number of characters) for each part of a document; the ids put around a text come first and last."""
+    """(ids, number of characters) for each part of a document; the ids put around a text come first and last."""
     yield tokenizer.beginning, 0
     rest = pieces(text) if cuttable else iter([text])
     while batch := list(islice(rest, BATCH)):

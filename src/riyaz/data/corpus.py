@@ -20,9 +20,8 @@ COLUMN = "text"
 KINDS = "text and Markdown (.txt .md .rst), .jsonl with a text column, each also with .gz"
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no 8-bit encoding uses for text
 SAMPLE = 8192  # bytes checked to recognise a binary file
-CUT = re.compile(
-    r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])"
-)  # after a single line end, or before the space in front of a word
+# After a single line end, or before the space in front of a word
+CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\w)(?= [^\W\d_])")
 PIECE = 2**16  # characters encoded at once
 
 
@@ -51,7 +50,7 @@ def documents(paths: Sequence[str | Path], exclude: Path | None = None) -> Itera
                 yield document
     if empty:
         where = " ".join(map(str, paths))
-        raise RiyazError("there is no text here", where, f"give {KINDS}")
+        raise RiyazError("contains no text", where, f"give {KINDS}")
 
 
 def pieces(text: str) -> Iterator[str]:

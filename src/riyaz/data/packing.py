@@ -30,7 +30,6 @@ class PackedRows:
     lengths: list[int]
     label_index: np.ndarray  # (N,) int64, the place in the stream whose output predicts the label
     labels: np.ndarray  # (N,) int64, the answer tokens
-    label_row: np.ndarray  # (N,) int64, the row of each label
     shared: int = 0
 
 
@@ -49,7 +48,6 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         # The last `answer` places of a row predict its answer.
         label_index=_flat(range(end - count, end) for end, count in zip(ends, answers)),
         labels=_flat(row.answer for row in rows),
-        label_row=np.repeat(np.arange(len(rows), dtype=np.int64), answers),
     )
 
 

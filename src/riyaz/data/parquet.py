@@ -32,7 +32,7 @@ def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
 
 
 def arrow_rows(path: Path, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
-    """The same for an Arrow file (stream or file format), whose columns must be those of `features`, if given."""
+    """As `parquet_rows` for an Arrow file (stream or file format); `features`, if given, must have the same columns."""
     arrow = _pyarrow(path, "pyarrow")
 
     def batches() -> Iterator[Any]:

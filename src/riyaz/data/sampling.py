@@ -29,8 +29,8 @@ def sample(examples: Sequence[Example], count: int, *, by_label: bool, seed: int
     for example in ordered(examples, seed, purpose):
         strata[example.answer if by_label else ""].append(example)
     sizes = {label: len(members) for label, members in strata.items()}
-    wanted = allocate(sizes, sizes, min(count, len(examples)))
-    return ordered((e for label, members in strata.items() for e in members[: wanted[label]]), seed, purpose)
+    shares = allocate(sizes, sizes, min(count, len(examples)))
+    return ordered((e for label, members in strata.items() for e in members[: shares[label]]), seed, purpose)
 
 
 def hold_out(
@@ -54,8 +54,8 @@ def hold_out(
     total = sum(prompts.values())
     target = max(1, round(fraction * total))
     target = min(target, sum(spare.values()), total - 1, *([max_rows] if max_rows else []))
-    wanted = allocate(prompts, spare, target)
-    held = [group for label, groups in strata.items() for group in groups[: wanted[label]]]
+    shares = allocate(prompts, spare, target)
+    held = [group for label, groups in strata.items() for group in groups[: shares[label]]]
     while max_rows and len(held) > 1 and sum(map(len, held)) > max_rows:
         held.remove(max(held, key=len))
     keys = {group[0].key for group in held}

@@ -71,7 +71,7 @@ class Problems:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix in SUFFIXES that a file has, ".jsonl" for a.jsonl.gz; "" if it has none of them."""
+    """The suffix in SUFFIXES that a file has, ".jsonl" for a.jsonl.gz; "" if the file is not supported."""
     name = path.name.lower()
     packed = name.endswith(GZIP)
     suffix = Path(name.removesuffix(GZIP)).suffix

@@ -22,7 +22,7 @@ from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 
-KEPT_PREFIXES = 4
+PREFIX_TOKENS = 4096  # of the prefixes that are kept: 95 MB of keys and values for SmolLM2-135M in bf16
 WINDOW = 32  # requests whose distributions are made at once
 
 Progress = Callable[[int], None]  # how many more requests are done
@@ -78,9 +78,8 @@ class Engine:
             sampling = answer.request.sampling
             drawn_from = Top(sampling.top_k or self.runner.vocab_size)
             runs.append(Run(answer.sequence, tokens, drawn_from if sampling.temperature > 0 else Best()))
-        steps = (
-            [self._take(answer, result) for answer, result in zip(answers, self.runner.forward(runs))] if runs else []
-        )
+        results = self.runner.forward(runs) if runs else []
+        steps = [self._take(answer, result) for answer, result in zip(answers, results)]
         self._end([answer for answer in answers if answer.done])
         return steps
 
@@ -103,7 +102,10 @@ class Engine:
             self._end([answer])
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[list[int]]:
-        """The answer to each request, without its stop token."""
+        """The answer to each request, without its stop token. Raises RiyazError, before anything is read, when a prompt
+        and its answer do not fit the context."""
+        for request in requests:
+            self._check(request)
         longest_first = sorted(range(len(requests)), key=lambda i: -(len(requests[i].tokens) + requests[i].limit))
         answers = {i: self._begin(requests[i]) for i in longest_first}
         left = set(answers)
@@ -122,16 +124,15 @@ class Engine:
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], progress: Progress | None = None
     ) -> list[np.ndarray]:
         """Log-probability of every token of each continuation: one (n_i,) float32 array a request."""
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
+        log_p: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
         for batch in _batches(requests, [len(more) for more in continuations]):
             wants = [Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch]
-            for i, row in zip(
-                batch, self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)
-            ):
-                found[i] = row
+            rows = self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)
+            for i, row in zip(batch, rows):
+                log_p[i] = row
             if progress is not None:
                 progress(len(batch))
-        return found
+        return log_p
 
     def distributions(
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]]
@@ -140,11 +141,11 @@ class Engine:
         (n_i, V) float32 arrays, made a few at a time."""
         for start in range(0, len(requests), WINDOW):
             window, more = requests[start : start + WINDOW], continuations[start : start + WINDOW]
-            found: dict[int, np.ndarray] = {}
+            log_p: dict[int, np.ndarray] = {}
             for batch in _batches(window, [len(c) for c in more]):
                 wants = [Whole(_rows(window[i], more[i])) for i in batch]
-                found |= zip(batch, self._read([window[i] for i in batch], [more[i] for i in batch], wants))
-            yield from (found[i] for i in range(len(window)))
+                log_p |= zip(batch, self._read([window[i] for i in batch], [more[i] for i in batch], wants))
+            yield from (log_p[i] for i in range(len(window)))
 
     def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
         """The `count` likeliest tokens after `tokens`, which begin where the context begins, and their
@@ -168,13 +169,16 @@ class Engine:
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
     ) -> list[list[tuple[int, float]]]:
         """`best` under each row of `offsets` (M, L), from one pass: M lists, one entry a request."""
-        found = [best for _, best in self._search(requests, offsets, progress)]
-        return [[best[m] for best in found] for m in range(len(offsets))]
+        answers = [best for _, best in self._search(requests, offsets, progress)]
+        return [[best[m] for best in answers] for m in range(len(offsets))]
 
-    def _begin(self, request: Request) -> Answer:
+    def _check(self, request: Request) -> None:
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
+
+    def _begin(self, request: Request) -> Answer:
+        self._check(request)
         self._tickets += 1
         answer = Answer(request, self._tickets, done=request.limit < 1)
         if not answer.done:
@@ -221,7 +225,7 @@ class Engine:
             self.runner.forward([Run(sequence, tokens)])
             self._prefixes[key] = sequence
         self._prefixes.move_to_end(key)
-        while len(self._prefixes) > KEPT_PREFIXES:
+        while len(self._prefixes) > 1 and sum(map(self.runner.length, self._prefixes.values())) > PREFIX_TOKENS:
             self.runner.close(self._prefixes.popitem(last=False)[1])
         return self._prefixes[key]
 
@@ -229,20 +233,20 @@ class Engine:
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], wants: Sequence[Named | Top | Whole]
     ) -> list[Any]:
         """What is wanted of prompts and the continuations behind them, read in one pass."""
-        sequences = [self._open(request) for request in requests]
-        rows = [(*request.tokens, *more[:-1]) for request, more in zip(requests, continuations)]
+        runs: list[Run] = []
         try:
-            runs = [Run(sequence, row, want, keep=False) for sequence, row, want in zip(sequences, rows, wants)]
+            for request, more, want in zip(requests, continuations, wants):
+                runs.append(Run(self._open(request), (*request.tokens, *more[:-1]), want, keep=False))
             return self.runner.forward(runs)
         finally:
-            for sequence in sequences:
-                self.runner.close(sequence)
+            for run in runs:
+                self.runner.close(run.sequence)
 
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None
     ) -> list[tuple[np.ndarray, list[tuple[int, float]]]]:
         """Scores (L,) and best answers of every request, by `Search` over its trie."""
-        found: list[Any] = [None] * len(requests)
+        answers: list[Any] = [None] * len(requests)
         tries = [request.constraint for request in requests]
         inner = [len(trie.inner) if trie and offsets is None else MANY for trie in tries]
         for batch in _batches(requests, inner):
@@ -251,10 +255,10 @@ class Engine:
             search = Search(trie, len(batch), offsets)
             self._walk([requests[i] for i in batch], search)
             for i, scores, best in zip(batch, search.scores(), search.best()):
-                found[i] = (scores, best)
+                answers[i] = (scores, best)
             if progress is not None:
                 progress(len(batch))
-        return found
+        return answers
 
     def _walk(self, requests: Sequence[Request], search: Search) -> None:
         """Read the prompts, then the nodes that the search asks for, each in a fork of its parent's sequence."""

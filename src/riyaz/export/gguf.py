@@ -55,7 +55,7 @@ def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
     planned = _planned(family, model.config, state, DTYPES[dtype][0])
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
     for name, plan in planned.items():
-        state[name].copy_(torch.from_numpy(gguf_write.rounded(plan.dtype, state[name].numpy())))
+        state[name].copy_(torch.from_numpy(gguf_write.round_trip(plan.dtype, state[name].numpy())))
     rounded = logits(model, tokenizer)
     del model, state, planned
     reopened = open_source(work)
@@ -68,7 +68,7 @@ def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
     return checked(wanted, found, work, "gguf", dtype)
 
 
-def _known(family: ModuleType, config: Any, source: Source) -> tuple[dict[str, Any], list[gguf_write.Planned]]:
+def _known(family: ModuleType, config: Any, source: Source) -> tuple[dict[str, Any], list[gguf_write.PlannedTensor]]:
     """What the file must say of the model, and the tensor that says how RoPE is scaled, if one must."""
     try:
         known = family.gguf_metadata(config)
@@ -78,7 +78,7 @@ def _known(family: ModuleType, config: Any, source: Source) -> tuple[dict[str, A
     if divisors is None:
         return known, []
     values = np.array(divisors, np.float32)
-    return known, [gguf_write.Planned(FREQUENCIES, values.shape, "F32", lambda: values)]
+    return known, [gguf_write.PlannedTensor(FREQUENCIES, values.shape, "F32", lambda: values)]
 
 
 def _state(model: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _state(model: Any) -> dict[str, Any]:
     return state
 
 
-def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str) -> dict[str, gguf_write.Planned]:
+def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str) -> dict[str, gguf_write.PlannedTensor]:
     """Hugging Face name -> what is written for it, in llama.cpp's order of rows."""
     planned = {}
     for name, stored in family.names(config).items():
@@ -100,5 +100,5 @@ def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str)
             return family.to_gguf_layout(config, name, tensor.numpy())
 
         shape = tuple(tensor.shape)
-        planned[name] = gguf_write.Planned(stored, shape, gguf_write.fitting(kind, shape), values)
+        planned[name] = gguf_write.PlannedTensor(stored, shape, gguf_write.dtype_for(kind, shape), values)
     return planned

@@ -1,6 +1,6 @@
 """The BERT family (BERT, MiniLM) as an embedder: configuration, tensor names, shapes; torch-free.
 
-Only what a text's hidden states depend on: the pooler, which some checkpoints carry, is left unread.
+Only tensors that the hidden states depend on are read; the pooler in some checkpoints is ignored.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from riyaz.errors import RiyazError
+from riyaz.families import checks
 
 MODEL_TYPE = "bert"
 # field -> (key in config.json, largest value)
@@ -20,8 +21,8 @@ SIZES = {
     "context": ("max_position_embeddings", 2**20),
     "n_types": ("type_vocab_size", 1024),
 }
-# what a configuration may leave out or say, and nothing else
-ONLY = {
+# keys with the only supported value; a missing key counts as that value
+FIXED = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -32,7 +33,7 @@ ONLY = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """What the shape and the arithmetic of a BERT depend on."""
+    """The sizes and settings of a BERT model; `context` is the number of learned positions."""
 
     vocab_size: int
     hidden_size: int
@@ -50,11 +51,9 @@ class BertConfig:
 
 
 def from_hf(metadata: Mapping[str, Any]) -> BertConfig:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
-    problems = []
-    for key, only in ONLY.items():
-        if metadata.get(key) not in (None, only):
-            problems.append(f"{key} is {metadata[key]!r:.60}, riyaz runs {only} only")
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
+    problems: list[str] = []
+    checks.check_fixed(metadata, FIXED, problems)
     values = {field: metadata.get(key, 2 if field == "n_types" else None) for field, (key, _) in SIZES.items()}
     for field, (key, limit) in SIZES.items():
         value = values[field]
@@ -66,14 +65,14 @@ def from_hf(metadata: Mapping[str, Any]) -> BertConfig:
     if type(eps) not in (int, float) or not 0 < eps < 1:
         problems.append(f"layer_norm_eps is {eps!r:.60}, not a number between 0 and 1")
     if not problems and values["hidden_size"] % values["n_heads"]:
-        problems.append(f"{values['hidden_size']} columns cannot be cut into {values['n_heads']} heads evenly")
+        problems.append(f"hidden size {values['hidden_size']} is not a multiple of {values['n_heads']} heads")
     if problems:
         raise RiyazError(", ".join(problems), "config.json", "riyaz cannot run this model")
     return BertConfig(**values, layer_norm_eps=float(eps))
 
 
 def layer_plan(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor that is read."""
+    """Hugging Face name -> shape, for every tensor that is read."""
     hidden, inner = config.hidden_size, config.intermediate_size
     plan: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
@@ -94,10 +93,10 @@ def layer_plan(config: BertConfig) -> dict[str, tuple[int, ...]]:
 
 
 def ignored(name: str) -> bool:
-    """Whether a checkpoint's extra tensor plays no part in the hidden states: the pooler and a saved 0, 1, 2, …"""
+    """Whether an extra tensor of a checkpoint may be ignored: the pooler and the saved position ids."""
     return name.startswith("pooler.") or name == "embeddings.position_ids"
 
 
 def _pair(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
-    """The weight of this shape and its bias, one for each row."""
+    """The weight of this shape, and the bias of shape (rows,)."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}

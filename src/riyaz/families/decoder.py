@@ -1,6 +1,6 @@
-"""What the families with rotary embeddings and gated feed-forwards share: keys, tensor names and shapes; torch-free.
+"""Shared by the decoder families with rotary embeddings and a gated MLP: keys, tensor names, shapes; torch-free.
 
-A family's own file holds its configuration and what it has beyond this.
+Each family's own module holds its configuration class and what differs.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from riyaz.families import checks, rope
 from riyaz.sources import TensorInfo
 
-# field -> (key in config.json, key in GGUF after the family's name)
+# field -> (key in config.json, key in GGUF without the prefix "FAMILY.")
 KEYS = {
     "vocab_size": ("vocab_size", "vocab_size"),
     "hidden_size": ("hidden_size", "embedding_length"),
@@ -35,12 +35,12 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-THETA = 10_000.0  # the base of RoPE where a file names none
-Values = dict[str, Any]  # field of a configuration -> what a file says
+THETA = 10_000.0  # RoPE base when a file has none
+Values = dict[str, Any]  # field of a configuration -> value in a file
 
 
 def hf_values(metadata: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[str]) -> Values:
-    """The fields of KEYS and `rope_scaling` of a config.json; notes what RoPE cannot be."""
+    """The fields of KEYS and `rope_scaling` from a config.json; adds a problem for unsupported RoPE settings."""
     values = {field: metadata.get(key, defaults.get(field)) for field, (key, _) in KEYS.items()}
     theta, values["rope_scaling"] = rope.from_hf(metadata, problems)
     values["rope_theta"] = THETA if theta is None else theta
@@ -50,15 +50,18 @@ def hf_values(metadata: Mapping[str, Any], defaults: Mapping[str, Any], problems
 def gguf_values(
     metadata: Mapping[str, Any], family: str, tensors: Mapping[str, TensorInfo], problems: list[str]
 ) -> Values:
-    """The fields of KEYS, `rope_scaling` and `tie_word_embeddings` of a GGUF file; notes heads that do not turn as a
-    whole. Vocabulary and tied head are seen from the tensors."""
-    values = {field: checks.shortest(metadata.get(f"{family}.{key}")) for field, (_, key) in KEYS.items()}
+    """The fields of KEYS, `rope_scaling` and `tie_word_embeddings` from a GGUF file.
+
+    Vocabulary size and head tying are derived from the tensors. Adds a problem for unsupported RoPE settings and for a
+    rotary or value size other than the head size.
+    """
+    values = {field: checks.shortest_decimal(metadata.get(f"{family}.{key}")) for field, (_, key) in KEYS.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding:
         values["vocab_size"] = embedding.shape[0]
     if values["rope_theta"] is None:
         values["rope_theta"] = THETA
-    checks.fill(values)
+    checks.fill_heads(values)
     for key in (f"{family}.rope.dimension_count", f"{family}.attention.value_length"):
         if key in metadata and metadata[key] != values["head_dim"]:
             problems.append(f"{key} is {metadata[key]!r:.60}, the head size is {values['head_dim']!r:.60}")
@@ -68,31 +71,31 @@ def gguf_values(
 
 
 def checked_hf(values: Values, problems: list[str]) -> Values:
-    """The values of a config.json, once every one is a number in its range; RiyazError listing all that are not."""
+    """The values from a config.json, checked. Raises RiyazError listing every one that is not a number in range."""
     return _checked(values, {field: key for field, (key, _) in KEYS.items()}, problems, "config.json")
 
 
 def checked_gguf(values: Values, family: str, problems: list[str]) -> Values:
-    """The values of a GGUF file, as `checked_hf`."""
+    """As `checked_hf`, for values from a GGUF file."""
     return _checked(values, {field: f"{family}.{key}" for field, (_, key) in KEYS.items()}, problems, "GGUF metadata")
 
 
 def _checked(values: Values, keys: checks.Keys, problems: list[str], where: str) -> Values:
-    checks.fill(values)
-    checks.sizes(values, keys, problems)
-    checks.positive(values, ("rms_norm_eps", "rope_theta"), keys, problems)
-    checks.finish(values, problems, where)
+    checks.fill_heads(values)
+    checks.check_sizes(values, keys, problems)
+    checks.check_positive(values, ("rms_norm_eps", "rope_theta"), keys, problems)
+    checks.raise_problems(values, problems, where)
     return values
 
 
 def hf_settings(config: Any) -> dict[str, Any]:
-    """What `hf_values` reads, as the entries of a config.json."""
+    """The config.json entries that `hf_values` reads."""
     values = {key: getattr(config, field) for field, (key, _) in KEYS.items()}
     return {**values, **rope.to_hf(config.rope_theta, config.rope_scaling)}
 
 
 def gguf_metadata(config: Any) -> dict[str, Any]:
-    """What `gguf_values` reads, as llama.cpp must know it."""
+    """The GGUF metadata that `gguf_values` reads. Raises RiyazError for RoPE scaling that GGUF cannot express."""
     family, size = config.model_type, config.head_dim
     values = {f"{family}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
     sizes = {f"{family}.{key}": size for key in ("attention.value_length", "rope.dimension_count")}
@@ -100,8 +103,8 @@ def gguf_metadata(config: Any) -> dict[str, Any]:
     return {"general.architecture": family, **values, **sizes, **scaling}
 
 
-def linears(config: Any) -> dict[str, tuple[int, ...]]:
-    """Name in a layer -> shape (out, in) of its linears."""
+def linear_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Shape (out, in) of every linear of a layer, by its name in the layer."""
     hidden, inner = config.hidden_size, config.intermediate_size
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     return {
@@ -118,10 +121,10 @@ def linears(config: Any) -> dict[str, tuple[int, ...]]:
 def layer_plan(
     config: Any, parts: Iterable[str], shapes: Mapping[str, tuple[int, ...]], biased: Collection[str] = ()
 ) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor of the model; a tied head has none.
+    """Hugging Face name -> shape, for every tensor of the model; a tied head is left out.
 
-    `parts` are those of a layer in their order. One without a shape is a norm over the hidden size; a biased one has a
-    bias as long as its first dimension.
+    `parts` are a layer's modules in order. A part missing from `shapes` is a norm, (hidden size,); a part in `biased`
+    also has a bias, (out,).
     """
     hidden = (config.hidden_size,)
     plan: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, *hidden)}
@@ -140,7 +143,7 @@ def layer_plan(
 def gguf_names(
     names: Iterable[str], layer_names: Mapping[str, str], outer_names: Mapping[str, str] = OUTER_NAMES
 ) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of these tensors, by the names of a layer's parts and of what is outside."""
+    """Hugging Face name -> GGUF name, for these tensors; `outer_names` are those of modules outside the layers."""
     return {name: _gguf_name(name, layer_names, outer_names) for name in names}
 
 

@@ -1,7 +1,7 @@
 """The GPT-2 family (GPT-2, DistilGPT2): configuration, tensor names, shapes; torch-free.
 
-Hugging Face holds its linears as (in, out), GGUF and riyaz as (out, in). The oldest checkpoints leave `transformer.`
-away, and many carry the causal mask as a buffer.
+Hugging Face stores GPT-2's linears as (in, out), GGUF and riyaz as (out, in). Old checkpoints omit the prefix
+`transformer.`, and many contain the causal mask as a tensor.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "gpt2"
 TRUNK = "transformer."
-# field -> (key in config.json, key in GGUF after "gpt2.")
+# field -> (key in config.json, key in GGUF without "gpt2.")
 KEYS = {
     "vocab_size": ("vocab_size", "vocab_size"),
     "hidden_size": ("n_embd", "embedding_length"),
@@ -42,19 +42,19 @@ OUTER_NAMES = {
     "transformer.ln_f": "output_norm",
     "lm_head": "output",
 }
-# what a configuration may leave out or say, and nothing else
-ONLY = {
+# keys with the only supported value; a missing key counts as that value
+FIXED = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
     "quantization_config": None,
 }
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names of one function
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names for the same function
 
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """What the shape and the arithmetic of a GPT-2 depend on; `context` is the number of learned positions."""
+    """The sizes and settings of a GPT-2 model; `context` is the number of learned positions."""
 
     model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
@@ -70,21 +70,22 @@ class GPT2Config:
 
 
 def from_hf(metadata: Mapping[str, Any]) -> GPT2Config:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
     values = {field: metadata.get(key) for field, (key, _) in KEYS.items()}
     if values["layer_norm_eps"] is None:
         values["layer_norm_eps"] = 1e-5
-    checks.only(metadata, ONLY, problems)
+    checks.check_fixed(metadata, FIXED, problems)
     if metadata.get("activation_function") not in (None, *TANH_GELU):
-        problems.append(f"activation_function is {metadata['activation_function']!r:.60}, riyaz runs gelu_new only")
-    values |= checks.flags(metadata, {"tie_word_embeddings": True}, problems)
+        problems.append(f"activation_function is {metadata['activation_function']!r:.60}, riyaz supports only gelu_new")
+    values |= checks.booleans(metadata, {"tie_word_embeddings": True}, problems)
     return _checked(values, {field: key for field, (key, _) in KEYS.items()}, problems, "config.json")
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> GPT2Config:
-    """The configuration of GGUF metadata; head tying and vocabulary are seen from the tensors."""
-    values = {field: checks.shortest(metadata.get(f"{MODEL_TYPE}.{key}")) for field, (_, key) in KEYS.items()}
+    """The configuration from GGUF metadata; head tying and vocabulary size are derived from the tensors. Raises
+    RiyazError listing all problems."""
+    values = {field: checks.shortest_decimal(metadata.get(f"{MODEL_TYPE}.{key}")) for field, (_, key) in KEYS.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding:
         values["vocab_size"] = embedding.shape[0]
@@ -106,7 +107,7 @@ def to_hf(config: GPT2Config) -> dict[str, Any]:
 
 
 def layer_plan(config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape in riyaz, linears (out, in), of every tensor of the model; a tied head has none."""
+    """Hugging Face name -> shape in riyaz (linears are (out, in)), for every tensor; a tied head is left out."""
     hidden, inner = config.hidden_size, config.intermediate_size
     linears = {
         "attn.c_attn": (3 * hidden, hidden),
@@ -130,51 +131,51 @@ def layer_plan(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 
 
 def names(config: GPT2Config) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor of the model."""
+    """Hugging Face name -> GGUF name, for every tensor of the model."""
     return decoder.gguf_names(layer_plan(config), LAYER_NAMES, OUTER_NAMES)
 
 
 def checkpoint_names(config: GPT2Config, tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Hugging Face name -> name in a checkpoint with or without `transformer.`."""
+    """Hugging Face name -> name in this checkpoint, which may omit the prefix `transformer.`."""
     bare = "wte.weight" in tensors
     return {name: name.removeprefix(TRUNK) if bare else name for name in layer_plan(config)}
 
 
 def transposed(name: str) -> bool:
-    """Whether a checkpoint holds this tensor as (in, out)."""
+    """Whether Hugging Face checkpoints store this tensor as (in, out)."""
     return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
 
 
 def from_gguf_layout(config: GPT2Config, name: str, array: np.ndarray) -> np.ndarray:
-    """A GGUF array as it is: its linears are (out, in), q, k and v one below the other."""
+    """The GGUF tensor unchanged: its linears are (out, in), and q, k and v are stacked as in Hugging Face's c_attn."""
     return array
 
 
 def to_gguf_layout(config: GPT2Config, name: str, array: np.ndarray) -> np.ndarray:
-    """The array as it is, as in `from_gguf_layout`."""
+    """The tensor unchanged, as in `from_gguf_layout`."""
     return array
 
 
 def gguf_metadata(config: GPT2Config) -> dict[str, Any]:
-    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    """The model's GGUF metadata, as `from_gguf` and llama.cpp read it."""
     values = {f"{MODEL_TYPE}.{key}": getattr(config, field) for field, (_, key) in KEYS.items()}
     return {"general.architecture": MODEL_TYPE, **values}
 
 
 def ignored(name: str) -> bool:
-    """Whether a checkpoint's extra tensor carries nothing: the causal mask and what stands in for minus infinity."""
+    """Whether an extra tensor of a checkpoint may be ignored: the saved causal mask and its masking value."""
     return name.endswith((".attn.bias", ".attn.masked_bias"))
 
 
 def _checked(values: dict[str, Any], keys: dict[str, str], problems: list[str], where: str) -> GPT2Config:
-    """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
+    """The configuration, checked. Raises RiyazError listing every value that is not a number in range."""
     hidden, heads = values["hidden_size"], values["n_heads"]
     if values["intermediate_size"] is None and type(hidden) is int:
         values["intermediate_size"] = 4 * hidden
-    checks.fill(values)
-    checks.sizes(values, keys, problems)
-    checks.positive(values, ("layer_norm_eps",), keys, problems)
+    checks.fill_heads(values)
+    checks.check_sizes(values, keys, problems)
+    checks.check_positive(values, ("layer_norm_eps",), keys, problems)
     if not problems and (values["n_kv_heads"] != heads or values["head_dim"] * heads != hidden):
-        problems.append(f"{heads} heads do not share the width {hidden} evenly")
-    checks.finish(values, problems, where)
+        problems.append(f"{heads} heads of size {values['head_dim']} do not make up the hidden size {hidden}")
+    checks.raise_problems(values, problems, where)
     return GPT2Config(**values)

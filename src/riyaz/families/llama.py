@@ -1,8 +1,8 @@
 """The llama family (Llama 1 to 3, SmolLM2, TinyLlama): configuration, tensor names, shapes; torch-free.
 
-Hugging Face names are the names everywhere in Riyaz; GGUF names are translated here. llama.cpp stores the
-rows of q and k with the two halves of each head interleaved (its rotary embedding turns neighbours, Hugging
-Face's turns halves), so `from_gguf_layout` puts them back.
+Riyaz uses Hugging Face's tensor names everywhere; GGUF names are translated here. llama.cpp stores the rows of q and k
+with the two halves of each head interleaved (its RoPE rotates adjacent pairs, Hugging Face's rotates halves), so
+`from_gguf_layout` restores Hugging Face's order.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "llama"
-DEFAULTS = {"rms_norm_eps": 1e-6, "context": 2048}  # what transformers takes where config.json says nothing
+DEFAULTS = {"rms_norm_eps": 1e-6, "context": 2048}  # transformers' defaults for keys missing in config.json
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """What the shape and the arithmetic of a llama depend on."""
+    """The sizes and settings of a llama model."""
 
     model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
@@ -41,17 +41,18 @@ class LlamaConfig:
 
 
 def from_hf(metadata: Mapping[str, Any]) -> LlamaConfig:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
     values = decoder.hf_values(metadata, DEFAULTS, problems)
-    checks.only(metadata, {"hidden_act": "silu", "quantization_config": None}, problems)
+    checks.check_fixed(metadata, {"hidden_act": "silu", "quantization_config": None}, problems)
     defaults = {"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False}
-    values |= checks.flags(metadata, defaults, problems)
+    values |= checks.booleans(metadata, defaults, problems)
     return LlamaConfig(**decoder.checked_hf(values, problems))
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> LlamaConfig:
-    """The configuration of GGUF metadata; head tying, biases and vocabulary are seen from the tensors."""
+    """The configuration from GGUF metadata; head tying, biases and vocabulary size are derived from the tensors.
+    Raises RiyazError listing all problems."""
     problems = ["mixtures of experts are not supported"] if metadata.get("llama.expert_count") else []
     values = decoder.gguf_values(metadata, MODEL_TYPE, tensors, problems)
     values["attention_bias"] = "blk.0.attn_q.bias" in tensors
@@ -73,19 +74,19 @@ def to_hf(config: LlamaConfig) -> dict[str, Any]:
 
 
 def layer_plan(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    shapes = decoder.linears(config)
+    """Hugging Face name -> shape, for every tensor of the model; a tied head is left out."""
+    shapes = decoder.linear_shapes(config)
     biased = [part for part in shapes if (config.mlp_bias if part.startswith("mlp.") else config.attention_bias)]
     return decoder.layer_plan(config, decoder.LAYER_NAMES, shapes, biased)
 
 
 def names(config: LlamaConfig) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor of the model."""
+    """Hugging Face name -> GGUF name, for every tensor of the model."""
     return decoder.gguf_names(layer_plan(config), decoder.LAYER_NAMES)
 
 
 def from_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.ndarray:
-    """A GGUF array in Hugging Face's layout: in q and k, weights and biases, each head's halves apart."""
+    """A GGUF tensor in Hugging Face's layout: the rows of q and k (weights, biases) are de-interleaved in each head."""
     part = name.rsplit(".", 2)[-2]
     if part not in ("q_proj", "k_proj"):
         return array
@@ -95,7 +96,7 @@ def from_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.nd
 
 
 def to_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.ndarray:
-    """The inverse of `from_gguf_layout`; also of the rows of a LoRA's B."""
+    """The inverse of `from_gguf_layout`; also used for the rows of a LoRA's B."""
     part = name.rsplit(".", 2)[-2]
     if part not in ("q_proj", "k_proj"):
         return array
@@ -105,10 +106,10 @@ def to_gguf_layout(config: LlamaConfig, name: str, array: np.ndarray) -> np.ndar
 
 
 def gguf_metadata(config: LlamaConfig) -> dict[str, Any]:
-    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    """The model's GGUF metadata, as `from_gguf` and llama.cpp read it."""
     return decoder.gguf_metadata(config)
 
 
 def ignored(name: str) -> bool:
-    """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
+    """Whether an extra tensor may be ignored: RoPE tables of old checkpoints, and GGUF's RoPE frequency divisors."""
     return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")

@@ -1,7 +1,8 @@
 """The mistral family (Mistral 7B and what was trained from it): configuration, tensor names, shapes; torch-free.
 
-A llama whose layers may all see a window of the last tokens only. GGUF files of it call themselves llama and say no
-window, so only Hugging Face folders are read here, and only a model that no window narrows is written as GGUF.
+A llama whose layers may attend to a sliding window of the last tokens only. GGUF files of Mistral have the architecture
+llama and no window setting, so only Hugging Face folders are read here, and only a model whose window covers its whole
+context is written as GGUF.
 """
 
 from collections.abc import Mapping
@@ -31,13 +32,13 @@ KEYS = {
     "rope_theta": "rope_theta",
     "tie_word_embeddings": "tie_word_embeddings",
 }
-# what transformers takes where config.json says nothing
+# transformers' defaults for keys missing in config.json
 DEFAULTS = {"window": 4096, "rms_norm_eps": 1e-6, "context": 2**17, "tie_word_embeddings": False}
 
 
 @dataclass(frozen=True)
 class MistralConfig:
-    """What the shape and the arithmetic of a Mistral depend on."""
+    """The sizes and settings of a Mistral model."""
 
     model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
@@ -50,26 +51,27 @@ class MistralConfig:
     rms_norm_eps: float
     rope_theta: float
     context: int
-    window: int | None  # tokens that a token sees, itself counted; None: all
+    window: int | None  # tokens that a token attends to, itself included; None: all
     tie_word_embeddings: bool
 
 
 def from_hf(metadata: Mapping[str, Any]) -> MistralConfig:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
-    checks.only(metadata, {"hidden_act": "silu", "layer_types": None, "quantization_config": None}, problems)
+    checks.check_fixed(metadata, {"hidden_act": "silu", "layer_types": None, "quantization_config": None}, problems)
     values = {field: metadata.get(key, DEFAULTS.get(field)) for field, key in KEYS.items()}
     theta, scaling = rope.from_hf(metadata, problems)
     values["rope_theta"] = 10_000.0 if theta is None else theta
     if scaling is not None:
         problems.append(f"RoPE scaling {scaling.kind!r} is not supported")
-    checks.fill(values)
+    checks.fill_heads(values)
     return _checked(values, problems)
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> MistralConfig:
-    """RiyazError: no writer of GGUF calls a model so."""
-    raise RiyazError("a Mistral in GGUF calls itself llama, not mistral", "GGUF metadata", "convert the model again")
+    """Always raises RiyazError: in GGUF, Mistral models have the architecture llama."""
+    what = "the architecture of a Mistral in GGUF must be llama, not mistral"
+    raise RiyazError(what, "GGUF metadata", "convert the model again")
 
 
 def to_hf(config: MistralConfig) -> dict[str, Any]:
@@ -79,17 +81,17 @@ def to_hf(config: MistralConfig) -> dict[str, Any]:
 
 
 def layer_plan(config: MistralConfig) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    return decoder.layer_plan(config, decoder.LAYER_NAMES, decoder.linears(config))
+    """Hugging Face name -> shape, for every tensor of the model; a tied head is left out."""
+    return decoder.layer_plan(config, decoder.LAYER_NAMES, decoder.linear_shapes(config))
 
 
 def names(config: MistralConfig) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor of the model: those of a llama."""
+    """Hugging Face name -> GGUF name, for every tensor of the model; the same as a llama's."""
     return llama.names(_as_llama(config))
 
 
 def from_gguf_layout(config: MistralConfig, name: str, array: np.ndarray) -> np.ndarray:
-    """A GGUF array in Hugging Face's layout, as of a llama."""
+    """A GGUF tensor in Hugging Face's layout, as for a llama."""
     return llama.from_gguf_layout(_as_llama(config), name, array)
 
 
@@ -99,30 +101,31 @@ def to_gguf_layout(config: MistralConfig, name: str, array: np.ndarray) -> np.nd
 
 
 def gguf_metadata(config: MistralConfig) -> dict[str, Any]:
-    """What llama.cpp must know of the model beside its tensors; RiyazError for a window, which it would not see."""
+    """The model's GGUF metadata, as llama.cpp reads it. Raises RiyazError for a window shorter than the context."""
     if config.window is not None and config.window < config.context:
-        what = f"llama.cpp knows no window, and this model sees {config.window} tokens of {config.context}"
+        window = f"{config.window} of {config.context} tokens"
+        what = f"llama.cpp has no sliding window for llama models; this model's is {window}"
         raise RiyazError(what, hint="export it with --format hf")
     return llama.gguf_metadata(_as_llama(config))
 
 
 def ignored(name: str) -> bool:
-    """Whether a checkpoint's extra tensor carries nothing: rotary tables that old checkpoints saved."""
+    """Whether an extra tensor of a checkpoint may be ignored: the RoPE tables that old checkpoints saved."""
     return name.endswith(".rotary_emb.inv_freq")
 
 
 def _as_llama(config: MistralConfig) -> LlamaConfig:
-    """The llama that computes the same where no window narrows it."""
+    """The llama configuration that computes the same without a window."""
     settings = {name: value for name, value in asdict(config).items() if name != "window"}
     return LlamaConfig(**settings)
 
 
 def _checked(values: dict[str, Any], problems: list[str]) -> MistralConfig:
-    """The configuration, once every value is a number in its range; RiyazError listing all that are not."""
+    """The configuration, checked. Raises RiyazError listing every value that is not a number in range."""
     limits = checks.LIMITS if values["window"] is None else {**checks.LIMITS, "window": 2**30}
-    checks.sizes(values, KEYS, problems, limits)
-    checks.positive(values, ("rms_norm_eps", "rope_theta"), KEYS, problems)
+    checks.check_sizes(values, KEYS, problems, limits)
+    checks.check_positive(values, ("rms_norm_eps", "rope_theta"), KEYS, problems)
     if not isinstance(values["tie_word_embeddings"], bool):
         problems.append(f"tie_word_embeddings is {values['tie_word_embeddings']!r:.60}, not true or false")
-    checks.finish(values, problems, "config.json")
+    checks.raise_problems(values, problems, "config.json")
     return MistralConfig(**values)

@@ -1,6 +1,6 @@
 """The Qwen2 family (Qwen2, Qwen2.5), a llama with biases on q, k and v: configuration, tensor names; torch-free.
 
-A window over the last tokens, which the largest models can be told to use in their later layers, is refused.
+Sliding-window attention, an option of the largest models for their later layers, is not supported.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "qwen2"
-DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # what transformers takes where config.json says nothing
-# what a configuration may leave out or say, and nothing else: no layer has a window over its last tokens
-ONLY = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
+DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # transformers' defaults for keys missing in config.json
+# keys with the only supported value; a missing key counts as that value
+FIXED = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
 BIASED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 @dataclass(frozen=True)
 class Qwen2Config:
-    """What the shape and the arithmetic of a Qwen2 depend on."""
+    """The sizes and settings of a Qwen2 model."""
 
     model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
@@ -40,16 +40,17 @@ class Qwen2Config:
 
 
 def from_hf(metadata: Mapping[str, Any]) -> Qwen2Config:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
     values = decoder.hf_values(metadata, DEFAULTS, problems)
-    checks.only(metadata, ONLY, problems)
-    values |= checks.flags(metadata, {"tie_word_embeddings": False}, problems)
+    checks.check_fixed(metadata, FIXED, problems)
+    values |= checks.booleans(metadata, {"tie_word_embeddings": False}, problems)
     return Qwen2Config(**decoder.checked_hf(values, problems))
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Qwen2Config:
-    """The configuration of GGUF metadata; head tying and vocabulary are seen from the tensors."""
+    """The configuration from GGUF metadata; head tying and vocabulary size are derived from the tensors. Raises
+    RiyazError listing all problems."""
     problems: list[str] = []
     values = decoder.gguf_values(metadata, MODEL_TYPE, tensors, problems)
     return Qwen2Config(**decoder.checked_gguf(values, MODEL_TYPE, problems))
@@ -68,30 +69,30 @@ def to_hf(config: Qwen2Config) -> dict[str, Any]:
 
 
 def layer_plan(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    return decoder.layer_plan(config, decoder.LAYER_NAMES, decoder.linears(config), BIASED)
+    """Hugging Face name -> shape, for every tensor of the model; a tied head is left out."""
+    return decoder.layer_plan(config, decoder.LAYER_NAMES, decoder.linear_shapes(config), BIASED)
 
 
 def names(config: Qwen2Config) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor of the model."""
+    """Hugging Face name -> GGUF name, for every tensor of the model."""
     return decoder.gguf_names(layer_plan(config), decoder.LAYER_NAMES)
 
 
 def from_gguf_layout(config: Qwen2Config, name: str, array: np.ndarray) -> np.ndarray:
-    """A GGUF array as it is: rows of q and k are in Hugging Face's order."""
+    """The GGUF tensor unchanged: the rows of q and k are already in Hugging Face's order."""
     return array
 
 
 def to_gguf_layout(config: Qwen2Config, name: str, array: np.ndarray) -> np.ndarray:
-    """The array as it is, as in `from_gguf_layout`."""
+    """The tensor unchanged, as in `from_gguf_layout`."""
     return array
 
 
 def gguf_metadata(config: Qwen2Config) -> dict[str, Any]:
-    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it."""
+    """The model's GGUF metadata, as `from_gguf` and llama.cpp read it."""
     return decoder.gguf_metadata(config)
 
 
 def ignored(name: str) -> bool:
-    """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
+    """Whether an extra tensor may be ignored: RoPE tables of old checkpoints, and GGUF's RoPE frequency divisors."""
     return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")

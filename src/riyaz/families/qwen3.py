@@ -1,7 +1,7 @@
 """The Qwen3 family, a llama with norms on queries and keys: configuration, tensor names, shapes; torch-free.
 
-The head size is a setting of its own, often not the width over the number of heads. A window over the last tokens,
-which a model can be told to use in its later layers, is refused; so are mixtures of experts, another model_type.
+The head size is a separate setting, often not hidden size / heads. Sliding-window attention is not supported, nor are
+mixtures of experts, which have another model_type.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "qwen3"
-DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # what transformers takes where config.json says nothing
-# what a configuration may leave out or say, and nothing else: no layer has a window over its last tokens
-ONLY = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
+DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # transformers' defaults for keys missing in config.json
+# keys with the only supported value; a missing key counts as that value
+FIXED = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
 # Hugging Face name without "model.layers.N." -> GGUF name without "blk.N."
 LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -38,7 +38,7 @@ HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 @dataclass(frozen=True)
 class Qwen3Config:
-    """What the shape and the arithmetic of a Qwen3 depend on."""
+    """The sizes and settings of a Qwen3 model."""
 
     model_type: ClassVar[str] = MODEL_TYPE
     vocab_size: int
@@ -57,18 +57,19 @@ class Qwen3Config:
 
 
 def from_hf(metadata: Mapping[str, Any]) -> Qwen3Config:
-    """The configuration of a config.json; RiyazError lists every missing, wrong or unsupported key."""
+    """The configuration from a config.json. Raises RiyazError listing every missing, wrong or unsupported key."""
     problems: list[str] = []
     values = decoder.hf_values(metadata, DEFAULTS, problems)
     if values["head_dim"] is None:
-        values["head_dim"] = 128  # not the width of a head's share
-    checks.only(metadata, ONLY, problems)
-    values |= checks.flags(metadata, {"tie_word_embeddings": False, "attention_bias": False}, problems)
+        values["head_dim"] = 128  # transformers' default, not hidden size / heads
+    checks.check_fixed(metadata, FIXED, problems)
+    values |= checks.booleans(metadata, {"tie_word_embeddings": False, "attention_bias": False}, problems)
     return Qwen3Config(**decoder.checked_hf(values, problems))
 
 
 def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Qwen3Config:
-    """The configuration of GGUF metadata; head tying, biases and vocabulary are seen from the tensors."""
+    """The configuration from GGUF metadata; head tying, biases and vocabulary size are derived from the tensors.
+    Raises RiyazError listing all problems."""
     problems: list[str] = []
     values = decoder.gguf_values(metadata, MODEL_TYPE, tensors, problems)
     values["attention_bias"] = "blk.0.attn_q.bias" in tensors
@@ -89,35 +90,38 @@ def to_hf(config: Qwen3Config) -> dict[str, Any]:
 
 
 def layer_plan(config: Qwen3Config) -> dict[str, tuple[int, ...]]:
-    """Hugging Face name -> shape of every tensor of the model; a tied head has none."""
-    shapes = decoder.linears(config)
+    """Hugging Face name -> shape, for every tensor of the model; a tied head is left out."""
+    shapes = decoder.linear_shapes(config)
     biased = [part for part in shapes if config.attention_bias and part.startswith("self_attn.")]
     return decoder.layer_plan(config, LAYER_NAMES, shapes | dict.fromkeys(HEAD_NORMS, (config.head_dim,)), biased)
 
 
 def names(config: Qwen3Config) -> dict[str, str]:
-    """Hugging Face name -> GGUF name of every tensor of the model."""
+    """Hugging Face name -> GGUF name, for every tensor of the model."""
     return decoder.gguf_names(layer_plan(config), LAYER_NAMES)
 
 
 def from_gguf_layout(config: Qwen3Config, name: str, array: np.ndarray) -> np.ndarray:
-    """A GGUF array as it is: rows of q and k are in Hugging Face's order."""
+    """The GGUF tensor unchanged: the rows of q and k are already in Hugging Face's order."""
     return array
 
 
 def to_gguf_layout(config: Qwen3Config, name: str, array: np.ndarray) -> np.ndarray:
-    """The array as it is, as in `from_gguf_layout`."""
+    """The tensor unchanged, as in `from_gguf_layout`."""
     return array
 
 
 def gguf_metadata(config: Qwen3Config) -> dict[str, Any]:
-    """What llama.cpp must know of the model beside its tensors; `from_gguf` reads it. RiyazError for biases, of which
-    llama.cpp loads none behind attention."""
+    """The model's GGUF metadata, as `from_gguf` and llama.cpp read it.
+
+    Raises RiyazError for attention biases, since llama.cpp does not load the one of the output projection.
+    """
     if config.attention_bias:
-        raise RiyazError("llama.cpp runs no qwen3 with biases in attention", hint="export it with --format hf")
+        what = "llama.cpp does not support attention biases in qwen3"
+        raise RiyazError(what, hint="export it with --format hf")
     return decoder.gguf_metadata(config)
 
 
 def ignored(name: str) -> bool:
-    """Whether an extra tensor is no weight: rotary tables that old checkpoints saved, and GGUF's scaling of them."""
+    """Whether an extra tensor may be ignored: RoPE tables of old checkpoints, and GGUF's RoPE frequency divisors."""
     return name == rope.FREQUENCIES or name.endswith(".rotary_emb.inv_freq")

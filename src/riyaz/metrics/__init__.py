@@ -1,1 +1,1 @@
-"""Scores of answers, intervals of mean scores, and comparisons of arms on the same rows: pure functions."""
+"""Pure functions: scores of answers, confidence intervals of mean scores, tests of arms on the same rows."""

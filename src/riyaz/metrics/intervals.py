@@ -1,6 +1,6 @@
-"""Intervals for a mean score: Wilson for 0/1 rows, BCa bootstrap otherwise. Pure and seeded.
+"""Confidence intervals of a mean score: Wilson's for 0/1 rows, BCa bootstrap otherwise, reproducible by seed.
 
-`interval` is the one to call; it never returns a point when the rows cannot support one.
+Call `interval`: equal rows, for which a bootstrap interval has no width, get Wilson's too.
 """
 
 from collections.abc import Iterator
@@ -9,18 +9,19 @@ from math import sqrt
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+CONFIDENCE = 0.95  # of every interval, test and bound
 RESAMPLES = 9_999
-_CHUNK = 500_000  # counts held at once, 4 MB: stays in cache
+_CHUNK = 500_000  # counts in memory at once: 4 MB, which stay in the cache
 
 
-def interval(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Two-sided interval of the mean of `scores` (n,) in 0..1; (0, 1) when there are no rows."""
+def interval(scores: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Two-sided 95 % interval of the mean of `scores` (n,) in 0..1; (0, 1) without rows."""
     scores = np.asarray(scores, float)
     n, spread = len(scores), np.ptp(scores) if len(scores) else 0.0
     if is_binary(scores) or spread == 0:
-        # Rows that all agree say nothing about the spread; p(1-p), the largest one possible, is Wilson's.
-        return wilson(float(scores.sum()), n, confidence=confidence)
-    return bca_bootstrap(scores, confidence=confidence, seed=seed)
+        # Equal rows have no variance to resample; Wilson assumes p(1-p), the largest possible for a mean p.
+        return wilson(float(scores.sum()), n)
+    return bca_bootstrap(scores, seed=seed)
 
 
 def is_binary(scores: np.ndarray) -> bool:
@@ -28,33 +29,31 @@ def is_binary(scores: np.ndarray) -> bool:
     return bool(np.isin(scores, (0.0, 1.0)).all())
 
 
-def wilson(k: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for `k` successes in `n` rows (Wilson 1927, no continuity correction)."""
+def wilson(k: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval for `k` successes in `n` rows (Wilson 1927, no continuity correction)."""
     if n == 0:
         return 0.0, 1.0
-    z, p = float(ndtri((1 + confidence) / 2)), k / n
+    z, p = float(ndtri((1 + CONFIDENCE) / 2)), k / n
     centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     scale = 1 + z * z / n
     low = 0.0 if k == 0 else (centre - half) / scale
     return low, 1.0 if k == n else (centre + half) / scale
 
 
-def bca_bootstrap(
-    values: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """BCa bootstrap interval of the mean of `values` (n,) (Efron 1987); a point when all are equal."""
+def bca_bootstrap(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % BCa bootstrap interval of the mean of `values` (n,) (Efron 1987); of no width if all are equal."""
     values = np.asarray(values, float)
     mean, n = float(values.mean()), len(values)
     deviation = values - mean
     if np.ptp(values) == 0:
         return mean, mean
     boot = np.concatenate([counts @ values for counts in resample_counts(n, resamples, seed)]) / n
-    # Sums of the same rows in another order differ in the last bits: they are ties, not smaller.
+    # Summed in another order the same rows differ in the last bits, so nearly equal means count as ties.
     near = np.isclose(boot, mean, rtol=1e-12, atol=1e-15)
     below = ((boot < mean) & ~near).mean() + near.mean() / 2
     bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))
     acceleration = (deviation**3).sum() / (6 * (deviation**2).sum() ** 1.5)
-    z = bias + ndtri(np.array([1 - confidence, 1 + confidence]) / 2)
+    z = bias + ndtri(np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2)
     low, high = np.quantile(boot, ndtr(bias + z / (1 - acceleration * z)))
     return float(low), float(high)
 

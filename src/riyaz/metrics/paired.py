@@ -1,9 +1,9 @@
-"""Arms compared on the same rows: exact McNemar, paired bootstrap, and max-T bounds over all arms.
+"""Compare arms on the same rows: exact McNemar test, paired bootstrap, and max-T bounds over all arms.
 
-The bounds answer "how far below the best arm can this one be?", counting that the best arm is unknown.
-For each arm k as the supposed best, one critical value covers its lead over all the others at once; the
-truly best arm is one of the k, so an arm's shortfall is covered by its largest bound over all k (the
-argument of Hsu's multiple comparisons with the best, 1984, with a bootstrap-t in place of Student's t).
+The bounds say how far each arm can be below the best arm, which is unknown. For each arm k taken as the best, one
+critical value covers its leads over all other arms at once. The best arm is one of the k, so an arm's largest bound
+over all k covers its shortfall (Hsu 1984, multiple comparisons with the best, with a bootstrap-t in place of
+Student's t).
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from math import ceil, floor, inf, log10, sqrt
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit
 
-from riyaz.metrics.intervals import RESAMPLES, bca_bootstrap, is_binary, resample_counts
+from riyaz.metrics.intervals import CONFIDENCE, RESAMPLES, bca_bootstrap, is_binary, resample_counts
 
-# Two rows won and two lost are added to the variance of every pair: arms that agree on all the rows seen
-# may still differ on the next one. Close to the exact Poisson bounds for few differing rows.
+# The variance of every pair counts two won and two lost rows more than were seen, because arms that agree on all rows
+# may differ on the next one. For few differing rows this is close to the exact Poisson bounds.
 UNSEEN = 4
-ROWS_CAP = 1_000_000
-POWER = 0.8
+ROWS_CAP = 1_000_000  # largest answer of `Shortfall.rows_needed`
+POWER = 0.8  # probability with which `rows_needed` rows suffice
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean difference a - b with its interval and two-sided p-value; `test` names the test."""
+    """Mean difference a - b with its 95 % interval and two-sided p-value; `test` names the test."""
 
     difference: float
     low: float
@@ -32,32 +32,30 @@ class Paired:
     test: str
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> Paired:
-    """Compare two arms' row scores (n,), (n,): exact McNemar when all are 0/1, else paired bootstrap."""
+def paired_test(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Paired:
+    """Compare the row scores (n,), (n,) of two arms: exact McNemar if all are 0/1, else paired bootstrap."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if not (is_binary(a) and is_binary(b)):
-        return paired_bootstrap(a, b, confidence=confidence, seed=seed)
+        return paired_bootstrap(a, b, seed=seed)
     # Interval of Bonett and Price (2012): one row won and one lost added, then Wald.
     n, won, lost = len(a) + 2, int((a > b).sum()) + 1, int((a < b).sum()) + 1
     centre = (won - lost) / n
-    half = ndtri((1 + confidence) / 2) * sqrt(((won + lost) / n - centre**2) / n)
+    half = ndtri((1 + CONFIDENCE) / 2) * sqrt(((won + lost) / n - centre**2) / n)
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Paired(float((a - b).mean()), float(low), float(high), mcnemar_exact(a, b), "mcnemar")
 
 
 def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided exact McNemar p-value of two arms' 0/1 row scores (n,), (n,)."""
+    """Two-sided p-value of the exact McNemar test on the 0/1 row scores (n,), (n,) of two arms."""
     won, lost = int(np.sum(np.greater(a, b))), int(np.sum(np.less(a, b)))
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5))) if won + lost else 1.0
 
 
-def paired_bootstrap(
-    a: np.ndarray, b: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
-) -> Paired:
-    """BCa interval of mean(a - b) and the p-value of the bootstrap centred on no difference."""
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
+    """BCa interval of mean(a - b), and the p-value of a bootstrap of the differences centred on 0."""
     gain = np.asarray(a, float) - np.asarray(b, float)
     difference, n = float(gain.mean()), len(gain)
-    low, high = bca_bootstrap(gain, confidence=confidence, seed=seed, resamples=resamples)
+    low, high = bca_bootstrap(gain, seed=seed, resamples=resamples)
     noise = np.concatenate([counts @ (gain - difference) for counts in resample_counts(n, resamples, seed)])
     extreme = int((np.abs(noise / n) >= abs(difference) - 1e-12).sum())
     return Paired(difference, low, high, (extreme + 1) / (resamples + 1), "paired bootstrap")
@@ -65,17 +63,17 @@ def paired_bootstrap(
 
 @dataclass(frozen=True)
 class Shortfall:
-    """Simultaneous bounds on max_k mean_k - mean_i for every arm i of M, from `n` rows."""
+    """Simultaneous 95 % upper bounds on max_k mean_k - mean_i for each arm i of M, from `n` rows."""
 
     upper: np.ndarray  # (M,) in 0..1
     lead: np.ndarray  # (M, M) observed mean_k - mean_i
     error: np.ndarray  # (M, M) standard error of the lead
-    critical: np.ndarray  # (M,) of arm k as the supposed best
+    critical: np.ndarray  # (M,) critical value of arm k taken as the best
     n: int
 
     def rows_needed(self, margin: float) -> int:
-        """Rows with which some arm would be within `margin` with probability 0.8, if means and variances
-        stay as observed: two significant digits, more than `n`, at most ROWS_CAP."""
+        """Number of rows with which the bound of some arm falls within `margin` with probability POWER, if means and
+        variances stay as observed: two significant digits, more than `n`, at most ROWS_CAP."""
         gap = margin - self.lead
         reach = (self.critical[:, None] + ndtri(POWER)) * self.error
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,15 +87,8 @@ class Shortfall:
         return ceil(rows / unit) * unit
 
 
-def max_t_upper(
-    scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
-) -> np.ndarray:
-    """Upper bounds (M,) on each arm's shortfall to the unknown best, from row scores (M, n) in 0..1."""
-    return shortfall(scores, confidence=confidence, seed=seed, resamples=resamples).upper
-
-
-def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
-    """Max-T paired bootstrap over the arms of `scores` (M, n): see the module's docstring."""
+def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
+    """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1."""
     scores = np.asarray(scores, float)
     arms, n = scores.shape
     first, second = np.triu_indices(arms, 1)
@@ -109,11 +100,11 @@ def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, re
     for counts in resample_counts(n, resamples, seed):
         lead_drawn, square_drawn = np.hsplit(counts @ moments / n, 2)  # (b, P) each
         t = (lead_drawn - lead) / _standard_error(lead_drawn, square_drawn, unseen, n)
-        # The lead of k over i is most understated where i over k is most overstated.
+        # t of the lead of each other arm over k: it is large where k's own lead is understated.
         signed = [np.hstack([-t[:, first == k], t[:, second == k]]) for k in range(arms)]
         worst.append([t_k.max(axis=1, initial=0) for t_k in signed])
-    quantile = np.quantile(np.hstack(worst), confidence, axis=1, method="higher")
-    critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, confidence))
+    quantile = np.quantile(np.hstack(worst), CONFIDENCE, axis=1, method="higher")
+    critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, CONFIDENCE))
     lead_all, error_all = np.zeros((arms, arms)), np.zeros((arms, arms))
     lead_all[first, second], lead_all[second, first] = lead, -lead
     error_all[first, second] = error_all[second, first] = error
@@ -122,7 +113,7 @@ def shortfall(scores: np.ndarray, *, confidence: float = 0.95, seed: int = 0, re
 
 
 def _unseen(gain: np.ndarray) -> np.ndarray:
-    """Sum of squares (P,) that the unseen rows add: they differ as much as the rows that do differ."""
+    """Sum of squares (P,) that the UNSEEN rows add to each pair, each the mean square of its differing rows."""
     differing = (gain != 0).sum(axis=0)
     pooled = (gain**2).sum() / differing.sum() if differing.any() else 1.0
     return UNSEEN * np.where(differing > 0, (gain**2).sum(axis=0) / np.maximum(differing, 1), pooled)

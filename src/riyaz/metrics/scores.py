@@ -1,4 +1,4 @@
-"""Scores of a text answer against the accepted answers, all in 0..1; with several, the best one counts."""
+"""Scores of a predicted text against the accepted answers, in 0..1; the best accepted answer counts."""
 
 import re
 import string
@@ -20,7 +20,7 @@ _ARTICLES = {"a", "an", "the"}
 
 
 def score_rows(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> np.ndarray:
-    """The score of every row (n,) under `metric`, one of METRICS; RiyazError when it is unknown."""
+    """The score of every row, (n,), by `metric`, a key of METRICS. Raises RiyazError for another one."""
     if metric not in METRICS:
         raise RiyazError(f"unknown metric '{metric}'", hint=f"use one of {', '.join(METRICS)}")
     score = METRICS[metric]
@@ -28,24 +28,24 @@ def score_rows(metric: str, predictions: Sequence[str], answers: Sequence[Sequen
 
 
 def extras(metric: str, predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The second score that is shown beside the primary one, as the mean over rows; macro-F1 for accuracy."""
+    """The second metric, shown beside `metric`, with its mean over the rows; macro-F1 for accuracy."""
     if metric == "accuracy":
         return {"macro_f1": macro_f1(predictions, answers)}
-    second = _BESIDE[metric]
+    second = _SECOND[metric]
     scores = score_rows(second, predictions, answers)
     return {second: float(scores.mean()) if len(scores) else 0.0}
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """1 when the prediction is one of the accepted labels, outer whitespace aside."""
+    """1 if the prediction is one of the accepted labels, apart from outer white space."""
     return float(prediction.strip() in {answer.strip() for answer in answers})
 
 
 def macro_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
-    """Mean F1 over the labels that stand in the answers (n rows of accepted labels).
+    """Mean F1 over the labels in the answers (n rows of accepted labels).
 
-    A row counts for the accepted label it hit, else for its first. A label that is only ever predicted
-    costs recall and is no class of its own.
+    A row's label is the predicted one if accepted, else its first. A label that is predicted but in no answer lowers
+    the recall of others and is not a class.
     """
     predicted = [text.strip() for text in predictions]
     accepted = [[answer.strip() for answer in row] for row in answers]
@@ -58,7 +58,7 @@ def macro_f1(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> fl
 def normalise_squad(text: str) -> str:
     """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces.
 
-    A step that would leave nothing is not taken (SQuAD takes it): "A" must not equal an empty answer.
+    Unlike SQuAD, a step that would remove the whole text is skipped, so that "A" differs from an empty answer.
     """
     text = text.lower()
     words = text.translate(_PUNCTUATION).split() or text.split()
@@ -66,7 +66,7 @@ def normalise_squad(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 when the prediction equals an accepted answer after SQuAD normalisation."""
+    """1 if the prediction equals an accepted answer after SQuAD normalisation."""
     return float(normalise_squad(prediction) in {normalise_squad(answer) for answer in answers})
 
 
@@ -86,8 +86,8 @@ def _bag_f1(words: list[str], reference: list[str]) -> float:
 def rouge_l(prediction: str, answers: Sequence[str]) -> float:
     """ROUGE-L F1 (Lin 2004) without stemming, best over the accepted answers.
 
-    On ASCII text the words are rouge-score's; other scripts keep their letters, and a character of a script
-    without spaces is a word.
+    ASCII text is split into words as the package rouge-score does; other text keeps its letters, and each kana or
+    Chinese character is a word.
     """
     words = _rouge_words(prediction)
     return max(_rouge_f1(words, _rouge_words(answer)) for answer in answers)
@@ -107,17 +107,17 @@ def _rouge_words(text: str) -> list[str]:
 def _spaced(character: str) -> str:
     if "぀" <= character <= "鿿":  # kana and Chinese characters
         return f" {character} "
-    # A vowel sign or an accent of its own (category M) belongs to its word.
+    # Combining vowel signs and accents (category M) are part of the word.
     return character if character.isalnum() or unicodedata.category(character)[0] == "M" else " "
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence; a table row is the bits of an integer (Hyyrö 2004)."""
+    """Length of the longest common subsequence, with a row of the table as the bits of an integer (Hyyrö 2004)."""
     places: dict[str, int] = {}
     for i, word in enumerate(a):
         places[word] = places.get(word, 0) | 1 << i
     full = (1 << len(a)) - 1
-    row = full  # bit i is 0 where the table grows between a[:i] and a[:i + 1]
+    row = full  # bit i is 0 where the length grows from a[:i] to a[:i + 1]
     for word in b:
         match = row & places.get(word, 0)
         row = ((row + match) | (row - match)) & full
@@ -131,7 +131,7 @@ def chrf(prediction: str, answers: Sequence[str]) -> float:
 
 @cache
 def _chrf() -> "CHRF":
-    from sacrebleu.metrics import CHRF  # 0.1 s, and only free text needs it
+    from sacrebleu.metrics import CHRF  # takes 0.1 s, and only free text needs it
 
     return CHRF()
 
@@ -143,4 +143,4 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "rouge_l": rouge_l,
     "chrf": chrf,
 }
-_BESIDE = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}
+_SECOND = {"exact_match": "token_f1", "token_f1": "exact_match", "rouge_l": "chrf", "chrf": "rouge_l"}

@@ -9,7 +9,7 @@ from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.predictor.prediction import Prediction, Stream
 from riyaz.predictor.prompt import Prepared, PromptedModel
-from riyaz.sentences import ended
+from riyaz.sentences import whole_sentences
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit
@@ -73,7 +73,8 @@ class FreePredictor(PromptedModel):
             text = self.tokenizer.decode(ids).lstrip()
             if text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
                 continue
-            text = text.rstrip() if self.task is None else ended(text)  # a task's last sentence may have to go
+            # An answer to a task is cut to whole sentences in the end, so its last one must wait.
+            text = text.rstrip() if self.task is None else whole_sentences(text)
             if len(text) > told:
                 yield text[told:]
                 told = len(text)

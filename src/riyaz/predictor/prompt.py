@@ -19,7 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.predictor.example_index import ExampleIndex
 from riyaz.predictor.prediction import citations
 from riyaz.prompting import messages_for
-from riyaz.sentences import ended
+from riyaz.sentences import whole_sentences
 from riyaz.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class PromptedModel(PromptText):
         """A generated answer as text; one to a task that reached its limit ends with its last whole sentence."""
         text = self.tokenizer.decode(tokens).strip()
         full = self.task is not None and len(tokens) >= limit
-        return (full and ended(text + " ")) or text
+        return (full and whole_sentences(text + " ")) or text
 
     def _longest_prompt(self, room: int) -> int:
         """Tokens of the longest prompt that leaves `room` tokens for the answer."""

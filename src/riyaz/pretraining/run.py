@@ -29,7 +29,7 @@ from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.results import Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_training import Unsupported, train_tokenizer
+from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
 JUDGED = 64  # held-out windows by which the finished model is judged
@@ -161,7 +161,7 @@ class _Run:
             try:
                 tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
                 break
-            except Unsupported:
+            except VocabularyTooLarge:
                 fewer = planning.smaller(vocab)  # a text that says little in many bytes
                 kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text repeats itself")
         self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")

@@ -1,1 +1,1 @@
-"""Finding the stored texts that are nearest to a question."""
+"""Retrieval: store documents and find the passages that are nearest to a question."""

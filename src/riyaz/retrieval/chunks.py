@@ -1,6 +1,6 @@
-"""Documents as passages that a model can read: cut at headings, then paragraphs, sentences, words, characters.
+"""Split documents into passages short enough for a model: at headings, then paragraphs, sentences, words, characters.
 
-A chunk is a range of its document, so a citation is two numbers that code wrote and nobody can forge.
+A chunk is a range of characters of its document, so a citation is two numbers set by code, not by a model.
 """
 
 import bisect
@@ -12,22 +12,22 @@ import numpy as np
 
 from riyaz.retrieval.documents import Document
 
-SIZE, OVERLAP = 200, 32  # tokens of a chunk's own text, which alone is embedded: titles and headings are for BM25
-LONGEST = 16  # characters that count as one token at most: a tokenizer calls a run of a million letters one word
+SIZE, OVERLAP = 200, 32  # tokens of a chunk's text, which is all that is embedded; titles and headings are for BM25
+MAX_UNIT = 16  # characters that count as one token at most, since a tokenizer may read a million letters as one word
 
 _HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t#]*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』”’]*\s*|\n\s*")
 _SPACE = re.compile(r"\s+")
-_TOKEN = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # a character of a script without spaces is one
+_TOKEN = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # each kana or Chinese character is one
 
 TokenOffsets = Callable[[str], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One passage: `text` is characters start to end of its document's text; `heading` the path of its headings."""
+    """One passage: `text` is characters `start` to `end` of its document; `heading` is the path of headings above."""
 
     doc_id: str
     title: str
@@ -38,12 +38,12 @@ class Chunk:
 
 
 def word_offsets(text: str) -> list[tuple[int, int]]:
-    """Character ranges of words and punctuation marks: the tokens where there is no embedder."""
+    """Character ranges of words and punctuation marks, which are the tokens if there is no embedder."""
     return [match.span() for match in _TOKEN.finditer(text)]
 
 
 def passage(chunk: Chunk) -> str:
-    """What is searched: title, headings and text, each on a line of its own."""
+    """The text that BM25 indexes: title, heading path and text, each on its own line."""
     return "\n".join(part for part in (chunk.title, chunk.heading, chunk.text) if part)
 
 
@@ -54,18 +54,18 @@ def chunk(
     overlap: int = OVERLAP,
     window: int | None = None,
 ) -> list[Chunk]:
-    """The chunks of a document in its order, each of at most `size` places where tokens begin and about `overlap` of
-    them shared with the one before inside a section. Every character that is not blank lies in one. With `window` no
-    chunk has more tokens than that when it is read alone, so an embedder that reads as many cuts none."""
+    """Split a document into chunks, in order. Each has at most `size` token starts and shares about `overlap` of them
+    with the chunk before it in the same section; together they contain every non-blank character. With `window` no
+    chunk, tokenised alone, has more than `window` tokens, so an embedder with this window cuts none off."""
     text, size = document.text, min(size, window or size)
-    found = list(_sections(text))
+    sections = list(_sections(text))
     paragraphs, sentences, words = (
         np.array([match.end() for match in pattern.finditer(text)], np.int64)
         for pattern in (_PARAGRAPH, _SENTENCE, _SPACE)
     )
     tokens = np.array([start for start, _ in token_offsets(text)], np.int64)
-    starts = np.array([start for start, _ in found], np.int64)
-    units = _fill(np.unique(np.concatenate((tokens, sentences, words, starts, [0, len(text)]))))
+    starts = np.array([start for start, _ in sections], np.int64)
+    units = _with_extra_boundaries(np.unique(np.concatenate((tokens, sentences, words, starts, [0, len(text)]))))
     places = [np.searchsorted(units, ends).tolist() for ends in (paragraphs, sentences, words)]
     first = [*np.searchsorted(units, starts).tolist(), len(units) - 1]
 
@@ -77,16 +77,16 @@ def chunk(
         return len(token_offsets(text[start:end])) if window else 0
 
     chunks = []
-    for number, (_, heading) in enumerate(found):
+    for number, (_, heading) in enumerate(sections):
         for whole in _cuts(first[number], first[number + 1], places, size, overlap):
-            for start, end in (range_of(*part) for part in _fitting(*whole, places, overlap, count, window or 0)):
+            for start, end in (range_of(*part) for part in _within_window(*whole, places, overlap, count, window or 0)):
                 if start < end:
                     chunks.append(Chunk(document.doc_id, document.title, heading, start, end, text[start:end]))
     return sorted(chunks, key=lambda piece: piece.start)
 
 
 def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """(start, path of headings) of each section; a heading without text of its own joins the next section."""
+    """(start, path of headings) of each section; a heading without text below it belongs to the next section."""
     path: list[tuple[int, str]] = []
     start, body, fenced, after_blank, place = 0, False, False, True, 0
     for line in text.split("\n"):
@@ -100,24 +100,24 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
             fenced, body = not fenced, True
         elif line.strip():
             body = True
-        # `# …` under a line of text is more often a comment in code than a heading
+        # `# …` directly below a line of text is more often a comment in code than a heading
         after_blank = bool(match) or not line.strip()
         place += len(line) + 1
     yield start, " > ".join(name for _, name in path)
 
 
-def _fill(units: np.ndarray) -> np.ndarray:
-    """The boundaries with more of them, so that none is farther than LONGEST characters from the next."""
+def _with_extra_boundaries(units: np.ndarray) -> np.ndarray:
+    """The boundaries and further ones between them, so that no two neighbours are over MAX_UNIT characters apart."""
     lengths = np.diff(units)
-    pieces = -(-lengths // LONGEST)
+    pieces = -(-lengths // MAX_UNIT)
     if not len(lengths) or pieces.max() <= 1:
         return units
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return np.append(np.repeat(units[:-1], pieces) + within * LONGEST, units[-1])
+    return np.append(np.repeat(units[:-1], pieces) + within * MAX_UNIT, units[-1])
 
 
 def _cuts(low: int, high: int, places: list[list[int]], size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Ranges of units that cover [low, high): each cut at the last good place that fits, the best kind first."""
+    """Ranges of units that cover [low, high), cut at the last paragraph end that fits, else sentence, word or unit."""
     paragraphs, sentences, words = places
     while high - low > size:
         end = low + size
@@ -133,34 +133,34 @@ def _cuts(low: int, high: int, places: list[list[int]], size: int, overlap: int)
     yield low, high
 
 
-def _fitting(
+def _within_window(
     low: int, high: int, places: list[list[int]], overlap: int, count: Callable[[int, int], int], window: int
 ) -> Iterator[tuple[int, int]]:
-    """The range, or smaller ones that cover it, of at most `window` tokens each. It may have more than places where
-    tokens begin: a Korean letter is up to three, and the rest of a word that was cut is read as another word."""
+    """The range, or smaller ones that cover it, of at most `window` tokens each. A range may have more tokens than
+    token starts: a Korean letter is up to three tokens, and the rest of a cut word is tokenised as another word."""
     tokens = count(low, high)
     if tokens <= window or high - low <= 1:
         yield low, high
         return
     size = max(1, (high - low) * window // tokens)
     for part in _cuts(low, high, places, size, min(overlap, size // 6)):
-        yield from _fitting(*part, places, overlap, count, window)
+        yield from _within_window(*part, places, overlap, count, window)
 
 
 def _last(places: list[int], after: int, until: int) -> int | None:
-    """The last place in (after, until], if any."""
+    """The last place in (after, until], or None."""
     i = bisect.bisect_right(places, until) - 1
     return places[i] if i >= 0 and places[i] > after else None
 
 
 def _first(places: list[int], since: int, before: int) -> int | None:
-    """The first place in [since, before), if any."""
+    """The first place in [since, before), or None."""
     i = bisect.bisect_left(places, since)
     return places[i] if i < len(places) and places[i] < before else None
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The range without blanks at either end; empty when there is nothing else."""
+    """The range without white space at either end; empty if there is nothing else."""
     piece = text[start:end]
     lead = len(piece) - len(piece.lstrip())
     return start + lead, start + max(lead, len(piece.rstrip()))

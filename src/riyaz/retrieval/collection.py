@@ -1,7 +1,7 @@
-"""A collection: documents, their chunks and vectors in one SQLite file that can be copied when nobody writes it.
+"""A collection: documents, their chunks and vectors in one SQLite file, which may be copied while no process writes it.
 
-`add` is one transaction under a rollback journal, so a kill at any moment leaves what was there before. A file
-may come from a stranger: its schema must be exactly ours, and every value is checked before it is used.
+`add` is one transaction with a rollback journal: a process killed at any moment leaves the former contents. A file may
+come from a stranger, so its schema must be exactly ours, and every value is checked before it is used.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Added:
-    """What one `add` did: documents that are new, were there with the same text, or had another; chunks written."""
+    """Result of `add`: numbers of documents that are new, unchanged, or replace another text, and of chunks written."""
 
     added: int
     unchanged: int
@@ -46,21 +46,21 @@ class Added:
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """A collection as it was when opened, in memory; documents by doc_id, chunks in their order."""
+    """A collection read into memory when it was opened; documents sorted by doc_id."""
 
     path: Path
     documents: tuple[Document, ...]
-    embedder: tuple[str, str] | None  # name and sha256 of what made the vectors
+    embedder: tuple[str, str] | None  # name and sha256 of the model that made the vectors
     _chunks: list[Chunk]
     _vectors: np.ndarray | None
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read it whole. RiyazError when it is missing, foreign, broken, of a later version, or empty."""
+        """Read a whole collection. Raises RiyazError if it is missing, not ours, broken, too new, or empty."""
         path = Path(path)
         with opened(path, "rw") as database:
             database.execute("BEGIN")
-            problem = _foreign(database)
+            problem = _format_problem(database)
             if problem:
                 raise RiyazError(problem, str(path), "name a file that riyaz rag add has written")
             meta = _meta(database)
@@ -68,15 +68,15 @@ class Collection:
         if problems:
             raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
         if not documents:
-            raise RiyazError("holds no documents", str(path), "put some in: riyaz rag add")
+            raise RiyazError("holds no documents", str(path), "add some: riyaz rag add")
         return cls(path, tuple(documents), _embedder_of(meta), chunks, vectors)
 
     def chunks(self) -> list[Chunk]:
-        """Every chunk, by doc_id and start."""
+        """All chunks, sorted by doc_id and start."""
         return self._chunks
 
     def vectors(self) -> np.ndarray | None:
-        """(chunks, dim) float32, a row for each of `chunks()`; None in a collection of words alone."""
+        """(chunks, dim) float32, one row for each of `chunks()`; None in a collection without an embedder."""
         return self._vectors
 
 
@@ -88,13 +88,13 @@ def add(
     *,
     rebuild: bool = False,
 ) -> Added:
-    """Put documents into a collection, all or none; one with the same doc_id and another text replaces it.
+    """Add documents to a collection, all or none; one with the same doc_id as an old one replaces it if they differ.
 
-    With `rebuild` the file holds these documents alone, and the old one stays until they are in. RiyazError when
+    With `rebuild` a new file with only these documents replaces the old one once it is complete. Raises RiyazError if
     the collection was made with another embedder, is in use, or cannot be written.
     """
     path = Path(path)
-    if rebuild:  # what a link leads to: SQLite keeps its journal there
+    if rebuild:  # the target of a link: SQLite keeps its journal beside it
         with replacing(Path(os.path.realpath(path))) as new:
             return add(new, documents, embedder, progress)
     fresh = not path.exists()
@@ -112,15 +112,15 @@ def add(
 
 
 def verify(path: Path) -> list[str]:
-    """What is wrong with a collection, each problem with the way out; [] when it is sound.
-    RiyazError when there is no such file or it cannot be read."""
+    """Problems of a collection, each with a hint; [] if it is intact. Raises RiyazError if the file is missing or
+    cannot be read."""
     path = Path(path)
     try:
         with opened(path, "rw") as database:
             database.execute("BEGIN")
-            foreign = _foreign(database)
-            if foreign:
-                return [f"{foreign}; name a file that riyaz rag add has written"]
+            problem = _format_problem(database)
+            if problem:
+                return [f"{problem}; name a file that riyaz rag add has written"]
             rows = database.execute("PRAGMA integrity_check(5)").fetchall()
             problems = [" ".join(f"SQLite: {row[0]}".split()) for row in rows if row[0] != "ok"]
             if not problems:
@@ -140,24 +140,24 @@ def _add(
     embedder: Embedder | None,
     progress: Progress | None,
 ) -> Added:
-    """The body of `add` inside its transaction: everything slow comes before the first write."""
-    made: dict[str, str] = {}
+    """`add` inside its transaction; chunking and embedding come before the first write."""
+    meta_before: dict[str, str] = {}
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        problem = _foreign(database)
+        problem = _format_problem(database)
         if problem:
             raise RiyazError(problem, str(path), "name a new file or a collection")
-        made = _meta(database)
-    _same_embedder(path, made, embedder)
-    known = (
+        meta_before = _meta(database)
+    _check_embedder(path, meta_before, embedder)
+    stored = (
         {row[0]: row[1:] for row in database.execute("SELECT doc_id, sha256, title, pages FROM documents")}
-        if made
+        if meta_before
         else {}
     )
-    changed = [item for item in documents if known.get(item.doc_id) != (_sha(item.text), item.title, _pages(item))]
+    changed = [item for item in documents if stored.get(item.doc_id) != (_sha(item.text), item.title, _pages(item))]
     offsets, window = (embedder.token_offsets, embedder.window) if embedder else (word_offsets, None)
     chunks = [piece for item in changed for piece in chunk(item, offsets, window=window)]
     vectors = embedder.embed([piece.text for piece in chunks], progress) if embedder and chunks else None
-    if not made:
+    if not meta_before:
         database.execute(f"PRAGMA application_id = {APPLICATION}")
         for statement in TABLES.values():
             database.execute(statement)
@@ -167,7 +167,7 @@ def _add(
     if embedder:
         meta |= {"embedder": embedder.name, "embedder_sha256": embedder.sha256, "dim": embedder.dim}
     database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, str(meta[key])) for key in meta])
-    replaced = sum(item.doc_id in known for item in changed)
+    replaced = sum(item.doc_id in stored for item in changed)
     return Added(len(changed) - replaced, len(documents) - len(changed), replaced, len(chunks))
 
 
@@ -184,48 +184,48 @@ def _write(
     rows = [(c.doc_id, c.heading, c.start, c.end, _sha(c.text)) for c in chunks]
     database.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)", [(first + i, *r) for i, r in enumerate(rows)])
     blobs = [] if vectors is None else [row.astype("<f4").tobytes() for row in vectors]
-    stored = [(first + i, blob, _sha(blob)) for i, blob in enumerate(blobs)]
-    database.executemany("INSERT INTO vectors VALUES (?, ?, ?)", stored)
+    vector_rows = [(first + i, blob, _sha(blob)) for i, blob in enumerate(blobs)]
+    database.executemany("INSERT INTO vectors VALUES (?, ?, ?)", vector_rows)
 
 
-def _same_embedder(path: Path, made: dict[str, str], embedder: Embedder | None) -> None:
-    """All vectors of a collection come from one embedder, or it has none."""
-    if not made or made.get("documents") == "0":
+def _check_embedder(path: Path, meta: dict[str, str], embedder: Embedder | None) -> None:
+    """Raises RiyazError unless the collection is empty or was made with this embedder (None: without one)."""
+    if not meta or meta.get("documents") == "0":
         return
-    there, here = _embedder_of(made), (embedder.name, embedder.sha256) if embedder else None
+    there, here = _embedder_of(meta), (embedder.name, embedder.sha256) if embedder else None
     if there == here:
         return
-    names = [f"{name} ({sha[:12]})" if name else "words alone" for name, sha in (there or ("", ""), here or ("", ""))]
+    names = [f"{name} ({sha[:12]})" if name else "no embedder" for name, sha in (there or ("", ""), here or ("", ""))]
     what = f"was made with {names[0]}, not with {names[1]}"
-    raise RiyazError(what, str(path), "use the same again, or make it anew with --rebuild")
+    raise RiyazError(what, str(path), "use the same again, or replace the collection with --rebuild")
 
 
 def _embedder_of(meta: dict[str, str]) -> tuple[str, str] | None:
     return (meta["embedder"], meta.get("embedder_sha256", "")) if "embedder" in meta else None
 
 
-def _foreign(database: sqlite3.Connection) -> str:
-    """Why a readable database is not a collection of this version, or ``."""
-    found = {
+def _format_problem(database: sqlite3.Connection) -> str:
+    """Why a readable database is not a collection of this version, or "" if it is."""
+    schema = {
         (str(row[0]), str(row[1])): row[2] for row in database.execute("SELECT type, name, sql FROM sqlite_master")
     }
-    if not found:
+    if not schema:
         return "holds no documents" if _pragma(database, "page_count") == 0 else "is not a Riyaz collection"
     if _pragma(database, "application_id") != APPLICATION:
         return "is not a Riyaz collection"
-    meta = _meta(database) if ("table", "meta") in found else {}
+    meta = _meta(database) if ("table", "meta") in schema else {}
     version = meta.get("version", "")
     if version.isascii() and version.isdigit() and int(version[:9]) > VERSION:
         return f"is a collection of version {version[:9]}; this Riyaz reads version {VERSION}"
-    tables = {name: sql for (kind, name), sql in found.items() if not name.startswith("sqlite_autoindex_")}
+    tables = {name: sql for (kind, name), sql in schema.items() if not name.startswith("sqlite_autoindex_")}
     if tables != TABLES or version != str(VERSION):
-        return "is not a Riyaz collection: its tables are others"
+        return "is not a Riyaz collection: its tables differ"
     return ""
 
 
 def _meta(database: sqlite3.Connection) -> dict[str, str]:
-    """What the collection says of itself, all of it text. SQLite keeps any type in any column, so an error of its
-    kind says when it is not."""
+    """The key-value pairs of the table meta. SQLite stores any type in any column, so a value that is not text raises
+    sqlite3.DatabaseError."""
     rows = database.execute("SELECT key, value FROM meta").fetchall()
     for key, value in rows:
         if not isinstance(key, str) or not isinstance(value, str):
@@ -237,7 +237,7 @@ def _meta(database: sqlite3.Connection) -> dict[str, str]:
 def _contents(
     database: sqlite3.Connection, meta: dict[str, str], hashes: bool = False
 ) -> tuple[list[Document], list[Chunk], np.ndarray | None, list[str]]:
-    """Documents, chunks, vectors and what is wrong with them; with `hashes` also every text and vector is hashed."""
+    """Documents, chunks, vectors and their problems; with `hashes` the hash of every text and vector is checked too."""
     problems: list[str] = []
     documents: dict[str, Document] = {}
     for row in database.execute("SELECT * FROM documents ORDER BY doc_id"):
@@ -246,8 +246,8 @@ def _contents(
             problems.append(f"document {str(row[0])[:80]!r} is not as it was written")
         else:
             documents[item.doc_id] = item
-    said = meta.get("dim", "")[:6]
-    dim = int(said) if said.isascii() and said.isdigit() else 0
+    digits = meta.get("dim", "")[:6]
+    dim = int(digits) if digits.isascii() and digits.isdigit() else 0
     chunks, blobs = [], []
     query = (
         "SELECT c.*, v.vector, v.sha256 FROM chunks c LEFT JOIN vectors v ON v.chunk = c.id ORDER BY doc_id, start, id"
@@ -258,7 +258,7 @@ def _contents(
             problems.append(f"chunk {number} of document {str(doc_id)[:80]!r} is not as it was written")
         elif (vector is None) != (dim == 0):
             problems.append(f"chunk {number} has {'no' if dim else 'a'} vector")
-        elif dim and not _sound(vector, dim, vector_sha if hashes else None):
+        elif dim and not _is_valid(vector, dim, vector_sha if hashes else None):
             problems.append(f"the vector of chunk {number} is not as it was written")
         else:
             chunks.append(piece)
@@ -267,7 +267,7 @@ def _contents(
         if not problems and meta.get(name) != str(there):
             problems.append(f"{there} {name} where {str(meta.get(name))[:20]} were written")
     if hashes and not problems and _count(database, "vectors") != (len(chunks) if dim else 0):
-        problems.append("there are vectors of no chunk")
+        problems.append("some vectors belong to no chunk")
     matrix = None
     if dim and not problems:
         matrix = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), dim).astype(np.float32)
@@ -296,8 +296,8 @@ def _chunk(documents: dict[str, Document], doc_id: Any, heading: Any, start: Any
     return Chunk(doc_id, item.title, heading, start, stop, item.text[start:stop])
 
 
-def _sound(vector: Any, dim: int, sha: Any) -> bool:
-    """Whether a blob is a vector of `dim` finite numbers, with its hash where one is given."""
+def _is_valid(vector: Any, dim: int, sha: Any) -> bool:
+    """Whether a blob is a vector of `dim` finite float32 numbers with the hash `sha`, if that is given."""
     if not isinstance(vector, bytes) or len(vector) != 4 * dim or (sha is not None and _sha(vector) != sha):
         return False
     return bool(np.isfinite(np.frombuffer(vector, "<f4")).all())

@@ -1,4 +1,4 @@
-"""The SQLite file under a collection: opened and closed, its errors in our words, another file put in its place."""
+"""The SQLite file of a collection: open it, write in transactions, replace it, and explain SQLite's errors."""
 
 import glob
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 
-APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, so that a foreign database is known at once
+APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, which tells a collection from other databases
 MAGIC = b"SQLite format 3\0"
-BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a file
-BROKEN = (sqlite3.Error, UnicodeDecodeError)  # an error of SQLite may quote what is no text
+SIDE_FILES = ("-journal", "-wal", "-shm")  # endings of the files that SQLite keeps beside a database
+BROKEN = (sqlite3.Error, UnicodeDecodeError)  # the latter for an SQLite message that is not UTF-8
 BUSY_SECONDS = 5.0
-REBUILD = "make it again: riyaz rag add … --rebuild"
+REBUILD = "rebuild it: riyaz rag add … --rebuild"
 
 
-def head(path: Path) -> bytes:
-    """The first bytes of a file, none where there is no file."""
+def first_bytes(path: Path) -> bytes:
+    """The first 100 bytes of a file; none if it does not exist."""
     try:
         with open(path, "rb") as file:
             return file.read(100)
@@ -30,14 +30,14 @@ def head(path: Path) -> bytes:
 
 @contextmanager
 def opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection that is rolled back and closed in the end; SQLite's errors as ours."""
+    """A connection, rolled back and closed when the block ends; SQLite's errors become RiyazError."""
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file")
-    found, started = head(path), _beside(path, "-journal").exists()  # a first `add` that was killed
-    if found and not found.startswith(MAGIC) and not started:  # SQLite would overwrite a file of a few bytes
+    begins, unfinished = first_bytes(path), _beside(path, "-journal").exists()  # after a first `add` was killed
+    if begins and not begins.startswith(MAGIC) and not unfinished:  # SQLite would overwrite a file of a few bytes
         raise RiyazError("is not a Riyaz collection", str(path), "name a file that riyaz rag add has written")
     if mode == "rw" and not path.exists():
-        raise RiyazError("no such file", str(path), "make it with riyaz rag add")
+        raise RiyazError("no such file", str(path), "create it with riyaz rag add")
     database = None
     try:
         database = _connection(path, mode)
@@ -51,37 +51,37 @@ def opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction that alone may write the database, made if it is not there; committed when the block ends."""
+    """A transaction with exclusive write access to the database (created if missing), committed when the block ends."""
     before = _inode(path)
     with opened(path, "rwc") as database:
         before = before or _inode(path)
         database.execute("BEGIN IMMEDIATE")
-        if _inode(path) != before:  # what is open is the old file, which nobody will read again
-            raise RiyazError("another process has just replaced it", str(path), "run the same command again")
+        if _inode(path) != before:  # the open file has been replaced, so the write would be lost
+            raise RiyazError("another process has replaced it meanwhile", str(path), "run the same command again")
         yield database
         database.execute("COMMIT")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name for a new database, which takes the place of the one at `path` when the block ends, whole or not at
-    all. What is there must be a collection, whole or broken, that nobody writes; nobody can until it is replaced."""
+    """The path for a new database, which atomically replaces the one at `path` when the block ends. The old one must be
+    a collection, intact or broken, that no process writes; it stays locked until then. Raises RiyazError otherwise."""
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file")
-    if not _beside(path, "-journal").exists():  # with one the first bytes may be those of an unfinished write
-        _check_ours(head(path), path)
+    if not _beside(path, "-journal").exists():  # else the first bytes may come from an unfinished write
+        _check_ours(first_bytes(path), path)
     old = _locked(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Not by reading the file once more: to close it would give up the locks of this process
-        _check_ours(_application(old, path) if old else head(path), path)
+        # Read through SQLite: to close a second handle of the file would release this process's locks
+        _check_ours(_application(old, path) if old else first_bytes(path), path)
         _remove(temporary)
-        if old:  # so nobody else is at this, and what lies there was left by one who was killed
+        if old:  # locked, so other temporary files are those of killed processes
             for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 _remove(rest)
         yield temporary
-        # Those of a broken file, for SQLite has put in order and removed what it could: fatal to the new one
-        for ending in BESIDE:
+        # Side files that SQLite could not use up belong to a broken old file and would damage the new one
+        for ending in SIDE_FILES:
             _beside(path, ending).unlink(missing_ok=True)
         os.replace(temporary, path)
     finally:
@@ -91,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
-    # No statement of ours begins a transaction by itself: isolation_level None
+    # isolation_level None: only an explicit BEGIN starts a transaction
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
     try:
@@ -104,8 +104,8 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _locked(path: Path) -> sqlite3.Connection | None:
-    """The database with what a killed writer left undone, locked against writers; None where there is none that
-    SQLite can open. RiyazError when another process writes it."""
+    """The database at `path`, rolled back after a killed writer and locked against others; None if there is none that
+    SQLite can open. Raises RiyazError if another process writes it."""
     if not path.exists():
         return None
     database = None
@@ -122,14 +122,14 @@ def _locked(path: Path) -> sqlite3.Connection | None:
 
 
 def _application(database: sqlite3.Connection, path: Path) -> bytes:
-    """As many of the first bytes as say whose the database is; none when it is empty."""
+    """The first 72 bytes with the database's application id, as `_check_ours` reads them; none if it is empty."""
     if path.stat().st_size == 0:
         return b""
     return bytes(68) + database.execute("PRAGMA application_id").fetchone()[0].to_bytes(4, signed=True)
 
 
-def _check_ours(first: bytes, path: Path) -> None:
-    if first and first[68:72] != APPLICATION.to_bytes(4):
+def _check_ours(begins: bytes, path: Path) -> None:
+    if begins and begins[68:72] != APPLICATION.to_bytes(4):
         raise RiyazError("is not a Riyaz collection, so it is not replaced", str(path), "remove it yourself")
 
 
@@ -145,8 +145,8 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Remove a database of ours with the files that SQLite keeps beside it."""
-    for ending in ("", *BESIDE):
+    """Remove a database and the files that SQLite keeps beside it."""
+    for ending in ("", *SIDE_FILES):
         with suppress(FileNotFoundError, NotADirectoryError):
             _beside(path, ending).unlink()
 
@@ -156,12 +156,12 @@ def _code(error: Exception) -> int:
 
 
 def _explained(error: Exception, path: Path) -> RiyazError:
-    """What an error of SQLite means to the person in front of it."""
+    """An error of SQLite as a RiyazError that says what to do."""
     code = _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return RiyazError("another process is writing it", str(path), "wait until that is done")
+        return RiyazError("another process is writing it", str(path), "wait until it is done")
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        what = "the disk is full" if code == sqlite3.SQLITE_FULL else "the disk is full or does not work"
+        what = "the disk is full" if code == sqlite3.SQLITE_FULL else "the disk is full or failing"
         return RiyazError(what, str(path), "nothing was changed; free some space and run the same command again")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return RiyazError("cannot be opened or written here", str(path), "check the path and its permissions")

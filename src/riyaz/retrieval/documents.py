@@ -1,6 +1,6 @@
-"""A folder, a file or rows as documents: plain text with a name, and a line about everything that was left out.
+"""Read a folder, a file or rows as documents: plain texts with an id, and notes on everything that was left out.
 
-Nothing is fetched, no link is followed out of the folder, and no control character stays in a text.
+Nothing is fetched, no link is followed out of the folder, and control characters are removed.
 """
 
 import os
@@ -15,12 +15,12 @@ from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
 from riyaz.retrieval.parsers import PARSERS, clean, one_line
 
-TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first that a file has
+TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first one that a file has is read
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it came from; `pages` are the offsets in it at which its pages begin, if it has pages."""
+    """A text and its origin `where`; `pages` are the character offsets at which its pages begin, if it has pages."""
 
     doc_id: str
     title: str
@@ -30,31 +30,31 @@ class Document:
 
 
 def read_documents(path: Path) -> tuple[list[Document], list[str]]:
-    """The documents under a path, and notes: a line each on what was left out and why. RiyazError for what
-    cannot be read and when nothing is there."""
+    """The documents under a path, and notes: one line for each kind of thing left out, and why. Raises RiyazError if
+    something cannot be read or there are no documents."""
     path = Path(path)
     notes: list[str] = []
     if path.is_dir():
-        found = _folder(path, notes)
+        documents = _folder(path, notes)
     elif kind_of(path):
-        found = _rows(path)
+        documents = _rows(path)
     elif not path.exists():
         raise RiyazError("no such file or folder", str(path), "check the path")
     elif path.suffix.lower() in PARSERS:
-        found = _files([(path, path.name)], notes)
+        documents = _files([(path, path.name)], notes)
     else:
-        what = f"{path.suffix or 'a file without suffix'} is not read"
+        what = f"{path.suffix or 'a file without suffix'} is not supported"
         raise RiyazError(what, str(path), f"documents are {' '.join(PARSERS)}, or rows in {' '.join(TABLES)}")
-    documents = _distinct(found, notes)
-    if not documents:
+    distinct = _distinct(documents, notes)
+    if not distinct:
         kinds = " ".join(PARSERS)
         detail = f" ({'; '.join(notes)})" if notes else ""
         raise RiyazError(f"no documents here{detail}", str(path), f"put files there ({kinds}) or name a file of rows")
-    return documents, notes
+    return distinct, notes
 
 
 def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
-    """The files below a folder in the order of their paths; hidden ones are passed over."""
+    """The documents of the files below a folder, sorted by path, except hidden files."""
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
     closed: list[OSError] = []
     for place, names, files in os.walk(folder, onerror=closed.append):
@@ -77,15 +77,15 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
         notes.append(f"{_count(outside, 'link')} to other folders not followed")
     if closed:
         first = one_line(os.path.relpath(closed[0].filename, folder))
-        more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
-        notes.append(f"{_count(len(closed), 'folder')} cannot be read: {first} ({closed[0].strerror}){more}")
+        rest = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+        notes.append(f"{_count(len(closed), 'folder')} cannot be read: {first} ({closed[0].strerror}){rest}")
     yield from _files(sorted(inside, key=lambda pair: pair[1]), notes)
 
 
 def _inside(file: Path, root: Path) -> bool:
     try:
         return file.resolve().is_relative_to(root)
-    except RuntimeError:  # a link that leads to itself
+    except RuntimeError:  # a link to itself
         return False
 
 
@@ -102,9 +102,9 @@ def _rows(path: Path) -> Iterator[Document]:
     table = read_table(path, hint=SAVE)
     column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
     if column is None:
-        what = f"no column holds the documents' text; there are {', '.join(table.columns)}"
+        what = f"no column holds the documents' text; the columns are {', '.join(table.columns)}"
         raise RiyazError(what, str(path), "name it text, and optionally title and doc_id")
-    problems, found = Problems(path), []
+    problems, documents = Problems(path), []
     for line, row in table.rows:
         text = row.get(column)
         if not isinstance(text, str | None):
@@ -115,28 +115,28 @@ def _rows(path: Path) -> Iterator[Document]:
             title, doc_id, other = (row.get(name) for name in ("title", "doc_id", "id"))
             given = next((str(name) for name in (doc_id, other) if name not in (None, "")), f"{path.name}:{line}")
             title = "" if title is None else one_line(str(title))
-            found.append(Document(one_line(given), title, clean(text or ""), f"{path.name}:{line}"))
+            documents.append(Document(one_line(given), title, clean(text or ""), f"{path.name}:{line}"))
     problems.check("write each document's text as a string")
-    yield from found
+    yield from documents
 
 
-def _distinct(found: Iterator[Document], notes: list[str]) -> list[Document]:
-    """Without empty documents and exact repetitions; two texts under one name are an error."""
+def _distinct(documents: Iterator[Document], notes: list[str]) -> list[Document]:
+    """The documents without empty ones and exact copies. Raises RiyazError for two texts with the same doc_id."""
     kept: dict[str, Document] = {}
     empty: list[str] = []
     repeated = 0
-    for document in found:
+    for document in documents:
         if not document.text.strip():
             empty.append(document.doc_id)
             continue
         first = kept.setdefault(document.doc_id, document)
         if first.text != document.text:
-            what = f"two documents are called {document.doc_id!r}: {first.where} and {document.where}"
+            what = f"two documents have the doc_id {document.doc_id!r}: {first.where} and {document.where}"
             raise RiyazError(what, hint="give each its own doc_id")
         repeated += first is not document
     if empty:
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        notes.append(f"{_count(len(empty), 'empty document')} left out: {empty[0]}{more}")
+        rest = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        notes.append(f"{_count(len(empty), 'empty document')} left out: {empty[0]}{rest}")
     if repeated:
         notes.append(f"{_count(repeated, 'repetition')} of a document left out")
     return list(kept.values())

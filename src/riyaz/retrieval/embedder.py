@@ -1,4 +1,4 @@
-"""What retrieval asks of a model that turns texts into vectors."""
+"""The interface of a model that turns texts into vectors for retrieval."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -9,17 +9,17 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 
 class Embedder(Protocol):
-    """A text to a vector of unit length; `name` and `sha256` say which weights made it."""
+    """Turns texts into vectors of unit length; `name` and `sha256` identify its weights."""
 
     name: str
     sha256: str
     dim: int
-    window: int  # tokens of a text that are read, special tokens not counted
+    window: int  # most tokens of a text that are read, without special tokens
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
-        """Character ranges of the text's tokens, special tokens not counted."""
+        """Character ranges of the text's tokens, without special tokens."""
         ...
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
-        """(n, dim) float32, each row of unit length; texts beyond the model's window are cut there."""
+        """(n, dim) float32, rows of unit length; tokens of a text beyond the window are ignored."""
         ...

@@ -1,4 +1,4 @@
-"""HTML as text: headings as lines `# …`, hidden elements dropped, entities decoded, nothing fetched."""
+"""HTML to text: headings become lines `# …`, hidden elements are dropped, entities decoded, nothing is fetched."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\
 
 
 class _Reader(HTMLParser):
-    """Gathers visible text in `pieces` and the page's title."""
+    """Collects the visible text in `pieces`, and the page's title."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -38,9 +38,9 @@ class _Reader(HTMLParser):
         if tag == "body":
             while self._names.get("head"):
                 self._close()
-        known = dict(attrs)
-        hides = tag in _UNSEEN or "hidden" in known or (known.get("aria-hidden") or "").lower() == "true"
-        hides = hides or bool(_HIDING.search(known.get("style") or ""))
+        attributes = dict(attrs)
+        hides = tag in _UNSEEN or "hidden" in attributes or (attributes.get("aria-hidden") or "").lower() == "true"
+        hides = hides or bool(_HIDING.search(attributes.get("style") or ""))
         if not (hides or self._hidden):
             self._break(tag)
             if tag == "li":
@@ -56,7 +56,7 @@ class _Reader(HTMLParser):
             self._preformatted += tag == "pre"
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)  # HTML knows no self-closing elements: `<div/>` opens one
+        self.handle_starttag(tag, attrs)  # HTML has no self-closing elements: `<div/>` opens one
 
     def handle_endtag(self, tag: str) -> None:
         if not self._names[tag]:
@@ -97,7 +97,7 @@ class _Reader(HTMLParser):
 
 
 def html_text(source: str) -> tuple[str, str]:
-    """(title, visible text) of a page; never fails, whatever the source."""
+    """(title, visible text) of a page; raises nothing, whatever the source."""
     reader = _Reader()
     body, tail = _bounded(source)
     reader.feed(body)
@@ -112,8 +112,8 @@ def html_text(source: str) -> tuple[str, str]:
 
 
 def _bounded(source: str) -> tuple[str, str]:
-    """The source without comments, and the rest after its last tag. The parser would look for the end of each
-    unfinished comment, section or tag again and again: a megabyte of `<!--` would take it minutes."""
+    """The source up to its last tag, without comments, and the rest. The parser would search for the end of every
+    unfinished comment, section or tag again: a megabyte of `<!--` would take minutes."""
     pieces, place = [], 0
     while (start := source.find("<!--", place)) >= 0:
         end = source.find("-->", start + 4)

@@ -1,4 +1,4 @@
-"""Search over a collection's file, and the same search kept to the documents that are known to be right."""
+"""Open a retriever on a collection's file, and restrict a retriever to given documents per question."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from riyaz.retrieval.search import Hit, Retriever
 
 
 def open_retriever(path: Path) -> Retriever:
-    """The search of a collection, with the embedder its vectors were made by. RiyazError when that is not here."""
+    """A retriever on a collection, with the embedder that made its vectors. Raises RiyazError if that is missing."""
     collection = Collection.open(path)
     if collection.embedder is None:
         return Retriever(collection)
@@ -17,16 +17,16 @@ def open_retriever(path: Path) -> Retriever:
     return Retriever(collection, open_embedder(collection.embedder[0]))
 
 
-class Within(Retriever):
-    """A search in which each question sees only its own documents; what is asked otherwise sees all."""
+class RestrictedRetriever(Retriever):
+    """A retriever that searches only the documents given for a question, and all documents for other questions."""
 
-    def __init__(self, whole: Retriever, documents: Mapping[str, Sequence[str]]) -> None:
-        self._whole, self._documents = whole, documents
+    def __init__(self, retriever: Retriever, documents: Mapping[str, Sequence[str]]) -> None:
+        self._retriever, self._documents = retriever, documents
 
-    def forget(self) -> None:
-        """As the whole search does."""
-        self._whole.forget()
+    def clear_cache(self) -> None:
+        """Clear the caches of the wrapped retriever."""
+        self._retriever.clear_cache()
 
     def search(self, queries: Sequence[str], k: int, within: Sequence[object] | None = None) -> list[list[Hit]]:
-        """The k best passages of each question's own documents."""
-        return self._whole.search(queries, k, [self._documents.get(query) for query in queries])
+        """The k best hits in each question's documents; `within` is ignored."""
+        return self._retriever.search(queries, k, [self._documents.get(query) for query in queries])

@@ -1,4 +1,4 @@
-"""Files of documents as text: .txt .md .html .htm .pdf .docx. What a file claims about itself is checked first."""
+"""Read files as text: .txt .md .html .htm .pdf .docx, within limits of size, pages and decompression."""
 
 import re
 import zipfile
@@ -16,13 +16,13 @@ PAGES = 5000  # of a PDF
 UNPACKED_MB, RATIO, MEMBERS = 200, 200, 5000  # of a DOCX, which is a zip
 _MB = 2**20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_HALVES = re.compile(r"[\ud800-\udfff]")  # half a surrogate pair, which UTF-8 cannot hold
+_HALVES = re.compile(r"[\ud800-\udfff]")  # unpaired surrogates, which UTF-8 cannot encode
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a file holds; `without_text` when it holds pictures of text at best, as the notes say."""
+    """Contents of a file; `without_text` if it has no text at all, such as a scanned PDF; then the notes say so."""
 
     title: str
     text: str
@@ -32,23 +32,23 @@ class Parsed:
 
 
 def clean(text: str) -> str:
-    """The text with LF line ends and without control characters, terminal escapes among them."""
+    """The text with LF line ends and without control characters, and so without terminal escapes."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
     return _HALVES.sub("\ufffd", _CONTROLS.sub("", text))
 
 
 def one_line(text: str) -> str:
-    """A cleaned text as one line."""
+    """The text on one line, cleaned."""
     return " ".join(clean(text).split())
 
 
 def parse_text(path: Path) -> Parsed:
-    """Plain text in UTF-8; its title is the file's name."""
+    """Plain text in UTF-8; without a title, so that the file's name is used."""
     return Parsed("", clean(_decoded(path)))
 
 
 def parse_markdown(path: Path) -> Parsed:
-    """Markdown as it stands; its title is the first heading."""
+    """Markdown, unchanged; its title is the first heading."""
     text = clean(_decoded(path))
     heading = _HEADING.search(text)
     return Parsed(heading[1] if heading else "", text)
@@ -63,7 +63,7 @@ def parse_html(path: Path) -> Parsed:
 
 
 def parse_pdf(path: Path) -> Parsed:
-    """The text of a PDF's pages with a blank line between them. Pages that hold none are noted."""
+    """The text of a PDF's pages with a blank line between them; a note counts pages without text."""
     pdfium = _docs_package("pypdfium2", path)
     _read(path, limit_only=True)
     try:
@@ -98,7 +98,7 @@ def parse_pdf(path: Path) -> Parsed:
 
 
 def _page_text(document: Any, number: int, pdfium: Any) -> str:
-    """The text of a page, a word broken at a line's end joined; `` for a page that cannot be read."""
+    """The text of a page, with words hyphenated at a line end joined; "" for a page that cannot be read."""
     try:
         page = document[number]
         try:
@@ -118,7 +118,7 @@ def parse_docx(path: Path) -> Parsed:
         document = docx.Document(str(path))
         lines = list(_docx_lines(document.element.body, _levels(document)))
         title = document.core_properties.title or ""
-    except Exception as error:  # python-docx and lxml raise whatever a strange file leads them to
+    except Exception as error:  # a malformed file makes python-docx and lxml raise any kind of error
         if isinstance(error, MemoryError):
             raise
         raise RiyazError("is not a Word document that can be read", str(path), "save it again as .docx") from error
@@ -128,7 +128,7 @@ def parse_docx(path: Path) -> Parsed:
 
 
 def _levels(document: Any) -> dict[str, int]:
-    """Style id -> level of heading, by the names Word gives its styles in every language's file."""
+    """Style id -> heading level, by the style names, which are English in every language of Word."""
     levels = {}
     for style in document.styles.element.style_lst:
         name = (style.name_val or "").lower()
@@ -157,14 +157,14 @@ def _docx_lines(body: Any, levels: dict[str, int]) -> Any:
 
 
 def _paragraph(element: Any) -> str:
-    """The text of a paragraph's runs: links and insertions too, not what is hidden, moved away or deleted."""
-    shown = "[not(ancestor::w:moveFrom or ancestor::w:del)][not(ancestor::*[local-name()='Fallback'])]"
-    hidden = "[not(w:rPr/w:vanish[not(@w:val='0' or @w:val='false' or @w:val='off')])]"
-    return "".join(run.text for run in element.xpath(f".//w:r{shown}{hidden}"))
+    """The text of a paragraph's runs, with links and insertions, without hidden, moved-away or deleted text."""
+    current = "[not(ancestor::w:moveFrom or ancestor::w:del)][not(ancestor::*[local-name()='Fallback'])]"
+    visible = "[not(w:rPr/w:vanish[not(@w:val='0' or @w:val='false' or @w:val='off')])]"
+    return "".join(run.text for run in element.xpath(f".//w:r{current}{visible}"))
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse a bomb by what the zip says of itself, then by what really comes out of it; and any DTD."""
+    """Raises RiyazError for a zip bomb, by the sizes it declares and then by those it unpacks to, and for any DTD."""
     _read(path, limit_only=True)
     hint = "save it again as .docx, or leave it out"
     try:

@@ -1,8 +1,8 @@
-"""Passages for a question: words and meaning, fused by rank.
+"""Search for passages by words (BM25) and by meaning (vectors), fused by rank.
 
-Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009) needs no scale to be common to BM25 and a cosine: a
-chunk's score is the sum over both rankings of weight / (60 + rank). Words weigh more: with equal weights the first
-hit was worse than that of words alone (docs/log.md).
+Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009) needs no common scale of BM25 and cosine: a chunk's score is
+the sum over both rankings of weight / (60 + rank). Words weigh more, because with equal weights the first hit was worse
+than with words alone (docs/log.md).
 """
 
 from collections.abc import Collection as Container
@@ -17,16 +17,16 @@ from riyaz.retrieval.chunks import passage
 from riyaz.retrieval.collection import Collection
 from riyaz.retrieval.database import REBUILD
 from riyaz.retrieval.embedder import Embedder
-from riyaz.retrieval.lexical import BM25, words_and_beginnings
+from riyaz.retrieval.lexical import BM25, words_and_prefixes
 
-RANK = 60  # of the paper: how little the first places count for more than the next
-DENSE = 0.3  # weight of the ranking by meaning, that of the ranking by words being 1
+RANK = 60  # the paper's constant; the larger, the less the first places count more than the next
+DENSE = 0.3  # weight of the ranking by vectors; that by words has 1
 DEPTH = 100  # places of each ranking that are fused
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that was found: characters start to end of the document, and its score among the hits of one query."""
+    """A retrieved chunk: characters `start` to `end` of its document, and its score for the query."""
 
     doc_id: str
     title: str
@@ -38,64 +38,64 @@ class Hit:
 
 
 def citation(hit: Hit) -> dict[str, Any]:
-    """What an answer says about a passage it was given."""
+    """The citation of a passage in an answer, as JSON values."""
     return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end}
 
 
-REMEMBERED = 10_000  # rankings, some 20 MB
+MAX_CACHED = 10_000  # rankings, some 20 MB
 
 
 class Retriever:
-    """Search in one collection: by words alone, or by words and vectors where both sides have them."""
+    """Search in one collection: by words, and by vectors too if collection and caller have an embedder."""
 
     def __init__(self, collection: Collection, embedder: Embedder | None = None) -> None:
-        """RiyazError when the vectors of the collection come from another embedder."""
-        made = collection.embedder
-        if embedder is not None and made is not None and made != (embedder.name, embedder.sha256):
-            what = f"its vectors come from {made[0]} ({made[1][:12]}), not {embedder.name} ({embedder.sha256[:12]})"
-            raise RiyazError(what, str(collection.path), "riyaz rag add … --rebuild")
+        """Raises RiyazError if the vectors of the collection come from another embedder."""
+        stored = collection.embedder
+        if embedder is not None and stored is not None and stored != (embedder.name, embedder.sha256):
+            what = f"its vectors come from {stored[0]} ({stored[1][:12]}), not {embedder.name} ({embedder.sha256[:12]})"
+            raise RiyazError(what, str(collection.path), REBUILD)
         self._chunks = collection.chunks()
         self._vectors = collection.vectors() if embedder is not None else None
         if embedder is not None and self._vectors is not None and self._vectors.shape[1] != embedder.dim:
             what = f"broken: its vectors have {self._vectors.shape[1]} numbers, those of {embedder.name} {embedder.dim}"
             raise RiyazError(what, str(collection.path), REBUILD)
         self._embedder = embedder if self._vectors is not None else None
-        self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_beginnings)
+        self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_prefixes)
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)
-        self._meant: dict[str, np.ndarray] = {}  # the vectors of queries
+        self._query_vectors: dict[str, np.ndarray] = {}  # query -> its vector
         self._ranked: dict[tuple[str, frozenset[str] | None, int], list[tuple[int, float]]] = {}
 
     def search(
         self, queries: Sequence[str], k: int, within: Sequence[Container[str] | None] | None = None
     ) -> list[list[Hit]]:
-        """At most k hits for each query, best first; with `within[i]` every hit of query i comes from one of these
-        documents, and there are k of them if the documents have as many chunks."""
+        """At most k hits for each query, best first. With `within[i]` all hits of query i come from these documents,
+        and there are k hits if the documents have that many chunks."""
         inside = [None if names is None else frozenset(names) for names in within or [None] * len(queries)]
         keys = [(query, names, max(k, DEPTH)) for query, names in zip(queries, inside, strict=True)]
-        if len(self._ranked) > REMEMBERED:
-            self.forget()
-        if self._embedder is not None and (new := [q for q in dict.fromkeys(queries) if q not in self._meant]):
-            self._meant |= zip(new, self._embedder.embed(new))
+        if len(self._ranked) > MAX_CACHED:
+            self.clear_cache()
+        if self._embedder is not None and (new := [q for q in dict.fromkeys(queries) if q not in self._query_vectors]):
+            self._query_vectors |= zip(new, self._embedder.embed(new))
         for key in keys:
             if key not in self._ranked:
                 self._ranked[key] = self._rank(*key)
         return [[self._hit(place, score) for place, score in self._ranked[key][:k]] for key in keys]
 
-    def forget(self) -> None:
-        """Drop what is remembered of earlier queries, as for one that nobody asked before."""
-        self._meant.clear()
+    def clear_cache(self) -> None:
+        """Clear the caches of query vectors and rankings, so that the next search takes its full time."""
+        self._query_vectors.clear()
         self._ranked.clear()
 
     def _rank(self, query: str, names: frozenset[str] | None, depth: int) -> list[tuple[int, float]]:
-        """(chunk, score), best first, equal scores in the order of the chunks."""
+        """(index of a chunk, score), best first; equal scores in the order of the chunks."""
         places = np.arange(len(self._chunks))
         if names is not None:
             places = np.array(sorted(place for name in names for place in self._places.get(name, ())), np.int64)
         scores = self._lexical.scores(query)[places]
         if self._vectors is not None:
-            near = self._vectors[places] @ self._meant[query]
+            near = self._vectors[places] @ self._query_vectors[query]
             scores = _reciprocal(scores, depth, scores > 0) + DENSE * _reciprocal(near, depth)
         order = np.argsort(-scores, kind="stable")[:depth]
         return [(int(places[i]), float(scores[i])) for i in order if scores[i] > 0 or names is not None]
@@ -105,9 +105,9 @@ class Retriever:
 
 
 def _reciprocal(scores: np.ndarray, depth: int, counts: np.ndarray | None = None) -> np.ndarray:
-    """1 / (RANK + rank) for the `depth` best of those that count, 0 for the others."""
+    """1 / (RANK + rank) of the `depth` best scores, without those masked out by `counts`; 0 for the others."""
     best = np.argsort(-scores, kind="stable")[:depth]
     best = best if counts is None else best[counts[best]]
-    found = np.zeros(len(scores))
-    found[best] = 1 / (RANK + 1 + np.arange(len(best)))
-    return found
+    values = np.zeros(len(scores))
+    values[best] = 1 / (RANK + 1 + np.arange(len(best)))
+    return values

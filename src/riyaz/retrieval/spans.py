@@ -1,4 +1,4 @@
-"""The answers that stand in a passage: every run of a few words that does not cross the end of a clause."""
+"""Candidate answers in a passage: every run of a few words that does not cross the end of a clause."""
 
 import re
 
@@ -8,14 +8,14 @@ _ENDS = ".;:!?"
 
 
 def spans(text: str, longest: int) -> list[str]:
-    """Runs of at most `longest` words in order of the text, without the punctuation around them, each once."""
+    """The distinct runs of at most `longest` words, in text order, without surrounding punctuation."""
     words = [match.span() for match in _WORD.finditer(text)]
-    found: dict[str, None] = {}
+    runs: dict[str, None] = {}
     for first, (start, _) in enumerate(words):
         for _, end in words[first : first + longest]:
             run = " ".join(text[start:end].split()).strip(_AROUND)
             if run:
-                found[run] = None
+                runs[run] = None
             if text[end - 1] in _ENDS:
                 break
-    return list(found)
+    return list(runs)

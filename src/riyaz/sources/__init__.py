@@ -1,13 +1,13 @@
-"""Where a model comes from: `open_source` opens it by name or path, `pull` puts it into the user's store."""
+"""Model files: `open_source` opens a model by name or path, `pull` downloads or copies one into the local store."""
 
 from pathlib import Path
 
 from riyaz.errors import RiyazError, shown
-from riyaz.sources.files import TensorInfo
 from riyaz.sources.origins import PREFIXES, hub_name, pull, stored_name
 from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import Source, open_path
 from riyaz.sources.store import ModelEntry, find, home, models
+from riyaz.sources.tensor_files import TensorInfo
 
 __all__ = [
     "CATALOGUE",
@@ -24,19 +24,19 @@ __all__ = [
 
 
 def open_source(name_or_path: str | Path) -> Source:
-    """Opens a stored model by name, or a GGUF file or model folder by path; RiyazError lists known names."""
+    """Opens a stored model by name, or a GGUF file or model folder by path. Raises RiyazError listing known names."""
     name = str(name_or_path)
     stored = find(stored_name(name)) if isinstance(name_or_path, str) else None
     if stored:
         return open_path(stored.path, stored.name)
     if isinstance(name_or_path, str) and name.startswith(PREFIXES):
-        raise RiyazError(f"the model {name} is not here yet", hint=f"run `riyaz pull {name}`")
+        raise RiyazError(f"the model {name} has not been pulled yet", hint=f"run `riyaz pull {name}`")
     path = Path(name).expanduser()
     if name and path.exists():
         return open_path(path)
     if name in CATALOGUE:
-        raise RiyazError(f"the model {name} is not here yet", hint=f"run `riyaz pull {name}`")
+        raise RiyazError(f"the model {name} has not been pulled yet", hint=f"run `riyaz pull {name}`")
     if len(path.parts) > 1 or path.suffix:
         raise RiyazError("no such file or folder", name)
-    known = ", ".join(sorted({*CATALOGUE, *(entry.name for entry in models())}))
-    raise RiyazError(f"unknown model {shown(name)}", hint=f"known models: {known}; or give a path")
+    names = ", ".join(sorted({*CATALOGUE, *(entry.name for entry in models())}))
+    raise RiyazError(f"unknown model {shown(name)}", hint=f"known models: {names}; or give a path")

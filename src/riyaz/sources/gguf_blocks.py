@@ -1,9 +1,9 @@
-"""The weight formats of GGUF: how many weights a block holds, how its bytes lie, and the way back to float32.
+"""GGUF's quantised weight formats: block sizes, byte layouts, and dequantisation to float32.
 
-One format is one small function from (N,) blocks to float32, (N, weights) or (N, sub-blocks, weights). A block of
-32 weights shares a scale d and, in some formats, a minimum m. A K block has 256 weights in sub-blocks of 16 or 32,
-whose small whole-number scales are themselves scaled by d (and their minimums by m). Layouts: ggml's block structs,
-little-endian. Test oracle: `gguf.quants.dequantize`, equal to the last bit.
+Each format has one function from (N,) blocks to float32, (N, weights) or (N, sub-blocks, weights). A block of 32
+weights shares a scale d and, in some formats, a minimum m. A K block has 256 weights in sub-blocks of 16 or 32; each
+sub-block has a small integer scale that d multiplies (and a minimum that m multiplies). Layouts: ggml's block structs,
+little-endian. Test oracle: `gguf.quants.dequantize`, bit for bit.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 BLOCK, SUPER = 32, 256
-CHUNK = 2**18  # weights dequantised at once: what is in between stays in the cache
+CHUNK = 2**18  # weights dequantised at once, so that intermediate arrays stay in the CPU cache
 
 Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", 16)])
 Q4_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("q", "u1", 16)])
@@ -47,7 +47,7 @@ IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 3
 
 
 def dequantise(dtype: str, blocks: np.ndarray) -> np.ndarray:
-    """The weights of a tensor's blocks, flat float32; plain formats (F32, F16, BF16's bits) as they are."""
+    """A tensor's blocks as flat float32; the unquantised types (F32, F16, BF16 bits) are returned unchanged."""
     if dtype not in DEQUANTISE:
         return blocks
     weights = next(count for name, count, _ in TYPES.values() if name == dtype)
@@ -60,7 +60,7 @@ def dequantise(dtype: str, blocks: np.ndarray) -> np.ndarray:
 
 
 def _split(packed: np.ndarray, bits: int, run: int) -> np.ndarray:
-    """Numbers of 1, 2 or 4 bits out of (N, bytes): of every `run` bytes first all lowest bits, and so on upwards.
+    """Unpacks numbers of 1, 2 or 4 bits from (N, bytes): for each `run` bytes the lowest bits of all, then the next.
 
     Returns (N, bytes · 8 / bits) uint8.
     """
@@ -76,12 +76,12 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled(numbers: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Every sub-block's numbers times its scale; (N, weights) and (N, sub-blocks) -> (N, sub-blocks, 16 or 32)."""
+    """Each sub-block's numbers times its scale: (N, weights), (N, sub-blocks) -> (N, sub-blocks, 16 or 32)."""
     return numbers.astype(np.float32).reshape(*scales.shape, -1) * scales[:, :, None]
 
 
 def _q4_0(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d (q - 8); low halves are weights 0 to 15, high halves 16 to 31."""
+    """Weight = d (q - 8); the low half-bytes are weights 0 to 15, the high ones 16 to 31."""
     weights = _split(blocks["q"], 4, 16).astype(np.float32)
     weights -= 8
     weights *= _wide(blocks["d"])
@@ -97,7 +97,7 @@ def _q4_1(blocks: np.ndarray) -> np.ndarray:
 
 
 def _five_bits(blocks: np.ndarray) -> np.ndarray:
-    """Four bits as in Q4_0 and the fifth one in h, whose bit i belongs to weight i; (N,) -> (N, 32) float32."""
+    """Four bits as in Q4_0, the fifth is bit i of h for weight i; (N,) -> (N, 32) float32."""
     return (_split(blocks["q"], 4, 16) | _split(blocks["h"], 1, 1) << 4).astype(np.float32)
 
 
@@ -112,26 +112,26 @@ def _q5_1(blocks: np.ndarray) -> np.ndarray:
 
 
 def _q8_0(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d q, q a signed byte."""
+    """Weight = d q, where q is a signed byte."""
     return np.multiply(blocks["q"], _wide(blocks["d"]), dtype=np.float32)
 
 
 def _iq4_nl(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d value[q]: four bits as in Q4_0 that number 16 unevenly spaced values."""
+    """Weight = d value[q]: q has four bits as in Q4_0 and indexes 16 unevenly spaced values."""
     return IQ4_NL_VALUES[_split(blocks["q"], 4, 16)] * _wide(blocks["d"])
 
 
 def _q2_k(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d s q - m t for 16 sub-blocks of 16: s and t are the low and high half of a byte, q has 2 bits."""
+    """Weight = d s q - m t for 16 sub-blocks of 16; s and t are the low and high half of one byte, q has 2 bits."""
     scales = _wide(blocks["d"]) * (blocks["s"] & 15)
     minimums = _wide(blocks["m"]) * (blocks["s"] >> 4)
     return _scaled(_split(blocks["q"], 2, 32), scales) - minimums[:, :, None]
 
 
 def _q3_k(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d (s - 32) q for 16 sub-blocks of 16; q is two bits in q, less 4 where the bit in h is 0.
+    """Weight = d (s - 32) q for 16 sub-blocks of 16; q is two bits of q, minus 4 where the bit in h is 0.
 
-    The 16 scales have six bits: four in the halves of bytes 0 to 7, two in bytes 8 to 11.
+    Each of the 16 scales has six bits: four in the half-bytes of bytes 0 to 7, two in bytes 8 to 11.
     """
     six_bits = _split(blocks["s"][:, :8], 4, 8) | _split(blocks["s"][:, 8:], 2, 4) << 4
     numbers = _split(blocks["q"], 2, 32).view(np.int8) + (_split(blocks["h"], 1, 32) << 2).view(np.int8) - 4
@@ -141,8 +141,8 @@ def _q3_k(blocks: np.ndarray) -> np.ndarray:
 def _scales_of_8(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scales and minimums of the 8 sub-blocks of Q4_K and Q5_K, times d and m; two (N, 8) float32.
 
-    Six bits each in 12 bytes: of sub-blocks 0 to 3 whole in bytes 0 to 3 and 4 to 7; of 4 to 7 the low four bits
-    in the halves of bytes 8 to 11, the high two on top of bytes 0 to 3 and 4 to 7.
+    Six bits each, in 12 bytes: for sub-blocks 0 to 3 the scale is in bytes 0 to 3 and the minimum in bytes 4 to 7; for
+    4 to 7 the low four bits are in the half-bytes of bytes 8 to 11, the high two bits in the top bits of bytes 0 to 7.
     """
     first, second, third = blocks["s"][:, :4], blocks["s"][:, 4:8], blocks["s"][:, 8:]
     scales = np.concatenate([first & 63, third & 15 | first >> 6 << 4], axis=1)
@@ -151,20 +151,20 @@ def _scales_of_8(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _q4_k(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d s q - m t for 8 sub-blocks of 32, q with 4 bits."""
+    """Weight = d s q - m t for 8 sub-blocks of 32; q has 4 bits."""
     scales, minimums = _scales_of_8(blocks)
     return _scaled(_split(blocks["q"], 4, 32), scales) - minimums[:, :, None]
 
 
 def _q5_k(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d s q - m t for 8 sub-blocks of 32; q's fifth bits are bit i of h for sub-block i."""
+    """Weight = d s q - m t for 8 sub-blocks of 32; the fifth bit of q is bit i of h for sub-block i."""
     scales, minimums = _scales_of_8(blocks)
     numbers = _split(blocks["q"], 4, 32) | _split(blocks["h"], 1, 32) << 4
     return _scaled(numbers, scales) - minimums[:, :, None]
 
 
 def _q6_k(blocks: np.ndarray) -> np.ndarray:
-    """Weight = d s (q - 32) for 16 sub-blocks of 16, s a signed byte; q has four bits in q and two in h."""
+    """Weight = d s (q - 32) for 16 sub-blocks of 16; s is a signed byte, q has four bits in q and two in h."""
     numbers = _split(blocks["q"], 4, 64) | _split(blocks["h"], 2, 32) << 4
     return _scaled(numbers.view(np.int8) - 32, _wide(blocks["d"]) * blocks["s"])
 

@@ -1,6 +1,6 @@
-"""A streaming, atomic writer of GGUF version 3, and the quantisers Q8_0 and Q4_0.
+"""An atomic writer of GGUF version 3, and the quantisers Q8_0 and Q4_0.
 
-One tensor is in memory at a time. Every block format is one function from float32 rows to blocks. Test oracle: the
+Only one tensor is in memory at a time. Each block format has one function from float32 rows to blocks. Test oracle: the
 `gguf` package reads the files, and its quantisers give the same bytes.
 """
 
@@ -18,14 +18,17 @@ from riyaz.files import atomic_file
 ALIGNMENT = 32
 BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 CHUNK = 2**22  # weights that are quantised at once
-# name -> (number in the file, bytes of a block, weights in it)
+# name -> (type number in the file, bytes per block, weights per block)
 TYPES = {"F32": (0, 4, 1), "F16": (1, 2, 1), "BF16": (30, 2, 1), "Q8_0": (8, 34, BLOCK), "Q4_0": (2, 18, BLOCK)}
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A tensor to come: its shape with rows first, its type in the file, and how to get its float32 values."""
+class PlannedTensor:
+    """A tensor to write: shape (outermost dimension first), type in the file, and a function that loads the values.
+
+    `values()` returns float32 of that shape.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -34,14 +37,13 @@ class Planned:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values in the file."""
+        """Bytes of the values in the file, without padding."""
         _, size, weights = TYPES[self.dtype]
         return math.prod(self.shape) // weights * size
 
 
-def write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[Planned]) -> None:
-    """Writes the file whole or not at all (RiyazError). Whole numbers become uint32 (in lists int32), the others
-    float32."""
+def write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[PlannedTensor]) -> None:
+    """Writes the file atomically. Integers become uint32 (int32 in lists), floats float32. Raises RiyazError."""
     with atomic_file(Path(path)) as file:
         file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata)))
         for key, value in metadata.items():
@@ -58,15 +60,15 @@ def write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[Planned]) -
             _pad(file)
 
 
-def fitting(dtype: str, shape: Sequence[int]) -> str:
-    """The type for a tensor of this shape: vectors stay float32, and rows that are no whole blocks float16."""
+def dtype_for(dtype: str, shape: Sequence[int]) -> str:
+    """`dtype`, or F32 for vectors and F16 for rows whose length is not a multiple of the block size."""
     if len(shape) < 2:
         return "F32"
     return dtype if shape[-1] % TYPES[dtype][2] == 0 else "F16"
 
 
 def encode(dtype: str, values: np.ndarray) -> np.ndarray:
-    """The bytes of float32 values (…, n), n a multiple of the block, as uint8 (…, bytes of n)."""
+    """The file's bytes for float32 values: (…, n), n a multiple of the block size -> uint8 (…, bytes of n weights)."""
     flat = np.ascontiguousarray(values, np.float32)
     if dtype in ("Q8_0", "Q4_0"):
         blocks = (_q8_0 if dtype == "Q8_0" else _q4_0)(flat.reshape(-1, BLOCK))
@@ -74,8 +76,8 @@ def encode(dtype: str, values: np.ndarray) -> np.ndarray:
     return {"F32": flat, "F16": flat.astype("<f2"), "BF16": bfloat16(flat)}[dtype].view(np.uint8)
 
 
-def rounded(dtype: str, values: np.ndarray) -> np.ndarray:
-    """The float32 values that a file in this type stands for; same shape."""
+def round_trip(dtype: str, values: np.ndarray) -> np.ndarray:
+    """The float32 values that a reader gets back after `encode`; same shape."""
     data = encode(dtype, values)
     if dtype == "BF16":
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
@@ -88,14 +90,14 @@ def rounded(dtype: str, values: np.ndarray) -> np.ndarray:
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
-    """The bits (uint16) of float32 values rounded to the nearest bfloat16, ties to even; NaN stays NaN."""
+    """float32 values rounded to bfloat16 (ties to even, NaN stays NaN), as uint16 bits; same shape."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), (bits >> 16) | 64, rounded).astype("<u2")
+    nearest = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), (bits >> 16) | 64, nearest).astype("<u2")
 
 
 def _q8_0(blocks: np.ndarray) -> np.ndarray:
-    """Scale |largest| / 127, then signed bytes, halves away from zero; (N, 32) float32 -> (N, 34) bytes."""
+    """Scale = |largest| / 127; weights as signed bytes, halves away from 0; (N, 32) float32 -> (N, 34) bytes."""
     scale = np.abs(blocks).max(axis=1, keepdims=True) / 127
     scaled = blocks * _inverse(scale)
     size = np.abs(scaled)
@@ -106,7 +108,7 @@ def _q8_0(blocks: np.ndarray) -> np.ndarray:
 
 
 def _q4_0(blocks: np.ndarray) -> np.ndarray:
-    """Scale (the value of largest size) / -8, then 0 to 15 around 8; (N, 32) float32 -> (N, 18) bytes."""
+    """Scale = (value of largest magnitude) / -8; levels 0 to 15 around 8; (N, 32) float32 -> (N, 18) bytes."""
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
     scale = largest / -8
     levels = np.trunc(blocks * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
@@ -119,7 +121,7 @@ def _inverse(scale: np.ndarray) -> np.ndarray:
         return np.where(scale == 0, np.float32(0), 1 / scale)
 
 
-def _write_values(file: IO[bytes], tensor: Planned) -> None:
+def _write_values(file: IO[bytes], tensor: PlannedTensor) -> None:
     values = tensor.values()
     assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
     rows = values.reshape(-1, values.shape[-1])
@@ -138,15 +140,15 @@ def _text(text: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """A value with its type before it."""
+    """A metadata value, preceded by its type number."""
     if isinstance(value, list):
-        kind = _kind(value[0]) if value else INT32
-        kind = INT32 if kind == UINT32 else kind  # of ids and token types
-        return struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_bare(kind, item) for item in value)
-    return struct.pack("<I", _kind(value)) + _bare(_kind(value), value)
+        kind = _value_type(value[0]) if value else INT32
+        kind = INT32 if kind == UINT32 else kind  # llama.cpp's type for lists of ids and token types
+        return struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(_untyped(kind, item) for item in value)
+    return struct.pack("<I", _value_type(value)) + _untyped(_value_type(value), value)
 
 
-def _kind(value: Any) -> int:
+def _value_type(value: Any) -> int:
     if isinstance(value, bool):
         return BOOL
     if isinstance(value, int):
@@ -154,7 +156,7 @@ def _kind(value: Any) -> int:
     return STRING if isinstance(value, str) else FLOAT32
 
 
-def _bare(kind: int, value: Any) -> bytes:
+def _untyped(kind: int, value: Any) -> bytes:
     if kind == STRING:
         return _text(value)
     codes = {BOOL: "?", UINT32: "I", INT32: "i", UINT64: "Q", INT64: "q", FLOAT32: "f"}

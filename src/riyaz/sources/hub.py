@@ -1,7 +1,7 @@
-"""Models of the Hugging Face hub, fetched by `huggingface_hub` (extra `hub`) and checked by hash.
+"""Models of the Hugging Face hub, downloaded by `huggingface_hub` (extra `hub`) and checked by hash.
 
-Only configuration, tokenizer and safetensors files at the repository's root are fetched, by an allow-list. The hub's
-own cache keeps finished files, so a pull that was stopped goes on; HF_HUB_OFFLINE=1 takes what is there.
+Only files on an allow-list are downloaded: configuration, tokenizer and safetensors. Finished files stay in
+huggingface_hub's cache, so an interrupted pull resumes; with HF_HUB_OFFLINE=1 only that cache is read.
 """
 
 import hashlib
@@ -17,26 +17,26 @@ from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, install, shown
 from riyaz.sources import sharded, store
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE
-from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
+from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
 from riyaz.sources.store import ModelEntry, Progress
 
 REFERENCE = re.compile(
     r"hf:([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,120}))?", re.ASCII
 )
-WHOLE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
 CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Reference:
-    """OWNER/MODEL and a revision, None for the main branch."""
+    """A hub repository (OWNER/MODEL) and a revision, None for the main branch."""
 
     repository: str
     revision: str | None
 
     @property
     def name(self) -> str:
-        """Its name in the store, such as "owner--model" or "owner--model--revision"."""
+        """The model's name in the store, such as "owner--model" or "owner--model--revision"; at most 64 characters."""
         text = self.repository.replace("/", "--") + (f"--{self.revision}" if self.revision else "")
         plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).rstrip(".")
         return plain if len(plain) <= 64 else f"{plain[:55]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -44,7 +44,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Listing:
-    """What a repository holds at one commit: file -> (bytes, hash); a hash of 64 digits is SHA-256, of 40 git's."""
+    """A repository's files at one commit: name -> (bytes, hash); 64 hex digits are a SHA-256, 40 a git blob hash."""
 
     commit: str
     files: dict[str, tuple[int, str]]
@@ -53,19 +53,19 @@ class _Listing:
 
 
 def parse(name: str) -> Reference:
-    """The parts of `hf:OWNER/MODEL[@REV]`. Raises RiyazError."""
+    """Parses `hf:OWNER/MODEL[@REV]`. Raises RiyazError."""
     match = REFERENCE.fullmatch(name)
     if match is None or ".." in name:
         hint = "write hf:OWNER/MODEL or hf:OWNER/MODEL@REVISION"
-        raise RiyazError(f"{shown(name)} names no model of the hub", hint=hint)
+        raise RiyazError(f"{shown(name)} is not the name of a hub model", hint=hint)
     return Reference(f"{match[1]}/{match[2]}", match[3])
 
 
 def pull(name: str, report: Progress) -> ModelEntry:
-    """Stores a model of the hub, unless it is there whole; afterwards no network is needed. Raises RiyazError."""
+    """Downloads a hub model into the store, unless it is there intact. Raises RiyazError."""
     wanted = parse(name)
     stored = store.find(wanted.name)
-    if stored and is_whole(stored.path, stored.sha256):
+    if stored and is_intact(stored.path, stored.sha256):
         return stored
     hub = _library(name)
     listing = _listing(hub, wanted)
@@ -106,24 +106,27 @@ def pull(name: str, report: Progress) -> ModelEntry:
 
 
 def _chosen(name: str, present: set[str]) -> tuple[list[str], list[str]]:
-    """(small files, which are fetched first; weights if they are one file) of those that the allow-list names."""
+    """(small files, downloaded first; the weight file, if it is a single one) among `present`, by the allow-list.
+
+    Raises RiyazError when the repository has no safetensors weights.
+    """
     small = [file for file in FOLDER_FILES if file in present and file != INDEX]
     small += sorted(file for file in present if TEMPLATE.fullmatch(file))
-    if WHOLE in present:
-        return small, [WHOLE]
+    if SINGLE_FILE in present:
+        return small, [SINGLE_FILE]
     if INDEX in present:
         return [*small, INDEX], []
     for suffix in (*UNREAD_SUFFIXES, ".gguf"):
         for file in sorted(file for file in present if file.endswith(suffix)):
-            what = f"the repository holds {shown(file)} and no {WHOLE}"
+            what = f"the repository holds {shown(file)} and no {SINGLE_FILE}"
             gguf = "download that file yourself and run `riyaz pull FILE`"
-            other = f"{CONVERT}, or name a revision that has it: hf:OWNER/MODEL@REVISION"
+            other = f"{CONVERT}, or name a revision that has one: hf:OWNER/MODEL@REVISION"
             raise RiyazError(what, name, gguf if suffix == ".gguf" else other)
-    raise RiyazError(f"the repository holds no {WHOLE}", name, "name a repository of a model")
+    raise RiyazError(f"the repository holds no {SINGLE_FILE}", name, "name a model's repository")
 
 
 def _listing(hub: Any, wanted: Reference) -> _Listing:
-    """The repository's files from the hub, or, where that is switched off, from the hub's cache on this machine."""
+    """The repository's files: asked of the hub, or read from its local cache when HF_HUB_OFFLINE is set."""
     if importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
         return _cached(hub, wanted)
     try:
@@ -142,7 +145,7 @@ def _listing(hub: Any, wanted: Reference) -> _Listing:
 
 
 def _cached(hub: Any, wanted: Reference) -> _Listing:
-    """The files of a snapshot in the cache; a link there leads to a file that is named after its hash."""
+    """The files of a snapshot in the local cache, where each is a link to a file named after its hash."""
     try:
         folder = Path(hub.snapshot_download(wanted.repository, revision=wanted.revision, local_files_only=True))
     except Exception as error:
@@ -155,13 +158,12 @@ def _cached(hub: Any, wanted: Reference) -> _Listing:
 
 
 def _fetched(hub: Any, wanted: Reference, listing: _Listing, file: str, add: Callable[[int], None]) -> Path:
-    """The file in the hub's cache, downloaded if it is not there."""
-
+    """The file's path in the hub's cache, after downloading it if missing. `add` gets the bytes of each step."""
     utils = importlib.import_module("huggingface_hub.utils")
 
-    class Bar(utils.tqdm):  # type: ignore[misc, name-defined]  # how huggingface_hub tells its progress
+    class Bar(utils.tqdm):  # type: ignore[misc, name-defined]  # huggingface_hub reports progress through tqdm
         def update(self, n: float | None = 1) -> Any:
-            """Passes the bytes on; nothing is drawn."""
+            """Passes the bytes to `add`; nothing is drawn."""
             add(int(n or 0))
             return super().update(n)
 
@@ -180,22 +182,24 @@ def _fetched(hub: Any, wanted: Reference, listing: _Listing, file: str, add: Cal
 
 
 def _verify(path: Path, file: str, size: int, digest: str, *, where: str) -> None:
-    """RiyazError unless the file has the size and the hash that the hub promised."""
-    plain = re.fullmatch(r"[0-9a-f]{64}", digest)
-    if not plain and not re.fullmatch(r"[0-9a-f]{40}", digest):
-        raise RiyazError(f"no hash is known of {shown(file)}", where, "pull it with a connection to the hub")
-    found, seen = (hashlib.sha256() if plain else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())), 0
+    """Raises RiyazError unless the file has the size in bytes and the hash that the hub listed."""
+    is_sha256 = re.fullmatch(r"[0-9a-f]{64}", digest)
+    if not is_sha256 and not re.fullmatch(r"[0-9a-f]{40}", digest):
+        raise RiyazError(f"the cache holds no hash of {shown(file)}", where, "pull it with a connection to the hub")
+    git_header = f"blob {path.stat().st_size}\0".encode()
+    actual, count = hashlib.sha256() if is_sha256 else hashlib.sha1(git_header), 0
     with open(path, "rb") as reader:
         while chunk := reader.read(CHUNK):
-            found.update(chunk)
-            seen += len(chunk)
-    if seen != size or found.hexdigest() != digest:
-        what = f"{shown(file)} has {seen} bytes and the hash {found.hexdigest()[:12]}…, not {size} and {digest[:12]}…"
-        raise RiyazError(what, where, f"nothing was kept; delete {path.resolve()} and pull again")
+            actual.update(chunk)
+            count += len(chunk)
+    if count != size or actual.hexdigest() != digest:
+        hashes = f"the hash {actual.hexdigest()[:12]}…, not {size} and {digest[:12]}…"
+        hint = f"nothing was kept; delete {path.resolve()} and pull again"
+        raise RiyazError(f"{shown(file)} has {count} bytes and {hashes}", where, hint)
 
 
 def _place(path: Path, target: Path) -> None:
-    """The file in a folder of the store: a second name of it where the disk allows, otherwise a copy."""
+    """Puts the file at `target` in the store: a hard link if the file system allows it, otherwise a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path.resolve(), target)
@@ -212,7 +216,7 @@ def _library(name: str) -> Any:
 
 
 def _refusal(error: Exception, wanted: Reference) -> RiyazError:
-    """What the library raised, as one line. Its classes differ between versions, their names do not."""
+    """An exception of huggingface_hub as a RiyazError. Matched by class name, which is stable across versions."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     revision = f"@{wanted.revision}" if wanted.revision else ""
     where = f"hf:{wanted.repository}{revision}"
@@ -220,16 +224,16 @@ def _refusal(error: Exception, wanted: Reference) -> RiyazError:
         return error
     if "GatedRepoError" in kinds:
         hint = "accept its licence on its page on the hub and log in with `hf auth login`"
-        return RiyazError("this model is only given to those who accepted its licence", where, hint)
+        return RiyazError("this model can be downloaded only after accepting its licence", where, hint)
     if "RevisionNotFoundError" in kinds:
         return RiyazError(f"there is no revision {wanted.revision!r}", where, "name a branch, a tag or a commit")
     if "RepositoryNotFoundError" in kinds:
         return RiyazError("no such model, or a private one", where, "check the name, or log in with `hf auth login`")
     if kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "IncompleteSnapshotError"}:
-        hint = "connect and unset HF_HUB_OFFLINE, or bring the model's folder and run `riyaz pull PATH`"
-        return RiyazError("the hub is switched off or out of reach, and the model is not in its cache", where, hint)
+        hint = "connect and unset HF_HUB_OFFLINE, or copy the model's folder to this machine and run `riyaz pull PATH`"
+        return RiyazError("the hub is offline or unreachable, and the model is not in the local cache", where, hint)
     if "HfHubHTTPError" not in kinds and kinds & {"ConnectError", "TransportError", "ConnectionError", "TimeoutError"}:
-        hint = "connect, or bring the model's folder and run `riyaz pull PATH`"
+        hint = "connect, or copy the model's folder to this machine and run `riyaz pull PATH`"
         return RiyazError("the hub cannot be reached", where, hint)
     detail = " ".join(str(error).split())[:200] or type(error).__name__
-    return RiyazError(f"huggingface_hub failed: {detail}", where, "try again; what was fetched is kept")
+    return RiyazError(f"huggingface_hub failed: {detail}", where, "try again; files already downloaded are kept")

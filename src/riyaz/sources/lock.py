@@ -1,4 +1,4 @@
-"""One process at a time for one model: whoever comes second waits, and then finds it there."""
+"""A lock per model name, so that two processes do not pull one model at once."""
 
 import hashlib
 import time
@@ -14,12 +14,13 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def locked(name: str, report: Progress) -> Iterator[None]:
-    """Holds the store's lock of that name; it dies with its holder. A store that cannot be written has none."""
+    """Waits for the lock of this name and holds it until exit or the process's end. No lock if the store is
+    read-only."""
     path = store.home() / "locks" / (hashlib.sha256(name.encode()).hexdigest()[:32] + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
-    except OSError:  # said by whatever writes next, if anything must be written
+    except OSError:  # if the pull has to write anything, that write raises the error
         yield
         return
     with handle:

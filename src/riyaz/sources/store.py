@@ -1,7 +1,7 @@
-"""The user's cache: one folder per pulled model, complete or absent, and the hashes of weight files.
+"""The local model store: one folder per pulled model, and cached hashes of weight files.
 
-`RIYAZ_HOME` names it, otherwise the platform's cache folder. Layout: models/NAME/{entry.json, files},
-hashes/, and .tmp-* folders while something is being written.
+It is the folder `RIYAZ_HOME`, or "riyaz" in the platform's cache folder. A model folder appears only when complete.
+Layout: models/NAME/{entry.json, files}, hashes/, and .tmp-* folders while something is being written.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ ENTRY = "entry.json"
 ABANDONED_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
 CHUNK = 2**20
 
-# Called with what is being done, the bytes done and the bytes in all
+# called with (the current phase, such as "download"; bytes done; total bytes)
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One stored model; `path` is the GGUF file or the Hugging Face folder to open."""
+    """One stored model; `path` is its GGUF file or Hugging Face folder, `nbytes` its size in bytes."""
 
     name: str
     path: Path
@@ -42,7 +42,7 @@ class ModelEntry:
 
 
 def home() -> Path:
-    """The store's folder; it need not exist."""
+    """The store's folder; it may not exist yet."""
     if os.environ.get("RIYAZ_HOME"):
         return Path(os.environ["RIYAZ_HOME"]).expanduser()
     if sys.platform == "win32":
@@ -53,12 +53,12 @@ def home() -> Path:
 
 
 def valid_name(name: str) -> bool:
-    """Whether the text can name a stored model: it becomes a folder name on every system."""
+    """Whether the text can name a stored model: it must be a valid folder name on every operating system."""
     return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}(?<!\.)", name) is not None
 
 
 def models() -> list[ModelEntry]:
-    """Every stored model, by name."""
+    """All stored models, sorted by name."""
     folder = home() / "models"
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     entries = (find(name) for name in names if valid_name(name))
@@ -66,7 +66,7 @@ def models() -> list[ModelEntry]:
 
 
 def find(name: str) -> ModelEntry | None:
-    """The stored model of this name, or None; RiyazError when its record is damaged."""
+    """The stored model of this name, or None. Raises RiyazError when its entry.json is damaged."""
     folder = home() / "models" / name
     if not valid_name(name) or not folder.is_dir():
         return None
@@ -76,12 +76,12 @@ def find(name: str) -> ModelEntry | None:
         return ModelEntry(**record, name=name, path=path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         hint = f"delete {folder} and pull the model again"
-        raise RiyazError("the record of this stored model is damaged", str(folder / ENTRY), hint) from error
+        raise RiyazError("the description of this stored model is damaged", str(folder / ENTRY), hint) from error
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A temporary folder inside the store, gone afterwards; abandoned ones of killed processes go too."""
+    """A temporary folder inside the store, deleted on exit; also deletes those that killed processes left behind."""
     try:
         home().mkdir(parents=True, exist_ok=True)
         for old in home().glob(".tmp-*"):
@@ -100,7 +100,7 @@ def workspace() -> Iterator[Path]:
 
 
 def keep(folder: Path, entry: ModelEntry) -> ModelEntry:
-    """Moves a finished folder inside a workspace into the store under the entry's name, in one step."""
+    """Moves a finished workspace folder into the store under the entry's name, atomically. Raises RiyazError."""
     target = home() / "models" / entry.name
     record = {**asdict(entry), "file": str(entry.path.relative_to(folder))}
     del record["path"], record["name"]
@@ -118,7 +118,7 @@ def keep(folder: Path, entry: ModelEntry) -> ModelEntry:
 
 
 def copy_file(source: Path, target: Path) -> Iterator[bytes]:
-    """Copies and syncs a file, giving out each chunk once it is written."""
+    """Copies and syncs a file; yields each chunk after writing it."""
     with open(source, "rb") as reader, open(target, "wb") as writer:
         while chunk := reader.read(CHUNK):
             writer.write(chunk)
@@ -128,12 +128,12 @@ def copy_file(source: Path, target: Path) -> Iterator[bytes]:
 
 
 def file_hash(paths: list[Path]) -> str:
-    """SHA-256 of the files' bytes one after another, remembered by path, size and time of change."""
+    """SHA-256 of the files' concatenated bytes; cached in the store by path, size and modification time."""
     stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = hashlib.sha256(json.dumps([stamp[0] for stamp in stamps]).encode()).hexdigest()[:32]
-    remembered = home() / "hashes" / f"{key}.json"
+    cached = home() / "hashes" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(remembered.read_text(encoding="utf-8"))
+        record = json.loads(cached.read_text(encoding="utf-8"))
         if record["files"] == stamps:
             return str(record["sha256"])
     digest = hashlib.sha256()
@@ -141,6 +141,6 @@ def file_hash(paths: list[Path]) -> str:
         with open(path, "rb") as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
-    with suppress(OSError, RiyazError):  # a store that cannot be written only costs the time again
-        write_json(remembered, {"files": stamps, "sha256": digest.hexdigest()}, indent=None, ascii=True)
+    with suppress(OSError, RiyazError):  # without a writable store the hash is computed again next time
+        write_json(cached, {"files": stamps, "sha256": digest.hexdigest()}, indent=None, ascii=True)
     return digest.hexdigest()

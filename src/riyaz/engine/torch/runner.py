@@ -354,12 +354,12 @@ def _alike(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     groups: dict[Any, list[_Piece]] = {}
     for piece in pieces:
         groups.setdefault((piece.sequence.adapter, id(piece.sequence.prefix)), []).append(piece)
-    found: list[list[_Piece]] = []
+    blocks: list[list[_Piece]] = []
     for group in groups.values():
         group.sort(key=lambda piece: -piece.count)
-        found.append([])
+        blocks.append([])
         for piece in group:
-            if found[-1] and found[-1][0].count > 1.5 * piece.count + 16:
-                found.append([])
-            found[-1].append(piece)
-    return found
+            if blocks[-1] and blocks[-1][0].count > 1.5 * piece.count + 16:
+                blocks.append([])
+            blocks[-1].append(piece)
+    return blocks

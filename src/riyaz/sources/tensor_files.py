@@ -1,4 +1,4 @@
-"""What both weight formats share: a mapped file and the place of a tensor."""
+"""Shared by the GGUF and safetensors readers: memory-mapping a file, and a tensor's position in it."""
 
 import mmap
 import os
@@ -10,7 +10,7 @@ from riyaz.errors import RiyazError
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies in its file: type name, shape with rows first, absolute byte offset and length."""
+    """A tensor's entry in its file: type name, shape (outermost dimension first), byte offset in the file, bytes."""
 
     name: str
     dtype: str
@@ -20,7 +20,7 @@ class TensorInfo:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """The file's bytes, mapped read-only; RiyazError when it is absent, empty or unreadable."""
+    """The file's bytes, mapped read-only. Raises RiyazError when it is missing, empty or unreadable."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:

@@ -1,4 +1,4 @@
-"""`riyaz predict`: what a language model really does, one token ahead."""
+"""`riyaz predict`: the most likely next tokens and their probabilities."""
 
 import math
 from pathlib import Path
@@ -14,12 +14,12 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from riyaz.predictor import PromptedModel
 
-CELLS = 20  # of a full bar
+CELLS = 20  # characters of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def predict(
-    text: Annotated[str, Parameter(help="the text so far, as it is: no chat template")],
+    text: Annotated[str, Parameter(help="the text to continue; no chat template is applied")],
     /,
     *,
     model: Annotated[str | None, configured("model")] = None,
@@ -51,7 +51,7 @@ def predict(
 
 
 def next_tokens(predictor: "PromptedModel", text: str, top: int) -> list[dict[str, Any]]:
-    """The `top` most likely tokens after the text, each with its id, text and probability."""
+    """The `top` most likely tokens after `text`, each with its text, id and probability."""
     tokens = predictor.tokenizer.encode(text)
     tokens = [*predictor.tokenizer.beginning, *tokens] if tokens else []
     if not 0 < len(tokens) < predictor.lm.context:

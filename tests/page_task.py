@@ -7,7 +7,7 @@ import comparing
 
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.methods.base import ArmPlan, Context, bare
+from riyaz.methods.base import ArmPlan, Context, instruction_only
 from riyaz.sources import open_source
 
 SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")
@@ -28,5 +28,6 @@ def page_context(model_folder: Path, folder: Path, collection: Path, method: str
     return Context(**{
         "source": source, "tokenizer": source.tokenizer(), "task": SHORT, "train": page_examples("please", "now"),
         "valid": page_examples("then"), "arm": ArmPlan(method), "valid_rows": 8, "compute": "float32", "seed": 5,
-        "folder": folder, "listen": lambda event: None, "around": bare(SHORT), "collection": collection, **changes,
+        "folder": folder, "listen": lambda event: None, "prompt_text": instruction_only(SHORT),
+        "collection": collection, **changes,
     })  # fmt: skip

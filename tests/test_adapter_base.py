@@ -71,7 +71,7 @@ def test_the_same_base_elsewhere_is_taken(base: Path, adapter: Path, tmp_path: P
 
 def test_a_base_that_is_not_here_to_compare_is_said(base: Path, adapter: Path, tmp_path: Path, capsys) -> None:
     change_config(adapter, base_model_name_or_path="gone/llama")
-    line = f"the adapter was made for 'gone/llama', which is not here to compare with '{base}'"
+    line = f"the adapter was made for 'gone/llama', which is not available to compare with '{base}'"
     assert cli.main(["export", str(adapter), "--format", "peft", "--out", "out", "--model", str(base), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["note"] in err and f"note: {line}" in err

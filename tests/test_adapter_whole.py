@@ -72,7 +72,7 @@ def test_modules_trained_whole_equal_peft_both_ways(
     wanted = oracle_logits(theirs, TOKENS)
     model = load(open_source(tmp_path / "model"), torch.float32)
     attach(model, tmp_path / "peft")
-    assert sum(len(module.trained.state_dict()) for _, module in lora.whole_modules(model)) == tensors
+    assert sum(len(module.trained.state_dict()) for _, module in lora.replaced_modules(model)) == tensors
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
     (tmp_path / "again").mkdir()
     save_peft(model, tmp_path / "again", base="x")
@@ -92,7 +92,7 @@ def saved(tmp_path: Path) -> Path:
 
 def load_into_small(folder: Path) -> list[str]:
     """The paths of the layers that have an adapter now."""
-    return [name for name, _ in lora.adapters(attach(small_model(), folder))]
+    return [name for name, _ in lora.lora_layers(attach(small_model(), folder))]
 
 
 NAMED = {
@@ -241,7 +241,7 @@ def test_mlx_gets_zeros_where_only_other_layers_have_an_adapter(tmp_path: Path) 
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["num_layers"] == 2
     again = attach(small_model(layers=3), tmp_path)
-    assert sorted(name for name, _ in lora.adapters(again)) == [
+    assert sorted(name for name, _ in lora.lora_layers(again)) == [
         LAYER.format(layer, part) for layer in (1, 2) for part in ("mlp.up_proj", "self_attn.q_proj")
     ]
     assert (logits_of(again) - logits_of(model)).abs().max() <= LOGITS

@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_anew(
     damage(folder / name)
     heard: list = []
     assert outcome(tmp_path, adapted, SHORT, heard.append) == short
-    assert heard[0].text == f"{folder} is damaged; training goes on from step 0" and heard[1].done == 1
+    assert heard[0].text == f"{folder} is damaged; training continues from step 0" and heard[1].done == 1
     stopped_run(tmp_path)  # the new one verifies
 
 

@@ -34,9 +34,9 @@ def context(model_folder: Path, tmp_path: Path, collection: Path) -> Context:
 
 
 def test_rows_of_rag_lora_hold_passages_before_the_question(context: Context) -> None:
-    around = METHODS["rag_lora"].around(context)
-    assert around.train == context.train and around.files == {COLLECTION: context.collection}
-    rows = weights.rows_for(around, around.train)
+    adapted = METHODS["rag_lora"].with_prompt(context)
+    assert adapted.train == context.train and adapted.files == {COLLECTION: context.collection}
+    rows = weights.rows_for(adapted, adapted.train)
     plain = weights.rows_for(context, context.train)
     assert len(rows) == len(plain) == len(context.train)
     facts = {ask: said for page in comparing.PAGES.values() for said, ask, _ in page}
@@ -48,20 +48,21 @@ def test_rows_of_rag_lora_hold_passages_before_the_question(context: Context) ->
         assert row.answer == bare_row.answer and len(row.prompt) > len(bare_row.prompt) + 40
         said = facts.get(example.prompt.removesuffix("?").rpartition(" ")[0])
         assert said is None or said in text, "the right page is among them"
-    assert rag.TRAINED == 2 == len(around.around.passages([context.train[0].messages])[0]), "with a distractor"
+    passages = adapted.prompt_text.passages([context.train[0].messages])[0]
+    assert rag.TRAINING_PASSAGES == 2 == len(passages), "with a distractor"
 
 
 def test_a_combination_has_a_double_share_and_the_text_of_its_first_part(context: Context) -> None:
     both, alone = METHODS["rag_lora"].recipe, METHODS["lora"].recipe
     assert both is not None and alone is not None
-    assert both == replace(alone, share=2) and METHODS["rag_lora"].texts == METHODS["lora"].texts
+    assert both == replace(alone, share=2) and METHODS["rag_lora"].candidates == METHODS["lora"].candidates
     assert [name for name, method in METHODS.items() if method.needs_documents] == ["rag", "rag_lora"]
 
 
 def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) -> None:
     folder = retrieved.artifact("rag_lora")
     artifact, predictor = Artifact.read(folder), open_artifact(folder)
-    assert (artifact.weights.kind, artifact.text.passages) == ("lora", rag.TRAINED)
+    assert (artifact.weights.kind, artifact.text.passages) == ("lora", rag.TRAINING_PASSAGES)
     assert {COLLECTION, "adapter_model.safetensors"} <= set(artifact.checksums)
     assert {"step0_loss", "weights_moved", "reopened", "merged"} <= set(retrieved.arm("rag_lora")["checks"])
     lines = (folder.parent / "predictions.jsonl").read_text().splitlines()[:4]
@@ -80,14 +81,14 @@ def few_shot_lora(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_shown_examples_are_not_trained_on(context: Context, few_shot_lora: str) -> None:
-    around = METHODS[few_shot_lora].around(context)
-    shown = around.around.examples
-    assert len(shown) == 4 and set(shown) < set(context.train) and not set(shown) & set(around.train)
-    assert len(around.train) + len(shown) == len(context.train) and around.valid == context.valid
-    for row in weights.rows_for(around, around.train):
+    adapted = METHODS[few_shot_lora].with_prompt(context)
+    shown = adapted.prompt_text.examples
+    assert len(shown) == 4 and set(shown) < set(context.train) and not set(shown) & set(adapted.train)
+    assert len(adapted.train) + len(shown) == len(context.train) and adapted.valid == context.valid
+    for row in weights.rows_for(adapted, adapted.train):
         text = context.tokenizer.decode(row.prompt)
         assert all(example.prompt in text for example in shown)
-    assert set(around.files) == {EXAMPLES}
+    assert set(adapted.files) == {EXAMPLES}
 
 
 def test_one_line_of_the_table_is_a_method_end_to_end(
@@ -150,7 +151,7 @@ def test_replay_is_text_in_its_order_and_never_of_a_measured_block() -> None:
 
 def test_without_replay_there_are_no_such_rows_and_a_short_text_is_refused() -> None:
     assert replayed(0.0) == []
-    with assert_refused("too short to rehearse on", "give more of it"):
+    with assert_refused("too short to rehearse on", "give a longer text"):
         replayed(0.2, length=520)
 
 

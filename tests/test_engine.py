@@ -219,7 +219,7 @@ def adapter_of(folder: Path, seed: int, targets: tuple[str, ...] | None = None) 
     model = load(open_source(folder), torch.float32)
     lora.apply(model, r=4, alpha=8, seed=seed, targets=targets)
     generator = torch.Generator().manual_seed(seed)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.3, generator=generator)
     return lora.detach(model)
 

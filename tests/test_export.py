@@ -1,6 +1,7 @@
 """Taking results away: PEFT and transformers load what was written and say the same; nothing wrong is kept."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,12 +41,15 @@ def base(tmp_path_factory) -> Path:
 def adapter_files(base: Path, folder: Path, *, rslora: bool = False) -> dict:
     """A LoRA with seeded weights on every linear, as PEFT writes it."""
     model = models.load(open_source(base), torch.float32)
-    lora.apply(model, r=4, alpha=8, seed=1, rslora=rslora)
+    lora.apply(model, r=4, alpha=8 * math.sqrt(4) if rslora else 8, seed=1)
     generator = torch.Generator().manual_seed(2)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.05, generator=generator)
     folder.mkdir(parents=True)
-    save_peft(model, folder, base=base.name, alpha=8, rslora=rslora)
+    save_peft(model, folder, base=base.name, alpha=8)
+    if rslora:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -83,7 +87,7 @@ def oracle(folder: Path, adapter: Path | None = None) -> np.ndarray:
 def test_an_exported_adapter_loads_in_peft_and_says_the_same(base, tmp_path):
     source = make(base, tmp_path / "artifact")
     written = export.export(str(source), "peft", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(export.PEFT_FILES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(export.peft.FILES)
     assert written.path == str(tmp_path / "out") and written.divergence == written.difference == 0
     with_adapter, without = oracle(base, tmp_path / "out"), oracle(base)
     assert np.abs(with_adapter - without).max() > 0.1, "the adapter does something"
@@ -181,7 +185,7 @@ def test_an_artifact_without_weights_has_nothing_to_write(base, tmp_path, kind):
 
 def test_a_plain_model_or_full_weights_are_no_adapter(base, tmp_path):
     for target in (base, make(base, tmp_path / "artifact", "full")):
-        with pytest.raises(RiyazError, match="no artifact with an adapter"):
+        with pytest.raises(RiyazError, match="no adapter to export"):
             export.export(str(target), "peft", tmp_path / "out")
     assert left(tmp_path) == []
 
@@ -204,7 +208,7 @@ def test_a_base_that_is_another_model_now_is_refused(base, tmp_path):
     other = tiny.write_hf_folder(tmp_path / "other")
     source = make(other, tmp_path / "artifact")
     tiny.write_hf_folder(other, seed=5)
-    with pytest.raises(RiyazError, match="another model now"):
+    with pytest.raises(RiyazError, match="other weights now"):
         export.merge(source, tmp_path / "out")
     assert left(tmp_path) == []
 

@@ -180,7 +180,7 @@ def test_an_adapter_of_every_family_becomes_a_gguf_adapter(tmp_path, name):
     make(name, tmp_path / "tiny")
     model = models.load(open_source(tmp_path / "tiny"), torch.float32)
     lora.apply(model, r=2, alpha=4, seed=1)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=torch.Generator().manual_seed(2))
     (tmp_path / "adapter").mkdir()
     save_peft(model, tmp_path / "adapter", base=str(tmp_path / "tiny"), alpha=4)

@@ -170,7 +170,7 @@ def test_what_an_adapter_format_cannot_hold_is_refused(base, tmp_path):
     for format in ("mlx", "gguf-lora"):
         with assert_refused("trained lm_head whole", "--format hf or gguf"):
             export.export(str(tmp_path / "parts"), format, tmp_path / "out")
-        with assert_refused("is no artifact with an adapter"):
+        with assert_refused("has no adapter to export"):
             export.export(str(base), format, tmp_path / "out")
     assert export.export(str(tmp_path / "parts"), "peft", tmp_path / "artifact").difference == 0
     prompt = soft_prompt.apply(models.load(open_source(base), torch.float32), [5, 6, 7])
@@ -190,7 +190,7 @@ def test_a_head_that_came_loose_and_all_end_tokens_reach_transformers(tmp_path):
     (base / "generation_config.json").write_text('{"eos_token_id": [2, 0]}')
     model = models.load(open_source(base), torch.float32)
     lora.apply(model, r=3, alpha=6, seed=1, targets=("lm_head", "q_proj"))
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=torch.Generator().manual_seed(3))
     (tmp_path / "parts").mkdir()
     save_peft(model, tmp_path / "parts", base=str(base), alpha=6)

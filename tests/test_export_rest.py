@@ -112,9 +112,9 @@ def test_the_folder_one_stands_in_is_not_replaced(tmp_path, monkeypatch) -> None
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for out in (Path("."), tmp_path / "empty", Path("../empty")):
-        with assert_refused("is the folder you are in", "--out model"):
+        with assert_refused("is the current folder", "--out model"):
             export.export(str(model), "hf", out)
-        with assert_refused("is the folder you are in", "--out model"):
+        with assert_refused("is the current folder", "--out model"):
             export.merge(source, out)
     assert not list(Path.cwd().iterdir()) and left(tmp_path) == ["empty", "tiny-base"]
     assert export.export(str(model), "hf", Path("model")).difference == 0

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from plain_layers import head_loss_plain, packed_plain, rms_norm_plain, rotate_plain, swiglu_plain
 from torch import Tensor
 
 from riyaz.layers import attention, functions, loss
-from riyaz.layers.attention import packed, packed_plain
-from riyaz.layers.functions import rms_norm_plain, rotate_plain, swiglu_plain
-from riyaz.layers.loss import head_loss, head_loss_plain
+from riyaz.layers.attention import packed
+from riyaz.layers.loss import head_loss
 from riyaz.layers.transformer import rotary
 
 # Largest error of an element, in units of the tensor's largest element (of 0.1 where all but cancel). The twin
@@ -203,13 +203,13 @@ def test_equal_rows_in_bfloat16_go_through_whole_products(
 def test_what_adaptation_reads_goes_through_flash() -> None:
     long = attention.SHORT + 1
     for rows in (packed([5]), packed([5, 6]), packed([5, 5]).behind(9), packed([long, long])):
-        assert not rows.windows()
-    assert packed([5, 5]).windows() and packed([attention.SHORT] * 2).windows()
+        assert not rows.equal_short_rows()
+    assert packed([5, 5]).equal_short_rows() and packed([attention.SHORT] * 2).equal_short_rows()
 
 
 def test_weights_are_kept_where_they_are_no_more_numbers_than_q_k_and_v(monkeypatch: pytest.MonkeyPatch) -> None:
-    make, made = attention._weights, []
-    monkeypatch.setattr(attention, "_weights", lambda q, k: made.append(q.shape) or make(q, k))
+    make, made = attention._attention_weights, []
+    monkeypatch.setattr(attention, "_attention_weights", lambda q, k: made.append(q.shape) or make(q, k))
     for length, times in ((48, 1), (49, 2)):  # three matrices of 16 numbers a head and token
         q, k, v = (noise(seed, 2 * length, 4, 16, dtype=torch.bfloat16).requires_grad_() for seed in (1, 2, 3))
         packed([length] * 2)(0, q, k, v).float().sum().backward()

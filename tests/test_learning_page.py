@@ -14,7 +14,6 @@ from rich.console import Console
 from test_html import CLEAN_TAGS
 
 from riyaz.errors import RiyazError
-from riyaz.report import learning as page_of
 from riyaz.report import learning_pictures, learning_terminal
 from riyaz.report import learning_words as words
 from riyaz.results import StepMetrics
@@ -23,18 +22,13 @@ TAGS = CLEAN_TAGS | {"fieldset", "legend"}
 SECTIONS = "learning next samples derived cost text made caveats"
 
 
-def html(made: dict, metrics: list[dict], samples: list[dict]) -> str:
-    """The page of a run from what its files hold."""
-    return page_of.html(learning.typed(made), learning.typed_metrics(metrics), learning.typed_samples(samples))
-
-
 def story(made: dict, metrics: list[dict]) -> str:
     return " ".join(words.story(learning.typed(made), learning.typed_metrics(metrics)))
 
 
 @pytest.fixture(scope="module")
 def whole() -> pages.Page:
-    return pages.Page(html(learning.run(), learning.metrics(), learning.samples()))
+    return pages.Page(learning.page(learning.run(), learning.metrics(), learning.samples()))
 
 
 def test_the_page_is_well_formed_and_every_part_stands_there(whole):
@@ -85,11 +79,11 @@ def test_the_page_needs_no_script_and_fetches_nothing(whole):
 
 
 def test_text_of_the_model_and_of_files_stays_text():
-    made = html(*learning.attacked())
+    made = learning.page(*learning.attacked())
     page = pages.Page(made)
     assert page.problems == []
     assert {tag for tag, _ in page.elements} <= TAGS - {"script", "noscript"}
-    clean = pages.Page(html(learning.run(), learning.metrics(), learning.samples()))
+    clean = pages.Page(learning.page(learning.run(), learning.metrics(), learning.samples()))
     names = {name for _, attributes in page.elements for name in attributes}
     assert names <= {name for _, attributes in clean.elements for name in attributes}
     assert sum(tag == "meta" for tag, _ in page.elements) == 5 and "\x00" not in made and "\u202e" not in made
@@ -117,7 +111,7 @@ EARLY = {  # run.json before anything is known of the text
     ],
 )  # fmt: skip
 def test_a_run_of_which_little_is_there_is_a_page_too(run, metrics, samples):
-    page = pages.Page(html(run, metrics, samples))
+    page = pages.Page(learning.page(run, metrics, samples))
     assert page.problems == []
     assert "nan" not in page.text.lower() and "inf " not in page.text.lower() and "None" not in page.text
     out = Console(file=io.StringIO(), width=100)

@@ -1,7 +1,6 @@
 """LoRA: its gradient, the bare base under it, merging, and PEFT as the oracle of its files in both directions."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def filled(model: Model, **options: Any) -> Model:
     """The model with an adapter whose B is not zero."""
     lora.apply(model, **{**ODD, "seed": 1, **options})
     generator = torch.Generator().manual_seed(2)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         nn.init.normal_(layer.lora_B, std=0.2, generator=generator)
     return model
 
@@ -118,7 +117,7 @@ def test_a_fresh_adapter_is_seeded_and_sized_as_in_the_papers_code() -> None:
     models = [small_model() for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2)):
         lora.apply(model, r=4, alpha=8, seed=seed)
-    first, same, other = (dict(lora.adapters(model)) for model in models)
+    first, same, other = (dict(lora.lora_layers(model)) for model in models)
     assert len(first) == 2 * len(TARGETS) and "lm_head" not in first
     for name, layer in first.items():
         assert torch.equal(layer.lora_A, same[name].lora_A) and not torch.equal(layer.lora_A, other[name].lora_A)
@@ -148,7 +147,7 @@ def test_merged_equals_unmerged() -> None:
     model = filled(small_model(attention_bias=True))
     wanted = logits_of(model)
     lora.merge(model)
-    assert not list(lora.adapters(model)) and not any(weight.requires_grad for weight in model.parameters())
+    assert not list(lora.lora_layers(model)) and not any(weight.requires_grad for weight in model.parameters())
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
     assert bits(model.state_dict()).keys() == bits(small_model(attention_bias=True).state_dict()).keys()
 
@@ -164,23 +163,15 @@ def test_merging_in_bfloat16_rounds_once() -> None:
         assert (layer.fuse().weight > 1).all() and layer.fuse().weight.dtype == torch.bfloat16
 
 
-def test_rslora_divides_alpha_by_the_root_of_the_rank() -> None:
-    plain, stable = small_model(), small_model()
-    lora.apply(plain, **ODD, seed=0)
-    lora.apply(stable, **ODD, seed=0, rslora=True)
-    assert {layer.scale for _, layer in lora.adapters(plain)} == {7 / 5}
-    assert {layer.scale for _, layer in lora.adapters(stable)} == {7 / math.sqrt(5)}
-
-
 @pytest.mark.parametrize(
     "options",
-    [{}, {"rslora": True}, {"targets": ("q_proj", "down_proj"), "r": 3, "alpha": 2.5}],
-    ids=["plain", "rslora", "two-targets"],
+    [{}, {"targets": ("q_proj", "down_proj"), "r": 3, "alpha": 2.5}],
+    ids=["plain", "two-targets"],
 )
 def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     model = filled(open_model(folder), **options)
     settings = {**ODD, **options}
-    save_peft(model, tmp_path, base=str(folder), alpha=settings["alpha"], rslora=settings.get("rslora", False))
+    save_peft(model, tmp_path, base=str(folder), alpha=settings["alpha"])
     oracle = PeftModel.from_pretrained(open_oracle(folder), tmp_path)
     wanted, base = logits_of(model), logits_of(open_model(folder))
     assert (wanted - base).abs().max() > 0.1
@@ -217,7 +208,7 @@ def test_an_adapter_in_bfloat16_is_read(tmp_path: Path) -> None:
     safetensors.write(tmp_path / "adapter_model.safetensors", rounded)
     again = small_model()
     attach(again, tmp_path)
-    for (_, layer), (_, wanted) in zip(lora.adapters(again), lora.adapters(model)):
+    for (_, layer), (_, wanted) in zip(lora.lora_layers(again), lora.lora_layers(model)):
         assert torch.equal(layer.lora_A, wanted.lora_A.bfloat16().float())
 
 

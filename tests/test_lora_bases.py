@@ -86,7 +86,7 @@ def test_linears_match_exact_types_and_another_kind_is_adapted_when_it_is_named(
     ]
     bare = logits_of(model)
     lora.apply(model, r=2, alpha=4, seed=0, targets=("up_proj",), kinds=(Ternary,))
-    assert [name for name, _ in lora.adapters(model)] == ["model.layers.0.mlp.up_proj"]
+    assert [name for name, _ in lora.lora_layers(model)] == ["model.layers.0.mlp.up_proj"]
     assert torch.equal(logits_of(model), bare), "a fresh adapter changes nothing"
     adapter = lora.detach(model)
     pair = adapter.pairs["model.layers.0.mlp.up_proj"]
@@ -101,7 +101,7 @@ def test_detach_leaves_the_bare_modules_and_attach_brings_the_same_answers_back(
     norm = np.full(32, 1.5, np.float32)
     lora.attach(model, adapters.Adapter(whole={"model.norm.weight": norm}))
     lora.apply(model, r=3, alpha=6, seed=1)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         filled(layer)
     adapted = logits_of(model)
     save_peft(model, tmp_path, base="x", alpha=6)

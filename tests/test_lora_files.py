@@ -159,7 +159,7 @@ def test_mlx_folders_hold_the_transposes_and_the_final_factor(tmp_path: Path) ->
     assert config["lora_parameters"] == {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": keys}
     assert (config["fine_tune_type"], config["num_layers"], config["model"]) == ("lora", 1, "base")
     file = safetensors.read(tmp_path / "adapters.safetensors")
-    layer = dict(lora.adapters(model))["model.layers.1.self_attn.q_proj"]
+    layer = dict(lora.lora_layers(model))["model.layers.1.self_attn.q_proj"]
     a, b = (file.array(f"model.layers.1.self_attn.q_proj.lora_{half}") for half in "ab")
     assert a.shape == (32, 4) and b.shape == (4, 32) and len(file.tensors) == 4
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
@@ -229,7 +229,7 @@ def test_an_adapter_without_its_file_of_tensors_is_refused_by_name(mlx: Path) ->
     with assert_refused(f"{mlx}: the adapter's folder holds no adapters.safetensors", "does not read adapters.npz"):
         attach(small_model(), mlx)
     (mlx / "adapters.npz").unlink()
-    with assert_refused("holds no adapters.safetensors; copy or download all of it"):
+    with assert_refused("holds no adapters.safetensors; copy or download all files"):
         attach(small_model(), mlx)
 
 
@@ -270,7 +270,7 @@ def test_llama_cpps_product_is_ours_with_the_rows_in_its_order(tmp_path: Path, m
     model = make(small_model())
     path = write_gguf_lora(model, tmp_path / "adapter.gguf")
     found, names = as_llama_cpp(path, model.config), llama.names(model.config)
-    for name, layer in lora.adapters(model):
+    for name, layer in lora.lora_layers(model):
         product = (layer.scale * layer.lora_B @ layer.lora_A).detach().numpy()
         if name.endswith(("q_proj", "k_proj")):
             product = tiny.permute(product, model.config.n_heads if "q_proj" in name else model.config.n_kv_heads)
@@ -302,5 +302,5 @@ def test_llama_cpps_file_for_another_base_is_refused_with_every_mismatch(tmp_pat
     ):
         read_gguf_lora(small_model(), path)
     whole = tiny.write_gguf(tmp_path / "model.gguf")
-    with assert_refused("general.type is None", "give a LoRA for a llama"):
+    with assert_refused("general.type is None", "give a LoRA for a model of the architecture llama"):
         read_gguf_lora(small_model(), whole)

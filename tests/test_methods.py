@@ -21,7 +21,7 @@ from riyaz.data.task import Task
 from riyaz.engine.torch import load as torch_load
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
-from riyaz.methods.base import ArmPlan, Context, Fitted, bare, combined
+from riyaz.methods.base import ArmPlan, Context, Fitted, combined, instruction_only
 from riyaz.methods.choices import base_predictor, choose
 from riyaz.predictor import ClosedPredictor
 from riyaz.scoring import answer_log_loss, predict, score
@@ -50,7 +50,7 @@ def context(model_folder: Path, tmp_path: Path) -> Context:
     return Context(
         source=source, tokenizer=source.tokenizer(), task=TASK, train=examples(24, "please"),
         valid=examples(9, "today"), arm=PLAN, valid_rows=9, compute="float32", seed=5, folder=tmp_path,
-        listen=lambda event: None, around=bare(TASK),
+        listen=lambda event: None, prompt_text=instruction_only(TASK),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_the_table_holds_every_method_under_its_name() -> None:
         assert method.name == name
         assert (method.recipe is not None) == (method.build is not None) == (name in (*TRAINED, "rag_lora"))
         assert method.recipe is None or method.recipe.share == (2 if name == "rag_lora" else 1)
-        assert (method.texts == 0) == (name == "nearest")
+        assert (method.candidates == 0) == (name == "nearest")
 
 
 def test_every_file_of_a_method_is_in_the_table() -> None:
@@ -99,7 +99,7 @@ def test_the_best_candidate_is_chosen_and_of_equals_the_first(
     plain = base_predictor(context)
     texts = [TextPart(name) for name in ("first", "second", "third")]
     reached = {"first": 0.5, "second": 0.75, "third": 0.75}
-    monkeypatch.setattr(choices, "_judged", lambda _, p, rows: [(p, False, reached[p.text.instruction])])
+    monkeypatch.setattr(choices, "_scored", lambda _, p, rows: [(p, False, reached[p.text.instruction])])
     choice = choose(context, [replace(plain, text=text) for text in texts])
     assert choice.predictor.text.instruction == "second" and choice.score == 0.75
     assert [entry["validation"] for entry in choice.record] == [0.5, 0.75, 0.75]
@@ -164,8 +164,8 @@ def test_few_shot_weighs_counts_and_kinds_of_examples(context: Context) -> None:
 
 def test_fixed_examples_show_different_answers_first() -> None:
     rows = examples(9, "please")  # three of each label in turn
-    assert [row.answer for row in few_shot.spread(rows, 4)] == ["billing", "delivery", "refund", "billing"]
-    assert few_shot.spread(rows, 1) == rows[:1] and set(few_shot.spread(rows, 9)) == set(rows)
+    assert [row.answer for row in few_shot.diverse_examples(rows, 4)] == ["billing", "delivery", "refund", "billing"]
+    assert few_shot.diverse_examples(rows, 1) == rows[:1] and set(few_shot.diverse_examples(rows, 9)) == set(rows)
 
 
 # trained arms
@@ -284,7 +284,7 @@ def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: py
     context = replace(context, folder=context.folder / "again")
     context.folder.mkdir()
     monkeypatch.setattr(train, "answer_loss", lambda *rest: math.nan)
-    monkeypatch.setattr(weights, "_step0", lambda *rest: {"ok": True})
+    monkeypatch.setattr(weights, "_check_step0", lambda *rest: {"ok": True})
     with assert_refused("the loss on validation rows is not finite"):
         lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), rungs=())))
 

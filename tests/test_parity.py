@@ -117,7 +117,7 @@ def filled(model: Any) -> Any:
     """The model with an adapter on every linear, whose B is not zero."""
     lora.apply(model, r=5, alpha=7.0, seed=1)
     generator = torch.Generator().manual_seed(2)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2, generator=generator)
     return model
 

@@ -199,7 +199,7 @@ def test_a_lora_artifact_and_its_base(folder: Path, classifier: ClosedPredictor,
     source = open_source(folder)
     trained = load(source, torch.float32)
     lora.apply(trained, r=4, alpha=8, seed=0)
-    for _, layer in lora.adapters(trained):
+    for _, layer in lora.lora_layers(trained):
         torch.nn.init.normal_(layer.lora_B, std=0.3)
     (tmp_path / "peft").mkdir()
     save_peft(trained, tmp_path / "peft", base="tiny", alpha=8)

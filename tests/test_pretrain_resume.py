@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_said(text: Path, tmp_path: Path) -> None:
     (masters,) = (tmp_path / "run/work/train").glob("step-*/masters.safetensors")
     masters.write_bytes(masters.read_bytes()[:-10])
     told = command(*arguments, "--resume")
-    assert told.status == 0 and f"{masters.parent} is damaged; training goes on from step 0" in told.err
+    assert told.status == 0 and f"{masters.parent} is damaged; training continues from step 0" in told.err
 
 
 def test_a_resumed_run_counts_on_as_many_threads(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def artifact_of(context: Context, folder: Path) -> ModelPredictor:
     assert context.collection is not None
     model = replace(
         base_predictor(context), text=fitted.text, retriever=open_retriever(context.collection),
-        examples=rag.spread(context.train, rag.SHOWN) if fitted.text.k else (),
+        examples=rag.diverse_examples(context.train, rag.EXAMPLE_COUNT) if fitted.text.k else (),
     )  # fmt: skip
     return predictor_for(model, calibrated=fitted.calibrated, max_new_tokens=12)
 
@@ -252,7 +252,8 @@ def test_an_artifact_answers_and_cites_as_what_was_fitted(
 def test_fit_weighs_counts_and_examples_and_keeps_the_best(context: Context) -> None:
     fitted = rag.fit(context)
     tried = {(entry["passages"], entry["k"]) for entry in fitted.chosen["candidates"]}
-    assert tried <= {(count, k) for count in rag.COUNTS for k in (0, rag.SHOWN)} and (1, 0) in tried and len(tried) > 2
+    assert tried <= {(count, k) for count in rag.COUNTS for k in (0, rag.EXAMPLE_COUNT)}
+    assert (1, 0) in tried and len(tried) > 2
     best = max(fitted.chosen["candidates"], key=lambda entry: entry["validation"])
     assert fitted.text.k == best["k"] and fitted.text.passages in (best["passages"], 1 if fitted.text.span_words else 0)
     assert fitted.valid_score == pytest.approx(best["validation"], abs=1e-6)

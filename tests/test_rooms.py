@@ -9,8 +9,8 @@ import pytest
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.methods import zero_shot
-from riyaz.methods.base import ArmPlan, Context, bare
-from riyaz.methods.choices import ROOM_ROWS, base_predictor, max_new_tokens, rooms, with_room
+from riyaz.methods.base import ArmPlan, Context, instruction_only
+from riyaz.methods.choices import LIMIT_ROWS, answer_limit, answer_limits, base_predictor, choose_answer_limit
 from riyaz.predictor import FreePredictor, open_model, predictor_for
 from riyaz.sentences import whole_sentences
 from riyaz.sources import open_source
@@ -33,8 +33,8 @@ def context(model_folder: Path, tmp_path: Path, home: Path):
         yield Context(
             source=source, tokenizer=source.tokenizer(), task=FREE,
             train=rows(20, ("The shop opens at nine.", "At nine.", "The shop opens at nine in the morning, I think.")),
-            valid=rows(ROOM_ROWS + 4, ("The shop opens at nine.",)), arm=ArmPlan("zero_shot"), valid_rows=100,
-            compute="float32", seed=1, folder=tmp_path, listen=lambda event: None, around=bare(FREE),
+            valid=rows(LIMIT_ROWS + 4, ("The shop opens at nine.",)), arm=ArmPlan("zero_shot"), valid_rows=100,
+            compute="float32", seed=1, folder=tmp_path, listen=lambda event: None, prompt_text=instruction_only(FREE),
         )  # fmt: skip
 
 
@@ -102,12 +102,12 @@ def test_what_is_streamed_is_the_answer(model_folder, task):
 
 def test_the_room_is_chosen_on_validation_from_one_answer_a_row(context):
     ids = context.tokenizer.encode(TALK)
-    longest = rooms(context)[0]
-    assert rooms(context) == sorted(set(rooms(context)), reverse=True) and longest < max_new_tokens(context)
+    limits = answer_limits(context)
+    assert limits == sorted(set(limits), reverse=True) and limits[0] < answer_limit(context)
     lm = Talking(ids)
-    chosen, record = with_room(context, predictor_for(context.around.read_by(context.tokenizer, lm)))
-    assert lm.asked == ROOM_ROWS
-    assert set(record["rooms"]) == set(map(str, rooms(context)))
+    chosen, record = choose_answer_limit(context, predictor_for(context.prompt_text.read_by(context.tokenizer, lm)))
+    assert lm.asked == LIMIT_ROWS
+    assert set(record["rooms"]) == set(map(str, answer_limits(context)))
     best = max(record["rooms"].values())
     assert record["rooms"][str(chosen)] == best > min(record["rooms"].values())
     assert record["max_new_tokens"] == chosen
@@ -118,15 +118,15 @@ def test_other_tasks_have_the_room_they_need(context, kind):
     task = Task(kind, ("a", "b") if kind == "closed" else (), "exact_match", "Answer.", "")
     other = replace(context, task=task)
     lm = Talking([])
-    predictor = predictor_for(replace(context.around, task=task).read_by(context.tokenizer, lm))
-    chosen, record = with_room(other, predictor)
-    assert (chosen, record, lm.asked) == (max_new_tokens(other), {}, 0)
+    predictor = predictor_for(replace(context.prompt_text, task=task).read_by(context.tokenizer, lm))
+    chosen, record = choose_answer_limit(other, predictor)
+    assert (chosen, record, lm.asked) == (answer_limit(other), {}, 0)
 
 
 def test_an_untrained_arm_of_free_answers_says_its_room(context):
     fitted = zero_shot.fit(context)
-    assert fitted.max_new_tokens in rooms(context)
+    assert fitted.max_new_tokens in answer_limits(context)
     assert fitted.chosen["max_new_tokens"] == fitted.max_new_tokens
     plain = base_predictor(context)
     assert isinstance(plain, FreePredictor)
-    assert plain.max_new_tokens == max_new_tokens(context) > fitted.max_new_tokens
+    assert plain.max_new_tokens == answer_limit(context) > fitted.max_new_tokens

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_layers import head_loss_plain, packed_plain
 from small import END, bits, engine_of, moved, next_log_p, random_rows, small_model
 from torch import Tensor
 
@@ -17,8 +18,7 @@ from riyaz.engine.torch.runner import TOLERANCE as NEAR
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.layers import soft_prompt
-from riyaz.layers.attention import packed, packed_plain
-from riyaz.layers.loss import head_loss_plain
+from riyaz.layers.attention import packed
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models.llama import Model
 from riyaz.train import TrainPlan, answer_loss, answer_nats, train

@@ -172,9 +172,9 @@ def test_peft_reparametrised_prompts_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_prompt_for_another_base_is_refused(saved: Path) -> None:
-    with assert_refused(str(saved), "it has 4 vectors of 32, the model has 64 to a token"):
+    with assert_refused(str(saved), "it has 4 vectors of size 32, the model takes size 64"):
         attach(small_model(hidden=64), saved)
-    with assert_refused(str(saved), "4 vectors of 32, the model has 32 to a token and 4 places"):
+    with assert_refused(str(saved), "4 vectors of size 32, the model takes size 32 and 4 tokens of context"):
         attach(small_model(context=4), saved)
 
 
@@ -186,7 +186,7 @@ def test_a_prompt_for_another_base_is_refused(saved: Path) -> None:
 )  # fmt: skip
 def test_tensors_of_other_kinds_are_refused(saved: Path, tensors: dict[str, np.ndarray]) -> None:
     safetensors.write(saved / "adapter_model.safetensors", tensors)
-    with assert_refused(str(saved), "prompt_embeddings alone in floats"):
+    with assert_refused(str(saved), "not only prompt_embeddings, in floats"):
         attach(small_model(), saved)
 
 
@@ -201,7 +201,7 @@ def test_lora_folders_still_find_their_reader(tmp_path: Path) -> None:
     model = small_model()
     lora.apply(model, r=2, alpha=4, seed=0)
     save_peft(model, tmp_path, base="x", alpha=4)
-    assert list(lora.adapters(attach(small_model(), tmp_path)))
+    assert list(lora.lora_layers(attach(small_model(), tmp_path)))
 
 
 # artifacts
@@ -255,7 +255,7 @@ def test_the_prompts_tokens_are_part_of_the_context(artifact: Path) -> None:
 
 def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, folder: Path, tmp_path: Path) -> None:
     written = export.export(str(artifact), "peft", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(export.PEFT_FILES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(export.peft.FILES)
     assert written.difference == 0
     oracle = PeftModel.from_pretrained(open_oracle(folder), tmp_path / "out")
     ours = logits_of(attach(open_plain(folder), artifact))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from expect import assert_refused
+from plain_layers import packed_plain
 from small import END, SIZES, bits, counting_rows, engine_of, random_rows, small_model
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ from riyaz.engine import Request
 from riyaz.errors import RiyazError
 from riyaz.events import from_json, quiet, to_json
 from riyaz.layers import lora
-from riyaz.layers.attention import packed_plain
 from riyaz.models.llama import Model
 from riyaz.train import Masters, TrainPlan, TrainState, answer_loss, answer_nats, learning_rate, micro_batches, train
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import windows
+from plain_layers import geglu_plain, head_loss_plain, packed_plain
 from small import bits, engine_of
 from torch import Tensor
 from windows import END, VOCABULARY, WINDOW
@@ -20,9 +21,9 @@ from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.families import describe, gemma3, mistral
 from riyaz.layers import attention, lora, soft_prompt
-from riyaz.layers.attention import packed, packed_plain
-from riyaz.layers.functions import geglu, geglu_plain
-from riyaz.layers.loss import head_loss, head_loss_plain
+from riyaz.layers.attention import packed
+from riyaz.layers.functions import geglu
+from riyaz.layers.loss import head_loss
 from riyaz.models import load
 from riyaz.sources import open_source
 from riyaz.train import answer_nats
@@ -214,7 +215,7 @@ def test_an_adapter_equals_its_merged_weights(pair: Pair) -> None:
     plain = forward(model, tokens, [30])
     lora.apply(model, r=2, alpha=4, seed=0)
     assert torch.equal(forward(model, tokens, [30]), plain)
-    for _, layer in lora.adapters(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.3)
     adapted = forward(model, tokens, [30])
     assert (adapted - plain).abs().max() > 0.1

@@ -1,8 +1,9 @@
-"""Checkpoints that survive a kill at any moment: written aside, hashed, renamed; the newest that verifies is used.
+"""Checkpoints of a training run. A process killed at any moment leaves a whole one: each is written under a temporary
+name, hashed and renamed, and a run resumes from the newest whose hashes are right.
 
-A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json;
-`best.safetensors` beside it holds the weights with the lowest validation loss, with their step, loss and hash.
-All carry the run's name, and what another run has left is not taken for its own.
+A folder `step-000050/` holds masters.safetensors, optimizer.safetensors, state.json and MANIFEST.json (hashes);
+`best.safetensors` beside it holds the weights of the lowest validation loss, with their step, loss and hash. All of
+them name their run, and checkpoints of another run are ignored.
 """
 
 import hashlib
@@ -23,45 +24,46 @@ from riyaz.models import to_arrays
 from riyaz.sources import safetensors
 
 MANIFEST = "MANIFEST.json"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
 
 
 class Checkpoints:
-    """The checkpoints of the run called `run`, in `folder`; one is kept, besides the best weights."""
+    """The checkpoints in `folder` of the run with the name `run`; the newest and the best weights are kept."""
 
     def __init__(self, folder: Path, run: str) -> None:
         self.folder, self.run = folder, run
         self.best = folder / "best.safetensors"
-        self.damaged: list[Path] = []  # what `resume` passed over
+        self.damaged: list[Path] = []  # checkpoints of this run that `resume` did not use
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Any) -> None:
-        """Write the whole state of the run, then drop the checkpoint before it."""
+        """Write a checkpoint, then remove the older ones. Raises RiyazError when the disk refuses."""
         final = self.folder / f"step-{state.step:06d}"
-        aside = self.folder / f"{final.name}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+        temporary = self.folder / f"{final.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            aside.mkdir()
-            write_tensors(aside / "masters.safetensors", masters)
+            temporary.mkdir()
+            write_tensors(temporary / "masters.safetensors", masters)
             moments = {
                 f"{name}.{key}": optimizer.state[master][key] for name, master in masters.items() for key in MOMENTS
             }
-            write_tensors(aside / "optimizer.safetensors", moments)
-            write_state(aside / "state.json", state)
-            write_json(aside / MANIFEST, self._manifest(aside), indent=None, ascii=True)
-            shutil.rmtree(final, ignore_errors=True)  # one that did not verify
-            os.rename(aside, final)
+            write_tensors(temporary / "optimizer.safetensors", moments)
+            write_state(temporary / "state.json", state)
+            write_json(temporary / MANIFEST, self._manifest(temporary), indent=None, ascii=True)
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+            os.rename(temporary, final)
         except (OSError, RiyazError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             why = error.what if isinstance(error, RiyazError) else error.strerror
             raise RiyazError(f"cannot write a checkpoint ({why})", str(final), "free disk space") from error
-        for other in self._all():
+        for other in self._folders():
             if other != final:
                 shutil.rmtree(other)
 
     def resume(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, kind: type[Any]) -> Any:
-        """Load the newest checkpoint that verifies into masters and optimiser; a fresh state when there is none."""
-        for folder in reversed(self._all()):
+        """Load the newest undamaged checkpoint into masters and optimiser and return its state; without one `kind()`, a
+        new state."""
+        for folder in reversed(self._folders()):
             if not self._verifies(folder):
                 continue
             read_tensors(safetensors.read(folder / "masters.safetensors"), masters)
@@ -73,27 +75,27 @@ class Checkpoints:
         return kind()
 
     def save_best(self, masters: Mapping[str, nn.Parameter], step: int, loss: float) -> None:
-        """Keep these weights, of this step and with this validation loss, as the best so far."""
+        """Write these weights as the best so far, with their step and validation loss."""
         arrays = to_arrays(masters)
         metadata = {"format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "sha256": _digest(arrays)}
         safetensors.write(self.best, arrays, metadata)
 
     def load_best(self, masters: Mapping[str, nn.Parameter]) -> tuple[int, float] | None:
-        """Put the best weights back, and say their step and validation loss; None, and nothing is changed, when they
-        are not there whole. They may be of a later step than the checkpoint from which the run went on."""
+        """Load the best weights into the masters and return their step and validation loss; None, with the masters
+        unchanged, when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
         try:
             file = safetensors.read(self.best)
         except RiyazError:
             return None
-        said, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
-        if said.get("run") != self.run or said.get("sha256") != _digest(arrays):
+        metadata, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
+        if metadata.get("run") != self.run or metadata.get("sha256") != _digest(arrays):
             return None
-        read_tensors(file, masters)  # opened again, it would stand in memory twice
-        return int(said["step"]), float(said["loss"])
+        read_tensors(file, masters)  # opening it again would take its memory twice
+        return int(metadata["step"]), float(metadata["loss"])
 
-    def _all(self) -> list[Path]:
-        found = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
-        return sorted(found, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999950
+    def _folders(self) -> list[Path]:
+        folders = (path for path in self.folder.glob("step-*") if path.suffix != ".tmp")
+        return sorted(folders, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999950
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
@@ -118,13 +120,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_state(path: Path, state: Any) -> None:
-    """Write the state of a run; a loss that is not known yet is Infinity."""
+    """Write the state of a run as JSON; a loss that is not measured yet is Infinity."""
     write_json(path, asdict(state), indent=None, ascii=True, strict=False)
 
 
 @torch.no_grad()
 def read_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) -> None:
-    """Copy the file's tensors into these; names and shapes must agree."""
+    """Copy the file's tensors into the tensors `into`; names and shapes must be the same."""
     assert set(file.tensors) == set(into), set(file.tensors) ^ set(into)
     for name, tensor in into.items():
         tensor.copy_(torch.from_numpy(file.array(name).copy()).view(tensor.shape))

@@ -1,9 +1,9 @@
-"""THE training loop: every method that learns weights, and pretraining, runs this one `for`.
+"""The one training loop, for pretraining and for every method that trains weights.
 
-It knows rows of tokens with labels and a model with some trainable parameters; it knows no methods. Matrix
-products run in the compute type (bf16 where the CPU has it), the optimiser works on float32 masters.
-Order and chance are pure functions of (seed, step), so a run that was stopped and resumed is the same run, bit for
-bit.
+It takes rows of tokens with labels and a model with trainable parameters, and knows nothing of methods. Matrix products
+run in the compute type (bf16 where the CPU has it), the optimiser works on float32 copies of the parameters (masters).
+The order of rows and dropout depend on (seed, step) only, so a run that is stopped and resumed ends with the same
+weights, bit for bit.
 """
 
 import hashlib
@@ -28,39 +28,39 @@ from riyaz.layers.loss import head_loss
 
 
 class Diverged(RiyazError):
-    """The loss or its gradient is no finite number."""
+    """The loss or the norm of its gradient is not a finite number."""
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Everything that decides a run; two runs of the same plan on the same rows are the same."""
+    """The settings of a run: the same plan, starting weights and rows give the same trained weights."""
 
     steps: int
     learning_rate: float
     batch_size: int = 8  # rows per step
-    warmup: float = 0.06  # share of the steps
-    final: float = 0.1  # what the cosine ends at, a share of the learning rate
+    warmup: float = 0.06  # share of the steps over which the learning rate rises
+    final: float = 0.1  # learning rate at the end of the cosine, as a share of the highest
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
-    weight_decay: float = 0.0  # of matrices; norms and biases are never pulled to zero
-    dropout: float = 0.0  # in a model that knows it
-    clip: float = 1.0  # global gradient norm
+    weight_decay: float = 0.0  # of matrices; norms and biases do not decay
+    dropout: float = 0.0  # probability, in the model's nn.Dropout layers
+    clip: float = 1.0  # largest global gradient norm
     validate_every: int = 20  # steps
-    patience: int = 5  # validations without a better loss before it stops
+    patience: int = 5  # validations in a row without a better loss after which training stops
     checkpoint_every: int = 50  # steps
-    micro_tokens: int = 2048  # tokens per forward pass, bounds the activations
-    keep_best: bool = True  # end as the best checkpoint by validation, not as the last
-    compute: str = "bfloat16"  # type of the matrix products
+    micro_tokens: int = 2048  # tokens per forward pass, which bounds the memory of activations
+    keep_best: bool = True  # end with the weights of the lowest validation loss, not the last ones
+    compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
 
 
 @dataclass
 class TrainState:
-    """What a checkpoint remembers besides tensors."""
+    """Progress of a run, saved in every checkpoint beside its tensors."""
 
     step: int = 0
-    best_loss: float = math.inf  # validation, nats per answer token
+    best_loss: float = math.inf  # lowest validation loss, nats per answer token
     best_step: int = 0
-    worse: int = 0  # validations since the best
+    worse: int = 0  # validations since the lowest loss
     seconds: float = 0.0
     tokens: int = 0
     history: list[dict] = field(default_factory=list)
@@ -68,12 +68,13 @@ class TrainState:
 
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
-    look: Callable[[int], None] | None = None,
+    after_validation: Callable[[int], None] | None = None,
 ) -> TrainState:  # fmt: skip
-    """Train the model's trainable parameters on `rows`; it ends as the best checkpoint by validation loss.
+    """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
+    lowest validation loss. Losses are nats per answer token.
 
-    Continues from the newest checkpoint in `folder`. Losses are nats per answer token. `look(step)` may use the model
-    as it stands after every validation.
+    Continues from the newest checkpoint in `folder`. `after_validation(step)` is called with the model in evaluation
+    mode. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -82,15 +83,15 @@ def train(
     )
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
-    for lost in checkpoints.damaged:
-        listen(Note(f"{lost} is damaged; training goes on from step {state.step}"))
+    for damaged in checkpoints.damaged:
+        listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
     masters.publish()
     began = time.perf_counter() - state.seconds
 
     for step in range(state.step, plan.steps):
         if not model.training:
             model.train()
-        torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # of dropout
+        torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
         picked = [rows[i] for i in batch(len(rows), plan.batch_size, plan.seed, step)]
         labels = sum(len(row.answer) for row in picked)
 
@@ -102,7 +103,7 @@ def train(
 
         norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip, foreach=True).item()
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise Diverged(f"the loss is {nats / labels} and the gradient {norm} at step {step + 1}",
+            raise Diverged(f"the loss is {nats / labels} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
         rate = learning_rate(plan, step)
         for group in optimizer.param_groups:
@@ -119,8 +120,8 @@ def train(
         if state.step % plan.validate_every == 0 or last:
             model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
-            if look:
-                look(state.step)
+            if after_validation:
+                after_validation(state.step)
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
                 if plan.keep_best:
@@ -135,12 +136,12 @@ def train(
         if state.step % plan.checkpoint_every == 0 and not last:
             checkpoints.save(masters.named, optimizer, state)
 
-    del optimizer  # its moments are not needed any more, and reading the best weights takes memory
+    del optimizer  # frees its moments before the best weights are read
     if plan.keep_best and state.best_step:
-        found = checkpoints.load_best(masters.named)
-        if found is None:
-            listen(Note(f"{checkpoints.best} is damaged or gone; the last weights are kept"))
-        state.best_step, state.best_loss = found or (state.step, state.history[-1]["valid_loss"])
+        best = checkpoints.load_best(masters.named)
+        if best is None:
+            listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
+        state.best_step, state.best_loss = best or (state.step, state.history[-1]["valid_loss"])
     masters.publish()
     masters.detach()
     write_state(folder / "state.json", state)
@@ -148,15 +149,14 @@ def train(
 
 
 def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
-    """A hash of what a run is given, the starting weights' shapes for the weights themselves; rows that say what they
-    are by their `sha256` are not read."""
+    """Hash of plan, tensor shapes and rows; a corpus counts by its own hash."""
     shapes = {name: master.shape for name, master in masters.items()}
     tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
     return hashlib.sha256(json.dumps([asdict(plan), shapes, tokens]).encode()).hexdigest()
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
-    """Linear warm-up, then a cosine to the plan's `final`, for the step counted from 0."""
+    """The learning rate of a step, counted from 0: linear warm-up, then a cosine down to the plan's `final` share."""
     warm = max(1, round(plan.warmup * plan.steps))
     if step < warm:
         return plan.learning_rate * (step + 1) / warm
@@ -164,15 +164,15 @@ def learning_rate(plan: TrainPlan, step: int) -> float:
     return plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
 
 
-def set_dropout(model: nn.Module, share: float) -> None:
-    """What share of the numbers its dropout layers leave out while it trains."""
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Set the probability of all dropout layers of the model."""
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
-            layer.p = share
+            layer.p = probability
 
 
 def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[PackedRows]:
-    """Whole rows packed end to end, at most `budget` tokens each (a longer row stands alone)."""
+    """Whole rows packed end to end into batches of at most `budget` tokens; a longer row is a batch by itself."""
     group: list[Row] = []
     size = 0
     for row in rows:
@@ -187,24 +187,24 @@ def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[PackedRows]:
 
 
 def answer_nats(model: Any, rows: PackedRows) -> Tensor:
-    """Sum of −log p over the answer tokens, in nats; the head runs on labelled positions only."""
+    """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
     if len(rows.labels) < len(hidden):
         hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
-    cap = getattr(model.config, "logit_cap", None)  # only some families have one
+    cap = getattr(model.config, "logit_cap", None)  # some families only
     return head_loss(hidden, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
 
 
 @torch.no_grad()
 def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048) -> float:
-    """Mean nats per answer token, end token included."""
+    """Mean −log p in nats per answer token, the end token included."""
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
     return nats / sum(len(row.answer) for row in rows)
 
 
 class Masters:
-    """Float32 copies of the trainable parameters: bf16 has too few bits to add small steps to."""
+    """Float32 copies of the trainable parameters for the optimiser: in bf16 small steps would be rounded away."""
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
         self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
@@ -212,34 +212,36 @@ class Masters:
         for name, working in model.named_parameters():
             if working.requires_grad:
                 master = nn.Parameter(working.detach().float().clone())
-                working.data = master.data.to(compute)  # the master itself where that is float32
+                working.data = master.data.to(compute)  # in float32 this is the master's own memory
                 self.pairs[name] = (working, master)
-                self.hooks.append(working.register_post_accumulate_grad_hook(_collect(master)))
+                self.hooks.append(working.register_post_accumulate_grad_hook(_add_gradient_to(master)))
         self.parameters = [master for _, master in self.pairs.values()]
         self.rounded = [pair for pair in self.pairs.values() if pair[0].dtype != torch.float32]
         self.named = {name: master for name, (_, master) in self.pairs.items()}
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The masters as the optimiser takes them: matrices, which decay, and the rest."""
+        """The optimiser's two parameter groups: matrices, with weight decay, and the other masters, without."""
         matrices = [master for master in self.parameters if master.ndim > 1]
         rest = [master for master in self.parameters if master.ndim < 2]
         return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Round the masters into the model."""
+        """Copy the masters into the model's parameters, rounded to the compute type."""
         if self.rounded:
             torch._foreach_copy_([working for working, _ in self.rounded], [master for _, master in self.rounded])
 
     def detach(self) -> None:
-        """Give the model its trained values back in float32 and let it go."""
+        """Leave the masters in the model as its float32 parameters and remove the gradient hooks."""
         for hook in self.hooks:
             hook.remove()
         for working, master in self.pairs.values():
             working.data = master.data
 
 
-def _collect(master: nn.Parameter) -> Callable[[Tensor], None]:
+def _add_gradient_to(master: nn.Parameter) -> Callable[[Tensor], None]:
+    """A hook that adds a parameter's gradient to its master's, in float32."""
+
     def hook(working: Tensor) -> None:
         grad = working.grad
         assert grad is not None

@@ -1,8 +1,8 @@
-"""Adapters in files, without torch: `read` gives the numpy tensors of a folder as an `Adapter`, and every format has
-a module that writes it.
+"""Reading and writing adapter files without torch: `read` returns a folder's numpy tensors as an `Adapter`.
 
-`peft` and `peft_prompt` are PEFT's LoRA and soft prompts, `mlx` the folders of mlx-lm, `gguf` the files of llama.cpp.
-`base_for` opens the base model that an adapter names. `riyaz.layers` puts an Adapter on a torch model.
+Each format has a module: `peft` and `peft_prompt` for PEFT's LoRA and soft prompts, `mlx` for the folders of mlx-lm,
+`gguf` for the files of llama.cpp. `base_for` opens the base model that an adapter names. `riyaz.layers` puts an Adapter
+on a torch model.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ __all__ = ["CONFIG", "WEIGHTS", "Adapter", "Pair", "base_for", "base_of", "gguf"
 
 def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
     """The adapter in a folder of PEFT (LoRA or prompt tuning) or mlx-lm, for the base `family`
-    (`families.describe(source)`). RiyazError lists every tensor that does not fit the base."""
+    (`families.describe(source)`). Raises RiyazError, which lists every tensor that does not fit the base."""
     kind = kind_of(folder / CONFIG)
     if kind == "prompt":
         return peft_prompt.read(folder, family)

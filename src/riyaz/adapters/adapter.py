@@ -1,16 +1,16 @@
-"""What an adapter holds, in numpy: LoRA pairs, modules trained whole, or a soft prompt."""
+"""`Adapter`, the numpy tensors of an adapter: LoRA pairs, replaced parameters, or a soft prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-FLOATS = ("F32", "F16", "BF16")  # the types that an adapter's tensors may have in a file
+FLOATS = ("F32", "F16", "BF16")  # the types of an adapter's tensors that riyaz reads
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The LoRA of one linear: its output gains `scale · x Aᵀ Bᵀ`."""
+    """The LoRA of one linear: it adds `scale · x Aᵀ Bᵀ` to the linear's output."""
 
     a: np.ndarray  # (r, in) float32
     b: np.ndarray  # (out, r) float32
@@ -24,12 +24,12 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Everything that an adapter changes in its base model."""
+    """All changes that an adapter makes to its base model."""
 
     pairs: Mapping[str, Pair] = field(default_factory=dict)  # module path -> its LoRA
-    # parameter path -> float32 tensor that replaces it; linears are (out, in), whatever the checkpoint's layout
+    # parameter path -> float32 tensor that replaces it, as a PEFT "module to save"; linears are always (out, in)
     whole: Mapping[str, np.ndarray] = field(default_factory=dict)
-    soft_prompt: np.ndarray | None = None  # (P, C) float32: embeddings that stand before every row
+    soft_prompt: np.ndarray | None = None  # (P, C) float32: embeddings before every row
 
     @property
     def whole_modules(self) -> list[str]:
@@ -38,7 +38,7 @@ class Adapter:
 
 
 def float32(dtype: str, array: np.ndarray) -> np.ndarray:
-    """A float32 copy of an array of one of FLOATS; BF16 comes as uint16."""
+    """A float32 copy of an array whose type is one of FLOATS; a BF16 array holds its bits as uint16."""
     if dtype == "BF16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return np.array(array, np.float32)

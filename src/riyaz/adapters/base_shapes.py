@@ -1,4 +1,4 @@
-"""The linears, embeddings and parameters of a base model by name and shape, and whether an adapter fits them."""
+"""Names and shapes of a base model's linears, embeddings and parameters, and the check that an adapter fits them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, ModelConfig
 
 HEAD_WEIGHT = "lm_head.weight"
-EMBEDDING = "_embd.weight"  # how the GGUF names of embeddings, of tokens and of positions, end
+EMBEDDING = "_embd.weight"  # the end of the GGUF names of token and position embeddings
 
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """Names and shapes of a base model. A head that is tied to the embedding is a linear and a parameter too."""
+    """Names and shapes of a base model. A head tied to the embedding is listed as a linear and a parameter too."""
 
     parameters: Mapping[str, tuple[int, ...]]  # path -> shape
     linears: Mapping[str, tuple[int, int]]  # module path -> (out, in)
-    embeddings: tuple[str, ...]  # module paths, that of the tokens first
+    embeddings: tuple[str, ...]  # module paths, the token embedding first
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The paths of the weights of the token embedding and of the head."""
+        """The parameter paths of the token embedding and of the head."""
         return f"{self.embeddings[0]}.weight", HEAD_WEIGHT
 
     def unmatched(self, name: str, key: str) -> str:
-        """The line for a tensor `key` of a file that belongs to the module `name`, which is no linear."""
+        """The error text for a tensor `key` of a file whose module `name` is not a linear of the base."""
         if name in self.embeddings:
             return f"{name} is an embedding, and LoRA on embeddings is not supported"
         return f"{key} matches no layer"
 
 
 def shapes_of(family: Family[ModelConfig]) -> BaseShapes:
-    """The shapes of a base model, in the order of its modules."""
+    """The names and shapes of a base model, in the order of its modules."""
     module = FAMILIES[family.model_type]
     parameters: dict[str, tuple[int, ...]] = dict(module.layer_plan(family.config))
     gguf_names = module.names(family.config)
@@ -49,22 +49,22 @@ def shapes_of(family: Family[ModelConfig]) -> BaseShapes:
     return BaseShapes(parameters, linears, tuple(path.removesuffix(".weight") for path in embeddings))
 
 
-def checked(
+def checked_adapter(
     shapes: BaseShapes,
     pairs: Mapping[str, Pair],
     whole: Mapping[str, np.ndarray],
     problems: Sequence[str],
     where: Path,
 ) -> Adapter:
-    """The adapter of these pairs (by module path) and whole tensors (by parameter path), in the order of the base's
-    modules. RiyazError lists the caller's problems and everything that does not fit the base."""
+    """An Adapter of these pairs (by module path) and replaced parameters (by path), in the order of the base's modules.
+    Raises RiyazError, which lists the caller's `problems` and everything that does not fit the base."""
     problems = list(problems)
     for name, pair in pairs.items():
         problems += _pair_problems(shapes, name, pair)
     for path, tensor in whole.items():
         problems += _whole_problems(shapes, path, tensor)
         if path.rpartition(".")[0] in pairs:
-            problems.append(f"{path.rpartition('.')[0]} has both an adapter and weights of its own")
+            problems.append(f"{path.rpartition('.')[0]} has both a LoRA and a replaced weight")
     if not pairs and not whole:
         problems.append("no adapter tensor fits this model")
     if problems:
@@ -75,27 +75,28 @@ def checked(
     )
 
 
-def differs(family: Family[ModelConfig], path: str, tensor: np.ndarray) -> list[str]:
-    """One line when a tensor, in the base's own layout, is not the base's parameter at `path` up to rounding."""
+def differs_from_base(family: Family[ModelConfig], path: str, tensor: np.ndarray) -> list[str]:
+    """An error text if a tensor, in the checkpoint's layout, differs from the base's parameter at `path` by more than
+    rounding, else an empty list."""
     tied = path == HEAD_WEIGHT and family.config.tie_word_embeddings
-    own = float32(*family.array(shapes_of(family).ends[0] if tied else path))
-    if own.shape != tensor.shape or not np.allclose(own, tensor, rtol=2**-7, atol=1e-6):
-        return [f"{path} is another than the base's own"]
+    expected = float32(*family.array(shapes_of(family).ends[0] if tied else path))
+    if expected.shape != tensor.shape or not np.allclose(expected, tensor, rtol=2**-7, atol=1e-6):
+        return [f"{path} differs from the base's"]
     return []
 
 
 def _pair_problems(shapes: BaseShapes, name: str, pair: Pair) -> list[str]:
-    """What is wrong with the pair of one module, in at most one line."""
+    """The first problem of a module's LoRA pair as an error text, or an empty list."""
     if name not in shapes.linears:
         return [shapes.unmatched(name, name)]
-    a, b, want = pair.a, pair.b, shapes.linears[name]
-    if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != want or a.shape[0] != b.shape[1]:
-        return [f"{name} has A {a.shape} and B {b.shape}, the layer is {want}"]
+    a, b, shape = pair.a, pair.b, shapes.linears[name]
+    if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
+        return [f"{name} has A {a.shape} and B {b.shape}, the layer is {shape}"]
     return [] if len(a) else [f"{name} has rank 0"]
 
 
 def _whole_problems(shapes: BaseShapes, path: str, tensor: np.ndarray) -> list[str]:
-    """What is wrong with a whole tensor, in at most one line."""
+    """The first problem of a replaced parameter as an error text, or an empty list."""
     if path not in shapes.parameters:
         return [f"{path} matches no tensor of the model"]
     if shapes.parameters[path] != tensor.shape:

@@ -1,4 +1,4 @@
-"""The adapter folders of PEFT and mlx-lm: a configuration, a safetensors file, and which of the two wrote them."""
+"""The files of an adapter folder of PEFT or mlx-lm: a JSON configuration and a safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from riyaz.files import read_json, write_json
 from riyaz.sources import safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # by peft_type
+PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # peft_type -> kind
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def kind_of(path: Path) -> Literal["lora", "prompt", "mlx"]:
-    """The kind of adapter that a configuration describes: PEFT's LoRA, PEFT's prompt tuning, or mlx-lm's. Raises
-    RiyazError for any other."""
+    """The kind of adapter that a configuration file describes: PEFT's LoRA, PEFT's prompt tuning, or mlx-lm's LoRA.
+    Raises RiyazError for any other."""
     config = read_config(path)
     if "peft_type" not in config and not config.keys().isdisjoint(("fine_tune_type", "lora_parameters")):
         return "mlx"
@@ -36,21 +36,22 @@ def kind_of(path: Path) -> Literal["lora", "prompt", "mlx"]:
 
 
 def open_weights(folder: Path, weights: str = WEIGHTS) -> safetensors.SafetensorsFile:
-    """The adapter's file of tensors. Raises RiyazError when there is none, or only one of pickles."""
+    """The adapter's safetensors file. Raises RiyazError if it is missing, with a hint when there is a pickle
+    instead."""
     if not (folder / weights).exists():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".npz"))
-        hint = f"riyaz does not read {others[0]}; save it as safetensors" if others else "copy or download all of it"
+        hint = f"riyaz does not read {others[0]}; save it as safetensors" if others else "copy or download all files"
         raise RiyazError(f"the adapter's folder holds no {weights}", str(folder), hint)
     return safetensors.read(folder / weights)
 
 
 def read_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
-    """A float32 copy of a tensor of one of the types FLOATS."""
+    """A float32 copy of a tensor whose type is one of FLOATS."""
     return float32(file.tensors[key].dtype, file.array(key))
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], weights: str = WEIGHTS) -> None:
-    """Write the folder; float32 tensors."""
+    """Write the configuration and the tensors, as float32, into an existing folder."""
     arrays: dict[str, Any] = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     safetensors.write(folder / weights, arrays, {"format": "pt"})
     write_json(folder / CONFIG, config, ascii=True)

@@ -1,7 +1,7 @@
-"""LoRA in the adapter files of llama.cpp: GGUF tensors `NAME.lora_a` (r, in) and `NAME.lora_b` (out, r).
+"""LoRA adapter files of llama.cpp: GGUF tensors `NAME.lora_a` (r, in) and `NAME.lora_b` (out, r).
 
-llama.cpp multiplies by alpha / rank, where the rank is each tensor's own and alpha one number of the file; an alpha of
-0 counts as no factor at all. The rows of `lora_b` lie as those of the model's own tensor.
+llama.cpp scales a product by alpha / rank, with one alpha for the whole file and each tensor's own rank; an alpha of 0
+means a scale of 1. The rows of `lora_b` are in the order of the rows of the model's tensor.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from riyaz.adapters.adapter import FLOATS, Adapter, Pair, float32
-from riyaz.adapters.base_shapes import checked, shapes_of
+from riyaz.adapters.base_shapes import checked_adapter, shapes_of
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, ModelConfig
 from riyaz.sources import gguf
@@ -24,14 +24,15 @@ HALVES = ("lora_a", "lora_b")
 
 
 def write(pairs: Mapping[str, Pair], path: Path, family: Family[ModelConfig], *, name: str) -> None:
-    """Write pairs (by module path) as one file called `name`. Where layers need different alphas, the first pair's is
-    written and the ratio of each other one to it goes into its `lora_b`. RiyazError for a layer without a GGUF name."""
+    """Write pairs (by module path) to a file whose metadata holds `name`. If layers need different alphas, the first
+    pair's is written and every other `lora_b` is multiplied by the ratio of its alpha to the first. Raises RiyazError
+    for a linear that has no GGUF name."""
     module = FAMILIES[family.model_type]
     gguf_names = module.names(family.config)
-    lost = [linear for linear in pairs if f"{linear}.weight" not in gguf_names]
-    if lost:
-        what = f"the adapter changes {', '.join(lost)}, which llama.cpp's file of this model does not have on its own"
-        raise RiyazError(what, path.name, "export it with --format gguf, which merges it")
+    unnamed = [linear for linear in pairs if f"{linear}.weight" not in gguf_names]
+    if unnamed:
+        what = f"the adapter changes {', '.join(unnamed)}, which a GGUF file of this model does not hold separately"
+        raise RiyazError(what, path.name, "export it with --format gguf, which merges the adapter")
     alpha = next((pair.scale * pair.rank for pair in pairs.values() if pair.scale), 1.0)
     planned = []
     for linear, pair in pairs.items():
@@ -47,13 +48,13 @@ def write(pairs: Mapping[str, Pair], path: Path, family: Family[ModelConfig], *,
 
 
 def read(path: Path, family: Family[ModelConfig]) -> Adapter:
-    """The LoRA of a file. Every tensor must find its layer; RiyazError lists every mismatch."""
+    """The LoRA of a file. Raises RiyazError, which lists every tensor without a matching layer."""
     file = gguf.read(path)
     module, architecture = FAMILIES[family.model_type], _architecture(family)
     header = {key: file.metadata.get(key) for key in ("general.type", "adapter.type", "general.architecture")}
     if header != {"general.type": "adapter", "adapter.type": "lora", "general.architecture": architecture}:
         what = ", ".join(f"{key} is {value!r:.40}" for key, value in header.items())
-        raise RiyazError(what, str(path), f"give a LoRA for a {architecture}")
+        raise RiyazError(what, str(path), f"give a LoRA for a model of the architecture {architecture}")
     alpha = file.metadata.get(ALPHA)
     if not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
         raise RiyazError(f"{ALPHA} is {alpha!r:.60}, not a number", str(path))
@@ -78,9 +79,9 @@ def read(path: Path, family: Family[ModelConfig]) -> Adapter:
         if shapes.linears.get(linear, ())[:1] == b.shape[:1]:
             b = np.array(module.from_gguf_layout(family.config, f"{linear}.weight", b))
         pairs[linear] = Pair(parts["lora_a"], b, alpha / b.shape[1] if alpha else 1.0)
-    return checked(shapes, pairs, {}, problems, path)
+    return checked_adapter(shapes, pairs, {}, problems, path)
 
 
 def _architecture(family: Family[ModelConfig]) -> str:
-    """The name of the family in GGUF."""
+    """The value of `general.architecture` in a GGUF file of the family."""
     return str(FAMILIES[family.model_type].gguf_metadata(family.config)["general.architecture"])

@@ -1,4 +1,4 @@
-"""The base model that an adapter's configuration names, and whether another one has the same weights."""
+"""Opening the base model of an adapter, and checking that a base given by the user has the weights of the named one."""
 
 from pathlib import Path
 
@@ -9,29 +9,29 @@ from riyaz.sources import Source, hub_name, open_source
 
 
 def base_for(config: Path, given: str | None) -> tuple[Source, str]:
-    """The base of an adapter, `given` or else the one that its configuration names, and one line, or none, on what
-    could not be compared. Raises RiyazError, also when the two are here and have other weights."""
+    """The base of an adapter (`given`, or the one that the configuration file `config` names) and a note if the two
+    could not be compared, else "". Raises RiyazError if no base can be opened or the two have different weights."""
     if given is None:
         return _open_named(config), ""
     source = open_source(given)
     try:
         name = base_of(config)
-    except RiyazError:  # there is nothing to compare with
+    except RiyazError:  # no base is named, so there is nothing to compare with
         return source, ""
     try:
         named = open_source(hub_name(name))
     except RiyazError:
-        made = f"the adapter was made for {shown(name)}, which is not here to compare with {shown(given)}"
-        return source, f"{made}: its answers are right if the two are one model"
+        note = f"the adapter was made for {shown(name)}, which is not available to compare with {shown(given)}"
+        return source, f"{note}: its answers are right if the two are the same model"
     if named.path.resolve() != source.path.resolve() and named.sha256() != source.sha256():
         what = f"the adapter was made for {shown(name)} ({named.sha256()[:12]}), and {shown(given)} has other weights"
-        hint = "leave --model out, or correct the name in that file"
+        hint = "leave --model out, or correct the name in this file"
         raise RiyazError(f"{what} ({source.sha256()[:12]})", str(config), hint)
     return source, ""
 
 
 def base_of(config: Path) -> str:
-    """The base model that an adapter's configuration names. Raises RiyazError when it names none."""
+    """The name of the base model in an adapter's configuration file. Raises RiyazError if there is none."""
     kind = kind_of(config)
     if kind == "mlx":
         name = mlx.read_config(config).get("model")
@@ -44,12 +44,12 @@ def base_of(config: Path) -> str:
 
 
 def _open_named(config: Path) -> Source:
-    """The base model that an adapter's configuration names, opened. Raises RiyazError."""
+    """Open the base model that an adapter's configuration file names. Raises RiyazError."""
     name = base_of(config)
     try:
         return open_source(hub_name(name))
     except RiyazError as error:
         what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
         pull = f"run `riyaz pull {hub_name(name)}`" if hub_name(name) != name else "pull it"
-        hint = f"{pull}, or write the path of its folder there; `riyaz export` takes it as --model too"
+        hint = f"{pull}, or write the path of its folder in this file; `riyaz export` also takes it as --model"
         raise RiyazError(what, str(config), hint) from error

@@ -1,4 +1,4 @@
-"""LoRA in the folders of PEFT: A is (r, in) and B (out, r); a module trained whole stands in the base's own layout.
+"""LoRA folders of PEFT: A is (r, in) and B (out, r); modules trained whole have the layout of the base's checkpoint.
 
 rsLoRA (Kalajdzievski 2023, arXiv 2312.03732) scales by α/√r instead of α/r. Test oracle: the `peft` package.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from riyaz.adapters import folder as folders
 from riyaz.adapters import peft_config
 from riyaz.adapters.adapter import FLOATS, Adapter, Pair
-from riyaz.adapters.base_shapes import BaseShapes, checked, differs, shapes_of
+from riyaz.adapters.base_shapes import BaseShapes, checked_adapter, differs_from_base, shapes_of
 from riyaz.families import Family, ModelConfig, transposed
 
 PREFIX = "base_model.model."
@@ -20,7 +20,8 @@ HALVES = ("lora_A", "lora_B")
 
 
 def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
-    """The LoRA of a PEFT folder. Every tensor must find its layer; RiyazError lists every mismatch."""
+    """The LoRA of a PEFT folder. Raises RiyazError, which lists every tensor without a matching layer and every module
+    without its tensors."""
     config = peft_config.read_config(folder / folders.CONFIG)
     file = folders.open_weights(folder)
     shapes = shapes_of(family)
@@ -37,9 +38,9 @@ def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
         elif key.startswith(PREFIX) and part in HALVES and name in shapes.linears:
             halves.setdefault(name, {})[part] = folders.read_float(file, key)
         elif key.startswith(PREFIX) and (peft_config.is_saved(path, config) or (tied and path in shapes.ends)):
-            whole[path] = _turned(family, path, folders.read_float(file, key))
-        elif key.startswith(PREFIX) and plain in shapes.ends:  # PEFT's copy of the base's own, where these are targets
-            problems += differs(family, plain, folders.read_float(file, key))
+            whole[path] = _other_layout(family, path, folders.read_float(file, key))
+        elif key.startswith(PREFIX) and plain in shapes.ends:  # of the base: PEFT saves it if it is a target
+            problems += differs_from_base(family, plain, folders.read_float(file, key))
         else:
             problems.append(shapes.unmatched(path.partition(".lora_")[0], key))
     pairs: dict[str, Pair] = {}
@@ -50,11 +51,11 @@ def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
         rank = parts["lora_A"].shape[0] if parts["lora_A"].ndim else 0
         pairs[name] = Pair(parts["lora_A"], parts["lora_B"], peft_config.scale(name, rank, config))
         problems += peft_config.wrong_rank(name, rank, config)
-    problems += peft_config.missing(halves, whole, shapes.linears, shapes.parameters, config)
+    problems += peft_config.missing_tensors(halves, whole, shapes.linears, shapes.parameters, config)
     if tied:
         trained = [whole[path] for path in shapes.ends if path in whole]
         whole |= dict.fromkeys(shapes.ends, trained[0]) if trained else {}
-    return checked(shapes, pairs, whole, problems, folder)
+    return checked_adapter(shapes, pairs, whole, problems, folder)
 
 
 def write(
@@ -64,16 +65,15 @@ def write(
     *,
     base: str,
     alpha: float | None = None,
-    rslora: bool = False,
 ) -> None:
-    """Write the LoRA as PEFT reads it; float32 tensors. Without `alpha` the pairs' own ranks and scales are written
-    as plain LoRA, which every tool understands: α = scale · r, by pattern where layers differ."""
+    """Write a LoRA as a PEFT folder with float32 tensors. Without `alpha`, α is scale · r, by pattern if layers differ:
+    plain LoRA, which every tool understands."""
     pairs, tensors = adapter.pairs, {}
     for name, pair in pairs.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = pair.a
         tensors[f"{PREFIX}{name}.lora_B.weight"] = pair.b
     for path, tensor in adapter.whole.items():
-        tensors[f"{PREFIX}{path}"] = _turned(family, path, tensor)
+        tensors[f"{PREFIX}{path}"] = _other_layout(family, path, tensor)
     ranks = {name: pair.rank for name, pair in pairs.items()}
     alphas = {name: alpha or pair.scale * pair.rank for name, pair in pairs.items()}
     rank, usual_alpha = _usual(ranks, peft_config.DEFAULT_RANK), _usual(alphas, peft_config.DEFAULT_ALPHA)
@@ -83,34 +83,33 @@ def write(
         "target_modules": _targets(shapes_of(family), pairs), "fan_in_fan_out": _is_transposed(family, pairs),
         "inference_mode": True, "modules_to_save": sorted(adapter.whole_modules) or None,
     }  # fmt: skip
-    # older loaders fail on keys they do not know, so these stand only where they are used
+    # older loaders fail on keys that they do not know, so these are written only if they are needed
     if any(ranks[name] != rank for name in ranks):
         config["rank_pattern"] = {name: r for name, r in ranks.items() if r != rank}
     if any(alphas[name] != usual_alpha for name in alphas):
         config["alpha_pattern"] = {name: value for name, value in alphas.items() if value != usual_alpha}
-    if rslora:
-        config["use_rslora"] = True
     folders.write(folder, config, tensors)
 
 
 def _is_transposed(family: Family[ModelConfig], names: Iterable[str]) -> bool:
-    """Whether the base's checkpoint holds these linears as (in, out); A and B are (r, in) and (out, r) either way."""
+    """Whether the base's checkpoint holds one of these linears as (in, out). A and B do not depend on it."""
     return any(transposed(family.model_type, f"{name}.weight") for name in names)
 
 
-def _turned(family: Family[ModelConfig], path: str, tensor: np.ndarray) -> np.ndarray:
-    """A whole tensor in the other one of the two layouts, that of the base's checkpoint and riyaz's."""
+def _other_layout(family: Family[ModelConfig], path: str, tensor: np.ndarray) -> np.ndarray:
+    """A parameter changed from the layout of the base's checkpoint to riyaz's (out, in), or back."""
     return np.ascontiguousarray(tensor.T) if transposed(family.model_type, path) else tensor
 
 
 def _usual(values: Mapping[str, Any], default: Any) -> Any:
-    """The value that most layers have."""
+    """The most frequent value, or `default` if there is none."""
     listed = list(values.values())
     return max(listed, key=listed.count) if listed else default
 
 
 def _targets(shapes: BaseShapes, names: Iterable[str]) -> list[str]:
-    """The last parts of the linears' paths, or the whole paths where a last part also names linears without LoRA."""
+    """`target_modules` for these linears: the last parts of their paths, or whole paths if a last part would also match
+    linears without LoRA."""
     paths = set(names)
     last = {name.rsplit(".", 1)[-1] for name in paths}
     named = {name for name in shapes.linears if name.rsplit(".", 1)[-1] in last}

@@ -4,18 +4,16 @@ cyclopts builds a flag class from the flags that were given, so the class knows 
 the folder's riyaz.toml even when it repeats the default.
 """
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, read_toml, resolve
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
@@ -81,23 +79,12 @@ def configured(name: str) -> Parameter:
 
 def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
-    toml = data / "riyaz.toml"
+    from riyaz.library import options
+
     written = {name: value for flag in flags for name, value in flag.given.items()}
-    return resolve(read_toml(toml) if toml.is_file() else {}, {**(given or {}), **written})
+    return options.settle(data, {**(given or {}), **written})
 
 
 def command_line() -> str:
     """The command that is running, as a shell would read it again; results name it."""
     return shlex.join(["riyaz", *sys.argv[1:]])
-
-
-def require_torch() -> None:
-    """Say at once that torch is missing, not from the first of many processes."""
-    if find_spec("torch") is None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-
-
-def results_folder(config: CompareConfig, data: Path) -> Path:
-    """Where results go: --out, or a folder named after the data, so that the same command finds it again."""
-    name = data.resolve().name if data.is_dir() else data.name.removesuffix(".gz").rpartition(".")[0] or data.name
-    return config.out or Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)

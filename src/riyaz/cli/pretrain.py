@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, command_line, require_torch
+from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, command_line
 from riyaz.cli.output import Screen
 
 
@@ -17,10 +17,11 @@ def pretrain(
     json: Json = False,
 ) -> None:
     """Train a new model from random weights on your text."""
-    require_torch()
+    from riyaz.library.options import require_torch
     from riyaz.pretraining.run import pretrain as train
     from riyaz.report import learning, learning_terminal, learning_words, terminal
 
+    require_torch()
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)

@@ -13,8 +13,8 @@ from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
-from riyaz.methods.base import Context, Fitted, bare
-from riyaz.methods.choices import max_new_tokens
+from riyaz.methods.base import Context, Fitted, instruction_only
+from riyaz.methods.choices import answer_limit
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 
@@ -34,7 +34,7 @@ def fit_part(
         train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=run, listen=listen,
-        around=bare(task), collection=folder.collection(),
+        prompt_text=instruction_only(task), collection=folder.collection(),
         replay=settings.settings.replay, general=settings.settings.general,
     )  # fmt: skip
     try:
@@ -62,7 +62,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         base=None if fitted.weights.kind == "copy" else base,
         task=context.task,
         calibrated=fitted.calibrated,
-        max_new_tokens=fitted.max_new_tokens or max_new_tokens(context),
+        max_new_tokens=fitted.max_new_tokens or answer_limit(context),
         config={"reading": settings.reading, "chosen": fitted.chosen},
         data=settings.data,
         seeds={"seed": context.seed, "threads": plan.threads},

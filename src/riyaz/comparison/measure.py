@@ -16,8 +16,8 @@ from riyaz.evaluate import BaseFacts
 from riyaz.events import Event, Listen, Progress
 from riyaz.files import remove
 from riyaz.methods import METHODS
-from riyaz.methods.base import ArmPlan, Context, Method, bare
-from riyaz.methods.choices import base_predictor, max_new_tokens, rooms
+from riyaz.methods.base import ArmPlan, Context, Method, instruction_only
+from riyaz.methods.choices import answer_limit, answer_limits, base_predictor
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, predict_raw_and_calibrated
 from riyaz.sources import Source
@@ -44,7 +44,7 @@ def measure_speeds(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute="bfloat16" if hardware.bf16_is_fast() else "float32",
         seed=settings.settings.seed, folder=folder.path, listen=listen,
-        around=bare(task), collection=folder.collection(),
+        prompt_text=instruction_only(task), collection=folder.collection(),
     )  # fmt: skip
     began = time.perf_counter()
     plain = base_predictor(context)
@@ -86,14 +86,14 @@ def _predicting(
 
     `known` remembers them for texts that several methods share.
     """
-    if not method.texts:
+    if not method.candidates:
         return dict.fromkeys(("row_seconds", "answer_seconds", "choose_seconds"), 0.001) | dict.fromkeys(
             ("loss_seconds", "load_seconds", "look_seconds"), 0.0
         )
     began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
     load_seconds += time.perf_counter() - began  # an index is opened where the model is
-    room = rooms(context)[0] if method.recipe is None else max_new_tokens(context)
+    room = answer_limits(context)[0] if method.recipe is None else answer_limit(context)
     key = predictor.text, room
     if key not in known:
         known[key] = _answering(predictor, room, context)
@@ -102,14 +102,14 @@ def _predicting(
         speed |= _once_trained(speed, room, context)
     answered = 0.0
     if context.task.kind == "short":
-        answered = method.answered * speed["row"]
+        answered = method.answers_per_row * speed["row"]
     elif context.task.kind == "free" and method.recipe is None:
         answered = speed["row"]  # once, to choose how long an answer may be
     return {
         "row_seconds": speed["row"] * cost,
         "answer_seconds": speed["alone"] * cost,
         "loss_seconds": speed["loss"] * cost,
-        "choose_seconds": (method.texts * speed["weigh"] + answered) * cost,
+        "choose_seconds": (method.candidates * speed["weigh"] + answered) * cost,
         "load_seconds": load_seconds,
         "look_seconds": 1.6 * speed["row"] * cost if predictor.text.passages else 0.0,
     }
@@ -150,7 +150,7 @@ def _training(method: Method, context: Context) -> dict[str, float]:
     from riyaz.methods.weights import rows_for
     from riyaz.train import TrainPlan, train
 
-    plan, build, context = method.recipe, method.build, method.around(context)
+    plan, build, context = method.recipe, method.build, method.with_prompt(context)
     assert plan is not None and build is not None
     began = time.perf_counter()
     model = build(context)

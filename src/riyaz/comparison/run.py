@@ -37,7 +37,7 @@ from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Pl
 from riyaz.families import describe
 from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
-from riyaz.methods.base import bare
+from riyaz.methods.base import instruction_only
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
     COMPARE,
@@ -227,7 +227,7 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
     """How rows are divided for this model, and what is to know about them."""
     tokenizer, family = source.tokenizer(), describe(source)
-    places = family.config.context - max(METHODS[name].tokens for name in methods)
+    places = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
     tested = found.test or found.train
     read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     known = read is not None and tested.folder is not None and documents.same_file(read, tested.path)
@@ -420,7 +420,7 @@ def _describe_data(asked: _Asked, report: DataReport, parts: Split) -> Data:
 def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
     """The first training rows as a model learns them: (text, whether the loss is on it) in pieces."""
     first = parts.train[:RENDERED]
-    pairs = list(zip(bare(task).conversations([example.messages for example in first]), first))
+    pairs = list(zip(instruction_only(task).conversations([example.messages for example in first]), first))
     return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]
 
 

@@ -1,7 +1,7 @@
-"""A model as one GGUF file: what llama.cpp needs, weights in float or in blocks, tokenizer and chat template.
+"""Export of a model as one GGUF file for llama.cpp: metadata, float or quantised weights, tokenizer, chat template.
 
-Two comparisons before it is kept. The file opened again must say what the source says when its weights are rounded in
-memory in the same way, so that no mistake hides behind the rounding; and the rounding itself must be small.
+The file is compared twice before it is kept. Opened again, it must give the logits of the source with its weights
+rounded in memory in the same way, so that rounding cannot hide a mistake; and the rounding itself must be small.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.export.check import DIVERGENCE_MOST, Written, checked, divergence, logits, same_tokenizer
-from riyaz.export.targets import Opened, mergeable, own_type
+from riyaz.export.check import MAX_DIVERGENCE, ExportResult, checked_export, divergence, logits, same_tokenizer
+from riyaz.export.targets import Target, mergeable, own_type
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source
@@ -23,66 +23,69 @@ FILE = "model.gguf"
 DTYPES = {
     "float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32), "q8_0": ("Q8_0", 7), "q4_0": ("Q4_0", 2),
 }  # fmt: skip
-POSITIONS = "position_embd.weight"  # llama.cpp keeps it float32
-OUTER = ("token_embd.weight", "output.weight")  # what 4 bits cost most, and every token passes
+POSITIONS = "position_embd.weight"  # always float32, as in llama.cpp
+OUTER = ("token_embd.weight", "output.weight")  # 8 bits in a q4_0 file: 4 bits would lose the most here
 
 
 def family_of(source: Source) -> ModuleType:
-    """The module of the source's family, which says how llama.cpp's file of it looks."""
+    """The module of the source's family in `riyaz.families`, with its GGUF names, metadata and layouts."""
     return FAMILIES[describe(source).model_type]
 
 
-def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
-    """The file in `dtype`, by default the model's own; with an adapter, which is merged in float32, float32."""
+def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
+    """Write the file, with an adapter merged, in `dtype`; by default in the model's own type, or in float32 if there is
+    an adapter."""
     import torch
 
     from riyaz import models
     from riyaz.layers import lora
 
-    dtype = dtype or ("float32" if opened.adapter else own_type(opened.source))
-    family, tokenizer = family_of(opened.source), opened.source.tokenizer()
-    model = mergeable(opened)
-    known, divisors = _known(family, model.config, opened.source)
+    dtype = dtype or ("float32" if target.adapter else own_type(target.source))
+    family, tokenizer = family_of(target.source), target.source.tokenizer()
+    model = mergeable(target)
+    model_metadata, divisors = _model_metadata(family, model.config, target.source)
     metadata = {
-        **known,
-        "general.type": "model", "general.name": opened.source.name, "general.file_type": DTYPES[dtype][1],
+        **model_metadata,
+        "general.type": "model", "general.name": target.source.name, "general.file_type": DTYPES[dtype][1],
         "general.quantization_version": 2,
-        **tokenizer_metadata(opened.source, tokenizer, model.config.vocab_size),
+        **tokenizer_metadata(target.source, tokenizer, model.config.vocab_size),
     }  # fmt: skip
-    wanted = logits(model, tokenizer)
+    source_logits = logits(model, tokenizer)
     lora.merge(model)
     state = _state(model)
     planned = _planned(family, model.config, state, DTYPES[dtype][0])
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
     for name, plan in planned.items():
         state[name].copy_(torch.from_numpy(gguf_write.round_trip(plan.dtype, state[name].numpy())))
-    rounded = logits(model, tokenizer)
+    rounded_logits = logits(model, tokenizer)
     del model, state, planned
     reopened = open_source(work)
     same_tokenizer(tokenizer, reopened.tokenizer(), "gguf")
-    found = logits(models.load(reopened, torch.float32), reopened.tokenizer())
-    apart = divergence(rounded, found)
-    if not apart <= DIVERGENCE_MOST["float32"]:
-        what = f"opened again, the file differs by {apart:.2g} nats per token from the weights it was written from"
+    written_logits = logits(models.load(reopened, torch.float32), reopened.tokenizer())
+    nats = divergence(rounded_logits, written_logits)
+    if not nats <= MAX_DIVERGENCE["float32"]:
+        what = f"opened again, the file differs by {nats:.2g} nats per token from the weights it was written from"
         raise RiyazError(what, "gguf", "nothing was kept; report a bug")
-    return checked(wanted, found, work, "gguf", dtype)
+    return checked_export(source_logits, written_logits, work, "gguf", dtype)
 
 
-def _known(family: ModuleType, config: Any, source: Source) -> tuple[dict[str, Any], list[gguf_write.PlannedTensor]]:
-    """What the file must say of the model, and the tensor that says how RoPE is scaled, if one must."""
+def _model_metadata(
+    family: ModuleType, config: Any, source: Source
+) -> tuple[dict[str, Any], list[gguf_write.PlannedTensor]]:
+    """The model's metadata and, if its RoPE is scaled by frequency, the tensor of divisors, else an empty list."""
     try:
-        known = family.gguf_metadata(config)
-    except RiyazError as error:  # what GGUF has no place for
+        metadata = family.gguf_metadata(config)
+    except RiyazError as error:  # GGUF cannot hold the configuration
         raise RiyazError(error.what, str(source.path), error.hint) from error
-    divisors = known.pop(FREQUENCIES, None)
+    divisors = metadata.pop(FREQUENCIES, None)
     if divisors is None:
-        return known, []
+        return metadata, []
     values = np.array(divisors, np.float32)
-    return known, [gguf_write.PlannedTensor(FREQUENCIES, values.shape, "F32", lambda: values)]
+    return metadata, [gguf_write.PlannedTensor(FREQUENCIES, values.shape, "F32", lambda: values)]
 
 
 def _state(model: Any) -> dict[str, Any]:
-    """The tensors by Hugging Face name, the embedding first; a tied head has none."""
+    """The model's tensors by Hugging Face name, without a tied head."""
     state = model.state_dict()
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]
@@ -90,7 +93,7 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str) -> dict[str, gguf_write.PlannedTensor]:
-    """Hugging Face name -> what is written for it, in llama.cpp's order of rows."""
+    """Hugging Face name -> the GGUF tensor to write, with rows in llama.cpp's order."""
     planned = {}
     for name, stored in family.names(config).items():
         tensor = state[name]

@@ -1,10 +1,10 @@
-"""A model as transformers loads it: one folder, an adapter merged in float32 and the sum rounded once."""
+"""Export of a model as a Hugging Face folder: an adapter is merged in float32 and the sum rounded once."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riyaz.export.check import Written, checked, logits, same_tokenizer
-from riyaz.export.targets import Opened, mergeable, own_type
+from riyaz.export.check import ExportResult, checked_export, logits, same_tokenizer
+from riyaz.export.targets import Target, mergeable, own_type
 from riyaz.sources import open_source
 from riyaz.tokenizer_files import TEMPLATES
 
@@ -14,29 +14,31 @@ if TYPE_CHECKING:
     from riyaz.tokenizer import Tokenizer
 
 
-def write(opened: Opened, work: Path, dtype: str | None = None) -> Written:
-    """The folder in `dtype`, by default the model's own; with an adapter float32, which loses nothing."""
+def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
+    """Write the folder, with an adapter merged, in `dtype`; by default in the model's own type, or in float32 if there
+    is an adapter."""
     from riyaz.layers import lora
 
-    dtype = dtype or ("float32" if opened.adapter else own_type(opened.source))
-    tokenizer, model = opened.source.tokenizer(), mergeable(opened)
-    wanted = logits(model, tokenizer)
+    dtype = dtype or ("float32" if target.adapter else own_type(target.source))
+    tokenizer, model = target.source.tokenizer(), mergeable(target)
+    source_logits = logits(model, tokenizer)
     lora.merge(model)
-    return write_model(model, tokenizer, wanted, work, dtype)
+    return write_model(model, tokenizer, source_logits, work, dtype)
 
 
-def write_model(model: Any, tokenizer: "Tokenizer", wanted: "Tensor", work: Path, dtype: str) -> Written:
-    """The folder of a model in memory, opened again: it must give the logits `wanted` (`check.logits`)."""
+def write_model(model: Any, tokenizer: "Tokenizer", source_logits: "Tensor", work: Path, dtype: str) -> ExportResult:
+    """Write a model in memory as a folder and check that, opened again, it gives `source_logits` (of
+    `check.logits`)."""
     import torch
 
     from riyaz import models
 
     models.save_hf(model.to(getattr(torch, dtype)), tokenizer, work)
-    for name, text in tokenizer.files.templates.items():  # the only place where newer transformers reads them
+    for name, text in tokenizer.files.templates.items():  # newer versions of transformers read them only here
         (work / TEMPLATES).mkdir(exist_ok=True)
         (work / TEMPLATES / f"{name}.jinja").write_bytes(text.encode())
     del model
     reopened = open_source(work)
     same_tokenizer(tokenizer, reopened.tokenizer(), "hf")
-    found = logits(models.load(reopened, torch.float32), reopened.tokenizer())
-    return checked(wanted, found, work, "hf", dtype)
+    written_logits = logits(models.load(reopened, torch.float32), reopened.tokenizer())
+    return checked_export(source_logits, written_logits, work, "hf", dtype)

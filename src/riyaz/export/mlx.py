@@ -1,17 +1,17 @@
-"""A LoRA as mlx-lm reads it (`mlx_lm.generate --adapter-path`)."""
+"""Export of a LoRA as an adapter folder of mlx-lm (`mlx_lm.generate --adapter-path`)."""
 
 from pathlib import Path
 
 from riyaz.adapters import mlx
-from riyaz.export.check import Written, checked, logits
-from riyaz.export.targets import Opened, lora_of
+from riyaz.export.check import ExportResult, checked_export, logits
+from riyaz.export.targets import Target, lora_of
 from riyaz.families import describe
 
 
-def write(opened: Opened, work: Path) -> Written:
-    """The folder of the adapter alone, float32."""
-    adapter, tokenizer = lora_of(opened, "mlx-lm"), opened.source.tokenizer()
-    wanted = logits(opened.model(), tokenizer)
-    mlx.write(adapter.pairs, work, describe(opened.source), base=opened.base_name())
-    written = logits(Opened(opened.target, opened.source, work).model(), tokenizer)
-    return checked(wanted, written, work, "mlx", "float32")
+def write(target: Target, work: Path) -> ExportResult:
+    """Write the adapter as a float32 folder and check it on the base."""
+    adapter, tokenizer = lora_of(target, "mlx-lm"), target.source.tokenizer()
+    source_logits = logits(target.model(), tokenizer)
+    mlx.write(adapter.pairs, work, describe(target.source), base=target.base_name())
+    written_logits = logits(Target(target.path, target.source, work).model(), tokenizer)
+    return checked_export(source_logits, written_logits, work, "mlx", "float32")

@@ -1,4 +1,5 @@
-"""From what the user names to what is written: a base model, an adapter on it if there is one, a place to write."""
+"""The target of an export (a model, with or without an adapter) and the temporary folder that the result is written
+to."""
 
 import os
 import shutil
@@ -20,16 +21,16 @@ from riyaz.sources import Source, open_source
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model's source, and the folder of the adapter that stands on it, if one does."""
+class Target:
+    """A model's source and the folder of its adapter, None without one."""
 
-    target: str
+    path: str  # its folder, or its file, for error messages
     source: Source
     adapter: Path | None
-    note: str = ""  # what could not be checked
+    note: str = ""  # one line on what could not be checked
 
     def model(self) -> Any:
-        """The model in float32 with its adapter on it."""
+        """The model in float32 with its adapter attached."""
         import torch
 
         from riyaz import models
@@ -45,13 +46,13 @@ class Opened:
         return model
 
     def read_adapter(self) -> Adapter:
-        """The adapter's tensors; RiyazError when the model stands alone."""
+        """The tensors of the adapter. Raises RiyazError if there is none."""
         if self.adapter is None:
-            raise RiyazError("is no artifact with an adapter", self.target, "export it with --format hf")
+            raise RiyazError("has no adapter to export", self.path, "export the model with --format hf")
         return adapters.read(self.adapter, describe(self.source))
 
     def base_name(self) -> str:
-        """The base as the adapter's own configuration names it, else as it was opened."""
+        """The base's name in the adapter's configuration, else the name of the opened source."""
         assert self.adapter is not None
         try:
             return base_of(self.adapter / CONFIG)
@@ -59,77 +60,79 @@ class Opened:
             return self.source.name
 
 
-def open_target(target: str, base: str | None = None) -> Opened:
-    """A model, an artifact with weights, or a plain adapter's folder on the base that it or `base` names."""
+def open_target(target: str, base: str | None = None) -> Target:
+    """Open a model, an artifact with weights, or an adapter's folder; the base is `base` or the one that the adapter
+    names."""
     folder = artifacts.resolve(target)
     if (folder / artifacts.NAME).is_file():
         return open_artifact(folder, with_weights(folder), base)
     if (folder / CONFIG).is_file():
         source, note = base_for(folder / CONFIG, base)
-        return Opened(str(folder), source, folder, note)
-    return Opened(str(folder), open_source(target), None)
+        return Target(str(folder), source, folder, note)
+    return Target(str(folder), open_source(target), None)
 
 
-def open_artifact(folder: Path, known: Artifact, base: str | None = None) -> Opened:
-    """An artifact's model; RiyazError when its base is another one now."""
-    if known.weights.kind not in ADAPTER_KINDS:
-        return Opened(str(folder), open_source(folder), None)
-    assert known.base is not None
-    source = open_source(base or known.source_name())
-    if source.sha256() != known.base.sha256:
-        what = f"was made for {known.base.name} ({known.base.sha256[:12]}), and that is another model now"
+def open_artifact(folder: Path, document: Artifact, base: str | None = None) -> Target:
+    """The model of an artifact whose document was read. Raises RiyazError if its base has changed."""
+    if document.weights.kind not in ADAPTER_KINDS:
+        return Target(str(folder), open_source(folder), None)
+    assert document.base is not None
+    source = open_source(base or document.source_name())
+    if source.sha256() != document.base.sha256:
+        what = f"was made for {document.base.name} ({document.base.sha256[:12]}), which has other weights now"
         raise RiyazError(what, str(folder), "pull the model it was made for")
-    return Opened(str(folder), source, folder)
+    return Target(str(folder), source, folder)
 
 
 def with_weights(folder: Path) -> Artifact:
-    """An artifact's document; RiyazError when it changes no weights."""
-    known = Artifact.read(folder)
-    if known.weights.kind in (*ADAPTER_KINDS, "full"):
-        return known
-    what = "copies answers" if known.weights.kind == "copy" else "changes the prompt"
-    hint = f"its base model is {known.base.name}" if known.base else "there is nothing to write"
+    """The document of an artifact. Raises RiyazError if the artifact has no weights of its own."""
+    document = Artifact.read(folder)
+    if document.weights.kind in (*ADAPTER_KINDS, "full"):
+        return document
+    what = "copies answers" if document.weights.kind == "copy" else "changes the prompt"
+    hint = f"its base model is {document.base.name}" if document.base else "it has no model to write"
     raise RiyazError(f"this artifact only {what} and has no weights of its own", str(folder), hint)
 
 
-def mergeable(opened: Opened) -> Any:
-    """The opened model, whose adapter, if it has one, fits into the weights; RiyazError for a soft prompt."""
-    if opened.adapter is not None:
-        _refuse_soft_prompt(opened, opened.read_adapter())
-    return opened.model()
+def mergeable(target: Target) -> Any:
+    """The target's model with its adapter attached. Raises RiyazError for a soft prompt, which cannot be merged."""
+    if target.adapter is not None:
+        _refuse_soft_prompt(target, target.read_adapter())
+    return target.model()
 
 
-def lora_of(opened: Opened, tool: str) -> Adapter:
-    """The target's LoRA, which the tool's format can hold; RiyazError for anything else."""
-    adapter = opened.read_adapter()
-    _refuse_soft_prompt(opened, adapter)
+def lora_of(target: Target, tool: str) -> Adapter:
+    """The target's LoRA. Raises RiyazError for a soft prompt or replaced modules, which `tool` cannot load."""
+    adapter = target.read_adapter()
+    _refuse_soft_prompt(target, adapter)
     if adapter.whole:
         whole = ", ".join(adapter.whole_modules)
         what = f"the adapter trained {whole} whole, which {tool} does not load from an adapter"
-        raise RiyazError(what, opened.target, "export it with --format hf or gguf, which merge it")
+        raise RiyazError(what, target.path, "export it with --format hf or gguf, which merge it")
     return adapter
 
 
-def _refuse_soft_prompt(opened: Opened, adapter: Adapter) -> None:
+def _refuse_soft_prompt(target: Target, adapter: Adapter) -> None:
     if adapter.soft_prompt is not None:
-        what = "a soft prompt stands before every prompt and cannot be merged into the weights"
-        raise RiyazError(what, opened.target, "export it with --format peft")
+        what = "a soft prompt is put before every prompt and cannot be merged into the weights"
+        raise RiyazError(what, target.path, "export it with --format peft")
 
 
 def own_type(source: Source) -> str:
-    """The type of a model's weights where it is one that other tools load, else float32, which loses nothing."""
+    """The type of a model's weights if all have the same and other tools load it, else float32, which loses nothing."""
     types = {info.dtype for info in source.tensors.values()}
     return {"BF16": "bfloat16", "F16": "float16"}.get(types.pop(), "float32") if len(types) == 1 else "float32"
 
 
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`, which must be free; whatever is left of it is removed."""
+    """A temporary folder beside `out`, removed at the end of the `with` block. Raises RiyazError if `out` is not free
+    or the disk refuses."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RiyazError("already exists", str(out), "choose another --out or remove it")
     if out.exists() and out.samefile(Path.cwd()):
         hint = "name a new folder in it, such as --out model"
-        raise RiyazError("is the folder you are in, which cannot be put in place as a whole", str(out), hint)
+        raise RiyazError("is the current folder, which cannot be replaced as a whole", str(out), hint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         outer = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -146,7 +149,7 @@ def workspace(out: Path) -> Iterator[Path]:
 
 
 def publish(work: Path, out: Path) -> None:
-    """Gives a finished folder its own name."""
+    """Rename a finished folder to its final name; an empty folder there is replaced."""
     if out.exists():
         out.rmdir()
     os.replace(work, out)

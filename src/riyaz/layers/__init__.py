@@ -1,1 +1,1 @@
-"""What several families share: elementwise functions, packed attention, the weight seam and LoRA."""
+"""Layers that several families share: elementwise functions, packed attention, replaceable linears, LoRA."""

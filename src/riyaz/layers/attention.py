@@ -1,85 +1,60 @@
-"""Causal attention over rows packed end to end: no padding, and no token sees another row.
+"""Causal attention over rows packed end to end: no padding, and no token attends to another row.
 
-Rows may stand behind one shared prefix, which begins the stream: its tokens see themselves, every row sees them all
-and itself, and no row pays for them again. A layer with a window w sees the w last tokens only, its own counted.
+The stream may begin with one prefix that all rows share: every row attends to the whole prefix and to itself, and the
+prefix is computed once. In a layer with a window w a token attends to the last w tokens, itself included.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-BLOCK = 512  # queries of a window's layer at once: their mask holds BLOCK × (BLOCK + window) numbers
-SHORT = 512  # tokens of a row whose weights are cheaper made at once than tile by tile, in bfloat16
+BLOCK = 512  # queries per call in a layer with a window: their mask holds BLOCK × (BLOCK + window) numbers
+SHORT = 512  # tokens; in bfloat16 up to this row length one product of whole matrices is faster than flash attention
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def packed_plain(lengths: Sequence[int], prefix: int = 0) -> Callable[..., Tensor]:
-    """The slow twin of `packed`: torch's own attention row by row, the prefix repeated before each, gradient by
-    autograd."""
-
-    def causal(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:
-        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        mask = None
-        if window is not None:
-            mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril().triu(1 - window)
-        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
-        return out[0].transpose(0, 1)
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
-        (qp, *qs), (kp, *ks), (vp, *vs) = (x.split([prefix, *lengths]) for x in (q, k, v))
-        rows = [causal(qp, kp, vp, window=window)] if prefix else []
-        for row in zip(qs, ks, vs):
-            before = zip((qp, kp, vp), row)
-            rows.append(causal(*(torch.cat(pair) for pair in before), window=window)[prefix:])
-        return torch.cat(rows)
-
-    return attend
-
-
 @dataclass(frozen=True)
 class PackedAttention:
-    """An `attend` for a stream of `prefix` shared tokens and rows of these lengths, T in all: q (T,H,D), k and v
+    """Causal attention over `prefix` shared tokens and rows of these lengths, T tokens in all: q (T,H,D), k and v
     (T,K,D) -> (T,H,D)."""
 
     lengths: tuple[int, ...]
     prefix: int = 0
 
     def behind(self, prefix: int) -> "PackedAttention":
-        """The same rows behind so many more shared tokens."""
+        """The same rows with a shared prefix that is longer by `prefix` tokens."""
         return PackedAttention(self.lengths, self.prefix + prefix)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
-        """What every token takes from those it sees: with a `window`, that many at most, itself counted."""
+        """The attention output (T,H,D); with a `window` a token attends to the last `window` tokens and no others."""
         if window is not None and self.prefix + max(self.lengths) > window:
-            return _Windowed.apply(q, k, v, self.lengths, self.prefix, window)
-        if q.dtype == torch.bfloat16 and self.windows():
-            return _Windows.apply(q, k, v, len(self.lengths))
-        return _Packed.apply(q, k, v, self.lengths, self.prefix)
+            return _SlidingWindow.apply(q, k, v, self.lengths, self.prefix, window)
+        if q.dtype == torch.bfloat16 and self.equal_short_rows():
+            return _EqualRows.apply(q, k, v, len(self.lengths))
+        return _FlashRows.apply(q, k, v, self.lengths, self.prefix)
 
-    def windows(self) -> bool:
-        """Whether the stream is what pretraining reads: several short rows, all of one length."""
+    def equal_short_rows(self) -> bool:
+        """Whether there are several rows of one length, at most SHORT, and no prefix, as in pretraining."""
         return not self.prefix and len(self.lengths) > 1 and {*self.lengths} == {min(SHORT, self.lengths[0])}
 
 
 def packed(lengths: Sequence[int]) -> PackedAttention:
-    """An `attend` for rows of these lengths (their sum is T); q (T,H,D), k and v (T,K,D) -> (T,H,D)."""
+    """Causal attention over rows of these lengths (their sum is T): q (T,H,D), k and v (T,K,D) -> (T,H,D)."""
     return PackedAttention(tuple(lengths))
 
 
-class _Packed(Function):
-    """Flash attention (Dao et al. 2022) per run of equally long rows, results written in place: no slices kept, no
-    concatenation.
+class _FlashRows(Function):
+    """Flash attention (Dao et al. 2022), one call per run of equally long rows, results written in place.
 
-    The prefix is one more part of the keys: all rows' queries in one call, joined to their own part by the log-sums
-    of weights. With the joined output and sums, flash's backward of each part is exact for that part.
+    The queries of all rows attend to the prefix in one more call; the two outputs are combined by the log-sum-exp of
+    their scores. With the combined output and log-sum-exp, flash's backward of each part is exact for that part.
     """
 
     @staticmethod
@@ -94,7 +69,7 @@ class _Packed(Function):
         if prefix:
             before, before_sums = _flash(_fold(q[prefix:], groups), _heads(k[:prefix]), _heads(v[:prefix]), 0.0, False)
             before, before_sums = _unfold(before[0], groups), _unfold(before_sums[0], groups)
-            share = torch.sigmoid(sums[prefix:] - before_sums)  # the own part's share of the whole
+            share = torch.sigmoid(sums[prefix:] - before_sums)  # weight of the row's own part; the prefix has the rest
             out[prefix:] = torch.lerp(before, out[prefix:], share.to(out.dtype)[..., None])
             sums[prefix:] = torch.logaddexp(sums[prefix:], before_sums)
         ctx.save_for_backward(q, k, v, out, sums)
@@ -113,7 +88,8 @@ class _Packed(Function):
                 _heads(v[rows], groups, B), _heads(out[rows], rows=B), _heads(sums[rows], rows=B), 0.0, True,
             )  # fmt: skip
             grad_q[rows] = _stream(gq)
-            grad_k[rows] = _stream(gk if groups == 1 else gk.unflatten(1, (K, groups)).sum(2))  # shared heads add up
+            # with grouped heads: the sum over the query heads of a group
+            grad_k[rows] = _stream(gk if groups == 1 else gk.unflatten(1, (K, groups)).sum(2))
             grad_v[rows] = _stream(gv if groups == 1 else gv.unflatten(1, (K, groups)).sum(2))
         if prefix:
             gq, gk, gv = _flash_backward(
@@ -126,16 +102,16 @@ class _Packed(Function):
         return grad_q, grad_k, grad_v, None, None
 
 
-class _Windows(Function):
-    """Attention of B equally long rows by products of whole matrices, which in bfloat16 are up to four times as fast
-    as flash on a CPU, forward and backward. The weights are kept for the gradient where they are no more numbers than
-    q, k and v, and made again where rows are longer."""
+class _EqualRows(Function):
+    """Attention of B equally long rows by products of whole matrices: in bfloat16 on a CPU up to four times as fast as
+    flash, forward and backward. The attention weights are saved for the backward pass if they are at most as many
+    numbers as q, k and v together, otherwise computed again there."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, B: int) -> Tensor:
         groups = q.shape[1] // k.shape[1]
         q, k, v = _matrices(q, B), _matrices(k, B), _matrices(v, B)
-        weights = _weights(q, _grouped(k, groups))  # (B * H, T, T)
+        weights = _attention_weights(q, _grouped(k, groups))  # (B * H, T, T)
         kept = weights if weights.numel() <= q.numel() + k.numel() + v.numel() else None
         ctx.save_for_backward(q, k, v, kept)
         ctx.rows, ctx.groups = B, groups
@@ -145,43 +121,43 @@ class _Windows(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, weights = ctx.saved_tensors
         grad, k, v = _matrices(grads[0], ctx.rows), _grouped(k, ctx.groups), _grouped(v, ctx.groups)
-        weights = _weights(q, k) if weights is None else weights
+        weights = _attention_weights(q, k) if weights is None else weights
         grad_v = weights.transpose(1, 2) @ grad
         scores = torch._softmax_backward_data(grad @ v.transpose(1, 2), weights, -1, q.dtype)
         scale = q.shape[-1] ** -0.5
         grad_q, grad_k = (scores @ k).mul_(scale), (scores.transpose(1, 2) @ q).mul_(scale)
-        found = [x.unflatten(0, (ctx.rows, -1)) for x in (grad_q, grad_k, grad_v)]  # (B, H, T, D)
-        if ctx.groups > 1:
-            found[1:] = (x.unflatten(1, (-1, ctx.groups)).sum(2) for x in found[1:])  # shared heads add up
-        grad_q, grad_k, grad_v = map(_stream, found)
+        by_row = [x.unflatten(0, (ctx.rows, -1)) for x in (grad_q, grad_k, grad_v)]  # (B, H, T, D)
+        if ctx.groups > 1:  # k and v: sum over the query heads of a group
+            by_row[1:] = (x.unflatten(1, (-1, ctx.groups)).sum(2) for x in by_row[1:])
+        grad_q, grad_k, grad_v = map(_stream, by_row)
         return grad_q, grad_k, grad_v, None
 
 
 def _matrices(x: Tensor, rows: int) -> Tensor:
-    """(B * T, H, D) -> (B * H, T, D), as products of many matrices take them."""
+    """(B * T, H, D) -> (B * H, T, D), the layout of batched matrix products."""
     return _heads(x, rows=rows).flatten(0, 1)
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """(B * K, T, D) -> (B * K * groups, T, D): each key/value head for every query head of its group."""
+    """(B * K, T, D) -> (B * K * groups, T, D): each key/value head repeated for every query head of its group."""
     return x if groups == 1 else x.repeat_interleave(groups, dim=0)
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """Who takes how much from whom, (B * H, T, T): softmax of the scaled products with those no later."""
-    scores = torch.baddbmm(_later(q.shape[1], q.dtype), q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+def _attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Causal attention weights (B * H, T, T): softmax of q kᵀ / √D over the keys that are not later."""
+    scores = torch.baddbmm(_causal_mask(q.shape[1], q.dtype), q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return scores.softmax(-1)
 
 
 @lru_cache(maxsize=4)
-def _later(T: int, dtype: torch.dtype) -> Tensor:
-    """(T, T): -inf where a token would see a later one, 0 elsewhere."""
+def _causal_mask(T: int, dtype: torch.dtype) -> Tensor:
+    """(T, T): -inf where the key is later than the query, 0 elsewhere."""
     return torch.full((T, T), -torch.inf, dtype=dtype).triu_(1)
 
 
-class _Windowed(Function):
-    """Flash attention block by block of queries, each with the few keys that it sees, which may be the prefix's last
-    and its row's first; those of the prefix are read again for every row that begins within the window."""
+class _SlidingWindow(Function):
+    """Flash attention in blocks of queries, each with only the keys in its window, which may lie in the prefix and in
+    the row; the prefix's keys are read again for every row whose first tokens still have them in the window."""
 
     @staticmethod
     def forward(
@@ -204,7 +180,7 @@ class _Windowed(Function):
         (grad,) = grads
         K, groups = k.shape[1], q.shape[1] // k.shape[1]
         grad_q = torch.empty_like(q)
-        grad_k, grad_v = torch.zeros(k.shape), torch.zeros(v.shape)  # float32: many blocks add to one key
+        grad_k, grad_v = torch.zeros(k.shape), torch.zeros(v.shape)  # float32: many blocks add to the same key
         for at, seen, mask in _blocks(*ctx.shape):
             gq, gk, gv = _flash_backward(
                 _heads(grad[at]), _heads(q[at]), _heads(k[seen], groups), _heads(v[seen], groups),
@@ -217,32 +193,32 @@ class _Windowed(Function):
 
 
 def _blocks(lengths: Sequence[int], prefix: int, window: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Queries of the stream, the places of all keys one of them sees, and who sees whom."""
+    """Blocks of queries: their slice of the stream, the positions of their keys in it, and the mask between the two."""
     start = 0
     for length in (prefix, *lengths) if prefix else lengths:
-        before = prefix if start else 0  # tokens of the prefix ahead of this row
-        for first, last, low in spans(before, before + length, window):
+        before = prefix if start else 0  # prefix tokens before this row; none before the prefix itself
+        for first, last, low in query_blocks(before, before + length, window):
             keys = torch.arange(low, last)
             seen = torch.where(keys < before, keys, keys - before + start)
-            yield slice(start + first - before, start + last - before), seen, band(first, last, low, window)
+            yield slice(start + first - before, start + last - before), seen, window_mask(first, last, low, window)
         start += length
 
 
-def spans(start: int, end: int, window: int) -> Iterator[tuple[int, int, int]]:
-    """Queries from start to end in blocks: where each begins and ends, and the first key that one of it sees."""
+def query_blocks(start: int, end: int, window: int) -> Iterator[tuple[int, int, int]]:
+    """The queries from start to end in blocks of BLOCK: first query, last query + 1, first key in a window."""
     for first in range(start, end, BLOCK):
         yield first, min(first + BLOCK, end), max(0, first - window + 1)
 
 
-def band(first: int, last: int, low: int, window: int) -> Tensor:
-    """A mask (1, 1, last - first, last - low): 0 where a query sees a key no later and less than `window` before it,
+def window_mask(first: int, last: int, low: int, window: int) -> Tensor:
+    """A mask (1, 1, last - first, last - low): 0 where the key is the query's own or one of the `window` - 1 before it,
     -inf elsewhere."""
     distance = torch.arange(first, last)[:, None] - torch.arange(low, last)
     return torch.zeros(distance.shape).masked_fill_((distance < 0) | (distance >= window), -torch.inf)[None, None]
 
 
 def _runs(lengths: Sequence[int], prefix: int) -> Iterator[tuple[slice, int]]:
-    """Where the prefix, if there is one, and every run of equally long rows stand in the stream, and how many rows."""
+    """The runs of equally long rows, each with its slice of the stream and its number of rows; a prefix is one row."""
     start = 0
     for length, rows in groupby((prefix, *lengths) if prefix else lengths):
         count = len(list(rows))
@@ -262,11 +238,11 @@ def _stream(x: Tensor) -> Tensor:
 
 
 def _fold(x: Tensor, groups: int) -> Tensor:
-    """(T, K * G, D) -> (1, K, G * T, D): the queries of a group as more queries of its key/value head."""
+    """(T, K * G, D) -> (1, K, G * T, D): the G query heads of a group as one longer row of queries."""
     T, H, D = x.shape
     return x.reshape(T, H // groups, groups, D).permute(1, 2, 0, 3).reshape(1, H // groups, groups * T, D)
 
 
 def _unfold(x: Tensor, groups: int) -> Tensor:
-    """(K, G * T, …) -> (T, K * G, …)."""
+    """(K, G * T, …) -> (T, K * G, …), the inverse of `_fold` without its first dimension."""
     return x.unflatten(1, (groups, -1)).flatten(0, 1).transpose(0, 1)

@@ -1,7 +1,7 @@
 """Norm, rotation and gate with hand-written gradients: fewer passes over memory, fewer saved tensors.
 
-On a CPU these are bound by memory. Autograd would keep every intermediate; these keep the inputs only and
-recompute. Each has its plain form beside it (`*_plain`), and tests hold the two together.
+On a CPU these are bound by memory. Autograd would save every intermediate result; these save only their inputs and
+compute the rest again. Tests compare each with its plain form in `tests/plain_layers.py`.
 """
 
 from typing import Any
@@ -10,28 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-
-
-def rms_norm_plain(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) * weight in float32, for x (…, C) and weight (C,)."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
-
-
-def rotate_plain(x: Tensor, angle: Tensor) -> Tensor:
-    """Rotate the halves of each head: x (T, H, D), angle (T, D/2); Hugging Face's layout."""
-    (low, high), cos, sin = x.chunk(2, dim=-1), angle.cos()[:, None], angle.sin()[:, None]
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
-
-
-def swiglu_plain(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, elementwise."""
-    return F.silu(gate) * up
-
-
-def geglu_plain(gate: Tensor, up: Tensor) -> Tensor:
-    """gelu(gate) * up, elementwise; GELU by its tanh formula."""
-    return F.gelu(gate, approximate="tanh") * up
 
 
 class _RMSNorm(Function):
@@ -67,7 +45,7 @@ class _Rotate(Function):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
-    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin, value=sign)  # rolled: the halves in each other's place
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin, value=sign)  # roll swaps the two halves
 
 
 class _SwiGLU(Function):
@@ -101,26 +79,28 @@ class _GeGLU(Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rms_norm_plain` with a hand-written gradient; x (T, C), weight (C,)."""
+    """x / sqrt(mean(x²) + eps) * weight, the mean in float32; x (T, C), weight (C,)."""
     return _RMSNorm.apply(x, weight, eps)
 
 
 def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D) of the angles (T, D/2) for both halves of a head, the lower half's sines negative."""
+    """Cosines and sines (T, 1, D) of the angles (T, D/2), repeated for both halves of a head and negative in the sines
+    of the first, as `rotate` takes them."""
     cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
     return torch.cat((cos, cos), 1)[:, None], torch.cat((-sin, sin), 1)[:, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate_plain` by what `cos_sin` returns; its gradient is the rotation back, so nothing of x is kept."""
+    """Rotate the halves of each head of x (T, H, D) by the result of `cos_sin`, in Hugging Face's layout; the gradient
+    is the rotation by the negative angles, so x is not saved."""
     return _Rotate.apply(x, cos, sin)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """`swiglu_plain` keeping only its inputs; gate and up (T, F)."""
+    """silu(gate) * up, elementwise; gate and up (T, F)."""
     return _SwiGLU.apply(gate, up)
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
-    """`geglu_plain` keeping only its inputs; gate and up (T, F)."""
+    """gelu(gate) * up, elementwise, with the tanh approximation of GELU; gate and up (T, F)."""
     return _GeGLU.apply(gate, up)

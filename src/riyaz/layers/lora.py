@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): a frozen linear plus a trainable low-rank product.
 
-`apply` puts a fresh one on a model for training, `attach` one that `riyaz.adapters` read from files; `adapter_of` and
-`detach` give back what a model holds. rsLoRA (Kalajdzievski 2023, arXiv 2312.03732) scales by α/√r instead of α/r.
+`apply` puts an untrained adapter on a model, `attach` one that `riyaz.adapters` has read from files. `adapter_of`
+copies the adapter of a model, `detach` takes it off, `merge` adds it to the weights.
 """
 
 import copy
@@ -24,7 +24,7 @@ HEAD = "lm_head"
 
 
 class _LoRA(Function):
-    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ with W frozen: backward keeps x and x Aᵀ and makes no gradient for W."""
+    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ with W frozen: x and x Aᵀ are saved for backward, W gets no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float) -> Tensor:
@@ -44,7 +44,7 @@ class _LoRA(Function):
 
 
 class LoRALinear(nn.Module):
-    """A linear of any kind with its adapter beside it; `enabled = False` is the bare base, to the bit."""
+    """A linear of any kind plus its LoRA; with `enabled = False` the output is the base's, bit for bit."""
 
     def __init__(self, base: Any, r: int, scale: float) -> None:
         super().__init__()
@@ -55,17 +55,17 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, r))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) through the base and, when enabled, the adapter: (T, out)."""
+        """x (T, in) -> (T, out): the base's output plus, when enabled, the LoRA's."""
         if not self.enabled:
             return self.base(x)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) is nn.Linear:  # the fast path knows what a plain linear computes, and no other kind
+        if type(self.base) is nn.Linear:  # _LoRA computes x Wᵀ + bias itself, which is right for no other kind
             return _LoRA.apply(x, self.base.weight, self.base.bias, a, b, self.scale)
         return self.base(x).addmm(x @ a.T, b.T, alpha=self.scale)
 
     def fuse(self) -> nn.Linear:
-        """The base with the product added in float32 and rounded once to the base's type. RiyazError for a base that
-        is no plain linear: the sum need not be a weight of its kind."""
+        """A linear with the weight W + s B A, added in float32 and rounded once to the base's type. Raises RiyazError
+        for another kind of base, such as a ternary linear, whose weight may not be able to hold the sum."""
         if type(self.base) is not nn.Linear:
             raise RiyazError(f"a LoRA cannot be merged into a {type(self.base).__name__}", hint="keep it as an adapter")
         delta = self.lora_B.float() @ self.lora_A.float() * self.scale
@@ -77,13 +77,13 @@ class LoRALinear(nn.Module):
 
 
 class Replaced(nn.Module):
-    """A module that an adapter trained whole, beside the base's own; `enabled = False` is the base."""
+    """A module of the base and its trained replacement from an adapter; with `enabled = False` the base's is used."""
 
     def __init__(self, base: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.base, self.enabled = base, True
-        self.trained = copy.copy(base)  # shares what it does not replace
-        self.replaced = tuple(tensors)  # the names of the parameters that are the adapter's
+        self.trained = copy.copy(base)  # shares the parameters that the adapter does not replace
+        self.replaced = tuple(tensors)  # the names of the parameters that come from the adapter
         own = {
             name: nn.Parameter(tensor.to(base.get_parameter(name).dtype), requires_grad=False)
             for name, tensor in tensors.items()
@@ -92,7 +92,7 @@ class Replaced(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that answers now."""
+        """The weight in use: the trained one when enabled, else the base's."""
         return (self.trained if self.enabled else self.base).get_parameter("weight")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,29 +107,31 @@ def apply(
     alpha: float,
     seed: int,
     targets: Sequence[str] | None = None,
-    rslora: bool = False,
     kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> None:
-    """Put a fresh adapter on every target linear, on all but the head if none are named: A uniform as in the paper's
-    code, B zero, so step 0 is the base. `kinds` are the types of the linears, as in `swap.linears`."""
+    """Put an untrained LoRA of rank r, scaled by α/r, on the linears named in `targets` (None: all but the head).
+
+    A is uniform as in the paper's code and B zero, so before training the model equals its base. `kinds` are the types
+    of the linears, as in `swap.linears`.
+    """
     generator = torch.Generator().manual_seed(seed)
-    scale = alpha / math.sqrt(r) if rslora else alpha / r
     for name, linear in linears(model, targets, kinds):
         if targets is None and name == HEAD:
             continue
-        lora = LoRALinear(linear, r, scale)
+        lora = LoRALinear(linear, r, alpha / r)
         bound = 1 / math.sqrt(lora.lora_A.shape[1])
         nn.init.uniform_(lora.lora_A, -bound, bound, generator=generator)
         swap(model, name, lora)
 
 
 def attach(model: nn.Module, adapter: Adapter) -> None:
-    """Put an adapter's pairs and whole tensors, frozen, on the bare model that they were read for."""
-    assert adapter.soft_prompt is None, "a soft prompt is put on with layers.soft_prompt.attach"
+    """Put an adapter's LoRA pairs and replaced tensors, frozen, on a model without an adapter; it must be the base that
+    the adapter was read for."""
+    assert adapter.soft_prompt is None, "a soft prompt is attached by layers.soft_prompt.attach"
     for name, pair in adapter.pairs.items():
         lora = LoRALinear(model.get_submodule(name), pair.rank, pair.scale)
         a, b = _tensor(pair.a), _tensor(pair.b)
-        assert (a.shape, b.shape) == (lora.lora_A.shape, lora.lora_B.shape), f"the pair of {name} was not checked"
+        assert (a.shape, b.shape) == (lora.lora_A.shape, lora.lora_B.shape), f"{name}: shapes differ from the layer's"
         lora.lora_A, lora.lora_B = nn.Parameter(a, requires_grad=False), nn.Parameter(b, requires_grad=False)
         swap(model, name, lora)
     for name in adapter.whole_modules:
@@ -139,35 +141,35 @@ def attach(model: nn.Module, adapter: Adapter) -> None:
 
 
 def adapter_of(model: nn.Module) -> Adapter:
-    """What the model's adapter holds now, in float32, as a copy; the adapter stays on the model."""
-    pairs = {name: Pair(_array(layer.lora_A), _array(layer.lora_B), layer.scale) for name, layer in adapters(model)}
+    """A float32 copy of the model's adapter, which stays on the model."""
+    pairs = {name: Pair(_array(layer.lora_A), _array(layer.lora_B), layer.scale) for name, layer in lora_layers(model)}
     whole = {
         f"{name}.{part}": _array(module.trained.get_parameter(part))
-        for name, module in whole_modules(model)
+        for name, module in replaced_modules(model)
         for part in module.replaced
     }
     return Adapter(pairs, whole)
 
 
 def detach(model: nn.Module) -> Adapter:
-    """Take the adapter off the model, which is bare again, and give what it held."""
+    """Take the adapter off the model and return it in float32; the model is its base again."""
     adapter = adapter_of(model)
-    for name, layer in list(adapters(model)):
+    for name, layer in list(lora_layers(model)):
         swap(model, name, layer.base)
-    for name, module in list(whole_modules(model)):
+    for name, module in list(replaced_modules(model)):
         swap(model, name, module.base)
     return adapter
 
 
-def adapters(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     """The model's LoRA layers with their module paths."""
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
             yield name, module
 
 
-def whole_modules(model: nn.Module) -> Iterator[tuple[str, Replaced]]:
-    """The modules that an adapter replaces whole, with their paths."""
+def replaced_modules(model: nn.Module) -> Iterator[tuple[str, Replaced]]:
+    """The modules that the model's adapter replaces, with their module paths."""
     for name, module in model.named_modules():
         if isinstance(module, Replaced):
             yield name, module
@@ -175,7 +177,7 @@ def whole_modules(model: nn.Module) -> Iterator[tuple[str, Replaced]]:
 
 @contextmanager
 def enabled(model: nn.Module, on: bool) -> Iterator[None]:
-    """Inside, the adapter is on or truly off."""
+    """Switch the model's adapter on or off inside the `with` block, and back afterwards."""
     layers = [layer for layer in model.modules() if isinstance(layer, LoRALinear | Replaced)]
     before = [layer.enabled for layer in layers]
     for layer in layers:
@@ -188,16 +190,17 @@ def enabled(model: nn.Module, on: bool) -> Iterator[None]:
 
 
 def merge(model: nn.Module) -> None:
-    """Replace every adapter by plain modules that contain it. A tied head whose weight now differs from the
-    embedding's becomes a parameter of its own, and the configuration says so."""
-    for name, layer in list(adapters(model)):
+    """Replace every adapted module by a plain one with the adapter merged into its weights. A tied head whose weight
+    now differs from the embedding's is untied, also in the model's configuration."""
+    for name, layer in list(lora_layers(model)):
         swap(model, name, layer.fuse())
-    for name, module in list(whole_modules(model)):
+    for name, module in list(replaced_modules(model)):
         swap(model, name, module.trained)
     head, config = getattr(model, HEAD, None), getattr(model, "config", None)
     if head is None or not getattr(config, "tie_word_embeddings", False):
         return
-    embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding)).weight  # the tokens'
+    # the first embedding is that of the tokens
+    embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding)).weight
     if torch.equal(head.weight, embedding):
         head.weight = embedding
     else:
@@ -205,11 +208,11 @@ def merge(model: nn.Module) -> None:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """A tensor that shares nothing with the array."""
+    """A float32 copy of the array as a tensor."""
     return torch.from_numpy(np.array(array, np.float32))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A float32 array that shares nothing with the tensor."""
+    """A float32 copy of the tensor as an array."""
     array: np.ndarray = tensor.detach().float().numpy().copy()
     return array

@@ -1,28 +1,22 @@
-"""Cross-entropy of the head in chunks: the (N, V) logits never stand in memory at once."""
+"""Cross-entropy of the head in chunks, so that the (N, V) logits are never in memory at once."""
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-CHUNK = 256  # rows of logits at once: 256 × 49,152 float32 are 50 MB
-NUMBERS = 2**20  # or more rows, while the logits are no more numbers than these: 4 MB
-
-
-def head_loss_plain(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
-    """The slow twin of `head_loss`: all logits at once, gradient by autograd."""
-    logits = (hidden @ weight.T).float()
-    return F.cross_entropy(logits if cap is None else cap * torch.tanh(logits / cap), labels, reduction="sum")
+CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
+NUMBERS = 2**20  # logits at once with a small vocabulary, in more rows than CHUNK: 4 MB
 
 
 def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
-    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C), labels (N,). A `cap` bends the logits into ±cap.
+    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C), labels (N,).
 
-    The gradient is made in the forward pass, chunk by chunk, since the loss enters the total only by a factor.
+    With a `cap` the logits are cap · tanh(logits / cap). The gradient is computed in the forward pass, chunk by
+    chunk; the backward pass only multiplies it by a factor.
     """
-    if not torch.is_grad_enabled():  # inside a Function it always looks disabled
+    if not torch.is_grad_enabled():  # inside a Function it is always disabled
         hidden, weight = hidden.detach(), weight.detach()
     return _HeadLoss.apply(hidden, weight, labels, cap)
 

@@ -1,6 +1,6 @@
-"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691): trained vectors before every row, the model as it was.
+"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691): trained vectors before every row of a frozen model.
 
-The vectors stand once before all rows of a pass, so that their keys and values are computed once. `riyaz.adapters`
+The vectors are a prefix that all rows of a pass share, so their keys and values are computed once. `riyaz.adapters`
 reads and writes them.
 """
 
@@ -16,7 +16,8 @@ from riyaz.layers.attention import PackedAttention
 
 
 class SoftPrompt(nn.Module):
-    """A frozen model behind P trainable vectors; it is asked as the model is, and has P places less."""
+    """A frozen model with P trainable vectors before every row. It is called like the model, and its context is P
+    tokens shorter."""
 
     def __init__(self, base: Any, prompt: Tensor) -> None:
         super().__init__()
@@ -26,7 +27,7 @@ class SoftPrompt(nn.Module):
 
     @property
     def lm_head(self) -> nn.Module:
-        """The base's."""
+        """The base's head."""
         return self.base.lm_head
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ class SoftPrompt(nn.Module):
         return self.base.head(hidden)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: PackedAttention) -> Tensor:
-        """Hidden states (T, C) of rows of tokens (T,) that all stand behind the prompt."""
+        """Hidden states (T, C) of rows of tokens (T,), each of which also attends to the prompt."""
         P = len(self.prompt)
         rows = self.base.embed(tokens)
         stream = torch.cat((self.prompt.to(rows.dtype), rows))  # (P + T, C)
@@ -43,11 +44,12 @@ class SoftPrompt(nn.Module):
 
 
 def apply(model: Any, tokens: Sequence[int]) -> SoftPrompt:
-    """The model behind a prompt that begins as the embeddings of these tokens, so that step 0 is a text's."""
+    """The model with a trainable prompt that starts as the embeddings of `tokens`: before training it answers as if
+    they stood before every row."""
     assert 0 < len(tokens) < model.config.context
     return SoftPrompt(model, model.embed(torch.tensor(tokens)).detach().float().clone())
 
 
 def attach(model: Any, vectors: np.ndarray) -> SoftPrompt:
-    """The model behind the soft prompt (P, C) of an Adapter, which does not learn any more."""
+    """The model with the soft prompt (P, C) of an Adapter before every row, frozen."""
     return SoftPrompt(model, torch.from_numpy(np.array(vectors, np.float32))).requires_grad_(False)

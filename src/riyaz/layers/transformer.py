@@ -1,6 +1,7 @@
-"""What the families of decoders build their models of: norm, gated feed-forward, trunk, head and rotary angles.
+"""Parts of decoder models that several families share: norm, gated feed-forward, trunk, head and rotary angles.
 
-Parameters have the names of the Hugging Face checkpoints. Attention and the order of the parts are each family's own.
+Parameters have the names of the Hugging Face checkpoints. Attention and the order of the parts are in each family's
+module in `riyaz.models`.
 
 Legend: T tokens, C hidden size, D head size, F feed-forward size, V vocabulary.
 """
@@ -28,7 +29,7 @@ class RMSNorm(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """Gated feed-forward (Shazeer 2020): down(gate(x) * up(x)), where `product(gate, up)` is the gated product."""
+    """Gated feed-forward (Shazeer 2020): down(product(gate(x), up(x))), with SwiGLU or GeGLU as the product."""
 
     def __init__(self, C: int, F: int, product: Callable[[Tensor, Tensor], Tensor], bias: bool = False) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(F, C, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) through F gated units, (T, C)."""
+        """x (T, C) -> (T, C) through F gated units."""
         return self.down_proj(self.product(self.gate_proj(x), self.up_proj(x)))
 
 
@@ -47,14 +48,14 @@ class Trunk(nn.Module):
 
     def __init__(self, V: int, C: int, blocks: Iterable[nn.Module], norm: nn.Module) -> None:
         super().__init__()
-        # not initialised: weights are loaded, and a random normal on the meta device costs a second of imports
+        # not initialised, since weights are loaded; a random normal on the meta device costs a second of imports
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(V, C), freeze=False)
         self.layers = nn.ModuleList(blocks)
         self.norm = norm
 
 
 def output_head(embedding: nn.Embedding, tied: bool) -> nn.Linear:
-    """The linear from hidden states (N, C) to logits (N, V); a tied one has the embedding's own weight."""
+    """The linear from hidden states (N, C) to logits (N, V); a tied one shares the embedding's weight."""
     head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
     if tied:
         head.weight = embedding.weight
@@ -64,7 +65,8 @@ def output_head(embedding: nn.Embedding, tied: bool) -> nn.Linear:
 def rotary(
     positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: Scaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D) of RoPE; angles in float32, as bf16 angles lose the far positions."""
+    """Cosines and sines (T, 1, D) of RoPE for `functions.rotate`; angles in float32, since bf16 cannot tell far
+    positions apart."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     frequency = theta**-exponent  # (D/2,)
     if scaling is not None:

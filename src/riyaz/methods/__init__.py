@@ -1,7 +1,7 @@
-"""Ways of adapting a model: one file and one `METHOD` each, in the order of the comparison's table.
+"""The methods of adapting a model, in the order of the comparison's table: one file with one `METHOD` each.
 
-A combination is a line of the table, not code: `combined` puts the text of the first method around every row, and the
-second method learns weights under it.
+A combination of two methods is one line of this table: `combined` trains the weights of the second method with the
+prompts of the first.
 """
 
 from riyaz.methods import few_shot, full, lora, nearest, prompt_tuning, rag, zero_shot
@@ -20,4 +20,4 @@ METHODS: dict[str, Method] = {
         combined("rag_lora", rag.METHOD, lora.METHOD),
     )
 }
-CURVE = lora.METHOD.name  # the method that says whether more examples would help
+CURVE = lora.METHOD.name  # the method of the learning curve, which shows whether more examples would help

@@ -1,6 +1,6 @@
-"""`Method`, one way of adapting a model, and what its `fit` gets and gives.
+"""`Method`, one way of adapting a model; `Context`, the input of its `fit`; `Fitted`, the result.
 
-A method sees training and validation rows, never the test.
+A method sees training and validation rows, never the test rows.
 """
 
 from collections.abc import Callable
@@ -22,31 +22,31 @@ Checks = dict[str, dict[str, Any]]  # name -> {"ok": bool, …}
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """What one arm was granted: its seconds (start, fit, search, train, evaluate) and, if it trains, its steps."""
+    """The budget of one arm: estimated seconds by part (start, fit, search, train, evaluate) and training steps."""
 
     method: str
     seconds: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
-    recipe_steps: int = 0
+    steps: int = 0  # of the final training run
+    recipe_steps: int = 0  # of the full recipe
     batch_size: int = 0
     learning_rates: tuple[float, ...] = ()
-    rungs: tuple[dict[str, int], ...] = ()  # {"rates", "steps"} of each round of the search
+    rungs: tuple[dict[str, int], ...] = ()  # {"rates", "steps"} of each round of the learning-rate search
     validate_every: int = 0
     checkpoint_every: int = 0
-    skipped: str = ""  # the reason
+    skipped: str = ""  # why the arm does not run; "" if it does
 
     @property
     def cut(self) -> bool:
-        """Whether the arm trains less than its recipe."""
+        """Whether the arm trains fewer steps than its recipe."""
         return self.steps < self.recipe_steps
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a method may look at.
+    """The input of a method's `fit`.
 
-    `around` is the text that is put around a row; a method that trains weights learns under it. `files` are what this
-    text part needs in the artifact.
+    `prompt_text` makes the prompts of all rows, also of those that weights are trained on. `files` are the files that
+    its text part needs in the artifact.
     """
 
     source: Source
@@ -55,28 +55,28 @@ class Context:
     train: tuple[Example, ...]
     valid: tuple[Example, ...]
     arm: ArmPlan
-    valid_rows: int  # how many of `valid` choices are made on
+    valid_rows: int  # the first so many of `valid` are used to choose between candidates
     compute: str  # "bfloat16" or "float32"
     seed: int
-    folder: Path  # for checkpoints and logs
+    folder: Path  # for checkpoints and temporary files
     listen: Listen
-    around: PromptText
+    prompt_text: PromptText
     files: dict[str, Path | bytes] = field(default_factory=dict)
-    collection: Path | None = None  # the documents, where the user gave some
+    collection: Path | None = None  # the indexed documents, if the user gave any
     replay: float = 0.0  # share of general text among the training rows
-    general: str | None = None  # file of that text
+    general: str | None = None  # path of that text; None: the topics of Python's documentation
 
 
 @dataclass
 class Fitted:
-    """The parts of an artifact, and how they came about."""
+    """The result of `fit`: the parts of an artifact, the choices made, and measurements of the training."""
 
     text: TextPart
     weights: WeightsPart
     files: dict[str, Path | bytes] = field(default_factory=dict)
     calibrated: bool = False
-    max_new_tokens: int | None = None  # room for an answer; None for what the task's answers need
-    chosen: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int | None = None  # longest answer; None: as the training answers require
+    chosen: dict[str, Any] = field(default_factory=dict)  # the choices, for the result file
     checks: Checks = field(default_factory=dict)
     search_seconds: float = 0.0
     train_seconds: float = 0.0
@@ -89,63 +89,62 @@ class Fitted:
 Build = Callable[[Context], Any]  # a model with trainable parameters
 
 
-def bare(task: Task) -> PromptText:
-    """The text around a row when nothing but the instruction is."""
+def instruction_only(task: Task) -> PromptText:
+    """Prompts that hold only the task's instruction and the question."""
     return PromptText(text=TextPart(task.instruction), task=task)
 
 
 def unchanged(context: Context) -> Context:
-    """`around` of a method whose prompts hold nothing but the instruction and the question."""
+    """`with_prompt` of a method that adds nothing to the prompts."""
     return context
 
 
-def under_its_text(plain: ModelPredictor, context: Context) -> ModelPredictor:
-    """`probe` of a method that asks under the context's own text: `plain` with that text."""
-    around = context.around
-    return replace(plain, text=around.text, examples=around.examples, retriever=around.retriever)
+def with_context_prompt(plain: ModelPredictor, context: Context) -> ModelPredictor:
+    """`probe` of a method that uses the context's prompts: `plain` with these prompts."""
+    prompt = context.prompt_text
+    return replace(plain, text=prompt.text, examples=prompt.examples, retriever=prompt.retriever)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way of adapting a model: a row of the comparison's table."""
+    """One way of adapting a model: a row of the comparison's table, and what its time is estimated from."""
 
     name: str
-    fit: Callable[[Context], Fitted]  # adapts: the parts of the artifact
-    texts: int  # candidate texts that `fit` weighs on the validation rows; 0: it uses no model
-    recipe: Recipe | None = None  # the full training; None: trains nothing
-    build: Build | None = None  # a model with fresh trainable parameters; given with `recipe`
-    around: Callable[[Context], Context] = unchanged  # the context with this method's text around every row
-    probe: Callable[[ModelPredictor, Context], ModelPredictor] = (
-        under_its_text  # `plain`, as slow as this method's predictor
-    )
-    tokens: int = 0  # positions of the context that its weights take before every prompt
-    cost: float = 1.0  # seconds of one answer / seconds of the bare model's
-    answered: float = 0.0  # times `fit` answers each validation row of a short-answer task
-    needs_documents: bool = False  # whether it cannot do without --documents
+    fit: Callable[[Context], Fitted]
+    candidates: int  # predictors that `fit` compares on the validation rows; 0: it uses no model
+    recipe: Recipe | None = None  # the full training; None: it trains nothing
+    build: Build | None = None  # makes a model with new trainable parameters; None without `recipe`
+    with_prompt: Callable[[Context], Context] = unchanged  # adds this method's parts to the context's prompts
+    # makes a predictor with prompts as long as this method's, from one with the instruction only, to measure its speed
+    probe: Callable[[ModelPredictor, Context], ModelPredictor] = with_context_prompt
+    prefix_tokens: int = 0  # tokens of context that a soft prompt takes before every prompt
+    cost: float = 1.0  # seconds of one answer / seconds of the base model's
+    answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
+    needs_documents: bool = False  # whether it needs --documents
 
     def __post_init__(self) -> None:
-        """A method that trains says how long and what."""
+        """Check that `recipe` and `build` are given together."""
         assert (self.recipe is None) == (self.build is None)
 
 
 def combined(name: str, text: Method, weights: Method) -> Method:
-    """The method that trains the weights of `weights` with the text of `text` around every row.
+    """The method that trains weights as `weights` does, with the prompts of `text`.
 
-    Its recipe has one share of the trained arms' time for each of its parts.
+    It gets one more share of the trained arms' time than `weights` alone.
     """
     assert weights.recipe is not None
 
     def fit(context: Context) -> Fitted:
-        return weights.fit(text.around(context))
+        return weights.fit(text.with_prompt(context))
 
     def probe(plain: ModelPredictor, context: Context) -> ModelPredictor:
-        return weights.probe(plain, text.around(context))
+        return weights.probe(plain, text.with_prompt(context))
 
-    def around(context: Context) -> Context:
-        return weights.around(text.around(context))
+    def with_prompt(context: Context) -> Context:
+        return weights.with_prompt(text.with_prompt(context))
 
     return replace(
-        weights, name=name, fit=fit, probe=probe, around=around,
+        weights, name=name, fit=fit, probe=probe, with_prompt=with_prompt,
         recipe=replace(weights.recipe, share=weights.recipe.share + 1),
         needs_documents=text.needs_documents or weights.needs_documents,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Choosing between text parts on validation rows; the test is never seen here."""
+"""Choices on validation rows: the best of several prompts and the longest answer to allow."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,113 +8,118 @@ from riyaz.data import Example
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
-from riyaz.methods.base import Context, bare
+from riyaz.methods.base import Context, instruction_only
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
 
-SHORTEST = 8  # tokens of room for an answer
-SPARE = 1.25  # room for answers longer than the longest in training
-LONGEST_SHARE = 0.95  # of free answers, which that room is made for
-ROOMS = (0.75, 0.5, 0.25)  # shares of the training answers that a free answer of an untrained model may be as long as
-ROOM_ROWS = 16  # validation rows by which one of them is chosen
+# "Limit" is the number of tokens after which an answer is cut off.
+SMALLEST_LIMIT = 8
+SPARE = 1.25  # limit / longest training answer
+FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
+LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
+LIMIT_ROWS = 16  # validation rows on which one of them is chosen
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen predictor and what every candidate reached."""
+    """The chosen predictor and the scores of all candidates."""
 
     predictor: ModelPredictor
-    calibrated: bool  # only a closed set's can be
-    score: float  # accuracy of a closed set, else the negative answer log-loss
-    record: list[dict[str, Any]]
+    calibrated: bool  # always False for open answers
+    score: float  # on validation: accuracy for a closed set, else the negative log-loss of the answers
+    record: list[dict[str, Any]]  # the settings and the score of every candidate
 
 
 def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
-    """The best candidate on the validation rows; of equals the first, so cheaper ones come first.
+    """The candidate with the highest score on the validation rows; of equal ones the first, so list cheap ones first.
 
-    A closed set is judged by its accuracy, raw and calibrated. Other tasks by the log-loss of the accepted
-    answer, which needs no generation and is finer than a match. Candidates too long for the context are left out.
+    For a closed set the score is accuracy, measured without and with calibration. For other tasks it is the negative
+    log-loss of the accepted answers, which needs no generation and is finer than the share of matches. Candidates whose
+    prompts do not fit the context are left out. Raises RiyazError if none fits.
     """
     rows = context.valid[: context.valid_rows]
     best: Choice | None = None
     record: list[dict[str, Any]] = []
-    trouble = None
+    last_error = None
     for done, candidate in enumerate(candidates):
         context.listen(Progress("choose", done, len(candidates)))
         try:
-            judged = _judged(context, candidate, rows)
+            scored = _scored(context, candidate, rows)
         except RiyazError as error:
-            trouble = error
+            last_error = error
             continue
-        for predictor, calibrated, reached in judged:
+        for predictor, calibrated, points in scored:
             text = asdict(predictor.text)
-            shown = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-            record.append(shown | {"calibrated": calibrated, "validation": round(reached, 6)})
-            if best is None or reached > best.score:
-                best = Choice(predictor, calibrated, reached, record)
+            settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
+            record.append(settings | {"calibrated": calibrated, "validation": round(points, 6)})
+            if best is None or points > best.score:
+                best = Choice(predictor, calibrated, points, record)
     if best is None:
-        assert trouble is not None
-        raise trouble
+        assert last_error is not None
+        raise last_error
     return best
 
 
-def _judged(
+def _scored(
     context: Context, predictor: ModelPredictor, rows: Sequence[Example]
 ) -> list[tuple[ModelPredictor, bool, float]]:
-    """The candidate, whether it is calibrated, and what it reaches; a closed set's raw and calibrated in one pass."""
+    """(predictor, calibrated, score) of a candidate; for a closed set without and with calibration, in one pass."""
     if not isinstance(predictor, ClosedPredictor):
         return [(predictor, False, -answer_log_loss(predictor, rows))]
     both = zip((False, True), predict_raw_and_calibrated(predictor, rows))
     return [(replace(predictor, calibrated=on), on, score(context.task, answers, rows).mean) for on, answers in both]
 
 
-def max_new_tokens(context: Context) -> int:
-    """Room for an answer: the longest training answer and a quarter more.
+def answer_limit(context: Context) -> int:
+    """The limit of an answer in tokens: 1.25 times the longest training answer, at least SMALLEST_LIMIT.
 
-    Of free text the longest but one in twenty: an untrained model fills whatever room it has, and the very longest
-    answer would make all of them slow.
+    For free text 1.25 times the FREE_QUANTILE of their lengths: an untrained model writes up to the limit, so one very
+    long training answer would make every answer slow.
     """
-    return max(SHORTEST, round(SPARE * _length(context, LONGEST_SHARE if context.task.kind == "free" else 1.0)))
+    quantile = FREE_QUANTILE if context.task.kind == "free" else 1.0
+    return max(SMALLEST_LIMIT, round(SPARE * _answer_length(context, quantile)))
 
 
-def rooms(context: Context) -> list[int]:
-    """Lengths of a free answer to choose between, the longest first; of other tasks the one there is.
+def answer_limits(context: Context) -> list[int]:
+    """The limits in tokens to choose from for a model that is not trained on the answers, the largest first; one limit
+    for a task without free text.
 
-    A model that was not trained on the answers has not learned to end: it talks on to the limit, and what it says
-    after the usual length is seldom what was asked.
+    Such a model has not learned where to end: it writes up to the limit, and text beyond the usual length is seldom
+    right.
     """
     if context.task.kind != "free":
-        return [max_new_tokens(context)]
-    return sorted({max(SHORTEST, _length(context, share)) for share in ROOMS}, reverse=True)
+        return [answer_limit(context)]
+    return sorted({max(SMALLEST_LIMIT, _answer_length(context, share)) for share in LIMIT_QUANTILES}, reverse=True)
 
 
-def with_room(context: Context, predictor: ModelPredictor) -> tuple[int, dict[str, Any]]:
-    """The tokens of room for a free answer that score best on validation, and what each room reached.
+def choose_answer_limit(context: Context, predictor: ModelPredictor) -> tuple[int, dict[str, Any]]:
+    """The limit of `answer_limits` with the highest validation score, and the entries of the record: that limit and the
+    score of each (empty if there was no choice).
 
-    The longest answers are made once: a shorter room gives their beginnings.
+    Answers are generated once, to the largest limit; the smaller limits cut them off.
     """
-    longest, *shorter = rooms(context)
-    rows = context.valid[: min(ROOM_ROWS, context.valid_rows)]
+    longest, *shorter = answer_limits(context)
+    rows = context.valid[: min(LIMIT_ROWS, context.valid_rows)]
     if not shorter or not rows:
         return longest, {}
     prepared = predictor.prepare([row.messages for row in rows], [row.where for row in rows], room=longest)
     answers = predictor.lm.generate([each.request for each in prepared])
-    reached = {}
-    for room in (longest, *shorter):
-        texts = [Prediction(predictor.text_of(ids[:room], room)) for ids in answers]
-        reached[room] = score(context.task, texts, rows).mean
-    best = max(reached, key=reached.__getitem__)  # of equals the longest
-    shown = {str(room): round(points, 6) for room, points in reached.items()}
-    return best, {"max_new_tokens": best, "rooms": shown}
+    scores = {}
+    for limit in (longest, *shorter):
+        texts = [Prediction(predictor.text_of(ids[:limit], limit)) for ids in answers]
+        scores[limit] = score(context.task, texts, rows).mean
+    best = max(scores, key=scores.__getitem__)  # of equal ones the largest limit
+    rounded = {str(limit): round(points, 6) for limit, points in scores.items()}
+    return best, {"max_new_tokens": best, "rooms": rounded}
 
 
-def _length(context: Context, share: float) -> int:
-    """Tokens that this share of the training answers is not longer than."""
+def _answer_length(context: Context, quantile: float) -> int:
+    """The `quantile` of the lengths of the training answers, in tokens."""
     lengths = sorted(map(len, context.tokenizer.answer_ids([example.answer for example in context.train])))
-    return lengths[int(share * (len(lengths) - 1))]
+    return lengths[int(quantile * (len(lengths) - 1))]
 
 
 def base_predictor(context: Context) -> ModelPredictor:
-    """The untouched model with the task's instruction."""
-    model = bare(context.task).read_by(context.tokenizer, open_engine(context.source))
-    return predictor_for(model, max_new_tokens=max_new_tokens(context))
+    """A predictor of the base model whose prompts hold only the task's instruction and the question."""
+    model = instruction_only(context.task).read_by(context.tokenizer, open_engine(context.source))
+    return predictor_for(model, max_new_tokens=answer_limit(context))

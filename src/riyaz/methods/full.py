@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight learns, in float32 masters; the artifact is a whole model in the compute type."""
+"""Full fine-tuning: all weights are trained in float32; the artifact holds a whole model in the compute type."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(2e-5, 5
 
 
 def build(context: Context) -> "Model":
-    """The base in float32 with every weight trainable."""
+    """The base in float32 with all weights trainable."""
     import torch
 
     from riyaz.models import load
@@ -23,7 +23,7 @@ def build(context: Context) -> "Model":
 
 
 def fit(context: Context) -> Fitted:
-    """Train all weights; the weights part is a Hugging Face folder."""
+    """Train all weights; the artifact's weights are a Hugging Face folder."""
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.models import save_hf
@@ -35,4 +35,4 @@ def fit(context: Context) -> Fitted:
     return fit_weights(context, build, save)
 
 
-METHOD = Method(name="full", fit=fit, texts=1, recipe=RECIPE, build=build)
+METHOD = Method(name="full", fit=fit, candidates=1, recipe=RECIPE, build=build)

@@ -1,4 +1,4 @@
-"""LoRA on every linear: rank 16, α twice the rank; the base stays as it is and the artifact is small."""
+"""LoRA with rank 16 and α 32 on every linear but the head; the artifact holds the adapter only."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +11,23 @@ if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 RANK, ALPHA = 16, 32
-RSLORA = False
 RECIPE = Recipe(epochs=5, least_steps=100, batch_size=8, learning_rates=(2e-4, 5e-4, 1e-3, 2e-3), default_rate=5e-4)
 
 
 def build(context: Context) -> "Model":
-    """The frozen base with a fresh adapter."""
+    """The frozen base with an untrained LoRA."""
     import torch
 
     from riyaz.layers import lora
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
-    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed, rslora=RSLORA)
+    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed)
     return model
 
 
 def fit(context: Context) -> Fitted:
-    """Train the adapter; the weights part is a PEFT folder."""
+    """Train the LoRA; the artifact's weights are a PEFT folder."""
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft
@@ -38,13 +37,13 @@ def fit(context: Context) -> Fitted:
         out = context.folder / "out"
         out.mkdir(exist_ok=True)
         adapter, family = lora.adapter_of(model), describe(context.source)
-        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA, rslora=RSLORA)
+        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA)
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
     return fit_weights(context, build, save)
 
 
 METHOD = Method(
-    name="lora", fit=fit, texts=1, recipe=RECIPE, build=build,
-    cost=1.2,  # an adapter beside the weights takes a fifth more time than the bare model
+    name="lora", fit=fit, candidates=1, recipe=RECIPE, build=build,
+    cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
 )  # fmt: skip

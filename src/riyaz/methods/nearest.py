@@ -1,4 +1,4 @@
-"""The floor: copy the answer of the training example with the nearest prompt by BM25. No model at all."""
+"""The baseline without a model: copy the answer of the training example with the nearest prompt by BM25."""
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.methods.base import Context, Fitted, Method
@@ -7,14 +7,14 @@ from riyaz.scoring import predict, score
 
 
 def fit(context: Context) -> Fitted:
-    """Keep the training rows; validation only measures."""
+    """Keep the training rows as the index; the validation score is only reported."""
     rows = context.valid[: context.valid_rows]
     predictor = CopyPredictor(task=context.task, examples=context.train)
-    reached = score(context.task, predict(predictor, rows), rows).mean
+    points = score(context.task, predict(predictor, rows), rows).mean
     return Fitted(
         TextPart(examples_file=EXAMPLES), WeightsPart("copy"), {EXAMPLES: examples_bytes(context.train)},
-        chosen={"index": "BM25 over the training prompts", "examples": len(context.train)}, valid_score=reached,
+        chosen={"index": "BM25 over the training prompts", "examples": len(context.train)}, valid_score=points,
     )  # fmt: skip
 
 
-METHOD = Method(name="nearest", fit=fit, texts=0)
+METHOD = Method(name="nearest", fit=fit, candidates=0)

@@ -1,4 +1,4 @@
-"""Prompt tuning: 20 vectors before every prompt learn, the model stays as it is and the artifact is tiny."""
+"""Prompt tuning: 20 trained vectors before every prompt of a frozen base; the artifact holds the vectors only."""
 
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,15 @@ from riyaz.methods.weights import fit_weights
 if TYPE_CHECKING:
     from riyaz.layers.soft_prompt import SoftPrompt
 
-TOKENS = 20  # more give little (Lester et al. 2021, figure 3)
-# Nothing but these few vectors can move, and AdamW moves an element by about the rate in a step: embeddings are some
-# 0.1 apart, so that rates of LoRA's size leave them where they began (0.057 against 0.343 in PEFT's comparison).
-# Batches of 8: after 240 rows of banking77 at 5e-2 the loss on validation is 2.33, with batches of 16 it is 2.46, and
-# both read as many tokens a second.
+TOKENS = 20  # vectors; more improve little (Lester et al. 2021, figure 3)
+# AdamW changes a number by about the learning rate in a step, and embeddings are about 0.1 apart, so learning rates of
+# LoRA's size hardly move the vectors (score 0.057 against 0.343 in PEFT's comparison). Batches of 8: after 240 rows of
+# banking77 at 5e-2 the validation loss is 2.33, with batches of 16 it is 2.46, at the same tokens per second.
 RECIPE = Recipe(epochs=10, least_steps=150, batch_size=8, learning_rates=(1e-2, 2e-2, 5e-2, 1e-1), default_rate=2e-2)
 
 
 def build(context: Context) -> "SoftPrompt":
-    """The frozen base behind a prompt that begins as a text."""
+    """The frozen base with a soft prompt that starts as the embeddings of `first_tokens`."""
     import torch
 
     from riyaz.layers import soft_prompt
@@ -32,7 +31,7 @@ def build(context: Context) -> "SoftPrompt":
 
 
 def fit(context: Context) -> Fitted:
-    """Train the prompt; the weights part is a PEFT folder."""
+    """Train the soft prompt; the artifact's weights are a PEFT folder."""
 
     def save(model: "SoftPrompt") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft_prompt
@@ -48,14 +47,15 @@ def fit(context: Context) -> Fitted:
 
 
 def first_tokens(context: Context) -> tuple[int, ...]:
-    """The text a prompt begins as: the instruction's first tokens, then random ones that stand for text."""
+    """The TOKENS tokens whose embeddings the soft prompt starts as: the instruction's first, then random ones with
+    text."""
     tokenizer, rng = context.tokenizer, np.random.default_rng(context.seed)
     others = rng.permutation(tokenizer.vocab_size).tolist()
-    text = (token for token in others if tokenizer.decode([token]))  # a control token has none
+    text = (token for token in others if tokenizer.decode([token]))  # control tokens have no text
     return tuple(islice(chain(tokenizer.encode(context.task.instruction), text), TOKENS))
 
 
 METHOD = Method(
-    name="prompt_tuning", fit=fit, texts=1, recipe=RECIPE, build=build, tokens=TOKENS,
-    cost=1.1,  # the vectors' keys and values are kept, and every row attends to them
+    name="prompt_tuning", fit=fit, candidates=1, recipe=RECIPE, build=build, prefix_tokens=TOKENS,
+    cost=1.1,  # every row attends to the vectors; their keys and values are cached
 )  # fmt: skip

@@ -1,43 +1,45 @@
-"""How long a trained method should train, and over which learning rates it searches; and the part of it that fits.
+"""The full training of a method and its search for a learning rate, and the part of them that a budget allows.
 
-Successive halving (Jamieson & Talwalkar 2016): every rate trains briefly, the better half twice as long, the best
-one for the whole run. The search costs half of the final run, a third of both.
+The search is successive halving (Jamieson & Talwalkar 2016): all learning rates train for a few steps, the better half
+for twice as many, and so on; the best one trains the final run. The search takes half the steps of the final run, a
+third of both.
 """
 
 import math
 from dataclasses import dataclass
 
-SEARCH_SHARE = 1 / 3
+SEARCH_SHARE = 1 / 3  # of the steps of search and final run together
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A trained method's full training, in epochs, and the learning rates worth trying."""
+    """The full training of a method, in epochs, and the learning rates to search."""
 
     epochs: int
-    least_steps: int
-    batch_size: int
+    least_steps: int  # with few rows
+    batch_size: int  # rows per step
     learning_rates: tuple[float, ...]  # ascending
-    default_rate: float  # where the search has no room
-    share: int = 1  # of the time that is divided over the trained arms
+    default_rate: float  # if there is no time for a search
+    share: int = 1  # shares of the training time that is divided among the trained arms
 
     def steps(self, rows: int) -> int:
-        """Steps of the full recipe over this many training rows."""
+        """The steps of the full training over this many training rows."""
         return max(self.least_steps, self.epochs * math.ceil(rows / self.batch_size))
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One round of the search: so many rates, each trained for so many steps."""
+    """One round of the search: the number of learning rates and the steps that each is trained."""
 
     rates: int
     steps: int
 
 
 def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
-    """The search that goes with a final run of `steps` steps; empty when it would be too short to say anything."""
+    """The rounds of the search before a final run of `steps` steps; none if even two rates would get fewer than 4 steps
+    each."""
     rates, shortest = len(recipe.learning_rates), 4
-    total = round(steps * SEARCH_SHARE / (1 - SEARCH_SHARE), 6)  # a whole number of steps must not come out below it
+    total = round(steps * SEARCH_SHARE / (1 - SEARCH_SHARE), 6)  # rounded, so that float error does not lose a step
     while rates > 1:
         sizes = [rates]
         while sizes[-1] > 2:
@@ -50,12 +52,12 @@ def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
 
 
 def search_steps(recipe: Recipe, steps: int) -> int:
-    """Steps the search takes in all."""
+    """The steps of all rounds of the search together."""
     return sum(rung.rates * rung.steps for rung in rungs(recipe, steps))
 
 
 def search_rates(recipe: Recipe, steps: int) -> tuple[float, ...]:
-    """The learning rates of the first rung: all, or those nearest to the default when fewer fit."""
+    """The learning rates of the first round: all, or those nearest to the default if there is time for fewer."""
     plan = rungs(recipe, steps)
     if not plan:
         return (recipe.default_rate,)

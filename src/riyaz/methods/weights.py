@@ -1,4 +1,5 @@
-"""What the methods that train weights share: rows, the search for a rate, the final run, and the checks around them."""
+"""Training of weights, shared by LoRA, prompt tuning and full fine-tuning: rows, search for a learning rate, final run
+and checks."""
 
 import math
 import shutil
@@ -18,7 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
 from riyaz.files import read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
-from riyaz.methods.choices import choose, max_new_tokens
+from riyaz.methods.choices import answer_limit, choose
 from riyaz.predictor import ADAPTER, predictor_for
 from riyaz.scoring import KNOWN_BY
 
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
 
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
-WATCHED = KNOWN_BY  # validation rows that training looks at: all of them would take half of its time
-STEP0_ROWS = 16
-REPLAY_ANSWER = 8  # tokens at least, of a row of general text
+VALID_ROWS = KNOWN_BY  # validation rows during training; all of them would take half of the training time
+STEP0_ROWS = 16  # validation rows of the check before training
+SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CURVE = ("step", "loss", "valid_loss")
-STEP0_TOLERANCE = 0.05  # nats per token between the training path and the engine; bf16 rounds differently in each
+STEP0_TOLERANCE = 0.05  # nats per token between the training code and the engine, which round differently in bf16
 
 
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
-    """Search, train, check, and choose on validation whether to calibrate.
+    """Search a learning rate, train, check, and choose on validation whether to calibrate.
 
-    What `build` makes says before training what the base says after the tokens `begins_as`.
+    Before training, the loss must equal the base's after `begins_as`.
     """
     import torch
 
@@ -46,39 +47,39 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
     model = build(context)
     rows, checks = _rows(context, context.train, model.config.context)
-    valid, _ = _rows(context, context.valid[:WATCHED], model.config.context)
+    valid, _ = _rows(context, context.valid[:VALID_ROWS], model.config.context)
     rows += replay_rows(context, rows)
-    checks["step0_loss"] = _step0(context, model, valid[:STEP0_ROWS], begins_as)
+    checks["step0_loss"] = _check_step0(model, valid[:STEP0_ROWS], begins_as)
 
     began = time.perf_counter()
-    del model  # two whole models at once would be the peak of full fine-tuning
+    del model  # so that there are never two whole models in memory
     rate, record = _search(context, build, rows, valid)
     model = build(context)
     search_seconds = time.perf_counter() - began
 
     began = time.perf_counter()
-    before = _fingerprint(model)
+    before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     plan = _train_plan(context, context.arm.steps, rate, context.arm.validate_every)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen)
     train_seconds = time.perf_counter() - began
     if not math.isfinite(state.best_loss):
-        raise RiyazError("the loss on validation rows is not finite", hint="raise --budget, for a longer search")
+        raise RiyazError("the loss on validation rows is not finite", hint="raise --budget for a longer search")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
-    moved = sum(a != b for a, b in zip(before, _fingerprint(model)))
+    moved = sum(a != b for a, b in zip(before, _tensor_sums(model)))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
     compute = getattr(torch, context.compute)
-    adapted = _adapted(model)
-    if not adapted:  # the whole model learned: it is served in the type it was trained in
+    adapted = _has_adapter(model)
+    if not adapted:  # the whole model was trained: it answers in the compute type of the training
         model.to(compute)
     weights, files = save(model.requires_grad_(False))
-    bare, adapter = _apart(model)
-    lm = Engine(TorchRunner(bare))
+    base, adapter = _detached(model)
+    lm = Engine(TorchRunner(base))
     if adapted:
         lm.load(ADAPTER, adapter)
-    prompted = context.around.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
-    choice = choose(context, [predictor_for(prompted, max_new_tokens=max_new_tokens(context))])
+    prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
+    choice = choose(context, [predictor_for(prompted, max_new_tokens=answer_limit(context))])
     shutil.rmtree(context.folder / "checkpoints")
     return Fitted(
         prompted.text, weights, context.files | files, calibrated=choice.calibrated,
@@ -91,43 +92,43 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
-    """General text in the shape of the task's rows, so that it makes up the asked share of rows and of labels alike.
-
-    It lies between the blocks that forgetting is measured on. Rehearsal against forgetting: Robins 1995.
+    """Rows of general text, against forgetting (rehearsal: Robins 1995). They have the average length of the task's
+    rows and are the share `context.replay` of all rows. Their text is not the text that forgetting is measured on.
+    Raises RiyazError if it is too short.
     """
     count = round(len(rows) * context.replay / (1 - context.replay))
     if not count:
         return []
     prompt = round(sum(len(row.prompt) for row in rows) / len(rows))
-    answer = max(REPLAY_ANSWER, round(sum(len(row.answer) for row in rows) / len(rows)))
+    answer = max(SHORTEST_REPLAY_ANSWER, round(sum(len(row.answer) for row in rows) / len(rows)))
     stream = context.tokenizer.encode(general_text(context.general))
     gaps = [gap for gap in general_gaps(stream) if len(gap) >= prompt + answer]
     if not gaps:
-        raise RiyazError("the general text is too short to rehearse on", context.general or "", "give more of it")
-    found = []
+        raise RiyazError("the general text is too short to rehearse on", context.general or "", "give a longer text")
+    replay = []
     for i in range(count):
         gap = gaps[i % len(gaps)]
         start = (i // len(gaps)) * (prompt + answer) % (len(gap) - prompt - answer + 1)
         text = gap[start : start + prompt + answer]
-        found.append(Row((*context.tokenizer.beginning, *text[:prompt]), tuple(text[prompt:])))
-    return found
+        replay.append(Row((*context.tokenizer.beginning, *text[:prompt]), tuple(text[prompt:])))
+    return replay
 
 
 def rows_for(context: Context, examples: Sequence[Example]) -> list[Row]:
-    """Training rows of examples under the text of the context."""
+    """The token rows of examples, with the prompts of the context."""
     from riyaz.families import describe
 
     return _rows(context, examples, describe(context.source).config.context)[0]
 
 
 def _rows(context: Context, examples: Sequence[Example], longest: int) -> tuple[list[Row], Checks]:
-    """Examples under the context's text as token rows, with the checks made on them."""
-    conversations = context.around.conversations([example.messages for example in examples])
+    """The token rows of examples, with the prompts of the context, and the results of the checks on them."""
+    conversations = context.prompt_text.conversations([example.messages for example in examples])
     return encode_rows(context.tokenizer, list(zip(conversations, examples)), longest)
 
 
-def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[int, ...]) -> dict[str, Any]:
-    """Before any step the training path must give the base's own loss on the same tokens, and less than chance."""
+def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -> dict[str, Any]:
+    """The check that the loss before training equals the base's in the engine after `prefix`, and is below chance."""
     import torch
 
     from riyaz.engine.torch.runner import TorchRunner
@@ -136,50 +137,50 @@ def _step0(context: Context, model: "Model", rows: Sequence[Row], before: tuple[
     from riyaz.train import answer_loss
 
     training = answer_loss(model, rows)
-    # asked without an adapter, so that one that is not the identity at the start is seen
-    bare = model.base if isinstance(model, SoftPrompt) else model
-    with torch.inference_mode(), lora.enabled(bare, False):
-        base = Engine(TorchRunner(bare))
-        requests = [Request(place, row.prompt, prefix=before) for place, row in enumerate(rows)]
-        found = base.logprobs(requests, [row.answer for row in rows])
-    expected = -float(sum(part.sum() for part in found) / sum(map(len, found)))
+    # with the adapter off, so that an untrained adapter that changes the output is noticed
+    base = model.base if isinstance(model, SoftPrompt) else model
+    with torch.inference_mode(), lora.enabled(base, False):
+        requests = [Request(place, row.prompt, prefix=prefix) for place, row in enumerate(rows)]
+        logprobs = Engine(TorchRunner(base)).logprobs(requests, [row.answer for row in rows])
+    expected = -float(sum(answer.sum() for answer in logprobs) / sum(map(len, logprobs)))
     ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
     return {"ok": ok, "training": training, "base": expected}
 
 
 def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row]) -> tuple[float, list[dict]]:
-    """The learning rate that successive halving leaves, and its record.
+    """The best learning rate by successive halving, and the losses of every round.
 
-    What was found is kept in `search.json`, so that a run that is continued does not search again.
+    The result is kept in `search.json`, so that a resumed run does not search again.
     """
     from riyaz.train import Diverged, train
 
-    folder, known = context.folder / "search", context.folder / "search.json"
-    if known.exists():
-        found = read_json(known)
-        return found["rate"], found["record"]
+    folder, result = context.folder / "search", context.folder / "search.json"
+    if result.exists():
+        finished = read_json(result)
+        return finished["rate"], finished["record"]
     rates, record = list(context.arm.learning_rates), []
     for number, rung in enumerate(context.arm.rungs, 1):
         losses = {}
         for rate in rates:
             context.listen(Phase("search", f"round {number}, rate {rate:g}"))
-            shutil.rmtree(folder, ignore_errors=True)  # of a search that was stopped, at whatever rate
+            shutil.rmtree(folder, ignore_errors=True)  # left by a stopped search, perhaps of another rate
             plan = replace(_train_plan(context, rung["steps"], rate, rung["steps"]), keep_best=False)
             try:
                 losses[rate] = train(build(context), rows, valid, plan, folder, _as_search(context)).best_loss
             except Diverged:
                 losses[rate] = math.inf
         shutil.rmtree(folder, ignore_errors=True)
-        shown = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
-        record.append({"steps": rung["steps"], "losses": shown})
+        finite = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+        record.append({"steps": rung["steps"], "losses": finite})
         rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
         if not math.isfinite(losses[rates[0]]):
             raise RiyazError("the loss was not finite at any learning rate of the search")
-    write_json(known, {"rate": rates[0], "record": record}, indent=None)
+    write_json(result, {"rate": rates[0], "record": record}, indent=None)
     return rates[0], record
 
 
 def _as_search(context: Context) -> Listen:
+    """A listener that passes events on, the progress of training as that of the search."""
     return lambda event: context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
 
 
@@ -192,13 +193,14 @@ def _train_plan(context: Context, steps: int, rate: float, validate_every: int) 
     )  # fmt: skip
 
 
-def _adapted(model: "Model") -> bool:
-    """Whether an adapter learns beside frozen weights, and not the whole model."""
+def _has_adapter(model: "Model") -> bool:
+    """Whether some weights are frozen, which means that an adapter is trained and not the whole model."""
     return any(not parameter.requires_grad for parameter in model.parameters())
 
 
-def _apart(model: Any) -> tuple[Any, Adapter]:
-    """A trained model without its adapter, and the adapter."""
+def _detached(model: Any) -> tuple[Any, Adapter]:
+    """The base of a trained model, without the adapter, and the adapter (an empty one if the whole model was
+    trained)."""
     from riyaz.layers import lora
     from riyaz.layers.soft_prompt import SoftPrompt
 
@@ -207,6 +209,6 @@ def _apart(model: Any) -> tuple[Any, Adapter]:
     return model, lora.detach(model)
 
 
-def _fingerprint(model: "Model") -> list[float]:
-    """One number per trainable tensor, to see that it moved."""
+def _tensor_sums(model: "Model") -> list[float]:
+    """The sum of absolute values of every trainable tensor, to check that training changed it."""
     return [p.detach().double().abs().sum().item() for p in model.parameters() if p.requires_grad]

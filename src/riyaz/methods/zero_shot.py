@@ -1,17 +1,17 @@
-"""Only the instruction; for a closed set its labels are listed when that helps and fits."""
+"""Zero-shot: a prompt with the instruction only; for a closed set with its labels, if they fit and help."""
 
 from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
 from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.choices import base_predictor, choose, with_room
+from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
 from riyaz.scoring import KNOWN_BY, answer_log_loss
 
-LIST_SHARE = 0.25  # of the context that a list of labels may take
+LIST_SHARE = 0.25  # largest share of the context that the list of labels may take
 
 
 def fit(context: Context) -> Fitted:
-    """Choose on validation whether to list the labels and whether to calibrate."""
+    """Choose on validation whether the prompt lists the labels and whether to calibrate."""
     plain = base_predictor(context)
     candidates = [plain]
     labels = context.tokenizer.encode("\n".join(context.task.labels))
@@ -19,13 +19,13 @@ def fit(context: Context) -> Fitted:
         candidates.append(replace(plain, text=replace(plain.text, list_labels=True)))
     choice = choose(context, candidates)
     best = choice.predictor
-    max_new_tokens, rooms = with_room(context, best)
+    limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
-        best.text, WeightsPart(), calibrated=choice.calibrated, max_new_tokens=max_new_tokens,
-        chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **rooms,
+        best.text, WeightsPart(), calibrated=choice.calibrated, max_new_tokens=limit,
+        chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
     )  # fmt: skip
 
 
-METHOD = Method(name="zero_shot", fit=fit, texts=2)
+METHOD = Method(name="zero_shot", fit=fit, candidates=2)

@@ -1,5 +1,5 @@
-"""The torch module of each family; `load` and `load_embedder` put a source's weights into it, `save_hf` writes those
-of a language model out again."""
+"""The torch modules of the families: `load` and `load_embedder` fill them with a source's weights, `save_hf` writes a
+language model as a Hugging Face folder."""
 
 import importlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from riyaz.tokenizer import Tokenizer
 
 
 def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The source's model in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
+    """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names."""
     family = describe(source)
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
     with torch.device("meta"):
@@ -27,19 +27,19 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 
 def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
-    """The language model, made on the meta device, with these weights, in the order of its family's plan, in
-    evaluation mode."""
-    embedding = next(iter(state))  # a plan begins with it
+    """A language model on the meta device, filled with these weights and in evaluation mode. `state` is in the order of
+    the family's `layer_plan`."""
+    embedding = next(iter(state))  # every plan begins with the token embedding
     if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state[embedding]
     model.load_state_dict(state, assign=True, strict=True)
-    if model.config.tie_word_embeddings:  # assigning made two parameters of the one tensor
+    if model.config.tie_word_embeddings:  # load_state_dict has made two parameters of one tensor
         model.lm_head.weight = model.get_parameter(embedding)
     return model.eval()
 
 
 def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Model:
-    """The source's embedder in `dtype`, frozen and in evaluation mode, with the checkpoint's names."""
+    """The source's embedder in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names."""
     family = describe_embedder(source)
     with torch.device("meta"):
         model = bert.Model(family.config)
@@ -49,14 +49,14 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
 
 
 def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a Hugging Face folder: weights in the model's type, configuration, all end tokens, how the source was to
-    generate, tokenizer, template."""
+    """Write a Hugging Face folder: weights in the model's type, configuration with all end tokens, the source's
+    generation settings, tokenizer, chat template."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     for name in state:
         if transposed(model.config.model_type, name):
             state[name] = state[name].T
-    if model.config.tie_word_embeddings:  # the head is the embedding; a second copy could come to differ
+    if model.config.tie_word_embeddings:  # the head shares the embedding's weight, which is written once
         del state["lm_head.weight"]
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     ends = sorted(tokenizer.eos_ids)
@@ -70,7 +70,7 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Tensors as `sources.safetensors.write` takes them; the inverse of `to_torch`."""
+    """Tensors as the arrays that `sources.safetensors.write` takes; the inverse of `to_torch`."""
     arrays: dict[str, Any] = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
@@ -82,9 +82,9 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def to_torch(kind: str, array: np.ndarray) -> torch.Tensor:
-    """A tensor of the array's shape; BF16 arrives as its 16 bits in uint16."""
+    """The array as a tensor; a BF16 array holds the 16 bits of each number as uint16."""
     array = np.ascontiguousarray(array)
-    if not array.flags.writeable:  # a memory map: torch must not share it
+    if not array.flags.writeable:  # a memory map, which torch must not share
         array = array.copy()
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if kind == "BF16" else tensor

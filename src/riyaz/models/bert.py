@@ -1,7 +1,7 @@
 """The BERT family in plain torch: one encoder over a flat stream of tokens, without its pooler.
 
-As in `models.llama`, the model sees no batches and no padding: T tokens in a row, their positions, and an `attend`
-function that says which of them see each other (`rows`: all those of the same text, in both directions).
+As in `models.llama`, the model has no batches and no padding: it takes T tokens in a row, their positions, and an
+`attend` function that computes the attention between them (`rows`: within each text, in both directions).
 
 Legend: T tokens, C hidden size, H heads, D head size, F feed-forward size.
 Sources: BERT (Devlin et al. 2018, arXiv 1810.04805), GELU (Hendrycks & Gimpel 2016, arXiv 1606.08415).
@@ -21,9 +21,9 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def rows(lengths: Sequence[int]) -> Attend:
-    """An `attend` for texts of these lengths laid end to end: every token sees all of its own text.
+    """Attention over texts of these lengths laid end to end: every token attends to all tokens of its own text.
 
-    Neighbours of equal length are computed at once, so sorted texts are the quickest.
+    Neighbours of equal length are computed in one call, so texts sorted by length are the fastest.
     """
     runs = [(length, len(list(same))) for length, same in groupby(lengths)]
     sizes = [length * count for length, count in runs]
@@ -41,25 +41,25 @@ def rows(lengths: Sequence[int]) -> Attend:
 
 
 class Embeddings(nn.Module):
-    """What a token is, where it stands, and that it belongs to a first text (type 0), normalised."""
+    """The sum of the token's, the position's and the type's embedding (always type 0, the first text), normalised."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         C = config.hidden_size
-        # not initialised: weights are loaded
+        # not initialised, since weights are loaded
         self.word_embeddings = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, C))
         self.position_embeddings = nn.Embedding.from_pretrained(torch.empty(config.context, C))
         self.token_type_embeddings = nn.Embedding.from_pretrained(torch.empty(config.n_types, C))
         self.LayerNorm = nn.LayerNorm(C, config.layer_norm_eps)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """x (T, C) of tokens (T,) at positions (T,)."""
+        """Tokens (T,) at positions (T,) -> x (T, C)."""
         x = self.word_embeddings(tokens) + self.position_embeddings(positions)
         return self.LayerNorm(x + self.token_type_embeddings.weight[0])
 
 
 class SelfAttention(nn.Module):
-    """Project, let `attend` mix."""
+    """Project to queries, keys and values and call `attend`."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class SelfAttention(nn.Module):
         self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from each other, (T, C)."""
+        """x (T, C) -> (T, C), before the output projection."""
         q, k, v = (part(x).unflatten(1, (-1, self.head_dim)) for part in (self.query, self.key, self.value))
         return attend(q, k, v).flatten(1)
 
 
 class Output(nn.Module):
-    """The end of both halves of a layer: project back, add what came in, normalise."""
+    """The end of both halves of a layer: project back to C, add the half's input, normalise."""
 
     def __init__(self, config: BertConfig, width: int) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class Output(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, inner: Tensor, x: Tensor) -> Tensor:
-        """inner (T, width) on x (T, C)."""
+        """inner (T, width) and the half's input x (T, C) -> (T, C)."""
         return self.LayerNorm(self.dense(inner) + x)
 
 
 class Attention(nn.Module):
-    """The first half of a layer."""
+    """The first half of a layer: self-attention and its output projection."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Attention(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """Up to F features, through GELU in its exact form."""
+    """The projection to F features and the exact GELU."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Intermediate(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward; the norm stands behind each sum."""
+    """Attention, then feed-forward, each followed by its residual sum and a norm (post-norm)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -121,13 +121,13 @@ class Layer(nn.Module):
         self.output = Output(config, config.intermediate_size)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = self.attention(x, attend)
         return self.output(self.intermediate(x), x)
 
 
 class Encoder(nn.Module):
-    """The layers, named as in the checkpoints."""
+    """The layers, with the names of the checkpoints."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Gemma 3's text model in plain torch, seen as `models.llama` is: a flat stream of tokens and an `attend`.
+"""Gemma 3's text model in plain torch: like `models.llama` it takes a flat stream of tokens and an `attend` function.
 
-Beside a llama: most layers see a window of the last tokens only and turn by a base of their own, queries and keys
-are normalised, norms scale by 1 + w and stand on both sides of each part, the gate is a GELU, and embeddings are
-scaled by the root of C.
+Differences to a llama: most layers attend to a window of the last tokens only and have their own RoPE base, queries and
+keys are normalised, norms scale by 1 + w and come before and after each part, the gate is a GELU, and embeddings are
+scaled by √C.
 
 Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Gemma 3 (Gemma Team 2025, arXiv 2503.19786), Gemma 2 (2024, arXiv 2408.00118) for its two norms and caps.
@@ -18,7 +18,7 @@ from riyaz.families.gemma3 import Gemma3Config
 from riyaz.layers.functions import geglu, rms_norm, rotate
 from riyaz.layers.transformer import GatedMLP, Trunk, output_head, rotary
 
-# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k are already rotated by position
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
 Turn = tuple[Tensor, Tensor]  # cosines and sines (T, 1, D)
 
@@ -32,19 +32,19 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C) normalised and scaled; 1 + weight stays in float32, as bf16 would lose the last bits of weight."""
+        """x (N, C) normalised and scaled; 1 + weight is float32, since bf16 would round off the weight's last bits."""
         return rms_norm(x, 1 + self.weight.float(), self.eps)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: project, normalise, rotate by position, let `attend` mix, project back."""
+    """Grouped-query attention: project, normalise, rotate by position, `attend`, project back."""
 
     def __init__(self, config: Gemma3Config, layer: int) -> None:
         super().__init__()
         C, D = config.hidden_size, config.head_dim
         self.layer, self.head_dim = layer, D
         self.window = config.window if config.local[layer] else None
-        self.scale = math.sqrt(D / config.query_scale)  # `attend` divides by the root of D
+        self.scale = math.sqrt(D / config.query_scale)  # `attend` divides by √D
         self.q_proj = nn.Linear(C, config.n_heads * D, bias=False)
         self.k_proj = nn.Linear(C, config.n_kv_heads * D, bias=False)
         self.v_proj = nn.Linear(C, config.n_kv_heads * D, bias=False)
@@ -53,7 +53,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(D, config.rms_norm_eps)
 
     def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q = self.q_norm(self.q_proj(x).view(-1, D)).view(T, -1, D)  # (T, H, D)
         k = self.k_norm(self.k_proj(x).view(-1, D)).view(T, -1, D)  # (T, K, D)
@@ -79,7 +79,7 @@ class Block(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(C, eps)
 
     def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), turn, attend))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
@@ -108,9 +108,9 @@ class Model(nn.Module):
         return self.model.norm(x)
 
     def embed(self, tokens: Tensor | None) -> Tensor:
-        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        """The scaled embeddings (T, C) of tokens (T,), as `forward` takes them."""
         x = self.model.embed_tokens(tokens)
-        return x * torch.tensor(math.sqrt(self.config.hidden_size)).to(x.dtype)  # the root is rounded as well
+        return x * torch.tensor(math.sqrt(self.config.hidden_size)).to(x.dtype)  # √C is rounded to x's type too
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (N, V) of hidden states (N, C)."""

@@ -1,10 +1,11 @@
 """The GPT-2 family in plain torch: one transformer over a flat stream of tokens, with learned positions.
 
-As in `models.llama`, the model sees no batches, no padding, no caches and no adapters: T tokens in a row and an
-`attend` function that says which of them see each other. Linears are (out, in) here and turned in checkpoints.
+As in `models.llama`, the model has no batches, no padding, no caches and no adapters: it takes T tokens in a row and
+an `attend` function that computes the attention between them. Linears are (out, in) here and (in, out) in checkpoints.
 
 Legend: T tokens, C hidden size, H heads, D head size, F feed-forward size, V vocabulary.
-Sources: GPT-2 (Radford et al. 2019), GELU (Hendrycks & Gimpel 2016, arXiv 1606.08415) in its form with tanh.
+Sources: GPT-2 (Radford et al. 2019), GELU (Hendrycks & Gimpel 2016, arXiv 1606.08415) with its tanh
+approximation.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Attention(nn.Module):
-    """Queries, keys and values from one projection; let `attend` mix, project back."""
+    """Multi-head attention: queries, keys and values from one projection, `attend`, the output projection."""
 
     def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(C, C)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, C = x.shape
         q, k, v = (part.reshape(T, -1, self.head_dim) for part in self.c_attn(x).split(C, dim=1))  # (T, H, D)
         return self.c_proj(attend(self.layer, q, k, v).reshape(T, C))
@@ -46,7 +47,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) through F units, (T, C)."""
+        """x (T, C) -> (T, C) through F units."""
         return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
@@ -59,10 +60,10 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(0.0)  # set by pretraining, on what each half adds
+        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = x + self.dropout(self.attn(self.ln_1(x), attend))
         return x + self.dropout(self.mlp(self.ln_2(x)))
 
@@ -73,7 +74,7 @@ class Trunk(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         C = config.hidden_size
-        # not initialised: weights are loaded
+        # not initialised, since weights are loaded
         self.wte = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, C), freeze=False)
         self.wpe = nn.Embedding.from_pretrained(torch.empty(config.context, C), freeze=False)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
@@ -94,8 +95,8 @@ class Model(nn.Module):
     def forward(
         self, tokens: Tensor | None, positions: Tensor, attend: Attend, *, embeddings: Tensor | None = None
     ) -> Tensor:
-        """Hidden states (T, C) of tokens (T,) or embeddings (T, C) at positions (T,). RiyazError for a position that
-        was never learned."""
+        """Hidden states (T, C) of tokens (T,) or embeddings (T, C) at positions (T,). Raises RiyazError for a position
+        beyond the model's context."""
         if int(positions.max()) >= self.config.context:
             what = f"a row of {int(positions.max()) + 1} tokens is longer than the {self.config.context} positions"
             raise RiyazError(f"{what} that this model has learned", "gpt2", "give less text, or a newer model")
@@ -106,7 +107,7 @@ class Model(nn.Module):
         return self.transformer.ln_f(x)
 
     def embed(self, tokens: Tensor | None) -> Tensor:
-        """What stands for tokens (T,), without their places: (T, C), as `embeddings` are given."""
+        """The embeddings (T, C) of tokens (T,), without positions, as `forward` takes them."""
         return self.transformer.wte(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The llama family in plain torch: one transformer over a flat stream of tokens.
 
-The model sees no batches, no padding, no caches and no adapters. It takes T tokens in a row and an `attend`
-function that says which of them see each other: training passes `layers.attention.packed`, the engine its cache.
+The model has no batches, no padding, no caches and no adapters. It takes T tokens in a row and an `attend` function
+that computes the attention between them: training passes `layers.attention.packed`, the engine attends to its cache.
 
 Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Llama (Touvron et al. 2023, arXiv 2302.13971), RoPE (Su et al. 2021, arXiv 2104.09864),
@@ -16,12 +16,12 @@ from riyaz.families.llama import LlamaConfig
 from riyaz.layers.functions import rotate, swiglu
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
-# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k are already rotated by position
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: project, rotate by position, let `attend` mix, project back."""
+    """Grouped-query attention: project, rotate by position, `attend`, project back."""
 
     def __init__(self, config: LlamaConfig, layer: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.n_heads * D, C, bias=bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
         k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
@@ -50,10 +50,10 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu, bias=config.mlp_bias)
-        self.dropout = nn.Dropout(0.0)  # set by pretraining, on what each half adds
+        self.dropout = nn.Dropout(0.0)  # set by `train.set_dropout`; drops parts of each half's output
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, attend))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
@@ -81,7 +81,7 @@ class Model(nn.Module):
         return self.model.norm(x)
 
     def embed(self, tokens: Tensor | None) -> Tensor:
-        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        """The embeddings (T, C) of tokens (T,), as `forward` takes them."""
         return self.model.embed_tokens(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:

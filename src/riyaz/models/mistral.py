@@ -1,7 +1,7 @@
-"""Mistral in plain torch: a llama whose tokens may see a window of the last ones only.
+"""Mistral in plain torch: a llama in which a token may attend to a window of the last tokens only.
 
-As in `models.llama`, the model takes T tokens in a row and an `attend` that says which of them see each other; here
-it is told the window as well.
+As in `models.llama`, the model takes T tokens in a row and an `attend` function that computes the attention between
+them; here `attend` also gets the window's length.
 
 Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Mistral 7B (Jiang et al. 2023, arXiv 2310.06825), RoPE (Su et al. 2021, arXiv 2104.09864),
@@ -16,12 +16,12 @@ from riyaz.families.mistral import MistralConfig
 from riyaz.layers.functions import rotate, swiglu
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
-# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k already carry their positions
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k are already rotated by position
 Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: project, rotate by position, let `attend` mix, project back."""
+    """Grouped-query attention: project, rotate by position, `attend`, project back."""
 
     def __init__(self, config: MistralConfig, layer: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.n_heads * D, C, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
         k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -79,7 +79,7 @@ class Model(nn.Module):
         return self.model.norm(x)
 
     def embed(self, tokens: Tensor | None) -> Tensor:
-        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        """The embeddings (T, C) of tokens (T,), as `forward` takes them."""
         return self.model.embed_tokens(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The Qwen3 family in plain torch: one transformer over a flat stream of tokens.
 
-As in `models.llama`, the model sees no batches, no padding, no caches and no adapters: T tokens in a row and an
-`attend` function that says which of them see each other.
+As in `models.llama`, the model has no batches, no padding, no caches and no adapters: it takes T tokens in a row and
+an `attend` function that computes the attention between them.
 
 Legend: T tokens, C hidden size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: Qwen3 (Yang et al. 2025, arXiv 2505.09388), RoPE (Su et al. 2021, arXiv 2104.09864), grouped queries
@@ -16,13 +16,13 @@ from riyaz.families.qwen3 import Qwen3Config
 from riyaz.layers.functions import rotate, swiglu
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
-# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k already carry their positions
+# attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k are already rotated by position
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: project, normalise each head's query and key, rotate by position, let `attend` mix,
-    project back."""
+    """Grouped-query attention: project, normalise each head's query and key, rotate by position, `attend`, project
+    back."""
 
     def __init__(self, config: Qwen3Config, layer: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(D, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """What the tokens x (T, C) take from those that `attend` lets them see, (T, C)."""
+        """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q = rotate(self._by_head(self.q_norm, self.q_proj(x)), cos, sin)  # (T, H, D)
         k = rotate(self._by_head(self.k_norm, self.k_proj(x)), cos, sin)  # (T, K, D)
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         return self.o_proj(attend(self.layer, q, k, v).reshape(T, -1))
 
     def _by_head(self, norm: RMSNorm, x: Tensor) -> Tensor:
-        """(T, H * D) -> (T, H, D), each head normalised; the norm sees the heads as so many more rows."""
+        """(T, H * D) -> (T, H, D), each head normalised over its D numbers."""
         return norm(x.reshape(-1, self.head_dim)).view(len(x), -1, self.head_dim)
 
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, swiglu)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """The next layer's x (T, C)."""
+        """x (T, C) -> (T, C), the next layer's input."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -87,7 +87,7 @@ class Model(nn.Module):
         return self.model.norm(x)
 
     def embed(self, tokens: Tensor | None) -> Tensor:
-        """What the layers begin with, (T, C), of tokens (T,): what `embeddings` stand in for."""
+        """The embeddings (T, C) of tokens (T,), as `forward` takes them."""
         return self.model.embed_tokens(tokens)
 
     def head(self, hidden: Tensor) -> Tensor:

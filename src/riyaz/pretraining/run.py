@@ -247,9 +247,8 @@ class _Run:
             model.eval()
             seen(0)
         try:
-            state = train(
-                model, corpus.train, valid, settings(plan), self.folder.work / "train", watch.listen, look=seen
-            )
+            work = self.folder.work / "train"
+            state = train(model, corpus.train, valid, settings(plan), work, watch.listen, after_validation=seen)
         finally:
             watch.close()
         self._phase("write")

@@ -1,8 +1,8 @@
 """From a matplotlib figure to SVG that lives inside a page: text stays text, and colours are the page's variables.
 
-A picture is drawn in colours that stand for something (INK, RULE, the colour of a method); in the SVG they become
-`currentColor` and CSS variables, so that it follows the theme. Lengths are CSS pixels. Inline styles become
-presentation attributes, which a strict content security policy allows.
+A picture is drawn in the colours of page.css in its light theme; in the SVG they become `currentColor` and CSS
+variables, so that it follows the theme. Lengths are CSS pixels. Inline styles become presentation attributes, which a
+strict content security policy allows.
 """
 
 import io
@@ -21,8 +21,14 @@ from matplotlib.figure import Figure
 
 from riyaz.report.markup import Markup, clean, element
 
-INK, RULE, FAINT, PAPER = "#010101", "#010102", "#010103", "#010104"
-NAMES = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)"}
+INK, RULE, FAINT, PAPER = "#21201d", "#d9d5cc", "#8f8a80", "#fcfbf8"
+COLOURS = (
+    "#6f6c66", "#3d9bd4", "#00598c", "#009e73", "#a38b00", "#c98100", "#d55e00", "#c0649a", "#7a5230", "#5b61b5",
+)  # fmt: skip
+NAMES = {
+    INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)",
+    **{shade: f"var(--c{number})" for number, shade in enumerate(COLOURS)},
+}  # fmt: skip
 SIZE = 13.0  # font size in pixels
 WIDE_LETTER = 0.58  # mean width of a letter as a share of the font size
 PRESENTED = {
@@ -42,28 +48,46 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 def colour(number: int) -> str:
     """The colour that becomes the page's variable `--c<number>`."""
-    return f"#0102{number:02x}"
+    return COLOURS[number]
 
 
-def picture(draw: Callable[[Figure], None], width: float, height: float, name: str, title: str) -> Markup:
+class Drawing(Figure):
+    """A figure that a notebook shows as a PNG picture."""
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        self.savefig(written, format="png", dpi=self.dpi)
+        return written.getvalue()
+
+
+class Picture(Markup):
+    """An SVG element with the matplotlib figure that it was made from, in the colours of the light theme."""
+
+    figure: Drawing
+
+
+def picture(draw: Callable[[Figure], None], width: float, height: float, name: str, title: str) -> Picture:
     """The figure that `draw` fills, `width` by `height` CSS pixels, as an SVG element named `title`.
 
     `name` is put before every id, so that ids stay unique on a page with several pictures.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs a font search on first use
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about glyphs that matplotlib's font lacks: the page's font draws them
-        figure = Figure(figsize=(width / 72, height / 72))
+        warnings.simplefilter("ignore")  # glyphs its own font lacks: the page's font draws them
+        figure = Drawing(figsize=(width / 72, height / 72))
         FigureCanvasSVG(figure)
         draw(figure)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ElementTree.fromstring(written.getvalue())
     inside = [_convert(child, name) for child in root]
-    return element(
+    made = Picture(element(
         "svg", element("title", title, id=f"{name}-title"), *inside, viewBox=f"0 0 {width:g} {height:g}", role="img",
         aria_labelledby=f"{name}-title", stroke_linejoin="round", class_="drawn", focusable="false",
-    )  # fmt: skip
+    ))  # fmt: skip
+    figure.set(facecolor=PAPER, dpi=2 * 72)
+    made.figure = figure
+    return made
 
 
 def _convert(node: ElementTree.Element, name: str) -> Markup | None:
@@ -101,9 +125,7 @@ def _presentation(style: str) -> dict[str, str]:
 
 
 def _themed(value: str) -> str:
-    if value in NAMES:
-        return NAMES[value]
-    return f"var(--c{int(value[5:], 16)})" if re.fullmatch(r"#0102[0-9a-f]{2}", value) else value
+    return NAMES.get(value, value)
 
 
 def inset(figure: Figure, left: float, right: float, top: float, bottom: float, **gaps: float) -> None:

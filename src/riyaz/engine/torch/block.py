@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riyaz.layers.attention import band, spans
+from riyaz.layers.attention import query_blocks, window_mask
 
 Attend = Callable[..., Tensor]  # as in `models`, with a layer's window, if it has one, as the last argument
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -194,9 +194,9 @@ def _causal(q: Tensor, keys: Tensor, values: Tensor, window: int | None) -> tupl
     parts = [
         _flash(
             q[:, :, first:last], keys[:, :, low:last], values[:, :, low:last], 0.0, False,
-            attn_mask=band(first, last, low, window),
+            attn_mask=window_mask(first, last, low, window),
         )
-        for first, last, low in spans(0, q.shape[2], window)
+        for first, last, low in query_blocks(0, q.shape[2], window)
     ]  # fmt: skip
     return torch.cat([out for out, _ in parts], 2), torch.cat([weight for _, weight in parts], 2)
 

@@ -56,8 +56,8 @@ class Engine:
         """Forget an adapter. Raises RiyazError when it is not loaded, or when a request that waits or runs uses it."""
         self.adapter_tokens(name)
         everything = [*self._scheduler.waiting, *self._scheduler.running]
-        if count := sum(answer.request.adapter == name for answer in everything):
-            raise RiyazError(f"adapter {name!r} is used by {count} request{"s" * (count > 1)}", hint="cancel them, or wait for their end")
+        if any(answer.request.adapter == name for answer in everything):
+            raise RiyazError(f"adapter {name!r} is in use by a request", hint="cancel it, or wait for its end")
         for key in [key for key in self._prefixes if key[0] == name]:
             self.runner.close(self._prefixes.pop(key))
         self.runner.unload(name)

@@ -1,20 +1,25 @@
-"""Drawing the next token. A random number is a function of (seed, request, position): the same text comes out alone,
-in a batch and after a restart."""
+"""Drawing the next token, by the Gumbel-max trick (Gumbel 1954; Maddison et al. 2014, arXiv 1411.0030): every token
+has noise of its own, and the highest sum of log-probability and noise wins.
+
+The noise is a function of (seed, request, position, token). The same log-probabilities therefore give the same token
+alone, in a batch and after a restart, and a rounding difference matters only where it changes the highest sum.
+"""
 
 import numpy as np
 
 from riyaz.engine.request import Sampling
 
 _WORD = 2**64 - 1
+_STEP = 0x9E3779B97F4A7C15  # SplitMix64's increment
 
 
 def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, request: int, position: int) -> int:
     """The token of a request's answer at this position, from tokens (K,) and their log-probabilities, likeliest first;
     the temperature is above 0."""
     p = probabilities(log_probabilities, sampling)
-    below = np.cumsum(p)
-    place = np.searchsorted(below, uniform(sampling.seed, request, position) * below[-1], side="right")
-    return int(tokens[min(int(place), len(p) - 1)])
+    noise = gumbel(tokens[: len(p)], sampling.seed, request, position)
+    with np.errstate(divide="ignore"):  # a probability of 0 is -inf
+        return int(tokens[np.argmax(np.log(p) + noise)])
 
 
 def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarray:
@@ -34,16 +39,19 @@ def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarr
     return p[:kept]
 
 
-def uniform(seed: int, request: int, position: int) -> float:
-    """A number in [0, 1): SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195) over the three numbers."""
+def gumbel(tokens: np.ndarray, seed: int, request: int, position: int) -> np.ndarray:
+    """Standard Gumbel noise (K,) of tokens (K,): SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195) over the
+    three numbers and each token."""
     state = 0
     for number in (seed, request, position):
-        state = _mixed((state ^ (number & _WORD)) + 0x9E3779B97F4A7C15 & _WORD)
-    return (state >> 11) / 2**53
+        state = int(_mixed(np.array([(state ^ (number & _WORD)) + _STEP & _WORD], np.uint64))[0])
+    words = _mixed((np.uint64(state) ^ tokens.astype(np.uint64)) + np.uint64(_STEP))
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53  # inside (0, 1)
+    return -np.log(-np.log(uniform))
 
 
-def _mixed(word: int) -> int:
-    """The output function of SplitMix64."""
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-    word = (word ^ word >> 27) * 0x94D049BB133111EB & _WORD
-    return word ^ word >> 31
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """The output function of SplitMix64 on words (K,) of 64 bits."""
+    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return words ^ words >> np.uint64(31)

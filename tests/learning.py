@@ -9,6 +9,7 @@ from typing import Any
 from pages import ATTACKS
 
 from riyaz.files import from_json
+from riyaz.report import learning
 from riyaz.results import PretrainRun, Samples, StepMetrics
 
 STEPS, EVERY, VOCABULARY, BYTES = 1200, 60, 4096, 3.61  # validations every EVERY steps; bytes of text per token
@@ -103,6 +104,11 @@ def typed_metrics(lines: list[dict[str, Any]]) -> list[StepMetrics]:
 def typed_samples(lines: list[dict[str, Any]]) -> list[Samples]:
     """Lines of samples.jsonl as the report takes them."""
     return [from_json(Samples, line, "samples.jsonl") for line in lines]
+
+
+def page(made: dict[str, Any], metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> str:
+    """report.html of a run."""
+    return learning.html(typed(made), typed_metrics(metrics), typed_samples(samples))
 
 
 def attacked() -> tuple[dict[str, Any], list[dict], list[dict]]:

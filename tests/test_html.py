@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import struct
 import time
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ import pytest
 from documents import arm, comparison, typed, typed_arm
 
 from riyaz.errors import RiyazError
-from riyaz.report import html, pictures, svg
+from riyaz.report import html, page, pictures, svg
 from riyaz.report.arms import Mark, beaten_by, best_for, training
 from riyaz.report.markup import Markup, element, json_block
 from riyaz.report.words import number, signed
@@ -208,7 +209,7 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
 
 def test_training_is_said_in_what_was_trained():
     assert training(typed_arm("zero_shot")) == "none"
-    assert training(typed_arm("few_shot", search_seconds=12.2)) == "none; choosing its text took 12 s"
+    assert training(typed_arm("few_shot", search_seconds=12.2)) == "none; choosing the prompt took 12 s"
     assert training(typed_arm("lora", trainable_params=4_884_480, chosen={"steps": 60})) == "4.9 M parameters, 60 steps"
 
 
@@ -224,11 +225,25 @@ def test_names_at_the_end_of_lines_keep_their_distance():
     assert svg.spread([5.0, 40.0], 15, 0, 60) == [5.0, 40.0], "who stands well is left alone"
 
 
+def test_pictures_are_drawn_in_the_colours_of_the_light_page():
+    light = page.asset("page.css").partition("@media")[0]
+    wanted = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light))
+    named = {svg.INK: "ink", **{shade: name[6:-1] for shade, name in svg.NAMES.items() if shade != svg.INK}}
+    assert named == {wanted[name]: name for name in named.values()}
+
+
+def test_a_picture_is_a_figure_that_a_notebook_shows():
+    drawn = svg.picture(lambda figure: figure.subplots().plot([0, 1], color=svg.colour(3)), 340, 200, "f", "A line")
+    png = drawn.figure._repr_png_()
+    assert png.startswith(b"\x89PNG") and struct.unpack(">II", png[16:24]) == (680, 400)
+    assert drawn.figure.axes[0].lines[0].get_color() == svg.colour(3)
+
+
 def test_pictures_follow_the_theme():
     document = pages.rich()
     drawn = pictures.quality_cost(typed(document).arms, "rag_lora", "exact match", 1040, "q")
     assert drawn is not None
-    assert "#0101" not in drawn and "#0102" not in drawn and "style=" not in drawn
+    assert "style=" not in drawn
     assert {f"var(--c{i})" for i in range(8)} <= set(re.findall(r"var\(--c\d\)", drawn)), "every method its own colour"
     colours = set(re.findall(r"#[0-9a-f]{6}\b", drawn))
     assert not colours, colours
@@ -245,7 +260,7 @@ def test_markup_escapes_whatever_is_not_markup():
 
 def test_the_verb_writes_both_reports_again_and_says_what_is_wrong_in_a_line(tmp_path, capsys):
     from riyaz.cli.main import main
-    from riyaz.cli.report import write
+    from riyaz.report.write import write
 
     document = pages.rich()
     (tmp_path / "compare.json").write_text(json.dumps(document))

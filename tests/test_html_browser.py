@@ -11,7 +11,6 @@ import pytest
 from documents import typed
 
 from riyaz.report import html
-from riyaz.report import learning as learning_page
 
 pytestmark = pytest.mark.slow
 WIDTHS, THEMES = (360, 1400), ("light", "dark")
@@ -42,8 +41,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "rich": html.render(typed(document), pages.answers(document, 2000)),
         "attacked": html.render(typed(attacked), pages.typed_rows(rows)),
     }
-    run = learning_page.html(learning.run(), learning.metrics(), learning.samples())
-    made |= {"learning": run, "learning_attacked": learning_page.html(*learning.attacked())}
+    run = learning.page(learning.run(), learning.metrics(), learning.samples())
+    made |= {"learning": run, "learning_attacked": learning.page(*learning.attacked())}
     for name, text in made.items():
         (folder / f"{name}.html").write_bytes(text.encode("utf-8", "backslashreplace"))
     return {name: folder / f"{name}.html" for name in made}

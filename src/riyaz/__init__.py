@@ -1,3 +1,33 @@
-"""Riyaz trains, adapts, compares and runs language models on the CPU people already have."""
+"""Riyaz trains, adapts, compares and runs language models on the CPU people already have.
+
+    from riyaz import compare, open
+
+The functions are imported when they are first asked for; docs/library.md shows them.
+"""
+
+from typing import TYPE_CHECKING
+
+from riyaz.errors import RiyazError
+
+if TYPE_CHECKING:
+    from riyaz.library import Adapted, Comparison, Model, Pretraining, Token, adapt, compare, open, pretrain, pull
 
 __version__ = "0.1.0"
+__all__ = [
+    "Adapted", "Comparison", "Model", "Pretraining", "RiyazError", "Token", "adapt", "compare", "open", "pretrain",
+    "pull",
+]  # fmt: skip
+
+if not TYPE_CHECKING:  # for a type checker there is no name beside those above
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'riyaz' has no attribute {name!r}")
+        from riyaz import library
+
+        globals()[name] = value = getattr(library, name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`riyaz adapt`: one method, the same training and the same measurement as in a comparison."""
+"""`riyaz adapt`: one method, trained and measured as in a comparison."""
 
 from typing import Annotated
 
@@ -12,7 +12,6 @@ from riyaz.cli.options import (
     Json,
     Reading,
     command_line,
-    require_torch,
     settle,
 )
 from riyaz.cli.output import Screen
@@ -28,12 +27,12 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
-    require_torch()
-    data_config, config = settle(data, reading, adapting)
-
     from riyaz.comparison import run
+    from riyaz.library.options import require_torch
     from riyaz.report import terminal
 
+    require_torch()
+    data_config, config = settle(data, reading, adapting)
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)

@@ -1,4 +1,4 @@
-"""`riyaz compare`: the whole comparison, its table, its pick and its report."""
+"""`riyaz compare`: runs a comparison, prints its table and its pick, writes its reports."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -13,8 +13,6 @@ from riyaz.cli.options import (
     Json,
     Reading,
     command_line,
-    require_torch,
-    results_folder,
     settle,
 )
 from riyaz.cli.output import Screen
@@ -30,15 +28,15 @@ def compare(
     json: Json = False,
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
+    from riyaz.comparison import run
+    from riyaz.library.options import require_torch, results_folder
+    from riyaz.report import terminal
+    from riyaz.report.write import write
+
     require_torch()
     data_config, config = settle(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)
-
-    from riyaz.cli.report import write
-    from riyaz.comparison import run
-    from riyaz.report import terminal
-
     screen = Screen(json)
     with terminal.listener(screen.talk) as listen:
         if dry_run:

@@ -1,57 +1,57 @@
-"""Flags that come from the configuration dataclasses: their names, types, defaults and help have one home.
+"""Command-line flags made from the configuration dataclasses, which hold their names, types, defaults and help.
 
-A flag class knows which fields were written on the command line, because cyclopts builds it from those alone;
-so a flag wins over the folder's riyaz.toml even where it repeats the default.
+cyclopts builds a flag class from the flags that were given, so the class knows them: a given flag takes precedence over
+the folder's riyaz.toml even when it repeats the default.
 """
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, read_toml, resolve
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig
 
-ABSENT = Parameter(parse=False)  # a field that is no flag of this verb
-READING = Group("Reading the rows", sort_key=2)  # after the arguments and the options
+ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
+READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
 Data = Annotated[
     Path,
     Parameter(
-        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a pattern, or a folder with train.* in it"
+        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a quoted pattern, or a folder with train.*"
     ),
 ]
-Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file), an artifact's folder or a comparison's")]
+Target = Annotated[
+    str, Parameter(help="a model (name, folder or GGUF file), or the folder of an artifact or a comparison")
+]
 
 
 class Given:
-    """Remembers in `given` the fields that were written on the command line."""
+    """Keeps the flags that were given on the command line in `given`: field name to value."""
 
     given: dict[str, Any]
 
     def __new__(cls, **given: Any) -> Self:
-        """A flag object that carries its arguments."""
+        """The flag object with its keyword arguments in `given`."""
         made = super().__new__(cls)
         object.__setattr__(made, "given", given)
         return made
 
 
 class DataFlags(Given, DataConfig):
-    """How rows are read."""
+    """The flags for reading rows."""
 
 
 class CompareFlags(Given, CompareConfig):
-    """What is compared and what the pick respects."""
+    """The flags of a comparison."""
 
 
 class AdaptFlags(Given, CompareConfig):
-    """The same without what only a choice between arms needs."""
+    """The flags of a comparison without those that only the pick needs; --out is required."""
 
     methods: Annotated[tuple[str, ...], ABSENT]
     margin: Annotated[float, ABSENT]
@@ -79,23 +79,12 @@ def configured(name: str) -> Parameter:
 
 def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:
     """Defaults, then the riyaz.toml of a data folder, then the flags that were given (None: not given)."""
-    toml = data / "riyaz.toml"
+    from riyaz.library import options
+
     written = {name: value for flag in flags for name, value in flag.given.items()}
-    return resolve(read_toml(toml) if toml.is_file() else {}, {**(given or {}), **written})
+    return options.settle(data, {**(given or {}), **written})
 
 
 def command_line() -> str:
     """The command that is running, as a shell would read it again; results name it."""
     return shlex.join(["riyaz", *sys.argv[1:]])
-
-
-def require_torch() -> None:
-    """Say at once that torch is missing, not from the first of many processes."""
-    if find_spec("torch") is None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-
-
-def results_folder(config: CompareConfig, data: Path) -> Path:
-    """Where results go: --out, or a folder named after the data, so that the same command finds it again."""
-    name = data.resolve().name if data.is_dir() else data.name.removesuffix(".gz").rpartition(".")[0] or data.name
-    return config.out or Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)

@@ -1,6 +1,5 @@
-"""`riyaz predict`: what a language model really does, one token ahead."""
+"""`riyaz predict`: the most likely next tokens and their probabilities."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +13,12 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from riyaz.predictor import PromptedModel
 
-CELLS = 20  # of a full bar
+CELLS = 20  # characters of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def predict(
-    text: Annotated[str, Parameter(help="the text so far, as it is: no chat template")],
+    text: Annotated[str, Parameter(help="the text to continue; no chat template is applied")],
     /,
     *,
     model: Annotated[str | None, configured("model")] = None,
@@ -33,7 +32,7 @@ def predict(
     screen = Screen(json)
     document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter)}
     if adapter is None:
-        document["before"] = next_tokens(open_model(model or CompareConfig.model), text, top)
+        document["before"] = likeliest(open_model(model or CompareConfig.model), text, top)
     else:
         adapted = open_target(adapter, base=model)
         if adapted.lm is None or not adapted.changes_weights:
@@ -41,8 +40,8 @@ def predict(
             raise RiyazError(what, str(adapter), "leave out --adapter")
         if adapted.note:
             screen.talk.print(f"note: {adapted.note}", soft_wrap=True)
-        document["before"] = next_tokens(adapted.base(), text, top)
-        document["after"] = next_tokens(adapted, text, top)
+        document["before"] = likeliest(adapted.base(), text, top)
+        document["after"] = likeliest(adapted, text, top)
     sides = [name for name in ("before", "after") if name in document]
     titles = [title for side in sides for title in (side if len(sides) > 1 else "next token", "p", "")]
     columns = [[cells(entry, document[side]) for entry in document[side]] for side in sides]
@@ -50,17 +49,12 @@ def predict(
     screen.finish(document)
 
 
-def next_tokens(predictor: "PromptedModel", text: str, top: int) -> list[dict[str, Any]]:
+def likeliest(predictor: "PromptedModel", text: str, top: int) -> list[dict[str, Any]]:
     """The `top` most likely tokens after the text, each with its id, text and probability."""
-    tokens = predictor.tokenizer.encode(text)
-    tokens = [*predictor.tokenizer.beginning, *tokens] if tokens else []
-    if not 0 < len(tokens) < predictor.lm.context:
-        what = f"the text has {len(tokens)} tokens"
-        raise RiyazError(what, "TEXT", f"give at least one and fewer than {predictor.lm.context}")
-    return [
-        {"token": predictor.tokenizer.token_text(token), "id": token, "probability": math.exp(log_probability)}
-        for token, log_probability in predictor.lm.next_tokens(tokens, top, predictor.adapter)
-    ]
+    from riyaz.library.model import next_tokens
+
+    tokens = next_tokens(predictor, text, top)
+    return [{"token": token.text, "id": token.id, "probability": token.probability} for token in tokens]
 
 
 def cells(entry: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, str, str]:

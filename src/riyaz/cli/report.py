@@ -1,4 +1,4 @@
-"""`riyaz report`: the report of a finished comparison or of a pretraining run, made again from its files."""
+"""`riyaz report`: writes the report of a comparison or of a pretraining run again from its files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,7 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
-from riyaz.errors import RiyazError
-from riyaz.files import write_text
-from riyaz.results import COMPARE, METRICS, PREDICTIONS, RUN, Answer, Comparison
-
-EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
-KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first
+from riyaz.results import METRICS, RUN
 
 
 def report(
@@ -27,6 +22,8 @@ def report(
 
         paths = {"html": learning.write(folder)}
     else:
+        from riyaz.report.write import write
+
         paths = dict(zip(("markdown", "html"), write(folder), strict=True))
     screen = Screen(json)
     if not json:
@@ -38,34 +35,3 @@ def report(
 def is_pretraining(folder: Path) -> bool:
     """Whether riyaz pretrain wrote this folder: run.json beside metrics.jsonl."""
     return all((folder / name).is_file() for name in (RUN, METRICS))
-
-
-def write(folder: Path) -> tuple[Path, Path]:
-    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths.
-
-    Raises RiyazError when there is no comparison or a file of it cannot be read.
-    """
-    from riyaz.report import html, markdown
-
-    if not (folder / COMPARE).is_file():
-        what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
-        raise RiyazError(what, str(folder), "give the folder that riyaz compare or riyaz pretrain wrote")
-    comparison = Comparison.read(folder / COMPARE)
-    paths = folder / "report.md", folder / "report.html"
-    write_text(paths[0], markdown.render(comparison))
-    write_text(paths[1], html.render(comparison, answers(folder, comparison)))
-    return paths
-
-
-def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
-    """The answers of each arm of the comparison, the kept part's first. Raises RiyazError for a broken file."""
-    found: dict[str, list[Answer]] = {}
-    methods = {arm.method for arm in comparison.arms}
-    arms = folder / "arms"
-    for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
-        if arm.name in methods and arm.is_dir():
-            parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
-            parts = [part for part in parts if not (part / EXTRA).exists()]
-            files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
-            found[arm.name] = [row for file in files for row in Answer.read(file)]
-    return found

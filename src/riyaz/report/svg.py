@@ -1,8 +1,8 @@
 """From a matplotlib figure to SVG that lives inside a page: text stays text, and colours are the page's variables.
 
-A picture is drawn in colours that stand for something (INK, RULE, the colour of a method); in the SVG they become
-`currentColor` and CSS variables, so that it follows the theme. Lengths are CSS pixels. Inline styles become
-presentation attributes, which a strict content security policy allows.
+A picture is drawn in the colours of page.css in its light theme; in the SVG they become `currentColor` and CSS
+variables, so that it follows the theme. Lengths are CSS pixels. Inline styles become presentation attributes, which a
+strict content security policy allows.
 """
 
 import io
@@ -21,10 +21,16 @@ from matplotlib.figure import Figure
 
 from riyaz.report.markup import Markup, clean, element
 
-INK, RULE, FAINT, PAPER = "#010101", "#010102", "#010103", "#010104"
-NAMES = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)"}
-SIZE = 13.0  # of text
-WIDE_LETTER = 0.58  # mean width of a letter, in its height
+INK, RULE, FAINT, PAPER = "#21201d", "#d9d5cc", "#8f8a80", "#fcfbf8"
+COLOURS = (
+    "#6f6c66", "#3d9bd4", "#00598c", "#009e73", "#a38b00", "#c98100", "#d55e00", "#c0649a", "#7a5230", "#5b61b5",
+)  # fmt: skip
+NAMES = {
+    INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)",
+    **{shade: f"var(--c{number})" for number, shade in enumerate(COLOURS)},
+}  # fmt: skip
+SIZE = 13.0  # font size in pixels
+WIDE_LETTER = 0.58  # mean width of a letter as a share of the font size
 PRESENTED = {
     "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin",
     "stroke-opacity", "fill-opacity", "opacity", "text-anchor", "font-size", "font-weight",
@@ -42,32 +48,50 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 def colour(number: int) -> str:
     """The colour that becomes the page's variable `--c<number>`."""
-    return f"#0102{number:02x}"
+    return COLOURS[number]
 
 
-def picture(draw: Callable[[Figure], None], width: float, height: float, name: str, title: str) -> Markup:
+class Drawing(Figure):
+    """A figure that a notebook shows as a PNG picture."""
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        self.savefig(written, format="png", dpi=self.dpi)
+        return written.getvalue()
+
+
+class Picture(Markup):
+    """An SVG element with the matplotlib figure that it was made from, in the colours of the light theme."""
+
+    figure: Drawing
+
+
+def picture(draw: Callable[[Figure], None], width: float, height: float, name: str, title: str) -> Picture:
     """The figure that `draw` fills, `width` by `height` CSS pixels, as an SVG element named `title`.
 
-    `name` stands before every id, so that several pictures share a page.
+    `name` is put before every id, so that ids stay unique on a page with several pictures.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says on first use that it looks for fonts
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs a font search on first use
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs its own font lacks: the page's font draws them
-        figure = Figure(figsize=(width / 72, height / 72))
+        figure = Drawing(figsize=(width / 72, height / 72))
         FigureCanvasSVG(figure)
         draw(figure)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ElementTree.fromstring(written.getvalue())
     inside = [_convert(child, name) for child in root]
-    return element(
+    made = Picture(element(
         "svg", element("title", title, id=f"{name}-title"), *inside, viewBox=f"0 0 {width:g} {height:g}", role="img",
         aria_labelledby=f"{name}-title", stroke_linejoin="round", class_="drawn", focusable="false",
-    )  # fmt: skip
+    ))  # fmt: skip
+    figure.set(facecolor=PAPER, dpi=2 * 72)
+    made.figure = figure
+    return made
 
 
 def _convert(node: ElementTree.Element, name: str) -> Markup | None:
-    """One element and what it holds: no styles, no namespaces, ids of its own."""
+    """An element and its children without styles and namespaces, `name` before every id."""
     tag = node.tag.rpartition("}")[2]
     if tag in ("metadata", "style"):
         return None
@@ -88,26 +112,24 @@ def _convert(node: ElementTree.Element, name: str) -> Markup | None:
 
 
 def _presentation(style: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for part in style.split(";"):
         key, _, value = (piece.strip() for piece in part.partition(":"))
         if key == "font":  # `700 13px 'DejaVu Sans'`: the page chooses the family
             size, weight = re.search(r"([\d.]+)px", value), re.match(r"\d00|bold", value)
-            found |= {"font-size": size[1]} if size else {}
-            found |= {"font-weight": weight[0]} if weight else {}
+            attributes |= {"font-size": size[1]} if size else {}
+            attributes |= {"font-weight": weight[0]} if weight else {}
         elif key in PRESENTED:
-            found[key] = value.removesuffix("px")
-    return found
+            attributes[key] = value.removesuffix("px")
+    return attributes
 
 
 def _themed(value: str) -> str:
-    if value in NAMES:
-        return NAMES[value]
-    return f"var(--c{int(value[5:], 16)})" if re.fullmatch(r"#0102[0-9a-f]{2}", value) else value
+    return NAMES.get(value, value)
 
 
 def inset(figure: Figure, left: float, right: float, top: float, bottom: float, **gaps: float) -> None:
-    """Margins in pixels around the axes."""
+    """Sets the margins around the axes, in pixels."""
     width, height = figure.get_size_inches() * 72
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height, **gaps
@@ -115,13 +137,13 @@ def inset(figure: Figure, left: float, right: float, top: float, bottom: float, 
 
 
 def label(text: object, most: int = 28) -> str:
-    """A name as one short line."""
+    """A name on one line, cut to `most` characters."""
     flat = " ".join(clean(text).split())
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def text_box(x: float, y: float, text: str, align: str, size: float = SIZE) -> Box:
-    """Where a text stands whose baseline middle is at (x, y): align is left, center or right."""
+    """The estimated box of a text vertically centred on y, with x at its `align`: left, center or right."""
     width = WIDE_LETTER * size * len(text)
     left = {"left": x, "center": x - width / 2, "right": x - width}[align]
     return left, y - 0.6 * size, left + width, y + 0.6 * size
@@ -145,15 +167,15 @@ SIDES = [
 
 
 def place(axes: Axes, points: Sequence[tuple[float, float, str]], busy: Sequence[Box] = (), bold: str = "") -> None:
-    """Write each point's name beside it where it covers least: other marks, `busy` boxes, names already there.
+    """Writes each point's name beside it where it overlaps other marks, `busy` boxes and earlier names least.
 
-    Points are in data, boxes in pixels. A name that had to go far gets a thin line to its mark.
+    Points are in data units, boxes in pixels. A name far from its mark gets a thin line to it.
     """
     figure = axes.get_figure()
     assert figure is not None
     width = figure.bbox.width
     (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)])
-    frame = (left + 2, bottom + 2, min(right + 12, width - 2), top + 8)  # clear of the figures on the axes
+    frame = (left + 2, bottom + 2, min(right + 12, width - 2), top + 8)  # clear of the tick labels
     marks = [axes.transData.transform((x, y)) for x, y, _ in points]
     taken: list[Box] = [*busy, *((x - 6, y - 6, x + 6, y + 6) for x, y in marks)]
     for (px, py), (x, y, text) in zip(marks, points, strict=True):
@@ -174,7 +196,7 @@ def place(axes: Axes, points: Sequence[tuple[float, float, str]], busy: Sequence
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """The heights moved as little as a simple sweep can so that neighbours are `gap` apart within low..high."""
+    """The heights moved apart by one sweep up and one down, so that neighbours are `gap` apart between low and high."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved = list(heights)
     for before, here in itertools.pairwise(order):

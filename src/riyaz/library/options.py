@@ -1,0 +1,167 @@
+"""The options of the library's functions: those of the commands, under the names of their configuration's fields.
+
+The dictionaries below type the keyword arguments; values, ranges and defaults have their home in `config`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from riyaz import events
+from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, read_toml, resolve
+from riyaz.data.tables import Table
+from riyaz.errors import RiyazError, install
+from riyaz.events import Listen
+
+FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+OPTIONS = {option.name for config in (DataConfig, CompareConfig, PretrainConfig) for option in fields(config)}
+SWITCHES = {"allow_leakage", "data_curve", "resume"}
+Place = str | PathLike[str]
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How rows become examples: the fields of `config.DataConfig`."""
+
+    prompt_column: str | None
+    answer_column: str | None
+    encoding: str | None
+    instruction: str | None
+    metric: Metric | None
+
+
+class AdaptOptions(ReadingOptions, total=False):
+    """What one method is given: the fields of `config.CompareConfig` that no choice between methods needs."""
+
+    model: Place | None
+    documents: Place | None
+    budget: str | float | None
+    limit_train: int | None
+    limit_test: int | None
+    general: Place | None
+    allow_leakage: bool | None
+    replay: float | None
+    seed: int | None
+
+
+class CompareOptions(AdaptOptions, total=False):
+    """What is compared, for how long, and what the pick must respect: the fields of `config.CompareConfig`."""
+
+    methods: str | Sequence[str] | None
+    margin: float | None
+    max_ms: float | None
+    max_rss_mb: float | None
+    max_forgetting: float | None
+    data_curve: bool | None
+    out: Place | None
+
+
+class PretrainOptions(TypedDict, total=False):
+    """What model is trained from random weights, and how long: the fields of `config.PretrainConfig`."""
+
+    tokenizer: Place | None
+    size: Literal["1m", "5m", "15m", "50m"] | None
+    budget: str | float | None
+    family: Literal["llama", "gpt2"] | None
+    context: int | None
+    layers: int | None
+    heads: int | None
+    width: int | None
+    batch: int | None
+    steps: int | None
+    lr: float | None
+    dropout: float | None
+    compute: Literal["bfloat16", "float32"] | None
+    validate_every: int | None
+    checkpoint_every: int | None
+    seed: int | None
+
+
+def given(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:
+    """The options that were given a value. RiyazError for one that the function has not, with the nearest that it has;
+    `others` are its arguments beside the options of `allowed`."""
+    known = [*allowed.__annotations__, *others]
+    for name in names:
+        if name not in allowed.__annotations__:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "options: " + ", ".join(known)
+            raise RiyazError(f"{function} has no option {name!r}", hint=hint)
+    as_text = ("model", "tokenizer")  # names or paths
+    return {
+        name: os.fspath(value) if name in as_text and isinstance(value, PathLike) else value
+        for name, value in names.items()
+        if value is not None
+    }
+
+
+def settle(data: Path | Table, options: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
+    """Defaults, then the riyaz.toml of a data folder, then the options that were given. Raises RiyazError."""
+    toml = data / "riyaz.toml" if isinstance(data, Path) else None
+    return resolve(read_toml(toml) if toml is not None and toml.is_file() else {}, options)
+
+
+def results_folder(config: CompareConfig, data: Path | Table) -> Path:
+    """Where results go: `out`, or a folder named after the data, so that the same call finds it again."""
+    if config.out is not None:
+        return config.out
+    if isinstance(data, Table):
+        return Path("riyaz-results") / f"{data.path.name}-{data.sha256[:8]}"
+    name = data.resolve().name if data.is_dir() else data.name.removesuffix(".gz").rpartition(".")[0] or data.name
+    return Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)
+
+
+def require_torch() -> None:
+    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError."""
+    if find_spec("torch") is None:
+        raise RiyazError("torch is not installed", hint=install("train"))
+
+
+def called(function: str, *arguments: object, **options: object) -> str:
+    """The call as one would write it; results name it as the command that made them."""
+    shown = [_written(value) for value in arguments]
+    shown += [f"{name}={_written(value)}" for name, value in options.items() if value is not None]
+    return f"riyaz.{function}({', '.join(shown)})"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, PathLike):
+        return repr(os.fspath(value))
+    plain = isinstance(value, (str, int, float)) or (
+        isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    )
+    return repr(value) if plain else type(value).__name__
+
+
+@contextmanager
+def heard(listen: Listen | None, quiet: bool) -> Iterator[Listen]:
+    """The listener of a call: the one that is given, none, or the progress that the commands show on stderr."""
+    if listen is not None or quiet:
+        yield listen or events.quiet
+        return
+    from riyaz.report import terminal
+
+    with terminal.listener(terminal.console(stderr=True)) as shown:
+        yield shown
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Errors name options as Python writes them: `answer_column` for --answer-column."""
+    try:
+        yield
+    except RiyazError as error:
+        parts = (FLAG.sub(_argument, part) for part in (error.what, error.where, error.hint))
+        raise RiyazError(*parts) from error.__cause__
+
+
+def _argument(flag: re.Match[str]) -> str:
+    name = flag[1].replace("-", "_")
+    if name in SWITCHES:
+        return f"{name}=True"
+    return name if name in OPTIONS else flag[0]

@@ -1,0 +1,41 @@
+"""Writes report.md and report.html of a comparison into its folder."""
+
+from pathlib import Path
+
+from riyaz.errors import RiyazError
+from riyaz.files import write_text
+from riyaz.results import COMPARE, PREDICTIONS, Answer, Comparison
+
+EXTRA = "part.json"  # marks a part trained with another seed or on fewer rows than the arm itself
+KEPT = "kept"  # the part of an arm whose artifact is kept
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """Write `report.md` and `report.html` from compare.json and the answers in `folder`; returns their paths.
+
+    Raises RiyazError when there is no comparison or a file of it cannot be read.
+    """
+    from riyaz.report import html, markdown
+
+    if not (folder / COMPARE).is_file():
+        what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
+        raise RiyazError(what, str(folder), "give the folder that riyaz compare or riyaz pretrain wrote")
+    comparison = Comparison.read(folder / COMPARE)
+    paths = folder / "report.md", folder / "report.html"
+    write_text(paths[0], markdown.render(comparison))
+    write_text(paths[1], html.render(comparison, answers(folder, comparison)))
+    return paths
+
+
+def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
+    """The answers of each arm by method, those of the kept part first. Raises RiyazError for a damaged file."""
+    by_method: dict[str, list[Answer]] = {}
+    methods = {arm.method for arm in comparison.arms}
+    arms = folder / "arms"
+    for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
+        if arm.name in methods and arm.is_dir():
+            parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
+            parts = [part for part in parts if not (part / EXTRA).exists()]
+            files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
+            by_method[arm.name] = [row for file in files for row in Answer.read(file)]
+    return by_method

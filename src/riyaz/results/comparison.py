@@ -1,0 +1,312 @@
+"""Results of a comparison as typed values: compare.json, and the files of each part of an arm.
+
+    compare.json        Comparison, with one ArmResult per arm
+    fit.json            Fit: how the artifact of a part was made
+    result.json         Evaluation: its costs and checks
+    predictions.jsonl   one Answer per test row
+
+None means "not measured"; a field marked OPTIONAL is then left out of the file.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from riyaz.config import Metric
+from riyaz.errors import RiyazError
+from riyaz.files import OPTIONAL, Keys, from_json, read_lines
+from riyaz.results.documents import ELSEWHERE, read_document
+
+COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
+AGAIN = "remove it and run riyaz compare again"
+
+Status = Literal["ok", "cut", "failed", "skipped"]  # cut: trained for fewer steps than its recipe
+Decision = Literal["clear", "tie", "undecided"]
+Check = Annotated[dict[str, Any], Keys(ok=bool)]  # whether the check passed, and the numbers it compared
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """Mean score of the `n` test rows of one slice."""
+
+    score: float | None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Losses in nats per answer token after a training step."""
+
+    step: int
+    loss: float | None = None
+    valid_loss: float | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class SeedScore:
+    """The score of an arm trained with this seed."""
+
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Quality of retrieval, and the scores without passages, with the retrieved ones, and with the right documents."""
+
+    k: int  # passages per prompt
+    rows: int | None = None
+    grounded_rows: int | None = None
+    closed_book: float | None = None
+    retrieved: float | None = None
+    grounded_nats: float | None = None  # increase of the answer's log p per token through the passages
+    # recall by number of passages; this and the fields below are None where no row names its documents
+    recall: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
+    mrr: float | None = field(default=None, metadata=OPTIONAL)
+    named_rows: int | None = field(default=None, metadata=OPTIONAL)
+    oracle: float | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm's row of compare.json."""
+
+    method: str
+    status: Status
+    metric: str | None = None
+    score: float | None = None  # 0 to 1; ci_low and ci_high: 95 % interval
+    ci_low: float | None = None
+    ci_high: float | None = None
+    slices: dict[str, SliceScore] = field(default_factory=dict)
+    n_test: int = 0
+    extras: dict[str, float | None] = field(default_factory=dict)  # scores by other metrics
+    train_seconds: float = 0.0
+    search_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    peak_rss_mb: float | None = None
+    serve_rss_mb: float | None = field(default=None, metadata=OPTIONAL)
+    trainable_params: int = 0
+    artifact_mb: float | None = None
+    ms_per_answer: float | None = None
+    prompt_tokens: float | None = None
+    forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
+    kl_task: float | None = None  # KL divergence from the base on the task's answers
+    chosen: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
+    curve: list[CurvePoint] = field(default_factory=list)
+    retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)
+    reason: str = ""
+    seeds: list[SeedScore] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The difference between two arms on the same rows, with its 95 % interval."""
+
+    arms: tuple[str, str]
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    test: str
+
+
+@dataclass(frozen=True)
+class CurveScore:
+    """The score of an arm trained on `rows` rows, with its 95 % interval."""
+
+    rows: int
+    score: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file of rows: its path, its hash, its format and the columns that were read."""
+
+    path: str
+    sha256: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Test rows whose prompt is also in the training rows, their share, and the training rows dropped for it."""
+
+    test_rows: float | None = None
+    share: float | None = None
+    dropped: float | None = None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents that passages were retrieved from; `embedder` is the hash of the embedding model."""
+
+    path: str
+    documents: int
+    sha256: str
+    notes: list[str] = field(default_factory=list)
+    embedder: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a comparison: files, task, counts, and the first rows as rendered for training."""
+
+    files: dict[str, FileFacts] = field(default_factory=dict)
+    task: str | None = None
+    metric: str | None = None
+    why: str | None = None
+    instruction: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    duplicates: int | None = None
+    conflicts: int | None = None
+    leakage: Leakage | None = None
+    answer_words: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    unseen_labels: list[str] = field(default_factory=list)
+    slices: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rendered: list[list[tuple[str, bool]]] = field(default_factory=list)  # (text, whether the loss counts it)
+    documents: Documents | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base model of a comparison."""
+
+    name: str
+    format: str | None = None
+    family: str | None = None
+    parameters: int | None = None
+    sha256: str | None = None
+    mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """compare.json: the arms, the pick and its reason, and the data, model, machine and versions behind them."""
+
+    arms: list[ArmResult]
+    pick: str | None
+    runner_up: str | None
+    decision: Decision
+    reason: str
+    rows_needed: int | None = None  # test rows that would decide an undecided pick
+    pairs: list[Pair] = field(default_factory=list)
+    estimate_seconds: float | None = None
+    data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
+    seconds: float | None = None
+    data: Data = field(default_factory=Data)
+    model: Model | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    schema: Literal[1] = 1
+
+    @classmethod
+    def read(cls, path: Path) -> "Comparison":
+        """The comparison in a compare.json. Raises RiyazError naming the invalid field."""
+        return read_document(cls, path, AGAIN)
+
+    @property
+    def ranked(self) -> list[ArmResult]:
+        """Arms by score, best first; arms without a score last, in their own order."""
+        return sorted(self.arms, key=lambda arm: math.inf if arm.score is None else -arm.score)
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that the arms were scored by."""
+        return next((arm.metric for arm in self.arms if arm.metric), None)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """fit.json: how the artifact of one part of an arm was made."""
+
+    chosen: dict[str, Any]
+    checks: dict[str, Check]
+    search_seconds: float
+    train_seconds: float
+    trainable_params: int
+    valid_loss: float | None
+    valid_score: float | None
+    curve: list[CurvePoint]
+    peak_rss_mb: float
+    seconds: float
+
+    @classmethod
+    def read(cls, path: Path) -> "Fit":
+        """The values of a fit.json. Raises RiyazError naming the invalid field."""
+        return read_document(cls, path, ELSEWHERE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """result.json: serving costs, forgetting and checks of one part of an arm.
+
+    Costs, forgetting and drift are not measured for the folds of a cross-validation: those fields are None.
+    """
+
+    metric: Metric
+    checks: dict[str, Check]
+    ms_per_answer: float | None = None
+    prompt_tokens: float | None = None
+    forgetting_nats: float | None = None
+    kl_task: float | None = None
+    serve_rss_mb: float | None = field(default=None, metadata=OPTIONAL)
+    retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)
+    eval_seconds: float
+    peak_rss_mb: float
+    schema: Literal[1] = 1
+
+    @classmethod
+    def read(cls, path: Path) -> "Evaluation":
+        """The values of a result.json. Raises RiyazError naming the invalid field."""
+        return read_document(cls, path, ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line of predictions.jsonl: a test row, the arm's answer and its score."""
+
+    where: str
+    prompt: str
+    answers: list[str]
+    prediction: str
+    score: float | None
+    slice: str | None = None
+    log_probability: float | None = None
+    answer_log_probability: float | None = None  # of the accepted answer (`log_probability`: of the prediction)
+    citations: list[dict[str, Any]] | None = field(default=None, metadata=OPTIONAL)
+
+    @classmethod
+    def read(cls, path: Path, hint: str = ELSEWHERE) -> "list[Answer]":
+        """Every line of a predictions.jsonl. Raises RiyazError naming the invalid line."""
+        rows = [(where, from_json(cls, row, where, hint, unknown=True)) for where, row in read_lines(path, hint)]
+        for where, row in rows:
+            if not row.answers:
+                raise RiyazError("answers is empty", where, hint)
+        return [row for _, row in rows]
+
+
+@dataclass(frozen=True)
+class TargetScores:
+    """The output of `riyaz evaluate`: a model or an artifact scored on the rows of a file."""
+
+    target: str
+    test: FileFacts
+    task: str
+    metric: str
+    instruction: str
+    score: float
+    ci_low: float
+    ci_high: float
+    n_test: int
+    extras: dict[str, float | None]
+    slices: dict[str, SliceScore]
+    ms_per_answer: float
+    prompt_tokens: float
+    peak_rss_mb: float

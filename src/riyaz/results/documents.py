@@ -1,0 +1,19 @@
+"""Reading a result document of a known version as a dataclass."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from riyaz.errors import RiyazError
+from riyaz.files import from_json, read_json
+
+SCHEMA = 1  # version of compare.json, result.json and run.json; a file without one is read as 1
+ELSEWHERE = "choose another --out"  # hint for a folder whose files no command can continue from
+T = TypeVar("T")
+
+
+def read_document(cls: type[T], path: Path, hint: str) -> T:
+    """The JSON document at `path` as `cls`. Raises RiyazError for another schema or an invalid field."""
+    document = read_json(path, hint)
+    if isinstance(document, dict) and document.get("schema", SCHEMA) != SCHEMA:
+        raise RiyazError("was written by another version of riyaz", str(path), hint)
+    return from_json(cls, document, str(path), hint)

@@ -198,13 +198,13 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         log.parent.mkdir(parents=True, exist_ok=True)
         reasons = [""]
 
-        def say(event: Event) -> None:
+        def send(event: Event) -> None:
             if isinstance(event, Failed):
                 reasons.append(event.reason)
             else:
                 listen(event)
 
-        patch.setattr(worker, "say", say)
+        patch.setattr(worker, "send", send)
         handler = signal.getsignal(signal.SIGINT)
         try:
             code = worker.main(arguments)
@@ -216,5 +216,5 @@ def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return "" if code == 0 else reasons[-1]
 
     patch.setattr(processes, "run", run_inside)
-    patch.setattr(worker, "_leave_with", lambda parent: None)  # this process stays
+    patch.setattr(worker, "_end_with", lambda parent: None)  # this process stays
     return done

@@ -243,7 +243,7 @@ class Recorder:
     def dry_run(self, data, data_config, config, *, listen):
         estimate = {"seconds": 61.0, "peak_rss_mb": 900.0, "disk_mb": 10.0}
         report = DataReport({}, 0, 0, {}, {})
-        return DryRun(estimate, ComparisonPlan(0, 1, "float32", (), 1, 1, 1, 1.0, estimate), report, "closed")
+        return DryRun(estimate, ComparisonPlan(0, 1, "float32", (), 1, 1, 1, estimate), report, "closed")
 
     def adapt(self, method, data, data_config, config, *, command, listen):
         self.method, self.data, self.data_config, self.config = method, data, data_config, config

@@ -1,5 +1,6 @@
 """JSON of ours that was edited, cut short or is another's: read, or refused in one line with file and place."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -15,11 +16,14 @@ from pretraining import SMALL, quick_machine, texts
 from rich.console import Console
 
 from riyaz.artifact import resolve
+from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
+from riyaz.methods import METHODS
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
@@ -124,7 +128,7 @@ def shown(folder: Path) -> None:
 
 
 def settled(folder: ComparisonFolder, identity: dict[str, Any]) -> None:
-    folder.settle(identity)
+    folder.claim(identity)
     folder.settings()
 
 
@@ -156,6 +160,18 @@ def test_damaged_settings_are_recognised_or_refused(out: Path) -> None:
             raise RiyazError(error.what, f"{error.where}/settings.json") from error
 
     check(out / "settings.json", work, [out / "plan.json", out / "compare.json"])
+
+
+def test_damaged_speeds_are_planned_with_or_refused(out: Path) -> None:
+    path = out / "measured.json"
+    methods = {name: METHODS[name].recipe for name in ComparisonFolder(out).settings().methods}
+
+    def work() -> None:
+        speeds = Speeds.read(path, methods, [name for name, recipe in methods.items() if recipe])
+        with contextlib.suppress(TooShort):
+            planning.make(methods, speeds, Sizes(100, 30, 30), budget=900.0, spent=1.0, seed=1)
+
+    check(path, work, [out / "plan.json", out / "compare.json"])
 
 
 def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:

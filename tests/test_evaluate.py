@@ -152,7 +152,7 @@ def judged(folder: Path, out: Path, **more: Any) -> dict[str, Any]:
         "base": BaseFacts(4.0, SOME),
         "kl_rows": rows[:2],
         "latency_rows": 2,
-        "looked": 4,
+        "retrieval_rows": 4,
         "general": None,
         "listen": quiet,
     }
@@ -201,7 +201,7 @@ def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_p
     rows = examples(3)
     result = evaluate.evaluate_artifact(
         quick.artifact("nearest"), (), rows, tmp_path, base=BaseFacts(4.0, ()), kl_rows=rows, latency_rows=2,
-        looked=4, general=None, listen=quiet,
+        retrieval_rows=4, general=None, listen=quiet,
     )  # fmt: skip
     assert (tmp_path / "predictions.jsonl").read_text() == "" and result.ms_per_answer > 0
 

@@ -10,29 +10,31 @@ from expect import assert_refused
 from riyaz import methods as table
 from riyaz.comparison import plan as planning
 from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, START_SECONDS, VALID_ROWS, ComparisonPlan, Sizes
-from riyaz.evaluate import LOOKED
-from riyaz.files import write_json
+from riyaz.comparison.speeds import Speeds
+from riyaz.evaluate import RETRIEVAL_ROWS
+from riyaz.files import from_json, to_document, write_json
 from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
-from riyaz.scoring import KNOWN_BY
+from riyaz.scoring import REOPEN_ROWS
 
 METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
 SIZES = Sizes(train=240, valid=60, test=100)
 TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 0.5, "loss_seconds": 0.1, "load_seconds": 1.0,
         "look_seconds": 0.0}  # fmt: skip
 TRAINED = {
-    "step_seconds": 1.0, "validate_seconds": 2.0, "build_seconds": 0.5, "save_seconds": 0.0, "rss_mb": 900.0,
-    "disk_mb": 20.0,
+    "step_seconds": 1.0, "validate_seconds": 2.0, "build_seconds": 0.5, "rss_mb": 900.0, "disk_mb": 20.0,
+    "trainable": 10,
 }  # fmt: skip
 PLAIN = Recipe(epochs=2, least_steps=1, batch_size=8, learning_rates=(1e-4, 2e-4, 4e-4, 8e-4), default_rate=2e-4)
 
 
-def measured(**arms: dict[str, float]) -> dict[str, Any]:
-    """Speeds as `measure` writes them; `arms` gives what differs for one trained arm."""
+def measured(**arms: dict[str, float]) -> Speeds:
+    """Speeds as in a measured.json; `arms` gives the values that differ for one trained arm."""
     predict = {method: dict(TEXT) for method in METHODS} | {"nearest": dict.fromkeys(TEXT, 0.0)}
-    return {
+    document = {
         "threads": 2, "compute": "bfloat16", "rss_mb": 400.0, "base_seconds": 3.0, "predict": predict,
         "arms": {method: TRAINED | arms.get(method, {}) for method in ("lora", "full")},
     }  # fmt: skip
+    return from_json(Speeds, document, "measured.json")
 
 
 def made(budget: float, *methods: str, sizes: Sizes = SIZES, spent: float = 0.0, **arms: Any) -> ComparisonPlan:
@@ -66,7 +68,7 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     plan = made(10_000)
     zero = plan.arm("zero_shot").seconds
     assert zero["start"] == START_SECONDS + 2 * 1.0 and zero["fit"] == pytest.approx(60 * 0.5)
-    assert zero["evaluate"] == pytest.approx(100 * 0.2 + LATENCY_ROWS * 0.3 + 3.0 + KNOWN_BY * 0.1)
+    assert zero["evaluate"] == pytest.approx(100 * 0.2 + LATENCY_ROWS * 0.3 + 3.0 + REOPEN_ROWS * 0.1)
     assert plan.arm("nearest").seconds == {"start": START_SECONDS, "fit": 0.0, "evaluate": 0.0}
     lora = plan.arm("lora").seconds
     assert lora["evaluate"] == pytest.approx(zero["evaluate"] + 3.0), "its base is read once more"
@@ -106,12 +108,13 @@ def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_th
 
 def test_looking_at_what_retrieval_did_is_part_of_the_evaluation() -> None:
     speeds = measured()
-    speeds["predict"]["zero_shot"]["look_seconds"] = 0.5
+    slow = replace(speeds.predict["zero_shot"], look_seconds=0.5)
+    speeds = replace(speeds, predict={"zero_shot": slow})
     rows = replace(SIZES, test=300)
     plan, plain = (planning.make({"zero_shot": None}, m, rows, budget=900.0, spent=0.0, seed=7)
                    for m in (speeds, measured()))  # fmt: skip
     more = plan.arm("zero_shot").seconds["evaluate"] - plain.arm("zero_shot").seconds["evaluate"]
-    assert more == pytest.approx(0.5 * LOOKED)
+    assert more == pytest.approx(0.5 * RETRIEVAL_ROWS)
 
 
 def test_an_arm_that_needs_less_leaves_the_rest_to_the_others() -> None:
@@ -168,7 +171,7 @@ def test_folds_multiply_what_is_done_in_each_of_them() -> None:
         before, after = one.arm(method).seconds, six.arm(method).seconds
         for key in ("start", "fit", *(("search", "train") if method == "lora" else ())):
             assert after[key] == pytest.approx(6 * before[key])
-        more = 5 * KNOWN_BY * 0.1  # validation again; the test rows are divided among the folds
+        more = 5 * REOPEN_ROWS * 0.1  # validation again; the test rows are divided among the folds
         assert after["evaluate"] == pytest.approx(before["evaluate"] + more)
 
 
@@ -178,7 +181,25 @@ def test_a_plan_survives_its_file(budget: float, tmp_path: Path) -> None:
     write_json(tmp_path / "plan.json", plan)
     again = ComparisonPlan.read(tmp_path / "plan.json")
     assert again == plan
+    write_json(tmp_path / "plan.json", to_document(plan) | {"spent_seconds": 9.0})
+    assert ComparisonPlan.read(tmp_path / "plan.json") == plan, "of an older version"
     assert again.arm("lora") == plan.arm("lora") and isinstance(again.arm("lora").learning_rates, tuple)
+
+
+def test_speeds_survive_their_file_and_each_method_must_be_there(tmp_path: Path) -> None:
+    path, speeds = tmp_path / "measured.json", replace(measured(), unable={"rag": "does not fit"})
+    document = to_document(speeds)
+    document["arms"]["lora"]["save_seconds"] = 0.0  # of an older version
+    write_json(path, document)
+    assert Speeds.read(path, [*METHODS, "rag"], ["lora", "full"]) == speeds
+    with assert_refused("measured.json", "predict.rag_lora is missing", "remove it"):
+        Speeds.read(path, ["rag_lora"], [])
+    with assert_refused("measured.json", "arms.rag_lora is missing"):
+        Speeds.read(path, [], ["rag_lora"])
+    for arm, wrong in (({"step_seconds": 0.0}, "must be positive"), ({"rss_mb": -1.0}, "must not be negative")):
+        write_json(path, document | {"arms": {"lora": document["arms"]["lora"] | arm}})
+        with assert_refused("measured.json", f"arms.lora.{next(iter(arm))}: {wrong}"):
+            Speeds.read(path, METHODS, ["lora"])
 
 
 @pytest.mark.parametrize("steps", [*range(LEAST_STEPS, 90), 100, 128, 1000])

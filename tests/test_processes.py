@@ -59,7 +59,7 @@ def test_events_arrive_and_noise_does_not(script, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by the system, most often for want of memory"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by the system, most often because memory ran out"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended by signal SIGSEGV; see {log}"),
         ("raise KeyError('x')", "ended with exit code 1; see {log}"),
         (f"print({to_json(Failed('out of memory'))!r}); sys.exit(3)", "out of memory"),
@@ -111,8 +111,8 @@ def test_ctrl_c_in_the_parent_leaves_no_child(script, tmp_path: Path, monkeypatc
 
 def test_a_worker_leaves_with_its_parent() -> None:
     code = (
-        "import os, threading, time; from riyaz.comparison.worker import _leave_with\n"
-        "threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()\n"
+        "import os, threading, time; from riyaz.comparison.worker import _end_with\n"
+        "threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()\n"
         "print(os.getpid(), flush=True); time.sleep(120)"
     )
     parent = subprocess.Popen(

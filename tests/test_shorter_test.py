@@ -1,8 +1,8 @@
 """A budget that is too short for every test row: folds give way to one split, then rows do, and it is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import comparing
 import pytest
@@ -13,7 +13,7 @@ from test_plan import PLAIN, measured
 from riyaz.comparison import plan as planning
 from riyaz.comparison import shorter_test
 from riyaz.comparison.plan import LATENCY_LEAST, ComparisonPlan, Sizes
-from riyaz.comparison.shorter_test import FAIR_ROWS, LEAST_ROWS, WORTH, narrowed, plan_within
+from riyaz.comparison.shorter_test import FAIR_ROWS, FOLDS_SHARE, LEAST_ROWS, plan_within, reduction_note
 from riyaz.data.data_report import DataReport
 from riyaz.data.formats import load
 from riyaz.data.split import Split, split
@@ -23,18 +23,18 @@ METHODS = {"nearest": None, "zero_shot": None, "lora": PLAIN}
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Cut:
+def few(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Divide:
     """Ways to cut 120 rows without a test file."""
     return cutting(comparing.write_rows(tmp_path_factory.mktemp("few") / "rows.jsonl", comparing.closed_rows(120, "!")))
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Cut:
+def many(tmp_path_factory: pytest.TempPathFactory) -> shorter_test.Divide:
     """Ways to cut 400 rows, of which 100 are held out."""
     return cutting(comparing.write_rows(tmp_path_factory.mktemp("many") / "rows.jsonl", comparing.closed_rows(400, "")))
 
 
-def cutting(rows: Path) -> shorter_test.Cut:
+def cutting(rows: Path) -> shorter_test.Divide:
     data = load(rows)
 
     def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
@@ -44,7 +44,7 @@ def cutting(rows: Path) -> shorter_test.Cut:
 
 
 def within(
-    cut: shorter_test.Cut, budget: float, limit_test: int | None = None, **lora: float
+    cut: shorter_test.Divide, budget: float, limit_test: int | None = None, **lora: float
 ) -> tuple[ComparisonPlan, Split]:
     def make(sizes: Sizes) -> ComparisonPlan:
         return planning.make(METHODS, measured(lora=lora), sizes, budget=budget, spent=0.0, seed=7)
@@ -54,13 +54,13 @@ def within(
     return plan, parts
 
 
-def test_with_time_enough_nothing_is_left_out(few: shorter_test.Cut, many: shorter_test.Cut) -> None:
+def test_with_time_enough_nothing_is_left_out(few: shorter_test.Divide, many: shorter_test.Divide) -> None:
     for cut, tested, folds in ((few, 120, 5), (many, 100, 0)):
         plan, parts = within(cut, 10_000)
-        assert (len(parts.tested), len(parts.folds), narrowed(plan, None, tested)) == (tested, folds, "")
+        assert (len(parts.tested), len(parts.folds), reduction_note(plan, None, tested)) == (tested, folds, "")
 
 
-def test_folds_that_leave_too_little_training_give_way_to_one_split(few: shorter_test.Cut) -> None:
+def test_folds_that_leave_too_little_training_give_way_to_one_split(few: shorter_test.Divide) -> None:
     budgets = range(200, 1200, 50)
     found = [within(few, float(budget)) for budget in budgets]
     dealt = [bool(parts.folds) for _, parts in found]
@@ -68,57 +68,58 @@ def test_folds_that_leave_too_little_training_give_way_to_one_split(few: shorter
     for plan, parts in found:
         lora = plan.arm("lora")
         if parts.folds:
-            assert lora.steps >= WORTH * lora.recipe_steps
+            assert lora.steps >= FOLDS_SHARE * lora.recipe_steps
         else:
             assert plan.folds is False and len(parts.tested) == 48 == len(parts.train) and len(parts.valid) == 24
-            assert "48 test rows, held out once instead of in folds, only" in narrowed(plan, None, 48)
+            assert "48 test rows, held out once instead of in folds, only" in reduction_note(plan, None, 48)
 
 
-def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: shorter_test.Cut) -> None:
+def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: shorter_test.Divide) -> None:
     once, dealt = few(False, None)[0], few(True, None)[0]
     assert once.valid == dealt.valid, "by which the base was measured"
     assert {e.where for e in (*once.train, *once.test)} == {e.where for e in dealt.train}
     assert not {e.key for e in once.train} & {e.key for e in once.test}
 
 
-def test_rows_are_halved_until_the_rest_fits(many: shorter_test.Cut) -> None:
-    tested = [len(within(many, float(budget), row_seconds=1)[1].tested) for budget in (600, 110, 85)]
+def test_rows_are_halved_until_the_rest_fits(many: shorter_test.Divide) -> None:
+    tested = [len(within(many, float(budget))[1].tested) for budget in (600, 110, 85)]
     assert tested[0] == 100 and tested == sorted(tested, reverse=True) and tested[-1] < 50
-    plan, parts = within(many, 110.0, row_seconds=1)
+    plan, parts = within(many, 110.0)
     assert plan.arm("lora").steps > 0 and plan.limit_test == len(parts.tested)
-    assert narrowed(plan, None, 50) == "the budget leaves time for 50 test rows only; raise --budget to test more"
+    assert reduction_note(plan, None, 50) == "the budget leaves time for 50 test rows only; raise --budget to test more"
     assert {e.where for e in parts.test} < {e.where for e in many(True, None)[0].test}
 
 
-def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Cut) -> None:
+def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Divide) -> None:
     plan, parts = within(many, 10_000, limit_test=30)
-    assert len(parts.tested) == 30 and narrowed(plan, 30, 30) == ""
+    assert len(parts.tested) == 30 and reduction_note(plan, 30, 30) == ""
     plan, parts = within(many, 10_000, limit_test=7)
-    assert len(parts.tested) == 7 < FAIR_ROWS and narrowed(plan, 7, 7) == ""
+    assert len(parts.tested) == 7 < FAIR_ROWS and reduction_note(plan, 7, 7) == ""
 
 
-def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: shorter_test.Cut) -> None:
+def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: shorter_test.Divide) -> None:
     with assert_refused(
         f"evaluating 3 methods on {LEAST_ROWS} test rows takes about", "--budget 20s", "raise --budget"
     ):
         within(many, 20.0)
 
 
-def test_an_arm_that_can_never_train_does_not_cost_all_the_others_their_rows(many: shorter_test.Cut) -> None:
+def test_an_arm_that_can_never_train_does_not_cost_all_the_others_their_rows(many: shorter_test.Divide) -> None:
     plan, parts = within(many, 300.0, step_seconds=100.0)
     assert plan.arm("lora").skipped and len(parts.tested) == 100
 
 
 def test_long_answers_are_timed_on_fewer_rows() -> None:
     speeds = measured()
-    speeds["predict"]["zero_shot"]["answer_seconds"] = 8.0
+    slow = replace(speeds.predict["zero_shot"], answer_seconds=8.0)
+    speeds = replace(speeds, predict=speeds.predict | {"zero_shot": slow})
     plan = planning.make(METHODS, speeds, Sizes(200, 50, 100), budget=5000.0, spent=0.0, seed=7)
     assert plan.latency_rows == LATENCY_LEAST
 
 
 def test_an_arm_that_cannot_be_measured_is_a_row_with_its_reason() -> None:
-    speeds: dict[str, Any] = measured() | {"unable": {"zero_shot": "row 3: too long"}}
-    del speeds["predict"]["zero_shot"]
+    predict = {name: speed for name, speed in measured().predict.items() if name != "zero_shot"}
+    speeds = replace(measured(), predict=predict, unable={"zero_shot": "row 3: too long"})
     plan = planning.make(METHODS, speeds, Sizes(200, 50, 100), budget=5000.0, spent=0.0, seed=7)
     assert [arm.method for arm in plan.arms] == list(METHODS) and plan.arm("zero_shot").skipped == "row 3: too long"
     assert plan.arm("lora").steps > 0
@@ -127,14 +128,14 @@ def test_an_arm_that_cannot_be_measured_is_a_row_with_its_reason() -> None:
 def test_a_comparison_without_time_for_folds(
     inside: list, asked: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shorter_test, "WORTH", 2.0)  # more than any arm trains
+    monkeypatch.setattr(shorter_test, "FOLDS_SHARE", 2.0)  # more than any arm trains
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     asked = ("compare", data, *asked, "--methods", "nearest,rag,lora", "--documents", data, "--out", tmp_path / "out")
     told = command(*asked)
     assert told.status == 0 and "held out once instead of in folds" in told.err
     assert told.document["data"]["rows"]["folds"] == 0 and [a["n_test"] for a in told.document["arms"]] == [18, 18, 18]
     assert any("held out once" in note for note in told.document["data"]["notes"])
-    assert "rows.jsonl is the documents and the test too: retrieval can find the very answers" in told.err
+    assert "rows.jsonl holds the documents and the test rows: retrieval can find the answers themselves" in told.err
     assert {path.name for path in (tmp_path / "out/split").iterdir()} == {"kept"}
     assert len((tmp_path / "out/split/kept/test.jsonl").read_text().splitlines()) == 18
     seconds = json.loads((tmp_path / "out/seconds.json").read_text())

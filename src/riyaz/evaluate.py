@@ -1,6 +1,6 @@
-"""An artifact on held-out rows: scores, intervals, latency, forgetting, drift from the base, and the checks after.
+"""Evaluates an artifact on test rows: predictions, latency, forgetting, divergence from the base, and checks.
 
-Sees a Predictor, never a method. Runs in a fresh process, so reading the artifact back is part of the test.
+It sees a Predictor, never a method. It runs in its own process, so opening the artifact is tested too.
 """
 
 import time
@@ -35,30 +35,31 @@ from riyaz.predictor import (
 from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation, FileFacts, Retrieval, SliceScore, TargetScores
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import RestrictedRetriever
-from riyaz.scoring import KNOWN_BY, answer_log_loss, answer_log_probabilities, latency, predict, score
+from riyaz.scoring import REOPEN_ROWS, answer_log_loss, answer_log_probabilities, latency, predict, score
 from riyaz.sources import safetensors
 
-KL_TOKENS = 256  # answer tokens on which the whole distribution is compared: 50 MB of the base's
-REOPENED_TOLERANCE = 0.03  # nats per token between the training path and the engine in bf16
-MERGED_TOLERANCE = 0.05  # nats per token; merging rounds the sum of base and adapter once more
+KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
+REOPENED_TOLERANCE = 0.03  # nats per token: training and engine round differently in bfloat16
+MERGED_TOLERANCE = 0.05  # nats per token: merging rounds the sum of base and adapter
 MERGED_ROWS = 16
 LATENCY_ROWS = 8
-LOOKED = 30  # test rows on which retrieval is looked at,
-GROUNDED = 0.5  # and the share of them on which its support is weighed
-RANKS = (1, 3, 5, 10)
-SPARE = 1.25  # room for answers longer than the longest accepted one
+RETRIEVAL_ROWS = 30  # test rows on which retrieval is evaluated, at most
+GROUNDED_SHARE = 0.5  # share of these rows on which log p of the answer is compared with and without passages
+RANKS = (1, 3, 5, 10)  # k of recall@k
+SPARE = 1.25  # answer limit / longest accepted answer
 
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """Facts about the base that every arm is held against; `answers` are log-probabilities (n_i, V) per row."""
+    """Measurements of the base that every arm is compared with: nats per token of general text, and for each row the
+    log-probabilities (answer tokens, vocabulary)."""
 
     general_nats: float
     answers: tuple[np.ndarray, ...]
 
     @classmethod
     def measure(cls, predictor: PromptedModel, rows: Sequence[Example], general: str | None, folder: Path) -> None:
-        """Write the base's facts, from its predictor with the bare instruction, into `folder`."""
+        """Measure the base, given as a predictor with the instruction alone, and write the facts into `folder`."""
         answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
         safetensors.write(folder / "base_kl.safetensors", answers, {})
         nats = general_nats(predictor, general)
@@ -66,7 +67,7 @@ class BaseFacts:
 
     @classmethod
     def read(cls, folder: Path) -> "BaseFacts":
-        """What `measure` wrote."""
+        """The facts that `measure` wrote. Raises RiyazError for a damaged file."""
         file = safetensors.read(folder / "base_kl.safetensors")
         answers = tuple(file.array(name) for name in sorted(file.tensors))
         path = folder / "base.json"
@@ -80,12 +81,12 @@ class _General:
 
 def evaluate_artifact(
     folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: BaseFacts | None,
-    kl_rows: Sequence[Example], latency_rows: int, looked: int, general: str | None, listen: Listen,
+    kl_rows: Sequence[Example], latency_rows: int, retrieval_rows: int, general: str | None, listen: Listen,
 ) -> Evaluation:  # fmt: skip
-    """Judge the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
+    """Evaluate the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
 
-    `base` is None for a fold's artifact, of which only the predictions count, and what retrieval did to `looked`
-    of them.
+    Retrieval is evaluated on `retrieval_rows` test rows. `base` is None for an artifact of a fold or of an extra run:
+    latency, forgetting and divergence are then not measured. Raises RiyazError.
     """
     began = time.perf_counter()
     artifact, predictor = Artifact.read(folder), open_artifact(folder)
@@ -97,7 +98,7 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    checks = {"reopened": _reopened(artifact, predictor, valid[:KNOWN_BY])}
+    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS])}
     result: dict[str, Any] = {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
@@ -106,12 +107,12 @@ def evaluate_artifact(
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         result |= _against_base(artifact, predictor, base, kl_rows, general)
-        # nothing else stands beside the weights and fits into them
+        # LoRA is the only part that is kept beside the weights and can be merged into them
         if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
             checks["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
         result["serve_rss_mb"] = serving
-    if predictor.lm is not None and predictor.text.passages and test and looked:
-        result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, looked)
+    if predictor.lm is not None and predictor.text.passages and test and retrieval_rows:
+        result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
     evaluation = Evaluation(
         metric=artifact.task.metric, checks=checks, eval_seconds=time.perf_counter() - began,
         peak_rss_mb=hardware.peak_rss() / hardware.MB, **result,
@@ -121,7 +122,7 @@ def evaluate_artifact(
 
 
 def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-    """Refuse to judge as retrieval what never had room for a passage."""
+    """Raises RiyazError if passages were retrieved and none fits the context of any prompt."""
     if predictor.lm is None or any(prediction.citations for prediction in predictions):
         return
     if any(predictor.passages([example.messages for example in test])):
@@ -147,58 +148,57 @@ def _write_predictions(
 
 
 def _retrieval(
-    predictor: ModelPredictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], looked: int
+    predictor: ModelPredictor, task: Task, test: Sequence[Example], predictions: Sequence[Prediction], most: int
 ) -> Retrieval:
-    """What retrieval found and what it did to the answers, on up to `looked` test rows, of those that name documents
-    where some do.
+    """Evaluate retrieval on at most `most` test rows, taken from those that name documents if there are any.
 
-    The scores without passages (`closed_book`), with the retrieved ones and with those of the right documents alone
-    (`oracle`); `grounded_nats` is how much the passages raise log p of the accepted answer, per token. Where rows
-    name no documents there are no recall and no oracle.
+    Scores without passages (`closed_book`), with the retrieved ones (`retrieved`) and with the right documents alone
+    (`oracle`); `grounded_nats` is by how much the passages raise log p of the accepted answer, per token. Recall and
+    oracle need rows that name documents.
     """
     assert predictor.retriever is not None
     count = predictor.text.passages
     naming = [i for i, row in enumerate(test) if row.doc_ids] or list(range(len(test)))
-    places = [naming[i] for i in _spread(len(naming), looked)]  # the same rows for all three scores
+    places = [naming[i] for i in _spread(len(naming), most)]  # the same rows for all three scores
     rows, given = [test[i] for i in places], [predictions[i] for i in places]
-    weighed = [rows[i] for i in _spread(len(rows), max(1, round(looked * GROUNDED)))]
+    grounded = [rows[i] for i in _spread(len(rows), max(1, round(most * GROUNDED_SHARE)))]
     closed = replace(predictor, text=replace(predictor.text, passages=0))
-    found: dict[str, Any] = {
-        "k": count, "rows": len(rows), "grounded_rows": len(weighed),
+    values: dict[str, Any] = {
+        "k": count, "rows": len(rows), "grounded_rows": len(grounded),
         "closed_book": score(task, predict(closed, rows), rows).mean,
         "retrieved": score(task, given, rows).mean,
-        "grounded_nats": _lift(predictor, closed, weighed),
+        "grounded_nats": _lift(predictor, closed, grounded),
     }  # fmt: skip
     named = [row for row in test if row.doc_ids]
     if named:
         hits = predictor.retriever.search([row.prompt for row in named], max(RANKS))
         ranked, wanted = [[hit.doc_id for hit in ranking] for ranking in hits], [row.doc_ids for row in named]
-        found["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
-        found |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
+        values["recall"] = {str(k): recall(ranked, wanted, k) for k in RANKS}
+        values |= {"mrr": reciprocal_rank(ranked, wanted), "named_rows": len(named)}
         within = RestrictedRetriever(predictor.retriever, {row.prompt: row.doc_ids for row in rows})
-        found["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
-    return Retrieval(**found)
+        values["oracle"] = score(task, predict(replace(predictor, retriever=within), rows), rows).mean
+    return Retrieval(**values)
 
 
 def _lift(given: PromptedModel, without: PromptedModel, rows: Sequence[Example]) -> float:
-    """Mean nats per answer token by which the passages raise the log-probability of the accepted answers."""
+    """Mean nats per token by which passages raise the log-probability of the accepted answers."""
     return answer_log_loss(without, rows) - answer_log_loss(given, rows)
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of so many places, evenly over all."""
+    """At most `most` of the indices 0..count-1, evenly spaced."""
     return list(range(count)) if count <= most else [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]
 
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
-    """Sum of log p over the accepted answer's tokens, in nats: the second score of free text."""
+    """Log-probability of each accepted answer in nats, the second score of free text; None for other tasks."""
     if predictor.lm is None or task.kind != "free" or not test:
         return [None] * len(test)
     return [float(part.sum()) for part in answer_log_probabilities(predictor, test)]
 
 
 def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
-    """Read back in this process, the artifact must have the validation loss it was written with."""
+    """Check: opened in this process, the artifact has the validation loss that it records."""
     before = artifact.validation.get("answer_log_loss")
     if before is None or predictor.lm is None:
         return {"ok": True, "note": "no model"}
@@ -222,7 +222,7 @@ def _against_base(
 
 
 def _merged(folder: Path, predictor: PromptedModel, valid: Sequence[Example]) -> dict[str, Any]:
-    """The adapter put into the weights must answer as it does beside them."""
+    """Check: merged into the weights, the adapter has the same loss as beside them."""
     inside = open_artifact(folder, merged=True)
     assert inside.lm is not None
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
@@ -237,8 +237,8 @@ def evaluate_target(
 ) -> TargetScores:
     """Scores of a model or an artifact on the rows of a file, or on the first `limit` of them.
 
-    An artifact brings its task and its labels. For a plain model the task is read from the file, labels included,
-    and its instruction is given with every row. Raises RiyazError.
+    The task is the artifact's; for a model it is detected from the file, labels included, and every prompt holds its
+    instruction. Raises RiyazError.
     """
     if limit is not None and limit < 1:
         raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
@@ -264,28 +264,28 @@ def evaluate_target(
 
     scores = score(task, predict(predictor, rows, progress), rows)
     low, high = interval(scores.rows)
-    known = [nats for nats in _answer_log_probabilities(predictor, task, rows) if nats is not None]
-    second = {"answer_log_probability": float(np.mean(known))} if known else {}
+    nats = [value for value in _answer_log_probabilities(predictor, task, rows) if value is not None]
+    second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
     sample = rows[:LATENCY_ROWS]
     return TargetScores(
         target=target, test=FileFacts(str(test), data.sha256, data.format), task=task.kind, metric=task.metric,
         instruction=predictor.text.instruction, score=scores.mean, ci_low=low, ci_high=high, n_test=len(rows),
         extras={**scores.extras, **second},
-        slices={name: SliceScore(found["score"], int(found["n"])) for name, found in scores.slices.items()},
+        slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
         peak_rss_mb=hardware.peak_rss() / hardware.MB,
     )  # fmt: skip
 
 
 def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> ModelPredictor:
-    """A plain model that is told the task, with room for the longest accepted answer."""
+    """The model with the task's instruction in every prompt, and an answer limit for the longest accepted answer."""
     longest = max(map(len, model.tokenizer.answer_ids([row.answer for row in rows])))
-    told = replace(model, text=TextPart(task.instruction), task=task)
-    return predictor_for(told, max_new_tokens=max(8, round(SPARE * longest)))
+    instructed = replace(model, text=TextPart(task.instruction), task=task)
+    return predictor_for(instructed, max_new_tokens=max(8, round(SPARE * longest)))
 
 
 def _own_task(task: Task, target: str, given: DataConfig) -> Task:
-    """The artifact's task; another metric may judge it, but its instruction is part of it."""
+    """The artifact's task, with another metric if one is given. Raises RiyazError for another instruction."""
     if given.instruction is not None and given.instruction != task.instruction:
         hint = "leave out --instruction, or evaluate the base model with it"
         raise RiyazError(f"this artifact was made with the instruction {task.instruction!r}", target, hint)
@@ -293,20 +293,20 @@ def _own_task(task: Task, target: str, given: DataConfig) -> Task:
 
 
 def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Listen) -> None:
-    """Rows whose answer the closed set lacks can only be wrong: said when some are, refused when all are."""
+    """Note how many rows have a label that the artifact lacks. Raises RiyazError if all of them do."""
     if task.kind != "closed":
         return
-    strangers = [row for row in rows if not set(row.answers) & set(task.labels)]
-    if len(strangers) == len(rows):
-        what = f"no row has one of the artifact's labels; this one has {strangers[0].answer!r}"
-        raise RiyazError(what, f"{test}:{strangers[0].where.rpartition(':')[2]}", "use rows of the same task")
-    if strangers:
-        text = f"{len(strangers)} of {len(rows)} rows have a label that the artifact does not know"
+    unknown = [row for row in rows if not set(row.answers) & set(task.labels)]
+    if len(unknown) == len(rows):
+        what = f"no row has one of the artifact's labels; this one has {unknown[0].answer!r}"
+        raise RiyazError(what, f"{test}:{unknown[0].where.rpartition(':')[2]}", "use rows of the same task")
+    if unknown:
+        text = f"{len(unknown)} of {len(rows)} rows have a label that the artifact does not know"
         listen(Note(text))
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
-    """Mean tokens of a prompt, shared prefix and soft prompt included; 0 where no model reads one."""
+    """Mean tokens of a prompt, shared prefix and soft prompt included; 0 if no model is used."""
     if predictor.lm is None:
         return 0.0
     lengths = [each.request.length for each in predictor.prepare([row.messages for row in rows])]
@@ -314,18 +314,21 @@ def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
 
 
 def general_nats(predictor: PromptedModel, path: str | None) -> float:
-    """Mean nats per token on general text, without any prompt: Python's own help topics, or the file's text."""
+    """Mean negative log-probability per token of general text in nats, without a prompt.
+
+    `path` names the text; None: the topics of Python's documentation.
+    """
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
-    room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # the same with any adapter
+    room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
     blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning
     requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
-    found = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
-    return -float(np.concatenate(found).mean(dtype=np.float64))
+    parts = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
+    return -float(np.concatenate(parts).mean(dtype=np.float64))
 
 
 def _distributions(predictor: PromptedModel, rows: Sequence[Example]) -> list[np.ndarray]:
-    """Log-probabilities over the vocabulary at the answer tokens of the first rows, KL_TOKENS tokens at most."""
+    """Log-probabilities (answer tokens, vocabulary) for each of the first rows, KL_TOKENS tokens in all at most."""
     answers = predictor.tokenizer.answer_ids([row.answer for row in rows])
     total, count = 0, 0
     while count < len(answers) and (count == 0 or total + len(answers[count]) <= KL_TOKENS):

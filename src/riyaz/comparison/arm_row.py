@@ -1,4 +1,4 @@
-"""From the files of finished parts to one row of `compare.json`."""
+"""The row of an arm in `compare.json`, made from the files of its finished parts."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,11 +25,14 @@ from riyaz.results import (
     SliceScore,
 )
 
-FINISHED = ("ok", "cut")
+FINISHED = ("ok", "cut")  # statuses of the arms that have a score
 
 
 def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reason: str) -> ArmResult:
-    """The row of an arm from its parts' files; `reason` says why it has none."""
+    """The row of an arm from its parts' files; `reason` is why the arm failed, "" if it did not.
+
+    Raises RiyazError for a damaged file.
+    """
     if plan.skipped or reason:
         return ArmResult(plan.method, "skipped" if plan.skipped else "failed", reason=plan.skipped or reason)
     runs = [folder.run(plan.method, part) for part in parts]
@@ -72,16 +75,16 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
 
 
 def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval | None:
-    """`retrieval` of an arm: that of its only part, or the mean over folds, each by its rows."""
+    """`retrieval` of an arm: that of its only part, or the mean over its parts, weighted by their rows."""
     if len(parts) < 2:
         return parts[0] if parts else None
 
     def mean(name: str, by: str) -> float | None:
-        known = [(getattr(part, name), getattr(part, by) or 0) for part in parts if getattr(part, name) is not None]
-        rows = sum(rows for _, rows in known)
-        return sum(value * rows for value, rows in known) / rows if rows else None
+        pairs = [(getattr(part, name), getattr(part, by) or 0) for part in parts if getattr(part, name) is not None]
+        rows = sum(rows for _, rows in pairs)
+        return sum(value * rows for value, rows in pairs) / rows if rows else None
 
-    found = Retrieval(
+    retrieval = Retrieval(
         k=chosen["passages"] if isinstance(chosen.get("passages"), int) else parts[0].k,
         rows=sum(part.rows or 0 for part in parts),
         grounded_rows=sum(part.grounded_rows or 0 for part in parts),
@@ -91,40 +94,45 @@ def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval 
     )
     named = [(part.recall, part.named_rows) for part in parts if part.recall is not None and part.named_rows]
     if not named:
-        return found
+        return retrieval
     rows = sum(count for _, count in named)
     recall = {k: sum(each.get(k, 0.0) * count for each, count in named) / rows for k in named[0][0]}
-    return replace(found, recall=recall, mrr=mean("mrr", "named_rows"), named_rows=rows, oracle=mean("oracle", "rows"))
+    return replace(
+        retrieval, recall=recall, mrr=mean("mrr", "named_rows"), named_rows=rows, oracle=mean("oracle", "rows")
+    )
 
 
 def _scored(metric: str, rows: Sequence[Answer]) -> dict[str, Any]:
     """Mean, 95 % interval and extras over the test rows of all parts, and the mean of every slice."""
-    scores = points(rows)
+    scores = row_points(rows)
     low, high = interval(scores)
     slices: dict[str, list[float]] = defaultdict(list)
     for row, score in zip(rows, scores.tolist()):
         if row.slice is not None:
             slices[row.slice].append(score)
-    known = [row.answer_log_probability for row in rows if row.answer_log_probability is not None]
-    second = {"answer_log_probability": float(np.mean(known))} if known else {}
+    nats = [row.answer_log_probability for row in rows if row.answer_log_probability is not None]
+    second = {"answer_log_probability": float(np.mean(nats))} if nats else {}
     return {
         "score": float(scores.mean()),
         "ci_low": low,
         "ci_high": high,
-        "slices": {name: SliceScore(float(np.mean(found)), len(found)) for name, found in sorted(slices.items())},
+        "slices": {name: SliceScore(float(np.mean(part)), len(part)) for name, part in sorted(slices.items())},
         "n_test": len(rows),
         "extras": extras(metric, [row.prediction for row in rows], [row.answers for row in rows]) | second,
     }
 
 
-def points(rows: Sequence[Answer]) -> np.ndarray:
-    """The scores of the rows (n,); NaN where a score was no number."""
+def row_points(rows: Sequence[Answer]) -> np.ndarray:
+    """The scores of the rows (n,); NaN where the score is null."""
     return np.array([np.nan if row.score is None else row.score for row in rows], float)
 
 
 def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Scores of every test row of the finished arms, rows in the same order for all."""
-    found: dict[str, np.ndarray] = {}
+    """{method: scores (n,) of the test rows} of the finished arms, in the same order for all arms.
+
+    Raises RiyazError if two arms have answered different rows.
+    """
+    scores: dict[str, np.ndarray] = {}
     places: list[str] = []  # of the first arm's rows
     for arm in arms:
         if arm.status in FINISHED:
@@ -134,5 +142,5 @@ def row_scores(folder: ComparisonFolder, arms: Sequence[ArmResult], parts: Seque
             places = places or [row.where for row in rows]
             if places != [row.where for row in rows]:
                 raise RiyazError("its rows are not those of the other arms", str(files[-1]), ELSEWHERE)
-            found[arm.method] = points(rows)
-    return found
+            scores[arm.method] = row_points(rows)
+    return scores

@@ -1,4 +1,4 @@
-"""Rows that do not fit the model's context: counted and left out before anything is split into arms' work."""
+"""Removes rows whose prompt and answer do not fit the model's context, before the methods see the rows."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,26 +12,26 @@ from riyaz.errors import RiyazError
 from riyaz.prompting import messages_for
 from riyaz.tokenizer import Tokenizer
 
-FRAME = 512  # tokens that instruction and chat template take at most, for telling apart what cannot be too long
+TEMPLATE_TOKENS = 512  # of instruction and chat template, at most; an upper bound to skip encoding short rows
 
 
 def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: int) -> tuple[Split, list[str]]:
-    """The split without rows whose prompt and answer exceed `context` tokens, and where those stand.
+    """The split without the rows that exceed `context` tokens, and the places of these rows.
 
     Raises RiyazError when they are more than 5 % of the training rows or of the test rows, and for a row of which the
-    chat template leaves out turns.
+    chat template drops a turn.
     """
-    # by identity: a training and a test file in two folders may have the same name, and so their lines
+    # rows are compared by identity: places are equal when two folders have a file of the same name
     rows = {id(example): example for part in (split, *split.folds) for example in (*part.train, *part.valid)}
     tested = {id(example): example for example in split.tested}
     for example in (*rows.values(), *tested.values()):
         tokenizer.check_turns(list(example.messages), example.where)
     long = _too_long({**rows, **tested}.values(), task, tokenizer, context)
     for name, part in (("training", rows), ("test", tested)):
-        found = [example.where for key, example in part.items() if key in long]
-        if len(found) > MAX_FAILED * len(part):
-            what = f"{len(found)} of {len(part)} {name} rows do not fit the context of {context} tokens"
-            raise RiyazError(what, found[0], "shorten them or take a model with a longer context")
+        places = [example.where for key, example in part.items() if key in long]
+        if len(places) > MAX_FAILED * len(part):
+            what = f"{len(places)} of {len(part)} {name} rows do not fit the context of {context} tokens"
+            raise RiyazError(what, places[0], "shorten them or take a model with a longer context")
 
     def kept(part: Split) -> Split:
         fit = {name: tuple(e for e in getattr(part, name) if id(e) not in long) for name in ("train", "valid", "test")}
@@ -41,14 +41,15 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
 
 
 def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:
-    """Identity and place of the rows that exceed the context; a token is a byte or more, so most are not encoded."""
+    """{id(row): place} of the rows that exceed the context; only rows with more bytes than tokens allowed are encoded,
+    as a token has at least one byte."""
     doubtful = [
         example
         for example in examples
-        if FRAME + sum(len(turn["content"].encode()) for turn in example.messages) + len(example.answer.encode())
-        > context
-    ]
+        if TEMPLATE_TOKENS + sum(len(turn["content"].encode()) for turn in example.messages)
+        + len(example.answer.encode()) > context
+    ]  # fmt: skip
     text = TextPart(task.instruction)
     rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
-    room = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as the predictor asks for it
-    return {id(e): e.where for e, row, extra in zip(doubtful, rows, room) if len(row.prompt) + extra > context}
+    limits = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as in methods.choices.answer_limit
+    return {id(e): e.where for e, row, limit in zip(doubtful, rows, limits) if len(row.prompt) + limit > context}

@@ -1,4 +1,4 @@
-"""The user's documents in a comparison: what they are, and their index, made once before anything is measured."""
+"""The user's documents in a comparison: their identity, and their index, made once before speeds are measured."""
 
 import hashlib
 import os
@@ -17,7 +17,10 @@ EMBEDDER = "minilm"
 
 
 def identity(path: Path, listen: Listen) -> dict[str, Any]:
-    """What makes the documents the same ones, their texts and how they are searched; RiyazError when there are none."""
+    """The documents' entry in settings.json: path, count, hash of the texts, notes, hash of the embedding model.
+
+    Raises RiyazError when there are no documents.
+    """
     documents, notes = read_documents(path)
     for note in notes:
         listen(Note(note))
@@ -32,14 +35,14 @@ def identity(path: Path, listen: Listen) -> dict[str, Any]:
 
 
 def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
-    """Write the collection of the comparison's documents, whole or not at all."""
-    asked = settings.documents
-    assert asked is not None
-    documents, _ = read_documents(Path(asked.path))
-    if _digest(documents) != asked.sha256:
-        raise RiyazError("the documents have changed since the comparison began", asked.path, "choose another --out")
+    """Write the index of the comparison's documents, whole or not at all. Raises RiyazError if they have changed."""
+    entry = settings.documents
+    assert entry is not None
+    documents, _ = read_documents(Path(entry.path))
+    if _digest(documents) != entry.sha256:
+        raise RiyazError("the documents have changed since the comparison began", entry.path, "choose another --out")
     embedder = None
-    if asked.embedder:
+    if entry.embedder:
         from riyaz.engine.torch.embedder import open_embedder
 
         embedder = open_embedder(EMBEDDER)
@@ -54,7 +57,7 @@ def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths are one file or folder, under whatever names or links; what is not there is not the same."""
+    """Whether two paths lead to the same file or folder; False if one of them does not exist."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):

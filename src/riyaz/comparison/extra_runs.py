@@ -1,7 +1,7 @@
-"""What is trained again when the arms are done and time is left: other seeds of a close call, and fewer rows.
+"""Extra trainings in the time that is left after the arms: more seeds if two arms are close, and fewer rows.
 
-An extra part lies beside the arm's own (`arms/METHOD/seed-1/`, `arms/METHOD/rows-25/`), described by its
-`part.json`, and takes the learning rate that the arm's search found.
+An extra run lies beside the arm's own part (`arms/METHOD/seed-1/`, `arms/METHOD/rows-25/`), is described by its
+`part.json`, and uses the learning rate that the arm's search found.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from riyaz.comparison import processes
-from riyaz.comparison.arm_row import FINISHED, points
+from riyaz.comparison.arm_row import FINISHED, row_points
 from riyaz.comparison.folder import DAMAGED, KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.errors import RiyazError
@@ -21,16 +21,16 @@ from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.results import FIT, PREDICTIONS, RESULT, Answer, ArmResult, CurveScore, Evaluation, Fit, SeedScore
 
-SEEDS = 2  # more of them for each arm of a close call
-FRACTIONS = (4, 2)  # of the rows, one in so many
-SHARE = 2.0  # of the time over the trained arms that the curve is planned with
+SEEDS = 2  # extra seeds of each of two close arms
+STRIDES = (4, 2)  # the data curve trains on every 4th and on every 2nd row
+SHARE = 2.0  # share of the trained arms' time that the plan keeps for the data curve; an arm's own is 1
 
 
 @dataclass(frozen=True)
-class Part:
-    """An extra part: every `stride`-th training row, another seed, as many steps as the arm at the rate it found.
+class ExtraRun:
+    """part.json: a training on every `stride`-th training row, with its own seed and the arm's learning rate.
 
-    On fewer rows as well: else the curve would show too short a training and not too few rows.
+    It takes as many steps as the arm on fewer rows too: the curve shall show too few rows, not too short a training.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Part:
     learning_rate: float
 
     def plan(self, arm: ArmPlan) -> ArmPlan:
-        """The arm's plan without its search."""
+        """The arm's plan without its learning-rate search."""
         return replace(arm, learning_rates=(self.learning_rate,), rungs=())
 
 
-def read_part(folder: ComparisonFolder, method: str, name: str) -> Part | None:
-    """The extra part of that name; None for a part of the split."""
-    path = folder.run(method, name) / "part.json"
-    return from_json(Part, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else None
+def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:
+    """The extra run of that name; None for a part of the split. Raises RiyazError for a damaged part.json."""
+    path = folder.run(method, part) / "part.json"
+    return from_json(ExtraRun, read_json(path, DAMAGED), str(path), DAMAGED) if path.exists() else None
 
 
 def seeds(
@@ -57,7 +57,7 @@ def seeds(
     left: Callable[[], float],
     listen: Listen,
 ) -> list[ArmResult]:
-    """The arms again, the two best trained ones with the scores of two more seeds when they are within the margin."""
+    """The arms; if the two best trained ones are within `margin`, each of these with its scores under more seeds."""
     scored = [
         (arm.score, arm) for arm in arms if arm.status in FINISHED and arm.trainable_params and arm.score is not None
     ]
@@ -66,32 +66,32 @@ def seeds(
         return list(arms)
     for n in range(1, SEEDS + 1):
         for _, arm in best:
-            run(folder, plan, arm, Part(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
+            run(folder, plan, arm, ExtraRun(f"seed-{n}", 1, plan.seed + n, _rate(folder, arm)), left, listen)
     seeded = {}
     for score, arm in best:
-        scores = _scores(folder, arm.method, "seed-")
-        if scores:
-            more = [SeedScore(part.seed, float(rows.mean())) for part, rows in scores]
-            seeded[arm.method] = replace(arm, seeds=[SeedScore(plan.seed, score), *more])
+        runs = _finished(folder, arm.method, "seed-")
+        if runs:
+            extra = [SeedScore(run.seed, float(points.mean())) for run, points in runs]
+            seeded[arm.method] = replace(arm, seeds=[SeedScore(plan.seed, score), *extra])
     return [seeded.get(arm.method, arm) for arm in arms]
 
 
 def data_curve(
     folder: ComparisonFolder, plan: ComparisonPlan, arms: Sequence[ArmResult], left: Callable[[], float], listen: Listen
 ) -> list[CurveScore]:
-    """Scores of LoRA on a quarter and on half of the training rows beside those on all; [] when it was not trained."""
+    """Scores of LoRA trained on a quarter, on half and on all of the training rows; [] if the arm did not finish."""
     arm = next((arm for arm in arms if arm.method == CURVE and arm.status in FINISHED), None)
     if arm is None:
         return []
     rate = _rate(folder, arm)
-    for stride in FRACTIONS:
-        run(folder, plan, arm, Part(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
+    for stride in STRIDES:
+        run(folder, plan, arm, ExtraRun(f"rows-{100 // stride}", stride, plan.seed, rate), left, listen)
     rows = len(folder.rows(KEPT, "train"))
-    curve = [(-(-rows // part.stride), scores) for part, scores in _scores(folder, CURVE, "rows-")]
-    curve.append((rows, points(Answer.read(folder.run(CURVE, KEPT) / PREDICTIONS))))
+    curve = [(-(-rows // extra.stride), points) for extra, points in _finished(folder, CURVE, "rows-")]
+    curve.append((rows, row_points(Answer.read(folder.run(CURVE, KEPT) / PREDICTIONS))))
     return [
-        CurveScore(count, float(scores.mean()), *interval(scores))
-        for count, scores in sorted(curve, key=lambda point: point[0])
+        CurveScore(count, float(points.mean()), *interval(points))
+        for count, points in sorted(curve, key=lambda point: point[0])
     ]
 
 
@@ -99,50 +99,50 @@ def run(
     folder: ComparisonFolder,
     plan: ComparisonPlan,
     arm: ArmResult,
-    part: Part,
+    extra: ExtraRun,
     left: Callable[[], float],
     listen: Listen,
 ) -> None:
-    """Fit and evaluate one extra part, if it is not there yet and what it will take is left of the budget."""
+    """Fit and evaluate one extra run, unless it is done already or takes longer than the `left()` seconds."""
     method = arm.method
-    place = folder.run(method, part.name)
+    place = folder.run(method, extra.name)
     if (place / RESULT).exists():
         return
     kept = folder.run(method, KEPT)
     fit, result = Fit.read(kept / FIT), Evaluation.read(kept / RESULT)
     needed = fit.seconds - fit.search_seconds + result.eval_seconds
     if needed > left():
-        listen(Note(f"no time left for {method} {part.name}, which takes {needed:.0f} s"))
+        listen(Note(f"no time left for {method} {extra.name}, which takes {needed:.0f} s"))
         return
-    write_json(place / "part.json", part)
+    write_json(place / "part.json", extra)
     for work, product in (("fit", FIT), ("evaluate", RESULT)):
         if (place / product).exists():
             continue
-        listen(Phase(work, part.name, method))
-        arguments = [work, str(folder.path), method, part.name]
+        listen(Phase(work, extra.name, method))
+        arguments = [work, str(folder.path), method, extra.name]
         reason = processes.run(arguments, place / "log.txt", about(method, listen))
         if reason:
-            listen(Note(f"{method} {part.name} failed: {reason}"))
+            listen(Note(f"{method} {extra.name} failed: {reason}"))
             break
-    listen(ArmDone(to_document(arm)))  # it is what it was before
+    listen(ArmDone(to_document(arm)))  # the arm's row has not changed
 
 
 def _rate(folder: ComparisonFolder, arm: ArmResult) -> float:
-    """The learning rate that the arm's search found."""
+    """The learning rate that the arm's search found. Raises RiyazError if its fit.json names none."""
     rate = arm.chosen.get("learning_rate")
     if not isinstance(rate, float):
         raise RiyazError("names no learning rate", str(folder.run(arm.method, KEPT) / FIT), DAMAGED)
     return rate
 
 
-def _scores(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[Part, np.ndarray]]:
-    """The extra parts of an arm that are done and held their checks, and the scores of their test rows."""
-    found = []
+def _finished(folder: ComparisonFolder, method: str, prefix: str) -> list[tuple[ExtraRun, np.ndarray]]:
+    """The extra runs of an arm that are evaluated and passed their checks, with the scores (n,) of the test rows."""
+    runs = []
     for place in sorted((folder.path / "arms" / method).glob(f"{prefix}*")):
-        part = read_part(folder, method, place.name)
-        if part is None or not (place / RESULT).exists():
+        extra = read_extra_run(folder, method, place.name)
+        if extra is None or not (place / RESULT).exists():
             continue
         checks = [*Fit.read(place / FIT).checks.values(), *Evaluation.read(place / RESULT).checks.values()]
         if all(check["ok"] for check in checks):
-            found.append((part, points(Answer.read(place / PREDICTIONS))))
-    return found
+            runs.append((extra, row_points(Answer.read(place / PREDICTIONS))))
+    return runs

@@ -1,11 +1,11 @@
-"""The body of a fit process: a context for the method, its `fit`, and the artifact folder."""
+"""Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
 import importlib.metadata
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
-from riyaz.comparison.extra_runs import read_part
+from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.data.task import Task
@@ -23,11 +23,11 @@ def fit_part(
     folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, method: str, part: str,
     source: Source, task: Task, listen: Listen,
 ) -> Fit:  # fmt: skip
-    """Fit `method` on a part's training and validation rows; writes `artifact/`. The `Fit` lacks its seconds."""
+    """Fit `method` on a part's training and validation rows and write `artifact/`; `seconds` of the result is 0."""
     run = folder.run(method, part)
-    for stray in run.glob(".artifact.*"):  # of a process that was killed while it wrote
+    for stray in run.glob(".artifact.*"):  # left by a process that was killed
         remove(stray)
-    extra, arm = read_part(folder, method, part), plan.arm(method)
+    extra, arm = read_extra_run(folder, method, part), plan.arm(method)
     rows = KEPT if extra else part
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task,

@@ -1,9 +1,10 @@
-"""A comparison on disk: what was asked, the rows of each part, and one folder for every arm.
+"""The folder of a comparison: its settings, the rows of each part, and a folder for every arm.
 
-settings.json   identity of the comparison: another one in the same folder is refused
-split/          train.jsonl, valid.jsonl, test.jsonl; with folds one folder for each, and one for the artifact
-collection.sqlite   the user's documents, when there are some
-measured.json   speeds, plan.json what is done, base.json and base_kl.safetensors facts about the base
+settings.json   what was asked for; a command that asks for something else is refused
+split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with folds also fold-1/, fold-2/, …
+collection.sqlite   the index of the user's documents, if there are any
+measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base
+plan.json       estimated seconds and training steps
 arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
 
@@ -23,12 +24,12 @@ from riyaz.files import from_json, read_json, remove, write_json, write_lines
 from riyaz.results import Documents
 
 DAMAGED = "remove it, or choose another --out"
-KEPT = "kept"  # the part whose artifact is the arm's: trained on all training rows
+KEPT = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The base model by its name, its place and the hash of its weights."""
+    """The base model: its name, its path and the hash of its weights."""
 
     name: str
     path: str
@@ -37,35 +38,35 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Of the settings, those that fitting and evaluating an arm depend on."""
+    """The settings that fitting and evaluating an arm depend on."""
 
     seed: int
-    general: str | None
-    replay: float
+    general: str | None  # path of the general text; None: the topics of Python's documentation
+    replay: float  # share of general text among the training rows
 
 
 @dataclass(frozen=True)
 class Settings:
-    """settings.json: what makes a comparison this one, as far as its work needs it."""
+    """settings.json, without the settings that only planning reads."""
 
     model: ModelFile
     data: dict[str, str | None]  # hashes of the files
     task: Task
-    reading: dict[str, Any]
+    reading: dict[str, Any]  # a DataConfig
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
 
 
 class ComparisonFolder:
-    """Paths and atomic files of one comparison."""
+    """Paths of a comparison's files; writes and reads them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def locked(self) -> AbstractContextManager[set[str]]:
-        """Keep other processes out; the lock dies with its holder. An error before there is a plan leaves the folder
-        as it was, unless the measuring crashed and left a log to read."""
+        """Keep other processes out; the lock ends with its process. An error before there is a plan restores the
+        folder as it was, unless the measuring process crashed and left a log to read."""
         return files.locked(self.path, self._ours, self._begun)
 
     def _ours(self, names: set[str]) -> bool:
@@ -75,17 +76,17 @@ class ComparisonFolder:
         log = self.path / "measure.log"
         return (self.path / "plan.json").exists() or (log.exists() and log.stat().st_size > 0)
 
-    def settle(self, identity: dict[str, Any]) -> None:
-        """Claim the folder for this comparison, or recognise it as its own. Raises RiyazError for another's."""
-        known, asked = self.read("settings.json"), json.loads(json.dumps(identity))
-        if known is None:
-            self.write("settings.json", identity)
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Write settings.json, or check that it holds these settings. Raises RiyazError if it holds others."""
+        stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
+        if stored is None:
+            self.write("settings.json", settings)
             return
-        self.settings()  # which says what is wrong with it
-        if known != asked:
-            differing = _differences(known, asked)
-            if differing == ["budget"] and self.read("plan.json") is None:  # nothing was divided by it yet
-                self.write("settings.json", identity)
+        self.settings()  # raises RiyazError for a damaged file
+        if stored != given:
+            differing = _differences(stored, given)
+            if differing == ["budget"] and self.read("plan.json") is None:  # the budget was not used yet
+                self.write("settings.json", settings)
                 return
             differ = ", ".join(differing)
             raise RiyazError(
@@ -95,21 +96,21 @@ class ComparisonFolder:
             )
 
     def write(self, name: str, value: Any) -> None:
-        """Write JSON so that a reader finds the old file or the whole new one."""
+        """Write a JSON file, whole or not at all."""
         write_json(self.path / name, value)
 
     def read(self, name: str) -> Any:
-        """The JSON of a file, None when it is not there."""
+        """The value in a JSON file, None if there is no such file. Raises RiyazError for a damaged one."""
         path = self.path / name
         return read_json(path, DAMAGED) if path.exists() else None
 
     def settings(self) -> Settings:
-        """What was asked. Raises RiyazError naming the place that is wrong."""
+        """The settings of the comparison. Raises RiyazError naming the place that is wrong."""
         path = self.path / "settings.json"
         return from_json(Settings, read_json(path, DAMAGED), str(path), DAMAGED, unknown=True)
 
     def save_split(self, split: Split) -> list[str]:
-        """Write the rows of every part and return the parts' names; the kept one is the last."""
+        """Write the rows of every part; returns the parts' names, KEPT last."""
         parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
         for stale in {path.name for path in (self.path / "split").glob("*")} - set(parts):
             remove(self.path / "split" / stale)
@@ -121,29 +122,29 @@ class ComparisonFolder:
         return list(parts)
 
     def collection(self) -> Path | None:
-        """The index of the user's documents, None when there are none."""
+        """The path of the document index, None if there is none."""
         path = self.path / COLLECTION
         return path if path.exists() else None
 
     def rows(self, part: str, which: str) -> tuple[Example, ...]:
-        """The rows of one part: which is train, valid or test."""
+        """The rows of one part; `which` is train, valid or test."""
         return read_examples(self.path / "split" / part / f"{which}.jsonl", DAMAGED)
 
     def run(self, method: str, part: str) -> Path:
-        """The folder of one arm's part."""
+        """The folder of one part of an arm."""
         return self.path / "arms" / method / part
 
 
-def _differences(known: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What differs between two identities, in the words of the command line: data, model, methods, budget, …"""
+def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """What differs between two settings, in the words of the command line: data, model, methods, budget, …"""
     settings = [
-        key for part in ("reading", "settings") for key in asked[part] if known[part].get(key) != asked[part][key]
+        key for part in ("reading", "settings") for key in given[part] if stored[part].get(key) != given[part][key]
     ]
-    whole = [key for key in ("data", "documents", "model", "methods") if known.get(key) != asked.get(key)]
-    found = whole + [key.replace("_", " ") for key in settings]
-    return found or sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key))
+    sections = [key for key in ("data", "documents", "model", "methods") if stored.get(key) != given.get(key)]
+    names = sections + [key.replace("_", " ") for key in settings]
+    return names or sorted(key for key in {*stored, *given} if stored.get(key) != given.get(key))
 
 
 def megabytes(folder: Path) -> float:
-    """Size of all files below a folder."""
+    """Size of all files below a folder, in MB of 2**20 bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20

@@ -1,8 +1,9 @@
-"""The pick: the cheapest arm to serve whose shortfall to the best is surely within the margin. Pure.
+"""Picks the cheapest arm to serve whose score is within the margin of the best, with 95 % confidence.
 
-"Surely" is the 95 % max-T bound of `metrics.paired.shortfall`, which does not take the best arm for known.
-Arms with equal scores on every row count as one in it. When no arm is sure, the best by score is picked and
-called undecided. The reason is one or two sentences with the runner-up and what would change the pick.
+An arm is called sure if the max-T upper bound of its shortfall (`metrics.paired.shortfall`) is within the margin. The
+bound does not assume that the best arm is known; arms with equal scores on every row count once. If no arm is sure,
+the best by score is picked and the decision is "undecided". The reason names the runner-up and what would change the
+pick.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,31 +16,29 @@ from riyaz.comparison.arm_row import FINISHED
 from riyaz.metrics.paired import ROWS_CAP, Shortfall, shortfall
 from riyaz.results import ArmResult, Decision
 
-Arm = ArmResult
 Scores = Mapping[str, np.ndarray]
 Limits = Mapping[str, float | None]
 
-# A wider margin than this is no answer to "what would change the pick".
-MARGIN_WORTH_SAYING = 0.1
+WIDEST_MARGIN = 0.1  # of those that the reason names as changing the pick
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The picked method (None when no arm can be), the runner-up, and why, for a person."""
+    """The picked method (None if no arm can be picked), the runner-up and the reason in one to three sentences."""
 
     pick: str | None
     runner_up: str | None
     decision: Decision
     reason: str
-    rows_needed: int | None  # of the test, when undecided
+    rows_needed: int | None  # test rows that would decide; None if it is decided
 
 
 def choose(
-    arms: Sequence[Arm], scores: Scores, margin: float = 0.02, limits: Limits | None = None, seed: int = 0
+    arms: Sequence[ArmResult], scores: Scores, margin: float = 0.02, limits: Limits | None = None, seed: int = 0
 ) -> Pick:
-    """Pick among `arms` (compare.json's) by their row scores {method: (n,)} on the same test rows.
+    """Pick one of the arms by their scores {method: (n,)} on the same test rows.
 
-    `limits`: max_ms (per answer), max_rss_mb (while serving), max_forgetting (nats/token); None is no limit.
+    `limits` may hold max_ms (per answer), max_rss_mb (while serving) and max_forgetting (nats per token).
     """
     finished = [arm for arm in arms if arm.status in FINISHED]
     unscored = {arm.method: _unscored(scores.get(arm.method)) for arm in finished}
@@ -54,7 +53,7 @@ def choose(
     rows_needed = None if sure else table.bounds.rows_needed(margin)
     changes = _without_limits(measured, over, scores, margin, seed) + _changes(table, margin, rows_needed)
     if len(order) > 1:
-        changes = changes or [f"no margin up to {MARGIN_WORTH_SAYING:g} would change the pick"]
+        changes = changes or [f"no margin up to {WIDEST_MARGIN:g} would change the pick"]
         changes.append(f"the score of {table.name(order[0])} is optimistic, being picked on these same rows")
     reason = "; ".join([_verdict(table, margin), *dropped]) + "."
     if changes:
@@ -67,19 +66,20 @@ def choose(
 
 @dataclass(frozen=True)
 class _Table:
-    """Arms with their row scores, the means of these, and the bounds on the arms' shortfall."""
+    """Arms with their row scores, mean scores and upper bounds on the shortfall to the best arm."""
 
-    arms: list[Arm]
+    arms: list[ArmResult]
     rows: np.ndarray  # (M, n)
     means: list[float]
-    upper: list[float]
-    bounds: Shortfall  # of the distinct arms
+    upper: list[float]  # bound of each arm
+    bounds: Shortfall  # of the arms with distinct row scores
 
     def name(self, i: int) -> str:
         return self.arms[i].method
 
     def ranked(self, margin: float) -> tuple[list[int], int]:
-        """The rule: sure arms cheapest first, then the others best first; and how many are sure."""
+        """Indices of the arms, sure ones first from the cheapest, then the others from the best; and the count of sure
+        ones."""
         cost = [_cost(arm) for arm in self.arms]
         sure = [i for i, bound in enumerate(self.upper) if bound <= margin]
         rest = [i for i, bound in enumerate(self.upper) if bound > margin]
@@ -88,34 +88,34 @@ class _Table:
         return sure + rest, len(sure)
 
 
-def _table(arms: list[Arm], scores: Scores, seed: int) -> _Table:
+def _table(arms: list[ArmResult], scores: Scores, seed: int) -> _Table:
     rows = np.array([scores[arm.method] for arm in arms], float)
     distinct, group = np.unique(rows, axis=0, return_inverse=True)
     bounds = shortfall(distinct, seed=seed)
     return _Table(arms, rows, rows.mean(axis=1).tolist(), bounds.upper[group.reshape(-1)].tolist(), bounds)
 
 
-def _cost(arm: Arm) -> tuple[float, float]:
-    """What is cheaper to serve sorts first; an unknown cost is the dearest."""
+def _cost(arm: ArmResult) -> tuple[float, float]:
+    """(ms per answer, MB) as a sorting key; infinite where not measured."""
     memory = _memory(arm)
     return inf if arm.ms_per_answer is None else arm.ms_per_answer, inf if memory is None else memory
 
 
-def _memory(arm: Arm) -> float | None:
-    """Peak memory while serving; the arm's whole peak, training included, where only that was measured."""
+def _memory(arm: ArmResult) -> float | None:
+    """Peak MB while serving; if that was not measured, the arm's peak with training."""
     return arm.peak_rss_mb if arm.serve_rss_mb is None else arm.serve_rss_mb
 
 
 def _unscored(rows: np.ndarray | None) -> str:
-    """Why an arm's row scores cannot be compared; empty when they can."""
+    """Why an arm's row scores cannot be compared; "" if they can."""
     if rows is None or len(rows) == 0:
         return "no row scores"
     broken = int((~np.isfinite(np.asarray(rows, float))).sum())
     return f"{broken} of {len(rows)} row scores not a number" if broken else ""
 
 
-def _over(arm: Arm, limits: Limits) -> dict[str, str]:
-    """The limits that an arm breaks: {flag with its value: what the arm has}. Not measured is broken."""
+def _over(arm: ArmResult, limits: Limits) -> dict[str, str]:
+    """The limits that an arm exceeds, {flag and limit: the arm's value}; a value that was not measured exceeds it."""
     assert set(limits) <= {"max_ms", "max_rss_mb", "max_forgetting"}, limits
     forgetting = arm.forgetting_nats
     if forgetting is None and not arm.trainable_params:
@@ -135,7 +135,7 @@ def _over(arm: Arm, limits: Limits) -> dict[str, str]:
 
 
 def _dropped(unscored: dict[str, str], over: dict[str, dict[str, str]]) -> list[str]:
-    """Who is left out and why, one clause for each limit."""
+    """One clause for each unscored arm and for each limit that leaves out arms."""
     clauses = [f"{method} is left out ({why})" for method, why in unscored.items() if why]
     for flag in dict.fromkeys(flag for flags in over.values() for flag in flags):
         arms = [f"{method} ({flags[flag]})" for method, flags in over.items() if flag in flags]
@@ -144,9 +144,9 @@ def _dropped(unscored: dict[str, str], over: dict[str, dict[str, str]]) -> list[
 
 
 def _without_limits(
-    measured: list[Arm], over: dict[str, dict[str, str]], scores: Scores, margin: float, seed: int
+    measured: list[ArmResult], over: dict[str, dict[str, str]], scores: Scores, margin: float, seed: int
 ) -> list[str]:
-    """Who would be picked without the limits that keep out the pick of the arms as a whole."""
+    """A clause that names the arm which would be picked without the limits it exceeds; [] if limits change nothing."""
     if not any(over.values()):
         return []
     table = _table(measured, scores, seed)
@@ -156,7 +156,8 @@ def _without_limits(
     return [f"without {_and(list(flags))} {method} would be picked"] if over[method] else []
 
 
-def _nothing(arms: Sequence[Arm], measured: bool, dropped: list[str]) -> str:
+def _nothing(arms: Sequence[ArmResult], measured: bool, dropped: list[str]) -> str:
+    """The reason when no arm can be picked."""
     if measured:
         return f"No arm is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
     states = [f"{arm.method} {arm.status}" for arm in arms if arm.status not in FINISHED]
@@ -187,7 +188,7 @@ def _verdict(table: _Table, margin: float) -> str:
 
 
 def _changes(table: _Table, margin: float, rows_needed: int | None) -> list[str]:
-    """What would change the pick, as clauses: rows, the next margins that do, arms that were cut."""
+    """Clauses about what would change the pick: more rows, another margin, more time for arms that were cut."""
     changes = []
     if rows_needed:
         far = rows_needed == ROWS_CAP
@@ -196,7 +197,7 @@ def _changes(table: _Table, margin: float, rows_needed: int | None) -> list[str]
     order, sure = table.ranked(margin)
     steps = {_up(bound) for bound in table.upper}
     steps |= {floor(bound * 1000 - 1e-9) / 1000 for bound in table.upper if bound > 0}
-    wider = sorted(step for step in steps if margin < step <= MARGIN_WORTH_SAYING)
+    wider = sorted(step for step in steps if margin < step <= WIDEST_MARGIN)
     narrower = sorted((step for step in steps if step < margin), reverse=True)
     for nearer in (wider, narrower):
         for step in nearer:
@@ -212,7 +213,7 @@ def _changes(table: _Table, margin: float, rows_needed: int | None) -> list[str]
 
 
 def _up(bound: float) -> float:
-    """A bound as a margin of three decimals that admits it."""
+    """The bound rounded up to three decimals."""
     return ceil(bound * 1000) / 1000
 
 

@@ -1,6 +1,6 @@
-"""One piece of work in a process of its own: its peak memory is its own, and so is its crash.
+"""Runs one piece of work in a child process, so that its peak memory is measured alone and a crash ends only it.
 
-The child writes JSON lines to stdout, which become events; what it says otherwise goes to `log.txt`.
+The child's stdout is JSON lines, which become events; its stderr goes to a log file.
 """
 
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 from riyaz.errors import RiyazError
 from riyaz.events import Failed, Listen, from_json
 
-PARENT = "RIYAZ_PARENT"  # tells a child whose it is: it may start after that one has ended
-PATIENCE = 5  # seconds between asking a child to end and ending it
+PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which may end before the child starts
+PATIENCE = 5  # seconds between terminating a child and killing it
 
 
 def run(arguments: list[str], log: Path, listen: Listen) -> str:
-    """Run `python -m riyaz.comparison.worker ARGUMENTS…`; "" when it went well, else the reason in one line."""
+    """Run `python -m riyaz.comparison.worker ARGUMENTS…`; returns "" on success, else the reason in one line."""
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
     reason = ""
@@ -28,13 +28,13 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
         try:
             assert child.stdout is not None
             for line in child.stdout:
-                event = from_json(line)  # None for something a library printed
+                event = from_json(line)  # None for a line that is not an event, printed by a library
                 if isinstance(event, Failed):
                     reason = event.reason
                 elif event is not None:
                     listen(event)
             child.wait()
-        except BaseException:  # Ctrl-C reaches the child as well; never leave one behind
+        except BaseException:  # such as Ctrl-C; no child is left running
             child.terminate()
             try:
                 child.wait(PATIENCE)
@@ -47,7 +47,7 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
 
 
 def run_or_raise(arguments: list[str], log: Path, listen: Listen) -> None:
-    """Run work that everything else depends on. Raises RiyazError with its reason."""
+    """The same, for work that the comparison needs. Raises RiyazError with the reason."""
     reason = run(arguments, log, listen)
     if reason:
         raise RiyazError(reason)
@@ -55,7 +55,7 @@ def run_or_raise(arguments: list[str], log: Path, listen: Listen) -> None:
 
 def _why(code: int, log: Path) -> str:
     if code == -signal.SIGKILL:
-        return "killed by the system, most often for want of memory"
+        return "killed by the system, most often because memory ran out"
     if code < 0:
         return f"ended by signal {signal.Signals(-code).name}; see {log}"
     return f"ended with exit code {code}; see {log}"

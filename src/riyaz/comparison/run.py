@@ -1,7 +1,7 @@
 """The comparison from data to `compare.json`: split, measure, plan, run each arm in its own processes, pick.
 
-Every stage leaves files, so the same command given again goes on where the last one stopped and never does a
-finished arm twice.
+Every stage writes files. The same command given again continues where the last one stopped and repeats no finished
+arm.
 """
 
 import importlib.metadata
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Sizes
-from riyaz.comparison.shorter_test import Cut, narrowed, plan_within
+from riyaz.comparison.plan import ComparisonPlan
+from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note
+from riyaz.comparison.speeds import Speeds
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
@@ -56,7 +58,7 @@ from riyaz.results import (
 from riyaz.sources import Source, open_source
 
 RENDERED = 5  # rows shown in the report
-KEEP_SECONDS = 10.0  # between two notes of how long it has taken so far
+SAVE_SECONDS = 10.0  # between two writes of seconds.json
 PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
 
 
@@ -69,17 +71,17 @@ def compare(
     command: str = "",
     listen: Listen = quiet,
 ) -> Comparison:
-    """Run every method on the user's rows and return the comparison, written to `compare.json` in `config.out`.
+    """Run every method on the user's rows; returns the comparison, which is also `compare.json` in `config.out`.
 
-    `test` are test rows in memory; those of a file are `config.test`. `command` is the command line that the
-    comparison names. Raises RiyazError.
+    `test` holds test rows in memory; a file of them is `config.test`. `command` is the command line that the comparison
+    records. Raises RiyazError.
     """
     began = time.monotonic()
-    asked = _asked(data, data_config, config, test, listen)
+    job = _job(data, data_config, config, test, listen)
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
-        folder.settle(asked.identity)
+        folder.claim(job.settings)
         if (folder.path / COMPARE).exists():
             done = Comparison.read(folder.path / COMPARE)
             if all(arm.status != "failed" for arm in done.arms):
@@ -87,29 +89,29 @@ def compare(
         began -= _spent(folder)
         listen = _keeping_time(folder, began, listen)
         try:
-            _prepare(folder, asked, listen)
-            plan, parts, report = _plan(folder, asked, config, time.monotonic() - began, listen)
+            _prepare(folder, job, listen)
+            plan, parts, report = _plan(folder, job, config, time.monotonic() - began, listen)
             names = folder.save_split(parts)
-            arms = [_run_arm(folder, plan, method, names, listen) for method in asked.methods]
-            arms, curve = _again(folder, plan, arms, names, config, -began, listen)
+            arms = [_run_arm(folder, plan, method, names, listen) for method in job.methods]
+            arms, curve = _extra(folder, plan, arms, names, config, -began, listen)
         finally:
-            if (folder.path / "plan.json").exists():  # a budget that was refused has spent nothing
+            if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
                 folder.write("seconds.json", time.monotonic() - began)
         comparison = Comparison(
             arms=arms, **_picked(folder, arms, names, config), estimate_seconds=plan.estimate["seconds"],
             data_curve=curve or None, seconds=time.monotonic() - began,
-            data=_describe_data(asked, report, parts), model=_describe_model(asked.source),
+            data=_describe_data(job, report, parts), model=_describe_model(job.source),
             hardware=hardware.describe(folder.path), command=command, versions=_versions(),
         )  # fmt: skip
         folder.write(COMPARE, comparison)
-        comparison = Comparison.read(folder.path / COMPARE)  # a number that is none is null
+        comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
     listen(Done(to_document(comparison)))
     return comparison
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a comparison would do: its plan with the estimate, and what is to know about the rows."""
+    """The plan of a comparison that is not run: estimate, steps, and the report on the rows."""
 
     estimate: dict[str, float]
     plan: ComparisonPlan
@@ -125,52 +127,53 @@ def dry_run(
     test: Table | None = None,
     listen: Listen = quiet,
 ) -> DryRun:
-    """The plan of a comparison, from speeds that are measured in a temporary folder. Raises RiyazError."""
+    """Plan a comparison without running it; speeds are measured in a temporary folder. Raises RiyazError."""
     began = time.monotonic()
-    asked = _asked(data, data_config, config, test, listen)
+    job = _job(data, data_config, config, test, listen)
     with tempfile.TemporaryDirectory() as scratch:
         folder = ComparisonFolder(Path(scratch))
-        _prepare(folder, asked, listen)
-        plan, _, report = _plan(folder, asked, config, time.monotonic() - began, listen)
-    return DryRun(plan.estimate, plan, report, asked.task.kind)
+        _prepare(folder, job, listen)
+        plan, _, report = _plan(folder, job, config, time.monotonic() - began, listen)
+    return DryRun(plan.estimate, plan, report, job.task.kind)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a comparison is about, before anything is measured."""
+class _Job:
+    """The inputs of a comparison, read and checked; nothing is measured yet."""
 
     methods: tuple[str, ...]
     source: Source
-    found: DataFolder
+    files: DataFolder
     task: Task
-    cut: Cut
-    parts: Split
-    identity: dict[str, Any]
+    divide: Divide
+    parts: Split  # the rows, if the budget is enough to test all of them
+    settings: dict[str, Any]  # settings.json
 
 
-def _asked(
+def _job(
     data: Path | Table, data_config: DataConfig, config: CompareConfig, test: Table | None, listen: Listen
-) -> _Asked:
+) -> _Job:
+    """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = _methods(config)
     source = open_source(config.model)
     describe(source)
     _check_general(config, source)
-    found = open_data(
+    data_files = open_data(
         data,
         test=test or config.test,
         prompt_column=data_config.prompt_column,
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    task = detect(found.train, data_config.instruction, data_config.metric)
-    cut = _cutting(found, task, source, config, methods)
-    parts, report = cut(True, config.limit_test)
+    task = detect(data_files.train, data_config.instruction, data_config.metric)
+    divide = _divider(data_files, task, source, config, methods)
+    parts, report = divide(True, config.limit_test)
     for note in report.notes:
         listen(Note(note))
-    identity = _identity(found, task, source, data_config, config, methods)
+    settings = _settings(data_files, task, source, data_config, config, methods)
     if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
-        identity["documents"] = documents.identity(config.documents, listen)
-    return _Asked(methods, source, found, task, cut, parts, identity)
+        settings["documents"] = documents.identity(config.documents, listen)
+    return _Job(methods, source, data_files, task, divide, parts, settings)
 
 
 def adapt(
@@ -183,9 +186,9 @@ def adapt(
     command: str = "",
     listen: Listen = quiet,
 ) -> ArmResult:
-    """Run one method and leave its artifact in `config.out`; returns the arm's row of `compare.json`.
+    """Run one method and move its artifact to `config.out`; returns the arm's row of `compare.json`.
 
-    The work is done in `OUT.work` and kept there until the artifact stands, so that it can be continued.
+    The comparison's folder is `OUT.work`; it is removed at the end, and until then the command can be continued.
     """
     assert config.out is not None
     _methods(replace(config, methods=(method,)), "METHOD")
@@ -205,7 +208,7 @@ def adapt(
 
 
 def _check_general(config: CompareConfig, source: Source) -> None:
-    """Refuse general text that is too short to measure forgetting on, or to rehearse on beside that."""
+    """Raises RiyazError for general text too short to measure forgetting on, or to rehearse on with the rest."""
     path = str(config.general) if config.general else None
     text = general_text(path)
     if config.replay and not any(len(gap) >= BLOCK for gap in general_gaps(source.tokenizer().encode(text))):
@@ -213,7 +216,10 @@ def _check_general(config: CompareConfig, source: Source) -> None:
 
 
 def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
-    """The methods to run, in the order of the table; without documents all that need none."""
+    """The methods to run in the order of METHODS: those named, else all; without documents none that needs them.
+
+    Raises RiyazError, with `where` as the place, for a method that is unknown or needs documents.
+    """
     unknown = [name for name in config.methods if name not in METHODS]
     if unknown:
         raise RiyazError(f"unknown method {unknown[0]!r}", where, f"choose from {', '.join(METHODS)}")
@@ -224,40 +230,42 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
     return tuple(name for name in METHODS if name not in lacking and name in (config.methods or METHODS))
 
 
-def _cutting(found: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]) -> Cut:
-    """How rows are divided for this model, and what is to know about them."""
+def _divider(
+    data_files: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]
+) -> Divide:
+    """A function that divides the rows into parts, without those too long for the model."""
     tokenizer, family = source.tokenizer(), describe(source)
-    places = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
-    tested = found.test or found.train
-    read = config.documents if any(METHODS[name].needs_documents for name in methods) else None
-    known = read is not None and tested.folder is not None and documents.same_file(read, tested.path)
+    context = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
+    tested = data_files.test or data_files.train
+    folder = config.documents if any(METHODS[name].needs_documents for name in methods) else None
+    test_in_documents = folder is not None and tested.folder is not None and documents.same_file(folder, tested.path)
 
-    def cut(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
+    def divide(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
         parts, report = split(
-            found.train, found.test, task, limit_train=config.limit_train, limit_test=limit_test,
+            data_files.train, data_files.test, task, limit_train=config.limit_train, limit_test=limit_test,
             seed=config.seed, allow_leakage=config.allow_leakage, deal_folds=deal_folds,
         )  # fmt: skip
-        parts, too_long = without_too_long(parts, task, tokenizer, places)
+        parts, too_long = without_too_long(parts, task, tokenizer, context)
         report.notes += [*family.notes, *tokenizer.notes]
         if too_long:
             report.notes.append(f"{len(too_long)} rows left out that do not fit the context, such as {too_long[0]}")
-        if known:
-            note = "is the documents and the test too: retrieval can find the very answers"
+        if test_in_documents:
+            note = "holds the documents and the test rows: retrieval can find the answers themselves"
             report.notes.append(f"{tested.path.name} {note}")
         return parts, report
 
-    return cut
+    return divide
 
 
-def _identity(
-    found: DataFolder,
+def _settings(
+    data_files: DataFolder,
     task: Task,
     source: Source,
     data_config: DataConfig,
     config: CompareConfig,
     methods: tuple,
 ) -> dict[str, Any]:
-    """What makes a comparison the same one: its data, model, task and settings, not where it is written."""
+    """The contents of settings.json: model, data, task and settings, without the folder they are written to."""
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
@@ -265,7 +273,7 @@ def _identity(
     }
     return {
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
-        "data": {"train": found.train.sha256, "test": found.test.sha256 if found.test else None},
+        "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None},
         "task": asdict(task) | {"labels": list(task.labels)},
         "reading": asdict(data_config),
         "settings": settings,
@@ -274,13 +282,13 @@ def _identity(
 
 
 def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Listen:
-    """`listen`, and the seconds so far in the folder: a command that is killed has spent them all the same."""
+    """`listen` that also writes seconds.json regularly, so that the time of a killed command counts."""
     written = time.monotonic()
 
     def keeping(event: Event) -> None:
         nonlocal written
         listen(event)
-        if time.monotonic() - written >= KEEP_SECONDS:
+        if time.monotonic() - written >= SAVE_SECONDS:
             written = time.monotonic()
             folder.write("seconds.json", written - began)
 
@@ -288,20 +296,20 @@ def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Lis
 
 
 def _spent(folder: ComparisonFolder) -> float:
-    """Seconds of earlier commands that were stopped."""
+    """Seconds that earlier, stopped commands took. Raises RiyazError for a damaged seconds.json."""
     seconds = folder.read("seconds.json") or 0.0
     if not isinstance(seconds, int | float):
-        raise RiyazError("is no number of seconds", str(folder.path / "seconds.json"), "remove it")
+        raise RiyazError("is not a number of seconds", str(folder.path / "seconds.json"), "remove it")
     return seconds
 
 
-def _prepare(folder: ComparisonFolder, asked: _Asked, listen: Listen) -> None:
-    """Write what the child processes read, and measure speeds once."""
+def _prepare(folder: ComparisonFolder, job: _Job, listen: Listen) -> None:
+    """Write settings, rows and index for the child processes, and measure speeds, unless these files exist."""
     if folder.read("settings.json") is None:
-        folder.write("settings.json", asked.identity)
-    if folder.read("plan.json") is None:  # which may hold that fewer rows are tested
-        folder.save_split(asked.parts)
-    if "documents" in asked.identity and folder.collection() is None:
+        folder.write("settings.json", job.settings)
+    if folder.read("plan.json") is None:  # a plan may test fewer rows than these
+        folder.save_split(job.parts)
+    if "documents" in job.settings and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
     if folder.read("measured.json") is None:
@@ -310,36 +318,35 @@ def _prepare(folder: ComparisonFolder, asked: _Asked, listen: Listen) -> None:
 
 
 def _plan(
-    folder: ComparisonFolder, asked: _Asked, config: CompareConfig, spent: float, listen: Listen
+    folder: ComparisonFolder, job: _Job, config: CompareConfig, spent: float, listen: Listen
 ) -> tuple[ComparisonPlan, Split, DataReport]:
-    """The plan in the folder, or a new one that is frozen there once it is known to fit this machine; and its rows."""
-    path, cut = folder.path / "plan.json", asked.cut
-    known = ComparisonPlan.read(path) if path.exists() else None
-
-    def make(sizes: Sizes) -> ComparisonPlan:
-        return planning.make(
-            {name: METHODS[name].recipe for name in asked.methods}, folder.read("measured.json"), sizes,
-            budget=float(config.budget), spent=spent, seed=config.seed,
+    """The plan in the folder, or a new one that is written there if it fits this machine; with the rows it tests."""
+    path = folder.path / "plan.json"
+    new = not path.exists()
+    if new:
+        recipes = {name: METHODS[name].recipe for name in job.methods}
+        trained = [name for name, recipe in recipes.items() if recipe is not None]
+        speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
+        make = partial(
+            planning.make, recipes, speeds, budget=float(config.budget), spent=spent, seed=config.seed,
             aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip
-
-    if known is None:
-        plan, parts, report = plan_within(cut, config.limit_test, make)
+        plan, parts, report = plan_within(job.divide, config.limit_test, make)
     else:
-        plan = known
-        parts, report = cut(plan.folds, plan.limit_test)
-    note = narrowed(plan, config.limit_test, len(parts.tested))
+        plan = ComparisonPlan.read(path)
+        parts, report = job.divide(plan.folds, plan.limit_test)
+    note = reduction_note(plan, config.limit_test, len(parts.tested))
     if note:
         report.notes.append(note)
         listen(Note(note))
-    _say_estimate(plan, config.out or folder.path, listen)
-    if known is None:
+    _check_estimate(plan, config.out or folder.path, listen)
+    if new:
         folder.write("plan.json", plan)
     return plan, parts, report
 
 
-def _say_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
-    """Tell the estimate; refuse before anything long begins when memory or disk cannot hold it."""
+def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
+    """Report the estimate. Raises RiyazError if it needs more memory or disk than is free."""
     arms = tuple(Planned(arm.method, sum(arm.seconds.values())) for arm in plan.arms)
     listen(Estimate(**plan.estimate, arms=arms))
     free = hardware.disk_free(path) / hardware.MB
@@ -355,7 +362,7 @@ def _say_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
 def _run_arm(
     folder: ComparisonFolder, plan: ComparisonPlan, method: str, parts: list[str], listen: Listen
 ) -> ArmResult:
-    """One arm: fit and evaluate every part, each in a fresh process; a failure becomes the arm's reason."""
+    """Fit and evaluate every part of an arm, each in its own process; a failure becomes the reason in the row."""
     arm_plan = plan.arm(method)
     reason = ""
     for part in parts if not arm_plan.skipped else []:
@@ -370,7 +377,7 @@ def _run_arm(
     return row
 
 
-def _again(
+def _extra(
     folder: ComparisonFolder,
     plan: ComparisonPlan,
     arms: list[ArmResult],
@@ -379,8 +386,8 @@ def _again(
     since: float,
     listen: Listen,
 ) -> tuple[list[ArmResult], list[CurveScore]]:
-    """What the time that is left can still say: arms with more seeds of a close call, and the curve over rows."""
-    if parts != [KEPT]:  # folds are trainings enough
+    """Extra runs in the time that is left: the arms, two close ones with more seeds, and the data curve."""
+    if parts != [KEPT]:  # with folds every arm is trained several times already
         return arms, []
 
     def left() -> float:
@@ -391,7 +398,7 @@ def _again(
 
 
 def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], config: CompareConfig) -> dict[str, Any]:
-    """The pick and why, and every pair of arms on the same rows."""
+    """The fields of a Comparison that name the pick and compare every pair of arms."""
     limits = {
         "max_ms": config.max_ms,
         "max_rss_mb": config.max_rss_mb,
@@ -406,19 +413,19 @@ def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], c
     return {**asdict(pick), "pairs": pairs}
 
 
-def _describe_data(asked: _Asked, report: DataReport, parts: Split) -> Data:
-    task, files = asked.task, {"train": asked.found.train, "test": asked.found.test}
+def _describe_data(job: _Job, report: DataReport, parts: Split) -> Data:
+    task, files = job.task, {"train": job.files.train, "test": job.files.test}
     counts: dict[str, Any] = report.to_dict() | {"leakage": Leakage(**report.leakage)}
-    documents = asked.identity.get("documents")
+    documents = job.settings.get("documents")
     return Data(
         files={name: FileFacts(str(d.path), d.sha256, d.format) for name, d in files.items() if d},
         task=task.kind, metric=task.metric, why=task.why, instruction=task.instruction, **counts,
-        rendered=_rendered(parts, task, asked.source), documents=Documents(**documents) if documents else None,
+        rendered=_rendered(parts, task, job.source), documents=Documents(**documents) if documents else None,
     )  # fmt: skip
 
 
 def _rendered(parts: Split, task: Task, source: Source) -> list[list[tuple[str, bool]]]:
-    """The first training rows as a model learns them: (text, whether the loss is on it) in pieces."""
+    """The first training rows as the model is trained on them: pieces (text, whether its tokens have a loss)."""
     first = parts.train[:RENDERED]
     pairs = list(zip(instruction_only(task).conversations([example.messages for example in first]), first))
     return [[(prompt, False), (answer, True)] for prompt, answer in rendered(source.tokenizer(), pairs)]

@@ -1,4 +1,4 @@
-"""What is tested when the budget is too short for all of it: one split instead of folds, then fewer rows."""
+"""Tests less when the budget is too short: first one split instead of folds, then fewer test rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,26 +7,25 @@ from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
 from riyaz.data.data_report import DataReport
 from riyaz.data.split import Split
 
-WORTH = 0.25  # of its recipe that every trained arm must reach for folds, which train it six times, to be worth it
-FAIR_ROWS = 20  # not fewer for the sake of an arm that takes too long to train,
-LEAST_ROWS = 10  # and not fewer at all: they would say nothing
+FOLDS_SHARE = 0.25  # folds train six times: only if every trained arm then takes this share of its recipe's steps
+FAIR_ROWS = 20  # test rows are not reduced below this to leave an arm time to train,
+LEAST_ROWS = 10  # nor below this to fit the budget at all: fewer would say nothing
 
-Cut = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) to the rows of each part
+Divide = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) -> rows of each part
 
 
 def plan_within(
-    cut: Cut, limit_test: int | None, make: Callable[[Sizes], ComparisonPlan]
+    divide: Divide, limit_test: int | None, make: Callable[[Sizes], ComparisonPlan]
 ) -> tuple[ComparisonPlan, Split, DataReport]:
-    """The plan with the most test rows under which every trained arm trains, and its rows.
+    """The plan with the most test rows under which every trained arm trains, and the rows.
 
-    Where none is, the one with the most rows that the budget holds at all. Raises the TooShort of the fewest rows
-    when there is none.
+    If there is no such plan, the one with the most rows that fits the budget. Raises TooShort if none fits.
     """
     refused: TooShort
-    held: tuple[ComparisonPlan, Split, DataReport] | None = None
-    for deal_folds, limit in _ladder(cut, limit_test):
-        parts, report = cut(deal_folds, limit)
-        if held is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
+    fallback: tuple[ComparisonPlan, Split, DataReport] | None = None
+    for deal_folds, limit in _reductions(divide, limit_test):
+        parts, report = divide(deal_folds, limit)
+        if fallback is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
             break
         sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
         try:
@@ -34,36 +33,36 @@ def plan_within(
         except TooShort as error:
             refused = error
             continue
-        if _trains(plan, WORTH if parts.folds else 0.0):
+        if _all_train(plan, FOLDS_SHARE if parts.folds else 0.0):
             return plan, parts, report
-        held = held or (plan, parts, report)
-    if held is None:
+        fallback = fallback or (plan, parts, report)
+    if fallback is None:
         raise refused
-    return held
+    return fallback
 
 
-def narrowed(plan: ComparisonPlan, limit_test: int | None, tested: int) -> str:
-    """What the plan tests less than was asked for, in a sentence; "" when it tests all of it."""
+def reduction_note(plan: ComparisonPlan, limit_test: int | None, tested: int) -> str:
+    """One sentence about what is tested less than was asked for; "" if everything is tested."""
     if plan.folds and plan.limit_test == limit_test:
         return ""
     once = "" if plan.folds else ", held out once instead of in folds,"
     return f"the budget leaves time for {tested} test rows{once} only; raise --budget to test more"
 
 
-def _ladder(cut: Cut, limit_test: int | None) -> Iterator[tuple[bool, int | None]]:
-    """Ways to test, each cheaper than the one before."""
+def _reductions(divide: Divide, limit_test: int | None) -> Iterator[tuple[bool, int | None]]:
+    """(deal folds, most test rows), each cheaper to test than the one before."""
     yield True, limit_test
-    parts, _ = cut(True, limit_test)
-    few = bool(parts.folds)
-    if few:
+    parts, _ = divide(True, limit_test)
+    had_folds = bool(parts.folds)
+    if had_folds:
         yield False, limit_test
-        parts, _ = cut(False, limit_test)
+        parts, _ = divide(False, limit_test)
     rows = len(parts.tested)
     while rows > LEAST_ROWS:
         rows = max(LEAST_ROWS, rows // 2)
-        yield not few, rows
+        yield not had_folds, rows
 
 
-def _trains(plan: ComparisonPlan, share: float) -> bool:
-    """Whether every arm that can be trained is, and reaches this share of its recipe."""
+def _all_train(plan: ComparisonPlan, share: float) -> bool:
+    """Whether every arm with a recipe trains, and takes at least this share of the recipe's steps."""
     return all(arm.steps and arm.steps >= share * arm.recipe_steps for arm in plan.arms if arm.recipe_steps)

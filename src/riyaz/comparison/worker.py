@@ -1,7 +1,7 @@
 """The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
 
-Reads the comparison's folder, does one piece of work, writes its files. Events go to stdout as JSON lines. A
-mistake of the user or of the data is one event with its reason; anything else leaves its traceback in the log.
+It reads the comparison's folder, does one piece of work and writes the result there. Events go to stdout as JSON
+lines. A RiyazError becomes one Failed event with its reason; any other exception leaves its traceback in the log.
 """
 
 import os
@@ -24,89 +24,88 @@ from riyaz.sources import Source, open_source
 
 
 def main(arguments: list[str]) -> int:
-    """Do the work named by the arguments; 0 when it went well."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once: every file is written atomically
+    """Do the work named by the arguments; returns 0 on success, 3 after a Failed event."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C may end it at any time: files are written atomically
     work, folder, *rest = arguments
-    threading.Thread(target=_leave_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {"index": index, "measure": measure, "fit": fit, "evaluate": evaluate}
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
     except RiyazError as error:
-        say(Failed(str(error)))
+        send(Failed(str(error)))
         return 3
     except (MemoryError, RuntimeError, OSError) as error:
         reason = _resource_reason(error)
         if not reason:
             raise
-        say(Failed(reason))
+        send(Failed(reason))
         return 3
     return 0
 
 
 def index(folder: ComparisonFolder) -> None:
-    """Cut the user's documents into chunks and embed them: `collection.sqlite`."""
+    """Cut the user's documents into passages and embed them: writes `collection.sqlite`."""
     from riyaz.comparison.documents import index as write_index
 
-    write_index(folder, folder.settings(), say)
+    write_index(folder, folder.settings(), send)
 
 
 def measure(folder: ComparisonFolder) -> None:
-    """Measure what the plan needs: `measured.json`, and the base's facts beside it."""
+    """Measure the speeds that the plan is made from: writes `measured.json` and the base's facts."""
     from riyaz.comparison.measure import measure_speeds
 
     settings = folder.settings()
-    measured = measure_speeds(folder, settings, _source(settings), settings.task, say)
-    folder.write("measured.json", measured)
+    folder.write("measured.json", measure_speeds(folder, settings, _source(settings), settings.task, send))
 
 
 def fit(folder: ComparisonFolder, method: str, part: str) -> None:
-    """Fit one method on one part's rows: `artifact/`, then `fit.json`."""
+    """Fit one method on one part's rows: writes `artifact/`, then `fit.json`."""
     from riyaz.comparison.fit_part import fit_part
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     began = time.monotonic()
-    fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, say)
+    fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, send)
     write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began))
 
 
 def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
-    """Open the artifact in this fresh process and judge it on the part's test rows: `result.json`."""
-    from riyaz.comparison.extra_runs import read_part
+    """Open the artifact in this new process and evaluate it on the part's test rows: writes `result.json`."""
+    from riyaz.comparison.extra_runs import read_extra_run
     from riyaz.data.split import FOLDS
     from riyaz.evaluate import BaseFacts, evaluate_artifact
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
     run = folder.run(method, part)
-    extra = read_part(folder, method, part) is not None
+    extra = read_extra_run(folder, method, part) is not None
     rows = KEPT if extra else part
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
         base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
-        looked=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
-        general=settings.settings.general, listen=say,
+        retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
+        general=settings.settings.general, listen=send,
     )  # fmt: skip
 
 
-def say(event: Event) -> None:
-    """Tell the parent; when it is gone there is no reason to go on."""
+def send(event: Event) -> None:
+    """Send an event to the parent process; end this process if the parent is gone."""
     try:
         print(to_json(event), flush=True)
     except BrokenPipeError:
         raise SystemExit(1) from None
 
 
-def _leave_with(parent: int) -> None:
-    """End when the parent has ended, however it did: nobody would read the result, and the folder is free again."""
+def _end_with(parent: int) -> None:
+    """End this process when the parent process has ended: nobody reads the result and the folder's lock is free."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def _source(settings: Settings) -> Source:
-    """The model of the comparison, which must still be the same file."""
+    """The base model. Raises RiyazError if its file has changed since the comparison began."""
     source = open_source(settings.model.path)
     if source.sha256() != settings.model.sha256:
         raise RiyazError("the model has changed since the comparison began", settings.model.path)
@@ -114,11 +113,12 @@ def _source(settings: Settings) -> Source:
 
 
 def _use_threads(count: int) -> None:
-    """Torch reads this when it is imported, which `nearest` never does."""
+    """Set the number of threads; torch reads it when it is imported."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(count)
 
 
 def _resource_reason(error: Exception) -> str:
+    """The reason in one line if memory, disk or a file failed, else ""."""
     text = str(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
         return "out of memory"

@@ -44,7 +44,7 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     for done, candidate in enumerate(candidates):
         context.listen(Progress("choose", done, len(candidates)))
         try:
-            scored = _scored(context, candidate, rows)
+            scored = candidate_scores(context, candidate, rows)
         except RiyazError as error:
             last_error = error
             continue
@@ -60,7 +60,7 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     return best
 
 
-def _scored(
+def candidate_scores(
     context: Context, predictor: ModelPredictor, rows: Sequence[Example]
 ) -> list[tuple[ModelPredictor, bool, float]]:
     """(predictor, calibrated, score) of a candidate; for a closed set without and with calibration, in one pass."""

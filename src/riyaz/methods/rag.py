@@ -15,7 +15,7 @@ from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.retrieval.open_retriever import open_retriever
-from riyaz.scoring import KNOWN_BY, answer_log_loss, predict, score
+from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 
 COUNTS = (1, 3, 5)  # passages
 EXAMPLE_COUNT = 4  # examples of answers, without passages, that are tried with the best number of passages
@@ -54,7 +54,7 @@ def fit(context: Context) -> Fitted:
         max_new_tokens=limit,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": choice.calibrated,
                 **limit_record, **spans, "candidates": record},
-        valid_loss=answer_log_loss(best, context.valid[:KNOWN_BY]), valid_score=choice.score,
+        valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,
     )  # fmt: skip
 
 

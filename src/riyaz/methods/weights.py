@@ -21,14 +21,14 @@ from riyaz.files import read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import answer_limit, choose
 from riyaz.predictor import ADAPTER, predictor_for
-from riyaz.scoring import KNOWN_BY
+from riyaz.scoring import REOPEN_ROWS
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 
-VALID_ROWS = KNOWN_BY  # validation rows during training; all of them would take half of the training time
+VALID_ROWS = REOPEN_ROWS  # validation rows during training; all of them would take half of the training time
 STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CURVE = ("step", "loss", "valid_loss")

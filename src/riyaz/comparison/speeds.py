@@ -1,0 +1,88 @@
+"""measured.json: the measured speeds from which the plan estimates every arm."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from riyaz.comparison.folder import DAMAGED
+from riyaz.errors import RiyazError
+from riyaz.files import from_json, read_json
+
+
+@dataclass(frozen=True)
+class AnswerSpeed:
+    """Seconds that one method needs to answer and to be evaluated."""
+
+    row_seconds: float  # one row in a batch
+    answer_seconds: float  # one row alone
+    loss_seconds: float  # the log-loss of one accepted answer
+    choose_seconds: float  # one validation row, under all candidates that `fit` compares
+    load_seconds: float  # opening the model, and the index if there is one
+    look_seconds: float  # one test row of the evaluation of retrieval
+
+    def __post_init__(self) -> None:
+        """Raises RiyazError for a negative number."""
+        _check_numbers(self)
+
+
+@dataclass(frozen=True)
+class TrainSpeed:
+    """Seconds, memory and disk that the training of one method needs."""
+
+    step_seconds: float  # one step on rows of mean length
+    validate_seconds: float
+    build_seconds: float  # making the model with new trainable parameters
+    rss_mb: float  # peak memory
+    disk_mb: float  # all files that the training writes
+    trainable: int  # parameters
+
+    def __post_init__(self) -> None:
+        """Raises RiyazError for a negative number and for steps that take no time."""
+        _check_numbers(self)
+        if not self.step_seconds:
+            raise RiyazError("must be positive", "step_seconds")
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The speeds of this machine with this model on these rows."""
+
+    threads: int
+    compute: Literal["bfloat16", "float32"]
+    rss_mb: float  # peak memory without training
+    base_seconds: float  # comparing one arm with the base: log-loss of general text, distributions of answers
+    predict: dict[str, AnswerSpeed]  # by method
+    arms: dict[str, TrainSpeed]  # by trained method
+    unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
+
+    def __post_init__(self) -> None:
+        """Raises RiyazError for a negative number and for no threads."""
+        _check_numbers(self)
+        if not self.threads:
+            raise RiyazError("must be positive", "threads")
+
+    @classmethod
+    def read(cls, path: Path, methods: Iterable[str], trained: Iterable[str]) -> "Speeds":
+        """The speeds in a measured.json, which has all of `methods`, and the training of those in `trained`.
+
+        Raises RiyazError naming the place that is wrong or missing.
+        """
+        # unknown keys: older versions wrote "save_seconds"
+        speeds = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED, unknown=True)
+        needed: list[tuple[str, dict[str, Any], Iterable[str]]] = [
+            ("predict", speeds.predict, methods),
+            ("arms", speeds.arms, trained),
+        ]
+        for key, measured, names in needed:
+            for name in names:
+                if name not in measured and name not in speeds.unable:
+                    raise RiyazError(f"{key}.{name} is missing", str(path), DAMAGED)
+        return speeds
+
+
+def _check_numbers(value: Any) -> None:
+    for entry in fields(value):
+        number = getattr(value, entry.name)
+        if isinstance(number, int | float) and number < 0:
+            raise RiyazError("must not be negative", entry.name)

@@ -366,13 +366,13 @@ def remove(path: Path) -> None:
 
 
 class Lines:
-    """A growing file of JSON lines, each with its "step" and the numbers that are `needed`.
+    """A growing file of JSON lines, each with its "step" and the numbers `needed`, perhaps those `optional` too.
 
     The first line that is added replaces what a killed run wrote from that step on, and a half line at the end.
     """
 
-    def __init__(self, path: Path, *needed: str, hint: str = "") -> None:
-        self.path, self.needed, self.hint = path, needed, hint
+    def __init__(self, path: Path, *needed: str, optional: tuple[str, ...] = (), hint: str = "") -> None:
+        self.path, self.needed, self.optional, self.hint = path, needed, optional, hint
         self.handle: Any = None
 
     def entries(self) -> list[dict[str, Any]]:
@@ -393,7 +393,9 @@ class Lines:
         with contextlib.suppress(RiyazError):
             entry = parse_json(line, str(self.path))
             if isinstance(entry, dict) and _is(entry.get("step"), int):
-                return entry if all(isinstance(entry.get(name), int | float) for name in self.needed) else None
+                numbers = [*self.needed, *(name for name in self.optional if entry.get(name) is not None)]
+                whole = all(_is(entry.get(name), float) and math.isfinite(entry[name]) for name in numbers)
+                return entry if whole else None
         return None
 
     def add(self, entry: dict[str, Any]) -> None:

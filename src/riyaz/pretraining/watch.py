@@ -36,7 +36,7 @@ class Watch:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
         self.metrics, self.samples = (
-            Lines(run.folder.path / METRICS, "seconds", hint=DAMAGED),
+            Lines(run.folder.path / METRICS, "seconds", optional=("bits_per_byte",), hint=DAMAGED),
             Lines(run.folder.path / SAMPLES, hint=DAMAGED),
         )
         self.earlier = self.metrics.entries()

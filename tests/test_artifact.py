@@ -88,7 +88,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     artifacts.write(tmp_path / "a", LORA, FILES)
     path = tmp_path / "a" / name
     path.write_bytes(path.read_bytes() + b"!")
-    with assert_refused(name, "the checksum does not fit the file"):
+    with assert_refused(name, "the checksum does not match the file"):
         Artifact.read(tmp_path / "a")
     path.unlink()
     with assert_refused(name, "the file is missing"):
@@ -131,7 +131,7 @@ def test_a_folder_without_a_document_or_with_a_broken_one(tmp_path: Path) -> Non
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with assert_refused(str(tmp_path), "exists and is no artifact"):
+    with assert_refused(str(tmp_path), "exists and is not an artifact"):
         artifacts.write(tmp_path, LORA, FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -362,7 +362,7 @@ def test_info_says_what_a_bug_report_needs(capsys):
 def test_models_lists_the_cache_and_what_could_be_pulled(capsys):
     assert cli.main(["models"]) == 0
     out, err = capsys.readouterr()
-    assert out == "" and "smollm2-135m is not here yet; riyaz pull smollm2-135m" in err
+    assert out == "" and "smollm2-135m is not in the cache; get it with riyaz pull smollm2-135m" in err
 
 
 def test_json_is_strict_and_takes_what_documents_hold():

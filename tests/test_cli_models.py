@@ -57,7 +57,7 @@ def test_data_shows_the_task_and_three_rows_with_the_loss_marked(capsys, model):
     assert "not read       columns id" in out
     assert out.count("<|im_start|>assistant\n⟦") == 3 and "⟦refund<|im_end|>⟧" in out
     assert "all 6 held in every row" in out and "answer tokens  median" in out
-    assert "0 test rows (0.0%) also stand in the training rows" in out
+    assert "0 test rows (0.0%) are also in the training rows" in out
     assert "labels         delivery: train" in out
 
 
@@ -92,7 +92,7 @@ def test_data_shows_leakage_that_compare_would_refuse(capsys):
     rows()
     rows("test.jsonl", ROWS[:4] + [{"id": 99, "text": "a new one", "label": "refund"}] * 6)
     out, _ = succeed(capsys, "data", "rows.jsonl", "--test", "test.jsonl")
-    assert "4 test rows (40.0%) also stand in the training rows" in out
+    assert "4 test rows (40.0%) are also in the training rows" in out
 
 
 def test_evaluate_prints_the_score_with_its_interval(capsys, model):
@@ -127,9 +127,9 @@ def test_run_reads_tables_and_a_named_column(capsys, model):
 
 def test_run_says_at_once_that_it_could_not_write(capsys, model):
     assert cli.main(["run", str(model), rows(), "--out", "no/such/o.jsonl"]) == 2
-    assert capsys.readouterr().err == "error: no/such: the folder does not exist; make it or choose another --out\n"
+    assert capsys.readouterr().err == "error: no/such: the folder does not exist; create it or choose another --out\n"
     Path("taken").mkdir()
-    for out, what in (("taken", "is a folder"), (rows(), "are the rows that are read")):
+    for out, what in (("taken", "is a folder"), (rows(), "is the file that is read")):
         before = Path(rows()).read_bytes()
         assert cli.main(["run", str(model), rows(), "--out", str(out)]) == 2
         assert capsys.readouterr().err == f"error: {out}: {what}; choose another --out\n"

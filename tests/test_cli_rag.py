@@ -142,9 +142,9 @@ def test_without_the_embedder_the_way_out_is_named(capsys, monkeypatch):
     run(capsys, "rag", "add", "kept", "docs")
     use(monkeypatch, absent)
     status, _, err = run(capsys, "rag", "add", "new", "docs")
-    assert status == 2 and "riyaz pull minilm, or give --lexical for words alone" in err
+    assert status == 2 and "riyaz pull minilm, or give --lexical to index words only" in err
     status, _, err = run(capsys, "rag", "ask", "kept", "refund")
-    assert status == 2 and "riyaz pull minilm, or make the collection again with --lexical" in err
+    assert status == 2 and "riyaz pull minilm, or add the documents again with --lexical --rebuild" in err
 
 
 @pytest.mark.parametrize(

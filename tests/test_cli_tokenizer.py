@@ -28,7 +28,7 @@ def test_a_folder_with_the_tokens_asked_for(capsys):
     first, second = out.splitlines()
     assert status == 0 and not err
     assert first.startswith("420 tokens from 2 files (0.0 MB) in made; ") and first.endswith(" bytes per token")
-    assert second.startswith("such as T|he| qu")
+    assert second.startswith("example: T|he| qu")
     made = Tokenizer.from_folder("made")
     assert made.vocab_size == 420 and made.decode(made.encode("日本 fox")) == "日本 fox"
 

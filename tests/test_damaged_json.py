@@ -16,7 +16,6 @@ from pretraining import SMALL, quick_machine, texts
 from rich.console import Console
 
 from riyaz.artifact import resolve
-from riyaz.cli.report import answers
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
@@ -28,6 +27,7 @@ from riyaz.methods.weights import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
+from riyaz.report.write import answers
 from riyaz.results import Answer, Comparison
 
 MUTATIONS = 300  # of every file

@@ -209,7 +209,7 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
 
 def test_training_is_said_in_what_was_trained():
     assert training(typed_arm("zero_shot")) == "none"
-    assert training(typed_arm("few_shot", search_seconds=12.2)) == "none; choosing its text took 12 s"
+    assert training(typed_arm("few_shot", search_seconds=12.2)) == "none; choosing the prompt took 12 s"
     assert training(typed_arm("lora", trainable_params=4_884_480, chosen={"steps": 60})) == "4.9 M parameters, 60 steps"
 
 

@@ -43,7 +43,7 @@ def test_the_page_is_well_formed_and_every_part_stands_there(whole):
     for said in (
         "What comes after “The quick brown fox”", "5.2 million parameters", "One seed.",
         "riyaz pretrain books --budget 15m --out first", "falls with the square root of the width", "2.13.0",
-        "24,310,118", "ab" * 32, "3 validation blocks are nearly in the training text",
+        "24,310,118", "ab" * 32, "3 validation blocks almost repeat training text",
     ):  # fmt: skip
         assert said in whole.text, said
 
@@ -124,9 +124,9 @@ def test_only_what_no_clock_decided_is_the_same_again():
     exact = {"steps": 6, "compute": "float32", "validate_every": 3}
     assert words.again(learning.typed(learning.run(asked=exact))).startswith("The same command on the same text")
     resumed = words.again(learning.typed(learning.run(asked=exact, resumed_with={"torch": "2.14"})))
-    assert "went on with torch 2.14" in resumed and "no command gives the same" in resumed
+    assert "continued with torch 2.14" in resumed and "no command gives the same" in resumed
     said = words.again(learning.typed(learning.run(asked={"budget": 900.0})))
-    assert said.startswith("Some values come from the speed that was measured") and "plan.json" in said
+    assert said.startswith("Some values come from the measured speed") and "plan.json" in said
     assert "with --layers 6 --heads 4 --width 256 --batch 32 --steps 1200 --validate-every 60, gives" in said
 
 
@@ -134,20 +134,22 @@ def test_the_story_says_how_it_ended():
     lines = learning.metrics()
     said = story(learning.run(), lines)
     assert "read 9.8 million tokens of text, 1.5 times its training text, in 14m 49s." in said
-    assert "out of 4,096" in said and "a longer run would probably come lower" in said
+    assert "out of 4,096" in said and "a longer run would probably reach a lower one" in said
     for entry in lines[700:]:
         if "valid_loss" in entry:
             entry["valid_loss"] += (entry["step"] - 690) / 300
     lost = story(learning.run(), lines)
-    assert "It was lowest at step 660 of 1,200, but the folder holds the weights of step 1,200" in lost
+    assert "Its validation loss was lowest at step 660 of 1,200, but the folder holds the weights of step 1,200" in lost
     run = learning.run()
     run["result"]["best_step"] = 660
     said = story(run, lines)
     assert (
-        "It was best at step 660 of 1,200; the folder holds those weights. After that it learned its text by heart."
-        in said
+        "Its validation loss was lowest at step 660 of 1,200; the folder holds those weights. After that it "
+        "memorised its training text." in said
     )
-    assert "It ended early at step 900 of 1,200: it had not come lower since step 660" in story(run, lines[:900])
+    assert "ended early at step 900 of 1,200: its validation loss had not fallen since step 660" in story(
+        run, lines[:900]
+    )
     assert "stopped at step 30 of 1,200; the same command with --resume" in story(
         learning.run(status="stopped"), learning.metrics(30)
     )
@@ -162,7 +164,7 @@ def test_what_to_keep_in_mind_follows_the_figures():
     run["model"] |= {"parameters": 250_000}
     notes = " ".join(words.keep_in_mind(learning.typed(run), []))
     assert "read its text 5.0 times" in notes and "20 tokens were read per parameter" in notes
-    assert "nearly in the training text" not in notes
+    assert "almost repeat" not in notes
 
 
 def test_chosen_places_hold_first_and_last_and_are_dense_where_most_changes():
@@ -256,7 +258,7 @@ def test_the_terminal_says_it_in_a_screen():
     said = out.file.getvalue()  # type: ignore[attr-defined]
     for line in (
         "done  llama, 5.2 million parameters", "validation loss  3.762 nats per token", "bits per byte    1.503",
-        "speed            11,302 tokens a second, 41 % of the machine's peak", "  step 0         ",
+        "speed            11,302 tokens per second, 41 % of the machine's peak", "  step 0         ",
         "  step 1,200     ␣jumped 19.0 %", "  Once upon a time",
     ):  # fmt: skip
         assert line in said, line

@@ -90,16 +90,6 @@ def test_the_page_runs(store: None, here: Path, inside: list, capsys: pytest.Cap
     assert "zero_shot: ok, accuracy" in told.err, "progress as the commands show it"
 
 
-@pytest.mark.slow
-def test_the_page_runs_with_the_real_model(here: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
-                           "from pathlib import Path; from test_library import run_page\n"
-                           "left = run_page(Path()); print(left['comparison'])"],
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "pick  " in done.stdout
-
-
 def test_rows_in_memory_give_what_their_files_give(
     compared: library.Comparison, here: Path, inside: list, store: None
 ) -> None:

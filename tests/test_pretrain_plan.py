@@ -95,7 +95,7 @@ def test_a_size_alone_reads_twenty_tokens_a_parameter_or_sixteen_times_the_text(
     short = Text(300_000, 300_000 // 256, 60)
     plan = planned(short, size="5m")
     assert plan.tokens == pytest.approx(16 * 300_000, rel=0.02) and plan.train["dropout"] == 0.1
-    assert any("16 times the 300,000 tokens" in value.why for value in plan.derived)
+    assert any("16 epochs of the 300,000 tokens" in value.why for value in plan.derived)
     plan = planned(short, budget=Seconds("10h"))  # the text, not the time, is what is missing
     assert plan.tokens <= 16 * 300_000 * 1.02 and plan.estimate["seconds"] < 36_000
 
@@ -148,7 +148,7 @@ def test_a_shape_of_ones_own_has_no_size() -> None:
 def test_a_step_that_the_budget_does_not_hold_is_refused() -> None:
     slow = Machine(flops=1e9)
     with pytest.raises(
-        RiyazError, match=r"one step of 78,125 windows takes about [\d,]+s and the budget of 1m holds"
+        RiyazError, match=r"one step of 78,125 windows takes about [\d,]+s and the budget of 1m has"
     ) as e:
         planned(machine=slow, budget=Seconds("1m"), batch=10**9)
     assert e.value.where == "--batch"
@@ -160,7 +160,7 @@ def test_a_step_that_the_budget_does_not_hold_is_refused() -> None:
 def test_a_batch_that_the_text_cuts_says_so() -> None:
     for asked in ({"steps": 3}, {"budget": Seconds("100h")}):
         (batch,) = (value for value in planned(size="1m", batch=10**9, **asked).derived if value.name == "batch")
-        assert batch.value.startswith("78125 windows") and batch.why == "given, but the text has 78,125 windows"
+        assert batch.value.startswith("78125 windows") and batch.why == "given, but the text has only 78,125 windows"
 
 
 def test_what_is_given_stands() -> None:
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
     with pytest.raises(RiyazError, match=r"1m .* 100 MB are free"):
         planned(memory=100)
     assert planned(budget=Seconds("100h"), memory=900).model["parameters"] < 50e6  # the largest that does fit
-    with pytest.raises(RiyazError, match="the budget of 30s is over before training begins"):
+    with pytest.raises(RiyazError, match="the budget of 30s is used up before training begins"):
         planned(budget=Seconds("30s"), spent=26)
 
 
@@ -246,7 +246,7 @@ def test_a_short_text_gets_a_small_vocabulary_and_context() -> None:
 def test_validations_are_few_where_time_is_short() -> None:
     short, long = planned(size="1m", steps=30), planned(size="5m", budget=Seconds("5h"))
     assert math.ceil(30 / short.train["validate_every"]) <= 5
-    assert long.train["steps"] / long.train["validate_every"] <= planning.LOOKS
+    assert long.train["steps"] / long.train["validate_every"] <= planning.VALIDATIONS
     assert 16 <= long.valid_windows <= BOOK.valid_windows
 
 

@@ -236,7 +236,7 @@ def test_other_versions_are_named(begun: Path, tmp_path: Path, monkeypatch: pyte
         stop_at(4, inner, KeyboardInterrupt())
         told = command("pretrain", "--resume", "--out", out)
     said = f"resumed with python 4.0 instead of {versions['python']}, torch 9.9 instead of {versions['torch']}"
-    assert said in " ".join(told.err.split()) and "not the same bit for bit" in " ".join(told.err.split())
+    assert said in " ".join(told.err.split()) and "the result may differ" in " ".join(told.err.split())
     monkeypatch.undo()
     assert command("pretrain", "--resume", "--out", out).status == 0
     document = json.loads((out / "run.json").read_text())

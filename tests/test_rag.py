@@ -307,7 +307,7 @@ def test_an_artifact_without_its_documents_or_with_others(context: Context, tmp_
     database.execute("UPDATE documents SET title = 'Owned'")
     database.commit()
     database.close()
-    with assert_refused(COLLECTION, "the checksum does not fit the file"):
+    with assert_refused(COLLECTION, "the checksum does not match the file"):
         open_artifact(tmp_path / "a")
     (tmp_path / "a" / COLLECTION).unlink()
     with assert_refused(COLLECTION, "the file is missing"):

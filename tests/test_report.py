@@ -180,7 +180,7 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
         "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: held (training 2.34568)",
         "eos_in_every_row: held", "fits: NOT HELD (rows 40, failed 3)",
         "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
-        "for want of time: lora",
+        "because the budget was too short: lora",
     ):  # fmt: skip
         assert part in text, part
     assert not text.endswith("\n\n") and "None" not in text and "nan" not in text

@@ -218,7 +218,7 @@ def test_an_artifact_that_was_changed(quick: Finished, rows: Path, tmp_path_fact
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
     told = command("evaluate", folder, "--test", rows)
-    assert told.status == 2 and "adapter_model.safetensors: the checksum does not fit the file" in told.line
+    assert told.status == 2 and "adapter_model.safetensors: the checksum does not match the file" in told.line
 
 
 # the documents

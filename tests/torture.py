@@ -1,10 +1,10 @@
-"""Kill a pretraining run at random moments until it has ended, and compare it with one that was never killed.
+"""Kill a pretraining run at random moments, resume it until it is done, and compare it with an uninterrupted run.
 
     python tests/torture.py --rounds 5 --kills 8        # `make torture`
 
-Every command is `riyaz pretrain … --resume` in a process of its own, ended by SIGKILL at a moment drawn from the
-seed: while it reads, tokenises, measures, trains, writes a checkpoint or the model. Weights, optimiser, the loss of
-every step and the samples must come out equal to the bit.
+Every command is `riyaz pretrain … --resume` in its own process, killed by SIGKILL after a random time drawn from the
+seed: while it reads, tokenises, measures, trains, writes a checkpoint or the model. Weights, optimiser state, the loss
+of every step and the samples must be equal bit for bit.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 STEPS = 60
-COMPUTE = {"llama": "float32", "gpt2": "bfloat16"}  # of each family; rounds take turns
-# `riyaz` on one core that measures quickly and keeps its last checkpoint, to be compared
+COMPUTE = {"llama": "float32", "gpt2": "bfloat16"}  # number type of each family; rounds alternate between them
+# `riyaz` on one core, with a fake quick measurement, keeping work/ so that the last checkpoint can be compared
 PROGRAM = """
 import os, sys
 if hasattr(os, "sched_setaffinity"):
@@ -38,7 +38,7 @@ sys.exit(main())
 
 
 def arguments(text: Path, out: Path, family: str) -> list[str]:
-    """A run of STEPS steps with dropout, six checkpoints and four validations."""
+    """The command line of a run of STEPS steps with dropout, six checkpoints and four validations."""
     return ["pretrain", str(text), "--tokenizer", "bytes", "--layers", "2", "--width", "32", "--heads", "2",
             "--context", "32", "--batch", "4", "--steps", str(STEPS), "--family", family, "--compute", COMPUTE[family],
             "--dropout", "0.1", "--validate-every", "15", "--checkpoint-every", "10", "--seed", "5", "--resume",
@@ -46,7 +46,7 @@ def arguments(text: Path, out: Path, family: str) -> list[str]:
 
 
 def start(text: Path, out: Path, family: str) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Start the command in its own process."""
     program = PROGRAM.format(tests=str(TESTS))
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments(text, out, family)],
@@ -57,16 +57,16 @@ def start(text: Path, out: Path, family: str) -> subprocess.Popen[str]:
 
 
 def whole(text: Path, out: Path, family: str = "llama") -> float:
-    """Run to the end; the seconds that it took."""
+    """Run to the end without a kill; the seconds it took."""
     began = time.monotonic()
     process = start(text, out, family)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     return time.monotonic() - began
 
 
 def killed_at_step(text: Path, out: Path, step: int, family: str = "llama") -> None:
-    """Kill the command as soon as it has told of this step."""
+    """Kill the command as soon as its progress shows this step."""
     process = start(text, out, family)
     assert process.stderr is not None
     for line in process.stderr:
@@ -74,47 +74,47 @@ def killed_at_step(text: Path, out: Path, step: int, family: str = "llama") -> N
             break
     process.kill()
     process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it had ended before"
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
 
 
 def killed_after(text: Path, out: Path, seconds: float, family: str = "llama") -> bool:
-    """Kill the command after so many seconds; False when it had ended before."""
+    """Kill the command after `seconds`; False when it ended before that."""
     process = start(text, out, family)
     try:
-        _, said = process.communicate(timeout=seconds)
+        _, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         return True
-    assert process.returncode == 0, said
+    assert process.returncode == 0, errors
     return False
 
 
 def assert_same_run(straight: Path, killed: Path) -> None:
-    """Both folders hold the same run, bit for bit."""
+    """Assert that both folders hold the same run, bit for bit."""
     last = f"work/train/step-{STEPS - 10:06d}"
     names = ["model.safetensors", "samples.jsonl", "tokenizer.json", f"{last}/masters.safetensors",
              f"{last}/optimizer.safetensors", "work/text/tokens.bin"]  # fmt: skip
     for name in names:
         assert (straight / name).read_bytes() == (killed / name).read_bytes(), f"{killed / name} differs"
-    found = [losses(folder) for folder in (straight, killed)]
-    assert found[0] == found[1] and [entry["step"] for entry in found[0]] == list(range(1, STEPS + 1))
+    steps = losses(straight)
+    assert steps == losses(killed) and [entry["step"] for entry in steps] == list(range(1, STEPS + 1))
     assert json.loads((killed / "run.json").read_text())["status"] == "done"
 
 
 def losses(folder: Path) -> list[dict]:
-    """Every step of the run, without what a clock said."""
+    """Every step of metrics.jsonl, without the fields that depend on time."""
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in e.items() if k not in ("seconds", "tokens_s", "peak_share")} for e in entries]
 
 
 def main() -> None:
-    """Rounds of random kills, each compared with the run that was never killed."""
+    """Run rounds of random kills, each compared with the uninterrupted run."""
     from pretraining import words
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kills", type=int, default=8, help="at most, a round")
+    parser.add_argument("--kills", type=int, default=8, help="most kills per round")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw, total = random.Random(options.seed), 0
@@ -132,7 +132,7 @@ def main() -> None:
             whole(text, out, family)
             assert_same_run(straight[family], out)
             total += kills
-            print(f"round {number + 1}, {family} in {COMPUTE[family]}: {kills} kills, equal to the bit", flush=True)
+            print(f"round {number + 1}, {family} in {COMPUTE[family]}: {kills} kills, equal bit for bit", flush=True)
     print(json.dumps({"torture": {"rounds": options.rounds, "kills": total, "steps": STEPS}}))
 
 

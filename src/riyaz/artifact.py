@@ -1,12 +1,12 @@
-"""The folder an adaptation leaves behind: a text part and a weights part, described by `riyaz.json`.
+"""The folder that an adaptation writes: a text part and a weights part, described by `riyaz.json`.
 
-    riyaz.json           what it is made of, for which base, from which data, and a checksum of every file
+    riyaz.json           its parts, base model, data and settings, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
     collection.sqlite    documents that the text part retrieves from
-    adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, as PEFT writes it
-    model.safetensors, config.json, tokenizer files   weights part `full`, as Hugging Face writes it
+    adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, in PEFT's format
+    model.safetensors, config.json, tokenizer files   weights part `full`, in Hugging Face's format
 
-The folder is opened by its parts; nothing here or later asks which method made it.
+An artifact is opened by its parts alone, whichever method made it.
 """
 
 import hashlib
@@ -38,21 +38,21 @@ from riyaz.results import Comparison
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
-FORMAT = 1  # of the folder; a reader refuses what it does not know
+FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
-ADAPTER_KINDS = ("lora", "soft_prompt")  # beside the base's weights, in PEFT's files
+ADAPTER_KINDS = ("lora", "soft_prompt")  # stored as an adapter in PEFT's format, without the base's weights
 WEIGHT_KINDS = ("none", *ADAPTER_KINDS, "full", "copy")
 TAMPERED = "the folder was changed after it was written; make it again or copy it again"
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """What stands around a question; `examples`: "none", "fixed" (all of the file), "nearest" (k of it).
+    """The prompt around a question; `examples`: "none", "fixed" (all of the file), "nearest" (the k nearest).
 
-    `passages` of the collection's chunks that fit the question stand before it. With `span_words` the answer is
-    the likeliest run of at most so many words in them, or one of the `common` answers, to whose log-probability
-    `common_offset` is added first.
+    `passages` is the number of retrieved passages before the question. With `span_words` the answer is the likeliest
+    run of at most `span_words` words in them, or one of the `common` answers, to whose log-probability in nats
+    `common_offset` is added.
     """
 
     instruction: str = ""
@@ -69,14 +69,14 @@ class TextPart:
 
 @dataclass(frozen=True)
 class WeightsPart:
-    """What changes in the model: "none", "lora", "soft_prompt", "full"; "copy": the nearest example's answer."""
+    """The kind of weights: "none", "lora", "soft_prompt" or "full"; "copy": no model, the nearest example's answer."""
 
     kind: str = "none"
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The model an artifact was made for; `sha256` is over its weight files, which do not hold its chat template."""
+    """The model an artifact was made for; `sha256` covers its weight files, `template` is its chat template."""
 
     name: str
     path: str
@@ -87,7 +87,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything in `riyaz.json`; `calibrated`: answers of a closed set are corrected by a null prompt."""
+    """The content of `riyaz.json`; `calibrated`: label log-probabilities are corrected by a null prompt's."""
 
     method: str
     text: TextPart = TextPart()
@@ -105,7 +105,7 @@ class Artifact:
 
     @classmethod
     def read(cls, folder: Path) -> "Artifact":
-        """The artifact in `folder`, every file of it verified; RiyazError names the file that is wrong."""
+        """The artifact in `folder`, with every checksum verified. Raises RiyazError naming the invalid file."""
         path = Path(folder) / NAME
         if not path.is_file():
             raise RiyazError(f"the folder holds no {NAME}", str(folder), "give the folder of an artifact")
@@ -119,13 +119,13 @@ class Artifact:
         return artifact
 
     def source_name(self) -> str:
-        """Where to look for the base: its path while that exists, else its name."""
+        """The base's path if it exists, else its name."""
         assert self.base is not None
         return self.base.path if Path(self.base.path).exists() else self.base.name
 
 
 def resolve(target: str | Path) -> Path:
-    """The path as it is; of a comparison's folder, that of the picked arm's artifact. RiyazError when none is."""
+    """The path itself; for a comparison's folder, that of the picked arm's artifact. Raises RiyazError when none is."""
     path = Path(target)
     comparison = path / "compare.json"
     if (path / NAME).is_file() or not comparison.is_file():
@@ -137,15 +137,15 @@ def resolve(target: str | Path) -> Path:
 
 
 def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:
-    """Write the folder whole or not at all, in place of an older artifact; the artifact with its checksums.
+    """Write an artifact's folder atomically, replacing an older artifact; returns the artifact with its checksums.
 
-    `files` gives each file of the folder as bytes or as a file to copy. RiyazError when the disk is full or
-    the folder holds something else.
+    `files` gives each file of the folder as bytes or as a file to copy. Raises RiyazError when the disk is full or
+    the folder holds anything but an artifact.
     """
     folder = Path(folder).absolute()
     assert all(_is_bare(name) and name != NAME for name in files), files.keys()
     if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RiyazError("exists and is no artifact", str(folder), "choose another folder")
+        raise RiyazError("exists and is not an artifact", str(folder), "choose another folder")
     work = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -168,19 +168,19 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
         raise disk_error(error, folder) from error
     finally:
         if work is not None:
-            if (work / "old").exists() and not folder.exists():  # stopped between the two renames
+            if (work / "old").exists() and not folder.exists():  # interrupted between the two renames
                 os.replace(work / "old", folder)
             shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
 def examples_bytes(examples: Sequence[Example]) -> bytes:
-    """The examples as the lines of an examples file."""
+    """The examples as JSON Lines."""
     return b"".join(json_line(example.to_record()) for example in examples)
 
 
 def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
-    """The examples that `examples_bytes` wrote; RiyazError names file and line."""
+    """The examples of a file that `examples_bytes` wrote. Raises RiyazError naming file and line."""
     examples = []
     for where, record in read_lines(Path(path), hint):
         try:
@@ -199,9 +199,9 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
     if not path.is_file():
         raise RiyazError("the file is missing", str(path), TAMPERED)
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wanted:
-        raise RiyazError("the checksum does not fit the file", str(path), TAMPERED)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wanted:
+        raise RiyazError("the checksum does not match the file", str(path), TAMPERED)
 
 
 def _is_bare(name: str) -> bool:
@@ -209,7 +209,7 @@ def _is_bare(name: str) -> bool:
 
 
 def _check_values(artifact: Artifact, where: str) -> None:
-    """The parts fit each other: known kinds, and every file that a part needs is listed."""
+    """Raises RiyazError for an unknown kind, a negative number, a missing base, or a needed file that is not listed."""
     text, kind = artifact.text, artifact.weights.kind
     if text.examples not in EXAMPLE_KINDS:
         raise RiyazError(f"text.examples is {shown(text.examples)}", where, f"known: {', '.join(EXAMPLE_KINDS)}")

@@ -1,8 +1,8 @@
-"""What a command tells while it works: small values, each one line of JSON that another process or a page can read.
+"""Progress events of a running command: small dataclasses, each one JSON line that another process or a page can read.
 
     {"event": "progress", "version": 1, "phase": "train", "done": 40, "total": 120, "method": "lora", ...}
 
-Work calls the function `listen` that it was given with every event; a terminal, a file or a pipe stands behind it.
+A command calls the function `listen` with every event; the listener prints it, writes it to a pipe or ignores it.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from riyaz.files import from_json as read
 from riyaz.files import parse_json
 from riyaz.files import to_json as write
 
-VERSION = 1  # of the lines; a reader passes over those of another one
+VERSION = 1  # of the lines; a reader ignores lines of another version
 
 
 @dataclass(frozen=True)
 class Phase:
-    """An arm, or the command itself, begins a piece of work such as "fit" or "measure"."""
+    """An arm (`method`) or the command itself begins a phase such as "fit" or "measure"."""
 
     phase: str
     detail: str = ""
@@ -28,29 +28,29 @@ class Phase:
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` of a phase; in training also the loss, the seconds left and the step's line of metrics."""
+    """`done` of `total` units of a phase; in training also the loss, the seconds left and the step's metrics."""
 
     phase: str
     done: float
     total: float
     method: str = ""
-    unit: str = ""  # of both numbers
+    unit: str = ""  # of `done` and `total`
     loss: float | None = None
     seconds_left: float | None = None
-    extra: str = ""  # further figures, as text
+    extra: str = ""  # further numbers, as text
     metrics: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Note:
-    """One sentence that the user should know."""
+    """One sentence for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Seconds that one arm is planned to take."""
+    """Planned seconds of one arm."""
 
     method: str
     seconds: float
@@ -58,7 +58,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the whole command will take, before anything long starts."""
+    """Time, peak memory and disk space that the whole command will need, reported before the long work starts."""
 
     seconds: float
     peak_rss_mb: float
@@ -82,7 +82,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Done:
-    """The command is finished; `document` is what it wrote, such as compare.json."""
+    """The command is finished; `document` is the content of its result file, such as compare.json."""
 
     document: dict[str, Any]
 
@@ -98,21 +98,21 @@ NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def quiet(event: Event) -> None:
-    """The listener of a caller who wants no events."""
+    """A listener that ignores every event."""
 
 
 def about(method: str, listen: Listen) -> Listen:
-    """A listener that adds the method's name to what it hands on."""
+    """A listener that sets the method's name in Phase and Progress events and forwards every event to `listen`."""
     return lambda event: listen(replace(event, method=method) if isinstance(event, Phase | Progress) else event)
 
 
 def to_json(event: Event) -> str:
-    """The event as one line of ASCII, without its end of line."""
+    """The event as one line of ASCII JSON, without a line end."""
     return write({"event": NAMES[type(event)], "version": VERSION, **asdict(event)}, ascii=True)
 
 
 def from_json(line: str) -> Event | None:
-    """The event of a line; None for a line that is none, or one of another version. Unknown keys are passed over."""
+    """The event of a line; None for a line of another version or that is no event. Unknown keys are ignored."""
     try:
         document = parse_json(line.encode("utf-8", "replace"), "event")
         if not isinstance(document, dict) or document.pop("version", None) != VERSION:

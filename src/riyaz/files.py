@@ -1,7 +1,8 @@
-"""The one place that writes riyaz's files, and that reads JSON of ours.
+"""Atomic file writing, reading of riyaz's own JSON, and folder locks.
 
-A file appears whole or not at all: written under a temporary name beside it, synced, renamed. JSON is strict, so NaN
-and infinities become null. What cannot be written or read is a RiyazError that names the file and, for JSON, the line.
+A file appears whole or not at all: it is written under a temporary name beside it, synced and renamed. JSON is strict:
+NaN and infinities become null. A file that cannot be written or read raises a RiyazError that names the file and, for
+JSON, the line.
 """
 
 import contextlib
@@ -23,15 +24,15 @@ from typing import IO, Any, TypeVar
 
 from riyaz.errors import RiyazError, shown
 
-LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # a temporary name of `atomic_file`, left by a process that was killed
-OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out while it is None
-DEEPEST = 40  # lists and dictionaries in each other, where a field may be anything
+LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # temporary file of `atomic_file`, left by a killed process
+OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out when it is None
+DEEPEST = 40  # most levels of nesting in a field of type Any
 NEWER = "a newer version of riyaz may know it"
 T = TypeVar("T")
 
 
 def disk_error(error: OSError, path: Path) -> RiyazError:
-    """The user's version of a failed write: what happened, where, and that nothing was left behind."""
+    """A failed write as a RiyazError that names the reason and the file."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     what = "the disk is full" if full else f"cannot be written: {error.strerror or error}"
     return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
@@ -39,7 +40,7 @@ def disk_error(error: OSError, path: Path) -> RiyazError:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under `path` whole or not at all: temporary name, sync, rename."""
+    """Open a file that appears at `path` whole or not at all: temporary name, sync, rename. Raises RiyazError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -54,31 +55,32 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
+    """Write a file atomically."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a UTF-8 file atomically."""
     write_bytes(path, encoded(text))
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2, ascii: bool = False, strict: bool = True) -> None:
-    """Write one JSON document, in a folder that is made if it is not there."""
+    """Write one JSON document atomically; a missing folder is created. `ascii`, `strict`: as in `to_json`."""
     _make(path.parent)
     write_bytes(path, encoded(to_json(value, indent=indent, ascii=ascii, strict=strict) + "\n"))
 
 
 def write_lines(path: Path, values: Iterable[Any], *, ascii: bool = False) -> None:
-    """Write JSON lines, in a folder that is made if it is not there."""
+    """Write a JSON Lines file atomically; a missing folder is created."""
     _make(path.parent)
     with atomic_file(path) as file:
         file.writelines(json_line(value, ascii=ascii) for value in values)
 
 
 def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write and sync a file inside a folder that is still under a temporary name; the SHA-256 of its bytes."""
+    """Write and sync a file, without a temporary name: for a folder that is renamed when complete. Returns the SHA-256
+    of its bytes."""
     digest = hashlib.sha256()
     with open(path, "wb") as out:
         for chunk in chunks:
@@ -90,14 +92,14 @@ def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a mebibyte at a time."""
+    """The bytes of a file in pieces of 1 MiB."""
     with open(path, "rb") as source:
         while chunk := source.read(2**20):
             yield chunk
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder."""
+    """Sync a folder's directory entries, so that renames in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -113,14 +115,14 @@ def _make(folder: Path) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8; half a surrogate pair, which UTF-8 cannot hold, as its JSON escape."""
+    """The text in UTF-8; a lone surrogate, which UTF-8 cannot encode, becomes its JSON escape."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def to_json(value: Any, *, indent: int | None = None, ascii: bool = False, strict: bool = True) -> str:
-    """The value as JSON: paths as text, sets and arrays as lists, NaN and infinities as null.
+    """The value as JSON: paths as strings, sets and arrays as lists, NaN and infinities as null.
 
-    Where not `strict`, such numbers are written as Python reads them back: NaN, Infinity.
+    With `strict` False they are written as NaN and Infinity, which only Python reads. `ascii` escapes other characters.
     """
     value = finite(to_document(value)) if strict else value
     return json.dumps(value, indent=indent, ensure_ascii=ascii, allow_nan=not strict, default=_plain)
@@ -132,7 +134,7 @@ def json_line(value: Any, *, ascii: bool = False) -> bytes:
 
 
 def to_document(value: Any) -> Any:
-    """A dataclass, and whatever is in it, as dictionaries and lists; `from_json` reads them."""
+    """A dataclass and everything in it as dictionaries and lists; the inverse of `from_json`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {entry: getattr(value, entry.name) for entry in dataclasses.fields(value)}
         return {
@@ -146,7 +148,7 @@ def to_document(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for numbers that JSON does not have."""
+    """The value with None in place of NaN and infinities."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -165,12 +167,12 @@ def _plain(value: Any) -> Any:
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """The value in a JSON file. Raises RiyazError, with the file's line where it is not JSON."""
+    """The value in a JSON file. Raises RiyazError, with the line number where it is not JSON."""
     return parse_json(_read(path, hint), str(path), hint)
 
 
 def read_lines(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
-    """`path:line` and value of every JSON line. Raises RiyazError."""
+    """(`path:line`, value) of every line of a JSON Lines file. Raises RiyazError naming the invalid line."""
     for number, line in enumerate(_read(path, hint).removesuffix(b"\n").split(b"\n") or (), 1):
         if line or number > 1:
             where = f"{path}:{number}"
@@ -185,7 +187,7 @@ def _read(path: Path, hint: str) -> bytes:
 
 
 def parse_json(content: bytes, where: str, hint: str = "", *, numbered: bool = True) -> Any:
-    """The value of a JSON text; `numbered` adds the line to `where` in the RiyazError for what is none."""
+    """The value of a JSON text. Raises RiyazError for invalid JSON, with the line number where `numbered`."""
     try:
         return json.loads(content.decode())
     except UnicodeDecodeError as error:
@@ -200,16 +202,16 @@ def parse_json(content: bytes, where: str, hint: str = "", *, numbered: bool = T
 
 
 def from_json(cls: type[T], document: Any, where: str, hint: str = "", *, unknown: bool = False) -> T:
-    """A dataclass from a JSON object: every value of its field's type, keys without a field only where `unknown`.
+    """A dataclass from a JSON object; every value must have its field's type. `unknown`: ignore keys without a field.
 
-    Raises RiyazError with the dotted place in the document. A number that is not finite is read as null.
+    Raises RiyazError with the dotted path of the wrong value. NaN and infinities are read as null.
     """
     value: T = _Reader(where, hint, unknown).built(cls, document, "")
     return value
 
 
 class Keys:
-    """The keys that a mapping must have and the types of their values; it may have others."""
+    """Required keys of a mapping and the types of their values; further keys are allowed."""
 
     def __init__(self, **types: Any) -> None:
         self.types = types
@@ -217,7 +219,7 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Values of typed fields out of one JSON document."""
+    """Reads the values of one JSON document as typed fields."""
 
     where: str
     hint: str
@@ -238,7 +240,7 @@ class _Reader:
                 raise RiyazError(f"{at + entry.name} is missing", self.where, self.hint)
         try:
             return cls(**values)
-        except RiyazError as error:  # of a class that checks its values
+        except RiyazError as error:  # from a class that checks its values
             raise RiyazError(f"{at}{error.where}: {error.what}", self.where, self.hint) from error
 
     def value(self, kind: Any, value: Any, at: str) -> Any:
@@ -295,19 +297,19 @@ def _types_of(cls: type) -> dict[str, Any]:
 
 
 def _is(value: Any, kind: type) -> bool:
-    if type(value) is int and kind in (int, float):  # a whole number is a number, too
-        return abs(value) < 2**1000  # which a float can hold
+    if type(value) is int and kind in (int, float):  # an integer is a valid float
+        return abs(value) < 2**1000  # small enough for a float
     return type(value) is kind
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Whether lists and dictionaries stand in each other more than so many times."""
+    """Whether lists and dictionaries are nested deeper than `levels`."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels < 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
 def try_lock(handle: IO[Any]) -> bool:
-    """Whether this process now has the lock of an open file; it dies with its holder."""
+    """Take the lock of an open file; False when another process has it. The lock ends with the process."""
     import fcntl
 
     try:
@@ -319,11 +321,10 @@ def try_lock(handle: IO[Any]) -> bool:
 
 @contextmanager
 def locked(folder: Path, ours: Callable[[set[str]], bool], begun: Callable[[], bool]) -> Iterator[set[str]]:
-    """Keep other processes out of a folder, which is made if it is not there; gives the names that lay in it.
+    """Lock a folder, which is created if missing; yields the names of the files that were in it.
 
-    Raises RiyazError for a folder in which another process works, or in which `ours(names)` says that something else
-    lies. An error before the work has `begun()` leaves the folder as it was, so that the corrected command finds it
-    free.
+    Raises RiyazError when another process works in the folder, or when `ours(names)` is False for its files. After an
+    error before `begun()` is True the folder is left as it was, so that the corrected command can use it.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -345,20 +346,20 @@ def locked(folder: Path, ours: Callable[[set[str]], bool], begun: Callable[[], b
                     if path.name not in before:
                         remove(path)
                 with contextlib.suppress(OSError):
-                    for path in new:  # the deepest first
+                    for path in new:  # deepest first
                         path.rmdir()
             raise
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove those of the paths that killed writes left; nobody else may be writing there."""
+    """Remove the temporary files that killed processes left among `paths`; no other process may be writing there."""
     for path in paths:
         if LEFTOVER.fullmatch(path.name):
             remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder that may not be there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -366,9 +367,9 @@ def remove(path: Path) -> None:
 
 
 class Lines:
-    """A growing file of JSON lines, each with its "step" and the numbers `needed`, perhaps those `optional` too.
+    """A growing JSON Lines file; every line has a "step" and the numbers in `needed`, and may have those in `optional`.
 
-    The first line that is added replaces what a killed run wrote from that step on, and a half line at the end.
+    The first line added replaces the lines that a killed run wrote from that step on, and an incomplete last line.
     """
 
     def __init__(self, path: Path, *needed: str, optional: tuple[str, ...] = (), hint: str = "") -> None:
@@ -376,7 +377,7 @@ class Lines:
         self.handle: Any = None
 
     def entries(self) -> list[dict[str, Any]]:
-        """The whole lines of the file. Raises RiyazError naming a line that no run wrote."""
+        """The complete lines of the file. Raises RiyazError naming an invalid line."""
         if not self.path.exists():
             return []
         entries = []
@@ -385,7 +386,7 @@ class Lines:
                 entry = self._entry(line)
                 if entry is not None:
                     entries.append(entry)
-                elif line.endswith(b"\n"):  # else it is the last, cut short by a kill
+                elif line.endswith(b"\n"):  # otherwise the last line, cut short by a kill
                     raise RiyazError("is damaged or of another version", f"{self.path}:{place}", self.hint)
         return entries
 
@@ -399,13 +400,13 @@ class Lines:
         return None
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Append one line and hand it to the system. Raises RiyazError when the disk is full."""
+        """Append one line, unbuffered. Raises RiyazError when the disk is full."""
         try:
             if self.handle is None:
                 write_lines(self.path, [kept for kept in self.entries() if kept["step"] < entry["step"]])
                 self.handle = self.path.open("ab", buffering=0)
             line = json_line(entry)
-            if self.handle.write(line) < len(line):  # the next line would hang on to half of this one
+            if self.handle.write(line) < len(line):  # written in part only: the next line would be appended to it
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise disk_error(error, self.path) from error

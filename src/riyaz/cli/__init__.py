@@ -1,1 +1,1 @@
-"""The command line: one module per verb, imported when it is used; it parses, calls the library, prints."""
+"""The command line: one module per verb, imported on use; it parses arguments, calls the library and prints."""

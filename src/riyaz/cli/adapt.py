@@ -1,4 +1,4 @@
-"""`riyaz adapt`: one method, the same training and the same measurement as in a comparison."""
+"""`riyaz adapt`: one method, trained and measured as in a comparison."""
 
 from typing import Annotated
 

@@ -44,7 +44,7 @@ def chat(
 
 
 def _line(asking: bool) -> str | None:
-    """The next line without its end; None when the input is over."""
+    """The next input line without its line end; None at the end of the input."""
     if asking:
         try:
             return input(PROMPT)

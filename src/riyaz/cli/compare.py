@@ -1,4 +1,4 @@
-"""`riyaz compare`: the whole comparison, its table, its pick and its report."""
+"""`riyaz compare`: runs a comparison, prints its table and its pick, writes its reports."""
 
 from dataclasses import replace
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`riyaz data`: how a file is read, before anything is trained on it."""
+"""`riyaz data`: shows how a data file is read, without training."""
 
 import statistics
 from pathlib import Path
@@ -10,10 +10,10 @@ from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured,
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 
-SHOWN = 3  # rendered rows
-LABELS = 12  # of a closed set, with their counts
-LEARNED = "bold green"  # what the loss is on
-OPEN, CLOSE = "⟦", "⟧"  # around it where there is no colour
+SHOWN = 3  # rows that are shown as the model sees them
+LABELS = 12  # labels that are listed with their row counts
+LEARNED = "bold green"  # the text that the loss is on
+OPEN, CLOSE = "⟦", "⟧"  # around this text when there are no colours
 
 
 def data(
@@ -38,25 +38,25 @@ def data(
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    found = task.detect(folder.train, data_config.instruction, data_config.metric)
+    detected = task.detect(folder.train, data_config.instruction, data_config.metric)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
         "format": folder.train.format,
         "columns": folder.train.columns,
         "unused_columns": folder.train.unused_columns,
         "rows": len(folder.train.examples),
-        "task": {name: getattr(found, name) for name in ("kind", "metric", "labels", "instruction", "why")},
+        "task": {name: getattr(detected, name) for name in ("kind", "metric", "labels", "instruction", "why")},
     }
     _show_reading(screen, document, folder)
-    document |= _tokens(screen, folder.train.examples, found, config.model, wanted=model is not None)
+    document |= _tokens(screen, folder.train.examples, detected, config.model, wanted=model is not None)
     _, report = split.split(
         folder.train,
         folder.test,
-        found,
+        detected,
         limit_train=config.limit_train,
         limit_test=config.limit_test,
         seed=config.seed,
-        allow_leakage=True,  # shown here, refused by `compare`: a person comes here to look at it
+        allow_leakage=True,  # this command shows leakage, `compare` refuses it
     )
     document["report"] = report.to_dict()
     _show_split(screen, document["report"])
@@ -77,7 +77,7 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
 
 
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
-    """Three rendered rows and the token lengths; a note instead while the default model is not here."""
+    """Prints some rendered rows and token lengths; only a note if the model is missing and not `wanted`."""
     from riyaz.artifact import TextPart
     from riyaz.data.rows import encode_rows, rendered
     from riyaz.families import describe
@@ -106,15 +106,15 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
         "answer": _lengths([len(row.answer) for row in rows]),
     }
     screen.data.print()
-    for part, found in lengths.items():
-        _fact(screen, f"{part} tokens", _named(found))
+    for part, statistic in lengths.items():
+        _fact(screen, f"{part} tokens", _named(statistic))
     wrong = [f"{name} ({check['failed']} rows)" for name, check in checks.items() if check["failed"]]
     _fact(screen, "checks", f"not held: {', '.join(wrong)}" if wrong else f"all {len(checks)} held in every row")
     return {"model": model, "tokens": lengths, "checks": checks, "rendered": shown}
 
 
 def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
-    """One row as the model sees it; the loss is on the answer."""
+    """Prints one row as the model sees it, with the answer (the loss is on it) coloured or bracketed."""
     coloured = screen.data.is_terminal and not screen.data.no_color
     shown = answer if coloured else f"{OPEN}{answer}{CLOSE}"
     screen.data.print(Text(f"\n{where}, loss on the {'green' if coloured else 'bracketed'} part", style="dim"))
@@ -123,18 +123,18 @@ def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
 
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
     rows, leakage = report["rows"], report["leakage"]
-    parts = f"{rows['train']:,} to train on, {rows['valid']:,} to choose by, {rows['test']:,} to test on"
+    parts = f"{rows['train']:,} to train on, {rows['valid']:,} to validate on, {rows['test']:,} to test on"
     _fact(screen, "split", parts)
     repeated = f"{report['duplicates']:,} rows repeat a prompt, {report['conflicts']:,} with another answer"
     _fact(screen, "duplicates", repeated)
     share = f"{leakage['test_rows']:,} test rows ({leakage['share']:.1%})"
-    _fact(screen, "leakage", f"{share} also stand in the training rows")
+    _fact(screen, "leakage", f"{share} are also in the training rows")
     _fact(screen, "answer words", _named(report["answer_words"]))
     labels = list(report["labels"].items())
     for place, (label, counts) in enumerate(labels[:LABELS]):
         _fact(screen, "" if place else "labels", f"{label}: {_named(counts)}")
     if len(labels) > LABELS:
-        _fact(screen, "", f"and {len(labels) - LABELS} labels more; --json has them all")
+        _fact(screen, "", f"and {len(labels) - LABELS} more labels; --json has all of them")
     for note in report["notes"]:
         _fact(screen, "note", note)
 

@@ -1,4 +1,4 @@
-"""`riyaz evaluate`: one model or artifact on test rows."""
+"""`riyaz evaluate`: scores one model or artifact on test rows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +13,8 @@ def evaluate(
     target: Target,
     /,
     *,
-    test: Annotated[Path, Parameter(help="test rows")],
-    limit: Annotated[int | None, Parameter(help="use the first rows only")] = None,
+    test: Annotated[Path, Parameter(help="a file of test rows")],
+    limit: Annotated[int | None, Parameter(help="use only the first N rows")] = None,
     reading: Reading = READING_DEFAULTS,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`riyaz export`: a model or an artifact for other tools."""
+"""`riyaz export`: writes a model or an artifact in the format of another tool."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ def export(
     out: Annotated[Path, Parameter(help="folder to write")],
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16", "q8_0", "q4_0"] | None,
-        Parameter(help="type of a whole model's weights; the model's own if not given"),
+        Parameter(help="number type of a whole model's weights; default: the model's own"),
     ] = None,
     model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
     json: Json = False,

@@ -1,4 +1,4 @@
-"""`riyaz generate`: one prompt, one answer."""
+"""`riyaz generate`: prints the answer to one prompt."""
 
 import sys
 from typing import Annotated
@@ -12,7 +12,7 @@ from riyaz.cli.stream import MaxTokens, cite, say
 
 def generate(
     target: Target,
-    prompt: Annotated[str, Parameter(help="the text; - reads it from stdin", allow_leading_hyphen=True)],
+    prompt: Annotated[str, Parameter(help="the prompt; - reads it from stdin", allow_leading_hyphen=True)],
     /,
     *,
     max_tokens: MaxTokens = None,

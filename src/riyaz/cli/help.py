@@ -1,27 +1,27 @@
-"""Help pages: two aligned columns, no boxes, as plain text on every terminal."""
+"""Help pages as plain text in two aligned columns."""
 
 import textwrap
 from typing import Any
 
 GAP = 2
-LABELS = 26  # a longer label stands on its own line
+LABELS = 26  # widest label beside its text; a wider one has its own line
 
 
 class Formatter:
-    """The help formatter handed to cyclopts."""
+    """The help formatter that cyclopts calls."""
 
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
-        """The line that says how the command is called."""
+        """Prints the usage line."""
         _write(console, f"Usage: {_plain(usage)}\n")
 
     def render_description(self, console: Any, options: Any, description: Any) -> None:
-        """What the command does."""
+        """Prints the description of the command."""
         text = _plain(description)
         if text:
             _write(console, f"{text}\n")
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
-        """One group of commands, arguments or options."""
+        """Prints one group of commands, arguments or options."""
         rows = [(label(entry), explanation(entry)) for entry in panel.entries]
         if not rows:
             return
@@ -39,14 +39,14 @@ class Formatter:
 
 
 def label(entry: Any) -> str:
-    """How a command, an argument or an option is written: `--budget SECONDS`."""
+    """The left column: the name of a command, argument or option, `--budget SECONDS`."""
     if entry.positional_label:
         return str(entry.positional_label)
     return ", ".join(entry.display_labels_with_metavar)
 
 
 def explanation(entry: Any) -> str:
-    """The help text with the default or the choices behind it."""
+    """The right column: help text, then the choices and the default in brackets."""
     text = _plain(entry.description)
     if entry.choices:
         text += f" [{'|'.join(entry.choices)}]"
@@ -56,7 +56,7 @@ def explanation(entry: Any) -> str:
 
 
 def _plain(text: Any) -> str:
-    """The text of cyclopts' wrappers around a rich Text."""
+    """The plain text of a rich Text or of cyclopts' wrapper around one."""
     text = getattr(text, "primary_renderable", text)
     return str(getattr(text, "plain", text) or "").strip()
 

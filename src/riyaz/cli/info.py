@@ -1,4 +1,4 @@
-"""`riyaz info`: what a bug report needs."""
+"""`riyaz info`: versions and hardware, for bug reports."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "b
 
 
 def info(*, json: Json = False) -> None:
-    """Show versions, hardware and where things are kept."""
+    """Show versions, hardware and the folder of the model cache."""
     from riyaz import hardware
     from riyaz.sources import store
 

@@ -1,7 +1,7 @@
-"""`riyaz VERB …`: the verbs, and the one place where an error becomes a line and an exit status.
+"""`riyaz VERB …`: the verbs; every error becomes one line and an exit status here.
 
-Verbs are named by import path, so that `riyaz --help` loads neither torch nor numpy. stdout carries data,
-stderr everything else. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interrupted, 141 broken pipe.
+Verbs are named by import path, so that `riyaz --help` loads neither torch nor numpy. Data goes to stdout,
+everything else to stderr. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interrupted, 141 broken pipe.
 """
 
 import difflib
@@ -31,7 +31,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Models": {
         "pull": "Get a base model once; every later use is offline",
         "models": "List the models in the cache",
-        "info": "Show versions, hardware and where things are kept",
+        "info": "Show versions, hardware and the folder of the model cache",
     },
     "Compare and adapt": {
         "data": "Show how a data file is read: format, task, rendered rows, duplicates, leakage",
@@ -40,7 +40,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
     },
-    "Train from nothing": {
+    "Train from scratch": {
         "tokenizer": "Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters",
         "pretrain": "Train a new model from random weights on your text",
     },
@@ -51,16 +51,21 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "predict": "Show the most likely next tokens, before and after adapting",
         "rag": "Search your own documents: rag add, rag ask, rag verify",
     },
-    "Take away": {
+    "Export": {
         "merge": "Write an artifact's adapter into the weights: a whole model that needs no adapter",
         "export": "Write a model or an artifact in a format that other tools load",
     },
 }
-TABLES = ("riyaz data", "riyaz compare", "riyaz adapt", "riyaz run")  # read one file of rows, or a pattern
-NESTED = {  # verb -> verbs of its own -> help; each is the function of its name in riyaz.cli.VERB
+TABLES = (
+    "riyaz data",
+    "riyaz compare",
+    "riyaz adapt",
+    "riyaz run",
+)  # commands whose data is one file, one folder or one pattern
+NESTED = {  # verb -> its subcommands -> help; each is the function of its name in riyaz.cli.VERB
     "rag": {
-        "add": "Put documents into a collection, all or none; a document that changed replaces what it was",
-        "ask": "Find the passages that answer a question, each with the document and characters it stands at",
+        "add": "Add documents to a collection, all or none; a changed document replaces its old version",
+        "ask": "Find the passages that answer a question, each with its document and character range",
         "verify": "Check every text, chunk and vector of a collection against its hash",
     },
 }
@@ -71,7 +76,7 @@ Start with:  riyaz pull smollm2-135m
 
 
 def build() -> App:
-    """The application with every verb registered and none imported."""
+    """The cyclopts application; the modules of the verbs are imported on use."""
     made = App(
         name="riyaz",
         help=ABOUT,
@@ -104,7 +109,7 @@ def build() -> App:
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse 2.7 wherever a whole number belongs; cyclopts would round it."""
+    """Refuse values such as 2.7 for integer options; cyclopts would round them."""
     for argument in arguments:
         if argument.hint in (int, int | None):
             for token in argument.tokens:
@@ -113,7 +118,7 @@ def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
 
 
 def durations(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse a duration without a unit by the name of its flag, which cyclopts would not say."""
+    """Refuse a duration without a unit; the message names the flag, which cyclopts' own would not."""
     from riyaz.config import Seconds, parse_budget
 
     for argument in arguments:
@@ -123,8 +128,8 @@ def durations(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
-    """Run one command line (sys.argv without the program) and return the exit status."""
-    for stream in (sys.stdout, sys.stderr):  # in a locale without Unicode, what it lacks is escaped
+    """Run one command line, by default sys.argv without the program's name, and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # characters that the locale cannot encode are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -132,16 +137,16 @@ def main(tokens: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
-        # Whoever read stdout has left; without this the interpreter complains once more when it closes it.
+        # The reader of stdout has closed it; without this the interpreter reports a second error on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt as stop:  # some commands say how they go on
+    except KeyboardInterrupt as stop:  # some commands say how to continue
         print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
             raise
-        from riyaz.report.markup import printable_line  # a file's name or what it holds may be part of the error
+        from riyaz.report.markup import printable_line  # the error may quote a file's name or content
 
         line, status = explain(error)
         print(f"error: {printable_line(line)}", file=sys.stderr)
@@ -149,7 +154,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The one line that says what is wrong and what to do, and the exit status it deserves."""
+    """(line, exit status): what is wrong and what to do next, 2 for the user's mistakes and 1 for bugs."""
     if isinstance(error, RiyazError):
         return str(error), 2
     if isinstance(error, CycloptsError):
@@ -167,16 +172,16 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def _usage(error: CycloptsError) -> str:
-    """A usage error as one line in our own style, with where to look next."""
+    """A usage error of cyclopts as one line that ends with the help command to run."""
     chain = " ".join(["riyaz", *(error.command_chain or ())])
     if isinstance(error, UnknownCommandError):
         name = (error.unused_tokens or [""])[0]
-        known = NESTED.get(chain.rpartition(" ")[2]) or [verb for verbs in VERBS.values() for verb in verbs]
-        near = difflib.get_close_matches(name, known, n=1)
+        verbs = NESTED.get(chain.rpartition(" ")[2]) or [verb for group in VERBS.values() for verb in group]
+        near = difflib.get_close_matches(name, verbs, n=1)
         text = f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
     elif isinstance(error, UnusedCliTokensError):
         text = "unexpected " + ", ".join(repr(token) for token in error.unused_tokens or ())
-        if chain in TABLES and any(map(os.path.exists, error.unused_tokens or ())):  # or the shell saw the pattern
+        if chain in TABLES and any(map(os.path.exists, error.unused_tokens or ())):  # the shell expanded a pattern
             text += "; several files are one pattern in quotes, such as 'part-*.jsonl'"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         name = error.keyword or error.argument.name

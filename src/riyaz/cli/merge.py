@@ -1,4 +1,4 @@
-"""`riyaz merge`: the adapter written into the weights."""
+"""`riyaz merge`: adds an artifact's adapter to the base weights and writes the whole model."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,8 +13,8 @@ def merge(
     artifact: Annotated[Path, Parameter(help="folder of an artifact with LoRA or full weights")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="folder of the new model")],
-    dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="type of the new weights")] = "float32",
+    out: Annotated[Path, Parameter(help="folder to write the new model to")],
+    dtype: Annotated[Literal["float32", "bfloat16"], Parameter(help="number type of the new weights")] = "float32",
     json: Json = False,
 ) -> None:
     """Write an artifact's adapter into the weights: a whole model that needs no adapter."""

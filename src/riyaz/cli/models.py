@@ -1,4 +1,4 @@
-"""`riyaz models`: what is in the cache, and what could be."""
+"""`riyaz models`: the models in the cache, and those that riyaz pull knows by name."""
 
 from dataclasses import asdict
 
@@ -17,5 +17,5 @@ def models(*, json: Json = False) -> None:
         screen.table(["name", "format", "MB", "licence", "path"], rows, numbers=["MB"])
     absent = [name for name in package.CATALOGUE if name not in {entry.name for entry in entries}]
     for name in absent:
-        screen.talk.print(f"{name} is not here yet; riyaz pull {name}", style="dim")
+        screen.talk.print(f"{name} is not in the cache; get it with riyaz pull {name}", style="dim")
     screen.finish({"models": [asdict(entry) for entry in entries], "available": absent})

@@ -1,7 +1,7 @@
-"""Flags that come from the configuration dataclasses: their names, types, defaults and help have one home.
+"""Command-line flags made from the configuration dataclasses, which hold their names, types, defaults and help.
 
-A flag class knows which fields were written on the command line, because cyclopts builds it from those alone;
-so a flag wins over the folder's riyaz.toml even where it repeats the default.
+cyclopts builds a flag class from the flags that were given, so the class knows them: a given flag takes precedence over
+the folder's riyaz.toml even when it repeats the default.
 """
 
 import shlex
@@ -15,41 +15,43 @@ from cyclopts import Group, Parameter
 
 from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig
 
-ABSENT = Parameter(parse=False)  # a field that is no flag of this verb
-READING = Group("Reading the rows", sort_key=2)  # after the arguments and the options
+ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
+READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
 Data = Annotated[
     Path,
     Parameter(
-        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a pattern, or a folder with train.* in it"
+        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a quoted pattern, or a folder with train.*"
     ),
 ]
-Target = Annotated[str, Parameter(help="a model (name, folder or GGUF file), an artifact's folder or a comparison's")]
+Target = Annotated[
+    str, Parameter(help="a model (name, folder or GGUF file), or the folder of an artifact or a comparison")
+]
 
 
 class Given:
-    """Remembers in `given` the fields that were written on the command line."""
+    """Keeps the flags that were given on the command line in `given`: field name to value."""
 
     given: dict[str, Any]
 
     def __new__(cls, **given: Any) -> Self:
-        """A flag object that carries its arguments."""
+        """The flag object with its keyword arguments in `given`."""
         made = super().__new__(cls)
         object.__setattr__(made, "given", given)
         return made
 
 
 class DataFlags(Given, DataConfig):
-    """How rows are read."""
+    """The flags for reading rows."""
 
 
 class CompareFlags(Given, CompareConfig):
-    """What is compared and what the pick respects."""
+    """The flags of a comparison."""
 
 
 class AdaptFlags(Given, CompareConfig):
-    """The same without what only a choice between arms needs."""
+    """The flags of a comparison without those that only the pick needs; --out is required."""
 
     methods: Annotated[tuple[str, ...], ABSENT]
     margin: Annotated[float, ABSENT]

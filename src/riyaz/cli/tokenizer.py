@@ -1,4 +1,4 @@
-"""`riyaz tokenizer`: a vocabulary from texts, as a folder that riyaz and transformers read."""
+"""`riyaz tokenizer`: trains a tokenizer on text and writes a folder that riyaz and transformers read."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,18 +12,18 @@ from riyaz.errors import RiyazError
 Texts = Annotated[
     Path, Parameter(name="TEXT", help="text and Markdown files, .jsonl with a text column, each also .gz, or folders")
 ]
-OWN = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}  # files that are written again
+OWN = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}  # files that may be overwritten
 EXAMPLE = "The quick brown fox jumps over the lazy dog."
 
 
 def tokenizer(
     *text: Texts,
     vocab: Annotated[
-        int, Parameter(help="tokens of a bpe vocabulary, the 256 bytes and the end of text included")
+        int, Parameter(help="size of a bpe vocabulary, including the 256 bytes and the end of text")
     ] = 4096,
     kind: Annotated[
         Literal["bpe", "bytes", "chars"],
-        Parameter(help="pieces of words, or one token for each byte, or for each character of the text"),
+        Parameter(help="pieces of words, one token per byte, or one per character of the text"),
     ] = "bpe",
     out: Annotated[Path, Parameter(help="folder to write")],
     json: Json = False,
@@ -38,7 +38,7 @@ def tokenizer(
         what = "holds other files" if out.is_dir() else "is a file"
         raise RiyazError(what, str(out), "choose another --out")
     if not out.parent.is_dir():
-        raise RiyazError("the folder does not exist", str(out.parent), "make it or choose another --out")
+        raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
     screen = Screen(json)
     read = list(documents(text))
     texts = [document.text for document in read]
@@ -50,7 +50,7 @@ def tokenizer(
     screen.data.print(
         f"{made.vocab_size:,} tokens from {counted} in {out}; {ratio:.2f} bytes per token", soft_wrap=True
     )
-    screen.data.print("such as " + "|".join(pieces), soft_wrap=True)
+    screen.data.print("example: " + "|".join(pieces), soft_wrap=True)
     screen.finish(
         {"out": out, "kind": kind, "vocab": made.vocab_size, "files": files, "documents": len(read), "bytes": size}
         | {"bytes_per_token": ratio, "example": pieces}

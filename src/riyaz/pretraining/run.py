@@ -1,7 +1,7 @@
-"""A pretraining run from text to a Hugging Face folder: read, tokenise, measure, plan, train, write, open again.
+"""A pretraining run from text to a Hugging Face folder: read, tokenise, measure, plan, train, write, reopen.
 
-Everything that is decided is frozen in plan.json before the first step, so a run that was killed anywhere and resumed
-is the same run, bit for bit.
+Every setting is frozen in plan.json before the first step, so a run that was killed at any point and resumed gives the
+same model bit for bit.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from riyaz.errors import RiyazError
 from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
 from riyaz.files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.folder import DAMAGED, PLAN, RUN, RunFolder, damaged
+from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.plan import KINDS, TEXT, Frozen, PretrainingPlan
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
-from riyaz.results import Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
+from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
-JUDGED = 64  # held-out windows by which the finished model is judged
-OPENING = 30  # characters of the held-out text that samples go on from
+JUDGED = 64  # held-out windows on which the finished model is measured
+OPENING = 30  # most characters of held-out text that one sample continues
 
 
 def pretrain(
@@ -45,35 +45,35 @@ def pretrain(
     command: str = "",
     listen: Listen = quiet,
 ) -> PretrainRun:
-    """Train a new model on the texts under `paths`, leave it in `out` and return what run.json holds.
+    """Train a new model on the texts under `paths`, write it to `out` and return the content of run.json.
 
-    With `resume` the run in `out` goes on; without paths on the texts it began with. Raises RiyazError, and
-    KeyboardInterrupt with a line that says how to go on.
+    `resume` continues the run in `out`; without paths it uses the texts that the run began with. Raises RiyazError, and
+    KeyboardInterrupt with a line that says how to resume.
     """
     folder = RunFolder(out)
     asked = planning.absolute(asked)
     with folder.locked(resume):
-        known, frozen = read_run(folder)
-        if not known:
+        earlier, frozen = read_run(folder)
+        if not earlier:
             planning.check(asked)
-        begun = [Path(path) for path in known.paths] if known else []
+        begun = [Path(path) for path in earlier.paths] if earlier else []
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
         run = _Run(folder, paths, asked, listen)
-        if known:
-            run.go_on(known, frozen)
-            if known.status == "done":
+        if earlier:
+            run.resume(earlier, frozen)
+            if earlier.status == "done":
                 folder.clean()
-                return known
+                return earlier
         run.document = PretrainRun(
             status="running",
-            command=known.command if known else command,
-            resumed=[*known.resumed, command] if known else [],
+            command=earlier.command if earlier else command,
+            resumed=[*earlier.resumed, command] if earlier else [],
             paths=[str(path) for path in begun or paths],
             asked=run.asked.given(),
             text=RunText(bytes=run.bytes, sha256=run.sha256),
-            resumed_with=known.resumed_with if known else None,
+            resumed_with=earlier.resumed_with if earlier else None,
         )
         try:
             return run.go(frozen)
@@ -87,7 +87,7 @@ def pretrain(
 
 
 class _Run:
-    """One run: what it knows, and the file that says how far it came."""
+    """One run: its options, its texts, and its run.json."""
 
     def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: PretrainConfig, listen: Listen) -> None:
         self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
@@ -96,36 +96,37 @@ class _Run:
         self.step = 0
         self.bytes, self.sha256 = text_hash(self._documents())
 
-    def go_on(self, known: PretrainRun, frozen: Frozen | None) -> None:
-        """Take what was asked when the run began, plan or no plan yet. Raises RiyazError naming how text, tokenizer or
-        configuration differ from the run's."""
-        then, effective = PretrainConfig(**known.asked), frozen.plan.effective if frozen else {}
-        found = planning.differences(then, self.asked, effective)
-        text = known.text
+    def resume(self, earlier: PretrainRun, frozen: Frozen | None) -> None:
+        """Take over the options with which the run began; `frozen` is None when it has no plan yet. Raises RiyazError
+        naming how text, tokenizer or options differ from the run's."""
+        then, effective = PretrainConfig(**earlier.asked), frozen.plan.effective if frozen else {}
+        differences = planning.differences(then, self.asked, effective)
+        text = earlier.text
         if self.sha256 != text.sha256:
             how = f"{self.bytes:,} bytes instead of {text.bytes:,}"
             how = "other contents or another order" if self.bytes == text.bytes else how
-            found.insert(0, f"another text ({how})")
+            differences.insert(0, f"another text ({how})")
         given = self.asked.tokenizer
         if given is not None and not _same(given, then.tokenizer, frozen):
             was = then.tokenizer or (frozen.tokenizer.kind if frozen else None)
-            found.append(f"--tokenizer {given} " + ("has changed" if given == was else f"instead of {was or 'none'}"))
-        if found:
-            what = f"the run in this folder is another: {', '.join(found)}"
+            how = "has changed" if given == was else f"instead of {was or 'none'}"
+            differences.append(f"--tokenizer {given} {how}")
+        if differences:
+            what = f"the run in this folder is another: {', '.join(differences)}"
             raise RiyazError(what, str(self.folder.path), "leave that out to resume it, or choose another --out")
         self.asked = then
 
     def _documents(self) -> Iterator[Document]:
-        """The texts; the run's own folder may lie among them."""
+        """The texts, without the run's own folder where it is among the paths."""
         return documents(self.paths, exclude=self.folder.path)
 
     def stopped(self) -> None:
-        """Say in run.json that nobody works on it; a full disk keeps what stands there."""
+        """Marks run.json stopped; if the disk is full the old file remains."""
         with contextlib.suppress(RiyazError, OSError):
             self.folder.write(RUN, replace(self.document, status="stopped"))
 
     def go(self, frozen: Frozen | None) -> PretrainRun:
-        """All of it, from where the folder stands."""
+        """The whole run, or the rest of it where plan.json exists already."""
         self.folder.write(RUN, self.document)
         self.folder.work.mkdir(exist_ok=True)
         self._phase("read")
@@ -138,7 +139,9 @@ class _Run:
             tokenizer = Tokenizer.from_folder(self.folder.work / "tokenizer")
             corpus = self._read(tokenizer, frozen.plan.model["context"])
             if corpus.facts["tokens_sha256"] != frozen.text["tokens_sha256"]:
-                raise RiyazError("the tokens are not those it was begun with", str(self.folder.work), "begin anew")
+                raise RiyazError(
+                    "the tokens of the text have changed since the run began", str(self.folder.work), "begin anew"
+                )
             self._refuse_full(frozen.plan.estimate["disk_mb"])
         plan = frozen.plan
         for value in plan.derived:
@@ -147,7 +150,7 @@ class _Run:
         return self._train(frozen, corpus, tokenizer)
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
-        """The tokenizer of the run, copied or made in work/, and its kind."""
+        """The tokenizer of the run, copied or trained into work/, and its kind."""
         kind, vocab, why = planning.kind_of_tokenizer(self.asked, self.bytes)
         folder = self.folder.work / "tokenizer"
         if why == "given" and kind not in KINDS:
@@ -162,22 +165,20 @@ class _Run:
                 tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
                 break
             except VocabularyTooLarge:
-                fewer = planning.smaller(vocab)  # a text that says little in many bytes
-                kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text repeats itself")
+                fewer = planning.smaller(vocab)  # a repetitive text has fewer different pieces
+                kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text is repetitive")
         self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
         return tokenizer, kind
 
     def _corpus(self, tokenizer: Tokenizer, kind: str) -> tuple[Corpus, int]:
-        """The text as windows of a context that suits its length."""
-        ratio = 1.0 if kind in KINDS else 3.5  # bytes of a token, about, before they are counted
+        """The text as windows of the context, and the context."""
+        ratio = 1.0 if kind in KINDS else 3.5  # bytes per token, a guess before the text is tokenised
         context, why = planning.context_for(self.asked, self.bytes / ratio)
         self._note(f"context: {context} tokens ({why})")
         corpus = self._read(tokenizer, context)
         near = corpus.facts["near_duplicates"]
         if near:
-            self._note(
-                f"{near} of {corpus.facts['valid_blocks']} held-out blocks stand in the training text too, nearly"
-            )
+            self._note(f"{near} of {corpus.facts['valid_blocks']} held-out blocks are nearly in the training text too")
         return corpus, context
 
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
@@ -186,7 +187,7 @@ class _Run:
                        exclude=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> Frozen:
-        """Measure, plan, and freeze the plan."""
+        """Measure this machine, make the plan and write plan.json."""
         import torch
 
         threads = hardware.cores()
@@ -213,7 +214,7 @@ class _Run:
         return frozen
 
     def _refuse_full(self, need: float) -> None:
-        """Raises RiyazError where so many megabytes, without those of the checkpoints that lie here, are not free."""
+        """Raises RiyazError when `need` MB, less the run's existing checkpoints, are not free on the disk."""
         held = sum(path.stat().st_size for path in (self.folder.work / "train").rglob("*") if path.is_file())
         need, free = need - held / hardware.MB, hardware.disk_free(self.folder.path) / hardware.MB
         if need > free:
@@ -221,7 +222,7 @@ class _Run:
             raise RiyazError(what, str(self.folder.path), "free disk space or choose another --out")
 
     def _train(self, frozen: Frozen, corpus: Corpus, tokenizer: Tokenizer) -> PretrainRun:
-        """Train, write the model, open it again and say what it cost."""
+        """Train, write the model, reopen and measure it, and write the results to run.json."""
         import torch
 
         from riyaz.export import hf
@@ -230,7 +231,7 @@ class _Run:
         from riyaz.train import answer_loss, train
 
         plan = frozen.plan
-        torch.set_num_threads(frozen.threads)  # sums that are shared out otherwise come out otherwise
+        torch.set_num_threads(frozen.threads)  # sums depend in their last bits on the number of threads
         machine = hardware.describe(self.folder.path) | {"peak_flops": frozen.peak_flops}
         self.document = replace(described(self.document, frozen), hardware=machine)
         self.folder.write(RUN, self.document)
@@ -254,7 +255,7 @@ class _Run:
         self._phase("write")
         work = self.folder.work / "model"
         model.eval()
-        # the looks are on as many windows as there was time for; this is the same for all sizes and budgets
+        # validations use as many windows as time allows; this number is the same for all sizes and budgets
         judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
         loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
@@ -272,11 +273,11 @@ class _Run:
         return self.document
 
     def _note_versions(self, then: dict[str, str]) -> None:
-        """Say and keep which versions are not those that the run began with."""
+        """Report, and record in run.json, package versions that differ from those the run began with."""
         others = {name: now for name, now in versions().items() if now != then.get(name)}
         if others:
-            said = ", ".join(f"{name} {now} instead of {then.get(name, 'none')}" for name, now in others.items())
-            self._note(f"resumed with {said}: what comes is not the same bit for bit as without the stop")
+            changes = ", ".join(f"{name} {now} instead of {then.get(name, 'none')}" for name, now in others.items())
+            self._note(f"resumed with {changes}: the result may differ from that of an uninterrupted run")
             with_others = (self.document.resumed_with or {}) | others
             self.document = replace(self.document, resumed_with=with_others)
 
@@ -288,7 +289,7 @@ class _Run:
 
 
 def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
-    """(bytes, hash) of the texts, as `data.blocks` counts them. Raises RiyazError for what is no text."""
+    """(bytes, SHA-256) of the texts, as in `data.blocks`. Raises RiyazError for a file that is not text."""
     count, digest = 0, hashlib.sha256()
     for document in texts:
         content = document.text.encode()
@@ -299,7 +300,7 @@ def text_hash(texts: Iterable[Document]) -> tuple[int, str]:
 
 
 def _same(given: str, then: str | None, frozen: Frozen | None) -> bool:
-    """Whether a tokenizer is that of the run; a folder may hold another one by now."""
+    """Whether --tokenizer names the run's tokenizer; a folder's is compared by its hash, as it may have changed."""
     if frozen is None:
         return given == then
     if given in KINDS:
@@ -308,36 +309,36 @@ def _same(given: str, then: str | None, frozen: Frozen | None) -> bool:
 
 
 def read_run(folder: RunFolder) -> tuple[PretrainRun | None, Frozen | None]:
-    """What run.json and plan.json hold, None where there is no run yet. Raises RiyazError naming what is wrong."""
+    """The content of run.json and plan.json, None for a file not written yet. Raises RiyazError for a damaged one."""
     run, plan = folder.path / RUN, folder.path / PLAN
     if not run.exists():
         return None, None
-    known = PretrainRun.read(run)
-    from_json(PretrainConfig, known.asked, f"{run}: asked", DAMAGED)
+    earlier = PretrainRun.read(run)
+    from_json(PretrainConfig, earlier.asked, f"{run}: asked", ELSEWHERE)
     if not plan.exists():
-        return known, None
-    frozen = from_json(Frozen, read_json(plan, DAMAGED), str(plan), DAMAGED)
+        return earlier, None
+    frozen = from_json(Frozen, read_json(plan, ELSEWHERE), str(plan), ELSEWHERE)
     try:
         _ = frozen.plan.config, settings(frozen.plan), range(1, 2**16).index(frozen.threads)
     except (ArithmeticError, ValueError, TypeError, RiyazError) as error:
         raise damaged(str(plan)) from error
-    return known, frozen
+    return earlier, frozen
 
 
 def settings(plan: PretrainingPlan) -> Any:
-    """The plan as the training loop takes it. Raises RiyazError."""
+    """The plan as a `train.TrainPlan`. Raises RiyazError for invalid values."""
     from riyaz.train import TrainPlan
 
-    return from_json(TrainPlan, to_document(plan.train), PLAN, DAMAGED)
+    return from_json(TrainPlan, to_document(plan.train), PLAN, ELSEWHERE)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages on which the numbers depend."""
+    """Versions of Python and of the packages that affect the results."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
-    """Some words with which a held-out window begins."""
+    """The first words of the first held-out window, at most OPENING characters."""
     row = windows[0]
     text = tokenizer.decode((row.prompt + row.answer)[: 4 * OPENING]).replace("\ufffd", "")
     words = " ".join(text.split())[:OPENING]
@@ -345,7 +346,7 @@ def opening_of(tokenizer: Tokenizer, windows: Windows) -> str:
 
 
 def described(run: PretrainRun, frozen: Frozen) -> PretrainRun:
-    """What run.json says of a run before its first step, besides the machine."""
+    """`run` with everything that plan.json adds to run.json before the first step."""
     plan = frozen.plan
     model = {name: plan.model[name] for name in ("family", "layers", "heads", "width", "context", "parameters")}
     return replace(

@@ -1,6 +1,6 @@
-"""What the model writes while it learns: texts from fixed prompts, and what it expects after "The quick brown fox".
+"""Samples during training: continuations of fixed prompts, and the likeliest tokens after "The quick brown fox".
 
-Texts are drawn from (seed, step, prompt), with random numbers of their own, so looking changes nothing of a run.
+Texts are sampled with random numbers from (seed, step, prompt) alone, so sampling does not change the run.
 """
 
 import math
@@ -14,23 +14,23 @@ from riyaz.tokenizer import Tokenizer
 PROMPTS = ("The", "Once upon a time", "In order to")
 FOX = "The quick brown fox"
 WORDS = 10
-CHARACTERS = 160  # of one text, about
-TEMPERATURE, LIKELIEST = 0.8, 40  # draw among so many next tokens
+CHARACTERS = 160  # length of one text, about
+TEMPERATURE, TOP_K = 0.8, 40
 
 
 def look(
     model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int
 ) -> dict[str, Any]:
-    """One line of samples.jsonl. `opening` is a prompt from the held-out text; a prompt that the tokenizer cannot
-    encode is left out."""
+    """One line of samples.jsonl. `opening` is a further prompt, from the held-out text; a prompt that the tokenizer
+    cannot encode is left out."""
     from riyaz.engine.torch.runner import TorchRunner
 
     engine = Engine(TorchRunner(model))
     prompts = [(prompt, ids) for prompt in dict.fromkeys((*PROMPTS, opening)) if (ids := _ids(tokenizer, prompt))]
     room = min(round(CHARACTERS / bytes_per_token), engine.context - max((len(ids) for _, ids in prompts), default=0))
-    drawn = Sampling(TEMPERATURE, LIKELIEST, seed=seed)
+    sampling = Sampling(TEMPERATURE, TOP_K, seed=seed)
     requests = [
-        Request(step * len(prompts) + row, tuple(ids), limit=max(room, 0), sampling=drawn, stop=tokenizer.eos_ids)
+        Request(step * len(prompts) + row, tuple(ids), limit=max(room, 0), sampling=sampling, stop=tokenizer.eos_ids)
         for row, (_, ids) in enumerate(prompts)
     ]
     texts = [
@@ -41,7 +41,7 @@ def look(
 
 
 def next_words(engine: Engine, tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
-    """The likeliest next tokens after a text with their probabilities, best first; none when it cannot be encoded."""
+    """The WORDS likeliest next tokens and their probabilities, likeliest first; empty when `text` cannot be encoded."""
     ids = _ids(tokenizer, text)[-engine.context :]
     if not ids:
         return []

@@ -1,4 +1,4 @@
-"""What a fresh model looks like: the sizes by name, their configurations, and what a token costs in them. Torch-free.
+"""Shapes of new models: the named sizes, their configurations, FLOPs per token and memory. Torch-free.
 
 Legend: T tokens of the context, C width, L layers, V vocabulary.
 """
@@ -14,13 +14,13 @@ from riyaz.hardware import MB
 
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-5
-BASE_MB = 560  # of Python, torch and what they allocate before a model is there
-MICRO_TOKENS = 2048  # of one forward pass, about
-ACTIVATIONS = 16  # numbers of width C that one layer keeps of a token for its backward pass
-LOGITS = (256, 2**20)  # rows, or else numbers, of the chunks in which `layers.loss` makes them
-LOGITS_BYTES = 16  # of each such number: the chunk, its softmax and its gradient, in float32
+BASE_MB = 560  # memory of Python and torch before a model is made
+MICRO_TOKENS = 2048  # tokens of one forward pass, about
+ACTIVATIONS = 16  # vectors of width C that one layer keeps per token for the backward pass
+LOGITS = (256, 2**20)  # chunk of `layers.loss`: 256 rows, or more rows up to 2**20 logits
+LOGITS_BYTES = 16  # bytes per logit: the chunk, its softmax and its gradient, in float32
 FAMILIES = {llama.MODEL_TYPE: llama, gpt2.MODEL_TYPE: gpt2}
-# what a name in config.json speaks of -> the flag that says it; a width has many names
+# part of a key of config.json -> the flag that sets it; every other key is derived from --width
 FLAGS = {"head": "--heads", "layer": "--layers", "position": "--context", "vocab": "--tokenizer"}
 
 Config = LlamaConfig | GPT2Config
@@ -28,20 +28,20 @@ Config = LlamaConfig | GPT2Config
 
 @dataclass(frozen=True)
 class Shape:
-    """How many layers and heads, and how wide."""
+    """Number of layers, number of heads, and width."""
 
     layers: int
     heads: int
     width: int
 
 
-# Named by their parameters with a vocabulary of 4,096 and a head that is the embedding. The small ones are wide
-# rather than deep: a thin matrix keeps a CPU waiting for memory.
+# Named by their number of parameters with a vocabulary of 4,096 and a tied head. The small ones are wide rather than
+# deep: with narrow matrices a CPU waits for memory.
 SIZES = {"1m": Shape(3, 4, 128), "5m": Shape(5, 4, 256), "15m": Shape(8, 6, 384), "50m": Shape(12, 9, 576)}
 
 
 def heads_for(width: int) -> int:
-    """Heads of 64 numbers each, of 32 where the width is small, else the largest head that divides it evenly."""
+    """Number of heads for a width: head size 64 (32 below width 256), else the largest even size that divides it."""
     for head in (64, 32) if width >= 256 else (32, 16):
         if width % head == 0:
             return width // head
@@ -49,11 +49,11 @@ def heads_for(width: int) -> int:
 
 
 def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
-    """The configuration of a fresh model whose head is its embedding. Raises RiyazError naming the flags."""
+    """The configuration of a new model with a tied head. Raises RiyazError naming the flags of an invalid shape."""
     C, H = shape.width, shape.heads
     if C % H:
         raise RiyazError(f"{H} heads do not share a width of {C} evenly", "--heads", "choose a divisor of --width")
-    # three matrices instead of two: 8/3 C holds as many parameters as the 4 C of a plain feed-forward
+    # a gated feed-forward has three matrices: with 8/3 C it has as many parameters as a plain one with 4 C
     inner = max(64, round(8 / 3 * C / 64) * 64)
     config: Config = (
         GPT2Config(vocab, C, 4 * C, shape.layers, H, H, C // H, NORM_EPS, context, True)
@@ -61,7 +61,7 @@ def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
         else LlamaConfig(vocab, C, inner, shape.layers, H, H, C // H, NORM_EPS, ROPE_THETA, context, True)
     )
     module = FAMILIES[family]
-    try:  # what its own reader refuses would be trained for nothing
+    try:  # riyaz must be able to read the finished model's config.json
         module.from_hf(module.to_hf(config))  # type: ignore[arg-type]
     except RiyazError as error:
         flags = [flag for word, flag in FLAGS.items() if word in error.what]
@@ -70,26 +70,27 @@ def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
 
 
 def parameters(config: Config) -> int:
-    """Numbers that are learned."""
+    """Number of trained parameters."""
     return sum(math.prod(shape) for shape in FAMILIES[config.model_type].layer_plan(config).values())
 
 
 def flops_per_token(config: Config) -> float:
-    """Floating point operations of one token's training: forward and twice as many backward.
+    """Floating point operations to train on one token: a forward pass, and a backward pass of twice as many.
 
-    Two for every weight of a matrix product, and in every layer those of attention, of which a causal model needs half.
+    The forward pass has 2 per weight of a matrix product, and per layer those of attention, half of them because it is
+    causal.
     """
     plan = FAMILIES[config.model_type].layer_plan(config)
     inside = [shape for name, shape in plan.items() if ".layers." in name or ".h." in name]
     linears = sum(math.prod(shape) for shape in inside if len(shape) == 2)
-    head = config.vocab_size * config.hidden_size  # tied: counted as the product that it is, not as a lookup
+    head = config.vocab_size * config.hidden_size  # the tied matrix counts once, as the head's product
     return 6.0 * (linears + head) + 6.0 * config.n_layers * config.hidden_size * config.context
 
 
 def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
-    """What training takes at its peak, estimated: weights, gradients, moments, one forward pass of `micro_tokens`."""
+    """Estimated peak memory of training in MB: weights, gradients, moments, one forward pass of `micro_tokens`."""
     size = 2 if compute == "bfloat16" else 4
-    # masters, their gradients, two moments; working weights and the gradients that are moved from them
+    # float32: master weights, their gradients, two moments; in `compute`: working weights and their gradients
     weights = parameters(config) * (16 + 2 * size)
     layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * size
     rows, numbers = LOGITS
@@ -98,5 +99,5 @@ def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
 
 
 def micro_tokens(context: int) -> int:
-    """Tokens of a forward pass that holds whole windows, each with the token that it begins with."""
+    """Tokens of one forward pass: whole windows of `context` + 1 tokens, as the first token of each is only input."""
     return max(1, MICRO_TOKENS // context) * (context + 1)

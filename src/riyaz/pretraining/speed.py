@@ -1,6 +1,6 @@
-"""What this machine does in a second, measured: real steps of the real loop, and its largest matrix product.
+"""The speed of this machine: steps of the training loop, and the peak FLOP/s of a large matrix product.
 
-torch is imported by the functions.
+Only the functions import torch.
 """
 
 import statistics
@@ -16,30 +16,30 @@ from riyaz.data.rows import Row
 from riyaz.events import Event
 from riyaz.pretraining.shapes import Config, micro_tokens
 
-STEPS = 4  # the first of them warms up and does not count
+STEPS = 4  # the first is a warm-up and does not count
 STEP_TOKENS = 2048
-BOTH_UP_TO = 256  # width; wider models are never quicker in float32 where bf16 has instructions of its own
-PEAK_SIZE = 2048  # rows and columns of the product that is timed for the peak
+BOTH_UP_TO = 256  # width; a wider model is never faster in float32 on a CPU with bf16 instructions
+PEAK_SIZE = 2048  # rows and columns of the matrices whose product is timed
 PEAK_SECONDS = 0.4
 
 
 @dataclass
 class Machine:
-    """Speeds of training on these rows, each measured once."""
+    """Training speeds on these rows, each measured once."""
 
     rows: Sequence[Row]
     context: int
     seed: int = 0
-    known: dict[tuple[Config, str], float] = field(default_factory=dict)
+    speeds: dict[tuple[Config, str], float] = field(default_factory=dict)  # tokens per second, as measured so far
 
     def tokens_s(self, config: Config, compute: str) -> float:
-        """Tokens per second of training."""
-        if (config, compute) not in self.known:
-            self.known[config, compute] = measured(config, self.rows, compute, self.context, self.seed)
-        return self.known[config, compute]
+        """Training speed in tokens per second."""
+        if (config, compute) not in self.speeds:
+            self.speeds[config, compute] = measured(config, self.rows, compute, self.context, self.seed)
+        return self.speeds[config, compute]
 
     def quicker(self, config: Config) -> str:
-        """The type of the matrix products in which this model trains faster."""
+        """The number type in which this model trains faster: "bfloat16" or "float32"."""
         if not hardware.bf16_is_fast():
             return "float32"
         if config.hidden_size > BOTH_UP_TO:
@@ -47,12 +47,12 @@ class Machine:
         return max(("bfloat16", "float32"), key=lambda compute: self.tokens_s(config, compute))
 
     def peak_flops(self, compute: str) -> float:
-        """Floating point operations per second of a large matrix product in this type, on all cores."""
+        """Floating point operations per second of a large matrix product in this number type, on all cores."""
         return peak(compute)
 
 
 def measured(config: Config, rows: Sequence[Row], compute: str, context: int, seed: int) -> float:
-    """Tokens per second of a few steps of the training loop with a fresh model, warm."""
+    """Tokens per second of a few steps of the training loop with a fresh model, after a warm-up step."""
     from riyaz.models.fresh import fresh
     from riyaz.train import TrainPlan, train
 
@@ -66,12 +66,14 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
 
     with tempfile.TemporaryDirectory() as scratch:
         train(fresh(config, seed), rows, [rows[0]], plan, Path(scratch), listen)
-    steps = [after - before for before, after in pairwise(ends[:-1])]  # the last one has a validation in it
+    steps = [
+        after - before for before, after in pairwise(ends[:-1])
+    ]  # without the last step, which includes a validation
     return batch * context / statistics.median(steps)
 
 
 def peak(compute: str) -> float:
-    """Floating point operations per second of one large matrix product."""
+    """Floating point operations per second of a large matrix product, the best of several."""
     import torch
 
     a = torch.ones(PEAK_SIZE, PEAK_SIZE, dtype=getattr(torch, compute))

@@ -1,4 +1,4 @@
-"""What is heard of a pretraining run: the lines of metrics.jsonl, and the figures beside the bar on the screen."""
+"""Progress of a run: metrics.jsonl and the progress bar."""
 
 import math
 import statistics
@@ -11,16 +11,16 @@ from riyaz import hardware
 from riyaz.events import Event, Listen, Progress
 from riyaz.files import Lines
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.folder import DAMAGED, METRICS, SAMPLES, RunFolder
+from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.plan import PretrainingPlan
-from riyaz.results import RunCost
+from riyaz.results import ELSEWHERE, METRICS, SAMPLES, RunCost
 
-NAME = "pretrain"  # of its row on the screen
-WINDOW = 20  # steps over which speed is a median, so that a validation does not show
+NAME = "pretrain"  # label of the progress bar
+WINDOW = 20  # steps whose median time gives the speed, so that a slow validation step does not count
 
 
 class Running(Protocol):
-    """What is asked of a run."""
+    """The part of a run that Watch uses."""
 
     folder: RunFolder
     step: int
@@ -28,7 +28,7 @@ class Running(Protocol):
 
 
 class Watch:
-    """Hears every step: writes metrics.jsonl, and tells the screen speed, share of the peak and bits per byte."""
+    """Writes each step to metrics.jsonl and adds speed, share of the peak and bits per byte to the progress bar."""
 
     def __init__(
         self, run: Running, plan: PretrainingPlan, peak_flops: float, rows: int, bytes_per_token: float
@@ -36,18 +36,18 @@ class Watch:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
         self.metrics, self.samples = (
-            Lines(run.folder.path / METRICS, "seconds", optional=("bits_per_byte",), hint=DAMAGED),
-            Lines(run.folder.path / SAMPLES, hint=DAMAGED),
+            Lines(run.folder.path / METRICS, "seconds", optional=("bits_per_byte",), hint=ELSEWHERE),
+            Lines(run.folder.path / SAMPLES, hint=ELSEWHERE),
         )
         self.earlier = self.metrics.entries()
-        self.before: float | None = None  # seconds of the commands that were stopped, up to the step it goes on from
+        self.before: float | None = None  # seconds of earlier commands, up to the step that this one resumes from
         self.began = self.last = time.perf_counter()
         self.durations: deque[float] = deque(maxlen=WINDOW)
         self.seconds = 0.0
         self.bits_per_byte: float | None = None
 
     def listen(self, event: Event) -> None:
-        """Take one step of the loop; what else it says goes to the screen as it is."""
+        """Record a training step and forward it; other events are forwarded unchanged."""
         if not isinstance(event, Progress) or event.metrics is None:
             self.run.listen(event)
             return
@@ -55,9 +55,9 @@ class Watch:
         step = self.run.step = entry["step"]
         now = time.perf_counter()
         if self.before is None:
-            earlier = [known for known in self.earlier if known["step"] < step]
+            earlier = [line for line in self.earlier if line["step"] < step]
             self.before = earlier[-1]["seconds"] if earlier else 0.0
-            bits = [known["bits_per_byte"] for known in earlier if "bits_per_byte" in known]
+            bits = [line["bits_per_byte"] for line in earlier if "bits_per_byte" in line]
             self.bits_per_byte = bits[-1] if bits else None
         self.durations.append(now - self.last)
         self.last, self.seconds = now, self.before + now - self.began
@@ -67,12 +67,12 @@ class Watch:
         if "valid_loss" in entry:
             entry["bits_per_byte"] = self.bits_per_byte = bits_per_byte(entry["valid_loss"], self.ratio)
         self.metrics.add(entry)
-        said = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
-        extra = f"{said}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
+        quality = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
+        extra = f"{quality}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
         self.run.listen(replace(event, method=NAME, extra=extra, metrics=None))
 
     def cost(self, before: float) -> RunCost:
-        """What the run took, `before` the seconds until its first step."""
+        """The cost of the run; `before` is the seconds until its first step."""
         tokens = self._tokens(self.run.step, 0)
         flops = tokens * self.plan.flops_per_token
         seconds = max(self.seconds, 1e-9)
@@ -86,7 +86,7 @@ class Watch:
         )
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close metrics.jsonl and samples.jsonl."""
         self.metrics.close()
         self.samples.close()
 
@@ -97,5 +97,5 @@ class Watch:
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """Bits per UTF-8 byte, of a loss in nats per token."""
+    """A loss in nats per token as bits per UTF-8 byte."""
     return loss / math.log(2) / bytes_per_token

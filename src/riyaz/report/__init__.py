@@ -1,1 +1,1 @@
-"""A result as people read it: pure functions over the documents of a comparison; knows no other module."""
+"""Reports for people: terminal, Markdown and HTML, made only from the typed results of `riyaz.results`."""

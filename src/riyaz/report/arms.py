@@ -1,4 +1,4 @@
-"""What the report says of an arm beyond its figures: what the method is, what it suits, its colour, who beats it."""
+"""An arm in words: what its method does and suits, its colour and mark, and which arm beats it."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from riyaz.results import ArmResult
 
 @dataclass(frozen=True)
 class About:
-    """A method in words, with the number of its colour in the page and its mark in the pictures."""
+    """A method in words, with the number of its colour in page.css and its matplotlib marker."""
 
     what: str
     suits: str
@@ -19,11 +19,11 @@ class About:
 METHODS = {
     "nearest": About(
         "Copies the answer of the most similar training question; no language model runs.",
-        "questions that come back almost word for word; it is the floor that every model has to beat",
+        "questions that repeat almost word for word; the baseline that every model has to beat",
         0, "o",
     ),
     "zero_shot": About(
-        "The base model with an instruction and nothing else.",
+        "The base model with an instruction, without examples or training.",
         "a first look, before there are examples",
         1, "s",
     ),
@@ -33,45 +33,45 @@ METHODS = {
         2, "D",
     ),
     "rag": About(
-        "The base model with passages in the prompt that are looked up in documents for each question.",
-        "facts that stand in documents and change: a new document is known at once, and answers can name it",
+        "The base model with passages in the prompt, retrieved from documents for each question.",
+        "facts in documents that change: a new document is used at once, and answers can cite it",
         3, "^",
     ),
     "prompt_tuning": About(
-        "A few learned vectors stand before the prompt; the model's weights stay as they are.",
-        "many tasks on one shared model, each no more than a few vectors",
+        "A few trained vectors are put before the prompt; the model's weights are unchanged.",
+        "many tasks on one shared model, with a few vectors for each",
         4, "v",
     ),
     "lora": About(
-        "Small matrices are learned beside the frozen weights and can be merged into them.",
-        "one way of answering that stays, with an adapter that is small enough to keep one for each task",
+        "Small matrices are trained beside the frozen weights and can be merged into them.",
+        "a fixed way of answering, with an adapter that is small enough to keep one for each task",
         5, "P",
     ),
     "full": About(
-        "Every weight of the model is trained further.",
-        "one task that deserves a model of its own and has the rows for it",
+        "Every weight of the model is trained.",
+        "one task with many rows that is worth a whole model",
         6, "X",
     ),
     "rag_lora": About(
-        "Passages from documents in the prompt, and a LoRA that was trained to read them.",
-        "facts from documents in a fixed form, with right answers even when some passages mislead",
+        "Retrieved passages in the prompt, and a LoRA trained to read them.",
+        "facts from documents in a fixed form, also where some of the passages mislead",
         7, "h",
     ),
 }  # fmt: skip
-OTHERS = ((8, "p"), (9, "<"))
+OTHERS = ((8, "p"), (9, "<"))  # (colour, mark) of methods that METHODS lacks
 
 
 def about(method: str) -> About:
-    """What is known of a method; of an unknown one only that it took part."""
+    """The description of a method; for one that METHODS lacks, a general text and one of the colours of OTHERS."""
     if method in METHODS:
         return METHODS[method]
     colour, mark = OTHERS[sum(method.encode("utf-8", "replace")) % len(OTHERS)]
-    return About("A method that this report has no description of.", "what its own documentation says", colour, mark)
+    return About("This report has no description of this method.", "see its documentation", colour, mark)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An arm with its score and what the score is drawn against, in milliseconds or nats."""
+    """A point of a picture: an arm, its score, and its cost in milliseconds or nats."""
 
     arm: ArmResult
     score: float
@@ -79,7 +79,7 @@ class Mark:
 
 
 def priced(arms: list[ArmResult]) -> list[Mark]:
-    """The arms that have a score, against milliseconds for an answer."""
+    """The arms with a score and a latency; the cost is milliseconds per answer."""
     return [
         Mark(arm, arm.score, arm.ms_per_answer)
         for arm in arms
@@ -88,7 +88,7 @@ def priced(arms: list[ArmResult]) -> list[Mark]:
 
 
 def beaten_by(arm: ArmResult, arms: list[ArmResult]) -> ArmResult | None:
-    """The best arm that scores at least as high and answers at least as fast, better in one; None on the front."""
+    """The best-scoring arm that is at least as good and as fast and better in one of them; None on the Pareto front."""
     score, cost = arm.score, arm.ms_per_answer
     if score is None or cost is None:
         return None
@@ -116,20 +116,20 @@ def megabytes(value: float | None) -> str:
 
 
 def training(arm: ArmResult) -> str:
-    """What was trained, and for how long: `4.9 M parameters, 60 steps`, `none`."""
-    took = fit_seconds(arm)
+    """Trained parameters and steps, `4.9 M parameters, 60 steps`, or `none`."""
+    seconds = fit_seconds(arm)
     if not arm.trainable_params:
-        return f"none; choosing its text took {duration(took)}" if took >= 1 else "none"
-    steps = arm.chosen.get("steps")  # `chosen` is whatever a method says of itself
+        return f"none; choosing the prompt took {duration(seconds)}" if seconds >= 1 else "none"
+    steps = arm.chosen.get("steps")  # the keys of `chosen` differ by method
     return f"{_short(arm.trainable_params)} parameters" + (f", {number(steps)} steps" if isinstance(steps, int) else "")
 
 
 def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
-    """What the method suits, then how it stands among these arms."""
-    said = f"{about(arm.method).suits}."
-    said = said[:1].upper() + said[1:]
+    """What the method suits, then how it compares with the other arms."""
+    suits = f"{about(arm.method).suits}."
+    suits = suits[:1].upper() + suits[1:]
     if arm.score is None:
-        return f"{said} Not measured here."
+        return f"{suits} Not measured here."
     first = []
     if arm.score >= max(other.score for other in arms if other.score is not None):
         first.append("the best score")
@@ -139,11 +139,11 @@ def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
     if arm.method == pick:
         first = ["the pick", *first]
     if first:
-        return f"{said} Here: {', '.join(first)}."
+        return f"{suits} Here: {', '.join(first)}."
     better = beaten_by(arm, arms)
     if better:
-        return f"{said} Here {better.method} scores no less and answers no slower."
-    return f"{said} Here nothing faster scores as high."
+        return f"{suits} Here {better.method} scores no less and answers no slower."
+    return f"{suits} Here no faster method scores as high."
 
 
 def _short(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The parts of report.html that say what was used and checked: data, arms in detail, pairs, versions, caveats."""
+"""Sections of report.html about data, pairs of arms, arms in detail, machine and versions, and caveats."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model
 
 ROWS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
-    "test": "to judge on", "folds": "folds", "skipped": "left out",
+    "test": "to test on", "folds": "folds", "skipped": "left out",
 }  # fmt: skip
 SHOWN_LABELS = 100
 
 
-def data(found: Data) -> Markup | None:
-    """Files, rows, repeats and leakage, labels, notes, and rows as the model sees them."""
+def data(facts: Data) -> Markup | None:
+    """Files, row counts, duplicates, leakage, labels, notes, and some rows as the model sees them."""
     named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage"}
-    rest = {name.replace("_", " "): value for name, value in to_document(found).items() if name not in named}
-    counted = [(ROWS.get(name, name), number(value)) for name, value in found.rows.items() if value]
+    rest = {name.replace("_", " "): value for name, value in to_document(facts).items() if name not in named}
+    counted = [(ROWS.get(name, name), number(value)) for name, value in facts.rows.items() if value]
     return join(
         element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in counted),
                 class_="counts") if counted else None,
-        named_values(rest | _leakage(found.leakage)),
-        _files(found.files),
-        element("h3", "Noticed in the rows") if found.notes else None,
-        element("ul", *(element("li", note) for note in found.notes)) if found.notes else None,
-        _labels(found.labels),
-        _rendered(found.rendered),
+        named_values(rest | _leakage(facts.leakage)),
+        _files(facts.files),
+        element("h3", "Notes on the rows") if facts.notes else None,
+        element("ul", *(element("li", note) for note in facts.notes)) if facts.notes else None,
+        _labels(facts.labels),
+        _rendered(facts.rendered),
     ) or None  # fmt: skip
 
 
 def _leakage(leakage: Leakage | None) -> dict[str, str]:
     if leakage is None:
         return {}
-    said = f"test rows that stand in the training rows too: {number(leakage.test_rows)}"
-    return {"leakage": f"{said}; training rows dropped for it: {number(leakage.dropped)}"}
+    rows = f"test rows that are also in the training rows: {number(leakage.test_rows)}"
+    return {"leakage": f"{rows}; training rows dropped because of this: {number(leakage.dropped)}"}
 
 
 def _files(files: dict[str, FileFacts]) -> Markup | None:
@@ -51,42 +51,42 @@ def _labels(labels: dict[str, dict[str, int]]) -> Markup | None:
     rows = [
         [label, *(number(counts.get(part)) for part in parts)] for label, counts in list(labels.items())[:SHOWN_LABELS]
     ]
-    more = f", the first {SHOWN_LABELS}" if len(labels) > SHOWN_LABELS else ""
-    table = grid(["label", *parts], rows, f"Rows of each label{more}")
+    limit = f", the first {SHOWN_LABELS}" if len(labels) > SHOWN_LABELS else ""
+    table = grid(["label", *parts], rows, f"Rows of each label{limit}")
     return element("details", element("summary", f"{len(labels)} labels"), table)
 
 
 def _rendered(rows: list[list[tuple[str, bool]]]) -> Markup | None:
-    """Rows as the model sees them; what it learns to say is marked."""
+    """Some rows with the chat template, the text that the loss is on marked."""
     if not rows:
         return None
-    shown = []
+    items = []
     for row in rows:
         pieces = [element("mark" if learned else "span", text) for text, learned in row]
-        shown.append(element("li", element("div", *pieces, class_="rendered")))
-    key = join(
-        "As the model sees them. ", element("mark", "Marked"), " is what training learns to say; the rest is read."
-    )
-    return join(element("h3", "Rows with their mask"), element("p", key), element("ol", *shown, class_="plain"))
+        items.append(element("li", element("div", *pieces, class_="rendered")))
+    key = join(element("mark", "Marked"), " text is what the model is trained to write; it only reads the rest.")
+    return join(element("h3", "Rows as the model sees them"), element("p", key), element("ol", *items, class_="plain"))
 
 
-def pairs(found: list[Pair]) -> Markup | None:
-    """Differences between arms on the same rows."""
-    rows = pair_rows(found)
+def pairs(tested: list[Pair]) -> Markup | None:
+    """Score differences between arms on the same test rows; closed when there are more than ten."""
+    rows = pair_rows(tested)
     if not rows:
         return None
     table = grid(PAIRS, rows, "Differences on the same test rows")
     return element("details", element("summary", f"{len(rows)} pairs"), table) if len(rows) > 10 else table
 
 
-def arms(found: list[ArmResult]) -> Markup | None:
-    """The checks of every arm, then what each chose and all that was recorded."""
-    if not found:
+def arms(results: list[ArmResult]) -> Markup | None:
+    """A table of the checks of every arm, then each arm's settings, checks and figures."""
+    if not results:
         return None
-    names = list(dict.fromkeys(name for arm in found for name in arm.checks))
-    rows = [[name.replace("_", " "), *(_held(arm, name) for arm in found)] for name in names]
-    checks = grid(["check", *(arm.method for arm in found)], rows, "Checks: an arm that fails one has failed", text=99)
-    return join(checks if names else None, *(_arm(arm) for arm in found))
+    names = list(dict.fromkeys(name for arm in results for name in arm.checks))
+    rows = [[name.replace("_", " "), *(_held(arm, name) for arm in results)] for name in names]
+    checks = grid(
+        ["check", *(arm.method for arm in results)], rows, "Checks: an arm that fails one counts as failed", text=99
+    )
+    return join(checks if names else None, *(_arm(arm) for arm in results))
 
 
 def _held(arm: ArmResult, name: str) -> Markup | str:
@@ -97,12 +97,12 @@ def _held(arm: ArmResult, name: str) -> Markup | str:
 
 
 def _arm(arm: ArmResult) -> Markup:
-    said = {"status": arm.status, "reason": arm.reason} | totals(arm)
-    checks = {name.replace("_", " "): found for name, found in arm.checks.items()}
+    figures = {"status": arm.status, "reason": arm.reason} | totals(arm)
+    checks = {name.replace("_", " "): check for name, check in arm.checks.items()}
     return element(
         "details",
         element("summary", arm.method),
-        named_values({name: shown for name, shown in said.items() if shown != MISSING}),
+        named_values({name: figure for name, figure in figures.items() if figure != MISSING}),
         element("h3", "Chosen") if arm.chosen else None,
         named_values(arm.chosen),
         element("h3", "Checks") if checks else None,
@@ -114,7 +114,7 @@ def made(
     command: str, took: float | None, planned: float | None, model: Model | RunModel | None,
     hardware: dict[str, Any] | None, versions: dict[str, str] | None,
 ) -> Markup:  # fmt: skip
-    """The command, how long it took, model, machine and versions."""
+    """The command, its measured and estimated time in seconds, model, machine and versions."""
     times = f"The whole command took {duration(took)}" + (f", estimated {duration(planned)}." if planned else ".")
     facts = {"Model": to_document(model), "Machine": hardware, "Versions": versions}
     parts = [(title, named_values(values)) for title, values in facts.items() if values]
@@ -126,12 +126,12 @@ def made(
 
 
 def keep_in_mind(comparison: Comparison) -> Markup:
-    """What the figures do not show."""
+    """The caveats of a comparison as a list."""
     return element("ul", *(element("li", note) for note in caveats(comparison)))
 
 
 def named_values(values: dict) -> Markup | None:
-    """Named values as a definition list; lists of records become tables below it. What is empty is left out."""
+    """Named values as a definition list, lists of records as tables below it; empty values are left out."""
     plain, tables = [], []
     for name, item in values.items():
         if item in (None, "", [], {}, ()):

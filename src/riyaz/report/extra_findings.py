@@ -1,15 +1,16 @@
-"""What a comparison found beside the scores, for all three reports: retrieval, further seeds, fewer training rows."""
+"""Retrieval, further seeds and the data curve of a comparison as tables and lines, for all three reports."""
 
 from riyaz.report.words import interval, metric_name, number, signed
 from riyaz.results import ArmResult, Comparison, CurveScore, Retrieval
 
-CURVE = "lora"  # whose scores the data curve holds: `compare` draws no other, and the document does not say
+CURVE = "lora"  # the method of the data curve; compare.json does not name it
 CURVE_TITLE = "Would more rows help?"
 CURVE_NOTE = f"Scores of {CURVE} trained on parts of the training rows, judged on the same test rows."
 RETRIEVAL_NOTE = (
-    "Recall and MRR are over all test rows that name documents. Closed book, retrieved and right documents are scores "
-    "on so many rows, which all name their documents where some do; closed book answers freely. Grounded: how much "
-    "the passages raise the log-probability of the answer, in nats a token, on some of them; no judge is asked."
+    "Recall and MRR are over all test rows that name their documents. Closed book, retrieved and right documents are "
+    "scores without passages (answered freely), with the retrieved passages and with the right ones, on the number of "
+    "rows in the table; if any test rows name their documents, only such rows are used. Grounded is how much the "
+    "passages raise the log-probability of the answer, in nats per token, on some of them; no judge model is used."
 )
 SCORES = ("closed book", "retrieved", "right documents")
 
@@ -17,90 +18,93 @@ Table = tuple[list[str], list[list[str]]]  # titles, rows
 
 
 def retrieving(arms: list[ArmResult]) -> list[tuple[str, Retrieval]]:
-    """Method and retrieval of the arms at whose retrieval was looked."""
+    """(method, retrieval) of every arm whose retrieval was measured."""
     return [(arm.method, arm.retrieval) for arm in arms if arm.retrieval is not None]
 
 
-def recall_points(found: Retrieval) -> list[tuple[int, float]]:
+def recall_points(retrieval: Retrieval) -> list[tuple[int, float]]:
     """(k, recall), smallest k first."""
-    return sorted((int(k), recall) for k, recall in (found.recall or {}).items() if k.isdecimal())
+    return sorted((int(k), recall) for k, recall in (retrieval.recall or {}).items() if k.isdecimal())
 
 
-def contexts(found: Retrieval) -> tuple[float | None, float | None, float | None]:
-    """Scores without passages, with the retrieved ones and with the right documents, as in SCORES."""
-    return found.closed_book, found.retrieved, found.oracle
+def contexts(retrieval: Retrieval) -> tuple[float | None, float | None, float | None]:
+    """Scores in the order of SCORES: without passages, with retrieved passages, with the right documents."""
+    return retrieval.closed_book, retrieval.retrieved, retrieval.oracle
 
 
 def retrieval_table(arms: list[ArmResult]) -> Table:
-    """Every figure of every arm that retrieves; no rows where none does."""
-    having = retrieving(arms)
-    ranks = sorted({k for _, found in having for k, _ in recall_points(found)})
+    """All retrieval figures, one row per arm that retrieves."""
+    pairs = retrieving(arms)
+    ranks = sorted({k for _, retrieval in pairs for k, _ in recall_points(retrieval)})
     titles = ["method", "rows", "passages", *(f"recall@{k}" for k in ranks), "MRR", *SCORES, "grounded, nats"]
     rows = [
-        [method, number(found.rows), number(found.k), *(number(dict(recall_points(found)).get(k), 3) for k in ranks),
-         *(number(score, 3) for score in (found.mrr, *contexts(found))), signed(found.grounded_nats)]
-        for method, found in having
+        [method, number(retrieval.rows), number(retrieval.k),
+         *(number(dict(recall_points(retrieval)).get(k), 3) for k in ranks),
+         *(number(score, 3) for score in (retrieval.mrr, *contexts(retrieval))), signed(retrieval.grounded_nats)]
+        for method, retrieval in pairs
     ]  # fmt: skip
     return titles, rows
 
 
 def retrieval_lines(arms: list[ArmResult]) -> list[str]:
-    """`rag, 5 passages: recall@1 0.91 @5 1.00, MRR 0.95; closed book 0.00, retrieved 0.21 (30 rows)`, one an arm."""
+    """`rag, 5 passages: recall@1 0.91 @5 1.00, MRR 0.95; closed book 0.00, retrieved 0.21 (30 rows)`, one per arm."""
     lines = []
-    for method, found in retrieving(arms):
-        said = [_found(found), _scores(found), _grounded(found.grounded_nats, found.grounded_rows)]
-        if any(said):
-            lines.append(f"{method}, {_count(found.k, 'passage')}: {'; '.join(filter(None, said))}")
+    for method, retrieval in retrieving(arms):
+        grounded = _grounded(retrieval.grounded_nats, retrieval.grounded_rows)
+        parts = [part for part in (_ranks(retrieval), _scores(retrieval), grounded) if part]
+        if parts:
+            lines.append(f"{method}, {_count(retrieval.k, 'passage')}: {'; '.join(parts)}")
     return lines
 
 
-def _found(found: Retrieval) -> str:
-    """recall at one passage and at no more than the prompt holds, of all that the tables show, and MRR."""
-    points = dict(recall_points(found))
-    ranks = sorted({min(points), max((k for k in points if k <= found.k), default=min(points))}) if points else []
-    said = ["recall" + " ".join(f"@{k} {number(points[k], 2)}" for k in ranks)] if ranks else []
-    said += [f"MRR {number(found.mrr, 2)}"] if found.mrr is not None else []
-    return _on(", ".join(said), found.named_rows)
+def _ranks(retrieval: Retrieval) -> str:
+    """Recall at the smallest k and at the largest k that the prompt holds, then MRR."""
+    points = dict(recall_points(retrieval))
+    ranks = sorted({min(points), max((k for k in points if k <= retrieval.k), default=min(points))}) if points else []
+    figures = ["recall" + " ".join(f"@{k} {number(points[k], 2)}" for k in ranks)] if ranks else []
+    figures += [f"MRR {number(retrieval.mrr, 2)}"] if retrieval.mrr is not None else []
+    return _on(", ".join(figures), retrieval.named_rows)
 
 
-def _scores(found: Retrieval) -> str:
-    pairs = zip(SCORES, contexts(found), strict=True)
-    return _on(", ".join(f"{title} {number(score, 2)}" for title, score in pairs if score is not None), found.rows)
+def _scores(retrieval: Retrieval) -> str:
+    pairs = zip(SCORES, contexts(retrieval), strict=True)
+    scores = ", ".join(f"{title} {number(score, 2)}" for title, score in pairs if score is not None)
+    return _on(scores, retrieval.rows)
 
 
 def _grounded(nats: float | None, rows: float | None) -> str:
     if nats is None:
         return ""
-    way = "likelier" if nats >= 0 else "less likely"
-    return _on(f"passages make the answer {number(abs(nats), 2)} nats/token {way}", rows)
+    direction = "likelier" if nats >= 0 else "less likely"
+    return _on(f"passages make the answer {number(abs(nats), 2)} nats/token {direction}", rows)
 
 
-def _on(said: str, rows: float | None) -> str:
-    return f"{said} ({_count(rows, 'row')})" if said and rows is not None else said
+def _on(figures: str, rows: float | None) -> str:
+    return f"{figures} ({_count(rows, 'row')})" if figures and rows is not None else figures
 
 
-def _count(many: float, what: str) -> str:
-    return f"{number(many)} {what}" + ("" if many == 1 else "s")
+def _count(count: float, noun: str) -> str:
+    return f"{number(count)} {noun}" + ("" if count == 1 else "s")
 
 
 def seeds(arm: ArmResult) -> str:
-    """`0.693 with seed 0, 0.688 with seed 1` where an arm was trained with several; else nothing."""
+    """`0.693 with seed 0, 0.688 with seed 1`; empty for an arm with one seed."""
     return ", ".join(f"{number(one.score, 3)} with seed {one.seed}" for one in arm.seeds or [])
 
 
 def curve_points(comparison: Comparison) -> list[CurveScore]:
-    """The data curve, fewest rows first; [] where it has fewer than two points, which say nothing."""
+    """The data curve, fewest rows first; empty when it has fewer than two points."""
     points = sorted(comparison.data_curve or [], key=lambda point: point.rows)
     return points if len(points) > 1 else []
 
 
 def curve_table(comparison: Comparison) -> Table:
-    """The data curve in figures; no rows where it was not measured."""
+    """The data curve as a table; no rows when it was not measured."""
     rows = [[number(point.rows), number(point.score, 3), interval(point)] for point in curve_points(comparison)]
     return ["training rows", metric_name(comparison.metric), "95 % interval"], rows
 
 
 def curve_line(comparison: Comparison) -> str:
-    """`lora: 0.338 on 75, 0.375 on 150, 0.450 on 300 training rows`; nothing where it was not measured."""
-    said = [f"{number(point.score, 3)} on {number(point.rows)}" for point in curve_points(comparison)]
-    return f"{CURVE}: {', '.join(said)} training rows" if said else ""
+    """`lora: 0.338 on 75, 0.375 on 150, 0.450 on 300 training rows`; empty when it was not measured."""
+    scores = [f"{number(point.score, 3)} on {number(point.rows)}" for point in curve_points(comparison)]
+    return f"{CURVE}: {', '.join(scores)} training rows" if scores else ""

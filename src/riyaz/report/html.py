@@ -1,6 +1,6 @@
-"""report.html: one self-contained page, made only from a comparison's document and its answers row by row.
+"""report.html of a comparison: one page without other files, made from compare.json and the answers of each arm.
 
-Data enters it as escaped text (`markup`) or as a JSON block that page.js shows with textContent; `frame` makes the
+Data enters it as escaped text (`markup`) or as a JSON block that page.js shows with textContent; `page` makes the
 file and its content security policy.
 """
 
@@ -30,7 +30,7 @@ STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"
 
 
 def render(comparison: Comparison, answers: dict[str, list[Answer]]) -> str:
-    """The page for a comparison and the answers of each arm; needs no network and no other file."""
+    """The whole page; `answers` holds the answered rows of each method."""
     return page(
         f"Riyaz: {headline(comparison)}",
         _head(comparison),
@@ -45,7 +45,7 @@ def render(comparison: Comparison, answers: dict[str, list[Answer]]) -> str:
 def _sections(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[Section]:
     arms = comparison.ranked
     return [
-        ("arms", "The arms", "Every way, measured", _arms(comparison, arms)),
+        ("arms", "The arms", "All arms, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
         ("slices", "Slices", "Scores per slice", _slices(comparison.pick, arms)),
@@ -55,7 +55,7 @@ def _sections(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[
         ("data", "Data", "The data", details.data(comparison.data)),
         ("pairs", "Pairs", "Arms in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The arms in detail", details.arms(arms)),
-        ("made", "How it was made", "How it was made", _made(comparison)),
+        ("made", "How it was measured", "How it was measured", _made(comparison)),
         ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(comparison)),
     ]
 
@@ -68,7 +68,7 @@ def _made(comparison: Comparison) -> Markup:
 
 
 def _head(comparison: Comparison) -> Markup:
-    """The pick, the sentence of the rule, and the figures of the picked arm."""
+    """The pick, the sentences of the pick rule, and the key figures of the picked arm."""
     pick, decision = comparison.pick, comparison.decision
     arm = next((arm for arm in comparison.arms if arm.method == pick), None)
     model = comparison.model.name if comparison.model else ""
@@ -76,10 +76,10 @@ def _head(comparison: Comparison) -> Markup:
     if arm:
         tiles = [
             (metric_name(comparison.metric), number(arm.score, 3), f"95 %: {interval(arm)}"),
-            ("an answer takes", milliseconds(arm.ms_per_answer), "one at a time"),
-            ("making it took", duration(fit_seconds(arm) or None), "search and training"),
+            ("time per answer", milliseconds(arm.ms_per_answer), "one answer at a time"),
+            ("time to make it", duration(fit_seconds(arm) or None), "search and training"),
             (
-                "it is stored in",
+                "size on disk",
                 megabytes(arm.artifact_mb),
                 "without the base model" if pick != "full" else "a whole model",
             ),
@@ -96,13 +96,13 @@ def _head(comparison: Comparison) -> Markup:
 
 
 def _name(method: str) -> Markup:
-    """A method's name with its colour."""
+    """A method's name after a dot in its colour."""
     dot = element("span", class_=f"dot c{about(method).colour}", aria_hidden="true")
     return element("span", dot, method, class_="method")
 
 
 def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
-    """The lecture's table with measured columns; on a narrow screen each arm is a card."""
+    """One row per arm: training, memory, score, forgetting, latency, size, what it suits; a card on narrow screens."""
     if not arms:
         return element("p", "No arm took part.")
     metric, pick = metric_name(comparison.metric), comparison.pick
@@ -115,18 +115,18 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             _lines(megabytes(arm.peak_rss_mb), _making(arm)),
             _score(arm),
             _lines(signed(arm.forgetting_nats), "nats per token" if arm.forgetting_nats else None),
-            _lines(milliseconds(arm.ms_per_answer), "an answer" if arm.ms_per_answer else None),
+            _lines(milliseconds(arm.ms_per_answer), "per answer" if arm.ms_per_answer else None),
             _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick),
         ]  # fmt: skip
-        shown = [element("th", _title(arm, pick), scope="row", role="rowheader")]
-        shown += [
+        elements = [element("th", _title(arm, pick), scope="row", role="rowheader")]
+        elements += [
             element("td", cell, role="cell", data_label=title) for title, cell in zip(titles[1:], cells, strict=True)
         ]
-        rows.append(element("tr", *shown, role="row", class_="picked" if arm.method == pick else None))
+        rows.append(element("tr", *elements, role="row", class_="picked" if arm.method == pick else None))
     table = element(
         "table",
-        element("caption", "Best score first. Intervals are 95 %; forgetting is the change on general text."),
+        element("caption", "Best score first. Intervals: 95 %. Forgetting: the rise of the loss on general text."),
         element("thead", head, role="rowgroup"), element("tbody", *rows, role="rowgroup"), role="table", class_="arms",
     )  # fmt: skip
     wrapped = element("div", table, class_="wide-table", role="region", aria_label="The arms", tabindex="0")
@@ -134,7 +134,7 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
 
 
 def _title(arm: ArmResult, pick: str | None) -> Markup:
-    """Name, what became of it and what it is."""
+    """The arm's name, its status if it is not ok, and what its method is."""
     status = STATUS[arm.status]
     picked = element("span", "the pick", class_="badge sure") if arm.method == pick else None
     flagged = element("span", status, class_="badge unsure") if status else None
@@ -142,10 +142,10 @@ def _title(arm: ArmResult, pick: str | None) -> Markup:
 
 
 def _making(arm: ArmResult) -> str:
-    took = fit_seconds(arm)
+    seconds = fit_seconds(arm)
     if arm.peak_rss_mb is None:
         return ""
-    return "at the peak" + (f", {duration(took)} to make" if took else "")
+    return "peak memory" + (f", {duration(seconds)} to make it" if seconds else "")
 
 
 def _lines(first: object, second: object = None) -> Markup:
@@ -162,10 +162,10 @@ def _score(arm: ArmResult) -> Markup:
 
 
 def _troubles(arms: list[ArmResult]) -> Markup | None:
-    found = [
+    items = [
         element("li", element("b", method), f" {STATUS[status]}: {reason}") for method, status, reason in troubles(arms)
     ]
-    return element("ul", *found, class_="troubles") if found else None
+    return element("ul", *items, class_="troubles") if items else None
 
 
 def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
@@ -178,8 +178,8 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     rows = [[a.method, number(a.score, 3), interval(a), tenths(a.ms_per_answer)] for a in arms]
     return figure(
         drawn,
-        "Up is better, left is cheaper. A filled mark: nothing else is both as good and as fast (the dashed line joins "
-        "them). A hollow mark: something else is.",
+        "Up is better, left is faster. A hollow mark: another arm is at least as good and as fast. A filled mark: no "
+        "other arm is; the dashed line joins these.",
         numbers(["method", metric, "95 % interval", "ms per answer"], rows),
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     curves = [pictures.learning(arms, pick, width, f"l{n}") for width, n in widths]
     lost = [pictures.forgetting(arms, pick, metric, width, f"f{n}") for width, n in widths]
-    shown = []
+    figures = []
     if curves[0]:
         points = [
             [arm.method, number(point.step), number(point.loss, 4), number(point.valid_loss, 4)]
@@ -198,12 +198,14 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
             if point.valid_loss is not None
         ]
         table = numbers(["method", "step", "training loss", "validation loss"], points)
-        shown.append(figure(curves, "Validation loss decides which step is kept; training loss is faint.", table))
+        figures.append(figure(curves, "The step with the lowest validation loss is kept. Faint: training loss.", table))
     if lost[0]:
         rows = [[arm.method, number(arm.score, 3), signed(arm.forgetting_nats), number(arm.kl_task, 3)] for arm in arms]
         table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)
-        shown.append(figure(lost, "Up is better, left forgets less. Zero: the model's weights are the base's.", table))
-    return element("div", *shown, class_="pair") if shown else None
+        figures.append(
+            figure(lost, "Up is better, left forgets less. At zero, the weights are the base model's.", table)
+        )
+    return element("div", *figures, class_="pair") if figures else None
 
 
 def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
@@ -211,33 +213,34 @@ def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
     drawn = [pictures.slices(arms, pick, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    having = [arm for arm in arms if arm.slices]
-    titles = list(dict.fromkeys(title for arm in having for title in arm.slices))
+    sliced = [arm for arm in arms if arm.slices]
+    titles = list(dict.fromkeys(title for arm in sliced for title in arm.slices))
     rows = []
     for title in titles:
-        found = [arm.slices.get(title) for arm in having]
-        count = next((entry.n for entry in found if entry and entry.n is not None), None)
-        rows.append([title, number(count), *(number(entry.score if entry else None, 3) for entry in found)])
-    note = "One panel for a slice with its number of test rows, one line for an arm."
+        scores = [arm.slices.get(title) for arm in sliced]
+        count = next((entry.n for entry in scores if entry and entry.n is not None), None)
+        rows.append([title, number(count), *(number(entry.score if entry else None, 3) for entry in scores)])
+    note = "One panel per slice, with its number of test rows; one line per arm."
     if len(titles) > pictures.SLICES_SHOWN:
-        note += f" The largest {pictures.SLICES_SHOWN} of {len(titles)} slices; all are in the table."
-    return figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in having)], rows))
+        note += f" Shown are the {pictures.SLICES_SHOWN} largest of {len(titles)} slices; the table has all."
+    return figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in sliced)], rows))
 
 
 def _retrieval(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     metric = metric_name(comparison.metric)
-    found = extra_findings.retrieving(arms)
-    if not found:
+    pairs = extra_findings.retrieving(arms)
+    if not pairs:
         return None
     widths = ((pictures.HALF, "w"), (pictures.NARROW, "n"))
     drawn = [
-        ([retrieval_pictures.recall(found, width, f"r{n}") for width, n in widths], "Is the right document found?"),
-        ([retrieval_pictures.contexts(found, metric, width, f"o{n}") for width, n in widths],
-         f"The {metric} with nothing, with what was found, and with the right document in the prompt."),
+        ([retrieval_pictures.recall(pairs, width, f"r{n}") for width, n in widths],
+         "Recall at k: how often the right document is among the first k passages."),
+        ([retrieval_pictures.contexts(pairs, metric, width, f"o{n}") for width, n in widths],
+         f"The {metric} without passages, with the retrieved passages and with the right documents in the prompt."),
     ]  # fmt: skip
-    shown = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
+    figures = [figure(pair, caption, None) for pair, caption in drawn if pair[0]]
     table = grid(*extra_findings.retrieval_table(arms), "Retrieval in figures")
-    return join(element("div", *shown, class_="pair"), table, element("p", extra_findings.RETRIEVAL_NOTE))
+    return join(element("div", *figures, class_="pair"), table, element("p", extra_findings.RETRIEVAL_NOTE))
 
 
 def _data_curve(comparison: Comparison) -> Markup | None:
@@ -246,12 +249,12 @@ def _data_curve(comparison: Comparison) -> Markup | None:
     drawn = [retrieval_pictures.data_curve(comparison, metric, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    shown = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(comparison)))
-    return element("div", shown, class_="pair")
+    curve = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(comparison)))
+    return element("div", curve, class_="pair")
 
 
 def _examples(comparison: Comparison, answers: dict[str, list[Answer]]) -> Markup | None:
-    """The frame of the example browser, hidden until page.js fills it."""
+    """The empty example browser, hidden until page.js fills it."""
     if not any(answers.values()):
         return None
     methods = _answering(comparison, answers)
@@ -266,8 +269,8 @@ def _examples(comparison: Comparison, answers: dict[str, list[Answer]]) -> Marku
         id="filter", role="search", aria_label="Examples",
     )  # fmt: skip
     return join(
-        element("noscript", element("p", "Leafing through the examples needs JavaScript; everything else on this page "
-                                    "does not, and predictions.jsonl holds every row.", class_="note")),
+        element("noscript", element("p", "Browsing the examples needs JavaScript; the rest of this page does not. "
+                                    "Every row is in predictions.jsonl.", class_="note")),
         element("div", element("p", f"An answer with a score of at least {RIGHT} counts as right here."), form,
                 element("p", id="count", role="status"), element("ol", id="rows"),
                 element("button", "Show more", type="button", id="more"), id="browser", hidden=True),
@@ -281,23 +284,23 @@ def _choice(key: str, title: str, options: list[tuple[str, str]]) -> Markup:
 
 
 def _answering(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[str]:
-    """Methods with answers, in the order of the table."""
+    """The methods that have answers, in the order of the arms table."""
     return [arm.method for arm in comparison.ranked if answers.get(arm.method)]
 
 
 def _browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> dict[str, Any]:
-    """Rows by where they came from, each with what every arm answered: what page.js reads."""
+    """The JSON that page.js reads: one entry per test row, joined by `where`, with the answer of every method."""
     methods = _answering(comparison, answers)
     rows: dict[str, dict[str, Any]] = {}
     for place, method in enumerate(methods):
         for row in answers[method]:
-            made = rows.setdefault(row.where, {
+            entry = rows.setdefault(row.where, {
                 "where": row.where, "prompt": row.prompt, "answers": row.answers, "slice": row.slice,
                 "said": [None] * len(methods),
             })  # fmt: skip
-            if made["said"][place] is None:  # the first part of an arm is the one whose artifact is kept
+            if entry["said"][place] is None:  # an arm's first part is the one whose artifact is kept
                 score = None if row.score is None else float(row.score)
-                made["said"][place] = [row.prediction, score, row.citations or []]
+                entry["said"][place] = [row.prediction, score, row.citations or []]
     pick = comparison.pick
     return {
         "methods": [{"name": method, "colour": about(method).colour} for method in methods],

@@ -1,7 +1,7 @@
-"""report.html of a pretraining run: one self-contained page, made only from run.json, metrics.jsonl and samples.jsonl.
+"""report.html of a pretraining run: one page without other files, made from run.json, metrics.jsonl and samples.jsonl.
 
-It needs no script at all: samples are leafed through by radio buttons and the style sheet. Text from the model and from
-files enters as escaped text (`markup`), as in the page of a comparison.
+It has no script: radio buttons and the style sheet switch between samples. Text from the model and from files enters as
+escaped text (`markup`), as in the page of a comparison.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import MISSING, duration, number, value
 from riyaz.results import PretrainRun, Samples, StepMetrics, Text, Word
 
-TABS = 9  # samples to leaf through; learning.css knows as many
-LISTED = 300  # texts in the table of all samples
-TABLED = 60  # rows of the figures behind a picture
-COLUMNS, BARS = 5, 8  # looks at the next word, and words of each
-TEXT = {"bytes": "bytes", "tokens": "tokens", "train_tokens": "to train on", "valid_tokens": "to validate on",
+TABS = 9  # steps with a radio button; learning.css has rules for as many
+LISTED = 300  # most rows of the table of all samples
+TABLED = 60  # most rows of the table below a picture
+COLUMNS, BARS = 5, 8  # steps at which next tokens are shown, and tokens of each
+TEXT = {"bytes": "bytes", "tokens": "tokens", "train_tokens": "training tokens", "valid_tokens": "validation tokens",
         "near_duplicates": "near-duplicate blocks"}  # fmt: skip
 
 
 def write(folder: Path) -> Path:
-    """Make `report.html` of the run in `folder` again, whole or not at all; its path.
+    """Write `report.html` of the run in `folder`, atomically; returns its path.
 
-    Raises RiyazError when there is no run or a file of it is damaged.
+    Raises RiyazError when the folder holds no run or a file of it is damaged.
     """
     path = folder / "report.html"
     text = html(*words.read(folder))
@@ -40,14 +40,14 @@ def write(folder: Path) -> Path:
 
 
 def html(run: PretrainRun, metrics: list[StepMetrics], samples: list[Samples]) -> str:
-    """The page of a run, also of one that is not finished."""
+    """The page of a finished or unfinished run."""
     sections: list[Section] = [
         ("learning", "Learning", "Learning", _learning(run, metrics)),
         ("next", "Next word", _next_title(samples), _next(samples)),
-        ("samples", "Samples", "What it writes", _samples(samples)),
-        ("derived", "Plan", "What was derived, and why", _derived(run)),
-        ("cost", "Cost", "What it cost", _cost(run, metrics)),
-        ("text", "Text", "The text it read", _text(run)),
+        ("samples", "Samples", "Sample texts", _samples(samples)),
+        ("derived", "Plan", "Derived values, and why", _derived(run)),
+        ("cost", "Cost", "Cost", _cost(run, metrics)),
+        ("text", "Text", "Training text", _text(run)),
         ("made", "How it was made", "How it was made", _made(run, metrics)),
         ("caveats", "Caveats", "What to keep in mind", _caveats(run, metrics)),
     ]
@@ -73,25 +73,25 @@ def _head(run: PretrainRun, metrics: list[StepMetrics]) -> Markup:
             words.often(times) if times is not None else "of training text",
         ),
         (
-            "it took",
+            "time",
             duration(took.seconds),
-            f"{number(took.tokens_s)} tokens a second",
+            f"{number(took.tokens_s)} tokens per second",
         ),
         (
             "computation",
             powers(took.flops),
-            "FLOP" + (f", at {share(took.peak_share)} of the peak" if took.peak_share is not None else ""),
+            "FLOP" + (f", at {share(took.peak_share)} of the machine's peak" if took.peak_share is not None else ""),
         ),
-        ("memory", megabytes(took.peak_rss_mb), "at the peak"),
+        ("peak memory", megabytes(took.peak_rss_mb), "of the process"),
     ]
-    shown = [tile(title, found, more) for title, found, more in tiles if found != MISSING]
+    measured = [tile(title, figure, note) for title, figure, note in tiles if figure != MISSING]
     return element(
         "header",
         element("p", element("b", "Riyaz"), " · pretraining", class_="over"),
         element("h1", words.name(run),
                 element("span", run.status, class_=f"badge {'sure' if run.status == 'done' else 'unsure'}")),
         element("p", " ".join(words.story(run, metrics)), class_="lead"),
-        element("dl", *shown, class_="tiles") if shown else None,
+        element("dl", *measured, class_="tiles") if measured else None,
     )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ Draw = Callable[[float, str], Markup | None]
 
 
 def _figure(draw: Draw, name: str, caption: str, table: Markup | None) -> Markup | None:
-    """A picture in its wide and its narrow form; None where nothing was measured."""
+    """A picture drawn wide and narrow, with its caption; None when nothing was measured."""
     pair = [draw(width, f"{name}{place}") for place, width in enumerate((HALF, NARROW))]
     return figure(pair, caption, table) if pair[0] else None
 
@@ -115,43 +115,43 @@ def _learning(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
     shown = [
         _figure(
             lambda width, name: drawn.loss(run, metrics, width, name), "l",
-            "How surprised the model is by the next token, lower is better. Where validation turns up while training "
-            "goes on down, the model learns its text by heart.", table,
+            "Mean loss per token (cross-entropy), lower is better. If validation loss rises while training loss falls, "
+            "the model memorises its training text.", table,
         ),
         _figure(
             lambda width, name: drawn.bits(metrics, width, name), "b",
-            "The same surprise for each byte of text: what a byte shrinks to, from 8 bits, when the model packs the "
+            "Validation loss per byte of text: the bits that a byte (8 bits) would take if the model compressed the "
             "text. It does not depend on the tokenizer.", None,
         ),
         _figure(
             lambda width, name: drawn.rate(metrics, width, name), "r",
-            "How far each step moves the weights: a short rise, since the first gradients are wild, then a long fall.",
+            "The size of each step: a short warm-up, because the first gradients vary strongly, then a long decay.",
             None,
         ),
         _figure(
             lambda width, name: drawn.speed(metrics, width, name), "s",
-            "Tokens that went through the model, forward and back, in a second.", None,
+            "Tokens per second, forward and backward pass together.", None,
         ),
     ]  # fmt: skip
     return element("div", *shown, class_="pair") if any(shown) else None
 
 
 def _next_title(samples: list[Samples]) -> str:
-    found = words.next_words(samples)
-    return f"What comes after “{found[-1][1]}”" if found else ""
+    looks = words.next_words(samples)
+    return f"What comes after “{looks[-1][1]}”" if looks else ""
 
 
 def _next(samples: list[Samples]) -> Markup | None:
-    """The likeliest next tokens at a few steps, on one scale; those that are likeliest in the end stand out."""
-    found = words.next_words(samples)
-    if not found:
+    """The most likely next tokens at a few steps, all bars on one scale; those likely at the last step are coloured."""
+    looks = words.next_words(samples)
+    if not looks:
         return None
-    chosen = [found[place] for place in spaced(len(found), COLUMNS)]
-    lasting = {word.text for word in found[-1][2][:BARS]}
+    chosen = [looks[place] for place in spaced(len(looks), COLUMNS)]
+    lasting = {word.text for word in looks[-1][2][:BARS]}
     most = max(word.p for _, _, pairs in chosen for word in pairs)
     cards = [_look(step, pairs, most, lasting) for step, _, pairs in chosen]
     note = (
-        f"The {BARS} likeliest next tokens. All bars have one scale; those among the last {BARS} are blue and bold. "
+        f"The {BARS} most likely next tokens, all bars on one scale. Blue and bold: also likely at the last step. "
         f"{words.SPACE} is a space, {words.LINE} a new line."
     )
     return join(element("p", note, class_="meta"), element("ol", *cards, class_="looks"))
@@ -173,11 +173,11 @@ def _look(step: float, pairs: list[Word], most: float, lasting: set[str]) -> Mar
 
 
 def _samples(samples: list[Samples]) -> Markup | None:
-    """Texts from the fixed prompts, one step at a time by radio buttons, then all of them as a table."""
-    found = words.sampled(samples)
-    if not found:
+    """Sample texts of a few steps behind radio buttons, then a table of all of them."""
+    steps = words.sampled(samples)
+    if not steps:
         return None
-    chosen = [found[place] for place in spaced(len(found), TABS)]
+    chosen = [steps[place] for place in spaced(len(steps), TABS)]
     buttons, panels = [], []
     for place, (step, pairs) in enumerate(chosen):
         key, last = f"look-{place}", place == len(chosen) - 1
@@ -188,13 +188,13 @@ def _samples(samples: list[Samples]) -> Markup | None:
         panels.append(element("div", *(_sample(one) for one in pairs), class_="look"))
     stepper = element("fieldset", element("legend", "Texts after step"), *buttons, *panels, class_="stepper")
     rows = [
-        [number(step), *(element("span", said, class_="said-text") for said in (one.prompt, one.text))]
-        for step, pairs in found
+        [number(step), *(element("span", text, class_="said-text") for text in (one.prompt, one.text))]
+        for step, pairs in steps
         for one in pairs
     ]
-    more = f", the first {LISTED}; samples.jsonl has all" if len(rows) > LISTED else ""
-    table = grid(["step", "prompt", "text"], rows[:LISTED], f"Every text the run wrote{more}", text=3)
-    key = join(element("mark", "Marked"), " is the prompt; the model wrote the rest, one token after the other.")
+    limit = f", the first {LISTED}; samples.jsonl has all" if len(rows) > LISTED else ""
+    table = grid(["step", "prompt", "text"], rows[:LISTED], f"All sample texts of the run{limit}", text=3)
+    key = join(element("mark", "Marked"), " text is the prompt; the model wrote the rest, token by token.")
     return join(
         element("p", key), stepper, element("details", element("summary", f"All {number(len(rows))} texts"), table)
     )
@@ -205,7 +205,7 @@ def _sample(one: Text) -> Markup:
 
 
 def _derived(run: PretrainRun) -> Markup | None:
-    shown = [
+    reasons = [
         element(
             "div",
             element("dt", one.name.replace("_", " ")),
@@ -215,7 +215,7 @@ def _derived(run: PretrainRun) -> Markup | None:
     ]
     plan = details.named_values(run.plan or {})
     return join(
-        element("dl", *shown, class_="facts") if shown else None,
+        element("dl", *reasons, class_="facts") if reasons else None,
         element("details", element("summary", "The whole plan"), plan) if plan else None,
     ) or None  # fmt: skip
 
@@ -223,23 +223,23 @@ def _derived(run: PretrainRun) -> Markup | None:
 def _cost(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
     took = cost(run, metrics)
     peak = took.peak_share
-    said = {
+    figures = {
         "time": duration(took.seconds),
         "steps": number(words.steps_done(metrics)) if metrics else MISSING,
         "tokens read": number(took.tokens),
-        "tokens a second": number(took.tokens_s),
+        "tokens per second": number(took.tokens_s),
         "computation": f"{powers(took.flops)} FLOP" if took.flops else MISSING,
-        "share of the peak": f"{share(peak)} of what its matrix products reach" if peak is not None else MISSING,
+        "share of the peak": f"{share(peak)} of the measured matrix-product speed" if peak is not None else MISSING,
         "peak memory": megabytes(took.peak_rss_mb),
     }  # fmt: skip
-    return details.named_values({name: shown for name, shown in said.items() if shown != MISSING})
+    return details.named_values({name: figure for name, figure in figures.items() if figure != MISSING})
 
 
 def _text(run: PretrainRun) -> Markup | None:
     text, tokenizer = to_document(run.text), to_document(run.tokenizer) or {}
     counts = [(name, number(text[key])) for key, name in TEXT.items() if key in text]
-    rest = {key.replace("_", " "): found for key, found in text.items() if key not in TEXT}
-    listed = [element("div", element("dt", name), element("dd", shown)) for name, shown in counts]
+    rest = {key.replace("_", " "): fact for key, fact in text.items() if key not in TEXT}
+    listed = [element("div", element("dt", name), element("dd", count)) for name, count in counts]
     return (
         join(
             element("dl", *listed, class_="counts") if listed else None,

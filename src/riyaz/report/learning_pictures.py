@@ -1,6 +1,6 @@
-"""The pictures of a pretraining run's page, made as those of `pictures`: one colour for the run, training faint.
+"""The pictures of a pretraining run's page: SVG elements, None when nothing was measured.
 
-A picture for which nothing was measured is None.
+`width` is in CSS pixels, `name` is the prefix of SVG ids.
 """
 
 import math
@@ -20,14 +20,14 @@ from riyaz.report.words import number
 from riyaz.results import PretrainRun, StepMetrics
 
 SHADE, OTHER = colour(2), colour(5)
-DRAWN = 400  # points of a line; of more, means of neighbours are drawn
-MARKED = 40  # validations up to which each has a mark
+DRAWN = 400  # most points of a line; longer lines are drawn as means of neighbours
+MARKED = 40  # most validations that are drawn with a mark each
 HEIGHT = 340.0
 Points = list[tuple[float, float]]
 
 
 def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
-    """Training and validation loss over the steps, with what guessing evenly would cost."""
+    """Training and validation loss over the steps, and the loss of equal probabilities for all tokens."""
     train, valid = points(metrics, "loss"), points(metrics, "valid_loss")
     if not train and not valid:
         return None
@@ -47,8 +47,8 @@ def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
         panel.set_ylim(max(low - 0.06 * (high - low) - 0.05, 0), high + 0.08 * (high - low) + 0.05)
         if evenly:
             panel.axhline(evenly, color=FAINT, lw=1, linestyle=(0, (4, 3)))
-            said = f"every token equally likely: {number(evenly, 2)}"
-            panel.annotate(said, (1, evenly), xycoords=("axes fraction", "data"), xytext=(0, -5),
+            text = f"every token equally likely: {number(evenly, 2)}"
+            panel.annotate(text, (1, evenly), xycoords=("axes fraction", "data"), xytext=(0, -5),
                            textcoords="offset points", ha="right", va="top")  # fmt: skip
         panel.set_title("nats per token; training faint", pad=14)
         _steps(figure, panel)
@@ -58,17 +58,17 @@ def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
 
 
 def bits(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
-    """Bits per byte on validation over the steps."""
-    found = points(metrics, "bits_per_byte")
-    if not found:
+    """Bits per byte of validation text over the steps."""
+    line = points(metrics, "bits_per_byte")
+    if not line:
         return None
 
     lowest = best(metrics)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure)
-        _line(panel, found)
-        values = [value for _, value in found]
+        _line(panel, line)
+        values = [value for _, value in line]
         room = max(0.12 * (max(values) - min(values)), 0.05)
         panel.set_ylim(max(min(values) - room, 0), max(values) + room)
         panel.set_title("bits per byte on validation", pad=14)
@@ -80,14 +80,14 @@ def bits(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
 
 def rate(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
     """The learning rate over the steps."""
-    found = points(metrics, "learning_rate")
-    if len(found) < 2:
+    line = points(metrics, "learning_rate")
+    if len(line) < 2:
         return None
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure, left=62)
-        panel.plot(*zip(*thin(found), strict=True), color=SHADE, lw=2)
-        panel.set_ylim(0, 1.12 * max(value for _, value in found) or 1)
+        panel.plot(*zip(*thin(line), strict=True), color=SHADE, lw=2)
+        panel.set_ylim(0, 1.12 * max(value for _, value in line) or 1)
         panel.yaxis.set_major_locator(MaxNLocator(5))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
         panel.set_title("learning rate", pad=14)
@@ -97,21 +97,21 @@ def rate(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
 
 
 def speed(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
-    """Tokens a second over the steps, with the share of the machine's peak on the right."""
-    found = points(metrics, "tokens_s")
-    if len(found) < 2:
+    """Tokens per second over the steps, with the share of the machine's peak on the right axis."""
+    line = points(metrics, "tokens_s")
+    if len(line) < 2:
         return None
     pairs = [(entry.tokens_s or 0, entry.peak_share or 0) for entry in metrics]
     whole = sorted(peak / tokens for tokens, peak in pairs if tokens > 0 and peak > 0)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure, left=62, right=54 if whole else 24)
-        panel.plot(*zip(*thin(found), strict=True), color=SHADE, lw=2)
-        high = 1.15 * max(value for _, value in thin(found)) or 1
+        panel.plot(*zip(*thin(line), strict=True), color=SHADE, lw=2)
+        high = 1.15 * max(value for _, value in thin(line)) or 1
         panel.set_ylim(0, high)
         panel.yaxis.set_major_locator(MaxNLocator(5))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        title = "tokens a second"
+        title = "tokens per second"
         if whole:
             factor = whole[len(whole) // 2]
             side = panel.secondary_yaxis("right", functions=(_scaled(factor), _scaled(1 / factor)))
@@ -122,7 +122,7 @@ def speed(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
         panel.set_title(title, pad=14)
         _steps(figure, panel)
 
-    return picture(draw, width, HEIGHT - 60, name, "Tokens a second over the training steps")
+    return picture(draw, width, HEIGHT - 60, name, "Tokens per second over the training steps")
 
 
 def _scaled(factor: float) -> Callable[[Any], Any]:
@@ -130,7 +130,7 @@ def _scaled(factor: float) -> Callable[[Any], Any]:
 
 
 def chance_bar(p: float, most: float, lasting: bool) -> Markup:
-    """A probability as a bar beside its figure; `most` fills it. Words that stay have the run's colour."""
+    """A probability as a bar, full at `most`; in the run's colour if the token is `lasting`, else grey."""
     long = 100 * p / most if most > 0 else 0.0
     shade = "var(--c2)" if lasting else "var(--faint)"
     rule = element("rect", x=0, y=0, width=100, height=10, fill="var(--panel)")
@@ -139,12 +139,12 @@ def chance_bar(p: float, most: float, lasting: bool) -> Markup:
                    aria_hidden="true", focusable="false")  # fmt: skip
 
 
-def thin(found: Points, most: int = DRAWN) -> Points:
-    """At most `most` points: each the mean of as many neighbours, the same number of steps wide."""
-    if len(found) <= most:
-        return found
-    edges = [round(i * len(found) / most) for i in range(most + 1)]
-    parts = [found[start:end] for start, end in pairwise(edges)]
+def thin(line: Points, most: int = DRAWN) -> Points:
+    """At most `most` points, each the mean of equally many neighbouring points."""
+    if len(line) <= most:
+        return line
+    edges = [round(i * len(line) / most) for i in range(most + 1)]
+    parts = [line[start:end] for start, end in pairwise(edges)]
     return [(sum(x for x, _ in one) / len(one), sum(y for _, y in one) / len(one)) for one in parts]
 
 
@@ -158,20 +158,20 @@ def _panel(figure: Figure, left: float = 44, right: float = 24) -> Axes:
 
 
 def _steps(figure: Figure, panel: Axes) -> None:
-    """The horizontal axis from 0, once everything is drawn."""
+    """Starts the horizontal axis at 0 and names it; called after the lines are drawn."""
     panel.margins(x=0.02)
     panel.set_xlim(left=0)
     below(figure, "steps")
 
 
-def _line(panel: Axes, found: Points) -> None:
-    if found:
-        mark = "o" if len(found) <= MARKED else ""
-        panel.plot(*zip(*found, strict=True), color=SHADE, lw=2, marker=mark, ms=5, zorder=3)
+def _line(panel: Axes, line: Points) -> None:
+    if line:
+        mark = "o" if len(line) <= MARKED else ""
+        panel.plot(*zip(*line, strict=True), color=SHADE, lw=2, marker=mark, ms=5, zorder=3)
 
 
 def _named(panel: Axes, entry: StepMetrics | None, value: float | None) -> None:
-    """The best validation, with its figure above it."""
+    """Marks the best validation and writes its value above it."""
     if entry is None or value is None:
         return
     panel.plot([entry.step], [value], "o", color=SHADE, mfc=PAPER, mew=2, ms=9, zorder=4)

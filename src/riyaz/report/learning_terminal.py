@@ -1,4 +1,4 @@
-"""What a person sees on the terminal when a pretraining run has ended."""
+"""The summary of a pretraining run on the terminal."""
 
 import textwrap
 
@@ -10,12 +10,12 @@ from riyaz.report.learning_words import chance, compact, cost, points, powers, s
 from riyaz.report.words import duration, number
 from riyaz.results import PretrainRun, Samples, StepMetrics
 
-SHOWN = 3  # next words before and after
-LETTERS = 300  # of the last sample
+SHOWN = 3  # next tokens shown of the first and the last step
+LETTERS = 300  # characters shown of the last sample
 
 
 def print_learning(run: PretrainRun, metrics: list[StepMetrics], samples: list[Samples], out: Console) -> None:
-    """What happened in a few sentences, the key figures, the next word before and after, and one sample."""
+    """Prints a few sentences, the key figures, the next tokens at the first and last step, and one sample."""
     out.print(Text.assemble((f"{run.status}  ", "dim"), (words.name(run), "bold")))
     out.print(textwrap.fill(" ".join(words.story(run, metrics)), out.width))
     out.print()
@@ -24,8 +24,8 @@ def print_learning(run: PretrainRun, metrics: list[StepMetrics], samples: list[S
     texts = words.sampled(samples)
     if texts:
         first = texts[-1][1][0]
-        said = textwrap.indent(f"{first.prompt}{first.text}"[:LETTERS], "  ")
-        out.print(Text.assemble(("sample\n", "dim"), said), soft_wrap=True)
+        sample = textwrap.indent(f"{first.prompt}{first.text}"[:LETTERS], "  ")
+        out.print(Text.assemble(("sample\n", "dim"), sample), soft_wrap=True)
 
 
 def _figures(run: PretrainRun, metrics: list[StepMetrics]) -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def _figures(run: PretrainRun, metrics: list[StepMetrics]) -> list[tuple[str, st
          + (f", {number(bits[0][1], 3)} at step {number(bits[0][0])}" if len(bits) > 1 else "")),
         ("tokens read", compact(took.tokens)
          + (f", {words.often(times)}" if times is not None else "")),
-        ("speed", f"{number(took.tokens_s)} tokens a second"
+        ("speed", f"{number(took.tokens_s)} tokens per second"
          + (f", {share(peak)} of the machine's peak" if peak is not None else "")),
         ("cost", f"{duration(took.seconds)}, {powers(took.flops)} FLOP, "
          f"{number(took.peak_rss_mb)} MB"),
@@ -47,12 +47,12 @@ def _figures(run: PretrainRun, metrics: list[StepMetrics]) -> list[tuple[str, st
 
 
 def _next(samples: list[Samples]) -> list[tuple[str, str]]:
-    found = words.next_words(samples)
-    if not found:
+    looks = words.next_words(samples)
+    if not looks:
         return []
-    sides = [found[0], found[-1]] if len(found) > 1 else found
-    lines = [("next word", f"after “{found[-1][1]}”")]
+    sides = [looks[0], looks[-1]] if len(looks) > 1 else looks
+    lines = [("next word", f"after “{looks[-1][1]}”")]
     for step, _, pairs in sides:
-        said = ", ".join(f"{token(word.text)} {chance(word.p)}" for word in pairs[:SHOWN])
-        lines.append((f"  step {number(step)}", said))
+        likely = ", ".join(f"{token(word.text)} {chance(word.p)}" for word in pairs[:SHOWN])
+        lines.append((f"  step {number(step)}", likely))
     return lines

@@ -1,6 +1,6 @@
-"""What the three files of a pretraining run say, in figures and sentences; the page and the terminal share them.
+"""Figures and sentences about a pretraining run, shared by its page and its summary on the terminal.
 
-A run that is not finished has no result and no cost yet; what is not known is left out.
+A run that is not finished has no result and no cost; sentences leave out what is unknown.
 """
 
 import math
@@ -12,12 +12,12 @@ from riyaz.errors import RiyazError
 from riyaz.report.words import MISSING, duration, number
 from riyaz.results import METRICS, RUN, SAMPLES, PretrainRun, Samples, StepMetrics, Text, Word
 
-ENOUGH = 20  # tokens per parameter that spend a given computation best (Hoffmann et al. 2022, arXiv 2203.15556)
-READINGS = 4  # of one text, up to which another one helps almost as new text does (Muennighoff et al. 2023, 2305.16264)
-EXACT = {"steps", "compute", "validate_every"}  # flags without which a measured speed decides
+ENOUGH = 20  # tokens per parameter with the lowest loss for given computation (Hoffmann et al. 2022, arXiv 2203.15556)
+READINGS = 4  # readings of a text that help almost as much as new text (Muennighoff et al. 2023, arXiv 2305.16264)
+EXACT = {"steps", "compute", "validate_every"}  # flags that replace values derived from the measured speed
 PLANNED = {"batch": "batch_size", "steps": "steps", "validate-every": "validate_every"}
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-SPACE, LINE, TAB = "␣", "⏎", "⇥"  # what stands for a space, a new line and a tab at the edge of a token
+SPACE, LINE, TAB = "␣", "⏎", "⇥"  # shown for a space at a token's edge, a line end, a tab
 HINT = "give the folder that riyaz pretrain wrote"
 
 
@@ -32,21 +32,21 @@ Figure = Literal["loss", "learning_rate", "seconds", "tokens_s", "peak_share", "
 
 
 def points(metrics: list[StepMetrics], figure: Figure) -> list[tuple[float, float]]:
-    """(step, value) wherever the figure was measured."""
+    """(step, value) of every step at which the figure was measured."""
     values: list[tuple[int, float | None]] = [(entry.step, getattr(entry, figure)) for entry in metrics]
     return [(step, value) for step, value in values if value is not None]
 
 
 def best(metrics: list[StepMetrics]) -> StepMetrics | None:
-    """The validation with the lowest loss, whose weights the folder holds."""
-    looks = [(entry.valid_loss, entry) for entry in metrics if entry.valid_loss is not None]
-    return min(looks, key=lambda look: look[0])[1] if looks else None
+    """The validation with the lowest loss."""
+    validations = [(entry.valid_loss, entry) for entry in metrics if entry.valid_loss is not None]
+    return min(validations, key=lambda pair: pair[0])[1] if validations else None
 
 
 def judged(run: PretrainRun, metrics: list[StepMetrics]) -> tuple[float | None, float | None]:
-    """(nats per token, bits per byte) on held-out text: of the finished model, else of the best validation."""
-    found = run.result or best(metrics)
-    return (found.valid_loss, found.bits_per_byte) if found else (None, None)
+    """(nats per token, bits per byte) on held-out text: the result of a finished run, else its best validation."""
+    result = run.result or best(metrics)
+    return (result.valid_loss, result.bits_per_byte) if result else (None, None)
 
 
 def steps_done(metrics: list[StepMetrics]) -> int:
@@ -56,7 +56,7 @@ def steps_done(metrics: list[StepMetrics]) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took; None where that is not known."""
+    """Time, tokens, computation (FLOP), speed and memory of a run; None where unknown."""
 
     seconds: float | None = None
     tokens: int | None = None
@@ -67,7 +67,7 @@ class Cost:
 
 
 def cost(run: PretrainRun, metrics: list[StepMetrics]) -> Cost:
-    """The cost of the whole run; where run.json has none yet, the last figures of metrics.jsonl."""
+    """The cost of the whole run; before it is finished, the last figures of metrics.jsonl."""
     if run.cost:
         return Cost(**vars(run.cost))
 
@@ -86,7 +86,7 @@ def compact(count: float | None) -> str:
 
 
 def powers(value: float | None) -> str:
-    """`4.1 × 10¹⁴`."""
+    """A positive number as `4.1 × 10¹⁴`; a dash for others."""
     if value is None or value <= 0:
         return MISSING
     digits, _, power = f"{value:.1e}".partition("e")
@@ -94,7 +94,7 @@ def powers(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """`43 %`; of the machine's peak."""
+    """A share as `43 %`."""
     return MISSING if value is None else f"{100 * value:.0f} %"
 
 
@@ -106,7 +106,7 @@ def chance(p: float | None) -> str:
 
 
 def token(text: object) -> str:
-    """A token with its spaces and line ends in sight: `␣jumps`."""
+    """A token with visible spaces at its edges and visible line ends and tabs: `␣jumps`."""
     shown = str(text).replace("\n", LINE).replace("\t", TAB)
     inner = shown.strip(" ")
     left = len(shown) - len(shown.lstrip(" "))
@@ -114,7 +114,7 @@ def token(text: object) -> str:
 
 
 def readings(run: PretrainRun, metrics: list[StepMetrics]) -> float | None:
-    """How often the training text was read, tokens read against tokens there."""
+    """How many times the training text was read: tokens read over tokens of training text."""
     tokens, there = cost(run, metrics).tokens, run.text.train_tokens
     return tokens / there if tokens is not None and there else None
 
@@ -125,18 +125,18 @@ def name(run: PretrainRun) -> str:
 
 
 def story(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
-    """What happened, in a few sentences."""
+    """Sentences on what was read, what was learned and how the run ended."""
     tokens, seconds = cost(run, metrics).tokens, cost(run, metrics).seconds
     took = f" in {duration(seconds)}" if seconds is not None else ""
     times = readings(run, metrics)
     much = f", {often(times)}," if times is not None else ""
     what = f"{compact(tokens)} tokens of text{much}" if tokens is not None else "text"
-    said = [f"A model that began with random weights read {what}{took}."]
-    return [*said, *_learned(run, metrics), *_ended(run, metrics)]
+    begun = f"A model that began with random weights read {what}{took}."
+    return [begun, *_learned(run, metrics), *_ended(run, metrics)]
 
 
 def often(times: float) -> str:
-    """How much of the training text was read: `1.5 times its training text`, `3 % of its training text`."""
+    """The readings of the training text as text: `1.5 times its training text`, `3 % of its training text`."""
     if times < 0.005:
         return "less than 1 % of its training text"
     return f"{number(times, 1)} times its training text" if times > 1 else f"{share(times)} of its training text"
@@ -145,87 +145,87 @@ def often(times: float) -> str:
 def _learned(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
     (loss, bits), vocabulary = judged(run, metrics), run.tokenizer.vocab if run.tokenizer else None
     if loss is None:
-        return ["It was never validated, so nobody knows yet what it learned."]
+        return ["It was never validated, so its loss on held-out text is unknown."]
     begins = f"{number(math.log(vocabulary), 2)} for guessing evenly" if vocabulary and vocabulary > 1 else ""
     first = next((value for _, value in points(metrics, "valid_loss")), loss)
     before = begins or (f"{number(first, 2)} at first" if first != loss else "")
-    line = f"On text that it never trained on it comes to {number(loss, 2)} nats per token"
+    line = f"On held-out text its loss is {number(loss, 2)} nats per token"
     line += f" ({before})" if before else ""
     line += f", which is {number(bits, 2)} bits per byte" if bits is not None else ""
     ways = math.exp(min(loss, 60))
-    wide = f": at every token it is as unsure as between {compact(round(ways)) if ways >= 10 else number(ways, 1)}"
-    wide += " equally likely ones"
+    wide = f": on average it is as unsure as between {compact(round(ways)) if ways >= 10 else number(ways, 1)}"
+    wide += " equally likely tokens"
     wide += f", out of {number(vocabulary)}" if vocabulary else ""
     return [f"{line}{wide}."]
 
 
 def _ended(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
-    done, planned, found = steps_done(metrics), (run.plan or {}).get("steps"), best(metrics)
+    done, planned, lowest = steps_done(metrics), (run.plan or {}).get("steps"), best(metrics)
     of = f" of {number(planned)}" if planned is not None else ""
     if run.status == "running":
-        return [f"It is at step {number(done)}{of} and still running, or was killed; this page shows it so far."]
+        return [f"It is at step {number(done)}{of} and still running, or was killed; these are its figures so far."]
     if run.status == "stopped":
-        return [f"It was stopped at step {number(done)}{of}; the same command with --resume goes on."]
-    looks = points(metrics, "valid_loss")
-    if found is None or len(looks) < 2:
+        return [f"It was stopped at step {number(done)}{of}; the same command with --resume continues it."]
+    losses = points(metrics, "valid_loss")
+    if lowest is None or len(losses) < 2:
         return []
     held = run.result.best_step if run.result else None
-    if held is not None and held != found.step:
-        line = f"It was lowest at step {number(found.step)}{of}, but the folder holds the weights of step"
-        return [f"{line} {number(held)}: those were lost, or not measured alike before and after a stop."]
+    if held is not None and held != lowest.step:
+        line = f"Its validation loss was lowest at step {number(lowest.step)}{of}, but the folder holds the weights"
+        return [
+            f"{line} of step {number(held)}: the others were lost, or measured differently before and after a stop."
+        ]
     if planned is not None and done < planned:
-        worse = f"it had not come lower since step {number(found.step)}, whose weights the folder holds"
+        worse = f"its validation loss had not fallen since step {number(lowest.step)}, whose weights the folder holds"
         return [f"It ended early at step {number(done)}{of}: {worse}."]
-    if looks[-1][0] == found.step:
-        return ["It was lowest at the very end: a longer run would probably come lower."]
-    line = f"It was best at step {number(found.step)}{of}; the folder holds those weights"
-    above = looks[-1][1] - min(value for _, value in looks)
-    return [f"{line}. After that it learned its text by heart." if above > 0.05 else f"{line}."]
+    if losses[-1][0] == lowest.step:
+        return ["Its validation loss was lowest at the end: a longer run would probably reach a lower one."]
+    line = f"Its validation loss was lowest at step {number(lowest.step)}{of}; the folder holds those weights"
+    above = losses[-1][1] - min(value for _, value in losses)
+    return [f"{line}. After that it memorised its training text." if above > 0.05 else f"{line}."]
 
 
 def keep_in_mind(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
-    """What the figures do not show, as far as the files tell."""
+    """Limits of the figures that follow from the run's files, one sentence each."""
     parameters = run.model.parameters if run.model else None
     tokens, times, twins = cost(run, metrics).tokens, readings(run, metrics), run.text.near_duplicates
-    notes = ["Validation blocks come from the same files as the training text: other text is predicted worse."]
+    notes = ["Validation blocks come from the same files as the training text: on other text the loss is higher."]
     if twins:
-        notes.append(
-            f"{number(twins)} validation blocks are nearly in the training text: a little of the score is recall."
-        )
+        notes.append(f"{number(twins)} validation blocks almost repeat training text, so the loss is slightly too low.")
     if tokens is not None and parameters:
         ratio = tokens / parameters
-        less = f"{number(ratio, 1 if ratio < 10 else 0)} tokens were read per parameter; about {ENOUGH} spend a given"
-        notes.append(f"{less} computation best (Hoffmann et al. 2022).")
+        line = f"{number(ratio, 1 if ratio < 10 else 0)} tokens were read per parameter; about {ENOUGH} give the lowest"
+        notes.append(f"{line} loss for a given computation (Hoffmann et al. 2022).")
     if times is not None and times > READINGS:
-        said = f"It read its text {number(times, 1)} times; after about {READINGS} readings"
-        notes.append(f"{said} each further one helps less and less (Muennighoff et al. 2023).")
+        line = f"It read its text {number(times, 1)} times; after about {READINGS} readings"
+        notes.append(f"{line}, each further one helps less (Muennighoff et al. 2023).")
     notes += [
-        "It writes in the manner of its text. What it says is not checked against anything and is mostly not true.",
-        "Bits per byte compare models with different tokenizers; nats per token do not.",
-        "One seed. Times and memory belong to the machine named above.",
+        "It imitates its training text. What it writes is not checked against anything and is mostly not true.",
+        "Models with different tokenizers can be compared in bits per byte, not in nats per token.",
+        "One seed. Times and memory were measured on the machine named above.",
     ]
     return notes
 
 
 def again(run: PretrainRun) -> str:
-    """What gives the same weights once more."""
+    """Which command gives the same weights again, if there is one."""
     asked, plan = run.asked, run.plan or {}
     if run.resumed_with:
         named = ", ".join(f"{name} {version}" for name, version in run.resumed_with.items())
-        return f"It was stopped and went on with {named}, so no command gives the same weights to the last bit."
+        return f"It was stopped and continued with {named}, so no command gives the same weights to the last bit."
     if asked.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
-    found = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []
-    found += [(name, plan[key]) for name, key in PLANNED.items()] if plan else []
-    flags = [f"--{name} {value:g}" if value < 1e6 else f"--{name} {value:.0f}" for name, value in found if value]
+    values = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []
+    values += [(name, plan[key]) for name, key in PLANNED.items()] if plan else []
+    flags = [f"--{name} {value:g}" if value < 1e6 else f"--{name} {value:.0f}" for name, value in values if value]
     if plan.get("compute") in ("bfloat16", "float32"):
         flags.append(f"--compute {plan['compute']}")
-    said = "Some values come from the speed that was measured, which is another each time; plan.json has them."
-    return f"{said} The same command without --budget and --size, but with {' '.join(flags)}, gives the same weights."
+    reason = "Some values come from the measured speed, which differs each time; plan.json has them."
+    return f"{reason} The same command without --budget and --size, but with {' '.join(flags)}, gives the same weights."
 
 
 def spaced(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, first and last among them, denser at the beginning, where most changes."""
+    """At most `most` of `count` indices, with the first and the last, denser at the beginning, where most changes."""
     if count <= most:
         return list(range(count))
     last, chosen = count - 1, [0]
@@ -236,12 +236,12 @@ def spaced(count: int, most: int) -> list[int]:
 
 
 def sampled(samples: list[Samples]) -> list[tuple[int, list[Text]]]:
-    """(step, what the model wrote after each prompt) of every time that the run wrote samples."""
+    """(step, sample texts) of every step at which the run wrote samples."""
     return [(entry.step, entry.texts) for entry in samples if entry.texts]
 
 
 def next_words(samples: list[Samples]) -> list[tuple[int, str, list[Word]]]:
-    """(step, prompt, tokens) of every time that the run looked at the next word, likeliest first."""
+    """(step, prompt, next tokens, most likely first) of every step at which the run recorded them."""
     return [
         (entry.step, entry.next.prompt, sorted(entry.next.words, key=lambda word: -word.p))
         for entry in samples

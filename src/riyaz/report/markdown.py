@@ -1,4 +1,4 @@
-"""report.md: everything a reader needs to trust or doubt a comparison, from its document alone."""
+"""report.md of a comparison: scores, tests, costs, data, settings and checks, made from compare.json alone."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ from riyaz.results import ArmResult, Comparison, Data
 
 
 def render(comparison: Comparison) -> str:
-    """The Markdown report of a comparison."""
+    """The whole report as Markdown text."""
     arms = comparison.ranked
     metric = metric_name(comparison.metric)
     parts = [
@@ -52,7 +52,7 @@ def render(comparison: Comparison) -> str:
 def _table(comparison: Comparison, arms: list[ArmResult]) -> str:
     chosen = columns(comparison.metric, comparison.pick)
     table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
-    return f"{table}\n\n\\* the pick. Intervals are 95 %; forgetting is nats per token on general text."
+    return f"{table}\n\n\\* the pick. Intervals: 95 %. Forgetting: rise of the loss on general text, in nats per token."
 
 
 def _troubles(arms: list[ArmResult]) -> str:
@@ -61,17 +61,17 @@ def _troubles(arms: list[ArmResult]) -> str:
 
 
 def _seeds(arms: list[ArmResult]) -> str:
-    found = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
-    return "\n".join(f"* **{_escape(method)}** scored {_escape(said)}" for method, said in found if said)
+    scores = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
+    return "\n".join(f"* **{_escape(method)}** scored {_escape(by_seed)}" for method, by_seed in scores if by_seed)
 
 
 def _slices(arms: list[ArmResult], metric: str) -> str:
     arms = [arm for arm in arms if arm.slices]
     scores = [dict(slices(arm)) for arm in arms]
-    names = list(dict.fromkeys(name for found in scores for name in found))
+    names = list(dict.fromkeys(name for by_slice in scores for name in by_slice))
     if not names:
         return ""
-    rows = [[name, *(found.get(name, MISSING) for found in scores)] for name in names]
+    rows = [[name, *(by_slice.get(name, MISSING) for by_slice in scores)] for name in names]
     return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm.method for arm in arms)], rows)
 
 
@@ -94,13 +94,13 @@ def _data_curve(comparison: Comparison) -> str:
 
 
 def _measured(comparison: Comparison) -> str:
-    shown = comparison.command
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
-    blocks = [f"{fence}console\n$ {shown}\n{fence}"] if shown else []
+    command = comparison.command
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    blocks = [f"{fence}console\n$ {command}\n{fence}"] if command else []
     took, planned = comparison.seconds, comparison.estimate_seconds
     if took is not None:
-        said = f", estimated {duration(planned)}" if planned is not None else ""
-        blocks.append(f"The whole command took {duration(took)}{said}.")
+        estimated = f", estimated {duration(planned)}" if planned is not None else ""
+        blocks.append(f"The whole command took {duration(took)}{estimated}.")
     model, hardware, versions = to_document(comparison.model), comparison.hardware, comparison.versions
     blocks.append(_facts({"model": model, "hardware": hardware, "versions": versions}))
     data = _facts(_briefly(comparison.data))
@@ -110,10 +110,10 @@ def _measured(comparison: Comparison) -> str:
 
 
 def _briefly(data: Data) -> dict[str, Any]:
-    """The data facts with the rows of every label of a closed set in one line."""
+    """The data facts, the row counts of all labels shortened to one line."""
     counts = [sum(parts.values()) for parts in data.labels.values()]
-    shown = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
-    return {**to_document(data), **shown}
+    labels = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
+    return {**to_document(data), **labels}
 
 
 def _arm(arm: ArmResult) -> str:
@@ -123,29 +123,29 @@ def _arm(arm: ArmResult) -> str:
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:
-        lines.append(f"Checks:\n\n{_facts({name: _check(found) for name, found in arm.checks.items()})}")
+        lines.append(f"Checks:\n\n{_facts({name: _check(check) for name, check in arm.checks.items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
 
 
-def _check(found: dict[str, Any]) -> str:
+def _check(check: dict[str, Any]) -> str:
     """A check `{"ok": …, further figures}` in one line."""
-    figures = ", ".join(f"{name} {_value(value)}" for name, value in found.items() if name != "ok")
-    return ("held" if found["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
+    figures = ", ".join(f"{name} {_value(value)}" for name, value in check.items() if name != "ok")
+    return ("held" if check["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
 
 
 def _details(arms: list[ArmResult]) -> str:
-    """The figures of the arms that the comparison table leaves out, the second scores in one column."""
+    """A table of the figures that the comparison table leaves out, all scores beside the main metric in one column."""
     second = [dict(extras(arm)) for arm in arms]
     figures = [{n: v for n, v in totals(arm).items() if n not in names} for arm, names in zip(arms, second)]
     rows = [
-        [arm.method, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *shown.values()]
-        for arm, names, shown in zip(arms, second, figures)
+        [arm.method, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *others.values()]
+        for arm, names, others in zip(arms, second, figures)
     ]
     return _grid(["method", "other scores", *(figures[0] if figures else ())], rows)
 
 
 def _facts(values: dict) -> str:
-    """Named values, one a line; lists of records become tables below. What is empty is left out."""
+    """Named values, one per line, lists of records as tables below; empty values are left out."""
     lines, tables = [], []
     for name, fact in values.items():
         if fact in (None, "", [], {}, ()):
@@ -161,7 +161,7 @@ def _facts(values: dict) -> str:
 
 
 def _records(records: list[dict]) -> str:
-    """A table of records; a mapping inside one gives a column to each of its names."""
+    """A table of records; a nested mapping gets one column per key."""
     flat = [
         {key: value for name, item in record.items() for key, value in _columns(name, item).items()}
         for record in records
@@ -175,12 +175,12 @@ def _columns(name: str, value: object) -> dict:
     return dict(value) if isinstance(value, dict) else {name: value}
 
 
-def _value(found: object) -> str:
-    return value(found, _escape)
+def _value(item: object) -> str:
+    return value(item, _escape)
 
 
 def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = None, *, escaped: bool = False) -> str:
-    """A Markdown table; `text` says which columns stand left, by default the first."""
+    """A Markdown table; `text` says which columns are aligned left, by default only the first."""
     left = text or [True] + [False] * (len(titles) - 1)
     cell = str if escaped else _escape
     lines = ["| " + " | ".join(map(_escape, titles)) + " |", "|" + "|".join("---" if t else "---:" for t in left) + "|"]

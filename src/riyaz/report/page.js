@@ -1,5 +1,5 @@
 "use strict";
-// The example browser: reads the JSON block, and writes into the page with textContent only.
+// The example browser: shows the rows of the JSON block; text enters the page as text nodes only.
 (() => {
   const block = document.getElementById("examples-data");
   const browser = document.getElementById("browser");
@@ -71,7 +71,7 @@
     return make("li", "", `${title} (${id}characters ${cited.start}–${cited.end})`);
   };
 
-  // Arms that gave the same answer for the same score stand together, unless they name sources.
+  // Arms with the same answer and score share one line, unless they cite sources.
   const answers = (row) => {
     const groups = new Map();
     row.said.forEach((said, place) => {
@@ -115,23 +115,24 @@
     );
   };
 
-  let found = [];
+  let matching = [];
   let shown = 0;
   const extend = () => {
-    const next = found.slice(shown, shown + PAGE).map(item);
+    const next = matching.slice(shown, shown + PAGE).map(item);
     const first = next[0];
     list.append(...next);
     shown += next.length;
-    more.hidden = shown >= found.length;
-    more.textContent = `Show ${Math.min(PAGE, found.length - shown)} more`;
+    more.hidden = shown >= matching.length;
+    more.textContent = `Show ${Math.min(PAGE, matching.length - shown)} more`;
     return first;
   };
   const refresh = () => {
-    found = chosen();
+    matching = chosen();
     shown = 0;
     list.replaceChildren();
     const all = data.rows.length.toLocaleString("en");
-    count.textContent = found.length ? `${found.length.toLocaleString("en")} of ${all} rows` : `None of ${all} rows`;
+    const number = matching.length.toLocaleString("en");
+    count.textContent = matching.length ? `${number} of ${all} rows` : `None of ${all} rows`;
     extend();
   };
 

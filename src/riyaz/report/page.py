@@ -1,4 +1,4 @@
-"""What every page of a report is: one file that fetches nothing, with a head, a list of contents and sections."""
+"""The HTML file of a report: header, navigation, sections, and a content security policy without requests."""
 
 import base64
 import hashlib
@@ -22,15 +22,15 @@ def page(
 ) -> str:
     """The whole HTML file; sections without content are left out.
 
-    `data` is a JSON block for the `script`. The content security policy allows these very bytes of style and script
-    by their hashes and no request at all.
+    `data` is a JSON block for the `script`. The content security policy allows this style and this script by
+    their hashes, and no request.
     """
-    shown = [section for section in sections if section[3]]
+    present = [section for section in sections if section[3]]
     body = join(
         element("a", "Skip to the content", class_="skip", href="#content"),
         head,
-        element("nav", *(element("a", name, href=f"#{key}") for key, name, _, _ in shown), aria_label="Contents"),
-        element("main", *(_section(section) for section in shown), id="content", tabindex="-1"),
+        element("nav", *(element("a", name, href=f"#{key}") for key, name, _, _ in present), aria_label="Contents"),
+        element("main", *(_section(section) for section in present), id="content", tabindex="-1"),
         element("footer", element("p", foot)),
         element("script", data, type="application/json", id="examples-data") if data else None,
         element("script", script) if script else None,
@@ -50,12 +50,12 @@ def page(
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script of this package."""
+    """The text of a style sheet or script of this package."""
     return Markup(files("riyaz.report").joinpath(name).read_text(encoding="utf-8"))
 
 
 def drawing(picture: Markup) -> str:
-    """A picture of a page as an SVG file of its own: the page's colours, light and dark, and no script."""
+    """A picture of a page as the text of an SVG file, with the page's colours for light and dark themes."""
     head, _, body = picture.partition(">")
     width, height = head.partition('viewBox="0 0 ')[2].partition('"')[0].split()
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
@@ -65,9 +65,9 @@ def drawing(picture: Markup) -> str:
     return f"{head.replace('<svg', f'<svg {size}', 1)}><style>{style}</style>{ground}{body}\n"
 
 
-def tile(title: str, value: object, more: object) -> Markup:
-    """One key figure: what it is, the figure, and what to know about it."""
-    return element("div", element("dt", title), element("dd", element("b", value), element("span", more)))
+def tile(title: str, value: object, note: object) -> Markup:
+    """One key figure: its title, its value and a note."""
+    return element("div", element("dt", title), element("dd", element("b", value), element("span", note)))
 
 
 def _section(section: Section) -> Markup:

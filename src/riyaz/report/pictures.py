@@ -1,7 +1,6 @@
-"""The pictures of report.html: each is a function of the arms that fills a figure, drawn wide or narrow.
+"""The pictures of report.html: functions from the arms to an SVG element, None when nothing was measured.
 
-One colour and one mark stand for a method everywhere, and names stand at the marks. A picture for which nothing was
-measured is None.
+A method has the same colour and mark in every picture. `width` is in CSS pixels, `name` is the prefix of SVG ids.
 """
 
 import math
@@ -25,7 +24,7 @@ Points = list[tuple[float, float]]
 
 
 def quality_cost(arms: list[ArmResult], pick: str | None, metric: str, width: float, name: str) -> Markup | None:
-    """Score with interval against ms per answer on a log scale; what answers without a model stands apart."""
+    """Score with interval against ms per answer on a log scale; far quicker arms get a panel of their own."""
     shown = sorted((mark for mark in priced(arms) if mark.cost > 0), key=lambda mark: mark.cost)
     if len(shown) < 2:
         return None
@@ -56,7 +55,7 @@ def quality_cost(arms: list[ArmResult], pick: str | None, metric: str, width: fl
 
 
 def _apart(shown: list[Mark]) -> list[list[Mark]]:
-    """The arms in one group, or in two when the quickest are a decade or more away from the others."""
+    """The arms in one group, or in two when the quickest are more than ten times faster than the next."""
     for place_, (one, other) in enumerate(pairwise(shown), 1):
         if other.cost > 10 * one.cost and place_ <= max(len(shown) // 2, 1):
             return [shown[:place_], shown[place_:]]
@@ -87,7 +86,7 @@ def score_limits(shown: Sequence[ArmResult | CurveScore]) -> tuple[float, float]
 
 
 def _front(panel: Axes, shown: list[Mark], panels: Sequence[Axes]) -> None:
-    """The stepped line through the arms that no other beats, in the last panel; it comes in from the left."""
+    """Draws the Pareto front as steps in the last panel; a front arm of the left panel starts it at the left edge."""
     front = [mark for mark in shown if beaten_by(mark.arm, [other.arm for other in shown]) is None]
     left, right = panel.get_xlim()
     inside = [mark for mark in front if mark.cost >= left]
@@ -100,7 +99,7 @@ def _front(panel: Axes, shown: list[Mark], panels: Sequence[Axes]) -> None:
 
 
 def _marks(panel: Axes, group: list[Mark], pick: str | None, hollow: Sequence[Mark] = ()) -> None:
-    """Marks with intervals and names."""
+    """Draws each arm's mark, interval and name; marks in `hollow` are not filled."""
     busy: list[Box] = []
     for mark in group:
         arm, shade, x = mark.arm, colour(about(mark.arm.method).colour), mark.cost
@@ -116,7 +115,7 @@ def _marks(panel: Axes, group: list[Mark], pick: str | None, hollow: Sequence[Ma
 
 
 def forgetting(arms: list[ArmResult], pick: str | None, metric: str, width: float, name: str) -> Markup | None:
-    """Score against the change on general text, in nats per token; None when no arm changed."""
+    """Score against forgetting in nats per token; None when no arm forgot anything or improved."""
     shown = [
         Mark(arm, arm.score, arm.forgetting_nats)
         for arm in arms
@@ -137,13 +136,13 @@ def forgetting(arms: list[ArmResult], pick: str | None, metric: str, width: floa
         panel.xaxis.set_major_locator(MaxNLocator(5))
         _marks(panel, shown, pick)
         panel.set_title(f"{metric}, with 95 % interval", pad=14)
-        below(figure, "nats per token lost on general text")
+        below(figure, "forgetting, nats per token")
 
     return picture(draw, width, 360, name, f"{metric} against forgetting")
 
 
 def below(figure: Figure, text: str) -> None:
-    """The name of the horizontal axis, at the right end."""
+    """Writes the title of the horizontal axis at its right end."""
     width = figure.get_size_inches()[0] * 72
     figure.text(1 - 14 / width, 6 / _height(figure), text, ha="right", va="bottom")
 
@@ -153,13 +152,13 @@ def _height(figure: Figure) -> float:
 
 
 def _losses(arm: ArmResult) -> tuple[Points, Points]:
-    """(step, loss) of an arm's curve, of training and of validation."""
+    """The (step, loss) points of an arm: training, validation."""
     train: Points = [(point.step, point.loss) for point in arm.curve if point.loss is not None]
     return train, [(point.step, point.valid_loss) for point in arm.curve if point.valid_loss is not None]
 
 
 def learning(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
-    """Validation loss per step of every trained arm, with the training loss faint behind it."""
+    """Validation loss per step of every trained arm, with the training loss drawn faint."""
     shown = [arm for arm in arms if any(_losses(arm))]
     if not shown:
         return None
@@ -189,7 +188,7 @@ def learning(arms: list[ArmResult], pick: str | None, width: float, name: str) -
 
 
 def _loss_limits(shown: list[ArmResult]) -> tuple[float, float]:
-    """From the lowest to the highest validation loss, with most of the training loss in sight."""
+    """Axis limits that hold all validation losses and the training losses without their extremes."""
     losses = [_losses(arm) for arm in shown]
     train, valid = (sorted(loss for pair in losses for _, loss in pair[kind]) for kind in (0, 1))
     low = min([*valid, *train[int(0.02 * len(train)) :][:1]])
@@ -199,7 +198,7 @@ def _loss_limits(shown: list[ArmResult]) -> tuple[float, float]:
 
 
 def end_names(panel: Axes, ends: Sequence[tuple[tuple[float, float], str, str]], bold: str) -> None:
-    """Names right of the axes, each at the height where its line ends, moved apart and tied to it."""
+    """Writes names right of the axes at the heights where the lines end, moved apart, each with a line to its end."""
     right = panel.get_xlim()[1]
     pixels = [panel.transData.transform(point) for point, _, _ in ends]
     edge = panel.transAxes.transform((1, 1))
@@ -214,7 +213,7 @@ def end_names(panel: Axes, ends: Sequence[tuple[tuple[float, float], str, str]],
 
 
 def slices(arms: list[ArmResult], pick: str | None, width: float, name: str) -> Markup | None:
-    """One small panel for a slice, one line for an arm, its score as a mark with the figure beside it."""
+    """One panel per slice, one line per arm: its score as a mark with the number beside it."""
     shown = [arm for arm in arms if arm.slices]
     counts: dict[str, int] = {}
     for arm in shown:
@@ -274,7 +273,7 @@ def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | No
 
 
 def interval_bar(arm: ArmResult) -> Markup | None:
-    """A score and its interval as a small bar from 0 to 1, beside the figures that say the same."""
+    """A score and its interval as a small bar from 0 to 1; None for a score outside it."""
     if arm.score is None or not 0 <= arm.score <= 1:
         return None
     low, high = arm.ci_low, arm.ci_high

@@ -1,4 +1,4 @@
-"""The pictures of report.html about retrieval and about more rows, made as those of `pictures`."""
+"""The pictures of retrieval and of the data curve in report.html; None when nothing was measured."""
 
 from matplotlib.figure import Figure
 
@@ -11,12 +11,12 @@ from riyaz.report.svg import INK, colour, inset, label, picture
 from riyaz.report.words import number
 from riyaz.results import Comparison, Retrieval
 
-Having = list[tuple[str, Retrieval]]  # methods that retrieve
+Pairs = list[tuple[str, Retrieval]]  # (method, its retrieval)
 
 
-def recall(having: Having, width: float, name: str) -> Markup | None:
-    """recall@k of every arm that retrieves."""
-    shown = [(method, points) for method, found in having if (points := recall_points(found))]
+def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
+    """Recall at k, one line per arm that retrieves."""
+    shown = [(method, points) for method, retrieval in pairs if (points := recall_points(retrieval))]
     if not shown:
         return None
 
@@ -37,18 +37,18 @@ def recall(having: Having, width: float, name: str) -> Markup | None:
             for method, points in shown
         ]
         end_names(panel, ends, "")
-        panel.set_title("recall: the right document is among k", pad=14)
+        panel.set_title("recall: right document in the first k", pad=14)
         below(figure, "k passages")
 
     return picture(draw, width, 320, name, "Recall at k")
 
 
-CONTEXTS = ("nothing", "what was found", "the right document")
+CONTEXTS = ("no passages", "retrieved passages", "right documents")
 
 
-def contexts(having: Having, metric: str, width: float, name: str) -> Markup | None:
-    """Score without passages, with the retrieved ones and with the right ones."""
-    scored = [(method, scores_of(found)) for method, found in having]
+def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | None:
+    """Score without passages, with the retrieved passages and with the right documents."""
+    scored = [(method, scores_of(retrieval)) for method, retrieval in pairs]
     shown = [(method, scores) for method, scores in scored if any(score is not None for score in scores)]
     if not shown:
         return None
@@ -65,21 +65,21 @@ def contexts(having: Having, metric: str, width: float, name: str) -> Markup | N
                 high = max(high, score)
                 panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
                 panel.plot([score], [line + away], about(method).mark, color=shade, ms=8, clip_on=False)
-                said = f"{number(score, 2)} {label(method, 12)}"
-                panel.annotate(said, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
+                text = f"{number(score, 2)} {label(method, 12)}"
+                panel.annotate(text, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
         panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
         panel.set_ylim(2.6, -0.6)
         panel.set_yticks(range(len(CONTEXTS)), CONTEXTS)
         panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         panel.grid(axis="x", lw=0.7)
-        panel.set_title("what stood in the prompt", pad=14)
+        panel.set_title("passages in the prompt", pad=14)
         below(figure, metric)
 
     return picture(draw, width, 320, name, f"{metric} without, with retrieved and with the right passages")
 
 
 def data_curve(comparison: Comparison, metric: str, width: float, name: str) -> Markup | None:
-    """Score of one method trained on growing shares of the rows."""
+    """Score of one method against the number of its training rows."""
     points = curve_points(comparison)
     if not points:
         return None

@@ -29,8 +29,8 @@ NAMES = {
     INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)", PAPER: "var(--paper)",
     **{shade: f"var(--c{number})" for number, shade in enumerate(COLOURS)},
 }  # fmt: skip
-SIZE = 13.0  # of text
-WIDE_LETTER = 0.58  # mean width of a letter, in its height
+SIZE = 13.0  # font size in pixels
+WIDE_LETTER = 0.58  # mean width of a letter as a share of the font size
 PRESENTED = {
     "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin",
     "stroke-opacity", "fill-opacity", "opacity", "text-anchor", "font-size", "font-weight",
@@ -52,7 +52,7 @@ def colour(number: int) -> str:
 
 
 class Drawing(Figure):
-    """A figure that a notebook shows as it stands."""
+    """A figure that a notebook shows as a PNG picture."""
 
     def _repr_png_(self) -> bytes:
         written = io.BytesIO()
@@ -61,7 +61,7 @@ class Drawing(Figure):
 
 
 class Picture(Markup):
-    """A picture as an SVG element, and as the figure it was made from, on paper of the light theme."""
+    """An SVG element with the matplotlib figure that it was made from, in the colours of the light theme."""
 
     figure: Drawing
 
@@ -69,9 +69,9 @@ class Picture(Markup):
 def picture(draw: Callable[[Figure], None], width: float, height: float, name: str, title: str) -> Picture:
     """The figure that `draw` fills, `width` by `height` CSS pixels, as an SVG element named `title`.
 
-    `name` stands before every id, so that several pictures share a page.
+    `name` is put before every id, so that ids stay unique on a page with several pictures.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # says on first use that it looks for fonts
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs a font search on first use
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs its own font lacks: the page's font draws them
         figure = Drawing(figsize=(width / 72, height / 72))
@@ -91,7 +91,7 @@ def picture(draw: Callable[[Figure], None], width: float, height: float, name: s
 
 
 def _convert(node: ElementTree.Element, name: str) -> Markup | None:
-    """One element and what it holds: no styles, no namespaces, ids of its own."""
+    """An element and its children without styles and namespaces, `name` before every id."""
     tag = node.tag.rpartition("}")[2]
     if tag in ("metadata", "style"):
         return None
@@ -112,16 +112,16 @@ def _convert(node: ElementTree.Element, name: str) -> Markup | None:
 
 
 def _presentation(style: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for part in style.split(";"):
         key, _, value = (piece.strip() for piece in part.partition(":"))
         if key == "font":  # `700 13px 'DejaVu Sans'`: the page chooses the family
             size, weight = re.search(r"([\d.]+)px", value), re.match(r"\d00|bold", value)
-            found |= {"font-size": size[1]} if size else {}
-            found |= {"font-weight": weight[0]} if weight else {}
+            attributes |= {"font-size": size[1]} if size else {}
+            attributes |= {"font-weight": weight[0]} if weight else {}
         elif key in PRESENTED:
-            found[key] = value.removesuffix("px")
-    return found
+            attributes[key] = value.removesuffix("px")
+    return attributes
 
 
 def _themed(value: str) -> str:
@@ -129,7 +129,7 @@ def _themed(value: str) -> str:
 
 
 def inset(figure: Figure, left: float, right: float, top: float, bottom: float, **gaps: float) -> None:
-    """Margins in pixels around the axes."""
+    """Sets the margins around the axes, in pixels."""
     width, height = figure.get_size_inches() * 72
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height, **gaps
@@ -137,13 +137,13 @@ def inset(figure: Figure, left: float, right: float, top: float, bottom: float, 
 
 
 def label(text: object, most: int = 28) -> str:
-    """A name as one short line."""
+    """A name on one line, cut to `most` characters."""
     flat = " ".join(clean(text).split())
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def text_box(x: float, y: float, text: str, align: str, size: float = SIZE) -> Box:
-    """Where a text stands whose baseline middle is at (x, y): align is left, center or right."""
+    """The estimated box of a text vertically centred on y, with x at its `align`: left, center or right."""
     width = WIDE_LETTER * size * len(text)
     left = {"left": x, "center": x - width / 2, "right": x - width}[align]
     return left, y - 0.6 * size, left + width, y + 0.6 * size
@@ -167,15 +167,15 @@ SIDES = [
 
 
 def place(axes: Axes, points: Sequence[tuple[float, float, str]], busy: Sequence[Box] = (), bold: str = "") -> None:
-    """Write each point's name beside it where it covers least: other marks, `busy` boxes, names already there.
+    """Writes each point's name beside it where it overlaps other marks, `busy` boxes and earlier names least.
 
-    Points are in data, boxes in pixels. A name that had to go far gets a thin line to its mark.
+    Points are in data units, boxes in pixels. A name far from its mark gets a thin line to it.
     """
     figure = axes.get_figure()
     assert figure is not None
     width = figure.bbox.width
     (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)])
-    frame = (left + 2, bottom + 2, min(right + 12, width - 2), top + 8)  # clear of the figures on the axes
+    frame = (left + 2, bottom + 2, min(right + 12, width - 2), top + 8)  # clear of the tick labels
     marks = [axes.transData.transform((x, y)) for x, y, _ in points]
     taken: list[Box] = [*busy, *((x - 6, y - 6, x + 6, y + 6) for x, y in marks)]
     for (px, py), (x, y, text) in zip(marks, points, strict=True):
@@ -196,7 +196,7 @@ def place(axes: Axes, points: Sequence[tuple[float, float, str]], busy: Sequence
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """The heights moved as little as a simple sweep can so that neighbours are `gap` apart within low..high."""
+    """The heights moved apart by one sweep up and one down, so that neighbours are `gap` apart between low and high."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved = list(heights)
     for before, here in itertools.pairwise(order):

@@ -1,4 +1,4 @@
-"""Tables and framed pictures of report.html; wide ones scroll inside a region that the keyboard reaches."""
+"""Tables and figures of report.html; a wide table scrolls inside a region that the keyboard can reach."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from riyaz.report.markup import Markup, element
 
 
 def grid(titles: Sequence[object], rows: Sequence[Sequence[object]], caption: str, text: int = 1) -> Markup:
-    """A table whose first `text` columns stand left and hold each row's name; the others are figures."""
+    """A table; its first `text` columns are aligned left, the others are numbers, aligned right."""
     head = element("tr", *(element("th", title, scope="col", class_=_side(i, text)) for i, title in enumerate(titles)))
     body = [
         element(
@@ -25,12 +25,12 @@ def _side(column: int, text: int) -> str | None:
 
 
 def numbers(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """The figures behind a picture."""
+    """The numbers of a picture as a table."""
     return grid(titles, rows, "The figures of the picture: " + ", ".join(titles))
 
 
 def figure(drawn: Sequence[Markup | None], caption: str, table: Markup | None) -> Markup:
-    """A picture in its wide and its narrow form, what to look for, and its figures as a table."""
+    """A picture, drawn wide and narrow, with a caption and its numbers as a table that can be opened."""
     wide, narrow = drawn
     return element(
         "figure",

@@ -1,8 +1,8 @@
-"""What a person sees while a command works and when it ends: rich on a terminal, plain lines elsewhere.
+"""Progress and results on the terminal: live rows and colours on a terminal, plain lines elsewhere.
 
 `listener(console)` turns events into live rows (one per arm, with the time left) or into throttled lines;
-`print_comparison(document, console)` is the table, the pick, what else was found and the arms that failed.
-Talk goes to a console on stderr, data to one on stdout; the caller chooses by the console it hands in.
+`print_comparison(comparison, console)` prints the table, the pick, further measurements and the arms that failed.
+The caller passes a console on stderr for progress and one on stdout for results.
 """
 
 import os
@@ -40,30 +40,29 @@ from riyaz.report.words import (
 )
 from riyaz.results import ArmResult, Comparison, TargetScores
 
-PLAIN_WIDTH = 100  # columns when no terminal says how many there are
-BAR = 18  # cells of a progress bar
-LINE_SECONDS = 10.0  # at most one plain line of progress per arm in this time
+PLAIN_WIDTH = 100  # columns when the output is no terminal
+BAR = 18  # character cells of a progress bar
+LINE_SECONDS = 10.0  # least time between two plain progress lines of an arm
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
-# a narrow terminal gives up these columns, the first ones first; report.md has them all
+# columns left out on a narrow terminal, in this order; report.md has all columns
 DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
 
 
 class PipeConsole(Console):
-    """A console whose text a terminal only shows, and which lets the command line end the program when nobody reads
-    any more."""
+    """A console that prints no control characters from texts and hands a broken pipe on to the command line."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments to write; labels, answers and documents bring no control signs of their own."""
+        """The segments to write, without the control characters of labels, answers and documents."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Called inside the handler of a BrokenPipeError: hand it on instead of exiting here."""
+        """Re-raises the BrokenPipeError that rich is handling, instead of exiting."""
         raise
 
 
 def console(*, stderr: bool) -> Console:
-    """A console on stderr (talk) or stdout (data), wide enough for the table when it is not a terminal."""
+    """A console on stderr (progress) or stdout (results), PLAIN_WIDTH columns wide when it is not a terminal."""
     made = PipeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = PLAIN_WIDTH
@@ -72,7 +71,7 @@ def console(*, stderr: bool) -> Console:
 
 @dataclass
 class Arm:
-    """One arm as the events tell it."""
+    """The state of one arm, from the events."""
 
     method: str
     status: str = "waiting"
@@ -80,29 +79,29 @@ class Arm:
     detail: str = ""
     done: float = 0
     total: float = 0
-    unit: str = ""  # of both
+    unit: str = ""  # of done and total
     loss: float | None = None
-    extra: str = ""  # what else its work says of itself
+    extra: str = ""  # further text of the last Progress event
     seconds_left: float | None = None
     estimate: float | None = None
     outcome: str = ""
-    since: float = 0.0  # when the present phase began,
-    start: float = 0  # with this much done
-    said: float = -1e9  # when its last plain line was written
+    since: float = 0.0  # when the present phase began, in the clock's seconds
+    start: float = 0  # `done` when the present phase began
+    printed_at: float = -1e9  # when its last plain line was printed
 
 
 @dataclass
 class Board:
-    """All arms, fed by events; a value without any output."""
+    """The state of all arms, from the events; it prints nothing."""
 
     began: float
     arms: dict[str, Arm] = field(default_factory=dict)
     seconds: float | None = None
 
     def apply(self, event: Event, now: float) -> Arm | None:
-        """Take one event in; the arm it was about, or None."""
+        """Update the state by one event; returns the event's arm, or None."""
         if isinstance(event, Estimate):
-            self.seconds, self.arms = event.seconds, {}  # what was measured for it is done
+            self.seconds, self.arms = event.seconds, {}  # the estimate's own measurements are over
             for planned in event.arms:
                 self._arm(planned.method).estimate = planned.seconds
         elif isinstance(event, Phase):
@@ -136,12 +135,12 @@ class Board:
         return arm
 
     def left(self, now: float) -> float | None:
-        """Seconds the whole command still needs by its own estimate."""
+        """Seconds left of the estimate for the whole command; None without an estimate."""
         return None if self.seconds is None else max(self.seconds - (now - self.began), 0.0)
 
 
 def says(arm: Arm) -> str:
-    """What an arm is doing, in words: `train, 40/120, loss 1.234, 1m 20s left`."""
+    """An arm's present work or its outcome as text: `train, 40/120, loss 1.234, 1m 20s left`."""
     if arm.outcome:
         return arm.outcome
     if arm.status == "waiting":
@@ -165,7 +164,7 @@ def estimate_line(estimate: Estimate) -> str:
 
 @contextmanager
 def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Listen]:
-    """The function to hand events to while a command works: live rows on a terminal, else plain lines."""
+    """Gives the function that shows events while a command runs: live rows on a terminal, else plain lines."""
     board = Board(began=clock())
     if not talk.is_terminal:
         yield lambda event: _write_line(board, event, talk, clock())
@@ -191,8 +190,8 @@ def _write_line(board: Board, event: Event, talk: Console, now: float) -> None:
         _plain(talk, event.text)
     elif arm is not None:
         finished = isinstance(event, ArmDone)
-        if finished or isinstance(event, Phase) or now - arm.said >= LINE_SECONDS:
-            arm.said = now
+        if finished or isinstance(event, Phase) or now - arm.printed_at >= LINE_SECONDS:
+            arm.printed_at = now
             name, status = arm.method or "riyaz", f"{arm.status}, " if finished else ""
             _plain(talk, f"{name}: {status}{says(arm)}")
 
@@ -220,7 +219,7 @@ def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
 
 
 def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> Table:
-    """The arms in this order; columns that do not fit in `width` are left out."""
+    """The arms in the given order; columns of DISPENSABLE are left out until the table fits `width`."""
     chosen = columns(next((arm.metric for arm in arms if arm.metric), None), pick)
     for title in ("", *DISPENSABLE):
         chosen = [column for column in chosen if column.title != title]
@@ -238,7 +237,7 @@ def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_W
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
-    """The table, the pick beneath it, what else was found, then why arms were cut, skipped or failed."""
+    """Prints the table, the pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
     arms = comparison.ranked
     out.print(arms_table(arms, comparison.pick, out.width))
     out.print()
@@ -250,17 +249,17 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
 
 
 def print_arm(arm: ArmResult, out: Console) -> None:
-    """The row of one arm, what else was found, and why it was cut."""
+    """Prints the row of one arm, its retrieval and seeds, and why it was cut or failed."""
     out.print(arms_table([arm], None, out.width))
     _print_findings([arm], [], out)
     _print_troubles([arm], out)
 
 
-def _print_findings(arms: list[ArmResult], more: list[tuple[str, str]], out: Console) -> None:
-    """What was looked at beside the scores, as far as it was, one line each."""
-    found = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
-    found += [("seeds", f"{arm.method}: {said}") for arm in arms if (said := extra_findings.seeds(arm))]
-    for title, line in found + more:
+def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: Console) -> None:
+    """Prints one line for every retrieval, every arm with several seeds, and the `further` lines."""
+    lines = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
+    lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
+    for title, line in lines + further:
         out.print(Text.assemble((f"{title}  ", "dim"), " ".join(line.split())))
 
 
@@ -270,7 +269,7 @@ def _print_troubles(arms: list[ArmResult], out: Console) -> None:
 
 
 def print_scores(scored: TargetScores, out: Console) -> None:
-    """One target's scores: the deciding one with its interval, the others, slices, latency."""
+    """Prints one target's scores: the main metric with its interval, the others, latency, slices."""
     name, rows = metric_name(scored.metric), f" on {number(scored.n_test)} rows"
     out.print(f"{name:<16}{number(scored.score, 3)}  ({interval(scored)}, 95 %){rows}")
     for metric, value in extras(scored):
@@ -281,7 +280,7 @@ def print_scores(scored: TargetScores, out: Console) -> None:
 
 
 class _Planned(Protocol):
-    """What the table of a plan shows of an arm."""
+    """The fields of an arm's plan that `print_plan` shows."""
 
     @property
     def method(self) -> str: ...
@@ -298,14 +297,14 @@ class _Planned(Protocol):
 
 
 def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Console) -> None:
-    """What a dry run found: the time planned for each arm and its stages, steps and rates, then the estimate."""
+    """Prints the plan of a dry run: seconds per stage, steps and learning rates of every arm, then the estimate."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     stages = ("fit", "search", "train", "evaluate")
     for title in ("method", *stages, "steps", "learning rates", ""):
         table.add_column(title, justify="left" if title in ("method", "learning rates", "") else "right", no_wrap=True)
     for arm in arms:
         seconds = dict(arm.seconds)
-        seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # a process that starts is part of fitting
+        seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # fitting includes the start of its process
         steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
         rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
         cells = [duration(seconds.get(stage) or None) for stage in stages]

@@ -1,4 +1,4 @@
-"""Numbers and sentences as people read them; the terminal and the Markdown report share every one of them."""
+"""Numbers as text, and the sentences that the terminal, report.md and report.html share."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,29 +20,29 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the comparison: its title and how an arm fills it."""
+    """One column of the comparison: its title, and the cell's text for an arm."""
 
     title: str
     fill: Callable[[ArmResult], str]
-    text: bool = False  # text stands left, numbers right
+    text: bool = False  # text is aligned left, numbers right
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """`1,234.5`; a dash for what was not measured."""
+    """`1,234.5`; a dash for None, NaN or infinity."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:,.{digits}f}"
 
 
 def signed(value: float | None) -> str:
-    """`+0.012` nats; a plain `0` where nothing can change (text-only arms)."""
+    """`+0.012`; `0` without a sign for exactly zero; a dash for None, NaN or infinity."""
     if value == 0:
         return "0"
     return MISSING if value is None or not math.isfinite(value) else f"{value:+.3f}"
 
 
 def duration(seconds: float | None) -> str:
-    """`0.4 s`, `43 s`, `3m 12s`, `1h 05m`."""
+    """Seconds as `0.4 s`, `43 s`, `3m 12s` or `1h 05m`."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 9.95:
@@ -56,23 +56,23 @@ def duration(seconds: float | None) -> str:
 
 
 def tenths(value: float | None) -> str:
-    """`8.3`; what is too small to matter is `<0.1`."""
+    """One decimal, `8.3`; `<0.1` below 0.05."""
     return "<0.1" if value is not None and 0 < value < 0.05 else number(value, 1)
 
 
 def interval(scored: ArmResult | CurveScore | TargetScores) -> str:
-    """The 95 % interval `0.812–0.889` of a score."""
+    """The 95 % confidence interval of a score, `0.812–0.889`."""
     low, high = scored.ci_low, scored.ci_high
     return MISSING if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
 def metric_name(metric: str | None) -> str:
-    """The metric's everyday name."""
+    """The metric's name as text: `macro_f1` is `macro F1`."""
     return METRICS.get(metric or "", metric or "score")
 
 
 def fit_seconds(arm: ArmResult) -> float:
-    """Seconds spent on making the arm, the search for its settings included."""
+    """Seconds of search and training of an arm."""
     return arm.search_seconds + arm.train_seconds
 
 
@@ -102,7 +102,7 @@ def outcome(arm: ArmResult) -> str:
 
 
 def slices(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
-    """(name, score with its rows) of every slice."""
+    """(name, score and number of rows as text) of every slice."""
     return [
         (name, number(part.score, 3) + (f" ({number(part.n)})" if part.n is not None else ""))
         for name, part in scored.slices.items()
@@ -110,12 +110,12 @@ def slices(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
 
 
 def extras(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:
-    """(name, value) of the second scores: macro F1, token F1, chrF, log-probability of the accepted answer."""
+    """(name, value as text) of the further scores: macro F1, token F1, chrF, log-probability of the answer."""
     return [(metric_name(name), number(value, 3)) for name, value in scored.extras.items()]
 
 
 def totals(arm: ArmResult) -> dict[str, str]:
-    """The figures of an arm that the comparison table leaves out, by their names."""
+    """The figures of an arm that the comparison table leaves out: name to text."""
     return {
         "test rows": number(arm.n_test),
         **dict(extras(arm)),
@@ -133,7 +133,7 @@ PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[list[str]]:
-    """The differences between arms on the same rows, as rows of a table with the titles PAIRS."""
+    """Table rows under the titles PAIRS: score differences between two arms on the same test rows."""
     return [
         [" − ".join(pair.arms), signed(pair.difference), f"{signed(pair.low)} to {signed(pair.high)}",
          f"{pair.p_value:.2g}", pair.test]
@@ -142,12 +142,12 @@ def pair_rows(pairs: Sequence[Pair]) -> list[list[str]]:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The pick in one or two sentences, as the pick rule said it."""
+    """The sentences that the pick rule wrote."""
     return comparison.reason.strip()
 
 
 def headline(comparison: Comparison) -> str:
-    """`lora (clear)`: the pick and how sure it is."""
+    """The pick and the decision: `lora (clear)`."""
     return f"{comparison.pick or 'none'} ({comparison.decision})"
 
 
@@ -161,41 +161,41 @@ def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
 
 
 def caveats(comparison: Comparison) -> list[str]:
-    """What the figures do not show, as far as the comparison tells."""
+    """Limits of the figures that follow from the comparison, one sentence each."""
     arms = [arm for arm in comparison.arms if arm.score is not None]
     notes = [
-        "The best of several arms was partly lucky on this test: its own score is a little optimistic.",
-        "Times, milliseconds and memory belong to the machine named above; ratios carry over better than figures.",
+        "The best arm is chosen on these test rows, so its own score is a little optimistic.",
+        "Times and memory were measured on the machine named above; elsewhere only their ratios are similar.",
     ]
     if comparison.decision == "undecided":
         rows = comparison.rows_needed
-        more = f" About {number(rows)} test rows would decide." if rows else ""
-        notes.append(f"The test is too small to tell the leading arms apart.{more}")
+        enough = f" About {number(rows)} test rows would decide." if rows else ""
+        notes.append(f"The test has too few rows to tell the leading arms apart.{enough}")
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
-        notes.append(f"{number(min(counts))} test rows are few: read the intervals before the scores.")
+        notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")
     cut = [arm.method for arm in arms if arm.status == "cut"]
     if cut:
-        notes.append(f"Trained less than the recipe asks for want of time: {', '.join(cut)}.")
+        notes.append(f"Trained for fewer steps than the recipe, because the budget was too short: {', '.join(cut)}.")
     if any(arm.forgetting_nats for arm in arms):
-        notes.append("Forgetting was measured on one general text; a skill that it does not use may differ.")
+        notes.append("Forgetting was measured on one general text; other skills may have suffered more or less.")
     seeded = [arm.method for arm in arms if len(arm.seeds or []) > 1]
-    others = f" but for {', '.join(seeded)}" if seeded else ""
-    notes.append(f"One seed{others}: training again with another one moves the score of a trained arm.")
+    others = f" (except {', '.join(seeded)})" if seeded else ""
+    notes.append(f"Every trained arm has one seed{others}: another seed would change its score.")
     return notes
 
 
-def value(found: object, say: Callable[[str], str] = str) -> str:
-    """Any JSON value as one line; `say` writes the texts in it."""
-    if isinstance(found, bool):
-        return "yes" if found else "no"
-    if isinstance(found, float):
-        return f"{found:.6g}"
-    if isinstance(found, int):
-        return f"{found:,}"
-    if isinstance(found, dict):
-        return ", ".join(f"{say(str(name))} {value(item, say)}" for name, item in found.items()) or MISSING
-    if isinstance(found, list | tuple):
-        shown = ", ".join(value(item, say) for item in found[:12])
-        return shown + (f", and {len(found) - 12} more" if len(found) > 12 else "")
-    return MISSING if found is None else say(str(found))
+def value(item: object, escape: Callable[[str], str] = str) -> str:
+    """Any JSON value as one line; `escape` is applied to every text in it."""
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    if isinstance(item, int):
+        return f"{item:,}"
+    if isinstance(item, dict):
+        return ", ".join(f"{escape(str(name))} {value(inner, escape)}" for name, inner in item.items()) or MISSING
+    if isinstance(item, list | tuple):
+        first = ", ".join(value(inner, escape) for inner in item[:12])
+        return first + (f", and {len(item) - 12} more" if len(item) > 12 else "")
+    return MISSING if item is None else escape(str(item))

@@ -1,4 +1,4 @@
-"""The report of a comparison, written beside its files."""
+"""Writes report.md and report.html of a comparison into its folder."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from riyaz.errors import RiyazError
 from riyaz.files import write_text
 from riyaz.results import COMPARE, PREDICTIONS, Answer, Comparison
 
-EXTRA = "part.json"  # in a part that was trained beside the arm's own, with another seed or on fewer rows
-KEPT = "kept"  # the part of an arm whose artifact is kept: its answers come first
+EXTRA = "part.json"  # marks a part trained with another seed or on fewer rows than the arm itself
+KEPT = "kept"  # the part of an arm whose artifact is kept
 
 
 def write(folder: Path) -> tuple[Path, Path]:
@@ -28,8 +28,8 @@ def write(folder: Path) -> tuple[Path, Path]:
 
 
 def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
-    """The answers of each arm of the comparison, the kept part's first. Raises RiyazError for a broken file."""
-    found: dict[str, list[Answer]] = {}
+    """The answers of each arm by method, those of the kept part first. Raises RiyazError for a damaged file."""
+    by_method: dict[str, list[Answer]] = {}
     methods = {arm.method for arm in comparison.arms}
     arms = folder / "arms"
     for arm in sorted(arms.iterdir()) if arms.is_dir() else []:
@@ -37,5 +37,5 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
             parts = sorted(arm.iterdir(), key=lambda part: (part.name != KEPT, part.name))
             parts = [part for part in parts if not (part / EXTRA).exists()]
             files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
-            found[arm.name] = [row for file in files for row in Answer.read(file)]
-    return found
+            by_method[arm.name] = [row for file in files for row in Answer.read(file)]
+    return by_method

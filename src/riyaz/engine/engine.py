@@ -48,11 +48,16 @@ class Engine:
         self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], int] = OrderedDict()
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter ready: requests ask for it by this name. Raises RiyazError when it does not fit."""
+        """Make an adapter ready: requests ask for it by this name. Raises RiyazError when it does not fit, or when the
+        name is taken."""
         self.runner.load(name, adapter)
 
     def unload(self, name: str) -> None:
-        """Forget an adapter, which no running request may use."""
+        """Forget an adapter. Raises RiyazError when it is not loaded, or when a request that waits or runs uses it."""
+        self.adapter_tokens(name)
+        everything = [*self._scheduler.waiting, *self._scheduler.running]
+        if any(answer.request.adapter == name for answer in everything):
+            raise RiyazError(f"adapter {name!r} is in use by a request", hint="cancel it, or wait for its end")
         for key in [key for key in self._prefixes if key[0] == name]:
             self.runner.close(self._prefixes.pop(key))
         self.runner.unload(name)
@@ -70,18 +75,16 @@ class Engine:
         """One pass: reads the prompts of requests whose turn it is and makes one token for every running one. Empty
         when nothing runs or waits."""
         self._scheduler.admit()
-        runs, answers = [], self._scheduler.running
-        for answer in answers:
-            if answer.sequence is None:
-                answer.sequence = self._open(answer.request, answer.request.limit)
-            tokens = answer.tokens[-1:] or answer.request.tokens
-            sampling = answer.request.sampling
-            drawn_from = Top(sampling.top_k or self.runner.vocab_size)
-            runs.append(Run(answer.sequence, tokens, drawn_from if sampling.temperature > 0 else Best()))
-        results = self.runner.forward(runs) if runs else []
-        steps = [self._take(answer, result) for answer, result in zip(answers, results)]
-        self._end([answer for answer in answers if answer.done])
-        return steps
+        answers = self._scheduler.running
+        try:
+            results = self.runner.forward([self._run(answer) for answer in answers]) if answers else []
+            return [self._take(answer, result) for answer, result in zip(answers, results)]
+        except BaseException:  # a sequence may hold part of what was read: the next step reads all of it anew
+            for answer in answers:
+                self._close(answer)
+            raise
+        finally:
+            self._end([answer for answer in answers if answer.done])
 
     def cancel(self, ticket: int) -> None:
         """Give up a request, waiting or running; one that is done already is left alone."""
@@ -173,6 +176,7 @@ class Engine:
         return [[best[m] for best in answers] for m in range(len(offsets))]
 
     def _check(self, request: Request) -> None:
+        assert request.tokens, "a request has at least one token of its own"
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
@@ -184,6 +188,16 @@ class Engine:
         if not answer.done:
             self._scheduler.add(answer)
         return answer
+
+    def _run(self, answer: Answer) -> Run:
+        """What a running request reads in this step: its last token, or all of its tokens in a new sequence."""
+        tokens: Sequence[int] = answer.tokens[-1:]
+        if answer.sequence is None:
+            answer.sequence = self._open(answer.request, answer.request.limit)
+            tokens = (*answer.request.tokens, *answer.tokens)
+        sampling = answer.request.sampling
+        drawn_from = Top(sampling.top_k or self.runner.vocab_size)
+        return Run(answer.sequence, tokens, drawn_from if sampling.temperature > 0 else Best())
 
     def _take(self, answer: Answer, result: Any) -> Step:
         """Draw the next token of a running request from what the runner found."""
@@ -204,11 +218,14 @@ class Engine:
         """Close the sequences of requests that are done or given up."""
         for answer in answers:
             answer.done = True
-            if answer.sequence is not None:
-                self.runner.close(answer.sequence)
-                answer.sequence = None
+            self._close(answer)
         if answers:
             self._scheduler.drop(answers)
+
+    def _close(self, answer: Answer) -> None:
+        if answer.sequence is not None:
+            self.runner.close(answer.sequence)
+            answer.sequence = None
 
     def _open(self, request: Request, room: int = 0) -> int:
         """A sequence that begins with the request's adapter and prefix; its own tokens are yet to be read."""
@@ -222,7 +239,11 @@ class Engine:
         key = adapter, tokens
         if key not in self._prefixes:
             sequence = self.runner.open(adapter)
-            self.runner.forward([Run(sequence, tokens)])
+            try:
+                self.runner.forward([Run(sequence, tokens)])
+            except BaseException:
+                self.runner.close(sequence)
+                raise
             self._prefixes[key] = sequence
         self._prefixes.move_to_end(key)
         while len(self._prefixes) > 1 and sum(map(self.runner.length, self._prefixes.values())) > PREFIX_TOKENS:

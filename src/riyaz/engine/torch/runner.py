@@ -36,7 +36,8 @@ class _Sequence:
     row: int = 0
     slots: list[int] = field(default_factory=list)  # of its own tokens, in their order
     vectors: int = 0  # of a soft prompt that is read with its first tokens
-    forked: "tuple[_Sequence, int] | None" = None  # its parent and how many of the parent's own tokens it begins with
+    # its parent and how many of the parent's own tokens it begins with, while the parent does not have them all yet
+    forked: "tuple[_Sequence, int] | None" = None
 
     @property
     def length(self) -> int:
@@ -83,13 +84,17 @@ class TorchRunner:
         self.vocab_size: int = model.config.vocab_size
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
+        self._dtype = next(model.parameters()).dtype
         self._route = Route()
         self._sequences: dict[int, _Sequence] = {}
         self._next = 0
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter ready under this name."""
-        assert name not in self._adapters, name
+        """Make an adapter ready under this name. Raises RiyazError, and changes nothing, if it does not fit."""
+        if name in self._adapters:
+            raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
+        if problems := self._misfits(adapter):
+            raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
         for path, pair in adapter.pairs.items():
             self._adapted(path).put(name, pair)
         modules: dict[str, dict[str, np.ndarray]] = {}
@@ -104,14 +109,43 @@ class TorchRunner:
             adapted.put(name, tensors)
         self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
 
+    def _misfits(self, adapter: Adapter) -> list[str]:
+        """An error text for every part of an adapter that does not fit the model."""
+        problems = []
+        for path, pair in adapter.pairs.items():
+            linear = self._bare(path)
+            shape = getattr(linear, "out_features", None), getattr(linear, "in_features", None)
+            if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
+                problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
+        for path, array in adapter.whole.items():
+            module, _, part = path.rpartition(".")
+            if array.shape != getattr(getattr(self._bare(module), part, None), "shape", None):
+                problems.append(f"{path} has the shape {array.shape}")
+        vectors, width = adapter.soft_prompt, self.model.config.hidden_size
+        if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < self.context):
+            problems.append(f"its soft prompt has the shape {vectors.shape}")
+        return problems
+
+    def _bare(self, path: str) -> Any:
+        """The model's own module at a path, without what adapters have put around it; None if there is none."""
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            return None
+        while isinstance(module, AdaptedLinear | AdaptedModule):
+            module = module.base
+        return module
+
     def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
         """The linear at a path as one that adapters can be put on."""
         module = self.model.get_submodule(path)
         if isinstance(module, AdaptedModule):
             path, module = f"{path}.base", module.base
         if not isinstance(module, AdaptedLinear | AdaptedPackedLinear):
-            kind = AdaptedPackedLinear if isinstance(module, PackedLinear) else AdaptedLinear
-            module = kind(module, self._route)
+            if isinstance(module, PackedLinear):
+                module = AdaptedPackedLinear(module, self._route)
+            else:
+                module = AdaptedLinear(module, self._route, self._dtype)
             swap(self.model, path, module)
         return module
 
@@ -151,7 +185,11 @@ class TorchRunner:
             prefix = parent.prefix.first(length) if parent.prefix and length else None
             return self._keep(_Sequence(parent.adapter, prefix, 0))
         assert parent.block is not None, "a sequence is forked after it was run"
-        child = replace(parent, slots=[], forked=(parent, length - before))
+        own = length - before
+        if own <= len(parent.slots):
+            child = replace(parent, slots=parent.slots[:own], forked=None)
+        else:  # the parent's last tokens come in the pass that also runs the child
+            child = replace(parent, slots=[], forked=(parent, own))
         parent.block.members.add(child)
         return self._keep(child)
 
@@ -191,6 +229,7 @@ class TorchRunner:
     def _shared(self, sequence: _Sequence) -> Prefix | None:
         """All keys and values of a sequence as a prefix, which it begins with itself from now on."""
         if sequence.block is not None:
+            assert not sequence.forked, "a sequence is shared after its parent was run"
             sequence.prefix = sequence.block.row_as_prefix(sequence.row, sequence.slots)
             sequence.block.members.discard(sequence)
             sequence.block, sequence.slots = None, []
@@ -221,6 +260,7 @@ class TorchRunner:
             sequence = piece.sequence
             if sequence.forked:
                 parent, length = sequence.forked
+                assert length <= len(parent.slots), "a fork is run after its parent"
                 sequence.slots, sequence.forked = parent.slots[:length], None
             for _ in range(piece.count):
                 rows.append(sequence.row)

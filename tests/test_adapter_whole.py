@@ -3,6 +3,7 @@ that a configuration names and a file lacks."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from transformers import AutoModelForCausalLM
 from riyaz import adapters
 from riyaz.adapters import Adapter
 from riyaz.adapters.peft import PREFIX
+from riyaz.engine import Request
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
 from riyaz.layers import lora
 from riyaz.layers.attention import packed
 from riyaz.models import load
@@ -80,6 +84,24 @@ def test_modules_trained_whole_equal_peft_both_ways(
     assert (oracle_logits(again, TOKENS) - wanted).abs().max() <= LOGITS
     lora.merge(model)
     assert (logits_of(model) - wanted).abs().max() <= LOGITS
+
+
+def test_norms_of_heads_trained_whole_are_served_to_their_own_requests_only(tmp_path: Path) -> None:
+    tiny_families.make(FAMILIES["qwen3"], tmp_path)
+    model, beside = (load(open_source(tmp_path), torch.float32) for _ in range(2))
+    generator = np.random.default_rng(0)
+    norms = [LAYER.format(n, f"self_attn.{part}_norm.weight") for n in range(2) for part in "qk"]
+    adapter = Adapter(whole={name: generator.normal(1, 0.5, 24).astype(np.float32) for name in norms})
+    requests = [Request(0, tuple(TOKENS.tolist()[:n]), adapter=name) for n in (20, 7) for name in (None, "mine")]
+    bare = Engine(TorchRunner(beside)).logprobs([replace(each, adapter=None) for each in requests], [(9, 8)] * 4)
+    engine = Engine(TorchRunner(model))
+    engine.load("mine", adapter)
+    mixed = engine.logprobs(requests, [(9, 8)] * 4)
+    lora.attach(beside, adapter)
+    trained = Engine(TorchRunner(beside)).logprobs([replace(each, adapter=None) for each in requests], [(9, 8)] * 4)
+    for row, request in enumerate(requests):
+        assert np.abs(mixed[row] - (trained if request.adapter else bare)[row]).max() <= LOGITS
+        assert np.abs(trained[row] - bare[row]).max() > 0.01
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from riyaz.adapters import Adapter
+from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling, scheduler
 from riyaz.engine import engine as engines
 from riyaz.engine.engine import Engine
@@ -20,6 +20,7 @@ from riyaz.engine.torch.runner import TOLERANCE, TorchRunner
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 from riyaz.layers import lora
+from riyaz.layers.swap import swap
 from riyaz.models import load
 from riyaz.sources import open_source
 
@@ -339,6 +340,115 @@ def test_a_sequence_goes_on_from_any_length_of_another(folder: Path, oracle) -> 
         for sequence in (forked, *([child] if child else [])):
             runner.close(sequence)
     assert np.abs(runner.forward([Run(behind, (4,), last)])[0][0] - log_softmax(oracle, (*tokens, 4))[-1]).max() < SAME
+
+
+def test_a_fork_that_was_not_run_is_forked_and_shared(folder: Path, oracle) -> None:
+    runner, generator = opened(folder).runner, np.random.default_rng(1)
+    tokens, last = ids(generator, 20, 20), Whole(np.array([0]))
+    parent = _read(runner, runner.open(), tokens)
+    child = runner.fork(parent, 15)
+    starts = {runner.fork(child, 12): 12, runner.open(prefix=runner.fork(parent, 10)): 10, child: 15}
+    starts[runner.open(prefix=parent)] = 20  # the child keeps what it began with
+    runner.close(parent)
+    for row, length in zip(runner.forward([Run(sequence, (9,), last) for sequence in starts]), starts.values()):
+        assert np.abs(row[0] - log_softmax(oracle, (*tokens[:length], 9))[-1]).max() < SAME
+
+
+def test_an_interrupted_pass_changes_no_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, asked = opened(folder), requests(7, 4)
+    engine.load("mine", adapter_of(folder, 1))
+    asked.append(replace(asked[1], adapter="mine"))
+    wanted = engine.generate(asked)
+    engine = opened(folder)
+    engine.load("mine", adapter_of(folder, 1))
+    tickets = {engine.add(request): i for i, request in enumerate(asked[:4])}
+    answers: dict[int, list[int]] = {i: [] for i in range(4)}
+    norm = engine.runner.model.model.layers[1].input_layernorm
+    steps = [engine.step(), engine.step()]
+    with monkeypatch.context() as broken:
+        broken.setattr(norm, "forward", interrupt)
+        for attempt in (engine.step, lambda: next(engine.stream(asked[4])), lambda: engine.generate(asked[4:])):
+            with pytest.raises(KeyboardInterrupt):
+                attempt()
+    while more := engine.step():
+        steps.append(more)
+    for step in (step for each in steps for step in each):
+        answers[tickets[step.ticket]] += [] if step.token is None else [step.token]
+    assert [answers[i] for i in range(4)] == wanted[:4]
+    engine.unload("mine")  # no sequence of the interrupted prefix is left
+
+
+def interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_adapter_that_is_asked_for_stays(folder: Path) -> None:
+    engine, (request, *_) = opened(folder), requests(8)
+    adapter = adapter_of(folder, 1)
+    engine.load("mine", adapter)
+    with pytest.raises(RiyazError, match="'mine' is loaded already"):
+        engine.load("mine", adapter)
+    ticket = engine.add(replace(request, adapter="mine"))
+    with pytest.raises(RiyazError, match="'mine' is in use"):
+        engine.unload("mine")
+    assert engine.step()[0].ticket == ticket
+    engine.cancel(ticket)
+    engine.unload("mine")
+    with pytest.raises(RiyazError, match="'mine' is not loaded"):
+        engine.unload("mine")
+
+
+def test_an_adapter_that_does_not_fit_changes_nothing(folder: Path) -> None:
+    engine, (request, *_) = opened(folder), requests(9)
+    before, path = engine.generate([request]), "model.layers.0.self_attn.q_proj"
+    pair, nothing = Pair(np.ones((2, 64), np.float32), np.ones((64, 2), np.float32), 1.0), np.zeros((3, 2), np.float32)
+    wrong = {
+        "nope.q_proj": Adapter({path: pair, "nope.q_proj": pair}),
+        "has A": Adapter({path: Pair(pair.a[:, :32], pair.b, 1.0)}),
+        "norm.weight": Adapter({path: pair}, {"model.norm.weight": np.ones(32, np.float32)}),
+        "soft prompt": Adapter({path: pair}, soft_prompt=nothing),
+    }
+    for part, adapter in wrong.items():
+        with pytest.raises(RiyazError, match=f"'mine' does not fit the model: .*{part}"):
+            engine.load("mine", adapter)
+    engine.load("mine", Adapter({path: Pair(pair.a, 0 * pair.b, 1.0)}))
+    assert engine.generate([replace(request, adapter="mine")]) == before
+
+
+class Doubled(torch.nn.Module):
+    """A linear of another kind: it has no weight of a float type."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.inside = [linear]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.inside[0](x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_an_adapter_is_served_on_a_linear_of_another_kind(folder: Path, dtype: torch.dtype) -> None:
+    model, twice, path = (
+        load(open_source(folder), dtype),
+        load(open_source(folder), dtype),
+        "model.layers.1.mlp.up_proj",
+    )
+    swap(model, path, Doubled(model.get_submodule(path)))
+    twice.get_submodule(path).weight *= 2
+    adapter = adapter_of(folder, 2, ("up_proj",))
+    answers = []
+    for engine in (Engine(TorchRunner(model)), Engine(TorchRunner(twice))):
+        pack(engine.runner.model)
+        engine.load("mine", adapter)
+        answers.append(engine.logprobs([Request(0, (5, 6, 7), adapter="mine"), Request(0, (5, 6))], [(8, 9)] * 2))
+    assert all(np.abs(ours - theirs).max() < TOLERANCE[dtype] for ours, theirs in zip(*answers))
+
+
+def test_a_temperature_near_zero_draws_the_likeliest_tokens(engine: Engine) -> None:
+    for temperature in (1e-6, 1e-300, 5e-324):
+        asked = [replace(each, sampling=Sampling(temperature, seed=-1)) for each in requests(3, 3)]
+        assert engine.generate(asked) == engine.generate(requests(3, 3))
 
 
 def _read(runner: TorchRunner, sequence: int, tokens: tuple[int, ...]) -> int:

@@ -5,7 +5,7 @@ repeated from that file does the same steps with the same learning rates, howeve
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ FIXED_SHARE = 0.5  # of the budget that choosing and evaluating may take before 
 START_SECONDS = 6.0  # a process that imports torch, twice per arm
 CHECKPOINT_SECONDS = 150.0  # between checkpoints, which cost full fine-tuning seconds each
 LEAST_STEPS = 8  # fewer is no training
+IMPOSSIBLE = 1e9  # seconds or MB that nothing here takes
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone at least, and the time they may take beyond that
 LOOKED_LEAST, LOOK_SECONDS = 8, 60.0  # the same of rows on which retrieval is looked at
 
@@ -40,6 +41,45 @@ class Sizes:
     valid: int
     test: int
     parts: int = 1
+
+
+Predicting = Annotated[
+    dict[str, float],
+    Keys(row_seconds=float, answer_seconds=float, choose_seconds=float, loss_seconds=float, load_seconds=float,
+         look_seconds=float),
+]  # fmt: skip
+Training = Annotated[
+    dict[str, float],
+    Keys(step_seconds=float, validate_seconds=float, build_seconds=float, save_seconds=float, rss_mb=float,
+         disk_mb=float),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """measured.json: speeds of this machine by method, and why some methods have none (`unable`)."""
+
+    threads: int
+    compute: Literal["bfloat16", "float32"]
+    rss_mb: float
+    base_seconds: float
+    predict: dict[str, Predicting]
+    arms: dict[str, Training]  # of the trained methods
+    unable: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, methods: Mapping[str, Recipe | None]) -> "Measured":
+        """The speeds of these methods in a measured.json. Raises RiyazError naming the place that is wrong."""
+        measured = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
+        for method, recipe in methods.items():
+            if method not in measured.unable:
+                for name, speeds in (("predict", measured.predict), *([("arms", measured.arms)] if recipe else [])):
+                    if method not in speeds:
+                        raise RiyazError(f"{name}.{method} is missing", str(path), DAMAGED)
+                    for key, value in speeds[method].items():
+                        if not 0 <= value < IMPOSSIBLE or (key == "step_seconds" and not value):
+                            raise RiyazError(f"{name}.{method}.{key} is {value:g}", str(path), DAMAGED)
+        return measured
 
 
 Needs = Annotated[dict[str, float], Keys(seconds=float, peak_rss_mb=float, disk_mb=float)]
@@ -181,7 +221,7 @@ def _fixed_seconds(
 
 def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     """Rows that are looked at one by one: as many as `seconds` allow, fewer where each takes long."""
-    return min(most, max(least, int(seconds / each))) if each else most
+    return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: Mapping[str, float], sizes: Sizes) -> dict[str, float]:

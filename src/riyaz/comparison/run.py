@@ -290,7 +290,7 @@ def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Lis
 def _spent(folder: ComparisonFolder) -> float:
     """Seconds of earlier commands that were stopped."""
     seconds = folder.read("seconds.json") or 0.0
-    if not isinstance(seconds, int | float):
+    if type(seconds) not in (int, float) or not 0 <= seconds < planning.IMPOSSIBLE:
         raise RiyazError("is no number of seconds", str(folder.path / "seconds.json"), "remove it")
     return seconds
 
@@ -317,8 +317,10 @@ def _plan(
     known = ComparisonPlan.read(path) if path.exists() else None
 
     def make(sizes: Sizes) -> ComparisonPlan:
+        recipes = {name: METHODS[name].recipe for name in asked.methods}
+        measured = planning.Measured.read(folder.path / "measured.json", recipes)
         return planning.make(
-            {name: METHODS[name].recipe for name in asked.methods}, folder.read("measured.json"), sizes,
+            recipes, vars(measured), sizes,
             budget=float(config.budget), spent=spent, seed=config.seed,
             aside=extra_runs.SHARE if config.data_curve else 0.0,
         )  # fmt: skip

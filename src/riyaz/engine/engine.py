@@ -48,11 +48,16 @@ class Engine:
         self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], int] = OrderedDict()
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model."""
+        """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model, or when the
+        name is taken."""
         self.runner.load(name, adapter)
 
     def unload(self, name: str) -> None:
-        """Unload an adapter; no running request may use it."""
+        """Unload an adapter. Raises RiyazError when it is not loaded, or when a waiting or running request uses it."""
+        self.adapter_tokens(name)
+        everything = [*self._scheduler.waiting, *self._scheduler.running]
+        if any(answer.request.adapter == name for answer in everything):
+            raise RiyazError(f"adapter {name!r} is in use by a request", hint="cancel it, or wait for its end")
         for key in [key for key in self._prefixes if key[0] == name]:
             self.runner.close(self._prefixes.pop(key))
         self.runner.unload(name)
@@ -70,18 +75,16 @@ class Engine:
         """One pass of the model: starts waiting requests and generates one token for every running one. Returns an
         empty list when no request runs or waits."""
         self._scheduler.admit()
-        runs, answers = [], self._scheduler.running
-        for answer in answers:
-            if answer.sequence is None:
-                answer.sequence = self._open(answer.request, answer.request.limit)
-            tokens = answer.tokens[-1:] or answer.request.tokens
-            sampling = answer.request.sampling
-            candidates = Top(sampling.top_k or self.runner.vocab_size)
-            runs.append(Run(answer.sequence, tokens, candidates if sampling.temperature > 0 else Best()))
-        results = self.runner.forward(runs) if runs else []
-        steps = [self._take(answer, result) for answer, result in zip(answers, results)]
-        self._end([answer for answer in answers if answer.done])
-        return steps
+        answers = self._scheduler.running
+        try:
+            results = self.runner.forward([self._run(answer) for answer in answers]) if answers else []
+            return [self._take(answer, result) for answer, result in zip(answers, results)]
+        except BaseException:  # the sequences may be incomplete: the next step computes them from the start
+            for answer in answers:
+                self._close(answer)
+            raise
+        finally:
+            self._end([answer for answer in answers if answer.done])
 
     def cancel(self, ticket: int) -> None:
         """Cancel a waiting or running request; no effect on a finished one."""
@@ -172,6 +175,7 @@ class Engine:
         return [[best[m] for best in answers] for m in range(len(offsets))]
 
     def _check(self, request: Request) -> None:
+        assert request.tokens, "a request has at least one token of its own"
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
@@ -183,6 +187,16 @@ class Engine:
         if not answer.done:
             self._scheduler.add(answer)
         return answer
+
+    def _run(self, answer: Answer) -> Run:
+        """The run of a request in this step: its last token, or all of its tokens in a new sequence."""
+        tokens: Sequence[int] = answer.tokens[-1:]
+        if answer.sequence is None:
+            answer.sequence = self._open(answer.request, answer.request.limit)
+            tokens = (*answer.request.tokens, *answer.tokens)
+        sampling = answer.request.sampling
+        candidates = Top(sampling.top_k or self.runner.vocab_size)
+        return Run(answer.sequence, tokens, candidates if sampling.temperature > 0 else Best())
 
     def _take(self, answer: Answer, result: Any) -> Step:
         """Append the next token to a running request, drawn from the runner's result."""
@@ -203,11 +217,14 @@ class Engine:
         """Close the sequences of finished or cancelled requests and remove these from the scheduler."""
         for answer in answers:
             answer.done = True
-            if answer.sequence is not None:
-                self.runner.close(answer.sequence)
-                answer.sequence = None
+            self._close(answer)
         if answers:
             self._scheduler.drop(answers)
+
+    def _close(self, answer: Answer) -> None:
+        if answer.sequence is not None:
+            self.runner.close(answer.sequence)
+            answer.sequence = None
 
     def _open(self, request: Request, room: int = 0) -> int:
         """A new sequence with the request's adapter and prefix, without its own tokens."""
@@ -221,7 +238,11 @@ class Engine:
         key = adapter, tokens
         if key not in self._prefixes:
             sequence = self.runner.open(adapter)
-            self.runner.forward([Run(sequence, tokens)])
+            try:
+                self.runner.forward([Run(sequence, tokens)])
+            except BaseException:
+                self.runner.close(sequence)
+                raise
             self._prefixes[key] = sequence
         self._prefixes.move_to_end(key)
         while len(self._prefixes) > 1 and sum(map(self.runner.length, self._prefixes.values())) > PREFIX_TOKENS:

@@ -21,8 +21,9 @@ def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarr
     """Probabilities of the first tokens that top-k, top-p and min-p keep; not renormalised after top-p and min-p."""
     if sampling.top_k:
         log_probabilities = log_probabilities[: sampling.top_k]
-    scaled = log_probabilities.astype(np.float64) / sampling.temperature
-    p = np.exp(scaled - scaled[0])
+    behind = log_probabilities.astype(np.float64) - log_probabilities[0]  # relative to the likeliest token
+    with np.errstate(over="ignore"):  # -inf, probability 0, at a temperature near 0
+        p = np.exp(behind / sampling.temperature)
     p /= p.sum()
     kept = len(p)
     if sampling.top_p < 1:

@@ -18,19 +18,24 @@ class Route:
     def __init__(self) -> None:
         self.parts: Sequence[tuple[str | None, slice]] = ()
 
+    @property
+    def length(self) -> int:
+        """The number of rows T of all parts."""
+        return self.parts[-1][1].stop if self.parts else 0
+
 
 class AdaptedLinear(nn.Module):
-    """A linear with LoRA pairs A (r, in), B (out, r) of any number of adapters."""
+    """A linear of any kind with LoRA pairs A (r, in), B (out, r) of any number of adapters, in `dtype`, that of its
+    inputs."""
 
-    def __init__(self, base: Any, route: Route) -> None:
+    def __init__(self, base: Any, route: Route, dtype: torch.dtype) -> None:
         super().__init__()
-        self.base, self.route = base, route
+        self.base, self.route, self.dtype = base, route, dtype
         self.pairs: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def put(self, name: str, pair: Pair) -> None:
         """Add an adapter's pair."""
-        dtype = self.base.weight.dtype
-        a, b = (torch.tensor(array).to(dtype) for array in (pair.a, pair.b))
+        a, b = (torch.tensor(array).to(self.dtype) for array in (pair.a, pair.b))
         self.pairs[name] = a, b, pair.scale
 
     def drop(self, name: str) -> None:
@@ -53,10 +58,16 @@ class AdaptedPackedLinear(nn.Module):
 
     def __init__(self, base: PackedLinear, route: Route) -> None:
         super().__init__()
-        self.out_features, self.bias, self.route = base.out_features, base.bias, route
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.bias, self.route = base.bias, route
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}  # A (r, in) and scale · B (out, r) in bf16
         self._down = base  # the weight, and every A stacked below it
         self._up: dict[str, tuple[slice, PackedLinear]] = {}  # columns of A's output, and the linear of scale · B
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's weight (out, in), unpacked into new memory."""
+        return self._down.weight[: self.out_features]
 
     def put(self, name: str, pair: Pair) -> None:
         """Add an adapter's pair."""
@@ -74,7 +85,7 @@ class AdaptedPackedLinear(nn.Module):
         for name, (a, b) in pairs.items():
             self._up[name] = slice(start, start + len(a)), PackedLinear(b, None)
             start += len(a)
-        weight = torch.cat((self._down.weight[: self.out_features], *(a for a, _ in pairs.values())))  # (out + Σ r, in)
+        weight = torch.cat((self.weight, *(a for a, _ in pairs.values())))  # (out + Σ r, in)
         bias = None if self.bias is None else torch.cat((self.bias, self.bias.new_zeros(start - self.out_features)))
         self._down = PackedLinear(weight, bias)
 
@@ -103,27 +114,28 @@ class AdaptedModule(nn.Module):
         if isinstance(plain, AdaptedLinear):
             plain = plain.base
         if isinstance(plain, AdaptedPackedLinear | PackedLinear):
-            bias = tensors.get("bias")
-            self.trained[name] = PackedLinear(
-                torch.tensor(tensors["weight"]).bfloat16(),
-                plain.bias if bias is None else torch.tensor(bias).bfloat16(),
-            )
+            own = {part: torch.tensor(array).bfloat16() for part, array in tensors.items()}
+            weight = own.get("weight", plain.weight)
+            self.trained[name] = PackedLinear(weight, own.get("bias", plain.bias))
             return
-        own = {
+        parameters = {
             part: nn.Parameter(torch.tensor(array).to(plain.get_parameter(part).dtype), requires_grad=False)
             for part, array in tensors.items()
         }
         self.trained[name] = copy.copy(plain)
-        self.trained[name]._parameters = {**plain._parameters, **own}
+        self.trained[name]._parameters = {**plain._parameters, **parameters}
 
     def drop(self, name: str) -> None:
         """Remove an adapter's parameters."""
         self.trained.pop(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output for x (T, …), each row through its adapter's module or the base."""
+        """The output for x (T, …), or (T · H, …) for a norm of H heads, each row through its adapter's module or the
+        base."""
         out = self.base(x)
+        heads = len(x) // max(1, self.route.length)
         for name, rows in self.route.parts:
             if name in self.trained:
-                out[rows] = self.trained[name](x[rows])
+                own = slice(rows.start * heads, rows.stop * heads)
+                out[own] = self.trained[name](x[own])
         return out

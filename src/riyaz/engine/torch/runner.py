@@ -36,7 +36,8 @@ class _Sequence:
     row: int = 0
     slots: list[int] = field(default_factory=list)  # the slots of its own tokens, in order
     vectors: int = 0  # vectors of a soft prompt still to be read before its first tokens
-    forked: "tuple[_Sequence, int] | None" = None  # its parent, and how many of the parent's own tokens it shares
+    # its parent and how many of the parent's own tokens it shares, until the parent has all of them
+    forked: "tuple[_Sequence, int] | None" = None
 
     @property
     def length(self) -> int:
@@ -83,13 +84,17 @@ class TorchRunner:
         self.vocab_size: int = model.config.vocab_size
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
+        self._dtype = next(model.parameters()).dtype
         self._route = Route()
         self._sequences: dict[int, _Sequence] = {}
         self._next = 0
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Load an adapter under this name."""
-        assert name not in self._adapters, name
+        """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
+        if name in self._adapters:
+            raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
+        if problems := self._misfits(adapter):
+            raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
         for path, pair in adapter.pairs.items():
             self._adapted(path).put(name, pair)
         modules: dict[str, dict[str, np.ndarray]] = {}
@@ -104,14 +109,43 @@ class TorchRunner:
             adapted.put(name, tensors)
         self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
 
+    def _misfits(self, adapter: Adapter) -> list[str]:
+        """One error text per part of an adapter that does not fit the model."""
+        problems = []
+        for path, pair in adapter.pairs.items():
+            linear = self._bare(path)
+            shape = getattr(linear, "out_features", None), getattr(linear, "in_features", None)
+            if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
+                problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
+        for path, array in adapter.whole.items():
+            module, _, part = path.rpartition(".")
+            if array.shape != getattr(getattr(self._bare(module), part, None), "shape", None):
+                problems.append(f"{path} has the shape {array.shape}")
+        vectors, width = adapter.soft_prompt, self.model.config.hidden_size
+        if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < self.context):
+            problems.append(f"its soft prompt has the shape {vectors.shape}")
+        return problems
+
+    def _bare(self, path: str) -> Any:
+        """The model's own module at a path, inside the modules that loaded adapters put around it; None if missing."""
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            return None
+        while isinstance(module, AdaptedLinear | AdaptedModule):
+            module = module.base
+        return module
+
     def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
         """The linear at a path, replaced by one that takes adapters if it is not one already."""
         module = self.model.get_submodule(path)
         if isinstance(module, AdaptedModule):
             path, module = f"{path}.base", module.base
         if not isinstance(module, AdaptedLinear | AdaptedPackedLinear):
-            kind = AdaptedPackedLinear if isinstance(module, PackedLinear) else AdaptedLinear
-            module = kind(module, self._route)
+            if isinstance(module, PackedLinear):
+                module = AdaptedPackedLinear(module, self._route)
+            else:
+                module = AdaptedLinear(module, self._route, self._dtype)
             swap(self.model, path, module)
         return module
 
@@ -140,7 +174,7 @@ class TorchRunner:
         if prefix is None:
             return self._keep(_Sequence(adapter, None, room, vectors=vectors))
         before = self._sequences[prefix]
-        assert before.adapter == adapter, "a prefix has the adapter that it was read with"
+        assert before.adapter == adapter, "a sequence has the same adapter as its prefix"
         return self._keep(_Sequence(adapter, self._shared(before), room))
 
     def fork(self, sequence: int, length: int) -> int:
@@ -151,7 +185,11 @@ class TorchRunner:
             prefix = parent.prefix.first(length) if parent.prefix and length else None
             return self._keep(_Sequence(parent.adapter, prefix, 0))
         assert parent.block is not None, "a sequence is forked after it was run"
-        child = replace(parent, slots=[], forked=(parent, length - before))
+        own = length - before
+        if own <= len(parent.slots):
+            child = replace(parent, slots=parent.slots[:own], forked=None)
+        else:  # the parent's last tokens come in the pass that also runs the child
+            child = replace(parent, slots=[], forked=(parent, own))
         parent.block.members.add(child)
         return self._keep(child)
 
@@ -191,6 +229,7 @@ class TorchRunner:
     def _shared(self, sequence: _Sequence) -> Prefix | None:
         """All keys and values of a sequence as a prefix, which the sequence itself then uses too."""
         if sequence.block is not None:
+            assert not sequence.forked, "a sequence is shared after its parent was run"
             sequence.prefix = sequence.block.row_as_prefix(sequence.row, sequence.slots)
             sequence.block.members.discard(sequence)
             sequence.block, sequence.slots = None, []
@@ -221,6 +260,7 @@ class TorchRunner:
             sequence = piece.sequence
             if sequence.forked:
                 parent, length = sequence.forked
+                assert length <= len(parent.slots), "a fork is run after its parent"
                 sequence.slots, sequence.forked = parent.slots[:length], None
             for _ in range(piece.count):
                 rows.append(sequence.row)

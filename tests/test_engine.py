@@ -14,7 +14,6 @@ from riyaz.engine import Request, Sampling, scheduler
 from riyaz.engine import engine as engines
 from riyaz.engine.engine import Engine
 from riyaz.engine.runner import Run, Whole
-from riyaz.engine.sampling import draw
 from riyaz.engine.torch import runner as runners
 from riyaz.engine.torch.packed import pack
 from riyaz.engine.torch.runner import TOLERANCE, TorchRunner
@@ -296,31 +295,6 @@ def test_a_drawn_answer_is_the_same_alone_in_a_batch_and_after_a_restart(folder:
     other = [replace(request, sampling=replace(drawing, seed=8)) for request in asked]
     assert engine.generate(other) != together
     assert len({tuple(row) for row in engine.generate([replace(asked[0], id=i) for i in range(8)])}) > 1
-
-
-@pytest.mark.parametrize(
-    ("sampling", "kept"),
-    [(Sampling(1.0), 5), (Sampling(0.5), 5), (Sampling(1.0, top_k=2), 2), (Sampling(1.0, top_p=0.6), 2),
-     (Sampling(1.0, min_p=0.3), 3)],
-)  # fmt: skip
-def test_tokens_are_drawn_by_their_probabilities(sampling: Sampling, kept: int) -> None:
-    p, tokens = np.array([0.45, 0.25, 0.15, 0.1, 0.05]), np.array([7, 3, 400, 1, 65_000])
-    wanted = p[:kept] ** (1 / sampling.temperature)
-    drawn = [draw(tokens, np.log(p), sampling, request, place) for request in range(40) for place in range(100)]
-    counts = np.array([drawn.count(token) for token in tokens])
-    assert counts[kept:].sum() == 0
-    assert np.abs(counts[:kept] / 4000 - wanted / wanted.sum()).max() < 0.03  # four standard errors
-
-
-def test_a_rounding_difference_seldom_changes_what_is_drawn() -> None:
-    generator, changed = np.random.default_rng(0), 0
-    for place in range(300):
-        log_p = np.sort(generator.normal(-8, 2, 1000))[::-1]
-        near = log_p + generator.normal(0, 0.01, 1000)
-        order = (-near).argsort()
-        tokens, sampling = np.arange(1000), Sampling(1.0, seed=3)
-        changed += draw(tokens, log_p, sampling, 0, place) != draw(tokens[order], near[order], sampling, 0, place)
-    assert changed <= 9
 
 
 def test_requests_come_and_go_while_others_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
 from riyaz.files import from_json, read_json
 
+IMPOSSIBLE = 1e12  # seconds, MB or parameters: no measurement is as large
+
 
 @dataclass(frozen=True)
 class AnswerSpeed:
@@ -22,7 +24,7 @@ class AnswerSpeed:
     look_seconds: float  # one test row of the evaluation of retrieval
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative number."""
+        """Raises RiyazError for a negative or impossible number."""
         _check_numbers(self)
 
 
@@ -38,7 +40,7 @@ class TrainSpeed:
     trainable: int  # parameters
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative number and for steps that take no time."""
+        """Raises RiyazError for a negative or impossible number and for steps that take no time."""
         _check_numbers(self)
         if not self.step_seconds:
             raise RiyazError("must be positive", "step_seconds")
@@ -57,7 +59,7 @@ class Speeds:
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative number and for no threads."""
+        """Raises RiyazError for a negative or impossible number and for no threads."""
         _check_numbers(self)
         if not self.threads:
             raise RiyazError("must be positive", "threads")
@@ -84,5 +86,5 @@ class Speeds:
 def _check_numbers(value: Any) -> None:
     for entry in fields(value):
         number = getattr(value, entry.name)
-        if isinstance(number, int | float) and number < 0:
-            raise RiyazError("must not be negative", entry.name)
+        if isinstance(number, int | float) and not 0 <= number < IMPOSSIBLE:
+            raise RiyazError(f"{number:g} is not possible", entry.name)

@@ -14,8 +14,8 @@ _STEP = 0x9E3779B97F4A7C15  # SplitMix64's increment
 
 
 def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, request: int, position: int) -> int:
-    """The token of a request's answer at this position, from tokens (K,) and their log-probabilities, likeliest first;
-    the temperature is above 0."""
+    """The token at `position` of a request's answer, drawn from `tokens` (K,) by their log-probabilities (K,), both
+    likeliest first; the temperature must be above 0."""
     p = probabilities(log_probabilities, sampling)
     noise = gumbel(tokens[: len(p)], sampling.seed, request, position)
     with np.errstate(divide="ignore"):  # a probability of 0 is -inf
@@ -23,11 +23,10 @@ def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, 
 
 
 def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Probabilities of the tokens that may be drawn, the first of those given; not renormalised after top-p and
-    min-p."""
+    """Probabilities of the first tokens that top-k, top-p and min-p keep; not renormalised after top-p and min-p."""
     if sampling.top_k:
         log_probabilities = log_probabilities[: sampling.top_k]
-    behind = log_probabilities.astype(np.float64) - log_probabilities[0]  # of the likeliest token
+    behind = log_probabilities.astype(np.float64) - log_probabilities[0]  # relative to the likeliest token
     with np.errstate(over="ignore"):  # -inf, probability 0, at a temperature near 0
         p = np.exp(behind / sampling.temperature)
     p /= p.sum()

@@ -16,7 +16,6 @@ from pretraining import SMALL, quick_machine, texts
 from rich.console import Console
 
 from riyaz.artifact import resolve
-from riyaz.cli.report import answers
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
@@ -28,6 +27,7 @@ from riyaz.methods import METHODS
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
+from riyaz.report.write import answers
 from riyaz.results import Comparison
 
 MUTATIONS = 300  # of every file

@@ -11,6 +11,7 @@ import torch
 from tiny import Tiny, config, weights
 
 from riyaz import adapters
+from riyaz.data import Message
 from riyaz.data.rows import Row
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
@@ -19,6 +20,7 @@ from riyaz.families import Family, llama
 from riyaz.layers import lora, soft_prompt
 from riyaz.layers.soft_prompt import SoftPrompt
 from riyaz.models.llama import Model
+from riyaz.predictor import ClosedPredictor
 
 END = 2
 SIZES = {"vocab": 40, "hidden": 32, "intermediate": 64}
@@ -84,6 +86,11 @@ def next_log_p(engine: Engine, tokens: Sequence[int], adapter: str | None = None
     """Log-probabilities (V,) of the token after these."""
     (row,) = engine.distributions([Request(0, tuple(tokens), adapter=adapter)], [(0,)])
     return row[0]
+
+
+def label_log_probabilities(predictor: ClosedPredictor, conversations: Sequence[Sequence[Message]]) -> np.ndarray:
+    """Log-probability of every label after each conversation (R, L) in nats, with the end token, not calibrated."""
+    return predictor.lm.choose([each.request for each in predictor.prepare(conversations)])
 
 
 def moved(model: Model, tokens: tuple[int, ...]) -> SoftPrompt:

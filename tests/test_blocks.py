@@ -174,8 +174,9 @@ def test_what_lies_there_is_taken_when_nothing_changed(tokenizer, texts, tmp_pat
 
     (folder / "tokens.bin").write_bytes((folder / "tokens.bin").read_bytes()[:-2])  # damaged
     assert not prepare([texts], tokenizer, folder, 16).facts["reused"]
-    (folder / "tokens.json").write_text("{}")
-    assert not prepare([texts], tokenizer, folder, 16).facts["reused"]
+    for damaged in ("{}", "[" * 100_000):
+        (folder / "tokens.json").write_text(damaged)
+        assert not prepare([texts], tokenizer, folder, 16).facts["reused"]
     another = train_tokenizer([prose(2000)], "bytes", 0, tmp_path / "bytes")
     assert not prepare([texts], another, folder, 16).facts["reused"]
     with open(texts / "a.txt", "a") as file:

@@ -11,24 +11,25 @@ from typing import Any
 
 import comparing
 import pytest
-from conftest import Finished
+from conftest import RETRIEVED, Finished
 from pretraining import SMALL, quick_machine, texts
 from rich.console import Console
 
 from riyaz.artifact import resolve
-from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort, make
+from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
+from riyaz.methods.weights import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
 from riyaz.report.write import answers
-from riyaz.results import Comparison
+from riyaz.results import Answer, Comparison
 
 MUTATIONS = 300  # of every file
 NESTED: Any = "deep"
@@ -162,18 +163,6 @@ def test_damaged_settings_are_recognised_or_refused(out: Path) -> None:
     check(out / "settings.json", work, [out / "plan.json", out / "compare.json"])
 
 
-def test_damaged_speeds_are_planned_with_or_refused(out: Path) -> None:
-    path = out / "measured.json"
-    methods = {name: METHODS[name].recipe for name in ComparisonFolder(out).settings().methods}
-
-    def work() -> None:
-        speeds = Speeds.read(path, methods, [name for name, recipe in methods.items() if recipe])
-        with contextlib.suppress(TooShort):
-            planning.make(methods, speeds, Sizes(100, 30, 30), budget=900.0, spent=1.0, seed=1)
-
-    check(path, work, [out / "plan.json", out / "compare.json"])
-
-
 def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:
     check(out / "plan.json", lambda: judged(ComparisonFolder(out)), [out / "settings.json", out / "compare.json"])
 
@@ -182,6 +171,38 @@ def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:
 def test_a_damaged_part_is_judged_or_refused(out: Path, name: str) -> None:
     path = out / "arms/rag_lora" / KEPT / name
     check(path, lambda: judged(ComparisonFolder(out)), [out / "compare.json", path.with_name("log.txt")][:1])
+
+
+def test_damaged_speeds_are_planned_by_or_refused(out: Path) -> None:
+    path, recipes = out / "measured.json", {method: METHODS[method].recipe for method in RETRIEVED}
+    trained = [method for method, recipe in recipes.items() if recipe is not None]
+
+    def work() -> None:
+        speeds = Speeds.read(path, recipes, trained)
+        with contextlib.suppress(TooShort):
+            make(recipes, speeds, Sizes(20, 8, 13), budget=10800.0, spent=0.0, seed=4)
+
+    check(path, work, [out / "plan.json"])
+
+
+def test_a_damaged_search_is_taken_or_refused(out: Path) -> None:
+    path = out / "arms/lora" / KEPT / "search.json"
+    check(path, lambda: Search.read(path), [out / "plan.json"])
+
+
+@pytest.mark.parametrize("seconds", ["true", "-1", "1e999", "1" + "0" * 400, '"1"', "[1]"])
+def test_damaged_seconds_are_refused(tmp_path: Path, seconds: str) -> None:
+    (tmp_path / "seconds.json").write_text(seconds)
+    with pytest.raises(RiyazError, match="is not a number of seconds"):
+        _spent(ComparisonFolder(tmp_path))
+
+
+@pytest.mark.parametrize("score", ["-0.5", "2", "1e300"])
+def test_scores_of_answers_lie_between_0_and_1(tmp_path: Path, score: str) -> None:
+    row = f'{{"where": "a:1", "prompt": "p", "answers": ["a"], "prediction": "b", "score": {score}}}\n'
+    (tmp_path / "predictions.jsonl").write_text(row)
+    with pytest.raises(RiyazError, match=r"predictions\.jsonl:1: score is"):
+        Answer.read(tmp_path / "predictions.jsonl")
 
 
 def test_damaged_answers_are_shown_or_refused(out: Path) -> None:

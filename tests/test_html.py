@@ -250,6 +250,13 @@ def test_pictures_follow_the_theme():
     assert ">rag_lora</text>" in drawn and 'role="img"' in drawn and "<title" in drawn
 
 
+def test_a_picture_takes_names_that_are_no_characters():
+    def draw(figure):
+        figure.subplots().set_title(svg.label("half \ud800 a pair"))
+
+    assert "half \ufffd a pair" in svg.picture(draw, 200, 100, "p", "title")
+
+
 def test_markup_escapes_whatever_is_not_markup():
     made = element("p", "<b>", Markup("<i>x</i>"), class_='a"b', data_x="'<", hidden=True, title=None)
     assert made == '<p class="a&quot;b" data-x="&#x27;&lt;" hidden>&lt;b&gt;<i>x</i></p>'

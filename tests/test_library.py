@@ -97,8 +97,8 @@ def test_rows_in_memory_give_what_their_files_give(
         comparing.write_rows(here / f"data/{name}.jsonl", rows)
     filed = riyaz.compare("data", **ASKED)
     framed = riyaz.compare(pandas.DataFrame(TRAIN), test=here / "data/test.jsonl", **ASKED)
-    assert filed.folder == Path("riyaz-results/data")
-    assert re.fullmatch(r"riyaz-results/data-[0-9a-f]{8}", str(framed.folder))
+    assert filed.folder == here / "riyaz-results/data"
+    assert re.fullmatch(r"riyaz-results/data-[0-9a-f]{8}", str(framed.folder.relative_to(here)))
     for method in ("nearest", "zero_shot"):
         scores = {each.arm(method).score for each in (compared, filed, framed)}
         texts = {tuple(row.prediction for row in each.answers(method)) for each in (compared, filed, framed)}
@@ -168,9 +168,18 @@ def test_a_comparison_opens_its_arms(compared: library.Comparison) -> None:
         library.Comparison.read(compared.folder / "arms")
 
 
+def test_a_comparison_is_found_from_another_folder(
+    compared: library.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(compared.folder)
+    here = library.Comparison.read(".")
+    monkeypatch.chdir(tmp_path)
+    assert here.folder.is_absolute() and here.artifact("nearest").is_dir() and here.report.is_file()
+
+
 def test_one_method_leaves_an_artifact(store: None, here: Path, inside: list) -> None:
     adapted = riyaz.adapt("few_shot", TRAIN, test=TEST, out="shown", budget="3h", quiet=True)
-    assert adapted.path == Path("shown") and adapted.result.method == "few_shot"
+    assert adapted.path == here / "shown" and adapted.result.method == "few_shot"
     assert adapted.open().answer(QUESTION) in comparing.CLOSED
     assert "few_shot" in repr(adapted) and "few_shot" in adapted._repr_html_()
     with assert_refused("shown: already exists; choose another out or remove it"):
@@ -286,6 +295,10 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: riyaz.adapt("lorra", TRAIN, out="x"), "unknown method 'lorra'"),
         (lambda model: riyaz.pretrain("nothing.txt", out="x", size="2m"), "size: unknown size '2m'; choose one of 1m"),
         (lambda model: riyaz.pretrain("nothing.txt", out="x"), "nothing.txt: no such file"),
+        (lambda model: riyaz.pretrain(["a.txt"], out="x"), "text: ['a.txt'] is not a path; give a path"),  # type: ignore[arg-type]
+        (lambda model: riyaz.pretrain("a.txt", out=7), "out: 7 is not a path; give a path"),  # type: ignore[arg-type]
+        (lambda model: riyaz.compare(TRAIN, budget=-5), "budget: -5 is too small; give at least 1"),
+        (lambda model: riyaz.compare([{"text": 10**5000}]), "data row 1: cannot be written"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line(

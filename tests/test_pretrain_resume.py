@@ -295,6 +295,17 @@ def test_what_killed_writes_left_is_swept(text: Path, tmp_path: Path) -> None:
     assert not list(out.rglob(".*.tmp"))
 
 
+@pytest.mark.parametrize("value", ['"a"', "[]", "true", "NaN", "1" + "0" * 400])
+@pytest.mark.parametrize("name", ["seconds", "bits_per_byte"])
+def test_steps_with_figures_that_are_no_numbers_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "seconds": 1, "bits_per_byte": null}\n')
+    assert len(Lines(path, "seconds", optional=("bits_per_byte",)).entries()) == 1
+    path.write_text(f'{{"step": 1, "seconds": 1, "{name}": {value}}}\n')
+    with pytest.raises(RiyazError, match=r"metrics\.jsonl:1: is damaged"):
+        Lines(path, "seconds", optional=("bits_per_byte",)).entries()
+
+
 def test_lines_drop_what_a_killed_run_wrote_too_much(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_text('{"step": 1, "a": "ü"}\n{"step": 2}\n{"step": 3}\n{"step"')

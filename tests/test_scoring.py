@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from small import next_log_p
+from small import label_log_probabilities, next_log_p
 
 from riyaz import scoring
 from riyaz.artifact import TextPart
@@ -62,7 +62,7 @@ def test_any_accepted_answer_counts(task: Task, extra: str) -> None:
 def test_predictions_carry_log_probabilities(predictor: ClosedPredictor) -> None:
     told: list[tuple[int, int]] = []
     quick = scoring.predict(predictor, EXAMPLES, lambda *at: told.append(at))
-    full = predictor.label_log_probabilities([example.messages for example in EXAMPLES])
+    full = label_log_probabilities(predictor, [example.messages for example in EXAMPLES])
     assert told[-1] == (3, 3)
     for a, b in zip(quick, full):
         assert a.text == CLOSED.labels[b.argmax()] and a.log_probability == pytest.approx(b.max(), abs=1e-3)

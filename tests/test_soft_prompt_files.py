@@ -11,7 +11,7 @@ import tiny
 import torch
 from expect import assert_refused
 from peft import PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
-from small import attach, moved, next_log_p, random_rows, save_peft, small_model
+from small import attach, label_log_probabilities, moved, next_log_p, random_rows, save_peft, small_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -232,7 +232,7 @@ def test_an_artifact_answers_with_its_prompt_and_its_base_without(artifact: Path
     opened, plain = open_artifact(artifact), told(open_model(folder))
 
     def scores(predictor: Any) -> np.ndarray:
-        return predictor.label_log_probabilities([QUESTION])[0]
+        return label_log_probabilities(predictor, [QUESTION])[0]
 
     assert np.array_equal(scores(opened.base()), scores(plain))
     assert np.abs(scores(opened) - scores(plain)).max() > 0.05

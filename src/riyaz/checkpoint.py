@@ -108,7 +108,7 @@ class Checkpoints:
                 return False
             if manifest == self._manifest(folder):
                 return True
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         self.damaged.append(folder)
         return False

@@ -36,7 +36,9 @@ class Seconds(float):
         return super().__new__(cls, parse_budget(value) if isinstance(value, str) else value)
 
     def __str__(self) -> str:
-        """The shortest text that parses to this duration, such as "1h30m"."""
+        """The shortest text that parses to this duration, such as "1h30m"; where none does, the number."""
+        if not 0 <= self < math.inf:
+            return f"{float(self):g}"
         hours, rest = divmod(float(self), 3600)
         minutes, seconds = divmod(rest, 60)
         parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))

@@ -367,13 +367,13 @@ def remove(path: Path) -> None:
 
 
 class Lines:
-    """A growing JSON Lines file; every line has a "step" and the numbers named in `needed`.
+    """A growing JSON Lines file; every line has a "step" and the numbers in `needed`, and may have those in `optional`.
 
     The first line added replaces the lines that a killed run wrote from that step on, and an incomplete last line.
     """
 
-    def __init__(self, path: Path, *needed: str, hint: str = "") -> None:
-        self.path, self.needed, self.hint = path, needed, hint
+    def __init__(self, path: Path, *needed: str, optional: tuple[str, ...] = (), hint: str = "") -> None:
+        self.path, self.needed, self.optional, self.hint = path, needed, optional, hint
         self.handle: Any = None
 
     def entries(self) -> list[dict[str, Any]]:
@@ -394,7 +394,9 @@ class Lines:
         with contextlib.suppress(RiyazError):
             entry = parse_json(line, str(self.path))
             if isinstance(entry, dict) and _is(entry.get("step"), int):
-                return entry if all(isinstance(entry.get(name), int | float) for name in self.needed) else None
+                numbers = [*self.needed, *(name for name in self.optional if entry.get(name) is not None)]
+                whole = all(_is(entry.get(name), float) and math.isfinite(entry[name]) for name in numbers)
+                return entry if whole else None
         return None
 
     def add(self, entry: dict[str, Any]) -> None:

@@ -189,7 +189,7 @@ def _fixed_seconds(
 
 def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     """As many rows as fit into `seconds` when one takes `each` seconds, between `least` and `most`."""
-    return min(most, max(least, int(seconds / each))) if each else most
+    return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
 def _training_seconds(recipe: Recipe, steps: int, speed: TrainSpeed, sizes: Sizes) -> dict[str, float]:

@@ -170,7 +170,7 @@ def _reusable_stream(folder: Path, text: dict[str, Any], tokenizer: Tokenizer) -
         expected = text | {"format": FORMAT, "tokenizer_sha256": tokenizer_sha256(tokenizer), "tokens_sha256": digest}
         same = all(facts[name] == value for name, value in expected.items()) and facts["dtype"] in LITTLE_ENDIAN
         return expected | {name: facts[name] for name in ("tokens", "dtype")} if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

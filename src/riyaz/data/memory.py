@@ -81,6 +81,10 @@ def _row(row: object, name: str, number: int) -> tuple[dict[str, object], bytes]
         return fields, json.dumps(present, sort_keys=True).encode() + b"\n"
     except RecursionError:
         raise RiyazError("is nested too deeply", f"{name}{MARK}{number}", "give text, numbers and lists") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise RiyazError(
+            f"cannot be written ({error})", f"{name}{MARK}{number}", "give text, numbers and lists"
+        ) from None
 
 
 def _plain(value: Any) -> object:

@@ -1,7 +1,7 @@
-"""What answers: Requests in, tokens and log-probabilities out.
+"""The inference engine: Requests in, tokens and log-probabilities out.
 
-`request` is what is asked, and `engine` answers it over a `runner.Runner`, with `scheduler`, `sampling`, `trie` and
-`search`; `opening` chooses the Runner. Only `engine/torch/` imports torch.
+`engine` answers a `request` over a `runner.Runner`, with `scheduler`, `sampling`, `trie` and `search`; `opening` opens
+an engine on a model's files. Only `engine/torch/` imports torch.
 """
 
 from riyaz.engine.request import GREEDY, Request, Sampling, counted

@@ -1,9 +1,9 @@
-"""The engine: Requests in, tokens and log-probabilities out, over any Runner.
+"""The engine over any Runner: Requests in, tokens and log-probabilities out.
 
     engine = open_engine(open_source("smollm2-135m"))
     engine.generate([Request(0, tokens, limit=16, stop=tokenizer.eos_ids)])
 
-Requests with several adapters, prefixes and lengths run together; prefixes are read once and kept.
+Requests with different adapters, prefixes and lengths run in one batch; a prefix is computed once and kept.
 """
 
 from collections import OrderedDict
@@ -22,15 +22,15 @@ from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 
-PREFIX_TOKENS = 4096  # of the prefixes that are kept: 95 MB of keys and values for SmolLM2-135M in bf16
-WINDOW = 32  # requests whose distributions are made at once
+PREFIX_TOKENS = 4096  # most tokens of kept prefixes: 95 MB of keys and values for SmolLM2-135M in bf16
+WINDOW = 32  # requests whose distributions are computed together
 
-Progress = Callable[[int], None]  # how many more requests are done
+Progress = Callable[[int], None]  # called with the number of requests that were just finished
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did for a request: its new token (None: it ended before a stop token), and whether it is done."""
+    """The result of one step for a request: its new token (None at a stop token), and whether it is done."""
 
     ticket: int
     token: int | None
@@ -38,7 +38,7 @@ class Step:
 
 
 class Engine:
-    """Answers and log-probabilities of one model with any number of adapters."""
+    """Answers and log-probabilities from one model with any number of adapters."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -48,12 +48,12 @@ class Engine:
         self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], int] = OrderedDict()
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter ready: requests ask for it by this name. Raises RiyazError when it does not fit, or when the
+        """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model, or when the
         name is taken."""
         self.runner.load(name, adapter)
 
     def unload(self, name: str) -> None:
-        """Forget an adapter. Raises RiyazError when it is not loaded, or when a request that waits or runs uses it."""
+        """Unload an adapter. Raises RiyazError when it is not loaded, or when a waiting or running request uses it."""
         self.adapter_tokens(name)
         everything = [*self._scheduler.waiting, *self._scheduler.running]
         if any(answer.request.adapter == name for answer in everything):
@@ -63,23 +63,23 @@ class Engine:
         self.runner.unload(name)
 
     def adapter_tokens(self, adapter: str | None) -> int:
-        """Places of the context that the adapter's soft prompt takes before every prompt."""
+        """Number of positions of the context that the adapter's soft prompt takes before every prompt."""
         return self.runner.adapter_tokens(adapter)
 
     def add(self, request: Request) -> int:
-        """Let a request wait for its turn; the ticket under which `step` tells of it. Raises RiyazError when prompt and
+        """Queue a request and return its ticket, by which `step` reports on it. Raises RiyazError when prompt and
         answer do not fit the context."""
         return self._begin(request).ticket
 
     def step(self) -> list[Step]:
-        """One pass: reads the prompts of requests whose turn it is and makes one token for every running one. Empty
-        when nothing runs or waits."""
+        """One pass of the model: starts waiting requests and generates one token for every running one. Returns an
+        empty list when no request runs or waits."""
         self._scheduler.admit()
         answers = self._scheduler.running
         try:
             results = self.runner.forward([self._run(answer) for answer in answers]) if answers else []
             return [self._take(answer, result) for answer, result in zip(answers, results)]
-        except BaseException:  # a sequence may hold part of what was read: the next step reads all of it anew
+        except BaseException:  # the sequences may be incomplete: the next step computes them from the start
             for answer in answers:
                 self._close(answer)
             raise
@@ -87,26 +87,26 @@ class Engine:
             self._end([answer for answer in answers if answer.done])
 
     def cancel(self, ticket: int) -> None:
-        """Give up a request, waiting or running; one that is done already is left alone."""
+        """Cancel a waiting or running request; no effect on a finished one."""
         everything = [*self._scheduler.waiting, *self._scheduler.running]
         self._end([answer for answer in everything if answer.ticket == ticket])
 
     def stream(self, request: Request) -> Iterator[int]:
-        """The answer to one request, token by token as they come."""
-        answer, given = self._begin(request), 0
+        """The tokens of the answer to one request, while they are generated."""
+        answer, yielded = self._begin(request), 0
         try:
-            while not answer.done or given < len(answer.tokens):
-                if given == len(answer.tokens):
+            while not answer.done or yielded < len(answer.tokens):
+                if yielded == len(answer.tokens):
                     self.step()
                 else:
-                    given += 1
-                    yield answer.tokens[given - 1]
+                    yielded += 1
+                    yield answer.tokens[yielded - 1]
         finally:
             self._end([answer])
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[list[int]]:
-        """The answer to each request, without its stop token. Raises RiyazError, before anything is read, when a prompt
-        and its answer do not fit the context."""
+        """The tokens of the answer to each request, without the stop token. Raises RiyazError before the first step
+        when a prompt and its answer do not fit the context."""
         for request in requests:
             self._check(request)
         longest_first = sorted(range(len(requests)), key=lambda i: -(len(requests[i].tokens) + requests[i].limit))
@@ -126,9 +126,9 @@ class Engine:
     def logprobs(
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], progress: Progress | None = None
     ) -> list[np.ndarray]:
-        """Log-probability of every token of each continuation: one (n_i,) float32 array a request."""
+        """Log-probability of every token of each continuation: one (n_i,) float32 array per request."""
         log_p: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
-        for batch in _batches(requests, [len(more) for more in continuations]):
+        for batch in _batches(requests, [len(tokens) for tokens in continuations]):
             wants = [Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch]
             rows = self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)
             for i, row in zip(batch, rows):
@@ -140,38 +140,37 @@ class Engine:
     def distributions(
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]]
     ) -> Iterator[np.ndarray]:
-        """Log-softmax over the vocabulary at every token of each continuation, in order of the requests:
-        (n_i, V) float32 arrays, made a few at a time."""
+        """Log-softmax over the vocabulary at every token of each continuation, in order of the requests: (n_i, V)
+        float32 arrays, computed WINDOW requests at a time."""
         for start in range(0, len(requests), WINDOW):
-            window, more = requests[start : start + WINDOW], continuations[start : start + WINDOW]
+            window, answers = requests[start : start + WINDOW], continuations[start : start + WINDOW]
             log_p: dict[int, np.ndarray] = {}
-            for batch in _batches(window, [len(c) for c in more]):
-                wants = [Whole(_rows(window[i], more[i])) for i in batch]
-                log_p |= zip(batch, self._read([window[i] for i in batch], [more[i] for i in batch], wants))
+            for batch in _batches(window, [len(tokens) for tokens in answers]):
+                wants = [Whole(_rows(window[i], answers[i])) for i in batch]
+                log_p |= zip(batch, self._read([window[i] for i in batch], [answers[i] for i in batch], wants))
             yield from (log_p[i] for i in range(len(window)))
 
     def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
-        """The `count` likeliest tokens after `tokens`, which begin where the context begins, and their
-        log-probabilities, likeliest first."""
+        """The `count` likeliest tokens after the prompt `tokens`, with their log-probabilities, likeliest first."""
         request = Request(0, tuple(tokens), adapter=adapter)
         ((likeliest, log_probabilities),) = self._read([request], [(0,)], [Top(count)])
         return list(zip(likeliest.tolist(), log_probabilities.tolist()))
 
     def choose(self, requests: Sequence[Request], progress: Progress | None = None) -> np.ndarray:
-        """Log-probability (R, L) of every answer of each request's closed set, which all share; exact."""
+        """Exact log-probability (R, L) of every answer of the closed set, which all requests must share."""
         return np.stack([scores for scores, _ in self._search(requests, None, progress)])
 
     def best(
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
     ) -> list[tuple[int, float]]:
-        """Index of the answer with the highest log-probability + `offsets` (L,), and its log-probability:
-        what `choose` gives, from as few nodes of the trie as make it certain."""
+        """Per request (index, log-probability) of the answer with the highest log-probability + `offsets` (L,): exact
+        as in `choose`, but reading fewer nodes of the trie."""
         return self.best_each(requests, offsets[None], progress)[0]
 
     def best_each(
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
     ) -> list[list[tuple[int, float]]]:
-        """`best` under each row of `offsets` (M, L), from one pass: M lists, one entry a request."""
+        """`best` for each row of `offsets` (M, L), from one search: M lists with one entry per request."""
         answers = [best for _, best in self._search(requests, offsets, progress)]
         return [[best[m] for best in answers] for m in range(len(offsets))]
 
@@ -190,17 +189,17 @@ class Engine:
         return answer
 
     def _run(self, answer: Answer) -> Run:
-        """What a running request reads in this step: its last token, or all of its tokens in a new sequence."""
+        """The run of a request in this step: its last token, or all of its tokens in a new sequence."""
         tokens: Sequence[int] = answer.tokens[-1:]
         if answer.sequence is None:
             answer.sequence = self._open(answer.request, answer.request.limit)
             tokens = (*answer.request.tokens, *answer.tokens)
         sampling = answer.request.sampling
-        drawn_from = Top(sampling.top_k or self.runner.vocab_size)
-        return Run(answer.sequence, tokens, drawn_from if sampling.temperature > 0 else Best())
+        candidates = Top(sampling.top_k or self.runner.vocab_size)
+        return Run(answer.sequence, tokens, candidates if sampling.temperature > 0 else Best())
 
     def _take(self, answer: Answer, result: Any) -> Step:
-        """Draw the next token of a running request from what the runner found."""
+        """Append the next token to a running request, drawn from the runner's result."""
         request = answer.request
         if request.sampling.temperature > 0:
             tokens, log_probabilities = result
@@ -215,7 +214,7 @@ class Engine:
         return Step(answer.ticket, token, answer.done)
 
     def _end(self, answers: Sequence[Answer]) -> None:
-        """Close the sequences of requests that are done or given up."""
+        """Close the sequences of finished or cancelled requests and remove these from the scheduler."""
         for answer in answers:
             answer.done = True
             self._close(answer)
@@ -228,14 +227,14 @@ class Engine:
             answer.sequence = None
 
     def _open(self, request: Request, room: int = 0) -> int:
-        """A sequence that begins with the request's adapter and prefix; its own tokens are yet to be read."""
+        """A new sequence with the request's adapter and prefix, without its own tokens."""
         prefix = None
         if request.prefix or self.adapter_tokens(request.adapter):
             prefix = self._prefix(request.adapter, request.prefix)
         return self.runner.open(request.adapter, prefix, room)
 
     def _prefix(self, adapter: str | None, tokens: tuple[int, ...]) -> int:
-        """The sequence of a prefix, kept from the last time if it is there."""
+        """The sequence of a prefix, computed now or kept from an earlier request."""
         key = adapter, tokens
         if key not in self._prefixes:
             sequence = self.runner.open(adapter)
@@ -253,11 +252,11 @@ class Engine:
     def _read(
         self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], wants: Sequence[Named | Top | Whole]
     ) -> list[Any]:
-        """What is wanted of prompts and the continuations behind them, read in one pass."""
+        """The wanted results of prompts followed by their continuations, from one pass."""
         runs: list[Run] = []
         try:
-            for request, more, want in zip(requests, continuations, wants):
-                runs.append(Run(self._open(request), (*request.tokens, *more[:-1]), want, keep=False))
+            for request, answer, want in zip(requests, continuations, wants):
+                runs.append(Run(self._open(request), (*request.tokens, *answer[:-1]), want, keep=False))
             return self.runner.forward(runs)
         finally:
             for run in runs:
@@ -266,13 +265,13 @@ class Engine:
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None
     ) -> list[tuple[np.ndarray, list[tuple[int, float]]]]:
-        """Scores (L,) and best answers of every request, by `Search` over its trie."""
+        """Scores (L,) and best answers of every request, from `Search` over its trie."""
         answers: list[Any] = [None] * len(requests)
         tries = [request.constraint for request in requests]
         inner = [len(trie.inner) if trie and offsets is None else MANY for trie in tries]
         for batch in _batches(requests, inner):
             trie = tries[batch[0]]
-            assert trie is not None, "a closed set is searched in requests with a constraint"
+            assert trie is not None, "a request without a constraint has no closed set to search"
             search = Search(trie, len(batch), offsets)
             self._walk([requests[i] for i in batch], search)
             for i, scores, best in zip(batch, search.scores(), search.best()):
@@ -282,7 +281,7 @@ class Engine:
         return answers
 
     def _walk(self, requests: Sequence[Request], search: Search) -> None:
-        """Read the prompts, then the nodes that the search asks for, each in a fork of its parent's sequence."""
+        """Read the prompts, then the nodes that the search picks, each in a fork of its parent's sequence."""
         trie = search.trie
         start = [self.adapter_tokens(request.adapter) + request.length for request in requests]
         at = {(row, 0): self._open(request) for row, request in enumerate(requests)}  # (row, node) -> its sequence
@@ -304,20 +303,20 @@ class Engine:
 
 
 def _rows(request: Request, continuation: Sequence[int]) -> np.ndarray:
-    """The places in prompt and continuation from which each token of the continuation is predicted."""
+    """Indices of the run's tokens after which each token of the continuation is predicted."""
     first = len(request.tokens) - 1
     return np.arange(first, first + len(continuation))
 
 
 def _children(trie: Trie, node: int, count: int) -> Named:
-    """The children of a node, which is the last of a run of `count` tokens."""
+    """The log-probabilities of a node's children, wanted after the last of a run's `count` tokens."""
     children = trie.below(node)
     return Named(np.full(len(children), count - 1), trie.token[children])
 
 
 def _batches(requests: Sequence[Request], extra: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of requests that run together: same adapter, prefix and closed set, similar lengths, longest
-    first; `extra` are the slots each needs beyond its prompt."""
+    """Batches of indices of requests with the same adapter, prefix and closed set and similar lengths, longest first;
+    `extra` is the number of tokens that each needs after its prompt."""
     groups: dict[Any, list[int]] = {}
     for i, request in enumerate(requests):
         assert request.tokens, "a request has at least one token of its own"

@@ -1,4 +1,4 @@
-"""What the engine is asked for: one prompt, how its answer is drawn, and where the answer ends."""
+"""A Request to the engine: a prompt, how tokens of the answer are chosen, and where the answer ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from riyaz.engine.trie import Trie
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn from its probabilities.
+    """How the next token is chosen from its probabilities.
 
-    `temperature` 0 takes the likeliest token. Otherwise the log-probabilities are divided by the temperature, then
+    `temperature` 0 chooses the likeliest token. Otherwise the log-probabilities are divided by the temperature, then
     `top_k` (0: all) keeps the k likeliest tokens, `top_p` (Holtzman et al. 2020, arXiv 1904.09751) the fewest whose
     sum reaches p, and `min_p` (Nguyen et al. 2024, arXiv 2407.01082) those with at least this share of the highest
     probability.
@@ -28,12 +28,13 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt, `prefix + tokens`, and what is wanted after it. Equal prefixes are read once; `tokens` is not empty.
+    """One prompt, `prefix + tokens`, and the limits of its answer. Equal prefixes are computed once; `tokens` is not
+    empty.
 
-    `id` names the request among those of its caller: with the seed and the position it decides the random numbers, so
-    a seeded answer does not depend on its neighbours. `adapter` names the weights to run with, None runs the base
-    alone. The answer has at most `limit` tokens and ends before a token of `stop`. `constraint` holds the only
-    allowed answers, each with its end token.
+    `id` identifies the request to its caller. With the seed and the position it determines the random numbers, so a
+    sampled answer does not depend on other requests. `adapter` names the loaded adapter, None uses the base alone. The
+    answer has at most `limit` tokens and ends before a token of `stop`. `constraint` holds the allowed answers of a
+    closed set, each with its end token.
     """
 
     id: int
@@ -47,12 +48,12 @@ class Request:
 
     @property
     def length(self) -> int:
-        """Tokens of the whole prompt."""
+        """Number of tokens of the whole prompt."""
         return len(self.prefix) + len(self.tokens)
 
 
 def counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """A callback for "so many more" out of one for (done, total)."""
+    """A callback that takes increments, and calls `progress` with (done, total)."""
     done = 0
 
     def tell(more: int) -> None:

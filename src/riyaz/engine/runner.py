@@ -1,6 +1,6 @@
-"""The one thing an engine has twice: a Runner holds sequences of tokens and runs a model over what is added to them.
+"""The interface of a Runner: it keeps sequences of tokens, runs the model over new tokens, and loads adapters.
 
-`engine/torch/` implements it in torch. What is above it (engine, scheduler, sampling, search) is written once.
+`engine/torch/` implements it in torch; engine, scheduler, sampling and search work over any Runner.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ class Best:
 
 @dataclass(frozen=True)
 class Top:
-    """The `count` likeliest tokens after the run, likeliest first, of equals the lower token: (tokens (K,), their
-    log-probabilities (K,) float32), where K is at most the vocabulary."""
+    """The `count` likeliest tokens after the run, likeliest first, ties by the lower token: (tokens (K,),
+    log-probabilities (K,) float32), where K is `count` or the vocabulary size, the smaller."""
 
     count: int
 
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """Log-probabilities (R,) float32 of `tokens` (R,), each after the run's token at the same place of `rows` (R,)."""
+    """Log-probabilities (R,) float32: of `tokens[i]` after the run's token number `rows[i]`; both (R,)."""
 
     rows: np.ndarray
     tokens: np.ndarray
@@ -35,7 +35,7 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """Log-probabilities (R, V) float32 of the whole vocabulary after the run's tokens at `rows` (R,)."""
+    """Log-probabilities (R, V) float32 of the whole vocabulary after the run's tokens number `rows` (R,)."""
 
     rows: np.ndarray
 
@@ -45,9 +45,9 @@ Want = Best | Top | Named | Whole
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Tokens to add to a sequence, and what is wanted of them: nothing where they only have to be read.
+    """Tokens to append to a sequence, and the wanted result; None only appends them.
 
-    Without `keep` no more tokens are added later, so that keys and values need not stay."""
+    `keep` False: no tokens are appended later, so that keys and values need not be kept."""
 
     sequence: int
     tokens: Sequence[int]
@@ -56,36 +56,35 @@ class Run:
 
 
 class Runner(Protocol):
-    """A model with its adapters and the sequences it has read."""
+    """A model with its loaded adapters and open sequences."""
 
-    context: int  # most tokens of a sequence, an adapter's vectors included
+    context: int  # most tokens of a sequence, a soft prompt's vectors included
     vocab_size: int
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter ready under this name. Raises RiyazError when it does not fit the model."""
+        """Load an adapter under this name. Raises RiyazError when it does not fit the model."""
 
     def unload(self, name: str) -> None:
-        """Forget an adapter; no open sequence may use it."""
+        """Unload an adapter; no open sequence may use it."""
 
     def adapter_tokens(self, adapter: str | None) -> int:
-        """Places that the adapter's soft prompt takes at the beginning of a sequence; 0 without one. Raises RiyazError
-        for a name that is not loaded."""
+        """Number of positions that the adapter's soft prompt takes at the start of a sequence, 0 without one. Raises
+        RiyazError for a name that is not loaded."""
 
     def open(self, adapter: str | None = None, prefix: int | None = None, room: int = 0) -> int:
-        """A new sequence that begins with everything in the sequence `prefix`, which is shared and gets no more tokens;
-        `room` tells how many tokens will be added. A sequence without a prefix begins with its adapter's soft
-        prompt."""
+        """A new sequence. It begins with all tokens of the sequence `prefix`, which is shared and gets no more tokens,
+        or without one with the adapter's soft prompt. `room` is the number of tokens to append after the first run."""
 
     def fork(self, sequence: int, length: int) -> int:
-        """A new sequence that begins with the first `length` tokens of another, the soft prompt's places included,
-        without a copy. The last of them may come in an earlier run of the `forward` in which it is run first."""
+        """A new sequence that shares the first `length` tokens of another, the soft prompt's positions included. The
+        last of them may be appended by an earlier run of the same `forward` in which the new sequence is first run."""
 
     def close(self, sequence: int) -> None:
-        """Give up a sequence; what others share stays."""
+        """Close a sequence; tokens shared with other sequences are kept."""
 
     def length(self, sequence: int) -> int:
-        """Tokens in the sequence, the places of a soft prompt included."""
+        """Number of tokens in the sequence, the soft prompt's positions included."""
 
     def forward(self, runs: Sequence[Run]) -> list[Any]:
-        """Read all runs in one pass, of whatever lengths, adapters and prefixes; what each wants, None for nothing.
-        One sequence stands in at most one run."""
+        """Run the model over all runs in one pass, of any lengths, adapters and prefixes; returns each run's wanted
+        result, None where none is wanted. A sequence may be in one run only."""

@@ -1,5 +1,5 @@
-"""Drawing the next token. A random number is a function of (seed, request, position): the same text comes out alone,
-in a batch and after a restart."""
+"""Draws the next token. A random number is a function of (seed, request, position), so a text is the same alone, in a
+batch and after a restart."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ _WORD = 2**64 - 1
 
 
 def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, request: int, position: int) -> int:
-    """The token of a request's answer at this position, from tokens (K,) and their log-probabilities, likeliest first;
-    the temperature is above 0."""
+    """The token at `position` of a request's answer, drawn from `tokens` (K,) by their log-probabilities (K,), both
+    likeliest first; the temperature must be above 0."""
     p = probabilities(log_probabilities, sampling)
     below = np.cumsum(p)
     place = np.searchsorted(below, uniform(sampling.seed, request, position) * below[-1], side="right")
@@ -18,11 +18,10 @@ def draw(tokens: np.ndarray, log_probabilities: np.ndarray, sampling: Sampling, 
 
 
 def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Probabilities of the tokens that may be drawn, the first of those given; not renormalised after top-p and
-    min-p."""
+    """Probabilities of the first tokens that top-k, top-p and min-p keep; not renormalised after top-p and min-p."""
     if sampling.top_k:
         log_probabilities = log_probabilities[: sampling.top_k]
-    behind = log_probabilities.astype(np.float64) - log_probabilities[0]  # of the likeliest token
+    behind = log_probabilities.astype(np.float64) - log_probabilities[0]  # relative to the likeliest token
     with np.errstate(over="ignore"):  # -inf, probability 0, at a temperature near 0
         p = np.exp(behind / sampling.temperature)
     p /= p.sum()
@@ -35,7 +34,7 @@ def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarr
 
 
 def uniform(seed: int, request: int, position: int) -> float:
-    """A number in [0, 1): SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195) over the three numbers."""
+    """A random number in [0, 1): SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195) of the arguments."""
     state = 0
     for number in (seed, request, position):
         state = _mixed((state ^ (number & _WORD)) + 0x9E3779B97F4A7C15 & _WORD)

@@ -1,22 +1,22 @@
-"""Which nodes of a trie to read, so that the best answer of every row is certain after few of them.
+"""Exact search for the best answer of a trie, which reads few of its nodes (branch and bound).
 
-A node's bound is what its tokens have earned so far plus the best offset below it; log-probabilities only
-fall further down, so a node whose bound is under the best complete answer can never win (branch and bound).
-Best bounds first; a round costs about as much as 25 nodes, so each one takes twice as many as the one before.
+A node's bound is the log-probability of its tokens plus the best offset below it. Log-probabilities only fall further
+down, so a node whose bound is below the best complete answer can never win. Nodes are read by bound, highest first; a
+round costs about as much as 25 nodes, so each round reads twice as many nodes as the one before.
 """
 
 import numpy as np
 
 from riyaz.engine.trie import Trie
 
-WIDTH = 2  # nodes a row reads in its first round
-MANY = 32  # nodes in all that are not worth another round
+WIDTH = 2  # nodes that each row reads in the first round
+MANY = 32  # up to this many nodes are read at once, as another round would cost more
 
 
 class Search:
-    """R rows searching one trie; `edges` (R, N): the log-probabilities of nodes' tokens that are known.
+    """Search of R rows over one trie; `edges` (R, N) holds the log-probabilities of nodes' tokens, NaN where not read.
 
-    It ends when the best sequence is certain under each row of `offsets` (M, L); without offsets it reads all.
+    It ends when each row's best sequence is certain for each row of `offsets` (M, L); without offsets it reads all.
     """
 
     def __init__(self, trie: Trie, rows: int, offsets: np.ndarray | None = None) -> None:
@@ -31,37 +31,38 @@ class Search:
         self._width = WIDTH
 
     def scores(self) -> np.ndarray:
-        """Log-probability of every sequence (R, L), NaN where it is not known."""
+        """Log-probability of every sequence (R, L), NaN where a node of it was not read."""
         return self.trie.totals(self.edges)[:, self.trie.leaf]
 
     def best(self) -> list[list[tuple[int, float]]]:
-        """Per row and offsets the sequence whose log-probability + offset is highest, and its log-probability."""
+        """(index, log-probability) of the sequence with the highest log-probability + offset: per row, a list over M
+        rows of offsets."""
         scores = self.scores()
         index = [np.nanargmax(scores + offsets, axis=1) for offsets in self.offsets]
         return [[(int(i), float(row[i])) for i in best] for row, *best in zip(scores, *index)]
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (T,) and nodes (T,) to read now, sorted; empty when every row is certain."""
+        """The next nodes to read: rows (T,) and nodes (T,), sorted; empty when every row's best is certain."""
         picked = self._unread.copy() if self.exhaustive else self._promising()
         self._unread &= ~picked
         rows, nodes = np.nonzero(picked)
         return rows, nodes
 
     def learn(self, row: int, node: int, log_probabilities: np.ndarray) -> None:
-        """Take the log-probabilities of a node's children."""
+        """Record the log-probabilities of a node's children."""
         self.edges[row, self.trie.below(node)] = log_probabilities
 
     def _promising(self) -> np.ndarray:
-        """The nodes with the highest bounds among those that can still win, the first with their chains; (R, N)."""
+        """Which nodes (R, N) to read: those with the highest bounds that can still win, the first with their chains."""
         totals = self.trie.totals(self.edges)
-        known = ~np.isnan(totals)
-        picked = np.zeros_like(known)
+        scored = ~np.isnan(totals)
+        picked = np.zeros_like(scored)
         for offsets, below in zip(self.offsets, self._below):
-            bound = np.where(known & self._unread, totals + below, -np.inf)
-            done = np.where(known, totals, -np.inf)[:, self.trie.leaf] + offsets
+            bound = np.where(scored & self._unread, totals + below, -np.inf)
+            done = np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets
             open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
             rows = np.flatnonzero(open_.any(1))
-            deep = self._width if len(rows) * self._width <= MANY else 1  # how many are followed to their fork
+            deep = self._width if len(rows) * self._width <= MANY else 1  # nodes read with their chains
             for row in rows:
                 nodes = np.flatnonzero(open_[row])
                 nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]

@@ -1,4 +1,4 @@
-"""A closed set of answers as one tree of tokens: what they share at the start is computed once."""
+"""A closed set of answers as a tree of tokens: a shared beginning is computed once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,12 +9,11 @@ from riyaz.errors import RiyazError
 
 
 class Trie:
-    """Token sequences as flat arrays over N nodes, breadth first; node 0, the root, is the prompt's end.
+    """Token sequences as flat arrays over N nodes, breadth first; node 0, the root, is the end of the prompt.
 
-    `token`, `parent`, `depth` (N,): the root has token -1 and parent 0. The children of n are the range
-    `first[n] : first[n] + children[n]`. `leaf` (L,) is the node where each sequence ends, `sequence` (N,) the
-    index of the sequence that ends there or -1. `inner` lists the nodes below the root that have children:
-    those a model must read before their children's probabilities are known.
+    `token`, `parent`, `depth` (N,): the root has token -1 and parent 0. The children of node n are the nodes
+    `first[n] : first[n] + children[n]`. `leaf` (L,) is the node at which each sequence ends. `inner` lists the nodes
+    below the root that have children: the model must read them to get their children's probabilities.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
@@ -41,15 +40,14 @@ class Trie:
         self.token, self.parent, self.depth = (np.array(x, np.int64) for x in (token, parent, depth))
         self.first, self.children = np.array(first, np.int64), np.array(children, np.int64)
         self.leaf = leaf
-        self.sequence = np.full(len(token), -1, np.int64)
-        self.sequence[leaf] = np.arange(len(self.sequences))
+
         self.inner = np.flatnonzero(self.children)[1:]
 
     def __len__(self) -> int:
         return len(self.token)
 
     def _check(self) -> None:
-        """Every sequence must end at a leaf of its own: none empty, none the beginning of another."""
+        """Raises RiyazError unless every sequence ends at its own leaf: none empty, none the beginning of another."""
         if not self.sequences:
             raise RiyazError("a closed set of answers needs at least one answer")
         if not all(self.sequences):
@@ -60,7 +58,7 @@ class Trie:
                 raise RiyazError(f"answers {a} and {b} of the closed set cannot be told apart by their tokens")
 
     def totals(self, edges: np.ndarray) -> np.ndarray:
-        """Sum of `edges` (R, N) from the root to every node, (R, N); the root's own entry counts as 0."""
+        """Sums of `edges` (R, N) on the path from the root to every node, (R, N); the root's entry counts as 0."""
         total = np.array(edges, np.float64)
         total[:, 0] = 0
         for depth in range(1, int(self.depth.max()) + 1):
@@ -69,7 +67,7 @@ class Trie:
         return total
 
     def highest_below(self, values: np.ndarray) -> np.ndarray:
-        """The largest of `values` (L,) among the sequences that pass each node, (N,)."""
+        """The largest of `values` (L,) over the sequences that pass through each node, (N,)."""
         best = np.full(len(self), -np.inf)
         best[self.leaf] = values
         for node in range(len(self) - 1, 0, -1):
@@ -81,7 +79,7 @@ class Trie:
         return np.arange(self.first[node], self.first[node] + self.children[node])
 
     def chain(self, node: int) -> list[int]:
-        """`node` and the inner nodes below it, down to the first fork: they stand or fall together."""
+        """`node` and the inner nodes below it down to the first fork: they lie on the same sequences."""
         chain = [node]
         while self.children[node] == 1 and self.children[self.first[node]]:
             node = int(self.first[node])

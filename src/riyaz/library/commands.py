@@ -13,6 +13,7 @@ from riyaz.library.options import (
     CompareOptions,
     Place,
     PretrainOptions,
+    as_path,
     called,
     given,
     heard,
@@ -59,7 +60,7 @@ def compare(
             )  # fmt: skip
         assert config.out is not None
         write(config.out)
-        return Comparison(result, config.out)
+        return Comparison(result, config.out.absolute())
 
 
 def adapt(
@@ -89,7 +90,7 @@ def adapt(
                 method, rows, data_config, config, test=tested if isinstance(tested, Table) else None, command=command,
                 listen=told,
             )  # fmt: skip
-        return Adapted(result, Path(out))
+        return Adapted(result, Path(out).absolute())
 
 
 def pretrain(
@@ -113,11 +114,12 @@ def pretrain(
     names = given("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
     with in_python():
         require_torch()
+        paths, place = [as_path(path, "text") for path in text], as_path(out, "out")
         asked = PretrainConfig(**names)  # type: ignore[arg-type]
         command = called("pretrain", *text, out=out, resume=resume or None, **options)
         with heard(listen, quiet) as told:
-            run.pretrain([Path(path) for path in text], asked, Path(out), resume=resume, command=command, listen=told)
-        learning.write(Path(out))
+            run.pretrain(paths, asked, place, resume=resume, command=command, listen=told)
+        learning.write(place)
         return Pretraining.read(out)
 
 

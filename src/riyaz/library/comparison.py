@@ -42,7 +42,7 @@ class Comparison:
         path = Path(folder) / results.COMPARE
         if not path.is_file():
             raise RiyazError("there is no comparison here", str(folder), "give the folder of results")
-        return cls(results.Comparison.read(path), Path(folder))
+        return cls(results.Comparison.read(path), Path(folder).absolute())
 
     @property
     def pick(self) -> str | None:

@@ -116,6 +116,13 @@ def results_folder(config: CompareConfig, data: Path | Table) -> Path:
     return Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)
 
 
+def as_path(value: Place, name: str) -> Path:
+    """The argument `name` as a Path. RiyazError for what is no path, such as a list of them."""
+    if not isinstance(value, (str, PathLike)):
+        raise RiyazError(f"{value!r} is not a path", name, "give a path")
+    return Path(value)
+
+
 def require_torch() -> None:
     """Say at once that torch is missing, not from the first of many processes. Raises RiyazError."""
     if find_spec("torch") is None:

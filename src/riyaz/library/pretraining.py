@@ -35,7 +35,7 @@ class Pretraining:
         path = Path(folder) / results.RUN
         if not path.is_file():
             raise RiyazError("there is no pretraining run here", str(folder), "give the folder that pretrain wrote")
-        return cls(PretrainRun.read(path), Path(folder))
+        return cls(PretrainRun.read(path), Path(folder).absolute())
 
     @cached_property
     def metrics(self) -> list[StepMetrics]:

@@ -5,7 +5,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
@@ -17,7 +18,7 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, Progress
-from riyaz.files import read_json, write_json
+from riyaz.files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import answer_limit, choose
 from riyaz.predictor import ADAPTER, predictor_for
@@ -33,6 +34,23 @@ STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CURVE = ("step", "loss", "valid_loss")
 STEP0_TOLERANCE = 0.05  # nats per token between the training code and the engine, which round differently in bf16
+DAMAGED = "remove it, and the search is made again"
+
+
+@dataclass(frozen=True)
+class Search:
+    """search.json: the best learning rate, and the losses of every round of the search."""
+
+    rate: float
+    record: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Search":
+        """What a search.json holds. Raises RiyazError naming the place that is wrong."""
+        search = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
+        if not 0 < search.rate < 1:
+            raise RiyazError(f"rate is {search.rate:g}", str(path), DAMAGED)
+        return search
 
 
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
@@ -156,8 +174,8 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
 
     folder, result = context.folder / "search", context.folder / "search.json"
     if result.exists():
-        finished = read_json(result)
-        return finished["rate"], finished["record"]
+        finished = Search.read(result)
+        return finished.rate, finished.record
     rates, record = list(context.arm.learning_rates), []
     for number, rung in enumerate(context.arm.rungs, 1):
         losses = {}
@@ -175,7 +193,7 @@ def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence
         rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
         if not math.isfinite(losses[rates[0]]):
             raise RiyazError("the loss was not finite at any learning rate of the search")
-    write_json(result, {"rate": rates[0], "record": record}, indent=None)
+    write_json(result, Search(rates[0], record), indent=None)
     return rates[0], record
 
 

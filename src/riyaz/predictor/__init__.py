@@ -3,9 +3,9 @@
     predictor = open_target("smollm2-135m")  # or the folder of an artifact
     predictor.answer([{"role": "user", "content": "Where is my card?"}])
 
-Messages become a prepared prompt (`prompt.py`), and one of four kinds of predictors answers it: freely, from a closed
-set, by a span of the passages, or by copying. All have the verbs `answer`, `answers` and `stream`; `lm`, which gives
-log-probabilities, is None where answers are copied.
+Messages become a prepared prompt (`prompt.py`), which one of four kinds of predictors answers: freely, from a closed
+set, by a span of the passages, or by copying. All have the methods `answer`, `answers` and `stream`; `lm`, the engine,
+is None where answers are copied.
 """
 
 from riyaz.predictor.closed import ClosedPredictor

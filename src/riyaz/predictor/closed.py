@@ -1,4 +1,4 @@
-"""Answering from a closed set: the label with the highest probability, on request calibrated by a null prompt."""
+"""Answering from a closed set: the label with the highest probability, optionally calibrated by a null prompt."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,16 +20,15 @@ from riyaz.prompting import messages_for
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit
 
-NULL_TEXTS = ("N/A", "")  # texts without content, the average over both (Zhao et al. 2021, arXiv 2102.09690)
-NULL_CONTEXTS = 2  # sets of nearest examples over which the null prompt is averaged
+NULL_TEXTS = ("N/A", "")  # questions without content; both are averaged (Zhao et al. 2021, arXiv 2102.09690)
+NULL_CONTEXTS = 2  # sets of nearest examples that the null prompt is averaged over
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClosedPredictor(PromptedModel):
-    """Answers are labels of the task. `calibrated` takes off what the prompt says of each label by itself.
+    """Answers with a label of the task. `calibrated` subtracts each label's log-probability after the null prompt.
 
-    A label is never cut or sampled: calls take `max_tokens` and `sampling` as the other kinds do, and they change
-    nothing.
+    A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
 
     task: Task = field()
@@ -39,7 +38,7 @@ class ClosedPredictor(PromptedModel):
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int | None = None,
         passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
     ) -> list[Prepared]:  # fmt: skip
-        """Prompts that leave room for the longest label, whatever `room` says."""
+        """Prompts that leave room for the longest label; `room` is ignored."""
         longest = int(self.constraint.depth.max())
         prepared = super().prepare(conversations, where, room=longest, passages=passages, sampling=sampling)
         return [replace(each, request=self._constrained(each.request)) for each in prepared]
@@ -53,7 +52,7 @@ class ClosedPredictor(PromptedModel):
         max_tokens: int | None = None, sampling: Sampling = GREEDY,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        """The label for each conversation, in order; `progress` is called with (done, total)."""
         prepared = self.prepare(conversations, where)
         return self._chosen(prepared, self.offsets[None], counted(progress, len(prepared)))[0]
 
@@ -61,7 +60,7 @@ class ClosedPredictor(PromptedModel):
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         passages: "Sequence[Hit] | None" = None,
     ) -> Stream:  # fmt: skip
-        """The answer to one conversation, in one piece."""
+        """The answer to one conversation as a stream of one piece."""
         prepared = self.prepare([messages], passages=None if passages is None else [passages])
 
         def pieces() -> Iterator[str]:
@@ -73,40 +72,37 @@ class ClosedPredictor(PromptedModel):
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[list[Prediction], list[Prediction]]:  # fmt: skip
-        """The answers without and with calibration, from one pass."""
+        """The answers without and with calibration, from one search."""
         prepared = self.prepare(conversations, where)
         offsets = np.stack((np.zeros(len(self.task.labels)), self.null_offsets))
         raw, calibrated = self._chosen(prepared, offsets, counted(progress, len(prepared)))
         return raw, calibrated
 
-    def label_log_probabilities(self, conversations: Sequence[Sequence[Message]]) -> np.ndarray:
-        """Log-probability of every label after each conversation (R, L) in nats, end token included, not calibrated."""
-        return self.lm.choose([each.request for each in self.prepare(conversations)])
-
     @cached_property
     def constraint(self) -> Trie:
-        """The labels as they stand where the assistant's turn begins, each with its end."""
+        """The labels as token sequences of the assistant's turn, each with its end token. Raises RiyazError for two
+        labels with the same tokens."""
         ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(self.task.labels))]
         label_of = dict(zip(ids, self.task.labels))
         for answer, label in zip(ids, self.task.labels):
             if label_of[answer] is not label:
-                raise RiyazError(f"the labels {label!r} and {label_of[answer]!r} are the same to the tokenizer")
+                raise RiyazError(f"the labels {label!r} and {label_of[answer]!r} have the same tokens")
         return Trie(ids)
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """What is added to each label's log-probability (L,): 0, or if calibrated minus the null prompt's."""
+        """Added to each label's log-probability (L,): `null_offsets` if calibrated, else 0."""
         return self.null_offsets if self.calibrated else np.zeros(len(self.task.labels))
 
     @cached_property
     def null_offsets(self) -> np.ndarray:
-        """−log of each label's mean probability after this prompt with a text without content (L,)."""
+        """−log of each label's mean probability (L,) after this prompt with NULL_TEXTS as the question."""
         conversations = []
         for null in NULL_TEXTS:
             turn = {"role": "user", "content": null}
             passages = self.passages([[turn]])[0]
             conversations += [
-                messages_for(self.text, self.task, [turn], shown, passages) for shown in self._null_contexts()
+                messages_for(self.text, self.task, [turn], examples, passages) for examples in self._null_contexts()
             ]
         prompts = self.tokenizer.render(conversations)
         requests = self._requests(prompts, ["the null prompt"] * len(prompts), int(self.constraint.depth.max()))
@@ -114,7 +110,7 @@ class ClosedPredictor(PromptedModel):
         return np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
 
     def _null_contexts(self) -> list[Sequence[Example]]:
-        """Examples to show before a null text. Nothing is near to it, so those of a few real questions."""
+        """The examples before a null text: no example is near to it, so the nearest ones of a few real questions."""
         if self.text.examples != "nearest":
             return [self._shown([])]
         step = max(1, len(self.examples) // NULL_CONTEXTS)
@@ -124,7 +120,7 @@ class ClosedPredictor(PromptedModel):
     def _chosen(
         self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
     ) -> list[list[Prediction]]:
-        """The best label of each conversation under each row of `offsets` (M, L), from one pass."""
+        """The best label of each conversation with each row of `offsets` (M, L), from one search."""
         chosen = self.lm.best_each([each.request for each in prepared], offsets, tell)
         return [
             [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(best, prepared)]

@@ -1,4 +1,4 @@
-"""Answering by copying: the answer of the example whose prompt is nearest to the question. No model at all."""
+"""Answering by copying the answer of the example whose prompt is nearest to the question, without a model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from riyaz.predictor.prediction import Prediction, Stream
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CopyPredictor:
-    """Copies from `examples`; there must be one. Calls take `max_tokens` and `sampling` as the other kinds do, and
-    they change nothing."""
+    """Copies answers from `examples`, which must not be empty. `max_tokens` and `sampling` are accepted, as by the
+    other kinds, and ignored."""
 
     lm: ClassVar[None] = None
 
     examples: tuple[Example, ...]
     task: Task | None = None
-    text: TextPart = field(default_factory=TextPart)  # as the artifact has it; a copied answer has no prompt
+    text: TextPart = field(default_factory=TextPart)  # the artifact's; unused, as a copied answer has no prompt
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
         """The answer of the nearest example."""
@@ -34,7 +34,7 @@ class CopyPredictor:
         max_tokens: int | None = None, sampling: Sampling = GREEDY,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        """The nearest example's answer to each conversation, in order; `progress` is called with (done, total)."""
         tell, answers = counted(progress, len(conversations)), []
         for messages in conversations:
             answers.append(Prediction(self.answer(messages)))
@@ -44,7 +44,7 @@ class CopyPredictor:
     def stream(
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY
     ) -> Stream:
-        """The answer in one piece."""
+        """The answer as a stream of one piece."""
         return Stream(iter([self.answer(messages)]))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Examples by how near their prompts are to a question."""
+"""Training examples, ranked by the similarity of their prompts to a question."""
 
 from collections.abc import Sequence
 
@@ -15,5 +15,5 @@ class ExampleIndex:
         self._prompts = BM25([example.prompt for example in examples])
 
     def nearest(self, messages: Sequence[Message], k: int) -> list[Example]:
-        """The k examples whose prompts are nearest to the last message, the nearest first."""
+        """The k examples whose prompts are nearest to the last message, nearest first."""
         return [self._examples[i] for i in self._prompts.top(messages[-1]["content"], k)]

@@ -1,4 +1,4 @@
-"""Answering freely: the model writes token by token until it ends or its room is full."""
+"""Answering freely: the model generates tokens until an end token or the length limit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ CHAT_TOKENS = 256
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FreePredictor(PromptedModel):
-    """Answers of at most `max_new_tokens` tokens, unless a call gives its own `max_tokens`.
+    """Generates answers of at most `max_new_tokens` tokens, unless a call gives `max_tokens`.
 
-    `sampling` draws them; without it each token is the likeliest. Its random numbers come from its seed and the
-    conversation's place in the call.
+    By default each token is the likeliest one. `sampling` draws tokens instead, with random numbers from its seed and
+    the conversation's index in the call.
     """
 
     max_new_tokens: int = CHAT_TOKENS
@@ -44,7 +44,7 @@ class FreePredictor(PromptedModel):
         max_tokens: int | None = None, sampling: Sampling = GREEDY,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        """The answer to each conversation, in order; `progress` is called with (done, total)."""
         prepared = self.prepare(conversations, where, room=max_tokens, sampling=sampling)
         return self._generated(prepared, counted(progress, len(prepared)))
 
@@ -52,7 +52,8 @@ class FreePredictor(PromptedModel):
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         passages: "Sequence[Hit] | None" = None,
     ) -> Stream:  # fmt: skip
-        """The answer to one conversation as it is made, a task's in whole sentences. RiyazError before it begins."""
+        """The answer to one conversation while it is generated, with a task in whole sentences. Raises RiyazError at
+        once for a prompt that does not fit."""
         given = None if passages is None else [passages]
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
         return Stream(self._pieces(prepared), prepared.passages)
@@ -65,15 +66,15 @@ class FreePredictor(PromptedModel):
         ]
 
     def _pieces(self, prepared: Prepared) -> Iterator[str]:
-        """Pieces of the answer. White space comes with what follows it, as an answer does not end with any."""
+        """Pieces of the answer. White space is held back until text follows, as an answer does not end with it."""
         ids: list[int] = []
-        told = 0  # characters
+        told = 0  # characters yielded so far
         for token in self.lm.stream(prepared.request):
             ids.append(token)
             text = self.tokenizer.decode(ids).lstrip()
-            if text.endswith("\ufffd"):  # the bytes of a character may come in several tokens
+            if text.endswith("\ufffd"):  # a character's bytes may be split over several tokens
                 continue
-            # An answer to a task is cut to whole sentences in the end, so its last one must wait.
+            # An answer to a task is cut to whole sentences at the end, so an unfinished sentence is held back.
             text = text.rstrip() if self.task is None else whole_sentences(text)
             if len(text) > told:
                 yield text[told:]

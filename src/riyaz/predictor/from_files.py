@@ -1,4 +1,4 @@
-"""From files to a predictor: a model by name or path, a PEFT folder on its base, or an artifact."""
+"""Opens a predictor: a model by name or path, an adapter folder on its base, or an artifact."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +26,11 @@ ADAPTER = "adapter"  # the name under which requests ask for it
 
 
 def open_target(name_or_path: str | Path, base: str | None = None, precision: Precision = "auto") -> Predictor:
-    """The predictor of an artifact's folder, of a PEFT folder, or of a plain model given by name or path.
+    """The predictor of an artifact's folder, of an adapter folder, or of a plain model given by name or path.
 
-    `base` says where the base model of an adapter or artifact is now. `precision` is the type of the weights in
-    memory: "bfloat16", "float32", or "auto", which is bfloat16 where the processor is quick at it. Raises RiyazError.
+    `base` is the name or path of the base model of an adapter or artifact, where it has moved. `precision` is the
+    number type of the weights in memory: "bfloat16", "float32", or "auto": bfloat16 on a CPU with bf16 instructions,
+    else float32. Raises RiyazError.
     """
     path = artifacts.resolve(name_or_path)
     if (path / artifacts.NAME).is_file():
@@ -40,14 +41,14 @@ def open_target(name_or_path: str | Path, base: str | None = None, precision: Pr
 
 
 def open_model(name_or_path: str | Path, precision: Precision = "auto") -> FreePredictor:
-    """A plain model that answers as it stands, without an instruction."""
+    """The predictor of a plain model, without an instruction."""
     source = open_source(name_or_path)
     lm = _engine(source, precision)
     return FreePredictor(tokenizer=source.tokenizer(), lm=lm, max_new_tokens=_chat_tokens(lm))
 
 
 def open_adapter(folder: Path, base: str | None = None, precision: Precision = "auto") -> FreePredictor:
-    """A plain PEFT folder on its base, which `base` or its configuration names, without an instruction."""
+    """The predictor of an adapter folder without an instruction; `base`, or its configuration, names the base model."""
     source, note = base_for(folder / adapters.CONFIG, base)
     lm = _engine(source, precision, folder)
     return FreePredictor(
@@ -63,8 +64,8 @@ def _chat_tokens(lm: Engine) -> int:
 def open_artifact(
     folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False
 ) -> Predictor:
-    """The predictor of an artifact; `base` says where its base model is now. `merged` adds a LoRA to the weights.
-    RiyazError when a file was changed or the base is another model."""
+    """The predictor of an artifact. `base` is the name or path of its base model, where it has moved; `merged` adds a
+    LoRA to the base's weights. Raises RiyazError when a file was changed or the base is another model."""
     folder = artifacts.resolve(folder)
     artifact = Artifact.read(folder)
     kind = artifact.weights.kind
@@ -89,7 +90,7 @@ def open_artifact(
 
 
 def _engine(source: Source, precision: Precision, adapter: Path | None = None, *, merged: bool = False) -> Engine:
-    """The engine of a model with an adapter's folder ready under the name ADAPTER, or merged into the weights."""
+    """The engine of a model with the adapter of a folder loaded under the name ADAPTER, or merged into the weights."""
     loaded = None if adapter is None else adapters.read(adapter, describe(source))
     engine = open_engine(source, precision, loaded if merged else None)
     if loaded is not None and not merged:
@@ -98,7 +99,7 @@ def _engine(source: Source, precision: Precision, adapter: Path | None = None, *
 
 
 def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
-    """Search over the artifact's own documents."""
+    """The retriever over the artifact's documents; None for a text part without passages."""
     if not text.passages:
         return None
     from riyaz.retrieval.open_retriever import open_retriever
@@ -107,7 +108,7 @@ def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
 
 
 def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
-    """The base model, which must be the one the artifact was made for."""
+    """The artifact's base model. Raises RiyazError when its weights are not those the artifact was made for."""
     assert artifact.base is not None
     source = open_source(base or artifact.source_name())
     if source.sha256() != artifact.base.sha256:
@@ -118,7 +119,7 @@ def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
 
 
 def _check_template(artifact: Artifact, tokenizer: Tokenizer, folder: Path) -> None:
-    """Other words around the same turns are other prompts: the weights would fit and the answers be worse."""
+    """Raises RiyazError when the base's chat template has changed: prompts would differ and answers be worse."""
     assert artifact.base is not None
     made = artifact.base.template
     if made is not None and made.splitlines() != tokenizer.template.splitlines():  # a file may change line ends

@@ -1,4 +1,4 @@
-"""The four kinds of predictors, and which of them a task and a text part ask for."""
+"""Chooses one of the four kinds of predictors from the task and the text part."""
 
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
@@ -7,14 +7,14 @@ from riyaz.predictor.prompt import PromptedModel
 from riyaz.predictor.span import SpanPredictor
 
 ModelPredictor = FreePredictor | ClosedPredictor | SpanPredictor
-Predictor = ModelPredictor | CopyPredictor  # `lm` is None for the last alone
+Predictor = ModelPredictor | CopyPredictor  # `lm` is None only for CopyPredictor
 
 
 def predictor_for(
     model: PromptedModel, *, max_new_tokens: int = CHAT_TOKENS, calibrated: bool = False
 ) -> ModelPredictor:
-    """The model as a predictor: from a closed set where its task has one, by a span where its text part says so, else
-    freely; `calibrated` is for the first, `max_new_tokens` for the others."""
+    """A ClosedPredictor for a closed task, a SpanPredictor for a text part with `span_words` and passages, else a
+    FreePredictor. `calibrated` applies to the first, `max_new_tokens` to the others."""
     if model.task is not None and model.task.kind == "closed":
         return ClosedPredictor(**model.parts(), calibrated=calibrated)
     if model.text.span_words and model.text.passages:

@@ -1,4 +1,4 @@
-"""What a predictor answers: a whole text, or its pieces as they are made."""
+"""A predictor's answer: a whole text, or a stream of its pieces."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer; `citations` names the documents that stood in its prompt.
+    """An answer; `citations` names the documents whose passages were in its prompt.
 
-    `log_probability` is that of a label or a span in nats, end token included and before calibration; None for an
-    answer that was generated or copied.
+    `log_probability` of a label or a span is in nats, with the end token and before calibration; None for a generated
+    or copied answer.
     """
 
     text: str
@@ -23,9 +23,9 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """An answer while it is made: an iterator over pieces of its text, which joined are the answer.
+    """An iterator over the pieces of an answer's text, while it is generated; joined they are the answer.
 
-    `passages` stand in the prompt and are known before the first piece.
+    `passages`, those in the prompt, are available before the first piece.
     """
 
     pieces: Iterator[str]
@@ -36,12 +36,12 @@ class Stream:
 
     @property
     def citations(self) -> tuple[dict, ...]:
-        """The place of each passage in its document."""
+        """The document and the position in it of each passage."""
         return citations(self.passages)
 
 
 def citations(passages: "tuple[Hit, ...]") -> tuple[dict, ...]:
-    """The place of each passage in its document."""
+    """The document and the position in it of each passage."""
     if not passages:
         return ()
     from riyaz.retrieval.search import citation

@@ -1,7 +1,7 @@
-"""From messages to a prompt: what stands around a question, and the request that a model is asked.
+"""From messages to a prompt: the text around a question, and the engine's request.
 
-Every conversation is searched for, rendered and cut to the context once: `prepare` gives a `Prepared`, which holds
-the request and the passages in it.
+`prepare` searches the documents, renders each conversation and cuts it to the context, once; the result is a
+`Prepared`, which holds the request and the passages in it.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,28 +25,28 @@ from riyaz.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
-SHORTEST_PREFIX = 16  # tokens; a shorter common beginning costs more to attend to apart than to read again
+SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A rendered conversation: the request for the engine, and the passages that stand in it, best first."""
+    """A rendered conversation: the request for the engine, and the passages in its prompt, best first."""
 
     request: Request
     passages: "tuple[Hit, ...]" = ()
 
     @property
     def citations(self) -> tuple[dict, ...]:
-        """The place of each passage in its document."""
+        """The document and the position in it of each passage."""
         return citations(self.passages)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptText:
-    """What stands around a question, without a model: a text part and what it needs.
+    """The prompt around a question, without a model: a text part, and its task, examples and retriever.
 
-    `examples` are shown all, or the nearest of them to the question, as `text.examples` says; `retriever` searches
-    for the `text.passages` passages.
+    `text.examples` decides whether the prompt shows all `examples`, the nearest ones to the question, or none;
+    `retriever` finds the `text.passages` passages.
     """
 
     text: TextPart = field(default_factory=TextPart)
@@ -55,7 +55,7 @@ class PromptText:
     retriever: "Retriever | None" = None
 
     def conversations(self, conversations: Sequence[Sequence[Message]]) -> list[list[Message]]:
-        """What a model reads of each conversation, before the chat template; one search for all of them."""
+        """The messages that a model reads for each conversation, before the chat template; one search for all."""
         return [
             messages_for(self.text, self.task, messages, self._shown(messages), passages)
             for messages, passages in zip(conversations, self.passages(conversations))
@@ -68,14 +68,14 @@ class PromptText:
         return self.retriever.search([messages[-1]["content"] for messages in conversations], self.text.passages)
 
     def read_by(self, tokenizer: Tokenizer, lm: Engine, adapter: str | None = None) -> "PromptedModel":
-        """A model behind this text."""
+        """The same prompt with a model."""
         return PromptedModel(
             text=self.text, task=self.task, examples=self.examples, retriever=self.retriever,
             tokenizer=tokenizer, lm=lm, adapter=adapter,
         )  # fmt: skip
 
     def _shown(self, messages: Sequence[Message]) -> Sequence[Example]:
-        """The examples in front of this question: none, all, or the k nearest with the nearest last."""
+        """The examples before this question: none, all, or the k nearest with the nearest last."""
         if self.text.examples == "nearest":
             return self._index.nearest(messages, self.text.k)[::-1]
         return self.examples if self.text.examples == "fixed" else ()
@@ -87,10 +87,10 @@ class PromptText:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptedModel(PromptText):
-    """A model behind a text; `dataclasses.replace` gives a variant with another text.
+    """A prompt with a model; `dataclasses.replace` gives a variant with another text part.
 
-    `adapter` is the name under which `lm` holds the weights part, None for the bare model. `bare` opens the base
-    where the weights part is a whole model. `note` says in one line what could not be checked of an adapter's base.
+    `adapter` is the name under which `lm` has loaded the weights part, None for the base alone. `bare` opens the base
+    where the weights part is a whole model. `note` is one line about what could not be checked of an adapter's base.
     """
 
     tokenizer: Tokenizer
@@ -100,16 +100,16 @@ class PromptedModel(PromptText):
     note: str = ""
 
     def parts(self) -> dict[str, Any]:
-        """The fields that a predictor of every kind has, of which another kind can be made."""
+        """The fields that all kinds of predictors share, as arguments for another kind."""
         return {part.name: getattr(self, part.name) for part in fields(PromptedModel)}
 
     @property
     def changes_weights(self) -> bool:
-        """Whether the answers are those of other weights than the base's."""
+        """Whether the weights differ from the base's."""
         return self.adapter is not None or self.bare is not None
 
     def base(self) -> Self:
-        """The same prompt on the base: without the adapter, or on the model that a whole model came from."""
+        """The same prompt on the base model: without the adapter, or instead of the fully trained model."""
         if self.bare is not None:
             return replace(self, lm=self.bare(), adapter=None, bare=None)
         return replace(self, adapter=None)
@@ -120,27 +120,28 @@ class PromptedModel(PromptText):
     ) -> list[Prepared]:  # fmt: skip
         """Prompts that leave `room` tokens for the answer, rendered in one batch.
 
-        `passages` are those of each conversation where they were searched for before. What does not fit the context
-        is left out: the worst passages first, then the first examples. RiyazError, at the conversation's place in
-        `where`, for a question that does not fit by itself.
+        `passages` are the hits of each conversation, where already searched. A prompt longer than the context loses its
+        worst passages first, then its first examples. Raises RiyazError, with the conversation's entry of `where`, for
+        a question that does not fit by itself.
         """
-        given = [list(hits) for hits in (self.passages(conversations) if passages is None else passages)]
-        shown = [list(self._shown(messages)) for messages in conversations]
+        hits = [list(each) for each in (self.passages(conversations) if passages is None else passages)]
+        examples = [list(self._shown(messages)) for messages in conversations]
 
         def read(row: int) -> list[Message]:
-            return messages_for(self.text, self.task, conversations[row], shown[row], given[row])
+            return messages_for(self.text, self.task, conversations[row], examples[row], hits[row])
 
         prompts = self.tokenizer.render([read(row) for row in range(len(conversations))])
         longest = self._longest_prompt(room)
         for row in range(len(prompts)):
-            while len(prompts[row]) > longest and (given[row] or shown[row]):
-                given[row].pop() if given[row] else shown[row].pop(0)
+            while len(prompts[row]) > longest and (hits[row] or examples[row]):
+                hits[row].pop() if hits[row] else examples[row].pop(0)
                 prompts[row] = self.tokenizer.render([read(row)])[0]
         requests = self._requests(prompts, where, room, sampling)
-        return [Prepared(request, tuple(hits)) for request, hits in zip(requests, given)]
+        return [Prepared(request, tuple(kept)) for request, kept in zip(requests, hits)]
 
     def text_of(self, tokens: Sequence[int], limit: int) -> str:
-        """A generated answer as text; one to a task that reached its limit ends with its last whole sentence."""
+        """A generated answer as text; with a task, an answer cut off at `limit` tokens ends after its last whole
+        sentence."""
         text = self.tokenizer.decode(tokens).strip()
         full = self.task is not None and len(tokens) >= limit
         return (full and whole_sentences(text + " ")) or text
@@ -152,13 +153,13 @@ class PromptedModel(PromptText):
     def _requests(
         self, prompts: Sequence[Sequence[int]], where: Sequence[str], room: int, sampling: Sampling = GREEDY
     ) -> list[Request]:
-        """The requests of rendered prompts; their ids are their places."""
+        """The requests of rendered prompts; their ids are their indices. Raises RiyazError for a prompt too long."""
         prefix, longest = self._prefix, self._longest_prompt(room)
         requests = []
         for row, ids in enumerate(prompts):
             if len(ids) > longest:
                 what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
-                hint = "shorten it, show fewer examples or take a model with a longer context"
+                hint = "shorten it, show fewer examples or choose a model with a longer context"
                 at = where[row] if row < len(where) else ""
                 raise RiyazError(f"{what} the context of {longest + room}", at, hint)
             common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
@@ -170,10 +171,10 @@ class PromptedModel(PromptText):
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:
-        """The tokens every prompt begins with: what two prompts without anything in common share."""
-        shown = self.examples if self.text.examples == "fixed" else ()
+        """The tokens that every prompt begins with: those shared by the prompts of two different questions."""
+        examples = self.examples if self.text.examples == "fixed" else ()
         probes = [
-            messages_for(self.text, self.task, [{"role": "user", "content": probe}], shown) for probe in ("0", "Q")
+            messages_for(self.text, self.task, [{"role": "user", "content": probe}], examples) for probe in ("0", "Q")
         ]
         pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*self.tokenizer.render(probes)))
         prefix = tuple(pair[0] for pair in pairs)

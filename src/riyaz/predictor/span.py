@@ -1,4 +1,4 @@
-"""Answering by a span: the likeliest run of words of the retrieved passages, or one of a few common answers."""
+"""Answering by a span: the likeliest run of words in the retrieved passages, or one of a few common answers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SpanPredictor(FreePredictor):
-    """Answers are runs of at most `text.span_words` words of the passages, or `text.common` answers, to whose
-    log-probability `text.common_offset` is added. Without passages and common answers it answers freely."""
+    """Answers with a run of at most `text.span_words` words of the passages, or with one of `text.common`, to whose
+    log-probability `text.common_offset` (nats) is added. Without passages and common answers it answers freely."""
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
         max_tokens: int | None = None, sampling: Sampling = GREEDY,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """Answers in the order of the conversations; `progress` is told (done, total)."""
+        """The answer to each conversation, in order; `progress` is called with (done, total)."""
         prepared = self.prepare(conversations, where, room=max_tokens, sampling=sampling)
         tell = counted(progress, len(prepared))
         if not self.text.passages:
@@ -40,7 +40,7 @@ class SpanPredictor(FreePredictor):
         self, messages: Sequence[Message], *, max_tokens: int | None = None, sampling: Sampling = GREEDY,
         passages: "Sequence[Hit] | None" = None,
     ) -> Stream:  # fmt: skip
-        """The answer to one conversation: a span in one piece, a free answer as it is made."""
+        """The answer to one conversation: a span in one piece, a free answer while it is generated."""
         given = None if passages is None else [passages]
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
         texts = self._texts(prepared)
@@ -55,7 +55,7 @@ class SpanPredictor(FreePredictor):
     def answers_under(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str], offsets: Sequence[float]
     ) -> list[list[Prediction]]:
-        """The answers under each of `offsets` in place of `text.common_offset`, from one pass."""
+        """The answers with each of `offsets` in place of `text.common_offset`, one list per offset, from one search."""
         each = [self._under(prepared, offsets) for prepared in self.prepare(conversations, where)]
         return [[answers[m] for answers in each] for m in range(len(offsets))]
 
@@ -68,17 +68,17 @@ class SpanPredictor(FreePredictor):
         return self._generated([prepared], tell) * len(offsets)
 
     def _texts(self, prepared: Prepared) -> list[str]:
-        """All that may be answered: the common answers, then the spans of the passages in the prompt."""
+        """The candidate answers: the common answers, then the spans of the passages in the prompt."""
         if not self.text.passages:
             return []
-        found = dict.fromkeys(span for hit in prepared.passages for span in spans(hit.text, self.text.span_words))
-        return [*self.text.common, *found]
+        in_passages = dict.fromkeys(span for hit in prepared.passages for span in spans(hit.text, self.text.span_words))
+        return [*self.text.common, *in_passages]
 
     def _searched(
         self, prepared: Prepared, texts: Sequence[str], offsets: Sequence[float],
         tell: Callable[[int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
-        """The likeliest of `texts` under each of `offsets`, by exact search."""
+        """The likeliest of `texts` with each of `offsets` added to the common answers, by exact search."""
         ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(texts))]
         trie = Trie(list(dict.fromkeys(ids)))
         common = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))

@@ -36,7 +36,7 @@ class Watch:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
         self.metrics, self.samples = (
-            Lines(run.folder.path / METRICS, "seconds", hint=ELSEWHERE),
+            Lines(run.folder.path / METRICS, "seconds", optional=("bits_per_byte",), hint=ELSEWHERE),
             Lines(run.folder.path / SAMPLES, hint=ELSEWHERE),
         )
         self.earlier = self.metrics.entries()

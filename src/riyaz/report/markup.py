@@ -7,7 +7,7 @@ import re
 from riyaz.files import finite
 
 VOID = {"meta", "link", "br", "hr", "input"}
-CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # not allowed in HTML and SVG
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML and SVG
 BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")  # characters that reverse the text around them
 # characters that could end a script block or a JavaScript line, as JSON escapes
 JSON_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}

@@ -289,6 +289,8 @@ class Answer:
         for where, row in rows:
             if not row.answers:
                 raise RiyazError("answers is empty", where, hint)
+            if row.score is not None and not 0 <= row.score <= 1:
+                raise RiyazError(f"score is {row.score:g}", where, hint)
         return [row for _, row in rows]
 
 

@@ -74,7 +74,7 @@ def find(name: str) -> ModelEntry | None:
         record = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
         path = folder / Path(record.pop("file")).name
         return ModelEntry(**record, name=name, path=path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = f"delete {folder} and pull the model again"
         raise RiyazError("the description of this stored model is damaged", str(folder / ENTRY), hint) from error
 
@@ -132,7 +132,7 @@ def file_hash(paths: list[Path]) -> str:
     stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = hashlib.sha256(json.dumps([stamp[0] for stamp in stamps]).encode()).hexdigest()[:32]
     cached = home() / "hashes" / f"{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         record = json.loads(cached.read_text(encoding="utf-8"))
         if record["files"] == stamps:
             return str(record["sha256"])

@@ -1,1 +1,1 @@
-"""The Runner in torch: bf16 where the CPU is quick at it, else float32; and the embedder."""
+"""The Runner in torch, and the embedder."""

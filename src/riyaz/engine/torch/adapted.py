@@ -1,4 +1,4 @@
-"""Several adapters on one model at once: each row of a pass goes through the weights of the adapter it asks for."""
+"""Several adapters on one model: each row of a batch uses the weights of its own adapter."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from riyaz.engine.torch.packed import PackedLinear
 
 
 class Route:
-    """Which rows of a module's input belong to which adapter: (name or None, slice) in the order of the rows."""
+    """Which rows of the input use which adapter: (name or None, slice) in the order of the rows."""
 
     def __init__(self) -> None:
         self.parts: Sequence[tuple[str | None, slice]] = ()
 
     @property
     def length(self) -> int:
-        """T, the rows of all parts."""
+        """The number of rows T of all parts."""
         return self.parts[-1][1].stop if self.parts else 0
 
 
 class AdaptedLinear(nn.Module):
-    """A linear of any kind with the pairs A (r, in), B (out, r) of any number of adapters beside it, in `dtype`, which
-    is that of its inputs."""
+    """A linear of any kind with LoRA pairs A (r, in), B (out, r) of any number of adapters, in `dtype`, that of its
+    inputs."""
 
     def __init__(self, base: Any, route: Route, dtype: torch.dtype) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ class AdaptedLinear(nn.Module):
         self.pairs[name] = a, b, pair.scale
 
     def drop(self, name: str) -> None:
-        """Forget an adapter's pair."""
+        """Remove an adapter's pair."""
         self.pairs.pop(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) through the base, and each adapter's rows through its pair as well: (T, out)."""
+        """The output (T, out) for x (T, in): the base, plus each adapter's product on its rows."""
         out = self.base(x)
         for name, rows in self.route.parts:
             if name in self.pairs:
@@ -53,16 +53,16 @@ class AdaptedLinear(nn.Module):
 
 
 class AdaptedPackedLinear(nn.Module):
-    """The same for a packed linear: the weight and every A are one product, as a call of its own for each A would cost
-    as much as A's work."""
+    """AdaptedLinear for a packed linear: the weight and every A are one matrix, as a separate call for each A would
+    double its cost."""
 
     def __init__(self, base: PackedLinear, route: Route) -> None:
         super().__init__()
         self.in_features, self.out_features = base.in_features, base.out_features
         self.bias, self.route = base.bias, route
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}  # A (r, in) and scale · B (out, r) in bf16
-        self._down = base  # the weight, and below it every A
-        self._up: dict[str, tuple[slice, PackedLinear]] = {}  # where the results of A stand, and what takes them up
+        self._down = base  # the weight, and every A stacked below it
+        self._up: dict[str, tuple[slice, PackedLinear]] = {}  # columns of A's output, and the linear of scale · B
 
     @property
     def weight(self) -> Tensor:
@@ -75,7 +75,7 @@ class AdaptedPackedLinear(nn.Module):
         self._pack({**self.pairs, name: (a, b)})
 
     def drop(self, name: str) -> None:
-        """Forget an adapter's pair."""
+        """Remove an adapter's pair."""
         if name in self.pairs:
             self._pack({other: pair for other, pair in self.pairs.items() if other != name})
 
@@ -90,7 +90,7 @@ class AdaptedPackedLinear(nn.Module):
         self._down = PackedLinear(weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) through the base, and each adapter's rows through its pair as well: (T, out)."""
+        """The output (T, out) for x (T, in): the base, plus each adapter's product on its rows."""
         both = self._down(x)  # (T, out + Σ r)
         out = both[:, : self.out_features].contiguous()
         for name, rows in self.route.parts:
@@ -101,7 +101,7 @@ class AdaptedPackedLinear(nn.Module):
 
 
 class AdaptedModule(nn.Module):
-    """A module that some adapters trained whole: each row goes through its adapter's, the others through the base."""
+    """A module that some adapters trained whole: their rows use the trained copy, all others the base module."""
 
     def __init__(self, base: nn.Module, route: Route) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class AdaptedModule(nn.Module):
         self.trained: dict[str, nn.Module] = {}
 
     def put(self, name: str, tensors: Mapping[str, np.ndarray]) -> None:
-        """Add the parameters that an adapter trained; it shares the others with the base."""
+        """Add the parameters that an adapter trained; the module's other parameters are shared with the base."""
         plain = self.base
         if isinstance(plain, AdaptedLinear):
             plain = plain.base
@@ -126,11 +126,12 @@ class AdaptedModule(nn.Module):
         self.trained[name]._parameters = {**plain._parameters, **parameters}
 
     def drop(self, name: str) -> None:
-        """Forget an adapter's parameters."""
+        """Remove an adapter's parameters."""
         self.trained.pop(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the modules make of the rows of x (T, …), or (T · H, …) for a norm of H heads."""
+        """The output for x (T, …), or (T · H, …) for a norm of H heads, each row through its adapter's module or the
+        base."""
         out = self.base(x)
         heads = len(x) // max(1, self.route.length)
         for name, rows in self.route.parts:

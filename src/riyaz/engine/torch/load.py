@@ -11,13 +11,14 @@ from riyaz.sources import Source
 
 
 def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> TorchRunner:
-    """The source's model in `precision`, on all cores this process may use, with an adapter added to the weights."""
+    """The source's model in `precision`, on all cores this process may use, with the adapter `merged` added to the
+    weights."""
     torch.set_num_threads(hardware.cores())
     if precision == "auto":
         precision = "bfloat16" if hardware.bf16_is_fast() else "float32"
     model = models.load(source, getattr(torch, precision))
     if merged is not None:
-        assert merged.soft_prompt is None, "a soft prompt has no place in the weights"
+        assert merged.soft_prompt is None, "a soft prompt cannot be merged into the weights"
         lora.attach(model, merged)
         lora.merge(model)
     pack(model)

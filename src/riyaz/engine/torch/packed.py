@@ -1,7 +1,7 @@
-"""Linears whose weights stand in oneDNN's own order, for a model that only answers.
+"""Linears with weights in oneDNN's own memory order, for inference only.
 
-A plain linear is re-ordered at every call, which for one token costs more than the product. In bf16, with the
-weights of SmolLM2-135M, one row takes half the time and the head a quarter; 1,000 rows gain a tenth.
+oneDNN reorders a plain linear's weight at every call, which for one token costs more than the product. In bf16, with
+the weights of SmolLM2-135M, one row takes half the time and the head a quarter; 1,000 rows gain a tenth.
 """
 
 import torch
@@ -11,7 +11,7 @@ from riyaz.layers.swap import swap
 
 
 class PackedLinear(nn.Module):
-    """A bf16 linear without a gradient; only the packed weight is kept."""
+    """A bf16 linear without gradients, which holds only the packed weight."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class PackedLinear(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the plain bf16 linears by packed ones, where oneDNN is; the model cannot be trained or saved then."""
+    """Replace the plain bf16 linears by packed ones, where oneDNN is available. The model can then no longer be trained
+    or saved."""
     if not torch.backends.mkldnn.is_available():
         return
     for name, module in list(model.named_modules()):

@@ -1,7 +1,7 @@
-"""The Runner in torch: sequences as rows of blocks, many runs in one pass over a flat stream of tokens.
+"""The Runner in torch: sequences are rows of blocks, and many runs go through the model in one flat stream of tokens.
 
-A row costs what it holds; padding costs attention only. Rows that begin in one pass with the same adapter and prefix
-and similar lengths share a block. Float32 results do not depend on what else is in the pass beyond TOLERANCE.
+Padding costs time only in attention. Sequences first run in the same pass with the same adapter and prefix and similar
+lengths share a block. Other runs of a pass change a token's log-probability by at most TOLERANCE.
 """
 
 from collections.abc import Sequence
@@ -20,35 +20,35 @@ from riyaz.engine.torch.packed import PackedLinear
 from riyaz.errors import RiyazError
 from riyaz.layers.swap import swap
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which neighbours may move one token's log p
-HEAD_ROWS = 128  # rows of logits at a time: 25 MB for a vocabulary of 49,152 in float32
-DROPPED = 0.75  # of a block's rows that are still open: a copy of the block costs less than the rows it drops
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which other runs may change a token's log p
+HEAD_ROWS = 128  # rows of logits computed at a time: 25 MB for a vocabulary of 49,152 in float32
+DROPPED = 0.75  # share of open rows at which a block is copied without its closed rows: cheaper than keeping them
 
 
 @dataclass(eq=False)
 class _Sequence:
-    """A row of a block once it has been run; before that, what it begins with."""
+    """A sequence: its beginning, and its row of a block once it has been run."""
 
     adapter: str | None
     prefix: Prefix | None
     room: int
     block: Block | None = None
     row: int = 0
-    slots: list[int] = field(default_factory=list)  # of its own tokens, in their order
-    vectors: int = 0  # of a soft prompt that is read with its first tokens
-    # its parent and how many of the parent's own tokens it begins with, while the parent does not have them all yet
+    slots: list[int] = field(default_factory=list)  # the slots of its own tokens, in order
+    vectors: int = 0  # vectors of a soft prompt still to be read before its first tokens
+    # its parent and how many of the parent's own tokens it shares, until the parent has all of them
     forked: "tuple[_Sequence, int] | None" = None
 
     @property
     def length(self) -> int:
-        """Its tokens, the prefix's and the soft prompt's counted."""
+        """Number of its tokens, with the prefix and the soft prompt."""
         own = self.forked[1] if self.forked else len(self.slots)
         return (self.prefix.length if self.prefix else 0) + self.vectors + own
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A run of one pass: its place among them, its sequence, and the vectors of a soft prompt that come first."""
+    """A run of one pass: its index in the pass, its sequence, and how many soft prompt vectors precede its tokens."""
 
     place: int
     run: Run
@@ -57,13 +57,13 @@ class _Piece:
 
     @property
     def count(self) -> int:
-        """Rows of the stream that it takes."""
+        """Number of rows of the stream that it takes."""
         return self.vectors + len(self.run.tokens)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The pieces of one block, the positions of their rows (T,), and the attention of these."""
+    """The pieces of one block, the positions (T,) of their rows of the stream, and the attention over the block."""
 
     pieces: list[_Piece]
     positions: Tensor
@@ -71,12 +71,12 @@ class _Part:
 
     @property
     def adapter(self) -> str | None:
-        """The one that all of a block's rows go through."""
+        """The adapter of the block's rows, the same for all."""
         return self.pieces[0].sequence.adapter
 
 
 class TorchRunner:
-    """A torch model behind `engine.runner.Runner`; the model is changed where adapters are loaded."""
+    """A torch model as an `engine.runner.Runner`; loading an adapter replaces modules of the model."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -90,7 +90,7 @@ class TorchRunner:
         self._next = 0
 
     def load(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter ready under this name. Raises RiyazError, and changes nothing, if it does not fit."""
+        """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
         if name in self._adapters:
             raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
         if problems := self._misfits(adapter):
@@ -110,7 +110,7 @@ class TorchRunner:
         self._adapters[name] = None if adapter.soft_prompt is None else torch.tensor(adapter.soft_prompt)
 
     def _misfits(self, adapter: Adapter) -> list[str]:
-        """An error text for every part of an adapter that does not fit the model."""
+        """One error text per part of an adapter that does not fit the model."""
         problems = []
         for path, pair in adapter.pairs.items():
             linear = self._bare(path)
@@ -127,7 +127,7 @@ class TorchRunner:
         return problems
 
     def _bare(self, path: str) -> Any:
-        """The model's own module at a path, without what adapters have put around it; None if there is none."""
+        """The model's own module at a path, inside the modules that loaded adapters put around it; None if missing."""
         try:
             module = self.model.get_submodule(path)
         except AttributeError:
@@ -137,7 +137,7 @@ class TorchRunner:
         return module
 
     def _adapted(self, path: str) -> AdaptedLinear | AdaptedPackedLinear:
-        """The linear at a path as one that adapters can be put on."""
+        """The linear at a path, replaced by one that takes adapters if it is not one already."""
         module = self.model.get_submodule(path)
         if isinstance(module, AdaptedModule):
             path, module = f"{path}.base", module.base
@@ -150,7 +150,7 @@ class TorchRunner:
         return module
 
     def unload(self, name: str) -> None:
-        """Forget an adapter; no open sequence may use it."""
+        """Unload an adapter; no open sequence may use it."""
         assert all(sequence.adapter != name for sequence in self._sequences.values()), name
         del self._adapters[name]
         for module in self.model.modules():
@@ -158,7 +158,7 @@ class TorchRunner:
                 module.drop(name)
 
     def adapter_tokens(self, adapter: str | None) -> int:
-        """Places that the adapter's soft prompt takes; RiyazError for a name that is not loaded."""
+        """Number of positions that the adapter's soft prompt takes. Raises RiyazError for a name that is not loaded."""
         if adapter is None:
             return 0
         if adapter not in self._adapters:
@@ -169,16 +169,16 @@ class TorchRunner:
         return 0 if vectors is None else len(vectors)
 
     def open(self, adapter: str | None = None, prefix: int | None = None, room: int = 0) -> int:
-        """A new sequence behind another that gets no more tokens, or behind its adapter's soft prompt."""
+        """A new sequence after the sequence `prefix`, which gets no more tokens, or after the adapter's soft prompt."""
         vectors = self.adapter_tokens(adapter)
         if prefix is None:
             return self._keep(_Sequence(adapter, None, room, vectors=vectors))
         before = self._sequences[prefix]
-        assert before.adapter == adapter, "a prefix was read with its own adapter"
+        assert before.adapter == adapter, "a sequence has the same adapter as its prefix"
         return self._keep(_Sequence(adapter, self._shared(before), room))
 
     def fork(self, sequence: int, length: int) -> int:
-        """A new sequence that begins with the first `length` tokens of another, not copied."""
+        """A new sequence that shares the first `length` tokens of another."""
         parent = self._sequences[sequence]
         before = parent.prefix.length if parent.prefix else 0
         if length <= before:
@@ -194,18 +194,18 @@ class TorchRunner:
         return self._keep(child)
 
     def close(self, sequence: int) -> None:
-        """Give up a sequence."""
+        """Close a sequence."""
         closed = self._sequences.pop(sequence)
         if closed.block is not None:
             closed.block.members.discard(closed)
 
     def length(self, sequence: int) -> int:
-        """Tokens in the sequence, the places of a soft prompt included."""
+        """Number of tokens in the sequence, the soft prompt's positions included."""
         return self._sequences[sequence].length
 
     @torch.inference_mode()
     def forward(self, runs: Sequence[Run]) -> list[Any]:
-        """Read all runs in one pass; what each wants, None for nothing."""
+        """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
         pieces = []
         for place, run in enumerate(runs):
             sequence = self._sequences[run.sequence]
@@ -227,7 +227,7 @@ class TorchRunner:
         return self._next
 
     def _shared(self, sequence: _Sequence) -> Prefix | None:
-        """All keys and values of a sequence as a prefix, which it begins with itself from now on."""
+        """All keys and values of a sequence as a prefix, which the sequence itself then uses too."""
         if sequence.block is not None:
             assert not sequence.forked, "a sequence is shared after its parent was run"
             sequence.prefix = sequence.block.row_as_prefix(sequence.row, sequence.slots)
@@ -236,7 +236,7 @@ class TorchRunner:
         return sequence.prefix
 
     def _begun(self, pieces: list[_Piece]) -> _Part:
-        """A new block for sequences that are run for the first time, behind one prefix."""
+        """A new block for sequences that are run for the first time, with one prefix."""
         first, counts = pieces[0].sequence, [piece.count for piece in pieces]
         block = Block(self._layers, counts, first.prefix, keep=any(piece.run.keep for piece in pieces))
         before = first.prefix.length if first.prefix else 0
@@ -248,14 +248,14 @@ class TorchRunner:
         return _Part(pieces, positions, block.begin(max(piece.sequence.room for piece in pieces)))
 
     def _extended(self, pieces: list[_Piece]) -> _Part:
-        """More tokens for sequences of one block: each goes to the next slot of its row, and sees what its sequence
-        holds."""
+        """Further tokens for sequences of one block: each goes to the next slot of its row, and attends to the tokens
+        of its own sequence."""
         block = pieces[0].sequence.block
         assert block is not None
         if len({sequence.row for sequence in block.members}) <= DROPPED * len(block.lengths):
             _drop_closed(block)
         rows, places, positions, slots, seen = [], [], [], [], []
-        taken = np.zeros(len(block.lengths), np.int64)  # tokens that each row gets in this pass
+        taken = np.zeros(len(block.lengths), np.int64)  # new tokens of each row in this pass
         for piece in pieces:
             sequence = piece.sequence
             if sequence.forked:
@@ -274,10 +274,10 @@ class TorchRunner:
         open_ = np.zeros((len(taken), int(taken.max()), int(block.used.max())), bool)
         for row, place, visible in zip(rows, places, seen):
             open_[row, place, visible] = True
-        open_[:, :, 0] |= ~open_.any(2)  # rows that get nothing: a softmax needs one key
+        open_[:, :, 0] |= ~open_.any(2)  # a query without a token: softmax needs at least one key
         mask = torch.zeros(open_.shape).masked_fill_(torch.from_numpy(~open_), -torch.inf)
         row_of = torch.tensor(rows)
-        query = row_of * mask.shape[1] + torch.tensor(places)  # the place of each token among the queries
+        query = row_of * mask.shape[1] + torch.tensor(places)  # index of each token among the queries
         whole = len(rows) == mask.shape[0] * mask.shape[1] and torch.equal(query, torch.arange(len(rows)))
         where = torch.tensor(positions)
         attend = block.extend(row_of, None if whole else query, torch.tensor(slots), where, mask)
@@ -307,14 +307,14 @@ class TorchRunner:
         return self.model(None, positions, attend, embeddings=torch.cat(stream))
 
     def _soft_prompt(self, piece: _Piece, dtype: torch.dtype) -> Tensor:
-        """The vectors (P, C) that come before a piece's tokens; (0, C) for most."""
+        """The soft prompt's vectors (P, C) before a piece's tokens; (0, C) without one."""
         vectors = self._adapters.get(piece.sequence.adapter or "") if piece.vectors else None
         return torch.empty(0, self.model.config.hidden_size, dtype=dtype) if vectors is None else vectors.to(dtype)
 
     def _answer(self, pieces: Sequence[_Piece], hidden: Tensor, results: list[Any]) -> None:
-        """Fill in what the pieces want, from the logits of HEAD_ROWS rows at a time."""
+        """Fill `results` with the wanted results of the pieces, from logits of HEAD_ROWS rows at a time."""
         asked: list[_Answer] = []
-        index: list[np.ndarray] = []  # of the hidden states that are needed
+        index: list[np.ndarray] = []  # rows of `hidden` whose logits are needed
         start, first = 0, 0
         for piece in pieces:
             if piece.run.want is not None:
@@ -337,12 +337,12 @@ class TorchRunner:
 
 
 class _Answer:
-    """What one run wants, taken from the head's results as they come."""
+    """The wanted result of one run, collected from the logits chunk by chunk."""
 
     def __init__(self, piece: _Piece, first: int, vocab_size: int) -> None:
         want = piece.run.want
-        self.piece, self.first = piece, first  # the place of its first row among all that are wanted
-        self.rows = np.array([len(piece.run.tokens) - 1])  # of the run, each once
+        self.piece, self.first = piece, first  # index of its first row among all wanted rows
+        self.rows = np.array([len(piece.run.tokens) - 1])  # the run's tokens whose logits it needs, each once
         self.result: Any = None
         if isinstance(want, Named):
             self.rows, self._at = np.unique(want.rows, return_inverse=True)
@@ -351,7 +351,7 @@ class _Answer:
             self.rows, self.result = want.rows, np.empty((len(want.rows), vocab_size), np.float32)
 
     def take(self, best: list[int], log_p: np.ndarray, begin: int) -> None:
-        """The part of the answer in the head's results from row `begin` of all that are wanted."""
+        """Collect the part of the result that is in a chunk, which starts at row `begin` of all wanted rows."""
         low, high = max(begin, self.first), min(begin + len(best), self.first + len(self.rows))
         want = self.piece.run.want
         if low >= high:
@@ -369,7 +369,7 @@ class _Answer:
 
 
 def _drop_closed(block: Block) -> None:
-    """Drop the rows of a block whose sequences are all closed."""
+    """Remove the rows of a block that have no open sequence."""
     left = sorted({sequence.row for sequence in block.members})
     block.select(torch.tensor(left))
     for sequence in block.members:
@@ -377,7 +377,7 @@ def _drop_closed(block: Block) -> None:
 
 
 def _route(adapters: Sequence[str | None], counts: Sequence[int]) -> list[tuple[str | None, slice]]:
-    """Which rows belong to which adapter, neighbours of one adapter together."""
+    """Which rows use which adapter: (adapter, slice), adjacent rows of one adapter merged."""
     parts: list[tuple[str | None, slice]] = []
     start = 0
     for adapter, count in zip(adapters, counts):
@@ -390,7 +390,7 @@ def _route(adapters: Sequence[str | None], counts: Sequence[int]) -> list[tuple[
 
 
 def _alike(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
-    """Pieces that may share a block: of one adapter and prefix and of similar lengths, longest first."""
+    """Groups of pieces that share a block: same adapter and prefix, similar lengths, longest first."""
     groups: dict[Any, list[_Piece]] = {}
     for piece in pieces:
         groups.setdefault((piece.sequence.adapter, id(piece.sequence.prefix)), []).append(piece)

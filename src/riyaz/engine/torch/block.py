@@ -130,11 +130,11 @@ class Block:
         """Allocate at least `slots` slots per row."""
         have = self._keys.shape[2]
         if slots > have:
-            more = list(self._keys.shape)
-            more[2] = max(slots, have + have // 2) - have
-            self._keys = torch.cat((self._keys, self._keys.new_zeros(more)), 2)
-            self._values = torch.cat((self._values, self._values.new_zeros(more)), 2)
-            self._places = torch.cat((self._places, self._places.new_zeros(more[1:3])), 1)
+            shape = list(self._keys.shape)
+            shape[2] = max(slots, have + have // 2) - have
+            self._keys = torch.cat((self._keys, self._keys.new_zeros(shape)), 2)
+            self._values = torch.cat((self._values, self._values.new_zeros(shape)), 2)
+            self._places = torch.cat((self._places, self._places.new_zeros(shape[1:3])), 1)
 
     def _allocate(self, k: Tensor, rows: int, room: int) -> None:
         """Allocate zeroed slots, as a masked slot is still multiplied by a weight of 0; one layer's if not `keep`."""

@@ -11,16 +11,15 @@ from typing import Any
 
 import comparing
 import pytest
-from conftest import Finished
+from conftest import RETRIEVED, Finished
 from pretraining import SMALL, quick_machine, texts
 from rich.console import Console
 
 from riyaz.artifact import resolve
-from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort, make
 from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
@@ -164,18 +163,6 @@ def test_damaged_settings_are_recognised_or_refused(out: Path) -> None:
     check(out / "settings.json", work, [out / "plan.json", out / "compare.json"])
 
 
-def test_damaged_speeds_are_planned_with_or_refused(out: Path) -> None:
-    path = out / "measured.json"
-    methods = {name: METHODS[name].recipe for name in ComparisonFolder(out).settings().methods}
-
-    def work() -> None:
-        speeds = Speeds.read(path, methods, [name for name, recipe in methods.items() if recipe])
-        with contextlib.suppress(TooShort):
-            planning.make(methods, speeds, Sizes(100, 30, 30), budget=900.0, spent=1.0, seed=1)
-
-    check(path, work, [out / "plan.json", out / "compare.json"])
-
-
 def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:
     check(out / "plan.json", lambda: judged(ComparisonFolder(out)), [out / "settings.json", out / "compare.json"])
 
@@ -184,6 +171,18 @@ def test_a_damaged_plan_is_taken_or_refused(out: Path) -> None:
 def test_a_damaged_part_is_judged_or_refused(out: Path, name: str) -> None:
     path = out / "arms/rag_lora" / KEPT / name
     check(path, lambda: judged(ComparisonFolder(out)), [out / "compare.json", path.with_name("log.txt")][:1])
+
+
+def test_damaged_speeds_are_planned_by_or_refused(out: Path) -> None:
+    path, recipes = out / "measured.json", {method: METHODS[method].recipe for method in RETRIEVED}
+    trained = [method for method, recipe in recipes.items() if recipe is not None]
+
+    def work() -> None:
+        speeds = Speeds.read(path, recipes, trained)
+        with contextlib.suppress(TooShort):
+            make(recipes, speeds, Sizes(20, 8, 13), budget=10800.0, spent=0.0, seed=4)
+
+    check(path, work, [out / "plan.json"])
 
 
 def test_a_damaged_search_is_taken_or_refused(out: Path) -> None:

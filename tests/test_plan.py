@@ -196,7 +196,7 @@ def test_speeds_survive_their_file_and_each_method_must_be_there(tmp_path: Path)
         Speeds.read(path, ["rag_lora"], [])
     with assert_refused("measured.json", "arms.rag_lora is missing"):
         Speeds.read(path, [], ["rag_lora"])
-    for arm, wrong in (({"step_seconds": 0.0}, "must be positive"), ({"rss_mb": -1.0}, "must not be negative")):
+    for arm, wrong in (({"step_seconds": 0.0}, "0 is out of range"), ({"rss_mb": -1.0}, "-1 is out of range")):
         write_json(path, document | {"arms": {"lora": document["arms"]["lora"] | arm}})
         with assert_refused("measured.json", f"arms.lora.{next(iter(arm))}: {wrong}"):
             Speeds.read(path, METHODS, ["lora"])

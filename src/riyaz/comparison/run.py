@@ -26,7 +26,7 @@ from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note
-from riyaz.comparison.speeds import IMPOSSIBLE, Speeds
+from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
@@ -298,7 +298,7 @@ def _keeping_time(folder: ComparisonFolder, began: float, listen: Listen) -> Lis
 def _spent(folder: ComparisonFolder) -> float:
     """Seconds that earlier, stopped commands took. Raises RiyazError for a damaged seconds.json."""
     seconds = folder.read("seconds.json") or 0.0
-    if type(seconds) not in (int, float) or not 0 <= seconds < IMPOSSIBLE:
+    if type(seconds) not in (int, float) or not 0 <= seconds <= LARGEST:
         raise RiyazError("is not a number of seconds", str(folder.path / "seconds.json"), "remove it")
     return seconds
 

@@ -9,7 +9,7 @@ from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
 from riyaz.files import from_json, read_json
 
-IMPOSSIBLE = 1e12  # seconds, MB or parameters: no measurement is as large
+LARGEST = 1e9  # seconds or MB; a larger number in a file is a mistake
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AnswerSpeed:
     look_seconds: float  # one test row of the evaluation of retrieval
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative or impossible number."""
+        """Raises RiyazError for a number out of range."""
         _check_numbers(self)
 
 
@@ -40,10 +40,10 @@ class TrainSpeed:
     trainable: int  # parameters
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative or impossible number and for steps that take no time."""
+        """Raises RiyazError for a number out of range and for steps that take no time."""
         _check_numbers(self)
         if not self.step_seconds:
-            raise RiyazError("must be positive", "step_seconds")
+            raise RiyazError("0 is out of range", "step_seconds")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Speeds:
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
 
     def __post_init__(self) -> None:
-        """Raises RiyazError for a negative or impossible number and for no threads."""
+        """Raises RiyazError for a number out of range and for no threads."""
         _check_numbers(self)
         if not self.threads:
-            raise RiyazError("must be positive", "threads")
+            raise RiyazError("0 is out of range", "threads")
 
     @classmethod
     def read(cls, path: Path, methods: Iterable[str], trained: Iterable[str]) -> "Speeds":
@@ -86,5 +86,5 @@ class Speeds:
 def _check_numbers(value: Any) -> None:
     for entry in fields(value):
         number = getattr(value, entry.name)
-        if isinstance(number, int | float) and not 0 <= number < IMPOSSIBLE:
-            raise RiyazError(f"{number:g} is not possible", entry.name)
+        if isinstance(number, int | float) and (number < 0 or (number > LARGEST and entry.name != "trainable")):
+            raise RiyazError(f"{number:g} is out of range", entry.name)

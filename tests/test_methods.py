@@ -99,11 +99,7 @@ def test_the_best_candidate_is_chosen_and_of_equals_the_first(
     plain = base_predictor(context)
     texts = [TextPart(name) for name in ("first", "second", "third")]
     reached = {"first": 0.5, "second": 0.75, "third": 0.75}
-<<<<<<< HEAD
-    monkeypatch.setattr(choices, "candidate_scores", lambda task, p, rows: [(p, False, reached[p.text.instruction])])
-=======
     monkeypatch.setattr(choices, "candidate_scores", lambda _, p, rows: [(p, False, reached[p.text.instruction])])
->>>>>>> main
     choice = choose(context, [replace(plain, text=text) for text in texts])
     assert choice.predictor.text.instruction == "second" and choice.score == 0.75
     assert [entry["validation"] for entry in choice.record] == [0.5, 0.75, 0.75]

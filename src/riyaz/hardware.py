@@ -26,7 +26,7 @@ INSTRUCTION_SETS = (
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 BF16 = frozenset({"amx_bf16", "bf16"})  # faster than float32 on every CPU that has them
-AMD = "AuthenticAMD"  # so is avx512_bf16 here; a Xeon without AMX ran it at half the speed of float32 (140, 332 GFLOP/s)
+AMD = "AuthenticAMD"  # so is avx512_bf16 here; a Xeon without AMX has it at half float32's speed (140, 332 GFLOP/s)
 
 # macOS's names (sysctl keys on ARM, feature words on Intel) -> Linux's.
 MACOS_ARM = {

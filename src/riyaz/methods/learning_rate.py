@@ -78,7 +78,7 @@ def search(
     for other in set(seconds) - {rate}:
         shutil.rmtree(opening_folder(context, other))
     spent = sum(seconds.values()) - seconds.get(rate, 0.0)
-    found = Search(rate, record, spent, scores.get(rate))
+    found = Search(rate, record if len(rates) > 1 else [], spent, scores.get(rate))
     write_json(result, found, indent=None)
     return found
 

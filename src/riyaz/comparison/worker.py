@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
-        "index": index, "measure": measure, "fit": fit, "evaluate": evaluate, "alone": alone,
+        "index": index, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate, "alone": alone,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -54,12 +54,28 @@ def index(folder: ComparisonFolder) -> None:
     write_index(folder, folder.settings(), send)
 
 
-def measure(folder: ComparisonFolder) -> None:
-    """Measure the speeds that the plan is made from: writes `measured.json` and the base's facts."""
+def measure(folder: ComparisonFolder, seconds: str) -> None:
+    """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the base's
+    facts."""
     from riyaz.comparison.measure import measure_speeds
 
     settings = folder.settings()
-    folder.write("measured.json", measure_speeds(folder, settings, _source(settings), settings.task, send))
+    speeds = measure_speeds(folder, settings, _source(settings), settings.task, float(seconds), send)
+    folder.write("measured.json", speeds)
+
+
+def open_arm(folder: ComparisonFolder, method: str, part: str) -> None:
+    """Train the opening of one method's run and score it on validation rows: writes `search.json`."""
+    from riyaz.comparison.fit_part import context_of
+    from riyaz.methods import METHODS
+    from riyaz.methods.weights import begin_weights
+
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    _use_threads(plan.threads)
+    context = context_of(folder, settings, plan, method, part, _source(settings), settings.task, send)
+    build = METHODS[method].build
+    assert build is not None
+    begin_weights(METHODS[method].with_prompt(context), build)
 
 
 def fit(folder: ComparisonFolder, method: str, part: str) -> None:

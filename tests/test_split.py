@@ -138,6 +138,13 @@ def test_without_a_test_file_a_quarter_is_held_out():
     assert [len(part) for part in parts(result)] == [240, 60, 50]
 
 
+@pytest.mark.parametrize(("rows", "tested"), [(199, 199), (200, 100), (300, 100), (400, 100), (401, 100), (480, 120)])
+def test_one_row_more_does_not_change_the_test_much(rows, tested):
+    train = dataset([(f"q{n}", "ab"[n % 2]) for n in range(rows)])
+    assert len(divide(train).tested) == tested
+    assert rows > 199 or 75 <= len(divide(train, deal_folds=False).tested) <= 100
+
+
 def test_validation_has_at_most_256_rows():
     result = divide(dataset(labelled({"a": 2000, "b": 1000})), dataset(labelled({"a": 9}, "test"), "test"))
     assert len(result.valid) == 256 and len(result.train) == 3000 - 256

@@ -38,7 +38,7 @@ def measure_speeds(folder: ComparisonFolder, settings: Settings, source: Source,
     """Measure the speeds of all methods; also writes the base's facts into the folder."""
     import torch
 
-    threads = hardware.cores()
+    threads = hardware.threads()
     torch.set_num_threads(threads)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")

@@ -27,6 +27,7 @@ from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note
 from riyaz.comparison.speeds import LARGEST, Speeds
+from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
@@ -93,6 +94,9 @@ def compare(
             plan, parts, report = _plan(folder, job, config, time.monotonic() - began, listen)
             names = folder.save_split(parts)
             arms = [_run_arm(folder, plan, method, names, listen) for method in job.methods]
+            arms = decide_alone(
+                folder, plan, arms, names, config, lambda: float(config.budget) + began - time.monotonic(), listen
+            )
             arms, curve = _extra(folder, plan, arms, names, config, -began, listen)
         finally:
             if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
@@ -399,13 +403,8 @@ def _extra(
 
 def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], config: CompareConfig) -> dict[str, Any]:
     """The fields of a Comparison that name the pick and compare every pair of arms."""
-    limits = {
-        "max_ms": config.max_ms,
-        "max_rss_mb": config.max_rss_mb,
-        "max_forgetting": config.max_forgetting,
-    }
     scores = row_scores(folder, arms, parts)
-    pick = choose(arms, scores, config.margin, limits, config.seed)
+    pick = choose(arms, scores, config.margin, limits(config), config.seed)
     whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)

@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate|alone FOLDER [METHOD PART]`.
 
 It reads the comparison's folder, does one piece of work and writes the result there. Events go to stdout as JSON
 lines. A RiyazError becomes one Failed event with its reason; any other exception leaves its traceback in the log.
@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C may end it at any time: files are written atomically
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
-    jobs: dict[str, Callable[..., None]] = {"index": index, "measure": measure, "fit": fit, "evaluate": evaluate}
+    jobs: dict[str, Callable[..., None]] = {
+        "index": index, "measure": measure, "fit": fit, "evaluate": evaluate, "alone": alone,
+    }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
     except RiyazError as error:
@@ -87,6 +89,15 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
         retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
         general=settings.settings.general, listen=send,
     )  # fmt: skip
+
+
+def alone(folder: ComparisonFolder, method: str, part: str) -> None:
+    """Answer the part's test rows one at a time: writes `predictions.jsonl` and `result.json` again."""
+    from riyaz.evaluate import answer_alone
+
+    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    run = folder.run(method, part)
+    answer_alone(run / "artifact", folder.rows(part, "test"), run, send)
 
 
 def send(event: Event) -> None:

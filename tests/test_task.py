@@ -93,7 +93,7 @@ def test_the_user_may_set_the_kind_and_a_metric_that_fits_it(kind, metric, refus
 
 def test_a_closed_set_needs_labels_that_repeat():
     data = dataset_of([f"label {n // 2}" for n in range(39)] + ["another"])
-    with pytest.raises(RiyazError, match="21 different answers in 40 rows are no set of labels; leave out --task closed"):
+    with pytest.raises(RiyazError, match="21 different answers in 40 rows are no set of labels; leave out --task"):
         task.detect(data, kind="closed")
     with pytest.raises(RiyazError, match="no set of labels; give at least two rows for each label"):
         task.detect(replace(data, answer_column="label"), kind="closed")

@@ -13,8 +13,9 @@ from comparing import ARM_KEYS, METHODS, command, files, strict
 from conftest import Finished
 from small import next_log_p
 
-from riyaz import hardware
-from riyaz.comparison import run
+from riyaz import evaluate, hardware
+from riyaz.comparison import run, worker
+from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_artifact
 
@@ -58,6 +59,27 @@ def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
     assert quick.arm("few_shot")["prompt_tokens"] > quick.arm("lora")["prompt_tokens"] + 8
     lora, full = (quick.arm(method)["trainable_params"] for method in ("lora", "full"))
     assert 0 < lora < full == quick.document["model"]["parameters"]
+
+
+def test_the_cpu_time_that_an_arm_waited_for_is_the_mean_over_its_processes(quick: Finished) -> None:
+    for arm in quick.document["arms"]:
+        part = quick.artifact(arm["method"]).parent
+        fit, result = (strict((part / name).read_text()) for name in ("fit.json", "result.json"))
+        parts = [(fit.get("cpu_waited"), fit["seconds"]), (result.get("cpu_waited"), result["eval_seconds"])]
+        counted = [(share, seconds) for share, seconds in parts if share is not None]
+        if hardware.cpu_time() is None:
+            assert not counted and "cpu_waited" not in arm
+        elif counted:
+            expected = sum(share * seconds for share, seconds in counted) / sum(seconds for _, seconds in counted)
+            assert 0 <= arm["cpu_waited"] < 1 and arm["cpu_waited"] == pytest.approx(expected)
+
+
+def test_an_arm_knows_the_latency_that_was_planned_for_it(quick: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: dict[str, float] = {}
+    monkeypatch.setattr(evaluate, "evaluate_artifact", lambda *_, expected_ms, **__: planned.update(ms=expected_ms))
+    measured = json.loads((quick.out / "measured.json").read_text())
+    worker.evaluate(ComparisonFolder(quick.out), "lora", "kept")
+    assert planned == {"ms": pytest.approx(1000 * measured["predict"]["lora"]["answer_seconds"])}
 
 
 def test_scores_are_those_of_the_predictions(quick: Finished) -> None:

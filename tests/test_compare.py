@@ -174,6 +174,20 @@ def test_tasks_without_labels(inside: list, asked: tuple, tmp_path: Path, rows: 
         assert gains[0] > gains[1] + 1, "a few steps on sentences all alike are learned"
 
 
+def test_labels_as_short_answers_scored_by_their_words(inside: list, asked: tuple, tmp_path: Path) -> None:
+    comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
+    comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
+    (tmp_path / "data/riyaz.toml").write_text('task = "short"\nmetric = "token_f1"\n')
+    told = command("compare", tmp_path / "data", *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")
+    data = told.document["data"]
+    assert told.status == 0 and (data["task"], data["why"]) == ("short", "it was given")
+    for arm in told.document["arms"]:
+        assert (arm["status"], arm["metric"], set(arm["extras"])) == ("ok", "token_f1", {"exact_match"})
+        task = open_artifact(tmp_path / f"out/arms/{arm['method']}/kept/artifact").task
+        assert task is not None and (task.kind, task.metric, task.labels) == ("short", "token_f1", ())
+    assert "token F1" in (tmp_path / "out/report.md").read_text() and "token F1" in told.err
+
+
 def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked: tuple, tmp_path: Path) -> None:
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     told = command("compare", data, *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")

@@ -403,12 +403,18 @@ def test_a_plain_model_is_told_the_task_of_the_file(
     own = evaluate_target(str(model_folder), test, DataConfig(instruction="Where? " * 9), limit=3, listen=quiet)
     assert own.n_test == 3 and own.prompt_tokens > document.prompt_tokens
     assert (own.task, own.instruction) == (kind, "Where? " * 9), "the task is that of the whole file"
+    free = evaluate_target(str(model_folder), test, DataConfig(task="free", metric="chrf"), limit=3, listen=quiet)
+    assert (free.task, free.metric, set(free.extras)) == ("free", "chrf", {"rouge_l", "answer_log_probability"})
 
 
 def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick: Finished, closed: Path) -> None:
     folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, closed, DataConfig(metric="exact_match"), listen=quiet)
     assert (document.metric, document.score) == ("exact_match", 1.0) and "token_f1" in document.extras
+    with assert_refused("--metric", "token_f1 does not score a closed set of labels", "accuracy, exact_match"):
+        evaluate_target(folder, closed, DataConfig(metric="token_f1"), listen=quiet)
+    with assert_refused(folder, "made for the task closed", "leave out --task"):
+        evaluate_target(folder, closed, DataConfig(task="free"), listen=quiet)
     with assert_refused(folder, "made with the instruction", "leave out --instruction"):
         evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
 

@@ -18,7 +18,7 @@ from riyaz.config import DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
 from riyaz.data.general_text import BLOCK, general_blocks, general_text
-from riyaz.data.task import Task, detect
+from riyaz.data.task import Task, check_metric, detect
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
@@ -336,7 +336,7 @@ def evaluate_target(
     rows = data.examples[:limit]
     predictor = open_target(target)
     if predictor.task is None:
-        task = detect(data, data_config.instruction, data_config.metric)
+        task = detect(data, data_config.instruction, data_config.metric, data_config.task)
         if predictor.lm is not None:
             predictor = _instructed(predictor, task, data.examples)
     else:
@@ -370,10 +370,14 @@ def _instructed(model: PromptedModel, task: Task, rows: Sequence[Example]) -> Mo
 
 
 def _own_task(task: Task, target: str, given: DataConfig) -> Task:
-    """The artifact's task, with another metric if one is given. Raises RiyazError for another instruction."""
+    """The artifact's task, with another metric if one is given. Raises RiyazError for another instruction or task."""
     if given.instruction is not None and given.instruction != task.instruction:
         hint = "leave out --instruction, or evaluate the base model with it"
         raise RiyazError(f"this artifact was made with the instruction {task.instruction!r}", target, hint)
+    if given.task not in (None, task.kind):
+        what = f"this artifact was made for the task {task.kind}"
+        raise RiyazError(what, target, "leave out --task, or evaluate the base model with it")
+    check_metric(given.metric, task.kind)
     return replace(task, metric=given.metric or task.metric)
 
 

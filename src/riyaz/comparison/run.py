@@ -176,7 +176,7 @@ def _job(
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    task = detect(data_files.train, data_config.instruction, data_config.metric)
+    task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
     divide = _divider(data_files, task, source, config, methods)
     parts, report = divide(True, config.limit_test)
     for note in report.notes:

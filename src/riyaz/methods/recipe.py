@@ -8,7 +8,7 @@ be continued to any number of steps, so nothing of it is lost when there is more
 import math
 from dataclasses import dataclass
 
-OPENING_SHARE = 1 / 4  # of the full training's steps
+OPENING_SHARE = 1 / 3  # of the full training's steps
 SEARCHED_SHARE = 1 / 2  # of them, below which no rate is searched: the openings would take most of the time
 LEAST_OPENING = 4  # steps
 
@@ -30,7 +30,7 @@ class Recipe:
 
 
 def opening(steps: int, full: int) -> int:
-    """The steps of the opening of a run of `steps` steps where the full training has `full`: a quarter of that, at most
+    """The steps of the opening of a run of `steps` steps where the full training has `full`: a third of that, at most
     half of the run; 0 if that would be fewer than LEAST_OPENING."""
     first = min(int(full * OPENING_SHARE), steps // 2)
     return first if first >= LEAST_OPENING else 0

@@ -90,7 +90,7 @@ def train(
     )
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
-    if begun and not state.step:
+    if begun and begun.is_dir() and not state.step:
         opening = Checkpoints(begun, run_name(masters.named, rows, valid, plan.opening()))
         state = opening.resume(masters.named, optimizer, TrainState)
         if plan.keep_best and state.step:

@@ -40,8 +40,3 @@ def search_rates(recipe: Recipe, steps: int, full: int) -> tuple[float, ...]:
     """The learning rates that are tried before a run of `steps` steps: all, or the default in a much shortened run."""
     searched = opening(steps, full) and steps >= full * SEARCHED_SHARE
     return recipe.learning_rates if searched else (recipe.default_rate,)
-
-
-def search_steps(recipe: Recipe, steps: int, full: int) -> int:
-    """The steps of the openings that are not continued."""
-    return (len(search_rates(recipe, steps, full)) - 1) * opening(steps, full)

@@ -35,7 +35,7 @@ def fit_part(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=run, listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, general=settings.settings.general,
+        replay=settings.settings.replay,
     )  # fmt: skip
     try:
         fitted = METHODS[method].fit(context)

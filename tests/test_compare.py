@@ -13,8 +13,9 @@ from comparing import ARM_KEYS, METHODS, command, files, strict
 from conftest import Finished
 from small import next_log_p
 
-from riyaz import hardware
-from riyaz.comparison import run
+from riyaz import evaluate, hardware
+from riyaz.comparison import run, worker
+from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.predictor import open_artifact
 
@@ -51,12 +52,34 @@ def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
         assert 0 <= arm["extras"]["macro_f1"] <= 1
         assert arm["eval_seconds"] > 0 and arm["ms_per_answer"] > 0 and arm["artifact_mb"] > 0
         learns = arm["method"] in ("prompt_tuning", "lora", "full")
-        assert (arm["train_seconds"] > 0) == (arm["search_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
+        assert (arm["train_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
+        assert (arm["search_seconds"] > 0) == (arm["method"] != "nearest"), "of choosing texts too"
         assert (arm["prompt_tokens"] == 0) == (arm["method"] == "nearest")
     assert quick.arm("nearest")["score"] == 1.0, "the nearest prompt differs in its last words only"
     assert quick.arm("few_shot")["prompt_tokens"] > quick.arm("lora")["prompt_tokens"] + 8
     lora, full = (quick.arm(method)["trainable_params"] for method in ("lora", "full"))
     assert 0 < lora < full == quick.document["model"]["parameters"]
+
+
+def test_the_cpu_time_that_an_arm_waited_for_is_the_mean_over_its_processes(quick: Finished) -> None:
+    for arm in quick.document["arms"]:
+        part = quick.artifact(arm["method"]).parent
+        fit, result = (strict((part / name).read_text()) for name in ("fit.json", "result.json"))
+        parts = [(fit.get("cpu_waited"), fit["seconds"]), (result.get("cpu_waited"), result["eval_seconds"])]
+        counted = [(share, seconds) for share, seconds in parts if share is not None]
+        if hardware.cpu_time() is None:
+            assert not counted and "cpu_waited" not in arm
+        elif counted:
+            expected = sum(share * seconds for share, seconds in counted) / sum(seconds for _, seconds in counted)
+            assert 0 <= arm["cpu_waited"] < 1 and arm["cpu_waited"] == pytest.approx(expected)
+
+
+def test_an_arm_knows_the_latency_that_was_planned_for_it(quick: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: dict[str, float] = {}
+    monkeypatch.setattr(evaluate, "evaluate_artifact", lambda *_, expected_ms, **__: planned.update(ms=expected_ms))
+    measured = json.loads((quick.out / "measured.json").read_text())
+    worker.evaluate(ComparisonFolder(quick.out), "lora", "kept")
+    assert planned == {"ms": pytest.approx(1000 * measured["predict"]["lora"]["answer_seconds"])}
 
 
 def test_scores_are_those_of_the_predictions(quick: Finished) -> None:
@@ -234,18 +257,18 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     assert none["pick"] is None and "No arm is within the limits" in none["reason"]
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(
-    quick: Finished, inside: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    told = command(*quick.arguments, "--dry-run", "--json")
-    assert told.status == 0 and list(tmp_path.iterdir()) == []
+def test_a_dry_run_prints_the_plan_and_keeps_what_it_measured(quick: Finished, inside: list, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = command(*quick.arguments, "--dry-run", "--json", "--out", out)
+    assert told.status == 0 and (out / "measured.json").exists() and not (out / "plan.json").exists()
     document, plan = told.document, json.loads((quick.out / "plan.json").read_text())
     assert {arm["method"]: arm["steps"] for arm in document["plan"]["arms"]} == {
         arm["method"]: arm["steps"] for arm in plan["arms"]
     }
     assert {"seconds", "peak_rss_mb", "disk_mb"} <= set(document["estimate"])
-    assert [work for work, *_ in inside] == ["measure"]
+    other = [argument if argument != "3h" else "2h" for argument in quick.arguments]
+    assert command(*other, "--dry-run", "--out", out).status == 0
+    assert [work for work, *_ in inside] == ["measure"], "once, also for another budget"
     assert "estimate: " in told.err and all(f"\n{method} " in told.err for method in METHODS), told.err
 
 

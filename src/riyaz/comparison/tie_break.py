@@ -11,7 +11,7 @@ from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
 from riyaz.comparison.folder import DAMAGED, ComparisonFolder
 from riyaz.comparison.pick import contenders
-from riyaz.comparison.plan import START_SECONDS, ComparisonPlan
+from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import CompareConfig
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
@@ -77,7 +77,7 @@ def _methods(
 
 def _seconds(plan: ComparisonPlan, arm: ArmResult) -> float:
     """Seconds to start the processes of an arm and to answer all its test rows alone."""
-    return plan.arm(arm.method).seconds.get("start", START_SECONDS) + arm.n_test * (arm.ms_per_answer or 0.0) / 1000
+    return plan.arm(arm.method).seconds.get("start", 0.0) + arm.n_test * (arm.ms_per_answer or 0.0) / 1000
 
 
 def _alone(

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from riyaz import hardware
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
+from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, to_json
 from riyaz.files import write_json
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
-        "index": index, "measure": measure, "fit": fit, "evaluate": evaluate, "alone": alone,
+        "index": index, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate, "alone": alone,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -52,12 +54,28 @@ def index(folder: ComparisonFolder) -> None:
     write_index(folder, folder.settings(), send)
 
 
-def measure(folder: ComparisonFolder) -> None:
-    """Measure the speeds that the plan is made from: writes `measured.json` and the base's facts."""
+def measure(folder: ComparisonFolder, seconds: str) -> None:
+    """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the base's
+    facts."""
     from riyaz.comparison.measure import measure_speeds
 
     settings = folder.settings()
-    folder.write("measured.json", measure_speeds(folder, settings, _source(settings), settings.task, send))
+    speeds = measure_speeds(folder, settings, _source(settings), settings.task, float(seconds), send)
+    folder.write("measured.json", speeds)
+
+
+def open_arm(folder: ComparisonFolder, method: str, part: str) -> None:
+    """Train the opening of one method's run and score it on validation rows: writes `search.json`."""
+    from riyaz.comparison.fit_part import context_of
+    from riyaz.methods import METHODS
+    from riyaz.methods.weights import begin_weights
+
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    _use_threads(plan.threads)
+    context = context_of(folder, settings, plan, method, part, _source(settings), settings.task, send)
+    build = METHODS[method].build
+    assert build is not None
+    begin_weights(METHODS[method].with_prompt(context), build)
 
 
 def fit(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -66,9 +84,10 @@ def fit(folder: ComparisonFolder, method: str, part: str) -> None:
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), hardware.cpu_time()
     fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, send)
-    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began))
+    waited = hardware.share_waited(cpu, hardware.cpu_time())
+    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
 
 
 def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -82,12 +101,13 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     run = folder.run(method, part)
     extra = read_extra_run(folder, method, part) is not None
     rows = KEPT if extra else part
+    planned = Speeds.read(folder.path / "measured.json", (), ()).predict.get(method)
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
         base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
         retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
-        general=settings.settings.general, listen=send,
+        general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None, listen=send,
     )  # fmt: skip
 
 

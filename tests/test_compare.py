@@ -14,9 +14,10 @@ from conftest import Finished
 from small import next_log_p
 
 from riyaz import evaluate, hardware
-from riyaz.comparison import run, worker
+from riyaz.comparison import processes, run, worker
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
+from riyaz.events import quiet
 from riyaz.predictor import open_artifact
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -230,6 +231,15 @@ def test_a_plan_without_room_skips_and_cuts(
     assert lora["reason"] == f"trained {lora['chosen']['steps']} of 100 steps"
     assert full["status"] == "skipped" and "raise --budget" in full["reason"] and full["score"] is None
     assert set(full) >= ARM_KEYS and not (tmp_path / "arms/full").exists()
+
+
+def test_the_opening_of_an_arm_is_trained_in_a_process_of_its_own(
+    inside: list, quick: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(quick.out, tmp_path / "out", ignore=shutil.ignore_patterns("arms"))
+    search = tmp_path / "out/arms/lora/kept/search.json"
+    reason = processes.run(["open", str(tmp_path / "out"), "lora", "kept"], tmp_path / "log.txt", quiet)
+    assert reason == "" and search.exists(), reason
 
 
 @pytest.mark.parametrize(("methods", "places"), [("nearest,lora", 1024), ("nearest,prompt_tuning", 1004)])

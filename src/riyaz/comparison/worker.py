@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate|alone FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.comparison.worker WORK FOLDER …`, with the name of one of the jobs of `main`.
 
 It reads the comparison's folder, does one piece of work and writes the result there. Events go to stdout as JSON
 lines. A RiyazError becomes one Failed event with its reason; any other exception leaves its traceback in the log.

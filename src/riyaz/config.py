@@ -150,7 +150,8 @@ class CompareConfig:
     replay: float = field(
         default=0.0,
         metadata={
-            "help": "share of general text mixed into the training rows, to reduce forgetting",
+            "help": "share of rows of general text (docstrings of Python's standard library, never the text that "
+            "forgetting is measured on) among the training rows, to reduce forgetting",
             "minimum": 0,
             "maximum": 0.5,
         },

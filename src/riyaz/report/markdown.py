@@ -13,6 +13,7 @@ from riyaz.report.words import (
     duration,
     extras,
     headline,
+    measured_again,
     metric_name,
     pair_rows,
     slices,
@@ -120,6 +121,8 @@ def _arm(arm: ArmResult) -> str:
     lines = [f"### {_escape(arm.method)}"]
     if arm.status != "ok" and arm.reason:
         lines.append(_escape(arm.reason))
+    if measured_again(arm):
+        lines.append(_escape(measured_again(arm)))
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:

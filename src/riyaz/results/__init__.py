@@ -2,6 +2,7 @@
 
 from riyaz.results.comparison import (
     COMPARE,
+    FAR,
     FIT,
     PREDICTIONS,
     RESULT,
@@ -20,6 +21,7 @@ from riyaz.results.comparison import (
     Leakage,
     Model,
     Pair,
+    Remeasured,
     Retrieval,
     SeedScore,
     SliceScore,
@@ -44,8 +46,9 @@ from riyaz.results.pretraining import (
 )
 
 __all__ = [
-    "COMPARE", "ELSEWHERE", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
+    "COMPARE", "ELSEWHERE", "FAR", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
     "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Flips", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult",
-    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text", "Word",
+    "Fit", "Flips", "Leakage", "Model", "Pair", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
+    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text",
+    "Word",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, search_rates
+from riyaz.methods.recipe import Recipe, opening, other_steps, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
@@ -323,8 +323,9 @@ def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> 
     if steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
     first = opened.opening if opened else opening(steps, recipe.steps(given.sizes.train))
-    others = 0 if opened else len(_rates(given, method, steps)) - 1
-    search = others * (first * speed.step_seconds + 2 * speed.validate_seconds + speed.build_seconds)
+    rates = 1 if opened else len(_rates(given, method, steps))
+    each = 2 * speed.validate_seconds + speed.build_seconds  # of a rate's opening, besides its steps
+    search = other_steps(rates, first) * speed.step_seconds + (2 * rates - 2) * each
     left = steps - opened.opening if opened else steps
     train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}

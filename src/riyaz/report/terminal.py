@@ -48,7 +48,7 @@ BAR = 18  # character cells of a progress bar
 LINE_SECONDS = 10.0  # least time between two plain progress lines of an arm
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns left out on a narrow terminal, in this order; report.md has all columns
-DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
+DISPENSABLE = ("artifact MB", "peak MB", "fit", "forgetting")
 
 
 class PipeConsole(Console):

@@ -73,7 +73,7 @@ def metric_name(metric: str | None) -> str:
 
 
 def fit_seconds(arm: ArmResult) -> float:
-    """Seconds of search and training of an arm."""
+    """Seconds of an arm's search, for texts or a learning rate, and training."""
     return arm.search_seconds + arm.train_seconds
 
 
@@ -83,7 +83,7 @@ def columns(metric: str | None, pick: str | None) -> list[Column]:
         Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
         Column(metric_name(metric), lambda arm: number(arm.score, 3)),
         Column("95 % interval", interval),
-        Column("train", lambda arm: duration(fit_seconds(arm) or None)),
+        Column("fit", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
         Column("forgetting", lambda arm: signed(arm.forgetting_nats)),
@@ -98,7 +98,7 @@ def outcome(arm: ArmResult) -> str:
         return " ".join((arm.reason or "no score").split())
     line = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
     fit = fit_seconds(arm)
-    line += f", trained in {duration(fit)}" if fit else ""
+    line += f", {'trained' if arm.trainable_params else 'chosen'} in {duration(fit)}" if fit else ""
     return f"{line}, {tenths(arm.ms_per_answer)} ms per answer"
 
 

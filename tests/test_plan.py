@@ -97,7 +97,8 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     assert plan.arm("nearest").seconds == {"start": 2 * START, "fit": 0.0, "evaluate": 0.0}
     lora = plan.arm("lora").seconds
     assert lora["evaluate"] == pytest.approx(zero["evaluate"] + 3.0), "its base is read once more"
-    assert lora["search"] == pytest.approx(2 * (OPENING * 1.0 + 2 * 2.0 + 0.5)), "of the rates that are not continued"
+    opened = OPENING + OPENING // 2  # steps of the two rates that are not continued; one of them stops halfway
+    assert lora["search"] == pytest.approx(opened * 1.0 + (3 + 2) * (2 * 2.0 + 0.5)), "two are built a second time"
     assert lora["train"] == pytest.approx(60 * 1.0 + 7 * 2.0 + 0.5)
 
 
@@ -173,9 +174,10 @@ def test_a_method_that_takes_the_rate_of_another_searches_none_where_that_takes_
         planning.make(given(*methods, rate_of={"rag_lora": "lora", "lora": ""}), budget=1e5, spent=0.0)
         for methods in (("lora", "rag_lora"), ("nearest", "rag_lora"))
     )
-    assert both.arm("rag_lora").learning_rates == (2e-4,) and both.arm("rag_lora").seconds["search"] == 0
+    assert both.arm("rag_lora").learning_rates == (2e-4,)
+    assert both.arm("rag_lora").seconds["search"] == 2 * 2.0 + 0.5, "its opening is built and validated, and goes on"
     assert both.arm("rag_lora").steps == 60 and len(both.arm("lora").learning_rates) == 3
-    assert alone.arm("rag_lora").learning_rates == PLAIN.learning_rates and alone.arm("rag_lora").seconds["search"] > 0
+    assert alone.arm("rag_lora").learning_rates == PLAIN.learning_rates and alone.arm("rag_lora").seconds["search"] > 20
 
 
 def test_folds_multiply_what_is_done_in_each_of_them() -> None:
@@ -277,7 +279,7 @@ def test_a_budget_too_short_for_two_arms_is_refused_with_one_that_is_enough() ->
     with assert_refused("training and evaluating full and lora on 100 test rows"):
         made(30.0, "lora", "full")
     speeds = measured(rag_lora={"step_seconds": 3.0})
-    with assert_refused("training and evaluating full and rag_lora", "give --budget 2m20s"):
+    with assert_refused("training and evaluating full and rag_lora", "give --budget 2m30s"):
         planning.make(given("full", "rag_lora", speeds=speeds), budget=30.0, spent=0.0)
     with assert_refused("--budget 200s", "give --budget 4m10s"):
         made(200.0, spent=190.0)
@@ -353,29 +355,29 @@ def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan()
 
 def test_arms_on_a_busy_machine_are_planned_slower() -> None:
     inputs = given()
-    plan = planning.make(inputs, budget=700.0, spent=0.0)
+    plan = planning.make(inputs, budget=500.0, spent=0.0)
     used = [sum(plan.arm(method).seconds.values()) for method in METHODS[:3]]
     same, slow = (
-        again(inputs, run(plan, *METHODS[:3], slower=slower), 700.0, slower * sum(used)) for slower in (1.0, 2.0)
+        again(inputs, run(plan, *METHODS[:3], slower=slower), 500.0, slower * sum(used)) for slower in (1.0, 2.0)
     )
     assert same.arms[3:] == tuple(replace(arm, pace=1.0) for arm in plan.arms[3:]), "as it was planned at first"
     for method in ("lora", "full"):
         assert slow.arm(method).pace == pytest.approx(2.0) and slow.arm(method).steps < plan.arm(method).steps
         for part in ("start", "fit", "evaluate"):
             assert slow.arm(method).seconds[part] == pytest.approx(2 * plan.arm(method).seconds[part])
-    assert 2 * sum(used) + sum(sum(arm.seconds.values()) for arm in slow.arms[3:]) <= 700 * RESERVE
-    untrained = again(inputs, run(plan, "zero_shot", slower=2.0), 700.0, 100.0).arm("few_shot")
+    assert 2 * sum(used) + sum(sum(arm.seconds.values()) for arm in slow.arms[3:]) <= 500 * RESERVE
+    untrained = again(inputs, run(plan, "zero_shot", slower=2.0), 500.0, 100.0).arm("few_shot")
     assert untrained.seconds["fit"] == pytest.approx(12.0) and untrained.pace == pytest.approx(2.0)
-    later = again(inputs, run(slow, "lora"), 700.0, 500.0)
+    later = again(inputs, run(slow, "lora"), 500.0, 300.0)
     assert later.arm("full").pace == pytest.approx(2.0), "it took what was planned for a pace of two"
-    brief = again(inputs, run(plan, "nearest", slower=9.0), 700.0, 27.0)
+    brief = again(inputs, run(plan, "nearest", slower=9.0), 500.0, 27.0)
     assert brief.arm("zero_shot").pace == 1.0, "three seconds say nothing about a pace"
 
 
 def test_the_time_that_an_arm_leaves_goes_to_those_that_were_cut() -> None:
     inputs = given()
-    plan = planning.make(inputs, budget=350.0, spent=0.0)
-    later = again(inputs, run(plan, "nearest", "zero_shot", "few_shot", "lora"), 350.0, 150.0)
+    plan = planning.make(inputs, budget=270.0, spent=0.0)
+    later = again(inputs, run(plan, "nearest", "zero_shot", "few_shot", "lora"), 270.0, 130.0)
     assert later.arm("full").steps > plan.arm("full").steps
     assert later.arm("full").learning_rates == PLAIN.learning_rates and later.arm("full").steps >= HALF
 

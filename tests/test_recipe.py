@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from riyaz import methods as table
-from riyaz.methods.recipe import LEAST_OPENING, OPENING_SHARE, SEARCHED_SHARE, Recipe, opening, search_rates
+from riyaz.methods.recipe import LEAST_OPENING, OPENING_SHARE, SEARCHED_SHARE, Recipe, opening, other_steps, search_rates
 
 RATES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9, unique=True).map(lambda rates: tuple(sorted(rates)))
 STEPS = st.integers(1, 5000)
@@ -25,9 +25,9 @@ def test_steps_are_whole_epochs_and_never_too_few(rows: int, batch: int, epochs:
     assert steps == least or (steps % epochs == 0 and steps * batch < epochs * (rows + batch))
 
 
-def test_the_opening_is_a_third_of_the_full_training() -> None:
-    assert [opening(steps, 100) for steps in (100, 66, 60, 40, 9, 8, 7)] == [33, 33, 30, 20, 4, 4, 0]
-    assert [opening(full, full) for full in (11, 12, 14, 15)] == [0, 4, 4, 5]
+def test_the_opening_is_a_quarter_of_the_full_training() -> None:
+    assert [opening(steps, 100) for steps in (100, 60, 50, 40, 9, 8, 7)] == [25, 25, 25, 20, 4, 4, 0]
+    assert [opening(full, full) for full in (15, 16, 19, 20)] == [0, 4, 4, 5]
 
 
 @ANY_SPEED
@@ -58,7 +58,11 @@ def test_a_much_shortened_run_takes_the_default_rate() -> None:
     three = recipe((1e-4, 2e-4, 4e-4))
     assert [len(search_rates(three, steps, 100)) for steps in (100, 50, 49, 10)] == [3, 3, 1, 1]
     assert search_rates(three, 49, 100) == (2e-4,)
-    assert search_rates(three, 11, 11) == (2e-4,), "its opening would be too short to tell rates apart"
+    assert search_rates(three, 15, 15) == (2e-4,), "its opening would be too short to tell rates apart"
+
+
+def test_the_search_costs_the_openings_that_are_not_continued() -> None:
+    assert [other_steps(rates, 25) for rates in (1, 2, 3, 4)] == [0, 25, 25 + 12, 25 + 12 + 12], "half for the others"
 
 
 @pytest.mark.parametrize("method", [name for name, method in table.METHODS.items() if method.recipe])

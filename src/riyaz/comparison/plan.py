@@ -18,7 +18,7 @@ from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, other_steps, search_rates
+from riyaz.methods.recipe import FINALISTS, Recipe, opening, other_steps, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
@@ -326,10 +326,12 @@ def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> 
     assert recipe is not None
     if steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
-    first = opened.opening if opened else opening(steps, recipe.steps(given.sizes.train))
-    rates = 1 if opened else len(_rates(given, method, steps))
-    each = 2 * speed.validate_seconds + speed.build_seconds  # of a rate's opening, besides its steps
-    search = other_steps(rates, first) * speed.step_seconds + (2 * rates - 2) * each
+    search, first = 0.0, opening(steps, recipe.steps(given.sizes.train))
+    if first and not opened:
+        rates = len(_rates(given, method, steps))
+        models = rates + (FINALISTS if rates > FINALISTS else 0)  # built and validated; the finalists' a second time
+        search = models * (speed.build_seconds + 2 * speed.validate_seconds)
+        search += other_steps(rates, first) * speed.step_seconds
     left = steps - opened.opening if opened else steps
     train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}

@@ -65,6 +65,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         curve=kept_fit.curve,
         retrieval=_retrieval([result.retrieval for result in results if result.retrieval], kept_fit.chosen),
         reason=_reason(plan, failed),
+        steps=plan.steps or None,
+        recipe_steps=plan.recipe_steps or None,
     )
 
 

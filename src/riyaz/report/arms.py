@@ -124,8 +124,8 @@ def training(arm: ArmResult) -> str:
     return f"{_short(arm.trainable_params)} parameters" + (f", {number(steps)} steps" if isinstance(steps, int) else "")
 
 
-def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
-    """What the method suits, then how it compares with the other arms."""
+def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: str) -> str:
+    """What the method suits, then how it compares with the other arms; the pick is `called` the pick or the leader."""
     suits = f"{about(arm.method).suits}."
     suits = suits[:1].upper() + suits[1:]
     if arm.score is None:
@@ -137,7 +137,7 @@ def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
     if arm.ms_per_answer is not None and arm.ms_per_answer <= min(answering):
         first.append("the fastest answers")
     if arm.method == pick:
-        first = ["the pick", *first]
+        first = [called, *first]
     if first:
         return f"{suits} Here: {', '.join(first)}."
     better = beaten_by(arm, arms)

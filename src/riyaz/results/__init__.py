@@ -16,6 +16,7 @@ from riyaz.results.comparison import (
     Evaluation,
     FileFacts,
     Fit,
+    Floor,
     Leakage,
     Model,
     Pair,
@@ -45,6 +46,6 @@ from riyaz.results.pretraining import (
 __all__ = [
     "COMPARE", "ELSEWHERE", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
     "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult", "RunText",
-    "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text", "Word",
+    "Fit", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult",
+    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text", "Word",
 ]  # fmt: skip

@@ -204,6 +204,8 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
     assert best_for(replace(arms[2], method="lora"), arms, None, "the pick").endswith(
         "Here b scores no less and answers no slower."
     )
+    zero = [typed_arm(name, score=0.0, ms_per_answer=cost) for name, cost in (("a", 10), ("b", 20))]
+    assert "the best score" not in best_for(zero[0], zero, None, "the pick"), "where nothing works"
     assert "Here: the leader, the best score." in best_for(arms[1], arms, "b", "the leader")
 
 

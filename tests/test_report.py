@@ -97,6 +97,7 @@ def test_every_report_says_the_decision_in_the_same_words(decision, pick, line, 
     assert line in printed(out).splitlines() and text.startswith(f"# {line}\n")
     assert line.removesuffix(" (certified)") in " ".join(page.split())
     assert [role for role in ("the pick", "the leader") if f"\\* {role}." in text] == ([called] if called else [])
+    assert ("its own score is a little optimistic" in text) == (pick is not None)
     assert [role for role in ("the pick", "the leader") if f"Here: {role}" in page] == ([called] if called else [])
 
 

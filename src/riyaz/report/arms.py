@@ -131,7 +131,7 @@ def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: st
     if arm.score is None:
         return f"{suits} Not measured here."
     first = []
-    if arm.score >= max(other.score for other in arms if other.score is not None):
+    if arm.score and arm.score >= max(other.score for other in arms if other.score is not None):
         first.append("the best score")
     answering = [other.ms_per_answer for other in arms if other.ms_per_answer is not None]
     if arm.ms_per_answer is not None and arm.ms_per_answer <= min(answering):

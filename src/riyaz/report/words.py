@@ -192,10 +192,9 @@ def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
 def caveats(comparison: Comparison) -> list[str]:
     """Limits of the figures that follow from the comparison, one sentence each."""
     arms = [arm for arm in comparison.arms if arm.score is not None]
-    notes = [
-        "The best arm is chosen on these test rows, so its own score is a little optimistic.",
-        "Times and memory were measured on the machine named above; elsewhere only their ratios are similar.",
-    ]
+    notes = ["Times and memory were measured on the machine named above; elsewhere only their ratios are similar."]
+    if comparison.pick:
+        notes.insert(0, "The best arm is chosen on these test rows, so its own score is a little optimistic.")
     few = comparison.rows_needed or not any(arm.half_trained for arm in arms)
     if comparison.decision == "undecided" and comparison.pick and few:
         notes.append("The test has too few rows to tell the leading arms apart.")

@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n 2
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast torture bench lint format clean
+.PHONY: help demo demo-documents test test-fast torture bench lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -15,12 +15,16 @@ ifeq ($(wildcard $(PYTHON)),)
 endif
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .make/train  ## pull the models, compare eight ways to adapt one on examples/helpdesk, print the table
+demo: .make/train  ## pull a model, compare five ways to adapt it to ten labels (examples/quickstart), print the table
+	$(RIYAZ) pull smollm2-135m
+	$(RIYAZ) compare examples/quickstart --methods nearest,zero_shot,few_shot,lora,full --budget 10m --out demo-result
+
+demo-documents: .make/train  ## the same with a firm's handbook to retrieve from (examples/helpdesk)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
-	$(RIYAZ) compare examples/helpdesk --budget 15m --out demo-result
+	$(RIYAZ) compare examples/helpdesk --budget 15m --out demo-documents-result
 
 test: .make/test  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m

@@ -53,7 +53,8 @@ def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
         assert arm["eval_seconds"] > 0 and arm["ms_per_answer"] > 0 and arm["artifact_mb"] > 0
         learns = arm["method"] in ("prompt_tuning", "lora", "full")
         assert (arm.get("steps"), arm.get("recipe_steps")) == ((comparing.STEPS,) * 2 if learns else (None, None))
-        assert (arm["train_seconds"] > 0) == (arm["search_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
+        assert (arm["train_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
+        assert (arm["search_seconds"] > 0) == (arm["method"] != "nearest"), "of choosing texts too"
         assert (arm["prompt_tokens"] == 0) == (arm["method"] == "nearest")
     assert quick.arm("nearest")["score"] == 1.0, "the nearest prompt differs in its last words only"
     assert quick.arm("few_shot")["prompt_tokens"] > quick.arm("lora")["prompt_tokens"] + 8
@@ -222,18 +223,18 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     assert none["pick"] is None and "No arm is within the limits" in none["reason"]
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(
-    quick: Finished, inside: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    told = command(*quick.arguments, "--dry-run", "--json")
-    assert told.status == 0 and list(tmp_path.iterdir()) == []
+def test_a_dry_run_prints_the_plan_and_keeps_what_it_measured(quick: Finished, inside: list, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = command(*quick.arguments, "--dry-run", "--json", "--out", out)
+    assert told.status == 0 and (out / "measured.json").exists() and not (out / "plan.json").exists()
     document, plan = told.document, json.loads((quick.out / "plan.json").read_text())
     assert {arm["method"]: arm["steps"] for arm in document["plan"]["arms"]} == {
         arm["method"]: arm["steps"] for arm in plan["arms"]
     }
     assert {"seconds", "peak_rss_mb", "disk_mb"} <= set(document["estimate"])
-    assert [work for work, *_ in inside] == ["measure"]
+    other = [argument if argument != "3h" else "2h" for argument in quick.arguments]
+    assert command(*other, "--dry-run", "--out", out).status == 0
+    assert [work for work, *_ in inside] == ["measure"], "once, also for another budget"
     assert "estimate: " in told.err and all(f"\n{method} " in told.err for method in METHODS), told.err
 
 

@@ -19,12 +19,12 @@ from riyaz.artifact import resolve
 from riyaz.comparison.arm_row import arm_row, row_scores
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort, make
+from riyaz.comparison.plan import ComparisonPlan, Given, Sizes, TooShort, make
 from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
-from riyaz.methods.weights import Search
+from riyaz.methods.learning_rate import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
@@ -180,7 +180,7 @@ def test_damaged_speeds_are_planned_by_or_refused(out: Path) -> None:
     def work() -> None:
         speeds = Speeds.read(path, recipes, trained)
         with contextlib.suppress(TooShort):
-            make(recipes, speeds, Sizes(20, 8, 13), budget=10800.0, spent=0.0, seed=4)
+            make(Given(recipes, speeds, Sizes(20, 8, 13), seed=4), budget=10800.0, spent=0.0)
 
     check(path, work, [out / "plan.json"])
 

@@ -29,7 +29,16 @@ from riyaz.engine.torch import load as torch_load
 from riyaz.evaluate import BaseFacts, evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.files import to_document
-from riyaz.predictor import ModelPredictor, Predictor, open_artifact, open_model, predictor_for
+from riyaz.predictor import (
+    ClosedPredictor,
+    ModelPredictor,
+    Prediction,
+    Predictor,
+    open_artifact,
+    open_model,
+    predictor_for,
+)
+from riyaz.results import Evaluation, Flips
 from riyaz.scoring import answer_log_loss
 
 BF16_IS_FAST = hardware.bf16_is_fast
@@ -204,6 +213,93 @@ def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_p
         retrieval_rows=4, general=None, listen=quiet,
     )  # fmt: skip
     assert (tmp_path / "predictions.jsonl").read_text() == "" and result.ms_per_answer > 0
+
+
+# alone and in a batch
+
+
+@pytest.fixture
+def flipping(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Alone, the rows whose places are in the list get another answer than in a batch."""
+    alone: list[str] = []
+    whole = ClosedPredictor.answers
+
+    def answers(self: ClosedPredictor, conversations: list, where: list = [], **more: Any) -> list[Prediction]:  # noqa: B006
+        found = whole(self, conversations, where, **more)
+        flipped = len(where) == 1 and where[0] in alone
+        return [replace(each, text="billing" if each.text != "billing" else "refund") if flipped else each
+                for each in found]  # fmt: skip
+
+    monkeypatch.setattr(ClosedPredictor, "answers", answers)
+    return alone
+
+
+def said(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_answers_alone_are_compared_with_those_of_the_batch(
+    quick: Finished, tmp_path: Path, flipping: list[str]
+) -> None:
+    same = judged(quick.artifact("lora"), tmp_path / "same")
+    assert same.batch_flips == Flips(rows=2, answers=0, scores=0) and not same.alone
+    flipping += ["t.jsonl:2", "t.jsonl:3"]  # the second is not among the rows answered alone
+    found = judged(quick.artifact("lora"), tmp_path / "other")
+    changes = said(tmp_path / "same")[1]["answers"] == ["billing"] or said(tmp_path / "same")[1]["score"] == 1.0
+    assert found.batch_flips == Flips(rows=2, answers=1, scores=int(changes))
+    assert said(tmp_path / "other") == said(tmp_path / "same"), "the scored answers are those of the batch"
+    assert Evaluation.read(tmp_path / "other/result.json") == found
+    assert judged(quick.artifact("nearest"), tmp_path / "copied", base=BaseFacts(4.0, ())).batch_flips is None
+
+
+def test_all_rows_answered_alone_take_the_place_of_the_batch(
+    quick: Finished, tmp_path: Path, flipping: list[str]
+) -> None:
+    before = judged(quick.artifact("lora"), tmp_path)
+    rows = said(tmp_path)
+    flipping += ["t.jsonl:2", "t.jsonl:3"]
+    events: list[Event] = []
+    found = evaluate.answer_alone(quick.artifact("lora"), examples(6), tmp_path, events.append)
+    assert found == Evaluation.read(tmp_path / "result.json") and found.alone
+    assert replace(found, alone=False, batch_flips=before.batch_flips) == before
+    after = said(tmp_path)
+    differing = [i for i, (a, b) in enumerate(zip(rows, after)) if a["prediction"] != b["prediction"]]
+    scored = sum(a["score"] != b["score"] for a, b in zip(rows, after))
+    assert differing == [1, 2] and found.batch_flips == Flips(rows=6, answers=2, scores=scored)
+    assert [row["score"] for row in after] == [float(row["prediction"] == row["answers"][0]) for row in after]
+    assert {key: value for key, value in after[0].items() if key != "log_probability"} == {
+        key: value for key, value in rows[0].items() if key != "log_probability"
+    }
+    assert events[-1] == Progress("evaluate", 6, 6)
+    flipping.clear()  # a second time answers nothing
+    assert evaluate.answer_alone(quick.artifact("lora"), examples(6), tmp_path, quiet) == found
+    assert said(tmp_path) == after
+
+
+def test_flips_are_counted_once_where_a_process_was_killed_before_its_end(
+    quick: Finished, tmp_path: Path, flipping: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(quick.artifact("lora"), tmp_path)
+    flipping += ["t.jsonl:3"]
+    whole = evaluate.write_json
+
+    def killed(path: Path, value: Evaluation, **more: Any) -> None:
+        if value.alone:
+            raise KeyboardInterrupt
+        whole(path, value, **more)
+
+    monkeypatch.setattr(evaluate, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.answer_alone(quick.artifact("lora"), examples(6), tmp_path, quiet)
+    monkeypatch.setattr(evaluate, "write_json", whole)
+    found = evaluate.answer_alone(quick.artifact("lora"), examples(6), tmp_path, quiet)
+    assert found.alone and found.batch_flips is not None and found.batch_flips.answers == 1
+
+
+def test_other_rows_than_those_answered_are_refused(quick: Finished, tmp_path: Path) -> None:
+    judged(quick.artifact("lora"), tmp_path)
+    with assert_refused("predictions.jsonl", "its rows are not the test rows"):
+        evaluate.answer_alone(quick.artifact("lora"), examples(5), tmp_path, quiet)
 
 
 # evaluate MODEL|ARTIFACT

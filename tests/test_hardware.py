@@ -129,7 +129,8 @@ def test_isa_is_what_every_core_has(tmp_path: Path) -> None:
     ("text", "fast"),
     [
         (AMX.format(n=0, more="avx512_vnni avx512vbmi"), False),
-        (AMX.format(n=0, more="avx512_bf16"), True),
+        (AMX.format(n=0, more="avx512_bf16"), False),
+        (AMX.format(n=0, more="avx512_bf16") + "vendor_id\t: AuthenticAMD\n", True),
         (AMX.format(n=0, more="amx_bf16"), True),
         (ARM, True),
         (ARM.replace("bf16", ""), False),
@@ -206,3 +207,11 @@ def test_describe_is_json_and_true_of_this_machine() -> None:
     assert found["memory_total_mb"] >= found["memory_available_mb"] > 0
     assert found["disk_free_mb"] > 0
     assert found["bf16_is_fast"] == bool(hardware.BF16 & set(found["isa"]))
+
+
+def test_threads_are_those_asked_for_or_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, threads in (("3", 3), ("4,2", 4), ("0", hardware.cores()), ("many", hardware.cores())):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert hardware.threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert hardware.threads() == hardware.cores()

@@ -353,6 +353,32 @@ def test_a_comparison_without_findings_says_nothing_of_them(known, empty):
     assert not re.search("^(retrieval|seeds|more rows)  ", printed(out), flags=re.M)
 
 
+FLIPS = {"rows": 8, "answers": 1, "scores": 0}
+
+
+def test_answers_that_differ_alone_are_said_in_all_reports():
+    document = comparison()
+    document["arms"][2]["batch_flips"] = document["arms"][1]["batch_flips"] = FLIPS | {"answers": 0}
+    out = screen()
+    terminal.print_comparison(typed(document), out)
+    assert "alone  few_shot, zero_shot: all 8 answers are those in a batch" in printed(out).splitlines()
+    document["arms"][3]["batch_flips"] = FLIPS
+    out = screen()
+    terminal.print_comparison(typed(document), out)
+    assert [line for line in printed(out).splitlines() if line.startswith("alone")] == [
+        "alone  lora: 1 of 8 answers differ from those in a batch, 0 scores; few_shot, zero_shot: none of 8"
+    ]
+    assert "tie" not in printed(out)
+    document["arms"][3] |= {"alone": True}
+    document["arms"][2] |= {"alone": True}
+    out = screen()
+    terminal.print_comparison(typed(document), out)
+    assert "alone  ties were decided on answers given one at a time: lora and few_shot" in printed(out).splitlines()
+    for report in (markdown.render(typed(document)), html.render(typed(document), {})):
+        assert "1 of 8, 0 scores" in report and "0 of 8, 0 scores" in report
+        assert "Ties were decided on answers given one at a time: lora and few" in report
+
+
 def test_text_in_findings_cannot_break_the_reports():
     document, _ = pages.attacked()
     for made, text in zip(document["arms"], pages.ATTACKS[-10:], strict=True):

@@ -98,6 +98,17 @@ class CompareConfig:
         default=Seconds("20m"),
         metadata={"help": "wall time of the whole command, such as 90s, 20m or 1h30m", "minimum": 1},
     )
+    more: Seconds | None = field(
+        default=None,
+        metadata={
+            "help": "wall time to add to a finished comparison in --out: arms that were cut short or skipped go on",
+            "minimum": 1,
+        },
+    )
+    threads: int | None = field(
+        default=None,
+        metadata={"help": "threads to compute with; OMP_NUM_THREADS or all cores if not given", "minimum": 1},
+    )
     margin: float = field(
         default=0.02,
         metadata={

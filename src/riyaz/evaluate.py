@@ -3,6 +3,7 @@
 It sees a Predictor, never a method. It runs in its own process, so opening the artifact is tested too.
 """
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,10 +33,29 @@ from riyaz.predictor import (
     open_target,
     predictor_for,
 )
-from riyaz.results import PREDICTIONS, RESULT, Answer, Evaluation, FileFacts, Retrieval, SliceScore, TargetScores
+from riyaz.results import (
+    ELSEWHERE,
+    PREDICTIONS,
+    RESULT,
+    Answer,
+    Evaluation,
+    FileFacts,
+    Flips,
+    Retrieval,
+    SliceScore,
+    TargetScores,
+)
 from riyaz.retrieval.measures import recall, reciprocal_rank
 from riyaz.retrieval.open_retriever import RestrictedRetriever
-from riyaz.scoring import REOPEN_ROWS, answer_log_loss, answer_log_probabilities, latency, predict, score
+from riyaz.scoring import (
+    REOPEN_ROWS,
+    answer_log_loss,
+    answer_log_probabilities,
+    answers_alone,
+    latency,
+    predict,
+    score,
+)
 from riyaz.sources import safetensors
 
 KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
@@ -103,7 +123,12 @@ def evaluate_artifact(
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
-        result["ms_per_answer"] = latency(predictor, sample, len(sample))
+        alone, milliseconds = answers_alone(predictor, sample)
+        result["ms_per_answer"] = statistics.median(milliseconds)
+        if predictor.lm is not None and test:
+            batch = predictions[: len(sample)]
+            points = [score(artifact.task, answers, sample).rows.tolist() for answers in (batch, alone)]
+            result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         result |= _against_base(artifact, predictor, base, kl_rows, general)
@@ -119,6 +144,52 @@ def evaluate_artifact(
     )  # fmt: skip
     write_json(out / RESULT, evaluation, ascii=True)
     return evaluation
+
+
+def answer_alone(folder: Path, test: Sequence[Example], out: Path, listen: Listen) -> Evaluation:
+    """Answer every test row one at a time, as the artifact in `folder` is served, and write these answers into
+    `predictions.jsonl` in place of those that were made in batches; `result.json` tells how many differ.
+
+    Does nothing the second time. Raises RiyazError if the file holds other rows.
+    """
+    evaluation = Evaluation.read(out / RESULT)
+    if evaluation.alone:
+        return evaluation
+    rows = Answer.read(out / PREDICTIONS)
+    if [row.where for row in rows] != [example.where for example in test]:
+        raise RiyazError("its rows are not the test rows", str(out / PREDICTIONS), ELSEWHERE)
+    artifact, predictor = Artifact.read(folder), open_artifact(folder)
+    assert artifact.task is not None
+    answers, _ = answers_alone(predictor, test, lambda done, total: listen(Progress("evaluate", done, total)))
+    points = score(artifact.task, answers, test).rows.tolist()
+    flips = evaluation.batch_flips
+    if flips is None or flips.rows < len(test):  # else a process counted them and was killed before its end
+        flips = _flips([row.prediction for row in rows], _texts(answers), [row.score for row in rows], points)
+    evaluation = replace(evaluation, batch_flips=flips)
+    write_json(out / RESULT, evaluation, ascii=True)
+    with atomic_file(out / PREDICTIONS) as file:
+        for row, answer, point in zip(rows, answers, points):
+            new = replace(
+                row, prediction=answer.text, score=point, log_probability=answer.log_probability,
+                citations=list(answer.citations) or None,
+            )  # fmt: skip
+            file.write(json_line(new, ascii=True))
+    evaluation = replace(evaluation, alone=True)
+    write_json(out / RESULT, evaluation, ascii=True)
+    return evaluation
+
+
+def _texts(predictions: Sequence[Prediction]) -> list[str]:
+    return [prediction.text for prediction in predictions]
+
+
+def _flips(batch: Sequence[str], alone: Sequence[str], before: Sequence[Any], after: Sequence[Any]) -> Flips:
+    """Counts the answers that differ between a batch and alone, and their scores `before` and `after` that do."""
+    return Flips(len(alone), _differing(batch, alone), _differing(before, after))
+
+
+def _differing(some: Sequence[Any], others: Sequence[Any]) -> int:
+    return sum(a != b for a, b in zip(some, others, strict=True))
 
 
 def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:

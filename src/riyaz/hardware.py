@@ -25,7 +25,8 @@ INSTRUCTION_SETS = (
     *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
-BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+BF16 = frozenset({"amx_bf16", "bf16"})  # faster than float32 on every CPU that has them
+AMD = "AuthenticAMD"  # so is avx512_bf16 here; a Xeon without AMX has it at half float32's speed (140, 332 GFLOP/s)
 
 # macOS's names (sysctl keys on ARM, feature words on Intel) -> Linux's.
 MACOS_ARM = {
@@ -120,6 +121,12 @@ def cores(root: Path = ROOT) -> int:
     return max(1, int(min(allowed, _quota(root))))
 
 
+def threads() -> int:
+    """Threads to compute with: OMP_NUM_THREADS where it holds a number of at least 1, else `cores()`."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
+
+
 def isa(root: Path = ROOT) -> tuple[str, ...]:
     """Instruction sets that every core has, by Linux's names, in the order of INSTRUCTION_SETS."""
     features: set[str] | None = None
@@ -142,8 +149,9 @@ def _isa_macos() -> set[str]:
 
 
 def bf16_is_fast(root: Path = ROOT) -> bool:
-    """Whether the CPU has bf16 matrix instructions (AVX-512 BF16, AMX or ARM BF16)."""
-    return not BF16.isdisjoint(isa(root))
+    """Whether matrix products in bf16 are faster than in float32: with AMX, ARM BF16, or AVX-512 BF16 by AMD."""
+    has = isa(root)
+    return not BF16.isdisjoint(has) or ("avx512_bf16" in has and AMD in _text(root / "proc/cpuinfo"))
 
 
 def cpu_model(root: Path = ROOT) -> str:

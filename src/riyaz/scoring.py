@@ -72,15 +72,25 @@ def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Exampl
     return predictor.lm.logprobs([each.request for each in prepared], answers)
 
 
-def latency(predictor: Predictor, examples: Sequence[Example], n: int) -> float:
-    """Median milliseconds of `n` answers made one at a time, after one token to warm up; search included."""
-    milliseconds = []
+def answers_alone(
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
+) -> tuple[list[Prediction], list[float]]:
+    """The answer to every example, made one at a time after one token to warm up, and the milliseconds of each; search
+    included."""
+    predictions, milliseconds = [], []
     predictor.answers([examples[0].messages], [examples[0].where], max_tokens=1)
-    for i in range(n):
-        example = examples[i % len(examples)]
+    for example in examples:
         if predictor.lm is not None and predictor.retriever is not None:
             predictor.retriever.clear_cache()  # else only the first answer would search
         began = time.perf_counter()
-        predictor.answers([example.messages], [example.where])
+        predictions += predictor.answers([example.messages], [example.where])
         milliseconds.append(1000 * (time.perf_counter() - began))
+        if progress:
+            progress(len(predictions), len(examples))
+    return predictions, milliseconds
+
+
+def latency(predictor: Predictor, examples: Sequence[Example], n: int) -> float:
+    """Median milliseconds of `n` answers made one at a time; the examples repeat if there are fewer."""
+    _, milliseconds = answers_alone(predictor, [examples[i % len(examples)] for i in range(n)])
     return statistics.median(milliseconds)

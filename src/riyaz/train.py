@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class TrainPlan:
     batch_size: int = 8  # rows per step
     warmup: float = 0.06  # share of the steps over which the learning rate rises
     final: float = 0.1  # learning rate at the end of the cosine, as a share of the highest
+    steady: int = 0  # first steps in which the rate does not fall after its warm-up; then the cosine begins
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     weight_decay: float = 0.0  # of matrices; norms and biases do not decay
     dropout: float = 0.0  # probability, in the model's nn.Dropout layers
@@ -51,6 +52,12 @@ class TrainPlan:
     keep_best: bool = True  # end with the weights of the lowest validation loss, not the last ones
     compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
+
+    def opening(self) -> "TrainPlan":
+        """The plan of the steady steps alone. They are the same for every number of steps, so a run of them can be
+        continued to any length."""
+        return replace(self, steps=self.steady, validate_every=self.steady, checkpoint_every=self.steady,
+                       keep_best=False)  # fmt: skip
 
 
 @dataclass
@@ -68,13 +75,13 @@ class TrainState:
 
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
-    after_validation: Callable[[int], None] | None = None,
+    after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
 
-    Continues from the newest checkpoint in `folder`. `after_validation(step)` is called with the model in evaluation
-    mode. Raises Diverged.
+    Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
+    folder `begun`. `after_validation(step)` is called with the model in evaluation mode. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -83,6 +90,11 @@ def train(
     )
     checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
     state = checkpoints.resume(masters.named, optimizer, TrainState)
+    if begun and not state.step:
+        opening = Checkpoints(begun, run_name(masters.named, rows, valid, plan.opening()))
+        state = opening.resume(masters.named, optimizer, TrainState)
+        if plan.keep_best and state.step:
+            checkpoints.save_best(masters.named, state.step, state.best_loss)
     for damaged in checkpoints.damaged:
         listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
     masters.publish()
@@ -133,7 +145,7 @@ def train(
         listen(Progress("train", state.step, plan.steps, loss=entry["loss"], seconds_left=left, metrics=entry))
         if state.worse >= plan.patience:
             break
-        if state.step % plan.checkpoint_every == 0 and not last:
+        if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # frees its moments before the best weights are read
@@ -156,11 +168,15 @@ def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
-    """The learning rate of a step, counted from 0: linear warm-up, then a cosine down to the plan's `final` share."""
-    warm = max(1, round(plan.warmup * plan.steps))
+    """The learning rate of a step, counted from 0: linear warm-up, the plan's steady steps, then a cosine down to its
+    `final` share. The warm-up is a share of the steady steps if there are any."""
+    warm = max(1, round(plan.warmup * (plan.steady or plan.steps)))
     if step < warm:
         return plan.learning_rate * (step + 1) / warm
-    done = (step - warm) / max(1, plan.steps - warm)
+    if step < plan.steady:
+        return plan.learning_rate
+    fall = max(warm, plan.steady)
+    done = (step - fall) / max(1, plan.steps - fall)
     return plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
 
 
@@ -194,6 +210,12 @@ def answer_nats(model: Any, rows: PackedRows) -> Tensor:
         hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
     cap = getattr(model.config, "logit_cap", None)  # some families only
     return head_loss(hidden, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
+
+
+@torch.no_grad()
+def row_nats(model: nn.Module, rows: Sequence[Row]) -> list[float]:
+    """−log p of each row's answer in nats, the end token included."""
+    return [answer_nats(model, pack([row])).item() for row in rows]
 
 
 @torch.no_grad()

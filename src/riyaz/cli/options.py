@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
@@ -54,6 +54,7 @@ class AdaptFlags(Given, CompareConfig):
     """The flags of a comparison without those that only the pick needs; --out is required."""
 
     methods: Annotated[tuple[str, ...], ABSENT]
+    more: Annotated[Seconds | None, ABSENT]
     margin: Annotated[float, ABSENT]
     max_ms: Annotated[float | None, ABSENT]
     max_rss_mb: Annotated[float | None, ABSENT]

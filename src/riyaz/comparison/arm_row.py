@@ -21,6 +21,7 @@ from riyaz.results import (
     ArmResult,
     Evaluation,
     Fit,
+    Flips,
     Retrieval,
     SliceScore,
 )
@@ -67,6 +68,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         reason=_reason(plan, failed),
         steps=plan.steps or None,
         recipe_steps=plan.recipe_steps or None,
+        batch_flips=_batch_flips(results),
+        alone=any(result.alone for result in results),
     )
 
 
@@ -74,6 +77,14 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
     return f"trained {plan.steps} of {plan.recipe_steps} steps" if plan.cut else ""
+
+
+def _batch_flips(results: Sequence[Evaluation]) -> Flips | None:
+    """The counts of all parts together."""
+    counts = [result.batch_flips for result in results if result.batch_flips]
+    if not counts:
+        return None
+    return Flips(*(sum(getattr(each, name) for each in counts) for name in ("rows", "answers", "scores")))
 
 
 def _retrieval(parts: Sequence[Retrieval], chosen: dict[str, Any]) -> Retrieval | None:

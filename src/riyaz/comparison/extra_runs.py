@@ -40,7 +40,7 @@ class ExtraRun:
 
     def plan(self, arm: ArmPlan) -> ArmPlan:
         """The arm's plan without its learning-rate search."""
-        return replace(arm, learning_rates=(self.learning_rate,), rungs=())
+        return replace(arm, learning_rates=(self.learning_rate,))
 
 
 def read_extra_run(folder: ComparisonFolder, method: str, part: str) -> ExtraRun | None:
@@ -57,7 +57,10 @@ def seeds(
     left: Callable[[], float],
     listen: Listen,
 ) -> list[ArmResult]:
-    """The arms; if the two best trained ones are within `margin`, each of these with its scores under more seeds."""
+    """The arms; if none was cut short and the two best trained ones are within `margin`, these two with their scores
+    under more seeds."""
+    if any(arm.status == "cut" for arm in arms):  # its steps would tell more than another seed
+        return list(arms)
     scored = [
         (arm.score, arm) for arm in arms if arm.status in FINISHED and arm.trainable_params and arm.score is not None
     ]

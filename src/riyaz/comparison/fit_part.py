@@ -1,6 +1,7 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
 import importlib.metadata
+from dataclasses import replace
 
 from riyaz import artifact as artifacts
 from riyaz import hardware
@@ -15,6 +16,7 @@ from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, instruction_only
 from riyaz.methods.choices import answer_limit
+from riyaz.methods.learning_rate import SEARCH, Search
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 
@@ -27,16 +29,7 @@ def fit_part(
     run = folder.run(method, part)
     for stray in run.glob(".artifact.*"):  # left by a process that was killed
         remove(stray)
-    extra, arm = read_extra_run(folder, method, part), plan.arm(method)
-    rows = KEPT if extra else part
-    context = Context(
-        source=source, tokenizer=source.tokenizer(), task=task,
-        train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
-        arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
-        seed=extra.seed if extra else plan.seed, folder=run, listen=listen,
-        prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, general=settings.settings.general,
-    )  # fmt: skip
+    context = context_of(folder, settings, plan, method, part, source, task, listen)
     try:
         fitted = METHODS[method].fit(context)
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
@@ -48,6 +41,25 @@ def fit_part(
         valid_loss=fitted.valid_loss, valid_score=fitted.valid_score,
         curve=[CurvePoint(**entry) for entry in fitted.curve],
         peak_rss_mb=hardware.peak_rss() / hardware.MB, seconds=0.0,
+    )  # fmt: skip
+
+
+def context_of(
+    folder: ComparisonFolder, settings: Settings, plan: ComparisonPlan, method: str, part: str,
+    source: Source, task: Task, listen: Listen,
+) -> Context:  # fmt: skip
+    """The input of a method's `fit` for one part of an arm."""
+    extra, arm = read_extra_run(folder, method, part), plan.arm(method)
+    rows, other = KEPT if extra else part, METHODS[method].rate_of
+    if other and (searched := folder.run(other, rows) / SEARCH).exists():
+        arm = replace(arm, learning_rates=(Search.read(searched).rate,))
+    return Context(
+        source=source, tokenizer=source.tokenizer(), task=task,
+        train=folder.rows(rows, "train")[:: extra.stride if extra else 1], valid=folder.rows(rows, "valid"),
+        arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
+        seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
+        prompt_text=instruction_only(task), collection=folder.collection(),
+        replay=settings.settings.replay, general=settings.settings.general,
     )  # fmt: skip
 
 

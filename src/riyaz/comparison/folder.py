@@ -4,7 +4,7 @@ settings.json   what was asked for; a command that asks for something else is re
 split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with folds also fold-1/, fold-2/, …
 collection.sqlite   the index of the user's documents, if there are any
 measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base
-plan.json       estimated seconds and training steps
+plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
 arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """
 
@@ -73,11 +73,15 @@ class ComparisonFolder:
         return "settings.json" in names or all(name.startswith(".") for name in names)
 
     def _begun(self) -> bool:
-        log = self.path / "measure.log"
-        return (self.path / "plan.json").exists() or (log.exists() and log.stat().st_size > 0)
+        log, done = self.path / "measure.log", ("plan.json", "measured.json")
+        return any((self.path / name).exists() for name in done) or (log.exists() and log.stat().st_size > 0)
 
-    def claim(self, settings: dict[str, Any]) -> None:
-        """Write settings.json, or check that it holds these settings. Raises RiyazError if it holds others."""
+    def claim(self, settings: dict[str, Any], more: bool = False) -> None:
+        """Write settings.json, or check that it holds these settings, with `more` of any budget.
+
+        Where no arm has run yet, other settings take the place of the old ones; what was measured for another budget
+        is kept. Raises RiyazError if arms have run with other settings.
+        """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
         if stored is None:
             self.write("settings.json", settings)
@@ -85,8 +89,13 @@ class ComparisonFolder:
         self.settings()  # raises RiyazError for a damaged file
         if stored != given:
             differing = _differences(stored, given)
-            if differing == ["budget"] and self.read("plan.json") is None:  # the budget was not used yet
+            if self.read("plan.json") is None:
+                for path in self.path.iterdir() if differing != ["budget"] else ():
+                    if path.name != ".lock":
+                        remove(path)
                 self.write("settings.json", settings)
+                return
+            if differing == ["budget"] and more:
                 return
             differ = ", ".join(differing)
             raise RiyazError(

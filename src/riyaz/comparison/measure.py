@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -11,19 +11,30 @@ from riyaz.artifact import TextPart
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
+from riyaz.data.rows import Row
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
-from riyaz.evaluate import BaseFacts
+from riyaz.evaluate import BaseFacts, prompt_tokens
 from riyaz.events import Event, Listen, Progress
+from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan, Context, Method, instruction_only
-from riyaz.methods.choices import answer_limit, answer_limits, base_predictor, candidate_scores
+from riyaz.methods.choices import (
+    LIMIT_ROWS,
+    VALID_ROWS,
+    answer_limit,
+    answer_limits,
+    base_predictor,
+    candidate_scores,
+    rows_scored,
+)
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
 
-Cache = dict[tuple[TextPart, int], dict[str, float]]  # (text part, answer limit in tokens) -> `_answer_seconds`
+# (text part, answer limit in tokens) -> (tokens of a prompt, `_answer_seconds` and the seconds that measuring took)
+Cache = dict[tuple[TextPart, int], tuple[float, dict[str, float]]]
 T = TypeVar("T")
 
 STEPS = 4  # training steps; the first is not counted
@@ -31,14 +42,26 @@ ROWS = 8  # answered in one batch
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
+DISK_FACTOR = (
+    8  # disk of a training / its weights: two openings' checkpoints of weights and moments, the best, the last
+)
+WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
+PYTHON_SECONDS = 0.5  # of a process before it imports torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
 
 
-def measure_speeds(folder: ComparisonFolder, settings: Settings, source: Source, task: Task, listen: Listen) -> Speeds:
-    """Measure the speeds of all methods; also writes the base's facts into the folder."""
+def measure_speeds(
+    folder: ComparisonFolder, settings: Settings, source: Source, task: Task, seconds: float, listen: Listen
+) -> Speeds:
+    """Measure the speeds of all methods; also writes the base's facts into the folder.
+
+    After `seconds` no further method is measured: its speed is derived from that of another. The base, one method's
+    answers and one method's training are measured always.
+    """
+    began = time.perf_counter()
     import torch
 
-    threads = hardware.cores()
+    start_seconds, threads = time.perf_counter() - began + PYTHON_SECONDS, hardware.threads()
     torch.set_num_threads(threads)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
@@ -47,68 +70,102 @@ def measure_speeds(folder: ComparisonFolder, settings: Settings, source: Source,
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
     )  # fmt: skip
-    began = time.perf_counter()
+    clock = time.perf_counter()
     plain = base_predictor(context)
-    load_seconds = time.perf_counter() - began
-    began = time.perf_counter()
+    load_seconds, clock = time.perf_counter() - clock, time.perf_counter()
     BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
-    base_seconds = time.perf_counter() - began
+    base_seconds = time.perf_counter() - clock
     methods = [METHODS[name] for name in settings.methods]
-    unable: dict[str, str] = {}
-    measure_answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, cache={})
-    predicting = _each(methods, measure_answers, unable)
+    bench = _Bench(context, began + seconds, total=sum(1 + (method.recipe is not None) for method in methods))
+    answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
+    predicting = bench.each(methods, answers)
     rss = hardware.peak_rss() / hardware.MB
-    del plain, measure_answers  # free the base before training
-    trained = [method for method in methods if method.recipe is not None and method.name not in unable]
-    training = _each(trained, partial(_train_speed, context=context), unable)
+    del plain, answers  # free the base before training
+    trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
+    training = bench.each(trained, partial(_train_speed, bench=bench))
     return Speeds(
-        threads=threads, compute=compute, rss_mb=rss, base_seconds=base_seconds,
-        predict=predicting, arms=training, unable=unable,
+        threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
+        predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
     )  # fmt: skip
 
 
-def _each(methods: Sequence[Method], work: Callable[[Method], T], unable: dict[str, str]) -> dict[str, T]:
-    """The result of `work` by method. Where it fails, such as for prompts that fit no context, the reason is added to
-    `unable`: only that arm is skipped."""
-    results = {}
-    for method in methods:
-        try:
-            results[method.name] = work(method)
-        except RiyazError as error:
-            unable[method.name] = str(error)
-    return results
+@dataclass
+class _Bench:
+    """The state of the measuring: what was measured so far, and until when."""
+
+    context: Context
+    deadline: float  # of time.perf_counter
+    total: int  # pieces of work, for the progress
+    done: int = 0
+    unable: dict[str, str] = field(default_factory=dict)  # method -> why it could not be measured
+    derived: dict[str, None] = field(default_factory=dict)  # methods that were not measured for want of time
+    answers: Cache = field(default_factory=dict)
+    training: dict[str, tuple[float, TrainSpeed]] = field(default_factory=dict)  # method -> (tokens a step, speed)
+    slowest: float = 0.0  # seconds that measuring a training took, at most
+
+    def each(self, methods: Sequence[Method], work: Callable[[Method], T]) -> dict[str, T]:
+        """The result of `work` by method. Where it fails, such as for prompts that fit no context, the reason is added
+        to `unable`: only that arm is skipped."""
+        results = {}
+        for method in methods:
+            self.context.listen(Progress("measure", self.done, self.total, method="measure"))
+            self.done += 1
+            try:
+                results[method.name] = work(method)
+            except RiyazError as error:
+                self.unable[method.name] = str(error)
+        return results
+
+    def late(self, last: float) -> bool:
+        """Whether another piece of work, which may take as long as the `last` one, would end after the deadline."""
+        return time.perf_counter() + last > self.deadline
 
 
 def _answer_speed(
-    method: Method, plain: ModelPredictor, context: Context, load_seconds: float, cache: Cache
+    method: Method, plain: ModelPredictor, context: Context, load_seconds: float, bench: _Bench
 ) -> AnswerSpeed:
     """Seconds of a method's answers, measured with its prompts on the base model; methods with the same prompts share
-    one measurement through `cache`."""
+    one measurement."""
     if not method.candidates:
-        return AnswerSpeed(0.001, 0.001, loss_seconds=0.0, choose_seconds=0.001, load_seconds=0.0, look_seconds=0.0)
+        return AnswerSpeed(0.001, 0.001, loss_seconds=0.0, choose_seconds=0.1, load_seconds=0.0, look_seconds=0.0)
     began = time.perf_counter()
     predictor, cost = method.probe(plain, context), method.cost
     load_seconds += time.perf_counter() - began  # a method with documents opens its index
     limit = answer_limits(context)[0] if method.recipe is None else answer_limit(context)
-    key = predictor.text, limit
-    if key not in cache:
-        cache[key] = _answer_seconds(predictor, limit, context)
-    seconds = dict(cache[key])
+    seconds = _measured_answers(method, predictor, limit, bench)
     if method.recipe is not None:
         seconds |= _after_training(seconds, limit, context)
-    answering = 0.0
+    rows, answering = min(VALID_ROWS, len(context.valid)), 0.0
     if context.task.kind == "short":
-        answering = method.answers_per_row * seconds["row"]
+        answering = method.answers_per_row * seconds["row"] * rows
     elif context.task.kind == "free" and method.recipe is None:
-        answering = seconds["row"]  # once, to choose the answer limit
+        answering = seconds["row"] * min(LIMIT_ROWS, rows)  # once, to choose the answer limit
+    scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
     return AnswerSpeed(
         row_seconds=seconds["row"] * cost,
         answer_seconds=seconds["alone"] * cost,
         loss_seconds=seconds["loss"] * cost,
-        choose_seconds=(method.candidates * seconds["candidate"] + answering) * cost,
+        choose_seconds=(scored + answering) * cost,
         load_seconds=load_seconds,
         look_seconds=LOOK_FACTOR * seconds["row"] * cost if predictor.text.passages else 0.0,
     )
+
+
+def _measured_answers(method: Method, predictor: ModelPredictor, limit: int, bench: _Bench) -> dict[str, float]:
+    """`_answer_seconds`, once for equal prompts; after the deadline those of the longest measured prompts, times the
+    tokens of these prompts / the tokens of those."""
+    key = predictor.text, limit
+    if key in bench.answers:
+        return dict(bench.answers[key][1])
+    began = time.perf_counter()
+    tokens = prompt_tokens(predictor, _spread(bench.context.valid, ROWS))
+    if bench.answers and bench.late(max(seconds["measuring"] for _, seconds in bench.answers.values())):
+        bench.derived[method.name] = None
+        longest, known = max(bench.answers.values(), key=lambda entry: entry[0])
+        return {name: value * tokens / longest for name, value in known.items()}
+    seconds = _answer_seconds(predictor, limit, bench.context)
+    bench.answers[key] = tokens, seconds | {"measuring": time.perf_counter() - began}
+    return dict(seconds)
 
 
 def _after_training(seconds: dict[str, float], limit: int, context: Context) -> dict[str, float]:
@@ -145,17 +202,55 @@ def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Ex
     return short + (limit - ANSWER_TOKENS[0]) * per_token
 
 
-def _train_speed(method: Method, context: Context) -> TrainSpeed:
-    """Time, memory and disk of training, from STEPS steps with one validation in a temporary folder."""
+def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
+    """Time, memory and disk of training, from STEPS steps with one validation in a temporary folder; after the deadline
+    derived from a measured method's."""
     from riyaz.methods.weights import rows_for
+
+    recipe, context = method.recipe, method.with_prompt(bench.context)
+    assert recipe is not None
+    began = time.perf_counter()
+    rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:REOPEN_ROWS])
+    tokens = recipe.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
+    if bench.training and bench.late(bench.slowest):
+        bench.derived[method.name] = None
+        return _derived(method, tokens, bench)
+    speed = _timed_training(method, context, rows, valid, tokens)
+    bench.slowest = max(bench.slowest, time.perf_counter() - began)
+    bench.training[method.name] = tokens, speed
+    return speed
+
+
+def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
+    """The training of a method that was not measured, from one that was: time by the tokens of a step; a method that
+    trains the whole model takes longer, and its memory holds weights, gradient and two moments of every parameter."""
+    known_tokens, known = next(iter(bench.training.values()))
+    factor = tokens / known_tokens
+    speed = replace(known, step_seconds=known.step_seconds * factor, validate_seconds=known.validate_seconds * factor)
+    if method.whole and known.trainable < _parameters(bench.context):
+        parameter_mb = 4 * _parameters(bench.context) / hardware.MB  # one float32 of each
+        speed = replace(
+            speed, step_seconds=speed.step_seconds * WHOLE_FACTOR, rss_mb=known.rss_mb + 4 * parameter_mb,
+            disk_mb=DISK_FACTOR * parameter_mb, trainable=_parameters(bench.context),
+        )  # fmt: skip
+    return speed
+
+
+def _parameters(context: Context) -> int:
+    return describe(context.source).parameters
+
+
+def _timed_training(
+    method: Method, context: Context, rows: list[Row], valid: list[Row], mean_tokens: float
+) -> TrainSpeed:
+    """The measured time, memory and disk of training on these rows, for steps of `mean_tokens` tokens."""
     from riyaz.train import TrainPlan, train
 
-    recipe, build, context = method.recipe, method.build, method.with_prompt(context)
+    recipe, build = method.recipe, method.build
     assert recipe is not None and build is not None
     began = time.perf_counter()
     model = build(context)
     build_seconds = time.perf_counter() - began
-    rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:REOPEN_ROWS])
     times = [time.perf_counter()]
 
     def listen(event: Event) -> None:
@@ -173,15 +268,13 @@ def _train_speed(method: Method, context: Context) -> TrainSpeed:
         saved = (scratch / "best.safetensors").stat().st_size / hardware.MB
     finally:
         remove(scratch)
-    tokens_per_step = state.tokens / STEPS
-    mean_tokens = recipe.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
     step = (times[STEPS - 1] - times[1]) / (STEPS - 2)
     return TrainSpeed(
-        step_seconds=step * mean_tokens / tokens_per_step,
+        step_seconds=step * mean_tokens * STEPS / state.tokens,
         validate_seconds=max(0.0, times[STEPS] - times[STEPS - 1] - step),
         build_seconds=build_seconds,
         rss_mb=hardware.peak_rss() / hardware.MB,
-        disk_mb=5 * saved,
+        disk_mb=DISK_FACTOR * saved,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
 

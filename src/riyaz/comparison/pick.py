@@ -70,6 +70,24 @@ def choose(
     return Pick(table.name(order[0]), runner_up, decision, reason.text(sentences), rows)
 
 
+def contenders(
+    arms: Sequence[ArmResult], scores: Scores, margin: float = 0.02, limits: Limits | None = None, seed: int = 0
+) -> list[str]:
+    """The methods between which `choose` is not clear: the sure arms of a tie, or of an undecided pick the leader and
+    those whose score is within the margin of its; [] if there are no two, or if nothing works."""
+    finished = [arm for arm in arms if arm.status in FINISHED and not _unscored(scores.get(arm.method))]
+    within = [arm for arm in finished if not _over(arm, limits or {})]
+    if not within:
+        return []
+    table = table_of(within, scores, seed)
+    if not table.rows.any():
+        return []
+    order, sure = table.ranked(margin)
+    best = table.means[order[0]]
+    close = order[:sure] if sure else [i for i in order if best - table.means[i] <= margin]
+    return [table.name(i) for i in close] if len(close) > 1 else []
+
+
 def _unscored(rows: np.ndarray | None) -> str:
     """Why an arm's row scores cannot be compared; "" if they can."""
     if rows is None or len(rows) == 0:

@@ -4,29 +4,35 @@
 is continued from there takes the same steps with the same learning rates, however fast the machine is then.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from riyaz.comparison.folder import DAMAGED
-from riyaz.comparison.speeds import Speeds, TrainSpeed
+from riyaz.comparison.speeds import Speeds
+from riyaz.config import Seconds
 from riyaz.errors import RiyazError
 from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
-from riyaz.methods.recipe import Recipe, rungs, search_rates, search_steps
+from riyaz.methods.choices import VALID_ROWS
+from riyaz.methods.recipe import Recipe, opening, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
 VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
-VALID_ROWS = (64, 32, 16)  # validation rows on which candidates are compared, tried in this order until time is enough
-FIXED_SHARE = 0.5  # share of the budget that choosing and evaluating may take; above it fewer validation rows are used
-START_SECONDS = 6.0  # of the two processes of an arm, which import torch
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
 LEAST_STEPS = 8  # an arm with fewer steps is skipped
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
+# The order in which arms are left out of a budget that is too short for all: those first that cost much for their
+# chance to be picked, the two without training last.
+LEFT_OUT = ("prompt_tuning", "full", "rag_lora", "few_shot", "rag", "lora", "zero_shot", "nearest")
+OPTIONAL = ("prompt_tuning",)  # left out where not every recipe fits, unless the user names it
+LEAST_ARMS = 2  # fewer compare nothing
+PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
 
 
 class TooShort(RiyazError):
@@ -77,114 +83,210 @@ class ComparisonPlan:
         return from_json(cls, document, str(path), DAMAGED)
 
 
+@dataclass(frozen=True)
+class Given:
+    """The inputs of a plan that stay the same when it is made anew during the comparison."""
+
+    methods: Mapping[str, Recipe | None]  # None: not trained
+    speeds: Speeds
+    sizes: Sizes
+    seed: int
+    aside: float = 0.0  # share of the training time that is kept for extra runs
+    rate_of: Mapping[str, str] = field(default_factory=dict)  # whose learning rate a method takes
+    # methods that the user did not name and that are left out where not every recipe fits
+    optional: tuple[str, ...] = ()
+
+
 def make(
-    methods: Mapping[str, Recipe | None],
-    speeds: Speeds,
-    sizes: Sizes,
-    *,
-    budget: float,
-    spent: float,
-    seed: int,
-    aside: float = 0.0,
+    given: Given, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
 ) -> ComparisonPlan:
     """Reserve time for evaluation and divide the rest of `budget` seconds over the trained arms by their shares.
 
-    `methods` gives each method its recipe (None: not trained), `spent` the seconds that measuring took, `aside` the
-    share kept for extra runs. An arm that needs less than its share leaves the rest to the others; one that could not
-    be measured is skipped. Raises TooShort when evaluation alone does not fit.
+    `spent` is the time since the command began. Arms that have begun in the plan `earlier` stay as they are; the others
+    are planned anew, slower or faster by the pace of those that have ended. An arm that needs less than its share
+    leaves the rest to the others; one that could not be measured is skipped. Where evaluation alone does not fit, arms
+    are left out in the order LEFT_OUT, if `leave_out`. Raises TooShort when it does not fit then, or with fewer than
+    LEAST_ARMS arms.
     """
-    able = {method: recipe for method, recipe in methods.items() if method not in speeds.unable}
-    answer_seconds = max((speeds.predict[method].answer_seconds for method in able), default=0.0)
-    latency_rows = _rows_within(LATENCY_SECONDS, answer_seconds, LATENCY_LEAST, min(LATENCY_ROWS, sizes.test))
-    look_seconds = max((speeds.predict[method].look_seconds for method in able), default=0.0)
-    looked = _rows_within(RETRIEVAL_SECONDS, look_seconds, RETRIEVAL_LEAST, min(RETRIEVAL_ROWS, sizes.test))
-    for valid_rows in VALID_ROWS:
-        valid_rows = min(valid_rows, sizes.valid)
-        fixed = {m: _fixed_seconds(m, r, speeds, sizes, valid_rows, latency_rows, looked) for m, r in able.items()}
-        reserved = sum(sum(seconds.values()) for seconds in fixed.values())
-        if reserved <= FIXED_SHARE * budget:
-            break
-    left = budget * RESERVE - spent - reserved
-    trained = {method: recipe for method, recipe in able.items() if recipe is not None}
-    if left < 0:
-        need = (reserved + spent) / RESERVE
-        raise TooShort(
-            f"evaluating {len(able)} methods on {sizes.test} test rows takes about {need:.0f} s",
-            f"--budget {budget:.0f}s",
-            "raise --budget, or name fewer --methods",
-        )
-    full = {method: recipe.steps(sizes.train) for method, recipe in trained.items()}
-    steps = _divided(trained, full, speeds, sizes, left, aside)
-    arms = tuple(
-        ArmPlan(method, skipped=speeds.unable[method])
-        if method in speeds.unable
-        else ArmPlan(method, fixed[method])
-        if recipe is None
-        else _trained_arm(method, recipe, steps[method], full[method], fixed[method], speeds.arms[method], sizes)
-        for method, recipe in methods.items()
-    )
+    before = {arm.method: arm for arm in earlier.arms} if earlier else {}
+    fixed = {method: arm for method, arm in before.items() if arm.state == "begun" or arm.skipped}
+    able = [method for method in given.methods if method not in fixed and method not in given.speeds.unable]
+    if not earlier and given.optional and not _all_whole(given, able, budget * RESERVE - spent):
+        able = [method for method in able if method not in given.optional]
+    pace, left = _pace(fixed.values()), budget * RESERVE - spent
+    seconds = {method: value for method, value in _fixed(given).items() if method in able}
+    for method in [method for method in LEFT_OUT if method in able and leave_out]:
+        if sum(map(_total, seconds.values())) * pace > left:
+            del seconds[method]
+    reserved = sum(map(_total, seconds.values())) * pace
+    if not earlier and (reserved > left or len(seconds) < min(LEAST_ARMS, len(able))):
+        raise _too_short(given, budget, spent)
+    trained = [method for method in seconds if given.methods[method] is not None]
+    steps = _divided(given, trained, before, (left - reserved) / pace)
+    arms = []
+    for method in given.methods:
+        if method in fixed:
+            arms.append(fixed[method])
+        elif method not in seconds:
+            arms.append(ArmPlan(method, skipped=_why_out(given, method, able, earlier)))
+        elif method in steps:
+            arms.append(_trained_arm(given, method, steps[method], seconds[method], pace, before.get(method)))
+        else:
+            arms.append(ArmPlan(method, _times(seconds[method], pace), pace=pace))
+    return _plan(given, tuple(arms), spent, earlier)
+
+
+def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
+    if method in given.speeds.unable:
+        return given.speeds.unable[method]
+    if method not in able:
+        return f"not every recipe fits the budget; raise --budget, or name {method} with --methods"
+    return "no time was left for it; --more continues" if earlier else "the budget is too short for it; raise --budget"
+
+
+def _all_whole(given: Given, able: Sequence[str], left: float) -> bool:
+    """Whether every arm's full recipe fits into `left` seconds."""
+    trained = [method for method in able if given.methods[method] is not None]
+    fixed = sum(_total(value) for method, value in _fixed(given).items() if method in able)
+    return fixed + sum(_total(_training(given, m, _full(given, m), None)) for m in trained) <= left
+
+
+def _full(given: Given, method: str) -> int:
+    """The steps of a method's full recipe."""
+    recipe = given.methods[method]
+    assert recipe is not None
+    return recipe.steps(given.sizes.train)
+
+
+def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None") -> ComparisonPlan:
+    if earlier:
+        return replace(earlier, arms=arms)
+    speeds, latency_rows, looked = given.speeds, *_looked_rows(given)
+    trained = [arm.method for arm in arms if arm.steps]
     return ComparisonPlan(
-        seed=seed,
+        seed=given.seed,
         threads=speeds.threads,
         compute=speeds.compute,
         arms=arms,
-        valid_rows=valid_rows,
+        valid_rows=min(VALID_ROWS, given.sizes.valid),
         latency_rows=latency_rows,
         looked=looked,
         estimate={
-            "seconds": spent + sum(sum(arm.seconds.values()) for arm in arms),
-            "peak_rss_mb": max(speeds.arms[m].rss_mb for m in trained) if trained else speeds.rss_mb,
+            "seconds": spent + sum(_total(arm.seconds) for arm in arms),
+            "peak_rss_mb": max([speeds.rss_mb, *(speeds.arms[m].rss_mb for m in trained)]),
             "disk_mb": sum(speeds.arms[m].disk_mb for m in trained) + 5.0,
         },
     )
 
 
-def _divided(
-    trained: Mapping[str, Recipe], full: Mapping[str, int], speeds: Speeds, sizes: Sizes, left: float, aside: float
-) -> dict[str, int]:
-    """Training steps of every trained arm within `left` seconds: the arm that needs least for its share comes first."""
-    needs = {m: _training_seconds(r, full[m], speeds.arms[m], sizes) for m, r in trained.items()}
-    shares = sum(recipe.share for recipe in trained.values()) + aside
+def _too_short(given: Given, budget: float, spent: float) -> "TooShort":
+    """The refusal of a budget in which not even LEAST_ARMS arms can be evaluated."""
+    cheapest = sorted(map(_total, _fixed(given).values()))[:LEAST_ARMS]
+    need = math.ceil((sum(cheapest) + spent) / RESERVE / 10) * 10
+    return TooShort(
+        f"evaluating {len(cheapest)} methods on {given.sizes.test} test rows takes about {need} s",
+        f"--budget {budget:.0f}s",
+        f"give --budget {Seconds(need)}",
+    )
+
+
+def _total(seconds: Mapping[str, float]) -> float:
+    return sum(seconds.values())
+
+
+def _times(seconds: Mapping[str, float], pace: float) -> dict[str, float]:
+    return {part: value * pace for part, value in seconds.items()}
+
+
+def _pace(arms: Iterable[ArmPlan]) -> float:
+    """Seconds that the ended arms took / seconds by the speeds measured at first; 1 before enough was seen."""
+    ended = [arm for arm in arms if arm.took]
+    expected = sum(_total(arm.seconds) / arm.pace for arm in ended)
+    return sum(arm.took for arm in ended) / expected if expected > PACE_SECONDS else 1.0
+
+
+def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, int]:
+    """Training steps of every trained arm within `left` seconds: the arm that needs least for its share comes first,
+    and one that waits last."""
+    waiting = {m for m in trained if m in before and before[m].waits}
+    opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
+    share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := given.methods[m]) is not None}
+    needs = {m: _total(_training(given, m, _full(given, m), opened.get(m))) / max(1, share[m]) for m in trained}
+    shares = sum(share.values()) + given.aside
     steps: dict[str, int] = {}
-    for method in sorted(trained, key=lambda m: sum(needs[m].values()) / trained[m].share):
-        recipe, speed = trained[method], speeds.arms[method]
-        share = left * recipe.share / shares
-        shares -= recipe.share
-        steps[method] = _affordable(recipe, full[method], share, speed, sizes)
-        left -= sum(_training_seconds(recipe, steps[method], speed, sizes).values())
+    for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
+        mine = left if method in waiting else left * share[method] / shares
+        shares -= share[method]
+        least = opened[method].opening if method in opened else 0  # these steps are trained
+        steps[method] = max(least, _affordable(given, method, _full(given, method), mine, opened.get(method)))
+        left -= _total(_training(given, method, steps[method], opened.get(method)))
     return steps
 
 
 def _trained_arm(
-    method: str, recipe: Recipe, steps: int, full: int, fixed: dict[str, float], speed: TrainSpeed, sizes: Sizes
+    given: Given, method: str, steps: int, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
-    if steps < LEAST_STEPS:
+    recipe, speed, full = given.methods[method], given.speeds.arms[method], _full(given, method)
+    assert recipe is not None
+    opened = before if before and before.state == "opened" else None
+    if steps < LEAST_STEPS and not opened:
         reason = f"the budget leaves fewer than {LEAST_STEPS} training steps; raise --budget"
         return ArmPlan(method, recipe_steps=full, skipped=reason)
     return ArmPlan(
         method,
-        fixed | _training_seconds(recipe, steps, speed, sizes),
+        _times(fixed | _training(given, method, steps, opened), pace),
         steps=steps,
         recipe_steps=full,
         batch_size=recipe.batch_size,
-        learning_rates=search_rates(recipe, steps),
-        rungs=tuple(asdict(rung) for rung in rungs(recipe, steps)),
+        learning_rates=opened.learning_rates if opened else _rates(given, method, steps),
+        opening=opened.opening if opened else opening(steps, full),
         validate_every=max(1, steps // _validations(steps)),
         checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed.step_seconds)),
+        state="opened" if opened else "planned",
+        waits=opened.waits if opened else False,
+        pace=pace,
     )
 
 
-def _fixed_seconds(
-    method: str, recipe: Recipe | None, speeds: Speeds, sizes: Sizes, valid_rows: int, latency_rows: int, looked: int
-) -> dict[str, float]:
-    """Seconds of an arm that do not depend on its steps: process starts, choices on validation, evaluation."""
-    speed = speeds.predict[method]
-    start, fit = START_SECONDS + 2 * speed.load_seconds, valid_rows * speed.choose_seconds
-    answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
-    base_runs = 0 if speed.load_seconds == 0 else 1 if recipe is None else 2
-    reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
-    evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
-    return {"start": start * sizes.parts, "fit": fit * sizes.parts, "evaluate": evaluation}
+def _rates(given: Given, method: str, steps: int) -> tuple[float, ...]:
+    """The learning rates that an arm tries: the default alone where it takes the rate of another arm."""
+    recipe = given.methods[method]
+    assert recipe is not None
+    if given.rate_of.get(method) in given.methods:
+        return (recipe.default_rate,)
+    return search_rates(recipe, steps, _full(given, method))
+
+
+def _looked_rows(given: Given) -> tuple[int, int]:
+    """(rows answered alone, rows on which retrieval is evaluated), as many as their time allows."""
+    able = [speed for method, speed in given.speeds.predict.items() if method in given.methods]
+    alone = max((speed.answer_seconds for speed in able), default=0.0)
+    look = max((speed.look_seconds for speed in able), default=0.0)
+    test = given.sizes.test
+    return (
+        _rows_within(LATENCY_SECONDS, alone, LATENCY_LEAST, min(LATENCY_ROWS, test)),
+        _rows_within(RETRIEVAL_SECONDS, look, RETRIEVAL_LEAST, min(RETRIEVAL_ROWS, test)),
+    )
+
+
+def _fixed(given: Given) -> dict[str, dict[str, float]]:
+    """Seconds of every measured arm that do not depend on its steps: process starts, choices on validation rows,
+    evaluation."""
+    speeds, sizes = given.speeds, given.sizes
+    latency_rows, looked = _looked_rows(given)
+    fixed = {}
+    for method, recipe in given.methods.items():
+        if method in speeds.unable:
+            continue
+        speed = speeds.predict[method]
+        start = 2 * (speeds.start_seconds + speed.load_seconds)
+        answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
+        base_runs = 0 if speed.load_seconds == 0 else 1 if recipe is None else 2
+        reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds
+        evaluation = answers + speeds.base_seconds * base_runs + looked * speed.look_seconds + reopening
+        fit = speed.choose_seconds * sizes.parts
+        fixed[method] = {"start": start * sizes.parts, "fit": fit, "evaluate": evaluation}
+    return fixed
 
 
 def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
@@ -192,27 +294,31 @@ def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
-def _training_seconds(recipe: Recipe, steps: int, speed: TrainSpeed, sizes: Sizes) -> dict[str, float]:
-    """Seconds of the learning-rate search and of the final training, with validations and model building."""
-    if steps < LEAST_STEPS:
+def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> dict[str, float]:
+    """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
+    opening that is trained already."""
+    recipe, speed, parts = given.methods[method], given.speeds.arms[method], given.sizes.parts
+    assert recipe is not None
+    if steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
-    runs = sum(rung.rates for rung in rungs(recipe, steps))
-    validate = speed.validate_seconds
-    search = search_steps(recipe, steps) * speed.step_seconds + runs * (validate + speed.build_seconds)
-    train = steps * speed.step_seconds + (_validations(steps) + 1) * validate
-    return {"search": search * sizes.parts, "train": (train + speed.build_seconds) * sizes.parts}
+    first = opened.opening if opened else opening(steps, recipe.steps(given.sizes.train))
+    others = 0 if opened else len(_rates(given, method, steps)) - 1
+    search = others * (first * speed.step_seconds + 2 * speed.validate_seconds + speed.build_seconds)
+    left = steps - opened.opening if opened else steps
+    train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
+    return {"search": search * parts, "train": train * parts}
 
 
 def _validations(steps: int) -> int:
     return max(1, min(VALIDATIONS, steps // BETWEEN))
 
 
-def _affordable(recipe: Recipe, full: int, seconds: float, speed: TrainSpeed, sizes: Sizes) -> int:
+def _affordable(given: Given, method: str, full: int, seconds: float, opened: ArmPlan | None) -> int:
     """The most steps, at most the full recipe, whose search and training fit into `seconds`."""
     low, high = 0, full
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(_training_seconds(recipe, middle, speed, sizes).values()) <= seconds:
+        if _total(_training(given, method, middle, opened)) <= seconds:
             low = middle
         else:
             high = middle - 1

@@ -16,14 +16,17 @@ PARENT = "RIYAZ_PARENT"  # environment variable: process id of the parent, which
 PATIENCE = 5  # seconds between terminating a child and killing it
 
 
-def run(arguments: list[str], log: Path, listen: Listen) -> str:
-    """Run `python -m riyaz.comparison.worker ARGUMENTS…`; returns "" on success, else the reason in one line."""
+def run(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> str:
+    """Run `python -m riyaz.comparison.worker ARGUMENTS…`; returns "" on success, else the reason in one line.
+
+    `threads` is the number of threads the child computes with; None: as this process would.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
     reason = ""
     with log.open("a") as errors, subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,
-        env={**os.environ, PARENT: str(os.getpid())},
+        env={**os.environ, PARENT: str(os.getpid()), **({"OMP_NUM_THREADS": str(threads)} if threads else {})},
     ) as child:  # fmt: skip
         try:
             assert child.stdout is not None
@@ -46,9 +49,9 @@ def run(arguments: list[str], log: Path, listen: Listen) -> str:
     return "" if child.returncode == 0 else reason or _why(child.returncode, log)
 
 
-def run_or_raise(arguments: list[str], log: Path, listen: Listen) -> None:
+def run_or_raise(arguments: list[str], log: Path, listen: Listen, threads: int | None = None) -> None:
     """The same, for work that the comparison needs. Raises RiyazError with the reason."""
-    reason = run(arguments, log, listen)
+    reason = run(arguments, log, listen, threads)
     if reason:
         raise RiyazError(reason)
 

@@ -8,10 +8,8 @@ import importlib.metadata
 import platform
 import shlex
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,16 @@ import numpy as np
 from riyaz import hardware
 from riyaz.comparison import documents, extra_runs, processes
 from riyaz.comparison import plan as planning
-from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
+from riyaz.comparison.arm_row import FINISHED, row_scores
+from riyaz.comparison.arms import Arms
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
-from riyaz.comparison.plan import ComparisonPlan
-from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note
+from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
+from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
+from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import BLOCK, general_gaps, general_text
@@ -37,7 +37,7 @@ from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
-from riyaz.events import ArmDone, Done, Estimate, Event, Listen, Note, Phase, Planned, about, quiet
+from riyaz.events import Done, Estimate, Event, Listen, Note, Phase, Planned, quiet
 from riyaz.families import describe
 from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
@@ -45,8 +45,6 @@ from riyaz.methods.base import instruction_only
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
     COMPARE,
-    FIT,
-    RESULT,
     ArmResult,
     Comparison,
     CurveScore,
@@ -61,6 +59,7 @@ from riyaz.results import (
 from riyaz.sources import Source, open_source
 
 RENDERED = 5  # rows shown in the report
+MEASURING_SHARE = 0.1  # of the budget, which measuring speeds may take
 SAVE_SECONDS = 10.0  # between two writes of seconds.json
 PACKAGES = ("riyaz", "torch", "numpy", "scipy", "tokenizers", "safetensors", "bm25s", "sacrebleu")
 
@@ -84,26 +83,34 @@ def compare(
     assert config.out is not None
     folder = ComparisonFolder(config.out)
     with folder.locked():
-        folder.claim(job.settings)
-        if (folder.path / COMPARE).exists():
+        folder.claim(job.settings, more=config.more is not None)
+        if (folder.path / COMPARE).exists() and config.more is None:
             done = Comparison.read(folder.path / COMPARE)
             if all(arm.status != "failed" for arm in done.arms):
                 return done
-        began -= _spent(folder)
+        spent = _spent(folder)
+        budget = float(config.budget) if config.more is None else spent + float(config.more)
+        began -= spent
+
+        def since() -> float:
+            return time.monotonic() - began
+
         listen = _keeping_time(folder, began, listen)
         try:
-            _prepare(folder, job, listen)
-            plan, parts, report = _plan(folder, job, config, time.monotonic() - began, listen)
-            names = folder.save_split(parts)
-            arms = [_run_arm(folder, plan, method, names, listen) for method in job.methods]
-            arms, curve = _extra(folder, plan, arms, names, config, -began, listen)
+            _prepare(folder, job, config, budget, listen)
+            given, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
+            arms = Arms(folder, given, plan, folder.save_split(parts), budget, since, listen)
+            if config.more is not None:
+                arms.revive()
+            arms.run()
+            rows, curve = _extra(arms, config)
         finally:
             if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
-                folder.write("seconds.json", time.monotonic() - began)
+                folder.write("seconds.json", since())
         floor = majority_floor(parts.train, parts.tested, job.task.metric)
         comparison = Comparison(
-            arms=arms, **_picked(folder, arms, names, config, floor), estimate_seconds=plan.estimate["seconds"],
-            data_curve=curve or None, seconds=time.monotonic() - began,
+            arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
+            data_curve=curve or None, seconds=since(),
             data=_describe_data(job, report, parts), model=_describe_model(job.source),
             hardware=hardware.describe(folder.path), command=command, versions=_versions(),
         )  # fmt: skip
@@ -131,13 +138,17 @@ def dry_run(
     test: Table | None = None,
     listen: Listen = quiet,
 ) -> DryRun:
-    """Plan a comparison without running it; speeds are measured in a temporary folder. Raises RiyazError."""
+    """Plan a comparison without running it. The measured speeds are kept in `config.out`, where the comparison finds
+    them. Raises RiyazError."""
     began = time.monotonic()
     job = _job(data, data_config, config, test, listen)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = ComparisonFolder(Path(scratch))
-        _prepare(folder, job, listen)
-        plan, _, report = _plan(folder, job, config, time.monotonic() - began, listen)
+    assert config.out is not None
+    folder = ComparisonFolder(config.out)
+    with folder.locked():
+        folder.claim(job.settings)
+        _prepare(folder, job, config, float(config.budget), listen)
+        _, plan, _, report = _plan(folder, job, config, float(config.budget), time.monotonic() - began, listen)
+        remove(folder.path / "plan.json")  # made anew by the comparison, whose budget may be another
     return DryRun(plan.estimate, plan, report, job.task.kind)
 
 
@@ -273,7 +284,7 @@ def _settings(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model", "documents")
+        if key not in ("out", "test", "methods", "model", "documents", "threads", "more")
     }
     return {
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
@@ -307,7 +318,7 @@ def _spent(folder: ComparisonFolder) -> float:
     return seconds
 
 
-def _prepare(folder: ComparisonFolder, job: _Job, listen: Listen) -> None:
+def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, listen: Listen) -> None:
     """Write settings, rows and index for the child processes, and measure speeds, unless these files exist."""
     if folder.read("settings.json") is None:
         folder.write("settings.json", job.settings)
@@ -315,26 +326,35 @@ def _prepare(folder: ComparisonFolder, job: _Job, listen: Listen) -> None:
         folder.save_split(job.parts)
     if "documents" in job.settings and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
-        processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen)
+        processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
     if folder.read("measured.json") is None:
         listen(Phase("measure", "speeds of this machine", method="measure"))
-        processes.run_or_raise(["measure", str(folder.path)], folder.path / "measure.log", listen)
+        arguments = ["measure", str(folder.path), f"{MEASURING_SHARE * budget:.3f}"]
+        processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
 
 
 def _plan(
-    folder: ComparisonFolder, job: _Job, config: CompareConfig, spent: float, listen: Listen
-) -> tuple[ComparisonPlan, Split, DataReport]:
-    """The plan in the folder, or a new one that is written there if it fits this machine; with the rows it tests."""
+    folder: ComparisonFolder, job: _Job, config: CompareConfig, budget: float, spent: float, listen: Listen
+) -> tuple[Given, ComparisonPlan, Split, DataReport]:
+    """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
+    it tests."""
     path = folder.path / "plan.json"
+    recipes = {name: METHODS[name].recipe for name in job.methods}
+    trained = [name for name, recipe in recipes.items() if recipe is not None]
+    speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
+
+    def given(sizes: Sizes) -> Given:
+        return Given(
+            recipes, speeds, sizes, config.seed, aside=extra_runs.SHARE if config.data_curve else 0.0,
+            rate_of={name: METHODS[name].rate_of for name in job.methods},
+            optional=() if config.methods else planning.OPTIONAL,
+        )  # fmt: skip
+
+    def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
+        return planning.make(given(sizes), budget=budget, spent=spent, leave_out=leave_out)
+
     new = not path.exists()
     if new:
-        recipes = {name: METHODS[name].recipe for name in job.methods}
-        trained = [name for name, recipe in recipes.items() if recipe is not None]
-        speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
-        make = partial(
-            planning.make, recipes, speeds, budget=float(config.budget), spent=spent, seed=config.seed,
-            aside=extra_runs.SHARE if config.data_curve else 0.0,
-        )  # fmt: skip
         plan, parts, report = plan_within(job.divide, config.limit_test, make)
     else:
         plan = ComparisonPlan.read(path)
@@ -346,7 +366,7 @@ def _plan(
     _check_estimate(plan, config.out or folder.path, listen)
     if new:
         folder.write("plan.json", plan)
-    return plan, parts, report
+    return given(sizes_of(parts)), plan, parts, report
 
 
 def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
@@ -363,42 +383,19 @@ def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
         raise RiyazError(what, hint="leave full out with --methods, or take a smaller model")
 
 
-def _run_arm(
-    folder: ComparisonFolder, plan: ComparisonPlan, method: str, parts: list[str], listen: Listen
-) -> ArmResult:
-    """Fit and evaluate every part of an arm, each in its own process; a failure becomes the reason in the row."""
-    arm_plan = plan.arm(method)
-    reason = ""
-    for part in parts if not arm_plan.skipped else []:
-        run = folder.run(method, part)
-        for work, product in (("fit", FIT), ("evaluate", RESULT)):
-            if reason or (run / product).exists():
-                continue
-            listen(Phase(work, part if part != KEPT else "", method))
-            reason = processes.run([work, str(folder.path), method, part], run / "log.txt", about(method, listen))
-    row = arm_row(folder, arm_plan, parts, reason)
-    listen(ArmDone(to_document(row)))
-    return row
-
-
-def _extra(
-    folder: ComparisonFolder,
-    plan: ComparisonPlan,
-    arms: list[ArmResult],
-    parts: list[str],
-    config: CompareConfig,
-    since: float,
-    listen: Listen,
-) -> tuple[list[ArmResult], list[CurveScore]]:
-    """Extra runs in the time that is left: the arms, two close ones with more seeds, and the data curve."""
-    if parts != [KEPT]:  # with folds every arm is trained several times already
-        return arms, []
+def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[CurveScore]]:
+    """The arms' rows and what is found in the time that is left: a close pick decided on answers given one at a time,
+    two close arms with more seeds, and the data curve."""
+    folder, plan, listen = arms.folder, arms.plan, arms.listen
 
     def left() -> float:
-        return float(config.budget) - since - time.monotonic()
+        return arms.budget - arms.since()
 
-    curve = extra_runs.data_curve(folder, plan, arms, left, listen) if config.data_curve else []
-    return extra_runs.seeds(folder, plan, arms, config.margin, left, listen), curve
+    rows = decide_alone(folder, plan, arms.rows(), arms.parts, config, left, listen)
+    if arms.parts != [KEPT]:  # with folds every arm is trained several times already
+        return rows, []
+    curve = extra_runs.data_curve(folder, plan, rows, left, listen) if config.data_curve else []
+    return extra_runs.seeds(folder, plan, rows, config.margin, left, listen), curve
 
 
 def _picked(
@@ -409,14 +406,9 @@ def _picked(
     floor: tuple[Floor, np.ndarray] | None,
 ) -> dict[str, Any]:
     """The fields of a Comparison that name the pick and the floor, and compare every pair of arms."""
-    limits = {
-        "max_ms": config.max_ms,
-        "max_rss_mb": config.max_rss_mb,
-        "max_forgetting": config.max_forgetting,
-    }
     scores = row_scores(folder, arms, parts)
     more = f"riyaz compare … --out {shlex.quote(str(config.out))} --more 30m"
-    pick = choose(arms, scores, config.margin, limits, config.seed, floor, more)
+    pick = choose(arms, scores, config.margin, limits(config), config.seed, floor, more)
     whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)

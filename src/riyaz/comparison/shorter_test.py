@@ -15,30 +15,44 @@ Divide = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, 
 
 
 def plan_within(
-    divide: Divide, limit_test: int | None, make: Callable[[Sizes], ComparisonPlan]
+    divide: Divide, limit_test: int | None, make: Callable[[Sizes, bool], ComparisonPlan]
 ) -> tuple[ComparisonPlan, Split, DataReport]:
     """The plan with the most test rows under which every trained arm trains, and the rows.
 
-    If there is no such plan, the one with the most rows that fits the budget. Raises TooShort if none fits.
+    If there is no such plan, the one with the most rows that fits the budget; if none fits, the one with the most rows
+    that fits without some arms. `make(sizes, leave_out)` makes a plan. Raises TooShort if not even two arms fit.
     """
     refused: TooShort
     fallback: tuple[ComparisonPlan, Split, DataReport] | None = None
+    smaller: list[tuple[bool, int | None, Split, DataReport]] = []
     for deal_folds, limit in _reductions(divide, limit_test):
         parts, report = divide(deal_folds, limit)
+        smaller.append((deal_folds, limit, parts, report))
         if fallback is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
             break
-        sizes = Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
         try:
-            plan = replace(make(sizes), folds=deal_folds, limit_test=limit)
-        except TooShort as error:
-            refused = error
+            plan = replace(make(sizes_of(parts), False), folds=deal_folds, limit_test=limit)
+        except TooShort:
             continue
         if _all_train(plan, FOLDS_SHARE if parts.folds else 0.0):
             return plan, parts, report
         fallback = fallback or (plan, parts, report)
-    if fallback is None:
-        raise refused
-    return fallback
+    if fallback is not None:
+        return fallback
+    for deal_folds, limit, parts, report in smaller:
+        if not parts.folds and (len(parts.tested) < 2 * FAIR_ROWS or limit == smaller[-1][1]):
+            try:
+                plan = make(sizes_of(parts), True)
+            except TooShort as error:
+                refused = error
+                continue
+            return replace(plan, folds=deal_folds, limit_test=limit), parts, report
+    raise refused
+
+
+def sizes_of(parts: Split) -> Sizes:
+    """The row counts of a split."""
+    return Sizes(len(parts.train), len(parts.valid), len(parts.tested), 1 + len(parts.folds))
 
 
 def reduction_note(plan: ComparisonPlan, limit_test: int | None, tested: int) -> str:

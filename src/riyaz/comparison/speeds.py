@@ -19,7 +19,7 @@ class AnswerSpeed:
     row_seconds: float  # one row in a batch
     answer_seconds: float  # one row alone
     loss_seconds: float  # the log-loss of one accepted answer
-    choose_seconds: float  # one validation row, under all candidates that `fit` compares
+    choose_seconds: float  # all choices that `fit` makes on validation rows
     load_seconds: float  # opening the model, and the index if there is one
     look_seconds: float  # one test row of the evaluation of retrieval
 
@@ -53,10 +53,13 @@ class Speeds:
     threads: int
     compute: Literal["bfloat16", "float32"]
     rss_mb: float  # peak memory without training
+    start_seconds: float  # starting a process that imports torch
     base_seconds: float  # comparing one arm with the base: log-loss of general text, distributions of answers
     predict: dict[str, AnswerSpeed]  # by method
     arms: dict[str, TrainSpeed]  # by trained method
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
+    # methods whose speed was not measured, for want of time, but derived from that of another by the tokens of a prompt
+    derived: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises RiyazError for a number out of range and for no threads."""

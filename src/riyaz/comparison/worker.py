@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate|alone FOLDER [METHOD PART]`.
 
 It reads the comparison's folder, does one piece of work and writes the result there. Events go to stdout as JSON
 lines. A RiyazError becomes one Failed event with its reason; any other exception leaves its traceback in the log.
@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C may end it at any time: files are written atomically
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
-    jobs: dict[str, Callable[..., None]] = {"index": index, "measure": measure, "fit": fit, "evaluate": evaluate}
+    jobs: dict[str, Callable[..., None]] = {
+        "index": index, "measure": measure, "fit": fit, "evaluate": evaluate, "alone": alone,
+    }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
     except RiyazError as error:
@@ -50,12 +52,28 @@ def index(folder: ComparisonFolder) -> None:
     write_index(folder, folder.settings(), send)
 
 
-def measure(folder: ComparisonFolder) -> None:
-    """Measure the speeds that the plan is made from: writes `measured.json` and the base's facts."""
+def measure(folder: ComparisonFolder, seconds: str) -> None:
+    """Measure the speeds that the plan is made from, for about so many seconds: writes `measured.json` and the base's
+    facts."""
     from riyaz.comparison.measure import measure_speeds
 
     settings = folder.settings()
-    folder.write("measured.json", measure_speeds(folder, settings, _source(settings), settings.task, send))
+    speeds = measure_speeds(folder, settings, _source(settings), settings.task, float(seconds), send)
+    folder.write("measured.json", speeds)
+
+
+def open_arm(folder: ComparisonFolder, method: str, part: str) -> None:
+    """Train the opening of one method's run and score it on validation rows: writes `search.json`."""
+    from riyaz.comparison.fit_part import context_of
+    from riyaz.methods import METHODS
+    from riyaz.methods.weights import begin_weights
+
+    settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
+    _use_threads(plan.threads)
+    context = context_of(folder, settings, plan, method, part, _source(settings), settings.task, send)
+    build = METHODS[method].build
+    assert build is not None
+    begin_weights(METHODS[method].with_prompt(context), build)
 
 
 def fit(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -87,6 +105,15 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
         retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
         general=settings.settings.general, listen=send,
     )  # fmt: skip
+
+
+def alone(folder: ComparisonFolder, method: str, part: str) -> None:
+    """Answer the part's test rows one at a time: writes `predictions.jsonl` and `result.json` again."""
+    from riyaz.evaluate import answer_alone
+
+    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    run = folder.run(method, part)
+    answer_alone(run / "artifact", folder.rows(part, "test"), run, send)
 
 
 def send(event: Event) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Draw = Callable[[], Markup | None]
-NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds"}  # fields of an arm that are no figures
+# fields of an arm that are no figures
+NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds", "batch_flips"}
 RIGHT, LEFT, STRONG = "text-align: right", "text-align: left", "font-weight: bold"
 
 

@@ -42,6 +42,7 @@ class AdaptOptions(ReadingOptions, total=False):
     model: Place | None
     documents: Place | None
     budget: str | float | None
+    threads: int | None
     limit_train: int | None
     limit_test: int | None
     general: Place | None
@@ -54,6 +55,7 @@ class CompareOptions(AdaptOptions, total=False):
     """What is compared, for how long, and what the pick must respect: the fields of `config.CompareConfig`."""
 
     methods: str | Sequence[str] | None
+    more: str | float | None
     margin: float | None
     max_ms: float | None
     max_rss_mb: float | None

@@ -6,7 +6,7 @@ A method sees training and validation rows, never the test rows.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
@@ -30,10 +30,15 @@ class ArmPlan:
     recipe_steps: int = 0  # of the full recipe
     batch_size: int = 0
     learning_rates: tuple[float, ...] = ()
-    rungs: tuple[dict[str, int], ...] = ()  # {"rates", "steps"} of each round of the learning-rate search
+    opening: int = 0  # first steps, which every rate trains and the best one's run continues
     validate_every: int = 0
     checkpoint_every: int = 0
     skipped: str = ""  # why the arm does not run; "" if it does
+    # "opened": its opening is trained; "begun": it runs, or has run, as planned here
+    state: Literal["planned", "opened", "begun"] = "planned"
+    waits: bool = False  # the worst after the openings: it trains in the time that the others leave
+    pace: float = 1.0  # factor between `seconds` and the same by the speeds that were measured at first
+    took: float = 0.0  # wall seconds of its processes, once it has run
 
     @property
     def cut(self) -> bool:
@@ -117,10 +122,12 @@ class Method:
     with_prompt: Callable[[Context], Context] = unchanged  # adds this method's parts to the context's prompts
     # makes a predictor with prompts as long as this method's, from one with the instruction only, to measure its speed
     probe: Callable[[ModelPredictor, Context], ModelPredictor] = with_context_prompt
+    whole: bool = False  # whether it trains the whole model
     prefix_tokens: int = 0  # tokens of context that a soft prompt takes before every prompt
     cost: float = 1.0  # seconds of one answer / seconds of the base model's
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
+    rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
 
     def __post_init__(self) -> None:
         """Check that `recipe` and `build` are given together."""
@@ -130,7 +137,7 @@ class Method:
 def combined(name: str, text: Method, weights: Method) -> Method:
     """The method that trains weights as `weights` does, with the prompts of `text`.
 
-    It gets one more share of the trained arms' time than `weights` alone.
+    It gets one more share of the trained arms' time than `weights` alone, and its learning rate.
     """
     assert weights.recipe is not None
 
@@ -145,6 +152,6 @@ def combined(name: str, text: Method, weights: Method) -> Method:
 
     return replace(
         weights, name=name, fit=fit, probe=probe, with_prompt=with_prompt,
-        recipe=replace(weights.recipe, share=weights.recipe.share + 1),
+        recipe=replace(weights.recipe, share=weights.recipe.share + 1), rate_of=weights.rate_of or weights.name,
         needs_documents=text.needs_documents or weights.needs_documents,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Choices on validation rows: the best of several prompts and the longest answer to allow."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,6 +18,10 @@ SMALLEST_LIMIT = 8
 SPARE = 1.25  # limit / longest training answer
 FREE_QUANTILE = 0.95  # of the lengths of free-text training answers, in place of the longest
 LIMIT_QUANTILES = (0.75, 0.5, 0.25)  # of these lengths: the limits of an untrained model's free text to choose from
+# Candidates are compared on the first validation rows, and the best two of them on all. The numbers do not depend on
+# the budget or the machine, so that the choice does not either.
+FIRST_ROWS, VALID_ROWS = 16, 48
+FINAL = 2  # candidates compared on all rows
 LIMIT_ROWS = 16  # validation rows on which one of them is chosen
 
 
@@ -27,37 +32,62 @@ class Choice:
     predictor: ModelPredictor
     calibrated: bool  # always False for open answers
     score: float  # on validation: accuracy for a closed set, else the negative log-loss of the answers
-    record: list[dict[str, Any]]  # the settings and the score of every candidate
+    record: list[dict[str, Any]]  # the settings and the score of every candidate, and the rows it was scored on
+    seconds: float
 
 
 def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     """The candidate with the highest score on the validation rows; of equal ones the first, so list cheap ones first.
 
     For a closed set the score is accuracy, measured without and with calibration. For other tasks it is the negative
-    log-loss of the accepted answers, which needs no generation and is finer than the share of matches. Candidates whose
-    prompts do not fit the context are left out. Raises RiyazError if none fits.
+    log-loss of the accepted answers, which needs no generation and is finer than the share of matches. Of more than two
+    candidates the best two on the first rows are compared on all rows (successive halving: Jamieson & Talwalkar 2016).
+    Candidates whose prompts do not fit the context are left out. Raises RiyazError if none fits.
     """
-    rows = context.valid[: context.valid_rows]
-    best: Choice | None = None
-    record: list[dict[str, Any]] = []
+    rows, began = context.valid[: context.valid_rows], time.perf_counter()
+    halved = len(candidates) > FINAL and len(rows) > FIRST_ROWS
+    tried = _tried(context, candidates, rows[:FIRST_ROWS] if halved else rows)
+    record = [_record(*entry, min(FIRST_ROWS, len(rows)) if halved else len(rows)) for entry in tried]
+    if halved:
+        best_first = sorted(tried, key=lambda entry: -entry[3])  # of equal ones the first
+        left = list(dict.fromkeys(place for place, *_ in best_first))[:FINAL]
+        tried = _tried(context, [candidates[place] for place in sorted(left)], rows)
+        record += [_record(*entry, len(rows)) for entry in tried]
+    _, predictor, calibrated, points = max(tried, key=lambda entry: entry[3])
+    return Choice(predictor, calibrated, points, record, time.perf_counter() - began)
+
+
+Tried = tuple[int, ModelPredictor, bool, float]  # (place among the candidates, predictor, calibrated, score)
+
+
+def _tried(context: Context, candidates: Sequence[ModelPredictor], rows: Sequence[Example]) -> list[Tried]:
+    """The scores of the candidates on the rows. Raises the last error if none could be scored."""
+    tried: list[Tried] = []
     last_error = None
-    for done, candidate in enumerate(candidates):
-        context.listen(Progress("choose", done, len(candidates)))
+    for place, candidate in enumerate(candidates):
+        context.listen(Progress("choose", place, len(candidates)))
         try:
-            scored = candidate_scores(context, candidate, rows)
+            tried += [(place, *scored) for scored in candidate_scores(context, candidate, rows)]
         except RiyazError as error:
             last_error = error
-            continue
-        for predictor, calibrated, points in scored:
-            text = asdict(predictor.text)
-            settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-            record.append(settings | {"calibrated": calibrated, "validation": round(points, 6)})
-            if best is None or points > best.score:
-                best = Choice(predictor, calibrated, points, record)
-    if best is None:
+    if not tried:
         assert last_error is not None
         raise last_error
-    return best
+    return tried
+
+
+def _record(place: int, predictor: ModelPredictor, calibrated: bool, points: float, rows: int) -> dict[str, Any]:
+    text = asdict(predictor.text)
+    settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
+    return settings | {"calibrated": calibrated, "validation": round(points, 6), "rows": rows}
+
+
+def rows_scored(candidates: int, rows: int) -> int:
+    """How many times `choose` scores a row, for this many candidates and validation rows."""
+    rows = min(VALID_ROWS, rows)
+    if candidates <= FINAL or rows <= FIRST_ROWS:
+        return candidates * rows
+    return candidates * FIRST_ROWS + FINAL * rows
 
 
 def candidate_scores(

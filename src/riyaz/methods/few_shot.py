@@ -1,5 +1,6 @@
 """Few-shot: 1, 4 or 8 training examples in the prompt, the same for every question or the nearest to each by BM25."""
 
+import time
 from dataclasses import replace
 
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
@@ -15,6 +16,7 @@ COUNTS = (1, 4, 8)
 def fit(context: Context) -> Fitted:
     """Choose on validation the number of examples, fixed or nearest ones, and whether to calibrate."""
     plain = base_predictor(context)
+    began = time.perf_counter()
     candidates = []
     for k in (k for k in COUNTS if k <= len(context.train)):
         text = replace(plain.text, k=k, examples_file=EXAMPLES)
@@ -27,7 +29,7 @@ def fit(context: Context) -> Fitted:
     limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
         best.text, WeightsPart(), {EXAMPLES: examples_bytes(best.examples)}, calibrated=choice.calibrated,
-        max_new_tokens=limit,
+        max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,

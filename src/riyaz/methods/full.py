@@ -35,4 +35,4 @@ def fit(context: Context) -> Fitted:
     return fit_weights(context, build, save)
 
 
-METHOD = Method(name="full", fit=fit, candidates=1, recipe=RECIPE, build=build)
+METHOD = Method(name="full", fit=fit, candidates=1, recipe=RECIPE, build=build, whole=True)

@@ -4,6 +4,7 @@ If enough training answers are literal parts of their passages, `fit` also tries
 the passages: a small model tends to answer in whole sentences instead.
 """
 
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ TRAINING_PASSAGES = 2
 def fit(context: Context) -> Fitted:
     """Choose on validation the number of passages, whether to add examples, and free answers or spans."""
     plain, retrieving = base_predictor(context), with_prompt(context)
+    began = time.perf_counter()
     prompt = retrieving.prompt_text
     given = replace(plain, text=prompt.text, retriever=prompt.retriever)
     without = choose(context, [replace(given, text=replace(given.text, passages=count)) for count in COUNTS])
@@ -51,7 +53,7 @@ def fit(context: Context) -> Fitted:
     files: dict[str, Path | bytes] = {EXAMPLES: examples_bytes(best.examples)} if best.examples else {}
     return Fitted(
         best.text, WeightsPart(), retrieving.files | files, calibrated=choice.calibrated,
-        max_new_tokens=limit,
+        max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"passages": best.text.passages, "examples": best.text.k, "calibrated": choice.calibrated,
                 **limit_record, **spans, "candidates": record},
         valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,

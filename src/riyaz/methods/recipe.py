@@ -1,14 +1,16 @@
-"""The full training of a method and its search for a learning rate, and the part of them that a budget allows.
+"""The full training of a method, its search for a learning rate, and the part of both that a budget allows.
 
-The search is successive halving (Jamieson & Talwalkar 2016): all learning rates train for a few steps, the better half
-for twice as many, and so on; the best one trains the final run. The search takes half the steps of the final run, a
-third of both.
+Every rate trains the run's opening: its first steps, at a constant rate after a warm-up. The best rate's run is then
+continued, and the rate falls to the end (warm-up, stable, decay: Hägele et al. 2024, arXiv 2405.18392). An opening can
+be continued to any number of steps, so nothing of it is lost when there is more or less time than planned.
 """
 
 import math
 from dataclasses import dataclass
 
-SEARCH_SHARE = 1 / 3  # of the steps of search and final run together
+OPENING_SHARE = 1 / 4  # of the full training's steps
+SEARCHED_SHARE = 1 / 2  # of them, below which no rate is searched: the openings would take most of the time
+LEAST_OPENING = 4  # steps
 
 
 @dataclass(frozen=True)
@@ -27,39 +29,19 @@ class Recipe:
         return max(self.least_steps, self.epochs * math.ceil(rows / self.batch_size))
 
 
-@dataclass(frozen=True)
-class Rung:
-    """One round of the search: the number of learning rates and the steps that each is trained."""
-
-    rates: int
-    steps: int
-
-
-def rungs(recipe: Recipe, steps: int) -> tuple[Rung, ...]:
-    """The rounds of the search before a final run of `steps` steps; none if even two rates would get fewer than 4 steps
-    each."""
-    rates, shortest = len(recipe.learning_rates), 4
-    total = round(steps * SEARCH_SHARE / (1 - SEARCH_SHARE), 6)  # rounded, so that float error does not lose a step
-    while rates > 1:
-        sizes = [rates]
-        while sizes[-1] > 2:
-            sizes.append(math.ceil(sizes[-1] / 2))
-        first = int(total / sum(size * 2**number for number, size in enumerate(sizes)))
-        if first >= shortest:
-            return tuple(Rung(size, first * 2**number) for number, size in enumerate(sizes))
-        rates //= 2
-    return ()
+def opening(steps: int, full: int) -> int:
+    """The steps of the opening of a run of `steps` steps where the full training has `full`: a quarter of that, at most
+    half of the run; 0 if that would be fewer than LEAST_OPENING."""
+    first = min(int(full * OPENING_SHARE), steps // 2)
+    return first if first >= LEAST_OPENING else 0
 
 
-def search_steps(recipe: Recipe, steps: int) -> int:
-    """The steps of all rounds of the search together."""
-    return sum(rung.rates * rung.steps for rung in rungs(recipe, steps))
+def search_rates(recipe: Recipe, steps: int, full: int) -> tuple[float, ...]:
+    """The learning rates that are tried before a run of `steps` steps: all, or the default in a much shortened run."""
+    searched = opening(steps, full) and steps >= full * SEARCHED_SHARE
+    return recipe.learning_rates if searched else (recipe.default_rate,)
 
 
-def search_rates(recipe: Recipe, steps: int) -> tuple[float, ...]:
-    """The learning rates of the first round: all, or those nearest to the default if there is time for fewer."""
-    plan = rungs(recipe, steps)
-    if not plan:
-        return (recipe.default_rate,)
-    nearest = sorted(recipe.learning_rates, key=lambda rate: abs(math.log(rate / recipe.default_rate)))
-    return tuple(sorted(nearest[: plan[0].rates]))
+def search_steps(recipe: Recipe, steps: int, full: int) -> int:
+    """The steps of the openings that are not continued."""
+    return (len(search_rates(recipe, steps, full)) - 1) * opening(steps, full)

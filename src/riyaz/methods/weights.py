@@ -5,8 +5,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
@@ -17,12 +15,11 @@ from riyaz.data.rows import Row, encode_rows
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
-from riyaz.events import Listen, Phase, Progress
-from riyaz.files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import answer_limit, choose
-from riyaz.predictor import ADAPTER, predictor_for
-from riyaz.scoring import REOPEN_ROWS
+from riyaz.methods.learning_rate import OPENINGS, Search, opening_folder, search, train_plan
+from riyaz.predictor import ADAPTER, ModelPredictor, predictor_for
+from riyaz.scoring import REOPEN_ROWS, predict, score
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -34,23 +31,6 @@ STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
 CURVE = ("step", "loss", "valid_loss")
 STEP0_TOLERANCE = 0.05  # nats per token between the training code and the engine, which round differently in bf16
-DAMAGED = "remove it, and the search is made again"
-
-
-@dataclass(frozen=True)
-class Search:
-    """search.json: the best learning rate, and the losses of every round of the search."""
-
-    rate: float
-    record: list[dict[str, Any]]
-
-    @classmethod
-    def read(cls, path: Path) -> "Search":
-        """What a search.json holds. Raises RiyazError naming the place that is wrong."""
-        search = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
-        if not 0 < search.rate < 1:
-            raise RiyazError(f"rate is {search.rate:g}", str(path), DAMAGED)
-        return search
 
 
 def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[int, ...] = ()) -> Fitted:
@@ -58,55 +38,82 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
 
     Before training, the loss must equal the base's after `begins_as`.
     """
-    import torch
-
-    from riyaz.engine.torch.runner import TorchRunner
     from riyaz.train import train
 
     model = build(context)
-    rows, checks = _rows(context, context.train, model.config.context)
-    valid, _ = _rows(context, context.valid[:VALID_ROWS], model.config.context)
-    rows += replay_rows(context, rows)
+    rows, valid, checks = _training_rows(context, model.config.context)
     checks["step0_loss"] = _check_step0(model, valid[:STEP0_ROWS], begins_as)
-
-    began = time.perf_counter()
     del model  # so that there are never two whole models in memory
-    rate, record = _search(context, build, rows, valid)
-    model = build(context)
-    search_seconds = time.perf_counter() - began
 
     began = time.perf_counter()
+    found = search(context, build, rows, valid)
+    plan, opening = train_plan(context, found.rate), opening_folder(context, found.rate)
+    model = build(context)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    plan = _train_plan(context, context.arm.steps, rate, context.arm.validate_every)
-    state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen)
-    train_seconds = time.perf_counter() - began
+    state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
+    train_seconds = time.perf_counter() - began - found.seconds
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="raise --budget for a longer search")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
     moved = sum(a != b for a, b in zip(before, _tensor_sums(model)))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
-    compute = getattr(torch, context.compute)
-    adapted = _has_adapter(model)
-    if not adapted:  # the whole model was trained: it answers in the compute type of the training
-        model.to(compute)
-    weights, files = save(model.requires_grad_(False))
-    base, adapter = _detached(model)
-    lm = Engine(TorchRunner(base))
-    if adapted:
-        lm.load(ADAPTER, adapter)
-    prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
-    choice = choose(context, [predictor_for(prompted, max_new_tokens=answer_limit(context))])
+    weights, files = save(_finished(context, model))
+    choice = choose(context, [_answering(context, model)])
     shutil.rmtree(context.folder / "checkpoints")
+    if not context.arm.cut:  # a run that was cut short can be continued from its opening
+        shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
     return Fitted(
-        prompted.text, weights, context.files | files, calibrated=choice.calibrated,
-        chosen={"learning_rate": rate, "steps": state.step, "best_step": state.best_step, "search": record,
-                "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
-        checks=checks, search_seconds=search_seconds, train_seconds=train_seconds, trainable_params=trainable,
+        context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
+        chosen={"learning_rate": found.rate, "steps": state.step, "best_step": state.best_step,
+                "search": found.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
+        checks=checks, search_seconds=found.seconds, train_seconds=train_seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip
+
+
+def begin_weights(context: Context, build: Build) -> Search:
+    """Search a learning rate and score the best one's opening on validation rows, by the task's metric."""
+    from riyaz.families import describe
+
+    rows, valid, _ = _training_rows(context, describe(context.source).config.context)
+    shown = context.valid[: context.valid_rows]
+
+    def rated(model: Any) -> float:
+        predictor = _answering(context, _finished(context, model))
+        return score(context.task, predict(predictor, shown), shown).mean
+
+    return search(context, build, rows, valid, rated)
+
+
+def _finished(context: Context, model: Any) -> Any:
+    """The trained model without gradients; one that was trained whole in the compute type of its training, in which it
+    answers."""
+    import torch
+
+    whole = all(parameter.requires_grad for parameter in model.parameters())
+    return (model.to(getattr(torch, context.compute)) if whole else model).requires_grad_(False)
+
+
+def _answering(context: Context, model: Any) -> ModelPredictor:
+    """A predictor with a finished model, which it takes apart."""
+    from riyaz.engine.torch.runner import TorchRunner
+
+    base, adapter = _detached(model)
+    lm, adapted = Engine(TorchRunner(base)), bool(adapter.pairs) or adapter.soft_prompt is not None
+    if adapted:
+        lm.load(ADAPTER, adapter)
+    prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
+    return predictor_for(prompted, max_new_tokens=answer_limit(context))
+
+
+def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row], Checks]:
+    """(training rows with those of the replayed text, validation rows of the training, checks on the rows)."""
+    rows, checks = _rows(context, context.train, longest)
+    valid, _ = _rows(context, context.valid[:VALID_ROWS], longest)
+    return rows + replay_rows(context, rows), valid, checks
 
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
@@ -163,57 +170,6 @@ def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -
     expected = -float(sum(answer.sum() for answer in logprobs) / sum(map(len, logprobs)))
     ok = abs(training - expected) <= STEP0_TOLERANCE and training < math.log(model.config.vocab_size) + 1
     return {"ok": ok, "training": training, "base": expected}
-
-
-def _search(context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row]) -> tuple[float, list[dict]]:
-    """The best learning rate by successive halving, and the losses of every round.
-
-    The result is kept in `search.json`, so that a resumed run does not search again.
-    """
-    from riyaz.train import Diverged, train
-
-    folder, result = context.folder / "search", context.folder / "search.json"
-    if result.exists():
-        finished = Search.read(result)
-        return finished.rate, finished.record
-    rates, record = list(context.arm.learning_rates), []
-    for number, rung in enumerate(context.arm.rungs, 1):
-        losses = {}
-        for rate in rates:
-            context.listen(Phase("search", f"round {number}, rate {rate:g}"))
-            shutil.rmtree(folder, ignore_errors=True)  # left by a stopped search, perhaps of another rate
-            plan = replace(_train_plan(context, rung["steps"], rate, rung["steps"]), keep_best=False)
-            try:
-                losses[rate] = train(build(context), rows, valid, plan, folder, _as_search(context)).best_loss
-            except Diverged:
-                losses[rate] = math.inf
-        shutil.rmtree(folder, ignore_errors=True)
-        finite = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in losses.items()}
-        record.append({"steps": rung["steps"], "losses": finite})
-        rates = sorted(sorted(losses, key=losses.__getitem__)[: math.ceil(len(rates) / 2)])
-        if not math.isfinite(losses[rates[0]]):
-            raise RiyazError("the loss was not finite at any learning rate of the search")
-    write_json(result, Search(rates[0], record), indent=None)
-    return rates[0], record
-
-
-def _as_search(context: Context) -> Listen:
-    """A listener that passes events on, the progress of training as that of the search."""
-    return lambda event: context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
-
-
-def _train_plan(context: Context, steps: int, rate: float, validate_every: int) -> Any:
-    from riyaz.train import TrainPlan
-
-    return TrainPlan(
-        steps=steps, learning_rate=rate, batch_size=context.arm.batch_size, validate_every=validate_every,
-        checkpoint_every=context.arm.checkpoint_every, compute=context.compute, seed=context.seed,
-    )  # fmt: skip
-
-
-def _has_adapter(model: "Model") -> bool:
-    """Whether some weights are frozen, which means that an adapter is trained and not the whole model."""
-    return any(not parameter.requires_grad for parameter in model.parameters())
 
 
 def _detached(model: Any) -> tuple[Any, Adapter]:

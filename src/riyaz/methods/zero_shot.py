@@ -1,5 +1,6 @@
 """Zero-shot: a prompt with the instruction only; for a closed set with its labels, if they fit and help."""
 
+import time
 from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
@@ -13,6 +14,7 @@ LIST_SHARE = 0.25  # largest share of the context that the list of labels may ta
 def fit(context: Context) -> Fitted:
     """Choose on validation whether the prompt lists the labels and whether to calibrate."""
     plain = base_predictor(context)
+    began = time.perf_counter()
     candidates = [plain]
     labels = context.tokenizer.encode("\n".join(context.task.labels))
     if labels and len(labels) <= LIST_SHARE * plain.lm.context:
@@ -22,6 +24,7 @@ def fit(context: Context) -> Fitted:
     limit, limit_record = choose_answer_limit(context, best)
     return Fitted(
         best.text, WeightsPart(), calibrated=choice.calibrated, max_new_tokens=limit,
+        search_seconds=time.perf_counter() - began,
         chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
         valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,

@@ -190,7 +190,7 @@ class _Run:
         """Measure this machine, make the plan and write plan.json."""
         import torch
 
-        threads = hardware.cores()
+        threads = hardware.threads()
         torch.set_num_threads(threads)
         self._phase("measure", "speed of this machine")
         facts = corpus.facts

@@ -1,6 +1,6 @@
-"""Retrieval, further seeds and the data curve of a comparison as tables and lines, for all three reports."""
+"""Retrieval, further seeds, the data curve, and answers alone and in a batch as tables and lines, for all reports."""
 
-from riyaz.report.words import interval, metric_name, number, signed
+from riyaz.report.words import count, interval, metric_name, number, signed
 from riyaz.results import ArmResult, Comparison, CurveScore, Retrieval
 
 CURVE = "lora"  # the method of the data curve; compare.json does not name it
@@ -53,7 +53,7 @@ def retrieval_lines(arms: list[ArmResult]) -> list[str]:
         grounded = _grounded(retrieval.grounded_nats, retrieval.grounded_rows)
         parts = [part for part in (_ranks(retrieval), _scores(retrieval), grounded) if part]
         if parts:
-            lines.append(f"{method}, {_count(retrieval.k, 'passage')}: {'; '.join(parts)}")
+            lines.append(f"{method}, {count(retrieval.k, 'passage')}: {'; '.join(parts)}")
     return lines
 
 
@@ -80,16 +80,29 @@ def _grounded(nats: float | None, rows: float | None) -> str:
 
 
 def _on(figures: str, rows: float | None) -> str:
-    return f"{figures} ({_count(rows, 'row')})" if figures and rows is not None else figures
-
-
-def _count(count: float, noun: str) -> str:
-    return f"{number(count)} {noun}" + ("" if count == 1 else "s")
+    return f"{figures} ({count(rows, 'row')})" if figures and rows is not None else figures
 
 
 def seeds(arm: ArmResult) -> str:
     """`0.693 with seed 0, 0.688 with seed 1`; empty for an arm with one seed."""
     return ", ".join(f"{number(one.score, 3)} with seed {one.seed}" for one in arm.seeds or [])
+
+
+def flips_line(arms: list[ArmResult]) -> str:
+    """`lora: 1 of 8 answers differ from those in a batch, 0 scores; few_shot, full: none of 8`; empty if no arm has
+    answered rows alone."""
+    counts = [(arm.method, arm.batch_flips) for arm in arms if arm.batch_flips is not None]
+    parts = []
+    for method, flips in counts:
+        if flips.answers:
+            what = f"{flips.answers} of {flips.rows} answers differ from those in a batch"
+            parts.append(f"{method}: {what}, {count(flips.scores, 'score')}")
+    same = [(method, flips.rows) for method, flips in counts if not flips.answers]
+    if same:
+        rows = min(rows for _, rows in same)
+        what = f"none of {rows}" if parts else f"all {rows} answers are those in a batch"
+        parts.append(f"{', '.join(method for method, _ in same)}: {what}")
+    return "; ".join(parts)
 
 
 def curve_points(comparison: Comparison) -> list[CurveScore]:

@@ -26,6 +26,7 @@ from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
     columns,
+    decided_alone,
     duration,
     extras,
     floor_line,
@@ -262,6 +263,7 @@ def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: 
     """Prints one line for every retrieval, every arm with several seeds, and the `further` lines."""
     lines = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
     lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
+    lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]
     for title, line in lines + further:
         out.print(Text.assemble((f"{title}  ", "dim"), " ".join(line.split())))
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from riyaz.results import ArmResult, Comparison, CurveScore, Floor, Pair, TargetScores
+from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
 
 MISSING = "–"
 ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
@@ -127,7 +127,26 @@ def totals(arm: ArmResult) -> dict[str, str]:
         "prompt tokens": number(arm.prompt_tokens, 1),
         "KL to the base": number(arm.kl_task, 3),
         "MB while answering": number(arm.serve_rss_mb),
+        "differ alone": _flips(arm.batch_flips),
     }
+
+
+def _flips(flips: Flips | None) -> str:
+    """How many answers given alone differ from those in a batch: `1 of 8, 0 scores`."""
+    if flips is None:
+        return MISSING
+    return f"{number(flips.answers)} of {number(flips.rows)}, {count(flips.scores, 'score')}"
+
+
+def count(value: float | None, noun: str) -> str:
+    """A number and its noun, in the plural except for one."""
+    return f"{number(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def decided_alone(arms: Sequence[ArmResult]) -> str:
+    """The sentence that names the arms that were asked again one row at a time; empty if none was."""
+    methods = [arm.method for arm in arms if arm.alone]
+    return f"ties were decided on answers given one at a time: {' and '.join(methods)}" if methods else ""
 
 
 PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
@@ -201,6 +220,9 @@ def caveats(comparison: Comparison) -> list[str]:
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")
+    alone = decided_alone(comparison.ranked)
+    if alone:
+        notes.append(f"{alone[0].upper()}{alone[1:]}.")
     cut = [arm.method for arm in arms if arm.status == "cut"]
     if cut:
         notes.append(f"Trained for fewer steps than the recipe, because the budget was too short: {', '.join(cut)}.")

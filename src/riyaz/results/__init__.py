@@ -16,6 +16,7 @@ from riyaz.results.comparison import (
     Evaluation,
     FileFacts,
     Fit,
+    Flips,
     Floor,
     Leakage,
     Model,
@@ -46,6 +47,6 @@ from riyaz.results.pretraining import (
 __all__ = [
     "COMPARE", "ELSEWHERE", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
     "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult",
+    "Fit", "Flips", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult",
     "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text", "Word",
 ]  # fmt: skip

@@ -69,6 +69,15 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """Rows answered both in a batch and alone, and how many of their answers and of their scores differ."""
+
+    rows: int
+    answers: int
+    scores: int
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm's row of compare.json."""
 
@@ -97,6 +106,8 @@ class ArmResult:
     curve: list[CurvePoint] = field(default_factory=list)
     retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)
     reason: str = ""
+    batch_flips: Flips | None = field(default=None, metadata=OPTIONAL)
+    alone: bool = False  # whether the scored answers were made one at a time
     seeds: list[SeedScore] | None = field(default=None, metadata=OPTIONAL)
     steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
@@ -282,6 +293,8 @@ class Evaluation:
     kl_task: float | None = None
     serve_rss_mb: float | None = field(default=None, metadata=OPTIONAL)
     retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)
+    batch_flips: Flips | None = field(default=None, metadata=OPTIONAL)
+    alone: bool = False  # whether predictions.jsonl holds answers made one at a time
     eval_seconds: float
     peak_rss_mb: float
     schema: Literal[1] = 1

@@ -116,7 +116,7 @@ class TorchEmbedder:
 def open_embedder(name: str = "minilm") -> TorchEmbedder:
     """The embedder of this name or path, in bf16 if the CPU computes it fast, else in float32, on all cores that the
     process may use. Raises RiyazError with the command that gets a missing one."""
-    torch.set_num_threads(hardware.cores())
+    torch.set_num_threads(hardware.threads())
     return TorchEmbedder(open_source(name), torch.bfloat16 if hardware.bf16_is_fast() else torch.float32)
 
 

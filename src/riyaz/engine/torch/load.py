@@ -13,7 +13,7 @@ from riyaz.sources import Source
 def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> TorchRunner:
     """The source's model in `precision`, on all cores this process may use, with the adapter `merged` added to the
     weights."""
-    torch.set_num_threads(hardware.cores())
+    torch.set_num_threads(hardware.threads())
     if precision == "auto":
         precision = "bfloat16" if hardware.bf16_is_fast() else "float32"
     model = models.load(source, getattr(torch, precision))

@@ -1,0 +1,169 @@
+"""Runs the arms of a comparison, each in its own processes, and plans those that are left anew before each one.
+
+Where not every trained arm has time for its recipe, they race: each trains its opening, and the one with the lowest
+score on the validation rows waits until the others are done. plan.json says what each arm was given; an arm that has
+begun is finished as it was planned, also by a command that continues a stopped one.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from riyaz.comparison import plan as planning
+from riyaz.comparison import processes
+from riyaz.comparison.arm_row import arm_row
+from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.plan import ComparisonPlan, Given
+from riyaz.events import ArmDone, Listen, Note, Phase, about
+from riyaz.files import remove, to_document
+from riyaz.methods.base import ArmPlan
+from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search
+from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult
+
+PRODUCTS = (FIT, RESULT, PREDICTIONS, "artifact")
+WORTH = 1.2  # an arm is continued for at least so many times its steps
+
+
+@dataclass
+class Arms:
+    """The arms of a comparison while they run: their plan, and the reasons of those that failed."""
+
+    folder: ComparisonFolder
+    given: Given
+    plan: ComparisonPlan
+    parts: list[str]
+    budget: float  # seconds of the whole command
+    since: Callable[[], float]  # seconds since it began
+    listen: Listen
+
+    def __post_init__(self) -> None:
+        """No arm has failed yet."""
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Run every arm that has not run, and continue those that were cut short while there is time."""
+        self._run_all()
+        if self.parts == [KEPT] and self.revive():
+            self._run_all()
+
+    def revive(self) -> bool:
+        """Plan again the arms that were cut short or had no time; False if nothing is worth running."""
+        earlier, unable = self.plan, self.given.speeds.unable
+        arms = tuple(self._revived(arm) if arm.method not in unable else arm for arm in earlier.arms)
+        plan = planning.make(
+            self.given, budget=self.budget, spent=self.since(), earlier=replace(earlier, arms=arms)
+        )  # fmt: skip
+        kept = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
+        self._save(replace(plan, arms=tuple(kept.get(arm.method, arm) for arm in plan.arms)))
+        return len(kept) < len(earlier.arms)
+
+    def rows(self) -> list[ArmResult]:
+        """The rows of compare.json, in the order of the plan."""
+        return [arm_row(self.folder, arm, self.parts, self.failed.get(arm.method, "")) for arm in self.plan.arms]
+
+    def _run_all(self) -> None:
+        untrained = [arm.method for arm in self.plan.arms if not arm.recipe_steps]
+        for method in untrained:
+            self._run_planned(method)
+        self._race([arm for arm in self.plan.arms if arm.recipe_steps and not arm.skipped])
+        trained = [arm for arm in self.plan.arms if arm.recipe_steps]
+        for arm in sorted(trained, key=lambda arm: arm.waits):
+            self._run_planned(arm.method)
+
+    def _run_planned(self, method: str) -> None:
+        """Plan an arm anew, unless it has begun, and run it."""
+        arm = self.plan.arm(method)
+        if arm.state != "begun" and not arm.skipped:
+            self._replan()
+            arm = replace(self.plan.arm(method), state="begun")
+        if not arm.skipped:
+            self._save_arm(arm)
+            self._run(arm)
+        row = arm_row(self.folder, self.plan.arm(method), self.parts, self.failed.get(method, ""))
+        self.listen(ArmDone(to_document(row)))
+
+    def _replan(self) -> None:
+        plan = planning.make(self.given, budget=self.budget, spent=self.since(), earlier=self.plan)
+        self._save(plan)
+
+    def _run(self, arm: ArmPlan) -> None:
+        """Fit and evaluate every part of an arm; a failure becomes the reason in its row."""
+        began, whole = time.monotonic(), True
+        for part in self.parts:
+            run = self.folder.run(arm.method, part)
+            for work, product in (("fit", FIT), ("evaluate", RESULT)):
+                if arm.method in self.failed or (run / product).exists():
+                    whole = False  # the time of this command is not that of the whole arm
+                    continue
+                self.listen(Phase(work, part if part != KEPT else "", arm.method))
+                self._process(work, arm.method, part, run)
+        if whole and arm.method not in self.failed:
+            self._save_arm(replace(arm, took=time.monotonic() - began))
+
+    def _process(self, work: str, method: str, part: str, run: Path) -> None:
+        arguments = [work, str(self.folder.path), method, part]
+        reason = processes.run(arguments, run / "log.txt", about(method, self.listen))
+        if reason:
+            self.failed[method] = reason
+
+    def _race(self, arms: Sequence[ArmPlan]) -> None:
+        """Train the openings of the arms, if not all of them have time for their recipes; the arm with the lowest score
+        on the validation rows then waits."""
+        racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
+        opened = [arm for arm in arms if arm.state == "opened"]
+        if self.parts != [KEPT] or not racing or len(racing) + len(opened) < 2 or not any(arm.cut for arm in arms):
+            return
+        for method in [arm.method for arm in racing]:
+            self._replan()
+            arm = self.plan.arm(method)
+            if arm.skipped or not arm.opening:
+                continue
+            self._save_arm(arm)
+            self.listen(Phase("search", "opening", method))
+            self._process("open", method, KEPT, self.folder.run(method, KEPT))
+            if method not in self.failed:
+                self._save_arm(replace(arm, state="opened"))
+        scores = {arm.method: score for arm in self.plan.arms if (score := self._opening_score(arm)) is not None}
+        if len(scores) < 2:
+            return
+        last = min(scores, key=lambda method: scores[method])
+        self._save_arm(replace(self.plan.arm(last), waits=True))
+        told = ", ".join(f"{method} {score:.3f}" for method, score in scores.items())
+        self.listen(
+            Note(f"after their openings the arms score on validation rows: {told}; {last} waits for the others")
+        )
+
+    def _opening_score(self, arm: ArmPlan) -> float | None:
+        path = self.folder.run(arm.method, KEPT) / SEARCH
+        return Search.read(path).score if arm.state == "opened" and path.exists() else None
+
+    def _revived(self, arm: ArmPlan) -> ArmPlan:
+        if arm.skipped:
+            return ArmPlan(arm.method)
+        if arm.state != "begun" or not arm.cut:
+            return arm
+        kept = (self.folder.run(arm.method, KEPT) / OPENINGS).is_dir()
+        return replace(arm, state="opened" if kept else "planned", waits=False)
+
+    def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:
+        """Whether an arm as planned anew is worth running; if it has run, its products are then removed."""
+        if after.skipped or after.state == "begun":
+            return False
+        if before.skipped:
+            return True
+        if after.steps < min(after.recipe_steps, math.ceil(WORTH * before.steps)):
+            return False
+        remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
+        for product in PRODUCTS:
+            remove(self.folder.run(before.method, KEPT) / product)
+        return True
+
+    def _save_arm(self, arm: ArmPlan) -> None:
+        arms = tuple(arm if arm.method == other.method else other for other in self.plan.arms)
+        self._save(replace(self.plan, arms=arms))
+
+    def _save(self, plan: ComparisonPlan) -> None:
+        self.plan = plan
+        self.folder.write("plan.json", plan)

@@ -1,0 +1,124 @@
+"""The search for a learning rate: every rate trains the run's opening, and the best one's run is continued."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from riyaz.data.rows import Row
+from riyaz.errors import RiyazError
+from riyaz.events import Event, Phase, Progress
+from riyaz.files import from_json, read_json, write_json
+from riyaz.methods.base import Build, Context
+
+if TYPE_CHECKING:
+    from riyaz.train import TrainPlan
+
+SEARCH = "search.json"
+OPENINGS = "openings"  # folder of the openings' checkpoints; that of the chosen rate stays until the arm is whole
+DAMAGED = "remove it, and the search is made again"
+
+
+@dataclass(frozen=True)
+class Search:
+    """search.json: the chosen learning rate, and the losses of all rates at the end of their openings."""
+
+    rate: float
+    record: list[dict[str, Any]]  # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}
+    seconds: float = 0.0  # of the openings that are not continued
+    score: float | None = None  # of the chosen rate's opening on validation rows; None: not measured
+
+    @classmethod
+    def read(cls, path: Path) -> "Search":
+        """What a search.json holds. Raises RiyazError naming the place that is wrong."""
+        search = from_json(cls, read_json(path, DAMAGED), str(path), DAMAGED)
+        if not 0 < search.rate < 1:
+            raise RiyazError(f"rate is {search.rate:g}", str(path), DAMAGED)
+        return search
+
+
+def search(
+    context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row],
+    rated: Callable[[Any], float] | None = None,
+) -> Search:  # fmt: skip
+    """Train the opening at every rate of the arm's plan and choose one: of those whose validation loss is within one
+    standard error of the lowest the smallest rate, since a higher one forgets more.
+
+    `rated` scores a trained model. The result is kept in search.json, so that a resumed run does not search again.
+    Raises RiyazError if no rate's loss is finite.
+    """
+    from riyaz.train import Diverged, row_nats, train
+
+    result = context.folder / SEARCH
+    if result.exists():
+        return Search.read(result)
+
+    def as_search(event: Event) -> None:
+        context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
+
+    rates, losses, seconds, scores = context.arm.learning_rates, {}, {}, {}
+    for rate in rates if context.arm.opening else ():
+        context.listen(Phase("search", f"rate {rate:g}"))
+        began, model = time.perf_counter(), build(context)
+        plan, folder = train_plan(context, rate).opening(), opening_folder(context, rate)
+        try:
+            train(model, rows, valid, plan, folder, as_search)
+            losses[rate] = np.array(row_nats(model, valid))
+            scores[rate] = rated(model) if rated else None
+        except Diverged:
+            losses[rate] = np.full(len(valid), math.inf)
+        seconds[rate] = time.perf_counter() - began
+    tokens = np.array([len(row.answer) for row in valid])
+    rate, record = chosen(losses, tokens) if losses else (rates[0], [])
+    for other in set(seconds) - {rate}:
+        shutil.rmtree(opening_folder(context, other))
+    spent = sum(seconds.values()) - seconds.get(rate, 0.0)
+    found = Search(rate, record if len(rates) > 1 else [], spent, scores.get(rate))
+    write_json(result, found, indent=None)
+    return found
+
+
+def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, list[dict[str, Any]]]:
+    """The chosen rate and the record, from −log p (n,) of the validation answers by rate and their lengths (n,).
+
+    The standard error is that of the difference to the lowest loss on the same rows. Raises RiyazError if no loss is
+    finite.
+    """
+    total = tokens.sum()
+    means = {rate: float(nats.sum() / total) for rate, nats in losses.items()}
+    best = min(means, key=lambda rate: (means[rate], rate))
+    if not math.isfinite(means[best]):
+        raise RiyazError("the loss was not finite at any learning rate of the search")
+    record, within = [], []
+    for rate in sorted(losses):
+        if not math.isfinite(means[rate]):
+            record.append({"rate": rate, "loss": None, "error": None})
+            continue
+        more = losses[rate] - losses[best]  # (n,)
+        spread = more - more.sum() / total * tokens
+        error = math.sqrt(len(tokens) / max(1, len(tokens) - 1) * float((spread**2).sum())) / total
+        record.append({"rate": rate, "loss": means[rate], "error": float(error)})
+        if means[rate] - means[best] <= error:
+            within.append(rate)
+    return within[0], record
+
+
+def train_plan(context: Context, rate: float) -> "TrainPlan":
+    """The training run of the arm's plan at a learning rate."""
+    from riyaz.train import TrainPlan
+
+    arm = context.arm
+    return TrainPlan(
+        steps=arm.steps, learning_rate=rate, steady=arm.opening, batch_size=arm.batch_size, compute=context.compute,
+        validate_every=arm.validate_every, checkpoint_every=arm.checkpoint_every, seed=context.seed,
+    )  # fmt: skip
+
+
+def opening_folder(context: Context, rate: float) -> Path:
+    """The folder of an opening's checkpoint."""
+    return context.folder / OPENINGS / f"{rate:g}"

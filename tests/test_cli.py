@@ -288,7 +288,7 @@ def test_every_flag_arrives(run):
         "--methods", "full", "--budget", "1h30m", "--margin", "0.05", "--max-ms", "9", "--max-rss-mb", "800",
         "--max-forgetting", "0.1", "--limit-train", "300", "--limit-test", "200", "--general", "g.txt",
         "--allow-leakage", "--seed", "7", "--out", "o", "--prompt-column", "p", "--answer-column", "a",
-        "--instruction", "I", "--metric", "exact_match",
+        "--instruction", "I", "--metric", "chrf", "--task", "free",
     ]  # fmt: skip
     assert cli.main(line) == 0
     assert run.config == CompareConfig(
@@ -296,7 +296,8 @@ def test_every_flag_arrives(run):
         max_ms=9, max_rss_mb=800, max_forgetting=0.1, limit_train=300, limit_test=200, general=Path("g.txt"),
         allow_leakage=True, seed=7, out=Path("o"),
     )  # fmt: skip
-    assert run.data_config == DataConfig(prompt_column="p", answer_column="a", instruction="I", metric="exact_match")
+    expected = DataConfig(prompt_column="p", answer_column="a", instruction="I", metric="chrf", task="free")
+    assert run.data_config == expected
     assert type(run.config) is CompareConfig and type(run.data_config) is DataConfig
 
 

@@ -13,9 +13,11 @@ from comparing import ARM_KEYS, METHODS, command, files, strict
 from conftest import Finished
 from small import next_log_p
 
-from riyaz import hardware
-from riyaz.comparison import run
+from riyaz import evaluate, hardware
+from riyaz.comparison import processes, run, worker
+from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
+from riyaz.events import quiet
 from riyaz.predictor import open_artifact
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -60,6 +62,27 @@ def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
     assert quick.arm("few_shot")["prompt_tokens"] > quick.arm("lora")["prompt_tokens"] + 8
     lora, full = (quick.arm(method)["trainable_params"] for method in ("lora", "full"))
     assert 0 < lora < full == quick.document["model"]["parameters"]
+
+
+def test_the_cpu_time_that_an_arm_waited_for_is_the_mean_over_its_processes(quick: Finished) -> None:
+    for arm in quick.document["arms"]:
+        part = quick.artifact(arm["method"]).parent
+        fit, result = (strict((part / name).read_text()) for name in ("fit.json", "result.json"))
+        parts = [(fit.get("cpu_waited"), fit["seconds"]), (result.get("cpu_waited"), result["eval_seconds"])]
+        counted = [(share, seconds) for share, seconds in parts if share is not None]
+        if hardware.cpu_time() is None:
+            assert not counted and "cpu_waited" not in arm
+        elif counted:
+            expected = sum(share * seconds for share, seconds in counted) / sum(seconds for _, seconds in counted)
+            assert 0 <= arm["cpu_waited"] < 1 and arm["cpu_waited"] == pytest.approx(expected)
+
+
+def test_an_arm_knows_the_latency_that_was_planned_for_it(quick: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: dict[str, float] = {}
+    monkeypatch.setattr(evaluate, "evaluate_artifact", lambda *_, expected_ms, **__: planned.update(ms=expected_ms))
+    measured = json.loads((quick.out / "measured.json").read_text())
+    worker.evaluate(ComparisonFolder(quick.out), "lora", "kept")
+    assert planned == {"ms": pytest.approx(1000 * measured["predict"]["lora"]["answer_seconds"])}
 
 
 def test_scores_are_those_of_the_predictions(quick: Finished) -> None:
@@ -153,6 +176,20 @@ def test_tasks_without_labels(inside: list, asked: tuple, tmp_path: Path, rows: 
         assert gains[0] > gains[1] + 1, "a few steps on sentences all alike are learned"
 
 
+def test_labels_as_short_answers_scored_by_their_words(inside: list, asked: tuple, tmp_path: Path) -> None:
+    comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
+    comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
+    (tmp_path / "data/riyaz.toml").write_text('task = "short"\nmetric = "token_f1"\n')
+    told = command("compare", tmp_path / "data", *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")
+    data = told.document["data"]
+    assert told.status == 0 and (data["task"], data["why"]) == ("short", "it was given")
+    for arm in told.document["arms"]:
+        assert (arm["status"], arm["metric"], set(arm["extras"])) == ("ok", "token_f1", {"exact_match"})
+        task = open_artifact(tmp_path / f"out/arms/{arm['method']}/kept/artifact").task
+        assert task is not None and (task.kind, task.metric, task.labels) == ("short", "token_f1", ())
+    assert "token F1" in (tmp_path / "out/report.md").read_text() and "token F1" in told.err
+
+
 def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked: tuple, tmp_path: Path) -> None:
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     told = command("compare", data, *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")
@@ -196,6 +233,15 @@ def test_a_plan_without_room_skips_and_cuts(
     assert lora["reason"] == f"trained {lora['chosen']['steps']} of 100 steps"
     assert full["status"] == "skipped" and "raise --budget" in full["reason"] and full["score"] is None
     assert set(full) >= ARM_KEYS and not (tmp_path / "arms/full").exists()
+
+
+def test_the_opening_of_an_arm_is_trained_in_a_process_of_its_own(
+    inside: list, quick: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(quick.out, tmp_path / "out", ignore=shutil.ignore_patterns("arms"))
+    search = tmp_path / "out/arms/lora/kept/search.json"
+    reason = processes.run(["open", str(tmp_path / "out"), "lora", "kept"], tmp_path / "log.txt", quiet)
+    assert reason == "" and search.exists(), reason
 
 
 @pytest.mark.parametrize(("methods", "places"), [("nearest,lora", 1024), ("nearest,prompt_tuning", 1004)])

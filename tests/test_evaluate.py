@@ -38,7 +38,7 @@ from riyaz.predictor import (
     open_model,
     predictor_for,
 )
-from riyaz.results import Evaluation, Flips
+from riyaz.results import Evaluation, Flips, Remeasured
 from riyaz.scoring import answer_log_loss
 
 BF16_IS_FAST = hardware.bf16_is_fast
@@ -215,6 +215,64 @@ def test_without_test_rows_the_costs_come_from_validation(quick: Finished, tmp_p
     assert (tmp_path / "predictions.jsonl").read_text() == "" and result.ms_per_answer > 0
 
 
+# latency on a busy machine
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The milliseconds that the answers of each measurement take, taken from the list in turn."""
+    medians: list[float] = []
+    whole = evaluate.answers_alone
+
+    def timed(predictor: Predictor, rows: Any, *arguments: Any, **more: Any) -> tuple[list[Prediction], list[float]]:
+        answers, times = whole(predictor, rows, *arguments, **more)
+        return answers, [medians.pop(0)] * len(times)
+
+    monkeypatch.setattr(evaluate, "answers_alone", timed)
+    return medians
+
+
+@pytest.mark.parametrize(
+    ("times", "ms", "again"),
+    [
+        ([299.0], 299.0, None),
+        ([24_402.0, 151.0], 151.0, Remeasured(planned=100.0, first=24_402.0, again=151.0)),
+        ([400.0, 500.0], 400.0, Remeasured(planned=100.0, first=400.0, again=500.0)),
+        ([20.0], 20.0, None),  # an answer cannot be measured too quick
+    ],
+)
+def test_a_latency_far_above_the_planned_one_is_measured_again(
+    quick: Finished, tmp_path: Path, clock: list[float], times: list[float], ms: float, again: Remeasured | None
+) -> None:
+    clock += times
+    found = judged(quick.artifact("zero_shot"), tmp_path, expected_ms=100.0)
+    assert (found.ms_per_answer, found.remeasured, clock) == (ms, again, [])
+    assert Evaluation.read(tmp_path / "result.json") == found
+    assert again is None or again.far == (ms > 300)
+
+
+def test_a_latency_is_measured_once_where_none_was_planned_and_where_nothing_is_computed(
+    quick: Finished, tmp_path: Path, clock: list[float]
+) -> None:
+    clock += [9000.0, 9000.0]
+    assert judged(quick.artifact("zero_shot"), tmp_path / "model").remeasured is None
+    copied = judged(quick.artifact("nearest"), tmp_path / "copied", base=BaseFacts(4.0, ()), expected_ms=1.0)
+    assert copied.remeasured is None and copied.ms_per_answer == 9000 and clock == []
+
+
+def test_the_share_of_cpu_time_that_was_not_had_is_kept(
+    quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = iter([hardware.CpuTime(ran=10.0, waited=1.0), hardware.CpuTime(ran=71.0, waited=40.0)])
+    monkeypatch.setattr(hardware, "cpu_time", lambda: next(clocks))
+    found = judged(quick.artifact("nearest"), tmp_path / "busy", base=BaseFacts(4.0, ()))
+    assert found.cpu_waited == pytest.approx(0.39) and Evaluation.read(tmp_path / "busy/result.json") == found
+    monkeypatch.setattr(hardware, "cpu_time", lambda: None)
+    found = judged(quick.artifact("nearest"), tmp_path / "unknown", base=BaseFacts(4.0, ()))
+    assert found.cpu_waited is None
+    assert "cpu_waited" not in json.loads((tmp_path / "unknown/result.json").read_text())
+
+
 # alone and in a batch
 
 
@@ -345,12 +403,18 @@ def test_a_plain_model_is_told_the_task_of_the_file(
     own = evaluate_target(str(model_folder), test, DataConfig(instruction="Where? " * 9), limit=3, listen=quiet)
     assert own.n_test == 3 and own.prompt_tokens > document.prompt_tokens
     assert (own.task, own.instruction) == (kind, "Where? " * 9), "the task is that of the whole file"
+    free = evaluate_target(str(model_folder), test, DataConfig(task="free", metric="chrf"), limit=3, listen=quiet)
+    assert (free.task, free.metric, set(free.extras)) == ("free", "chrf", {"rouge_l", "answer_log_probability"})
 
 
 def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick: Finished, closed: Path) -> None:
     folder = str(quick.artifact("nearest"))
     document = evaluate_target(folder, closed, DataConfig(metric="exact_match"), listen=quiet)
     assert (document.metric, document.score) == ("exact_match", 1.0) and "token_f1" in document.extras
+    with assert_refused("--metric", "token_f1 does not score a closed set of labels", "accuracy, exact_match"):
+        evaluate_target(folder, closed, DataConfig(metric="token_f1"), listen=quiet)
+    with assert_refused(folder, "made for the task closed", "leave out --task"):
+        evaluate_target(folder, closed, DataConfig(task="free"), listen=quiet)
     with assert_refused(folder, "made with the instruction", "leave out --instruction"):
         evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,32 @@ def test_threads_are_those_asked_for_or_all_cores(monkeypatch: pytest.MonkeyPatc
         assert hardware.threads() == threads
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert hardware.threads() == hardware.cores()
+
+
+def test_cpu_time_is_the_sum_over_threads(tmp_path: Path) -> None:
+    root = system(tmp_path, {
+        "proc/self/task/7/schedstat": "3000000000 1000000000 12\n",
+        "proc/self/task/8/schedstat": "1000000000 500000000 3\n",
+        "proc/self/task/9/schedstat": "",  # ended meanwhile
+    })  # fmt: skip
+    before = hardware.CpuTime(ran=1.0, waited=0.5)
+    after = hardware.cpu_time(root)
+    assert after == hardware.CpuTime(ran=4.0, waited=1.5)
+    assert hardware.share_waited(before, after) == 0.25
+    assert hardware.share_waited(after, after) is None, "nothing ran between"
+    assert hardware.cpu_time(tmp_path / "other") is None, "a system that does not count"
+    assert hardware.share_waited(None, after) is None and hardware.share_waited(before, None) is None
+
+
+def test_a_busy_process_counts_its_own_cpu_time() -> None:
+    before = hardware.cpu_time()
+    if before is None:
+        assert not Path("/proc/self/task").exists() or not list(Path("/proc/self/task").glob("*/schedstat"))
+        return
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        pass
+    after = hardware.cpu_time()
+    assert after is not None and after.ran - before.ran >= 0.04 and after.waited >= before.waited
+    share = hardware.share_waited(before, after)
+    assert share is not None and 0 <= share < 1

@@ -53,8 +53,8 @@ def given_away(rows: list[Row]) -> list[str]:
 
 
 def test_counts_and_columns() -> None:
-    assert len(TRAIN) == 240
-    assert len(TEST) == 80
+    assert len(TRAIN) == 450
+    assert len(TEST) == 300
     assert {frozenset(row) for row in TRAIN} == {frozenset({"text", "label"})}
     assert {frozenset(row) for row in TEST} == {frozenset({"text", "label", "slice"})}
     assert all(value and value == value.strip() for row in TRAIN + TEST for value in row.values())
@@ -63,13 +63,13 @@ def test_counts_and_columns() -> None:
 def test_ten_labels_evenly_in_both_files() -> None:
     train, test = (Counter(row["label"] for row in rows) for rows in (TRAIN, TEST))
     assert train.keys() == test.keys() == LABELS
-    assert set(train.values()) == {24}
-    assert set(test.values()) == {8}
+    assert set(train.values()) == {45}
+    assert set(test.values()) == {30}
 
 
 def test_every_label_is_tested_plainly_and_indirectly() -> None:
     counts = Counter((row["label"], row["slice"]) for row in TEST)
-    assert counts == {(label, part): 4 for label in LABELS for part in ("plain", "indirect")}
+    assert counts == {(label, part): 15 for label in LABELS for part in ("plain", "indirect")}
 
 
 def test_nothing_stands_twice() -> None:
@@ -82,12 +82,12 @@ def test_labels_are_not_given_away() -> None:
     assert len(given_away(TEST)) <= GIVEN_AWAY * len(TEST)
 
 
-def test_texts_differ_in_length_and_are_shuffled() -> None:
-    words = sorted(len(row["text"].split()) for row in TRAIN)
+@pytest.mark.parametrize("rows", [TRAIN, TEST], ids=["train", "test"])
+def test_texts_differ_in_length_and_are_shuffled(rows: list[Row]) -> None:
+    words = sorted(len(row["text"].split()) for row in rows)
     assert words[0] <= 4 and words[-1] >= 25
     assert 10 <= words[len(words) // 2] <= 20
-    runs = sum(a["label"] != b["label"] for a, b in pairwise(TRAIN))
-    assert runs > len(TRAIN) / 2
+    assert sum(a["label"] != b["label"] for a, b in pairwise(rows)) > 0.8 * len(rows)
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_riyaz_reads_it_as_a_closed_set_with_its_instruction() -> None:
     assert (task.kind, set(task.labels), task.metric) == ("closed", LABELS, "accuracy")
     assert "bicycle workshop" in task.instruction
     assert folder.test is not None
-    assert Counter(example.slice for example in folder.test.examples) == {"plain": 40, "indirect": 40}
+    assert Counter(example.slice for example in folder.test.examples) == {"plain": 150, "indirect": 150}

@@ -1,21 +1,20 @@
-"""The search for a learning rate: what it costs, which rates it tries, whatever the recipe and the time."""
+"""The opening of a run and the learning rates that it tries, whatever the recipe and the time."""
 
-import math
-from itertools import pairwise
-
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from riyaz.methods.recipe import SEARCH_SHARE, Recipe, Rung, rungs, search_rates, search_steps
+from riyaz import methods as table
+from riyaz.methods.recipe import LEAST_OPENING, OPENING_SHARE, SEARCHED_SHARE, Recipe, opening, search_rates
 
 RATES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9, unique=True).map(lambda rates: tuple(sorted(rates)))
 STEPS = st.integers(1, 5000)
 ANY_SPEED = settings(deadline=None)
 
 
-def recipe(rates: tuple[float, ...], default: float | None = None) -> Recipe:
+def recipe(rates: tuple[float, ...]) -> Recipe:
     """With these learning rates; the default is the middle one."""
-    return Recipe(5, 100, 8, rates, default or rates[len(rates) // 2])
+    return Recipe(5, 100, 8, rates, rates[len(rates) // 2])
 
 
 @ANY_SPEED
@@ -26,62 +25,54 @@ def test_steps_are_whole_epochs_and_never_too_few(rows: int, batch: int, epochs:
     assert steps == least or (steps % epochs == 0 and steps * batch < epochs * (rows + batch))
 
 
-@ANY_SPEED
-@given(RATES, STEPS)
-@example((1e-4, 2e-4, 4e-4), 20)  # halving three rates leaves two, not one and a half
-@example((1e-4, 2e-4, 3e-4, 4e-4, 5e-4), 1000)
-def test_the_search_costs_at_most_its_share(rates: tuple[float, ...], steps: int) -> None:
-    cost = search_steps(recipe(rates), steps)
-    assert cost <= SEARCH_SHARE * (cost + steps) + 1e-6
-    assert cost == sum(rung.rates * rung.steps for rung in rungs(recipe(rates), steps))
+def test_the_opening_is_a_quarter_of_the_full_training() -> None:
+    assert [opening(steps, 100) for steps in (100, 60, 50, 40, 9, 8, 7)] == [25, 25, 25, 20, 4, 4, 0]
+    assert [opening(full, full) for full in (15, 16, 19, 20)] == [0, 4, 4, 5]
 
 
 @ANY_SPEED
-@given(RATES, STEPS)
-def test_every_round_halves_the_rates_and_doubles_the_steps(rates: tuple[float, ...], steps: int) -> None:
-    plan = rungs(recipe(rates), steps)
-    if plan:
-        assert 1 < plan[0].rates <= len(rates) and plan[0].steps >= 4 and plan[-1].rates == 2
-    for before, after in pairwise(plan):
-        assert after.rates == math.ceil(before.rates / 2) and after.steps == 2 * before.steps
+@given(STEPS, STEPS)
+@example(8, 16)
+def test_an_opening_leaves_half_of_the_run_for_the_rate_to_fall(steps: int, full: int) -> None:
+    first = opening(steps, full)
+    assert first == 0 or (LEAST_OPENING <= first <= steps / 2 and first <= full * OPENING_SHARE)
 
 
 @ANY_SPEED
-@given(RATES, STEPS, st.integers(0, 5000))
-def test_more_steps_never_search_less(rates: tuple[float, ...], steps: int, more: int) -> None:
-    few, many = rungs(recipe(rates), steps), rungs(recipe(rates), steps + more)
-    assert len(few) <= len(many)
-    if few and len(few) == len(many) and few[0].rates == many[0].rates:
-        assert few[0].steps <= many[0].steps
+@given(STEPS, STEPS, st.integers(0, 5000))
+def test_more_steps_never_have_a_shorter_opening(steps: int, full: int, more: int) -> None:
+    assert opening(steps, full) <= opening(steps + more, full)
 
 
 @ANY_SPEED
-@given(RATES, STEPS, st.data())
-def test_the_rates_tried_are_the_nearest_to_the_default(rates: tuple[float, ...], steps: int, data) -> None:
-    default = data.draw(st.sampled_from(rates))
-    plan, found = rungs(recipe(rates), steps), search_rates(recipe(rates, default), steps)
-    assert default in found and list(found) == sorted(found) and set(found) <= set(rates)
-    assert len(found) == (plan[0].rates if plan else 1)
-
-    def distance(rate: float) -> float:
-        return abs(math.log(rate / default))
-
-    left_out = [distance(rate) for rate in rates if rate not in found]
-    assert not left_out or max(map(distance, found)) <= min(left_out)
+@given(STEPS, st.integers(1, 5000))
+def test_all_runs_long_enough_to_search_have_the_same_opening(steps: int, full: int) -> None:
+    # so a search stays right when the arm gets more or fewer steps than planned
+    if len(search_rates(recipe((1e-4, 2e-4)), steps, full)) > 1:
+        assert opening(steps, full) == opening(full, full) or steps > full
 
 
-def test_little_time_tries_fewer_rates_before_none() -> None:
-    four = recipe((1e-4, 2e-4, 4e-4, 8e-4), 2e-4)
-    assert [rungs(four, steps) for steps in (64, 63, 16, 15)] == [
-        (Rung(4, 4), Rung(2, 8)), (Rung(2, 15),), (Rung(2, 4),), (),
-    ]  # fmt: skip
+@ANY_SPEED
+@given(RATES, STEPS, STEPS)
+def test_all_rates_are_tried_or_the_default_alone(rates: tuple[float, ...], steps: int, full: int) -> None:
+    any_recipe = recipe(rates)
+    found = search_rates(any_recipe, steps, full)
+    searched = opening(steps, full) > 0 and steps >= SEARCHED_SHARE * full
+    assert found == (rates if searched else (any_recipe.default_rate,))
 
 
-def test_the_methods_recipes_search_all_their_rates_in_a_full_run() -> None:
-    from riyaz.methods import full, lora
+def test_a_much_shortened_run_takes_the_default_rate() -> None:
+    three = recipe((1e-4, 2e-4, 4e-4))
+    assert [len(search_rates(three, steps, 100)) for steps in (100, 50, 49, 10)] == [3, 3, 1, 1]
+    assert search_rates(three, 49, 100) == (2e-4,)
+    assert search_rates(three, 12, 12) == (2e-4,), "its opening would be too short to tell rates apart"
 
-    for whole in (lora.RECIPE, full.RECIPE):
-        steps = whole.steps(300)
-        assert search_rates(whole, steps) == whole.learning_rates
-        assert [rung.rates for rung in rungs(whole, steps)] == [4, 2]
-        assert whole.default_rate in whole.learning_rates
+
+@pytest.mark.parametrize("method", [name for name, method in table.METHODS.items() if method.recipe])
+def test_recipes_name_ascending_rates_around_the_default_and_search_them_all(method: str) -> None:
+    found = table.METHODS[method].recipe
+    assert found is not None and found.default_rate in found.learning_rates
+    assert list(found.learning_rates) == sorted(found.learning_rates)
+    assert found.steps(10) == found.least_steps and found.steps(8 * 1000) == found.epochs * 1000
+    for rows in (10, 300, 8000):
+        assert search_rates(found, found.steps(rows), found.steps(rows)) == found.learning_rates

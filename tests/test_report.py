@@ -353,6 +353,29 @@ def test_a_comparison_without_findings_says_nothing_of_them(known, empty):
     assert not re.search("^(retrieval|seeds|more rows)  ", printed(out), flags=re.M)
 
 
+def test_a_busy_machine_and_a_latency_that_was_measured_again_are_said():
+    document = comparison()
+    document["arms"][3] |= {
+        "cpu_waited": 0.387, "remeasured": {"planned": 50.2, "first": 24402.1, "again": 151.2}, "ms_per_answer": 151.2,
+    }  # fmt: skip
+    document["arms"][2]["cpu_waited"] = 0.1
+    out = screen(150)
+    terminal.print_comparison(typed(document), out)
+    busy = "the machine was busy: lora got 61 % of the CPU time it asked for"
+    assert f"load  {busy}" in printed(out).splitlines()
+    again = "ms/answer was 24,402.1 at first and 151.2 when measured again; 50.2 were planned"
+    assert f"latency  lora: {again}" in printed(out).splitlines()
+    for report in (markdown.render(typed(document)), html.render(typed(document), {})):
+        assert again in report and f"T{busy[1:]}. Times measured then are longer" in report
+    document["arms"][3]["remeasured"] |= {"again": 150.0}
+    document["arms"][2]["cpu_waited"] = 0.52
+    out = screen(150)
+    terminal.print_comparison(typed(document), out)
+    assert "ms/answer was 24,402.1 at first and 150.0 when measured again\n" in printed(out), "within 3 × now"
+    busy = "the machine was busy: lora got 61 %, few_shot got 48 % of the CPU time they asked for"
+    assert f"load  {busy}" in printed(out).splitlines()
+
+
 FLIPS = {"rows": 8, "answers": 1, "scores": 0}
 
 

@@ -125,5 +125,21 @@ def test_latency_is_the_median_after_a_warm_up(predictor: ClosedPredictor, monke
     assert asked == ["t.jsonl:1", *("t.jsonl:1", "t.jsonl:2", "t.jsonl:3") * 2][:6]
 
 
+def test_answers_alone_end_when_their_time_is_over(predictor: ClosedPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        """Every look at it is eight seconds later."""
+
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            self.now += 8.0
+            return self.now
+
+    monkeypatch.setattr(scoring, "time", Clock())
+    for seconds, count in ((33.0, 3), (32.0, 2), (0.0, 1)):  # an answer takes eight, and eight pass before each
+        answers, milliseconds = scoring.answers_alone(predictor, EXAMPLES, seconds=seconds)
+        assert len(answers) == count and milliseconds == [8000.0] * count
+
+
 def test_latency_of_a_real_answer_is_positive(predictor: ClosedPredictor) -> None:
     assert scoring.latency(replace(predictor, text=TextPart()), EXAMPLES[:1], n=2) > 0

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riyaz.data import Dataset, Example, task
-from riyaz.data.sampling import allocate, digest, hold_out, ordered, sample
+from riyaz.data.sampling import allocate, digest, fold_keys, hold_out, ordered, sample
 from riyaz.data.split import FOLDS, Split, split
 from riyaz.errors import RiyazError
 
@@ -138,6 +138,13 @@ def test_without_a_test_file_a_quarter_is_held_out():
     assert [len(part) for part in parts(result)] == [240, 60, 50]
 
 
+@pytest.mark.parametrize(("rows", "tested"), [(199, 199), (200, 100), (300, 100), (400, 100), (401, 100), (480, 120)])
+def test_one_row_more_does_not_change_the_test_much(rows, tested):
+    train = dataset([(f"q{n}", "ab"[n % 2]) for n in range(rows)])
+    assert len(divide(train).tested) == tested
+    assert rows > 199 or 75 <= len(divide(train, deal_folds=False).tested) <= 100
+
+
 def test_validation_has_at_most_256_rows():
     result = divide(dataset(labelled({"a": 2000, "b": 1000})), dataset(labelled({"a": 9}, "test"), "test"))
     assert len(result.valid) == 256 and len(result.train) == 3000 - 256
@@ -228,6 +235,49 @@ def test_the_report_is_json():
     assert record["slices"] == {"hard": 3} and record["rows"]["skipped"] == 2
     assert record["answer_words"] == {"median": 1, "p95": 1, "longest": 1}
     assert record["labels"]["rare"] == {"train": 8, "valid": 2, "test": 10}
+
+
+SLICES = {"direct": 84, "oblique": 73, "unanswerable": 61, "two desks": 22}
+
+
+def sliced_rows() -> list[Example]:
+    """240 rows in four slices of different sizes; three labels, of which one is only in the first slice."""
+    rows = []
+    for name, size in SLICES.items():
+        labels = ["a", "b", "c"] if name == "direct" else ["a", "b"]
+        rows += [
+            Example(({"role": "user", "content": f"{name} {n}"},), (labels[n % len(labels)],), name, f"train.jsonl:{n}")
+            for n in range(size)
+        ]
+    return rows
+
+
+def proportional(rows: list[Example], count: float, error: int = 1) -> bool:
+    """Whether each slice has its share of `count` rows, to `error` rows."""
+    counts = Counter(row.slice for row in rows)
+    return all(abs(counts[name] - count * size / 240) <= error for name, size in SLICES.items())
+
+
+@pytest.mark.parametrize("by_label", [True, False])
+def test_slices_keep_their_share(by_label):
+    rows = sliced_rows()
+    for seed in range(20):
+        chosen = sample(rows, 60, by_label=by_label, seed=seed, purpose="p")
+        assert proportional(chosen, 60) and len(chosen) == 60
+        assert chosen == sample(rows[::-1], 60, by_label=by_label, seed=seed, purpose="p")
+        out, rest = hold_out(rows, 0.25, by_label=by_label, seed=seed, purpose="p")
+        assert proportional(out, 60) and proportional(rest, 180)
+        for keys in fold_keys(rows, 5, by_label=by_label, seed=seed, purpose="p"):
+            # of each label's slices one row more or less
+            assert proportional([row for row in rows if row.key in keys], 48, error=2 if by_label else 1)
+    assert chosen != sample(rows, 60, by_label=by_label, seed=0, purpose="p")
+
+
+def test_a_slice_for_each_row_changes_nothing():
+    rows = [example(f"q{n}", "ab"[n % 3 == 0], n) for n in range(200)]
+    alone = [replace(row, slice=f"user {n}") for n, row in enumerate(rows)]
+    chosen, other = (sample(r, 50, by_label=True, seed=1, purpose="p") for r in (rows, alone))
+    assert prompts(chosen) == prompts(other)
 
 
 # Properties

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,38 @@ def test_the_reason_speaks_for_the_kind():
 
 
 def test_the_user_may_set_instruction_and_metric():
-    found = task.detect(dataset_of(["a", "b"] * 10), instruction="", metric="rouge_l")
-    assert (found.kind, found.instruction, found.metric) == ("closed", "", "rouge_l")
-    with pytest.raises(RiyazError, match="accuracy, exact_match, rouge_l"):
+    found = task.detect(dataset_of(["a", "b"] * 10), instruction="", metric="exact_match")
+    assert (found.kind, found.instruction, found.metric) == ("closed", "", "exact_match")
+    with pytest.raises(RiyazError, match="accuracy, exact_match, token_f1, rouge_l, chrf"):
         task.detect(dataset_of(["a", "b"]), metric="bleu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "refused"),
+    [
+        ("closed", "accuracy", "token_f1"), ("closed", "exact_match", "chrf"), ("short", "token_f1", "accuracy"),
+        ("short", "chrf", "accuracy"), ("free", "chrf", "accuracy"), ("free", "token_f1", "accuracy"),
+    ],
+)  # fmt: skip
+def test_the_user_may_set_the_kind_and_a_metric_that_fits_it(kind, metric, refused):
+    data = dataset_of([f"label {n // 2}" for n in range(40)])
+    found = task.detect(data, metric=metric, kind=kind)
+    assert (found.kind, found.metric, found.why) == (kind, metric, "it was given")
+    assert found.instruction == task.INSTRUCTION[kind] and len(found.labels) == (20 if kind == "closed" else 0)
+    assert task.detect(data, kind=kind).metric == task.FITTING[kind][0]
+    with pytest.raises(RiyazError, match=f"--metric: {refused} does not score .*; choose one of .*, or .* --task"):
+        task.detect(data, metric=refused, kind=kind)
+    if kind == "short":  # the kind that is detected here
+        with pytest.raises(RiyazError, match="accuracy does not score short answers"):
+            task.detect(data, metric="accuracy")
+
+
+def test_a_closed_set_needs_labels_that_repeat():
+    data = dataset_of([f"label {n // 2}" for n in range(39)] + ["another"])
+    with pytest.raises(RiyazError, match="21 different answers in 40 rows are no set of labels; leave out --task"):
+        task.detect(data, kind="closed")
+    with pytest.raises(RiyazError, match="no set of labels; give at least two rows for each label"):
+        task.detect(replace(data, answer_column="label"), kind="closed")
 
 
 def test_one_label_only_is_refused():

@@ -143,12 +143,24 @@ def test_a_stopped_decision_goes_on_with_the_arms_that_it_began_with(close: Clos
     assert close.ran == []
 
 
+def test_an_arm_that_was_trained_further_makes_another_decision(close: Close) -> None:
+    close.score(zero_shot=3, lora=17, full=16)
+    close.decide()
+    close.ran.clear()
+    plan = [replace(arm, steps=arm.steps + 5) if arm.method == "full" else arm for arm in close.plan.arms]
+    close.plan = replace(close.plan, arms=tuple(plan))
+    path = close.folder.run("full", KEPT) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"alone": False}))
+    close.score(zero_shot=17, lora=18, full=17)
+    assert all(arm.alone for arm in close.decide())
+    assert close.methods == ["zero_shot", "full"], "lora is alone already"
+
+
 def test_a_damaged_list_is_named(close: Close) -> None:
     close.score(lora=17, full=16)
-    for content in ("{}", '["lora", 3]', '["absent"]'):
-        (close.folder.path / "alone.json").write_text(content)
-        with assert_refused("alone.json", "is not a list of methods"):
-            close.decide()
+    (close.folder.path / "alone.json").write_text("{}")
+    with assert_refused("alone.json", "steps is missing"):
+        close.decide()
 
 
 def test_a_comparison_decides_its_tie_on_answers_given_one_at_a_time(

@@ -257,6 +257,94 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert [round(learning_rate(short, step), 3) for step in range(3)] == [2.0, 2.0, 1.1]
 
 
+STEADY = dataclasses.replace(PLAN, steps=40, steady=10, validate_every=10, checkpoint_every=12, batch_size=4)
+
+
+def test_the_rate_is_steady_in_the_opening_and_then_falls_to_a_tenth() -> None:
+    plan = TrainPlan(steps=40, learning_rate=2.0, warmup=0.2, steady=10)
+    rates = [learning_rate(plan, step) for step in range(40)]
+    assert rates[:2] == [1.0, 2.0] and set(rates[1:11]) == {2.0}, "the warm-up is a share of the opening"
+    assert rates[10:] == sorted(rates[10:], reverse=True) and len(set(rates[10:])) == 30
+    assert rates[25] == pytest.approx(1.1) and 0.2 < rates[39] < 0.21
+    for steps in (10, 20, 400):
+        longer = dataclasses.replace(plan, steps=steps)
+        assert [learning_rate(longer, step) for step in range(10)] == rates[:10], "whatever the length of the run"
+        assert [learning_rate(longer.opening(), step) for step in range(10)] == rates[:10]
+
+
+def test_the_opening_is_the_same_run_for_every_length() -> None:
+    plan = STEADY.opening()
+    assert (plan.steps, plan.validate_every, plan.checkpoint_every, plan.keep_best) == (10, 10, 10, False)
+    other = dataclasses.replace(STEADY, steps=90, validate_every=15, checkpoint_every=50, keep_best=False)
+    assert other.opening() == plan
+
+
+def outcome(model: Model, state: TrainState) -> tuple:
+    """Everything that a run leaves, but the time it took."""
+    return bits(model.state_dict()), dataclasses.replace(state, seconds=0.0)
+
+
+@MODELS
+def test_an_opening_that_is_continued_is_the_run_trained_in_one_go_also_if_it_is_killed(tmp_path: Path, build) -> None:
+    valid, begun, heard = random_rows(9, 5), tmp_path / "opening", []
+    model = build()
+    wanted = outcome(model, train(model, ROWS, valid, STEADY, tmp_path / "whole", quiet))
+    opening = train(build(), ROWS, valid, STEADY.opening(), begun, quiet)
+    assert opening.step == 10 and opening.history == wanted[1].history[:10]
+    model = build()
+    state = train(model, ROWS, valid, STEADY, tmp_path / "run", heard.append, begun=begun)
+    assert [event.done for event in heard] == list(range(11, 41)), "no step is trained twice"
+    assert outcome(model, state) == wanted and state.seconds > opening.seconds
+
+    def kill(event) -> None:
+        if event.done == killed:
+            raise KeyboardInterrupt
+
+    for killed, first in ((11, 11), (26, 25)):  # before and after the first checkpoint of its own
+        folder = tmp_path / f"killed-{killed}"
+        with pytest.raises(KeyboardInterrupt):
+            train(build(), ROWS, valid, STEADY, folder, kill, begun=begun)
+        model = build()
+        heard.clear()
+        state = train(model, ROWS, valid, STEADY, folder, heard.append, begun=begun)
+        assert heard[0].done == first and outcome(model, state) == wanted
+
+
+def test_the_last_weights_of_a_continued_run_are_those_of_one_go_wherever_it_validates(tmp_path: Path) -> None:
+    plan, valid = dataclasses.replace(STEADY, steps=20, steady=5, validate_every=7, keep_best=False), ROWS[:3]
+    wanted, model = whole(), whole()
+    train(wanted, ROWS, valid, plan, tmp_path / "whole", quiet)
+    train(whole(), ROWS, valid, plan.opening(), tmp_path / "opening", quiet)
+    train(model, ROWS, valid, plan, tmp_path / "run", quiet, begun=tmp_path / "opening")
+    assert bits(model.state_dict()) == bits(wanted.state_dict())
+
+
+def test_the_weights_at_the_end_of_the_opening_may_stay_the_best(tmp_path: Path) -> None:
+    wrong = [Row(row.prompt, (39, *row.answer)) for row in ROWS]  # the better it learns, the worse it does here
+    plan = dataclasses.replace(STEADY, steps=16, steady=6, validate_every=5, compute="float32")
+    opened, model = whole(), whole()
+    opening = train(opened, ROWS, wrong, plan.opening(), tmp_path / "opening", quiet)
+    state = train(model, ROWS, wrong, plan, tmp_path / "run", quiet, begun=tmp_path / "opening")
+    assert (state.step, state.best_step, state.best_loss) == (16, 6, opening.best_loss)
+    assert bits(model.state_dict()) == bits(opened.state_dict())
+
+
+def test_only_the_opening_of_the_same_run_is_continued(tmp_path: Path) -> None:
+    plan, begun, heard = dataclasses.replace(STEADY, steps=3, steady=1), tmp_path / "opening", []
+    train(adapted(), ROWS, ROWS[:3], plan.opening(), begun, quiet)
+    for name, rows, other in (
+        ("rate", ROWS, dataclasses.replace(plan, learning_rate=1e-3)),
+        ("seed", ROWS, dataclasses.replace(plan, seed=2)),
+        ("rows", ROWS[1:], plan),
+    ):
+        heard.clear()
+        train(adapted(), rows, ROWS[:3], other, tmp_path / name, heard.append, begun=begun)
+        assert heard[0].done == 1, name
+    heard.clear()
+    train(adapted(), ROWS, ROWS[:3], plan, tmp_path / "none", heard.append, begun=tmp_path / "lost")
+    assert heard[0].done == 1 and not (tmp_path / "lost").exists()
+
+
 def test_the_listener_hears_every_step(tmp_path: Path) -> None:
     heard: list = []
     rows = random_rows(7, 20)

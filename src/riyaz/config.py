@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from riyaz.errors import RiyazError
 
-Metric = Literal["accuracy", "exact_match", "rouge_l"]
+TaskKind = Literal["closed", "short", "free"]
+Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
 MIN_ROWS = 20  # fewer rows are too few for a split
 
@@ -69,6 +70,10 @@ class DataConfig:
         default=None, metadata={"help": "encoding of files of rows that are not UTF-8, such as latin-1"}
     )
     instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
+    task: TaskKind | None = field(
+        default=None,
+        metadata={"help": "kind of the answers: a closed set of labels, short answers or free text"},
+    )
     metric: Metric | None = field(default=None, metadata={"help": "score by which methods are compared"})
 
     def __post_init__(self) -> None:
@@ -145,7 +150,8 @@ class CompareConfig:
     replay: float = field(
         default=0.0,
         metadata={
-            "help": "share of general text mixed into the training rows, to reduce forgetting",
+            "help": "share of rows of general text (docstrings of Python's standard library, never the text that "
+            "forgetting is measured on) among the training rows, to reduce forgetting",
             "minimum": 0,
             "maximum": 0.5,
         },

@@ -59,6 +59,14 @@ class Memory:
     available: int
 
 
+@dataclass(frozen=True)
+class CpuTime:
+    """Seconds that the threads of this process ran, and that they waited for a CPU that ran something else."""
+
+    ran: float
+    waited: float
+
+
 def _text(path: Path) -> str:
     """The text of a system file, or "" if it is unreadable or missing."""
     try:
@@ -223,6 +231,24 @@ def peak_rss(root: Path = ROOT) -> int:
             return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cpu_time(root: Path = ROOT) -> CpuTime | None:
+    """The CPU time of all threads that live now; None where the system does not count it."""
+    fields = [_text(path).split() for path in (root / "proc/self/task").glob("*/schedstat")]
+    counts = [(int(ran), int(waited)) for ran, waited, *_ in filter(None, fields)]  # nanoseconds
+    if not counts:
+        return None
+    ran, waited = map(sum, zip(*counts))
+    return CpuTime(ran / 1e9, waited / 1e9)
+
+
+def share_waited(before: CpuTime | None, after: CpuTime | None) -> float | None:
+    """The share of the CPU time asked for between two readings that was not had; None if it is unknown."""
+    if before is None or after is None:
+        return None
+    waited, asked = after.waited - before.waited, after.ran + after.waited - before.ran - before.waited
+    return min(1.0, max(0.0, waited / asked)) if asked > 0 else None
 
 
 def describe(path: Path | str = ".") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A predictor on validation or test rows: predictions, scores, log-loss of the answers, latency."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -73,20 +74,24 @@ def answer_log_probabilities(predictor: PromptedModel, examples: Sequence[Exampl
 
 
 def answers_alone(
-    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None
+    predictor: Predictor, examples: Sequence[Example], progress: Progress | None = None, seconds: float = math.inf
 ) -> tuple[list[Prediction], list[float]]:
     """The answer to every example, made one at a time after one token to warm up, and the milliseconds of each; search
-    included."""
+    included. Ends after the answer with which `seconds` are over."""
     predictions, milliseconds = [], []
     predictor.answers([examples[0].messages], [examples[0].where], max_tokens=1)
+    start = time.perf_counter()
     for example in examples:
         if predictor.lm is not None and predictor.retriever is not None:
             predictor.retriever.clear_cache()  # else only the first answer would search
         began = time.perf_counter()
         predictions += predictor.answers([example.messages], [example.where])
-        milliseconds.append(1000 * (time.perf_counter() - began))
+        ended = time.perf_counter()
+        milliseconds.append(1000 * (ended - began))
         if progress:
             progress(len(predictions), len(examples))
+        if ended - start >= seconds:
+            break
     return predictions, milliseconds
 
 

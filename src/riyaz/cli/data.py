@@ -38,7 +38,7 @@ def data(
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    detected = task.detect(folder.train, data_config.instruction, data_config.metric)
+    detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
         "format": folder.train.format,

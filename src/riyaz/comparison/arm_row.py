@@ -70,6 +70,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         recipe_steps=plan.recipe_steps or None,
         batch_flips=_batch_flips(results),
         alone=any(result.alone for result in results),
+        remeasured=kept.remeasured,
+        cpu_waited=_cpu_waited(fits, results),
     )
 
 
@@ -77,6 +79,15 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
     return f"trained {plan.steps} of {plan.recipe_steps} steps" if plan.cut else ""
+
+
+def _cpu_waited(fits: Sequence[Fit], results: Sequence[Evaluation]) -> float | None:
+    """The share of the CPU time asked for that was not had, the mean over the processes weighted by their time."""
+    parts = [(fit.cpu_waited, fit.seconds) for fit in fits]
+    parts += [(result.cpu_waited, result.eval_seconds) for result in results]
+    known = [(share, seconds) for share, seconds in parts if share is not None]
+    total = sum(seconds for _, seconds in known)
+    return sum(share * seconds for share, seconds in known) / total if total else None
 
 
 def _batch_flips(results: Sequence[Evaluation]) -> Flips | None:

@@ -59,7 +59,7 @@ def context_of(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, general=settings.settings.general,
+        replay=settings.settings.replay,
     )  # fmt: skip
 
 

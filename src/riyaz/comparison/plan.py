@@ -18,13 +18,13 @@ from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, search_rates
+from riyaz.methods.recipe import Recipe, opening, other_steps, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
 VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
-LEAST_STEPS = 8  # an arm with fewer steps is skipped
+LEAST_STEPS = 8  # an arm with fewer steps is left out
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
 # The order in which arms are left out of a budget that is too short for all: those first that cost much for their
@@ -104,36 +104,61 @@ def make(
 
     `spent` is the time since the command began. Arms that have begun in the plan `earlier` stay as they are; the others
     are planned anew, slower or faster by the pace of those that have ended. An arm that needs less than its share
-    leaves the rest to the others; one that could not be measured is skipped. Where evaluation alone does not fit, arms
-    are left out in the order LEFT_OUT, if `leave_out`. Raises TooShort when it does not fit then, or with fewer than
-    LEAST_ARMS arms.
+    leaves the rest to the others; one that could not be measured is skipped. Where not every arm can be evaluated and
+    trained for LEAST_STEPS, arms are left out in the order LEFT_OUT, if `leave_out`. Raises TooShort when the arms do
+    not fit, or fewer than LEAST_ARMS.
     """
     before = {arm.method: arm for arm in earlier.arms} if earlier else {}
     fixed = {method: arm for method, arm in before.items() if arm.state == "begun" or arm.skipped}
     able = [method for method in given.methods if method not in fixed and method not in given.speeds.unable]
-    if not earlier and given.optional and not _all_whole(given, able, budget * RESERVE - spent):
+    pace = _pace(fixed.values())
+    left = (budget * RESERVE - spent) / pace  # by the speeds measured at first
+    if not earlier and given.optional and not _all_whole(given, able, left):
         able = [method for method in able if method not in given.optional]
-    pace, left = _pace(fixed.values()), budget * RESERVE - spent
-    seconds = {method: value for method, value in _fixed(given).items() if method in able}
-    for method in [method for method in LEFT_OUT if method in able and leave_out]:
-        if sum(map(_total, seconds.values())) * pace > left:
-            del seconds[method]
-    reserved = sum(map(_total, seconds.values())) * pace
-    if not earlier and (reserved > left or len(seconds) < min(LEAST_ARMS, len(able))):
+    running = _fitting(given, able, before, left) if leave_out else able
+    steps = _steps(given, running, before, left)
+    if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
         raise _too_short(given, budget, spent)
-    trained = [method for method in seconds if given.methods[method] is not None]
-    steps = _divided(given, trained, before, (left - reserved) / pace)
-    arms = []
+    seconds, arms = _fixed(given), []
     for method in given.methods:
         if method in fixed:
             arms.append(fixed[method])
-        elif method not in seconds:
-            arms.append(ArmPlan(method, skipped=_why_out(given, method, able, earlier)))
-        elif method in steps:
-            arms.append(_trained_arm(given, method, steps[method], seconds[method], pace, before.get(method)))
-        else:
+        elif method not in running:
+            arms.append(
+                ArmPlan(method, recipe_steps=_full(given, method), skipped=_why_out(given, method, able, earlier))
+            )
+        elif given.methods[method] is None:
             arms.append(ArmPlan(method, _times(seconds[method], pace), pace=pace))
+        else:
+            arms.append(_trained_arm(given, method, (steps or {})[method], seconds[method], pace, before.get(method)))
     return _plan(given, tuple(arms), spent, earlier)
+
+
+def _fitting(given: Given, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
+    """The methods that fit into `left` seconds: arms are left out in the order LEFT_OUT until the rest fits, and those
+    that then fit beside it are taken in again."""
+    running = list(able)
+    out = [method for method in LEFT_OUT if method in able]
+    while running and _steps(given, running, before, left) is None:
+        running.remove(out[len(able) - len(running)])
+    for method in reversed(out[: len(able) - len(running)]):
+        if _steps(given, [*running, method], before, left) is not None:
+            running.append(method)
+    return running
+
+
+def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, int] | None:
+    """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
+    does not fit, or leaves one fewer than LEAST_STEPS."""
+    fixed = _fixed(given)
+    left -= sum(_total(fixed[method]) for method in running)
+    if left < 0:
+        return None
+    trained = [method for method in running if given.methods[method] is not None]
+    steps = _divided(given, trained, before, left)
+    return (
+        steps if all(steps[m] >= LEAST_STEPS or (m in before and before[m].state == "opened") for m in steps) else None
+    )
 
 
 def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -152,10 +177,9 @@ def _all_whole(given: Given, able: Sequence[str], left: float) -> bool:
 
 
 def _full(given: Given, method: str) -> int:
-    """The steps of a method's full recipe."""
+    """The steps of a method's full recipe; 0 if it trains nothing."""
     recipe = given.methods[method]
-    assert recipe is not None
-    return recipe.steps(given.sizes.train)
+    return 0 if recipe is None else recipe.steps(given.sizes.train)
 
 
 def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None") -> ComparisonPlan:
@@ -229,9 +253,6 @@ def _trained_arm(
     recipe, speed, full = given.methods[method], given.speeds.arms[method], _full(given, method)
     assert recipe is not None
     opened = before if before and before.state == "opened" else None
-    if steps < LEAST_STEPS and not opened:
-        reason = f"the budget leaves fewer than {LEAST_STEPS} training steps; raise --budget"
-        return ArmPlan(method, recipe_steps=full, skipped=reason)
     return ArmPlan(
         method,
         _times(fixed | _training(given, method, steps, opened), pace),
@@ -302,8 +323,9 @@ def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> 
     if steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
     first = opened.opening if opened else opening(steps, recipe.steps(given.sizes.train))
-    others = 0 if opened else len(_rates(given, method, steps)) - 1
-    search = others * (first * speed.step_seconds + 2 * speed.validate_seconds + speed.build_seconds)
+    rates = 1 if opened else len(_rates(given, method, steps))
+    each = 2 * speed.validate_seconds + speed.build_seconds  # of a rate's opening, besides its steps
+    search = other_steps(rates, first) * speed.step_seconds + (2 * rates - 2) * each
     left = steps - opened.opening if opened else steps
     train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}

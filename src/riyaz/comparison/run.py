@@ -31,7 +31,7 @@ from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
-from riyaz.data.general_text import BLOCK, general_gaps, general_text
+from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
@@ -172,7 +172,7 @@ def _job(
     methods = _methods(config)
     source = open_source(config.model)
     describe(source)
-    _check_general(config, source)
+    _check_general(config)
     data_files = open_data(
         data,
         test=test or config.test,
@@ -180,7 +180,7 @@ def _job(
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
-    task = detect(data_files.train, data_config.instruction, data_config.metric)
+    task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
     divide = _divider(data_files, task, source, config, methods)
     parts, report = divide(True, config.limit_test)
     for note in report.notes:
@@ -222,12 +222,11 @@ def adapt(
     return arm
 
 
-def _check_general(config: CompareConfig, source: Source) -> None:
-    """Raises RiyazError for general text too short to measure forgetting on, or to rehearse on with the rest."""
-    path = str(config.general) if config.general else None
-    text = general_text(path)
-    if config.replay and not any(len(gap) >= BLOCK for gap in general_gaps(source.tokenizer().encode(text))):
-        raise RiyazError("the general text is too short to rehearse on", path or "", "give more of it, or no --replay")
+def _check_general(config: CompareConfig) -> None:
+    """Raises RiyazError for general text too short to measure forgetting on, and if there is none to rehearse."""
+    general_text(str(config.general) if config.general else None)
+    if config.replay:
+        replay_text()
 
 
 def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Tests less when the budget is too short: first one split instead of folds, then fewer test rows."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from riyaz.comparison.plan import ComparisonPlan, Sizes, TooShort
@@ -17,36 +18,30 @@ Divide = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, 
 def plan_within(
     divide: Divide, limit_test: int | None, make: Callable[[Sizes, bool], ComparisonPlan]
 ) -> tuple[ComparisonPlan, Split, DataReport]:
-    """The plan with the most test rows under which every trained arm trains, and the rows.
+    """The plan of all arms with the most test rows, at least FAIR_ROWS, and the rows; if none fits the budget, the plan
+    of the arms that do with the fewest rows.
 
-    If there is no such plan, the one with the most rows that fits the budget; if none fits, the one with the most rows
-    that fits without some arms. `make(sizes, leave_out)` makes a plan. Raises TooShort if not even two arms fit.
+    `make(sizes, leave_out)` makes a plan and may leave out arms. Raises TooShort if not even two arms fit.
     """
-    refused: TooShort
-    fallback: tuple[ComparisonPlan, Split, DataReport] | None = None
+    refused: TooShort | None = None
     smaller: list[tuple[bool, int | None, Split, DataReport]] = []
     for deal_folds, limit in _reductions(divide, limit_test):
         parts, report = divide(deal_folds, limit)
         smaller.append((deal_folds, limit, parts, report))
-        if fallback is not None and limit != limit_test and len(parts.tested) < FAIR_ROWS:
+        if limit != limit_test and len(parts.tested) < FAIR_ROWS:
             break
-        try:
+        with suppress(TooShort):
             plan = replace(make(sizes_of(parts), False), folds=deal_folds, limit_test=limit)
-        except TooShort:
-            continue
-        if _all_train(plan, FOLDS_SHARE if parts.folds else 0.0):
-            return plan, parts, report
-        fallback = fallback or (plan, parts, report)
-    if fallback is not None:
-        return fallback
-    for deal_folds, limit, parts, report in smaller:
-        if not parts.folds and (len(parts.tested) < 2 * FAIR_ROWS or limit == smaller[-1][1]):
-            try:
-                plan = make(sizes_of(parts), True)
-            except TooShort as error:
-                refused = error
-                continue
+            if not parts.folds or _all_train(plan, FOLDS_SHARE):
+                return plan, parts, report
+    for deal_folds, limit, parts, report in smaller[-2:]:  # the last one has fewer than FAIR_ROWS
+        try:
+            plan = make(sizes_of(parts), True)
+        except TooShort as error:
+            refused = error
+        else:
             return replace(plan, folds=deal_folds, limit_test=limit), parts, report
+    assert refused is not None
     raise refused
 
 

@@ -1,11 +1,9 @@
 """Decides a close pick on answers given one at a time, as a served model gives them: in a batch, numbers are rounded
 otherwise and some answers differ.
-
-alone.json lists the methods that were asked again, so that a comparison that is continued asks the same ones.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from riyaz.comparison import processes
 from riyaz.comparison.arm_row import FINISHED, arm_row, row_scores
@@ -13,13 +11,21 @@ from riyaz.comparison.folder import DAMAGED, ComparisonFolder
 from riyaz.comparison.pick import contenders
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import CompareConfig
-from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
-from riyaz.files import to_document
+from riyaz.files import from_json, read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.results import RESULT, ArmResult, Evaluation
 
 ASKED = "alone.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """alone.json: the finished arms with their training steps, and those of them that are asked again. A comparison
+    that is continued asks the same ones, unless an arm was trained further."""
+
+    steps: dict[str, int]
+    methods: tuple[str, ...]
 
 
 def decide_alone(
@@ -54,24 +60,26 @@ def _methods(
     config: CompareConfig,
     left: Callable[[], float],
     listen: Listen,
-) -> list[str]:
-    """The methods to ask again: those in alone.json, or those that are written there now; [] if there is no time."""
-    asked = folder.read(ASKED)
-    if asked is not None:
-        if not isinstance(asked, list) or not all(method in list(METHODS) for method in asked):
-            raise RiyazError("is not a list of methods", str(folder.path / ASKED), DAMAGED)
-        return asked
-    scores = row_scores(folder, arms, names)
-    close = contenders(arms, scores, config.margin, limits(config), config.seed)
-    methods = [arm.method for arm in arms if arm.method in close and METHODS[arm.method].candidates]
-    if not methods:
-        return []
-    seconds = sum(_seconds(plan, arm) for arm in arms if arm.method in methods)
+) -> Sequence[str]:
+    """The methods to ask again: those in alone.json if it is about these arms, or those that are written there now;
+    [] if there is no time."""
+    finished = [arm for arm in arms if arm.status in FINISHED]
+    steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
+    path = folder.path / ASKED
+    if path.exists():
+        asked = from_json(Asked, read_json(path, DAMAGED), str(path), DAMAGED)
+        if asked.steps == steps:
+            return asked.methods
+    close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed)
+    again = [arm for arm in finished if arm.method in close and METHODS[arm.method].candidates]
+    seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
     if seconds > left():
         what = f"no time left to decide between {' and '.join(close)} on answers given one at a time"
         listen(Note(f"{what}, which takes {seconds:.0f} s"))
         return []
-    folder.write(ASKED, methods)
+    methods = tuple(arm.method for arm in again)
+    if methods:
+        write_json(path, Asked(steps, methods))
     return methods
 
 

@@ -1,4 +1,4 @@
-"""The child process: `python -m riyaz.comparison.worker index|measure|fit|evaluate|alone FOLDER [METHOD PART]`.
+"""The child process: `python -m riyaz.comparison.worker WORK FOLDER …`, with the name of one of the jobs of `main`.
 
 It reads the comparison's folder, does one piece of work and writes the result there. Events go to stdout as JSON
 lines. A RiyazError becomes one Failed event with its reason; any other exception leaves its traceback in the log.
@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from riyaz import hardware
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
+from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, to_json
 from riyaz.files import write_json
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     work, folder, *rest = arguments
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
-        "index": index, "measure": measure, "fit": fit, "evaluate": evaluate, "alone": alone,
+        "index": index, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate, "alone": alone,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -82,9 +84,10 @@ def fit(folder: ComparisonFolder, method: str, part: str) -> None:
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), hardware.cpu_time()
     fitted = fit_part(folder, settings, plan, method, part, _source(settings), settings.task, send)
-    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began))
+    waited = hardware.share_waited(cpu, hardware.cpu_time())
+    write_json(folder.run(method, part) / FIT, replace(fitted, seconds=time.monotonic() - began, cpu_waited=waited))
 
 
 def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
@@ -98,12 +101,13 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     run = folder.run(method, part)
     extra = read_extra_run(folder, method, part) is not None
     rows = KEPT if extra else part
+    planned = Speeds.read(folder.path / "measured.json", (), ()).predict.get(method)
     evaluate_artifact(
         run / "artifact", folder.rows(rows, "test"), folder.rows(rows, "valid"), run,
         base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
         retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
-        general=settings.settings.general, listen=send,
+        general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None, listen=send,
     )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """Seeded sampling of examples, which depends only on their contents and the seed.
 
 Examples are sorted by SHA-256 of (seed, purpose, key), so the same rows give the same choice on every machine and in
-any file order, and two purposes choose independently. Examples with the same key are adjacent.
+any file order, and two purposes choose independently. Examples with the same key are adjacent. Every choice keeps the
+proportions of the labels of a closed set, and of the slices where rows have them.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from riyaz.data import Example
 
@@ -24,13 +25,14 @@ def ordered(examples: Iterable[Example], seed: int, purpose: str) -> list[Exampl
 
 
 def sample(examples: Sequence[Example], count: int, *, by_label: bool, seed: int, purpose: str) -> list[Example]:
-    """Exactly `count` examples (all, if there are fewer) in seeded order; `by_label` keeps the labels' proportions."""
+    """Exactly `count` examples (all, if there are fewer) in seeded order, the slices in their proportions; `by_label`
+    keeps the labels' proportions too."""
     strata = defaultdict(list)
     for example in ordered(examples, seed, purpose):
-        strata[example.answer if by_label else ""].append(example)
+        strata[example.answer if by_label else ""].append([example])
     sizes = {label: len(members) for label, members in strata.items()}
     shares = allocate(sizes, sizes, min(count, len(examples)))
-    return ordered((e for label, members in strata.items() for e in members[: shares[label]]), seed, purpose)
+    return ordered((group[0] for group in _chosen(strata, shares)), seed, purpose)
 
 
 def hold_out(
@@ -55,7 +57,7 @@ def hold_out(
     target = max(1, round(fraction * total))
     target = min(target, sum(spare.values()), total - 1, *([max_rows] if max_rows else []))
     shares = allocate(prompts, spare, target)
-    held = [group for label, groups in strata.items() for group in groups[: shares[label]]]
+    held = _chosen(strata, shares)
     while max_rows and len(held) > 1 and sum(map(len, held)) > max_rows:
         held.remove(max(held, key=len))
     keys = {group[0].key for group in held}
@@ -64,10 +66,11 @@ def hold_out(
 
 
 def fold_keys(examples: Sequence[Example], folds: int, *, by_label: bool, seed: int, purpose: str) -> list[set[str]]:
-    """The keys of each of `folds` folds: every prompt is in one fold, and labels are spread evenly."""
+    """The keys of each of `folds` folds: every prompt is in one fold; labels and their slices are spread evenly."""
     parts: list[set[str]] = [set() for _ in range(folds)]
     strata = _groups_by_label(examples, by_label, seed, purpose)
-    for turn, group in enumerate(group for label in sorted(strata) for group in strata[label]):
+    dealt = [group for label in sorted(strata) for group in sorted(strata[label], key=_slice)]
+    for turn, group in enumerate(dealt):
         parts[turn % folds].add(group[0].key)
     return parts
 
@@ -105,3 +108,33 @@ def _groups_by_label(examples: Sequence[Example], by_label: bool, seed: int, pur
     for group in groups.values():
         strata[group[0].answer if by_label else ""].append(group)
     return dict(strata)
+
+
+def _chosen(strata: Mapping[str, Sequence[Group]], shares: Mapping[str, int]) -> list[Group]:
+    """Each label's share of its groups, and of all labels together each slice in its proportion.
+
+    A slice first gets its proportion of every label's share, rounded down. The rest of a share goes one by one to the
+    label's slices that have the fewest groups yet for their size; of equal ones to the first in seeded order.
+    """
+    cells: dict[str, dict[str, list[Group]]] = {label: defaultdict(list) for label in strata}
+    for label, groups in strata.items():
+        for group in groups:
+            cells[label][_slice(group)].append(group)
+    sizes = Counter(_slice(group) for groups in strata.values() for group in groups)
+    owed = {name: sum(shares.values()) * size / sizes.total() for name, size in sizes.items()}
+    counts = {
+        label: {name: shares[label] * len(groups) // len(strata[label]) for name, groups in parts.items()}
+        for label, parts in cells.items()
+    }
+    for parts in counts.values():
+        owed = {name: count - parts.get(name, 0) for name, count in owed.items()}
+    for label, parts in counts.items():
+        for _ in range(shares[label] - sum(parts.values())):
+            name = max((name for name in parts if parts[name] < len(cells[label][name])), key=owed.__getitem__)
+            parts[name] += 1
+            owed[name] -= 1
+    return [group for label, parts in counts.items() for name, n in parts.items() for group in cells[label][name][:n]]
+
+
+def _slice(group: Group) -> str:
+    return group[0].slice or ""

@@ -1,8 +1,8 @@
 """Split rows into training, validation and test rows by the hash of the prompt.
 
-The rows of a test file are the test, and their copies are removed from the training rows. Without a test file a
-quarter is held out; below 200 rows there are five folds, or half is held out if there is no time for folds. The
-result depends only on the contents and the seed.
+The rows of a test file are the test, and their copies are removed from the training rows. Without a test file 100 rows
+are held out, but at most half of all rows and at least a quarter; below 200 rows there are five folds, or half is held
+out if there is no time for folds. The result depends only on the contents and the seed.
 """
 
 import re
@@ -18,9 +18,9 @@ from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 
 FOLDS = 5
-FOLD_BELOW = 200  # rows; a quarter of fewer is too small a test
-TEST_FRACTION = 0.25
-FEW_FRACTION = 0.5  # test share of few training rows, without folds; the validation rows stay
+FOLD_BELOW = 200  # rows; half of fewer is too small a test
+TEST_ROWS = 100  # rows to hold out without a test file,
+LEAST_FRACTION, MOST_FRACTION = 0.25, 0.5  # within these shares of all rows
 VALID_FRACTION = 0.2
 MAX_VALID = 256  # rows
 MAX_LEAKAGE = 0.05  # share of the test rows that may be in training too
@@ -76,16 +76,21 @@ def split(
         rows, leakage = _drop_leaked(train, test, allow_leakage)
         tested = _test_rows(test.examples, rule)
     elif len(rows) >= FOLD_BELOW:
-        held, rows = hold_out(rows, TEST_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
+        held, rows = hold_out(rows, _test_fraction(len(rows)), by_label=rule.by_label, seed=seed, purpose="test")
         tested = _test_rows(held, rule)
     elif deal_folds:
         folds = _folds(rows, rule, train)
     learned, valid = _train_valid(rows, rule, train)
     if test is None and len(rows) < FOLD_BELOW and not deal_folds:
-        held, rest = hold_out(learned, FEW_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
+        held, rest = hold_out(learned, MOST_FRACTION, by_label=rule.by_label, seed=seed, purpose="test")
         learned, tested = tuple(ordered(rest, seed, "train")), _test_rows(held, rule)
     result = Split(learned, valid, tuple(tested), folds)
     return result, _report(train, test, task, result, leakage)
+
+
+def _test_fraction(rows: int) -> float:
+    """The share of so many rows that is held out as test: half of 200 rows, a quarter of 400 and more."""
+    return max(LEAST_FRACTION, min(MOST_FRACTION, TEST_ROWS / rows))
 
 
 def _check_enough(rows: Sequence[Example], dataset: Dataset) -> None:

@@ -1,21 +1,26 @@
-"""Detect the kind of task of the rows: a closed set of answers, short answers or free text. It decides the metric."""
+"""Detect the kind of task of the rows: a closed set of answers, short answers or free text. It decides the metric.
+
+The kind and the metric can also be given, where they fit the rows.
+"""
 
 import statistics
 from dataclasses import dataclass
-from typing import Literal
 
-from riyaz.config import METRICS, Metric
+from riyaz.config import METRICS, Metric, TaskKind
 from riyaz.data import Dataset
 from riyaz.data.column_roles import LABELS
 from riyaz.errors import RiyazError
-
-TaskKind = Literal["closed", "short", "free"]
 
 CLOSED_LABELS = 200  # most distinct answers of a closed set without a label column
 CLOSED_ROWS_PER_LABEL = 3  # fewest rows per distinct answer there, on average
 CLOSED_CHARACTERS = 60  # longest answer there
 SHORT_WORDS = 6  # longest median answer of a short-answer task
-METRIC: dict[TaskKind, Metric] = {"closed": "accuracy", "short": "exact_match", "free": "rouge_l"}
+FITTING: dict[TaskKind, tuple[Metric, ...]] = {  # the metrics of each kind; the first is the default
+    "closed": ("accuracy", "exact_match"),
+    "short": ("exact_match", "token_f1", "rouge_l", "chrf"),
+    "free": ("rouge_l", "chrf", "token_f1", "exact_match"),
+}
+NAMES: dict[TaskKind, str] = {"closed": "a closed set of labels", "short": "short answers", "free": "free text"}
 INSTRUCTION = {
     "closed": "Classify the text. Answer with one label.",
     "short": "Answer the question in a few words.",
@@ -34,8 +39,14 @@ class Task:
     why: str
 
 
-def detect(dataset: Dataset, instruction: str | None = None, metric: Metric | None = None) -> Task:
-    """Detect the task from all rows of a training file. Raises RiyazError for an unknown metric or a single answer."""
+def detect(
+    dataset: Dataset,
+    instruction: str | None = None,
+    metric: Metric | None = None,
+    kind: TaskKind | None = None,
+) -> Task:
+    """Detect the task from all rows of a training file, unless its kind is given. Raises RiyazError for a metric or a
+    kind that does not fit, and for a single answer."""
     if metric is not None and metric not in METRICS:
         raise RiyazError(f"unknown metric {metric!r}", "--metric", "choose one of " + ", ".join(METRICS))
     rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
@@ -44,15 +55,31 @@ def detect(dataset: Dataset, instruction: str | None = None, metric: Metric | No
         excerpt = answer if len(answer) <= CLOSED_CHARACTERS else answer[:CLOSED_CHARACTERS] + "…"
         hint = "add rows with other answers, or name the right column with --answer-column"
         raise RiyazError(f"all {rows} rows have the same answer {excerpt!r}", str(dataset.path), hint)
-    kind, why = _kind(dataset, distinct)
-    labels = {answer for example in dataset.examples for answer in example.answers} if kind == "closed" else set()
+    detected, why = _kind(dataset, distinct)
+    answers = {answer for example in dataset.examples for answer in example.answers}
+    if kind == "closed" and len(answers) > rows / 2:
+        hint = f"leave out --task closed: these rows are {NAMES[detected]}"
+        if detected == kind:
+            hint = "give at least two rows for each label"
+        what = f"{len(answers)} different answers in {rows} rows are no set of labels"
+        raise RiyazError(what, str(dataset.path), hint)
+    if kind is not None:
+        detected, why = kind, "it was given"
+    check_metric(metric, detected)
     return Task(
-        kind=kind,
-        labels=tuple(sorted(labels)),
-        metric=metric or METRIC[kind],
-        instruction=INSTRUCTION[kind] if instruction is None else instruction,
+        kind=detected,
+        labels=tuple(sorted(answers)) if detected == "closed" else (),
+        metric=metric or FITTING[detected][0],
+        instruction=INSTRUCTION[detected] if instruction is None else instruction,
         why=why,
     )
+
+
+def check_metric(metric: Metric | None, kind: TaskKind) -> None:
+    """Raises RiyazError for a metric that does not score answers of this kind."""
+    if metric is not None and metric not in FITTING[kind]:
+        hint = f"choose one of {', '.join(FITTING[kind])}, or name another kind with --task"
+        raise RiyazError(f"{metric} does not score {NAMES[kind]}", "--metric", hint)
 
 
 def _kind(dataset: Dataset, distinct: int) -> tuple[TaskKind, str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[], Markup | None]
 # fields of an arm that are no figures
-NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds", "batch_flips"}
+NESTED = {"slices", "extras", "chosen", "checks", "curve", "retrieval", "seeds", "batch_flips", "remeasured"}
 RIGHT, LEFT, STRONG = "text-align: right", "text-align: left", "font-weight: bold"
 
 

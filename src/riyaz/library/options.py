@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from riyaz import events
-from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, read_toml, resolve
+from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, TaskKind, read_toml, resolve
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
@@ -33,6 +33,7 @@ class ReadingOptions(TypedDict, total=False):
     answer_column: str | None
     encoding: str | None
     instruction: str | None
+    task: TaskKind | None
     metric: Metric | None
 
 

@@ -69,7 +69,6 @@ class Context:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     collection: Path | None = None  # the indexed documents, if the user gave any
     replay: float = 0.0  # share of general text among the training rows
-    general: str | None = None  # path of that text; None: the topics of Python's documentation
 
 
 @dataclass

@@ -10,7 +10,7 @@ from riyaz.methods.weights import fit_weights
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-RECIPE = Recipe(epochs=4, least_steps=100, batch_size=8, learning_rates=(2e-5, 5e-5, 1e-4, 2e-4), default_rate=5e-5)
+RECIPE = Recipe(epochs=2, least_steps=60, batch_size=8, learning_rates=(5e-5, 1e-4), default_rate=5e-5)
 
 
 def build(context: Context) -> "Model":

@@ -4,7 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Context
+from riyaz.methods.recipe import FINALISTS
 
 if TYPE_CHECKING:
     from riyaz.train import TrainPlan
@@ -29,7 +30,9 @@ class Search:
     """search.json: the chosen learning rate, and the losses of all rates at the end of their openings."""
 
     rate: float
-    record: list[dict[str, Any]]  # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}
+    # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}; "steps" instead of "error" for
+    # a rate that stopped halfway; empty for a single rate
+    record: list[dict[str, Any]]
     seconds: float = 0.0  # of the openings that are not continued
     score: float | None = None  # of the chosen rate's opening on validation rows; None: not measured
 
@@ -46,41 +49,76 @@ def search(
     context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row],
     rated: Callable[[Any], float] | None = None,
 ) -> Search:  # fmt: skip
-    """Train the opening at every rate of the arm's plan and choose one: of those whose validation loss is within one
-    standard error of the lowest the smallest rate, since a higher one forgets more.
+    """Train the opening at the rates of the arm's plan and choose one: of those whose validation loss is within one
+    standard error of the lowest the smallest rate, since a higher one forgets more. Of more than two rates only the
+    best two after half of the opening train all of it.
 
     `rated` scores a trained model. The result is kept in search.json, so that a resumed run does not search again.
     Raises RiyazError if no rate's loss is finite.
     """
-    from riyaz.train import Diverged, row_nats, train
-
-    result = context.folder / SEARCH
+    result, arm = context.folder / SEARCH, context.arm
     if result.exists():
         return Search.read(result)
+    tokens = np.array([len(row.answer) for row in valid])
+    trials = {rate: _Trial(rate) for rate in arm.learning_rates} if arm.opening else {}
+    entering = list(trials.values())
+    if len(entering) > FINALISTS:
+        for trial in entering:
+            _continue(trial, context, build, rows, valid, arm.opening // 2)
+        entering = sorted(entering, key=lambda trial: float(trial.nats.sum()))[:FINALISTS]
+    for trial in entering:
+        _continue(trial, context, build, rows, valid, arm.opening, rated)
+    rate: float = arm.learning_rates[0]
+    record: list[dict[str, Any]] = []
+    if entering:
+        rate, record = chosen({trial.rate: trial.nats for trial in entering}, tokens)
+    for trial in trials.values():
+        if trial not in entering:
+            loss = float(trial.nats.sum() / tokens.sum())
+            record.append({"rate": trial.rate, "loss": loss if math.isfinite(loss) else None, "steps": trial.steps})
+        if trial.rate != rate:
+            shutil.rmtree(opening_folder(context, trial.rate), ignore_errors=True)
+    spent = sum(trial.seconds for trial in trials.values() if trial.rate != rate)
+    score = trials[rate].score if trials else None
+    found = Search(rate, sorted(record, key=lambda entry: entry["rate"]) if len(trials) > 1 else [], spent, score)
+    write_json(result, found, indent=None)
+    return found
+
+
+@dataclass
+class _Trial:
+    """One learning rate and what its opening has shown so far."""
+
+    rate: float
+    steps: int = 0
+    nats: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n,) −log p of the validation answers
+    score: float | None = None
+    seconds: float = 0.0
+
+
+def _continue(
+    trial: _Trial, context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row], until: int,
+    rated: Callable[[Any], float] | None = None,
+) -> None:  # fmt: skip
+    """Train the trial's opening on to the step `until`; a loss that is not finite becomes infinity."""
+    from riyaz.train import Diverged, row_nats, train
 
     def as_search(event: Event) -> None:
         context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
 
-    rates, losses, seconds, scores = context.arm.learning_rates, {}, {}, {}
-    for rate in rates if context.arm.opening else ():
-        context.listen(Phase("search", f"rate {rate:g}"))
-        began, model = time.perf_counter(), build(context)
-        plan, folder = train_plan(context, rate).opening(), opening_folder(context, rate)
-        try:
-            train(model, rows, valid, plan, folder, as_search)
-            losses[rate] = np.array(row_nats(model, valid))
-            scores[rate] = rated(model) if rated else None
-        except Diverged:
-            losses[rate] = np.full(len(valid), math.inf)
-        seconds[rate] = time.perf_counter() - began
-    tokens = np.array([len(row.answer) for row in valid])
-    rate, record = chosen(losses, tokens) if losses else (rates[0], [])
-    for other in set(seconds) - {rate}:
-        shutil.rmtree(opening_folder(context, other))
-    spent = sum(seconds.values()) - seconds.get(rate, 0.0)
-    found = Search(rate, record if len(rates) > 1 else [], spent, scores.get(rate))
-    write_json(result, found, indent=None)
-    return found
+    if trial.steps and not np.isfinite(trial.nats).all():
+        return
+    context.listen(Phase("search", f"rate {trial.rate:g}"))
+    began, model = time.perf_counter(), build(context)
+    plan, folder = train_plan(context, trial.rate).opening(), opening_folder(context, trial.rate)
+    try:
+        train(model, rows, valid, plan, folder, as_search, until=until)
+        trial.nats = np.array(row_nats(model, valid))
+        trial.score = rated(model) if rated else None
+    except Diverged:
+        trial.nats = np.full(len(valid), math.inf)
+    trial.steps = until
+    trial.seconds += time.perf_counter() - began
 
 
 def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, list[dict[str, Any]]]:
@@ -97,7 +135,7 @@ def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, 
     record, within = [], []
     for rate in sorted(losses):
         if not math.isfinite(means[rate]):
-            record.append({"rate": rate, "loss": None, "error": None})
+            record.append({"rate": rate, "loss": None})
             continue
         more = losses[rate] - losses[best]  # (n,)
         spread = more - more.sum() / total * tokens

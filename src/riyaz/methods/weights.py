@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from riyaz.adapters import Adapter
 from riyaz.artifact import WeightsPart
 from riyaz.data import Example
-from riyaz.data.general_text import general_gaps, general_text
+from riyaz.data.general_text import replay_text
 from riyaz.data.rows import Row, encode_rows
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
@@ -118,23 +118,18 @@ def _training_rows(context: Context, longest: int) -> tuple[list[Row], list[Row]
 
 def replay_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
     """Rows of general text, against forgetting (rehearsal: Robins 1995). They have the average length of the task's
-    rows and are the share `context.replay` of all rows. Their text is not the text that forgetting is measured on.
-    Raises RiyazError if it is too short.
-    """
+    rows, are the share `context.replay` of all rows, and lie evenly spaced in `replay_text`, which is never the text
+    that forgetting is measured on."""
     count = round(len(rows) * context.replay / (1 - context.replay))
     if not count:
         return []
     prompt = round(sum(len(row.prompt) for row in rows) / len(rows))
     answer = max(SHORTEST_REPLAY_ANSWER, round(sum(len(row.answer) for row in rows) / len(rows)))
-    stream = context.tokenizer.encode(general_text(context.general))
-    gaps = [gap for gap in general_gaps(stream) if len(gap) >= prompt + answer]
-    if not gaps:
-        raise RiyazError("the general text is too short to rehearse on", context.general or "", "give a longer text")
+    stream = context.tokenizer.encode(replay_text())
     replay = []
     for i in range(count):
-        gap = gaps[i % len(gaps)]
-        start = (i // len(gaps)) * (prompt + answer) % (len(gap) - prompt - answer + 1)
-        text = gap[start : start + prompt + answer]
+        start = i * (len(stream) - prompt - answer) // max(1, count - 1)
+        text = stream[start : start + prompt + answer]
         replay.append(Row((*context.tokenizer.beginning, *text[:prompt]), tuple(text[prompt:])))
     return replay
 

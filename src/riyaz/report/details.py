@@ -5,7 +5,7 @@ from typing import Any
 from riyaz.files import to_document
 from riyaz.report.markup import Markup, element, join
 from riyaz.report.tables import grid
-from riyaz.report.words import MISSING, PAIRS, caveats, duration, number, pair_rows, totals, value
+from riyaz.report.words import MISSING, PAIRS, caveats, duration, measured_again, number, pair_rows, totals, value
 from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
 
 ROWS = {
@@ -97,7 +97,7 @@ def _held(arm: ArmResult, name: str) -> Markup | str:
 
 
 def _arm(arm: ArmResult) -> Markup:
-    figures = {"status": arm.status, "reason": arm.reason} | totals(arm)
+    figures = {"status": arm.status, "reason": arm.reason, "latency": measured_again(arm)} | totals(arm)
     checks = {name.replace("_", " "): check for name, check in arm.checks.items()}
     return element(
         "details",

@@ -14,6 +14,7 @@ from riyaz.report.words import (
     extras,
     floor_line,
     headline,
+    measured_again,
     metric_name,
     pair_rows,
     role,
@@ -124,6 +125,8 @@ def _arm(arm: ArmResult) -> str:
     lines = [f"### {_escape(arm.method)}"]
     if arm.status != "ok" and arm.reason:
         lines.append(_escape(arm.reason))
+    if measured_again(arm):
+        lines.append(_escape(measured_again(arm)))
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:

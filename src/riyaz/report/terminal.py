@@ -25,6 +25,7 @@ from riyaz.files import from_json
 from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
+    busy,
     columns,
     decided_alone,
     duration,
@@ -32,6 +33,7 @@ from riyaz.report.words import (
     floor_line,
     headline,
     interval,
+    measured_again,
     metric_name,
     number,
     outcome,
@@ -47,7 +49,7 @@ BAR = 18  # character cells of a progress bar
 LINE_SECONDS = 10.0  # least time between two plain progress lines of an arm
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns left out on a narrow terminal, in this order; report.md has all columns
-DISPENSABLE = ("artifact MB", "peak MB", "train", "forgetting")
+DISPENSABLE = ("artifact MB", "peak MB", "fit", "forgetting")
 
 
 class PipeConsole(Console):
@@ -260,9 +262,12 @@ def print_arm(arm: ArmResult, out: Console) -> None:
 
 
 def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: Console) -> None:
-    """Prints one line for every retrieval, every arm with several seeds, and the `further` lines."""
+    """Prints one line for every retrieval, every arm with several seeds or a latency measured twice, the machine's
+    load, the answers that differ alone, and the `further` lines."""
     lines = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
     lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
+    lines += [("latency", f"{arm.method}: {times}") for arm in arms if (times := measured_again(arm))]
+    lines += [("load", line) for line in [busy(arms)] if line]
     lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]
     for title, line in lines + further:
         out.print(Text.assemble((f"{title}  ", "dim"), " ".join(line.split())))

@@ -8,6 +8,7 @@ from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair,
 
 MISSING = "–"
 ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
+BUSY = 0.1  # share of the CPU time asked for; arms that waited longer are named
 METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -73,7 +74,7 @@ def metric_name(metric: str | None) -> str:
 
 
 def fit_seconds(arm: ArmResult) -> float:
-    """Seconds of search and training of an arm."""
+    """Seconds of an arm's search, for texts or a learning rate, and training."""
     return arm.search_seconds + arm.train_seconds
 
 
@@ -83,7 +84,7 @@ def columns(metric: str | None, pick: str | None) -> list[Column]:
         Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
         Column(metric_name(metric), lambda arm: number(arm.score, 3)),
         Column("95 % interval", interval),
-        Column("train", lambda arm: duration(fit_seconds(arm) or None)),
+        Column("fit", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
         Column("forgetting", lambda arm: signed(arm.forgetting_nats)),
@@ -98,7 +99,7 @@ def outcome(arm: ArmResult) -> str:
         return " ".join((arm.reason or "no score").split())
     line = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
     fit = fit_seconds(arm)
-    line += f", trained in {duration(fit)}" if fit else ""
+    line += f", {'trained' if arm.trainable_params else 'chosen'} in {duration(fit)}" if fit else ""
     return f"{line}, {tenths(arm.ms_per_answer)} ms per answer"
 
 
@@ -141,6 +142,29 @@ def _flips(flips: Flips | None) -> str:
 def count(value: float | None, noun: str) -> str:
     """A number and its noun, in the plural except for one."""
     return f"{number(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def measured_again(arm: ArmResult) -> str:
+    """The two latencies of an arm whose first one was far above the planned one; empty for the others."""
+    times = arm.remeasured
+    if times is None:
+        return ""
+    text = f"ms/answer was {tenths(times.first)} at first and {tenths(times.again)} when measured again"
+    return text + (f"; {tenths(times.planned)} were planned" if times.far else "")
+
+
+def slowed(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    """The arms that did not get a good part of the CPU time they asked for."""
+    return [arm for arm in arms if (arm.cpu_waited or 0.0) > BUSY]
+
+
+def busy(arms: Sequence[ArmResult]) -> str:
+    """The sentence that says how much CPU time the slowed arms got; empty if there are none."""
+    had = [f"{arm.method} got {100 * (1 - (arm.cpu_waited or 0.0)):.0f} %" for arm in slowed(arms)]
+    if not had:
+        return ""
+    they = "they" if len(had) > 1 else "it"
+    return f"the machine was busy: {', '.join(had)} of the CPU time {they} asked for"
 
 
 def decided_alone(arms: Sequence[ArmResult]) -> str:
@@ -220,9 +244,11 @@ def caveats(comparison: Comparison) -> list[str]:
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")
-    alone = decided_alone(comparison.ranked)
+    load, alone = busy(comparison.ranked), decided_alone(comparison.ranked)
+    if load:
+        notes.append(f"{_sentence(load)} Times measured then are longer than on a free machine.")
     if alone:
-        notes.append(f"{alone[0].upper()}{alone[1:]}.")
+        notes.append(_sentence(alone))
     cut = [arm.method for arm in arms if arm.status == "cut"]
     if cut:
         notes.append(f"Trained for fewer steps than the recipe, because the budget was too short: {', '.join(cut)}.")
@@ -232,6 +258,10 @@ def caveats(comparison: Comparison) -> list[str]:
     others = f" (except {', '.join(seeded)})" if seeded else ""
     notes.append(f"Every trained arm has one seed{others}: another seed would change its score.")
     return notes
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def value(item: object, escape: Callable[[str], str] = str) -> str:

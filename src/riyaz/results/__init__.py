@@ -2,6 +2,7 @@
 
 from riyaz.results.comparison import (
     COMPARE,
+    FAR,
     FIT,
     PREDICTIONS,
     RESULT,
@@ -21,6 +22,7 @@ from riyaz.results.comparison import (
     Leakage,
     Model,
     Pair,
+    Remeasured,
     Retrieval,
     SeedScore,
     SliceScore,
@@ -45,8 +47,9 @@ from riyaz.results.pretraining import (
 )
 
 __all__ = [
-    "COMPARE", "ELSEWHERE", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
+    "COMPARE", "ELSEWHERE", "FAR", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
     "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Flips", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Retrieval", "RunCost", "RunModel", "RunResult",
-    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text", "Word",
+    "Fit", "Flips", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Remeasured", "Retrieval", "RunCost",
+    "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics",
+    "TargetScores", "Text", "Word",
 ]  # fmt: skip

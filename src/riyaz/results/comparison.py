@@ -19,6 +19,7 @@ from riyaz.files import OPTIONAL, Keys, from_json, read_json, read_lines
 from riyaz.results.documents import ELSEWHERE, as_document, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
+FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"
 
 Status = Literal["ok", "cut", "failed", "skipped"]  # cut: trained for fewer steps than its recipe
@@ -78,6 +79,20 @@ class Flips:
 
 
 @dataclass(frozen=True)
+class Remeasured:
+    """A latency in milliseconds per answer that was far above the planned one: planned, measured, measured again."""
+
+    planned: float
+    first: float
+    again: float
+
+    @property
+    def far(self) -> bool:
+        """Whether the smaller of the two is far above the planned one too."""
+        return min(self.first, self.again) > FAR * self.planned
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm's row of compare.json."""
 
@@ -108,6 +123,8 @@ class ArmResult:
     reason: str = ""
     batch_flips: Flips | None = field(default=None, metadata=OPTIONAL)
     alone: bool = False  # whether the scored answers were made one at a time
+    remeasured: Remeasured | None = field(default=None, metadata=OPTIONAL)
+    cpu_waited: float | None = field(default=None, metadata=OPTIONAL)  # share of the CPU time that it did not get
     seeds: list[SeedScore] | None = field(default=None, metadata=OPTIONAL)
     steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
@@ -271,6 +288,7 @@ class Fit:
     curve: list[CurvePoint]
     peak_rss_mb: float
     seconds: float
+    cpu_waited: float | None = field(default=None, metadata=OPTIONAL)
 
     @classmethod
     def read(cls, path: Path) -> "Fit":
@@ -295,6 +313,8 @@ class Evaluation:
     retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)
     batch_flips: Flips | None = field(default=None, metadata=OPTIONAL)
     alone: bool = False  # whether predictions.jsonl holds answers made one at a time
+    remeasured: Remeasured | None = field(default=None, metadata=OPTIONAL)
+    cpu_waited: float | None = field(default=None, metadata=OPTIONAL)
     eval_seconds: float
     peak_rss_mb: float
     schema: Literal[1] = 1

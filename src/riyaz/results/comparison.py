@@ -369,3 +369,4 @@ class TargetScores:
     ms_per_answer: float
     prompt_tokens: float
     peak_rss_mb: float
+    trained_rows: int | None = None  # rows that the artifact was trained on; None for a model

@@ -443,8 +443,9 @@ def test_a_dry_run_prints_plan_and_estimate():
     lines = [re.split(r"  +", line.strip()) for line in printed(out).splitlines()]
     assert lines[1] == ["nearest", "6.4 s", "–", "–", "0.3 s"]
     assert lines[2] == ["lora", "10 s", "1m 39s", "3m 09s", "3m 16s", "132/150", "0.0002 0.0005"]
-    assert lines[3] == ["full", "–", "–", "–", "–", "0/120", "no time for 8 steps"]
-    assert lines[4] == ["estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"]
+    assert lines[3] == ["full", "–", "–", "–", "–", "0/120"]
+    assert lines[4] == ["skipped", "full: no time for 8 steps"]
+    assert lines[5] == ["estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"]
 
 
 def test_one_targets_scores_are_printed_with_extras_slices_and_latency():

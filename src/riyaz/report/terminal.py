@@ -30,6 +30,7 @@ from riyaz.report.words import (
     decided_alone,
     duration,
     extras,
+    floor_line,
     headline,
     interval,
     measured_again,
@@ -240,11 +241,13 @@ def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_W
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
-    """Prints the table, the pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
+    """Prints table, floor, pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
     arms = comparison.ranked
     out.print(arms_table(arms, comparison.pick, out.width))
+    if line := floor_line(comparison):
+        out.print(Text(line, style="dim"))
     out.print()
-    out.print(Text.assemble(("pick  ", "dim"), (headline(comparison), "bold")))
+    out.print(Text(headline(comparison), style="bold"))
     out.print(textwrap.fill(verdict(comparison), out.width))
     line = extra_findings.curve_line(comparison)
     _print_findings(arms, [("more rows", line)] if line else [], out)

@@ -5,7 +5,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from riyaz import methods as table
-from riyaz.methods.recipe import LEAST_OPENING, OPENING_SHARE, SEARCHED_SHARE, Recipe, opening, other_steps, search_rates
+from riyaz.methods.recipe import (
+    LEAST_OPENING,
+    OPENING_SHARE,
+    SEARCHED_SHARE,
+    Recipe,
+    opening,
+    other_steps,
+    search_rates,
+)
 
 RATES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9, unique=True).map(lambda rates: tuple(sorted(rates)))
 STEPS = st.integers(1, 5000)

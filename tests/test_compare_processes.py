@@ -34,7 +34,8 @@ def test_peak_memory_is_each_arms_own(finished: Finished) -> None:
 
 def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Finished) -> None:
     found = {name for name in files(finished.out) if "/seed-" not in name}  # of a close call
-    common = {"fit.json", "result.json", "predictions.jsonl", "log.txt", "artifact/riyaz.json"}
+    common = {"fit.json", "result.json", "predictions.jsonl", "log.txt"}
+    common |= {"artifact/riyaz.json", "artifact/training_rows.txt"}
     adapter = {"search.json", "artifact/adapter_config.json", "artifact/adapter_model.safetensors"}
     own: dict[str, set[str]] = {
         "nearest": {"artifact/examples.jsonl"}, "zero_shot": set(), "few_shot": {"artifact/examples.jsonl"},

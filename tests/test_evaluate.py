@@ -436,6 +436,30 @@ def test_another_metric_may_judge_an_artifact_but_not_another_instruction(quick:
         evaluate_target(folder, closed, DataConfig(instruction="Sort it."), listen=quiet)
 
 
+def test_rows_that_the_artifact_was_trained_on_are_counted(quick: Finished, closed: Path, tmp_path: Path) -> None:
+    parts = [(quick.out / f"split/kept/{part}.jsonl").read_text().splitlines() for part in ("train", "valid")]
+    first = [json.loads(part[0]) for part in parts]
+    own = [{"text": f"  {row['messages'][-1]['content'].upper()}", "label": row["answers"][0]} for row in first]
+    test = comparing.write_rows(tmp_path / "known.jsonl", [*own, *comparing.closed_rows(6, "today")])
+    events: list[Event] = []
+    folder = quick.artifact("nearest")
+    assert evaluate_target(str(folder), test, DataConfig(), listen=events.append).trained_rows == 2
+    note = "2 of 8 rows were among the rows this artifact was trained on: their score says little"
+    assert events[0] == Note(note)
+    events.clear()
+    assert evaluate_target(str(folder), closed, DataConfig(), listen=events.append).trained_rows == 0
+    assert not any(isinstance(event, Note) for event in events)
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    (older / "training_rows.txt").unlink()
+    document = json.loads((older / "riyaz.json").read_text())
+    del document["checksums"]["training_rows.txt"]
+    (older / "riyaz.json").write_text(json.dumps(document))
+    assert evaluate_target(str(older), test, DataConfig(), listen=quiet).trained_rows is None
+    rows = (folder / "training_rows.txt").read_text().splitlines()
+    assert rows == sorted(set(rows)) and len(rows) == sum(map(len, parts)) and {len(row) for row in rows} == {16}
+
+
 def test_labels_that_the_artifact_does_not_have(quick: Finished, tmp_path: Path) -> None:
     rows = comparing.closed_rows(6, "today")
     some = comparing.write_rows(tmp_path / "some.jsonl", [*rows, {**rows[0], "text": "sing", "label": "music"}])

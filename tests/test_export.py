@@ -57,7 +57,7 @@ def make(base: Path, folder: Path, kind: str = "lora", *, rslora: bool = False) 
     """An artifact with a text part and weights of this kind."""
     source = open_source(base)
     examples = artifacts.examples_bytes([Example(({"role": "user", "content": "a fox?"},), ("yes",), where="t:1")])
-    files: dict = {artifacts.EXAMPLES: examples}
+    files: dict = {artifacts.EXAMPLES: examples, artifacts.TRAINED: b"0123456789abcdef\n"}
     if kind == "lora":
         files |= adapter_files(base, folder.with_name("parts"), rslora=rslora)
     if kind == "full":
@@ -129,6 +129,7 @@ def test_a_merged_model_loads_in_transformers_and_stays_an_artifact(base, tmp_pa
     known = Artifact.read(tmp_path / "out")
     assert known.weights.kind == "full" and known.text == TEXT
     assert open_artifact(tmp_path / "out").examples[0].answer == "yes"
+    assert (tmp_path / "out" / artifacts.TRAINED).read_text() == "0123456789abcdef\n"
 
 
 def test_full_weights_are_merged_into_any_type_and_exported_in_their_own(base, tmp_path):
@@ -165,7 +166,7 @@ def test_a_lora_exported_as_a_whole_model_is_the_merged_one(base, tmp_path):
 
 def test_a_comparisons_folder_stands_for_the_arm_it_picked(base, tmp_path):
     make(base, tmp_path / "results" / "arms" / "lora" / "kept" / "artifact")
-    write_json(tmp_path / "results" / "compare.json", Comparison([], "lora", None, "clear", ""))
+    write_json(tmp_path / "results" / "compare.json", Comparison([], "lora", None, "certified", ""))
     assert export.merge(tmp_path / "results", tmp_path / "out").difference < TOLERANCE
     assert export.export(str(tmp_path / "results"), "peft", tmp_path / "adapter").difference == 0
 

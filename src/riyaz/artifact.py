@@ -3,6 +3,7 @@
     riyaz.json           its parts, base model, data and settings, and a checksum of every file
     examples.jsonl       examples of the text part, or of the weights part `copy`
     collection.sqlite    documents that the text part retrieves from
+    training_rows.txt    hashes of the prompts of its training and validation rows
     adapter_*.{json,safetensors}   weights part `lora` or `soft_prompt`, in PEFT's format
     model.safetensors, config.json, tokenizer files   weights part `full`, in Hugging Face's format
 
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from riyaz.results import Comparison
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
+TRAINED = "training_rows.txt"
+KEY_DIGITS = 16  # of the hexadecimal `Example.key` that are kept of each row
 FORMAT = 1  # version of the folder's format; any other is refused
 EXAMPLES = "examples.jsonl"
 EXAMPLE_KINDS = ("none", "fixed", "nearest")
@@ -190,6 +193,21 @@ def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
             raise RiyazError("is not an example", where, hint) from error
         examples.append(example)
     return tuple(examples)
+
+
+def trained_bytes(examples: Iterable[Example]) -> bytes:
+    """The content of TRAINED: the beginning of each row's key, sorted, one on a line."""
+    return "".join(f"{key}\n" for key in sorted({example.key[:KEY_DIGITS] for example in examples})).encode()
+
+
+def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None:
+    """How many of the rows have the prompt of a training or validation row of an artifact, or of the one that a
+    comparison picked; None for a model, and for an artifact from before these were kept."""
+    path = resolve(target) / TRAINED
+    if not path.is_file():
+        return None
+    keys = set(path.read_text("utf-8", "replace").split())
+    return sum(example.key[:KEY_DIGITS] in keys for example in examples)
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.artifact import Artifact, TextPart
+from riyaz.artifact import Artifact, TextPart, count_trained
 from riyaz.config import DataConfig
 from riyaz.data import Example
 from riyaz.data.formats import load
@@ -364,6 +364,10 @@ def evaluate_target(
     else:
         task = _own_task(predictor.task, target, data_config)
         _check_labels(task, rows, test, listen)
+    trained = count_trained(target, rows)
+    if trained:
+        had = f"{trained} of {len(rows)} rows were among the rows this artifact was trained on"
+        listen(Note(f"{had}: their score says little"))
     listen(Phase("evaluate", f"{len(rows)} rows"))
 
     def progress(done: int, total: int) -> None:
@@ -380,7 +384,7 @@ def evaluate_target(
         extras={**scores.extras, **second},
         slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
-        peak_rss_mb=hardware.peak_rss() / hardware.MB,
+        peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
     )  # fmt: skip
 
 

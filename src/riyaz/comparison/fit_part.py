@@ -32,7 +32,8 @@ def fit_part(
     context = context_of(folder, settings, plan, method, part, source, task, listen)
     try:
         fitted = METHODS[method].fit(context)
-        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), fitted.files)
+        files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid))}
+        artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), files)
     finally:
         remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy
     return Fit(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz import artifact as artifacts
-from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart
+from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.export import gguf, gguf_lora, hf, mlx, peft
 from riyaz.export.check import ExportResult
@@ -34,6 +34,8 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
         if document.text.passages:
             collection = document.text.collection_file or COLLECTION
             files[collection] = artifact / collection
+        if TRAINED in document.checksums:
+            files[TRAINED] = artifact / TRAINED
         artifacts.write(out, replace(document, weights=WeightsPart("full")), files)
     return replace(written, path=str(out))
 

@@ -20,7 +20,7 @@ def arm(method: str, **known: Any) -> dict[str, Any]:
 
 
 def comparison(**known: Any) -> dict[str, Any]:
-    """A comparison with an arm of every status; the pick is clear."""
+    """A comparison with an arm of every status; the pick is certified."""
     arms = [
         arm(
             "nearest", extras={"macro_f1": 0.5512}, score=0.5766, ci_low=0.520, ci_high=0.631, ms_per_answer=0.02,
@@ -44,7 +44,7 @@ def comparison(**known: Any) -> dict[str, Any]:
         "arms": arms,
         "pick": "lora",
         "runner_up": "nearest",
-        "decision": "clear",
+        "decision": "certified",
         "reason": "lora (accuracy 0.693 on 300 test rows) is picked; runner-up nearest. More rows help.",
         "rows_needed": None,
         "estimate_seconds": 980.0,

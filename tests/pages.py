@@ -59,7 +59,7 @@ def rich(**known: Any) -> dict[str, Any]:
         arms.append(made)
     arms[5]["seeds"] = [{"seed": 0, "score": 0.5582}, {"seed": 1, "score": 0.5473}]
     arms.append(arm("failing", status="failed", metric=None, ms_per_answer=None, reason="out of memory at step 3"))
-    document = comparison(arms=arms, pick="rag_lora", runner_up="lora", decision="undecided", rows_needed=900)
+    document = comparison(arms=arms, pick="rag_lora", runner_up="lora", decision="undecided", rows_needed=[400, 8000])
     document["data_curve"] = [
         {"rows": rows, "score": 0.3 + rows / 2000, "ci_low": 0.25 + rows / 2000, "ci_high": 0.36 + rows / 2000}
         for rows in (75, 150, 300)

@@ -182,7 +182,7 @@ def test_a_failed_rename_puts_the_old_artifact_back(tmp_path: Path, monkeypatch:
 
 def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
     artifact = tmp_path / "arms" / "lora" / "kept" / "artifact"
-    write_json(tmp_path / "compare.json", Comparison([], "lora", None, "clear", ""))
+    write_json(tmp_path / "compare.json", Comparison([], "lora", None, "certified", ""))
     assert artifacts.resolve(tmp_path) == artifact
     assert artifacts.resolve(artifact) == artifact and artifacts.resolve("smollm2-135m") == Path("smollm2-135m")
     write_json(tmp_path / "compare.json", Comparison([], None, None, "undecided", ""))

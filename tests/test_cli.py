@@ -261,10 +261,10 @@ def run(monkeypatch):
 def test_compare_prints_the_table_on_stdout_and_talks_on_stderr(run, capsys):
     assert cli.main(["compare", "rows.jsonl", "--out", "results"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("method") and "pick  lora (clear)" in out
+    assert out.startswith("method") and "The pick: lora (certified)" in out
     assert "estimate: 1m 00s" in err and "nearest: ok, accuracy 0.500" in err
     assert "results in results: report.html, report.md" in err
-    assert Path("results/report.md").read_text().startswith("# Comparison: lora (clear)")
+    assert Path("results/report.md").read_text().startswith("# The pick: lora (certified)")
     left = sorted(path.name for path in Path("results").iterdir())
     assert left == ["compare.json", "report.html", "report.md"], "no temporary file"
 
@@ -273,7 +273,7 @@ def test_compare_json_is_the_one_line_on_stdout(run, capsys):
     assert cli.main(["compare", "rows.jsonl", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == to_document(run.comparison) and out.count("\n") == 1
-    assert "pick  lora (clear)" in err
+    assert "The pick: lora (certified)" in err
 
 
 def test_the_command_line_is_handed_to_the_library(run, monkeypatch):

@@ -39,10 +39,11 @@ def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:
     for arm in document["arms"]:
         assert set(arm) >= ARM_KEYS, arm["method"]
     assert document["pick"] in METHODS and document["runner_up"] in METHODS
-    assert document["decision"] in ("clear", "undecided", "tie") and document["reason"].endswith(".")
+    assert document["decision"] in ("certified", "undecided", "tie") and document["reason"].endswith(".")
     assert 0 < document["estimate_seconds"] < 3 * 3600 and document["seconds"] > 0
     assert document["model"]["parameters"] > 100_000 and document["model"]["name"] == "tiny"
     assert document["hardware"]["cores"] >= 1 and document["versions"]["torch"]
+    assert document["floor"]["answer"] in comparing.CLOSED and document["floor"]["score"] == pytest.approx(1 / 3)
     assert document["data"]["rows"]["test"] == 18 and document["data"]["metric"] == "accuracy"
 
 
@@ -53,6 +54,7 @@ def test_every_arm_is_finished_with_costs_and_scores(quick: Finished) -> None:
         assert 0 <= arm["extras"]["macro_f1"] <= 1
         assert arm["eval_seconds"] > 0 and arm["ms_per_answer"] > 0 and arm["artifact_mb"] > 0
         learns = arm["method"] in ("prompt_tuning", "lora", "full")
+        assert (arm.get("steps"), arm.get("recipe_steps")) == ((comparing.STEPS,) * 2 if learns else (None, None))
         assert (arm["train_seconds"] > 0) == (arm["trainable_params"] > 0) == learns
         assert (arm["search_seconds"] > 0) == (arm["method"] != "nearest"), "of choosing texts too"
         assert (arm["prompt_tokens"] == 0) == (arm["method"] == "nearest")
@@ -215,7 +217,7 @@ def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked:
         wheres[part] = rows["test"]
         assert len({*rows["train"], *rows["valid"], *rows["test"]}) == sum(map(len, rows.values())) == 45
     assert sorted(where for part in parts for where in wheres[part]) == sorted(f"rows.jsonl:{i}" for i in range(1, 46))
-    assert wheres["kept"] == []
+    assert wheres["kept"] == [] and told.document["floor"]["score"] == pytest.approx(1 / 3), "on the rows of all folds"
     for arm in told.document["arms"]:
         assert (arm["status"], arm["n_test"], set(arm["slices"])) == ("ok", 45, {"even", "odd"})
         assert arm["ms_per_answer"] > 0 and arm["forgetting_nats"] is not None, "the kept artifact's"

@@ -63,7 +63,7 @@ def test_every_part_stands_there_in_its_order(rich):
     assert sections == order.split()
     for said in (
         comparison()["reason"], "May I return it?", "riyaz compare train.jsonl --budget 25m", "2.13.0", "A CPU",
-        "ab" * 32, "duplicates", "failing failed: out of memory at step 3", "About 900 test rows would decide.",
+        "ab" * 32, "duplicates", "failing failed: out of memory at step 3", "No clear winner yet: rag_lora leads",
     ):  # fmt: skip
         assert said in rich.text, said
     learned = [a for tag, a in rich.elements if tag == "mark"]
@@ -201,10 +201,12 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
         None,
         None,
     ]
-    assert best_for(replace(arms[2], method="lora"), arms, None).endswith(
+    assert best_for(replace(arms[2], method="lora"), arms, None, "the pick").endswith(
         "Here b scores no less and answers no slower."
     )
-    assert "Here: the pick, the best score." in best_for(arms[1], arms, "b")
+    zero = [typed_arm(name, score=0.0, ms_per_answer=cost) for name, cost in (("a", 10), ("b", 20))]
+    assert "the best score" not in best_for(zero[0], zero, None, "the pick"), "where nothing works"
+    assert "Here: the leader, the best score." in best_for(arms[1], arms, "b", "the leader")
 
 
 def test_training_is_said_in_what_was_trained():

@@ -158,7 +158,7 @@ def test_filters_and_search_work_by_keyboard(browser, files):
         assert page.locator("#rows > li").count() == 50
         assert page.evaluate("document.activeElement.parentElement.id") == "rows", "the reader is at the first new row"
         page.select_option("#slice", "")
-        page.select_option("#show", label="the pick is wrong")
+        page.select_option("#show", label="the leader is wrong")
         assert said.inner_text().startswith("1,777 of"), "rag_lora is right on every ninth row"
         page.select_option("#show", label="only lora is right")
         expected = [n for n in range(2000) if [p for p in range(10) if n % (p + 2) == 0] == [p_lora()]]

@@ -27,6 +27,7 @@ from riyaz.engine.request import Sampling
 from riyaz.events import ArmDone, Event
 from riyaz.library import options
 from riyaz.library.model import SamplingOptions
+from riyaz.report import words
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/library.md").read_text(encoding="utf-8")
@@ -120,11 +121,11 @@ def test_the_same_rows_go_on_with_the_same_comparison(compared: library.Comparis
 
 def test_a_comparison_shows_itself(compared: library.Comparison) -> None:
     text, page = repr(compared), compared._repr_html_()
-    assert compared.pick is not None and compared.decision in ("clear", "tie", "undecided")
+    assert compared.pick is not None and compared.decision in ("certified", "tie", "undecided")
     for arm in compared.arms:
         assert arm.method in text and f'<td style="text-align: left">{arm.method}' in page
-    assert f"pick  {compared.pick}" in text and "".join(compared.reason.split()) in "".join(text.split())
-    assert f"<b>{compared.pick} (" in page and page.count("font-weight: bold") == 1
+    assert words.headline(compared.result) in text and "".join(compared.reason.split()) in "".join(text.split())
+    assert f"<b>{words.headline(compared.result)}</b>" in page and page.count("font-weight: bold") == 1
     assert compared.arms == sorted(compared.arms, key=lambda arm: -(arm.score or 0))
 
 

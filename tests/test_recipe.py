@@ -5,7 +5,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from riyaz import methods as table
-from riyaz.methods.recipe import LEAST_OPENING, OPENING_SHARE, SEARCHED_SHARE, Recipe, opening, search_rates
+from riyaz.methods.recipe import (
+    LEAST_OPENING,
+    OPENING_SHARE,
+    SEARCHED_SHARE,
+    Recipe,
+    opening,
+    other_steps,
+    search_rates,
+)
 
 RATES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9, unique=True).map(lambda rates: tuple(sorted(rates)))
 STEPS = st.integers(1, 5000)
@@ -33,6 +41,7 @@ def test_the_opening_is_a_quarter_of_the_full_training() -> None:
 @ANY_SPEED
 @given(STEPS, STEPS)
 @example(8, 16)
+@example(9, 100)
 def test_an_opening_leaves_half_of_the_run_for_the_rate_to_fall(steps: int, full: int) -> None:
     first = opening(steps, full)
     assert first == 0 or (LEAST_OPENING <= first <= steps / 2 and first <= full * OPENING_SHARE)
@@ -42,14 +51,6 @@ def test_an_opening_leaves_half_of_the_run_for_the_rate_to_fall(steps: int, full
 @given(STEPS, STEPS, st.integers(0, 5000))
 def test_more_steps_never_have_a_shorter_opening(steps: int, full: int, more: int) -> None:
     assert opening(steps, full) <= opening(steps + more, full)
-
-
-@ANY_SPEED
-@given(STEPS, st.integers(1, 5000))
-def test_all_runs_long_enough_to_search_have_the_same_opening(steps: int, full: int) -> None:
-    # so a search stays right when the arm gets more or fewer steps than planned
-    if len(search_rates(recipe((1e-4, 2e-4)), steps, full)) > 1:
-        assert opening(steps, full) == opening(full, full) or steps > full
 
 
 @ANY_SPEED
@@ -65,7 +66,11 @@ def test_a_much_shortened_run_takes_the_default_rate() -> None:
     three = recipe((1e-4, 2e-4, 4e-4))
     assert [len(search_rates(three, steps, 100)) for steps in (100, 50, 49, 10)] == [3, 3, 1, 1]
     assert search_rates(three, 49, 100) == (2e-4,)
-    assert search_rates(three, 12, 12) == (2e-4,), "its opening would be too short to tell rates apart"
+    assert search_rates(three, 15, 15) == (2e-4,), "its opening would be too short to tell rates apart"
+
+
+def test_the_search_costs_the_openings_that_are_not_continued() -> None:
+    assert [other_steps(rates, 25) for rates in (1, 2, 3, 4)] == [0, 25, 25 + 12, 25 + 12 + 12], "half for the others"
 
 
 @pytest.mark.parametrize("method", [name for name, method in table.METHODS.items() if method.recipe])

@@ -70,10 +70,47 @@ def test_the_pick_stands_beneath_the_table_and_failed_arms_say_why_in_one_line()
     out = screen()
     terminal.print_comparison(typed(comparison()), out)
     text = printed(out)
-    assert "pick  lora (clear)" in text
+    assert "The pick: lora (certified)" in text.splitlines()
     assert comparison()["reason"] in " ".join(text.split())
     assert "cut  lora: trained 60 of 120 steps" in text.splitlines()
     assert "failed  full: out of memory at step 3" in text.splitlines()
+
+
+FLOOR = {"answer": "billing", "score": 0.1467, "ci_low": 0.118, "ci_high": 0.181}
+
+
+@pytest.mark.parametrize(
+    ("decision", "pick", "line", "called"),
+    [
+        ("certified", "lora", "The pick: lora (certified)", "the pick"),
+        ("tie", "lora", "A tie: lora is picked", "the pick"),
+        ("undecided", "lora", "No clear winner yet: lora leads", "the leader"),
+        ("undecided", None, "No arm is picked", None),
+        ("nothing", None, "No arm is picked", None),
+    ],
+)
+def test_every_report_says_the_decision_in_the_same_words(decision, pick, line, called):
+    document = typed(comparison(decision=decision, pick=pick, floor=FLOOR))
+    out = screen()
+    terminal.print_comparison(document, out)
+    text, page = markdown.render(document), pages.Page(html.render(document, {})).text
+    assert line in printed(out).splitlines() and text.startswith(f"# {line}\n")
+    assert line.removesuffix(" (certified)") in " ".join(page.split())
+    assert [role for role in ("the pick", "the leader") if f"\\* {role}." in text] == ([called] if called else [])
+    assert ("its own score is a little optimistic" in text) == (pick is not None)
+    assert [role for role in ("the pick", "the leader") if f"Here: {role}" in page] == ([called] if called else [])
+
+
+def test_the_floor_stands_under_the_table():
+    line = "floor: always 'billing' scores 0.147 (0.118–0.181)"
+    document = typed(comparison(floor=FLOOR))
+    out = screen()
+    terminal.print_comparison(document, out)
+    assert printed(out).splitlines()[6] == line
+    assert f"\n\n{line}\n\n" in markdown.render(document) and line in pages.Page(html.render(document, {})).text
+    long = words.floor_line(typed(comparison(floor=FLOOR | {"answer": "a\nlong answer " * 9})))
+    assert long.startswith("floor: always 'a long answer a long") and "…' scores 0.147" in long and len(long) < 100
+    assert words.floor_line(typed(comparison())) == ""
 
 
 def test_nothing_is_wider_than_the_terminal_and_narrow_ones_lose_whole_columns():
@@ -95,7 +132,7 @@ def test_a_comparison_in_which_every_arm_failed_says_so():
     terminal.print_comparison(typed(document), out)
     assert "No arm can be picked: lora failed." in printed(out)
     assert "no reason was recorded" in printed(out)
-    assert "# Comparison: none (undecided)" in markdown.render(typed(document))
+    assert "# No arm is picked" in markdown.render(typed(document))
 
 
 EVENTS = [
@@ -175,7 +212,7 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     )
     assert document == kept, "the document is not changed"
     for part in (
-        "# Comparison: lora (clear)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
+        "# The pick: lora (certified)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
         "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "valid 60",
         "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: held (training 2.34568)",
         "eos_in_every_row: held", "fits: NOT HELD (rows 40, failed 3)",
@@ -385,7 +422,7 @@ def test_text_in_findings_cannot_break_the_reports():
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        ({"decision": "undecided", "rows_needed": 1200}, "About 1,200 test rows would decide."),
+        ({"decision": "undecided", "rows_needed": [400, 8000]}, "too few rows to tell the leading arms apart."),
         ({"arms": [arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6, n_test=60)]}, "60 test rows are few"),
     ],
 )
@@ -406,8 +443,9 @@ def test_a_dry_run_prints_plan_and_estimate():
     lines = [re.split(r"  +", line.strip()) for line in printed(out).splitlines()]
     assert lines[1] == ["nearest", "6.4 s", "–", "–", "0.3 s"]
     assert lines[2] == ["lora", "10 s", "1m 39s", "3m 09s", "3m 16s", "132/150", "0.0002 0.0005"]
-    assert lines[3] == ["full", "–", "–", "–", "–", "0/120", "no time for 8 steps"]
-    assert lines[4] == ["estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"]
+    assert lines[3] == ["full", "–", "–", "–", "–", "0/120"]
+    assert lines[4] == ["skipped", "full: no time for 8 steps"]
+    assert lines[5] == ["estimate: 8m 20s, 1,900 MB of memory, 320 MB of disk"]
 
 
 def test_one_targets_scores_are_printed_with_extras_slices_and_latency():

@@ -1,25 +1,24 @@
 """A budget that is too short for every test row: folds give way to one split, then rows do, and it is said."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import comparing
 import pytest
 from comparing import command
 from expect import assert_refused
-from test_plan import PLAIN, measured
+from test_plan import given, measured, named, out
 
 from riyaz.comparison import plan as planning
 from riyaz.comparison import shorter_test
-from riyaz.comparison.plan import LATENCY_LEAST, ComparisonPlan, Sizes
-from riyaz.comparison.shorter_test import FAIR_ROWS, FOLDS_SHARE, LEAST_ROWS, plan_within, reduction_note
+from riyaz.comparison.plan import LATENCY_LEAST, LATENCY_ROWS, ComparisonPlan, Sizes, TooShort
+from riyaz.comparison.shorter_test import FAIR_ROWS, FOLDS_SHARE, plan_within, reduction_note
 from riyaz.data.data_report import DataReport
 from riyaz.data.formats import load
 from riyaz.data.split import Split, split
 from riyaz.data.task import detect
 
-METHODS = {"nearest": None, "zero_shot": None, "lora": PLAIN}
+METHODS = ("nearest", "zero_shot", "lora")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,9 @@ def cutting(rows: Path) -> shorter_test.Divide:
 def within(
     cut: shorter_test.Divide, budget: float, limit_test: int | None = None, **lora: float
 ) -> tuple[ComparisonPlan, Split]:
-    def make(sizes: Sizes) -> ComparisonPlan:
-        return planning.make(METHODS, measured(lora=lora), sizes, budget=budget, spent=0.0, seed=7)
+    def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:
+        inputs = given(*METHODS, speeds=measured(lora=lora), sizes=sizes)
+        return planning.make(inputs, budget=budget, spent=0.0, leave_out=leave_out)
 
     plan, parts, report = plan_within(cut, limit_test, make)
     assert report.rows["test"] == len(parts.tested) and report.rows["folds"] == len(parts.folds)
@@ -81,13 +81,44 @@ def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: shorter_
     assert not {e.key for e in once.train} & {e.key for e in once.test}
 
 
-def test_rows_are_halved_until_the_rest_fits(many: shorter_test.Divide) -> None:
-    tested = [len(within(many, float(budget))[1].tested) for budget in (600, 110, 85)]
-    assert tested[0] == 100 and tested == sorted(tested, reverse=True) and tested[-1] < 50
-    plan, parts = within(many, 110.0)
-    assert plan.arm("lora").steps > 0 and plan.limit_test == len(parts.tested)
-    assert reduction_note(plan, None, 50) == "the budget leaves time for 50 test rows only; raise --budget to test more"
-    assert {e.where for e in parts.test} < {e.where for e in many(True, None)[0].test}
+def test_rows_are_halved_until_all_arms_fit(many: shorter_test.Divide) -> None:
+    found = [within(many, float(budget)) for budget in range(600, 70, -10)]
+    tested = [len(parts.tested) for plan, parts in found if not out(plan)]
+    assert tested == sorted(tested, reverse=True) and set(tested) == {100, 50, 25}
+    assert all(len(parts.tested) == 25 for plan, parts in found if out(plan)), "not below FAIR_ROWS for another arm"
+    for plan, parts in found:
+        note = f"the budget leaves time for {len(parts.tested)} test rows only; raise --budget to test more"
+        assert reduction_note(plan, None, len(parts.tested)) == (note if len(parts.tested) < 100 else "")
+        assert plan.limit_test == (len(parts.tested) if len(parts.tested) < 100 else None)
+        assert {e.where for e in parts.test} <= {e.where for e in many(True, None)[0].test}
+
+
+def test_arms_are_left_out_where_not_all_fit_with_the_fewest_rows(many: shorter_test.Divide) -> None:
+    plan, parts = within(many, 60.0)
+    assert out(plan) == {"lora"} and FAIR_ROWS <= len(parts.tested) < 2 * FAIR_ROWS
+    assert plan.arm("lora").skipped == "the budget is too short for it; raise --budget"
+    plan, parts = within(many, 300.0, step_seconds=100.0)
+    assert out(plan) == {"lora"} and FAIR_ROWS <= len(parts.tested) < 2 * FAIR_ROWS
+
+
+def test_arms_are_not_left_out_of_folds_but_of_one_split(tmp_path: Path) -> None:
+    tiny = cutting(comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(24, "?")))
+    assert tiny(True, None)[0].folds and len(tiny(False, None)[0].tested) <= 10, "nothing between the two"
+    plan, parts = within(tiny, 200.0, step_seconds=100.0)
+    assert out(plan) == {"lora"} and not parts.folds
+
+
+def test_fewer_rows_than_is_fair_are_tested_only_where_not_even_two_arms_fit(many: shorter_test.Divide) -> None:
+    budgets = [float(budget) for budget in range(60, 15, -1)]
+    fewest = []
+    for budget in budgets:
+        try:
+            plan, parts = within(many, budget)
+        except TooShort:
+            break
+        assert out(plan) == {"lora"}
+        fewest.append(len(parts.tested))
+    assert set(fewest) == {25, 12} and fewest == sorted(fewest, reverse=True)
 
 
 def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Divide) -> None:
@@ -95,34 +126,27 @@ def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Divide) -> No
     assert len(parts.tested) == 30 and reduction_note(plan, 30, 30) == ""
     plan, parts = within(many, 10_000, limit_test=7)
     assert len(parts.tested) == 7 < FAIR_ROWS and reduction_note(plan, 7, 7) == ""
+    plan, parts = within(many, 40.0, limit_test=7)
+    assert len(parts.tested) == 7 and out(plan) == {"lora"}
 
 
-def test_what_fits_in_no_way_is_refused_with_what_the_least_of_it_needs(many: shorter_test.Divide) -> None:
-    with assert_refused(
-        f"evaluating 3 methods on {LEAST_ROWS} test rows takes about", "--budget 20s", "raise --budget"
-    ):
-        within(many, 20.0)
-
-
-def test_an_arm_that_can_never_train_does_not_cost_all_the_others_their_rows(many: shorter_test.Divide) -> None:
-    plan, parts = within(many, 300.0, step_seconds=100.0)
-    assert plan.arm("lora").skipped and len(parts.tested) == 100
+def test_what_fits_in_no_way_is_refused_with_a_budget_that_is_enough(
+    few: shorter_test.Divide, many: shorter_test.Divide
+) -> None:
+    for cut in (few, many):
+        with assert_refused("evaluating zero_shot and nearest on 12 test rows takes about", "--budget 10s"):
+            within(cut, 10.0)
+        with pytest.raises(TooShort) as caught:
+            within(cut, 10.0)
+        plan, parts = within(cut, named(caught.value))
+        assert out(plan) == {"lora"} and not parts.folds
 
 
 def test_long_answers_are_timed_on_fewer_rows() -> None:
-    speeds = measured()
-    slow = replace(speeds.predict["zero_shot"], answer_seconds=8.0)
-    speeds = replace(speeds, predict=speeds.predict | {"zero_shot": slow})
-    plan = planning.make(METHODS, speeds, Sizes(200, 50, 100), budget=5000.0, spent=0.0, seed=7)
-    assert plan.latency_rows == LATENCY_LEAST
-
-
-def test_an_arm_that_cannot_be_measured_is_a_row_with_its_reason() -> None:
-    predict = {name: speed for name, speed in measured().predict.items() if name != "zero_shot"}
-    speeds = replace(measured(), predict=predict, unable={"zero_shot": "row 3: too long"})
-    plan = planning.make(METHODS, speeds, Sizes(200, 50, 100), budget=5000.0, spent=0.0, seed=7)
-    assert [arm.method for arm in plan.arms] == list(METHODS) and plan.arm("zero_shot").skipped == "row 3: too long"
-    assert plan.arm("lora").steps > 0
+    slow = measured({"zero_shot": {"answer_seconds": 8.0}})
+    rows = [planning.make(given(*METHODS, speeds=speeds), budget=5000.0, spent=0.0).latency_rows
+            for speeds in (slow, measured())]  # fmt: skip
+    assert rows == [LATENCY_LEAST, LATENCY_ROWS]
 
 
 def test_a_comparison_without_time_for_folds(

@@ -66,6 +66,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         curve=kept_fit.curve,
         retrieval=_retrieval([result.retrieval for result in results if result.retrieval], kept_fit.chosen),
         reason=_reason(plan, failed),
+        steps=plan.steps or None,
+        recipe_steps=plan.recipe_steps or None,
         batch_flips=_batch_flips(results),
         alone=any(result.alone for result in results),
         remeasured=kept.remeasured,

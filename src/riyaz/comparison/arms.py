@@ -156,8 +156,12 @@ class Arms:
         if after.steps < min(after.recipe_steps, math.ceil(WORTH * before.steps)):
             return False
         remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
-        for product in PRODUCTS:
-            remove(self.folder.run(before.method, KEPT) / product)
+        for run in (self.folder.path / "arms" / before.method).iterdir():
+            if run.name in self.parts:
+                for product in PRODUCTS:
+                    remove(run / product)
+            else:  # an extra run, of the arm as it was
+                remove(run)
         return True
 
     def _save_arm(self, arm: ArmPlan) -> None:

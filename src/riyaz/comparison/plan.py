@@ -18,7 +18,7 @@ from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, other_steps, search_rates
+from riyaz.methods.recipe import FINALISTS, Recipe, opening, other_steps, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
@@ -118,7 +118,7 @@ def make(
     running = _fitting(given, able, before, left) if leave_out else able
     steps = _steps(given, running, before, left)
     if not earlier and (steps is None or len(running) < min(LEAST_ARMS, len(able))):
-        raise _too_short(given, budget, spent)
+        raise _too_short(given, able, budget, spent)
     seconds, arms = _fixed(given), []
     for method in given.methods:
         if method in fixed:
@@ -156,9 +156,8 @@ def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], 
         return None
     trained = [method for method in running if given.methods[method] is not None]
     steps = _divided(given, trained, before, left)
-    return (
-        steps if all(steps[m] >= LEAST_STEPS or (m in before and before[m].state == "opened") for m in steps) else None
-    )
+    opened = {method for method, arm in before.items() if arm.state == "opened"}
+    return steps if all(steps[method] >= LEAST_STEPS or method in opened for method in steps) else None
 
 
 def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -171,9 +170,8 @@ def _why_out(given: Given, method: str, able: Sequence[str], earlier: "Compariso
 
 def _all_whole(given: Given, able: Sequence[str], left: float) -> bool:
     """Whether every arm's full recipe fits into `left` seconds."""
-    trained = [method for method in able if given.methods[method] is not None]
-    fixed = sum(_total(value) for method, value in _fixed(given).items() if method in able)
-    return fixed + sum(_total(_training(given, m, _full(given, m), None)) for m in trained) <= left
+    steps = _steps(given, able, {}, left)
+    return steps is not None and all(steps[method] == _full(given, method) for method in steps)
 
 
 def _full(given: Given, method: str) -> int:
@@ -203,12 +201,18 @@ def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "Compa
     )
 
 
-def _too_short(given: Given, budget: float, spent: float) -> "TooShort":
-    """The refusal of a budget in which not even LEAST_ARMS arms can be evaluated."""
-    cheapest = sorted(map(_total, _fixed(given).values()))[:LEAST_ARMS]
-    need = math.ceil((sum(cheapest) + spent) / RESERVE / 10) * 10
+def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -> "TooShort":
+    """The refusal of a budget in which fewer than LEAST_ARMS arms fit; one with the named budget fits those that are
+    left out last."""
+    last = [method for method in LEFT_OUT if method in able][-LEAST_ARMS:]
+    share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
+    least = [_total(_training(given, method, LEAST_STEPS, None)) / share[method] for method in share]
+    seconds = sum(_total(_fixed(given)[method]) for method in last)
+    seconds += max(least, default=0.0) * (sum(share.values()) + given.aside)  # as `_divided` shares it
+    need = math.ceil((seconds + spent) / RESERVE / 10) * 10
+    work = "training and evaluating" if share else "evaluating"
     return TooShort(
-        f"evaluating {len(cheapest)} methods on {given.sizes.test} test rows takes about {need} s",
+        f"{work} {' and '.join(last)} on {given.sizes.test} test rows takes about {need} s",
         f"--budget {budget:.0f}s",
         f"give --budget {Seconds(need)}",
     )
@@ -322,10 +326,12 @@ def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> 
     assert recipe is not None
     if steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
-    first = opened.opening if opened else opening(steps, recipe.steps(given.sizes.train))
-    rates = 1 if opened else len(_rates(given, method, steps))
-    each = 2 * speed.validate_seconds + speed.build_seconds  # of a rate's opening, besides its steps
-    search = other_steps(rates, first) * speed.step_seconds + (2 * rates - 2) * each
+    search, first = 0.0, opening(steps, recipe.steps(given.sizes.train))
+    if first and not opened:
+        rates = len(_rates(given, method, steps))
+        models = rates + (FINALISTS if rates > FINALISTS else 0)  # built and validated; the finalists' a second time
+        search = models * (speed.build_seconds + 2 * speed.validate_seconds)
+        search += other_steps(rates, first) * speed.step_seconds
     left = steps - opened.opening if opened else steps
     train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}

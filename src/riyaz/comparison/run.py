@@ -6,6 +6,7 @@ arm.
 
 import importlib.metadata
 import platform
+import shlex
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_scores
 from riyaz.comparison.arms import Arms
 from riyaz.comparison.context_limit import without_too_long
+from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.pick import choose
 from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
@@ -49,6 +51,7 @@ from riyaz.results import (
     Data,
     Documents,
     FileFacts,
+    Floor,
     Leakage,
     Model,
     Pair,
@@ -104,8 +107,9 @@ def compare(
         finally:
             if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
                 folder.write("seconds.json", since())
+        floor = majority_floor(parts.train, parts.tested, job.task.metric)
         comparison = Comparison(
-            arms=rows, **_picked(folder, rows, arms.parts, config), estimate_seconds=plan.estimate["seconds"],
+            arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
             data_curve=curve or None, seconds=since(),
             data=_describe_data(job, report, parts), model=_describe_model(job.source),
             hardware=hardware.describe(folder.path), command=command, versions=_versions(),
@@ -406,15 +410,22 @@ def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[Cur
     return extra_runs.seeds(folder, plan, rows, config.margin, left, listen), curve
 
 
-def _picked(folder: ComparisonFolder, arms: list[ArmResult], parts: list[str], config: CompareConfig) -> dict[str, Any]:
-    """The fields of a Comparison that name the pick and compare every pair of arms."""
+def _picked(
+    folder: ComparisonFolder,
+    arms: list[ArmResult],
+    parts: list[str],
+    config: CompareConfig,
+    floor: tuple[Floor, np.ndarray] | None,
+) -> dict[str, Any]:
+    """The fields of a Comparison that name the pick and the floor, and compare every pair of arms."""
     scores = row_scores(folder, arms, parts)
-    pick = choose(arms, scores, config.margin, limits(config), config.seed)
+    more = f"riyaz compare … --out {shlex.quote(str(config.out))} --more 30m"
+    pick = choose(arms, scores, config.margin, limits(config), config.seed, floor, more)
     whole = [method for method, rows in scores.items() if np.isfinite(rows).all()]
     pairs = [
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
     ]
-    return {**asdict(pick), "pairs": pairs}
+    return {**asdict(pick), "pairs": pairs, "floor": floor and floor[0]}
 
 
 def _describe_data(job: _Job, report: DataReport, parts: Split) -> Data:

@@ -34,7 +34,8 @@ def plan_within(
             plan = replace(make(sizes_of(parts), False), folds=deal_folds, limit_test=limit)
             if not parts.folds or _all_train(plan, FOLDS_SHARE):
                 return plan, parts, report
-    for deal_folds, limit, parts, report in smaller[-2:]:  # the last one has fewer than FAIR_ROWS
+    once = [entry for entry in smaller if not entry[2].folds]
+    for deal_folds, limit, parts, report in once[-2:]:  # the last one has fewer than FAIR_ROWS
         try:
             plan = make(sizes_of(parts), True)
         except TooShort as error:

@@ -14,7 +14,7 @@ from riyaz.library import model
 from riyaz.library.options import Place
 from riyaz.report import terminal, write
 from riyaz.report.markup import Markup, element, join
-from riyaz.report.words import columns, headline, metric_name, troubles, verdict
+from riyaz.report.words import columns, floor_line, headline, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
 if TYPE_CHECKING:
@@ -47,17 +47,17 @@ class Comparison:
 
     @property
     def pick(self) -> str | None:
-        """The method that was picked; None when no arm finished."""
+        """The method that was picked, or that leads while nothing is decided; None when no arm can be picked."""
         return self.result.pick
 
     @property
     def decision(self) -> str:
-        """How sure the pick is: clear, tie or undecided."""
+        """How sure the pick is: certified, tie or undecided; nothing where every arm scores 0 on every test row."""
         return self.result.decision
 
     @property
     def reason(self) -> str:
-        """Why this arm was picked, in one or two sentences."""
+        """Why this arm was picked, or none, in a few sentences."""
         return verdict(self.result)
 
     @property
@@ -131,7 +131,8 @@ class Comparison:
         notes = [element("div", f"{status}: {method}: {reason}") for method, status, reason in troubles(arms)]
         return join(
             table_of(arms, metric, self.pick),
-            element("p", "pick: ", element("b", headline(self.result)), element("br"), self.reason),
+            element("p", floor) if (floor := floor_line(self.result)) else None,
+            element("p", element("b", headline(self.result)), element("br"), self.reason),
             *notes,
         )
 

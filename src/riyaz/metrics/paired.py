@@ -6,7 +6,7 @@ over all k covers its shortfall (Hsu 1984, multiple comparisons with the best, w
 Student's t).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, inf, log10, sqrt
 
 import numpy as np
@@ -19,6 +19,7 @@ from riyaz.metrics.intervals import CONFIDENCE, RESAMPLES, bca_bootstrap, is_bin
 UNSEEN = 4
 ROWS_CAP = 1_000_000  # largest answer of `Shortfall.rows_needed`
 POWER = 0.8  # probability with which `rows_needed` rows suffice
+ESTIMATES = 99  # resamples of the rows from which the range of `rows_needed` comes
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,9 @@ class Shortfall:
 
 def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Shortfall:
     """Bounds on each arm's shortfall to the unknown best by max-T paired bootstrap, from row scores (M, n) in 0..1."""
-    scores = np.asarray(scores, float)
-    arms, n = scores.shape
-    first, second = np.triu_indices(arms, 1)
-    gain = (scores[first] - scores[second]).T  # (n, P)
-    lead, unseen = gain.mean(axis=0), _unseen(gain)
-    error = _standard_error(lead, (gain**2).mean(axis=0), unseen, n)
+    gain, first, second = _gains(scores)
+    n, arms = len(gain), len(scores)
+    lead, unseen, error = _leads(gain)
     moments = np.hstack([gain, gain**2])
     worst = []
     for counts in resample_counts(n, resamples, seed):
@@ -105,11 +103,48 @@ def shortfall(scores: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) 
         worst.append([t_k.max(axis=1, initial=0) for t_k in signed])
     quantile = np.quantile(np.hstack(worst), CONFIDENCE, axis=1, method="higher")
     critical = np.maximum(quantile, stdtrit(n + UNSEEN - 1, CONFIDENCE))
-    lead_all, error_all = np.zeros((arms, arms)), np.zeros((arms, arms))
-    lead_all[first, second], lead_all[second, first] = lead, -lead
-    error_all[first, second] = error_all[second, first] = error
+    lead_all, error_all = _square(lead, -lead, arms), _square(error, error, arms)
     upper = (lead_all + critical[:, None] * error_all).max(axis=0).clip(0, 1)
     return Shortfall(upper, lead_all, error_all, critical, n)
+
+
+def rows_needed_range(scores: np.ndarray, bounds: Shortfall, margin: float, *, seed: int = 0) -> tuple[int, int]:
+    """The 10th and the 90th percentile of `rows_needed` over resamples of the rows of `scores` (M, n), wide enough to
+    hold the estimate from all rows.
+
+    `bounds` are those of all rows; their critical values are kept, because they vary much less than leads and errors.
+    """
+    gain, _, _ = _gains(scores)
+    n, arms = len(gain), len(scores)
+    estimates = []
+    for drawn in np.random.default_rng(seed).integers(0, n, (ESTIMATES, n)):
+        lead, _, error = _leads(gain[drawn])
+        again = replace(bounds, lead=_square(lead, -lead, arms), error=_square(error, error, arms))
+        estimates.append(again.rows_needed(margin))
+    low, high = np.quantile(estimates, (0.1, 0.9), method="nearest")
+    estimate = bounds.rows_needed(margin)
+    return min(int(low), estimate), max(int(high), estimate)
+
+
+def _gains(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences (n, P) of every pair of arms on every row, and the pairs' first and second arms (P,), (P,)."""
+    scores = np.asarray(scores, float)
+    first, second = np.triu_indices(len(scores), 1)
+    return (scores[first] - scores[second]).T, first, second
+
+
+def _leads(gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean lead of every pair, the sum of squares that the unseen rows add, and the standard error: (P,) each."""
+    lead, unseen = gain.mean(axis=0), _unseen(gain)
+    return lead, unseen, _standard_error(lead, (gain**2).mean(axis=0), unseen, len(gain))
+
+
+def _square(upper: np.ndarray, lower: np.ndarray, arms: int) -> np.ndarray:
+    """The (M, M) matrix with these values (P,) of the pairs above and below its diagonal of zeros."""
+    first, second = np.triu_indices(arms, 1)
+    values = np.zeros((arms, arms))
+    values[first, second], values[second, first] = upper, lower
+    return values
 
 
 def _unseen(gain: np.ndarray) -> np.ndarray:

@@ -124,20 +124,20 @@ def training(arm: ArmResult) -> str:
     return f"{_short(arm.trainable_params)} parameters" + (f", {number(steps)} steps" if isinstance(steps, int) else "")
 
 
-def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None) -> str:
-    """What the method suits, then how it compares with the other arms."""
+def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: str) -> str:
+    """What the method suits, then how it compares with the other arms; the pick is `called` the pick or the leader."""
     suits = f"{about(arm.method).suits}."
     suits = suits[:1].upper() + suits[1:]
     if arm.score is None:
         return f"{suits} Not measured here."
     first = []
-    if arm.score >= max(other.score for other in arms if other.score is not None):
+    if arm.score and arm.score >= max(other.score for other in arms if other.score is not None):
         first.append("the best score")
     answering = [other.ms_per_answer for other in arms if other.ms_per_answer is not None]
     if arm.ms_per_answer is not None and arm.ms_per_answer <= min(answering):
         first.append("the fastest answers")
     if arm.method == pick:
-        first = ["the pick", *first]
+        first = [called, *first]
     if first:
         return f"{suits} Here: {', '.join(first)}."
     better = beaten_by(arm, arms)

@@ -12,12 +12,15 @@ from riyaz.report.markup import Markup, element, join, json_block
 from riyaz.report.page import Section, asset, page, tile
 from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import (
+    around_pick,
     duration,
     fit_seconds,
+    floor_line,
     headline,
     interval,
     metric_name,
     number,
+    role,
     signed,
     tenths,
     troubles,
@@ -69,9 +72,11 @@ def _made(comparison: Comparison) -> Markup:
 
 def _head(comparison: Comparison) -> Markup:
     """The pick, the sentences of the pick rule, and the key figures of the picked arm."""
-    pick, decision = comparison.pick, comparison.decision
+    pick = comparison.pick
     arm = next((arm for arm in comparison.arms if arm.method == pick), None)
     model = comparison.model.name if comparison.model else ""
+    before, after = around_pick(comparison)
+    certified = arm is not None and comparison.decision == "certified"
     tiles = []
     if arm:
         tiles = [
@@ -88,8 +93,8 @@ def _head(comparison: Comparison) -> Markup:
         "header",
         element("p", element("b", "Riyaz"), " · comparison", f" · {model}" if model else "",
                 class_="over"),
-        element("h1", "The pick: ", _name(pick) if pick else "none",
-                element("span", decision, class_=f"badge {'sure' if decision == 'clear' else 'unsure'}")),
+        element("h1", before, _name(pick) if pick else None, after,
+                element("span", "certified", class_="badge sure") if certified else None),
         element("p", verdict(comparison), class_="lead"),
         element("dl", *(tile(*one) for one in tiles), class_="tiles") if tiles else None,
     )  # fmt: skip
@@ -105,7 +110,7 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
     """One row per arm: training, memory, score, forgetting, latency, size, what it suits; a card on narrow screens."""
     if not arms:
         return element("p", "No arm took part.")
-    metric, pick = metric_name(comparison.metric), comparison.pick
+    metric, pick, called = metric_name(comparison.metric), comparison.pick, role(comparison)
     titles = ["method", "training needed", "resources", metric, "forgetting", "speed", "artifact", "best for"]
     head = element("tr", *(element("th", title, scope="col", role="columnheader") for title in titles), role="row")
     rows = []
@@ -117,9 +122,9 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             _lines(signed(arm.forgetting_nats), "nats per token" if arm.forgetting_nats else None),
             _lines(milliseconds(arm.ms_per_answer), "per answer" if arm.ms_per_answer else None),
             _lines(megabytes(arm.artifact_mb)),
-            best_for(arm, arms, pick),
+            best_for(arm, arms, pick, called),
         ]  # fmt: skip
-        elements = [element("th", _title(arm, pick), scope="row", role="rowheader")]
+        elements = [element("th", _title(arm, called if arm.method == pick else ""), scope="row", role="rowheader")]
         elements += [
             element("td", cell, role="cell", data_label=title) for title, cell in zip(titles[1:], cells, strict=True)
         ]
@@ -130,13 +135,15 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
         element("thead", head, role="rowgroup"), element("tbody", *rows, role="rowgroup"), role="table", class_="arms",
     )  # fmt: skip
     wrapped = element("div", table, class_="wide-table", role="region", aria_label="The arms", tabindex="0")
-    return join(wrapped, _troubles(comparison.arms))
+    line = floor_line(comparison)
+    return join(wrapped, element("p", line, class_="note") if line else None, _troubles(comparison.arms))
 
 
-def _title(arm: ArmResult, pick: str | None) -> Markup:
-    """The arm's name, its status if it is not ok, and what its method is."""
+def _title(arm: ArmResult, called: str) -> Markup:
+    """The arm's name, what it is called if it is picked, its status if it is not ok, and what its method is."""
     status = STATUS[arm.status]
-    picked = element("span", "the pick", class_="badge sure") if arm.method == pick else None
+    sure = "sure" if called == "the pick" else "unsure"
+    picked = element("span", called, class_=f"badge {sure}") if called else None
     flagged = element("span", status, class_="badge unsure") if status else None
     return join(_name(arm.method), picked, flagged, element("span", about(arm.method).what, class_="what"))
 
@@ -258,7 +265,7 @@ def _examples(comparison: Comparison, answers: dict[str, list[Answer]]) -> Marku
     if not any(answers.values()):
         return None
     methods = _answering(comparison, answers)
-    names = [("all", "all rows"), ("disagree", "arms disagree"), ("wrong", "the pick is wrong")]
+    names = [("all", "all rows"), ("disagree", "arms disagree"), ("wrong", f"{role(comparison)} is wrong")]
     names += [(f"only:{place}", f"only {method} is right") for place, method in enumerate(methods)]
     slices = sorted({row.slice for rows in answers.values() for row in rows if row.slice is not None})
     form = element(
@@ -305,6 +312,7 @@ def _browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> d
     return {
         "methods": [{"name": method, "colour": about(method).colour} for method in methods],
         "pick": methods.index(pick) if pick in methods else None,
+        "role": role(comparison),
         "right": RIGHT,
         "rows": list(rows.values()),
     }

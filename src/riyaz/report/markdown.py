@@ -12,10 +12,12 @@ from riyaz.report.words import (
     columns,
     duration,
     extras,
+    floor_line,
     headline,
     measured_again,
     metric_name,
     pair_rows,
+    role,
     slices,
     totals,
     troubles,
@@ -30,7 +32,7 @@ def render(comparison: Comparison) -> str:
     arms = comparison.ranked
     metric = metric_name(comparison.metric)
     parts = [
-        f"# Comparison: {_escape(headline(comparison))}",
+        f"# {_escape(headline(comparison))}",
         _escape(verdict(comparison)),
         _table(comparison, arms),
         _troubles(comparison.arms),
@@ -53,7 +55,9 @@ def render(comparison: Comparison) -> str:
 def _table(comparison: Comparison, arms: list[ArmResult]) -> str:
     chosen = columns(comparison.metric, comparison.pick)
     table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
-    return f"{table}\n\n\\* the pick. Intervals: 95 %. Forgetting: rise of the loss on general text, in nats per token."
+    notes = "Intervals: 95 %. Forgetting: rise of the loss on general text, in nats per token."
+    picked = f"\\* {role(comparison)}. " if comparison.pick else ""
+    return "\n\n".join(part for part in (table, _escape(floor_line(comparison)), picked + notes) if part)
 
 
 def _troubles(arms: list[ArmResult]) -> str:

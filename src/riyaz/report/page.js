@@ -87,7 +87,7 @@
         const { name, colour } = data.methods[place];
         const dot = make("span", `dot c${colour}`);
         dot.setAttribute("aria-hidden", "true");
-        return make("span", "method", dot, place === data.pick ? `${name} (the pick)` : name);
+        return make("span", "method", dot, place === data.pick ? `${name} (${data.role})` : name);
       });
       const shown = make(
         "li",

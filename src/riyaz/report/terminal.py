@@ -30,6 +30,7 @@ from riyaz.report.words import (
     decided_alone,
     duration,
     extras,
+    floor_line,
     headline,
     interval,
     measured_again,
@@ -240,11 +241,13 @@ def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_W
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
-    """Prints the table, the pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
+    """Prints table, floor, pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
     arms = comparison.ranked
     out.print(arms_table(arms, comparison.pick, out.width))
+    if line := floor_line(comparison):
+        out.print(Text(line, style="dim"))
     out.print()
-    out.print(Text.assemble(("pick  ", "dim"), (headline(comparison), "bold")))
+    out.print(Text(headline(comparison), style="bold"))
     out.print(textwrap.fill(verdict(comparison), out.width))
     line = extra_findings.curve_line(comparison)
     _print_findings(arms, [("more rows", line)] if line else [], out)
@@ -307,14 +310,17 @@ def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Con
     """Prints the plan of a dry run: seconds per stage, steps and learning rates of every arm, then the estimate."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     stages = ("fit", "search", "train", "evaluate")
-    for title in ("method", *stages, "steps", "learning rates", ""):
-        table.add_column(title, justify="left" if title in ("method", "learning rates", "") else "right", no_wrap=True)
+    for title in ("method", *stages, "steps", "learning rates"):
+        table.add_column(title, justify="left" if title in ("method", "learning rates") else "right", no_wrap=True)
     for arm in arms:
         seconds = dict(arm.seconds)
         seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # fitting includes the start of its process
         steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
         rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
         cells = [duration(seconds.get(stage) or None) for stage in stages]
-        table.add_row(arm.method, *cells, steps, rates, arm.skipped)
+        table.add_row(arm.method, *cells, steps, rates)
     out.print(table)
+    for arm in arms:
+        if arm.skipped:
+            out.print(Text.assemble(("skipped  ", STYLES["skipped"]), f"{arm.method}: {arm.skipped}"))
     out.print(estimate_line(Estimate(estimate["seconds"], estimate["peak_rss_mb"], estimate["disk_mb"])))

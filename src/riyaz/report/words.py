@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Pair, TargetScores
+from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
 
 MISSING = "–"
+ANSWER_WIDTH = 40  # characters of the floor's answer that are shown
 BUSY = 0.1  # share of the CPU time asked for; arms that waited longer are named
 METRICS = {
     "accuracy": "accuracy",
@@ -61,7 +62,7 @@ def tenths(value: float | None) -> str:
     return "<0.1" if value is not None and 0 < value < 0.05 else number(value, 1)
 
 
-def interval(scored: ArmResult | CurveScore | TargetScores) -> str:
+def interval(scored: ArmResult | CurveScore | Floor | TargetScores) -> str:
     """The 95 % confidence interval of a score, `0.812–0.889`."""
     low, high = scored.ci_low, scored.ci_high
     return MISSING if low is None or high is None else f"{low:.3f}–{high:.3f}"
@@ -190,8 +191,36 @@ def verdict(comparison: Comparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The pick and the decision: `lora (clear)`."""
-    return f"{comparison.pick or 'none'} ({comparison.decision})"
+    """The pick and the decision: `The pick: lora (certified)`, `No clear winner yet: lora leads`."""
+    before, after = around_pick(comparison)
+    certified = " (certified)" if comparison.decision == "certified" and comparison.pick else ""
+    return f"{before}{comparison.pick or ''}{after}{certified}"
+
+
+def around_pick(comparison: Comparison) -> tuple[str, str]:
+    """The words of the headline before and after the name of the pick."""
+    if comparison.pick is None:
+        return "No arm is picked", ""
+    words = {
+        "tie": ("A tie: ", " is picked"),
+        "undecided": ("No clear winner yet: ", " leads"),
+    }
+    return words.get(comparison.decision, ("The pick: ", ""))
+
+
+def role(comparison: Comparison) -> str:
+    """What the picked arm is called beside its name."""
+    return "the leader" if comparison.decision == "undecided" else "the pick"
+
+
+def floor_line(comparison: Comparison) -> str:
+    """`floor: always 'billing' scores 0.147 (0.118–0.181)`; "" without a floor."""
+    floor = comparison.floor
+    if floor is None:
+        return ""
+    answer = " ".join(floor.answer.split())
+    answer = answer if len(answer) <= ANSWER_WIDTH else answer[: ANSWER_WIDTH - 1] + "…"
+    return f"floor: always '{answer}' scores {number(floor.score, 3)} ({interval(floor)})"
 
 
 def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
@@ -206,14 +235,12 @@ def troubles(arms: Sequence[ArmResult]) -> list[tuple[str, str, str]]:
 def caveats(comparison: Comparison) -> list[str]:
     """Limits of the figures that follow from the comparison, one sentence each."""
     arms = [arm for arm in comparison.arms if arm.score is not None]
-    notes = [
-        "The best arm is chosen on these test rows, so its own score is a little optimistic.",
-        "Times and memory were measured on the machine named above; elsewhere only their ratios are similar.",
-    ]
-    if comparison.decision == "undecided":
-        rows = comparison.rows_needed
-        enough = f" About {number(rows)} test rows would decide." if rows else ""
-        notes.append(f"The test has too few rows to tell the leading arms apart.{enough}")
+    notes = ["Times and memory were measured on the machine named above; elsewhere only their ratios are similar."]
+    if comparison.pick:
+        notes.insert(0, "The best arm is chosen on these test rows, so its own score is a little optimistic.")
+    few = comparison.rows_needed or not any(arm.half_trained for arm in arms)
+    if comparison.decision == "undecided" and comparison.pick and few:
+        notes.append("The test has too few rows to tell the leading arms apart.")
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")

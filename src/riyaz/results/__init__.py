@@ -18,6 +18,7 @@ from riyaz.results.comparison import (
     FileFacts,
     Fit,
     Flips,
+    Floor,
     Leakage,
     Model,
     Pair,
@@ -48,7 +49,7 @@ from riyaz.results.pretraining import (
 __all__ = [
     "COMPARE", "ELSEWHERE", "FAR", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
     "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Flips", "Leakage", "Model", "Pair", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
-    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "TargetScores", "Text",
-    "Word",
+    "Fit", "Flips", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Remeasured", "Retrieval", "RunCost",
+    "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics",
+    "TargetScores", "Text", "Word",
 ]  # fmt: skip

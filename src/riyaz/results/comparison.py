@@ -15,15 +15,15 @@ from typing import Annotated, Any, Literal
 
 from riyaz.config import Metric
 from riyaz.errors import RiyazError
-from riyaz.files import OPTIONAL, Keys, from_json, read_lines
-from riyaz.results.documents import ELSEWHERE, read_document
+from riyaz.files import OPTIONAL, Keys, from_json, read_json, read_lines
+from riyaz.results.documents import ELSEWHERE, as_document, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
 FAR = 3.0  # a latency that is so many times the planned one is measured again
 AGAIN = "remove it and run riyaz compare again"
 
 Status = Literal["ok", "cut", "failed", "skipped"]  # cut: trained for fewer steps than its recipe
-Decision = Literal["clear", "tie", "undecided"]
+Decision = Literal["certified", "tie", "undecided", "nothing"]  # nothing: every arm scores 0 on every test row
 Check = Annotated[dict[str, Any], Keys(ok=bool)]  # whether the check passed, and the numbers it compared
 
 
@@ -126,6 +126,23 @@ class ArmResult:
     remeasured: Remeasured | None = field(default=None, metadata=OPTIONAL)
     cpu_waited: float | None = field(default=None, metadata=OPTIONAL)  # share of the CPU time that it did not get
     seeds: list[SeedScore] | None = field(default=None, metadata=OPTIONAL)
+    steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
+    recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def half_trained(self) -> bool:
+        """Whether the arm was cut before half of its recipe's steps."""
+        return self.status == "cut" and 2 * (self.steps or 0) < (self.recipe_steps or 0)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The most frequent answer of the training rows, and its score with 95 % interval when given to every test row."""
+
+    answer: str
+    score: float
+    ci_low: float
+    ci_high: float
 
 
 @dataclass(frozen=True)
@@ -222,8 +239,9 @@ class Comparison:
     runner_up: str | None
     decision: Decision
     reason: str
-    rows_needed: int | None = None  # test rows that would decide an undecided pick
+    rows_needed: tuple[int, int] | None = None  # range of the test rows that would decide an undecided pick
     pairs: list[Pair] = field(default_factory=list)
+    floor: Floor | None = field(default=None, metadata=OPTIONAL)  # None where no training answer occurs twice
     estimate_seconds: float | None = None
     data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
     seconds: float | None = None
@@ -237,7 +255,13 @@ class Comparison:
     @classmethod
     def read(cls, path: Path) -> "Comparison":
         """The comparison in a compare.json. Raises RiyazError naming the invalid field."""
-        return read_document(cls, path, AGAIN)
+        document = read_json(path, AGAIN)
+        if isinstance(document, dict):  # 0.1.0 wrote "clear" for "certified", and one number of rows instead of a range
+            if document.get("decision") == "clear":
+                document["decision"] = "certified"
+            if type(document.get("rows_needed")) is int:
+                document["rows_needed"] = None
+        return as_document(cls, document, path, AGAIN)
 
     @property
     def ranked(self) -> list[ArmResult]:

@@ -132,6 +132,23 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
     general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
     assert found["forgetting_nats"] == pytest.approx(general[0] - general[1], abs=1e-4) and general[0] != general[1]
+    blocks = [[part.nats for part in evaluate.general_losses(each, None)] for each in (adapted, plain)]
+    differences = np.array(blocks[0]) - np.array(blocks[1])  # blocks of equal length
+    assert len(differences) == 8 and [part.nats for part in base.blocks] == pytest.approx(blocks[1])
+    assert found["forgetting_se"] == pytest.approx(differences.std(ddof=1) / 8**0.5, rel=1e-3)
+    assert "forgetting_se" not in same
+    old = replace(base, blocks=())  # base.json of an older version
+    assert evaluate._against_base(Artifact.read(quick.artifact("lora")), adapted, old, rows, None) == {
+        **found, "forgetting_se": None
+    }  # fmt: skip
+
+
+def test_facts_without_blocks_are_read(tmp_path: Path, plain: ModelPredictor) -> None:
+    BaseFacts.measure(plain, examples(2), None, tmp_path)
+    document = json.loads((tmp_path / "base.json").read_text())
+    assert document["blocks"][0].keys() == {"nats", "tokens"}
+    (tmp_path / "base.json").write_text(json.dumps({"general_nats": document["general_nats"]}))
+    assert BaseFacts.read(tmp_path).blocks == ()
 
 
 def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:

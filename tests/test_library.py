@@ -183,6 +183,7 @@ def test_one_method_leaves_an_artifact(store: None, here: Path, inside: list) ->
     assert adapted.path == here / "shown" and adapted.result.method == "few_shot"
     assert adapted.open().answer(QUESTION) in comparing.CLOSED
     assert "few_shot" in repr(adapted) and "few_shot" in adapted._repr_html_()
+    assert f"the artifact of few_shot is in {here / 'shown'}: accuracy " in repr(adapted).replace("\n", " ")
     with assert_refused("shown: already exists; choose another out or remove it"):
         riyaz.adapt("few_shot", TRAIN, out="shown", quiet=True)
 

@@ -11,7 +11,7 @@ from sacrebleu import sentence_chrf
 from scipy import stats
 
 from riyaz.errors import RiyazError
-from riyaz.metrics.intervals import bca_bootstrap, interval, wilson
+from riyaz.metrics.intervals import bca_bootstrap, interval, standard_error, wilson
 from riyaz.metrics.paired import (
     ROWS_CAP,
     mcnemar_exact,
@@ -153,6 +153,18 @@ def test_bca_equals_scipy(n: int, values: str) -> None:
     noise = 0.06 * oracle.standard_error  # of quantiles of 40,000 draws
     assert ours == pytest.approx(tuple(oracle.confidence_interval), abs=noise)
     assert ours == bca_bootstrap(sample, seed=2, resamples=40_000)
+
+
+def test_the_standard_error_of_a_weighted_mean() -> None:
+    values = np.array([0.1, 0.3, 0.2, 0.6])
+    assert standard_error(values, np.full(4, 7)) == pytest.approx(stats.sem(values))
+    draw = np.random.default_rng(1)
+    weights = draw.integers(1, 9, size=(4000, 30)).astype(float)
+    noise = draw.normal(size=(4000, 30))
+    means = (noise * weights).sum(1) / weights.sum(1)
+    found = [standard_error(row, weight) for row, weight in zip(noise, weights)]
+    assert np.mean(found) == pytest.approx(means.std(), rel=0.05)
+    assert standard_error(values[:1], np.ones(1)) is None
 
 
 def test_interval_never_claims_certainty_from_equal_rows() -> None:

@@ -353,6 +353,23 @@ def test_a_comparison_without_findings_says_nothing_of_them(known, empty):
     assert not re.search("^(retrieval|seeds|more rows)  ", printed(out), flags=re.M)
 
 
+def test_forgetting_has_its_standard_error_where_the_width_allows():
+    document = comparison()
+    document["arms"][3] |= {"forgetting_nats": 0.1034, "forgetting_se": 0.0123}
+    for report in (markdown.render(typed(document)), html.render(typed(document), {})):
+        assert "+0.103 ± 0.012" in report
+    for width, shown in ((120, True), (88, False), (70, False)):
+        out = screen(width)
+        terminal.print_comparison(typed(document), out)
+        lines = printed(out).splitlines()
+        assert ("+0.103 ± 0.012" in lines[1]) == shown and max(map(len, lines)) <= width
+        assert shown or ("+0.103" in lines[1]) == ("forgetting" in lines[0])
+    out = screen(100)
+    terminal.print_comparison(typed(document), out)
+    assert "artifact MB" in printed(out), "the error is left out before a column is"
+    assert words.forgetting(typed(document).arms[1]) == "0", "no weights were changed"
+
+
 def test_a_busy_machine_and_a_latency_that_was_measured_again_are_said():
     document = comparison()
     document["arms"][3] |= {

@@ -23,7 +23,7 @@ from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
 from riyaz.files import atomic_file, from_json, json_line, read_json, write_json
-from riyaz.metrics.intervals import interval
+from riyaz.metrics.intervals import interval, standard_error
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
@@ -73,33 +73,45 @@ SPARE = 1.25  # answer limit / longest accepted answer
 
 
 @dataclass(frozen=True)
+class BlockLoss:
+    """A block of general text: its mean negative log-probability in nats per token, and its tokens."""
+
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class BaseFacts:
-    """Measurements of the base that every arm is compared with: nats per token of general text, and for each row the
-    log-probabilities (answer tokens, vocabulary)."""
+    """Measurements of the base that every arm is compared with: nats per token of general text, in all and by block,
+    and for each row the log-probabilities (answer tokens, vocabulary)."""
 
     general_nats: float
     answers: tuple[np.ndarray, ...]
+    blocks: tuple[BlockLoss, ...] = ()
 
     @classmethod
     def measure(cls, predictor: PromptedModel, rows: Sequence[Example], general: str | None, folder: Path) -> None:
         """Measure the base, given as a predictor with the instruction alone, and write the facts into `folder`."""
         answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
         safetensors.write(folder / "base_kl.safetensors", answers, {})
-        nats = general_nats(predictor, general)
-        write_json(folder / "base.json", {"general_nats": nats}, indent=None)
+        blocks = general_losses(predictor, general)
+        write_json(folder / "base.json", _General(_mean(blocks), tuple(blocks)), indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> "BaseFacts":
         """The facts that `measure` wrote. Raises RiyazError for a damaged file."""
         file = safetensors.read(folder / "base_kl.safetensors")
-        answers = tuple(file.array(name) for name in sorted(file.tensors))
         path = folder / "base.json"
-        return cls(from_json(_General, read_json(path), str(path)).general_nats, answers)
+        general = from_json(_General, read_json(path), str(path))
+        return cls(general.general_nats, tuple(file.array(name) for name in sorted(file.tensors)), general.blocks)
 
 
 @dataclass(frozen=True)
 class _General:
+    """base.json."""
+
     general_nats: float
+    blocks: tuple[BlockLoss, ...] = ()  # older versions wrote none
 
 
 def evaluate_artifact(
@@ -303,15 +315,25 @@ def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]
 def _against_base(
     artifact: Artifact, predictor: Predictor, base: BaseFacts, rows: Sequence[Example], general: str | None
 ) -> dict[str, Any]:
-    """Forgetting in nats per token of general text, and KL(base ‖ adapted) on the task's answers."""
+    """Forgetting in nats per token of general text with its standard error, and KL(base ‖ adapted) on the task's
+    answers."""
     if predictor.lm is None:
         return {"forgetting_nats": 0.0, "kl_task": None}
-    drift = 0.0
-    if artifact.weights.kind != "none":
-        drift = general_nats(predictor, general) - base.general_nats
     pairs = zip(base.answers, _distributions(predictor, rows))
     parts = [(np.exp(p) * (p - q)).sum(1) for p, q in pairs]
-    return {"forgetting_nats": drift, "kl_task": float(np.concatenate(parts).mean())}
+    drift: dict[str, Any] = {"forgetting_nats": 0.0}
+    if artifact.weights.kind != "none":
+        blocks = general_losses(predictor, general)
+        drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
+    return {**drift, "kl_task": float(np.concatenate(parts).mean())}
+
+
+def _error(blocks: Sequence[BlockLoss], before: Sequence[BlockLoss]) -> float | None:
+    """Standard error of the mean difference between the losses of the same blocks; None if they are not the same."""
+    tokens = [block.tokens for block in blocks]
+    if tokens != [block.tokens for block in before]:
+        return None
+    return standard_error(np.array([a.nats - b.nats for a, b in zip(blocks, before)]), np.array(tokens, float))
 
 
 def _merged(folder: Path, predictor: PromptedModel, valid: Sequence[Example]) -> dict[str, Any]:
@@ -419,13 +441,23 @@ def general_nats(predictor: PromptedModel, path: str | None) -> float:
 
     `path` names the text; None: the topics of Python's documentation.
     """
+    return _mean(general_losses(predictor, path))
+
+
+def general_losses(predictor: PromptedModel, path: str | None) -> list[BlockLoss]:
+    """The same for every block of the text."""
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
     room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
     blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning
     requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
     parts = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
-    return -float(np.concatenate(parts).mean(dtype=np.float64))
+    return [BlockLoss(-float(part.mean(dtype=np.float64)), len(part)) for part in parts]
+
+
+def _mean(blocks: Sequence[BlockLoss]) -> float:
+    """Nats per token of all blocks together."""
+    return sum(block.nats * block.tokens for block in blocks) / sum(block.tokens for block in blocks)
 
 
 def _distributions(predictor: PromptedModel, rows: Sequence[Example]) -> list[np.ndarray]:

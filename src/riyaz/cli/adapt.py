@@ -30,6 +30,7 @@ def adapt(
     from riyaz.comparison import run
     from riyaz.library.options import require_torch
     from riyaz.report import terminal
+    from riyaz.report.words import made
 
     require_torch()
     data_config, config = settle(data, reading, adapting)
@@ -37,4 +38,7 @@ def adapt(
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
     terminal.print_arm(arm, screen.data)
+    out = config.out
+    screen.talk.print(f"\n{made(arm, str(out))}", soft_wrap=True)
+    screen.talk.print(f"use it: riyaz chat {out}, or riyaz run {out} QUESTIONS --out ANSWERS.jsonl", soft_wrap=True)
     screen.finish(arm)

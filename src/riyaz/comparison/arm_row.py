@@ -60,6 +60,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         ms_per_answer=kept.ms_per_answer,
         prompt_tokens=kept.prompt_tokens,
         forgetting_nats=kept.forgetting_nats,
+        forgetting_se=kept.forgetting_se,
         kl_task=kept.kl_task,
         chosen=kept_fit.chosen,
         checks=kept_fit.checks | kept.checks,

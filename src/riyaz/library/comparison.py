@@ -14,7 +14,7 @@ from riyaz.library import model
 from riyaz.library.options import Place
 from riyaz.report import terminal, write
 from riyaz.report.markup import Markup, element, join
-from riyaz.report.words import columns, floor_line, headline, metric_name, troubles, verdict
+from riyaz.report.words import columns, floor_line, headline, made, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ class Adapted:
         return table_of([self.result], self.result.metric, None)
 
     def __repr__(self) -> str:
-        return printed(lambda console: terminal.print_arm(self.result, console))
+        table = printed(lambda console: terminal.print_arm(self.result, console))
+        return f"{table}\n{made(self.result, str(self.path))}"
 
 
 def table_of(arms: Sequence[ArmResult], metric: str | None, pick: str | None) -> Markup:

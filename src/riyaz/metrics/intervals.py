@@ -58,6 +58,15 @@ def bca_bootstrap(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
     return float(low), float(high)
 
 
+def standard_error(values: np.ndarray, weights: np.ndarray) -> float | None:
+    """Standard error of the mean of `values` (n,) weighted by `weights` (n,); None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    deviation = weights * (values - np.average(values, weights=weights))
+    return sqrt(n / (n - 1) * float((deviation**2).sum())) / float(weights.sum())
+
+
 def resample_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Bootstrap draws as chunks (b, n): how often each of `n` rows is drawn, `resamples` draws in all."""
     generator, step = np.random.default_rng(seed), max(1, _CHUNK // n)

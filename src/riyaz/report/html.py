@@ -16,12 +16,12 @@ from riyaz.report.words import (
     duration,
     fit_seconds,
     floor_line,
+    forgetting,
     headline,
     interval,
     metric_name,
     number,
     role,
-    signed,
     tenths,
     troubles,
     verdict,
@@ -119,7 +119,7 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             training(arm) if arm.status in ("ok", "cut") else "–",
             _lines(megabytes(arm.peak_rss_mb), _making(arm)),
             _score(arm),
-            _lines(signed(arm.forgetting_nats), "nats per token" if arm.forgetting_nats else None),
+            _lines(forgetting(arm), "nats per token" if arm.forgetting_nats else None),
             _lines(milliseconds(arm.ms_per_answer), "per answer" if arm.ms_per_answer else None),
             _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick, called),
@@ -207,7 +207,7 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
         table = numbers(["method", "step", "training loss", "validation loss"], points)
         figures.append(figure(curves, "The step with the lowest validation loss is kept. Faint: training loss.", table))
     if lost[0]:
-        rows = [[arm.method, number(arm.score, 3), signed(arm.forgetting_nats), number(arm.kl_task, 3)] for arm in arms]
+        rows = [[arm.method, number(arm.score, 3), forgetting(arm), number(arm.kl_task, 3)] for arm in arms]
         table = numbers(["method", metric, "nats per token", "KL to the base on the task"], rows)
         figures.append(
             figure(lost, "Up is better, left forgets less. At zero, the weights are the base model's.", table)

@@ -25,6 +25,7 @@ from riyaz.files import from_json
 from riyaz.report import extra_findings
 from riyaz.report.markup import printable
 from riyaz.report.words import (
+    Column,
     busy,
     columns,
     decided_alone,
@@ -223,13 +224,14 @@ def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
 
 
 def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> Table:
-    """The arms in the given order; columns of DISPENSABLE are left out until the table fits `width`."""
-    chosen = columns(next((arm.metric for arm in arms if arm.metric), None), pick)
-    for title in ("", *DISPENSABLE):
-        chosen = [column for column in chosen if column.title != title]
-        widths = [max([len(c.title), *(len(c.fill(arm)) for arm in arms)]) for c in chosen]
-        if sum(widths) + 2 * (len(widths) - 1) <= width:
+    """The arms in the given order; the standard error of forgetting, then columns of DISPENSABLE are left out until the
+    table fits `width`."""
+    metric = next((arm.metric for arm in arms if arm.metric), None)
+    chosen = columns(metric, pick)
+    for count in range(len(DISPENSABLE) + 1):
+        if _wide(chosen, arms) <= width:
             break
+        chosen = [each for each in columns(metric, pick, error=False) if each.title not in DISPENSABLE[:count]]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in chosen:
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
@@ -238,6 +240,12 @@ def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_W
         cells[-1].stylize(STYLES[arm.status])
         table.add_row(*cells, style="bold" if arm.method == pick else "")
     return table
+
+
+def _wide(chosen: Sequence[Column], arms: Sequence[ArmResult]) -> int:
+    """Characters of the table's widest row."""
+    widths = [max([len(column.title), *(len(column.fill(arm)) for arm in arms)]) for column in chosen]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:

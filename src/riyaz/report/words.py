@@ -43,6 +43,12 @@ def signed(value: float | None) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{value:+.3f}"
 
 
+def forgetting(arm: ArmResult, *, error: bool = True) -> str:
+    """The rise of the loss on general text with its standard error, `+0.103 ± 0.012`; `error` False leaves it out."""
+    nats = signed(arm.forgetting_nats)
+    return f"{nats} ± {arm.forgetting_se:.3f}" if error and arm.forgetting_se is not None else nats
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `0.4 s`, `43 s`, `3m 12s` or `1h 05m`."""
     if seconds is None or not math.isfinite(seconds):
@@ -78,8 +84,8 @@ def fit_seconds(arm: ArmResult) -> float:
     return arm.search_seconds + arm.train_seconds
 
 
-def columns(metric: str | None, pick: str | None) -> list[Column]:
-    """The columns of the comparison table, in order."""
+def columns(metric: str | None, pick: str | None, *, error: bool = True) -> list[Column]:
+    """The columns of the comparison table, in order; `error`: with the standard error of forgetting."""
     return [
         Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
         Column(metric_name(metric), lambda arm: number(arm.score, 3)),
@@ -87,7 +93,7 @@ def columns(metric: str | None, pick: str | None) -> list[Column]:
         Column("fit", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
-        Column("forgetting", lambda arm: signed(arm.forgetting_nats)),
+        Column("forgetting", lambda arm: forgetting(arm, error=error)),
         Column("artifact MB", lambda arm: tenths(arm.artifact_mb)),
         Column("status", lambda arm: arm.status, text=True),
     ]
@@ -101,6 +107,12 @@ def outcome(arm: ArmResult) -> str:
     fit = fit_seconds(arm)
     line += f", {'trained' if arm.trainable_params else 'chosen'} in {duration(fit)}" if fit else ""
     return f"{line}, {tenths(arm.ms_per_answer)} ms per answer"
+
+
+def made(arm: ArmResult, folder: str) -> str:
+    """Where `riyaz adapt` left an arm's artifact, and its score."""
+    score = f"{metric_name(arm.metric)} {number(arm.score, 3)} ({interval(arm)})"
+    return f"the artifact of {arm.method} is in {folder}: {score} on {count(arm.n_test, 'test row')}"
 
 
 def slices(scored: ArmResult | TargetScores) -> list[tuple[str, str]]:

@@ -115,6 +115,7 @@ class ArmResult:
     ms_per_answer: float | None = None
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
+    forgetting_se: float | None = field(default=None, metadata=OPTIONAL)  # its standard error over blocks of the text
     kl_task: float | None = None  # KL divergence from the base on the task's answers
     chosen: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
@@ -308,6 +309,7 @@ class Evaluation:
     ms_per_answer: float | None = None
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None
+    forgetting_se: float | None = field(default=None, metadata=OPTIONAL)
     kl_task: float | None = None
     serve_rss_mb: float | None = field(default=None, metadata=OPTIONAL)
     retrieval: Retrieval | None = field(default=None, metadata=OPTIONAL)

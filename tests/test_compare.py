@@ -190,6 +190,19 @@ def test_labels_as_short_answers_scored_by_their_words(inside: list, asked: tupl
     assert "token F1" in (tmp_path / "out/report.md").read_text() and "token F1" in told.err
 
 
+def test_documents_that_are_the_training_rows(inside: list, asked: tuple, tmp_path: Path) -> None:
+    rows = [{"question": f"where is order {i}?", "answer": f"order {i} is on the way"} for i in range(60)]
+    train = comparing.write_rows(tmp_path / "data/train.jsonl", rows[:45])
+    comparing.write_rows(tmp_path / "data/test.jsonl", rows[45:])
+    asked = (*asked, "--methods", "rag,rag_lora", "--documents", train, "--out", tmp_path / "out")
+    told = command("compare", tmp_path / "data", *asked)
+    note = "the documents hold the training rows: a row's own document is left out of its prompt"
+    assert told.status == 0 and note in told.err and note in told.document["data"]["notes"]
+    for arm in told.document["arms"]:
+        assert arm["status"] == "ok" and arm["checks"]["reopened"]["ok"], arm
+        assert arm["checks"]["reopened"]["after"] == pytest.approx(arm["checks"]["reopened"]["before"], abs=1e-3)
+
+
 def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked: tuple, tmp_path: Path) -> None:
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     told = command("compare", data, *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")

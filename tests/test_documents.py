@@ -7,11 +7,15 @@ import os
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from riyaz.comparison.documents import same_file
+from riyaz.comparison.documents import same_file, with_own_documents
+from riyaz.config import DataConfig
+from riyaz.data import Example
+from riyaz.data.formats import load
 from riyaz.errors import RiyazError
 from riyaz.retrieval import parsers
 from riyaz.retrieval.documents import read_documents
@@ -134,6 +138,37 @@ def test_documents_that_are_the_rows_themselves_are_found_under_any_name(tmp_pat
         assert same_file(tmp_path / name, rows) and not same_file(tmp_path / name, other)
     assert same_file(tmp_path, tmp_path) and not same_file(rows, tmp_path)
     assert not same_file(rows, tmp_path / "absent") and not same_file(tmp_path / "absent", tmp_path / "absent")
+
+
+QA = [{"question": f"what is {n}?", "answer": f"the number {n}"} for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("train.jsonl", QA), ("copy.jsonl", QA), ("all.jsonl", [*QA[::-1], {"question": "and x?", "answer": "none"}]),
+        ("named.jsonl", [{**row, "doc_id": f"d{n}"} for n, row in enumerate(QA)]),
+    ],
+)  # fmt: skip
+def test_documents_that_hold_the_training_rows_are_known_to_the_rows(tmp_path, name, rows):
+    train, path = tmp_path / "train.jsonl", tmp_path / name
+    train.write_text("".join(json.dumps(row) + "\n" for row in QA))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = {document.doc_id: document.text for document in read_documents(path)[0]}
+    marked = with_own_documents(load(train), path, DataConfig())
+    assert [[texts[name] for name in row.own_doc_ids] for row in marked.examples] == [[row["answer"]] for row in QA]
+    record = json.loads(json.dumps(marked.examples[3].to_record()))
+    assert Example.from_record(record) == marked.examples[3]
+    assert replace(marked, examples=tuple(replace(row, own_doc_ids=()) for row in marked.examples)) == load(train)
+
+
+def test_other_documents_are_no_rows(tmp_path):
+    train, other, page = tmp_path / "train.jsonl", tmp_path / "other.jsonl", tmp_path / "page.md"
+    train.write_text("".join(json.dumps(row) + "\n" for row in QA))
+    other.write_text("".join(json.dumps({"title": row["question"], "text": row["answer"]}) + "\n" for row in QA))
+    page.write_text("the number 3")
+    for path in (other, page, tmp_path):
+        assert with_own_documents(load(train), path, DataConfig()) == load(train)
 
 
 def test_a_folder_without_documents_is_an_error(tmp_path):

@@ -70,6 +70,24 @@ def hit(text: str, title: str = "", doc_id: str = "d") -> Hit:
     return Hit(doc_id, title, "", 0, len(text), text, 1.0)
 
 
+def test_a_row_never_reads_the_document_that_is_the_row_itself(context: Context) -> None:
+    """Of each question the page that answers it is taken for the row itself."""
+    train, valid = (
+        tuple(replace(row, own_doc_ids=row.doc_ids) for row in rows) for rows in (context.train, context.valid)
+    )
+    marked = rag.with_prompt(replace(context, train=train, valid=valid)).prompt_text
+    plain = rag.with_prompt(context).prompt_text
+    rows = (*train, *valid)
+    found, whole = (
+        [[hit.doc_id for hit in hits] for hits in prompt.passages([row.messages for row in rows])]
+        for prompt in (marked, replace(plain, text=replace(plain.text, passages=3)))
+    )
+    for row, names, ranked in zip(rows, found, whole):
+        assert names == [name for name in ranked if name not in row.own_doc_ids][: rag.TRAINING_PASSAGES]
+    assert sum(ranked[0] in row.own_doc_ids for row, ranked in zip(rows, whole)) > len(rows) / 2, "else it would"
+    assert marked.passages([asked("who sends an order")])[0] == plain.passages([asked("who sends an order")])[0]
+
+
 # the data block
 
 

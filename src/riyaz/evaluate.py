@@ -48,7 +48,7 @@ from riyaz.results import (
     TargetScores,
 )
 from riyaz.retrieval.measures import recall, reciprocal_rank
-from riyaz.retrieval.open_retriever import RestrictedRetriever
+from riyaz.retrieval.open_retriever import RestrictedRetriever, without_own
 from riyaz.scoring import (
     REOPEN_ROWS,
     answer_log_loss,
@@ -135,7 +135,8 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS])}
+    fitted = _as_fitted(predictor, (*valid, *kl_rows))
+    checks = {"reopened": _reopened(artifact, fitted, valid[:REOPEN_ROWS])}
     result: dict[str, Any] = {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
@@ -148,7 +149,7 @@ def evaluate_artifact(
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
-        result |= _against_base(artifact, predictor, base, kl_rows, general)
+        result |= _against_base(artifact, fitted, base, kl_rows, general)
         # LoRA is the only part that is kept beside the weights and can be merged into them
         if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
             checks["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
@@ -164,6 +165,13 @@ def evaluate_artifact(
     )  # fmt: skip
     write_json(out / RESULT, evaluation, ascii=True)
     return evaluation
+
+
+def _as_fitted(predictor: Predictor, rows: Sequence[Example]) -> Predictor:
+    """The predictor as it was fitted: these validation rows do not find the documents that are the rows themselves."""
+    if predictor.lm is None or predictor.retriever is None:
+        return predictor
+    return replace(predictor, retriever=without_own(predictor.retriever, rows))
 
 
 def _measured_again(predictor: Predictor, sample: Sequence[Example], planned: float, first: float) -> dict[str, Any]:

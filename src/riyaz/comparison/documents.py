@@ -2,11 +2,16 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from riyaz.artifact import COLLECTION
 from riyaz.comparison.folder import ComparisonFolder, Settings
+from riyaz.config import DataConfig
+from riyaz.data import Dataset
+from riyaz.data.formats import load
+from riyaz.data.tables import kind_of
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.retrieval.collection import add
@@ -32,6 +37,29 @@ def identity(path: Path, listen: Listen) -> dict[str, Any]:
         "path": str(path.absolute()), "documents": len(documents), "sha256": _digest(documents), "notes": notes,
         "embedder": entry and entry.sha256,
     }  # fmt: skip
+
+
+def with_own_documents(rows: Dataset, path: Path, reading: DataConfig) -> Dataset:
+    """The rows, each with the ids of the documents that are the row itself: those made of a row with the same prompt.
+    They have none where the documents are not rows like these."""
+    if path.is_dir() or not kind_of(path):
+        return rows
+    try:
+        same = load(
+            path,
+            prompt_column=reading.prompt_column,
+            answer_column=reading.answer_column,
+            encoding=reading.encoding,
+        )
+        ids = {document.where: document.doc_id for document in read_documents(path)[0]}
+    except RiyazError:
+        return rows
+    own: dict[str, list[str]] = {}
+    for example in same.examples:
+        if example.where in ids:
+            own.setdefault(example.key, []).append(ids[example.where])
+    examples = (replace(example, own_doc_ids=tuple(own.get(example.key, ()))) for example in rows.examples)
+    return replace(rows, examples=tuple(examples))
 
 
 def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:

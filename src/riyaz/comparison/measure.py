@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
-from riyaz.comparison.plan import LEFT_OUT
+from riyaz.comparison.plan import place_left_out
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
 from riyaz.data.rows import Row
@@ -83,7 +83,7 @@ def measure_speeds(
     rss = hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
-    trained.sort(key=lambda method: -LEFT_OUT.index(method.name))  # those first that run in the shortest budgets
+    trained.sort(key=lambda method: -place_left_out(method.name))  # those first that run in the shortest budgets
     training = bench.each(trained, partial(_train_speed, bench=bench))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,

@@ -180,14 +180,18 @@ def _job(
         answer_column=data_config.answer_column,
         encoding=data_config.encoding,
     )
+    used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
+    if used is not None:
+        train = documents.with_own_documents(data_files.train, used, data_config)
+        data_files = replace(data_files, train=train)
     task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
-    divide = _divider(data_files, task, source, config, methods)
+    divide = _divider(data_files, task, source, config, methods, used)
     parts, report = divide(True, config.limit_test)
     for note in report.notes:
         listen(Note(note))
     settings = _settings(data_files, task, source, data_config, config, methods)
-    if config.documents is not None and any(METHODS[name].needs_documents for name in methods):
-        settings["documents"] = documents.identity(config.documents, listen)
+    if used is not None:
+        settings["documents"] = documents.identity(used, listen)
     return _Job(methods, source, data_files, task, divide, parts, settings)
 
 
@@ -245,14 +249,20 @@ def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]
 
 
 def _divider(
-    data_files: DataFolder, task: Task, source: Source, config: CompareConfig, methods: tuple[str, ...]
+    data_files: DataFolder,
+    task: Task,
+    source: Source,
+    config: CompareConfig,
+    methods: tuple[str, ...],
+    used: Path | None,
 ) -> Divide:
-    """A function that divides the rows into parts, without those too long for the model."""
+    """A function that divides the rows into parts, without those too long for the model. `used` are the documents that
+    a method retrieves from."""
     tokenizer, family = source.tokenizer(), describe(source)
     context = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
     tested = data_files.test or data_files.train
-    folder = config.documents if any(METHODS[name].needs_documents for name in methods) else None
-    test_in_documents = folder is not None and tested.folder is not None and documents.same_file(folder, tested.path)
+    test_in_documents = used is not None and tested.folder is not None and documents.same_file(used, tested.path)
+    train_in_documents = any(example.own_doc_ids for example in data_files.train.examples)
 
     def divide(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
         parts, report = split(
@@ -266,6 +276,9 @@ def _divider(
         if test_in_documents:
             note = "holds the documents and the test rows: retrieval can find the answers themselves"
             report.notes.append(f"{tested.path.name} {note}")
+        if train_in_documents:
+            note = "the documents hold the training rows: a row's own document is left out of its prompt"
+            report.notes.append(note)
         return parts, report
 
     return divide

@@ -22,6 +22,7 @@ class Example:
     slice: str | None = None
     where: str = ""  # "train.jsonl:17"
     doc_ids: tuple[str, ...] = ()  # documents that contain the answer
+    own_doc_ids: tuple[str, ...] = ()  # documents that are this row itself, where rows are documents too
 
     @property
     def prompt(self) -> str:
@@ -42,7 +43,12 @@ class Example:
     def to_record(self) -> dict[str, object]:
         """The example as a JSON object, which `from_record` reads."""
         record: dict[str, object] = {"messages": list(self.messages), "answers": list(self.answers)}
-        optional = {"slice": self.slice, "where": self.where or None, "doc_ids": list(self.doc_ids) or None}
+        optional = {
+            "slice": self.slice,
+            "where": self.where or None,
+            "doc_ids": list(self.doc_ids) or None,
+            "own_doc_ids": list(self.own_doc_ids) or None,
+        }
         return record | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
@@ -54,6 +60,7 @@ class Example:
             slice=record.get("slice"),
             where=record.get("where", ""),
             doc_ids=tuple(record.get("doc_ids", ())),
+            own_doc_ids=tuple(record.get("own_doc_ids", ())),
         )
 
 

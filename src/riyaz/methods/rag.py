@@ -15,7 +15,7 @@ from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
 from riyaz.methods.few_shot import diverse_examples
 from riyaz.predictor import ModelPredictor, SpanPredictor
-from riyaz.retrieval.open_retriever import open_retriever
+from riyaz.retrieval.open_retriever import open_retriever, without_own
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 
 COUNTS = (1, 3, 5)  # passages
@@ -95,10 +95,12 @@ def _contains(text: str, answer: str) -> bool:
 
 
 def with_prompt(context: Context) -> Context:
-    """The context with TRAINING_PASSAGES retrieved passages in every prompt."""
+    """The context with TRAINING_PASSAGES retrieved passages in every prompt; no row finds the document that is the row
+    itself, as a new question could not."""
     assert context.collection is not None
+    retriever = without_own(open_retriever(context.collection), (*context.train, *context.valid))
     text = replace(context.prompt_text.text, passages=TRAINING_PASSAGES, collection_file=COLLECTION)
-    prompt = replace(context.prompt_text, text=text, retriever=open_retriever(context.collection))
+    prompt = replace(context.prompt_text, text=text, retriever=retriever)
     return replace(context, prompt_text=prompt, files=context.files | {COLLECTION: context.collection})
 
 

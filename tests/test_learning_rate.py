@@ -323,10 +323,16 @@ def test_a_damaged_search_ends_the_fit_in_one_line(context: Context) -> None:
         lora.fit(context)
 
 
-def test_every_rate_that_is_tried_is_said(context: Context, pretend: Callable[..., Pretend]) -> None:
+def test_every_rate_that_is_tried_is_said_and_one_alone_is_training(
+    context: Context, pretend: Callable[..., Pretend]
+) -> None:
     pretend(lambda rate, until: rate)
     said = list[Event]()
     searched(replace(context, listen=said.append))
-    assert [event.detail for event in said if isinstance(event, Phase)] == [
-        "rate 0.001", "rate 0.002", "rate 0.004", "rate 0.001", "rate 0.002",
-    ]  # fmt: skip
+    assert [(event.phase, event.detail) for event in said if isinstance(event, Phase)] == [
+        ("search", f"rate {rate}") for rate in (0.001, 0.002, 0.004, 0.001, 0.002)
+    ]
+    said.clear()
+    (context.folder / SEARCH).unlink()
+    searched(replace(context, listen=said.append), learning_rates=(3e-3,))
+    assert said == [Phase("train", "rate 0.003")]

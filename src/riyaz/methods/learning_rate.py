@@ -103,12 +103,14 @@ def _continue(
     """Train the trial's opening on to the step `until`, unless its loss is infinite."""
     from riyaz.train import Diverged, row_nats, train
 
+    phase = "search" if len(context.arm.learning_rates) > 1 else "train"
+
     def as_search(event: Event) -> None:
-        context.listen(replace(event, phase="search") if isinstance(event, Progress) else event)
+        context.listen(replace(event, phase=phase) if isinstance(event, Progress) else event)
 
     if trial.loss == math.inf:
         return
-    context.listen(Phase("search", f"rate {trial.rate:g}"))
+    context.listen(Phase(phase, f"rate {trial.rate:g}"))
     began, model = time.perf_counter(), build(context)
     plan, folder = train_plan(context, trial.rate).opening(), opening_folder(context, trial.rate)
     trial.steps, trial.loss, trial.nats = until, math.inf, np.full(len(valid), math.inf)

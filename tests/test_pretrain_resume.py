@@ -107,7 +107,7 @@ def test_a_run_that_was_shortened_is_the_same_run_when_it_is_resumed(
     steps = [step for step, _ in plan["changes"]]
     assert steps == [3, 5] and document["length"] == plan["changes"][-1][1] < plan["steps"]
     assert lines(tmp_path / "straight/metrics.jsonl")[-1]["step"] == document["length"]
-    assert f"of {plan['steps']} steps, so that the budget holds" in told.err
+    assert f"at the present speed the budget holds {document['length']} of {plan['steps']} steps" in told.err
     assert f"it took {document['length']} instead of {plan['steps']} steps" in " ".join(told.out.split())
     for stop in (4, 6):
         out = tmp_path / f"resumed-{stop}"

@@ -33,7 +33,7 @@ from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
-SAID = 0.1  # share of the steps; a smaller change of length is made without a line
+SAID = 0.1  # share of the steps; a length that is nearer to the one last said is not said
 OPENING = 30  # most characters of held-out text that one sample continues
 
 
@@ -95,6 +95,7 @@ class _Run:
         self.began = time.monotonic()
         self.document: PretrainRun
         self.frozen: Frozen
+        self.said: int | None = None  # the length of the run that was said last
         self.step = 0
         self.bytes, self.sha256 = text_hash(self._documents())
 
@@ -284,14 +285,13 @@ class _Run:
         return self.document
 
     def _changed(self, plan: Any) -> None:
-        """Write plan.json with the changes of length of a `train.TrainPlan`; the first and every large one is said."""
-        before = settings(self.frozen.plan).length
+        """Write plan.json with the changes of length of a `train.TrainPlan`; a length far from the last said is said."""
         train = self.frozen.plan.train | {"changes": plan.changes}
         self.frozen = replace(self.frozen, plan=replace(self.frozen.plan, train=train))
         self.folder.write(PLAN, self.frozen)
-        if len(plan.changes) == 1 or abs(plan.length - before) > SAID * plan.steps:
-            why = "so that the budget holds on this machine, which is slower than when it was measured"
-            self._note(f"{plan.length:,} of {plan.steps:,} steps, {why}")
+        if abs(plan.length - (self.said or plan.steps)) > SAID * plan.steps:
+            self.said = plan.length
+            self._note(f"at the present speed the budget holds {plan.length:,} of {plan.steps:,} steps")
 
     def _note_versions(self, then: dict[str, str]) -> None:
         """Report, and record in run.json, package versions that differ from those the run began with."""

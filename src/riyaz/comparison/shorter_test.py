@@ -9,8 +9,8 @@ from riyaz.data.data_report import DataReport
 from riyaz.data.split import Split
 
 FOLDS_SHARE = 0.25  # folds train six times: only if every trained arm then takes this share of its recipe's steps
-FAIR_ROWS = 20  # test rows are not reduced below this to leave an arm time to train,
-LEAST_ROWS = 10  # nor below this to fit the budget at all: fewer would say nothing
+FAIR_ROWS = 50  # test rows are not reduced below this for arms to fit; then arms are left out,
+LEAST_ROWS = 10  # and only then rows down to this: fewer would say nothing
 
 Divide = Callable[[bool, int | None], tuple[Split, DataReport]]  # (deal folds, most test rows) -> rows of each part
 

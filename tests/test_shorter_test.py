@@ -87,7 +87,7 @@ def test_rows_are_halved_until_all_arms_fit_and_then_arms_are_left_out(many: sho
     assert whole == sorted(whole, reverse=True) and set(whole) == {100, 50}
     left = [len(parts.tested) for plan, parts in found if out(plan)]
     assert set(left) == {FAIR_ROWS} and len(whole) + len(left) == len(found), "not below FAIR_ROWS for another arm"
-    for plan, parts in found[len(whole) :]:
+    for plan, _ in found[len(whole) :]:
         assert out(plan) == {"lora"}
         assert plan.arm("lora").skipped == "the budget is too short for it; raise --budget"
     for plan, parts in found:

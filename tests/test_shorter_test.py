@@ -54,8 +54,11 @@ def within(
     return plan, parts
 
 
-def test_with_time_enough_nothing_is_left_out(few: shorter_test.Divide, many: shorter_test.Divide) -> None:
-    for cut, tested, folds in ((few, 120, 5), (many, 100, 0)):
+def test_with_time_enough_nothing_is_left_out(
+    few: shorter_test.Divide, many: shorter_test.Divide, tmp_path: Path
+) -> None:
+    fewer = cutting(comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "now")))
+    for cut, tested, folds in ((few, 120, 5), (many, 100, 0), (fewer, 45, 5)):
         plan, parts = within(cut, 10_000)
         assert (len(parts.tested), len(parts.folds), reduction_note(plan, None, tested)) == (tested, folds, "")
 

@@ -30,6 +30,7 @@ from riyaz.methods.choices import (
     candidate_scores,
     rows_scored,
 )
+from riyaz.methods.recipe import Recipe
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
@@ -43,9 +44,6 @@ ROWS = 8  # answered in one batch
 ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a longer one is extrapolated
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
-DISK_FACTOR = (
-    8  # disk of a training / its weights: two openings' checkpoints of weights and moments, the best, the last
-)
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 PYTHON_SECONDS = 0.5  # of a process before it imports torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
@@ -226,6 +224,7 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
 def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
     """The training of a method that was not measured, from one that was: time by the tokens of a step; a method that
     trains the whole model takes longer, and its memory holds weights, gradient and two moments of every parameter."""
+    assert method.recipe is not None
     known_tokens, known = next(iter(bench.training.values()))
     factor = tokens / known_tokens
     speed = replace(known, step_seconds=known.step_seconds * factor, validate_seconds=known.validate_seconds * factor)
@@ -233,7 +232,7 @@ def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
         parameter_mb = 4 * _parameters(bench.context) / hardware.MB  # one float32 of each
         speed = replace(
             speed, step_seconds=speed.step_seconds * WHOLE_FACTOR, rss_mb=known.rss_mb + 4 * parameter_mb,
-            disk_mb=DISK_FACTOR * parameter_mb, trainable=_parameters(bench.context),
+            disk_mb=_disk_factor(method.recipe) * parameter_mb, trainable=_parameters(bench.context),
         )  # fmt: skip
     return speed
 
@@ -276,9 +275,15 @@ def _timed_training(
         validate_seconds=max(0.0, times[STEPS] - times[STEPS - 1] - step),
         build_seconds=build_seconds,
         rss_mb=hardware.peak_rss() / hardware.MB,
-        disk_mb=DISK_FACTOR * saved,
+        disk_mb=_disk_factor(recipe) * saved,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
+
+
+def _disk_factor(recipe: Recipe) -> int:
+    """Disk of a training / disk of its weights. A checkpoint holds weights and two moments: there is one of every
+    rate's opening, or the chosen opening's and the last one, and one that is being written; then the best weights."""
+    return 3 * (max(2, len(recipe.learning_rates)) + 1) + 1
 
 
 def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:

@@ -33,8 +33,7 @@ def plan_within(
                 if not parts.folds or _all_train(plan, FOLDS_SHARE):
                     return plan, parts, report
             rest.clear()
-        if not parts.folds:
-            rest.append((deal_folds, limit, parts, report))
+        rest.append((deal_folds, limit, parts, report))
     for deal_folds, limit, parts, report in rest:
         try:
             plan = make(sizes_of(parts), True)

@@ -2,7 +2,7 @@
 
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,46 +12,28 @@ import numpy as np
 import pytest
 import torch
 from expect import assert_refused
+from fitting import PLAN, TASK, examples, fit_context
 from page_task import SHORT
 
 from riyaz import methods
 from riyaz.artifact import TextPart
 from riyaz.data import Example
-from riyaz.data.task import Task
 from riyaz.engine.torch import load as torch_load
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
-from riyaz.methods.base import ArmPlan, Context, Fitted, combined, instruction_only
-from riyaz.methods.choices import base_predictor, choose
-from riyaz.predictor import ClosedPredictor
+from riyaz.methods.base import Context, Fitted, combined
+from riyaz.methods.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
+from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict, score
-from riyaz.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("in_float32")
-TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
 TRAINED = {"prompt_tuning": prompt_tuning, "lora": lora, "full": full}
 KINDS = {"prompt_tuning": "soft_prompt", "lora": "lora", "full": "full"}
-PLAN = ArmPlan(
-    "lora", steps=10, recipe_steps=10, batch_size=4, learning_rates=(1e-3, 2e-3), rungs=({"rates": 2, "steps": 4},),
-    validate_every=4, checkpoint_every=3,
-)  # fmt: skip
-
-
-def examples(count: int, ending: str) -> tuple[Example, ...]:
-    return tuple(
-        Example(({"role": "user", "content": row["text"]},), (row["label"],), where=f"{ending}.jsonl:{i}")
-        for i, row in enumerate(comparing.closed_rows(count, ending), 1)
-    )
 
 
 @pytest.fixture
 def context(model_folder: Path, tmp_path: Path) -> Context:
-    source = open_source(model_folder)
-    return Context(
-        source=source, tokenizer=source.tokenizer(), task=TASK, train=examples(24, "please"),
-        valid=examples(9, "today"), arm=PLAN, valid_rows=9, compute="float32", seed=5, folder=tmp_path,
-        listen=lambda event: None, prompt_text=instruction_only(TASK),
-    )  # fmt: skip
+    return fit_context(model_folder, tmp_path)
 
 
 def contents(fitted: Fitted) -> dict[str, bytes]:
@@ -103,6 +85,54 @@ def test_the_best_candidate_is_chosen_and_of_equals_the_first(
     choice = choose(context, [replace(plain, text=text) for text in texts])
     assert choice.predictor.text.instruction == "second" and choice.score == 0.75
     assert [entry["validation"] for entry in choice.record] == [0.5, 0.75, 0.75]
+
+
+def scored(
+    context: Context, monkeypatch: pytest.MonkeyPatch, first: list[float], final: list[float] | None = None
+) -> tuple[Choice, list[tuple[str, int]]]:
+    """The choice among candidates that score `first` on FIRST_ROWS rows and `final` on more, and what was scored:
+    (candidate, rows)."""
+    plain, done = base_predictor(context), list[tuple[str, int]]()
+
+    def scores(_: Context, predictor: ModelPredictor, rows: Sequence[Example]) -> list[tuple]:
+        name = predictor.text.instruction
+        done.append((name, len(rows)))
+        points = first if len(rows) == FIRST_ROWS or final is None else final
+        return [(predictor, False, points[int(name)] - 0.01), (predictor, True, points[int(name)])]
+
+    monkeypatch.setattr(choices, "candidate_scores", scores)
+    return choose(context, [replace(plain, text=TextPart(str(i))) for i in range(len(first))]), done
+
+
+def test_of_many_candidates_the_best_two_are_compared_on_all_rows(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = replace(context, valid=examples(30, "today"), valid_rows=25)
+    choice, done = scored(context, monkeypatch, [0.1, 0.7, 0.3, 0.9], [0.0, 0.6, 1.0, 0.5])
+    assert done == [("0", 16), ("1", 16), ("2", 16), ("3", 16), ("1", 25), ("3", 25)]
+    assert choice.predictor.text.instruction == "1" and choice.calibrated and choice.score == 0.6
+    assert [entry["rows"] for entry in choice.record] == [16] * 8 + [25] * 4
+    assert [entry["validation"] for entry in choice.record][-4:] == [0.59, 0.6, 0.49, 0.5]
+    choice, done = scored(context, monkeypatch, [0.5, 0.7, 0.7, 0.7], [0.9, 0.6, 0.6, 0.9])
+    assert done[4:] == [("1", 25), ("2", 25)] and choice.predictor.text.instruction == "1", "of equals the first"
+
+
+@pytest.mark.parametrize(("candidates", "rows"), [(2, 25), (4, 16), (4, 9), (1, 5)])
+def test_few_candidates_or_rows_are_compared_at_once(
+    context: Context, monkeypatch: pytest.MonkeyPatch, candidates: int, rows: int
+) -> None:
+    context = replace(context, valid=examples(30, "today"), valid_rows=rows)
+    choice, done = scored(context, monkeypatch, [0.1, 0.7, 0.9, 0.3][:candidates])
+    assert done == [(str(i), rows) for i in range(candidates)] and {entry["rows"] for entry in choice.record} == {rows}
+
+
+def test_rows_scored_is_how_often_choose_scores_a_row(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    for candidates in range(1, 7):
+        for rows in (1, FIRST_ROWS, FIRST_ROWS + 1, VALID_ROWS, VALID_ROWS + 5):
+            given = replace(context, valid=examples(rows, "today"), valid_rows=min(VALID_ROWS, rows))
+            _, done = scored(given, monkeypatch, [0.5] * candidates)
+            assert rows_scored(candidates, rows) == sum(count for _, count in done)
+    assert rows_scored(6, 500) == 6 * FIRST_ROWS + FINAL * VALID_ROWS, "whatever the budget and the machine"
 
 
 def test_a_closed_set_is_chosen_by_accuracy_raw_and_calibrated(context: Context) -> None:
@@ -197,7 +227,7 @@ def test_a_run_stopped_anywhere_and_continued_is_the_same_run(method: str, phase
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.phase == phase:
             seen.append(event)
-            if len(seen) == 8:  # two steps after a checkpoint, in the search at the second rate
+            if len(seen) == (6 if phase == "search" else 4):  # in the second rate's opening, or after a checkpoint
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -208,32 +238,9 @@ def test_a_run_stopped_anywhere_and_continued_is_the_same_run(method: str, phase
     assert contents(continued) == contents(whole)
     assert continued.chosen["search"] == whole.chosen["search"]
     steps = [event.done for event in again if isinstance(event, Progress) and event.phase == "train"]
-    assert steps == (list(range(1, 11)) if phase == "search" else [7, 8, 9, 10]), "from the last checkpoint"
-    assert any(event.phase == "search" for event in again) == (phase == "search")
-
-
-def test_the_search_halves_and_keeps_its_record(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    from riyaz import train
-    from riyaz.train import Diverged, TrainState
-
-    tried: list[tuple[float, int]] = []
-    losses = {1e-4: 3.0, 2e-4: 1.0, 4e-4: 2.0, 8e-4: math.inf}
-
-    def pretend(model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any) -> TrainState:
-        tried.append((plan.learning_rate, plan.steps))
-        if plan.learning_rate == 8e-4:
-            raise Diverged("the loss is nan")
-        return TrainState(best_loss=losses[plan.learning_rate] / plan.steps)
-
-    monkeypatch.setattr(train, "train", pretend)
-    rungs = ({"rates": 4, "steps": 4}, {"rates": 2, "steps": 8})
-    arm = replace(PLAN, learning_rates=tuple(losses), rungs=rungs)
-    found = weights._search(replace(context, arm=arm), lora.build, [], [])
-    assert tried == [(rate, 4) for rate in losses] + [(2e-4, 8), (4e-4, 8)]
-    assert found[0] == 2e-4
-    assert found[1][0] == {"steps": 4, "losses": {"0.0001": 0.75, "0.0002": 0.25, "0.0004": 0.5, "0.0008": None}}
-    tried.clear()
-    assert weights._search(replace(context, arm=arm), lora.build, [], []) == found and not tried, "it is remembered"
+    assert steps == (list(range(5, 11)) if phase == "search" else [7, 8, 9, 10]), "from the opening or a checkpoint"
+    searched = [event.done for event in again if isinstance(event, Progress) and event.phase == "search"]
+    assert searched == ([1, 2, 3, 4] if phase == "search" else []), "the first rate's opening is not trained again"
 
 
 def test_a_full_disk_is_not_taken_for_a_high_learning_rate(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +256,7 @@ def test_a_full_disk_is_not_taken_for_a_high_learning_rate(context: Context, mon
 
 
 def test_without_a_search_the_default_rate_is_used(context: Context) -> None:
-    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(3e-3,), rungs=())))
+    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(3e-3,), opening=0)))
     assert fitted.chosen["learning_rate"] == 3e-3 and fitted.chosen["search"] == []
 
 
@@ -272,13 +279,13 @@ def test_checks_that_do_not_hold_are_seen(
             return model
 
         monkeypatch.setattr(lora, "build", biased)
-    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(rate,), rungs=())))
+    fitted = lora.fit(replace(context, arm=replace(PLAN, learning_rates=(rate,), opening=0)))
     assert {name for name, found in fitted.checks.items() if not found["ok"]} == {check}
 
 
 def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     with assert_refused("the loss is", "at step"):
-        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e30,), rungs=())))
+        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e30,), opening=0)))
     from riyaz import train
 
     context = replace(context, folder=context.folder / "again")
@@ -286,13 +293,13 @@ def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: py
     monkeypatch.setattr(train, "answer_loss", lambda *rest: math.nan)
     monkeypatch.setattr(weights, "_check_step0", lambda *rest: {"ok": True})
     with assert_refused("the loss on validation rows is not finite"):
-        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), rungs=())))
+        lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
 
 
 def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:
     long = Example(({"role": "user", "content": "where is my refund? " * 300},), ("refund",), where="please.jsonl:99")
     rows = (*examples(29, "please"), long)
-    fitted = lora.fit(replace(context, train=rows, arm=replace(PLAN, rungs=(), learning_rates=(1e-3,))))
+    fitted = lora.fit(replace(context, train=rows, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
     assert fitted.checks["fits_context"]["failed"] == 1 and fitted.checks["fits_context"]["ok"]
     with assert_refused("2 of 24 rows are longer than 1024 tokens", "please.jsonl:99"):
         lora.fit(replace(context, train=(*context.train[:22], long, long)))

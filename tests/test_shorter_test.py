@@ -81,24 +81,22 @@ def test_one_split_keeps_the_validation_rows_of_the_folds_artifact(few: shorter_
     assert not {e.key for e in once.train} & {e.key for e in once.test}
 
 
-def test_rows_are_halved_until_all_arms_fit(many: shorter_test.Divide) -> None:
-    found = [within(many, float(budget)) for budget in range(600, 70, -10)]
-    tested = [len(parts.tested) for plan, parts in found if not out(plan)]
-    assert tested == sorted(tested, reverse=True) and set(tested) == {100, 50, 25}
-    assert all(len(parts.tested) == 25 for plan, parts in found if out(plan)), "not below FAIR_ROWS for another arm"
+def test_rows_are_halved_until_all_arms_fit_and_then_arms_are_left_out(many: shorter_test.Divide) -> None:
+    found = [within(many, float(budget)) for budget in range(600, 50, -10)]
+    whole = [len(parts.tested) for plan, parts in found if not out(plan)]
+    assert whole == sorted(whole, reverse=True) and set(whole) == {100, 50}
+    left = [len(parts.tested) for plan, parts in found if out(plan)]
+    assert set(left) == {FAIR_ROWS} and len(whole) + len(left) == len(found), "not below FAIR_ROWS for another arm"
+    for plan, _ in found[len(whole) :]:
+        assert out(plan) == {"lora"}
+        assert plan.arm("lora").skipped == "the budget is too short for it; raise --budget"
     for plan, parts in found:
         note = f"the budget leaves time for {len(parts.tested)} test rows only; raise --budget to test more"
         assert reduction_note(plan, None, len(parts.tested)) == (note if len(parts.tested) < 100 else "")
         assert plan.limit_test == (len(parts.tested) if len(parts.tested) < 100 else None)
         assert {e.where for e in parts.test} <= {e.where for e in many(True, None)[0].test}
-
-
-def test_arms_are_left_out_where_not_all_fit_with_the_fewest_rows(many: shorter_test.Divide) -> None:
-    plan, parts = within(many, 60.0)
-    assert out(plan) == {"lora"} and FAIR_ROWS <= len(parts.tested) < 2 * FAIR_ROWS
-    assert plan.arm("lora").skipped == "the budget is too short for it; raise --budget"
     plan, parts = within(many, 300.0, step_seconds=100.0)
-    assert out(plan) == {"lora"} and FAIR_ROWS <= len(parts.tested) < 2 * FAIR_ROWS
+    assert out(plan) == {"lora"} and len(parts.tested) == FAIR_ROWS
 
 
 def test_arms_are_not_left_out_of_folds_but_of_one_split(tmp_path: Path) -> None:
@@ -109,16 +107,15 @@ def test_arms_are_not_left_out_of_folds_but_of_one_split(tmp_path: Path) -> None
 
 
 def test_fewer_rows_than_is_fair_are_tested_only_where_not_even_two_arms_fit(many: shorter_test.Divide) -> None:
-    budgets = [float(budget) for budget in range(60, 15, -1)]
     fewest = []
-    for budget in budgets:
+    for budget in range(60, 15, -1):
         try:
-            plan, parts = within(many, budget)
+            plan, parts = within(many, float(budget))
         except TooShort:
             break
         assert out(plan) == {"lora"}
         fewest.append(len(parts.tested))
-    assert set(fewest) == {25, 12} and fewest == sorted(fewest, reverse=True)
+    assert set(fewest) == {50, 25, 12, 10} and fewest == sorted(fewest, reverse=True)
 
 
 def test_a_limit_of_the_user_is_where_it_begins(many: shorter_test.Divide) -> None:
@@ -134,7 +131,7 @@ def test_what_fits_in_no_way_is_refused_with_a_budget_that_is_enough(
     few: shorter_test.Divide, many: shorter_test.Divide
 ) -> None:
     for cut in (few, many):
-        with assert_refused("evaluating zero_shot and nearest on 12 test rows takes about", "--budget 10s"):
+        with assert_refused("evaluating zero_shot and nearest on 10 test rows takes about", "--budget 10s"):
             within(cut, 10.0)
         with pytest.raises(TooShort) as caught:
             within(cut, 10.0)

@@ -113,7 +113,8 @@ def run(
         return
     kept = folder.run(method, KEPT)
     fit, result = Fit.read(kept / FIT), Evaluation.read(kept / RESULT)
-    needed = fit.seconds - fit.search_seconds + result.eval_seconds
+    # an arm's opening may have been trained before its fit, in a process of its own
+    needed = max(fit.seconds - fit.search_seconds, fit.train_seconds) + result.eval_seconds
     if needed > left():
         listen(Note(f"no time left for {method} {extra.name}, which takes {needed:.0f} s"))
         return

@@ -209,7 +209,7 @@ def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "Compa
 def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -> "TooShort":
     """The refusal of a budget in which fewer than LEAST_ARMS arms fit; one with the named budget fits those that are
     left out last."""
-    last = [method for method in LEFT_OUT if method in able][-LEAST_ARMS:]
+    last = sorted(able, key=place_left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
     least = [_total(_training(given, method, LEAST_STEPS, None)) / share[method] for method in share]
     seconds = sum(_total(_fixed(given)[method]) for method in last)

@@ -19,23 +19,23 @@ def plan_within(
     divide: Divide, limit_test: int | None, make: Callable[[Sizes, bool], ComparisonPlan]
 ) -> tuple[ComparisonPlan, Split, DataReport]:
     """The plan of all arms with the most test rows, at least FAIR_ROWS, and the rows; if none fits the budget, the plan
-    of the arms that do with the fewest rows.
+    of the arms that do with the fewest of these rows, and if not even two fit, with fewer.
 
-    `make(sizes, leave_out)` makes a plan and may leave out arms. Raises TooShort if not even two arms fit.
+    `make(sizes, leave_out)` makes a plan and may leave out arms. Raises TooShort if two arms fit in no way.
     """
     refused: TooShort | None = None
-    smaller: list[tuple[bool, int | None, Split, DataReport]] = []
+    rest: list[tuple[bool, int | None, Split, DataReport]] = []  # in which arms may be left out
     for deal_folds, limit in _reductions(divide, limit_test):
         parts, report = divide(deal_folds, limit)
-        smaller.append((deal_folds, limit, parts, report))
-        if limit != limit_test and len(parts.tested) < FAIR_ROWS:
-            break
-        with suppress(TooShort):
-            plan = replace(make(sizes_of(parts), False), folds=deal_folds, limit_test=limit)
-            if not parts.folds or _all_train(plan, FOLDS_SHARE):
-                return plan, parts, report
-    once = [entry for entry in smaller if not entry[2].folds]
-    for deal_folds, limit, parts, report in once[-2:]:  # the last one has fewer than FAIR_ROWS
+        if limit == limit_test or len(parts.tested) >= FAIR_ROWS:
+            with suppress(TooShort):
+                plan = replace(make(sizes_of(parts), False), folds=deal_folds, limit_test=limit)
+                if not parts.folds or _all_train(plan, FOLDS_SHARE):
+                    return plan, parts, report
+            rest.clear()
+        if not parts.folds:
+            rest.append((deal_folds, limit, parts, report))
+    for deal_folds, limit, parts, report in rest:
         try:
             plan = make(sizes_of(parts), True)
         except TooShort as error:

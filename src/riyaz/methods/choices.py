@@ -46,8 +46,9 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     """
     rows, began = context.valid[: context.valid_rows], time.perf_counter()
     halved = len(candidates) > FINAL and len(rows) > FIRST_ROWS
-    tried = _tried(context, candidates, rows[:FIRST_ROWS] if halved else rows)
-    record = [_record(*entry, min(FIRST_ROWS, len(rows)) if halved else len(rows)) for entry in tried]
+    first = rows[:FIRST_ROWS] if halved else rows
+    tried = _tried(context, candidates, first)
+    record = [_record(*entry, len(first)) for entry in tried]
     if halved:
         best_first = sorted(tried, key=lambda entry: -entry[3])  # of equal ones the first
         left = list(dict.fromkeys(place for place, *_ in best_first))[:FINAL]

@@ -13,7 +13,7 @@ import numpy as np
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
-from riyaz.files import from_json, read_json, write_json
+from riyaz.files import finite, from_json, read_json, write_json
 from riyaz.methods.base import Build, Context
 from riyaz.methods.recipe import FINALISTS
 
@@ -65,7 +65,7 @@ def search(
     if len(entering) > FINALISTS:
         for trial in entering:
             _continue(trial, context, build, rows, valid, arm.opening // 2)
-        entering = sorted(entering, key=lambda trial: float(trial.nats.sum()))[:FINALISTS]
+        entering = sorted(entering, key=lambda trial: trial.loss)[:FINALISTS]
     for trial in entering:
         _continue(trial, context, build, rows, valid, arm.opening, rated)
     rate: float = arm.learning_rates[0]
@@ -74,8 +74,7 @@ def search(
         rate, record = chosen({trial.rate: trial.nats for trial in entering}, tokens)
     for trial in trials.values():
         if trial not in entering:
-            loss = float(trial.nats.sum() / tokens.sum())
-            record.append({"rate": trial.rate, "loss": loss if math.isfinite(loss) else None, "steps": trial.steps})
+            record.append({"rate": trial.rate, "loss": finite(trial.loss), "steps": trial.steps})
         if trial.rate != rate:
             shutil.rmtree(opening_folder(context, trial.rate), ignore_errors=True)
     spent = sum(trial.seconds for trial in trials.values() if trial.rate != rate)
@@ -91,7 +90,8 @@ class _Trial:
 
     rate: float
     steps: int = 0
-    nats: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n,) −log p of the validation answers
+    loss: float = 0.0  # on the validation rows after these steps, nats per answer token; infinity if it is no number
+    nats: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n,) −log p of the validation answers at the end
     score: float | None = None
     seconds: float = 0.0
 
@@ -100,7 +100,7 @@ def _continue(
     trial: _Trial, context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row], until: int,
     rated: Callable[[Any], float] | None = None,
 ) -> None:  # fmt: skip
-    """Train the trial's opening on to the step `until`; a loss that is not finite becomes infinity."""
+    """Train the trial's opening on to the step `until`, unless its loss is infinite."""
     from riyaz.train import Diverged, row_nats, train
 
     phase = "search" if len(context.arm.learning_rates) > 1 else "train"
@@ -108,18 +108,22 @@ def _continue(
     def as_search(event: Event) -> None:
         context.listen(replace(event, phase=phase) if isinstance(event, Progress) else event)
 
-    if trial.steps and not np.isfinite(trial.nats).all():
+    if trial.loss == math.inf:
         return
     context.listen(Phase(phase, f"rate {trial.rate:g}"))
     began, model = time.perf_counter(), build(context)
     plan, folder = train_plan(context, trial.rate).opening(), opening_folder(context, trial.rate)
+    trial.steps, trial.loss, trial.nats = until, math.inf, np.full(len(valid), math.inf)
     try:
-        train(model, rows, valid, plan, folder, as_search, until=until)
-        trial.nats = np.array(row_nats(model, valid))
-        trial.score = rated(model) if rated else None
+        state = train(model, rows, valid, plan, folder, as_search, until=until)
+        # that of this step also where a search that was stopped has trained the opening further
+        if math.isfinite(loss := state.history[until - 1]["valid_loss"]):
+            trial.loss = loss
+            if until == plan.steps:
+                trial.nats = np.array(row_nats(model, valid))
+                trial.score = rated(model) if rated else None
     except Diverged:
-        trial.nats = np.full(len(valid), math.inf)
-    trial.steps = until
+        pass
     trial.seconds += time.perf_counter() - began
 
 
@@ -130,8 +134,8 @@ def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, 
     finite.
     """
     total = tokens.sum()
-    means = {rate: float(nats.sum() / total) for rate, nats in losses.items()}
-    best = min(means, key=lambda rate: (means[rate], rate))
+    means = {rate: float(nats.sum() / total) if np.isfinite(nats).all() else math.inf for rate, nats in losses.items()}
+    best = min(means, key=lambda rate: means[rate])
     if not math.isfinite(means[best]):
         raise RiyazError("the loss was not finite at any learning rate of the search")
     record, within = [], []

@@ -3,7 +3,6 @@ and checks."""
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +44,12 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     checks["step0_loss"] = _check_step0(model, valid[:STEP0_ROWS], begins_as)
     del model  # so that there are never two whole models in memory
 
-    began = time.perf_counter()
     found = search(context, build, rows, valid)
     plan, opening = train_plan(context, found.rate), opening_folder(context, found.rate)
     model = build(context)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
-    train_seconds = time.perf_counter() - began - found.seconds
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="raise --budget for a longer search")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
@@ -68,7 +65,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
         context.prompt_text.text, weights, context.files | files, calibrated=choice.calibrated,
         chosen={"learning_rate": found.rate, "steps": state.step, "best_step": state.best_step,
                 "search": found.record, "calibrated": choice.calibrated, "tokens_s": state.tokens / state.seconds},
-        checks=checks, search_seconds=found.seconds, train_seconds=train_seconds, trainable_params=trainable,
+        checks=checks, search_seconds=found.seconds, train_seconds=state.seconds, trainable_params=trainable,
         valid_loss=state.best_loss, valid_score=choice.score,
         curve=[{key: entry[key] for key in CURVE if key in entry} for entry in state.history],
     )  # fmt: skip

@@ -76,14 +76,12 @@ class TrainState:
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
-    until: int | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
-    folder `begun`. Stops after `until` steps, with a checkpoint. `after_validation(step)` is called with the model in
-    evaluation mode. Raises Diverged.
+    folder `begun`. `after_validation(step)` is called with the model in evaluation mode. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -102,9 +100,7 @@ def train(
     masters.publish()
     began = time.perf_counter() - state.seconds
 
-    end = plan.steps if until is None else until
-
-    for step in range(state.step, end):
+    for step in range(state.step, plan.steps):
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
@@ -132,7 +128,7 @@ def train(
         state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
-        last = state.step == end
+        last = state.step == plan.steps
         if state.step % plan.validate_every == 0 or last:
             model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
@@ -145,11 +141,11 @@ def train(
             else:
                 state.worse += 1
         state.history.append(entry)
-        left = (end - state.step) * state.seconds / state.step
-        listen(Progress("train", state.step, end, loss=entry["loss"], seconds_left=left, metrics=entry))
+        left = (plan.steps - state.step) * state.seconds / state.step
+        listen(Progress("train", state.step, plan.steps, loss=entry["loss"], seconds_left=left, metrics=entry))
         if state.worse >= plan.patience:
             break
-        if (state.step % plan.checkpoint_every == 0 and not last) or state.step in (until, plan.steady):
+        if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # frees its moments before the best weights are read

@@ -1,8 +1,9 @@
-"""The dial of pretraining: sizes, what a budget affords, and the reasons it gives. No torch runs here."""
+"""The dial of pretraining: sizes, what a budget affords, and the reasons it gives. Nothing is trained here."""
 
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -13,6 +14,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import gpt2, llama
 from riyaz.files import from_json, to_json
 from riyaz.pretraining import plan as planning
+from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import PretrainingPlan, Text, make
 from riyaz.pretraining.shapes import (
     FAMILIES,
@@ -24,6 +26,7 @@ from riyaz.pretraining.shapes import (
     memory_mb,
     parameters,
 )
+from riyaz.train import TrainPlan, learning_rate
 
 BOOK = Text(train_tokens=20_000_000, train_windows=20_000_000 // 256, valid_windows=4000)
 
@@ -108,8 +111,67 @@ def test_larger_models_are_not_measured_once_one_is_too_large() -> None:
 
 def test_measuring_is_part_of_the_budget() -> None:
     plan = planned(budget=Seconds("60s"), size="1m", spent=10)
-    assert plan.tokens == pytest.approx((60 - 15) * planning.TRAINING * plan.tokens_s, rel=0.02)
+    assert plan.tokens == pytest.approx((60 - 15 - plan.end_seconds) * planning.TRAINING * plan.tokens_s, rel=0.02)
     assert plan.estimate["seconds"] == pytest.approx(60, abs=1)
+
+
+def test_the_end_of_a_run_is_part_of_the_budget() -> None:
+    small, large = (planned(budget=Seconds("1h"), size=size) for size in ("1m", "50m"))
+    judging = [planning.JUDGED * 256 / 3 / plan.tokens_s for plan in (small, large)]
+    assert small.end_seconds == pytest.approx(planning.END_SECONDS + judging[0], abs=0.1)
+    assert large.end_seconds == pytest.approx(planning.END_SECONDS + judging[1] + 2, abs=0.2), "200 MB at 100 MB/s"
+    few = planned(Text(20_000_000, 20_000_000 // 256, 3), budget=Seconds("1h"), size="50m")
+    assert large.end_seconds - few.end_seconds == pytest.approx(judging[1] * 61 / 64, rel=0.01)
+
+
+class Clock:
+    """A run of `Pace` whose steps take what a function of the step says; seconds of training."""
+
+    def __init__(self, plan: TrainPlan, budget: float | None, took: Callable[[int], float], before: float = 5) -> None:
+        self.plan, self.took, self.seconds = plan, took, 0.0
+        self.recorded: list[TrainPlan] = []
+        self.pace = Pace(budget, before, 1.0, 4.0, lambda: self.seconds, self.recorded.append)
+
+    def run(self, first: int = 0) -> int:
+        step = first
+        while step < self.plan.length:
+            self.plan = self.pace.adjusted(self.plan, step)
+            step += 1
+            self.seconds += self.took(step)
+        return step
+
+
+@pytest.mark.parametrize(
+    ("took", "steps"),
+    [
+        (lambda step: 1.0, 100),
+        (lambda step: 0.5, 100),  # never more than were planned
+        (lambda step: 2.0, 53),  # 115 - 5 - 2 * 4 seconds
+        (lambda step: 1.0 if step <= 50 else 2.0, 78),
+        (lambda step: 2.0 if step <= 20 else 1.0, 83),  # what was cut at first comes back
+        (lambda step: 1.0 if step != 60 else 31.0, 73),
+        (lambda step: 40.0, 2),  # a single step is a third of the budget
+    ],
+)
+def test_a_run_takes_the_steps_that_its_budget_holds(took: Callable[[int], float], steps: int) -> None:
+    clock = Clock(TrainPlan(steps=100, learning_rate=1.0), 115.0, took)
+    assert clock.run() == pytest.approx(steps, abs=2)
+    took_all = 5 + clock.seconds + 4 * max(1.0, clock.seconds / clock.plan.length)
+    assert (took_all <= 115 + 2 * took(1) or steps == 2) and len(clock.recorded) < 30
+    assert clock.plan.changes == (clock.recorded[-1].changes if clock.recorded else ())
+    last = learning_rate(clock.plan, clock.plan.length - 1)
+    assert last < 0.15 or steps == 2, "the rate has fallen to a tenth"
+
+
+def test_a_run_without_a_budget_has_its_length_and_a_resumed_one_the_recorded_changes() -> None:
+    plan = TrainPlan(steps=100, learning_rate=1.0)
+    clock = Clock(plan, None, lambda step: 50.0)
+    assert clock.run() == 100 and clock.recorded == []
+    plan = dataclasses.replace(plan, changes=((30, 70),))
+    clock = Clock(plan, 115.0, lambda step: 3.0)
+    clock.seconds = 25 * 3.0
+    assert clock.pace.adjusted(plan, 25) is plan, "it was at step 30 that the run was shortened"
+    assert clock.run(25) < 45 and clock.plan.changes[0] == (30, 70) and clock.plan.changes[1][0] > 30
 
 
 def test_a_flag_without_effect_is_refused() -> None:
@@ -140,13 +202,13 @@ def test_a_shape_of_ones_own_has_no_size() -> None:
     for asked in ({"layers": 40}, {"width": 1024}, {"width": 1024, "steps": 9}, {"size": "5m", "heads": 8}):
         plan = planned(budget=None if "steps" in asked else Seconds("1h"), **asked)
         assert plan.effective["size"] is None and "1m" not in plan.derived[0].why, plan.derived[0]
-    assert planned(layers=40, budget=Seconds("15m")).derived[0].why.endswith(" allow 8.07 million 0.4")
+    assert planned(layers=40, budget=Seconds("15m")).derived[0].why.endswith(" allow 8.07 million 0.3")
     with pytest.raises(RiyazError, match=r"this model .* million parameters"):
         planned(layers=40, memory=100)
 
 
 def test_a_step_that_the_budget_does_not_hold_is_refused() -> None:
-    slow = Machine(flops=1e9)
+    slow = Machine(flops=3e9)
     with pytest.raises(
         RiyazError, match=r"one step of 78,125 windows takes about [\d,]+s and the budget of 1m has"
     ) as e:
@@ -197,7 +259,9 @@ def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
     with pytest.raises(RiyazError, match=r"1m .* 100 MB are free"):
         planned(memory=100)
     assert planned(budget=Seconds("100h"), memory=900).model["parameters"] < 50e6  # the largest that does fit
-    with pytest.raises(RiyazError, match="the budget of 30s is used up before training begins"):
+    with pytest.raises(
+        RiyazError, match=r"the budget of 30s is used up by what comes before the training \(31s\) and after it \(4s\)"
+    ):
         planned(budget=Seconds("30s"), spent=26)
 
 

@@ -16,6 +16,7 @@ from riyaz import hardware
 from riyaz.errors import RiyazError
 from riyaz.files import Lines
 from riyaz.pretraining import run as running
+from riyaz.pretraining import speed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +85,41 @@ def test_a_resumed_run_is_the_same_run(text: Path, tmp_path: Path, stop: int, mo
     same_run(*straight_and_resumed(text, tmp_path, stop, monkeypatch))
 
 
+def test_a_run_that_was_shortened_is_the_same_run_when_it_is_resumed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock says that the budget is running out, at step 3 and at step 5."""
+    asked = SMALL[: SMALL.index("--steps")] + SMALL[SMALL.index("--steps") + 2 :]
+    arguments = ("pretrain", text, *asked, "--budget", "60s", "--dropout", 0.1, "--checkpoint-every", 2)
+    monkeypatch.setattr(speed, "measured", lambda *_: 40.0)  # tokens per second
+    monkeypatch.setattr(running.RunFolder, "clean", lambda folder: None)
+    watched = running.Watch.clock
+
+    def late(watch: running.Watch) -> float | None:
+        before, step = watched(watch), watch.run.step
+        return None if before is None else {3: 15.0, 5: 31.0}.get(step, 1.0)
+
+    monkeypatch.setattr(running.Watch, "clock", late)
+    told = command(*arguments, "--out", tmp_path / "straight")
+    assert told.status == 0, told.err
+    plan = json.loads((tmp_path / "straight/plan.json").read_text())["plan"]["train"]
+    document = json.loads((tmp_path / "straight/run.json").read_text())
+    steps = [step for step, _ in plan["changes"]]
+    assert steps == [3, 5] and document["length"] == plan["changes"][-1][1] < plan["steps"]
+    assert lines(tmp_path / "straight/metrics.jsonl")[-1]["step"] == document["length"]
+    assert f"at the present speed the budget holds {document['length']} of {plan['steps']} steps" in told.err
+    assert f"it took {document['length']} instead of {plan['steps']} steps" in " ".join(told.out.split())
+    for stop in (4, 6):
+        out = tmp_path / f"resumed-{stop}"
+        with pytest.MonkeyPatch.context() as inner:
+            stop_at(stop, inner, Stopped())
+            inner.setattr(running._Run, "stopped", lambda run: None)
+            assert command(*arguments, "--out", out).status == 1
+        assert command(*arguments, "--out", out, "--resume").status == 0
+        assert json.loads((out / "plan.json").read_text())["plan"]["train"] == plan
+        same_run(tmp_path / "straight", out)
+
+
 def test_a_damaged_checkpoint_is_said(text: Path, tmp_path: Path) -> None:
     arguments = ("pretrain", text, *SMALL, "--checkpoint-every", 2, "--out", tmp_path / "run")
     with pytest.MonkeyPatch.context() as inner:
@@ -100,10 +136,10 @@ def test_a_resumed_run_counts_on_as_many_threads(text: Path, tmp_path: Path, mon
     monkeypatch.setattr(torch, "set_num_threads", threads.append)  # sums of another order are other sums
     with pytest.MonkeyPatch.context() as inner:
         stop_at(3, inner, Stopped())
-        inner.setattr(hardware, "cores", lambda: 3)
+        inner.setattr(hardware, "threads", lambda: 3)
         command("pretrain", text, *SMALL, "--out", tmp_path / "run")
     began = threads.copy()
-    monkeypatch.setattr(hardware, "cores", lambda: 5)
+    monkeypatch.setattr(hardware, "threads", lambda: 5)
     assert command("pretrain", text, *SMALL, "--out", tmp_path / "run", "--resume").status == 0
     assert {*began} == {3} and {*threads} == {3}
 

@@ -196,6 +196,16 @@ def test_the_time_left_comes_from_the_event_or_from_the_pace():
     assert terminal.says(pulled) == "train, 4.9/1,238.2 MB"
 
 
+def test_no_work_goes_on_with_no_time_left():
+    board = terminal.Board(began=0.0)
+    board.apply(EVENTS[0], 0.0)
+    out = screen(live=True)
+    out.print(terminal._rows(board, 620.0))
+    assert "10m 20s so far, longer than the estimated 8m 20s" in printed(out) and "0.0 s" not in printed(out)
+    arm = board.apply(Progress("train", 119, 120, "lora", seconds_left=0.01), 620.0)
+    assert terminal.says(arm) == "train, 119/120"
+
+
 def test_progress_of_a_command_without_arms_is_accepted():
     board = terminal.Board(began=0.0)
     board.apply(Phase("validate"), 1.0)

@@ -426,3 +426,48 @@ def test_a_beginning_that_rows_share_changes_neither_loss_nor_gradient(shared: i
     assert together == pytest.approx(alone, rel=1e-5)
     for grad, wanted in zip(ours, theirs, strict=True):
         assert (grad - wanted).abs().max() <= GRADIENT * wanted.abs().max()
+
+
+def test_a_rate_falls_to_its_end_also_where_the_length_of_the_run_changes() -> None:
+    plan = TrainPlan(steps=100, learning_rate=2.0, warmup=0.1, final=0.0)
+    whole = [learning_rate(plan, step) for step in range(100)]
+    shorter = dataclasses.replace(plan, changes=((40, 60),))
+    rates = [learning_rate(shorter, step) for step in range(60)]
+    assert shorter.length == 60 and rates[:41] == whole[:41], "nothing that was done is changed"
+    assert rates[9:] == sorted(rates[9:], reverse=True) and 0 < rates[59] < 0.02
+    assert rates[50] == pytest.approx(whole[70]), "half of what was left is over after half of the steps"
+    again = dataclasses.replace(plan, changes=((40, 60), (50, 80)))
+    rates = [learning_rate(again, step) for step in range(80)]
+    assert again.length == 80 and rates[50] == pytest.approx(whole[70]) and rates[65] == pytest.approx(whole[85])
+    early = dataclasses.replace(plan, changes=((0, 50),))
+    assert [learning_rate(early, step) for step in range(50)] == pytest.approx(whole[::2])
+
+
+def test_a_run_that_is_shortened_and_killed_is_the_same_run(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, steps=40, validate_every=10, checkpoint_every=6)
+    changes = {10: ((10, 21),), 15: ((10, 21), (15, 25))}
+
+    def changed(now: TrainPlan, step: int) -> TrainPlan:
+        return dataclasses.replace(now, changes=changes.get(step, now.changes))
+
+    heard: list = []
+    model = whole()
+    wanted = outcome(model, train(model, ROWS, ROWS, plan, tmp_path / "whole", heard.append, adjust=changed))
+    assert [event.total for event in heard] == [40] * 10 + [21] * 5 + [25] * 10 and heard[-1].done == 25
+    assert [entry["step"] for entry in wanted[1].history if "valid_loss" in entry] == [10, 20, 25]
+
+    def kill(event) -> None:
+        if event.done == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(whole(), ROWS, ROWS, plan, tmp_path / "killed", kill, adjust=changed)
+    assert [path.name for path in (tmp_path / "killed").glob("step-*")] == ["step-000012"]
+    model, recorded = whole(), dataclasses.replace(plan, changes=changes[15])
+    assert outcome(model, train(model, ROWS, ROWS, recorded, tmp_path / "killed", quiet)) == wanted
+
+
+@pytest.mark.parametrize("changes", [((5, 5),), ((5, 9), (4, 9)), ((5, 9), (9, 12)), ((5, 99),), ((-1, 5),)])
+def test_changes_of_length_that_no_run_made_are_refused(changes: tuple) -> None:
+    with assert_refused("changes", "no run"):
+        dataclasses.replace(PLAN, changes=changes)

@@ -52,6 +52,31 @@ class TrainPlan:
     keep_best: bool = True  # end with the weights of the lowest validation loss, not the last ones
     compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
+    # (steps done, steps in all): from there on the run has that length, and the rest of the schedule as many steps
+    changes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises RiyazError for changes of length that no run can have made."""
+        before, end = -1, self.steps
+        for step, steps in self.changes:
+            if not before < step < min(end, steps) or steps > self.steps:
+                raise RiyazError(f"no run has the changes {self.changes}", "changes")
+            before, end = step, steps
+
+    @property
+    def length(self) -> int:
+        """Steps of the run after the last change."""
+        return self.changes[-1][1] if self.changes else self.steps
+
+    def place(self, step: int) -> float:
+        """The step of the unchanged schedule whose learning rate `step` has."""
+        at, since, steps = 0.0, 0, self.steps
+        for begun, length in self.changes:
+            if step <= begun:
+                break
+            at += (begun - since) * (self.steps - at) / (steps - since)
+            since, steps = begun, length
+        return at + (step - since) * (self.steps - at) / (steps - since)
 
     def opening(self) -> "TrainPlan":
         """The plan of the steady steps alone. They are the same for every number of steps, so a run of them can be
@@ -76,12 +101,14 @@ class TrainState:
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
+    adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
-    folder `begun`. `after_validation(step)` is called with the model in evaluation mode. Raises Diverged.
+    folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
+    `adjust(plan, step)` gives the plan from there on, with further `changes`. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -101,6 +128,9 @@ def train(
     began = time.perf_counter() - state.seconds
 
     for step in range(state.step, plan.steps):
+        plan = adjust(plan, step) if adjust else plan
+        if step >= plan.length:
+            break
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
@@ -128,7 +158,7 @@ def train(
         state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
-        last = state.step == plan.steps
+        last = state.step == plan.length
         if state.step % plan.validate_every == 0 or last:
             model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
@@ -141,8 +171,8 @@ def train(
             else:
                 state.worse += 1
         state.history.append(entry)
-        left = (plan.steps - state.step) * state.seconds / state.step
-        listen(Progress("train", state.step, plan.steps, loss=entry["loss"], seconds_left=left, metrics=entry))
+        left = (plan.length - state.step) * state.seconds / state.step
+        listen(Progress("train", state.step, plan.length, loss=entry["loss"], seconds_left=left, metrics=entry))
         if state.worse >= plan.patience:
             break
         if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
@@ -161,22 +191,25 @@ def train(
 
 
 def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
-    """Hash of plan, tensor shapes and rows; a corpus counts by its own hash."""
+    """Hash of plan, tensor shapes and rows; a corpus counts by its own hash, and changes of length do not count."""
+    settings = asdict(plan)
+    del settings["changes"]
     shapes = {name: master.shape for name, master in masters.items()}
     tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
-    return hashlib.sha256(json.dumps([asdict(plan), shapes, tokens]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([settings, shapes, tokens]).encode()).hexdigest()
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
     """The learning rate of a step, counted from 0: linear warm-up, the plan's steady steps, then a cosine down to its
     `final` share. The warm-up is a share of the steady steps if there are any."""
     warm = max(1, round(plan.warmup * (plan.steady or plan.steps)))
-    if step < warm:
-        return plan.learning_rate * (step + 1) / warm
-    if step < plan.steady:
+    place = plan.place(step)
+    if place < warm:
+        return plan.learning_rate * (place + 1) / warm
+    if place < plan.steady:
         return plan.learning_rate
     fall = max(warm, plan.steady)
-    done = (step - fall) / max(1, plan.steps - fall)
+    done = (place - fall) / max(1, plan.steps - fall)
     return plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
 
 

@@ -1,7 +1,7 @@
 """The folder of a pretraining run.
 
 run.json       options, settings, status and results; written first, so that it marks the folder as a run
-plan.json      every setting of the run; written once, never changed
+plan.json      every setting of the run; only changes of its length are added
 metrics.jsonl  one line per step
 samples.jsonl  one line per validation
 work/          tokens of the text, tokenizer, checkpoints; removed once the finished model is in the folder

@@ -38,7 +38,9 @@ BUDGET = Seconds("15m")  # default
 CONTEXT = 256
 WINDOWS_LEAST = 64  # the context is halved until a short text has this many windows
 VOCABULARIES = {4096: 500_000, 2048: 200_000, 1024: 60_000}  # vocabulary -> least bytes of text
-TRAINING = 0.9  # share of the remaining budget; the rest is for validation, samples and writing the model
+TRAINING = 0.9  # share of the remaining budget without the end; the rest is for validation, samples and checkpoints
+# the end of a run: the finished model is judged on JUDGED windows, written, opened again, and reported
+JUDGED, END_SECONDS, WRITING = 64, 4.0, 100e6  # windows, seconds whatever the model (Python's start too), bytes/s
 STEPS_WANTED = 2000
 STEP_TOKENS = (1024, 16_384)  # least and most tokens per step
 RATE_MOST, RATE = 4e-3, 0.4  # learning rate: RATE divided by the width, at most RATE_MOST
@@ -114,7 +116,8 @@ NEEDS = Keys(seconds=float, peak_rss_mb=float, disk_mb=float)
 
 @dataclass(frozen=True)
 class PretrainingPlan:
-    """Every setting of a run; frozen in plan.json, so that a resumed run is the same run."""
+    """Every setting of a run; frozen in plan.json, so that a resumed run is the same run. Only `train["changes"]` is
+    written while it trains."""
 
     effective: dict[str, Any]  # the value in effect of every flag, by its name
     derived: tuple[Value, ...]
@@ -124,6 +127,7 @@ class PretrainingPlan:
     tokens: int
     flops_per_token: float
     tokens_s: float
+    end_seconds: float  # of judging, writing and reporting the finished model
     estimate: Annotated[dict[str, float], NEEDS]
 
     @property
@@ -212,7 +216,8 @@ def make(
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,
     }  # fmt: skip
-    seconds = spent() + tokens / speed / TRAINING
+    end = end_seconds(config, text, speed)
+    seconds = spent() + tokens / speed / TRAINING + end
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * DISK_COPIES / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
@@ -223,7 +228,7 @@ def make(
         "checkpoint_every": saving, "seed": asked.seed or 0,
     }  # fmt: skip
     return PretrainingPlan(
-        effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, estimate
+        effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate
     )
 
 
@@ -283,7 +288,7 @@ class _Deriving:
                 self.refuse_large(config, None if own else name)
             compute = self.asked.compute or self.machine.quicker(config)
             speed = self.machine.tokens_s(config, compute)
-            tokens = min(speed * self._left(), EPOCHS_MOST * self.text.train_tokens)
+            tokens = min(speed * self._left(config, speed), EPOCHS_MOST * self.text.train_tokens)
             tried[name] = tokens / parameters(config)
             ratios.append(f"{f'{parameters(config) / 1e6:.2f} million' if own else name} {tried[name]:.1f}")
             if not best or _off(tried[name]) < _off(tried[best]):
@@ -301,13 +306,14 @@ class _Deriving:
                 configs[name] = self.config(shaped(self.asked, shape))
         return configs or {SMALLEST: self.config(shaped(self.asked, SIZES[SMALLEST]))}
 
-    def _left(self) -> float:
+    def _left(self, config: Config, speed: float) -> float:
         """Seconds of training left in the budget. Raises RiyazError when there is at most one."""
         assert self.budget is not None
-        spent = self.spent()
-        left = (self.budget - spent) * TRAINING
+        spent, end = self.spent(), end_seconds(config, self.text, speed)
+        left = (self.budget - spent - end) * TRAINING
         if left <= 1:
-            what = f"the budget of {Seconds(self.budget)} is used up before training begins ({spent:.0f}s)"
+            what = f"the budget of {Seconds(self.budget)} is used up by what comes before the training ({spent:.0f}s)"
+            what += f" and after it ({end:.0f}s)"
             raise RiyazError(what, "--budget", "give more time or less text")
         return left
 
@@ -327,19 +333,20 @@ class _Deriving:
             (most, f"{EPOCHS_MOST} epochs of the {text.train_tokens:,} tokens of the text; more teach little")
         )
         if self.budget is not None:
-            limits.append((int(speed * self._left()), f"{speed:,.0f} tokens/s for the rest of the budget"))
+            limits.append((int(speed * self._left(config, speed)), f"{speed:,.0f} tokens/s for the rest of the budget"))
         tokens, why = min(limits)
         least, largest = STEP_TOKENS
         wanted = min(max(2 ** round(math.log2(max(tokens / STEPS_WANTED, 1))), least), largest)
         batch = min(asked.batch or max(1, wanted // self.context), text.train_windows)
-        self._refuse_slow(batch, batch * self.context / speed)
+        self._refuse_slow(config, batch, speed)
         steps = max(1, tokens // (batch * self.context))
         why = f"{why}: {tokens / 1e6:.2f} million tokens, {tokens / parameters(config):.1f} per parameter"
         return batch, steps, [self._batch(batch, f"about {STEPS_WANTED:,} steps"), Value("steps", f"{steps:,}", why)]
 
-    def _refuse_slow(self, batch: int, seconds: float) -> None:
+    def _refuse_slow(self, config: Config, batch: int, speed: float) -> None:
         """Raises RiyazError when one step takes longer than the budget has left."""
-        if self.budget is not None and seconds > (left := self._left()):
+        seconds = batch * self.context / speed
+        if self.budget is not None and seconds > (left := self._left(config, speed)):
             what = f"one step of {batch:,} windows takes about {seconds:,.0f}s"
             what += f" and the budget of {Seconds(self.budget)} has {left:,.0f}s of training left"
             flag = "--batch" if self.asked.batch else "--budget"
@@ -360,6 +367,12 @@ class _Deriving:
         windows = min(self.text.valid_windows, max(16, affordable))
         text = f"every {every} steps, on {windows:,} of {self.text.valid_windows:,} held-out windows"
         return every, windows, [Value("validation", text, f"at most about {VALIDATION_SHARE:.0%} of the time")]
+
+
+def end_seconds(config: Config, text: Text, speed: float) -> float:
+    """Seconds from the last step to the end of the command, for a model that trains on `speed` tokens per second."""
+    judging = min(JUDGED, text.valid_windows) * config.context / (FORWARD * speed)
+    return END_SECONDS + judging + parameters(config) * DTYPE_BYTES / WRITING
 
 
 def differences(then: PretrainConfig, now: PretrainConfig, effective: dict[str, Any]) -> list[str]:

@@ -23,7 +23,8 @@ from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
 from riyaz.files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
-from riyaz.pretraining.plan import KINDS, TEXT, Frozen, PretrainingPlan
+from riyaz.pretraining.pace import Pace
+from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
@@ -32,7 +33,7 @@ from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
-JUDGED = 64  # held-out windows on which the finished model is measured
+SAID = 0.1  # share of the steps; a length that is nearer to the one last said is not said
 OPENING = 30  # most characters of held-out text that one sample continues
 
 
@@ -93,6 +94,8 @@ class _Run:
         self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
         self.began = time.monotonic()
         self.document: PretrainRun
+        self.frozen: Frozen
+        self.said: int | None = None  # the length of the run that was said last
         self.step = 0
         self.bytes, self.sha256 = text_hash(self._documents())
 
@@ -244,12 +247,20 @@ class _Run:
             ratio = corpus.valid.bytes_per_token
             watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step))
 
+        self.frozen = frozen
+        pace = Pace(
+            budget=plan.effective["budget"], before=frozen.seconds, end=plan.end_seconds, clock=watch.clock,
+            step_seconds=plan.train["batch_size"] * plan.model["context"] / plan.tokens_s / TRAINING,
+            record=self._changed,
+        )  # fmt: skip
         if not watch.samples.entries():
             model.eval()
             seen(0)
         try:
-            work = self.folder.work / "train"
-            state = train(model, corpus.train, valid, settings(plan), work, watch.listen, after_validation=seen)
+            state = train(
+                model, corpus.train, valid, settings(plan), self.folder.work / "train", watch.listen,
+                after_validation=seen, adjust=pace.adjusted,
+            )  # fmt: skip
         finally:
             watch.close()
         self._phase("write")
@@ -267,10 +278,20 @@ class _Run:
             best_step=state.best_step,
             logit_difference=written.difference,
         )
+        self.document = described(self.document, self.frozen)
         self.document = replace(self.document, status="done", cost=watch.cost(frozen.seconds), result=result)
         self.folder.write(RUN, self.document)
         self.folder.clean()
         return self.document
+
+    def _changed(self, plan: Any) -> None:
+        """Write plan.json with the changes of length of a `train.TrainPlan`; say a length far from the last one said."""
+        train = self.frozen.plan.train | {"changes": plan.changes}
+        self.frozen = replace(self.frozen, plan=replace(self.frozen.plan, train=train))
+        self.folder.write(PLAN, self.frozen)
+        if abs(plan.length - (self.said or plan.steps)) > SAID * plan.steps:
+            self.said = plan.length
+            self._note(f"at the present speed the budget holds {plan.length:,} of {plan.steps:,} steps")
 
     def _note_versions(self, then: dict[str, str]) -> None:
         """Report, and record in run.json, package versions that differ from those the run began with."""
@@ -358,5 +379,6 @@ def described(run: PretrainRun, frozen: Frozen) -> PretrainRun:
         model=RunModel(**model),
         derived=[Derived(value.name, value.value, value.why) for value in plan.derived],
         plan={**plan.train, "valid_windows": plan.valid_windows},
+        length=settings(plan).length if plan.train.get("changes") else None,
         estimate=plan.estimate,
     )

@@ -71,6 +71,11 @@ class Watch:
         extra = f"{quality}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
         self.run.listen(replace(event, method=NAME, extra=extra, metrics=None))
 
+    def clock(self) -> float | None:
+        """Seconds of training at the last step, those of earlier commands included; None before this command's first
+        step."""
+        return None if self.before is None else self.seconds
+
     def cost(self, before: float) -> RunCost:
         """The cost of the run; `before` is the seconds until its first step."""
         tokens = self._tokens(self.run.step, 0)

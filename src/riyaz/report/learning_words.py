@@ -132,7 +132,15 @@ def story(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
     much = f", {often(times)}," if times is not None else ""
     what = f"{compact(tokens)} tokens of text{much}" if tokens is not None else "text"
     begun = f"A model that began with random weights read {what}{took}."
-    return [begun, *_learned(run, metrics), *_ended(run, metrics)]
+    return [begun, *_shortened(run), *_learned(run, metrics), *_ended(run, metrics)]
+
+
+def _shortened(run: PretrainRun) -> list[str]:
+    planned = (run.plan or {}).get("steps")
+    if run.length is None or planned is None or run.length >= planned:
+        return []
+    why = "because the machine was slower than when it was measured; the learning rate fell to its end all the same"
+    return [f"To stay within its budget it took {number(run.length)} instead of {number(planned)} steps, {why}."]
 
 
 def often(times: float) -> str:
@@ -160,7 +168,7 @@ def _learned(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
 
 
 def _ended(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
-    done, planned, lowest = steps_done(metrics), (run.plan or {}).get("steps"), best(metrics)
+    done, planned, lowest = steps_done(metrics), run.length or (run.plan or {}).get("steps"), best(metrics)
     of = f" of {number(planned)}" if planned is not None else ""
     if run.status == "running":
         return [f"It is at step {number(done)}{of} and still running, or was killed; these are its figures so far."]
@@ -213,6 +221,8 @@ def again(run: PretrainRun) -> str:
     if run.resumed_with:
         named = ", ".join(f"{name} {version}" for name, version in run.resumed_with.items())
         return f"It was stopped and continued with {named}, so no command gives the same weights to the last bit."
+    if run.length is not None:
+        return "Its length was changed while it trained, by the clock, so no command gives the same weights."
     if asked.keys() >= EXACT:
         return "The same command on the same text and machine gives the same weights."
     values = [("layers", run.model.layers), ("heads", run.model.heads), ("width", run.model.width)] if run.model else []

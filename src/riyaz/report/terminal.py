@@ -48,6 +48,7 @@ from riyaz.results import ArmResult, Comparison, TargetScores
 PLAIN_WIDTH = 100  # columns when the output is no terminal
 BAR = 18  # character cells of a progress bar
 LINE_SECONDS = 10.0  # least time between two plain progress lines of an arm
+LEAST_LEFT = 0.05  # seconds; less would be said as "0.0 s left" while work goes on
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
 # columns left out on a narrow terminal, in this order; report.md has all columns
 DISPENSABLE = ("artifact MB", "peak MB", "fit", "forgetting")
@@ -139,9 +140,14 @@ class Board:
             arm.seconds_left = (now - arm.since) * (arm.total - arm.done) / (arm.done - arm.start)
         return arm
 
-    def left(self, now: float) -> float | None:
-        """Seconds left of the estimate for the whole command; None without an estimate."""
-        return None if self.seconds is None else max(self.seconds - (now - self.began), 0.0)
+    def left(self, now: float) -> str:
+        """How much of the estimate for the whole command is left; empty without one."""
+        if self.seconds is None:
+            return ""
+        left = self.seconds - (now - self.began)
+        if left < LEAST_LEFT:
+            return f", longer than the estimated {duration(self.seconds)}"
+        return f", about {duration(left)} left"
 
 
 def says(arm: Arm) -> str:
@@ -156,7 +162,7 @@ def says(arm: Arm) -> str:
     if arm.loss is not None:
         parts.append(f"loss {arm.loss:.3f}")
     parts.append(arm.extra)
-    if arm.seconds_left is not None and arm.done < arm.total:
+    if arm.seconds_left is not None and arm.seconds_left >= LEAST_LEFT and arm.done < arm.total:
         parts.append(f"{duration(arm.seconds_left)} left")
     return ", ".join(part for part in parts if part)
 
@@ -217,10 +223,7 @@ def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
         table.add_row(arm.method, bar, says(arm))
     if ended:
         return table
-    left = board.left(now)
-    foot = f"{duration(now - board.began)} so far"
-    foot += f", about {duration(left)} left" if left is not None else ""
-    return Group(table, Text(foot, style="dim"))
+    return Group(table, Text(f"{duration(now - board.began)} so far{board.left(now)}", style="dim"))
 
 
 def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> Table:

@@ -103,6 +103,7 @@ class PretrainRun:
     model: RunModel | None = field(default=None, metadata=OPTIONAL)
     derived: list[Derived] | None = field(default=None, metadata=OPTIONAL)
     plan: RunPlan | None = field(default=None, metadata=OPTIONAL)
+    length: int | None = field(default=None, metadata=OPTIONAL)  # steps, where it was changed while the run trained
     estimate: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
     hardware: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     cost: RunCost | None = field(default=None, metadata=OPTIONAL)

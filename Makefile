@@ -19,7 +19,7 @@ help:  ## this list
 
 demo: .make/train  ## pull a model, compare five ways to adapt it to ten labels (examples/quickstart), print the table
 	$(RIYAZ) pull smollm2-135m
-	$(RIYAZ) compare examples/quickstart --methods nearest,zero_shot,few_shot,lora,full --budget 10m --out demo-result
+	$(RIYAZ) compare examples/quickstart --methods nearest,zero_shot,few_shot,lora,full --budget 15m --out demo-result
 
 demo-documents: .make/train  ## the same with a firm's handbook to retrieve from (examples/helpdesk)
 	$(RIYAZ) pull smollm2-135m

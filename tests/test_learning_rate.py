@@ -15,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riyaz import train as training
-from riyaz.errors import RiyazError
-from riyaz.events import Event, Phase, Progress
-from riyaz.files import write_json
+from riyaz.events import Event, Progress
 from riyaz.methods import lora, weights
 from riyaz.methods.base import Context
-from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search, chosen, opening_folder, search
+from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search, chosen, search
 from riyaz.train import Diverged, TrainState
 
 ONES = np.ones(4, int)
@@ -96,30 +94,26 @@ def test_an_infinite_loss_is_never_chosen_and_all_of_them_are_refused(bad: float
 
 
 class Pretend:
-    """In place of the training loop: losses by rate and step; keeps (rate, until) of every run."""
+    """In place of the training loop: the loss of each rate; keeps the rates of all runs."""
 
-    def __init__(self, losses: Callable[[float, int], float]) -> None:
-        self.losses, self.done = losses, list[tuple[float, int]]()
-        self.rate = 0.0
+    def __init__(self, losses: Callable[[float], float]) -> None:
+        self.losses, self.done = losses, list[float]()
 
-    def train(
-        self, model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any, *, until: int
-    ) -> TrainState:
+    def train(self, model: Any, rows: Any, valid: Any, plan: Any, folder: Path, listen: Any) -> TrainState:
         assert (plan.steps, plan.steady, plan.keep_best) == (THREE.opening, THREE.opening, False)
-        self.rate, loss = plan.learning_rate, self.losses(plan.learning_rate, until)
-        self.done.append((self.rate, until))
+        self.done.append(plan.learning_rate)
         folder.mkdir(parents=True, exist_ok=True)
-        if loss > 100:
+        if self.losses(plan.learning_rate) > 100:
             raise Diverged("the loss is nan")
-        return TrainState(step=until, history=[{"valid_loss": loss} if step == until else {} for step in range(1, 5)])
+        return TrainState(step=plan.steps)
 
     def row_nats(self, model: Any, valid: Any) -> list[float]:
-        return [self.losses(self.rate, THREE.opening) * len(row.answer) for row in valid]
+        return [self.losses(self.done[-1]) * len(row.answer) for row in valid]
 
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretend]:
-    def start(losses: Callable[[float, int], float]) -> Pretend:
+    def start(losses: Callable[[float], float]) -> Pretend:
         made = Pretend(losses)
         monkeypatch.setattr(training, "train", made.train)
         monkeypatch.setattr(training, "row_nats", made.row_nats)
@@ -133,17 +127,14 @@ def searched(context: Context, **arm: Any) -> Search:
     return search(replace(context, arm=replace(THREE, **arm)), lambda _: None, [], valid)
 
 
-def test_of_three_rates_the_two_best_halfway_train_the_whole_opening(
+def test_every_rate_trains_the_opening_and_the_best_ones_stays(
     context: Context, pretend: Callable[..., Pretend]
 ) -> None:
-    after = {(1e-3, 2): 3.0, (2e-3, 2): 2.0, (4e-3, 2): 1.0, (2e-3, 4): 0.5, (4e-3, 4): 0.9, (1e-3, 4): 0.0}
-    made = pretend(lambda rate, step: after[rate, step])
+    made = pretend({1e-3: 3.0, 2e-3: 0.5, 4e-3: 0.9}.__getitem__)
     found = searched(context)
-    assert made.done == [(1e-3, 2), (2e-3, 2), (4e-3, 2), (4e-3, 4), (2e-3, 4)]
-    assert found.rate == 2e-3 and found.score is None and found.seconds > 0
-    assert found.record == [
-        {"rate": 1e-3, "loss": 3.0, "steps": 2}, {"rate": 2e-3, "loss": 0.5, "error": 0.0},
-        {"rate": 4e-3, "loss": pytest.approx(0.9), "error": pytest.approx(0.0)},
+    assert made.done == [1e-3, 2e-3, 4e-3] and found.rate == 2e-3 and found.score is None and found.seconds > 0
+    assert [(entry["rate"], entry["loss"]) for entry in found.record] == [
+        (1e-3, pytest.approx(3.0)), (2e-3, pytest.approx(0.5)), (4e-3, pytest.approx(0.9)),
     ]  # fmt: skip
     assert openings(context) == {"0.002"}, "the others are removed"
     assert Search.read(context.folder / SEARCH) == found
@@ -151,34 +142,18 @@ def test_of_three_rates_the_two_best_halfway_train_the_whole_opening(
     assert searched(context) == found and not made.done, "what was found is not searched again"
 
 
-def test_of_two_rates_both_train_the_whole_opening(context: Context, pretend: Callable[..., Pretend]) -> None:
-    made = pretend(lambda rate, step: 1 + rate)
-    found = searched(context, learning_rates=(1e-3, 4e-3))
-    assert made.done == [(1e-3, 4), (4e-3, 4)] and found.rate == 1e-3 and openings(context) == {"0.001"}
-
-
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-@pytest.mark.parametrize("step", [2, 4])
-def test_a_rate_that_diverges_is_left_out(
-    context: Context, pretend: Callable[..., Pretend], bad: float, step: int
-) -> None:
-    made = pretend(lambda rate, until: bad if rate == 2e-3 and until >= step else 1 - rate)
+def test_a_rate_that_diverges_is_left_out(context: Context, pretend: Callable[..., Pretend], bad: float) -> None:
+    pretend(lambda rate: bad if rate == 2e-3 else 1 - rate)
     found = searched(context)
-    assert found.rate == 4e-3 or step == 4
-    assert found.rate != 2e-3 and openings(context) == {f"{found.rate:g}"}
+    assert found.rate == 4e-3 and openings(context) == {"0.004"}
     assert next(entry for entry in found.record if entry["rate"] == 2e-3)["loss"] is None
-    assert ((2e-3, 4) in made.done) == (step == 4)
     assert Search.read(context.folder / SEARCH) == found
-
-
-def test_a_rate_that_diverges_halfway_is_not_trained_on(context: Context, pretend: Callable[..., Pretend]) -> None:
-    made = pretend(lambda rate, until: math.inf if rate > 1e-3 else 1.0)
-    assert searched(context).rate == 1e-3 and made.done == [(1e-3, 2), (2e-3, 2), (4e-3, 2), (1e-3, 4)]
 
 
 def test_a_search_in_which_every_rate_diverges_is_refused(context: Context, pretend: Callable[..., Pretend]) -> None:
     for bad in (math.inf, 101.0):
-        pretend(lambda rate, until, bad=bad: bad)
+        pretend(lambda rate, bad=bad: bad)
         with assert_refused("the loss was not finite at any learning rate"):
             searched(context)
         assert not (context.folder / SEARCH).exists()
@@ -187,11 +162,11 @@ def test_a_search_in_which_every_rate_diverges_is_refused(context: Context, pret
 def test_one_rate_is_not_compared_and_without_an_opening_nothing_is_trained(
     context: Context, pretend: Callable[..., Pretend]
 ) -> None:
-    made = pretend(lambda rate, until: 1.0)
+    made = pretend(lambda rate: 1.0)
     assert searched(context, learning_rates=(3e-3,), opening=0) == Search(3e-3, []) and not made.done
     (context.folder / SEARCH).unlink()
     found = searched(context, learning_rates=(3e-3,))
-    assert made.done == [(3e-3, 4)] and (found.rate, found.record, found.seconds) == (3e-3, [], 0.0)
+    assert made.done == [3e-3] and (found.rate, found.record, found.seconds) == (3e-3, [], 0.0)
 
 
 # with the real training
@@ -202,7 +177,7 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
     whole = replace(context, folder=context.folder / "whole")
     rows, valid, _ = weights._training_rows(context, 1024)
     wanted = search(whole, lora.build, rows, valid)
-    for stop in (1, 5, 8, 10):  # in the first halves, and in the second ones
+    for stop in (1, 5, 8, 10):  # in each of the three openings
         stopped, seen = replace(context, folder=context.folder / str(stop)), list[Event]()
 
         def listen(event: Event, seen: list[Event] = seen, stop: int = stop) -> None:
@@ -216,123 +191,5 @@ def test_the_search_of_a_stopped_run_ends_the_same(context: Context) -> None:
         again = list[Event]()
         found = search(replace(stopped, listen=again.append), lora.build, rows, valid)
         assert replace(found, seconds=0.0) == replace(wanted, seconds=0.0), stop
-        assert sum(isinstance(event, Progress) for event in again) <= 10 - (stop - 1) // 2 * 2
+        assert sum(isinstance(event, Progress) for event in again) == 12 - (stop - 1) // 4 * 4, "whole ones are kept"
         assert openings(stopped) == {f"{found.rate:g}"}
-
-
-def test_a_finished_opening_that_went_wrong_later_is_judged_by_its_half(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = replace(context, arm=replace(THREE, learning_rates=(1e-3, 2e-3, 10.0)))
-    rows, valid, _ = weights._training_rows(context, 1024)
-    losses = {(1e-3, 2): 3.0, (2e-3, 2): 2.0, (10.0, 2): 1.0}  # the best halfway, and the worst at the end
-    real = training.answer_loss
-
-    def told(context: Context) -> list[tuple[float, int]]:
-        """The runs of a search, with these losses halfway."""
-        done: list[tuple[float, int]] = []
-        train = training.train
-
-        def watched(*arguments: Any, until: int) -> TrainState:
-            rate = arguments[3].learning_rate
-            done.append((rate, until))
-            monkeypatch.setattr(training, "answer_loss", lambda *rest: losses.get((rate, until)) or real(*rest))
-            return train(*arguments, until=until)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(training, "train", watched)
-            search(context, lora.build, rows, valid)
-        return done
-
-    expected = told(replace(context, folder=context.folder / "whole"))
-    assert expected[3:] == [(10.0, 4), (2e-3, 4)]
-    stopped = replace(context, folder=context.folder / "stopped")
-    count = 0
-
-    def listen(event: Event) -> None:
-        nonlocal count
-        count += isinstance(event, Progress) and event.phase == "search"
-        if count == 9:  # the first finalist has ended, the second not
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        told(replace(stopped, listen=listen))
-    assert told(stopped) == expected
-
-
-@pytest.mark.parametrize("full", [16, 20])
-def test_the_winners_opening_is_continued_and_stays_for_an_arm_that_was_cut(context: Context, full: int) -> None:
-    context, steps = replace(context, arm=replace(THREE, recipe_steps=full)), list[tuple[str, float]]()
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Progress) and event.phase in ("search", "train"):
-            steps.append((event.phase, event.done))
-
-    fitted = lora.fit(replace(context, listen=listen))
-    assert steps == [("search", step) for step in (1, 2, 1, 2, 1, 2, 3, 4, 3, 4)] + [
-        ("train", step) for step in range(5, 17)
-    ], "nothing is trained twice"
-    assert [point["step"] for point in fitted.curve] == list(range(1, 17))
-    found = Search.read(context.folder / SEARCH)
-    assert fitted.chosen["learning_rate"] == found.rate and fitted.chosen["search"] == found.record
-    assert fitted.search_seconds == found.seconds > 0 and fitted.train_seconds > 0
-    kept = context.folder / OPENINGS
-    assert {path.name for path in kept.iterdir()} == {f"{found.rate:g}"} if full > 16 else not kept.exists()
-    if full > 16:
-        assert {path.name for path in opening_folder(context, found.rate).iterdir()} >= {"step-000004"}
-
-
-def test_an_arm_that_is_opened_apart_and_then_fitted_is_the_arm_fitted_in_one_go(context: Context) -> None:
-    context = replace(context, arm=THREE)
-    apart, whole = (replace(context, folder=context.folder / name) for name in ("apart", "whole"))
-    opened = weights.begin_weights(apart, lora.build)
-    assert opened.score is not None and 0 <= opened.score <= 1
-    assert Search.read(apart.folder / SEARCH) == opened and openings(apart) == {f"{opened.rate:g}"}
-    write_json(apart.folder / SEARCH, replace(opened, seconds=1000.0))  # on a slow machine
-    one, other = lora.fit(whole), lora.fit(apart)
-    assert {name: Path(file).read_bytes() for name, file in one.files.items() if isinstance(file, Path)} == {
-        name: Path(file).read_bytes() for name, file in other.files.items() if isinstance(file, Path)
-    }
-    assert one.curve == other.curve and one.chosen["search"] == other.chosen["search"]
-    assert other.search_seconds == 1000 and 0 < other.train_seconds < 60, "the search is not part of this process"
-
-
-# its file
-
-
-def test_a_search_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
-    path = tmp_path / SEARCH
-    whole = {"rate": 1e-3, "record": [{"rate": 1e-3, "loss": 2.5, "error": 0.0}], "seconds": 3.5, "score": None}
-    path.write_text(json.dumps(whole))
-    assert Search.read(path) == Search(1e-3, whole["record"], 3.5)
-    for damage, told in (
-        ({"rate": 0}, "rate is 0"), ({"rate": 1.5}, "rate is 1.5"), ({"rate": "fast"}, "rate"),
-        ({"record": [3]}, "record"), ({"seconds": None}, "seconds"),
-    ):  # fmt: skip
-        path.write_text(json.dumps(whole | damage))
-        with assert_refused("search.json", told, "remove it, and the search is made again"):
-            Search.read(path)
-    path.write_text('{"rate": 1e-3')
-    with assert_refused("search.json", "remove it, and the search is made again"):
-        Search.read(path)
-
-
-def test_a_damaged_search_ends_the_fit_in_one_line(context: Context) -> None:
-    (context.folder / SEARCH).write_text("{}")
-    with pytest.raises(RiyazError, match=r"search\.json"):
-        lora.fit(context)
-
-
-def test_every_rate_that_is_tried_is_said_and_one_alone_is_training(
-    context: Context, pretend: Callable[..., Pretend]
-) -> None:
-    pretend(lambda rate, until: rate)
-    said = list[Event]()
-    searched(replace(context, listen=said.append))
-    assert [(event.phase, event.detail) for event in said if isinstance(event, Phase)] == [
-        ("search", f"rate {rate}") for rate in (0.001, 0.002, 0.004, 0.001, 0.002)
-    ]
-    said.clear()
-    (context.folder / SEARCH).unlink()
-    searched(replace(context, listen=said.append), learning_rates=(3e-3,))
-    assert said == [Phase("train", "rate 0.003")]

@@ -11,7 +11,6 @@ from riyaz.methods.recipe import (
     SEARCHED_SHARE,
     Recipe,
     opening,
-    other_steps,
     search_rates,
 )
 
@@ -67,10 +66,6 @@ def test_a_much_shortened_run_takes_the_default_rate() -> None:
     assert [len(search_rates(three, steps, 100)) for steps in (100, 50, 49, 10)] == [3, 3, 1, 1]
     assert search_rates(three, 49, 100) == (2e-4,)
     assert search_rates(three, 15, 15) == (2e-4,), "its opening would be too short to tell rates apart"
-
-
-def test_the_search_costs_the_openings_that_are_not_continued() -> None:
-    assert [other_steps(rates, 25) for rates in (1, 2, 3, 4)] == [0, 25, 25 + 12, 25 + 12 + 12], "half for the others"
 
 
 @pytest.mark.parametrize("method", [name for name, method in table.METHODS.items() if method.recipe])

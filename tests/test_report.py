@@ -57,7 +57,7 @@ def test_the_table_shows_every_arm_best_first_and_marks_the_pick():
     out = screen()
     terminal.print_comparison(typed(comparison()), out)
     lines = printed(out).splitlines()
-    titles = "method, accuracy, 95 % interval, train, ms/answer, peak MB, forgetting, artifact MB, status"
+    titles = "method, accuracy, 95 % interval, fit, ms/answer, peak MB, forgetting, artifact MB, status"
     assert re.split(r"  +", lines[0].strip()) == titles.split(", ")
     assert [line.split()[0] for line in lines[1:6]] == ["lora", "nearest", "few_shot", "zero_shot", "full"]
     cells = "lora * | 0.693 | 0.639–0.743 | 5m 22s | 61.2 | 2,312 | +0.012 | 19.6 | cut"
@@ -140,7 +140,7 @@ EVENTS = [
     Note("3 training rows\ndropped"),
     Phase("train", "1e-4", "lora"),
     Progress("train", 40, 120, "lora", loss=1.23456),
-    ArmDone(arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, train_seconds=200)),
+    ArmDone(arm("lora", score=0.7, ci_low=0.6, ci_high=0.8, train_seconds=200, trainable_params=9)),
     Done({}),
 ]
 

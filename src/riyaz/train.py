@@ -101,15 +101,14 @@ class TrainState:
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
-    until: int | None = None, adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
+    adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
-    folder `begun`. Stops after `until` steps, with a checkpoint. `after_validation(step)` is called with the model in
-    evaluation mode; before every step `adjust(plan, step)` gives the plan from there on, with further `changes`. Raises
-    Diverged.
+    folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
+    `adjust(plan, step)` gives the plan from there on, with further `changes`. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -128,13 +127,10 @@ def train(
     masters.publish()
     began = time.perf_counter() - state.seconds
 
-    end = plan.length if until is None else until
-
-    while state.step < end:
-        step = state.step
-        if adjust:
-            plan = adjust(plan, step)
-            end = plan.length
+    for step in range(state.step, plan.steps):
+        plan = adjust(plan, step) if adjust else plan
+        if step >= plan.length:
+            break
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout
@@ -162,7 +158,7 @@ def train(
         state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
         state.seconds = time.perf_counter() - began
         entry = {"step": state.step, "loss": nats / labels, "norm": norm, "learning_rate": rate}
-        last = state.step == end
+        last = state.step == plan.length
         if state.step % plan.validate_every == 0 or last:
             model.eval()
             entry["valid_loss"] = answer_loss(model, valid, plan.micro_tokens)
@@ -175,11 +171,11 @@ def train(
             else:
                 state.worse += 1
         state.history.append(entry)
-        left = (end - state.step) * state.seconds / state.step
-        listen(Progress("train", state.step, end, loss=entry["loss"], seconds_left=left, metrics=entry))
+        left = (plan.length - state.step) * state.seconds / state.step
+        listen(Progress("train", state.step, plan.length, loss=entry["loss"], seconds_left=left, metrics=entry))
         if state.worse >= plan.patience:
             break
-        if (state.step % plan.checkpoint_every == 0 and not last) or state.step in (until, plan.steady):
+        if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # frees its moments before the best weights are read

@@ -18,12 +18,13 @@ from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import FINALISTS, Recipe, opening, other_steps, search_rates
+from riyaz.methods.recipe import Recipe, opening, search_rates
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
 VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
+NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the reserve covers the rest
 LEAST_STEPS = 8  # an arm with fewer steps is left out
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
@@ -251,7 +252,8 @@ def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan]
         mine = left if method in waiting else left * share[method] / shares
         shares -= share[method]
         least = opened[method].opening if method in opened else 0  # these steps are trained
-        steps[method] = max(least, _affordable(given, method, _full(given, method), mine, opened.get(method)))
+        count = max(least, _affordable(given, method, _full(given, method), mine, opened.get(method)))
+        steps[method] = _full(given, method) if count >= NEARLY * _full(given, method) else count
         left -= _total(_training(given, method, steps[method], opened.get(method)))
     return steps
 
@@ -334,9 +336,8 @@ def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> 
     search, first = 0.0, opening(steps, recipe.steps(given.sizes.train))
     if first and not opened:
         rates = len(_rates(given, method, steps))
-        models = rates + (FINALISTS if rates > FINALISTS else 0)  # built and validated; the finalists' a second time
-        search = models * (speed.build_seconds + 2 * speed.validate_seconds)
-        search += other_steps(rates, first) * speed.step_seconds
+        search = rates * (speed.build_seconds + 2 * speed.validate_seconds)
+        search += (rates - 1) * first * speed.step_seconds  # those of the chosen rate belong to the run
     left = steps - opened.opening if opened else steps
     train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
     return {"search": search * parts, "train": train * parts}

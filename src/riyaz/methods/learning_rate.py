@@ -4,7 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
-from riyaz.files import finite, from_json, read_json, write_json
+from riyaz.files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Context
-from riyaz.methods.recipe import FINALISTS
 
 if TYPE_CHECKING:
     from riyaz.train import TrainPlan
@@ -30,8 +29,7 @@ class Search:
     """search.json: the chosen learning rate, and the losses of all rates at the end of their openings."""
 
     rate: float
-    # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}; "steps" instead of "error" for
-    # a rate that stopped halfway; empty for a single rate
+    # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}; empty for a single rate
     record: list[dict[str, Any]]
     seconds: float = 0.0  # of the openings that are not continued
     score: float | None = None  # of the chosen rate's opening on validation rows; None: not measured
@@ -50,8 +48,7 @@ def search(
     rated: Callable[[Any], float] | None = None,
 ) -> Search:  # fmt: skip
     """Train the opening at the rates of the arm's plan and choose one: of those whose validation loss is within one
-    standard error of the lowest the smallest rate, since a higher one forgets more. Of more than two rates only the
-    best two after half of the opening train all of it.
+    standard error of the lowest the smallest rate, since a higher one forgets more.
 
     `rated` scores a trained model. The result is kept in search.json, so that a resumed run does not search again.
     Raises RiyazError if no rate's loss is finite.
@@ -59,72 +56,52 @@ def search(
     result, arm = context.folder / SEARCH, context.arm
     if result.exists():
         return Search.read(result)
-    tokens = np.array([len(row.answer) for row in valid])
-    trials = {rate: _Trial(rate) for rate in arm.learning_rates} if arm.opening else {}
-    entering = list(trials.values())
-    if len(entering) > FINALISTS:
-        for trial in entering:
-            _continue(trial, context, build, rows, valid, arm.opening // 2)
-        entering = sorted(entering, key=lambda trial: trial.loss)[:FINALISTS]
-    for trial in entering:
-        _continue(trial, context, build, rows, valid, arm.opening, rated)
+    rates = arm.learning_rates if arm.opening else ()
+    trials = {rate: _trial(context, rate, build, rows, valid, rated) for rate in rates}
     rate: float = arm.learning_rates[0]
     record: list[dict[str, Any]] = []
-    if entering:
-        rate, record = chosen({trial.rate: trial.nats for trial in entering}, tokens)
-    for trial in trials.values():
-        if trial not in entering:
-            record.append({"rate": trial.rate, "loss": finite(trial.loss), "steps": trial.steps})
-        if trial.rate != rate:
-            shutil.rmtree(opening_folder(context, trial.rate), ignore_errors=True)
-    spent = sum(trial.seconds for trial in trials.values() if trial.rate != rate)
+    if trials:
+        tokens = np.array([len(row.answer) for row in valid])
+        rate, record = chosen({rate: trial.nats for rate, trial in trials.items()}, tokens)
+    for other in trials.keys() - {rate}:
+        shutil.rmtree(opening_folder(context, other), ignore_errors=True)
+    spent = sum(trial.seconds for other, trial in trials.items() if other != rate)
     score = trials[rate].score if trials else None
-    found = Search(rate, sorted(record, key=lambda entry: entry["rate"]) if len(trials) > 1 else [], spent, score)
+    found = Search(rate, record if len(trials) > 1 else [], spent, score)
     write_json(result, found, indent=None)
     return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Trial:
-    """One learning rate and what its opening has shown so far."""
+    """What the opening at one learning rate has shown."""
 
-    rate: float
-    steps: int = 0
-    loss: float = 0.0  # on the validation rows after these steps, nats per answer token; infinity if it is no number
-    nats: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (n,) −log p of the validation answers at the end
-    score: float | None = None
-    seconds: float = 0.0
+    nats: np.ndarray  # (n,) −log p of the validation answers; infinity if training diverged
+    score: float | None
+    seconds: float
 
 
-def _continue(
-    trial: _Trial, context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row], until: int,
-    rated: Callable[[Any], float] | None = None,
-) -> None:  # fmt: skip
-    """Train the trial's opening on to the step `until`, unless its loss is infinite."""
+def _trial(
+    context: Context, rate: float, build: Build, rows: Sequence[Row], valid: Sequence[Row],
+    rated: Callable[[Any], float] | None,
+) -> _Trial:  # fmt: skip
+    """Train the opening at one learning rate."""
     from riyaz.train import Diverged, row_nats, train
 
     phase = "search" if len(context.arm.learning_rates) > 1 else "train"
 
-    def as_search(event: Event) -> None:
+    def as_phase(event: Event) -> None:
         context.listen(replace(event, phase=phase) if isinstance(event, Progress) else event)
 
-    if trial.loss == math.inf:
-        return
-    context.listen(Phase(phase, f"rate {trial.rate:g}"))
+    context.listen(Phase(phase, f"rate {rate:g}"))
     began, model = time.perf_counter(), build(context)
-    plan, folder = train_plan(context, trial.rate).opening(), opening_folder(context, trial.rate)
-    trial.steps, trial.loss, trial.nats = until, math.inf, np.full(len(valid), math.inf)
+    plan, folder = train_plan(context, rate).opening(), opening_folder(context, rate)
     try:
-        state = train(model, rows, valid, plan, folder, as_search, until=until)
-        # that of this step also where a search that was stopped has trained the opening further
-        if math.isfinite(loss := state.history[until - 1]["valid_loss"]):
-            trial.loss = loss
-            if until == plan.steps:
-                trial.nats = np.array(row_nats(model, valid))
-                trial.score = rated(model) if rated else None
+        train(model, rows, valid, plan, folder, as_phase)
     except Diverged:
-        pass
-    trial.seconds += time.perf_counter() - began
+        return _Trial(np.full(len(valid), math.inf), None, time.perf_counter() - began)
+    nats = np.array(row_nats(model, valid))
+    return _Trial(nats, rated(model) if rated else None, time.perf_counter() - began)
 
 
 def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
 RANK, ALPHA = 16, 32
-RECIPE = Recipe(epochs=2, least_steps=80, batch_size=8, learning_rates=(5e-4, 1e-3, 2e-3), default_rate=1e-3)
+RECIPE = Recipe(epochs=2, least_steps=80, batch_size=8, learning_rates=(5e-4, 1e-3), default_rate=1e-3)
 
 
 def build(context: Context) -> "Model":

@@ -1,9 +1,8 @@
 """The full training of a method, its search for a learning rate, and the part of both that a budget allows.
 
-The rates train the run's opening: its first steps, at a constant rate after a warm-up; of more than two rates all but
-two stop halfway (successive halving: Jamieson & Talwalkar 2016). The best rate's run is then continued, and the rate
-falls to the end (warm-up, stable, decay: Hägele et al. 2024, arXiv 2405.18392). An opening can be continued to any
-number of steps, so nothing of it is lost when there is more or less time than planned.
+Every rate trains the run's opening: its first steps, at a constant rate after a warm-up. The best rate's run is then
+continued, and the rate falls to the end (warm-up, stable, decay: Hägele et al. 2024, arXiv 2405.18392). An opening can
+be continued to any number of steps, so nothing of it is lost when there is more or less time than planned.
 """
 
 import math
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 OPENING_SHARE = 1 / 4  # of the full training's steps
 SEARCHED_SHARE = 1 / 2  # of them, below which no rate is searched: the openings would take most of the time
 LEAST_OPENING = 4  # steps
-FINALISTS = 2  # rates that train the whole opening; others stop at half of it
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,3 @@ def search_rates(recipe: Recipe, steps: int, full: int) -> tuple[float, ...]:
     """The learning rates that are tried before a run of `steps` steps: all, or the default in a much shortened run."""
     searched = opening(steps, full) and steps >= full * SEARCHED_SHARE
     return recipe.learning_rates if searched else (recipe.default_rate,)
-
-
-def other_steps(rates: int, first: int) -> int:
-    """The steps of openings of `first` steps that are not continued, when so many rates are tried."""
-    return max(0, rates - FINALISTS) * (first // 2) + (min(rates, FINALISTS) - 1) * first

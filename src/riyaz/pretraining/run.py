@@ -285,7 +285,7 @@ class _Run:
         return self.document
 
     def _changed(self, plan: Any) -> None:
-        """Write plan.json with the changes of length of a `train.TrainPlan`; say a length far from the last one."""
+        """Write plan.json with the changes of length of a `train.TrainPlan`; say one far from the last one said."""
         train = self.frozen.plan.train | {"changes": plan.changes}
         self.frozen = replace(self.frozen, plan=replace(self.frozen.plan, train=train))
         self.folder.write(PLAN, self.frozen)

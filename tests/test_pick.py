@@ -307,8 +307,10 @@ def test_half_trained_arms_leave_the_pick_undecided() -> None:
     said = "Trained for less than half of the recipe's steps: lora (12 of 120) and full (9 of 100); "
     assert f"{said}riyaz compare … --out x --more 30m continues them." in result.reason
     assert result.rows_needed is None and "margin" not in result.reason, "neither rows nor a margin would decide"
-    # From half of the steps on, for the pick itself, and where the steps are not known, nothing changes.
-    for fields in ({"steps": 60, "recipe_steps": 120}, {}):
+    # From half of the steps on, for the pick itself, after a lost race, and where the steps are not known, nothing
+    # changes.
+    lost = {"steps": 30, "recipe_steps": 120, "waited": True}
+    for fields in ({"steps": 60, "recipe_steps": 120}, lost, {}):
         check(choose([cut[0], arm("lora", 40, status="cut", **fields)], scores), "nearest", "certified", "cut short")
     check(choose(cut[:2], scores | {"lora": right(299)}), "lora", "certified")
     check(choose([cut[0], replace(cut[1], status="failed")], scores), "nearest", "certified")

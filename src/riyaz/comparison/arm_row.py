@@ -69,6 +69,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         reason=_reason(plan, failed),
         steps=plan.steps or None,
         recipe_steps=plan.recipe_steps or None,
+        waited=plan.waits or None,
         batch_flips=_batch_flips(results),
         alone=any(result.alone for result in results),
         remeasured=kept.remeasured,
@@ -79,7 +80,10 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
 def _reason(plan: ArmPlan, failed: list[str]) -> str:
     if failed:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
-    return f"trained {plan.steps} of {plan.recipe_steps} steps" if plan.cut else ""
+    if not plan.cut:
+        return ""
+    waited = "; it scored lowest after the openings and waited for the others" if plan.waits else ""
+    return f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"
 
 
 def _cpu_waited(fits: Sequence[Fit], results: Sequence[Evaluation]) -> float | None:

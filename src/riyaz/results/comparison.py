@@ -130,10 +130,12 @@ class ArmResult:
     steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
 
+    waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored lowest after the openings of the trained arms
+
     @property
     def half_trained(self) -> bool:
-        """Whether the arm was cut before half of its recipe's steps."""
-        return self.status == "cut" and 2 * (self.steps or 0) < (self.recipe_steps or 0)
+        """Whether the arm was cut before half of its recipe's steps, and not because others did better by then."""
+        return self.status == "cut" and not self.waited and 2 * (self.steps or 0) < (self.recipe_steps or 0)
 
 
 @dataclass(frozen=True)

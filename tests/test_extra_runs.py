@@ -129,6 +129,18 @@ def test_a_part_is_held_against_what_its_arm_took(again: Again) -> None:
     assert [part for work, _, part in again.ran if work == "fit"] == ["rows-25", "rows-50"]
 
 
+def test_an_opening_that_was_trained_before_its_fit_counts(again: Again) -> None:
+    run = again.folder.run("lora", KEPT)
+    fit, result = (json.loads((run / name).read_text()) for name in ("fit.json", "result.json"))
+    fit |= {"seconds": 50.0, "train_seconds": 60.0, "search_seconds": 30.0}
+    (run / "fit.json").write_text(json.dumps(fit))
+    (run / "result.json").write_text(json.dumps(result | {"eval_seconds": 5.0}))
+    again.curve(left=64.9)
+    assert again.ran == [] and again.notes[0].endswith(" which takes 65 s")
+    again.curve(left=65.1)
+    assert again.ran
+
+
 def test_a_part_that_fails_is_a_note(again: Again) -> None:
     again.reason = "out of memory"
     again.seeds(margin=1)

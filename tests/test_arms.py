@@ -188,3 +188,41 @@ def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monke
     assert arms.failed == {"full": "out of memory"}
     assert all(steps(arms)[name] == 120 for name in ("lora", "rag_lora"))
     assert isinstance(arms.plan.arm("full"), ArmPlan)
+
+
+def test_equal_scores_let_the_arm_wait_that_is_left_out_first(machine: Machine) -> None:
+    machine.scores = dict.fromkeys(machine.scores, 0.0)
+    arms = begun(machine, 400.0)
+    arms.run()
+    assert [arm.method for arm in arms.plan.arms if arm.waits] == ["full"]
+
+
+@pytest.mark.parametrize(("slow", "more"), [(1.5, 300.0), (3.0, 300.0), (9.0, 200.0)])
+def test_more_time_on_a_slower_machine_takes_nothing_away(machine: Machine, slow: float, more: float) -> None:
+    arms = begun(machine, 260.0)
+    arms.run()
+    before = steps(arms)
+    machine.slow = slow
+    later = Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + more, lambda: machine.now, machine.listen)
+    later.revive()
+    later.run()
+    assert all(steps(later)[method] >= count for method, count in before.items() if count)
+    assert all(machine.folder.run(m, KEPT).joinpath("fit.json").exists() for m, count in before.items() if count)
+
+
+def test_a_killed_more_keeps_what_was_there(machine: Machine) -> None:
+    arms = begun(machine, 260.0)
+    arms.run()
+    before = steps(arms)
+    Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + 900, lambda: machine.now, machine.listen).revive()
+    planned = ComparisonPlan.read(machine.folder.path / "plan.json")
+    again = Arms(machine.folder, arms.given, planned, [KEPT], 260.0, lambda: machine.now, machine.listen)
+    again.run()
+    assert steps(again) == before, "the budget is spent, so the arms stay as they were"
+
+
+def test_more_of_a_comparison_that_was_stopped_at_once(machine: Machine) -> None:
+    arms = begun(machine, 2000.0)
+    assert arms.revive()
+    arms.run()
+    assert set(steps(arms).values()) == {120}

@@ -196,7 +196,7 @@ def test_documents_that_are_the_training_rows(inside: list, asked: tuple, tmp_pa
     comparing.write_rows(tmp_path / "data/test.jsonl", rows[45:])
     asked = (*asked, "--methods", "rag,rag_lora", "--documents", train, "--out", tmp_path / "out")
     told = command("compare", tmp_path / "data", *asked)
-    note = "the documents hold the training rows: a row's own document is left out of its prompt"
+    note = "the documents hold rows of the data: a row's own document is left out of its prompt"
     assert told.status == 0 and note in told.err and note in told.document["data"]["notes"]
     for arm in told.document["arms"]:
         assert arm["status"] == "ok" and arm["checks"]["reopened"]["ok"], arm
@@ -295,6 +295,20 @@ def test_a_dry_run_prints_the_plan_and_keeps_what_it_measured(quick: Finished, i
     assert command(*other, "--dry-run", "--out", out).status == 0
     assert [work for work, *_ in inside] == ["measure"], "once, also for another budget"
     assert "estimate: " in told.err and all(f"\n{method} " in told.err for method in METHODS), told.err
+
+
+def test_a_dry_run_of_a_finished_comparison_takes_nothing_away(quick: Finished, inside: list, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(quick.out, out)
+    (out / "mine.txt").write_text("not riyaz's")
+    files = {path for path in out.rglob("*") if path.is_file()}
+    assert command(*quick.arguments, "--dry-run", "--out", out).status == 0 and inside == []
+    other = command(*quick.arguments, "--seed", "9", "--out", out)
+    assert other.status == 2 and files <= {path for path in out.rglob("*") if path.is_file()}
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["reading"]["task"]  # as an older version wrote it
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert command(*quick.arguments, "--out", out).status == 0 and inside == []
 
 
 def test_adapt_leaves_one_artifact(inside: list, asked: tuple, tmp_path: Path) -> None:

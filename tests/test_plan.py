@@ -19,7 +19,7 @@ from riyaz.evaluate import RETRIEVAL_ROWS
 from riyaz.files import from_json, to_document, write_json
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, search_rates
+from riyaz.methods.recipe import Recipe, opening
 from riyaz.scoring import REOPEN_ROWS
 
 METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
@@ -159,14 +159,16 @@ def test_a_slower_arm_makes_fewer_steps_in_the_same_time() -> None:
     assert 0 < plan.arm("full").steps < plan.arm("lora").steps
 
 
-def test_more_budget_never_means_fewer_steps() -> None:
-    plans = [made(float(budget), "nearest", "lora") for budget in range(80, 400, 5)]
-    steps = [plan.arm("lora").steps for plan in plans]
-    assert steps == sorted(steps) and steps[0] < HALF and steps[-1] == 60
-    for plan in plans:
-        lora = plan.arm("lora")
-        assert lora.learning_rates == search_rates(PLAIN, lora.steps, 60) and lora.opening == opening(lora.steps, 60)
-        assert (len(lora.learning_rates) == 3) == (lora.steps >= HALF), "a much shortened run takes the default rate"
+def test_more_budget_means_more_steps_and_then_a_search() -> None:
+    arms = [made(float(budget), "nearest", "lora").arm("lora") for budget in range(80, 400, 5)]
+    alone, searched = ([arm for arm in arms if len(arm.learning_rates) == count] for count in (1, 3))
+    assert [*alone, *searched] == arms
+    for part in (alone, searched):
+        assert [arm.steps for arm in part] == sorted(arm.steps for arm in part) and part[-1].steps > HALF
+    assert alone[0].steps < HALF <= searched[0].steps and searched[-1].steps == 60
+    assert all(arm.learning_rates == (PLAIN.default_rate,) for arm in alone)
+    assert all(arm.opening == opening(arm.steps, 60) for arm in arms)
+    assert alone[-1].steps > 50, "time for fewer than half of the steps with a search trains more without one"
 
 
 def test_a_method_that_takes_the_rate_of_another_searches_none_where_that_takes_part() -> None:
@@ -378,8 +380,9 @@ def test_the_time_that_an_arm_leaves_goes_to_those_that_were_cut() -> None:
     inputs = given()
     plan = planning.make(inputs, budget=270.0, spent=0.0)
     later = again(inputs, run(plan, "nearest", "zero_shot", "few_shot", "lora"), 270.0, 130.0)
-    assert later.arm("full").steps > plan.arm("full").steps
+    assert len(plan.arm("full").learning_rates) == 1 and plan.arm("full").cut
     assert later.arm("full").learning_rates == PLAIN.learning_rates and later.arm("full").steps >= HALF
+    assert seconds(later, "full") > seconds(plan, "full")
 
 
 def test_an_opened_arm_keeps_its_opening_and_rates_and_is_not_searched_again() -> None:

@@ -471,3 +471,16 @@ def test_a_run_that_is_shortened_and_killed_is_the_same_run(tmp_path: Path) -> N
 def test_changes_of_length_that_no_run_made_are_refused(changes: tuple) -> None:
     with assert_refused("changes", "no run"):
         dataclasses.replace(PLAN, changes=changes)
+
+
+def test_a_shortened_run_is_not_looked_at_after_its_end(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def adjust(plan: TrainPlan, step: int) -> TrainPlan:
+        assert step < plan.length
+        seen.append(step)
+        return dataclasses.replace(plan, changes=((2, 5),)) if step == 2 else plan
+
+    plan = dataclasses.replace(PLAN, steps=9, validate_every=9)
+    state = train(adapted(), ROWS, ROWS[:2], plan, tmp_path, quiet, adjust=adjust)
+    assert (state.step, seen) == (5, [0, 1, 2, 3, 4])

@@ -126,7 +126,7 @@ def evaluate_artifact(
     measured again at the end. Raises RiyazError.
     """
     began, cpu = time.perf_counter(), hardware.cpu_time()
-    artifact, predictor = Artifact.read(folder), open_artifact(folder)
+    artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder), (*test, *valid, *kl_rows))
     assert artifact.task is not None
 
     def progress(done: int, total: int) -> None:
@@ -135,8 +135,7 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    fitted = _as_fitted(predictor, (*valid, *kl_rows))
-    checks = {"reopened": _reopened(artifact, fitted, valid[:REOPEN_ROWS])}
+    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS])}
     result: dict[str, Any] = {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
@@ -149,7 +148,7 @@ def evaluate_artifact(
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
-        result |= _against_base(artifact, fitted, base, kl_rows, general)
+        result |= _against_base(artifact, predictor, base, kl_rows, general)
         # LoRA is the only part that is kept beside the weights and can be merged into them
         if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
             checks["merged"] = _merged(folder, predictor, valid[:MERGED_ROWS])
@@ -167,8 +166,8 @@ def evaluate_artifact(
     return evaluation
 
 
-def _as_fitted(predictor: Predictor, rows: Sequence[Example]) -> Predictor:
-    """The predictor as it was fitted: these validation rows do not find the documents that are the rows themselves."""
+def _without_own(predictor: Predictor, rows: Sequence[Example]) -> Predictor:
+    """The predictor, for which these rows do not find the documents that are the rows themselves."""
     if predictor.lm is None or predictor.retriever is None:
         return predictor
     return replace(predictor, retriever=without_own(predictor.retriever, rows))
@@ -192,7 +191,7 @@ def answer_alone(folder: Path, test: Sequence[Example], out: Path, listen: Liste
     rows = Answer.read(out / PREDICTIONS)
     if [row.where for row in rows] != [example.where for example in test]:
         raise RiyazError("its rows are not the test rows", str(out / PREDICTIONS), ELSEWHERE)
-    artifact, predictor = Artifact.read(folder), open_artifact(folder)
+    artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder), test)
     assert artifact.task is not None
     answers, _ = answers_alone(predictor, test, lambda done, total: listen(Progress("evaluate", done, total)))
     points = score(artifact.task, answers, test).rows.tolist()

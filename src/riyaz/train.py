@@ -128,9 +128,9 @@ def train(
     began = time.perf_counter() - state.seconds
 
     for step in range(state.step, plan.steps):
-        plan = adjust(plan, step) if adjust else plan
         if step >= plan.length:
             break
+        plan = adjust(plan, step) if adjust else plan
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout

@@ -71,7 +71,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         recipe_steps=plan.recipe_steps or None,
         waited=plan.waits or None,
         batch_flips=_batch_flips(results),
-        alone=any(result.alone for result in results),
+        alone=all(result.alone for result in results),
         remeasured=kept.remeasured,
         cpu_waited=_cpu_waited(fits, results),
     )

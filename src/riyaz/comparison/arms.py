@@ -78,6 +78,11 @@ class Arms:
         if arm.state != "begun" and not arm.skipped:
             self._replan()
             arm = replace(self.plan.arm(method), state="begun")
+            if arm.had and not arm.skipped and not _worth(arm):
+                arm = replace(arm, steps=arm.had, had=0)
+            elif arm.had and not arm.skipped:
+                self._discard(method)
+                arm = replace(arm, had=0)
         if not arm.skipped:
             self._save_arm(arm)
             self._run(arm)
@@ -86,7 +91,13 @@ class Arms:
 
     def _replan(self) -> None:
         plan = planning.make(self.given, budget=self.budget, spent=self.since(), earlier=self.plan)
-        self._save(plan)
+        arms = (self._spared(arm) if arm.skipped else arm for arm in plan.arms)
+        self._save(replace(plan, arms=tuple(arms)))
+
+    def _spared(self, arm: ArmPlan) -> ArmPlan:
+        """A skipped arm, or, if it has run before, the arm as it was then."""
+        before = self.plan.arm(arm.method)
+        return replace(before, state="begun", steps=before.had, had=0) if before.had else arm
 
     def _run(self, arm: ArmPlan) -> None:
         """Fit and evaluate every part of an arm; a failure becomes the reason in its row."""
@@ -113,7 +124,7 @@ class Arms:
         on the validation rows then waits."""
         racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
         opened = [arm for arm in arms if arm.state == "opened"]
-        if self.parts != [KEPT] or not racing or len(racing) + len(opened) < 2 or not any(arm.cut for arm in arms):
+        if self.parts != [KEPT] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
             return
         for method in [arm.method for arm in racing]:
             self._replan()
@@ -128,7 +139,7 @@ class Arms:
         scores = {arm.method: score for arm in self.plan.arms if (score := self._opening_score(arm)) is not None}
         if len(scores) < 2:
             return
-        last = min(scores, key=lambda method: scores[method])
+        last = min(scores, key=lambda method: (scores[method], planning.place_left_out(method)))
         self._save_arm(replace(self.plan.arm(last), waits=True))
         told = ", ".join(f"{method} {score:.3f}" for method, score in scores.items())
         self.listen(
@@ -145,24 +156,23 @@ class Arms:
         if arm.state != "begun" or not arm.cut:
             return arm
         kept = (self.folder.run(arm.method, KEPT) / OPENINGS).is_dir()
-        return replace(arm, state="opened" if kept else "planned", waits=False)
+        return replace(arm, state="opened" if kept else "planned", waits=False, had=arm.steps)
 
     def _gains(self, before: ArmPlan, after: ArmPlan) -> bool:
-        """Whether an arm as planned anew is worth running; if it has run, its products are then removed."""
+        """Whether an arm as planned anew is worth running."""
         if after.skipped or after.state == "begun":
             return False
-        if before.skipped:
-            return True
-        if after.steps < min(after.recipe_steps, math.ceil(WORTH * before.steps)):
-            return False
+        return before.skipped != "" or before.state != "begun" or _worth(after)
+
+    def _discard(self, method: str) -> None:
+        """Remove what an arm has made, before it goes on."""
         remove(self.folder.path / COMPARE)  # it is written again from the arms as they are then
-        for run in (self.folder.path / "arms" / before.method).iterdir():
+        for run in (self.folder.path / "arms" / method).glob("*"):
             if run.name in self.parts:
                 for product in PRODUCTS:
                     remove(run / product)
             else:  # an extra run, of the arm as it was
                 remove(run)
-        return True
 
     def _save_arm(self, arm: ArmPlan) -> None:
         arms = tuple(arm if arm.method == other.method else other for other in self.plan.arms)
@@ -171,3 +181,8 @@ class Arms:
     def _save(self, plan: ComparisonPlan) -> None:
         self.plan = plan
         self.folder.write("plan.json", plan)
+
+
+def _worth(arm: ArmPlan) -> bool:
+    """Whether a run of the arm's steps is worth more than the one that it had."""
+    return arm.steps >= min(arm.recipe_steps, math.ceil(WORTH * arm.had))

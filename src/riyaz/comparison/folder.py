@@ -21,9 +21,12 @@ from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.files import from_json, read_json, remove, write_json, write_lines
-from riyaz.results import Documents
+from riyaz.results import COMPARE, Documents
 
 DAMAGED = "remove it, or choose another --out"
+# what is in the folder before there is a plan: it is made anew for other settings
+BEFORE_PLAN = ("settings.json", "split", COLLECTION, "index.log", "measured.json", "measure.log", "base.json",
+               "base_kl.safetensors")  # fmt: skip
 KEPT = "kept"  # the part that is fitted on all training rows; its artifact is the arm's
 
 
@@ -83,16 +86,17 @@ class ComparisonFolder:
         is kept. Raises RiyazError if arms have run with other settings.
         """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
+        if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
+            stored["reading"].setdefault("task", None)  # older versions had no --task
         if stored is None:
             self.write("settings.json", settings)
             return
         self.settings()  # raises RiyazError for a damaged file
         if stored != given:
             differing = _differences(stored, given)
-            if self.read("plan.json") is None:
-                for path in self.path.iterdir() if differing != ["budget"] else ():
-                    if path.name != ".lock":
-                        remove(path)
+            if not any((self.path / name).exists() for name in ("plan.json", "arms", COMPARE)):
+                for name in BEFORE_PLAN if differing != ["budget"] else ():
+                    remove(self.path / name)
                 self.write("settings.json", settings)
                 return
             if differing == ["budget"] and more:

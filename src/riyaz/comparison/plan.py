@@ -98,6 +98,14 @@ class Given:
     optional: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The training of an arm: its steps, and the learning rates whose openings are trained."""
+
+    steps: int
+    rates: tuple[float, ...]
+
+
 def make(
     given: Given, *, budget: float, spent: float, earlier: "ComparisonPlan | None" = None, leave_out: bool = True
 ) -> ComparisonPlan:
@@ -153,7 +161,7 @@ def _fitting(given: Given, able: Sequence[str], before: Mapping[str, ArmPlan], l
     return running
 
 
-def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, int] | None:
+def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Run] | None:
     """Training steps of the arms that are trained, if all of `running` fit into `left` seconds; None if evaluating them
     does not fit, or leaves one fewer than LEAST_STEPS."""
     fixed = _fixed(given)
@@ -163,7 +171,7 @@ def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], 
     trained = [method for method in running if given.methods[method] is not None]
     steps = _divided(given, trained, before, left)
     opened = {method for method, arm in before.items() if arm.state == "opened"}
-    return steps if all(steps[method] >= LEAST_STEPS or method in opened for method in steps) else None
+    return steps if all(steps[method].steps >= LEAST_STEPS or method in opened for method in steps) else None
 
 
 def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -177,7 +185,7 @@ def _why_out(given: Given, method: str, able: Sequence[str], earlier: "Compariso
 def _all_whole(given: Given, able: Sequence[str], left: float) -> bool:
     """Whether every arm's full recipe fits into `left` seconds."""
     steps = _steps(given, able, {}, left)
-    return steps is not None and all(steps[method] == _full(given, method) for method in steps)
+    return steps is not None and all(steps[method].steps == _full(given, method) for method in steps)
 
 
 def _full(given: Given, method: str) -> int:
@@ -212,7 +220,8 @@ def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -
     left out last."""
     last = sorted(able, key=place_left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
-    least = [_total(_training(given, method, LEAST_STEPS, None)) / share[method] for method in share]
+    shortest = _Run(LEAST_STEPS, (0.0,))  # no rates are compared in so few steps
+    least = [_total(_training(given, method, shortest, None)) / share[method] for method in share]
     seconds = sum(_total(_fixed(given)[method]) for method in last)
     seconds += max(least, default=0.0) * (sum(share.values()) + given.aside)  # as `_divided` shares it
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
@@ -239,54 +248,66 @@ def _pace(arms: Iterable[ArmPlan]) -> float:
     return sum(arm.took for arm in ended) / expected if expected > PACE_SECONDS else 1.0
 
 
-def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, int]:
-    """Training steps of every trained arm within `left` seconds: the arm that needs least for its share comes first,
-    and one that waits last."""
+def _divided(given: Given, trained: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> dict[str, _Run]:
+    """The training of every arm within `left` seconds: the arm that needs least for its share comes first, and one that
+    waits last."""
     waiting = {m for m in trained if m in before and before[m].waits}
     opened = {m: before[m] for m in trained if m in before and before[m].state == "opened"}
     share = {m: 0 if m in waiting else recipe.share for m in trained if (recipe := given.methods[m]) is not None}
-    needs = {m: _total(_training(given, m, _full(given, m), opened.get(m))) / max(1, share[m]) for m in trained}
+    whole = {m: _Run(_full(given, m), _rates(given, m)) for m in trained}
+    needs = {m: _total(_training(given, m, whole[m], opened.get(m))) / max(1, share[m]) for m in trained}
     shares = sum(share.values()) + given.aside
-    steps: dict[str, int] = {}
+    runs: dict[str, _Run] = {}
     for method in sorted(trained, key=lambda m: (m in waiting, needs[m])):
         mine = left if method in waiting else left * share[method] / shares
         shares -= share[method]
-        least = opened[method].opening if method in opened else 0  # these steps are trained
-        count = max(least, _affordable(given, method, _full(given, method), mine, opened.get(method)))
-        steps[method] = _full(given, method) if count >= NEARLY * _full(given, method) else count
-        left -= _total(_training(given, method, steps[method], opened.get(method)))
-    return steps
+        runs[method] = _run_within(given, method, mine, opened.get(method))
+        left -= _total(_training(given, method, runs[method], opened.get(method)))
+    return runs
+
+
+def _run_within(given: Given, method: str, seconds: float, opened: ArmPlan | None) -> _Run:
+    """The longest training that fits into `seconds`, at most the full recipe: with all learning rates, or with the
+    default alone where these would leave too few steps to compare them."""
+    recipe, full = given.methods[method], _full(given, method)
+    assert recipe is not None
+    rates = opened.learning_rates if opened else _rates(given, method)
+    steps = _affordable(given, method, rates, seconds, opened)
+    if not opened and len(rates) > 1 and search_rates(recipe, steps, full) != rates:
+        rates = (recipe.default_rate,)
+        steps = _affordable(given, method, rates, seconds, opened)
+    least = opened.opening if opened else 0  # these steps are trained
+    return _Run(full if steps >= NEARLY * full else max(least, steps), rates)
 
 
 def _trained_arm(
-    given: Given, method: str, steps: int, fixed: dict[str, float], pace: float, before: ArmPlan | None
+    given: Given, method: str, run: _Run, fixed: dict[str, float], pace: float, before: ArmPlan | None
 ) -> ArmPlan:
     recipe, speed, full = given.methods[method], given.speeds.arms[method], _full(given, method)
     assert recipe is not None
     opened = before if before and before.state == "opened" else None
     return ArmPlan(
         method,
-        _times(fixed | _training(given, method, steps, opened), pace),
-        steps=steps,
+        _times(fixed | _training(given, method, run, opened), pace),
+        steps=run.steps,
         recipe_steps=full,
         batch_size=recipe.batch_size,
-        learning_rates=opened.learning_rates if opened else _rates(given, method, steps),
-        opening=opened.opening if opened else opening(steps, full),
-        validate_every=max(1, steps // _validations(steps)),
+        learning_rates=run.rates,
+        opening=opened.opening if opened else opening(run.steps, full),
+        validate_every=max(1, run.steps // _validations(run.steps)),
         checkpoint_every=max(1, round(CHECKPOINT_SECONDS / speed.step_seconds)),
         state="opened" if opened else "planned",
         waits=opened.waits if opened else False,
+        had=before.had if before else 0,
         pace=pace,
     )
 
 
-def _rates(given: Given, method: str, steps: int) -> tuple[float, ...]:
-    """The learning rates that an arm tries: the default alone where it takes the rate of another arm."""
-    recipe = given.methods[method]
+def _rates(given: Given, method: str) -> tuple[float, ...]:
+    """The learning rates that the full training tries: the default alone where it takes the rate of another arm."""
+    recipe, full = given.methods[method], _full(given, method)
     assert recipe is not None
-    if given.rate_of.get(method) in given.methods:
-        return (recipe.default_rate,)
-    return search_rates(recipe, steps, _full(given, method))
+    return (recipe.default_rate,) if given.rate_of.get(method) in given.methods else search_rates(recipe, full, full)
 
 
 def _looked_rows(given: Given) -> tuple[int, int]:
@@ -326,20 +347,20 @@ def _rows_within(seconds: float, each: float, least: int, most: int) -> int:
     return min(most, max(least, int(seconds / each))) if each * most > seconds else most
 
 
-def _training(given: Given, method: str, steps: int, opened: ArmPlan | None) -> dict[str, float]:
+def _training(given: Given, method: str, run: _Run, opened: ArmPlan | None) -> dict[str, float]:
     """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
     opening that is trained already."""
-    recipe, speed, parts = given.methods[method], given.speeds.arms[method], given.sizes.parts
-    assert recipe is not None
-    if steps < LEAST_STEPS and not opened:
+    speed, parts = given.speeds.arms[method], given.sizes.parts
+    if run.steps < LEAST_STEPS and not opened:
         return {"search": 0.0, "train": 0.0}
-    search, first = 0.0, opening(steps, recipe.steps(given.sizes.train))
+    search, first = 0.0, opening(run.steps, _full(given, method))
     if first and not opened:
-        rates = len(_rates(given, method, steps))
+        rates = len(run.rates)
         search = rates * (speed.build_seconds + 2 * speed.validate_seconds)
         search += (rates - 1) * first * speed.step_seconds  # those of the chosen rate belong to the run
-    left = steps - opened.opening if opened else steps
-    train = left * speed.step_seconds + (_validations(steps) + 1) * speed.validate_seconds + speed.build_seconds
+    left = run.steps - opened.opening if opened else run.steps
+    validations = (_validations(run.steps) + 1) * speed.validate_seconds
+    train = left * speed.step_seconds + validations + speed.build_seconds
     return {"search": search * parts, "train": train * parts}
 
 
@@ -347,12 +368,12 @@ def _validations(steps: int) -> int:
     return max(1, min(VALIDATIONS, steps // BETWEEN))
 
 
-def _affordable(given: Given, method: str, full: int, seconds: float, opened: ArmPlan | None) -> int:
-    """The most steps, at most the full recipe, whose search and training fit into `seconds`."""
-    low, high = 0, full
+def _affordable(given: Given, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None) -> int:
+    """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
+    low, high = 0, _full(given, method)
     while low < high:
         middle = (low + high + 1) // 2
-        if _total(_training(given, method, middle, opened)) <= seconds:
+        if _total(_training(given, method, _Run(middle, rates), opened)) <= seconds:
             low = middle
         else:
             high = middle - 1

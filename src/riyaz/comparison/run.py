@@ -146,9 +146,11 @@ def dry_run(
     folder = ComparisonFolder(config.out)
     with folder.locked():
         folder.claim(job.settings)
+        had_plan = (folder.path / "plan.json").exists()
         _prepare(folder, job, config, float(config.budget), listen)
         _, plan, _, report = _plan(folder, job, config, float(config.budget), time.monotonic() - began, listen)
-        remove(folder.path / "plan.json")  # made anew by the comparison, whose budget may be another
+        if not had_plan:  # it is made anew by the comparison, whose budget may be another
+            remove(folder.path / "plan.json")
     return DryRun(plan.estimate, plan, report, job.task.kind)
 
 
@@ -261,8 +263,9 @@ def _divider(
     tokenizer, family = source.tokenizer(), describe(source)
     context = family.config.context - max(METHODS[name].prefix_tokens for name in methods)
     tested = data_files.test or data_files.train
+    in_documents = any(example.own_doc_ids for example in data_files.train.examples)
     test_in_documents = used is not None and tested.folder is not None and documents.same_file(used, tested.path)
-    train_in_documents = any(example.own_doc_ids for example in data_files.train.examples)
+    test_in_documents = test_in_documents and not in_documents
 
     def divide(deal_folds: bool, limit_test: int | None) -> tuple[Split, DataReport]:
         parts, report = split(
@@ -276,8 +279,8 @@ def _divider(
         if test_in_documents:
             note = "holds the documents and the test rows: retrieval can find the answers themselves"
             report.notes.append(f"{tested.path.name} {note}")
-        if train_in_documents:
-            note = "the documents hold the training rows: a row's own document is left out of its prompt"
+        if in_documents:
+            note = "the documents hold rows of the data: a row's own document is left out of its prompt"
             report.notes.append(note)
         return parts, report
 
@@ -339,10 +342,18 @@ def _prepare(folder: ComparisonFolder, job: _Job, config: CompareConfig, budget:
     if "documents" in job.settings and folder.collection() is None:
         listen(Phase("index", "documents", method="index"))
         processes.run_or_raise(["index", str(folder.path)], folder.path / "index.log", listen, config.threads)
-    if folder.read("measured.json") is None:
+    if folder.read("measured.json") is None or _other_threads(folder, config):
         listen(Phase("measure", "speeds of this machine", method="measure"))
         arguments = ["measure", str(folder.path), f"{MEASURING_SHARE * budget:.3f}"]
         processes.run_or_raise(arguments, folder.path / "measure.log", listen, config.threads)
+
+
+def _other_threads(folder: ComparisonFolder, config: CompareConfig) -> bool:
+    """Whether --threads is not what was measured with, and nothing is planned yet."""
+    if config.threads is None or (folder.path / "plan.json").exists():
+        return False
+    measured = folder.read("measured.json")
+    return not isinstance(measured, dict) or measured.get("threads") != config.threads
 
 
 def _plan(

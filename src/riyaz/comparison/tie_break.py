@@ -92,7 +92,7 @@ def _alone(
     folder: ComparisonFolder, plan: ComparisonPlan, arm: ArmResult, names: Sequence[str], listen: Listen
 ) -> ArmResult:
     """The arm's row with answers given one at a time; the same row if its process fails."""
-    if arm.status not in FINISHED or arm.alone:
+    if arm.status not in FINISHED:
         return arm
     for part in names:
         run = folder.run(arm.method, part)

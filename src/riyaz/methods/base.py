@@ -38,6 +38,7 @@ class ArmPlan:
     state: Literal["planned", "opened", "begun"] = "planned"
     waits: bool = False  # the worst after the openings: it trains in the time that the others leave
     pace: float = 1.0  # factor between `seconds` and the same by the speeds that were measured at first
+    had: int = 0  # steps of an earlier run, whose products stay until this one begins
     took: float = 0.0  # wall seconds of its processes, once it has run
 
     @property

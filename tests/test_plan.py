@@ -446,8 +446,10 @@ def test_a_plan_made_anew_never_takes_more_than_is_left(
         arm.pace * (7 * speeds.arms[arm.method].validate_seconds + speeds.arms[arm.method].build_seconds)
         for arm in planned if arm.state == "opened" and arm.steps == arm.opening
     )  # fmt: skip
+    # a recipe that lacks less than a twentieth is trained whole, out of the reserve
+    completed = sum(0.06 * arm.seconds["train"] for arm in planned if arm.recipe_steps and not arm.cut)
     left = max(0.0, budget * RESERVE - used * budget)
-    assert sum(sum(arm.seconds.values()) for arm in planned) <= left + opened + 1e-6 * budget
+    assert sum(sum(arm.seconds.values()) for arm in planned) <= left + opened + completed + 1e-6 * budget
     for arm in planned:
         assert arm.method not in TRAINING or arm.state == "opened" or LEAST_STEPS <= arm.steps <= arm.recipe_steps
         assert arm.steps >= arm.opening

@@ -179,8 +179,9 @@ class Arms:
         self._save(replace(self.plan, arms=arms))
 
     def _save(self, plan: ComparisonPlan) -> None:
-        self.plan = plan
-        self.folder.write("plan.json", plan)
+        if plan != self.plan:
+            self.plan = plan
+            self.folder.write("plan.json", plan)
 
 
 def _worth(arm: ArmPlan) -> bool:

@@ -94,7 +94,8 @@ class ComparisonFolder:
         self.settings()  # raises RiyazError for a damaged file
         if stored != given:
             differing = _differences(stored, given)
-            if not any((self.path / name).exists() for name in ("plan.json", "arms", COMPARE)):
+            begun = any((self.path / name).exists() for name in ("arms", COMPARE))
+            if self.read("plan.json") is None and (differing == ["budget"] or not begun):
                 for name in BEFORE_PLAN if differing != ["budget"] else ():
                     remove(self.path / name)
                 self.write("settings.json", settings)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from riyaz.library import Adapted, Comparison, Model, Pretraining, Token, adapt, compare, open, pretrain, pull
 
 # OpenMP's threads spin while they wait for each other. Beside other work one of them is often not running, and the
-# others spin for its whole absence: 4 steps took 219 s, with a short spin 14 s. Read when torch loads its OpenMP.
+# others keep its core busy for its whole absence. Read when torch loads its OpenMP.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's; torch's own wheels on Linux
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
 __version__ = "0.1.0"

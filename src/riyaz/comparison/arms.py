@@ -8,7 +8,7 @@ begun is finished as it was planned, also by a command that continues a stopped 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from riyaz.comparison import plan as planning
@@ -37,10 +37,7 @@ class Arms:
     budget: float  # seconds of the whole command
     since: Callable[[], float]  # seconds since it began
     listen: Listen
-
-    def __post_init__(self) -> None:
-        """No arm has failed yet."""
-        self.failed: dict[str, str] = {}
+    failed: dict[str, str] = field(default_factory=dict)  # method -> why
 
     def run(self) -> None:
         """Run every arm that has not run, and continue those that were cut short while there is time."""
@@ -52,9 +49,8 @@ class Arms:
         """Plan again the arms that were cut short or had no time; False if nothing is worth running."""
         earlier, unable = self.plan, self.given.speeds.unable
         arms = tuple(self._revived(arm) if arm.method not in unable else arm for arm in earlier.arms)
-        plan = planning.make(
-            self.given, budget=self.budget, spent=self.since(), earlier=replace(earlier, arms=arms)
-        )  # fmt: skip
+        revived = replace(earlier, arms=arms)
+        plan = planning.make(self.given, budget=self.budget, spent=self.since(), earlier=revived)
         kept = {arm.method: arm for arm in earlier.arms if not self._gains(arm, plan.arm(arm.method))}
         self._save(replace(plan, arms=tuple(kept.get(arm.method, arm) for arm in plan.arms)))
         return len(kept) < len(earlier.arms)

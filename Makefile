@@ -67,12 +67,12 @@ clean:  ## remove caches, builds and stamps; .venv and results stay
 	fi
 	@mkdir -p .make && touch $@
 
-# All that the commands' help names: PDF and Word files, Parquet, models of the hub.
+# All that the commands' help names: PDF and Word files, Excel and Parquet, models of the hub.
 .make/train: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,parquet,hub]'
+	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,data,hub]'
 	@touch $@
 
 # Asks for the demo's extras too, so that a demo after a test installs nothing.
 .make/test: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,parquet,hub,test]'
+	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,data,hub,test]'
 	@touch .make/train $@

@@ -54,7 +54,7 @@ def test_without_pyarrow_one_line_names_the_extra(tmp_path, monkeypatch):
         raise ImportError(module)
 
     monkeypatch.setattr(parquet.importlib, "import_module", absent)
-    with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install -e '.[parquet]'"):
+    with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install -e '.[data]'"):
         formats.load(path)
     with assert_refused("a data set saved by datasets needs pyarrow"):
         formats.load(folder)

@@ -22,7 +22,8 @@ Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as
 Data = Annotated[
     Path,
     Parameter(
-        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a quoted pattern, or a folder with train.*"
+        help="a file of rows (.jsonl, .json, .csv, .tsv, each also .gz, .xlsx, .parquet), a quoted pattern, or a "
+        "folder with train.*"
     ),
 ]
 Target = Annotated[

@@ -125,6 +125,6 @@ def _no_reading(table: Table, prompt: str | None, answer: str | None, answers_re
     else:
         what = f"no two of the columns {columns} are recognised as prompt and answer"
     hint = ASK if answers_required else "pass --prompt-column"
-    if kind_of(table.path) in (".csv", ".tsv"):
+    if kind_of(table.path) in (".csv", ".tsv", ".xlsx"):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
     return RiyazError(what, str(table.path), hint)

@@ -1,7 +1,7 @@
 """Rows of Parquet files and of folders that `datasets` wrote with save_to_disk, read with pyarrow.
 
 Label numbers become the label names in the file; bytes, such as pictures, become null. pyarrow is in the extra
-`parquet`; without it the error names the command that installs it.
+`data`; without it the error names the command that installs it.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riyaz.data.encodings import MAX_BYTES
+from riyaz.data.bounds import MAX_BYTES
 from riyaz.errors import RiyazError, install
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
@@ -181,4 +181,4 @@ def _pyarrow(path: Path, module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         kind = "Parquet" if path.suffix.lower() == ".parquet" else "a data set saved by datasets"
-        raise RiyazError(f"reading {kind} needs pyarrow", str(path), install("parquet")) from None
+        raise RiyazError(f"reading {kind} needs pyarrow", str(path), install("data")) from None

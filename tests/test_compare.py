@@ -279,7 +279,7 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     some = command(*base, "--max-ms", between, "--out", tmp_path / "some").document
     assert some["pick"] == "nearest" and f"--max-ms {between} leaves out zero_shot (" in some["reason"]
     none = command(*base, "--max-ms", "0", "--max-rss-mb", "1", "--out", tmp_path / "none").document
-    assert none["pick"] is None and "No arm is within the limits" in none["reason"]
+    assert none["pick"] is None and "No method is within the limits" in none["reason"]
 
 
 def test_a_dry_run_prints_the_plan_and_keeps_what_it_measured(quick: Finished, inside: list, tmp_path: Path) -> None:

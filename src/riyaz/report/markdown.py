@@ -5,6 +5,9 @@ from typing import Any
 
 from riyaz.files import to_document
 from riyaz.report import extra_findings
+from riyaz.report.details import ROWS, leakage
+from riyaz.report.markup import clean
+from riyaz.report.names import NAMES, check_name, key_name
 from riyaz.report.words import (
     MISSING,
     PAIRS,
@@ -16,6 +19,7 @@ from riyaz.report.words import (
     headline,
     measured_again,
     metric_name,
+    number,
     pair_rows,
     role,
     slices,
@@ -41,9 +45,10 @@ def render(comparison: Comparison) -> str:
         _pairs(comparison),
         _retrieval(arms),
         _data_curve(comparison),
+        _overfitting(arms),
         "## How it was measured",
         _measured(comparison),
-        "## The arms in detail",
+        "## The methods in detail",
         _details(arms),
         *(_arm(arm) for arm in arms),
         "## What to keep in mind",
@@ -82,7 +87,7 @@ def _slices(arms: list[ArmResult], metric: str) -> str:
 
 def _pairs(comparison: Comparison) -> str:
     rows = pair_rows(comparison.pairs)
-    return "## Arms in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
+    return "## Methods in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
 
 
 def _retrieval(arms: list[ArmResult]) -> str:
@@ -98,8 +103,13 @@ def _data_curve(comparison: Comparison) -> str:
     return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
 
 
+def _overfitting(arms: list[ArmResult]) -> str:
+    lines = extra_findings.overfitting_lines(arms)
+    return "\n".join(["## Overfitting\n", *(f"* {_escape(line)}" for line in lines)]) if lines else ""
+
+
 def _measured(comparison: Comparison) -> str:
-    command = comparison.command
+    command = clean(comparison.command)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     blocks = [f"{fence}console\n$ {command}\n{fence}"] if command else []
     took, planned = comparison.seconds, comparison.estimate_seconds
@@ -115,10 +125,13 @@ def _measured(comparison: Comparison) -> str:
 
 
 def _briefly(data: Data) -> dict[str, Any]:
-    """The data facts, the row counts of all labels shortened to one line."""
+    """The data facts, without the rendered rows and with the counts of all labels in one line."""
     counts = [sum(parts.values()) for parts in data.labels.values()]
     labels = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
-    return {**to_document(data), **labels}
+    rows = {
+        "rows": ", ".join(f"{number(data.rows[part])} {name}" for part, name in ROWS.items() if data.rows.get(part))
+    }
+    return {**to_document(data), **rows, **labels, **leakage(data.leakage), "rendered": None}
 
 
 def _arm(arm: ArmResult) -> str:
@@ -130,13 +143,13 @@ def _arm(arm: ArmResult) -> str:
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:
-        lines.append(f"Checks:\n\n{_facts({name: _check(check) for name, check in arm.checks.items()})}")
+        lines.append(f"Checks:\n\n{_facts({check_name(name): _check(check) for name, check in arm.checks.items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
 
 
 def _check(check: dict[str, Any]) -> str:
     """A check `{"ok": …, further figures}` in one line."""
-    figures = ", ".join(f"{name} {_value(value)}" for name, value in check.items() if name != "ok")
+    figures = ", ".join(f"{NAMES.get(name, name)} {_value(value)}" for name, value in check.items() if name != "ok")
     return ("held" if check["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
 
 
@@ -158,12 +171,12 @@ def _facts(values: dict) -> str:
         if fact in (None, "", [], {}, ()):
             continue
         if isinstance(fact, list) and all(isinstance(item, dict) for item in fact):
-            tables.append(f"{_escape(name)}\n\n{_records(fact)}")
+            tables.append(f"{_escape(key_name(name))}\n\n{_records(fact)}")
         elif isinstance(fact, dict) and any(isinstance(item, dict) for item in fact.values()):
-            lines.append(f"* {_escape(name)}:")
-            lines += [f"  * {_escape(key)}: {_value(item)}" for key, item in fact.items()]
+            lines.append(f"* {_escape(key_name(name))}:")
+            lines += [f"  * {_escape(NAMES.get(key, key))}: {_value(item)}" for key, item in fact.items()]
         else:
-            lines.append(f"* {_escape(name)}: {_value(fact)}")
+            lines.append(f"* {_escape(key_name(name))}: {_value(fact)}")
     return "\n\n".join(["\n".join(lines), *tables] if lines else tables)
 
 
@@ -175,7 +188,7 @@ def _records(records: list[dict]) -> str:
     ]
     titles = list(dict.fromkeys(key for record in flat for key in record))
     rows = [[_value(record[key]) if key in record else MISSING for key in titles] for record in flat]
-    return _grid(titles, rows, escaped=True)
+    return _grid([NAMES.get(title, title) for title in titles], rows, escaped=True)
 
 
 def _columns(name: str, value: object) -> dict:
@@ -196,7 +209,7 @@ def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = No
 
 
 def _escape(text: object) -> str:
-    """Any text as one line that Markdown and HTML take literally."""
-    flat = " ".join(str(text).split())
+    """Any text as one line that Markdown and HTML take literally; control characters and overrides by their names."""
+    flat = " ".join(clean(text).split())
     flat = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|^#|^[+-](?= )", r"\\\g<0>", flat)
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", flat)

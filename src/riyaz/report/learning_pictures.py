@@ -23,7 +23,7 @@ SHADE, OTHER = colour(2), colour(5)
 DRAWN = 400  # most points of a line; longer lines are drawn as means of neighbours
 MARKED = 40  # most validations that are drawn with a mark each
 HEIGHT = 340.0
-ROOM = 30.0  # pixels below a mark that its name needs
+ROOM = 26.0  # pixels below a mark that its name needs
 Points = list[tuple[float, float]]
 
 
@@ -45,7 +45,7 @@ def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
         _line(panel, valid)
         values = [value for _, value in (*thinned, *valid)] + ([mark.loss] if mark else [])
         low, high = min(values), max([*values, *([evenly] if evenly else [])])
-        panel.set_ylim(max(low - 0.14 * (high - low), 0), high + 0.08 * (high - low) + 0.05)
+        panel.set_ylim(max(low - 0.16 * (high - low), 0), high + 0.08 * (high - low) + 0.05)
         if evenly:
             panel.axhline(evenly, color=FAINT, lw=1, linestyle=(0, (4, 3)))
             text = f"every token equally likely: {number(evenly, 2)}"
@@ -71,7 +71,7 @@ def bits(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
         _line(panel, line)
         values = [value for _, value in line] + ([mark.bits] if mark and mark.bits is not None else [])
         room = max(0.12 * (max(values) - min(values)), 0.05)
-        panel.set_ylim(max(min(values) - room, 0), max(values) + room)
+        panel.set_ylim(max(min(values) - 1.5 * room, 0), max(values) + room)
         panel.set_title("bits per byte on validation", pad=14)
         _steps(figure, panel)
         _named(panel, mark, mark.bits if mark else None)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:
     assert 0 < document["estimate_seconds"] < 3 * 3600 and document["seconds"] > 0
     assert document["model"]["parameters"] > 100_000 and document["model"]["name"] == "tiny"
     assert document["hardware"]["cores"] >= 1 and document["versions"]["torch"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", document["date"])
     assert document["floor"]["answer"] in comparing.CLOSED and document["floor"]["score"] == pytest.approx(1 / 3)
     assert document["data"]["rows"]["test"] == 18 and document["data"]["metric"] == "accuracy"
 

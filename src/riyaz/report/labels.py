@@ -39,7 +39,8 @@ def outcomes(answers: Sequence[Answer], labels: Sequence[str]) -> list[tuple[str
 
 def label_scores(pairs: Sequence[tuple[str, str]]) -> list[LabelScore]:
     """The scores of every label that is right for a row or was answered, in alphabetical order."""
-    right, said, both = (Counter(part) for part in zip(*((t, s, t if t == s else None) for t, s in pairs), strict=True))
+    right, said = Counter(right for right, _ in pairs), Counter(said for _, said in pairs)
+    both = Counter(right for right, said in pairs if right == said)
     scores = []
     for label in sorted((right.keys() | said.keys()) - {OTHER}):
         hits = both[label]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pages
@@ -9,7 +10,7 @@ import pytest
 from documents import arm, comparison, typed
 
 from riyaz.metrics.scores import macro_f1
-from riyaz.report import examples, extra_findings, first_fold, html, labels, markdown
+from riyaz.report import examples, extra_findings, first_fold, html, labels, markdown, write
 from riyaz.report.names import check_name, key_name
 from riyaz.results import Answer
 
@@ -89,6 +90,12 @@ def test_the_next_commands_stand_in_the_page() -> None:
     for what, line in pages.COMMANDS:
         assert f"{what} {line}" in page.text
     assert "What to do next" not in pages.Page(html.render(typed(closed()), {})).text
+
+
+def test_an_edited_command_that_no_shell_reads_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "compare.json").write_text(json.dumps(closed(command="riyaz compare 'half")))
+    text = pages.Page(write.write(tmp_path)[1].read_text()).text
+    assert f"riyaz chat {tmp_path}/lora" in text and "--more" not in text
 
 
 def test_the_f1_of_each_label_is_that_of_macro_f1() -> None:

@@ -281,7 +281,7 @@ def interval_bar(arm: ArmResult, ends: tuple[float, float] = (0.0, 1.0)) -> Mark
     shade = f"var(--c{about(arm.method).colour})"
     parts = [element("line", x1=0, x2=100, y1=6, y2=6, stroke="var(--rule)", stroke_width=2)]
     if low is not None and high is not None:
-        ends = {"x1": f"{100 * low:.1f}", "x2": f"{100 * high:.1f}"}
-        parts.append(element("line", **ends, y1=6, y2=6, stroke=shade, stroke_width=5, stroke_opacity=0.45))
+        sides = {"x1": f"{100 * low:.1f}", "x2": f"{100 * high:.1f}"}
+        parts.append(element("line", **sides, y1=6, y2=6, stroke=shade, stroke_width=5, stroke_opacity=0.45))
     parts.append(element("circle", cx=f"{100 * (score or 0.0):.1f}", cy=6, r=4, fill=shade))
     return element("svg", *parts, viewBox="-4 0 108 12", class_="bar", aria_hidden="true", focusable="false")

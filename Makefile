@@ -4,10 +4,13 @@
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 PYTEST := $(PYTHON) -m pytest -n 2
+EXTRAS := train,docs,data,hub
+COMMA := ,
+PIP_LOG := .make/pip.log
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-documents test test-fast torture bench lint format clean
+.PHONY: help demo demo-documents test test-fast torture fuzz bench lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -36,6 +39,9 @@ test-fast: .make/test  ## the tests without the real model: about two minutes on
 
 torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
+
+fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents
+	$(PYTHON) tests/fuzz_readers.py all --seconds 600
 
 bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer
@@ -67,12 +73,19 @@ clean:  ## remove caches, builds and stamps; .venv and results stay
 	fi
 	@mkdir -p .make && touch $@
 
+# pip's hundreds of lines go to a log; its last ones are shown when it fails.
+define install
+	@echo "installing '.[$(1)]', minutes the first time (log: $(PIP_LOG))"
+	@$(PYTHON) -m pip install --disable-pip-version-check --no-color -e '.[$(1)]' >$(PIP_LOG) 2>&1 </dev/null || \
+	  { status=$$?; tail -n 15 $(PIP_LOG) >&2; echo "error: pip failed; the whole log is $(PIP_LOG)" >&2; exit $$status; }
+endef
+
 # All that the commands' help names: PDF and Word files, Excel and Parquet, models of the hub.
 .make/train: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,data,hub]'
+	$(call install,$(EXTRAS))
 	@touch $@
 
 # Asks for the demo's extras too, so that a demo after a test installs nothing.
 .make/test: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,data,hub,test]'
+	$(call install,$(EXTRAS)$(COMMA)test)
 	@touch .make/train $@

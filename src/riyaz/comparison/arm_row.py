@@ -58,6 +58,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         trainable_params=kept_fit.trainable_params,
         artifact_mb=megabytes(folder.run(plan.method, KEPT) / "artifact"),
         ms_per_answer=kept.ms_per_answer,
+        merged_ms=kept.merged_ms,
         prompt_tokens=kept.prompt_tokens,
         forgetting_nats=kept.forgetting_nats,
         forgetting_se=kept.forgetting_se,
@@ -82,7 +83,7 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
     if not plan.cut:
         return ""
-    waited = "; it scored lowest after the openings and waited for the others" if plan.waits else ""
+    waited = "; it scored low after the openings and waited for the others" if plan.waits else ""
     return f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"
 
 

@@ -62,6 +62,8 @@ def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool) -> st
     limit = 'prompt["max_new_tokens"]' if has_prompt else "256"
     write = {"gguf": _llama_cpp, "gguf-lora": _llama_cpp, "mlx": _mlx_lm}.get(format, _transformers)
     imports, lines = write(folder, base, limit)
+    if soft:
+        lines = [line.replace("do_sample=False,", "do_sample=False, use_cache=False,") for line in lines]
     code = [*(["import json", ""] if has_prompt else []), *imports, "", *_messages(folder, has_prompt), *lines]
     parts = [_block("python", code)]
     if format in ("gguf", "gguf-lora"):

@@ -27,8 +27,8 @@ def export(
         bool | None,
         Parameter(
             negative="--without-base",
-            help="put the base model beside an adapter, or leave it out; default: where the other tool cannot get it by "
-            "name",
+            help="put the base model beside an adapter, or leave it out; default: where the other tool cannot get it by"
+            " name",
         ),
     ] = None,
     json: Json = False,

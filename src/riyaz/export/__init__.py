@@ -69,7 +69,7 @@ def export(
             named = name_base(source, out, format, with_base)
             written = ADAPTERS[format](source, work, named)
             if named.along:
-                put_base(source, work, format)
+                named = replace(named, note=f"{named.note} ({put_base(source, work, format)})")
             notes.append(named.note)
         else:
             named, written = None, WHOLE[format](source, work, dtype)

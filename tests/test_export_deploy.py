@@ -275,6 +275,7 @@ def test_ollamas_template_writes_what_the_models_own_writes(tmp_path, template):
     (tmp_path / "chat_template.jinja").write_text(template)
     tokenizer = Tokenizer.from_folder(tmp_path)
     turns = turns_of(tokenizer)
+    assert turns.before_user == "<|im_start|>user\n" or template == GEMMA
     talk = [{"role": role, "content": f"{role} says {{{{ 1 }}}}"} for role in ("user", "assistant", "user")]
     for conversation in (talk[:1], talk, [{"role": "system", "content": "Be kind."}, *talk]):
         (wanted,) = tokenizer.render_texts([conversation])

@@ -70,6 +70,8 @@ def turns_of(tokenizer: Tokenizer) -> Turns | None:
     start, after_user, between, *_ = _pieces(texts[1], contents[:3])
     head = _pieces(texts[4], [system, *contents[:3]])[:2] if with_system else []
     before_user = _common_end([start, between, *head[1:]])
+    for end in sorted(map(tokenizer.token_text, tokenizer.eos_ids)):  # it belongs to the turn before
+        before_user = before_user.rpartition(end)[2].removeprefix("\n") if end in before_user else before_user
     cut = -len(before_user) or None
     found = Turns(
         system=(head[0], head[1][:cut]) if head else None, start=start[:cut], before_user=before_user,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,12 @@ def python_block(folder: Path) -> str:
     return code.replace("your text", QUESTION)
 
 
+def answer_of_readme(folder: Path) -> str:
+    """What the README's Python answers."""
+    Path("ask.py").write_text(python_block(folder), encoding="utf-8")
+    return runpy.run_path("ask.py")["answer"]
+
+
 def riyaz_answer(target: Path, base: Path | None = None) -> str:
     predictor = open_target(target, str(base) if base else None, "float32")
     (answer,) = predictor.answers([[{"role": "user", "content": QUESTION}]])
@@ -88,9 +95,7 @@ def test_an_exported_adapter_answers_in_peft_as_in_riyaz(base, tmp_path, monkeyp
     )
     assert any(note.startswith("my-adapter/base is the base model, tiny-base") for note in written.notes)
     folder = alone(tmp_path / "my-adapter", monkeypatch, base)
-    found: dict = {}
-    exec(python_block(folder), found)
-    assert found["answer"] == wanted
+    assert answer_of_readme(folder) == wanted
 
 
 def adapters_family(base: Path):
@@ -105,9 +110,7 @@ def test_a_whole_model_answers_in_transformers_as_in_riyaz(base, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     export.export("artifact", "hf", Path("my-model"))
     folder = alone(tmp_path / "my-model", monkeypatch, base)
-    found: dict = {}
-    exec(python_block(folder), found)
-    assert found["answer"] == wanted
+    assert answer_of_readme(folder) == wanted
 
 
 def test_riyaz_opens_its_own_export_wherever_it_lies(base, tmp_path, monkeypatch):

@@ -30,10 +30,11 @@ def read_tables(path: Path | Table, encoding: str | None = None) -> list[Table]:
         tables = [_arrow(file, features) for file in files]
         Bounds(path).check_rows(sum(len(table.rows) for table in tables))
         return tables
-    tables, bounds = [], Bounds(path)
+    tables, rows = [], 0
     for file in matching_files(path):
         tables.append(read_table(file, encoding))
-        bounds.check_rows(sum(len(table.rows) for table in tables))
+        rows += len(tables[-1].rows)
+        Bounds(path).check_rows(rows)
     return tables
 
 

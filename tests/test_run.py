@@ -145,7 +145,7 @@ def test_a_stopped_run_goes_on(out: str, echo: Echo) -> None:
     told = run(out)
     assert told.status == 130
     assert (
-        told.line == f"stopped; 8 of 10 answers are kept in {Path(out).absolute()}.partial; the same command continues"
+        told.err == f"stopped; 8 of 10 answers are kept in {Path(out).absolute()}.partial; the same command continues\n"
     )
     assert not Path(out).exists() and len(Path(f"{out}.partial").read_text().splitlines()) == 9
     echo.asked, echo.stop_at = [], -1

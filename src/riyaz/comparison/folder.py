@@ -10,12 +10,13 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 
 import json
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from riyaz import files
 from riyaz.artifact import COLLECTION, read_examples
+from riyaz.config import CONFIGS
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -46,6 +47,12 @@ class Chosen:
     seed: int
     general: str | None  # path of the general text; None: the topics of Python's documentation
     replay: float  # share of general text among the training rows
+    rank: int | None = None  # what the user chose in place of the methods' own values
+    alpha: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,7 @@ class ComparisonFolder:
         is kept. Raises RiyazError if arms have run with other settings.
         """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
-        if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
-            stored["reading"].setdefault("task", None)  # older versions had no --task
+        _add_newer(stored, given)
         if stored is None:
             self.write("settings.json", settings)
             return
@@ -147,6 +153,15 @@ class ComparisonFolder:
     def run(self, method: str, part: str) -> Path:
         """The folder of one part of an arm."""
         return self.path / "arms" / method / part
+
+
+def _add_newer(stored: Any, given: dict[str, Any]) -> None:
+    """Add the options that an older version did not have to its settings, with their defaults."""
+    defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
+    for part in ("reading", "settings"):
+        if isinstance(stored, dict) and isinstance(stored.get(part), dict):
+            for key in given[part].keys() - stored[part].keys():
+                stored[part][key] = defaults.get(key)
 
 
 def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:

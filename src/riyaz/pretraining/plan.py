@@ -180,7 +180,7 @@ def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
 
 def make(
     asked: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
-    spent: Callable[[], float], memory: float,
+    spent: Callable[[], float], memory: float, threads: int = 1,
 ) -> PretrainingPlan:  # fmt: skip
     """The plan of a run. `spent` returns the seconds of the budget used so far, measurements included; `memory` is the
     free memory in MB.
@@ -225,7 +225,7 @@ def make(
     effective = {
         "size": size, "budget": deriving.budget, "family": config.model_type, "context": context, **asdict(shape),
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
-        "checkpoint_every": saving, "seed": asked.seed or 0,
+        "checkpoint_every": saving, "seed": asked.seed or 0, "threads": threads,
     }  # fmt: skip
     return PretrainingPlan(
         effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate

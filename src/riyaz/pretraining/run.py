@@ -25,6 +25,7 @@ from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
+from riyaz.pretraining.samples import check as check_prompt
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
@@ -193,7 +194,8 @@ class _Run:
         """Measure this machine, make the plan and write plan.json."""
         import torch
 
-        threads = hardware.threads()
+        check_prompt(tokenizer, self.asked.prompt, context)
+        threads = self.asked.threads or hardware.threads()
         torch.set_num_threads(threads)
         self._phase("measure", "speed of this machine")
         facts = corpus.facts
@@ -202,6 +204,7 @@ class _Run:
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
             spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+            threads=threads,
         )  # fmt: skip
         self._refuse_full(plan.estimate["disk_mb"])
         frozen = Frozen(
@@ -245,7 +248,7 @@ class _Run:
 
         def seen(step: int) -> None:
             ratio = corpus.valid.bytes_per_token
-            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step))
+            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step, self.asked.prompt))
 
         self.frozen = frozen
         pace = Pace(

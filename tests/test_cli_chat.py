@@ -18,10 +18,16 @@ from riyaz.data.formats import load
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.predictor import FreePredictor, open_model
 from riyaz.predictor.own_sampling import own_sampling
+from riyaz.report.markup import printable
 
 pytestmark = pytest.mark.usefixtures("one_core")
 LIMIT = ("--max-tokens", "8")
 DRAWN = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}
+
+
+def said(*answers: str) -> str:
+    """What stdout has of answers: each on a line, without control characters."""
+    return "".join(f"{printable(answer)}\n" for answer in answers)
 
 
 def user(text: str) -> dict[str, str]:
@@ -75,13 +81,13 @@ def test_the_models_own_settings_are_read() -> None:
 def test_generate_draws_as_the_model_says_unless_told_otherwise(livelier: Path, model_folder: Path) -> None:
     wanted = open_model(livelier).answer([user("hello")], 8, Sampling(0.7, 20, 0.8, repetition_penalty=1.1))
     told = command("generate", livelier, "hello", *LIMIT)
-    assert told.out == wanted + "\n"
+    assert told.out == said(wanted)
     line = (
         "tokens are drawn: temperature 0.7, top-k 20, top-p 0.8, repetition-penalty 1.1, seed 0 (from the model's gen"
     )
     assert line in told.err
     greedy = command("generate", livelier, "hello", *LIMIT, "--temperature", "0")
-    assert greedy.out == open_model(model_folder).answer([user("hello")], 8) + "\n" and "(greedy)" in greedy.err
+    assert greedy.out == said(open_model(model_folder).answer([user("hello")], 8)) and "(greedy)" in greedy.err
     plain = command("generate", model_folder, "hello", *LIMIT)
     assert plain.out == greedy.out and "each token is the likeliest one (greedy)\n" in plain.err
     seeds = [command("generate", livelier, "hello", *LIMIT, "--seed", seed).out for seed in (1, 1, 2)]
@@ -148,7 +154,7 @@ def test_an_artifact_answers_as_it_was_measured(livelier: Path) -> None:
 def test_a_system_message_stands_before_the_question(model_folder: Path) -> None:
     messages = [{"role": "system", "content": "Shout."}, user("hello")]
     told = command("generate", model_folder, "hello", *LIMIT, "--system", "Shout.")
-    assert told.out == open_model(model_folder).answer(messages, 8) + "\n"
+    assert told.out == said(open_model(model_folder).answer(messages, 8))
 
 
 def test_an_answer_that_the_limit_cuts_is_said_to_be(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +182,7 @@ def test_a_conversation_with_commands(typed: Callable[..., Told], model_folder: 
     turns = [user("hello"), {"role": "assistant", "content": first}, user("and you?")]
     second = model.answer([shout, *turns], 8)
     third, fourth = model.answer([shout, user("hello")], 8), model.answer([user("/etc/hosts?")], 8)
-    assert told.status == 0 and told.out == "".join(f"{answer}\n" for answer in (first, second, third, fourth))
+    assert told.status == 0 and told.out == said(first, second, third, fourth)
     for line in ("/save FILE     write", "system message: Shout.\n", "5 messages in ", "a new conversation begins\n",
                  "no system message\n", "error: there is no command /nonsense; /help lists the commands",
                  "error: /save: names no file", "cut off at 8 tokens"):  # fmt: skip
@@ -207,9 +213,9 @@ def test_each_question_draws_anew_and_a_seed_repeats_the_conversation(
     typed: Callable[..., Told], model_folder: Path
 ) -> None:
     arguments = (model_folder, *LIMIT, "--temperature", "1", "--seed", "3")
-    said = [typed("hello", "", "hello", arguments=arguments).out for _ in range(2)]
-    assert said[0] == said[1]
-    first, second = said[0].splitlines()
+    out = [typed("hello", "", "hello", arguments=arguments).out for _ in range(2)]
+    assert out[0] == out[1]
+    first, second = out[0].splitlines()
     assert first != second
 
 
@@ -237,7 +243,7 @@ def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(
     part = "".join(pieces[:2])
     assert "stopped\n" in told.err and told.status == 0
     after = model.answer([user("hello"), {"role": "assistant", "content": part}, user("and you?")], 8)
-    assert told.out == f"{part}\n{after}\n", "what was said is part of the conversation"
+    assert told.out == said(part, after), "what was said is part of the conversation"
 
 
 def test_ctrl_c_at_the_prompt_leaves_in_words_of_its_own(typed: Callable[..., Told], model_folder: Path) -> None:
@@ -261,4 +267,4 @@ def test_piped_lines_are_questions_whatever_they_begin_with(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("/help\n"))
     told = command("chat", model_folder, *LIMIT)
-    assert told.out == open_model(model_folder).answer([user("/help")], 8) + "\n"
+    assert told.out == said(open_model(model_folder).answer([user("/help")], 8))

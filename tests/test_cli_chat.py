@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,15 +220,15 @@ def test_each_question_draws_anew_and_a_seed_repeats_the_conversation(
     assert first != second
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ctrl-C after so many pieces of the first answer."""
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int, number: signal.Signals = signal.SIGINT) -> None:
+    """Ctrl-C, or another signal, after so many pieces of the first answer."""
     stream, calls = FreePredictor._pieces, []
 
     def pieces(self: FreePredictor, prepared: Any, ids: list[int]) -> Iterator[str]:
         calls.append(prepared)
         for count, piece in enumerate(stream(self, prepared, ids)):
             if count == after and len(calls) == 1:
-                raise KeyboardInterrupt
+                signal.raise_signal(number)
             yield piece
 
     monkeypatch.setattr(FreePredictor, "_pieces", pieces)
@@ -244,6 +245,22 @@ def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(
     assert "stopped\n" in told.err and told.status == 0
     after = model.answer([user("hello"), {"role": "assistant", "content": part}, user("and you?")], 8)
     assert told.out == said(part, after), "what was said is part of the conversation"
+
+
+def test_a_signal_that_ends_commands_ends_chat_during_an_answer_too(
+    typed: Callable[..., Told], model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        interrupted(monkeypatch, after=1, number=signal.SIGTERM)
+        told = typed("hello", "and you?", arguments=(model_folder, *LIMIT))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told.status == 130 and told.err.endswith("left the chat\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_at_the_prompt_leaves_in_words_of_its_own(typed: Callable[..., Told], model_folder: Path) -> None:

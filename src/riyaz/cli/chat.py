@@ -1,8 +1,12 @@
 """`riyaz chat`: a conversation on the terminal, or one answer per line of piped input."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from riyaz.cli.options import Target
@@ -78,18 +82,16 @@ class Talk:
         """Print the answer and keep both. Where it is `stoppable`, Ctrl-C keeps what was said until then."""
         turn = {"role": "user", "content": question}
         sampling = replace(self.sampling, seed=self.sampling.seed + self.asked)
-        stream = self.predictor.stream([*self.messages, turn], max_tokens=self.max_tokens, sampling=sampling)
         self.asked += 1
         said: list[str] = []
         try:
-            say(self.screen, stream, said)
-        except KeyboardInterrupt:
-            if not stoppable:
-                raise
+            with _ctrl_c_stops() if stoppable else nullcontext():
+                stream = self.predictor.stream([*self.messages, turn], max_tokens=self.max_tokens, sampling=sampling)
+                say(self.screen, stream, said)
+            after(self.screen, stream)
+        except _Stopped:
             self.screen.data.print()
             self.screen.talk.print("stopped", style="dim")
-        else:
-            after(self.screen, stream)
         if said:
             self.turns += [turn, {"role": "assistant", "content": "".join(said)}]
 
@@ -125,6 +127,24 @@ class Talk:
         except OSError as error:
             raise RiyazError(f"cannot be written ({error.strerror})", name, "choose another name") from None
         return f"{len(self.messages)} messages in {name}"
+
+
+class _Stopped(KeyboardInterrupt):
+    """Ctrl-C during an answer."""
+
+
+@contextmanager
+def _ctrl_c_stops() -> Iterator[None]:
+    """Within the block Ctrl-C raises _Stopped; what other signals raise still ends the command."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _entered(talk: Talk, line: str) -> None:

@@ -210,10 +210,10 @@ class Engine:
         request = answer.request
         if isinstance(result, int):
             token = result
-        elif request.sampling.temperature > 0:
-            token = draw(*result, request.sampling, request.id, len(answer.tokens))
         else:
-            token = int(result[0][0])
+            tokens, log_p = result
+            drawn = request.sampling.temperature > 0
+            token = draw(tokens, log_p, request.sampling, request.id, len(answer.tokens)) if drawn else int(tokens[0])
         if token in request.stop:
             answer.done = True
             return Step(answer.ticket, None, True)

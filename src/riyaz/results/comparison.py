@@ -113,6 +113,7 @@ class ArmResult:
     trainable_params: int = 0
     artifact_mb: float | None = None
     ms_per_answer: float | None = None
+    merged_ms: float | None = field(default=None, metadata=OPTIONAL)  # the same with the adapter in the weights
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)  # its standard error over blocks of the text
@@ -252,6 +253,7 @@ class Comparison:
     model: Model | None = None
     hardware: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    date: str | None = field(default=None, metadata=OPTIONAL)  # when it was finished, YYYY-MM-DD
     versions: dict[str, str] = field(default_factory=dict)
     schema: Literal[1] = 1
 
@@ -309,6 +311,7 @@ class Evaluation:
     metric: Metric
     checks: dict[str, Check]
     ms_per_answer: float | None = None
+    merged_ms: float | None = field(default=None, metadata=OPTIONAL)
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)

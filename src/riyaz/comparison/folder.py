@@ -62,7 +62,7 @@ class Settings:
     model: ModelFile
     data: dict[str, str | None]  # hashes of the files
     task: Task
-    reading: dict[str, Any]  # a DataConfig
+    reading: dict[str, Any]  # a DataConfig, and as `columns` the Reading of the training rows
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
@@ -156,12 +156,12 @@ class ComparisonFolder:
 
 
 def _add_newer(stored: Any, given: dict[str, Any]) -> None:
-    """Add the options that an older version did not have to its settings, with their defaults."""
+    """Add what an older version did not have to its settings: options with their defaults, the rest as it is now."""
     defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
     for part in ("reading", "settings"):
         if isinstance(stored, dict) and isinstance(stored.get(part), dict):
             for key in given[part].keys() - stored[part].keys():
-                stored[part][key] = defaults.get(key)
+                stored[part][key] = defaults.get(key, given[part][key])
 
 
 def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:

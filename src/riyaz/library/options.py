@@ -23,7 +23,7 @@ from riyaz.events import Listen
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "resume"}
+SWITCHES = {"allow_leakage", "data_curve", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
 
@@ -33,6 +33,7 @@ class ReadingOptions(TypedDict, total=False):
     prompt_column: str | None
     answer_column: str | None
     encoding: str | None
+    skip_incomplete: bool | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None

@@ -262,16 +262,16 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[comparing.Tol
 
 def test_a_prompt_of_ones_own_is_watched_and_threads_are_those_asked_for(text: Path, tmp_path: Path) -> None:
     out, prompt = tmp_path / "out", "Le renard brun"
-    told = command("pretrain", text, *SMALL, "--prompt", prompt, "--threads", 1, "--out", out)
+    told = command("pretrain", text, *SMALL, "--prompt", prompt, "--threads", 2, "--out", out)
     assert told.status == 0, told.err
     samples = lines(out / "samples.jsonl")
     assert [entry["next"]["prompt"] for entry in samples] == [prompt] * 3
     assert all(entry["texts"][0]["prompt"] == prompt for entry in samples)
     assert "The" not in [each["prompt"] for each in samples[0]["texts"]]
     assert prompt in (out / "report.html").read_text() and FOX not in (out / "report.html").read_text()
-    assert json.loads((out / "plan.json").read_text())["threads"] == 1
-    again = command("pretrain", "--threads", 2, "--out", out, "--resume")
-    assert again.status == 2 and "--threads 2 instead of 1" in again.line
+    assert json.loads((out / "plan.json").read_text())["threads"] == 2
+    again = command("pretrain", "--threads", 3, "--out", out, "--resume")
+    assert again.status == 2 and "--threads 3 instead of 2" in again.line
     again = command("pretrain", "--prompt", "Der Fuchs", "--out", out, "--resume")
     assert again.status == 2 and f"--prompt Der Fuchs instead of {prompt}" in again.line
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from riyaz.retrieval.documents import Document
+from riyaz.retrieval.parsers import heading_of
 
 SIZE, OVERLAP = 200, 32  # tokens of a chunk's text, which is all that is embedded; titles and headings are for BM25
 MAX_UNIT = 16  # characters that count as one token at most, since a tokenizer may read a million letters as one word
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t#]*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』”’]*\s*|\n\s*")
+_SENTENCE = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s+|[。！？]+[」』”’]*\s*|\n\s*")
 _SPACE = re.compile(r"\s+")
 _TOKEN = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # each kana or Chinese character is one
 
@@ -90,18 +90,18 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
     path: list[tuple[int, str]] = []
     start, body, fenced, after_blank, place = 0, False, False, True, 0
     for line in text.split("\n"):
-        match = None if fenced or not after_blank else _HEADING.match(line)
-        if match:
+        found = None if fenced or not after_blank else heading_of(line)
+        if found:
             if body:
                 yield start, " > ".join(name for _, name in path)
                 start, body = place, False
-            path = [(level, name) for level, name in path if level < len(match[1])] + [(len(match[1]), match[2])]
+            path = [*((level, name) for level, name in path if level < found[0]), found]
         elif _FENCE.match(line):
             fenced, body = not fenced, True
         elif line.strip():
             body = True
         # `# …` directly below a line of text is more often a comment in code than a heading
-        after_blank = bool(match) or not line.strip()
+        after_blank = bool(found) or not line.strip()
         place += len(line) + 1
     yield start, " > ".join(name for _, name in path)
 

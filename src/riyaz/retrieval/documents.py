@@ -1,6 +1,7 @@
 """Read a folder, a file or rows as documents: plain texts with an id, and notes on everything that was left out.
 
-Nothing is fetched, no link is followed out of the folder, and control characters are removed.
+Nothing is fetched, no link is followed out of the folder, and control characters are removed. Hidden files and those
+that a program keeps while it has a document open are left out.
 """
 
 import os
@@ -13,7 +14,7 @@ from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
-from riyaz.retrieval.parsers import PARSERS, clean, one_line
+from riyaz.retrieval.parsers import PARSERS, Parsed, clean, one_line
 
 TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first one that a file has is read
 
@@ -29,6 +30,9 @@ class Document:
     pages: tuple[int, ...] = ()
 
 
+TEMPORARY = ("~$", ".~", "~WRL")  # beginnings of the names of Word's and LibreOffice's locks and copies
+
+
 def read_documents(path: Path) -> tuple[list[Document], list[str]]:
     """The documents under a path, and notes: one line for each kind of thing left out, and why. Raises RiyazError if
     something cannot be read or there are no documents."""
@@ -38,6 +42,9 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
         documents = _folder(path, notes)
     elif kind_of(path):
         documents = _rows(path)
+    elif path.name.startswith(TEMPORARY) and path.suffix.lower() in PARSERS:
+        what, hint = "is what a program keeps while a document is open", "name the document itself"
+        raise RiyazError(what, str(path), hint)
     elif not path.exists():
         raise RiyazError("no such file or folder", str(path), "check the path")
     elif path.suffix.lower() in PARSERS:
@@ -54,15 +61,17 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
 
 
 def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
-    """The documents of the files below a folder, sorted by path, except hidden files."""
+    """The documents of the files below a folder, sorted by path, except hidden and temporary ones."""
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
     closed: list[OSError] = []
+    unseen: list[str] = []
     for place, names, files in os.walk(folder, onerror=closed.append):
-        outside += sum(os.path.islink(os.path.join(place, name)) for name in names if not name.startswith("."))
-        names[:] = sorted(name for name in names if not name.startswith("."))
+        unseen += (os.path.relpath(os.path.join(place, name), folder) for name in [*names, *files] if _unseen(name))
+        names[:] = sorted(name for name in names if not _unseen(name))
+        outside += sum(os.path.islink(os.path.join(place, name)) for name in names)
         for name in files:
             file = Path(place, name)
-            if name.startswith("."):
+            if _unseen(name):
                 continue
             if not _inside(file, root):
                 outside += 1
@@ -73,6 +82,9 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     if other:
         kinds = ", ".join(f"{ending} ({count})" for ending, count in sorted(other.items()))
         notes.append(one_line(f"{_count(other.total(), 'file')} of other kinds left out: {kinds}"))
+    if unseen:
+        rest = f" and {len(unseen) - 1:,} more" if len(unseen) > 1 else ""
+        notes.append(f"left out, hidden or temporary: {one_line(min(unseen))}{rest}")
     if outside:
         notes.append(f"{_count(outside, 'link')} to other folders not followed")
     if closed:
@@ -80,6 +92,11 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
         rest = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
         notes.append(f"{_count(len(closed), 'folder')} cannot be read: {first} ({closed[0].strerror}){rest}")
     yield from _files(sorted(inside, key=lambda pair: pair[1]), notes)
+
+
+def _unseen(name: str) -> bool:
+    """Whether a file or folder is hidden or temporary by its name."""
+    return name.startswith((".", *TEMPORARY))
 
 
 def _inside(file: Path, root: Path) -> bool:
@@ -91,11 +108,22 @@ def _inside(file: Path, root: Path) -> bool:
 
 def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Document]:
     for file, name in files:
-        parsed = PARSERS[file.suffix.lower()](file)
+        parsed = _parsed(file)
         notes += [one_line(f"{name}: {note}") for note in parsed.notes]
         title = one_line(parsed.title) or one_line(file.stem)
         if not parsed.without_text:
             yield Document(one_line(name), title, parsed.text, one_line(str(file)), parsed.pages)
+
+
+def _parsed(file: Path) -> Parsed:
+    """The contents of a file. Raises RiyazError that names it, whatever fails."""
+    try:
+        return PARSERS[file.suffix.lower()](file)
+    except (RiyazError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"cannot be read: {type(error).__name__}: {error}"
+        raise RiyazError(one_line(what)[:200], str(file), "leave it out, or save it again") from error
 
 
 def _rows(path: Path) -> Iterator[Document]:

@@ -1,0 +1,98 @@
+"""Documents that others made: lock files, bombs, long runs, links; each is left out or named, in time that grows with
+its length."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from expect import assert_refused
+
+from riyaz.retrieval.chunks import chunk
+from riyaz.retrieval.documents import Document, read_documents
+from riyaz.retrieval.html_text import html_text
+from riyaz.retrieval.parsers import parse_markdown
+from riyaz.sentences import whole_sentences
+
+# hidden and temporary files
+
+
+def test_what_word_and_libreoffice_keep_beside_an_open_document_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "rules.txt").write_text("Nine to five.")
+    (tmp_path / "~$rules.docx").write_bytes(b"\x05Someone" + bytes(150))
+    (tmp_path / ".~lock.rules.docx#").write_text("someone")
+    (tmp_path / "~WRL0001.docx").write_bytes(b"half")
+    documents, notes = read_documents(tmp_path)
+    assert [document.doc_id for document in documents] == ["rules.txt"]
+    assert notes == ["left out, hidden or temporary: .~lock.rules.docx# and 2 more"]
+    with assert_refused("~$rules.docx: is what a program keeps while a document is open; name the document itself"):
+        read_documents(tmp_path / "~$rules.docx")
+
+
+# HTML
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("a&#" + "9" * 5_000 + ";b", "a\ufffdb"), ("a&#" + "9" * 5_000, "a\ufffd"),
+        ("a&#x" + "f" * 5_000 + ";b", "a\ufffdb"), ("&#" + "0" * 5_000 + "65;x", "Ax"), ("&#65;&#x42;&#1114112;&#0;",
+         "AB\ufffd\ufffd"), ("<p title='&#" + "9" * 5_000 + "'>x", "x"), ("&#65x &# &#; &amp;#65;", "Ax &# &#; &#65;"),
+    ],
+)  # fmt: skip
+def test_a_character_reference_of_any_length_is_one_character(source: str, text: str) -> None:
+    assert html_text(source)[1] == text
+
+
+def test_whatever_a_reader_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(source: str) -> tuple[str, str]:
+        raise ValueError("Exceeds the limit")
+
+    (tmp_path / "a.html").write_text("x")
+    monkeypatch.setattr("riyaz.retrieval.parsers.html_text", fails)
+    with assert_refused("a.html: cannot be read: ValueError: Exceeds the limit; leave it out, or save it again"):
+        read_documents(tmp_path)
+
+
+# time
+
+
+def _chunks(text: str) -> None:
+    chunk(Document("d", "", text, "d"))
+
+
+
+@pytest.mark.parametrize(
+    ("use", "unit"),
+    [
+        (_chunks, "…"), (_chunks, ".'"), (_chunks, ".\"'"), (_chunks, "。」"), (_chunks, "\n"), (_chunks, "\n "),
+        (_chunks, "# "), (_chunks, "#"), (_chunks, "\n\n# a"), (whole_sentences, "…"), (whole_sentences, ".'"),
+        (html_text, "&#"), (html_text, "&#9"), (html_text, "&#x"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("lead", ["", "# a"])
+def test_time_grows_with_the_length_only(use: Callable[[str], object], unit: str, lead: str) -> None:
+    assert growth(lambda size: use(lead + unit * (size // len(unit)) + "x")) < 10
+
+
+@pytest.mark.parametrize("unit", [" ", "#", " #", "\t", "# "])
+def test_a_title_of_any_length_is_found_in_time_that_grows_with_it(tmp_path: Path, unit: str) -> None:
+    def read(size: int) -> None:
+        (tmp_path / "a.md").write_text("# a" + unit * (size // len(unit)) + "x")
+        assert parse_markdown(tmp_path / "a.md").title.endswith("x")
+
+    assert growth(read) < 10
+
+
+def growth(work: Callable[[int], object]) -> float:
+    """How many times longer four times the input takes, a sixteenfold if every place is searched again from each."""
+
+    def seconds(size: int) -> float:
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            work(size)
+            times.append(time.process_time() - began)
+        return min(times) + 0.002  # less is noise
+
+    return seconds(40_000) / seconds(10_000)

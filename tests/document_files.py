@@ -18,6 +18,30 @@ def pdf(pages: list[str], title: str = "") -> bytes:
         bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
     bodies[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
     bodies.append(f"<< /Title ({title}) >>")
+    return _pdf_file(bodies)
+
+
+def nested_forms(levels: int) -> bytes:
+    """A PDF of one page that draws a form ten times, which draws the next ten times, …, which draws two words."""
+    draw = "/F Do " * 10
+    bodies = [
+        "<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 5 0 R /Resources << /XObject << /F 6 0 R >> >> "
+        ">>", f"<< /Length {len(draw)} >>\nstream\n{draw}\nendstream",
+    ]  # fmt: skip
+    for level in range(levels):
+        content = draw if level < levels - 1 else "BT /F1 12 Tf 72 700 Td (Hello world) Tj ET"
+        following = f"/XObject << /F {len(bodies) + 2} 0 R >>" if level < levels - 1 else ""
+        bodies.append(
+            "<< /Type /XObject /Subtype /Form /BBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> "
+            f"{following} >> /Length {len(content)} >>\nstream\n{content}\nendstream"
+        )
+    return _pdf_file([*bodies, "<< >>"])
+
+
+def _pdf_file(bodies: list[str]) -> bytes:
+    """The objects, of which the last is the document's information, as a file."""
     out, places = b"%PDF-1.4\n", []
     for number, body in enumerate(bodies, 1):
         places.append(len(out))

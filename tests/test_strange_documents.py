@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from document_files import nested_forms, pdf
 from expect import assert_refused
 
+from riyaz.retrieval import parsers
 from riyaz.retrieval.chunks import chunk
 from riyaz.retrieval.documents import Document, read_documents
 from riyaz.retrieval.html_text import html_text
@@ -61,7 +63,6 @@ def _chunks(text: str) -> None:
     chunk(Document("d", "", text, "d"))
 
 
-
 @pytest.mark.parametrize(
     ("use", "unit"),
     [
@@ -96,3 +97,64 @@ def growth(work: Callable[[int], object]) -> float:
         return min(times) + 0.002  # less is noise
 
     return seconds(40_000) / seconds(10_000)
+
+
+# PDF
+
+
+def test_a_pdf_that_grows_without_end_is_refused_by_limits_of_its_own_process(tmp_path: Path) -> None:
+    (tmp_path / "bomb.pdf").write_bytes(nested_forms(8))
+    assert (tmp_path / "bomb.pdf").stat().st_size < 4_000
+    with assert_refused("bomb.pdf: needs more than 1,024 MiB of memory or 120 s to read: a bomb?; leave it out"):
+        read_documents(tmp_path)
+
+
+def test_the_text_of_a_pdf_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsers, "TEXT_CHARACTERS", 25)
+    (tmp_path / "a.pdf").write_bytes(pdf(["Hello world", "", "Third page"]))
+    assert read_documents(tmp_path)[0][0].text == "Hello world\n\nThird page"
+    (tmp_path / "a.pdf").write_bytes(pdf(["Hello world", "Second page", "Third page"]))
+    with assert_refused("a.pdf: page 3 of 3 goes beyond 25 characters of text; no more are read; split the file"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("Guide", "Guide"), ("(anonymous)", "a b"), ("untitled", "a b"), ("Untitled-1.indd", "a b"), ("", "a b"),
+        ("Microsoft Word - Rules of 2024.docx", "Rules of 2024"), ("Untitled love", "Untitled love"), ("Title", "a b"),
+    ],
+)  # fmt: skip
+def test_a_title_that_a_program_made_up_is_none(tmp_path: Path, title: str, shown: str) -> None:
+    (tmp_path / "a b.pdf").write_bytes(pdf(["Hello"], title=title.replace("(", "\\(").replace(")", "\\)")))
+    assert read_documents(tmp_path)[0][0].title == shown
+    (tmp_path / "a b.pdf").unlink()
+    (tmp_path / "a b.html").write_text(f"<title>{title}</title><p>Hello")
+    assert read_documents(tmp_path)[0][0].title == shown
+    (tmp_path / "a b.html").write_text(f"<title>{title}</title><h1>Opening hours</h1>")
+    assert read_documents(tmp_path)[0][0].title == ("Opening hours" if shown == "a b" else shown)
+
+
+# links
+
+
+def test_links_are_read_where_they_stay_in_the_folder(tmp_path: Path) -> None:
+    home, outside = tmp_path / "docs", tmp_path / "docs-secret"
+    (home / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (home / "sub" / "rules.txt").write_text("Nine to five.")
+    (outside / "secret.txt").write_text("secret")
+    (home / "same.txt").symlink_to("sub/rules.txt")
+    (home / "chain.txt").symlink_to("sub/out.txt")
+    (home / "sub" / "out.txt").symlink_to("../../docs-secret/secret.txt")
+    (home / "absolute.txt").symlink_to(outside / "secret.txt")
+    (home / "gone.txt").symlink_to("nothing.txt")
+    (home / "all").symlink_to("sub")
+    (home / "up").symlink_to("..")
+    documents, notes = read_documents(home)
+    assert [(document.doc_id, document.text) for document in documents] == [
+        ("same.txt", "Nine to five."), ("sub/rules.txt", "Nine to five."),
+    ]  # fmt: skip
+    assert notes == ["1 file of other kinds left out: .txt (1)", "5 links to other folders not followed"]
+    (tmp_path / "name").symlink_to("docs")
+    assert [document.text for document in read_documents(tmp_path / "name")[0]] == ["Nine to five."] * 2

@@ -27,7 +27,7 @@ _UNNAMED = re.compile(  # what programs write where a document has no title
     r"document|unbenannt|ohne titel|sans titre|sin título|senza titolo)\W*\d{0,4}\W*(?:\.\w{1,5})?",
     re.IGNORECASE,
 )
-_WRITTEN_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - |\.(?:docx?|pptx?|xlsx?|pdf|odt|rtf|indd|tex)$", re.IGNORECASE)
+_WRITTEN_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - (.+?)(?:\.\w{2,5})?$")
 _HALVES = re.compile(r"[\ud800-\udfff]")  # unpaired surrogates, which UTF-8 cannot encode
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)", re.MULTILINE)
 
@@ -71,9 +71,9 @@ def _first_heading(text: str) -> str:
 
 
 def _title(*candidates: str) -> str:
-    """The first candidate that names its document, without what Word puts before and after the name; "" if none."""
+    """The first candidate that names its document, without the words that Word puts around it; "" if none."""
     for candidate in candidates:
-        named = _WRITTEN_BY.sub("", one_line(candidate))
+        named = _WRITTEN_BY.sub(r"\1", one_line(candidate))
         if named and not _UNNAMED.fullmatch(named):
             return named
     return ""

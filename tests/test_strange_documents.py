@@ -11,6 +11,7 @@ from expect import assert_refused
 
 from riyaz.retrieval import parsers
 from riyaz.retrieval.chunks import chunk
+from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import Document, read_documents
 from riyaz.retrieval.html_text import html_text
 from riyaz.retrieval.parsers import parse_markdown
@@ -158,3 +159,27 @@ def test_links_are_read_where_they_stay_in_the_folder(tmp_path: Path) -> None:
     assert notes == ["1 file of other kinds left out: .txt (1)", "5 links to other folders not followed"]
     (tmp_path / "name").symlink_to("docs")
     assert [document.text for document in read_documents(tmp_path / "name")[0]] == ["Nine to five."] * 2
+
+
+# results of riyaz among the documents
+
+
+def test_results_of_riyaz_are_no_documents(tmp_path: Path) -> None:
+    (tmp_path / "rules.md").write_text("# Hours\n\nNine to five.")
+    for folder, names in {
+        "riyaz-results/a": ["compare.json", "arms/", "report.md", "report.html"], "begun": ["settings.json", "split/"],
+        "workshop/lora": ["riyaz.json", "README.md"], "model": ["run.json", "plan.json", "report.html"],
+        "own": ["compare.json", "settings.json", "run.json", "mine.md"],
+    }.items():  # fmt: skip
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            path = tmp_path / folder / name
+            path.mkdir() if name.endswith("/") else path.write_text(f"report in {folder}")
+    add(tmp_path / "kept.txt", [Document("d", "", "text", "d")], None)
+    (tmp_path / "riyaz-results/a/arms/notes.md").write_text("deeper")
+    documents, notes = read_documents(tmp_path)
+    assert [document.doc_id for document in documents] == ["own/mine.md", "rules.md"]
+    assert notes == ["3 files of other kinds left out: .json (3)", "left out, results of riyaz: begun and 4 more"]
+    for folder in ("riyaz-results/a", "workshop/lora"):
+        with assert_refused("no documents here (left out, results of riyaz: .)"):
+            read_documents(tmp_path / folder)

@@ -2,17 +2,20 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import AtLeastOne, MaxTokens, say
+from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.report.markup import printable, printable_line
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Hit
 
 EMBEDDER = "minilm"
 BAR = "  │ "  # printed before every line of a document
@@ -68,7 +71,7 @@ def ask(
     """Find the passages that answer a question, each with its document and character range."""
     from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
-    from riyaz.retrieval.search import Retriever
+    from riyaz.retrieval.search import Retriever, citation
 
     screen = Screen(json)
     opened = Collection.open(collection)
@@ -90,14 +93,27 @@ def ask(
         document["answer"] = say(screen, stream)
         hits = list(stream.passages)  # those that fitted the context
     for number, hit in enumerate(hits, 1):
-        place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
-        named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
+        place = place_of(citation(hit))
         screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
+        named, text = _headed(hit)
         if named:
-            _quote(screen, named, "dim")
-        if model is None:
-            _quote(screen, hit.text)
+            _quote(screen, printable_line(named), "dim")
+        if model is None and text:
+            _quote(screen, text)
     screen.finish(document)
+
+
+def _headed(hit: "Hit") -> tuple[str, str]:
+    """The title and headings of a passage, and its text without those that it begins with, each said once."""
+    from riyaz.retrieval.parsers import heading_of
+
+    begins = hit.title and f"{hit.heading} > ".startswith(f"{hit.title} > ")
+    named = " > ".join(part for part in ("" if begins else hit.title, hit.heading) if part)
+    names = {hit.title, *hit.heading.split(" > ")}
+    lines = hit.text.split("\n")
+    while lines and (not lines[0].strip() or (heading_of(lines[0]) or (0, lines[0].strip()))[1] in names):
+        lines.pop(0)
+    return named, "\n".join(lines)
 
 
 def _quote(screen: Screen, text: str, style: str = "") -> None:

@@ -1,9 +1,11 @@
 """Read a folder, a file or rows as documents: plain texts with an id, and notes on everything that was left out.
 
 Nothing is fetched, no link is followed out of the folder, and control characters are removed. Hidden files and those
-that a program keeps while it has a document open are left out.
+that a program keeps while it has a document open are left out, and so is what riyaz wrote: a report in the collection
+would answer the test's questions.
 """
 
+import bisect
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
+from riyaz.retrieval.database import is_collection
 from riyaz.retrieval.parsers import PARSERS, Parsed, clean, one_line
 
 TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first one that a file has is read
@@ -29,8 +32,17 @@ class Document:
     where: str
     pages: tuple[int, ...] = ()
 
+    def pages_of(self, start: int, end: int) -> tuple[int, int] | None:
+        """The numbers of the first and last page of a range of characters, from 1; None in a text without pages."""
+        if not self.pages:
+            return None
+        return bisect.bisect_right(self.pages, start), bisect.bisect_right(self.pages, max(start, end - 1))
+
 
 TEMPORARY = ("~$", ".~", "~WRL")  # beginnings of the names of Word's and LibreOffice's locks and copies
+
+# names in a folder that riyaz wrote: an artifact, a comparison, one that has only begun, a pretraining run
+RESULTS = ({"riyaz.json"}, {"compare.json", "arms"}, {"settings.json", "split"}, {"run.json", "plan.json"})
 
 
 def read_documents(path: Path) -> tuple[list[Document], list[str]]:
@@ -65,7 +77,12 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
     closed: list[OSError] = []
     unseen: list[str] = []
+    ours: list[str] = []
     for place, names, files in os.walk(folder, onerror=closed.append):
+        if any(marks <= {*names, *files} for marks in RESULTS):
+            ours.append(os.path.relpath(place, folder))
+            names.clear()
+            continue
         unseen += (os.path.relpath(os.path.join(place, name), folder) for name in [*names, *files] if _unseen(name))
         names[:] = sorted(name for name in names if not _unseen(name))
         outside += sum(os.path.islink(os.path.join(place, name)) for name in names)
@@ -75,6 +92,8 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
                 continue
             if not _inside(file, root):
                 outside += 1
+            elif is_collection(file):
+                ours.append(os.path.relpath(file, folder))
             elif file.suffix.lower() not in PARSERS or not file.is_file():
                 other[file.suffix.lower() or "no ending"] += 1
             else:
@@ -82,9 +101,10 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     if other:
         kinds = ", ".join(f"{ending} ({count})" for ending, count in sorted(other.items()))
         notes.append(one_line(f"{_count(other.total(), 'file')} of other kinds left out: {kinds}"))
-    if unseen:
-        rest = f" and {len(unseen) - 1:,} more" if len(unseen) > 1 else ""
-        notes.append(f"left out, hidden or temporary: {one_line(min(unseen))}{rest}")
+    for left_out, why in ((unseen, "hidden or temporary"), (ours, "results of riyaz")):
+        if left_out:
+            rest = f" and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
+            notes.append(f"left out, {why}: {one_line(min(left_out))}{rest}")
     if outside:
         notes.append(f"{_count(outside, 'link')} to other folders not followed")
     if closed:

@@ -35,11 +35,14 @@ class Hit:
     end: int
     text: str
     score: float
+    page: int | None = None  # the page it begins on, in a document with pages, and the one it ends on
+    last_page: int | None = None
 
 
 def citation(hit: Hit) -> dict[str, Any]:
     """The citation of a passage in an answer, as JSON values."""
-    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end}
+    pages = {"page": hit.page, "last_page": hit.last_page} if hit.page else {}
+    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end, **pages}
 
 
 MAX_CACHED = 10_000  # rankings, some 20 MB
@@ -61,6 +64,7 @@ class Retriever:
             raise RiyazError(what, str(collection.path), REBUILD)
         self._embedder = embedder if self._vectors is not None else None
         self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_prefixes)
+        self._paged = {document.doc_id: document for document in collection.documents if document.pages}
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)
@@ -101,7 +105,10 @@ class Retriever:
         return [(int(places[i]), float(scores[i])) for i in order if scores[i] > 0 or names is not None]
 
     def _hit(self, place: int, score: float) -> Hit:
-        return Hit(**asdict(self._chunks[place]), score=score)
+        chunk = self._chunks[place]
+        document = self._paged.get(chunk.doc_id)
+        pages = document.pages_of(chunk.start, chunk.end) if document else None
+        return Hit(**asdict(chunk), score=score, **dict(zip(("page", "last_page"), pages or ())))
 
 
 def _reciprocal(scores: np.ndarray, depth: int, counts: np.ndarray | None = None) -> np.ndarray:

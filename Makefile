@@ -4,6 +4,9 @@
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 PYTEST := $(PYTHON) -m pytest -n 2
+EXTRAS := train,docs,parquet,hub
+COMMA := ,
+PIP_LOG := .make/pip.log
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -67,12 +70,19 @@ clean:  ## remove caches, builds and stamps; .venv and results stay
 	fi
 	@mkdir -p .make && touch $@
 
+# pip's hundreds of lines go to a log; its last ones are shown when it fails.
+define install
+	@echo "installing '.[$(1)]', minutes the first time (log: $(PIP_LOG))"
+	@$(PYTHON) -m pip install --disable-pip-version-check --no-color -e '.[$(1)]' >$(PIP_LOG) 2>&1 </dev/null || \
+	  { status=$$?; tail -n 15 $(PIP_LOG) >&2; echo "error: pip failed; the whole log is $(PIP_LOG)" >&2; exit $$status; }
+endef
+
 # All that the commands' help names: PDF and Word files, Parquet, models of the hub.
 .make/train: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,parquet,hub]'
+	$(call install,$(EXTRAS))
 	@touch $@
 
 # Asks for the demo's extras too, so that a demo after a test installs nothing.
 .make/test: pyproject.toml .make/venv
-	$(PYTHON) -m pip install --disable-pip-version-check -e '.[train,docs,parquet,hub,test]'
+	$(call install,$(EXTRAS)$(COMMA)test)
 	@touch .make/train $@

@@ -13,7 +13,6 @@ from riyaz import artifact as artifacts
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.errors import RiyazError
 from riyaz.files import write_json
 from riyaz.results import Comparison
 
@@ -180,14 +179,61 @@ def test_a_failed_rename_puts_the_old_artifact_back(tmp_path: Path, monkeypatch:
     assert Artifact.read(tmp_path / "a").method == "lora"
 
 
+def compared(folder: Path, pick: str | None = "lora") -> Path:
+    """A comparison with an artifact of lora and full, and a failed arm; returns lora's artifact."""
+    for method in ("lora", "full"):
+        artifacts.write(folder / "arms" / method / "kept" / "artifact", LORA, FILES)
+    (folder / "arms" / "few_shot" / "kept").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "compare.json", Comparison([], pick, None, "certified", ""))
+    return folder / "arms" / "lora" / "kept" / "artifact"
+
+
 def test_a_comparison_stands_for_the_artifact_it_picked(tmp_path: Path) -> None:
-    artifact = tmp_path / "arms" / "lora" / "kept" / "artifact"
-    write_json(tmp_path / "compare.json", Comparison([], "lora", None, "certified", ""))
-    assert artifacts.resolve(tmp_path) == artifact
-    assert artifacts.resolve(artifact) == artifact and artifacts.resolve("smollm2-135m") == Path("smollm2-135m")
-    write_json(tmp_path / "compare.json", Comparison([], None, None, "undecided", ""))
-    with pytest.raises(RiyazError, match="picked no arm"):
-        artifacts.resolve(tmp_path)
+    artifact = compared(tmp_path / "out")
+    assert artifacts.resolve(tmp_path / "out") == artifact
+    assert artifacts.resolve("smollm2-135m") == Path("smollm2-135m")
+    compared(tmp_path / "out", pick=None)
+    with assert_refused("picked no arm", f"name one of its arms: {tmp_path}/out/full, {tmp_path}/out/lora"):
+        artifacts.resolve(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["lora", "arms/lora", "arms/lora/artifact", "arms/lora/kept", "arms/lora/kept/artifact"]
+)
+def test_an_arm_of_a_comparison_is_named_by_folder_and_method(name: str, tmp_path: Path) -> None:
+    artifact = compared(tmp_path / "out")
+    assert artifacts.resolve(tmp_path / "out" / name) == artifact
+    assert artifacts.count_trained(tmp_path / "out" / name, []) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("lorra", "the comparison has no arm 'lorra'"),
+        ("arms/lorra", "the comparison has no arm 'lorra'"),
+        ("few_shot", "the arm few_shot left no artifact"),
+        ("arms/few_shot/kept/artifact", "the arm few_shot left no artifact"),
+    ],
+)
+def test_an_arm_that_is_not_there_is_answered_with_those_that_are(name: str, says: str, tmp_path: Path) -> None:
+    compared(tmp_path / "out")
+    with assert_refused(f"out/{name}: {says}", f"name one of its arms: {tmp_path}/out/full, {tmp_path}/out/lora"):
+        artifacts.resolve(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize("pick", ["../elsewhere", "/tmp", ""])
+def test_the_pick_of_a_strangers_comparison_is_the_name_of_an_arm(pick: str, tmp_path: Path) -> None:
+    compared(tmp_path / "out", pick=pick)
+    artifacts.write(tmp_path / "out/elsewhere/kept/artifact", LORA, FILES)
+    with assert_refused("the comparison has no arm"):
+        artifacts.resolve(tmp_path / "out")
+
+
+def test_within_a_comparisons_folder_a_model_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert artifacts.resolve("lora") == Path("arms/lora/kept/artifact")
+    assert artifacts.resolve("smollm2-135m") == Path("smollm2-135m") and artifacts.resolve("split") == Path("split")
 
 
 @pytest.mark.parametrize("name", ["k", "passages", "span_words"])

@@ -35,7 +35,7 @@ from riyaz.files import (
     to_json,
     write_synced,
 )
-from riyaz.results import Comparison
+from riyaz.results import COMPARE, Comparison
 
 NAME = "riyaz.json"
 COLLECTION = "collection.sqlite"
@@ -128,15 +128,45 @@ class Artifact:
 
 
 def resolve(target: str | Path) -> Path:
-    """The path itself; for a comparison's folder, that of the picked arm's artifact. Raises RiyazError when none is."""
+    """The folder that a target names: `COMPARISON/METHOD` is the artifact of an arm, `COMPARISON` that of the picked
+    one; any other path is that path. Raises RiyazError when nothing was picked, or an arm is unknown or left nothing.
+
+    `COMPARISON/arms/METHOD`, with or without `/kept` or `/artifact` behind it, is the arm's artifact too.
+    """
     path = Path(target)
-    comparison = path / "compare.json"
-    if (path / NAME).is_file() or not comparison.is_file():
+    if (path / NAME).is_file():
         return path
-    pick = Comparison.read(comparison).pick
-    if pick is None:
-        raise RiyazError("the comparison picked no arm", str(path), "name the artifact of one, such as arms/lora/kept")
-    return path / "arms" / pick / "kept" / "artifact"
+    if (path / COMPARE).is_file():
+        pick = Comparison.read(path / COMPARE).pick
+        if pick is None:
+            raise RiyazError("the comparison picked no arm", str(path), _named_arms(path))
+        return _arm(path, pick, path)
+    arm = path
+    for part in ("artifact", "kept"):
+        arm = arm.parent if arm.name == part else arm
+    if arm.parent.name == "arms":
+        return _arm(arm.parent.parent, arm.name, path)
+    named = arm == path and not path.exists() and (path.parent / "arms").is_dir()
+    inside = len(path.parts) > 1 or (path.parent / "arms" / path).is_dir()  # else it may be the name of a model
+    return _arm(path.parent, path.name, path) if named and inside else path
+
+
+def _arm(folder: Path, method: str, target: Path) -> Path:
+    """The folder of an arm's artifact; `target` is what was asked for."""
+    artifact = folder / "arms" / method / "kept" / "artifact"
+    if not _is_bare(method) or not artifact.parent.parent.is_dir():
+        raise RiyazError(f"the comparison has no arm {shown(method)}", str(target), _named_arms(folder))
+    if not (artifact / NAME).is_file():
+        raise RiyazError(f"the arm {method} left no artifact", str(target), _named_arms(folder))
+    return artifact
+
+
+def _named_arms(folder: Path) -> str:
+    """The hint that names every arm of a comparison that left an artifact."""
+    found = [path.parent.parent.parent.name for path in (folder / "arms").glob(f"*/kept/artifact/{NAME}")]
+    if not found:
+        return "no arm of it left an artifact"
+    return "name one of its arms: " + ", ".join(str(folder / method) for method in sorted(found))
 
 
 def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -> Artifact:

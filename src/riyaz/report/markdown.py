@@ -1,10 +1,12 @@
 """report.md of a comparison: scores, tests, costs, data, settings and checks, made from compare.json alone."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from riyaz.files import to_document
 from riyaz.report import extra_findings
+from riyaz.report.next_commands import after_comparison
 from riyaz.report.words import (
     MISSING,
     PAIRS,
@@ -27,8 +29,8 @@ from riyaz.report.words import (
 from riyaz.results import ArmResult, Comparison, Data
 
 
-def render(comparison: Comparison) -> str:
-    """The whole report as Markdown text."""
+def render(comparison: Comparison, folder: Path | None = None) -> str:
+    """The whole report as Markdown text; with the folder of the comparison, also the commands to go on with."""
     arms = comparison.ranked
     metric = metric_name(comparison.metric)
     parts = [
@@ -41,6 +43,7 @@ def render(comparison: Comparison) -> str:
         _pairs(comparison),
         _retrieval(arms),
         _data_curve(comparison),
+        _next(comparison, folder),
         "## How it was measured",
         _measured(comparison),
         "## The arms in detail",
@@ -98,10 +101,21 @@ def _data_curve(comparison: Comparison) -> str:
     return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
 
 
+def _next(comparison: Comparison, folder: Path | None) -> str:
+    commands = after_comparison(comparison, folder) if folder is not None else []
+    lines = [f"{command}  # {title}" for title, command in commands]
+    return "## What to do next\n\n" + _fenced("\n".join(lines), "bash") if lines else ""
+
+
+def _fenced(text: str, kind: str) -> str:
+    """A block of code, whatever backticks are in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{kind}\n{text}\n{fence}"
+
+
 def _measured(comparison: Comparison) -> str:
     command = comparison.command
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
-    blocks = [f"{fence}console\n$ {command}\n{fence}"] if command else []
+    blocks = [_fenced(f"$ {command}", "console")] if command else []
     took, planned = comparison.seconds, comparison.estimate_seconds
     if took is not None:
         estimated = f", estimated {duration(planned)}" if planned is not None else ""

@@ -22,7 +22,7 @@ def write(folder: Path) -> tuple[Path, Path]:
         raise RiyazError(what, str(folder), "give the folder that riyaz compare or riyaz pretrain wrote")
     comparison = Comparison.read(folder / COMPARE)
     paths = folder / "report.md", folder / "report.html"
-    write_text(paths[0], markdown.render(comparison))
+    write_text(paths[0], markdown.render(comparison, folder))
     write_text(paths[1], html.render(comparison, answers(folder, comparison)))
     return paths
 

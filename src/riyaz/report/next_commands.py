@@ -1,0 +1,55 @@
+"""What to do with a comparison or an artifact next: command lines with their real paths, ready to paste."""
+
+import shlex
+from pathlib import Path
+
+from riyaz.results import ArmResult, Comparison
+
+MORE = "30m"  # of time, in the command that goes on
+QUESTIONS, ANSWERS = "QUESTIONS.jsonl", "answers.jsonl"
+OWN_OUTPUT = ("--json", "--quiet", "--dry-run")  # flags of a command that the next one need not repeat
+
+
+def after_comparison(comparison: Comparison, folder: Path) -> list[tuple[str, str]]:
+    """(what it does, command line) for the picked arm of the comparison in `folder`: answer rows, chat, export; then
+    the command that gives it more time, where an arm was cut short or left out, or nothing is decided."""
+    picked = next((arm for arm in comparison.arms if arm.method == comparison.pick), None)
+    test = comparison.data.files.get("test")
+    rows = test.path if test is not None and _typed(comparison.command) else QUESTIONS
+    commands = after_arm(picked, folder / picked.method, rows) if picked is not None else []
+    more = _with_more_time(comparison.command)
+    unfinished = comparison.decision == "undecided" or any(arm.status != "ok" for arm in comparison.arms)
+    return commands + ([("more time", more)] if more and unfinished else [])
+
+
+def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> list[tuple[str, str]]:
+    """(what it does, command line) for the artifact of an arm, which `target` names; export only where it has weights
+    of its own."""
+    name = str(target)
+    commands = [
+        ("answer rows", ["run", name, str(rows), "--out", ANSWERS]),
+        ("chat", ["chat", name]),
+    ]
+    if arm.trainable_params:
+        soft_prompt = arm.method.endswith("prompt_tuning")  # which no other format holds
+        to = ["--format", "peft" if soft_prompt else "gguf", "--out", f"{arm.method}-exported"]
+        commands.append(("export", ["export", name, *to]))
+    return [(title, shlex.join(["riyaz", *words])) for title, words in commands]
+
+
+def _typed(command: str) -> bool:
+    """Whether the comparison was made on the command line: its paths are those of files."""
+    return command.startswith("riyaz compare ")
+
+
+def _with_more_time(command: str) -> str:
+    """The command of a comparison with `--more`; empty for one that was not typed."""
+    if not _typed(command):
+        return ""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word == "--more":
+            next(words, None)
+        elif word not in OWN_OUTPUT and not word.startswith("--more="):
+            kept.append(word)
+    return shlex.join([*kept, "--more", MORE])

@@ -11,7 +11,8 @@ from document_files import pdf
 from embedding import BagEmbedder
 
 from riyaz.cli import main as cli
-from riyaz.cli.stream import place_of
+from riyaz.cli.output import Screen
+from riyaz.cli.stream import cite, place_of
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.predictor import CopyPredictor, FreePredictor
@@ -62,7 +63,7 @@ def test_add_ask_verify(capsys, embedder):
     assert "note: 1 file of other kinds left out: .png (1)" in err and embedder == ["minilm"]
     status, out, _ = run(capsys, "rag", "ask", "kept", "when are refunds possible?", "--k", "1")
     text = "  │ Refunds\n  │ Within 30 days, for four euros."
-    assert status == 0 and out.startswith("\n[1] refunds.md, characters 0–42  score 0.0")
+    assert status == 0 and out.startswith("\n[1] refunds.md, characters 0–42  relevance 0.")
     assert out.endswith(f"\n{text}\n")
     assert run(capsys, "rag", "verify", "kept")[:2] == (0, "sound: 2 documents, 2 chunks, vectors by minilm\n")
 
@@ -140,6 +141,16 @@ def test_an_answer_cites_pages(capsys):
     assert place_of(cited | {"page": 3, "last_page": 3}) == "a.pdf, page 3"
     assert place_of(cited | {"page": 3, "last_page": 1004}) == "a.pdf, pages 3–1,004"
     assert place_of(cited) == "a.pdf, characters 0–9"
+
+
+def test_an_answer_beside_nothing_relevant_says_so(capsys):
+    cited = {"doc_id": "a.md", "title": "", "start": 0, "end": 9}
+    cite(Screen(), [cited | {"relevant": False}])
+    line = "nothing relevant in the documents: the answer was made beside the nearest passages\n"
+    assert capsys.readouterr().err == f"{line}from a.md, characters 0–9\n"
+    cite(Screen(), [cited])
+    cite(Screen(), [])
+    assert capsys.readouterr().err == "from a.md, characters 0–9\n"
 
 
 def test_nothing_found_says_so(capsys):

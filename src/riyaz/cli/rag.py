@@ -64,14 +64,17 @@ def ask(
     /,
     *,
     k: Annotated[int, Parameter(name="--k", help="passages to find", validator=AtLeastOne)] = 5,
+    threshold: Annotated[
+        float | None, Parameter(help="relevance below which nothing fits; 0 for the nearest passages whatever they are")
+    ] = None,
     model: Annotated[str | None, Parameter(help="a model or an artifact that answers from the passages")] = None,
     max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
-    """Find the passages that answer a question, each with its document and character range."""
+    """Find the passages that answer a question, each with its document and place in it, or say that none does."""
     from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
-    from riyaz.retrieval.search import Retriever, citation
+    from riyaz.retrieval.search import DEPTH, Retriever, citation
 
     screen = Screen(json)
     opened = Collection.open(collection)
@@ -79,10 +82,19 @@ def ask(
     retriever = Retriever(
         opened, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
     )
-    hits = retriever.search([question], k)[0]
-    document: dict[str, Any] = {"collection": collection, "question": question, "passages": [asdict(h) for h in hits]}
-    if not hits:
+    found = retriever.search([question], max(k, DEPTH))[0]
+    least = retriever.threshold if threshold is None else threshold
+    best = max((hit.relevance or 0.0 for hit in found), default=0.0)
+    hits = found[:k] if least is None or best >= least else []
+    document: dict[str, Any] = {
+        "collection": collection, "question": question, "relevance": best, "threshold": least,
+        "passages": [asdict(hit) for hit in hits],
+    }  # fmt: skip
+    if not found:
         screen.data.print("no passage shares a word with the question")
+    elif not hits:
+        text = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"
+        screen.data.print(f"{text}; --threshold 0 shows the nearest", soft_wrap=True)
     elif model is not None:
         predictor = open_target(model)
         if predictor.lm is None:
@@ -94,7 +106,9 @@ def ask(
         hits = list(stream.passages)  # those that fitted the context
     for number, hit in enumerate(hits, 1):
         place = place_of(citation(hit))
-        screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
+        screen.data.print(
+            Text.assemble(f"\n[{number}] ", (place, "bold"), f"  relevance {hit.relevance:.2f}"), soft_wrap=True
+        )
         named, text = _headed(hit)
         if named:
             _quote(screen, printable_line(named), "dim")

@@ -13,7 +13,10 @@ MaxTokens = Annotated[int | None, Parameter(help="longest answer, in tokens", va
 
 
 def cite(screen: Screen, citations: Sequence[dict]) -> None:
-    """Print the place of every passage in the prompt."""
+    """Print the place of every passage in the prompt, and whether any fitted the question."""
+    if citations and not any(each.get("relevant", True) for each in citations):
+        text = "nothing relevant in the documents: the answer was made beside the nearest passages"
+        screen.talk.print(text, style="dim", soft_wrap=True)
     for each in citations:
         screen.talk.print(f"from {place_of(each)}", style="dim", soft_wrap=True, markup=False)
 

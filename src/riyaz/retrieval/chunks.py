@@ -42,6 +42,12 @@ def word_offsets(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _TOKEN.finditer(text)]
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, as far as its marks tell them; headings are none."""
+    lines = (line for line in text.split("\n") if not heading_of(line))
+    return [part for line in lines for part in _SENTENCE.split(line) if part.strip()]
+
+
 def passage(chunk: Chunk) -> str:
     """The text that BM25 indexes: title, heading path and text, each on its own line."""
     return "\n".join(part for part in (chunk.title, chunk.heading, chunk.text) if part)

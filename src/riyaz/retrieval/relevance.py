@@ -4,7 +4,7 @@ Scores fused by rank say which passage fits best, not whether any fits.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -38,7 +38,9 @@ def threshold(
     asked = questions(chunks)
     if len(asked) < LEAST_QUESTIONS:
         return None
-    near = embedder.embed(asked) @ vectors.T if embedder is not None and vectors is not None else [None] * len(asked)
+    near: Iterable[np.ndarray | None] = [None] * len(asked)
+    if embedder is not None and vectors is not None:
+        near = (vectors @ each for each in embedder.embed(asked))
     best = [relevance(lexical.scores(each), lexical.highest(each), row).max() for each, row in zip(asked, near)]
     return float(np.quantile(best, LOST)) * (1.0 if vectors is not None else SHARED)
 

@@ -1,11 +1,12 @@
-"""Split documents into passages short enough for a model: at headings, then paragraphs, sentences, words, characters.
+"""Split documents into passages short enough for a model: at headings and pages, then paragraphs, sentences, words,
+characters.
 
 A chunk is a range of characters of its document, so a citation is two numbers set by code, not by a model.
 """
 
 import bisect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ def chunk(
     with the chunk before it in the same section; together they contain every non-blank character. With `window` no
     chunk, tokenised alone, has more than `window` tokens, so an embedder with this window cuts none off."""
     text, size = document.text, min(size, window or size)
-    sections = list(_sections(text))
+    sections = _with_pages(list(_sections(text)), document.pages)
     paragraphs, sentences, words = (
         np.array([match.end() for match in pattern.finditer(text)], np.int64)
         for pattern in (_PARAGRAPH, _SENTENCE, _SPACE)
@@ -110,6 +111,13 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
         after_blank = bool(found) or not line.strip()
         place += len(line) + 1
     yield start, " > ".join(name for _, name in path)
+
+
+def _with_pages(sections: list[tuple[int, str]], pages: Sequence[int]) -> list[tuple[int, str]]:
+    """The sections, each divided where a page begins, so that every chunk lies on one page."""
+    begins = [start for start, _ in sections]
+    within = {page: sections[bisect.bisect_right(begins, page) - 1][1] for page in pages}
+    return sorted((within | dict(sections)).items())
 
 
 def _with_extra_boundaries(units: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from riyaz.retrieval.lexical import BM25, words
 QUESTIONS, LEAST_QUESTIONS = 256, 30  # made from a collection; with fewer nothing is calibrated
 SENTENCE = (5, 30)  # words of a sentence that a question is made of
 WORDS = 4  # of a sentence, its rarest, are a question
-LOST = 0.03  # share of these questions that are less relevant than the threshold
+LOST = 0.02  # share of these questions that are less relevant than the threshold
 SHARED = 0.4  # of the words that they share with the text, those that a person's question shares with it
 
 

@@ -71,7 +71,7 @@ def ask(
     max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
-    """Find the passages that answer a question, each with its document and place in it, or say that none does."""
+    """Find the passages that answer a question, each with its document and place in it."""
     from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import DEPTH, Retriever, citation

@@ -49,7 +49,7 @@ def questions(chunks: Sequence[Chunk]) -> list[str]:
     """Questions that the chunks answer, as a person types them into a search: the rarest words of a sentence in their
     order. At most QUESTIONS, from chunks at equal distances, equally many for each."""
     count = Counter(word for chunk in chunks for word in set(words(chunk.text)))
-    chosen = np.unique(np.linspace(0, len(chunks) - 1, min(QUESTIONS, len(chunks))).astype(int)) if chunks else []
+    chosen = sorted({int(place) for place in np.linspace(0, len(chunks) - 1, min(QUESTIONS, len(chunks)))})
     share = -(-QUESTIONS // max(1, len(chosen)))
     made = []
     for number, place in enumerate(chosen):

@@ -93,8 +93,8 @@ def ask(
     if not found:
         screen.data.print("no passage shares a word with the question")
     elif not hits:
-        text = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"
-        screen.data.print(f"{text}; --threshold 0 shows the nearest", soft_wrap=True)
+        line = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"
+        screen.data.print(f"{line}; --threshold 0 shows the nearest", soft_wrap=True)
     elif model is not None:
         predictor = open_target(model)
         if predictor.lm is None:
@@ -109,11 +109,11 @@ def ask(
         screen.data.print(
             Text.assemble(f"\n[{number}] ", (place, "bold"), f"  relevance {hit.relevance:.2f}"), soft_wrap=True
         )
-        named, text = _headed(hit)
+        named, body = _headed(hit)
         if named:
             _quote(screen, printable_line(named), "dim")
-        if model is None and text:
-            _quote(screen, text)
+        if model is None and body:
+            _quote(screen, body)
     screen.finish(document)
 
 

@@ -1,7 +1,9 @@
 """PDF and Word files for tests."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def pdf(pages: list[str], title: str = "") -> bytes:
@@ -52,7 +54,7 @@ def _pdf_file(bodies: list[str]) -> bytes:
     return out + tail.encode()
 
 
-def docx(path: Path, build=lambda document: None) -> Path:
+def docx(path: Path, build: Callable[[Any], object] = lambda document: None) -> Path:
     """A Word document written by python-docx."""
     import docx as package
 
@@ -62,7 +64,7 @@ def docx(path: Path, build=lambda document: None) -> Path:
     return path
 
 
-def rewritten(path: Path, change) -> Path:
+def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
     """The same zip with `change(name, content)` in place of each part."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}

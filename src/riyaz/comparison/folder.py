@@ -55,7 +55,7 @@ class Settings:
     model: ModelFile
     data: dict[str, str | None]  # hashes of the files
     task: Task
-    reading: dict[str, Any]  # a DataConfig
+    reading: dict[str, Any]  # a DataConfig, and as `columns` the Reading of the training rows
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
@@ -90,7 +90,8 @@ class ComparisonFolder:
             if isinstance(each, dict) and isinstance(each.get("documents"), dict):
                 each["documents"].pop("notes", None)
         if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
-            stored["reading"].setdefault("task", None)  # older versions had no --task
+            for key, before in (("task", None), ("skip_incomplete", False), ("columns", given["reading"]["columns"])):
+                stored["reading"].setdefault(key, before)  # older versions had none of these
         if stored is None:
             self.write("settings.json", settings)
             return

@@ -86,6 +86,9 @@ class ComparisonFolder:
         is kept. Raises RiyazError if arms have run with other settings.
         """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
+        for each in (stored, given):  # what is left out beside the same documents changes nothing
+            if isinstance(each, dict) and isinstance(each.get("documents"), dict):
+                each["documents"].pop("notes", None)
         if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
             for key, before in (("task", None), ("skip_incomplete", False), ("columns", given["reading"]["columns"])):
                 stored["reading"].setdefault(key, before)  # older versions had none of these

@@ -93,6 +93,9 @@ class ComparisonFolder:
         is kept. Raises RiyazError if arms have run with other settings.
         """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
+        for each in (stored, given):  # what is left out beside the same documents changes nothing
+            if isinstance(each, dict) and isinstance(each.get("documents"), dict):
+                each["documents"].pop("notes", None)
         _add_newer(stored, given)
         if stored is None:
             self.write("settings.json", settings)

@@ -21,6 +21,7 @@ from pathlib import Path
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file
+from riyaz.folders import expect_inside
 from riyaz.sources import store
 from riyaz.sources.catalogue import CATALOGUE, Member, Package
 from riyaz.sources.source import INDEX, Source, open_path
@@ -289,6 +290,7 @@ def _copy(opened: Source, folder: Path, report: Progress) -> int:
         inside = sorted(opened.path.glob(f"{tokenizer_files.TEMPLATES}/*"))
         names = [f"{tokenizer_files.TEMPLATES}/{path.name}" for path in inside]
         others = [opened.path / name for name in (*FOLDER_FILES, *filter(TEMPLATE.fullmatch, names))]
+    expect_inside(opened.path, others)
     files = weights + [file for file in others if file.is_file()]
     total, done, digest = sum(file.stat().st_size for file in files), 0, hashlib.sha256()
     _check_space(folder, total)

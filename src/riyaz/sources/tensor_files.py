@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from riyaz.errors import RiyazError
 
 
@@ -28,3 +30,13 @@ def map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise RiyazError(f"cannot be read: {error.strerror or error}", str(path)) from error
+
+
+def first_not_finite(dtype: str, array: np.ndarray) -> tuple[tuple[int, ...], float] | None:
+    """Index and value of the first NaN or infinity; None if there is none. A BF16 array holds bits as uint16."""
+    values = (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return None
+    index = tuple(map(int, np.unravel_index(int(np.argmax(bad)), bad.shape)))
+    return index, float(values[index])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from riyaz import artifact as artifacts
 from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
+from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.export import gguf, gguf_lora, hf, mlx, peft
 from riyaz.export.check import ExportResult
@@ -25,8 +26,10 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
     artifact, with the same text part, and a Hugging Face model. Raises RiyazError."""
     artifact, out = artifacts.resolve(artifact), Path(out)
     document = with_weights(artifact)
+    target = open_artifact(artifact, document)
+    expect_memory(target.source, "float32", copies=2)
     with workspace(out) as work:
-        written = hf.write(open_artifact(artifact, document), work, dtype)
+        written = hf.write(target, work, dtype)
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
         examples = document.text.examples_file or EXAMPLES
         if document.text.examples != "none":
@@ -49,6 +52,7 @@ def export(target: str, format: str, out: Path, dtype: str | None = None, base: 
         hint = f"{format} is written in {', '.join(DTYPES[format])}" if format in DTYPES else "leave --dtype out"
         raise RiyazError(f"{format} has no type {dtype}", "--dtype", hint)
     source = open_target(target, base)
+    expect_memory(source.source, "float32", copies=2)  # the written model is opened beside it
     with workspace(out) as work:
         written = ADAPTERS[format](source, work) if format in ADAPTERS else WHOLE[format](source, work, dtype)
         publish(work, out)

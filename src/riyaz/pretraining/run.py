@@ -29,6 +29,7 @@ from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
+from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
@@ -130,6 +131,7 @@ class _Run:
 
     def go(self, frozen: Frozen | None) -> PretrainRun:
         """The whole run, or the rest of it where plan.json exists already."""
+        hardware.expect_memory("training", 0, "close other programs or raise the limit")
         self.folder.write(RUN, self.document)
         self.folder.work.mkdir(exist_ok=True)
         self._phase("read")
@@ -157,7 +159,7 @@ class _Run:
         kind, vocab, why = planning.kind_of_tokenizer(self.asked, self.bytes)
         folder = self.folder.work / "tokenizer"
         if why == "given" and kind not in KINDS:
-            given = Tokenizer.from_folder(kind)
+            given = open_tokenizer(Path(kind))
             given.save(folder)
             tokenizer = Tokenizer.from_folder(folder)
             self._note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")

@@ -26,7 +26,7 @@ from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
-from riyaz.sources.tensor_files import first_not_finite
+from riyaz.sources.tensor_files import first_not_finite, is_finite
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
     gemma3.MODEL_TYPE: gemma3,
@@ -58,9 +58,12 @@ class Family(Generic[Config]):
     notes: tuple[str, ...] = ()  # warnings for the user about how the weights were interpreted
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Yields (name, type, values) of every tensor, type and values as from `array`."""
+        """Yields (name, type, values) of every tensor, type and values as from `array`. Raises RiyazError for NaN or an
+        infinity."""
         for name in self.stored_names:
             dtype, values = self.array(name)
+            if not is_finite(values):
+                raise self._not_finite(name)
             yield name, dtype, values
 
     def array(self, name: str) -> tuple[str, np.ndarray]:
@@ -76,15 +79,11 @@ class Family(Generic[Config]):
             array = array.astype(np.float32)
         return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
 
-    def not_finite(self, name: str, dtype: str) -> RiyazError:
-        """The error for a tensor that holds NaN or infinities as `dtype`: its file, its name there, the first place."""
+    def _not_finite(self, name: str) -> RiyazError:
+        """The error for a tensor with NaN or infinities: its file, its name there, the first place."""
         stored = self.stored_names[name]
         file = next(file for file in self.source.files if stored in file.tensors)
-        found = first_not_finite(file.tensors[stored].dtype, file.array(stored))
-        if found is None:
-            what = f"tensor {shown(stored)} holds numbers that are too large for {dtype}"
-            return RiyazError(what, str(file.path), "load it with float32, or take another file of this model")
-        index, value = found
+        index, value = first_not_finite(file.tensors[stored].dtype, file.array(stored)) or ((), math.nan)
         what = f"tensor {shown(stored)} holds {value} at {list(index)}, the first of its numbers that is none"
         return RiyazError(what, str(file.path), "the weights are damaged: download the file or train again")
 

@@ -7,6 +7,7 @@ same model bit for bit.
 import contextlib
 import hashlib
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
 SAID = 0.1  # share of the steps; a length that is nearer to the one last said is not said
 OPENING = 30  # most characters of held-out text that one sample continues
@@ -78,7 +80,8 @@ def pretrain(
             resumed_with=earlier.resumed_with if earlier else None,
         )
         try:
-            return run.go(frozen)
+            with _scratch(folder.work / "inductor"):
+                return run.go(frozen)
         except KeyboardInterrupt:
             run.stopped()
             where = f" at step {run.step:,}" if run.step else ""
@@ -86,6 +89,20 @@ def pretrain(
         except (RiyazError, OSError, MemoryError):
             run.stopped()
             raise
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[None]:
+    """Within the block torch makes its compiler's folder, which it never fills here, at `path`, not in the temporary
+    folder, where it would stay."""
+    if CACHE in os.environ:
+        yield
+        return
+    os.environ[CACHE] = str(path.absolute())
+    try:
+        yield
+    finally:
+        os.environ.pop(CACHE, None)
 
 
 class _Run:

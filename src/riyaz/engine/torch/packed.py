@@ -37,5 +37,6 @@ def pack(model: nn.Module) -> None:
     linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     for name in linears:  # not the modules: each plain weight is freed before the next one is packed
         plain = model.get_submodule(name)
+        assert isinstance(plain, nn.Linear)
         if plain.weight.dtype == torch.bfloat16:
             swap(model, name, PackedLinear(plain.weight, plain.bias))

@@ -13,6 +13,7 @@ from riyaz.sources import safetensors
 from riyaz.sources.tensor_files import first_not_finite
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base"  # a folder with the base model, where it goes along with the adapter
 PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # peft_type -> kind
 
 

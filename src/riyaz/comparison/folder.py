@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from riyaz import files
+from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
 from riyaz.config import CONFIGS
 from riyaz.data import Example
@@ -77,7 +77,7 @@ class ComparisonFolder:
     def locked(self) -> AbstractContextManager[set[str]]:
         """Keep other processes out; the lock ends with its process. An error before there is a plan restores the
         folder as it was, unless the measuring process crashed and left a log to read."""
-        return files.locked(self.path, self._ours, self._begun)
+        return folders.locked(self.path, self._ours, self._begun)
 
     def _ours(self, names: set[str]) -> bool:
         return "settings.json" in names or all(name.startswith(".") for name in names)
@@ -135,8 +135,9 @@ class ComparisonFolder:
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part; returns the parts' names, KEPT last."""
         parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
-        for stale in {path.name for path in (self.path / "split").glob("*")} - set(parts):
-            remove(self.path / "split" / stale)
+        for path in (self.path / "split").glob("fold-*"):
+            if path.name not in parts:
+                remove(path)
         for name, part in parts.items():
             for rows in ("train", "valid", "test"):
                 write_lines(

@@ -37,6 +37,7 @@ from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
+from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Done, Estimate, Event, Listen, Note, Phase, Planned, quiet
 from riyaz.families import describe
@@ -177,7 +178,7 @@ def _job(
     methods = _methods(config)
     by_hand = by_hand_notes(ByHand.of(config), methods)
     source = open_source(config.model)
-    describe(source)
+    expect_memory(source)
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
@@ -398,10 +399,8 @@ def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
         raise RiyazError(what, str(path), "free disk space or choose another --out")
-    memory = hardware.memory().available / hardware.MB
-    if plan.estimate["peak_rss_mb"] > memory:
-        what = f"training needs about {plan.estimate['peak_rss_mb']:.0f} MB and {memory:.0f} MB are free"
-        raise RiyazError(what, hint="leave full out with --methods, or take a smaller model")
+    memory, hint = hardware.memory().available / hardware.MB, "leave full out with --methods, or take a smaller model"
+    hardware.refuse_memory("training", plan.estimate["peak_rss_mb"], memory, hint)
 
 
 def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[CurveScore]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+from riyaz import hardware
 from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
 from riyaz.files import Keys
@@ -259,12 +260,9 @@ class _Deriving:
     def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
         """Raises RiyazError when training needs more memory than is free; bfloat16 needs the least."""
         need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
-        if self.memory and need > self.memory:
-            what = (
-                f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
-            )
-            hint = "choose a smaller --size, or --layers and --width"
-            raise RiyazError(f"{what} MB of memory to train and {self.memory:,.0f} MB are free", "--size", hint)
+        what = f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters)"
+        hint = "choose a smaller --size, or --layers and --width"
+        hardware.refuse_memory(what, need, self.memory, hint, "--size", " to train")
 
     def shape(self) -> tuple[Shape, str | None, str]:
         """(shape, name of its size or None, reason)."""

@@ -13,14 +13,13 @@ An artifact is opened by its parts alone, whichever method made it.
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from riyaz.data import Example
+from riyaz import folders
+from riyaz.data import Example, Reading
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.files import (
@@ -179,31 +178,29 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
     assert all(_is_bare(name) and name != NAME for name in files), files.keys()
     if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise RiyazError("exists and is not an artifact", str(folder), "choose another folder")
-    work = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        sums = {
-            name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
-            for name, content in files.items()
-        }
-        artifact = replace(artifact, checksums=sums)
-        described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
-        write_synced(new / NAME, [encoded(described)])
-        sync_folder(new)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        sync_folder(folder.parent)
+        with folders.temporary(folder.parent, folders.beside(folder)) as work:
+            new, old = work / "new", work / "old"
+            new.mkdir()
+            sums = {
+                name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
+                for name, content in files.items()
+            }
+            artifact = replace(artifact, checksums=sums)
+            described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
+            write_synced(new / NAME, [encoded(described)])
+            sync_folder(new)
+            try:
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(new, folder)
+            finally:
+                if old.exists() and not folder.exists():  # interrupted between the two renames
+                    os.replace(old, folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise disk_error(error, folder) from error
-    finally:
-        if work is not None:
-            if (work / "old").exists() and not folder.exists():  # interrupted between the two renames
-                os.replace(work / "old", folder)
-            shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
@@ -223,6 +220,16 @@ def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
             raise RiyazError("is not an example", where, hint) from error
         examples.append(example)
     return tuple(examples)
+
+
+def reading_of(target: str | Path) -> Reading | None:
+    """How the rows were read that an artifact, or the one that a comparison picked, was made from; None for a model,
+    and for an artifact from before this was kept. Raises RiyazError for a damaged one."""
+    path = resolve(target) / NAME
+    document: Any = read_json(path, TAMPERED) if path.is_file() else None
+    for key in ("config", "reading", "columns"):
+        document = document.get(key) if isinstance(document, dict) else None
+    return None if document is None else from_json(Reading, document, f"{path}: config.reading.columns", TAMPERED)
 
 
 def trained_bytes(examples: Iterable[Example]) -> bytes:

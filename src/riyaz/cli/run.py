@@ -37,7 +37,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Answer every row of a file. Stopped, the same command continues."""
-    from riyaz import predictor, scoring
+    from riyaz import artifact, predictor, scoring
     from riyaz.cli.kept import CHUNK, Kept
     from riyaz.data import formats, many_files, written
     from riyaz.report.terminal import listener
@@ -45,13 +45,16 @@ def run(
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json)
-    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False)
+    like = artifact.reading_of(target)
+    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
+    for note in dataset.notes:
+        screen.talk.print(note, soft_wrap=True)
     examples, cited = dataset.examples, CITED if prediction_column == COLUMN else f"{prediction_column}_{CITED}"
     for column in (prediction_column, cited):
         if column in dataset.columns:
             hint = "pass --prediction-column with another name, such as --prediction-column answered"
             raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
-    tables = many_files.read_tables(file, encoding)
+    tables = many_files.read_tables(file, dataset.reading.encoding if dataset.reading else encoding)
     root = many_files.common_folder(tables)
     fields = {table.place(line, root): row for table in tables for line, row in table.rows}
 

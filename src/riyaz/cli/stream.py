@@ -1,30 +1,54 @@
-"""Printing an answer while it is generated, and its citations."""
+"""Printing an answer while it is generated, then whether it was cut and its citations."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from riyaz.cli.output import Screen
 from riyaz.report.markup import printable_line
 
+if TYPE_CHECKING:
+    from riyaz.predictor import Stream
+
 AtLeastOne = validators.Number(gte=1)
 MaxTokens = Annotated[int | None, Parameter(help="longest answer, in tokens", validator=AtLeastOne)]
 
 
+def after(screen: Screen, stream: "Stream") -> None:
+    """Print that the limit has cut the answer, then the place of every passage in the prompt."""
+    if stream.cut:
+        line = f"cut off at {stream.limit} tokens; --max-tokens sets the limit"
+        screen.talk.print(line, style="dim", soft_wrap=True)
+    cite(screen, stream.citations)
+
+
 def cite(screen: Screen, citations: Sequence[dict]) -> None:
-    """Print the document and character range of every passage in the prompt."""
+    """Print the place of every passage in the prompt, and whether any fitted the question."""
+    if citations and not any(each.get("relevant", True) for each in citations):
+        text = "nothing relevant in the documents: the answer was made beside the nearest passages"
+        screen.talk.print(text, style="dim", soft_wrap=True)
     for each in citations:
-        place = f"{printable_line(each['doc_id'])}, characters {each['start']:,}–{each['end']:,}"
-        screen.talk.print(f"from {place}", style="dim", soft_wrap=True, markup=False)
+        screen.talk.print(f"from {place_of(each)}", style="dim", soft_wrap=True, markup=False)
 
 
-def say(screen: Screen, pieces: Iterable[str]) -> str:
-    """Print the pieces as they come, without control characters, and return the whole unchanged answer."""
-    answer = ""
+def place_of(citation: dict[str, Any]) -> str:
+    """`handbook.pdf, page 3` for a document with pages, `rules.md, characters 0–42` for another."""
+    first, last = citation.get("page"), citation.get("last_page")
+    if first:
+        where = f"page {first:,}" if first == last else f"pages {first:,}–{last:,}"
+    else:
+        where = f"characters {citation['start']:,}–{citation['end']:,}"
+    return f"{printable_line(citation['doc_id'])}, {where}"
+
+
+def say(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:
+    """Print the pieces as they come, without control characters, and return the whole unchanged answer; `said` gets
+    them one by one."""
+    kept = [] if said is None else said
     for piece in pieces:
         # \r\n may be split between two pieces
         screen.data.print(piece.replace("\r", ""), end="", soft_wrap=True)
-        answer += piece
+        kept.append(piece)
     screen.data.print()
-    return answer
+    return "".join(kept)

@@ -45,12 +45,7 @@ def with_own_documents(rows: Dataset, path: Path, reading: DataConfig) -> Datase
     if path.is_dir() or not kind_of(path):
         return rows
     try:
-        same = load(
-            path,
-            prompt_column=reading.prompt_column,
-            answer_column=reading.answer_column,
-            encoding=reading.encoding,
-        )
+        same = load(path, **reading.reading(), like=rows.reading)
         ids = {document.where: document.doc_id for document in read_documents(path)[0]}
     except RiyazError:
         return rows
@@ -71,7 +66,7 @@ def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
         raise RiyazError("the documents have changed since the comparison began", entry.path, "choose another --out")
     embedder = None
     if entry.embedder:
-        from riyaz.engine.torch.embedder import open_embedder
+        from riyaz.engine.opening import open_embedder
 
         embedder = open_embedder(EMBEDDER)
 

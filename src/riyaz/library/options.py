@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from riyaz import events
-from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, TaskKind, read_toml, resolve
+from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, SamplingConfig, TaskKind, read_toml, resolve
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-OPTIONS = {option.name for config in (DataConfig, CompareConfig, PretrainConfig) for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "resume"}
+CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
+OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
+SWITCHES = {"allow_leakage", "data_curve", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
 
@@ -32,6 +33,7 @@ class ReadingOptions(TypedDict, total=False):
     prompt_column: str | None
     answer_column: str | None
     encoding: str | None
+    skip_incomplete: bool | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None
@@ -50,6 +52,12 @@ class AdaptOptions(ReadingOptions, total=False):
     allow_leakage: bool | None
     replay: float | None
     seed: int | None
+    rank: int | None
+    alpha: int | None
+    epochs: int | None
+    steps: int | None
+    learning_rate: float | None
+    batch_size: int | None
 
 
 class CompareOptions(AdaptOptions, total=False):
@@ -84,6 +92,8 @@ class PretrainOptions(TypedDict, total=False):
     validate_every: int | None
     checkpoint_every: int | None
     seed: int | None
+    threads: int | None
+    prompt: str | None
 
 
 def given(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:

@@ -354,4 +354,4 @@ def test_shards_that_conflict_or_are_missing_are_named(tmp_path, names, parts):
 
 
 def test_the_pages_tables_are_seen():
-    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 6
+    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 8

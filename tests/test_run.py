@@ -155,6 +155,12 @@ def test_a_stopped_run_goes_on(out: str, echo: Echo) -> None:
     assert Path(out).read_bytes() == Path(f"whole{out}").read_bytes() and not Path(f"{out}.partial").exists()
 
 
+def test_a_run_stopped_before_its_first_answers_leaves_nothing(echo: Echo) -> None:
+    echo.stop_at = 0
+    told = run()
+    assert told.status == 130 and told.err == "stopped; no answer is kept yet\n" and os.listdir() == ["rows.jsonl"]
+
+
 def test_what_a_kill_left_is_read_up_to_the_last_whole_answers(echo: Echo) -> None:
     echo.stop_at = 8
     run()

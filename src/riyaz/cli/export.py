@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target
+from riyaz.cli.options import Json, Quiet, Target
 from riyaz.cli.output import Screen
 
 
@@ -23,15 +23,18 @@ def export(
         Parameter(help="number type of a whole model's weights; default: the model's own"),
     ] = None,
     model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write a model or an artifact in a format that other tools load."""
     from dataclasses import asdict
 
     from riyaz import export as library
+    from riyaz.report.terminal import listener
 
-    screen = Screen(json)
-    written = library.export(target, format, out, dtype, model)
+    screen = Screen(json, quiet)
+    with listener(screen.talk) as listen:
+        written = library.export(target, format, out, dtype, model, listen)
     if written.note:
         screen.talk.print(f"note: {written.note}", soft_wrap=True)
     screen.data.print(written.line(), soft_wrap=True)

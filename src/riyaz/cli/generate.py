@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import MaxTokens, cite, say
+from riyaz.errors import RiyazError
 
 
 def generate(
@@ -23,6 +24,8 @@ def generate(
 
     screen = Screen(json)
     text = sys.stdin.read() if prompt == "-" else prompt
+    if prompt == "-" and not text.strip():
+        raise RiyazError("stdin holds no prompt", hint="give it as an argument or pipe it in")
     stream = open_target(target).stream([{"role": "user", "content": text}], max_tokens=max_tokens)
     answer = say(screen, stream)
     cite(screen, stream.citations)

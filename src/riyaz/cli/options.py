@@ -19,6 +19,7 @@ ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
+Quiet = Annotated[bool, Parameter(name="--quiet", help="print only the result and errors, no progress or notes")]
 Data = Annotated[
     Path,
     Parameter(
@@ -26,7 +27,10 @@ Data = Annotated[
     ),
 ]
 Target = Annotated[
-    str, Parameter(help="a model (name, folder or GGUF file), or the folder of an artifact or a comparison")
+    str,
+    Parameter(
+        help="a model (name, folder or GGUF file), an artifact, a comparison, or an arm of it: COMPARISON/METHOD"
+    ),
 ]
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target, configured
+from riyaz.cli.options import Json, Quiet, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
-from riyaz.events import Progress
+from riyaz.events import Phase, Progress
 from riyaz.files import write_lines
 
 
@@ -20,6 +20,7 @@ def run(
     out: Annotated[Path, Parameter(help="file to write: the rows as .jsonl, each with its prediction")],
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer every row of a file."""
@@ -32,13 +33,14 @@ def run(
     if out.is_dir() or out.resolve() == file.resolve():
         what = "is a folder" if out.is_dir() else "is the file that is read"
         raise RiyazError(what, str(out), "choose another --out")
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False)
     opened = predictor.open_target(target)
     with listener(screen.talk) as listen:
+        listen(Phase("answer", f"{len(dataset.examples):,} rows"))
 
         def progress(done: int, total: int) -> None:
-            listen(Progress("answer", done, total, target))
+            listen(Progress("answer", done, total))
 
         predictions = scoring.predict(opened, dataset.examples, progress)
     tables = many_files.read_tables(file, encoding)

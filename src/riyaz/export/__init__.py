@@ -10,6 +10,7 @@ from pathlib import Path
 from riyaz import artifact as artifacts
 from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Phase, quiet
 from riyaz.export import gguf, gguf_lora, hf, mlx, peft
 from riyaz.export.check import ExportResult
 from riyaz.export.targets import open_artifact, open_target, publish, with_weights, workspace
@@ -40,7 +41,9 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
     return replace(written, path=str(out))
 
 
-def export(target: str, format: str, out: Path, dtype: str | None = None, base: str | None = None) -> ExportResult:
+def export(
+    target: str, format: str, out: Path, dtype: str | None = None, base: str | None = None, listen: Listen = quiet
+) -> ExportResult:
     """Write a model, an artifact or an adapter's folder in one of FORMATS. `dtype` is the type of a whole model's
     weights, `base` the base model of an adapter, by default the one that it names. Raises RiyazError."""
     assert format in FORMATS, format
@@ -50,6 +53,7 @@ def export(target: str, format: str, out: Path, dtype: str | None = None, base: 
         raise RiyazError(f"{format} has no type {dtype}", "--dtype", hint)
     source = open_target(target, base)
     with workspace(out) as work:
+        listen(Phase("export", f"{target} as {format}"))
         written = ADAPTERS[format](source, work) if format in ADAPTERS else WHOLE[format](source, work, dtype)
         publish(work, out)
     return replace(written, path=str(out), note=source.note)

@@ -1,5 +1,10 @@
 """`RiyazError`, the one exception a user sees: what is wrong, where, and what to do next, in one line."""
 
+from collections.abc import Sequence
+
+NAMED = 6  # of many names or mismatches, in one message
+SHOWN = 60  # characters of a wrong value
+
 
 class RiyazError(Exception):
     """A user's mistake or an invalid input; `str()` gives one line, `where: what; hint`."""
@@ -18,6 +23,21 @@ def shown(text: str) -> str:
     """Text from a file, made safe for an error message: quoted ASCII, at most 80 characters."""
     quoted = ascii(text[:81])
     return quoted if len(quoted) <= 82 else quoted[:78] + "...'"
+
+
+def few(names: Sequence[object], joined: str = ", ") -> str:
+    """The first NAMED of the names in one text, and how many more there are."""
+    first = joined.join(map(str, names[:NAMED]))
+    return first if len(names) <= NAMED else f"{first} and {len(names) - NAMED:,} more"
+
+
+def brief(value: object) -> str:
+    """A wrong value as Python writes it, at most SHOWN characters."""
+    try:
+        written = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"
 
 
 def install(extra: str) -> str:

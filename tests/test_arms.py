@@ -40,6 +40,10 @@ class Machine:
         if isinstance(event, Note):
             self.notes.append(event.text)
 
+    def rows(self, method: str) -> list[float]:
+        """The scores of 20 rows: the mean is the method's score."""
+        return [float(row < round(20 * self.scores[method])) for row in range(20)]
+
     def run(self, arguments: list[str], log: Path, listen: object, threads: int | None = None) -> str:
         work, _, method, part = arguments
         self.done.append((work, method))
@@ -49,7 +53,7 @@ class Machine:
         evaluate = seconds.pop("evaluate")
         if work == "open":
             (run / OPENINGS).mkdir()
-            write_json(run / "search.json", {"rate": 1e-3, "record": [], "score": self.scores[method]})
+            write_json(run / "search.json", {"rate": 1e-3, "record": [], "scores": self.rows(method)})
             self.now += arm.opening * self.slow
         elif work == "fit":
             write_json(run / "fit.json", {"steps": arm.steps})
@@ -188,6 +192,15 @@ def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monke
     assert arms.failed == {"full": "out of memory"}
     assert all(steps(arms)[name] == 120 for name in ("lora", "rag_lora"))
     assert isinstance(arms.plan.arm("full"), ArmPlan)
+
+
+def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:
+    machine.scores = {"lora": 0.5, "full": 0.1, "rag_lora": 0.2}
+    arms = begun(machine, 400.0)
+    arms.run()
+    assert machine.notes[0].endswith("full 0.100, rag_lora 0.200; full and rag_lora wait for the others")
+    assert steps(arms)["lora"] == 120, "the time of both goes to the best, which is trained whole"
+    assert [method for work, method in machine.done if work == "fit"][2] == "lora" and machine.now <= 400
 
 
 def test_equal_scores_let_the_arm_wait_that_is_left_out_first(machine: Machine) -> None:

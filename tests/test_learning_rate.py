@@ -132,7 +132,7 @@ def test_every_rate_trains_the_opening_and_the_best_ones_stays(
 ) -> None:
     made = pretend({1e-3: 3.0, 2e-3: 0.5, 4e-3: 0.9}.__getitem__)
     found = searched(context)
-    assert made.done == [1e-3, 2e-3, 4e-3] and found.rate == 2e-3 and found.score is None and found.seconds > 0
+    assert made.done == [1e-3, 2e-3, 4e-3] and found.rate == 2e-3 and found.scores is None and found.seconds > 0
     assert [(entry["rate"], entry["loss"]) for entry in found.record] == [
         (1e-3, pytest.approx(3.0)), (2e-3, pytest.approx(0.5)), (4e-3, pytest.approx(0.9)),
     ]  # fmt: skip

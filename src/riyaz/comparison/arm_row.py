@@ -82,7 +82,7 @@ def _reason(plan: ArmPlan, failed: list[str]) -> str:
         return f"failed check{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
     if not plan.cut:
         return ""
-    waited = "; it scored lowest after the openings and waited for the others" if plan.waits else ""
+    waited = "; it scored low after the openings and waited for the others" if plan.waits else ""
     return f"trained {plan.steps} of {plan.recipe_steps} steps{waited}"
 
 

@@ -1,8 +1,9 @@
 """Runs the arms of a comparison, each in its own processes, and plans those that are left anew before each one.
 
-Where not every trained arm has time for its recipe, they race: each trains its opening, and the one with the lowest
-score on the validation rows waits until the others are done. plan.json says what each arm was given; an arm that has
-begun is finished as it was planned, also by a command that continues a stopped one.
+Where not every trained arm has time for its recipe, they race: each trains its opening, and those that score worse on
+the validation rows than the best beyond chance, the worst in any case, wait until the others are done. plan.json says
+what each arm was given; an arm that has begun is finished as it was planned, also by a command that continues a stopped
+one.
 """
 
 import math
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from riyaz.comparison import plan as planning
 from riyaz.comparison import processes
@@ -20,9 +23,11 @@ from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove, to_document
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search
+from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult
 
 PRODUCTS = (FIT, RESULT, PREDICTIONS, "artifact")
+ALPHA = 0.05  # p-value below which an opening is worse than the best one beyond chance
 WORTH = 1.2  # an arm is continued for at least so many times its steps
 
 
@@ -116,8 +121,8 @@ class Arms:
             self.failed[method] = reason
 
     def _race(self, arms: Sequence[ArmPlan]) -> None:
-        """Train the openings of the arms, if not all of them have time for their recipes; the arm with the lowest score
-        on the validation rows then waits."""
+        """Train the openings of the arms, if not all of them have time for their recipes; those that score worse on
+        the validation rows than the best beyond chance then wait, and the worst in any case."""
         racing = [arm for arm in arms if arm.state == "planned" and arm.opening]
         opened = [arm for arm in arms if arm.state == "opened"]
         if self.parts != [KEPT] or len(racing) + len(opened) < 2 or not any(arm.cut for arm in racing + opened):
@@ -132,19 +137,21 @@ class Arms:
             self._process("open", method, KEPT, self.folder.run(method, KEPT))
             if method not in self.failed:
                 self._save_arm(replace(arm, state="opened"))
-        scores = {arm.method: score for arm in self.plan.arms if (score := self._opening_score(arm)) is not None}
+        scores = {arm.method: rows for arm in self.plan.arms if (rows := self._opening_scores(arm)) is not None}
         if len(scores) < 2:
             return
-        last = min(scores, key=lambda method: (scores[method], planning.place_left_out(method)))
-        self._save_arm(replace(self.plan.arm(last), waits=True))
-        told = ", ".join(f"{method} {score:.3f}" for method, score in scores.items())
-        self.listen(
-            Note(f"after their openings the arms score on validation rows: {told}; {last} waits for the others")
-        )
+        waiting = _behind(scores)
+        for method in waiting:
+            self._save_arm(replace(self.plan.arm(method), waits=True))
+        told = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
+        wait = f"{' and '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
+        self.listen(Note(f"after their openings the arms score on validation rows: {told}; {wait}"))
 
-    def _opening_score(self, arm: ArmPlan) -> float | None:
+    def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:
+        """The row scores (n,) of an opened arm; None if there are none."""
         path = self.folder.run(arm.method, KEPT) / SEARCH
-        return Search.read(path).score if arm.state == "opened" and path.exists() else None
+        scores = Search.read(path).scores if arm.state == "opened" and path.exists() else None
+        return np.array(scores) if scores else None
 
     def _revived(self, arm: ArmPlan) -> ArmPlan:
         if arm.skipped:
@@ -178,6 +185,17 @@ class Arms:
         if plan != self.plan:
             self.plan = plan
             self.folder.write("plan.json", plan)
+
+
+def _behind(scores: dict[str, np.ndarray]) -> list[str]:
+    """The methods whose row scores (n,) are below the best one's beyond chance, and the lowest in any case."""
+    means = {method: (float(rows.mean()), planning.place_left_out(method)) for method, rows in scores.items()}
+    best, last = max(means, key=lambda method: means[method]), min(means, key=lambda method: means[method])
+    return [
+        method
+        for method, rows in scores.items()
+        if method == last or (method != best and paired_test(rows, scores[best]).p_value < ALPHA)
+    ]
 
 
 def _worth(arm: ArmPlan) -> bool:

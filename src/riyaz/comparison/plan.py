@@ -29,8 +29,9 @@ LEAST_STEPS = 8  # an arm with fewer steps is left out
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
 # The order in which arms are left out of a budget that is too short for all: those first that cost much for their
-# chance to be picked, the two without training last.
-LEFT_OUT = ("prompt_tuning", "full", "rag_lora", "few_shot", "rag", "lora", "zero_shot", "nearest")
+# chance to be picked, the two without training last. Those that retrieve are among the last: somebody who gives
+# documents asks what they are worth.
+LEFT_OUT = ("prompt_tuning", "full", "few_shot", "rag_lora", "lora", "rag", "zero_shot", "nearest")
 OPTIONAL = ("prompt_tuning",)  # left out where not every recipe fits, unless the user names it
 LEAST_ARMS = 2  # fewer compare nothing
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts

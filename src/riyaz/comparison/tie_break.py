@@ -39,7 +39,14 @@ def decide_alone(
 ) -> list[ArmResult]:
     """The arms; if the pick between them is not clear and the `left()` seconds are enough, those it is between that
     use a model with scores of answers given one at a time. `names` are the parts of every arm."""
-    methods = _methods(folder, plan, arms, names, config, left, listen)
+    finished = [arm for arm in arms if arm.status in FINISHED]
+    steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
+    methods = _asked_before(folder, steps)
+    if methods is None:
+        close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed)
+        methods = _in_time(plan, [arm for arm in finished if arm.method in close], left(), listen)
+        if methods:
+            write_json(folder.path / ASKED, Asked(steps, methods))
     return [_alone(folder, plan, arm, names, listen) if arm.method in methods else arm for arm in arms]
 
 
@@ -52,35 +59,26 @@ def limits(config: CompareConfig) -> dict[str, float | None]:
     }
 
 
-def _methods(
-    folder: ComparisonFolder,
-    plan: ComparisonPlan,
-    arms: Sequence[ArmResult],
-    names: Sequence[str],
-    config: CompareConfig,
-    left: Callable[[], float],
-    listen: Listen,
-) -> Sequence[str]:
-    """The methods to ask again: those in alone.json if it is about these arms, or those that are written there now;
-    [] if there is no time."""
-    finished = [arm for arm in arms if arm.status in FINISHED]
-    steps = {arm.method: plan.arm(arm.method).steps for arm in finished}
+def _asked_before(folder: ComparisonFolder, steps: dict[str, int]) -> tuple[str, ...] | None:
+    """The methods in alone.json; None if there is none, or one about arms with other training steps."""
     path = folder.path / ASKED
-    if path.exists():
-        asked = from_json(Asked, read_json(path, DAMAGED), str(path), DAMAGED)
-        if asked.steps == steps:
-            return asked.methods
-    close = contenders(arms, row_scores(folder, arms, names), config.margin, limits(config), config.seed)
-    again = [arm for arm in finished if arm.method in close and METHODS[arm.method].candidates]
+    if not path.exists():
+        return None
+    asked = from_json(Asked, read_json(path, DAMAGED), str(path), DAMAGED)
+    return asked.methods if asked.steps == steps else None
+
+
+def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, listen: Listen) -> tuple[str, ...]:
+    """Those of the `close` arms that use a model; none, and a note, if asking them again takes more than `left`
+    seconds."""
+    again = [arm for arm in close if METHODS[arm.method].candidates]
     seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
-    if seconds > left():
-        what = f"no time left to decide between {' and '.join(close)} on answers given one at a time"
-        listen(Note(f"{what}, which takes {seconds:.0f} s"))
-        return []
-    methods = tuple(arm.method for arm in again)
-    if methods:
-        write_json(path, Asked(steps, methods))
-    return methods
+    if seconds <= left:
+        return tuple(arm.method for arm in again)
+    between = " and ".join(arm.method for arm in close)
+    what = f"no time left to decide between {between} on answers given one at a time"
+    listen(Note(f"{what}, which takes {seconds:.0f} s"))
+    return ()
 
 
 def _seconds(plan: ComparisonPlan, arm: ArmResult) -> float:

@@ -32,7 +32,7 @@ class Search:
     # {"rate", "loss" in nats per answer token, "error" of its difference to the lowest}; empty for a single rate
     record: list[dict[str, Any]]
     seconds: float = 0.0  # of the openings that are not continued
-    score: float | None = None  # of the chosen rate's opening on validation rows; None: not measured
+    scores: list[float] | None = None  # of the chosen rate's opening on validation rows; None: not measured
 
     @classmethod
     def read(cls, path: Path) -> "Search":
@@ -45,13 +45,13 @@ class Search:
 
 def search(
     context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row],
-    rated: Callable[[Any], float] | None = None,
+    rated: Callable[[Any], list[float]] | None = None,
 ) -> Search:  # fmt: skip
     """Train the opening at the rates of the arm's plan and choose one: of those whose validation loss is within one
     standard error of the lowest the smallest rate, since a higher one forgets more.
 
-    `rated` scores a trained model. The result is kept in search.json, so that a resumed run does not search again.
-    Raises RiyazError if no rate's loss is finite.
+    `rated` scores a trained model on validation rows. The result is kept in search.json, so that a resumed run does not
+    search again. Raises RiyazError if no rate's loss is finite.
     """
     result, arm = context.folder / SEARCH, context.arm
     if result.exists():
@@ -66,8 +66,8 @@ def search(
     for other in trials.keys() - {rate}:
         shutil.rmtree(opening_folder(context, other), ignore_errors=True)
     spent = sum(trial.seconds for other, trial in trials.items() if other != rate)
-    score = trials[rate].score if trials else None
-    found = Search(rate, record if len(trials) > 1 else [], spent, score)
+    scores = trials[rate].scores if trials else None
+    found = Search(rate, record if len(trials) > 1 else [], spent, scores)
     write_json(result, found, indent=None)
     return found
 
@@ -77,13 +77,13 @@ class _Trial:
     """What the opening at one learning rate has shown."""
 
     nats: np.ndarray  # (n,) −log p of the validation answers; infinity if training diverged
-    score: float | None
+    scores: list[float] | None
     seconds: float
 
 
 def _trial(
     context: Context, rate: float, build: Build, rows: Sequence[Row], valid: Sequence[Row],
-    rated: Callable[[Any], float] | None,
+    rated: Callable[[Any], list[float]] | None,
 ) -> _Trial:  # fmt: skip
     """Train the opening at one learning rate."""
     from riyaz.train import Diverged, row_nats, train

@@ -78,9 +78,9 @@ def begin_weights(context: Context, build: Build) -> Search:
     rows, valid, _ = _training_rows(context, describe(context.source).config.context)
     shown = context.valid[: context.valid_rows]
 
-    def rated(model: Any) -> float:
+    def rated(model: Any) -> list[float]:
         predictor = _answering(context, _finished(context, model))
-        return score(context.task, predict(predictor, shown), shown).mean
+        return [float(each) for each in score(context.task, predict(predictor, shown), shown).rows]
 
     return search(context, build, rows, valid, rated)
 

@@ -130,7 +130,7 @@ class ArmResult:
     steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
 
-    waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored lowest after the openings of the trained arms
+    waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
 
     @property
     def half_trained(self) -> bool:

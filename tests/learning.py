@@ -82,7 +82,7 @@ def run(**changed: Any) -> dict[str, Any]:
             {"name": "steps", "value": STEPS, "why": "864 s of training at 0.72 s a step, measured"},
         ],
         "plan": {"steps": STEPS, "batch_size": 32, "learning_rate": 0.001, "dropout": 0.0, "weight_decay": 0.1,
-                 "validate_every": EVERY},
+                 "validate_every": EVERY, "valid_windows": 64},
         "cost": {"seconds": 889.4, "flops": 3.3e14, "tokens": 9_830_400, "tokens_s": 11_302.0, "peak_share": 0.412,
                  "peak_rss_mb": 1_384.2},
         "result": {"valid_loss": loss_at(STEPS), "bits_per_byte": loss_at(STEPS) / math.log(2) / BYTES,

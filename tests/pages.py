@@ -11,6 +11,10 @@ from riyaz.results import Answer
 METHODS = ("nearest", "zero_shot", "few_shot", "rag", "prompt_tuning", "lora", "full", "rag_lora", "novel_way")
 COSTS = (0.04, 410.0, 980.5, 1250.0, 425.0, 520.0, 405.0, 1310.0, 600.0)
 SLICES = ("asked", "documents_only", "routing", "unanswerable")
+COMMANDS = [
+    ("answer a file", "riyaz run workshop QUESTIONS.jsonl --out ANSWERS.jsonl"),
+    ("talk", "riyaz chat workshop"),
+]
 VOID = {"meta", "link", "br", "hr", "input"}
 
 # Markup, script, policy and parser tricks; every one of them tries to set window.pwned or to fetch something.

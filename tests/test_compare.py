@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:
     assert 0 < document["estimate_seconds"] < 3 * 3600 and document["seconds"] > 0
     assert document["model"]["parameters"] > 100_000 and document["model"]["name"] == "tiny"
     assert document["hardware"]["cores"] >= 1 and document["versions"]["torch"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", document["date"])
     assert document["floor"]["answer"] in comparing.CLOSED and document["floor"]["score"] == pytest.approx(1 / 3)
     assert document["data"]["rows"]["test"] == 18 and document["data"]["metric"] == "accuracy"
 
@@ -279,7 +281,7 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     some = command(*base, "--max-ms", between, "--out", tmp_path / "some").document
     assert some["pick"] == "nearest" and f"--max-ms {between} leaves out zero_shot (" in some["reason"]
     none = command(*base, "--max-ms", "0", "--max-rss-mb", "1", "--out", tmp_path / "none").document
-    assert none["pick"] is None and "No arm is within the limits" in none["reason"]
+    assert none["pick"] is None and "No method is within the limits" in none["reason"]
 
 
 def test_a_dry_run_prints_the_plan_and_keeps_what_it_measured(quick: Finished, inside: list, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from documents import arm, comparison, typed, typed_arm
 
 from riyaz.errors import RiyazError
 from riyaz.report import html, page, pictures, svg
-from riyaz.report.arms import Mark, beaten_by, best_for, training
-from riyaz.report.markup import Markup, element, json_block
+from riyaz.report.arms import Mark, beaten_by, beaten_lines, best_for, training
+from riyaz.report.markup import Markup, clean, element, json_block
 from riyaz.report.words import number, signed
 
 CLEAN_TAGS = {
@@ -31,7 +31,7 @@ CLEAN_TAGS = {
 @pytest.fixture(scope="module")
 def rich() -> pages.Page:
     document = pages.rich()
-    return pages.Page(html.render(typed(document), pages.answers(document, 40)))
+    return pages.Page(html.render(typed(document), pages.answers(document, 40), pages.COMMANDS))
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,12 @@ def test_the_page_is_well_formed_and_its_ids_are_its_own(rich):
 
 def test_every_part_stands_there_in_its_order(rich):
     sections = [a["id"] for tag, a in rich.elements if tag == "section"]
-    order = "arms cost training slices retrieval more-rows examples data pairs details made caveats"
+    order = "next arms cost training slices retrieval more-rows examples data pairs details made caveats"
     assert sections == order.split()
     for said in (
-        comparison()["reason"], "May I return it?", "riyaz compare train.jsonl --budget 25m", "2.13.0", "A CPU",
-        "ab" * 32, "duplicates", "failing failed: out of memory at step 3", "No clear winner yet: rag_lora leads",
+        *comparison()["reason"].split(". "), "May I return it?", "riyaz compare train.jsonl --budget 25m", "2.13.0",
+        "A CPU", "ab" * 32, "training rows that repeat a prompt", "failing failed: out of memory at step 3",
+        "No clear winner yet: rag_lora leads",
     ):  # fmt: skip
         assert said in rich.text, said
     learned = [a for tag, a in rich.elements if tag == "mark"]
@@ -124,8 +125,8 @@ def test_text_from_rows_models_and_documents_stays_text(attacked, rich):
     assert page.problems == []
     assert {tag for tag, _ in page.elements} <= CLEAN_TAGS
     names = {name for _, attributes in page.elements for name in attributes}
-    clean = {name for _, attributes in rich.elements for name in attributes}
-    assert names <= clean, names - clean
+    known = {name for _, attributes in rich.elements for name in attributes}
+    assert names <= known, names - known
     assert sum(tag == "script" for tag, _ in page.elements) == 2
     assert sum(tag == "meta" for tag, _ in page.elements) == 5
     for text in (pages.ATTACKS[0], pages.ATTACKS[6], pages.ATTACKS[9]):
@@ -133,8 +134,10 @@ def test_text_from_rows_models_and_documents_stays_text(attacked, rich):
     block = page.blocks["application/json"]
     assert not set("<>&\u2028\u2029") & set(block) and block.isascii()
     rows = json.loads(block)["rows"]
-    assert [row["prompt"] for row in rows] == list(pages.ATTACKS), "page.js gets every sign"
-    assert "\x00" not in attacked and "\u202e" not in attacked.replace("\\u202e", "")
+    assert [row["prompt"] for row in rows] == list(map(clean, pages.ATTACKS)), "page.js gets every text"
+    for sign in ("\x00", "\\u0000", "\u202e", "\\u202e", "\ud800", "\\ud800"):
+        assert sign not in attacked, "neither in the page nor in its JSON"
+    assert "[U+0000]" in page.text and "[U+202E]gnp.exe [U+D800]" in page.text and "[U+202E]" in block
 
 
 def test_the_same_results_give_the_same_bytes():
@@ -201,9 +204,10 @@ def test_an_arm_is_beaten_only_by_one_that_is_no_worse_in_both():
         None,
         None,
     ]
-    assert best_for(replace(arms[2], method="lora"), arms, None, "the pick").endswith(
-        "Here b scores no less and answers no slower."
-    )
+    assert best_for(replace(arms[2], method="lora"), arms, None, "the pick").endswith("one for each task.")
+    assert beaten_lines(arms) == ["Here b scores no less and answers no slower than c."]
+    slow = [typed_arm(name, score=0.4, ms_per_answer=30) for name in ("x", "y", "z")]
+    assert beaten_lines([arms[1], *slow]) == ["Here b scores no less and answers no slower than x, y and z."]
     zero = [typed_arm(name, score=0.0, ms_per_answer=cost) for name, cost in (("a", 10), ("b", 20))]
     assert "the best score" not in best_for(zero[0], zero, None, "the pick"), "where nothing works"
     assert "Here: the leader, the best score." in best_for(arms[1], arms, "b", "the leader")
@@ -256,7 +260,7 @@ def test_a_picture_takes_names_that_are_no_characters():
     def draw(figure):
         figure.subplots().set_title(svg.label("half \ud800 a pair"))
 
-    assert "half \ufffd a pair" in svg.picture(draw, 200, 100, "p", "title")
+    assert "half [U+D800] a pair" in svg.picture(draw, 200, 100, "p", "title")
 
 
 def test_markup_escapes_whatever_is_not_markup():

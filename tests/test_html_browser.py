@@ -38,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     document = pages.rich()
     attacked, rows = pages.attacked()
     made = {
-        "rich": html.render(typed(document), pages.answers(document, 2000)),
+        "rich": html.render(typed(document), pages.answers(document, 2000), pages.COMMANDS),
         "attacked": html.render(typed(attacked), pages.typed_rows(rows)),
     }
     run = learning.page(learning.run(), learning.metrics(), learning.samples())
@@ -79,11 +79,13 @@ def quiet(visit: Visit, path: Path) -> None:
 def test_attacks_in_every_text_run_nothing_and_fetch_nothing(browser, files):
     with Visit(browser, files["attacked"]) as visit:
         page = visit.page
+        page.locator("#browser > summary").click()
         page.select_option("#show", "all")
         for link in page.query_selector_all("#rows .method, #rows .answer, #rows .prompt"):
             link.dispatch_event("mouseover")
         for summary in page.query_selector_all("summary"):
-            summary.dispatch_event("click")
+            if summary.evaluate("element => !element.parentElement.open"):
+                summary.dispatch_event("click")
         for place in range(page.locator("#slice option").count()):
             page.select_option("#slice", index=place)
         page.select_option("#slice", index=0)
@@ -133,11 +135,26 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(browser, files, na
         assert clipped == [], "text that leaves its picture"
 
 
+def test_on_a_narrow_screen_a_compact_ranking_comes_first_and_tables_scroll_in_their_box(browser, files):
+    with Visit(browser, files["rich"], 360) as visit:
+        page = visit.page
+        assert page.locator(".ranking").is_visible()
+        ranking, table = (page.locator(name).bounding_box() for name in (".ranking", "table.arms"))
+        assert ranking["x"] + ranking["width"] <= 360 and ranking["y"] < table["y"] and table["width"] > 360
+        for box in page.query_selector_all(".wide-table"):
+            assert box.evaluate("element => element.getBoundingClientRect().right <= 360 || !element.offsetParent")
+        page.set_viewport_size({"width": 1400, "height": 900})
+        assert not page.locator(".ranking").is_visible()
+
+
 def test_filters_and_search_work_by_keyboard(browser, files):
     from playwright.sync_api import expect
 
     with Visit(browser, files["rich"]) as visit:
         page, said = visit.page, visit.page.locator("#count")
+        assert page.locator("ol.rows").first.locator("> li").count() == 5 and not said.is_visible()
+        page.focus("#browser > summary")
+        page.keyboard.press("Enter")
         assert said.inner_text().endswith("of 2,000 rows")
         page.focus("#show")
         page.keyboard.press("Home")
@@ -188,17 +205,20 @@ def test_without_javascript_all_but_the_examples_is_there(browser, files):
         page = visit.page
         assert page.locator("noscript p").is_visible()
         assert not page.locator("#browser").is_visible()
-        assert page.locator("section").count() == 12
+        assert page.locator("ol.rows > li").count() == 5, "rows on which pick and runner-up disagree"
+        assert page.locator("section").count() == 13
         assert page.locator(".for-wide svg").first.is_visible() and page.locator("table.arms").is_visible()
 
 
 def test_attacks_in_a_pretraining_run_run_nothing_and_fetch_nothing(browser, files):
     with Visit(browser, files["learning_attacked"]) as visit:
         page = visit.page
+        page.locator("#samples > details > summary").click()
         for place in range(page.locator(".stepper label").count()):
             page.locator(".stepper label").nth(place).click()
         for summary in page.query_selector_all("summary"):
-            summary.dispatch_event("click")
+            if summary.evaluate("element => !element.parentElement.open"):
+                summary.dispatch_event("click")
         page.wait_for_timeout(200)
         assert page.evaluate("window.pwned") is None
         assert page.locator("img, iframe, base, object, embed, script").count() == 0
@@ -213,6 +233,8 @@ def test_samples_are_leafed_through_by_keyboard_and_without_javascript(browser, 
     chosen = [learning.SAMPLED[place] for place in (0, 1, 2, 3, 4, 5, 6, 8, 11)]
     with Visit(browser, files["learning"], java_script_enabled=False) as visit:
         page, looks = visit.page, visit.page.locator(".look")
+        page.focus("#samples > details > summary")
+        page.keyboard.press("Enter")
         assert looks.count() == len(chosen)
         page.locator("#look-8").focus()
         for _ in range(2):  # from the last to the first, and back to where it began

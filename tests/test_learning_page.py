@@ -65,6 +65,44 @@ def test_every_figure_is_that_of_the_files(whole):
     assert f"{math.log(4096):.2f} for guessing evenly" in whole.text
 
 
+def test_the_page_and_the_terminal_state_one_figure_in_bits_per_byte():
+    """The result of the finished model, wherever its validations were: in the tile, the sentence and both pictures."""
+    run = learning.run()
+    run["result"] |= {"valid_loss": 3.5551, "bits_per_byte": 1.4207, "windows": 64}
+    made = learning.page(run, learning.metrics(), learning.samples())
+    text = pages.Page(made).text
+    assert "bits per byte 1.421" in text and "which is 1.42 bits per byte" in text
+    assert made.count(">finished: 1.421</text>") == 2 and made.count(">finished: 3.555</text>") == 2, "wide and narrow"
+    assert "best:" not in made and "the finished model on" not in text
+    run["plan"]["valid_windows"] = 16
+    said = "it was judged on 16 pieces of held-out text, the line; the finished model on 64 pieces, the mark"
+    assert said in pages.Page(learning.page(run, learning.metrics(), learning.samples())).text
+    half = learning.page(learning.run(status="stopped", cost=None, result=None), learning.metrics(120), [])
+    assert f">best: {learning.metrics(120)[-1]['bits_per_byte']:.3f}</text>" in half and "finished:" not in half
+
+
+def test_steps_and_budget_are_said_in_sentences():
+    said = " ".join(words.length(learning.typed(learning.run()), learning.typed_metrics(learning.metrics())))
+    assert said == (
+        "It had a budget of 15m 00s for everything, from reading the text to this page; it took 14m 49s. "
+        "The plan was 1,200 steps: 864 s of training at 0.72 s a step, measured. "
+        "In each step it read 32 pieces of 256 tokens (8,192 tokens), guessed every next token, and changed all its "
+        "5.2 million weights a little, which took 0.7 s. "
+        "After every 60 steps it was judged on 64 pieces of text that it never learned from."
+    )
+    asked = words.length(learning.typed(learning.run(asked={"steps": 1200}, derived=[])), [])
+    assert asked[0] == "The plan was 1,200 steps." and "which took" not in " ".join(asked)
+    assert words.length(learning.typed(EARLY), []) == []
+
+
+def test_samples_are_folded_but_for_the_first_and_the_last():
+    made = learning.page(learning.run(), learning.metrics(), learning.samples())
+    shown, folded = made.partition("step by step</summary>")[::2]
+    section = shown[shown.index('id="samples-title"') :]
+    assert section.count('class="rendered"') == 2 and "before training" in section and "after step 1,200" in section
+    assert folded.count('class="look"') == 9
+
+
 def test_the_page_needs_no_script_and_fetches_nothing(whole):
     assert {tag for tag, _ in whole.elements} <= TAGS - {"script", "noscript"}
     policy = next(a["content"] or "" for _, a in whole.elements if a.get("http-equiv") == "Content-Security-Policy")

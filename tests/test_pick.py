@@ -49,7 +49,7 @@ def test_certified_best() -> None:
     arms = [arm("zero_shot", 40), arm("lora", 42), arm("nearest", 0.1)]
     result = choose(arms, {"zero_shot": right(90), "lora": right(240), "nearest": right(150)})
     check(result, "lora", "certified", "accuracy 0.800 on 300 test rows", "runner-up nearest (0.500)", "optimistic")
-    assert "is certified with 95 % confidence to be the best of 3 arms" in result.reason
+    assert "is certified with 95 % confidence to be the best of 3 methods" in result.reason
     assert result.runner_up == "nearest"
 
 
@@ -61,7 +61,7 @@ def test_cheapest_of_the_surely_close_arms_is_a_tie() -> None:
         result,
         "lora",
         "tie",
-        "Of 2 arms with 95 % confidence within 0.02 of the best, lora",
+        "Of 2 methods with 95 % confidence within 0.02 of the best, lora",
         "cheapest to serve, ahead",
         "runner-up full",
     )
@@ -80,7 +80,14 @@ def test_undecided_picks_the_best_by_score_and_says_how_many_rows() -> None:
     scores = {"cheap": noisy(0.70, 1), "dear": noisy(0.70, 2)}
     best, other = sorted(scores, key=lambda method: -scores[method].mean())
     result = choose([arm("cheap", 1), arm("dear", 99)], scores)
-    check(result, best, "undecided", "leads, but no arm is", f"runner-up {other}", "test rows would decide")
+    check(
+        result,
+        best,
+        "undecided",
+        "leads, but the test is too small to separate the leaders: no method is",
+        f"runner-up {other}",
+        "test rows would decide",
+    )
     assert result.runner_up == other and result.rows_needed is not None
     low, high = result.rows_needed
     assert 300 < low < high < 50_000
@@ -157,14 +164,14 @@ def test_what_was_not_measured_is_not_within_a_limit() -> None:
 def test_no_arm_within_the_limits() -> None:
     arms = [arm("lora", 40), arm("full", 45), arm("few_shot", status="failed")]
     result = choose(arms, {"lora": right(9), "full": right(8)}, limits={"max_ms": 10})
-    check(result, None, "undecided", "No arm is within the limits", "lora (40 ms per answer) and full (45 ms")
+    check(result, None, "undecided", "No method is within the limits", "lora (40 ms per answer) and full (45 ms")
     assert result.runner_up is None and result.rows_needed is None
 
 
 def test_only_finished_arms_are_eligible() -> None:
     arms = [arm("full", status="failed"), arm("few_shot", status="skipped"), arm("lora", status="cut")]
     scores = {"full": right(299), "few_shot": right(298), "lora": right(100)}
-    check(choose(arms, scores), "lora", "certified", "only arm")
+    check(choose(arms, scores), "lora", "certified", "only method")
     check(choose(arms[:2], scores), None, "undecided", "full failed; few_shot skipped")
     check(choose([], {}), None, "undecided", "none was run")
 
@@ -245,17 +252,17 @@ def test_nothing_is_picked_where_every_arm_scores_zero() -> None:
     """A tie of arms that answer nothing right is no result."""
     arms, zero = [arm("nearest", 0.1), arm("lora", 40), arm("few_shot", 250)], np.zeros(60)
     result = choose(arms, dict.fromkeys(("nearest", "lora", "few_shot"), zero))
-    check(result, None, "nothing", "Nothing works here: all 3 arms score 0 on 60 test rows.")
+    check(result, None, "nothing", "Nothing works here: all 3 methods score 0 on 60 test rows.")
     assert result.reason.endswith(
         "Check the instruction and the wording of the answers, give more rows, or take a larger model."
     )
     assert result.runner_up is None
-    check(choose(arms[:1], {"nearest": zero}), None, "nothing", "the only arm, nearest, scores 0 on 60 test rows.")
+    check(choose(arms[:1], {"nearest": zero}), None, "nothing", "the only method, nearest, scores 0 on 60 test rows.")
     # A limit may leave out the arm that works, and time may be what the others lack.
     short = [arm("nearest", 0.1), arm("lora", 40, status="cut", steps=9, recipe_steps=100), arms[2]]
     scores = {"nearest": zero, "lora": zero, "few_shot": right(30, 60)}
     result = choose(short, scores, limits={"max_ms": 200})
-    check(result, None, "nothing", "all 2 arms score 0", "--max-ms 200 leaves out few_shot (250 ms per answer)")
+    check(result, None, "nothing", "all 2 methods score 0", "--max-ms 200 leaves out few_shot (250 ms per answer)")
     assert "lora (9 of 100); --more 30m continues it." in result.reason
     scores["nearest"] = right(1, 60)
     assert choose(short, scores, limits={"max_ms": 200}).pick == "nearest"
@@ -302,7 +309,10 @@ def test_half_trained_arms_leave_the_pick_undecided() -> None:
     ]
     result = choose(cut, scores, more="riyaz compare … --out x --more 30m")
     check(
-        result, "nearest", "undecided", "nearest (accuracy 0.800 on 300 test rows) leads, but another arm has had too"
+        result,
+        "nearest",
+        "undecided",
+        "nearest (accuracy 0.800 on 300 test rows) leads, but another method has",
     )
     said = "Trained for less than half of the recipe's steps: lora (12 of 120) and full (9 of 100); "
     assert f"{said}riyaz compare … --out x --more 30m continues them." in result.reason

@@ -85,8 +85,8 @@ FLOOR = {"answer": "billing", "score": 0.1467, "ci_low": 0.118, "ci_high": 0.181
         ("certified", "lora", "The pick: lora (certified)", "the pick"),
         ("tie", "lora", "A tie: lora is picked", "the pick"),
         ("undecided", "lora", "No clear winner yet: lora leads", "the leader"),
-        ("undecided", None, "No arm is picked", None),
-        ("nothing", None, "No arm is picked", None),
+        ("undecided", None, "No method is picked", None),
+        ("nothing", None, "No method is picked", None),
     ],
 )
 def test_every_report_says_the_decision_in_the_same_words(decision, pick, line, called):
@@ -122,7 +122,7 @@ def test_a_comparison_in_which_every_arm_failed_says_so():
     terminal.print_comparison(typed(document), out)
     assert "No arm can be picked: lora failed." in printed(out)
     assert "no reason was recorded" in printed(out)
-    assert "# No arm is picked" in markdown.render(typed(document))
+    assert "# No method is picked" in markdown.render(typed(document))
 
 
 EVENTS = [
@@ -215,10 +215,11 @@ def test_the_markdown_report_is_a_pure_function_and_tells_everything():
     assert document == kept, "the document is not changed"
     for part in (
         "# The pick: lora (certified)", document["reason"], "$ riyaz compare train.jsonl --budget 25m",
-        "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "valid 60",
-        "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551", "step0_loss: held (training 2.34568)",
-        "eos_in_every_row: held", "fits: NOT HELD (rows 40, failed 3)",
-        "k: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
+        "16m 52s, estimated 16m 20s", "smollm2-135m", "134,515,008", "torch 2.13.0", "cores 2", "60 to validate on",
+        "## Scores per slice (accuracy)", "4,884,480", "0.510", "macro F1 0.551",
+        "first loss is the base model's: held (in training 2.34568)",
+        "eos in every row: held", "fits: NOT HELD (rows 40, failed 3)",
+        "examples in the prompt: 8", "* **full** failed: out of memory at step 3", "a little optimistic",
         "because the budget was too short: lora",
     ):  # fmt: skip
         assert part in text, part
@@ -256,7 +257,7 @@ def test_lists_of_records_become_tables_and_empty_values_are_left_out():
     }  # fmt: skip
     text = markdown.render(typed(document))
     rows = ["| steps | 0.001 | a\\|b |", "|---|---:|---:|", "| 8 | 2.25 | 1.5 |", "| 16 | 1.75 | – |"]
-    assert "\n".join(["* rate: 0.0005", "", "search", "", *rows]) in text
+    assert "\n".join(["* learning rate: 0.0005", "", "learning rates tried", "", *rows]) in text
     assert "nothing" not in text and "none" not in text
 
 
@@ -432,7 +433,7 @@ def test_text_in_findings_cannot_break_the_reports():
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        ({"decision": "undecided", "rows_needed": [400, 8000]}, "too few rows to tell the leading arms apart."),
+        ({"decision": "undecided", "rows_needed": [400, 8000]}, "The test is too small to separate the leaders."),
         ({"arms": [arm("nearest", score=0.5, ci_low=0.4, ci_high=0.6, n_test=60)]}, "60 test rows are few"),
     ],
 )

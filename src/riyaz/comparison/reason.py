@@ -37,15 +37,15 @@ def dropped(unscored: dict[str, str], over: dict[str, dict[str, str]]) -> list[s
 def none_left(arms: Sequence[ArmResult], measured: bool, dropped: list[str]) -> str:
     """The reason when no arm can be picked."""
     if measured:
-        return f"No arm is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
+        return f"No method is within the limits: {'; '.join(dropped)}. Raise a limit, or compare cheaper methods."
     states = [f"{arm.method} {arm.status}" for arm in arms if arm.status not in FINISHED]
-    return f"No arm can be picked: {'; '.join(states + dropped) or 'none was run'}."
+    return f"No method can be picked: {'; '.join(states + dropped) or 'none was run'}."
 
 
 def nothing_works(table: Table, dropped: list[str], more: str) -> str:
     """The reason when every arm scores 0 on every row."""
     count, rows = table.rows.shape
-    arms = f"all {count} arms score" if count > 1 else f"the only arm, {table.name(0)}, scores"
+    arms = f"all {count} methods score" if count > 1 else f"the only method, {table.name(0)}, scores"
     first = "; ".join([f"Nothing works here: {arms} 0 on {rows} test rows", *dropped])
     then = "check the instruction and the wording of the answers, give more rows, or take a larger model"
     half = [i for i, arm in enumerate(table.arms) if arm.half_trained]
@@ -59,12 +59,13 @@ def verdict(table: Table, margin: float) -> str:
     metric = (table.arms[first].metric or "score").replace("_", " ")
     head = f"{table.name(first)} ({metric} {table.means[first]:.3f} on {table.rows.shape[1]} test rows)"
     if len(order) == 1:
-        return f"{head} is picked, as the only arm that can be"
+        return f"{head} is picked, as the only method that can be"
     tail = f"runner-up {table.name(order[1])} ({table.means[order[1]]:.3f})"
     near = f"with 95 % confidence within {margin:g} of the best"
     if not sure:
         certain = table.sure(margin)
-        but = "another arm has had too little training to be judged" if certain else f"no arm is {near}"
+        small = f"the test is too small to separate the leaders: no method is {near}"
+        but = "another method has had too little training to be judged" if certain else small
         return f"{head} leads, but {but}; {tail}"
     if sure > 1:
         equal = (table.rows[order[:sure]] == table.rows[first]).all()
@@ -72,11 +73,11 @@ def verdict(table: Table, margin: float) -> str:
         spared = not forgets(table.arms[first]) and any(forgets(table.arms[i]) for i in order[:sure])
         kept = f" that forgot at most {FORGETS:g} nats per token" if spared else ""
         others = listed([tail, *(table.name(i) for i in order[2:sure])])
-        return f"Of {sure} arms {what}, {head} is the cheapest to serve{kept}, ahead of {others}"
+        return f"Of {sure} methods {what}, {head} is the cheapest to serve{kept}, ahead of {others}"
     bound = table.upper[first]
     if bound == 0:
-        return f"{head} is certified with 95 % confidence to be the best of {len(order)} arms; {tail}"
-    return f"{head} is certified as the only arm {near} (at most {_up(bound):g} short of it); {tail}"
+        return f"{head} is certified with 95 % confidence to be the best of {len(order)} methods; {tail}"
+    return f"{head} is certified as the only method {near} (at most {_up(bound):g} short of it); {tail}"
 
 
 def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None, more: str, seed: int) -> list[str]:

@@ -112,7 +112,8 @@ def compare(
             arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
             data_curve=curve or None, seconds=since(),
             data=_describe_data(job, report, parts), model=_describe_model(job.source),
-            hardware=hardware.describe(folder.path), command=command, versions=_versions(),
+            hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
+            versions=_versions(),
         )  # fmt: skip
         folder.write(COMPARE, comparison)
         comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN

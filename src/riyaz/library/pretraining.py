@@ -75,7 +75,7 @@ class Pretraining:
 
         return {
             "loss": lambda: pictures.loss(self.result, self.metrics, HALF, "figure"),
-            "bits": lambda: pictures.bits(self.metrics, HALF, "figure"),
+            "bits": lambda: pictures.bits(self.result, self.metrics, HALF, "figure"),
             "rate": lambda: pictures.rate(self.metrics, HALF, "figure"),
             "speed": lambda: pictures.speed(self.metrics, HALF, "figure"),
         }

@@ -364,7 +364,8 @@ class _Deriving:
         count = min(VALIDATIONS, max(4, int(seconds / VALIDATION_GAP)), steps)
         every = min(self.asked.validate_every or math.ceil(steps / count), steps)
         affordable = int(VALIDATION_SHARE * FORWARD * batch * every)
-        windows = min(self.text.valid_windows, max(16, affordable))
+        # not more than the finished model is judged on: the last validation and its figure are then the same
+        windows = min(self.text.valid_windows, JUDGED, max(16, affordable))
         text = f"every {every} steps, on {windows:,} of {self.text.valid_windows:,} held-out windows"
         return every, windows, [Value("validation", text, f"at most about {VALIDATION_SHARE:.0%} of the time")]
 

@@ -266,7 +266,7 @@ class _Run:
         self._phase("write")
         work = self.folder.work / "model"
         model.eval()
-        # validations use as many windows as time allows; this number is the same for all sizes and budgets
+        # validations use fewer where time is short; this number is the same for all sizes and budgets
         judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
         loss = answer_loss(model, judged, plan.train["micro_tokens"])
         written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from riyaz.report.words import MISSING, duration, fit_seconds, number, tenths
+from riyaz.report.words import MISSING, duration, fit_seconds, listed, number, tenths
 from riyaz.results import ArmResult
 
 
@@ -125,7 +125,7 @@ def training(arm: ArmResult) -> str:
 
 
 def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: str) -> str:
-    """What the method suits, then how it compares with the other arms; the pick is `called` the pick or the leader."""
+    """What the method suits, then how it compares with the others; the pick is `called` the pick or the leader."""
     suits = f"{about(arm.method).suits}."
     suits = suits[:1].upper() + suits[1:]
     if arm.score is None:
@@ -140,10 +140,18 @@ def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: st
         first = [called, *first]
     if first:
         return f"{suits} Here: {', '.join(first)}."
-    better = beaten_by(arm, arms)
-    if better:
-        return f"{suits} Here {better.method} scores no less and answers no slower."
-    return f"{suits} Here no faster method scores as high."
+    return suits if beaten_by(arm, arms) else f"{suits} Here no faster method scores as high."
+
+
+def beaten_lines(arms: list[ArmResult]) -> list[str]:
+    """A sentence for each method that beats others, such as `Here nearest scores no less and answers no slower than
+    zero_shot and few_shot.`"""
+    beaten: dict[str, list[str]] = {}
+    for arm in arms:
+        better = beaten_by(arm, arms)
+        if better:
+            beaten.setdefault(better.method, []).append(arm.method)
+    return [f"Here {one} scores no less and answers no slower than {listed(than)}." for one, than in beaten.items()]
 
 
 def _short(count: float) -> str:

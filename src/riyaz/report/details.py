@@ -1,29 +1,43 @@
-"""Sections of report.html about data, pairs of arms, arms in detail, machine and versions, and caveats."""
+"""Sections of report.html about data, pairs of methods, each in detail, machine and versions, and caveats."""
 
 from typing import Any
 
 from riyaz.files import to_document
 from riyaz.report.markup import Markup, element, join
+from riyaz.report.names import check_name, key_name
 from riyaz.report.tables import grid
-from riyaz.report.words import MISSING, PAIRS, caveats, duration, measured_again, number, pair_rows, totals, value
+from riyaz.report.words import (
+    MISSING,
+    PAIRS,
+    caveats,
+    duration,
+    measured_again,
+    metric_name,
+    number,
+    pair_rows,
+    totals,
+    value,
+)  # fmt: skip
 from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model, Pair, RunModel
 
 ROWS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
     "test": "to test on", "folds": "folds", "skipped": "left out",
 }  # fmt: skip
+TASKS = {"closed": "a closed set of labels", "short": "short answers", "free": "free text"}
 SHOWN_LABELS = 100
 
 
 def data(facts: Data) -> Markup | None:
     """Files, row counts, duplicates, leakage, labels, notes, and some rows as the model sees them."""
     named = {"files", "rows", "labels", "notes", "rendered", "slices", "leakage"}
-    rest = {name.replace("_", " "): value for name, value in to_document(facts).items() if name not in named}
+    rest = {name: value for name, value in to_document(facts).items() if name not in named}
+    rest |= {"task": TASKS.get(facts.task or "", facts.task), "metric": facts.metric and metric_name(facts.metric)}
     counted = [(ROWS.get(name, name), number(value)) for name, value in facts.rows.items() if value]
     return join(
         element("dl", *(element("div", element("dt", name), element("dd", value)) for name, value in counted),
                 class_="counts") if counted else None,
-        named_values(rest | _leakage(facts.leakage)),
+        named_values(rest | leakage(facts.leakage)),
         _files(facts.files),
         element("h3", "Notes on the rows") if facts.notes else None,
         element("ul", *(element("li", note) for note in facts.notes)) if facts.notes else None,
@@ -32,11 +46,12 @@ def data(facts: Data) -> Markup | None:
     ) or None  # fmt: skip
 
 
-def _leakage(leakage: Leakage | None) -> dict[str, str]:
-    if leakage is None:
+def leakage(found: Leakage | None) -> dict[str, str]:
+    """Test rows among the training rows, as one named value."""
+    if found is None:
         return {}
-    rows = f"test rows that are also in the training rows: {number(leakage.test_rows)}"
-    return {"leakage": f"{rows}; training rows dropped because of this: {number(leakage.dropped)}"}
+    rows = f"test rows that are also in the training rows: {number(found.test_rows)}"
+    return {"leakage": f"{rows}; training rows dropped because of this: {number(found.dropped)}"}
 
 
 def _files(files: dict[str, FileFacts]) -> Markup | None:
@@ -78,13 +93,13 @@ def pairs(tested: list[Pair]) -> Markup | None:
 
 
 def arms(results: list[ArmResult]) -> Markup | None:
-    """A table of the checks of every arm, then each arm's settings, checks and figures."""
+    """A table of the checks of every method, then each one's settings, checks and figures."""
     if not results:
         return None
     names = list(dict.fromkeys(name for arm in results for name in arm.checks))
-    rows = [[name.replace("_", " "), *(_held(arm, name) for arm in results)] for name in names]
+    rows = [[check_name(name), *(_held(arm, name) for arm in results)] for name in names]
     checks = grid(
-        ["check", *(arm.method for arm in results)], rows, "Checks: an arm that fails one counts as failed", text=99
+        ["check", *(arm.method for arm in results)], rows, "Checks: a method that fails one counts as failed", text=99
     )
     return join(checks if names else None, *(_arm(arm) for arm in results))
 
@@ -98,7 +113,7 @@ def _held(arm: ArmResult, name: str) -> Markup | str:
 
 def _arm(arm: ArmResult) -> Markup:
     figures = {"status": arm.status, "reason": arm.reason, "latency": measured_again(arm)} | totals(arm)
-    checks = {name.replace("_", " "): check for name, check in arm.checks.items()}
+    checks = {check_name(name): check for name, check in arm.checks.items()}
     return element(
         "details",
         element("summary", arm.method),
@@ -139,7 +154,7 @@ def named_values(values: dict) -> Markup | None:
         if isinstance(item, list) and all(isinstance(entry, dict) for entry in item):
             titles = list(dict.fromkeys(key for entry in item for key in entry))
             rows = [[value(entry.get(key)) for key in titles] for entry in item]
-            tables.append(grid(titles, rows, str(name).replace("_", " ")))
+            tables.append(grid([key_name(key) for key in titles], rows, key_name(name)))
         else:
-            plain.append(element("div", element("dt", str(name).replace("_", " ")), element("dd", value(item))))
+            plain.append(element("div", element("dt", key_name(name)), element("dd", value(item))))
     return join(element("dl", *plain, class_="facts") if plain else None, *tables) or None

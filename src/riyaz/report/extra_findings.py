@@ -1,4 +1,4 @@
-"""Retrieval, further seeds, the data curve, and answers alone and in a batch as tables and lines, for all reports."""
+"""Retrieval, seeds, the data curve, overfitting, and answers alone and in a batch: tables and lines of all reports."""
 
 from riyaz.report.words import count, interval, metric_name, number, signed
 from riyaz.results import ArmResult, Comparison, CurveScore, Retrieval
@@ -12,6 +12,8 @@ RETRIEVAL_NOTE = (
     "rows in the table; if any test rows name their documents, only such rows are used. Grounded is how much the "
     "passages raise the log-probability of the answer, in nats per token, on some of them; no judge model is used."
 )
+RISE, RISE_SHARE = 0.02, 0.1  # of the validation loss above its lowest, in nats and as a share of it, that is said
+RECENT = 5  # steps whose mean training loss is compared
 SCORES = ("closed book", "retrieved", "right documents")
 
 Table = tuple[list[str], list[list[str]]]  # titles, rows
@@ -121,3 +123,28 @@ def curve_line(comparison: Comparison) -> str:
     """`lora: 0.338 on 75, 0.375 on 150, 0.450 on 300 training rows`; empty when it was not measured."""
     scores = [f"{number(point.score, 3)} on {number(point.rows)}" for point in curve_points(comparison)]
     return f"{CURVE}: {', '.join(scores)} training rows" if scores else ""
+
+
+def overfitting_lines(arms: list[ArmResult]) -> list[str]:
+    """A sentence for every method whose validation loss rose after its lowest point while the training loss fell."""
+    return [line for arm in arms if (line := _overfitting(arm))]
+
+
+def _overfitting(arm: ArmResult) -> str:
+    judged = [(point.step, point.valid_loss) for point in arm.curve if point.valid_loss is not None]
+    if len(judged) < 2:
+        return ""
+    (best, lowest), (last, end) = min(judged, key=lambda point: point[1]), judged[-1]
+    losses = [(point.step, point.loss) for point in arm.curve if point.loss is not None]
+    before = [loss for step, loss in losses if step <= best][-RECENT:]
+    after = [loss for step, loss in losses if step > best][-RECENT:]
+    if end - lowest < max(RISE, RISE_SHARE * lowest) or not after or (before and _mean(after) >= _mean(before)):
+        return ""
+    rose = f"from {number(lowest, 2)} at step {number(best)} to {number(end, 2)} at step {number(last)}"
+    fell = "while its training loss fell: it began to learn the training rows by heart"
+    kept = f" The weights of step {number(best)} are kept." if arm.chosen.get("best_step") == best else ""
+    return f"{arm.method} overfitted: its validation loss rose {rose} {fell}.{kept}"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

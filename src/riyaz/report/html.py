@@ -4,15 +4,14 @@ Data enters it as escaped text (`markup`) or as a JSON block that page.js shows 
 file and its content security policy.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
-from riyaz.report import details, extra_findings, pictures, retrieval_pictures
-from riyaz.report.arms import about, best_for, megabytes, milliseconds, training
+from riyaz.report import details, examples, extra_findings, first_fold, labels, pictures, retrieval_pictures
+from riyaz.report.arms import about, beaten_lines, best_for, megabytes, milliseconds, training
 from riyaz.report.markup import Markup, element, join, json_block
-from riyaz.report.page import Section, asset, page, tile
+from riyaz.report.page import Section, asset, page
 from riyaz.report.tables import figure, grid, numbers
 from riyaz.report.words import (
-    around_pick,
     duration,
     fit_seconds,
     floor_line,
@@ -24,40 +23,42 @@ from riyaz.report.words import (
     role,
     tenths,
     troubles,
-    verdict,
 )
 from riyaz.results import Answer, ArmResult, Comparison
 
-RIGHT = 0.5  # a row with at least this score counts as right in the example browser
 STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
 
 
-def render(comparison: Comparison, answers: dict[str, list[Answer]]) -> str:
-    """The whole page; `answers` holds the answered rows of each method."""
+def render(comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole page; `answers` holds the answered rows of each method, `commands` what to do next and how."""
     return page(
         f"Riyaz: {headline(comparison)}",
-        _head(comparison),
-        _sections(comparison, answers),
+        first_fold.head(comparison),
+        _sections(comparison, answers, commands),
         "Made by riyaz from compare.json; this file fetches nothing.",
         style=asset("page.css"),
         script=asset("page.js"),
-        data=json_block(_browser_data(comparison, answers)),
+        data=json_block(examples.browser_data(comparison, answers)),
     )
 
 
-def _sections(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[Section]:
+def _sections(
+    comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]]
+) -> list[Section]:
     arms = comparison.ranked
     return [
-        ("arms", "The arms", "All arms, measured", _arms(comparison, arms)),
+        ("next", "What to do next", "What to do next", first_fold.next_steps(commands)),
+        ("arms", "The methods", "All methods, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
         ("slices", "Slices", "Scores per slice", _slices(comparison.pick, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
         ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(comparison)),
-        ("examples", "Examples", "Where the arms disagree", _examples(comparison, answers)),
+        ("labels", "Labels", "Label by label", labels.section(comparison, answers)),
+        ("examples", "Examples", "Where the methods disagree", examples.section(comparison, answers)),
         ("data", "Data", "The data", details.data(comparison.data)),
-        ("pairs", "Pairs", "Arms in pairs, on the same rows", details.pairs(comparison.pairs)),
-        ("details", "Details", "The arms in detail", details.arms(arms)),
+        ("pairs", "Pairs", "Methods in pairs, on the same rows", details.pairs(comparison.pairs)),
+        ("details", "Details", "The methods in detail", details.arms(arms)),
         ("made", "How it was measured", "How it was measured", _made(comparison)),
         ("caveats", "Caveats", "What to keep in mind", details.keep_in_mind(comparison)),
     ]
@@ -70,49 +71,13 @@ def _made(comparison: Comparison) -> Markup:
     )  # fmt: skip
 
 
-def _head(comparison: Comparison) -> Markup:
-    """The pick, the sentences of the pick rule, and the key figures of the picked arm."""
-    pick = comparison.pick
-    arm = next((arm for arm in comparison.arms if arm.method == pick), None)
-    model = comparison.model.name if comparison.model else ""
-    before, after = around_pick(comparison)
-    certified = arm is not None and comparison.decision == "certified"
-    tiles = []
-    if arm:
-        tiles = [
-            (metric_name(comparison.metric), number(arm.score, 3), f"95 %: {interval(arm)}"),
-            ("time per answer", milliseconds(arm.ms_per_answer), "one answer at a time"),
-            ("time to make it", duration(fit_seconds(arm) or None), "search and training"),
-            (
-                "size on disk",
-                megabytes(arm.artifact_mb),
-                "without the base model" if pick != "full" else "a whole model",
-            ),
-        ]
-    return element(
-        "header",
-        element("p", element("b", "Riyaz"), " · comparison", f" · {model}" if model else "",
-                class_="over"),
-        element("h1", before, _name(pick) if pick else None, after,
-                element("span", "certified", class_="badge sure") if certified else None),
-        element("p", verdict(comparison), class_="lead"),
-        element("dl", *(tile(*one) for one in tiles), class_="tiles") if tiles else None,
-    )  # fmt: skip
-
-
-def _name(method: str) -> Markup:
-    """A method's name after a dot in its colour."""
-    dot = element("span", class_=f"dot c{about(method).colour}", aria_hidden="true")
-    return element("span", dot, method, class_="method")
-
-
 def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
-    """One row per arm: training, memory, score, forgetting, latency, size, what it suits; a card on narrow screens."""
+    """A compact ranking for narrow screens, then the table of training, memory, score, forgetting, latency, size and
+    what each method suits, which scrolls in its own box."""
     if not arms:
-        return element("p", "No arm took part.")
+        return element("p", "No method took part.")
     metric, pick, called = metric_name(comparison.metric), comparison.pick, role(comparison)
     titles = ["method", "training needed", "resources", metric, "forgetting", "speed", "artifact", "best for"]
-    head = element("tr", *(element("th", title, scope="col", role="columnheader") for title in titles), role="row")
     rows = []
     for arm in arms:
         cells = [
@@ -124,19 +89,37 @@ def _arms(comparison: Comparison, arms: list[ArmResult]) -> Markup:
             _lines(megabytes(arm.artifact_mb)),
             best_for(arm, arms, pick, called),
         ]  # fmt: skip
-        elements = [element("th", _title(arm, called if arm.method == pick else ""), scope="row", role="rowheader")]
-        elements += [
-            element("td", cell, role="cell", data_label=title) for title, cell in zip(titles[1:], cells, strict=True)
-        ]
-        rows.append(element("tr", *elements, role="row", class_="picked" if arm.method == pick else None))
+        title = element("th", _title(arm, called if arm.method == pick else ""), scope="row")
+        rows.append(element("tr", title, *(element("td", cell) for cell in cells),
+                            class_="picked" if arm.method == pick else None))  # fmt: skip
+    caption = "Best score first. Intervals: 95 %. Forgetting: the rise of the loss on general text."
     table = element(
-        "table",
-        element("caption", "Best score first. Intervals: 95 %. Forgetting: the rise of the loss on general text."),
-        element("thead", head, role="rowgroup"), element("tbody", *rows, role="rowgroup"), role="table", class_="arms",
+        "table", element("caption", caption),
+        element("thead", element("tr", *(element("th", title, scope="col") for title in titles))),
+        element("tbody", *rows), class_="arms",
     )  # fmt: skip
-    wrapped = element("div", table, class_="wide-table", role="region", aria_label="The arms", tabindex="0")
-    line = floor_line(comparison)
-    return join(wrapped, element("p", line, class_="note") if line else None, _troubles(comparison.arms))
+    wrapped = element("div", table, class_="wide-table", role="region", aria_label="The methods", tabindex="0")
+    notes = [*beaten_lines(arms), *filter(None, [floor_line(comparison)])]
+    return join(
+        _ranking(arms, metric, pick), wrapped, *(element("p", note, class_="note") for note in notes),
+        _troubles(comparison.arms),
+    )  # fmt: skip
+
+
+def _ranking(arms: list[ArmResult], metric: str, pick: str | None) -> Markup:
+    """Score and speed of every method in three narrow columns."""
+    rows = [
+        element(
+            "tr", element("th", first_fold.name(arm.method), scope="row"),
+            element("td", _lines(number(arm.score, 3), interval(arm) if arm.ci_low is not None else None)),
+            element("td", milliseconds(arm.ms_per_answer), class_="figure"),
+            class_="picked" if arm.method == pick else None,
+        )
+        for arm in arms
+    ]  # fmt: skip
+    head = element("tr", *(element("th", title, scope="col") for title in ("method", metric, "an answer")))
+    return element("table", element("caption", "Best score first"), element("thead", head), element("tbody", *rows),
+                   class_="ranking")  # fmt: skip
 
 
 def _title(arm: ArmResult, called: str) -> Markup:
@@ -145,7 +128,7 @@ def _title(arm: ArmResult, called: str) -> Markup:
     sure = "sure" if called == "the pick" else "unsure"
     picked = element("span", called, class_=f"badge {sure}") if called else None
     flagged = element("span", status, class_="badge unsure") if status else None
-    return join(_name(arm.method), picked, flagged, element("span", about(arm.method).what, class_="what"))
+    return join(first_fold.name(arm.method), picked, flagged, element("span", about(arm.method).what, class_="what"))
 
 
 def _making(arm: ArmResult) -> str:
@@ -185,8 +168,8 @@ def _quality(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     rows = [[a.method, number(a.score, 3), interval(a), tenths(a.ms_per_answer)] for a in arms]
     return figure(
         drawn,
-        "Up is better, left is faster. A hollow mark: another arm is at least as good and as fast. A filled mark: no "
-        "other arm is; the dashed line joins these.",
+        "Up is better, left is faster. A hollow mark: another method is at least as good and as fast. A filled mark: "
+        "no other is; the dashed line joins these.",
         numbers(["method", metric, "95 % interval", "ms per answer"], rows),
     )  # fmt: skip
 
@@ -212,7 +195,8 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
         figures.append(
             figure(lost, "Up is better, left forgets less. At zero, the weights are the base model's.", table)
         )
-    return element("div", *figures, class_="pair") if figures else None
+    said = [element("p", line, class_="note") for line in extra_findings.overfitting_lines(arms)]
+    return join(element("div", *figures, class_="pair"), *said) if figures else None
 
 
 def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
@@ -227,7 +211,7 @@ def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
         scores = [arm.slices.get(title) for arm in sliced]
         count = next((entry.n for entry in scores if entry and entry.n is not None), None)
         rows.append([title, number(count), *(number(entry.score if entry else None, 3) for entry in scores)])
-    note = "One panel per slice, with its number of test rows; one line per arm."
+    note = "One panel per slice, with its number of test rows; one line per method."
     if len(titles) > pictures.SLICES_SHOWN:
         note += f" Shown are the {pictures.SLICES_SHOWN} largest of {len(titles)} slices; the table has all."
     return figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in sliced)], rows))
@@ -258,61 +242,3 @@ def _data_curve(comparison: Comparison) -> Markup | None:
         return None
     curve = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(comparison)))
     return element("div", curve, class_="pair")
-
-
-def _examples(comparison: Comparison, answers: dict[str, list[Answer]]) -> Markup | None:
-    """The empty example browser, hidden until page.js fills it."""
-    if not any(answers.values()):
-        return None
-    methods = _answering(comparison, answers)
-    names = [("all", "all rows"), ("disagree", "arms disagree"), ("wrong", f"{role(comparison)} is wrong")]
-    names += [(f"only:{place}", f"only {method} is right") for place, method in enumerate(methods)]
-    slices = sorted({row.slice for rows in answers.values() for row in rows if row.slice is not None})
-    form = element(
-        "form",
-        _choice("show", "Show", names),
-        _choice("slice", "Slice", [("", "every slice"), *((f"={name}", name) for name in slices)]) if slices else None,
-        element("label", "Search", element("input", type="search", id="search", autocomplete="off")),
-        id="filter", role="search", aria_label="Examples",
-    )  # fmt: skip
-    return join(
-        element("noscript", element("p", "Browsing the examples needs JavaScript; the rest of this page does not. "
-                                    "Every row is in predictions.jsonl.", class_="note")),
-        element("div", element("p", f"An answer with a score of at least {RIGHT} counts as right here."), form,
-                element("p", id="count", role="status"), element("ol", id="rows"),
-                element("button", "Show more", type="button", id="more"), id="browser", hidden=True),
-    )  # fmt: skip
-
-
-def _choice(key: str, title: str, options: list[tuple[str, str]]) -> Markup:
-    return element(
-        "label", title, element("select", *(element("option", name, value=value) for value, name in options), id=key)
-    )
-
-
-def _answering(comparison: Comparison, answers: dict[str, list[Answer]]) -> list[str]:
-    """The methods that have answers, in the order of the arms table."""
-    return [arm.method for arm in comparison.ranked if answers.get(arm.method)]
-
-
-def _browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> dict[str, Any]:
-    """The JSON that page.js reads: one entry per test row, joined by `where`, with the answer of every method."""
-    methods = _answering(comparison, answers)
-    rows: dict[str, dict[str, Any]] = {}
-    for place, method in enumerate(methods):
-        for row in answers[method]:
-            entry = rows.setdefault(row.where, {
-                "where": row.where, "prompt": row.prompt, "answers": row.answers, "slice": row.slice,
-                "said": [None] * len(methods),
-            })  # fmt: skip
-            if entry["said"][place] is None:  # an arm's first part is the one whose artifact is kept
-                score = None if row.score is None else float(row.score)
-                entry["said"][place] = [row.prediction, score, row.citations or []]
-    pick = comparison.pick
-    return {
-        "methods": [{"name": method, "colour": about(method).colour} for method in methods],
-        "pick": methods.index(pick) if pick in methods else None,
-        "role": role(comparison),
-        "right": RIGHT,
-        "rows": list(rows.values()),
-    }

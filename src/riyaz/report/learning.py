@@ -14,6 +14,7 @@ from riyaz.report import learning_words as words
 from riyaz.report.arms import megabytes
 from riyaz.report.learning_words import chance, compact, cost, points, powers, share, spaced, token
 from riyaz.report.markup import Markup, element, join
+from riyaz.report.names import key_name
 from riyaz.report.page import Section, asset, page, tile
 from riyaz.report.pictures import HALF, NARROW
 from riyaz.report.tables import figure, grid, numbers
@@ -45,7 +46,7 @@ def html(run: PretrainRun, metrics: list[StepMetrics], samples: list[Samples]) -
         ("learning", "Learning", "Learning", _learning(run, metrics)),
         ("next", "Next word", _next_title(samples), _next(samples)),
         ("samples", "Samples", "Sample texts", _samples(samples)),
-        ("derived", "Plan", "Derived values, and why", _derived(run)),
+        ("derived", "Plan", "Steps and budget", _derived(run, metrics)),
         ("cost", "Cost", "Cost", _cost(run, metrics)),
         ("text", "Text", "Training text", _text(run)),
         ("made", "How it was made", "How it was made", _made(run, metrics)),
@@ -111,17 +112,20 @@ def _learning(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
         [number(entry.step), *(number(value, 3) for value in (entry.loss, entry.valid_loss, entry.bits_per_byte))]
         for entry in judged
     ]
+    mark = words.held_out(run, metrics)
+    if mark is not None and mark.finished:
+        rows.append(["finished", MISSING, number(mark.loss, 3), number(mark.bits, 3)])
     table = numbers(["step", "training loss", "validation loss", "bits per byte"], rows)
     shown = [
         _figure(
             lambda width, name: drawn.loss(run, metrics, width, name), "l",
             "Mean loss per token (cross-entropy), lower is better. If validation loss rises while training loss falls, "
-            "the model memorises its training text.", table,
+            "the model memorises its training text." + words.other_windows(run), table,
         ),
         _figure(
-            lambda width, name: drawn.bits(metrics, width, name), "b",
+            lambda width, name: drawn.bits(run, metrics, width, name), "b",
             "Validation loss per byte of text: the bits that a byte (8 bits) would take if the model compressed the "
-            "text. It does not depend on the tokenizer.", None,
+            "text. It does not depend on the tokenizer." + words.other_windows(run), None,
         ),
         _figure(
             lambda width, name: drawn.rate(metrics, width, name), "r",
@@ -167,13 +171,14 @@ def _look(step: float, pairs: list[Word], most: float, lasting: set[str]) -> Mar
         )
         for word in pairs[:BARS]
     ]
-    when = "before training" if step == 0 else f"after step {number(step)}"
     head = element("tr", element("th", "token", scope="col"), element("th", "chance", scope="col", colspan=2))
-    return element("li", element("table", element("caption", when), element("thead", head), element("tbody", *rows)))
+    return element(
+        "li", element("table", element("caption", _when(step)), element("thead", head), element("tbody", *rows))
+    )
 
 
 def _samples(samples: list[Samples]) -> Markup | None:
-    """Sample texts of a few steps behind radio buttons, then a table of all of them."""
+    """The first text of the first and the last step; folded, the texts of a few steps behind radio buttons, and all."""
     steps = words.sampled(samples)
     if not steps:
         return None
@@ -195,26 +200,38 @@ def _samples(samples: list[Samples]) -> Markup | None:
     limit = f", the first {LISTED}; samples.jsonl has all" if len(rows) > LISTED else ""
     table = grid(["step", "prompt", "text"], rows[:LISTED], f"All sample texts of the run{limit}", text=3)
     key = join(element("mark", "Marked"), " text is the prompt; the model wrote the rest, token by token.")
+    ends = [chosen[0], *chosen[1:][-1:]]
+    shown = [element("div", element("h3", _when(step)), _sample(pairs[0])) for step, pairs in ends]
+    summary = f"All {number(len(rows))} texts"
+    folded = join(stepper, element("details", element("summary", f"{summary} in one table"), table))
     return join(
-        element("p", key), stepper, element("details", element("summary", f"All {number(len(rows))} texts"), table)
-    )
+        element("p", key), element("div", *shown, class_="pair"),
+        element("details", element("summary", f"{summary}, step by step"), folded),
+    )  # fmt: skip
+
+
+def _when(step: float) -> str:
+    return "before training" if step == 0 else f"after step {number(step)}"
 
 
 def _sample(one: Text) -> Markup:
     return element("p", element("mark", one.prompt) if one.prompt else None, one.text, class_="rendered")
 
 
-def _derived(run: PretrainRun) -> Markup | None:
+def _derived(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
     reasons = [
         element(
             "div",
-            element("dt", one.name.replace("_", " ")),
+            element("dt", key_name(one.name)),
             element("dd", element("b", value(one.value)), element("span", one.why, class_="under")),
         )
         for one in run.derived or []
     ]
     plan = details.named_values(run.plan or {})
+    said = words.length(run, metrics)
     return join(
+        element("p", " ".join(said)) if said else None,
+        element("h3", "What was derived, and why") if reasons else None,
         element("dl", *reasons, class_="facts") if reasons else None,
         element("details", element("summary", "The whole plan"), plan) if plan else None,
     ) or None  # fmt: skip
@@ -238,7 +255,7 @@ def _cost(run: PretrainRun, metrics: list[StepMetrics]) -> Markup | None:
 def _text(run: PretrainRun) -> Markup | None:
     text, tokenizer = to_document(run.text), to_document(run.tokenizer) or {}
     counts = [(name, number(text[key])) for key, name in TEXT.items() if key in text]
-    rest = {key.replace("_", " "): fact for key, fact in text.items() if key not in TEXT}
+    rest = {key: fact for key, fact in text.items() if key not in TEXT}
     listed = [element("div", element("dt", name), element("dd", count)) for name, count in counts]
     return (
         join(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from riyaz.report.learning_words import best, points
+from riyaz.report.learning_words import HeldOut, held_out, points
 from riyaz.report.markup import Markup, element
 from riyaz.report.pictures import below
 from riyaz.report.svg import FAINT, INK, PAPER, colour, inset, picture
@@ -23,18 +23,19 @@ SHADE, OTHER = colour(2), colour(5)
 DRAWN = 400  # most points of a line; longer lines are drawn as means of neighbours
 MARKED = 40  # most validations that are drawn with a mark each
 HEIGHT = 340.0
+ROOM = 26.0  # pixels below a mark that its name needs
 Points = list[tuple[float, float]]
 
 
 def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
-    """Training and validation loss over the steps, and the loss of equal probabilities for all tokens."""
+    """Training and validation loss over the steps, the finished model's, and that of guessing all tokens evenly."""
     train, valid = points(metrics, "loss"), points(metrics, "valid_loss")
     if not train and not valid:
         return None
     vocabulary = run.tokenizer.vocab if run.tokenizer else 0
     evenly = math.log(vocabulary) if vocabulary > 1 else None
 
-    lowest = best(metrics)
+    mark = held_out(run, metrics)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure)
@@ -42,9 +43,9 @@ def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
         if thinned:
             panel.plot(*zip(*thinned, strict=True), color=SHADE, lw=1.1, alpha=0.4)
         _line(panel, valid)
-        values = [value for _, value in (*thinned, *valid)]
+        values = [value for _, value in (*thinned, *valid)] + ([mark.loss] if mark else [])
         low, high = min(values), max([*values, *([evenly] if evenly else [])])
-        panel.set_ylim(max(low - 0.06 * (high - low) - 0.05, 0), high + 0.08 * (high - low) + 0.05)
+        panel.set_ylim(max(low - 0.16 * (high - low), 0), high + 0.08 * (high - low) + 0.05)
         if evenly:
             panel.axhline(evenly, color=FAINT, lw=1, linestyle=(0, (4, 3)))
             text = f"every token equally likely: {number(evenly, 2)}"
@@ -52,28 +53,28 @@ def loss(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) 
                            textcoords="offset points", ha="right", va="top")  # fmt: skip
         panel.set_title("nats per token; training faint", pad=14)
         _steps(figure, panel)
-        _named(panel, lowest, lowest.valid_loss if lowest else None)
+        _named(panel, mark, mark.loss if mark else None)
 
     return picture(draw, width, HEIGHT, name, "Loss over the training steps")
 
 
-def bits(metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
-    """Bits per byte of validation text over the steps."""
+def bits(run: PretrainRun, metrics: list[StepMetrics], width: float, name: str) -> Markup | None:
+    """Bits per byte of validation text over the steps, and the finished model's."""
     line = points(metrics, "bits_per_byte")
     if not line:
         return None
 
-    lowest = best(metrics)
+    mark = held_out(run, metrics)
 
     def draw(figure: Figure) -> None:
         panel = _panel(figure)
         _line(panel, line)
-        values = [value for _, value in line]
+        values = [value for _, value in line] + ([mark.bits] if mark and mark.bits is not None else [])
         room = max(0.12 * (max(values) - min(values)), 0.05)
-        panel.set_ylim(max(min(values) - room, 0), max(values) + room)
+        panel.set_ylim(max(min(values) - 1.5 * room, 0), max(values) + room)
         panel.set_title("bits per byte on validation", pad=14)
         _steps(figure, panel)
-        _named(panel, lowest, lowest.bits_per_byte if lowest else None)
+        _named(panel, mark, mark.bits if mark else None)
 
     return picture(draw, width, HEIGHT, name, "Bits per byte over the training steps")
 
@@ -170,14 +171,16 @@ def _line(panel: Axes, line: Points) -> None:
         panel.plot(*zip(*line, strict=True), color=SHADE, lw=2, marker=mark, ms=5, zorder=3)
 
 
-def _named(panel: Axes, entry: StepMetrics | None, value: float | None) -> None:
-    """Marks the best validation and writes its value above it."""
+def _named(panel: Axes, entry: HeldOut | None, value: float | None) -> None:
+    """Marks the figure on held-out text that the page states, and writes it below or above the mark."""
     if entry is None or value is None:
         return
     panel.plot([entry.step], [value], "o", color=SHADE, mfc=PAPER, mew=2, ms=9, zorder=4)
-    right = entry.step > 0.8 * panel.get_xlim()[1]
+    right, title = entry.step > 0.8 * panel.get_xlim()[1], "finished" if entry.finished else "best"
+    bottom = panel.transAxes.transform((0, 0))[1]
+    under = right and panel.transData.transform((0, value))[1] - bottom > ROOM  # above it the line comes down
     panel.annotate(
-        f"best: {number(value, 3)}", (entry.step, value), xytext=(4 if right else 0, 14),
-        textcoords="offset points", ha="right" if right else "center", va="bottom", color=INK, fontweight="bold",
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}, zorder=5,
+        f"{title}: {number(value, 3)}", (entry.step, value), xytext=(4 if right else 0, -14 if under else 14),
+        textcoords="offset points", ha="right" if right else "center", va="top" if under else "bottom", color=INK,
+        fontweight="bold", bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}, zorder=5,
     )  # fmt: skip

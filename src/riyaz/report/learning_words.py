@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from riyaz.errors import RiyazError
-from riyaz.report.words import MISSING, duration, number
+from riyaz.report.words import MISSING, count, duration, number
 from riyaz.results import METRICS, RUN, SAMPLES, PretrainRun, Samples, StepMetrics, Text, Word
 
 ENOUGH = 20  # tokens per parameter with the lowest loss for given computation (Hoffmann et al. 2022, arXiv 2203.15556)
@@ -43,10 +43,72 @@ def best(metrics: list[StepMetrics]) -> StepMetrics | None:
     return min(validations, key=lambda pair: pair[0])[1] if validations else None
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """The one figure on held-out text that a report states: nats per token, and bits per byte, at a step."""
+
+    step: int
+    loss: float
+    bits: float | None
+    finished: bool
+
+
+def held_out(run: PretrainRun, metrics: list[StepMetrics]) -> HeldOut | None:
+    """The result of a finished run, else its best validation; None before the first one."""
+    if run.result is not None:
+        return HeldOut(run.result.best_step, run.result.valid_loss, run.result.bits_per_byte, True)
+    lowest = best(metrics)
+    if lowest is None or lowest.valid_loss is None:
+        return None
+    return HeldOut(lowest.step, lowest.valid_loss, lowest.bits_per_byte, False)
+
+
 def judged(run: PretrainRun, metrics: list[StepMetrics]) -> tuple[float | None, float | None]:
-    """(nats per token, bits per byte) on held-out text: the result of a finished run, else its best validation."""
-    result = run.result or best(metrics)
-    return (result.valid_loss, result.bits_per_byte) if result else (None, None)
+    """(nats per token, bits per byte) of `held_out`."""
+    found = held_out(run, metrics)
+    return (found.loss, found.bits) if found else (None, None)
+
+
+def other_windows(run: PretrainRun) -> str:
+    """A sentence where the validations were on other windows than the result; empty where they were on the same."""
+    during = (run.plan or {}).get("valid_windows")
+    if run.result is None or during is None or during == run.result.windows:
+        return ""
+    then, at_last = count(during, "piece"), count(run.result.windows, "piece")
+    line = f" While it trained, it was judged on {then} of held-out text, the line"
+    return f"{line}; the finished model on {at_last}, the mark, which is the figure of this page."
+
+
+def length(run: PretrainRun, metrics: list[StepMetrics]) -> list[str]:
+    """Sentences on the budget and the steps: how long it could take, what a step is, and when it was judged."""
+    plan, model, took = run.plan or {}, run.model, cost(run, metrics)
+    budget, steps, batch, every = (
+        run.asked.get("budget"),
+        plan.get("steps"),
+        plan.get("batch_size"),
+        plan.get("validate_every"),
+    )
+    lines = []
+    if isinstance(budget, int | float):
+        used = f"; it took {duration(took.seconds)}" if run.status == "done" and took.seconds is not None else ""
+        lines.append(f"It had a budget of {duration(budget)} for everything, from reading the text to this page{used}.")
+    if steps is not None:
+        reason = next((one.why for one in run.derived or [] if one.name == "steps"), "")
+        given = " as asked" if reason == "given" else f": {reason}" if reason else ""
+        lines.append(f"The plan was {count(steps, 'step')}{given}.")
+    if batch is not None and model is not None:
+        read = (
+            f"read {count(batch, 'piece')} of {number(model.context)} tokens ({number(batch * model.context)} tokens)"
+        )
+        weights = f"changed all its {compact(model.parameters)} weights a little"
+        done, seconds = steps_done(metrics), metrics[-1].seconds if metrics else None
+        each = f", which took {duration(seconds / done)}" if seconds is not None and done else ""
+        lines.append(f"In each step it {read}, guessed every next token, and {weights}{each}.")
+    if every is not None:
+        windows = plan.get("valid_windows")
+        on = f"{count(windows, 'piece')} of text" if windows is not None else "text"
+        lines.append(f"After every {count(every, 'step')} it was judged on {on} that it never learned from.")
+    return lines
 
 
 def steps_done(metrics: list[StepMetrics]) -> int:

@@ -6,6 +6,9 @@ from typing import Any
 
 from riyaz.files import to_document
 from riyaz.report import extra_findings
+from riyaz.report.details import ROWS, leakage
+from riyaz.report.markup import clean
+from riyaz.report.names import NAMES, check_name, key_name
 from riyaz.report.next_commands import after_comparison
 from riyaz.report.words import (
     MISSING,
@@ -18,6 +21,7 @@ from riyaz.report.words import (
     headline,
     measured_again,
     metric_name,
+    number,
     pair_rows,
     role,
     slices,
@@ -43,10 +47,11 @@ def render(comparison: Comparison, folder: Path | None = None) -> str:
         _pairs(comparison),
         _retrieval(arms),
         _data_curve(comparison),
+        _overfitting(arms),
         _next(comparison, folder),
         "## How it was measured",
         _measured(comparison),
-        "## The arms in detail",
+        "## The methods in detail",
         _details(arms),
         *(_arm(arm) for arm in arms),
         "## What to keep in mind",
@@ -85,7 +90,7 @@ def _slices(arms: list[ArmResult], metric: str) -> str:
 
 def _pairs(comparison: Comparison) -> str:
     rows = pair_rows(comparison.pairs)
-    return "## Arms in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
+    return "## Methods in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
 
 
 def _retrieval(arms: list[ArmResult]) -> str:
@@ -101,6 +106,11 @@ def _data_curve(comparison: Comparison) -> str:
     return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
 
 
+def _overfitting(arms: list[ArmResult]) -> str:
+    lines = extra_findings.overfitting_lines(arms)
+    return "\n".join(["## Overfitting\n", *(f"* {_escape(line)}" for line in lines)]) if lines else ""
+
+
 def _next(comparison: Comparison, folder: Path | None) -> str:
     commands = after_comparison(comparison, folder) if folder is not None else []
     lines = [f"{command}  # {title}" for title, command in commands]
@@ -109,6 +119,7 @@ def _next(comparison: Comparison, folder: Path | None) -> str:
 
 def _fenced(text: str, kind: str) -> str:
     """A block of code, whatever backticks are in it."""
+    text = clean(text)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{kind}\n{text}\n{fence}"
 
@@ -129,10 +140,13 @@ def _measured(comparison: Comparison) -> str:
 
 
 def _briefly(data: Data) -> dict[str, Any]:
-    """The data facts, the row counts of all labels shortened to one line."""
+    """The data facts, without the rendered rows and with the counts of all labels in one line."""
     counts = [sum(parts.values()) for parts in data.labels.values()]
     labels = {"labels": f"{len(counts)}, with {min(counts)} to {max(counts)} rows each"} if counts else {}
-    return {**to_document(data), **labels}
+    rows = {
+        "rows": ", ".join(f"{number(data.rows[part])} {name}" for part, name in ROWS.items() if data.rows.get(part))
+    }
+    return {**to_document(data), **rows, **labels, **leakage(data.leakage), "rendered": None}
 
 
 def _arm(arm: ArmResult) -> str:
@@ -144,13 +158,13 @@ def _arm(arm: ArmResult) -> str:
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:
-        lines.append(f"Checks:\n\n{_facts({name: _check(check) for name, check in arm.checks.items()})}")
+        lines.append(f"Checks:\n\n{_facts({check_name(name): _check(check) for name, check in arm.checks.items()})}")
     return "\n\n".join(lines) if len(lines) > 1 else ""
 
 
 def _check(check: dict[str, Any]) -> str:
     """A check `{"ok": …, further figures}` in one line."""
-    figures = ", ".join(f"{name} {_value(value)}" for name, value in check.items() if name != "ok")
+    figures = ", ".join(f"{NAMES.get(name, name)} {_value(value)}" for name, value in check.items() if name != "ok")
     return ("held" if check["ok"] else "NOT HELD") + (f" ({figures})" if figures else "")
 
 
@@ -172,12 +186,12 @@ def _facts(values: dict) -> str:
         if fact in (None, "", [], {}, ()):
             continue
         if isinstance(fact, list) and all(isinstance(item, dict) for item in fact):
-            tables.append(f"{_escape(name)}\n\n{_records(fact)}")
+            tables.append(f"{_escape(key_name(name))}\n\n{_records(fact)}")
         elif isinstance(fact, dict) and any(isinstance(item, dict) for item in fact.values()):
-            lines.append(f"* {_escape(name)}:")
-            lines += [f"  * {_escape(key)}: {_value(item)}" for key, item in fact.items()]
+            lines.append(f"* {_escape(key_name(name))}:")
+            lines += [f"  * {_escape(NAMES.get(key, key))}: {_value(item)}" for key, item in fact.items()]
         else:
-            lines.append(f"* {_escape(name)}: {_value(fact)}")
+            lines.append(f"* {_escape(key_name(name))}: {_value(fact)}")
     return "\n\n".join(["\n".join(lines), *tables] if lines else tables)
 
 
@@ -189,7 +203,7 @@ def _records(records: list[dict]) -> str:
     ]
     titles = list(dict.fromkeys(key for record in flat for key in record))
     rows = [[_value(record[key]) if key in record else MISSING for key in titles] for record in flat]
-    return _grid(titles, rows, escaped=True)
+    return _grid([NAMES.get(title, title) for title in titles], rows, escaped=True)
 
 
 def _columns(name: str, value: object) -> dict:
@@ -210,7 +224,7 @@ def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = No
 
 
 def _escape(text: object) -> str:
-    """Any text as one line that Markdown and HTML take literally."""
-    flat = " ".join(str(text).split())
+    """Any text as one line that Markdown and HTML take literally; control characters and overrides by their names."""
+    flat = " ".join(clean(text).split())
     flat = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|^#|^[+-](?= )", r"\\\g<0>", flat)
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", flat)

@@ -7,8 +7,8 @@ import re
 from riyaz.files import finite
 
 VOID = {"meta", "link", "br", "hr", "input"}
-CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML and SVG
-BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")  # characters that reverse the text around them
+CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"  # not allowed in HTML and SVG
+BIDI = "\u202a-\u202e\u2066-\u2069"  # characters that reverse the text around them
 # characters that could end a script block or a JavaScript line, as JSON escapes
 JSON_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
@@ -18,14 +18,18 @@ class Markup(str):
 
 
 def clean(text: object) -> str:
-    """A value as text for HTML: control characters become U+FFFD, direction overrides `[U+202E]`."""
-    return BIDI.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", CONTROLS.sub("\ufffd", str(text)))
+    """A value as text for HTML, JSON and Markdown: control characters and direction overrides as `[U+202E]`."""
+    return re.sub(f"[{CONTROLS}{BIDI}]", _named, str(text))
 
 
 def printable(text: str) -> str:
     """Text for a terminal: control characters are removed, direction overrides shown as `[U+202E]`."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return BIDI.sub(lambda sign: f"[U+{ord(sign[0]):04X}]", CONTROLS.sub("", lines))
+    return re.sub(f"[{BIDI}]", _named, re.sub(f"[{CONTROLS}]", "", lines))
+
+
+def _named(sign: re.Match[str]) -> str:
+    return f"[U+{ord(sign[0]):04X}]"
 
 
 def printable_line(text: str) -> str:

@@ -43,10 +43,13 @@ def _typed(command: str) -> bool:
 
 
 def _with_more_time(command: str) -> str:
-    """The command of a comparison with `--more`; empty for one that was not typed."""
+    """The command of a comparison with `--more`; empty for one that was not typed or that no shell reads."""
+    try:
+        words, kept = iter(shlex.split(command)), []
+    except ValueError:
+        return ""
     if not _typed(command):
         return ""
-    words, kept = iter(shlex.split(command)), []
     for word in words:
         if word == "--more":
             next(words, None)

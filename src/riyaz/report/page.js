@@ -28,11 +28,14 @@
     row.right = row.said.map(right);
     const had = row.right.filter((_, i) => row.said[i] !== null);
     row.disagree = had.some((one) => one !== had[0]);
+    const pair = [data.pick, data.next];
+    row.two = pair.every((i) => i !== null && row.said[i] !== null) && row.right[pair[0]] !== row.right[pair[1]];
   }
 
   const tests = {
     all: () => true,
     disagree: (row) => row.disagree,
+    two: (row) => row.two,
     wrong: (row) => data.pick !== null && row.said[data.pick] !== null && !row.right[data.pick],
   };
   const chosen = () => {
@@ -71,7 +74,7 @@
     return make("li", "", `${title} (${id}characters ${cited.start}–${cited.end})`);
   };
 
-  // Arms with the same answer and score share one line, unless they cite sources.
+  // Methods with the same answer and score share one line, unless they cite sources.
   const answers = (row) => {
     const groups = new Map();
     row.said.forEach((said, place) => {
@@ -155,7 +158,8 @@
       first.focus();
     }
   });
-  if (data.rows.some((row) => row.disagree)) show.value = "disagree";
+  const first = ["two", "disagree"].find((name) => data.rows.some(tests[name]));
+  if (first) show.value = first;
   refresh();
   browser.hidden = false;
 })();

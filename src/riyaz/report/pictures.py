@@ -241,7 +241,7 @@ def slices(arms: list[ArmResult], pick: str | None, width: float, name: str) -> 
             panel.set_title(label(titles[place_], 24) + rows, fontweight="bold", pad=6)
             _slice_panel(panel, shown, titles[place_], pick, place_ % columns == 0)
 
-    return picture(draw, width, height, name, "Scores of every arm in every slice")
+    return picture(draw, width, height, name, "Scores of every method in every slice")
 
 
 def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | None, named: bool) -> None:
@@ -272,15 +272,16 @@ def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | No
         )  # fmt: skip
 
 
-def interval_bar(arm: ArmResult) -> Markup | None:
-    """A score and its interval as a small bar from 0 to 1; None for a score outside it."""
-    if arm.score is None or not 0 <= arm.score <= 1:
+def interval_bar(arm: ArmResult, ends: tuple[float, float] = (0.0, 1.0)) -> Markup | None:
+    """A score and its interval as a small bar whose ends are these scores; None for a score outside them."""
+    if arm.score is None or not ends[0] <= arm.score <= ends[1]:
         return None
-    low, high = arm.ci_low, arm.ci_high
+    score, low, high = (None if x is None else (x - ends[0]) / (ends[1] - ends[0])
+                        for x in (arm.score, arm.ci_low, arm.ci_high))  # fmt: skip
     shade = f"var(--c{about(arm.method).colour})"
     parts = [element("line", x1=0, x2=100, y1=6, y2=6, stroke="var(--rule)", stroke_width=2)]
     if low is not None and high is not None:
-        ends = {"x1": f"{100 * low:.1f}", "x2": f"{100 * high:.1f}"}
-        parts.append(element("line", **ends, y1=6, y2=6, stroke=shade, stroke_width=5, stroke_opacity=0.45))
-    parts.append(element("circle", cx=f"{100 * arm.score:.1f}", cy=6, r=4, fill=shade))
+        sides = {"x1": f"{100 * low:.1f}", "x2": f"{100 * high:.1f}"}
+        parts.append(element("line", **sides, y1=6, y2=6, stroke=shade, stroke_width=5, stroke_opacity=0.45))
+    parts.append(element("circle", cx=f"{100 * (score or 0.0):.1f}", cy=6, r=4, fill=shade))
     return element("svg", *parts, viewBox="-4 0 108 12", class_="bar", aria_hidden="true", focusable="false")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from riyaz.report.names import NAMES
 from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
 
 MISSING = "–"
@@ -156,6 +157,11 @@ def count(value: float | None, noun: str) -> str:
     return f"{number(value)} {noun}" + ("" if value == 1 else "s")
 
 
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def measured_again(arm: ArmResult) -> str:
     """The two latencies of an arm whose first one was far above the planned one; empty for the others."""
     times = arm.remeasured
@@ -185,7 +191,7 @@ def decided_alone(arms: Sequence[ArmResult]) -> str:
     return f"ties were decided on answers given one at a time: {' and '.join(methods)}" if methods else ""
 
 
-PAIRS = ["arms", "difference", "95 % interval", "p", "test"]
+PAIRS = ["methods", "difference", "95 % interval", "p", "test"]
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[list[str]]:
@@ -212,7 +218,7 @@ def headline(comparison: Comparison) -> str:
 def around_pick(comparison: Comparison) -> tuple[str, str]:
     """The words of the headline before and after the name of the pick."""
     if comparison.pick is None:
-        return "No arm is picked", ""
+        return "No method is picked", ""
     words = {
         "tie": ("A tie: ", " is picked"),
         "undecided": ("No clear winner yet: ", " leads"),
@@ -249,10 +255,10 @@ def caveats(comparison: Comparison) -> list[str]:
     arms = [arm for arm in comparison.arms if arm.score is not None]
     notes = ["Times and memory were measured on the machine named above; elsewhere only their ratios are similar."]
     if comparison.pick:
-        notes.insert(0, "The best arm is chosen on these test rows, so its own score is a little optimistic.")
+        notes.insert(0, "The best method is chosen on these test rows, so its own score is a little optimistic.")
     few = comparison.rows_needed or not any(arm.half_trained for arm in arms)
     if comparison.decision == "undecided" and comparison.pick and few:
-        notes.append("The test has too few rows to tell the leading arms apart.")
+        notes.append("The test is too small to separate the leaders.")
     counts = [arm.n_test for arm in arms if arm.n_test]
     if counts and min(counts) < 200:
         notes.append(f"{number(min(counts))} test rows are few: the intervals say more than the scores.")
@@ -268,7 +274,7 @@ def caveats(comparison: Comparison) -> list[str]:
         notes.append("Forgetting was measured on one general text; other skills may have suffered more or less.")
     seeded = [arm.method for arm in arms if len(arm.seeds or []) > 1]
     others = f" (except {', '.join(seeded)})" if seeded else ""
-    notes.append(f"Every trained arm has one seed{others}: another seed would change its score.")
+    notes.append(f"Every trained method has one seed{others}: another seed would change its score.")
     return notes
 
 
@@ -285,7 +291,12 @@ def value(item: object, escape: Callable[[str], str] = str) -> str:
     if isinstance(item, int):
         return f"{item:,}"
     if isinstance(item, dict):
-        return ", ".join(f"{escape(str(name))} {value(inner, escape)}" for name, inner in item.items()) or MISSING
+        return (
+            ", ".join(
+                f"{escape(NAMES.get(str(name), str(name)))} {value(inner, escape)}" for name, inner in item.items()
+            )
+            or MISSING
+        )
     if isinstance(item, list | tuple):
         first = ", ".join(value(inner, escape) for inner in item[:12])
         return first + (f", and {len(item) - 12} more" if len(item) > 12 else "")

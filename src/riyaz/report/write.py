@@ -16,6 +16,7 @@ def write(folder: Path) -> tuple[Path, Path]:
     Raises RiyazError when there is no comparison or a file of it cannot be read.
     """
     from riyaz.report import html, markdown
+    from riyaz.report.next_commands import after_comparison
 
     if not (folder / COMPARE).is_file():
         what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
@@ -23,7 +24,8 @@ def write(folder: Path) -> tuple[Path, Path]:
     comparison = Comparison.read(folder / COMPARE)
     paths = folder / "report.md", folder / "report.html"
     write_text(paths[0], markdown.render(comparison, folder))
-    write_text(paths[1], html.render(comparison, answers(folder, comparison)))
+    page = html.render(comparison, answers(folder, comparison), after_comparison(comparison, folder))
+    write_text(paths[1], page)
     return paths
 
 

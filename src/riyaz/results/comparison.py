@@ -252,6 +252,7 @@ class Comparison:
     model: Model | None = None
     hardware: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    date: str | None = field(default=None, metadata=OPTIONAL)  # when it was finished, YYYY-MM-DD
     versions: dict[str, str] = field(default_factory=dict)
     schema: Literal[1] = 1
 

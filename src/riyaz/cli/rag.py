@@ -11,7 +11,7 @@ from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, say
 from riyaz.errors import RiyazError
-from riyaz.events import Note, Phase, Progress
+from riyaz.events import Note, Progress
 from riyaz.report.markup import printable, printable_line
 
 EMBEDDER = "minilm"
@@ -46,7 +46,6 @@ def add(
         for note in notes:
             listen(Note(f"note: {note}"))
         embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical to index words only")
-        listen(Phase("index" if lexical else "embed", f"{len(documents):,} documents"))
 
         def progress(done: int, total: int) -> None:
             listen(Progress("embed", done, total))

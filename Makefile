@@ -10,7 +10,7 @@ PIP_LOG := .make/pip.log
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-documents test test-fast torture bench lint format clean
+.PHONY: help demo demo-documents test test-fast torture fuzz bench lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -39,6 +39,9 @@ test-fast: .make/test  ## the tests without the real model: about two minutes on
 
 torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
+
+fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents
+	$(PYTHON) tests/fuzz_readers.py all --seconds 600
 
 bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer

@@ -1,6 +1,7 @@
 """Feeds mutated files to one reader, in this process: nothing but RiyazError may come out, in bounded memory.
 
-    python tests/fuzz_readers.py gguf|safetensors|tokenizer --inputs 1000000 --seed 0
+    python tests/fuzz_readers.py gguf|safetensors|tokenizer|rows|documents --inputs 1000000 --seed 0
+    python tests/fuzz_readers.py all --seconds 600                  # `make fuzz`: every reader, so long together
     python tests/fuzz_readers.py gguf --atheris --inputs 1000000    # coverage-guided, where atheris is installed
 
 Input N of a seed is always the same bytes; `--first N --inputs 1` repeats it. Prints inputs, refused, accepted,
@@ -8,13 +9,17 @@ crashes (each with its number and exception) and the peak memory; exit status 1 
 """
 
 import argparse
+import io
+import itertools
 import json
 import random
 import resource
 import struct
+import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +84,21 @@ def mutated_header(data: bytes, rng: random.Random) -> bytes:
     end = 8 + int.from_bytes(data[:8], "little")
     header = mutated_json(data[8:end], rng)
     return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def mutated_member(data: bytes, rng: random.Random) -> bytes:
+    """A Word file with one of its parts changed and packed again; another document changed as `mutated` does."""
+    if data[1:3] != b"PK":
+        return mutated(data, rng)
+    with zipfile.ZipFile(io.BytesIO(data[1:])) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(sorted(parts))
+    parts[name] = mutated(parts[name], rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return data[:1] + out.getvalue()
 
 
 def read_all(file: object) -> None:
@@ -147,8 +167,71 @@ def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
     return [json.dumps(seed, ensure_ascii=False).encode() for seed in (*metadata, folder)], load
 
 
-READERS = {"gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader}
+def rows_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """Files of rows: the first byte of an input names its format."""
+    from riyaz.data.formats import load
+
+    rows = [{"prompt": f"Frage {i}: wohin?", "completion": "nach Köln"} for i in range(3)]
+    messages = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+    texts = [
+        "".join(json.dumps(row) + "\n" for row in rows),
+        json.dumps(rows),
+        'text;label\n"one; ""two""\nthree";a\nfour;b\n',
+        "question\tanswer\none\ttwo\n",
+        json.dumps(messages) + "\n",
+    ]
+    suffixes = (".jsonl", ".json", ".csv", ".tsv", ".jsonl")
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-rows-"))
+
+    def read(data: bytes) -> None:
+        path = folder / f"rows{suffixes[data[0] % len(suffixes) if data else 0]}"
+        path.write_bytes(data[1:])
+        load(path)
+
+    return [bytes([place]) + text.encode() for place, text in enumerate(texts)], read
+
+
+def documents_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
+    """Documents to retrieve from: the first byte of an input names its format."""
+    from docx import Document
+    from pypdfium2 import PdfDocument
+
+    from riyaz.retrieval.documents import read_documents
+
+    word, pdf = io.BytesIO(), io.BytesIO()
+    document = Document()
+    document.add_heading("Opening hours")
+    document.add_paragraph("The shop opens at nine.")
+    document.save(word)
+    empty = PdfDocument.new()
+    empty.new_page(200, 200)
+    empty.save(pdf)
+    page = "<html><title>A &amp; B</title><body><h1>Hours</h1><p>nine&#58; &hellip;<ul><li>one<li>two</ul><script>x"
+    seeds = [
+        page.encode(),
+        b"# Title\n\nText of a page.\n\n## Part\n\nMore text\xe2\x80\xa6\n",
+        word.getvalue(),
+        pdf.getvalue(),
+    ]
+    suffixes = (".html", ".md", ".docx", ".pdf")
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-documents-"))
+
+    def read(data: bytes) -> None:
+        path = folder / f"page{suffixes[data[0] % len(suffixes) if data else 0]}"
+        path.write_bytes(data[1:])
+        read_documents(path)
+
+    return [bytes([place]) + data for place, data in enumerate(seeds)], read
+
+
+READERS = {
+    "rows": rows_reader,
+    "documents": documents_reader,
+    "gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader,
+}  # fmt: skip
 MUTATORS = {
+    "rows": [mutated],
+    "documents": [mutated, mutated_member],
     "gguf": [mutated],
     "safetensors": [mutated, mutated_header],
     "tokenizer": [mutated, *[mutated_json] * 3],
@@ -171,13 +254,18 @@ def outcome(read: Callable[[bytes], None], data: bytes) -> str:
     return "accepted"
 
 
-def fuzz(reader: str, inputs: int, seed: int, first: int = 0) -> tuple[dict[str, int], list[str]]:
-    """Counts of refused and accepted inputs, and a line per crash."""
+def fuzz(
+    reader: str, inputs: int | None, seed: int, first: int = 0, seconds: float = float("inf")
+) -> tuple[dict[str, int], list[str]]:
+    """Counts of refused and accepted inputs, and a line per crash; None: as many inputs as `seconds` allow."""
     seeds, read = READERS[reader]()
     for data in seeds[:1]:
         assert outcome(read, data) == "accepted", outcome(read, data)
     counts, crashes = {"refused": 0, "accepted": 0}, []
-    for number in range(first, first + inputs):
+    end = time.monotonic() + seconds
+    for number in itertools.count(first) if inputs is None else range(first, first + inputs):
+        if time.monotonic() > end:
+            break
         rng = random.Random(seed << 40 | number)
         result = outcome(read, rng.choice(MUTATORS[reader])(rng.choice(seeds), rng))
         if result in counts:
@@ -210,15 +298,27 @@ def guided(reader: str, inputs: int) -> None:
     atheris.Fuzz()
 
 
+def every_reader(seconds: float, seed: int) -> None:
+    """Fuzz each reader in a process of its own, `seconds` together; exit status 1 when anything crashed."""
+    failed = False
+    for reader in READERS:
+        each = ["--seconds", str(seconds / len(READERS)), "--seed", str(seed)]
+        failed |= subprocess.run([sys.executable, __file__, reader, *each], check=False).returncode != 0
+    sys.exit(failed)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reader", choices=READERS)
+    parser.add_argument("reader", choices=[*READERS, "all"])
     parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, help="in place of --inputs: as many inputs as take so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--atheris", action="store_true", help="coverage-guided")
     options = parser.parse_args()
+    if options.reader == "all":
+        return every_reader(options.seconds or 60.0, options.seed)
     if options.atheris:
         return guided(options.reader, options.inputs)
     READERS[options.reader]()  # imports before the limit
@@ -226,14 +326,17 @@ def main() -> None:
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     begin, used = time.perf_counter(), time.process_time()
-    counts, crashes = fuzz(options.reader, options.inputs, options.seed, options.first)
+    inputs = None if options.seconds else options.inputs
+    seconds = options.seconds or float("inf")
+    counts, crashes = fuzz(options.reader, inputs, options.seed, options.first, seconds)
     seconds, used = time.perf_counter() - begin, time.process_time() - used
     for crash in crashes[:20]:
         print(crash)
+    total = sum(counts.values()) + len(crashes)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
-        f"{options.reader}: {options.inputs} inputs, {counts['refused']} refused, {counts['accepted']} accepted, "
-        f"{len(crashes)} crashes; {seconds:.0f} s ({options.inputs / used:.0f} inputs per CPU second), peak {peak} MB"
+        f"{options.reader}: {total} inputs, {counts['refused']} refused, {counts['accepted']} accepted, "
+        f"{len(crashes)} crashes; {seconds:.0f} s ({total / used:.0f} inputs per CPU second), peak {peak} MB"
     )
     sys.exit(bool(crashes))
 

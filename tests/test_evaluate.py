@@ -203,8 +203,11 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_pa
 def test_merging_that_changes_the_answers_is_seen(
     quick: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = judged(quick.artifact("lora"), tmp_path / "held").checks["merged"]
-    assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01) and held["ms_per_answer"] > 0
+    lora = judged(quick.artifact("lora"), tmp_path / "held")
+    held = lora.checks["merged"]
+    assert held["ok"] and held["apart"] == pytest.approx(held["merged"], abs=0.01)
+    assert lora.merged_ms is not None and lora.merged_ms > 0
+    assert judged(quick.artifact("zero_shot"), tmp_path / "plain").merged_ms is None
     whole = evaluate.open_artifact
 
     def broken(folder: Path, merged: bool = False) -> Predictor:

@@ -24,8 +24,8 @@ from riyaz.tokenizer import Tokenizer
 torch.set_num_threads(1)
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
 # largest difference of a logit (they have a spread of 1) after rounding every matrix of the tiny model
-ROUNDING = {"float32": 0.0, "bfloat16": 0.1, "q8_0": 0.2, "q4_0": 3.0}
-TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+ROUNDING = {"float32": 0.0, "bfloat16": 0.1, "q8_0": 0.2, "q4_k_m": 1.5, "q4_0": 3.0}
+TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0", "q4_k_m": "Q5_0"}
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +52,13 @@ def adapted(base: Path, adapter: Path) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_a_model_becomes_one_gguf_file_that_the_gguf_package_reads(base, tmp_path, dtype):
     written = export.export(str(base), "gguf", tmp_path / "out", dtype)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.gguf"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "Modelfile", "README.md"}
     assert written.dtype == dtype and written.difference <= ROUNDING[dtype]
     assert (written.difference > 0) == (dtype != "float32"), "rounding is said"
     reader = GGUFReader(str(tmp_path / "out" / "model.gguf"))
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert kinds["blk.0.ffn_up.weight"] == TYPES[dtype] and kinds["blk.0.attn_norm.weight"] == "F32"
-    assert kinds["output.weight"] == ("Q8_0" if dtype == "q4_0" else TYPES[dtype])
+    assert kinds["output.weight"] == ("Q8_0" if dtype in ("q4_0", "q4_k_m") else TYPES[dtype])
     for tensor in reader.tensors:
         if tensor.name == "blk.1.attn_q.weight" and dtype == "float32":
             own = tiny.weights(tiny.Tiny(tie=False, attention_bias=True))["model.layers.1.self_attn.q_proj.weight"]
@@ -76,6 +76,31 @@ def test_a_model_becomes_one_gguf_file_that_the_gguf_package_reads(base, tmp_pat
     assert again.eos_ids == {0, 2} and again.encode("the fox, 2024!") == open_source(base).tokenizer().encode(
         "the fox, 2024!"
     )
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_q4_k_m_mixes_the_types_as_llama_cpp_does(tmp_path, tie):
+    sizes = {"layers": 16, "hidden": 256, "heads": 4, "kv_heads": 2, "intermediate": 256, "tie": tie}
+    folder = tiny.write_hf_folder(tmp_path / "tiny-base", **sizes)
+    written = export.export(str(folder), "gguf", tmp_path / "out", "q4_k_m")
+    assert written.dtype == "q4_k_m" and 0 < written.divergence < 0.2 and not written.notes
+    reader = GGUFReader(str(tmp_path / "out" / "model.gguf"))
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert reader.fields["general.file_type"].contents() == 15, "LLAMA_FTYPE_MOSTLY_Q4_K_M"
+    better = {name for name, kind in kinds.items() if kind == "Q6_K"}
+    layers = [0, 1, 4, 7, 10, 13, 14, 15]  # the first and last eighth, and every third between them
+    wanted = {f"blk.{layer}.{part}.weight" for layer in layers for part in ("attn_v", "ffn_down")}
+    assert better == wanted | {"token_embd.weight" if tie else "output.weight"}
+    assert set(kinds.values()) == {"F32", "Q4_K", "Q6_K"} and kinds["blk.2.attn_v.weight"] == "Q4_K"
+    wider = export.export(str(folder), "gguf", tmp_path / "q4_0", "q4_0")
+    assert written.divergence < wider.divergence
+
+
+def test_narrow_rows_are_written_in_other_types_and_it_is_said(base, tmp_path):
+    written = export.export(str(base), "gguf", tmp_path / "out", "q4_k_m")
+    (note,) = written.notes
+    assert note.startswith("16 of 16 matrices have rows that are not a multiple of 256 weights long")
+    assert "Q5_0 and Q8_0" in note
 
 
 def test_a_gguf_file_keeps_its_tokenizer_when_its_weights_change(tmp_path):
@@ -149,14 +174,14 @@ def test_an_adapters_scale_survives_every_format(base, tmp_path, format):
     assert (written.format, written.dtype) == (format, "float32") and written.difference < TOLERANCE
     names = {path.name for path in (tmp_path / "out").iterdir()}
     if format == "gguf-lora":
-        assert names == {"adapter.gguf"}
+        assert names == {"adapter.gguf", "base.gguf", "Modelfile", "README.md", "prompt.json"}
         fields = GGUFReader(str(tmp_path / "out" / "adapter.gguf")).fields
         assert fields["adapter.lora.alpha"].contents() == 8 * 2, "α·√r"
         return
     assert np.abs(adapted(base, tmp_path / "out") - wanted).max() < TOLERANCE
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     if format == "mlx":
-        assert config["lora_parameters"]["scale"] == 8 / 2 and config["model"] == "tiny-base"
+        assert config["lora_parameters"]["scale"] == 8 / 2 and config["model"] == str(tmp_path / "out" / "base")
         predictor = open_target(tmp_path / "out", base=str(base))
         assert predictor.adapter == "adapter"
 

@@ -9,7 +9,9 @@ from gguf.quants import dequantize, quantize
 from riyaz.sources import gguf, gguf_write
 from riyaz.sources.gguf_write import PlannedTensor
 
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q4_0")
+# largest error of a weight, in parts of the largest of its block, and root mean square error of normal weights
+K_KINDS = {"Q4_K": (0.11, 0.075), "Q6_K": (0.06, 0.02)}
 
 
 def samples(seed: int = 0) -> np.ndarray:
@@ -27,6 +29,47 @@ def test_every_type_has_the_bytes_of_the_gguf_package(kind):
     theirs = quantize(values, GGMLQuantizationType[kind])
     assert gguf_write.encode(kind, values).tobytes() == theirs.view(np.uint8).tobytes()
     np.testing.assert_array_equal(gguf_write.round_trip(kind, values), dequantize(theirs, GGMLQuantizationType[kind]))
+
+
+def k_samples(kind: str, seed: int = 0) -> np.ndarray:
+    """(N, 512) of normal, tiny, huge, one-sided, sparse, constant and zero weights."""
+    generator = np.random.default_rng(seed)
+    plain = generator.standard_normal((64, 512)).astype(np.float32)
+    sparse = np.where(generator.random((16, 512)) < 0.02, generator.standard_normal((16, 512)) * 9, 0)
+    edges = [np.zeros((1, 512)), np.full((1, 512), 0.7), np.full((1, 512), -1.0)]
+    return np.concatenate([plain, plain * 1e-3, plain * 1e3, np.abs(plain), sparse, *edges]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", K_KINDS)
+def test_k_blocks_are_read_by_the_gguf_package_and_lie_near_the_weights(kind):
+    values = k_samples(kind)
+    largest, usual = K_KINDS[kind]
+    written = gguf_write.encode(kind, values)
+    theirs = dequantize(written, GGMLQuantizationType[kind])
+    np.testing.assert_array_equal(gguf_write.round_trip(kind, values), theirs)
+    error = (
+        np.abs(theirs - values).reshape(-1, 256) / np.maximum(np.abs(values).reshape(-1, 256).max(1), 1e-30)[:, None]
+    )
+    assert error.max() < largest
+    assert np.sqrt(((theirs - values)[:64] ** 2).mean()) < usual
+    assert not theirs[-3].any(), "zeros stay zeros"
+
+
+def test_a_k_block_tries_scales_and_is_better_than_the_first_one():
+    values = k_samples("Q4_K")[:64]
+    blocks = values.reshape(-1, 8, 32)
+    low, high = np.minimum(blocks.min(2), 0)[..., None], blocks.max(2)[..., None]
+    step = (high - low) / 15
+    plain = np.rint((blocks - low) / step) * step + low
+    ours = gguf_write.round_trip("Q4_K", values).reshape(blocks.shape)
+    assert ((ours - blocks) ** 2).mean() < 0.93 * ((plain - blocks) ** 2).mean(), "although its scales have six bits"
+
+
+@pytest.mark.parametrize(("kind", "narrow"), [("Q4_K", "Q5_0"), ("Q6_K", "Q8_0"), ("Q8_0", "F16"), ("Q4_0", "F16")])
+def test_rows_that_are_no_whole_number_of_blocks_get_the_type_that_llama_cpp_gives_them(kind, narrow):
+    assert gguf_write.dtype_for(kind, (3, 512)) == kind
+    assert gguf_write.dtype_for(kind, (3, 576 if "K" in kind else 40)) == narrow
+    assert gguf_write.dtype_for(kind, (3, 40)) == "F16" and gguf_write.dtype_for(kind, (512,)) == "F32"
 
 
 METADATA = {
@@ -52,7 +95,7 @@ def test_both_readers_read_what_was_written(tmp_path, monkeypatch, kind):
     ours = gguf.read(path)
     assert ours.metadata == METADATA
     types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
-    assert types == {"m": kind, "v": "F32", "o": {"Q8_0": "F16", "Q4_0": "F16"}.get(kind, kind)}
+    assert types == {"m": kind, "v": "F32", "o": {"Q8_0": "F16", "Q5_0": "F16", "Q4_0": "F16"}.get(kind, kind)}
     for tensor in reader.tensors:
         wanted = dequantize(tensor.data, tensor.tensor_type)
         found = ours.array(tensor.name)

@@ -12,6 +12,7 @@ from riyaz.files import read_json, write_json
 from riyaz.sources import safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base"  # a folder with the base model, where it goes along with the adapter
 PEFT_KINDS: dict[str, Literal["lora", "prompt"]] = {"LORA": "lora", "PROMPT_TUNING": "prompt"}  # peft_type -> kind
 
 

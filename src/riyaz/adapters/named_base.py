@@ -3,23 +3,24 @@
 from pathlib import Path
 
 from riyaz.adapters import mlx, peft_config, peft_prompt
-from riyaz.adapters.folder import kind_of
+from riyaz.adapters.folder import BASE, kind_of
 from riyaz.errors import RiyazError, shown
-from riyaz.sources import Source, hub_name, open_source
+from riyaz.sources import Source, catalogue_name, hub_name, open_source
 
 
 def base_for(config: Path, given: str | None) -> tuple[Source, str]:
     """The base of an adapter (`given`, or the one that the configuration file `config` names) and a note if the two
     could not be compared, else "". Raises RiyazError if no base can be opened or the two have different weights."""
     if given is None:
-        return _open_named(config), ""
+        return _open_named(config)
     source = open_source(given)
     try:
         name = base_of(config)
     except RiyazError:  # no base is named, so there is nothing to compare with
         return source, ""
+    beside = config.parent / BASE
     try:
-        named = open_source(hub_name(name))
+        named = open_source(beside if beside.is_dir() else hub_name(name))
     except RiyazError:
         note = f"the adapter was made for {shown(name)}, which is not available to compare with {shown(given)}"
         return source, f"{note}: its answers are right if the two are the same model"
@@ -43,12 +44,19 @@ def base_of(config: Path) -> str:
     return name
 
 
-def _open_named(config: Path) -> Source:
-    """Open the base model that an adapter's configuration file names. Raises RiyazError."""
+def _open_named(config: Path) -> tuple[Source, str]:
+    """The base model that lies beside an adapter's configuration file or that the file names, and a note if that is one
+    with rounded weights. Raises RiyazError."""
+    beside = config.parent / BASE
+    if beside.is_dir():
+        return open_source(beside), ""
     name = base_of(config)
     try:
-        return open_source(hub_name(name))
+        return open_source(hub_name(name)), ""
     except RiyazError as error:
+        known = catalogue_name(name)
+        if known is not None:
+            return open_source(known), f"the base that the adapter names, {name}, is {known} here, with rounded weights"
         what = f"the base that it names, {shown(name)}, cannot be opened ({error.what})"
         pull = f"run `riyaz pull {hub_name(name)}`" if hub_name(name) != name else "pull it"
         hint = f"{pull}, or write the path of its folder in this file; `riyaz export` also takes it as --model"

@@ -64,10 +64,11 @@ def write(
     family: Family[ModelConfig],
     *,
     base: str,
+    revision: str | None = None,
     alpha: float | None = None,
 ) -> None:
     """Write a LoRA as a PEFT folder with float32 tensors. Without `alpha`, α is scale · r, by pattern if layers differ:
-    plain LoRA, which every tool understands."""
+    plain LoRA, which every tool understands. `revision` is that of the base's repository on the hub."""
     pairs, tensors = adapter.pairs, {}
     for name, pair in pairs.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = pair.a
@@ -83,6 +84,8 @@ def write(
         "target_modules": _targets(shapes_of(family), pairs), "fan_in_fan_out": _is_transposed(family, pairs),
         "inference_mode": True, "modules_to_save": sorted(adapter.whole_modules) or None,
     }  # fmt: skip
+    if revision is not None:
+        config["revision"] = revision
     # older loaders fail on keys that they do not know, so these are written only if they are needed
     if any(ranks[name] != rank for name in ranks):
         config["rank_pattern"] = {name: r for name, r in ranks.items() if r != rank}

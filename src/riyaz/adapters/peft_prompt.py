@@ -30,8 +30,11 @@ def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
     raise RiyazError(f"the soft prompt does not fit the base: {problem}", str(folder))
 
 
-def write(prompt: np.ndarray, folder: Path, family: Family[ModelConfig], *, base: str) -> None:
-    """Write a soft prompt (P, C) as a PEFT folder with a float32 tensor."""
+def write(
+    prompt: np.ndarray, folder: Path, family: Family[ModelConfig], *, base: str, revision: str | None = None
+) -> None:
+    """Write a soft prompt (P, C) as a PEFT folder with a float32 tensor. `revision` is that of the base's repository on
+    the hub."""
     config: dict[str, Any] = {
         "peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
         "num_virtual_tokens": len(prompt), "token_dim": prompt.shape[1], "num_transformer_submodules": 1,
@@ -40,6 +43,8 @@ def write(prompt: np.ndarray, folder: Path, family: Family[ModelConfig], *, base
         "prompt_tuning_init": "RANDOM", "prompt_tuning_init_text": None, "tokenizer_name_or_path": None,
         "inference_mode": True,
     }  # fmt: skip
+    if revision is not None:
+        config["revision"] = revision
     folders.write(folder, config, {KEY: prompt})
 
 

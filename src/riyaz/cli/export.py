@@ -19,10 +19,18 @@ def export(
     ],
     out: Annotated[Path, Parameter(help="folder to write")],
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16", "q8_0", "q4_0"] | None,
+        Literal["float32", "float16", "bfloat16", "q8_0", "q4_k_m", "q4_0"] | None,
         Parameter(help="number type of a whole model's weights; default: the model's own"),
     ] = None,
     model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
+    with_base: Annotated[
+        bool | None,
+        Parameter(
+            negative="--without-base",
+            help="put the base model beside an adapter, or leave it out; default: where the other tool cannot get it by"
+            " name",
+        ),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -34,8 +42,8 @@ def export(
 
     screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
-        written = library.export(target, format, out, dtype, model, listen)
-    if written.note:
-        screen.talk.print(f"note: {written.note}", soft_wrap=True)
+        written = library.export(target, format, out, dtype, model, with_base, listen)
+    for note in written.notes:
+        screen.talk.print(f"note: {note}", soft_wrap=True)
     screen.data.print(written.line(), soft_wrap=True)
     screen.finish(asdict(written))

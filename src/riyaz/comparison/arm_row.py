@@ -58,6 +58,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         trainable_params=kept_fit.trainable_params,
         artifact_mb=megabytes(folder.run(plan.method, KEPT) / "artifact"),
         ms_per_answer=kept.ms_per_answer,
+        merged_ms=kept.merged_ms,
         prompt_tokens=kept.prompt_tokens,
         forgetting_nats=kept.forgetting_nats,
         forgetting_se=kept.forgetting_se,

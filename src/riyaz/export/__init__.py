@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from riyaz import artifact as artifacts
+from riyaz.adapters.gguf import FILE as ADAPTER_FILE
 from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase, quiet
-from riyaz.export import gguf, gguf_lora, hf, mlx, peft
+from riyaz.export import gguf, gguf_lora, hf, mlx, modelfile, peft, readme
+from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
 from riyaz.export.check import ExportResult
-from riyaz.export.targets import open_artifact, open_target, publish, with_weights, workspace
+from riyaz.export.prompt import not_held, prompt_of
+from riyaz.export.targets import Target, open_artifact, open_target, publish, with_weights, workspace
+from riyaz.families import describe
 
 ADAPTERS = {"peft": peft.write, "gguf-lora": gguf_lora.write, "mlx": mlx.write}  # formats that hold an adapter only
 WHOLE = {"hf": hf.write, "gguf": gguf.write}  # formats that hold a whole model, with the adapter merged
@@ -42,18 +46,51 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
 
 
 def export(
-    target: str, format: str, out: Path, dtype: str | None = None, base: str | None = None, listen: Listen = quiet
+    target: str,
+    format: str,
+    out: Path,
+    dtype: str | None = None,
+    base: str | None = None,
+    with_base: bool | None = None,
+    listen: Listen = quiet,
 ) -> ExportResult:
     """Write a model, an artifact or an adapter's folder in one of FORMATS. `dtype` is the type of a whole model's
-    weights, `base` the base model of an adapter, by default the one that it names. Raises RiyazError."""
+    weights, `base` the base model of an adapter, by default the one that it names; `with_base` puts the base beside the
+    adapter, by default where the other tool cannot get it by name. Raises RiyazError."""
     assert format in FORMATS, format
     out = Path(out)
     if dtype is not None and dtype not in DTYPES.get(format, ()):
         hint = f"{format} is written in {', '.join(DTYPES[format])}" if format in DTYPES else "leave --dtype out"
         raise RiyazError(f"{format} has no type {dtype}", "--dtype", hint)
+    if format in WHOLE and with_base is not None:
+        raise RiyazError(f"{format} holds a whole model", "--with-base", "leave it out")
     source = open_target(target, base)
+    named: NamedBase | None = None
     with workspace(out) as work:
         listen(Phase("export", f"{target} as {format}"))
-        written = ADAPTERS[format](source, work) if format in ADAPTERS else WHOLE[format](source, work, dtype)
+        if format in ADAPTERS:
+            named = name_base(source, out, format, with_base)
+            written = ADAPTERS[format](source, work, named)
+            if named.along:
+                named = replace(named, note=f"{named.note} ({put_base(source, work, format)})")
+        else:
+            written = WHOLE[format](source, work, dtype)
+        lacks = _describe(source, work, out, format, named)
         publish(work, out)
-    return replace(written, path=str(out), note=source.note)
+    notes = [source.note, named.note if named else "", *written.notes, *lacks]
+    return replace(written, path=str(out), notes=tuple(filter(None, notes)))
+
+
+def _describe(target: Target, work: Path, out: Path, format: str, named: NamedBase | None) -> list[str]:
+    """Write the prompt, the README and, beside GGUF, the Modelfile into `work`; returns sentences on what the export
+    does not hold."""
+    prompt, lacks = prompt_of(target), not_held(target.document)
+    if format in ("gguf", "gguf-lora"):
+        path, tokenizer = work / modelfile.MODELFILE, target.source.tokenizer()
+        model, adapter = f"./{gguf.FILE}", None
+        if named is not None:
+            model, adapter = f"./{BASE_FILE}" if named.along else named.name, f"./{ADAPTER_FILE}"
+        context = describe(target.source).config.context
+        lacks += modelfile.write(path, tokenizer, prompt, model, adapter, context)
+    readme.write(target, prompt, work, out, format, named, lacks)
+    return lacks

@@ -4,6 +4,8 @@ The file is compared twice before it is kept. Opened again, it must give the log
 rounded in memory in the same way, so that rounding cannot hide a mistake; and the rounding itself must be small.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +18,14 @@ from riyaz.export.targets import Target, mergeable, own_type
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source
+from riyaz.sources.gguf_quantise import QUANTISE
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 
 FILE = "model.gguf"
 # --dtype -> (type of the matrices, general.file_type)
 DTYPES = {
     "float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32), "q8_0": ("Q8_0", 7), "q4_0": ("Q4_0", 2),
+    "q4_k_m": ("Q4_K", 15),
 }  # fmt: skip
 POSITIONS = "position_embd.weight"  # always float32, as in llama.cpp
 OUTER = ("token_embd.weight", "output.weight")  # 8 bits in a q4_0 file: 4 bits would lose the most here
@@ -53,10 +57,15 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     source_logits = logits(model, tokenizer)
     lora.merge(model)
     state = _state(model)
-    planned = _planned(family, model.config, state, DTYPES[dtype][0])
+    planned = _planned(family, model.config, state, dtype)
+    notes = _narrow(planned, dtype)
+    for name, plan in planned.items():  # encoded once: searching the scales of K blocks takes the most time
+        rows = gguf_write.encode(plan.dtype, state[name].numpy())
+        state[name].copy_(torch.from_numpy(gguf_write.decode(plan.dtype, rows)))
+        if plan.dtype in QUANTISE:
+            values = partial(family.to_gguf_layout, model.config, name, rows)
+            planned[name] = replace(plan, values=values, encoded=True)
     gguf_write.write(work / FILE, metadata, [*planned.values(), *divisors])
-    for name, plan in planned.items():
-        state[name].copy_(torch.from_numpy(gguf_write.round_trip(plan.dtype, state[name].numpy())))
     rounded_logits = logits(model, tokenizer)
     del model, state, planned
     reopened = open_source(work)
@@ -66,7 +75,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     if not nats <= MAX_DIVERGENCE["float32"]:
         what = f"opened again, the file differs by {nats:.2g} nats per token from the weights it was written from"
         raise RiyazError(what, "gguf", "nothing was kept; report a bug")
-    return checked_export(source_logits, written_logits, work, "gguf", dtype)
+    return replace(checked_export(source_logits, written_logits, work, "gguf", dtype), notes=notes)
 
 
 def _model_metadata(
@@ -97,11 +106,40 @@ def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str)
     planned = {}
     for name, stored in family.names(config).items():
         tensor = state[name]
-        kind = "Q8_0" if dtype == "Q4_0" and stored in OUTER else "F32" if stored == POSITIONS else dtype
 
         def values(name: str = name, tensor: Any = tensor) -> Any:
             return family.to_gguf_layout(config, name, tensor.numpy())
 
         shape = tuple(tensor.shape)
-        planned[name] = gguf_write.PlannedTensor(stored, shape, gguf_write.dtype_for(kind, shape), values)
+        kind = gguf_write.dtype_for(_kind(stored, config, dtype), shape)
+        planned[name] = gguf_write.PlannedTensor(stored, shape, kind, values)
     return planned
+
+
+def _kind(stored: str, config: Any, dtype: str) -> str:
+    """The type of a matrix, if its rows fit; q4_k_m mixes Q4_K and Q6_K as llama.cpp's `llama_tensor_get_type` does."""
+    if stored == POSITIONS:
+        return "F32"
+    if dtype == "q4_0" and stored in OUTER:
+        return "Q8_0"
+    if dtype != "q4_k_m":
+        return DTYPES[dtype][0]
+    block, _, part = stored.removeprefix("blk.").partition(".")
+    if part in ("attn_v.weight", "ffn_down.weight"):
+        layer, eighth = int(block), config.n_layers // 8
+        more = layer < eighth or layer >= 7 * config.n_layers // 8 or (layer - eighth) % 3 == 2
+    else:
+        head = "token_embd.weight" if config.tie_word_embeddings else "output.weight"
+        more = stored == head or part == "attn_qkv.weight"  # llama.cpp has Q5_K for the latter
+    return "Q6_K" if more else "Q4_K"
+
+
+def _narrow(planned: dict[str, gguf_write.PlannedTensor], dtype: str) -> tuple[str, ...]:
+    """A sentence on the matrices whose rows are no whole number of blocks of 256; none if there are no such."""
+    matrices = [plan for plan in planned.values() if len(plan.shape) > 1]
+    narrow = [plan for plan in matrices if plan.dtype not in ("Q4_K", "Q6_K", "F32")]
+    if dtype != "q4_k_m" or not narrow:
+        return ()
+    kinds = " and ".join(sorted({plan.dtype for plan in narrow}))
+    what = f"{len(narrow)} of {len(matrices)} matrices have rows that are not a multiple of 256 weights long"
+    return (f"{what}: they are written as {kinds}, as llama.cpp does it, and the file is larger",)

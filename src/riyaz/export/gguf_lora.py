@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from riyaz.adapters import gguf
+from riyaz.export.base import NamedBase
 from riyaz.export.check import ExportResult, checked_export, logits
 from riyaz.export.targets import Target, lora_of
 from riyaz.families import describe
 
 
-def write(target: Target, work: Path) -> ExportResult:
-    """Write the adapter as one float32 file and check it on the base."""
+def write(target: Target, work: Path, base: NamedBase) -> ExportResult:
+    """Write the adapter as one float32 file, which names no base, and check it on the base."""
     import torch
 
     from riyaz import models

@@ -12,7 +12,7 @@ from typing import Any
 
 from riyaz import adapters
 from riyaz import artifact as artifacts
-from riyaz.adapters import CONFIG, Adapter, base_for, base_of
+from riyaz.adapters import CONFIG, Adapter, base_for
 from riyaz.artifact import ADAPTER_KINDS, Artifact
 from riyaz.errors import RiyazError
 from riyaz.families import describe
@@ -22,12 +22,13 @@ from riyaz.sources import Source, open_source
 
 @dataclass(frozen=True)
 class Target:
-    """A model's source and the folder of its adapter, None without one."""
+    """A model's source, the folder of its adapter and the document of its artifact, None without one."""
 
     path: str  # its folder, or its file, for error messages
     source: Source
     adapter: Path | None
     note: str = ""  # one line on what could not be checked
+    document: Artifact | None = None
 
     def model(self) -> Any:
         """The model in float32 with its adapter attached."""
@@ -51,14 +52,6 @@ class Target:
             raise RiyazError("has no adapter to export", self.path, "export the model with --format hf")
         return adapters.read(self.adapter, describe(self.source))
 
-    def base_name(self) -> str:
-        """The base's name in the adapter's configuration, else the name of the opened source."""
-        assert self.adapter is not None
-        try:
-            return base_of(self.adapter / CONFIG)
-        except RiyazError:
-            return self.source.name
-
 
 def open_target(target: str, base: str | None = None) -> Target:
     """Open a model, an artifact with weights, or an adapter's folder; the base is `base` or the one that the adapter
@@ -75,13 +68,13 @@ def open_target(target: str, base: str | None = None) -> Target:
 def open_artifact(folder: Path, document: Artifact, base: str | None = None) -> Target:
     """The model of an artifact whose document was read. Raises RiyazError if its base has changed."""
     if document.weights.kind not in ADAPTER_KINDS:
-        return Target(str(folder), open_source(folder), None)
+        return Target(str(folder), open_source(folder), None, document=document)
     assert document.base is not None
     source = open_source(base or document.source_name())
     if source.sha256() != document.base.sha256:
         what = f"was made for {document.base.name} ({document.base.sha256[:12]}), which has other weights now"
         raise RiyazError(what, str(folder), "pull the model it was made for")
-    return Target(str(folder), source, folder)
+    return Target(str(folder), source, folder, document=document)
 
 
 def with_weights(folder: Path) -> Artifact:

@@ -37,6 +37,7 @@ from riyaz.report.words import (
     headline,
     interval,
     measured_again,
+    merged,
     metric_name,
     number,
     outcome,
@@ -302,11 +303,12 @@ def print_lines(lines: Iterable[Text], out: Console) -> None:
 
 
 def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: Console) -> None:
-    """Prints one line for every retrieval, every arm with several seeds or a latency measured twice, the machine's
-    load, the answers that differ alone, and the `further` lines."""
+    """Prints one line for every retrieval, every arm with several seeds, a latency measured twice or an adapter,
+    the machine's load, the answers that differ alone, and the `further` lines."""
     lines = [("retrieval", line) for line in extra_findings.retrieval_lines(arms)]
     lines += [("seeds", f"{arm.method}: {scores}") for arm in arms if (scores := extra_findings.seeds(arm))]
     lines += [("latency", f"{arm.method}: {times}") for arm in arms if (times := measured_again(arm))]
+    lines += [("merged", f"{arm.method}: {times}") for arm in arms if (times := merged(arm))]
     lines += [("load", line) for line in [busy(arms)] if line]
     lines += [("alone", line) for line in (extra_findings.flips_line(arms), decided_alone(arms)) if line]
     for title, line in lines + further:

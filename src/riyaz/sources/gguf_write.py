@@ -1,7 +1,6 @@
-"""An atomic writer of GGUF version 3, and the quantisers Q8_0 and Q4_0.
+"""An atomic writer of GGUF version 3; `gguf_quantise` makes the blocks of quantised types.
 
-Only one tensor is in memory at a time. Each block format has one function from float32 rows to blocks. Test oracle: the
-`gguf` package reads the files, and its quantisers give the same bytes.
+Only one tensor is in memory at a time. Test oracle: the `gguf` package reads the files.
 """
 
 import math
@@ -14,12 +13,20 @@ from typing import IO, Any
 import numpy as np
 
 from riyaz.files import atomic_file
+from riyaz.sources.gguf_blocks import LAYOUTS, dequantise
+from riyaz.sources.gguf_blocks import TYPES as BLOCK_TYPES
+from riyaz.sources.gguf_quantise import QUANTISE, quantise
 
 ALIGNMENT = 32
-BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 CHUNK = 2**22  # weights that are quantised at once
 # name -> (type number in the file, bytes per block, weights per block)
-TYPES = {"F32": (0, 4, 1), "F16": (1, 2, 1), "BF16": (30, 2, 1), "Q8_0": (8, 34, BLOCK), "Q4_0": (2, 18, BLOCK)}
+TYPES = {
+    name: (number, layout.itemsize, weights)
+    for number, (name, weights, layout) in BLOCK_TYPES.items()
+    if name in ("F32", "F16", "BF16", *QUANTISE)
+}
+# the type of a matrix whose rows are no whole number of blocks, as llama.cpp chooses it; without one F16
+NARROW = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 
 
@@ -27,13 +34,14 @@ UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 1
 class PlannedTensor:
     """A tensor to write: shape (outermost dimension first), type in the file, and a function that loads the values.
 
-    `values()` returns float32 of that shape.
+    `values()` returns float32 of that shape, or what `encode` made of it if the tensor is `encoded`.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     values: Callable[[], np.ndarray]
+    encoded: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -61,32 +69,35 @@ def write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[PlannedTens
 
 
 def dtype_for(dtype: str, shape: Sequence[int]) -> str:
-    """`dtype`, or F32 for vectors and F16 for rows whose length is not a multiple of the block size."""
+    """`dtype`, or F32 for vectors and a type of smaller blocks for rows whose length is not a multiple of the block
+    size: NARROW's, else F16."""
     if len(shape) < 2:
         return "F32"
-    return dtype if shape[-1] % TYPES[dtype][2] == 0 else "F16"
+    for kind in (dtype, NARROW.get(dtype, "F16")):
+        if shape[-1] % TYPES[kind][2] == 0:
+            return kind
+    return "F16"
 
 
 def encode(dtype: str, values: np.ndarray) -> np.ndarray:
     """The file's bytes for float32 values: (…, n), n a multiple of the block size -> uint8 (…, bytes of n weights)."""
     flat = np.ascontiguousarray(values, np.float32)
-    if dtype in ("Q8_0", "Q4_0"):
-        blocks = (_q8_0 if dtype == "Q8_0" else _q4_0)(flat.reshape(-1, BLOCK))
-        return blocks.reshape(*flat.shape[:-1], -1)
+    if dtype in QUANTISE:
+        return quantise(dtype, flat)
     return {"F32": flat, "F16": flat.astype("<f2"), "BF16": bfloat16(flat)}[dtype].view(np.uint8)
+
+
+def decode(dtype: str, data: np.ndarray) -> np.ndarray:
+    """The float32 values that a reader gets: uint8 (…, bytes of n weights) of `encode` -> (…, n)."""
+    if dtype == "BF16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    values = dequantise(dtype, np.ascontiguousarray(data).reshape(-1).view(LAYOUTS[dtype]))
+    return values.astype(np.float32).reshape(*data.shape[:-1], -1)
 
 
 def round_trip(dtype: str, values: np.ndarray) -> np.ndarray:
     """The float32 values that a reader gets back after `encode`; same shape."""
-    data = encode(dtype, values)
-    if dtype == "BF16":
-        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if dtype in ("F32", "F16"):
-        return data.view({"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
-    blocks = data.reshape(-1, TYPES[dtype][1])
-    scale, body = blocks[:, :2].copy().view("<f2").astype(np.float32), blocks[:, 2:]
-    levels = body.view(np.int8) if dtype == "Q8_0" else np.concatenate([body & 15, body >> 4], 1).astype(np.int8) - 8
-    return (levels * scale).reshape(values.shape)
+    return decode(dtype, encode(dtype, values))
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -96,33 +107,12 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), (bits >> 16) | 64, nearest).astype("<u2")
 
 
-def _q8_0(blocks: np.ndarray) -> np.ndarray:
-    """Scale = |largest| / 127; weights as signed bytes, halves away from 0; (N, 32) float32 -> (N, 34) bytes."""
-    scale = np.abs(blocks).max(axis=1, keepdims=True) / 127
-    scaled = blocks * _inverse(scale)
-    size = np.abs(scaled)
-    whole = np.floor(size)
-    whole += np.floor(2 * (size - whole))
-    signed = np.copysign(whole, scaled).astype(np.int8)
-    return np.concatenate([scale.astype("<f2").view(np.uint8), signed.view(np.uint8)], axis=1)
-
-
-def _q4_0(blocks: np.ndarray) -> np.ndarray:
-    """Scale = (value of largest magnitude) / -8; levels 0 to 15 around 8; (N, 32) float32 -> (N, 18) bytes."""
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
-    scale = largest / -8
-    levels = np.trunc(blocks * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    packed = levels[:, :16] | (levels[:, 16:] << np.uint8(4))
-    return np.concatenate([scale.astype("<f2").view(np.uint8), packed], axis=1)
-
-
-def _inverse(scale: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.where(scale == 0, np.float32(0), 1 / scale)
-
-
 def _write_values(file: IO[bytes], tensor: PlannedTensor) -> None:
     values = tensor.values()
+    if tensor.encoded:
+        assert values.nbytes == tensor.nbytes, (tensor.name, values.nbytes, tensor.nbytes)
+        file.write(np.ascontiguousarray(values).data)
+        return
     assert values.shape == tensor.shape, (tensor.name, values.shape, tensor.shape)
     rows = values.reshape(-1, values.shape[-1])
     step = max(1, CHUNK // rows.shape[1])

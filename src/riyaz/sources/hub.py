@@ -6,7 +6,6 @@ huggingface_hub's cache, so an interrupted pull resumes; with HF_HUB_OFFLINE=1 o
 
 import hashlib
 import importlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def pull(name: str, report: Progress) -> ModelEntry:
     with store.workspace() as space:
         folder = space / wanted.name
         for file, path in paths.items():
-            _place(path, folder / file)
+            store.link_or_copy(path, folder / file)
         opened = open_path(folder)
         if opened.is_embedder:
             tokenizer_files.from_folder(folder)
@@ -196,16 +195,6 @@ def _verify(path: Path, file: str, size: int, digest: str, *, where: str) -> Non
         hashes = f"the hash {actual.hexdigest()[:12]}…, not {size} and {digest[:12]}…"
         hint = f"nothing was kept; delete {path.resolve()} and pull again"
         raise RiyazError(f"{shown(file)} has {count} bytes and {hashes}", where, hint)
-
-
-def _place(path: Path, target: Path) -> None:
-    """Puts the file at `target` in the store: a hard link if the file system allows it, otherwise a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        for _ in store.copy_file(path, target):
-            pass
 
 
 def _library(name: str) -> Any:

@@ -283,13 +283,7 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
 
 def _copy(opened: Source, folder: Path, report: Progress) -> int:
     """Copies a model's files and checks the weights' hash; returns the bytes copied. Raises RiyazError."""
-    weights = [file.path for file in opened.files]
-    others = []
-    if opened.format == "hf":
-        inside = sorted(opened.path.glob(f"{tokenizer_files.TEMPLATES}/*"))
-        names = [f"{tokenizer_files.TEMPLATES}/{path.name}" for path in inside]
-        others = [opened.path / name for name in (*FOLDER_FILES, *filter(TEMPLATE.fullmatch, names))]
-    files = weights + [file for file in others if file.is_file()]
+    weights, files = [file.path for file in opened.files], model_files(opened)
     total, done, digest = sum(file.stat().st_size for file in files), 0, hashlib.sha256()
     _check_space(folder, total)
     for file in files:
@@ -303,6 +297,16 @@ def _copy(opened: Source, folder: Path, report: Progress) -> int:
     if digest.hexdigest() != opened.sha256():
         raise RiyazError("the file changed while it was copied", str(opened.path), "pull it again")
     return done
+
+
+def model_files(source: Source) -> list[Path]:
+    """The files that a model consists of: its weights, then configuration, tokenizer and chat templates."""
+    others: list[Path] = []
+    if source.format == "hf":
+        inside = sorted(source.path.glob(f"{tokenizer_files.TEMPLATES}/*"))
+        names = [f"{tokenizer_files.TEMPLATES}/{path.name}" for path in inside]
+        others = [source.path / name for name in (*FOLDER_FILES, *filter(TEMPLATE.fullmatch, names))]
+    return [file.path for file in source.files] + [file for file in others if file.is_file()]
 
 
 def _local_name(path: Path) -> str:

@@ -127,6 +127,16 @@ def copy_file(source: Path, target: Path) -> Iterator[bytes]:
         os.fsync(writer.fileno())
 
 
+def link_or_copy(path: Path, target: Path) -> None:
+    """Puts the file at `target`: a hard link if the file system allows it, otherwise a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        for _ in copy_file(path, target):
+            pass
+
+
 def file_hash(paths: list[Path]) -> str:
     """SHA-256 of the files' concatenated bytes; cached in the store by path, size and modification time."""
     stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

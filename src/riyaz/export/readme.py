@@ -1,0 +1,173 @@
+"""README.md and prompt.json of an exported folder: what it is, the prompt of the artifact, and how to use both."""
+
+import json
+from pathlib import Path
+
+from riyaz import __version__
+from riyaz.adapters import CONFIG
+from riyaz.adapters.folder import kind_of
+from riyaz.artifact import Artifact
+from riyaz.export.base import NamedBase
+from riyaz.export.modelfile import MODELFILE
+from riyaz.export.prompt import Prompt
+from riyaz.export.targets import Target
+from riyaz.files import write_json, write_text
+from riyaz.sources import called
+
+NAME, PROMPT = "README.md", "prompt.json"
+KINDS = {
+    "hf": "A whole model for transformers",
+    "gguf": "A whole model for llama.cpp and Ollama",
+    "peft": "An adapter for PEFT",
+    "gguf-lora": "An adapter for llama.cpp and Ollama",
+    "mlx": "An adapter for mlx-lm",
+}
+
+
+def write(
+    target: Target, prompt: Prompt, work: Path, out: Path, format: str, base: NamedBase | None, lacks: list[str]
+) -> None:
+    """Write README.md and, for an artifact, prompt.json into `work`, which becomes the folder `out`. `lacks` are
+    sentences on what the folder does not hold."""
+    document = target.document
+    if document is not None:
+        record = {"messages": list(prompt.messages), "opening": prompt.opening, "max_new_tokens": prompt.max_new_tokens}
+        write_json(work / PROMPT, record | ({"labels": list(document.task.labels)} if document.task else {}))
+    parts = [f"# {out.resolve().name}", _what(target, format, base)]
+    soft = target.adapter is not None and kind_of(target.adapter / CONFIG) == "prompt"
+    parts += ["## Use", _use(out, format, base, document is not None, soft)]
+    if document is not None:
+        parts += ["## The prompt", *_prompt(document, prompt)]
+    if lacks:
+        parts += ["## What this folder does not hold", "\n".join(f"- {line}" for line in lacks)]
+    write_text(work / NAME, "\n\n".join(parts) + "\n")
+
+
+def _what(target: Target, format: str, base: NamedBase | None) -> str:
+    """What the folder is, and which model it belongs to."""
+    document, source = target.document, target.source
+    lines = [f"{KINDS[format]}, written by riyaz {__version__}."]
+    if document is not None:
+        lines.append(f"- Method: {document.method}")
+        if document.task is not None:
+            lines.append(f"- Task: {document.task.kind}, measured by {document.task.metric}")
+    if base is not None:
+        lines.append(f"- Base model: {base.name}")
+        lines.append(f"- Trained on: {called(source)}, SHA-256 of the weights {source.sha256()}")
+        if base.note:
+            lines.append(f"- Note: {base.note}")
+    return "\n".join([lines[0], "", *lines[1:]]).strip()
+
+
+def _use(out: Path, format: str, base: NamedBase | None, has_prompt: bool, soft: bool) -> str:
+    """Commands that answer a question greedily, as riyaz does, with the folder named as it was written. After a soft
+    prompt PEFT continues from its cache at the wrong positions, so it is told to use none."""
+    folder = out.as_posix()
+    limit = 'prompt["max_new_tokens"]' if has_prompt else "256"
+    write = {"gguf": _llama_cpp, "gguf-lora": _llama_cpp, "mlx": _mlx_lm}.get(format, _transformers)
+    imports, lines = write(folder, base, limit)
+    if soft:
+        lines = [line.replace("do_sample=False,", "do_sample=False, use_cache=False,") for line in lines]
+    code = [*(["import json", ""] if has_prompt else []), *imports, "", *_messages(folder, has_prompt), *lines]
+    parts = [_block("python", code)]
+    if format in ("gguf", "gguf-lora"):
+        name = Path(folder).name.lower()
+        ollama = [f"ollama create {name} -f {folder}/{MODELFILE}", f'ollama run {name} "your text"']
+        parts = ["With Ollama:", _block("bash", ollama), "With llama-cpp-python:", *parts]
+    if base is not None and base.along and format in ("peft", "mlx"):
+        parts.append(f"`{CONFIG}` names the base model as `{base.name}`: change it there if the folder is moved.")
+    return "\n\n".join(parts)
+
+
+def _transformers(folder: str, base: NamedBase | None, limit: str) -> tuple[list[str], list[str]]:
+    """Imports and lines of Python for transformers, with PEFT for an adapter."""
+    imports, model = ["from transformers import AutoModelForCausalLM, AutoTokenizer"], "AutoModelForCausalLM"
+    if base is not None:
+        imports, model = ["from transformers import AutoTokenizer"], "AutoPeftModelForCausalLM"
+        imports.insert(0, f"from peft import {model}")
+    return imports, [
+        f"model = {model}.from_pretrained({_text(folder)})",
+        f"tokenizer = AutoTokenizer.from_pretrained({_text(folder)})",
+        "inputs = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+        ")",
+        f"tokens = model.generate(**inputs, do_sample=False, repetition_penalty=1.0, max_new_tokens={limit})",
+        'answer = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()',
+        "print(answer)",
+    ]
+
+
+def _mlx_lm(folder: str, base: NamedBase | None, limit: str) -> tuple[list[str], list[str]]:
+    """Imports and lines of Python for mlx-lm."""
+    assert base is not None
+    return ["from mlx_lm import generate, load"], [
+        f"model, tokenizer = load({_text(base.name)}, adapter_path={_text(folder)})",
+        "text = tokenizer.apply_chat_template(messages, add_generation_prompt=True)",
+        f"answer = generate(model, tokenizer, prompt=text, max_tokens={limit}).strip()",
+        "print(answer)",
+    ]
+
+
+def _llama_cpp(folder: str, base: NamedBase | None, limit: str) -> tuple[list[str], list[str]]:
+    """Imports and lines of Python for llama-cpp-python."""
+    files = _text(f"{folder}/model.gguf")
+    if base is not None:
+        files = f"{_text(base.name)}, lora_path={_text(f'{folder}/adapter.gguf')}"
+    return ["from llama_cpp import Llama"], [
+        f"model = Llama({files}, n_ctx=0, verbose=False)",
+        "reply = model.create_chat_completion(",
+        f"    messages, temperature=0.0, repeat_penalty=1.0, max_tokens={limit}",
+        ")",
+        'answer = reply["choices"][0]["message"]["content"].strip()',
+        "print(answer)",
+    ]
+
+
+def _messages(folder: str, has_prompt: bool) -> list[str]:
+    """Lines of Python that make the messages of a question."""
+    if not has_prompt:
+        return ['messages = [{"role": "user", "content": "your text"}]']
+    return [
+        f'with open({_text(f"{folder}/{PROMPT}")}, encoding="utf-8") as file:',
+        "    prompt = json.load(file)",
+        'messages = [*prompt["messages"], {"role": "user", "content": prompt["opening"] + "your text"}]',
+    ]
+
+
+def _prompt(document: Artifact, prompt: Prompt) -> list[str]:
+    """The instruction, the labels and the examples, readable; `prompt.json` holds the same for programs."""
+    parts = [f"`{PROMPT}` holds it for programs: the turns before the question, as riyaz writes them."]
+    if document.text.instruction:
+        parts += ["Instruction:", _block("text", [document.text.instruction])]
+    labels = document.task.labels if document.task else ()
+    if labels:
+        parts.append("Labels:" + "".join(f"\n- {_inline(label)}" for label in labels))
+    if prompt.examples:
+        parts.append("Examples, before the question:")
+        parts.append(_block("text", [f"{turn['role']}: {turn['content']}" for turn in prompt.examples]))
+    if not (document.text.instruction or labels or prompt.examples):
+        parts.append("There is no instruction and there are no examples.")
+    return parts
+
+
+def _block(language: str, lines: list[str]) -> str:
+    """Lines as a fenced block, whose fence no line closes."""
+    body = "\n".join(lines)
+    fence = "```"
+    while fence in body:
+        fence += "`"
+    return f"{fence}{language}\n{body}\n{fence}"
+
+
+def _inline(text: str) -> str:
+    """A text of one line as inline code."""
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _text(text: str) -> str:
+    """A string of Python."""
+    return json.dumps(text, ensure_ascii=False)

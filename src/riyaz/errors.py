@@ -32,9 +32,9 @@ def few(names: Sequence[object], joined: str = ", ") -> str:
 
 
 def brief(value: object) -> str:
-    """A wrong value as Python writes it, at most SHOWN characters."""
+    """A wrong value, text in quotes, at most SHOWN characters."""
     try:
-        written = repr(value)
+        written = str(value) if isinstance(value, (int, float)) else repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"

@@ -351,4 +351,4 @@ def test_a_table_of_many_columns_is_not_listed_whole(tmp_path: Path) -> None:
     for known in ({}, {"prompt_column": "no such"}):
         with pytest.raises(RiyazError) as refused:
             formats.load(tmp_path / "wide.csv", **known)
-        assert "measurement_5 and 394 more" in str(refused.value) and len(str(refused.value)) < 600
+        assert "measurement_5, and 394 more" in str(refused.value) and len(str(refused.value)) < 600

@@ -1,8 +1,9 @@
 """`RiyazError`, the one exception a user sees: what is wrong, where, and what to do next, in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-NAMED = 6  # of many names or mismatches, in one message
+FEW, LONGEST = 3, 160  # findings that a message lists, and characters of each
+NAMES = 6  # names of columns, files or keys that a message lists
 SHOWN = 60  # characters of a wrong value
 
 
@@ -25,12 +26,6 @@ def shown(text: str) -> str:
     return quoted if len(quoted) <= 82 else quoted[:78] + "...'"
 
 
-def few(names: Sequence[object], joined: str = ", ") -> str:
-    """The first NAMED of the names in one text, and how many more there are."""
-    first = joined.join(map(str, names[:NAMED]))
-    return first if len(names) <= NAMED else f"{first} and {len(names) - NAMED:,} more"
-
-
 def brief(value: object) -> str:
     """A wrong value, text in quotes, at most SHOWN characters."""
     try:
@@ -38,6 +33,19 @@ def brief(value: object) -> str:
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"
+
+
+def few(findings: Iterable[str], between: str = ", ", count: int = FEW) -> str:
+    """The first `count` of several findings, and how many more there are."""
+    distinct = list(dict.fromkeys(findings))
+    first = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in distinct[:count]]
+    more = [f"and {len(distinct) - count:,} more"] if len(distinct) > count else []
+    return between.join(first + more)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first NAMES of the names of columns, files or keys, and how many more there are."""
+    return few(names, count=NAMES)
 
 
 def install(extra: str) -> str:

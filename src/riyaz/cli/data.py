@@ -8,7 +8,7 @@ from rich.text import Text
 
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
 from riyaz.cli.output import Screen
-from riyaz.errors import RiyazError, few
+from riyaz.errors import RiyazError, few, listed
 
 SHOWN = 3  # rows that are shown as the model sees them
 LABELS = 12  # labels that are listed with their row counts
@@ -61,9 +61,9 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
     task = document["task"]
     screen.fact("file", f"{document['path']}, {document['rows']:,} rows read as {document['format']}")
     if document["unused_columns"]:
-        screen.fact("not read", "columns " + few(document["unused_columns"]))
+        screen.fact("not read", "columns " + listed(document["unused_columns"]))
     if folder.unused:
-        screen.fact("not read", "files " + few(folder.unused))
+        screen.fact("not read", "files " + listed(folder.unused))
     kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text"}
     screen.fact("task", f"{kinds[task['kind']]}, because {task['why']}")
     screen.fact("metric", task["metric"].replace("_", " "))

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from riyaz.data import Reading
-from riyaz.data.column_guess import Guess, guess, has_header
+from riyaz.data.column_guess import Guess, guess, headless
 from riyaz.data.tables import Table
-from riyaz.errors import RiyazError, few
+from riyaz.errors import RiyazError, listed
 
 PAIRS = (
     ("prompt", "completion"), ("prompt", "response"),
@@ -46,7 +46,7 @@ def find_reading(
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
-            raise RiyazError(f"no column {column!r}", where, "columns: " + few(table.columns))
+            raise RiyazError(f"no column {column!r}", where, "columns: " + listed(table.columns))
     if prompt and prompt == answer:
         raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
@@ -137,7 +137,7 @@ def _all_booleans(values: Iterable[object]) -> bool:
 def _no_reading(
     table: Table, prompt: str | None, answer: str | None, answers_required: bool, likeliest: Guess
 ) -> RiyazError:
-    columns = few(table.columns)
+    columns = listed(table.columns)
     no_prompt = not prompt and not set(PROMPTS) & set(table.columns)
     no_answer = not answer and answers_required and not set(ANSWERS) & set(table.columns)
     if no_prompt and no_answer:
@@ -149,6 +149,6 @@ def _no_reading(
     hint = ASK if answers_required else "pass --prompt-column"
     if likeliest.prompt and (likeliest.answer or not answers_required):
         hint = "pass " + _flags(likeliest.prompt, likeliest.answer if answers_required else "")
-    if has_header(table):
+    if headless(table):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
     return RiyazError(what, str(table.path), hint)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.data.encodings import MAX_BYTES
-from riyaz.errors import RiyazError, few, install
+from riyaz.errors import RiyazError, install, listed
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
 BATCH = 1000  # rows
@@ -119,7 +119,7 @@ def _columns(path: Path, schema: Any, features: dict[str, Any] | None) -> tuple[
     if len(set(names)) < len(names):
         raise RiyazError("two columns have the same name", str(path), "name each column once")
     if features is not None and set(features) != set(names):
-        what = f"the columns are {few(names)} here and {few(list(features))} in {INFO}"
+        what = f"the columns are {listed(names)} here and {listed(features)} in {INFO}"
         raise RiyazError(what, str(path), "save the data set again")
     return names
 

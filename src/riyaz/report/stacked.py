@@ -44,7 +44,7 @@ def table(
         aside = [column for column in columns if column.title == title or column in aside]
         main = [column for column in columns if column not in aside]
     blocks = [*_blocks(main, width), *_blocks([columns[0], *aside], width)] if aside else _blocks(main, width)
-    lines = []
+    lines: list[Text] = []
     for block in blocks:
         lines += [Text()] if lines else []
         lines += _lines(block, styles, last if block[-1] is columns[-1] else ())

@@ -24,7 +24,8 @@ Quiet = Annotated[bool, Parameter(name="--quiet", help="print only the result an
 Data = Annotated[
     Path,
     Parameter(
-        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a quoted pattern, or a folder with train.*"
+        help="a file of rows (.jsonl, .json, .csv, .tsv, each also .gz, .xlsx, .parquet), a quoted pattern, or a "
+        "folder with train.*"
     ),
 ]
 Target = Annotated[

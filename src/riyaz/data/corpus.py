@@ -116,7 +116,7 @@ def _check_text(path: Path, content: bytes) -> None:
 
 def _rows(path: Path) -> Iterator[Document]:
     """The `text` of every row of a JSON Lines file, except blank ones."""
-    table = read_table(path, hint=SAVE)
+    table = read_table(path, hint=SAVE, longest=None)
     if COLUMN not in table.columns:
         what = f"no row has the column {COLUMN!r}, only {listed(table.columns)}"
         raise RiyazError(what, str(path), f'write {{"{COLUMN}": "…"}} on each line')

@@ -355,3 +355,12 @@ def test_shards_that_conflict_or_are_missing_are_named(tmp_path, names, parts):
 
 def test_the_pages_tables_are_seen():
     assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 8
+
+
+def test_a_table_of_many_columns_is_not_listed_whole(tmp_path: Path) -> None:
+    names = [f"measurement_{number}" for number in range(400)]
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n" + ("1," * 399 + "2\n") * 30)
+    for known in ({}, {"prompt_column": "no such"}):
+        with pytest.raises(RiyazError) as refused:
+            formats.load(tmp_path / "wide.csv", **known)
+        assert "measurement_5, and 394 more" in str(refused.value) and len(str(refused.value)) < 600

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target, configured
+from riyaz.cli.options import Json, Quiet, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
-from riyaz.events import Progress
+from riyaz.events import Phase, Progress
 from riyaz.files import disk_error, is_stream
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(
     prediction_column: Annotated[str, Parameter(help="column of the answers; the rows must not have it")] = COLUMN,
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer every row of a file. Stopped, the same command continues."""
@@ -44,7 +45,7 @@ def run(
 
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
@@ -65,10 +66,11 @@ def run(
     def answers(start: int) -> Iterator["tuple[int, list[Prediction]]"]:
         opened = predictor.open_target(target)
         with listener(screen.talk) as listen:
+            listen(Phase("answer", f"{len(examples) - start:,} rows"))
             for first in range(start, len(examples), CHUNK):
 
                 def progress(done: int, _: int, first: int = first) -> None:
-                    listen(Progress("answer", first + done, len(examples), target))
+                    listen(Progress("answer", first + done, len(examples)))
 
                 yield first, scoring.predict(opened, examples[first : first + CHUNK], progress)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.data.bounds import MAX_BYTES, Bounds
-from riyaz.errors import RiyazError, install
+from riyaz.errors import RiyazError, install, listed
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
 BATCH = 512  # rows that are read and checked together
@@ -179,7 +179,7 @@ def _columns(path: Path, schema: Any, features: dict[str, Any] | None) -> tuple[
     if len(set(names)) < len(names):
         raise RiyazError("two columns have the same name", str(path), "name each column once")
     if features is not None and set(features) != set(names):
-        what = f"the columns are {', '.join(names)} here and {', '.join(features)} in {INFO}"
+        what = f"the columns are {listed(names)} here and {listed(features)} in {INFO}"
         raise RiyazError(what, str(path), "save the data set again")
     return names
 

@@ -155,6 +155,9 @@ class PromptedModel(PromptText):
     ) -> list[Request]:
         """The requests of rendered prompts; their ids are their indices. Raises RiyazError for a prompt too long."""
         prefix, longest = self._prefix, self._longest_prompt(room)
+        if longest < 1:
+            what = f"an answer of {room:,} tokens does not fit the context of {longest + room:,}"
+            raise RiyazError(what, hint="allow fewer tokens, or choose a model with a longer context")
         requests = []
         for row, ids in enumerate(prompts):
             if len(ids) > longest:

@@ -3,6 +3,7 @@
 import re
 import time
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def test_headings_begin_a_section_and_their_path_is_kept():
         ("Refunds > Broken", "## Broken #\nAlways."),
         ("Hours", "# Hours\nNine."),
     ]
+
+
+def test_every_chunk_lies_on_one_page():
+    text = "# Hours\n\nNine to five.\n\nSame here.\n\n# Late\n\nPay more."
+    pages = (0, text.index("Same"), text.index("Same"), text.index("# Late"))
+    found = [(c.heading, c.text) for c in chunk(replace(document(text), pages=pages))]
+    assert found == [
+        ("Hours", "# Hours\n\nNine to five."), ("Hours", "Same here."), ("Late", "# Late\n\nPay more."),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

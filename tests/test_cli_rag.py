@@ -7,9 +7,12 @@ import types
 from pathlib import Path
 
 import pytest
+from document_files import pdf
 from embedding import BagEmbedder
 
 from riyaz.cli import main as cli
+from riyaz.cli.output import Screen
+from riyaz.cli.stream import cite, place_of
 from riyaz.data import Example
 from riyaz.errors import RiyazError
 from riyaz.predictor import CopyPredictor, FreePredictor
@@ -59,8 +62,8 @@ def test_add_ask_verify(capsys, embedder):
     assert status == 0 and out == "2 documents added, 0 replaced, 0 unchanged; 2 chunks written to kept\n"
     assert "note: 1 file of other kinds left out: .png (1)" in err and embedder == ["minilm"]
     status, out, _ = run(capsys, "rag", "ask", "kept", "when are refunds possible?", "--k", "1")
-    text = "  │ Refunds > Refunds\n  │ # Refunds\n  │ \n  │ Within 30 days, for four euros."
-    assert status == 0 and out.startswith("\n[1] refunds.md, characters 0–42  score 0.0")
+    text = "  │ Refunds\n  │ Within 30 days, for four euros."
+    assert status == 0 and out.startswith("\n[1] refunds.md, characters 0–42  relevance 0.")
     assert out.endswith(f"\n{text}\n")
     assert run(capsys, "rag", "verify", "kept")[:2] == (0, "sound: 2 documents, 2 chunks, vectors by minilm\n")
 
@@ -115,6 +118,39 @@ def test_a_collection_that_names_no_embedder_is_one_line(capsys):
     for words in (("ask", "kept", "rules"), ("add", "kept", "docs"), ("verify", "kept")):
         status, out, err = run(capsys, "rag", *words)
         assert status == 2 and not out and err.splitlines()[-1] == f"error: {line}"
+
+
+def test_a_pdf_is_cited_by_page_and_no_heading_comes_twice(capsys):
+    pages = ["Opening hours", "", "Open nine to five. " * 30, "Refunds after " + "thirty days " * 50]
+    Path("docs/handbook.pdf").write_bytes(pdf(pages, title="Opening hours"))
+    Path("docs/a.md").write_text("# Bees\n\n## Queen\n\nA queen bee lays eggs.\n")
+    run(capsys, "rag", "add", "kept", "docs", "--lexical")
+    _, out, _ = run(capsys, "rag", "ask", "kept", "thirty days", "--k", "1")
+    assert out.startswith("\n[1] handbook.pdf, page 4  ") and "  │ Opening hours\n" in out
+    _, out, _ = run(capsys, "rag", "ask", "kept", "opening hours nine", "--k", "1")
+    assert out.startswith("\n[1] handbook.pdf, page 3  ") and out.count("Opening hours") == 1
+    _, out, _ = run(capsys, "rag", "ask", "kept", "queen bee", "--k", "1")
+    assert out.endswith("\n  │ Bees > Queen\n  │ A queen bee lays eggs.\n")
+    _, out, _ = run(capsys, "rag", "ask", "kept", "thirty days bee", "--json")
+    found = {(passage["doc_id"], passage["page"], passage["last_page"]) for passage in json.loads(out)["passages"]}
+    assert ("handbook.pdf", 4, 4) in found and ("a.md", None, None) in found
+
+
+def test_an_answer_cites_pages(capsys):
+    cited = {"doc_id": "a\x1b.pdf", "title": "", "start": 0, "end": 9}
+    assert place_of(cited | {"page": 3, "last_page": 3}) == "a.pdf, page 3"
+    assert place_of(cited | {"page": 3, "last_page": 1004}) == "a.pdf, pages 3–1,004"
+    assert place_of(cited) == "a.pdf, characters 0–9"
+
+
+def test_an_answer_beside_nothing_relevant_says_so(capsys):
+    cited = {"doc_id": "a.md", "title": "", "start": 0, "end": 9}
+    cite(Screen(), [cited | {"relevant": False}])
+    line = "nothing relevant in the documents: the answer was made beside the nearest passages\n"
+    assert capsys.readouterr().err == f"{line}from a.md, characters 0–9\n"
+    cite(Screen(), [cited])
+    cite(Screen(), [])
+    assert capsys.readouterr().err == "from a.md, characters 0–9\n"
 
 
 def test_nothing_found_says_so(capsys):

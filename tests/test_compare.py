@@ -15,11 +15,13 @@ from conftest import Finished
 from small import next_log_p
 
 from riyaz import evaluate, hardware
+from riyaz.artifact import COLLECTION
 from riyaz.comparison import processes, run, worker
 from riyaz.comparison.folder import ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.events import quiet
 from riyaz.predictor import open_artifact
+from riyaz.retrieval.collection import Collection
 
 pytestmark = pytest.mark.usefixtures("one_core")
 KEYS = {
@@ -205,6 +207,22 @@ def test_documents_that_are_the_training_rows(inside: list, asked: tuple, tmp_pa
         assert arm["checks"]["reopened"]["after"] == pytest.approx(arm["checks"]["reopened"]["before"], abs=1e-3)
 
 
+def test_documents_around_the_results_are_the_same_when_these_are_there(
+    inside: list, asked: tuple, tmp_path: Path
+) -> None:
+    rows, home = comparing.page_rows("now", "today", "please"), comparing.write_pages(tmp_path / "home")
+    comparing.write_rows(tmp_path / "data/train.jsonl", rows[:-6])
+    comparing.write_rows(tmp_path / "data/test.jsonl", rows[-6:])
+    asked = ("compare", tmp_path / "data", *asked, "--methods", "rag", "--documents", home, "--out", home / "out")
+    first = command(*asked)
+    assert first.status == 0 and (home / "out/report.md").exists() and "results of riyaz" not in first.err
+    again = command(*asked)
+    assert again.status == 0 and "left out, results of riyaz: out" in again.err
+    assert again.document["arms"] == first.document["arms"] and again.document["data"] == first.document["data"]
+    indexed = Collection.open(home / "out" / COLLECTION).documents
+    assert [document.doc_id for document in indexed] == sorted(comparing.PAGES)
+
+
 def test_few_rows_without_a_test_are_judged_in_nested_folds(inside: list, asked: tuple, tmp_path: Path) -> None:
     data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(45, "please"))
     told = command("compare", data, *asked, "--methods", "nearest,zero_shot", "--out", tmp_path / "out")
@@ -308,7 +326,8 @@ def test_a_dry_run_of_a_finished_comparison_takes_nothing_away(quick: Finished, 
     other = command(*quick.arguments, "--seed", "9", "--out", out)
     assert other.status == 2 and files <= {path for path in out.rglob("*") if path.is_file()}
     settings = json.loads((out / "settings.json").read_text())
-    del settings["reading"]["task"]  # as an older version wrote it
+    for name in ("task", "skip_incomplete", "columns"):  # as an older version wrote it
+        del settings["reading"][name]
     (out / "settings.json").write_text(json.dumps(settings))
     assert command(*quick.arguments, "--out", out).status == 0 and inside == []
 

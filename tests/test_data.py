@@ -245,6 +245,16 @@ def test_broken_rows_are_refused(tmp_path, row, what):
     assert text.startswith("a.jsonl:2: ") and what in text
 
 
+def test_a_column_alone_has_the_separator_that_leaves_it_one(tmp_path):
+    path = tmp_path / "a.csv"
+    for text in ('text\none, two\n"three; four"\n', 'text\n"one, two"\nthree; four\n'):
+        path.write_text(text)
+        rows = formats.load(path, answers_required=False).examples
+        assert [row.prompt for row in rows] == ["one, two", "three; four"]
+    path.write_text("text\none, two\nthree; four\n")
+    assert refusal(path).startswith("a.csv:2: 2 fields where the header has 1")
+
+
 @pytest.mark.parametrize(
     ("row", "options", "parts"),
     [
@@ -252,9 +262,9 @@ def test_broken_rows_are_refused(tmp_path, row, what):
         ({"text": "t", "label": "l"}, {"answer_column": "lable"}, ["no column 'lable'; columns: text"]),
         ({"text": "t"}, {"prompt_column": "text", "answer_column": "text"}, ["prompt and as the answer"]),
         ({"a": "t", "b": "l"}, {}, ["no prompt and no answer column is recognised among a, b", "--prompt"]),
-        ({"text": "t", "command": "l"}, {}, ["no answer column is recognised among text, command"]),
-        ({"key": "t", "label": "l"}, {}, ["no prompt column is recognised among key, label"]),
-        ({"sentence": "t", "answer": "l"}, {}, ["no two of the columns sentence, answer"]),
+        ({"text": "t", "to": "l", "by": "m"}, {}, ["no answer column is recognised among text, to, by"]),
+        ({"key": "t", "two": "u", "label": "l"}, {}, ["no prompt column is recognised among key, two, label"]),
+        ({"sentence": "t", "body": "u", "answer": "l"}, {}, ["no two of the columns sentence, body, answer"]),
         ({"text": "t", "label": "l", "answer": "a"}, {}, ["as text,label or text,answer", "--answer-column"]),
         ({"question": "q", "answer": "a", "answers": ["a"]}, {}, ["question,answer or question,answers"]),
         ({"prompt": "p", "completion": "c", "messages": []}, {}, ["prompt,completion or messages"]),
@@ -284,7 +294,8 @@ def test_prompts_alone_are_enough_where_answers_are_not_required(tmp_path):
     assert (example.prompt, example.answers) == ("q", ())
     dataset = read(tmp_path, {"text": "t", "label": "l"}, {"text": "u"}, answers_required=False)
     assert [example.answers for example in dataset.examples] == [("l",), ()]
-    path = write(tmp_path / "a.jsonl", [{"a": "q"}])
+    assert read(tmp_path, {"a": "q"}, answers_required=False).format == "a"
+    path = write(tmp_path / "a.jsonl", [{"a": "q", "b": "r"}])
     assert "no prompt column is recognised" in refusal(path, answers_required=False)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from document_files import docx, pdf, rewritten
 
 from riyaz.comparison.documents import same_file, with_own_documents
 from riyaz.config import DataConfig
@@ -20,50 +21,6 @@ from riyaz.errors import RiyazError
 from riyaz.retrieval import parsers
 from riyaz.retrieval.documents import read_documents
 from riyaz.retrieval.html_text import html_text
-
-
-def pdf(pages: list[str], title: str = "") -> bytes:
-    """A PDF with a line of text on each page, none where it is ``."""
-    bodies = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
-    kids = []
-    for text in pages:
-        kids.append(f"{len(bodies) + 1} 0 R")
-        stream = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET" if text else ""
-        bodies.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(bodies) + 2} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> >> >>"
-        )
-        bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
-    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
-    bodies.append(f"<< /Title ({title}) >>")
-    out, places = b"%PDF-1.4\n", []
-    for number, body in enumerate(bodies, 1):
-        places.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n".encode()
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    tail = f"xref\n0 {len(bodies) + 1}\n0000000000 65535 f \n{table}trailer\n"
-    tail += f"<< /Size {len(bodies) + 1} /Root 1 0 R /Info {len(bodies)} 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
-    return out + tail.encode()
-
-
-def docx(path: Path, build=lambda document: None) -> Path:
-    """A Word document written by python-docx."""
-    import docx as package
-
-    document = package.Document()
-    build(document)
-    document.save(str(path))
-    return path
-
-
-def rewritten(path: Path, change) -> Path:
-    """The same zip with `change(name, content)` in place of each part."""
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, change(name, content))
-    return path
 
 
 def refused(path: Path) -> str:
@@ -98,6 +55,7 @@ def test_a_folder_is_read_in_order_and_says_what_it_leaves_out(tmp_path):
     ]
     assert notes == [
         "3 files of other kinds left out: .png (2), .txt (1)",
+        "left out, hidden or temporary: b/.git",
         "2 links to other folders not followed",
         "1 empty document left out: empty.txt",
     ]

@@ -74,6 +74,13 @@ def test_every_format_of_the_page_is_read_as_it_says(tmp_path, cells):
     assert not {"system", "tools"} & set(dataset.unused_columns)
 
 
+@pytest.mark.parametrize("cells", table("What is guessed", "a row"), ids=lambda cells: cells[1])
+def test_what_is_guessed_is_read_as_the_page_says_and_said(tmp_path, cells):
+    dataset = formats.load(write(tmp_path / "a.jsonl", json.loads(cells[0])))
+    assert dataset.format == cells[1] and len(dataset.notes) == 1
+    assert dataset.notes[0].startswith("a.jsonl: columns guessed from what they hold: ")
+
+
 @pytest.mark.parametrize("cells", table("What is not guessed", "a row"), ids=lambda cells: cells[2])
 def test_what_is_ambiguous_is_asked_for_and_settled_as_the_page_says(tmp_path, cells):
     row, line, settled = cells
@@ -335,4 +342,4 @@ def test_shards_that_conflict_or_are_missing_are_named(tmp_path, names, parts):
 
 
 def test_the_pages_tables_are_seen():
-    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 5
+    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 6

@@ -277,7 +277,7 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: model.answer("a " * 2000), "does not fit the context of 1024"),
         (lambda model: model.answers("rows.jsonl"), "rows.jsonl: no such file"),
         (lambda model: model.answers(["a", 7]), "data row 2: int is not a list of messages"),
-        (lambda model: model.answers([{"said": "a"}]), "among said; pass prompt_column"),
+        (lambda model: model.answers([{"said": "a", "by": "b"}]), "among said, by; pass prompt_column"),
         (lambda model: model.answers([{"role": "user", "content": "a"}]), "data: is one conversation; ask for its"),
         (lambda model: model.answers({"text": ["a"]}), "data: dict is not a list of rows"),
         (lambda model: model.next_tokens("a", top=0), "top: 0 tokens are too few"),

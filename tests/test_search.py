@@ -38,8 +38,19 @@ def names(hits: list[Hit]) -> list[str]:
 
 def test_a_hit_is_a_range_of_its_document_and_a_citation_is_that_range(collections):
     (hit,) = Retriever(collections[1]).search(["petrol"], 3)[0]
-    assert replace(hit, score=0.0) == Hit("cars", "Cars", "", 0, 27, TEXTS["cars"], 0.0) and hit.score > 0
+    assert replace(hit, score=0.0, relevance=None) == Hit("cars", "Cars", "", 0, 27, TEXTS["cars"], 0.0)
+    assert hit.score > 0 and hit.relevance is not None and 0 < hit.relevance < 1
     assert citation(hit) == {"doc_id": "cars", "title": "Cars", "start": 0, "end": 27}
+
+
+def test_a_hit_in_a_document_with_pages_names_them(tmp_path):
+    pages = ("", "One two.", "", "Three four.", "")  # blank ones too, which begin where the text before them ends
+    document = Document("d", "D", "One two.\n\nThree four.", "d", (0, 0, 8, 10, 21))
+    add(tmp_path / "c", [document], None)
+    (hit,) = Retriever(Collection.open(tmp_path / "c")).search(["four"], 1)[0]
+    assert citation(hit) == {"doc_id": "d", "title": "D", "start": 10, "end": 21, "page": 4, "last_page": 4}
+    ranges = [(0, 8), (4, 8), (10, 21), (20, 21), (0, 21)]
+    assert [document.pages_of(*each) for each in ranges] == [(2, 2), (2, 2), (4, 4), (4, 4), (2, 4)], pages
 
 
 def test_words_find_titles_and_the_beginnings_of_words(collections):

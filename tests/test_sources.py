@@ -138,7 +138,7 @@ def test_what_is_no_model(tmp_path):
         bare.tokenizer()
 
 
-def test_unknown_names_list_the_known(tmp_path):
+def test_unknown_names_list_the_known(tmp_path, monkeypatch):
     pull(str(write_gguf(tmp_path / "mine.gguf")))
     with assert_refused("unknown model 'smollm'", "known models: gemma3-270m, mine, minilm, smollm2-135m"):
         open_source("smollm")
@@ -146,6 +146,16 @@ def test_unknown_names_list_the_known(tmp_path):
         open_source("smollm2-135m")
     with assert_refused("no such file or folder", "models/x.gguf"):
         open_source("models/x.gguf")
+    hint = "no such file or folder; if it is a model of the Hugging Face hub, run `riyaz pull hf:Qwen/Qwen2.5-0.5B`"
+    with assert_refused(f"Qwen/Qwen2.5-0.5B: {hint}"):
+        open_source("Qwen/Qwen2.5-0.5B")
+    (tmp_path / "Qwen").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RiyazError, match=r"no such file or folder$"):  # a path then
+        open_source("Qwen/Qwen2.5-0.5B")
+    stored = write_hf_folder(tmp_path / "qwen--qwen2.5-0.5b")
+    pull(str(stored))
+    assert open_source("Qwen/Qwen2.5-0.5B").name == "qwen--qwen2.5-0.5b"
     for hostile in ("../home/models", "x\x1b[31m", ""):
         with pytest.raises(RiyazError):
             open_source(hostile)

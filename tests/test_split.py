@@ -169,6 +169,7 @@ def test_few_rows_are_dealt_into_folds():
         assert len(fold.train) + len(fold.valid) + len(fold.test) == 150 and len(fold.valid) == 24
     assert report.rows == {
         "file": 150, "test_file": 0, "train": 120, "valid": 30, "test": 150, "folds": 5, "skipped": 0,
+        "incomplete": 0,
     }  # fmt: skip
     assert report.notes == ["folds, because there is no test file and few rows: 5"]
     limited = divide(train, limit_train=60, limit_test=40)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from riyaz.data import Example
+from riyaz.data import Example, Reading
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
 from riyaz.files import (
@@ -223,6 +223,16 @@ def read_examples(path: Path, hint: str = TAMPERED) -> tuple[Example, ...]:
             raise RiyazError("is not an example", where, hint) from error
         examples.append(example)
     return tuple(examples)
+
+
+def reading_of(target: str | Path) -> Reading | None:
+    """How the rows were read that an artifact, or the one that a comparison picked, was made from; None for a model,
+    and for an artifact from before this was kept. Raises RiyazError for a damaged one."""
+    path = resolve(target) / NAME
+    document: Any = read_json(path, TAMPERED) if path.is_file() else None
+    for key in ("config", "reading", "columns"):
+        document = document.get(key) if isinstance(document, dict) else None
+    return None if document is None else from_json(Reading, document, f"{path}: config.reading.columns", TAMPERED)
 
 
 def trained_bytes(examples: Iterable[Example]) -> bytes:

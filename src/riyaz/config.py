@@ -69,6 +69,9 @@ class DataConfig:
     encoding: str | None = field(
         default=None, metadata={"help": "encoding of files of rows that are not UTF-8, such as latin-1"}
     )
+    skip_incomplete: bool = field(
+        default=False, metadata={"help": "leave out rows without a prompt or an answer, and say how many"}
+    )
     instruction: str | None = field(default=None, metadata={"help": "instruction given to the model with every row"})
     task: TaskKind | None = field(
         default=None,
@@ -79,6 +82,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""
         _check_fields(self)
+
+    def reading(self) -> dict[str, Any]:
+        """The options by which a file of rows is read, as arguments of `formats.load`."""
+        return {name: getattr(self, name) for name in ("prompt_column", "answer_column", "encoding", "skip_incomplete")}
 
 
 @dataclass(frozen=True, kw_only=True)

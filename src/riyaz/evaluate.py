@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.artifact import Artifact, TextPart, count_trained
+from riyaz.artifact import Artifact, TextPart, count_trained, reading_of
 from riyaz.config import DataConfig
 from riyaz.data import Example
+from riyaz.data.data_report import LEFT_OUT, twins_note
 from riyaz.data.formats import load
 from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, check_metric, detect
@@ -357,13 +358,12 @@ def evaluate_target(
     """
     if limit is not None and limit < 1:
         raise RiyazError(f"{limit} rows are too few", "--limit", "give at least 1")
-    data = load(
-        test,
-        prompt_column=data_config.prompt_column,
-        answer_column=data_config.answer_column,
-        encoding=data_config.encoding,
-    )
+    data = load(test, **data_config.reading(), like=reading_of(target))
     rows = data.examples[:limit]
+    for note in data.notes:
+        listen(Note(note))
+    if data.incomplete:
+        listen(Note(f"{LEFT_OUT}: {data.incomplete}"))
     predictor = open_target(target)
     if predictor.task is None:
         task = detect(data, data_config.instruction, data_config.metric, data_config.task)
@@ -424,8 +424,10 @@ def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Liste
         what = f"no row has one of the artifact's labels; this one has {unknown[0].answer!r}"
         raise RiyazError(what, f"{test}:{unknown[0].where.rpartition(':')[2]}", "use rows of the same task")
     if unknown:
-        text = f"{len(unknown)} of {len(rows)} rows have a label that the artifact does not know"
-        listen(Note(text))
+        listen(Note(f"{len(unknown)} of {len(rows)} rows have a label that the artifact does not know"))
+    twins = twins_note({*task.labels, *(answer for row in rows for answer in row.answers)})
+    if twins:
+        listen(Note(twins))
 
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:

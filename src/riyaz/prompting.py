@@ -31,11 +31,11 @@ def messages_for(
     """The conversation that the model reads: a system turn, the examples in order as question and answer turns, then
     the row's own turns, the last of which begins with the passages as data.
 
-    The system turn joins the row's own one, the instruction, and the labels if the text part lists them. If it would
-    be empty it is left out, and the template's default applies.
+    The system turn joins the row's own one, the instruction if that is another, and the labels if the text part lists
+    them. If it would be empty it is left out, and the template's default applies.
     """
     own = [message["content"] for message in messages if message["role"] == "system"]
-    parts = [*own, text.instruction]
+    parts = [*own, text.instruction if text.instruction not in own else ""]
     if text.list_labels and task is not None:
         parts.append("\n".join(("The labels:", *task.labels)))
     system = "\n\n".join(part for part in parts if part)

@@ -31,13 +31,7 @@ def data(
     from riyaz.data import formats, split, task
 
     screen = Screen(json)
-    folder = formats.open_data(
-        data,
-        test=config.test,
-        prompt_column=data_config.prompt_column,
-        answer_column=data_config.answer_column,
-        encoding=data_config.encoding,
-    )
+    folder = formats.open_data(data, test=config.test, **data_config.reading())
     detected = task.detect(folder.train, data_config.instruction, data_config.metric, data_config.task)
     document: dict[str, Any] = {
         "path": str(folder.train.path),
@@ -73,7 +67,10 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
     kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text"}
     _fact(screen, "task", f"{kinds[task['kind']]}, because {task['why']}")
     _fact(screen, "metric", task["metric"].replace("_", " "))
-    _fact(screen, "instruction", task["instruction"] or "none; the model's own system turn")
+    systems = {turn["content"] for row in folder.train.examples for turn in row.messages if turn["role"] == "system"}
+    whose = "the rows' own system turn"
+    instruction = task["instruction"] or "none; " + (whose if systems else "the model's own system turn")
+    _fact(screen, "instruction", f"{whose}: " * (instruction in systems) + instruction)
 
 
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:

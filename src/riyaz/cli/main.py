@@ -65,7 +65,7 @@ TABLES = (
 NESTED = {  # verb -> its subcommands -> help; each is the function of its name in riyaz.cli.VERB
     "rag": {
         "add": "Add documents to a collection, all or none; a changed document replaces its old version",
-        "ask": "Find the passages that answer a question, each with its document and character range",
+        "ask": "Find the passages that answer a question, each with its document and place in it",
         "verify": "Check every text, chunk and vector of a collection against its hash",
     },
 }

@@ -2,17 +2,20 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
 
 from riyaz.cli.options import Json
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import AtLeastOne, MaxTokens, say
+from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.report.markup import printable, printable_line
+
+if TYPE_CHECKING:
+    from riyaz.retrieval.search import Hit
 
 EMBEDDER = "minilm"
 BAR = "  │ "  # printed before every line of a document
@@ -61,14 +64,17 @@ def ask(
     /,
     *,
     k: Annotated[int, Parameter(name="--k", help="passages to find", validator=AtLeastOne)] = 5,
+    threshold: Annotated[
+        float | None, Parameter(help="relevance below which nothing fits; 0 for the nearest passages whatever they are")
+    ] = None,
     model: Annotated[str | None, Parameter(help="a model or an artifact that answers from the passages")] = None,
     max_tokens: MaxTokens = None,
     json: Json = False,
 ) -> None:
-    """Find the passages that answer a question, each with its document and character range."""
+    """Find the passages that answer a question, each with its document and place in it."""
     from riyaz.predictor import open_target
     from riyaz.retrieval.collection import Collection
-    from riyaz.retrieval.search import Retriever
+    from riyaz.retrieval.search import DEPTH, Retriever, citation
 
     screen = Screen(json)
     opened = Collection.open(collection)
@@ -76,10 +82,19 @@ def ask(
     retriever = Retriever(
         opened, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
     )
-    hits = retriever.search([question], k)[0]
-    document: dict[str, Any] = {"collection": collection, "question": question, "passages": [asdict(h) for h in hits]}
-    if not hits:
+    found = retriever.search([question], max(k, DEPTH))[0]
+    least = retriever.threshold if threshold is None else threshold
+    best = max((hit.relevance or 0.0 for hit in found), default=0.0)
+    hits = found[:k] if least is None or best >= least else []
+    document: dict[str, Any] = {
+        "collection": collection, "question": question, "relevance": best, "threshold": least,
+        "passages": [asdict(hit) for hit in hits],
+    }  # fmt: skip
+    if not found:
         screen.data.print("no passage shares a word with the question")
+    elif not hits:
+        line = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"
+        screen.data.print(f"{line}; --threshold 0 shows the nearest", soft_wrap=True)
     elif model is not None:
         predictor = open_target(model)
         if predictor.lm is None:
@@ -90,14 +105,29 @@ def ask(
         document["answer"] = say(screen, stream)
         hits = list(stream.passages)  # those that fitted the context
     for number, hit in enumerate(hits, 1):
-        place = f"{printable_line(hit.doc_id)}, characters {hit.start:,}–{hit.end:,}"
-        named = " > ".join(part for part in (printable_line(hit.title), printable_line(hit.heading)) if part)
-        screen.data.print(Text.assemble(f"\n[{number}] ", (place, "bold"), f"  score {hit.score:.4f}"), soft_wrap=True)
+        place = place_of(citation(hit))
+        screen.data.print(
+            Text.assemble(f"\n[{number}] ", (place, "bold"), f"  relevance {hit.relevance:.2f}"), soft_wrap=True
+        )
+        named, body = _headed(hit)
         if named:
-            _quote(screen, named, "dim")
-        if model is None:
-            _quote(screen, hit.text)
+            _quote(screen, printable_line(named), "dim")
+        if model is None and body:
+            _quote(screen, body)
     screen.finish(document)
+
+
+def _headed(hit: "Hit") -> tuple[str, str]:
+    """The title and headings of a passage, and its text without those that it begins with, each said once."""
+    from riyaz.retrieval.parsers import heading_of
+
+    begins = hit.title and f"{hit.heading} > ".startswith(f"{hit.title} > ")
+    named = " > ".join(part for part in ("" if begins else hit.title, hit.heading) if part)
+    names = {hit.title, *hit.heading.split(" > ")}
+    lines = hit.text.split("\n")
+    while lines and (not lines[0].strip() or (heading_of(lines[0]) or (0, lines[0].strip()))[1] in names):
+        lines.pop(0)
+    return named, "\n".join(lines)
 
 
 def _quote(screen: Screen, text: str, style: str = "") -> None:

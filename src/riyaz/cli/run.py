@@ -23,7 +23,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Answer every row of a file."""
-    from riyaz import predictor, scoring
+    from riyaz import artifact, predictor, scoring
     from riyaz.data import formats, many_files
     from riyaz.report.terminal import listener
 
@@ -33,7 +33,10 @@ def run(
         what = "is a folder" if out.is_dir() else "is the file that is read"
         raise RiyazError(what, str(out), "choose another --out")
     screen = Screen(json)
-    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False)
+    like = artifact.reading_of(target)
+    dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
+    for note in dataset.notes:
+        screen.talk.print(note, soft_wrap=True)
     opened = predictor.open_target(target)
     with listener(screen.talk) as listen:
 
@@ -41,7 +44,7 @@ def run(
             listen(Progress("answer", done, total, target))
 
         predictions = scoring.predict(opened, dataset.examples, progress)
-    tables = many_files.read_tables(file, encoding)
+    tables = many_files.read_tables(file, dataset.reading.encoding if dataset.reading else encoding)
     root = many_files.common_folder(tables)
     fields = {table.place(line, root): row for table in tables for line, row in table.rows}
     rows = [

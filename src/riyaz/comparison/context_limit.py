@@ -12,7 +12,7 @@ from riyaz.errors import RiyazError
 from riyaz.prompting import messages_for
 from riyaz.tokenizer import Tokenizer
 
-TEMPLATE_TOKENS = 512  # of instruction and chat template, at most; an upper bound to skip encoding short rows
+TEMPLATE_TOKENS = 512  # of the chat template, at most; an upper bound to skip encoding short rows
 
 
 def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: int) -> tuple[Split, list[str]]:
@@ -43,10 +43,11 @@ def without_too_long(split: Split, task: Task, tokenizer: Tokenizer, context: in
 def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, context: int) -> dict[int, str]:
     """{id(row): place} of the rows that exceed the context; only rows with more bytes than tokens allowed are encoded,
     as a token has at least one byte."""
+    around = TEMPLATE_TOKENS + len(task.instruction.encode())
     doubtful = [
         example
         for example in examples
-        if TEMPLATE_TOKENS + sum(len(turn["content"].encode()) for turn in example.messages)
+        if around + sum(len(turn["content"].encode()) for turn in example.messages)
         + len(example.answer.encode()) > context
     ]  # fmt: skip
     text = TextPart(task.instruction)

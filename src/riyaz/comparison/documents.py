@@ -45,12 +45,7 @@ def with_own_documents(rows: Dataset, path: Path, reading: DataConfig) -> Datase
     if path.is_dir() or not kind_of(path):
         return rows
     try:
-        same = load(
-            path,
-            prompt_column=reading.prompt_column,
-            answer_column=reading.answer_column,
-            encoding=reading.encoding,
-        )
+        same = load(path, **reading.reading(), like=rows.reading)
         ids = {document.where: document.doc_id for document in read_documents(path)[0]}
     except RiyazError:
         return rows

@@ -55,7 +55,7 @@ class Settings:
     model: ModelFile
     data: dict[str, str | None]  # hashes of the files
     task: Task
-    reading: dict[str, Any]  # a DataConfig
+    reading: dict[str, Any]  # a DataConfig, and as `columns` the Reading of the training rows
     settings: Chosen
     methods: tuple[str, ...]
     documents: Documents | None = None
@@ -86,8 +86,12 @@ class ComparisonFolder:
         is kept. Raises RiyazError if arms have run with other settings.
         """
         stored, given = self.read("settings.json"), json.loads(json.dumps(settings))
+        for each in (stored, given):  # what is left out beside the same documents changes nothing
+            if isinstance(each, dict) and isinstance(each.get("documents"), dict):
+                each["documents"].pop("notes", None)
         if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
-            stored["reading"].setdefault("task", None)  # older versions had no --task
+            for key, before in (("task", None), ("skip_incomplete", False), ("columns", given["reading"]["columns"])):
+                stored["reading"].setdefault(key, before)  # older versions had none of these
         if stored is None:
             self.write("settings.json", settings)
             return

@@ -176,13 +176,7 @@ def _job(
     source = open_source(config.model)
     describe(source)
     _check_general(config)
-    data_files = open_data(
-        data,
-        test=test or config.test,
-        prompt_column=data_config.prompt_column,
-        answer_column=data_config.answer_column,
-        encoding=data_config.encoding,
-    )
+    data_files = open_data(data, test=test or config.test, **data_config.reading())
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)
@@ -306,7 +300,7 @@ def _settings(
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},
         "data": {"train": data_files.train.sha256, "test": data_files.test.sha256 if data_files.test else None},
         "task": asdict(task) | {"labels": list(task.labels)},
-        "reading": asdict(data_config),
+        "reading": asdict(data_config) | {"columns": data_files.train.reading and asdict(data_files.train.reading)},
         "settings": settings,
         "methods": list(methods),
     }

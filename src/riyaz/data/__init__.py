@@ -65,6 +65,27 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How rows become examples: the columns that make one up, and what else must be known to read the file again.
+
+    A conversation column is `prompt`, with `answer` empty.
+    """
+
+    prompt: str
+    answer: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    references: str = ""
+    encoding: str | None = None  # of text that is not UTF-8
+    skip_incomplete: bool = False  # whether rows without a prompt or an answer are left out
+
+    @property
+    def format(self) -> str:
+        """The columns used, joined by commas."""
+        return ",".join(filter(None, (*self.before, self.prompt, *self.after, self.answer, self.references)))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """The examples of one file, or of several read as one, in file order, with the columns used and a hash."""
 
@@ -76,6 +97,9 @@ class Dataset:
     skipped: int = 0  # conversations in which every answer has weight 0
     answer_column: str = ""  # "" for conversations
     folder: Path | None = None  # `Example.where` is relative to it; None for rows in memory
+    incomplete: int = 0  # rows left out because they have no prompt or no answer
+    reading: Reading | None = None  # by which the same columns of another file are read
+    notes: tuple[str, ...] = ()  # what was guessed, for the user
 
     def place(self, example: Example) -> str:
         """Path and line of an example, such as `data/train.jsonl:17`; for rows in memory their name and row number."""

@@ -1,13 +1,17 @@
 """Which columns of a table hold the prompt and the answer.
 
-Common column names are recognised. If no reading or more than one is possible, the error asks for `--prompt-column`
-and `--answer-column`. A column that the user names is read alone, without joining other columns to it.
+Common column names are recognised; others are guessed from what they hold where one pair is plain. If several readings
+are possible, the error has the flags `--prompt-column` and `--answer-column` to paste. A column that the user names is
+read alone, without joining other columns to it.
 """
 
+import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from riyaz.data.tables import Table, kind_of
+from riyaz.data import Reading
+from riyaz.data.column_guess import Guess, guess, has_header
+from riyaz.data.tables import Table
 from riyaz.errors import RiyazError
 
 PAIRS = (
@@ -30,26 +34,15 @@ BOOLEANS = frozenset({"true", "false", "1", "0"})  # values of KTO's `label`: wh
 ASK = "pass --prompt-column and --answer-column"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The columns that make up an example; a conversation column is `prompt`, with `answer` empty."""
-
-    prompt: str
-    answer: str = ""
-    before: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    references: str = ""
-
-    @property
-    def format(self) -> str:
-        """The columns used, joined by commas."""
-        return ",".join(filter(None, (*self.before, self.prompt, *self.after, self.answer, self.references)))
-
-
 def find_reading(
-    table: Table, prompt: str | None = None, answer: str | None = None, answers_required: bool = True
-) -> Reading:
-    """The columns to read: given, or recognised by name. Raises RiyazError for no or more than one possible reading."""
+    table: Table,
+    prompt: str | None = None,
+    answer: str | None = None,
+    answers_required: bool = True,
+    like: Reading | None = None,
+) -> tuple[Reading, str]:
+    """The columns to read, and one line about them if they were guessed. They are given, or those of `like` if the
+    table has them, or recognised by name, or guessed. Raises RiyazError for no or more than one possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
@@ -57,17 +50,44 @@ def find_reading(
     if prompt and prompt == answer:
         raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
-        return Reading(prompt, answer or "")
+        return Reading(prompt, answer or ""), ""
+    if not prompt and not answer and like and (same := _same(table, like, answers_required)):
+        return same, ""
     if not prompt and not answer:
         _refuse_other_tasks(table)
     readings = _readings(table, prompt, answer, answers_required)
     if len(readings) > 1:
         options = " or ".join(reading.format for reading in readings)
-        flags = (f"--prompt-column {r.prompt}" + f" --answer-column {r.answer}" * bool(r.answer) for r in readings)
-        raise RiyazError(f"the columns can be read as {options}", where, "pass " + ", or ".join(flags))
-    if not readings:
-        raise _no_reading(table, prompt, answer, answers_required)
-    return readings[0]
+        hint = "pass " + ", or ".join(_flags(each.prompt, each.answer) for each in readings)
+        raise RiyazError(f"the columns can be read as {options}", where, hint)
+    return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required)
+
+
+def _same(table: Table, like: Reading, answers_required: bool) -> Reading | None:
+    """The columns of `like` that the table has; None if it lacks the prompt, or an answer that is required."""
+    have = set(table.columns)
+    if like.prompt not in have or (answers_required and like.answer and like.answer not in have):
+        return None
+    before, after = (tuple(column for column in side if column in have) for side in (like.before, like.after))
+    answer, references = (column if column in have else "" for column in (like.answer, like.references))
+    return replace(like, before=before, after=after, answer=answer, references=references)
+
+
+def _guessed(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> tuple[Reading, str]:
+    """The plain guess and a line that says so. Raises RiyazError if there is none."""
+    beside = {name for owner, sides in BESIDE.items() if owner in table.columns for side in sides for name in side}
+    found = guess(table, prompt or "", answer or "", PROMPTS, ANSWERS, beside, answers_required)
+    if not found.plain:
+        raise _no_reading(table, prompt, answer, answers_required, found)
+    reading = _with_neighbours(table, found.prompt, found.answer, prompt is not None, answer is not None)
+    said = f"columns guessed from what they hold: {found.prompt!r} is the prompt"
+    if not found.answer:
+        return reading, f"{said}; --prompt-column names another"
+    return reading, f"{said}, {found.answer!r} the answer; --prompt-column and --answer-column name others"
+
+
+def _flags(prompt: str, answer: str) -> str:
+    return f"--prompt-column {shlex.quote(prompt)}" + f" --answer-column {shlex.quote(answer)}" * bool(answer)
 
 
 def _readings(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> list[Reading]:
@@ -114,7 +134,9 @@ def _all_booleans(values: Iterable[object]) -> bool:
     return bool(spellings) and BOOLEANS.issuperset(spellings)
 
 
-def _no_reading(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> RiyazError:
+def _no_reading(
+    table: Table, prompt: str | None, answer: str | None, answers_required: bool, likeliest: Guess
+) -> RiyazError:
     columns = ", ".join(table.columns)
     no_prompt = not prompt and not set(PROMPTS) & set(table.columns)
     no_answer = not answer and answers_required and not set(ANSWERS) & set(table.columns)
@@ -125,6 +147,8 @@ def _no_reading(table: Table, prompt: str | None, answer: str | None, answers_re
     else:
         what = f"no two of the columns {columns} are recognised as prompt and answer"
     hint = ASK if answers_required else "pass --prompt-column"
-    if kind_of(table.path) in (".csv", ".tsv"):
+    if likeliest.prompt and (likeliest.answer or not answers_required):
+        hint = "pass " + _flags(likeliest.prompt, likeliest.answer if answers_required else "")
+    if has_header(table):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
     return RiyazError(what, str(table.path), hint)

@@ -5,6 +5,7 @@ definitions in the system turn, a call in the assistant's turn, a result in a us
 """
 
 import json
+import math
 import re
 from typing import Any
 
@@ -30,6 +31,10 @@ class RowProblem(Exception):
     """An error in one row; the reader of the file adds the line number."""
 
 
+class Incomplete(RowProblem):
+    """A row without a prompt or an answer, which may be left out."""
+
+
 def is_messages(value: object) -> bool:
     """Whether a field is a list of messages rather than text."""
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
@@ -51,7 +56,7 @@ def conversation(
         return tuple(turns), None
     answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
     if not answers:
-        raise RowProblem("the conversation has no assistant turn")
+        raise Incomplete("the conversation has no assistant turn")
     weighted = [index for index in answers if weights[index]]
     if not weighted and answers_required:
         return tuple(turns), None
@@ -60,7 +65,7 @@ def conversation(
         raise RowProblem("the last assistant turn does not follow a user turn")
     answer = trimmed(turns[last]["content"])
     if not answer or not turns[last - 1]["content"].strip():
-        raise RowProblem(f"the last {'user' if answer else 'assistant'} turn is empty")
+        raise Incomplete(f"the last {'user' if answer else 'assistant'} turn is empty")
     return tuple(turns[:last]), answer
 
 
@@ -70,6 +75,8 @@ def as_text(value: object, column: str) -> str:
         return ""
     if isinstance(value, (list, dict)):
         raise RowProblem(f"{column!r} is {json_kind(value)}, not text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Incomplete(f"{column!r} is the number {json.dumps(value)}, not text")
     text = value if isinstance(value, str) else json.dumps(value)
     try:
         text.encode("utf-8")

@@ -1,11 +1,15 @@
 """Report on the user's rows before training: counts, duplicates, leakage of test rows into training, labels."""
 
 import statistics
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from riyaz.data import Example
+from riyaz.data import Example, normalise
+
+LEFT_OUT = "rows left out because they have no prompt or no answer"
+PAIRS_NAMED = 5  # pairs of labels that a note names
 
 
 @dataclass
@@ -55,6 +59,29 @@ def rows_with_unseen_labels(tested: Sequence[Example], labels: Sequence[str]) ->
     return [example for example in tested if not trained & set(example.answers)]
 
 
+def label_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of labels that differ only by case, white space, Unicode form or characters that cannot be seen."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        visible = "".join(letter for letter in label if unicodedata.category(letter) != "Cf")
+        groups[normalise(visible)].append(label)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def twins_note(labels: Iterable[str]) -> str:
+    """A sentence that names such labels; "" if there are none."""
+    twins = label_twins(labels)
+    named = ", ".join(" and ".join(map(_visible, group)) for group in twins[:PAIRS_NAMED])
+    more = f" and {len(twins) - PAIRS_NAMED} more" if len(twins) > PAIRS_NAMED else ""
+    what = "labels that differ only by case, white space, Unicode form or invisible characters"
+    return f"{what}: {named}{more}; write each label in one way" if twins else ""
+
+
+def _visible(label: str) -> str:
+    """The label in quotes, with escapes for what cannot be seen or looks like another character."""
+    return repr(label) if unicodedata.is_normalized("NFKC", label) else ascii(label)
+
+
 def notes(report: DataReport, unseen_rows: int) -> list[str]:
     """One sentence for each count above 0 that the user should know."""
     rows, leakage = report.rows, report.leakage
@@ -64,6 +91,7 @@ def notes(report: DataReport, unseen_rows: int) -> list[str]:
         "training rows dropped because their prompts are in the test": leakage["dropped"],
         "test rows with a label that no training row has, which no method can get right": unseen_rows,
         "conversations left out because every answer in them has weight 0": rows["skipped"],
+        LEFT_OUT: rows["incomplete"],
         "folds, because there is no test file and few rows": rows["folds"],
     }
     return [f"{sentence}: {count:g}" for sentence, count in counts.items() if count]

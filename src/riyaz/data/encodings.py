@@ -29,6 +29,10 @@ CHUNK = 2**20
 SAMPLE = 1024
 
 
+class NotUTF8(RiyazError):
+    """A file without a named encoding that is not UTF-8."""
+
+
 def gunzip(path: Path, content: bytes) -> bytes:
     """The decompressed bytes of a .gz file, at most 2 GiB. Raises RiyazError if it is not gzip, truncated or a bomb."""
     parts, size = [], 0
@@ -73,7 +77,7 @@ def decode(path: Path, content: bytes, encoding: str | None = None, hint: str = 
     line, place = before.count(b"\n") + 1, start - before.rfind(b"\n")
     looks = "looks like" if wide else "may be"
     what = f"byte 0x{body[start]:02X} is not UTF-8 (byte {place} of the line; it {looks} {guess})"
-    raise RiyazError(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}")
+    raise NotUTF8(what, f"{path}:{line}", hint or f"{SAVE}, or pass --encoding {guess}")
 
 
 def _wide(content: bytes) -> str:

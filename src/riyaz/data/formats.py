@@ -5,13 +5,14 @@
 file or shards. `Dataset.format` names the columns that were read.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from riyaz import config
-from riyaz.data import Dataset, Example
-from riyaz.data.column_roles import Reading, find_reading
+from riyaz.data import Dataset, Example, Reading
+from riyaz.data.column_roles import find_reading
+from riyaz.data.encodings import NotUTF8
 from riyaz.data.many_files import (
     combine,
     common_folder,
@@ -22,7 +23,7 @@ from riyaz.data.many_files import (
     read_tables,
 )
 from riyaz.data.parquet import SPLITS, saved_splits
-from riyaz.data.records import RowProblem, example_of
+from riyaz.data.records import Incomplete, RowProblem, example_of
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError
 
@@ -43,29 +44,35 @@ def load(
     prompt_column: str | None = None,
     answer_column: str | None = None,
     encoding: str | None = None,
+    skip_incomplete: bool = False,
     answers_required: bool = True,
+    like: Reading | None = None,
 ) -> Dataset:
     """The examples of a file, of several read as one, or of rows in memory; each needs an answer if `answers_required`.
 
-    Without `encoding` text must be UTF-8. Raises RiyazError with file and line.
+    What is not given is as in `like`, where the file has its columns. Without `encoding` text must be UTF-8. Rows
+    without a prompt or an answer are left out and counted with `skip_incomplete`. Raises RiyazError with file and line.
     """
-    tables = read_tables(path if isinstance(path, Table) else Path(path), encoding)
+    encoding, tables = _tables(path if isinstance(path, Table) else Path(path), encoding, like)
     path = path.path if isinstance(path, Table) else Path(path)
     combined = combine(path, tables)
     try:
-        reading = find_reading(combined, prompt_column, answer_column, answers_required)
+        reading, note = find_reading(combined, prompt_column, answer_column, answers_required, like)
     except RiyazError as error:
         raise mixed_columns(error, path, tables) from None
-    examples: list[Example] = []
-    skipped = 0
+    skip = answers_required and (skip_incomplete or (like is not None and like.skip_incomplete))
+    reading = replace(reading, encoding=encoding, skip_incomplete=skip)
     folder = common_folder(tables)
+    examples: list[Example] = []
+    skipped = incomplete = 0
     for table in tables:
-        of_table, skipped_here = _examples(table, reading, folder, answers_required)
+        of_table, skipped_here, incomplete_here = _examples(table, reading, folder, answers_required)
         examples += of_table
         skipped += skipped_here
+        incomplete += incomplete_here
     if not examples:
-        what = "every answer has weight 0, so there is nothing to learn"
-        raise RiyazError(what, str(path), "give the answers weight 1")
+        what = "every answer has weight 0, so there is nothing to learn" if skipped else "no row is complete"
+        raise RiyazError(what, str(path), "give the answers weight 1" if skipped else "give prompts and answers")
     return Dataset(
         examples=tuple(examples),
         format=reading.format,
@@ -75,57 +82,63 @@ def load(
         skipped=skipped,
         answer_column=reading.answer,
         folder=None if combined.in_memory else folder,
+        incomplete=incomplete,
+        reading=reading,
+        notes=(f"{path.name}: {note}",) if note else (),
     )
 
 
-def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int]:
-    """The examples of one table, and its number of conversations in which every answer has weight 0."""
+def _tables(path: Path | Table, encoding: str | None, like: Reading | None) -> tuple[str | None, list[Table]]:
+    """The tables of a path, in the encoding of `like` where none is given and they are not UTF-8; and the encoding."""
+    try:
+        return encoding, read_tables(path, encoding)
+    except NotUTF8:
+        if like is None or like.encoding is None:
+            raise
+        return like.encoding, read_tables(path, like.encoding)
+
+
+def _examples(table: Table, reading: Reading, folder: Path, answers_required: bool) -> tuple[list[Example], int, int]:
+    """The examples of one table, its number of conversations in which every answer has weight 0, and of incomplete rows
+    that are left out."""
     examples, skipped, problems = [], 0, Problems(table.path, mark=table.mark)
+    incomplete = 0
     for line, row in table.rows:
         try:
             example = example_of(row, reading, table.place(line, folder), answers_required)
         except RowProblem as problem:
-            problems.add(line, str(problem))
+            incomplete += isinstance(problem, Incomplete)
+            if not (reading.skip_incomplete and isinstance(problem, Incomplete)):
+                problems.add(line, str(problem))
             continue
         if example is None:
             skipped += 1
         else:
             examples.append(example)
-    problems.check("correct or remove the row" + ("s" if len(problems.entries) > 1 else ""))
-    return examples, skipped
+    hint = "correct or remove the row" + ("s" if len(problems.entries) > 1 else "")
+    if incomplete and answers_required and not reading.skip_incomplete:
+        hint += ", or pass --skip-incomplete to leave out those without a prompt or an answer"
+    problems.check(hint)
+    return examples, skipped, incomplete
 
 
-def open_data(
-    path: str | Path | Table,
-    *,
-    test: str | Path | Table | None = None,
-    prompt_column: str | None = None,
-    answer_column: str | None = None,
-    encoding: str | None = None,
-) -> DataFolder:
-    """Read a file of training rows, rows in memory, or a folder; arguments override the folder's riyaz.toml. Raises
-    RiyazError."""
+def open_data(path: str | Path | Table, *, test: str | Path | Table | None = None, **options: Any) -> DataFolder:
+    """Read a file of training rows, rows in memory, or a folder; `options` are those of `load` and override the
+    folder's riyaz.toml. Test rows are read as the training rows are. Raises RiyazError."""
     path = path if isinstance(path, Table) else Path(path)
     if isinstance(path, Path) and path.is_dir() and not is_table(path):
-        return load_folder(path, test=test, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
-    read = partial(load, prompt_column=prompt_column, answer_column=answer_column, encoding=encoding)
-    return DataFolder(read(path), read(test) if test else None)
+        return load_folder(path, test=test, **options)
+    train = load(path, **options)
+    return DataFolder(train, load(test, **options, like=train.reading) if test else None)
 
 
-def load_folder(
-    folder: str | Path,
-    *,
-    test: str | Path | Table | None = None,
-    prompt_column: str | None = None,
-    answer_column: str | None = None,
-    encoding: str | None = None,
-) -> DataFolder:
+def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, **options: Any) -> DataFolder:
     """Read `train.*`, optional `test.*` and `riyaz.toml` of a folder; arguments override the settings."""
     folder = Path(folder)
     settings_path = folder / "riyaz.toml"
     settings = config.read_toml(settings_path) if settings_path.exists() else {}
     named = None if isinstance(test, Table) else test
-    given = {"test": named, "prompt_column": prompt_column, "answer_column": answer_column, "encoding": encoding}
+    given = {"test": named, **options, "skip_incomplete": options.get("skip_incomplete") or None}
     data_config, compare_config = config.resolve(settings, given)
     splits = saved_splits(folder)
     tables = sorted(folder / name for name in splits) or sorted(entry for entry in folder.iterdir() if is_table(entry))
@@ -137,18 +150,13 @@ def load_folder(
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)
     test_source = test if isinstance(test, Table) else compare_config.test or paths["test"]
-    read = partial(
-        load,
-        prompt_column=data_config.prompt_column,
-        answer_column=data_config.answer_column,
-        encoding=data_config.encoding,
-    )
+    train = load(train_path, **data_config.reading())
     used = {
         path.resolve() for part in (train_path, test_source) if isinstance(part, Path) for path in matching_files(part)
     }
     return DataFolder(
-        train=read(train_path),
-        test=read(test_source) if test_source else None,
+        train=train,
+        test=load(test_source, **data_config.reading(), like=train.reading) if test_source else None,
         settings=settings,
         unused=tuple(entry.name for entry in tables if entry.resolve() not in used),
     )

@@ -1,8 +1,10 @@
 """Make an `Example` of a row of a table."""
 
-from riyaz.data import Example, Message
-from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS, Reading
-from riyaz.data.conversations import RowProblem, as_text, conversation, is_messages, trimmed
+import math
+
+from riyaz.data import Example, Message, Reading
+from riyaz.data.column_roles import CONVERSATIONS, LABELS, TOOLS
+from riyaz.data.conversations import Incomplete, RowProblem, as_text, conversation, is_messages, trimmed
 
 
 def example_of(row: dict[str, object], reading: Reading, where: str, answers_required: bool) -> Example | None:
@@ -20,7 +22,7 @@ def example_of(row: dict[str, object], reading: Reading, where: str, answers_req
         if reading.answer:
             answers = _answers(row, reading)
         if not answers and answers_required:
-            raise RowProblem(f"the row has no {reading.answer!r}")
+            raise Incomplete(f"the row has no {reading.answer!r}")
     return Example(messages, answers, _optional(row, "slice"), where, _documents(row))
 
 
@@ -28,7 +30,9 @@ def _turns(row: dict[str, object], reading: Reading) -> object | None:
     """The messages of a conversation, in one column or in TRL's prompt and completion; None for other rows."""
     prompt = row.get(reading.prompt)
     if reading.prompt in CONVERSATIONS:
-        return [] if prompt is None else prompt
+        if prompt is None:
+            raise Incomplete(f"the row has no {reading.prompt!r}")
+        return prompt
     if not is_messages(prompt):
         return None
     answer = row.get(reading.answer) if reading.answer else None
@@ -41,8 +45,8 @@ def _prompt(row: dict[str, object], reading: Reading) -> tuple[Message, ...]:
     """The user turn, after a system turn if the row has the column `system`."""
     prompt = as_text(row.get(reading.prompt), reading.prompt)
     if not prompt.strip():
-        raise RowProblem(f"the row has no {reading.prompt!r}")
-    before, after = ([as_text(row.get(c), c) for c in side] for side in (reading.before, reading.after))
+        raise Incomplete(f"the row has no {reading.prompt!r}")
+    before, after = ([as_text(_without_nan(row.get(c)), c) for c in side] for side in (reading.before, reading.after))
     content = "\n\n".join(part for part in (*before, prompt, *after) if part.strip())
     system = _optional(row, "system")
     turn = {"role": "user", "content": content}
@@ -65,11 +69,16 @@ def _answers(row: dict[str, object], reading: Reading) -> tuple[str, ...]:
 
 
 def _optional(row: dict[str, object], column: str) -> str | None:
-    return as_text(row.get(column), column).strip() or None
+    return as_text(_without_nan(row.get(column)), column).strip() or None
+
+
+def _without_nan(value: object) -> object:
+    """None for the number NaN, which pandas writes where a value is missing; else the value."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _documents(row: dict[str, object]) -> tuple[str, ...]:
     """The document ids of a row, from `doc_id` or a list in `doc_ids`."""
     value = row.get("doc_ids", row.get("doc_id"))
-    values = value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list) else [_without_nan(value)]
     return tuple(name for name in (as_text(each, "doc_id").strip() for each in values) if name)

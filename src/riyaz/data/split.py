@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from riyaz.config import MIN_ROWS
 from riyaz.data import Dataset, Example
-from riyaz.data.data_report import DataReport, answer_words, count_labels, count_repeats, notes, rows_with_unseen_labels
+from riyaz.data.data_report import (
+    DataReport,
+    answer_words,
+    count_labels,
+    count_repeats,
+    notes,
+    rows_with_unseen_labels,
+    twins_note,
+)
 from riyaz.data.sampling import fold_keys, hold_out, ordered, sample
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
@@ -163,8 +171,10 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
         "test": len(tested),
         "folds": len(result.folds),
         "skipped": train.skipped + (test.skipped if test else 0),
+        "incomplete": train.incomplete + (test.incomplete if test else 0),
     }
     report = DataReport(rows, *count_repeats(train.examples), leakage, answer_words(train.examples))
+    report.notes = list(dict.fromkeys(train.notes + (test.notes if test else ())))
     report.slices = dict(sorted(Counter(e.slice for e in tested if e.slice is not None).items()))
     unseen: list[Example] = []
     if task.kind == "closed":
@@ -174,8 +184,10 @@ def _report(train: Dataset, test: Dataset | None, task: Task, result: Split, lea
         if test is not None and len(unseen) == len(tested):
             what = f"no test row has a label of the training rows; this one has {unseen[0].answer!r}"
             raise RiyazError(what, test.place(unseen[0]), "use the same labels in both files")
+        twins = twins_note({*task.labels, *(answer for example in tested for answer in example.answers)})
+        report.notes += [twins] if twins else []
     report.unseen_labels = sorted({example.answer for example in unseen})
-    report.notes = notes(report, len(unseen))
+    report.notes += notes(report, len(unseen))
     return report
 
 

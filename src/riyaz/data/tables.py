@@ -213,10 +213,8 @@ def _csv_rows(path: Path, text: str, suffix: str) -> Iterator[tuple[int, dict[st
     text = text.replace("\r\n", "\n")
     if "\n" not in text:
         text = text.replace("\r", "\n")  # ends lines in a file without LF; otherwise it may be part of a field
-    first = text.split("\n", 1)[0]
-    # Spreadsheets in many locales write ".csv" with semicolons.
-    delimiter = "\t" if suffix == ".tsv" else ";" if ";" in first and "," not in first else ","
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
+    delimiter = "\t" if suffix == ".tsv" else _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     problems, start, header, rows = Problems(path), 1, None, 0
     try:
@@ -238,6 +236,22 @@ def _csv_rows(path: Path, text: str, suffix: str) -> Iterator[tuple[int, dict[st
     problems.check("quote fields that contain the separator or a line break")
     if not rows:
         raise RiyazError("the file has a header and no rows", str(path), "write one example per line")
+
+
+def _delimiter(text: str) -> str:
+    """The separator of a CSV file: a semicolon, which spreadsheets write in many locales, if the header has one and no
+    comma, or if it has neither and only the commas would divide rows of one column."""
+    first = text.split("\n", 1)[0]
+    if "," in first or ";" in first:
+        return "," if "," in first else ";"
+    return ";" if not _one_column(text, ",") and _one_column(text, ";") else ","
+
+
+def _one_column(text: str, delimiter: str) -> bool:
+    try:
+        return all(len(fields) < 2 for fields in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error:
+        return False
 
 
 def _header(path: Path, line: int, fields: list[str]) -> list[str]:

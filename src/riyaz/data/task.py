@@ -3,17 +3,17 @@
 The kind and the metric can also be given, where they fit the rows.
 """
 
+import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from riyaz.config import METRICS, Metric, TaskKind
-from riyaz.data import Dataset
+from riyaz.data import Dataset, Example
+from riyaz.data.column_guess import LABEL_CHARACTERS, few_short_values
 from riyaz.data.column_roles import LABELS
 from riyaz.errors import RiyazError
 
-CLOSED_LABELS = 200  # most distinct answers of a closed set without a label column
-CLOSED_ROWS_PER_LABEL = 3  # fewest rows per distinct answer there, on average
-CLOSED_CHARACTERS = 60  # longest answer there
 SHORT_WORDS = 6  # longest median answer of a short-answer task
 FITTING: dict[TaskKind, tuple[Metric, ...]] = {  # the metrics of each kind; the first is the default
     "closed": ("accuracy", "exact_match"),
@@ -26,6 +26,13 @@ INSTRUCTION = {
     "short": "Answer the question in a few words.",
     "free": "",  # leaves the default system turn of the chat template
 }
+OWN_SHARE = 0.9  # share of rows with a system turn that says how to answer, from which the default is left out
+TOOLS = re.compile(r"<tools>.*</tools>", re.DOTALL)  # definitions, which say nothing about the answer
+# A system turn that says no more than a chat template's own one, such as "You are a helpful assistant."
+GENERIC = re.compile(
+    r"(you are \w+, created by [\w ]+\. )?you are (an? )?([\w-]+[, ]+){0,4}(assistant|chatbot|ai|model)"
+    r"( named \w+)?(, (trained|created|made|developed) by [\w ]+)?[.!]?"
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def detect(
     rows, distinct = len(dataset.examples), len({example.answer for example in dataset.examples})
     if distinct == 1:
         answer = dataset.examples[0].answer
-        excerpt = answer if len(answer) <= CLOSED_CHARACTERS else answer[:CLOSED_CHARACTERS] + "…"
+        excerpt = answer if len(answer) <= LABEL_CHARACTERS else answer[:LABEL_CHARACTERS] + "…"
         hint = "add rows with other answers, or name the right column with --answer-column"
         raise RiyazError(f"all {rows} rows have the same answer {excerpt!r}", str(dataset.path), hint)
     detected, why = _kind(dataset, distinct)
@@ -70,9 +77,25 @@ def detect(
         kind=detected,
         labels=tuple(sorted(answers)) if detected == "closed" else (),
         metric=metric or FITTING[detected][0],
-        instruction=INSTRUCTION[detected] if instruction is None else instruction,
+        instruction=_instruction(dataset.examples, detected) if instruction is None else instruction,
         why=why,
     )
+
+
+def says_how(system: str) -> bool:
+    """Whether a system turn can say how to answer: more than tools and "You are a helpful assistant."."""
+    text = " ".join(TOOLS.sub("", system).split())
+    return bool(text) and GENERIC.fullmatch(text.casefold()) is None
+
+
+def _instruction(examples: Sequence[Example], kind: TaskKind) -> str:
+    """The default instruction of a kind of task. Where nearly all rows bring a system turn that says how to answer it
+    is that turn if it is the same in all, so that a prompt without one is asked alike, else none."""
+    turns = [turn["content"] for example in examples for turn in example.messages[:1] if turn["role"] == "system"]
+    own = [turn for turn in turns if says_how(turn)]
+    if len(own) < OWN_SHARE * len(examples):
+        return INSTRUCTION[kind]
+    return own[0] if len(set(turns)) == 1 else ""
 
 
 def check_metric(metric: Metric | None, kind: TaskKind) -> None:
@@ -86,11 +109,7 @@ def _kind(dataset: Dataset, distinct: int) -> tuple[TaskKind, str]:
     answers = [example.answer for example in dataset.examples]
     if dataset.answer_column in LABELS:
         return "closed", f"the column {dataset.answer_column!r} holds {distinct} labels"
-    if (
-        distinct <= CLOSED_LABELS
-        and len(answers) >= CLOSED_ROWS_PER_LABEL * distinct
-        and max(map(len, answers)) <= CLOSED_CHARACTERS
-    ):
+    if few_short_values(answers):
         return "closed", f"{distinct} distinct answers in {len(answers)} rows"
     words = statistics.median(len(answer.split()) for answer in answers)
     kind: TaskKind = "short" if words <= SHORT_WORDS else "free"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from riyaz.data import Message
+from riyaz.artifact import reading_of
+from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
 from riyaz.data.memory import MARK, RowSource, path_or_table
@@ -57,6 +58,7 @@ class Model:
 
     name: str
     predictor: Predictor
+    reading: Reading | None = None  # of the rows that an artifact was made from; rows with its columns are read so
 
     def answer(self, messages: Messages, *, max_tokens: int | None = None, **sampling: Unpack[SamplingOptions]) -> str:
         """The answer to one conversation. Raises RiyazError."""
@@ -98,7 +100,7 @@ class Model:
         """
         drawn, limit = _sampling(sampling), _limit(max_tokens)
         with in_python():
-            conversations, where = _conversations(rows, prompt_column, encoding)
+            conversations, where = _conversations(rows, prompt_column, encoding, self.reading)
             return self.predictor.answers(conversations, where, max_tokens=limit, sampling=drawn, progress=progress)
 
     def logprobs(self, messages: Messages, answer: str) -> list[Token]:
@@ -137,7 +139,8 @@ def open(target: Place, *, model: Place | None = None, precision: Precision = "a
     if precision not in ("auto", "bfloat16", "float32"):
         raise RiyazError(f"unknown precision {precision!r}", "precision", "choose one of auto, bfloat16, float32")
     with in_python():
-        return Model(str(target), open_target(str(target), str(model) if model is not None else None, precision))
+        predictor = open_target(str(target), str(model) if model is not None else None, precision)
+        return Model(str(target), predictor, reading_of(target))
 
 
 def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:
@@ -171,7 +174,7 @@ def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
 
 
 def _conversations(
-    rows: Any, prompt_column: str | None, encoding: str | None
+    rows: Any, prompt_column: str | None, encoding: str | None, like: Reading | None
 ) -> tuple[list[Sequence[Message]], list[str]]:
     """The conversations of rows, and where each stands."""
     if not isinstance(rows, (str, PathLike)) and not hasattr(rows, "columns"):
@@ -182,8 +185,8 @@ def _conversations(
         if isinstance(rows, list) and all(isinstance(row, Mapping) and {"role", "content"} <= {*row} for row in rows):
             raise RiyazError("is one conversation", ROWS, "ask for its answer, or give a list of conversations")
     table = path_or_table(rows, ROWS)
-    examples = load(table, prompt_column=prompt_column, encoding=encoding, answers_required=False).examples
-    return [example.messages for example in examples], [example.where for example in examples]
+    read = load(table, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
+    return [example.messages for example in read.examples], [example.where for example in read.examples]
 
 
 def _limit(max_tokens: int | None) -> int | None:

@@ -22,7 +22,7 @@ from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 OPTIONS = {option.name for config in (DataConfig, CompareConfig, PretrainConfig) for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "resume"}
+SWITCHES = {"allow_leakage", "data_curve", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
 
@@ -32,6 +32,7 @@ class ReadingOptions(TypedDict, total=False):
     prompt_column: str | None
     answer_column: str | None
     encoding: str | None
+    skip_incomplete: bool | None
     instruction: str | None
     task: TaskKind | None
     metric: Metric | None

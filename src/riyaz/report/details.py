@@ -23,6 +23,7 @@ from riyaz.results import ArmResult, Comparison, Data, FileFacts, Leakage, Model
 ROWS = {
     "file": "in the file", "test_file": "in the test file", "train": "to train on", "valid": "to validate on",
     "test": "to test on", "folds": "folds", "skipped": "left out",
+    "incomplete": "without prompt or answer",
 }  # fmt: skip
 TASKS = {"closed": "a closed set of labels", "short": "short answers", "free": "free text"}
 SHOWN_LABELS = 100

@@ -71,7 +71,9 @@
   const source = (cited) => {
     const title = cited.title || cited.doc_id || "a document";
     const id = cited.title && cited.doc_id ? `${cited.doc_id}, ` : "";
-    return make("li", "", `${title} (${id}characters ${cited.start}–${cited.end})`);
+    const pages = cited.page === cited.last_page ? `page ${cited.page}` : `pages ${cited.page}–${cited.last_page}`;
+    const place = cited.page ? pages : `characters ${cited.start}–${cited.end}`;
+    return make("li", "", `${title} (${id}${place})`);
   };
 
   // Methods with the same answer and score share one line, unless they cite sources.

@@ -1,24 +1,25 @@
-"""Split documents into passages short enough for a model: at headings, then paragraphs, sentences, words, characters.
+"""Split documents into passages short enough for a model: at headings and pages, then paragraphs, sentences, words,
+characters.
 
 A chunk is a range of characters of its document, so a citation is two numbers set by code, not by a model.
 """
 
 import bisect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from riyaz.retrieval.documents import Document
+from riyaz.retrieval.parsers import heading_of
 
 SIZE, OVERLAP = 200, 32  # tokens of a chunk's text, which is all that is embedded; titles and headings are for BM25
 MAX_UNIT = 16  # characters that count as one token at most, since a tokenizer may read a million letters as one word
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t#]*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』”’]*\s*|\n\s*")
+_SENTENCE = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s+|[。！？]+[」』”’]*\s*|\n\s*")
 _SPACE = re.compile(r"\s+")
 _TOKEN = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+|[^\w\s]")  # each kana or Chinese character is one
 
@@ -42,6 +43,12 @@ def word_offsets(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _TOKEN.finditer(text)]
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, as far as its marks tell them; headings are none."""
+    lines = (line for line in text.split("\n") if not heading_of(line))
+    return [part for line in lines for part in _SENTENCE.split(line) if part.strip()]
+
+
 def passage(chunk: Chunk) -> str:
     """The text that BM25 indexes: title, heading path and text, each on its own line."""
     return "\n".join(part for part in (chunk.title, chunk.heading, chunk.text) if part)
@@ -58,7 +65,7 @@ def chunk(
     with the chunk before it in the same section; together they contain every non-blank character. With `window` no
     chunk, tokenised alone, has more than `window` tokens, so an embedder with this window cuts none off."""
     text, size = document.text, min(size, window or size)
-    sections = list(_sections(text))
+    sections = _with_pages(list(_sections(text)), document.pages)
     paragraphs, sentences, words = (
         np.array([match.end() for match in pattern.finditer(text)], np.int64)
         for pattern in (_PARAGRAPH, _SENTENCE, _SPACE)
@@ -90,20 +97,27 @@ def _sections(text: str) -> Iterator[tuple[int, str]]:
     path: list[tuple[int, str]] = []
     start, body, fenced, after_blank, place = 0, False, False, True, 0
     for line in text.split("\n"):
-        match = None if fenced or not after_blank else _HEADING.match(line)
-        if match:
+        found = None if fenced or not after_blank else heading_of(line)
+        if found:
             if body:
                 yield start, " > ".join(name for _, name in path)
                 start, body = place, False
-            path = [(level, name) for level, name in path if level < len(match[1])] + [(len(match[1]), match[2])]
+            path = [*((level, name) for level, name in path if level < found[0]), found]
         elif _FENCE.match(line):
             fenced, body = not fenced, True
         elif line.strip():
             body = True
         # `# …` directly below a line of text is more often a comment in code than a heading
-        after_blank = bool(match) or not line.strip()
+        after_blank = bool(found) or not line.strip()
         place += len(line) + 1
     yield start, " > ".join(name for _, name in path)
+
+
+def _with_pages(sections: list[tuple[int, str]], pages: Sequence[int]) -> list[tuple[int, str]]:
+    """The sections, each divided where a page begins, so that every chunk lies on one page."""
+    begins = [start for start, _ in sections]
+    within = {page: sections[bisect.bisect_right(begins, page) - 1][1] for page in pages}
+    return sorted((within | dict(sections)).items())
 
 
 def _with_extra_boundaries(units: np.ndarray) -> np.ndarray:

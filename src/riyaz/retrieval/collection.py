@@ -6,6 +6,7 @@ come from a stranger, so its schema must be exactly ours, and every value is che
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
-from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, word_offsets
+from riyaz.retrieval.chunks import OVERLAP, SIZE, Chunk, chunk, passage, word_offsets
 from riyaz.retrieval.database import APPLICATION, BROKEN, REBUILD, opened, replacing, writing
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.embedder import Embedder, Progress
+from riyaz.retrieval.lexical import BM25, words_and_prefixes
+from riyaz.retrieval.relevance import threshold
 
 FORMAT, VERSION = "riyaz collection", 1
+THRESHOLD = "threshold"  # the key of the calibrated relevance in the table meta
 TABLES = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "documents": "CREATE TABLE documents (doc_id TEXT PRIMARY KEY, title TEXT NOT NULL, text TEXT NOT NULL, "
@@ -51,6 +55,7 @@ class Collection:
     path: Path
     documents: tuple[Document, ...]
     embedder: tuple[str, str] | None  # name and sha256 of the model that made the vectors
+    threshold: float | None  # below this relevance nothing here fits a question; None: not calibrated
     _chunks: list[Chunk]
     _vectors: np.ndarray | None
 
@@ -65,11 +70,12 @@ class Collection:
                 raise RiyazError(problem, str(path), "name a file that riyaz rag add has written")
             meta = _meta(database)
             documents, chunks, vectors, problems = _contents(database, meta)
+            least = _threshold_of(meta)
         if problems:
             raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
         if not documents:
             raise RiyazError("holds no documents", str(path), "add some: riyaz rag add")
-        return cls(path, tuple(documents), _embedder_of(meta), chunks, vectors)
+        return cls(path, tuple(documents), _embedder_of(meta), least, chunks, vectors)
 
     def chunks(self) -> list[Chunk]:
         """All chunks, sorted by doc_id and start."""
@@ -126,6 +132,7 @@ def verify(path: Path) -> list[str]:
             if not problems:
                 meta = _meta(database)
                 problems = _contents(database, meta, hashes=True)[3]
+                _threshold_of(meta)
     except RiyazError as error:
         if not isinstance(error.__cause__, BROKEN) or "broken" not in error.what:
             raise
@@ -167,8 +174,21 @@ def _add(
     if embedder:
         meta |= {"embedder": embedder.name, "embedder_sha256": embedder.sha256, "dim": embedder.dim}
     database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, str(meta[key])) for key in meta])
+    if changed or THRESHOLD not in meta_before:
+        _calibrate(path, database, embedder)
     replaced = sum(item.doc_id in stored for item in changed)
     return Added(len(changed) - replaced, len(documents) - len(changed), replaced, len(chunks))
+
+
+def _calibrate(path: Path, database: sqlite3.Connection, embedder: Embedder | None) -> None:
+    """Store the relevance below which nothing in the collection fits a question, unless it is too small to tell."""
+    _, chunks, vectors, problems = _contents(database, _meta(database))
+    if problems:
+        raise RiyazError(f"broken: {problems[0]}", str(path), REBUILD)
+    least = threshold(chunks, vectors, BM25([passage(each) for each in chunks], words_and_prefixes), embedder)
+    database.execute("DELETE FROM meta WHERE key = ?", (THRESHOLD,))
+    if least is not None:
+        database.execute("INSERT INTO meta VALUES (?, ?)", (THRESHOLD, repr(least)))
 
 
 def _write(
@@ -202,6 +222,17 @@ def _check_embedder(path: Path, meta: dict[str, str], embedder: Embedder | None)
 
 def _embedder_of(meta: dict[str, str]) -> tuple[str, str] | None:
     return (meta["embedder"], meta.get("embedder_sha256", "")) if "embedder" in meta else None
+
+
+def _threshold_of(meta: dict[str, str]) -> float | None:
+    """The calibrated threshold; None in a collection that has none. Raises sqlite3.DatabaseError if it is no number."""
+    try:
+        least = float(meta.get(THRESHOLD, "nan"))
+    except ValueError:
+        least = math.inf
+    if THRESHOLD in meta and not math.isfinite(least):
+        raise sqlite3.DatabaseError(f"{THRESHOLD!r} in its table meta is not a number")
+    return least if THRESHOLD in meta else None
 
 
 def _format_problem(database: sqlite3.Connection) -> str:

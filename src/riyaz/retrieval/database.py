@@ -28,6 +28,15 @@ def first_bytes(path: Path) -> bytes:
         raise RiyazError(f"cannot be read: {error.strerror}", str(path), "check the path") from error
 
 
+def is_collection(file: Path) -> bool:
+    """Whether a file is a collection by its first bytes; False for one that cannot be read."""
+    try:
+        begins = first_bytes(file) if file.is_file() else b""
+    except RiyazError:
+        return False
+    return begins.startswith(MAGIC) and begins[68:72] == APPLICATION.to_bytes(4)
+
+
 @contextmanager
 def opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection, rolled back and closed when the block ends; SQLite's errors become RiyazError."""

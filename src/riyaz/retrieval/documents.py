@@ -1,8 +1,11 @@
 """Read a folder, a file or rows as documents: plain texts with an id, and notes on everything that was left out.
 
-Nothing is fetched, no link is followed out of the folder, and control characters are removed.
+Nothing is fetched, no link is followed out of the folder, and control characters are removed. Hidden files and those
+that a program keeps while it has a document open are left out, and so is what riyaz wrote: a report in the collection
+would answer the test's questions.
 """
 
+import bisect
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,8 @@ from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, kind_of, read_table
 from riyaz.errors import RiyazError
-from riyaz.retrieval.parsers import PARSERS, clean, one_line
+from riyaz.retrieval.database import is_collection
+from riyaz.retrieval.parsers import PARSERS, Parsed, clean, one_line
 
 TEXT_COLUMNS = ("text", "content", "body", "passage", "answer", "completion")  # the first one that a file has is read
 
@@ -28,6 +32,18 @@ class Document:
     where: str
     pages: tuple[int, ...] = ()
 
+    def pages_of(self, start: int, end: int) -> tuple[int, int] | None:
+        """The numbers of the first and last page of a range of characters, from 1; None in a text without pages."""
+        if not self.pages:
+            return None
+        return bisect.bisect_right(self.pages, start), bisect.bisect_right(self.pages, max(start, end - 1))
+
+
+TEMPORARY = ("~$", ".~", "~WRL")  # beginnings of the names of Word's and LibreOffice's locks and copies
+
+# names in a folder that riyaz wrote: an artifact, a comparison, one that has only begun, a pretraining run
+RESULTS = ({"riyaz.json"}, {"compare.json", "arms"}, {"settings.json", "split"}, {"run.json", "plan.json"})
+
 
 def read_documents(path: Path) -> tuple[list[Document], list[str]]:
     """The documents under a path, and notes: one line for each kind of thing left out, and why. Raises RiyazError if
@@ -38,6 +54,9 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
         documents = _folder(path, notes)
     elif kind_of(path):
         documents = _rows(path)
+    elif path.name.startswith(TEMPORARY) and path.suffix.lower() in PARSERS:
+        what, hint = "is what a program keeps while a document is open", "name the document itself"
+        raise RiyazError(what, str(path), hint)
     elif not path.exists():
         raise RiyazError("no such file or folder", str(path), "check the path")
     elif path.suffix.lower() in PARSERS:
@@ -54,18 +73,27 @@ def read_documents(path: Path) -> tuple[list[Document], list[str]]:
 
 
 def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
-    """The documents of the files below a folder, sorted by path, except hidden files."""
+    """The documents of the files below a folder, sorted by path, except hidden and temporary ones."""
     root, inside, other, outside = folder.resolve(), [], Counter[str](), 0
     closed: list[OSError] = []
+    unseen: list[str] = []
+    ours: list[str] = []
     for place, names, files in os.walk(folder, onerror=closed.append):
-        outside += sum(os.path.islink(os.path.join(place, name)) for name in names if not name.startswith("."))
-        names[:] = sorted(name for name in names if not name.startswith("."))
+        if any(marks <= {*names, *files} for marks in RESULTS):
+            ours.append(os.path.relpath(place, folder))
+            names.clear()
+            continue
+        unseen += (os.path.relpath(os.path.join(place, name), folder) for name in [*names, *files] if _unseen(name))
+        names[:] = sorted(name for name in names if not _unseen(name))
+        outside += sum(os.path.islink(os.path.join(place, name)) for name in names)
         for name in files:
             file = Path(place, name)
-            if name.startswith("."):
+            if _unseen(name):
                 continue
             if not _inside(file, root):
                 outside += 1
+            elif is_collection(file):
+                ours.append(os.path.relpath(file, folder))
             elif file.suffix.lower() not in PARSERS or not file.is_file():
                 other[file.suffix.lower() or "no ending"] += 1
             else:
@@ -73,6 +101,10 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
     if other:
         kinds = ", ".join(f"{ending} ({count})" for ending, count in sorted(other.items()))
         notes.append(one_line(f"{_count(other.total(), 'file')} of other kinds left out: {kinds}"))
+    for left_out, why in ((unseen, "hidden or temporary"), (ours, "results of riyaz")):
+        if left_out:
+            rest = f" and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
+            notes.append(f"left out, {why}: {one_line(min(left_out))}{rest}")
     if outside:
         notes.append(f"{_count(outside, 'link')} to other folders not followed")
     if closed:
@@ -80,6 +112,11 @@ def _folder(folder: Path, notes: list[str]) -> Iterator[Document]:
         rest = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
         notes.append(f"{_count(len(closed), 'folder')} cannot be read: {first} ({closed[0].strerror}){rest}")
     yield from _files(sorted(inside, key=lambda pair: pair[1]), notes)
+
+
+def _unseen(name: str) -> bool:
+    """Whether a file or folder is hidden or temporary by its name."""
+    return name.startswith((".", *TEMPORARY))
 
 
 def _inside(file: Path, root: Path) -> bool:
@@ -91,11 +128,22 @@ def _inside(file: Path, root: Path) -> bool:
 
 def _files(files: Sequence[tuple[Path, str]], notes: list[str]) -> Iterator[Document]:
     for file, name in files:
-        parsed = PARSERS[file.suffix.lower()](file)
+        parsed = _parsed(file)
         notes += [one_line(f"{name}: {note}") for note in parsed.notes]
         title = one_line(parsed.title) or one_line(file.stem)
         if not parsed.without_text:
             yield Document(one_line(name), title, parsed.text, one_line(str(file)), parsed.pages)
+
+
+def _parsed(file: Path) -> Parsed:
+    """The contents of a file. Raises RiyazError that names it, whatever fails."""
+    try:
+        return PARSERS[file.suffix.lower()](file)
+    except (RiyazError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"cannot be read: {type(error).__name__}: {error}"
+        raise RiyazError(one_line(what)[:200], str(file), "leave it out, or save it again") from error
 
 
 def _rows(path: Path) -> Iterator[Document]:

@@ -17,6 +17,8 @@ _LINES = {"br", "li", "tr", "caption", "option", "legend"}
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _BREAKING = {*_BLOCKS, *_LINES, *_HEADINGS, "pre"}
 _CLOSED_BY = {"p": _BLOCKS | set(_HEADINGS), "li": {"li"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "tr": {"tr"}}
+_NUMBERED = re.compile(r"&#(?:([0-9]+)|[xX]([0-9a-fA-F]+));?")  # a character reference by number
+_DIGITS = 7  # of the largest character, U+10FFFF; Python refuses to convert some thousand digits
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d]*[1-9])", re.IGNORECASE)
 
 
@@ -99,7 +101,7 @@ class _Reader(HTMLParser):
 def html_text(source: str) -> tuple[str, str]:
     """(title, visible text) of a page; raises nothing, whatever the source."""
     reader = _Reader()
-    body, tail = _bounded(source)
+    body, tail = _bounded(_NUMBERED.sub(_in_range, source))
     reader.feed(body)
     reader.close()
     reader.handle_data(unescape(tail))
@@ -109,6 +111,14 @@ def html_text(source: str) -> tuple[str, str]:
         fenced ^= line.strip() == "```"
         tidy.append(line.rstrip() if fenced else re.sub(r" +", " ", line).strip())
     return " ".join("".join(reader.title).split()), re.sub(r"\n{3,}", "\n\n", "\n".join(tidy)).strip()
+
+
+def _in_range(reference: re.Match[str]) -> str:
+    """The reference without leading zeros, or U+FFFD for more digits than any character has."""
+    digits = (reference[1] or reference[2]).lstrip("0") or "0"
+    if len(digits) > _DIGITS:
+        return "\ufffd"
+    return f"&#{digits};" if reference[1] else f"&#x{digits};"
 
 
 def _bounded(source: str) -> tuple[str, str]:

@@ -1,7 +1,9 @@
 """BM25 over texts in memory (Robertson & Zaragoza 2009; the `bm25s` package, Lù 2024, arXiv 2407.03618)."""
 
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import bm25s
@@ -20,8 +22,11 @@ class BM25:
         self._index = bm25s.BM25()
         self._size = len(texts)
         self._terms = terms or words
+        self._holding: Counter[str] = Counter()  # term -> texts that hold it
         if texts:
-            self._index.index([self._terms(text) or [""] for text in texts], show_progress=False)
+            found = [self._terms(text) or [""] for text in texts]
+            self._holding = Counter(term for each in found for term in set(each))
+            self._index.index(found, show_progress=False)
 
     def top(self, query: str, k: int) -> list[int]:
         """Indices of the k best texts, best first; equal scores in the order of the texts."""
@@ -33,6 +38,15 @@ class BM25:
         if not terms or not self._size:
             return np.zeros(self._size, np.float32)
         return self._index.get_scores(terms)
+
+    def highest(self, query: str) -> float:
+        """The limit of the score that a text could have; above 0 for a query with terms."""
+        return sum(self._weight(term) for term in self._terms(query))
+
+    def _weight(self, term: str) -> float:
+        """The inverse document frequency of a term in bm25s, the limit of its score for ever more occurrences."""
+        holding = self._holding[term]
+        return math.log(1 + (self._size - holding + 0.5) / (holding + 0.5))
 
 
 def words(text: str) -> list[str]:

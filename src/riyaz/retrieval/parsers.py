@@ -1,6 +1,10 @@
-"""Read files as text: .txt .md .html .htm .pdf .docx, within limits of size, pages and decompression."""
+"""Read files as text: .txt .md .html .htm .pdf .docx, within limits of size, pages, text and decompression."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +13,23 @@ from typing import Any
 
 from riyaz.data.encodings import SAVE, decode
 from riyaz.errors import RiyazError, install
+from riyaz.retrieval import pdf_worker
 from riyaz.retrieval.html_text import html_text
+from riyaz.template import ENVIRONMENT
 
 FILE_MB = 64
-PAGES = 5000  # of a PDF
+PAGES, TEXT_CHARACTERS = 5000, 16_000_000  # of a PDF
 UNPACKED_MB, RATIO, MEMBERS = 200, 200, 5000  # of a DOCX, which is a zip
 _MB = 2**20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_UNNAMED = re.compile(  # what programs write where a document has no title
+    r"\W*(?:anonymous|untitled|unspecified|unnamed|unknown|none|null|title|no title|new document|word document|"
+    r"document|unbenannt|ohne titel|sans titre|sin título|senza titolo)\W*\d{0,4}\W*(?:\.\w{1,5})?",
+    re.IGNORECASE,
+)
+_WRITTEN_BY = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - (.+?)(?:\.\w{2,5})?$")
 _HALVES = re.compile(r"[\ud800-\udfff]")  # unpaired surrogates, which UTF-8 cannot encode
-_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,31 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+def heading_of(line: str) -> tuple[int, str] | None:
+    """(level, name) of a line that is a Markdown heading; None for another line."""
+    match = _HEADING.match(line)
+    return (len(match[1]), _name(match)) if match else None
+
+
+def _name(match: re.Match[str]) -> str:
+    """The name of a heading without closing #; a regex for both would search the end from every space again."""
+    return match[2][0] + match[2][1:].rstrip(" \t#")
+
+
+def _first_heading(text: str) -> str:
+    match = _HEADING.search(text)
+    return _name(match) if match else ""
+
+
+def _title(*candidates: str) -> str:
+    """The first candidate that names its document, without the words that Word puts around it; "" if none."""
+    for candidate in candidates:
+        named = _WRITTEN_BY.sub(r"\1", one_line(candidate))
+        if named and not _UNNAMED.fullmatch(named):
+            return named
+    return ""
+
+
 def parse_text(path: Path) -> Parsed:
     """Plain text in UTF-8; without a title, so that the file's name is used."""
     return Parsed("", clean(_decoded(path)))
@@ -50,64 +87,60 @@ def parse_text(path: Path) -> Parsed:
 def parse_markdown(path: Path) -> Parsed:
     """Markdown, unchanged; its title is the first heading."""
     text = clean(_decoded(path))
-    heading = _HEADING.search(text)
-    return Parsed(heading[1] if heading else "", text)
+    return Parsed(_title(_first_heading(text)), text)
 
 
 def parse_html(path: Path) -> Parsed:
     """The visible text of a page; its title is <title>, else the first heading."""
     title, text = html_text(_decoded(path))
     text = clean(text)
-    heading = _HEADING.search(text)
-    return Parsed(title or (heading[1] if heading else ""), text)
+    return Parsed(_title(title, _first_heading(text)), text)
 
 
 def parse_pdf(path: Path) -> Parsed:
     """The text of a PDF's pages with a blank line between them; a note counts pages without text."""
-    pdfium = _docs_package("pypdfium2", path)
-    _read(path, limit_only=True)
-    try:
-        document = pdfium.PdfDocument(path)
-    except pdfium.PdfiumError as error:
-        locked = "password" in str(error).lower()
-        what = "is locked with a password" if locked else "is not a PDF that can be read"
-        hint = "save it without the password" if locked else "save it again as PDF, or leave it out"
-        raise RiyazError(what, str(path), hint) from None
-    try:
-        count = len(document)
-        if count > PAGES:
-            raise RiyazError(f"{count:,} pages; at most {PAGES:,} are read", str(path), "split the file")
-        title = document.get_metadata_dict().get("Title", "")
-        texts = [_page_text(document, number, pdfium) for number in range(count)]
-    finally:
-        document.close()
-    text, pages = "", []
-    pieces, place = [], 0
+    _docs_package("pypdfium2", path)
+    title, texts = _pdf_pages(path)
+    pages: list[int] = []
+    pieces: list[str] = []
+    place = 0
     for page in texts:
         lead = "\n\n" if place and page else ""
         pages.append(place + len(lead))
         pieces += [lead, page]
         place += len(lead) + len(page)
-    text = "".join(pieces)
     blank = sum(not page for page in texts)
-    if blank == count:
-        note = f"left out, none of its {count} pages holds text: scanned? riyaz has no character recognition"
-        return Parsed(title, "", notes=(note,), without_text=True)
-    notes = (f"{blank} of {count} pages hold no text: scanned?",) if blank else ()
-    return Parsed(title, text, tuple(pages), notes)
+    if blank == len(texts):
+        note = f"left out, none of its {blank} pages holds text: scanned? riyaz has no character recognition"
+        return Parsed("", "", notes=(note,), without_text=True)
+    notes = (f"{blank} of {len(texts)} pages hold no text: scanned?",) if blank else ()
+    return Parsed(_title(title), "".join(pieces), tuple(pages), notes)
 
 
-def _page_text(document: Any, number: int, pdfium: Any) -> str:
-    """The text of a page, with words hyphenated at a line end joined; "" for a page that cannot be read."""
+def _pdf_pages(path: Path) -> tuple[str, list[str]]:
+    """The title and the text of every page, from a process with limits of its own. Raises RiyazError."""
+    command = [sys.executable, "-P", "-m", "riyaz.retrieval.pdf_worker", str(PAGES), str(TEXT_CHARACTERS)]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     try:
-        page = document[number]
-        try:
-            text = page.get_textpage().get_text_bounded()
-        finally:
-            page.close()
-    except pdfium.PdfiumError:
-        return ""
-    return clean(re.sub(r"[\ufffe\u00ad\x02][\r\n]*", "", text)).strip()
+        done = subprocess.run(
+            command, input=_read(path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            timeout=5 * pdf_worker.SECONDS,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # killed at a limit, before it could answer
+        limits = f"{pdf_worker.MEMORY_MIB:,} MiB of memory or {pdf_worker.SECONDS} s"
+        raise RiyazError(f"needs more than {limits} to read: a bomb?", str(path), "leave it out") from None
+    error = answer.get("error")
+    if error in (pdf_worker.LOCKED, pdf_worker.BROKEN):
+        locked = error == pdf_worker.LOCKED
+        what = "is locked with a password" if locked else "is not a PDF that can be read"
+        hint = "save it without the password" if locked else "save it again as PDF, or leave it out"
+        raise RiyazError(what, str(path), hint)
+    if error:
+        raise RiyazError(error, str(path), "split the file")
+    return answer["title"], [clean(text).strip() for text in answer["pages"]]
 
 
 def parse_docx(path: Path) -> Parsed:
@@ -123,8 +156,7 @@ def parse_docx(path: Path) -> Parsed:
             raise
         raise RiyazError("is not a Word document that can be read", str(path), "save it again as .docx") from error
     text = clean("\n\n".join(line for line in lines if line.strip()))
-    heading = _HEADING.search(text)
-    return Parsed(title or (heading[1] if heading else ""), text)
+    return Parsed(_title(title, _first_heading(text)), text)
 
 
 def _levels(document: Any) -> dict[str, int]:

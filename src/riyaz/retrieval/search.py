@@ -18,6 +18,7 @@ from riyaz.retrieval.collection import Collection
 from riyaz.retrieval.database import REBUILD
 from riyaz.retrieval.embedder import Embedder
 from riyaz.retrieval.lexical import BM25, words_and_prefixes
+from riyaz.retrieval.relevance import relevance
 
 RANK = 60  # the paper's constant; the larger, the less the first places count more than the next
 DENSE = 0.3  # weight of the ranking by vectors; that by words has 1
@@ -35,11 +36,17 @@ class Hit:
     end: int
     text: str
     score: float
+    page: int | None = None  # the page it begins on, in a document with pages, and the one it ends on
+    last_page: int | None = None
+    relevance: float | None = None  # from about 0 to 1
+    relevant: bool | None = None  # whether anything fits the query; None in a collection that is not calibrated
 
 
 def citation(hit: Hit) -> dict[str, Any]:
     """The citation of a passage in an answer, as JSON values."""
-    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end}
+    pages = {"page": hit.page, "last_page": hit.last_page} if hit.page else {}
+    doubt = {"relevant": False} if hit.relevant is False else {}
+    return {"doc_id": hit.doc_id, "title": hit.title, "start": hit.start, "end": hit.end, **pages, **doubt}
 
 
 MAX_CACHED = 10_000  # rankings, some 20 MB
@@ -61,11 +68,14 @@ class Retriever:
             raise RiyazError(what, str(collection.path), REBUILD)
         self._embedder = embedder if self._vectors is not None else None
         self._lexical = BM25([passage(chunk) for chunk in self._chunks], words_and_prefixes)
+        self._paged = {document.doc_id: document for document in collection.documents if document.pages}
         self._places: dict[str, list[int]] = {}
         for place, chunk in enumerate(self._chunks):
             self._places.setdefault(chunk.doc_id, []).append(place)
         self._query_vectors: dict[str, np.ndarray] = {}  # query -> its vector
-        self._ranked: dict[tuple[str, frozenset[str] | None, int], list[tuple[int, float]]] = {}
+        self._ranked: dict[tuple[str, frozenset[str] | None, int], list[tuple[int, float, float]]] = {}
+        whole = self._vectors is not None or collection.vectors() is None
+        self.threshold = collection.threshold if whole else None  # it was calibrated with the vectors
 
     def search(
         self, queries: Sequence[str], k: int, within: Sequence[Container[str] | None] | None = None
@@ -81,27 +91,38 @@ class Retriever:
         for key in keys:
             if key not in self._ranked:
                 self._ranked[key] = self._rank(*key)
-        return [[self._hit(place, score) for place, score in self._ranked[key][:k]] for key in keys]
+        return [self._hits(self._ranked[key], k) for key in keys]
 
     def clear_cache(self) -> None:
         """Clear the caches of query vectors and rankings, so that the next search takes its full time."""
         self._query_vectors.clear()
         self._ranked.clear()
 
-    def _rank(self, query: str, names: frozenset[str] | None, depth: int) -> list[tuple[int, float]]:
-        """(index of a chunk, score), best first; equal scores in the order of the chunks."""
+    def _rank(self, query: str, names: frozenset[str] | None, depth: int) -> list[tuple[int, float, float]]:
+        """(index of a chunk, score, relevance), best score first; equal scores in the order of the chunks."""
         places = np.arange(len(self._chunks))
         if names is not None:
             places = np.array(sorted(place for name in names for place in self._places.get(name, ())), np.int64)
         scores = self._lexical.scores(query)[places]
-        if self._vectors is not None:
-            near = self._vectors[places] @ self._query_vectors[query]
+        near = None if self._vectors is None else self._vectors[places] @ self._query_vectors[query]
+        fit = relevance(scores, self._lexical.highest(query), near)
+        if near is not None:
             scores = _reciprocal(scores, depth, scores > 0) + DENSE * _reciprocal(near, depth)
         order = np.argsort(-scores, kind="stable")[:depth]
-        return [(int(places[i]), float(scores[i])) for i in order if scores[i] > 0 or names is not None]
+        return [(int(places[i]), float(scores[i]), float(fit[i])) for i in order if scores[i] > 0 or names is not None]
 
-    def _hit(self, place: int, score: float) -> Hit:
-        return Hit(**asdict(self._chunks[place]), score=score)
+    def _hits(self, ranked: Sequence[tuple[int, float, float]], k: int) -> list[Hit]:
+        best = max((fit for _, _, fit in ranked), default=0.0)
+        relevant = None if self.threshold is None else best >= self.threshold
+        return [self._hit(place, score, fit, relevant) for place, score, fit in ranked[:k]]
+
+    def _hit(self, place: int, score: float, fit: float, relevant: bool | None) -> Hit:
+        chunk = self._chunks[place]
+        document = self._paged.get(chunk.doc_id)
+        page, last_page = document.pages_of(chunk.start, chunk.end) or (None, None) if document else (None, None)
+        return Hit(
+            **asdict(chunk), score=score, page=page, last_page=last_page, relevance=round(fit, 4), relevant=relevant
+        )
 
 
 def _reciprocal(scores: np.ndarray, depth: int, counts: np.ndarray | None = None) -> np.ndarray:

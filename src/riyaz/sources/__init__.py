@@ -29,7 +29,8 @@ __all__ = [
 def open_source(name_or_path: str | Path) -> Source:
     """Opens a stored model by name, or a GGUF file or model folder by path. Raises RiyazError listing known names."""
     name = str(name_or_path)
-    stored = find(stored_name(name)) if isinstance(name_or_path, str) else None
+    on_the_hub = hub_name(name) if isinstance(name_or_path, str) else name  # hf:OWNER/MODEL for OWNER/MODEL
+    stored = find(stored_name(on_the_hub)) if isinstance(name_or_path, str) else None
     if stored:
         return open_path(stored.path, stored.name)
     if isinstance(name_or_path, str) and name.startswith(PREFIXES):
@@ -40,6 +41,8 @@ def open_source(name_or_path: str | Path) -> Source:
     if name in CATALOGUE:
         raise RiyazError(f"the model {name} has not been pulled yet", hint=f"run `riyaz pull {name}`")
     if len(path.parts) > 1 or path.suffix:
-        raise RiyazError("no such file or folder", name)
+        on_the_hub = name if path.suffix == ".gguf" or path.parent.exists() else on_the_hub
+        hint = f"if it is a model of the Hugging Face hub, run `riyaz pull {on_the_hub}`" * (on_the_hub != name)
+        raise RiyazError("no such file or folder", name, hint)
     names = ", ".join(sorted({*CATALOGUE, *(entry.name for entry in models())}))
     raise RiyazError(f"unknown model {shown(name)}", hint=f"known models: {names}; or give a path")

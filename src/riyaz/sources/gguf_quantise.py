@@ -70,17 +70,16 @@ def _q4_k(blocks: np.ndarray) -> np.ndarray:
 def _scale_and_minimum(values: np.ndarray, weights: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """The scale and the minimum (at least 0, to be subtracted) of each sub-block whose levels 0 to `top` have the least
     weighted squared error, of 21 scales tried; (…, 32) -> two (…)."""
-    low = np.minimum(values.min(axis=-1), 0)
-    span = values.max(axis=-1) - low
-    flat = span <= 0
-    shifted = values - low[..., None]
+    low, high = np.minimum(values.min(axis=-1), 0), values.max(axis=-1)
+    flat = high <= low
     weighted = weights * values
     sum_w, sum_x = weights.sum(axis=-1), weighted.sum(axis=-1)
-    best_scale, best_low = span / top, low
-    levels = np.rint(shifted * _inverse(best_scale)[..., None]).clip(0, top)
+    best_scale, best_low = (high - low) / top, low
+    levels = np.rint((values - low[..., None]) * _inverse(best_scale)[..., None]).clip(0, top)
     best_error = _error(values, weights, levels, best_scale, best_low)
     for tried in range(21):
-        levels = np.rint(shifted * ((top - 1 + 0.1 * tried) * _inverse(span)).astype(np.float32)[..., None])
+        finer = np.float32(top - 1 + 0.1 * tried) * _inverse(high - best_low)  # from the best minimum so far, as ggml
+        levels = np.rint((values - best_low[..., None]) * finer[..., None])
         np.clip(levels, 0, top, out=levels)
         level_weights = weights * levels
         sum_l = level_weights.sum(axis=-1)

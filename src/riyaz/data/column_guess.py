@@ -83,14 +83,9 @@ def guess(
     return Guess(prompt, answer, True) if plain else Guess(*_likeliest(texts, prompt, answer, table), False)
 
 
-def has_header(table: Table) -> bool:
-    """Whether the names of the columns stand in the first row of the file."""
-    return kind_of(table.path) not in ("", ".json", ".jsonl", ".parquet")
-
-
 def headless(table: Table) -> bool:
     """Whether the names of the columns look like the values of a row, as in a table without a header."""
-    if not has_header(table):
+    if kind_of(table.path) in ("", ".json", ".jsonl", ".parquet"):  # each row names its columns, or the file does
         return False
     held = {name: {row.get(name) for _, row in table.rows} for name in table.columns}
     return any(len(name.split()) > HEADER_WORDS or name.endswith("?") or name in held[name] for name in held)

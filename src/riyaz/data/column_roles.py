@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from riyaz.data import Reading
-from riyaz.data.column_guess import Guess, guess, has_header
+from riyaz.data.column_guess import Guess, guess, headless
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError
 
@@ -149,6 +149,6 @@ def _no_reading(
     hint = ASK if answers_required else "pass --prompt-column"
     if likeliest.prompt and (likeliest.answer or not answers_required):
         hint = "pass " + _flags(likeliest.prompt, likeliest.answer if answers_required else "")
-    if has_header(table):
+    if headless(table):
         hint = f"the first line must name the columns, such as text,label; or {hint}"
     return RiyazError(what, str(table.path), hint)

@@ -140,7 +140,7 @@ def open(target: Place, *, model: Place | None = None, precision: Precision = "a
         raise RiyazError(f"unknown precision {precision!r}", "precision", "choose one of auto, bfloat16, float32")
     with in_python():
         predictor = open_target(str(target), str(model) if model is not None else None, precision)
-        return Model(str(target), predictor, reading_of(target))
+        return Model(str(target), predictor, reading_of(str(target)))
 
 
 def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:

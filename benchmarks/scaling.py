@@ -1,6 +1,6 @@
 """Scaling shown: four sizes at one budget of time and one size at four budgets, on one text with one tokenizer.
 
-    python benchmarks/scaling.py --text ../shared/data/text --budget 8m        # about five times the budget
+    python benchmarks/scaling.py --text python.jsonl --budget 8m        # about five times the budget
     python benchmarks/scaling.py --draw                                        # only draws from scaling.json
 
 Every run is a `riyaz pretrain` of its own in a folder of its own; the same command again goes on where it was stopped
@@ -151,9 +151,9 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
             "curve": [[flops * step / last, bits] for step, bits in points(metrics, "bits_per_byte")],
         })  # fmt: skip
     run = next(iter(found.values()))[0]
-    here = hardware.describe()
+    here, texts = hardware.describe(), " ".join(text.name for text in args.text)
     return {
-        "command": f"python benchmarks/scaling.py --text {' '.join(map(str, args.text))} --budget {args.budget}",
+        "command": f"python benchmarks/scaling.py --text {texts} --budget {args.budget}",
         "cpu": here["cpu"], "cores": here["cores"], "context": args.context, "seed": args.seed,
         "text": {key: getattr(run.text, key) for key in ("bytes", "train_tokens", "sha256")},
         "tokenizer": to_document(run.tokenizer), "versions": run.versions, "runs": measured,

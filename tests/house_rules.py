@@ -21,10 +21,11 @@ ROOT = Path(__file__).parents[1]
 # A module imports from earlier rows, and inside its row from names written before it. Each row is
 # (inferring side and shared, training side); only the training side imports torch.
 ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("errors", "config", "hardware", "files", "events"), ()),
+    (("errors", "config", "hardware", "files", "folders", "events"), ()),
     (
         (
             "template_worker",
+            "tokenizer_worker",
             "template",
             "tokenizer_files",
             "tokenizer_gguf",

@@ -21,7 +21,7 @@ from tiny_families import FAMILIES, oracle_logits
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from riyaz import adapters
+from riyaz import adapters, errors
 from riyaz.adapters import Adapter
 from riyaz.adapters.peft import PREFIX
 from riyaz.engine import Request
@@ -128,7 +128,10 @@ NAMED = {
 
 
 @pytest.mark.parametrize("targets", NAMED.values(), ids=NAMED)
-def test_layers_that_the_configuration_names_and_the_file_lacks_are_listed(saved: Path, targets: Any) -> None:
+def test_layers_that_the_configuration_names_and_the_file_lacks_are_listed(
+    saved: Path, targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "FEW", 99)
     change_config(saved, target_modules=targets)
     with assert_refused(
         str(saved),
@@ -182,7 +185,8 @@ def test_what_names_no_layers_is_refused(saved: Path, entries: dict[str, Any], p
         load_into_small(saved)
 
 
-def test_a_module_trained_whole_that_is_there_in_part_is_refused(saved: Path) -> None:
+def test_a_module_trained_whole_that_is_there_in_part_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "FEW", 99)
     norm = np.ones(32, np.float32)
     change_config(saved, modules_to_save=["norm"], layers_to_transform=[1])
     names = [LAYER.format(0, "input_layernorm"), *(LAYER.format(1, f"{part}_layernorm") for part in

@@ -236,6 +236,14 @@ def test_within_a_comparisons_folder_a_model_keeps_its_name(tmp_path: Path, monk
     assert artifacts.resolve("smollm2-135m") == Path("smollm2-135m") and artifacts.resolve("split") == Path("split")
 
 
+@pytest.mark.parametrize("pick", ["../../victim", "/etc", "..", ""])
+def test_a_pick_that_is_a_path_is_refused(pick: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "compare.json", Comparison([], pick, None, "certified", ""))
+    (tmp_path / "arms").mkdir()
+    with assert_refused(f"the comparison has no arm {pick!r}"):
+        artifacts.resolve(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["k", "passages", "span_words"])
 def test_a_negative_count_of_a_stranger_is_refused(name: str, tmp_path: Path) -> None:
     artifacts.write(tmp_path / "a", Artifact("zero_shot", base=BaseModel("tiny", "tiny", "0" * 64, 1)), {})

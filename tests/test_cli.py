@@ -169,7 +169,12 @@ def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):
         (KeyboardInterrupt(), 130, "stopped; run the same command again to continue\n"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 2,
          "error: torch is not installed; in riyaz's folder: pip install -e '.[train]'\n"),
-        (MemoryError(), 2, "error: out of memory; take a smaller model or close other programs\n"),
+        (MemoryError(), 2, "error: out of memory; take a smaller model, close other programs"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                      "tried to allocate 4000000000 bytes. Error code 12 (Cannot allocate memory)"), 2,
+         "error: out of memory; "),
+        (RuntimeError("can't start new thread"), 2, "error: out of memory; "),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2, "error: out of memory; "),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2,
          "error: /x/y: no space left on device; free some space and run the same command again\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: permission denied\n"),
@@ -212,15 +217,32 @@ def test_a_reader_that_leaves_is_met_with_silence():
     assert process.wait() == 141
 
 
-def test_ctrl_c_reaches_the_person_as_one_line():
+def stopped(name: str, before: str = "") -> subprocess.CompletedProcess:
+    """`riyaz compare x` whose work is to send itself this signal."""
     code = (
-        "import os, signal, sys, types; from riyaz.cli.main import main; import riyaz.comparison\n"
-        "run = types.ModuleType('run'); run.compare = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"import os, signal, sys, types; from riyaz.cli.main import main; import riyaz.comparison\n{before}\n"
+        f"run = types.ModuleType('run'); run.compare = lambda *a, **k: os.kill(os.getpid(), signal.{name})\n"
         "sys.modules['riyaz.comparison.run'] = riyaz.comparison.run = run; sys.exit(main(['compare', 'x']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_and_a_request_to_end_reach_the_person_as_one_line(name):
+    done = stopped(name)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "stopped; run the same command again to continue\n"
+
+
+def test_a_command_under_nohup_goes_on_when_the_terminal_has_gone():
+    done = stopped("SIGHUP", "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert done.returncode not in (130, -signal.SIGHUP) and "stopped" not in done.stderr
+
+
+def test_the_library_keeps_the_handlers_of_its_program(capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert cli.main(["--version"]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the library keeps its own handler"
 
 
@@ -339,12 +361,13 @@ def test_every_flag_of_pretraining_arrives(monkeypatch):
         "pretrain", "a.txt", "b.txt", "--out", "o", "--tokenizer", "chars", "--size", "5m", "--budget", "1h30m",
         "--family", "gpt2", "--context", "64", "--layers", "2", "--heads", "4", "--width", "128", "--batch", "8",
         "--steps", "9", "--lr", "0.001", "--dropout", "0.1", "--compute", "float32", "--validate-every", "3",
-        "--checkpoint-every", "4", "--seed", "7", "--resume",
+        "--checkpoint-every", "4", "--seed", "7", "--threads", "3", "--prompt", "Le renard", "--resume",
     ]  # fmt: skip
     assert cli.main(line) == 2
     config = PretrainConfig(
         tokenizer="chars", size="5m", budget=Seconds("1h30m"), family="gpt2", context=64, layers=2, heads=4, width=128,
         batch=8, steps=9, lr=0.001, dropout=0.1, compute="float32", validate_every=3, checkpoint_every=4, seed=7,
+        threads=3, prompt="Le renard",
     )  # fmt: skip
     assert seen == [((Path("a.txt"), Path("b.txt")), config, Path("o"), True)]
     assert None not in dataclasses.asdict(config).values()

@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -142,7 +143,10 @@ def test_generate_streams_what_a_whole_answer_would_be(capsys, model):
     out, _ = succeed(capsys, "generate", model, "hello", "--max-tokens", "12")
     assert out == whole + "\n" and len(whole) > 5
     out, _ = succeed(capsys, "generate", model, "hello", "--max-tokens", "12", "--json")
-    assert json.loads(out) == {"target": str(model), "prompt": "hello", "answer": whole, "citations": []}
+    document = json.loads(out)
+    assert document["sampling"]["temperature"] == 0 and isinstance(document["cut"], bool)
+    said = {key: document[key] for key in ("target", "prompt", "answer", "citations")}
+    assert said == {"target": str(model), "prompt": "hello", "answer": whole, "citations": []}
 
 
 def test_generate_reads_stdin(capsys, model, monkeypatch):
@@ -249,6 +253,40 @@ def test_predict_shows_before_and_after_side_by_side(capsys, model, kind):
     out, _ = succeed(capsys, "predict", "the quick brown", "--adapter", artifact)
     assert out.splitlines()[0].split() == ["before", "p", "after", "p"]
     assert len(out.splitlines()) == 11 and "█" in out
+
+
+def test_predict_draws_both_sides_on_one_scale(capsys, model):
+    artifact = make(model, Path("artifact"))
+    document = json.loads(succeed(capsys, "predict", "the quick brown", "--adapter", artifact, "--json")[0])
+    highest = max(entry["probability"] for side in ("before", "after") for entry in document[side])
+    rows = succeed(capsys, "predict", "the quick brown", "--adapter", artifact)[0].splitlines()[1:]
+    assert max(document["before"][0]["probability"], document["after"][0]["probability"]) == highest
+    for row, before, after in zip(rows, document["before"], document["after"], strict=True):
+        drawn = [predict_verb.bar(entry["probability"] / highest) for entry in (before, after)]
+        found = [part for part in row.split() if set(part) <= set("█▏▎▍▌▋▊▉")]
+        assert found == [each for each in drawn if each], row
+    assert document["before"][0]["probability"] != document["after"][0]["probability"]
+
+
+def test_predict_at_a_temperature(capsys, model):
+    def at(temperature):
+        line = ["predict", "the quick brown", "--model", model, "--top", "4", "--temperature", temperature, "--json"]
+        return json.loads(succeed(capsys, *line)[0])
+
+    plain, cool, hot = at("1"), at("0.5"), at("2")
+    predictor = open_model(model)
+    log_probabilities = next_log_p(predictor.lm, predictor.tokenizer.encode("the quick brown"))
+    for document in (plain, cool, hot):
+        powers = np.exp(log_probabilities.astype(float) / document["temperature"])
+        for entry, known in zip(document["before"], plain["before"], strict=True):
+            assert entry["id"] == known["id"], "the order stays"
+            assert math.isclose(entry["probability"], powers[entry["id"]] / powers.sum(), rel_tol=1e-4)
+    tops = [document["before"][0]["probability"] for document in (hot, plain, cool)]
+    assert tops == sorted(tops)
+    assert at("1e-300")["before"][0]["probability"] == 1
+    for wrong in ("0", "-1", "inf", "nan"):
+        assert cli.main(["predict", "x", "--model", str(model), "--temperature", wrong]) == 2
+        assert "--temperature" in capsys.readouterr().err
 
 
 def test_predict_refuses_what_has_no_next_token_of_its_own(capsys, model):

@@ -148,7 +148,7 @@ def test_every_mismatch_stands_in_one_line(tmp_path):
     assert "model.layers.1.mlp.up_proj.weight has the shape [3, 64] instead of [128, 64]" in line
     assert r"'model.layers.0.adapter\n' is unknown" in line
     rewrite(folder, None, num_hidden_layers=40)
-    assert "and 337 more" in refusal(folder)
+    assert "and 342 more" in refusal(folder)
 
 
 def test_gguf_mismatches_carry_the_names_of_the_file(tmp_path):

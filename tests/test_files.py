@@ -1,7 +1,6 @@
 """Whole files or none, strict JSON, one line for what is damaged, one process in a folder."""
 
 import errno
-import json
 import math
 import os
 from collections.abc import Callable
@@ -145,29 +144,3 @@ def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], what: str
         files.from_json(Outer, {"name": "x"} | change, "a.json")
     with assert_refused("a.json: the document is not an object"):
         files.from_json(Outer, [], "a.json")
-
-
-def test_one_process_works_in_a_folder_and_a_failure_leaves_it_as_it_was(tmp_path: Path) -> None:
-    def hold(folder: Path, begun: bool = False, ours: bool = True) -> Any:
-        return files.locked(folder, lambda names: ours or not names, lambda: begun)
-
-    folder = tmp_path / "new" / "out"
-    with hold(folder) as names:
-        assert names == set() and (folder / ".lock").exists()
-        with assert_refused("another riyaz is working in this folder"), hold(folder):
-            pass
-    assert json.dumps(sorted(os.listdir(folder))) == '[".lock"]'
-    for begun in (False, True):
-        folder = tmp_path / str(begun) / "out"
-        with pytest.raises(ValueError, match="stop"), hold(folder, begun):
-            (folder / "half").mkdir()
-            (folder / "half" / "file").touch()
-            raise ValueError("stop")
-        assert folder.exists() == begun and folder.parent.exists() == begun
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter").touch()
-    with assert_refused("this folder holds something else"), hold(tmp_path / "mine", ours=False):
-        pass
-    assert os.listdir(tmp_path / "mine") == ["letter"]
-    with assert_refused("cannot write here (Not a directory)"), hold(tmp_path / "mine" / "letter" / "out"):
-        pass

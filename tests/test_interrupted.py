@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import comparing
 import pytest
+import tiny
 from comparing import command, files
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
@@ -102,7 +104,7 @@ def times(folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
 
 
-def test_ctrl_c_in_every_phase_and_the_same_command_finishes(
+def test_a_stop_in_every_phase_and_the_same_command_finishes(
     asking: tuple, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -111,10 +113,10 @@ def test_ctrl_c_in_every_phase_and_the_same_command_finishes(
     for number, words in enumerate(stops):
         running = Running((*asking, "--out", out))
         running.until(*words)
-        if number % 2:  # the terminal sends it to the whole group
+        if number == 1:  # the terminal sends it to the whole group
             os.killpg(running.process.pid, signal.SIGINT)
         else:
-            running.process.send_signal(signal.SIGINT)
+            running.process.send_signal((signal.SIGINT, None, signal.SIGTERM, signal.SIGHUP)[number])
         assert running.end() == 130, running.lines
         assert running.lines[-1] == "stopped; run the same command again to continue"
         wait_until(lambda: not alive(out))  # one that was being started at that moment leaves by itself
@@ -184,3 +186,47 @@ def test_when_the_command_is_killed_its_worker_ends_too(asking: tuple, spoiled: 
     while alive(out) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert alive(out) == []
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_pull_leaves_nothing(silent: str, tmp_path: Path, number: signal.Signals) -> None:
+    running = Running(("pull", "smollm2-135m"), RIYAZ_HOME=str(tmp_path), PIP_INDEX_URL=silent, PIP_NO_INDEX="0")
+    wait_until(lambda: bool(list(tmp_path.glob(".tmp-*"))) and pips(tmp_path) != [])
+    running.process.send_signal(number)
+    assert running.end() == 130, running.lines
+    assert running.lines[-1] == "stopped; run the same command again to continue"
+    assert list(tmp_path.glob(".tmp-*")) == [] and pips(tmp_path) == []
+
+
+def pips(home: Path) -> list[str]:
+    """Downloads into this store that are running."""
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if "pip download" in line and str(home) in line]
+
+
+def test_a_stopped_pretraining_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(tiny.CORPUS * 20)
+    size = ("--layers", 1, "--width", 64, "--steps", 400, "--context", 32, "--tokenizer", "bytes")
+    running = Running(("pretrain", tmp_path / "text.txt", *size, "--out", tmp_path / "out"), TMPDIR=str(tmp_path))
+    running.until("train", "5/400")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == 130, running.lines
+    assert running.lines[-1].startswith("stopped at step ") and running.lines[-1].endswith("with --resume goes on")
+    assert json.loads((tmp_path / "out/run.json").read_text())["status"] == "stopped"
+    assert sorted(os.listdir(tmp_path)) == ["out", "text.txt"], "torch's temporary files are gone"
+
+
+def test_stopped_answers_are_one_line(model_folder: Path, tmp_path: Path) -> None:
+    comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(400, "please"))
+    running = Running(("run", model_folder, tmp_path / "rows.jsonl", "--out", tmp_path / "answers.jsonl"))
+    running.until("answer", "/400")
+    running.process.send_signal(signal.SIGHUP)
+    assert running.end() == 130, running.lines
+    assert running.lines[-1] == "stopped; run the same command again to continue"

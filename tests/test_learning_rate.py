@@ -86,7 +86,7 @@ def test_an_infinite_loss_is_never_chosen_and_all_of_them_are_refused(bad: float
             rates[0]: None,
             rates[1]: 1.5,
         }
-    with assert_refused("the loss was not finite at any learning rate"):
+    with assert_refused("the loss was not finite at learning rate 0.0001, 0.0002; give a lower --learning-rate"):
         chosen({1e-4: broken, 2e-4: broken}, two)
 
 
@@ -154,7 +154,7 @@ def test_a_rate_that_diverges_is_left_out(context: Context, pretend: Callable[..
 def test_a_search_in_which_every_rate_diverges_is_refused(context: Context, pretend: Callable[..., Pretend]) -> None:
     for bad in (math.inf, 101.0):
         pretend(lambda rate, bad=bad: bad)
-        with assert_refused("the loss was not finite at any learning rate"):
+        with assert_refused("the loss was not finite at learning rate", "give a lower --learning-rate"):
             searched(context)
         assert not (context.folder / SEARCH).exists()
 

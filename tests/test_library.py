@@ -252,6 +252,7 @@ def test_drawn_answers_come_again(model: library.Model) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     assert model.chat(QUESTION, max_tokens=12, temperature=1.0, seed=1)["content"] == drawn[0]
     assert "".join(model.stream(QUESTION, max_tokens=12, temperature=1.0, seed=2)) == drawn[2]
+    assert model.answer(QUESTION, max_tokens=12) != model.answer(QUESTION, max_tokens=12, repetition_penalty=3.0)
 
 
 def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) -> None:
@@ -259,6 +260,9 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
     assert "".join(token.text for token in tokens[:-1]) == "the order" and tokens[-1].text == "<|im_end|>"
     (likeliest,) = model.next_tokens("the quick", top=1)
     most = model.next_tokens("the quick", top=512)
+    cooler = model.next_tokens("the quick", top=512, temperature=0.5)
+    assert cooler[0].id == most[0].id and cooler[0].probability > most[0].probability
+    assert sum(token.probability for token in cooler) == pytest.approx(1, abs=1e-4)
     assert most[0] == likeliest and sum(token.probability for token in most) == pytest.approx(1, abs=1e-4)
 
 
@@ -271,8 +275,8 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: model.answer([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
          "messages: the last message is not the user's"),
         (lambda model: model.answer("a", temprature=1), "there is no option 'temprature'; options: max_tokens, temp"),
-        (lambda model: model.answer("a", top_p=2), "top_p: 2 is out of range; give a number of at least 0 and at most"),
-        (lambda model: model.answer("a", seed=0.5), "seed: 0.5 is out of range; give a whole number"),
+        (lambda model: model.answer("a", top_p=2), "top_p: 2.0 is too large; give at most 1"),
+        (lambda model: model.answer("a", seed=0.5), "seed: 0.5 is not a whole number"),
         (lambda model: model.answer("a", max_tokens=0), "max_tokens: 0 tokens are too few; give at least 1"),
         (lambda model: model.answer("a " * 2000), "does not fit the context of 1024"),
         (lambda model: model.answers("rows.jsonl"), "rows.jsonl: no such file"),
@@ -281,6 +285,7 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: model.answers([{"role": "user", "content": "a"}]), "data: is one conversation; ask for its"),
         (lambda model: model.answers({"text": ["a"]}), "data: dict is not a list of rows"),
         (lambda model: model.next_tokens("a", top=0), "top: 0 tokens are too few"),
+        (lambda model: model.next_tokens("a", temperature=0.0), "temperature: 0 is no temperature to divide by"),
         (lambda model: riyaz.open("nobody"), "unknown model 'nobody'"),
         (lambda model: riyaz.open("nobody", precision="int3"), "precision: unknown precision 'int3'"),
         (lambda model: riyaz.compare(TRAIN, budgt="1m"), "compare has no option 'budgt'; did you mean 'budget'?"),

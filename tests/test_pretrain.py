@@ -260,6 +260,27 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[comparing.Tol
     assert exact.tokenizer.token_text(int(best)) in [word["text"] for word in seen[0]["next"]["words"][:3]]
 
 
+def test_a_prompt_of_ones_own_is_watched_and_threads_are_those_asked_for(text: Path, tmp_path: Path) -> None:
+    out, prompt = tmp_path / "out", "Le renard brun"
+    told = command("pretrain", text, *SMALL, "--prompt", prompt, "--threads", 2, "--out", out)
+    assert told.status == 0, told.err
+    samples = lines(out / "samples.jsonl")
+    assert [entry["next"]["prompt"] for entry in samples] == [prompt] * 3
+    assert all(entry["texts"][0]["prompt"] == prompt for entry in samples)
+    assert "The" not in [each["prompt"] for each in samples[0]["texts"]]
+    assert prompt in (out / "report.html").read_text() and FOX not in (out / "report.html").read_text()
+    assert json.loads((out / "plan.json").read_text())["threads"] == 2
+    again = command("pretrain", "--threads", 3, "--out", out, "--resume")
+    assert again.status == 2 and "--threads 3 instead of 2" in again.line
+    again = command("pretrain", "--prompt", "Der Fuchs", "--out", out, "--resume")
+    assert again.status == 2 and f"--prompt Der Fuchs instead of {prompt}" in again.line
+
+
+def test_a_prompt_that_fills_the_context_is_refused(text: Path, tmp_path: Path) -> None:
+    told = command("pretrain", text, *SMALL, "--prompt", "fox " * 8, "--out", tmp_path / "out")
+    assert told.status == 2 and told.line.startswith("error: --prompt: has 32 tokens; the context is 32; give a sho")
+
+
 @pytest.mark.slow
 def test_every_method_adapts_it(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"

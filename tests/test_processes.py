@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from expect import assert_refused
 
+from riyaz.cli import signals
 from riyaz.comparison import processes
 from riyaz.events import Event, Failed, Note, Phase, Progress, to_json
 
@@ -87,23 +88,29 @@ def test_a_child_stopped_by_ctrl_c_stops_the_parent(script, tmp_path: Path) -> N
         run(tmp_path)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_ctrl_c_in_the_parent_leaves_no_child(script, tmp_path: Path, monkeypatch, stubborn: bool) -> None:
+def test_a_stopped_parent_leaves_no_child(
+    script, tmp_path: Path, monkeypatch, stubborn: bool, number: signal.Signals
+) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.5)
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
     script(
-        f'{ignore}print(\'{{"event": "note", "version": 1, "text": "%d"}}\' % os.getpid(), flush=True)\ntime.sleep(60)'
+        f"{ignore}open(os.environ['TMPDIR'] + '/cache', 'w').close()\n"
+        'print(\'{"event": "note", "version": 1, "text": "%d"}\' % os.getpid(), flush=True)\ntime.sleep(60)'
     )
     children: list[int] = []
 
     def listen(event: Event) -> None:
         assert isinstance(event, Note)
         children.append(int(event.text))
-        os.kill(os.getpid(), signal.SIGINT)
+        assert [path.name for path in (tmp_path / "logs").glob(".*/*")] == ["cache"]
+        os.kill(os.getpid(), number)
 
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), signals.heard():
         run(tmp_path, listen)
+    assert os.listdir(tmp_path / "logs") == ["log.txt"], "what the child kept in its temporary folder is gone"
     assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(children[0], 0)

@@ -188,15 +188,6 @@ def test_a_damaged_record_names_itself(tmp_path, home):
             open_source("m")
 
 
-def test_leftovers_of_killed_pulls_go_after_a_day(tmp_path, home):
-    old, young = home / ".tmp-old", home / ".tmp-young"
-    for folder in (old, young):
-        folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    pull(str(write_gguf(tmp_path / "m.gguf")))
-    assert not old.exists() and young.exists()
-
-
 def test_a_store_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "file" / "home"))

@@ -13,13 +13,12 @@ An artifact is opened by its parts alone, whichever method made it.
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from riyaz import folders
 from riyaz.data import Example, Reading
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
@@ -179,31 +178,29 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
     assert all(_is_bare(name) and name != NAME for name in files), files.keys()
     if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise RiyazError("exists and is not an artifact", str(folder), "choose another folder")
-    work = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        new, old = work / "new", work / "old"
-        new.mkdir()
-        sums = {
-            name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
-            for name, content in files.items()
-        }
-        artifact = replace(artifact, checksums=sums)
-        described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
-        write_synced(new / NAME, [encoded(described)])
-        sync_folder(new)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        sync_folder(folder.parent)
+        with folders.temporary(folder.parent, folders.beside(folder)) as work:
+            new, old = work / "new", work / "old"
+            new.mkdir()
+            sums = {
+                name: write_synced(new / name, [content] if isinstance(content, bytes) else chunks(content))
+                for name, content in files.items()
+            }
+            artifact = replace(artifact, checksums=sums)
+            described = to_json({"format": FORMAT, **asdict(artifact)}, indent=2) + "\n"
+            write_synced(new / NAME, [encoded(described)])
+            sync_folder(new)
+            try:
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(new, folder)
+            finally:
+                if old.exists() and not folder.exists():  # interrupted between the two renames
+                    os.replace(old, folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise disk_error(error, folder) from error
-    finally:
-        if work is not None:
-            if (work / "old").exists() and not folder.exists():  # interrupted between the two renames
-                os.replace(work / "old", folder)
-            shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 

@@ -1,9 +1,10 @@
 """Every option a user can set: its type, default, range and help text.
 
 `DataConfig` holds the options for reading rows, `CompareConfig` those of a comparison, `PretrainConfig` those of
-pretraining. The command line's flags are generated from their fields, and so are the keys of the optional `riyaz.toml`
-next to the rows of a comparison. `resolve(read_toml(path), flags)` combines them: a flag takes precedence over the
-file, the file over the default. Unknown keys and invalid values raise RiyazError naming file and key.
+pretraining, `SamplingConfig` how an answer is drawn. The command line's flags are generated from their fields, and so
+are the keys of the optional `riyaz.toml` next to the rows of a comparison. `resolve(read_toml(path), flags)` combines
+them: a flag takes precedence over the file, the file over the default. Unknown keys and invalid values raise RiyazError
+naming file and key.
 
 A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
 (exclusive). Choices are a Literal.
@@ -169,10 +170,46 @@ class CompareConfig:
     )
     seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
     out: Path | None = field(default=None, metadata={"help": "folder for the results"})
+    rank: int | None = field(
+        default=None, metadata={"help": "rank of LoRA's matrices; 16 if not given", "minimum": 1, "maximum": 1024}
+    )
+    alpha: int | None = field(
+        default=None,
+        metadata={
+            "help": "LoRA adds its product times alpha / rank; twice the rank if not given",
+            "minimum": 1,
+            "maximum": 4096,
+        },
+    )
+    epochs: int | None = field(
+        default=None,
+        metadata={"help": "passes over the training rows of every trained method", "minimum": 1, "maximum": 1000},
+    )
+    steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "training steps of every trained method, in place of --epochs",
+            "minimum": 1,
+            "maximum": 10**6,
+        },
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "highest learning rate of every trained method; none is searched then",
+            "above": 0,
+            "below": 1,
+        },
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "training rows per step of every trained method", "minimum": 1, "maximum": 4096}
+    )
 
     def __post_init__(self) -> None:
         """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""
         _check_fields(self)
+        if self.epochs is not None and self.steps is not None:
+            raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +268,75 @@ class PretrainConfig:
             "maximum": 2**31 - 1,
         },
     )
+    threads: int | None = field(
+        default=None,
+        metadata={
+            "help": "threads to compute with; OMP_NUM_THREADS or all cores if not given",
+            "minimum": 1,
+            "maximum": 1024,
+        },
+    )
+    prompt: str | None = field(
+        default=None,
+        metadata={
+            "help": "text to watch at every validation: its likeliest next words, and what the model writes after it; "
+            "The quick brown fox if not given"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every value. Raises RiyazError naming the flag."""
+        _check_fields(self)
+        if self.prompt is not None and not self.prompt.strip():
+            raise RiyazError("is empty", "--prompt", "give the beginning of a sentence")
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given: those that are not None."""
+        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the tokens of an answer are chosen. None: as the model's own settings say, else the likeliest one."""
+
+    temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "0 takes the likeliest token each time, 1 draws by the probabilities, more is livelier; as the "
+            "model's generation_config.json says if not given, else 0",
+            "minimum": 0,
+        },
+    )
+    top_k: int | None = field(
+        default=None, metadata={"help": "draw from so many of the likeliest tokens; 0: from all", "minimum": 0}
+    )
+    top_p: float | None = field(
+        default=None,
+        metadata={
+            "help": "draw from the fewest tokens whose probabilities add up to this",
+            "minimum": 0,
+            "maximum": 1,
+        },
+    )
+    min_p: float | None = field(
+        default=None,
+        metadata={
+            "help": "draw from the tokens with at least this share of the highest probability",
+            "minimum": 0,
+            "maximum": 1,
+        },
+    )
+    repetition_penalty: float | None = field(
+        default=None,
+        metadata={
+            "help": "above 1 makes tokens that prompt or answer hold already less likely; 1: no penalty",
+            "above": 0,
+            "maximum": 10,
+        },
+    )
+    seed: int | None = field(
+        default=None, metadata={"help": "seed of the draws: the same one draws the same answer; 0 if not given"}
+    )
 
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""
@@ -241,7 +347,7 @@ class PretrainConfig:
         return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
 
 
-Config = DataConfig | CompareConfig | PretrainConfig
+Config = DataConfig | CompareConfig | PretrainConfig | SamplingConfig
 CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # options allowed in riyaz.toml
 TYPE_NAMES: dict[type, str] = {
     Seconds: "a duration",
@@ -281,8 +387,13 @@ def read_toml(path: str | Path) -> dict[str, object]:
 
 
 def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
-    """Combines defaults, a file's `settings` and the flags `given` (None: not given); later ones take precedence."""
-    values = {**settings, **{key: value for key, value in given.items() if value is not None}}
+    """Combines defaults, a file's `settings` and the flags `given` (None: not given); later ones take precedence, and
+    `steps` that are given take the place of a file's `epochs`, or the other way round."""
+    flags = {key: value for key, value in given.items() if value is not None}
+    values = {**settings, **flags}
+    for length, other in (("steps", "epochs"), ("epochs", "steps")):
+        if length in flags and other not in flags:
+            values.pop(other, None)
     data_names = {f.name for f in dataclasses.fields(DataConfig)}
     data = {key: value for key, value in values.items() if key in data_names}
     compare = {key: value for key, value in values.items() if key not in data_names}

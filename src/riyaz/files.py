@@ -1,4 +1,4 @@
-"""Atomic file writing, reading of riyaz's own JSON, and folder locks.
+"""Atomic file writing, and reading of riyaz's own JSON.
 
 A file appears whole or not at all: it is written under a temporary name beside it, synced and renamed. JSON is strict:
 NaN and infinities become null. A file that cannot be written or read raises a RiyazError that names the file and, for
@@ -17,7 +17,7 @@ import re
 import shutil
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -308,8 +308,8 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels < 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
-def try_lock(handle: IO[Any]) -> bool:
-    """Take the lock of an open file; False when another process has it. The lock ends with the process."""
+def try_lock(handle: IO[Any] | int) -> bool:
+    """Take the lock of an open file or folder; False when another process has it. The lock ends with the process."""
     import fcntl
 
     try:
@@ -317,38 +317,6 @@ def try_lock(handle: IO[Any]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def locked(folder: Path, ours: Callable[[set[str]], bool], begun: Callable[[], bool]) -> Iterator[set[str]]:
-    """Lock a folder, which is created if missing; yields the names of the files that were in it.
-
-    Raises RiyazError when another process works in the folder, or when `ours(names)` is False for its files. After an
-    error before `begun()` is True the folder is left as it was, so that the corrected command can use it.
-    """
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        before = {path.name for path in folder.iterdir()}
-        if not ours(before - {".lock"}):
-            raise RiyazError("this folder holds something else", str(folder), "choose another --out")
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RiyazError(f"cannot write here ({error.strerror})", str(folder), "choose another --out") from error
-    with handle:
-        if not try_lock(handle):
-            raise RiyazError("another riyaz is working in this folder", str(folder), "wait for it")
-        try:
-            yield before
-        except Exception:
-            if not begun():
-                for path in folder.iterdir():
-                    if path.name not in before:
-                        remove(path)
-                with contextlib.suppress(OSError):
-                    for path in new:  # deepest first
-                        path.rmdir()
-            raise
 
 
 def sweep(paths: Iterable[Path]) -> None:

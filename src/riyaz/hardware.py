@@ -1,4 +1,5 @@
-"""This machine's cores, instruction sets, memory and disk. Standard library only; Linux and macOS.
+"""This machine's cores, instruction sets, memory and disk, and the refusal of what does not fit them. Standard library
+only; Linux and macOS.
 
 In a container, /proc describes the host; the cgroup's CPU quota and memory limit are therefore read too, and the
 smaller value is used. `root` is "/" except in tests, which create a tree of their own.
@@ -16,8 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riyaz.errors import RiyazError
+
 ROOT = Path("/")
 MB = 2**20  # bytes in the "MB" of every report
+TORCH_MB = 230  # memory of Python, numpy and torch before there is a model
+TORCH_SPACE_MB, THREAD_SPACE_MB = 560, 64  # address space that torch, and each thread, reserve and mostly do not fill
+
+RAN_OUT = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "failed to map segment", "bad_alloc",
+    "can't start new thread", "out of memory",
+)  # fmt: skip
 
 # Instruction sets that affect the speed of matrix products, by Linux's names; x86, then ARM.
 INSTRUCTION_SETS = (
@@ -196,6 +206,43 @@ def memory(root: Path = ROOT) -> Memory:
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
         total, available = min(total, limit), min(available, limit - used + _reclaimable(folder))
     return Memory(total, max(0, min(available, total)))
+
+
+def address_space(root: Path = ROOT) -> int | None:
+    """Bytes of address space that this process may still reserve (`ulimit -v`); None without a limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    pages = _text(root / "proc/self/statm").split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return max(0, limit - int(pages[0]) * resource.getpagesize())
+
+
+def expect_memory(what: str, need: float, hint: str, root: Path = ROOT) -> None:
+    """Raises RiyazError unless `need` MB, and torch's own where it is not loaded yet, fit the free memory, the limits
+    of the cgroup and the address space. `what` begins the message: who needs it."""
+    loaded = "torch" in sys.modules
+    refuse_memory(what, need + (0 if loaded else TORCH_MB), memory(root).available / MB, hint)
+    space = address_space(root)
+    need += 0 if loaded else TORCH_SPACE_MB + THREAD_SPACE_MB * threads()
+    if space is not None and need > space / MB:
+        figures = f"about {need:,.0f} MB of address space and {space / MB:,.0f} MB are left of its limit"
+        raise RiyazError(f"{what} needs {figures}", hint="raise the limit (ulimit -v) or remove it")
+
+
+def refuse_memory(what: str, need: float, free: float, hint: str, where: str = "", purpose: str = "") -> None:
+    """Raises RiyazError when `need` MB are more than the `free` ones; 0 free means that they are not known."""
+    if free and need > free:
+        figures = f"about {need:,.0f} MB of memory{purpose} and {free:,.0f} MB are free"
+        raise RiyazError(f"{what} needs {figures}", where, hint)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory, address space or threads ran out, in the words of Python, torch or the
+    loader of shared libraries."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError, ImportError)) and any(words in text for words in RAN_OUT)
+    )
 
 
 def _reclaimable(folder: Path) -> int:

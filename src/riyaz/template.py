@@ -56,6 +56,15 @@ def render_chat(
     return texts
 
 
+def module_command(module: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a process that runs one of riyaz's modules on a stranger's input."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
+    # -P keeps the working folder, which may be an untrusted model's, out of the import path
+    command = [sys.executable, "-P", "-m", module]
+    return command, environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
 def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]], int]]:
     """Yields (batch, its number of characters); a conversation over the limit gets a batch by itself."""
     batch: list[list[dict]] = []
@@ -111,18 +120,16 @@ class _Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.stop()
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
+        arguments, environment = module_command("riyaz.template_worker")
         hint = f"run `{Path(sys.executable).name} -m riyaz.template_worker` to see why"
         try:
             process = subprocess.Popen(
-                # -P keeps the working folder, which may be an untrusted model's, out of the import path
-                [sys.executable, "-P", "-m", "riyaz.template_worker"],
+                arguments,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,  # a fork of this process must not inherit half-written data
-                env=environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+                env=environment,
             )
         except OSError as error:
             raise RiyazError(f"the process that renders it failed to start: {error}", WHERE, hint) from None

@@ -144,13 +144,13 @@ def _describe(error: Exception) -> str:
     return f"fails with {type(error).__name__}: {error}"
 
 
-def confine() -> None:
-    """Limits this process to what rendering needs: little memory, no new files or processes, no reaction to Ctrl-C."""
+def confine(memory_mib: int = MEMORY_MIB) -> None:
+    """Limits this process to what it needs: little memory, no new files or processes, no reaction to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if resource is None:
         return
     time.localtime()  # loads the time zone while files can still be opened
-    limits = {"AS": MEMORY_MIB << 20, "NOFILE": 3, "FSIZE": 0, "NPROC": 0, "CORE": 0}
+    limits = {"AS": memory_mib << 20, "NOFILE": 3, "FSIZE": 0, "NPROC": 0, "CORE": 0}
     for name, value in limits.items():
         if hasattr(resource, f"RLIMIT_{name}"):
             try:
@@ -162,8 +162,8 @@ def confine() -> None:
                 continue
 
 
-def _limit_cpu(seconds: float) -> None:
-    # the operating system kills an endless loop even when the parent process is gone
+def limit_cpu(seconds: float) -> None:
+    """Limits the CPU time from now on: the operating system kills an endless loop even when the parent is gone."""
     if resource is not None:
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         soft = math.ceil(time.process_time() + seconds)
@@ -178,7 +178,7 @@ def main() -> None:
     sys.stdout.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _limit_cpu(request["cpu_seconds"])
+        limit_cpu(request["cpu_seconds"])
         sys.stdout.write(json.dumps(render(request, compile_template)) + "\n")
         sys.stdout.flush()
 

@@ -11,7 +11,8 @@ their marks and HIDE is removed.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -51,6 +52,7 @@ class Tokenizer:
         self._files = files
         settings = files.settings
         definition = tokenizer_files.parse_json(files.definition, where)
+        tokenizer_files.refuse_growth(definition, where)
         self._added, listed = tokenizer_files.added_tokens(definition, settings, where)
         self._names = listed.keys()
         self._backends = {MARK: self._build(definition, MARK)}
@@ -140,8 +142,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
-        plain = [number for number in ids if number not in self._control_text]
-        return self._backends[MARK].decode(plain, skip_special_tokens=False)
+        return self._decode([number for number in ids if number not in self._control_text])
 
     def token_text(self, number: int) -> str:
         """The text that one token adds; a control token's name; `<id N>` for an id without a token."""
@@ -152,8 +153,7 @@ class Tokenizer:
             return f"<id {number}>"
         # decoded after another token, since a decoder may drop a leading space
         anchor = self.encode("a")
-        before = backend.decode(anchor, skip_special_tokens=False)
-        return backend.decode([*anchor, number], skip_special_tokens=False)[len(before) :]
+        return self._decode([*anchor, number])[len(self._decode(anchor)) :]
 
     def token_bytes(self, number: int) -> int:
         """UTF-8 bytes that one token adds, also for part of a character; 0 for a control token."""
@@ -343,24 +343,23 @@ class Tokenizer:
             definition = tokenizer_files.parse_json(self._files.definition, self.where)
             self._backends = {MARK: self._backends[MARK], mark: self._build(definition, mark)}
         backend = self._backends[mark]
-        try:
+        # it fails for a character outside the vocabulary without an unknown token
+        with refusing("the tokenizer cannot encode a text", self.where):
             if len(texts) == 1:  # avoids starting the package's thread pool
                 return [backend.encode(_utf8(texts[0]), add_special_tokens=False).ids]
             encodings = backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
-        except Exception as error:  # such as a character outside the vocabulary without an unknown token
-            raise RiyazError(f"the tokenizer cannot encode a text: {_plain(error)}", self.where) from None
         return [encoding.ids for encoding in encodings]
+
+    def _decode(self, ids: list[int]) -> str:
+        with refusing("the tokenizer cannot decode its ids", self.where):
+            return self._backends[MARK].decode(ids, skip_special_tokens=False)
 
     def _build(self, definition: dict, mark: str) -> tokenizers.Tokenizer:
         """A backend in which each control token is spelled between two marks. Raises RiyazError."""
         spelling = {token: f"{mark}{token}{mark}" for token in self._names}
-        try:
+        with refusing("not a valid tokenizer", self.where):
             text = json.dumps(tokenizer_files.respell(definition | {"added_tokens": self._added}, spelling))
             return tokenizers.Tokenizer.from_str(text)
-        except (KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except BaseException as error:  # the tokenizers package raises bare Exception, and its panics not even that
-            raise RiyazError(f"not a valid tokenizer: {_plain(error)}", self.where) from None
 
     def _checked_id(self, token: str, listed: int) -> int:
         """The control token's id. Raises RiyazError when the backend loads it with another id than listed."""
@@ -370,6 +369,17 @@ class Tokenizer:
                 f"{tokenizer_files.one_line(token)} is listed with id {listed} but loads as {loaded}", self.where
             )
         return loaded
+
+
+@contextmanager
+def refusing(what: str, where: str) -> Iterator[None]:
+    """Errors of the tokenizers package as RiyazError: it raises bare Exception, and its panics are not even that."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise RiyazError(f"{what}: {_plain(error)}", where) from None
 
 
 def _probe(rounds: int) -> Conversation:

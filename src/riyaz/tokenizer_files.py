@@ -3,17 +3,21 @@
 Nothing here encodes text; `tokenizer.py` does.
 """
 
+import base64
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from riyaz.errors import RiyazError
+from riyaz.folders import expect_inside
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_FILE = 256 * 2**20  # bytes; the largest real tokenizer.json has 40 MB
+GROWTH = 1000  # largest factor by which a tokenizer may lengthen a text; real ones stay under 100
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 PLAIN_TEMPLATE = (
@@ -22,6 +26,10 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
 TEMPLATES = "additional_chat_templates"  # a folder with files NAME.jinja
+READ = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json"),
+    "chat_template.jinja",
+)  # the files that are read here, beside those of TEMPLATES
 TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # template names that are valid file names
 
 
@@ -41,6 +49,8 @@ def from_folder(folder: Path) -> TokenizerFiles:
     if not (folder / "tokenizer.json").is_file():
         hint = "riyaz reads tokenizer.json; a folder with only tokenizer.model must be converted"
         raise RiyazError("there is no tokenizer.json", str(folder), hint)
+    expect_inside(folder, [folder / name for name in READ])
+    expect_inside(folder, (folder / TEMPLATES).glob("*.jinja"))
     settings = _read_json(folder / "tokenizer_config.json")
     settings |= _special_tokens_map(folder / "special_tokens_map.json", settings)
     template = settings.get("chat_template")
@@ -102,6 +112,33 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
     except (KeyError, TypeError, AttributeError) as error:
         raise RiyazError(f"not a valid tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
     return added, {token: number for token, number in control.items() if len(token) > 1}
+
+
+def refuse_growth(definition: dict, where: str) -> None:
+    """Raises RiyazError for a normalizer or decoder that could make a text GROWTH times as long: a chain of a few
+    dozen replacements fills any memory."""
+    for part in ("normalizer", "decoder"):
+        if _growth(definition.get(part)) > GROWTH:
+            what = f"its {part} can make a text more than {GROWTH:,} times as long"
+            raise RiyazError(what, where, "it cannot be used; take the tokenizer.json of another copy of this model")
+
+
+def _growth(step: Any) -> float:
+    """How many times as long, at most, a step makes a text in UTF-8; 1 for one that is not understood here."""
+    try:
+        if step["type"] == "Sequence":
+            return math.prod(_growth(inner) for name in ("normalizers", "decoders") for inner in step.get(name, ()))
+        if step["type"] == "Replace":
+            new, old = len(step["content"].encode()), step["pattern"].get("String")
+            return max(1.0, new / len(old.encode()) if old else 1.0 + new)  # a pattern may match between characters
+        if step["type"] == "Prepend":
+            return 1.0 + len(step["prepend"].encode())
+        if step["type"] == "Precompiled":  # SentencePiece's: a trie, then the replacements, each ended by a zero
+            table = base64.b64decode(step["precompiled_charsmap"])
+            return max(1.0, *map(len, table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        pass  # the tokenizers package says what is wrong
+    return 1.0
 
 
 def respell(definition: dict, spelling: dict[str, str]) -> dict:

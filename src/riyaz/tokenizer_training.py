@@ -9,7 +9,6 @@ text could not be learned later by an adapter, which does not train the embeddin
 """
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from riyaz import folders
 from riyaz.data.corpus import pieces, replace_surrogates
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
@@ -76,16 +76,15 @@ def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
 def _write(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes all of the tokenizer's files or, if writing fails, none. Raises RiyazError."""
     folder = folder.resolve()  # gives "." a name
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        tokenizer.save(aside)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(aside.iterdir()):
-            os.replace(file, folder / file.name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folders.temporary(folder.parent, folders.beside(folder)) as aside:
+            tokenizer.save(aside)
+            folder.mkdir(exist_ok=True)
+            for file in sorted(aside.iterdir()):
+                os.replace(file, folder / file.name)
     except OSError as error:
         raise disk_error(error, folder) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _valid_texts(texts: Iterable[str]) -> Iterator[str]:

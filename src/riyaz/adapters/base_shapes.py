@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from riyaz.adapters.adapter import Adapter, Pair, float32
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few
 from riyaz.families import FAMILIES, Family, ModelConfig
 
 HEAD_WEIGHT = "lm_head.weight"
@@ -57,7 +57,7 @@ def checked_adapter(
     where: Path,
 ) -> Adapter:
     """An Adapter of these pairs (by module path) and replaced parameters (by path), in the order of the base's modules.
-    Raises RiyazError, which lists the caller's `problems` and everything that does not fit the base."""
+    Raises RiyazError, which lists the first of the caller's `problems` and of all that does not fit the base."""
     problems = list(problems)
     for name, pair in pairs.items():
         problems += _pair_problems(shapes, name, pair)
@@ -68,7 +68,7 @@ def checked_adapter(
     if not pairs and not whole:
         problems.append("no adapter tensor fits this model")
     if problems:
-        raise RiyazError(f"the adapter does not fit the base: {'; '.join(dict.fromkeys(problems))}", str(where))
+        raise RiyazError(f"the adapter does not fit the base: {few(problems, '; ')}", str(where))
     return Adapter(
         {name: pairs[name] for name in shapes.linears if name in pairs},
         {path: whole[path] for path in shapes.parameters if path in whole},

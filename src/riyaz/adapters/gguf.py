@@ -12,6 +12,7 @@ import numpy as np
 
 from riyaz.adapters.adapter import FLOATS, Adapter, Pair, float32
 from riyaz.adapters.base_shapes import checked_adapter, shapes_of
+from riyaz.adapters.folder import finite
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, ModelConfig
 from riyaz.sources import gguf
@@ -69,7 +70,7 @@ def read(path: Path, family: Family[ModelConfig]) -> Adapter:
         elif info.dtype not in FLOATS:
             problems.append(f"{key} has the type {info.dtype}")
         else:
-            halves.setdefault(linears[stored], {})[half] = float32(info.dtype, file.array(key))
+            halves.setdefault(linears[stored], {})[half] = finite(path, key, float32(info.dtype, file.array(key)))
     pairs = {}
     for linear, parts in halves.items():
         if parts.keys() != set(HALVES):

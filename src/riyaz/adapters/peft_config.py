@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riyaz.adapters import folder
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few
 
 DEFAULT_RANK, DEFAULT_ALPHA = 8, 8  # PEFT's defaults
 # Options of PEFT that change what an adapter computes; ignoring one would give wrong answers without an error.
@@ -39,9 +39,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         what = f"peft_type is {config.get('peft_type')!r:.60}, not 'LORA'"
     elif refused:
-        what = f"the adapter uses {', '.join(refused)}"
+        what = f"the adapter uses {few(refused)}"
     elif problems:
-        what = "; ".join(problems)
+        what = few(problems, "; ")
     else:
         return config
     hint = "riyaz reads plain LoRA and rsLoRA; merge others into their base with the tool that made them"

@@ -7,7 +7,7 @@ import numpy as np
 
 from riyaz.adapters import folder as folders
 from riyaz.adapters.adapter import FLOATS, Adapter
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few
 from riyaz.families import Family, ModelConfig
 
 KEY = "prompt_embeddings"
@@ -20,7 +20,7 @@ def read(folder: Path, family: Family[ModelConfig]) -> Adapter:
     count, size = config.get("num_virtual_tokens"), config.get("token_dim")
     width, context = family.config.hidden_size, family.config.context
     if set(file.tensors) != {KEY} or file.tensors[KEY].dtype not in FLOATS:
-        problem = f"its tensors are {', '.join(sorted(file.tensors)) or 'none'}, not only {KEY}, in floats"
+        problem = f"its tensors are {few(sorted(file.tensors)) or 'none'}, not only {KEY}, in floats"
     elif file.tensors[KEY].shape != (count, size):
         problem = f"{KEY} is {file.tensors[KEY].shape}, the configuration says {count!r:.20} × {size!r:.20}"
     elif size != width or not 0 < file.tensors[KEY].shape[0] < context:

@@ -1,13 +1,15 @@
 """`riyaz generate`: prints the answer to one prompt."""
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
-from riyaz.cli.stream import MaxTokens, cite, say
+from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
+from riyaz.cli.stream import MaxTokens, after, say
 
 
 def generate(
@@ -15,15 +17,32 @@ def generate(
     prompt: Annotated[str, Parameter(help="the prompt; - reads it from stdin", allow_leading_hyphen=True)],
     /,
     *,
+    system: System = None,
     max_tokens: MaxTokens = None,
+    drawing: Drawing = DRAWING_DEFAULTS,
     json: Json = False,
 ) -> None:
     """Answer one prompt."""
     from riyaz.predictor import open_target
 
     screen = Screen(json)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    stream = open_target(target).stream([{"role": "user", "content": text}], max_tokens=max_tokens)
-    answer = say(screen, stream)
-    cite(screen, stream.citations)
-    screen.finish({"target": target, "prompt": text, "answer": answer, "citations": stream.citations})
+    try:
+        text = sys.stdin.read() if prompt == "-" else prompt
+        predictor = open_target(target)
+        sampling, how = decide(drawing, predictor, system)
+        if how:
+            screen.talk.print(how, style="dim", soft_wrap=True)
+        messages = [{"role": "system", "content": system}] if system else []
+        stream = predictor.stream(
+            [*messages, {"role": "user", "content": text}], max_tokens=max_tokens, sampling=sampling
+        )
+        answer = say(screen, stream)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped") from None
+    after(screen, stream)
+    screen.finish(
+        {
+            "target": target, "prompt": text, "answer": answer, "citations": stream.citations, "cut": stream.cut,
+            "sampling": asdict(sampling) if how else None,
+        }
+    )  # fmt: skip

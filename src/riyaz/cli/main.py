@@ -1,9 +1,11 @@
 """`riyaz VERB …`: the verbs; every error becomes one line and an exit status here.
 
 Verbs are named by import path, so that `riyaz --help` loads neither torch nor numpy. Data goes to stdout,
-everything else to stderr. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interrupted, 141 broken pipe.
+everything else to stderr. Exit status: 0 done, 1 a bug, 2 wrong input, 130 interrupted (SIGINT, SIGTERM, SIGHUP),
+141 broken pipe.
 """
 
+import contextlib
 import difflib
 import errno
 import io
@@ -24,6 +26,7 @@ from cyclopts import (
 )
 
 from riyaz import __version__
+from riyaz.cli import signals
 from riyaz.cli.help import Formatter
 from riyaz.errors import RiyazError, install
 
@@ -133,15 +136,17 @@ def main(tokens: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        build()(list(sys.argv[1:] if tokens is None else tokens))
-        sys.stdout.flush()
+        with signals.heard():
+            build()(list(sys.argv[1:] if tokens is None else tokens))
+            sys.stdout.flush()
         return 0
     except BrokenPipeError:
         # The reader of stdout has closed it; without this the interpreter reports a second error on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as stop:  # some commands say how to continue
-        print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal has gone
+            print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
@@ -161,8 +166,10 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "torch":
         return f"torch is not installed; {install('train')}", 2
-    if isinstance(error, MemoryError):
-        return "out of memory; take a smaller model or close other programs", 2
+    from riyaz import hardware
+
+    if hardware.ran_out(error):
+        return "out of memory; take a smaller model, close other programs or raise the limit (ulimit -v)", 2
     if isinstance(error, OSError) and error.strerror:
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
         where = f"{error.filename}: " if error.filename else ""

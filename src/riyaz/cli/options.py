@@ -16,7 +16,8 @@ from cyclopts import Group, Parameter
 from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
-READING = Group("Reading the rows", sort_key=2)  # listed after the arguments and the options
+READING = Group("Reading the rows", sort_key=3)  # listed after the arguments and the options
+BY_HAND = Parameter(group=Group("Training by hand", sort_key=2))
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
 Data = Annotated[
@@ -46,11 +47,22 @@ class DataFlags(Given, DataConfig):
     """The flags for reading rows."""
 
 
-class CompareFlags(Given, CompareConfig):
+class ByHandFlags:
+    """The flags of training by hand, listed apart."""
+
+    rank: Annotated[int | None, BY_HAND]
+    alpha: Annotated[int | None, BY_HAND]
+    epochs: Annotated[int | None, BY_HAND]
+    steps: Annotated[int | None, BY_HAND]
+    learning_rate: Annotated[float | None, BY_HAND]
+    batch_size: Annotated[int | None, BY_HAND]
+
+
+class CompareFlags(Given, ByHandFlags, CompareConfig):
     """The flags of a comparison."""
 
 
-class AdaptFlags(Given, CompareConfig):
+class AdaptFlags(Given, ByHandFlags, CompareConfig):
     """The flags of a comparison without those that only the pick needs; --out is required."""
 
     methods: Annotated[tuple[str, ...], ABSENT]

@@ -1,5 +1,6 @@
 """`riyaz predict`: the most likely next tokens and their probabilities."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,15 +25,23 @@ def predict(
     model: Annotated[str | None, configured("model")] = None,
     adapter: Annotated[Path | None, Parameter(help="artifact to show beside its base model")] = None,
     top: Annotated[int, Parameter(help="tokens to show", validator=validators.Number(gte=1))] = 10,
+    temperature: Annotated[
+        float,
+        Parameter(
+            help="below 1 raises the likeliest tokens, above 1 evens them out", validator=validators.Number(gt=0)
+        ),
+    ] = 1.0,
     json: Json = False,
 ) -> None:
     """Show the most likely next tokens, before and after adapting."""
     from riyaz.predictor import open_model, open_target
 
     screen = Screen(json)
-    document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter)}
+    if not math.isfinite(temperature):
+        raise RiyazError(f"{temperature} is not a finite number", "--temperature", "give a finite number")
+    document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter), "temperature": temperature}
     if adapter is None:
-        document["before"] = likeliest(open_model(model or CompareConfig.model), text, top)
+        document["before"] = likeliest(open_model(model or CompareConfig.model), text, top, temperature)
     else:
         adapted = open_target(adapter, base=model)
         if adapted.lm is None or not adapted.changes_weights:
@@ -40,26 +49,27 @@ def predict(
             raise RiyazError(what, str(adapter), "leave out --adapter")
         if adapted.note:
             screen.talk.print(f"note: {adapted.note}", soft_wrap=True)
-        document["before"] = likeliest(adapted.base(), text, top)
-        document["after"] = likeliest(adapted, text, top)
+        document["before"] = likeliest(adapted.base(), text, top, temperature)
+        document["after"] = likeliest(adapted, text, top, temperature)
     sides = [name for name in ("before", "after") if name in document]
     titles = [title for side in sides for title in (side if len(sides) > 1 else "next token", "p", "")]
-    columns = [[cells(entry, document[side]) for entry in document[side]] for side in sides]
+    highest = max(entry["probability"] for side in sides for entry in document[side])
+    columns = [[cells(entry, highest) for entry in document[side]] for side in sides]
     screen.table(titles, [[cell for part in row for cell in part] for row in zip(*columns)], numbers=["p"])
     screen.finish(document)
 
 
-def likeliest(predictor: "PromptedModel", text: str, top: int) -> list[dict[str, Any]]:
+def likeliest(predictor: "PromptedModel", text: str, top: int, temperature: float) -> list[dict[str, Any]]:
     """The `top` most likely tokens after the text, each with its id, text and probability."""
     from riyaz.library.model import next_tokens
 
-    tokens = next_tokens(predictor, text, top)
+    tokens = next_tokens(predictor, text, top, temperature)
     return [{"token": token.text, "id": token.id, "probability": token.probability} for token in tokens]
 
 
-def cells(entry: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """(token in quotes, probability, bar): the longest bar of a side is its most likely token."""
-    share = entry["probability"] / max(entries[0]["probability"], 1e-12)
+def cells(entry: dict[str, Any], highest: float) -> tuple[str, str, str]:
+    """(token in quotes, probability, bar): a token of the `highest` probability of both sides has a full bar."""
+    share = entry["probability"] / max(highest, 1e-12)
     return repr(entry["token"]), f"{entry['probability']:.4f}", bar(share)
 
 

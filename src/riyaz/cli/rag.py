@@ -155,7 +155,7 @@ def verify(collection: Where, /, *, json: Json = False) -> None:
 
 
 def _embedder(name: str, otherwise: str) -> Any:
-    from riyaz.engine.torch.embedder import open_embedder
+    from riyaz.engine.opening import open_embedder
 
     try:
         return open_embedder(name)

@@ -21,7 +21,7 @@ line wins.
 | 0 | done |
 | 1 | a bug in riyaz; `RIYAZ_TRACEBACK=1` shows where |
 | 2 | wrong input or usage; one line on stderr says what, where and what to do next |
-| 130 | stopped by Ctrl-C; the same command continues |
+| 130 | stopped by Ctrl-C, SIGTERM or SIGHUP; the same command continues |
 | 141 | the reader of stdout closed it |
 
 | environment | meaning |

@@ -1,15 +1,26 @@
-"""Printing an answer while it is generated, and its citations."""
+"""Printing an answer while it is generated, then whether it was cut and its citations."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from riyaz.cli.output import Screen
 from riyaz.report.markup import printable_line
 
+if TYPE_CHECKING:
+    from riyaz.predictor import Stream
+
 AtLeastOne = validators.Number(gte=1)
 MaxTokens = Annotated[int | None, Parameter(help="longest answer, in tokens", validator=AtLeastOne)]
+
+
+def after(screen: Screen, stream: "Stream") -> None:
+    """Print that the limit has cut the answer, then the place of every passage in the prompt."""
+    if stream.cut:
+        line = f"cut off at {stream.limit} tokens; --max-tokens sets the limit"
+        screen.talk.print(line, style="dim", soft_wrap=True)
+    cite(screen, stream.citations)
 
 
 def cite(screen: Screen, citations: Sequence[dict]) -> None:
@@ -31,12 +42,13 @@ def place_of(citation: dict[str, Any]) -> str:
     return f"{printable_line(citation['doc_id'])}, {where}"
 
 
-def say(screen: Screen, pieces: Iterable[str]) -> str:
-    """Print the pieces as they come, without control characters, and return the whole unchanged answer."""
-    answer = ""
+def say(screen: Screen, pieces: Iterable[str], said: list[str] | None = None) -> str:
+    """Print the pieces as they come, without control characters, and return the whole unchanged answer; `said` gets
+    them one by one."""
+    kept = [] if said is None else said
     for piece in pieces:
         # \r\n may be split between two pieces
         screen.data.print(piece.replace("\r", ""), end="", soft_wrap=True)
-        answer += piece
+        kept.append(piece)
     screen.data.print()
-    return answer
+    return "".join(kept)

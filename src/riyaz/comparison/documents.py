@@ -66,7 +66,7 @@ def index(folder: ComparisonFolder, settings: Settings, listen: Listen) -> None:
         raise RiyazError("the documents have changed since the comparison began", entry.path, "choose another --out")
     embedder = None
     if entry.embedder:
-        from riyaz.engine.torch.embedder import open_embedder
+        from riyaz.engine.opening import open_embedder
 
         embedder = open_embedder(EMBEDDER)
 

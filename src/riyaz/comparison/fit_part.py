@@ -17,6 +17,7 @@ from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, instruction_only
 from riyaz.methods.choices import answer_limit
 from riyaz.methods.learning_rate import SEARCH, Search
+from riyaz.methods.recipe import ByHand
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 
@@ -60,7 +61,7 @@ def context_of(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay,
+        replay=settings.settings.replay, hand=ByHand.of(settings.settings),
     )  # fmt: skip
 
 

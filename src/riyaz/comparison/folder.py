@@ -10,12 +10,13 @@ arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 
 import json
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from riyaz import files
+from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
+from riyaz.config import CONFIGS
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -46,6 +47,12 @@ class Chosen:
     seed: int
     general: str | None  # path of the general text; None: the topics of Python's documentation
     replay: float  # share of general text among the training rows
+    rank: int | None = None  # what the user chose in place of the methods' own values
+    alpha: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class ComparisonFolder:
     def locked(self) -> AbstractContextManager[set[str]]:
         """Keep other processes out; the lock ends with its process. An error before there is a plan restores the
         folder as it was, unless the measuring process crashed and left a log to read."""
-        return files.locked(self.path, self._ours, self._begun)
+        return folders.locked(self.path, self._ours, self._begun)
 
     def _ours(self, names: set[str]) -> bool:
         return "settings.json" in names or all(name.startswith(".") for name in names)
@@ -89,9 +96,7 @@ class ComparisonFolder:
         for each in (stored, given):  # what is left out beside the same documents changes nothing
             if isinstance(each, dict) and isinstance(each.get("documents"), dict):
                 each["documents"].pop("notes", None)
-        if isinstance(stored, dict) and isinstance(stored.get("reading"), dict):
-            for key, before in (("task", None), ("skip_incomplete", False), ("columns", given["reading"]["columns"])):
-                stored["reading"].setdefault(key, before)  # older versions had none of these
+        _add_newer(stored, given)
         if stored is None:
             self.write("settings.json", settings)
             return
@@ -130,8 +135,9 @@ class ComparisonFolder:
     def save_split(self, split: Split) -> list[str]:
         """Write the rows of every part; returns the parts' names, KEPT last."""
         parts = {f"fold-{i + 1}": fold for i, fold in enumerate(split.folds)} | {KEPT: split}
-        for stale in {path.name for path in (self.path / "split").glob("*")} - set(parts):
-            remove(self.path / "split" / stale)
+        for path in (self.path / "split").glob("fold-*"):
+            if path.name not in parts:
+                remove(path)
         for name, part in parts.items():
             for rows in ("train", "valid", "test"):
                 write_lines(
@@ -151,6 +157,15 @@ class ComparisonFolder:
     def run(self, method: str, part: str) -> Path:
         """The folder of one part of an arm."""
         return self.path / "arms" / method / part
+
+
+def _add_newer(stored: Any, given: dict[str, Any]) -> None:
+    """Add what an older version did not have to its settings: options with their defaults, the rest as it is now."""
+    defaults = {option.name: option.default for config in CONFIGS for option in fields(config)}
+    for part in ("reading", "settings"):
+        if isinstance(stored, dict) and isinstance(stored.get(part), dict):
+            for key in given[part].keys() - stored[part].keys():
+                stored[part][key] = defaults.get(key, given[part][key])
 
 
 def _differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from riyaz.methods.choices import (
     candidate_scores,
     rows_scored,
 )
-from riyaz.methods.recipe import Recipe
+from riyaz.methods.recipe import ByHand, Recipe
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
@@ -64,17 +64,18 @@ def measure_speeds(
     torch.set_num_threads(threads)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
+    hand = ByHand.of(settings.settings)
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
-        prompt_text=instruction_only(task), collection=folder.collection(),
+        prompt_text=instruction_only(task), collection=folder.collection(), hand=hand,
     )  # fmt: skip
     clock = time.perf_counter()
     plain = base_predictor(context)
     load_seconds, clock = time.perf_counter() - clock, time.perf_counter()
     BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
     base_seconds = time.perf_counter() - clock
-    methods = [METHODS[name] for name in settings.methods]
+    methods = [METHODS[name].by_hand(hand) for name in settings.methods]
     bench = _Bench(context, began + seconds, total=sum(1 + (method.recipe is not None) for method in methods))
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
     predicting = bench.each(methods, answers)

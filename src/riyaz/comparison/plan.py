@@ -25,7 +25,7 @@ RESERVE = 0.95  # share of the budget that is planned; the rest covers what was 
 VALIDATIONS, BETWEEN = 6, 8  # validations of a final run, at most, and training steps between two, at least
 CHECKPOINT_SECONDS = 150.0  # between two checkpoints; one of a fully fine-tuned model takes seconds to write
 NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the reserve covers the rest
-LEAST_STEPS = 8  # an arm with fewer steps is left out
+LEAST_STEPS = 8  # an arm with fewer steps is left out, unless its recipe has no more
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
 # The order in which arms are left out of a budget that is too short for all: those first that cost much for their
@@ -172,7 +172,8 @@ def _steps(given: Given, running: Sequence[str], before: Mapping[str, ArmPlan], 
     trained = [method for method in running if given.methods[method] is not None]
     steps = _divided(given, trained, before, left)
     opened = {method for method, arm in before.items() if arm.state == "opened"}
-    return steps if all(steps[method].steps >= LEAST_STEPS or method in opened for method in steps) else None
+    enough = all(steps[method].steps >= _least(given, method) or method in opened for method in steps)
+    return steps if enough else None
 
 
 def _why_out(given: Given, method: str, able: Sequence[str], earlier: "ComparisonPlan | None") -> str:
@@ -193,6 +194,11 @@ def _full(given: Given, method: str) -> int:
     """The steps of a method's full recipe; 0 if it trains nothing."""
     recipe = given.methods[method]
     return 0 if recipe is None else recipe.steps(given.sizes.train)
+
+
+def _least(given: Given, method: str) -> int:
+    """The steps with fewer of which an arm is left out: LEAST_STEPS, or all where its recipe has fewer."""
+    return min(LEAST_STEPS, _full(given, method))
 
 
 def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "ComparisonPlan | None") -> ComparisonPlan:
@@ -221,8 +227,8 @@ def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -
     left out last."""
     last = sorted(able, key=place_left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
-    shortest = _Run(LEAST_STEPS, (0.0,))  # no rates are compared in so few steps
-    least = [_total(_training(given, method, shortest, None)) / share[method] for method in share]
+    shortest = {method: _Run(_least(given, method), (0.0,)) for method in share}  # too few steps to compare rates
+    least = [_total(_training(given, method, shortest[method], None)) / share[method] for method in share]
     seconds = sum(_total(_fixed(given)[method]) for method in last)
     seconds += max(least, default=0.0) * (sum(share.values()) + given.aside)  # as `_divided` shares it
     need = math.ceil((seconds + spent) / RESERVE / 10) * 10
@@ -352,7 +358,7 @@ def _training(given: Given, method: str, run: _Run, opened: ArmPlan | None) -> d
     """Seconds of an arm's learning-rate search and training, with validations and model building; without those of an
     opening that is trained already."""
     speed, parts = given.speeds.arms[method], given.sizes.parts
-    if run.steps < LEAST_STEPS and not opened:
+    if run.steps < _least(given, method) and not opened:
         return {"search": 0.0, "train": 0.0}
     search, first = 0.0, opening(run.steps, _full(given, method))
     if first and not opened:

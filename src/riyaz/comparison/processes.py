@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from riyaz import folders
 from riyaz.errors import RiyazError
 from riyaz.events import Failed, Listen, from_json
 
@@ -24,10 +25,15 @@ def run(arguments: list[str], log: Path, listen: Listen, threads: int | None = N
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "riyaz.comparison.worker", *arguments]
     reason = ""
-    with log.open("a") as errors, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,
-        env={**os.environ, PARENT: str(os.getpid()), **({"OMP_NUM_THREADS": str(threads)} if threads else {})},
-    ) as child:  # fmt: skip
+    environment = {**os.environ, PARENT: str(os.getpid()), **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    with (
+        folders.temporary(log.parent, folders.beside(log)) as scratch,  # a killed torch leaves files in TMPDIR
+        log.open("a") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True,
+            env=environment | {"TMPDIR": str(scratch.absolute())},
+        ) as child,
+    ):  # fmt: skip
         try:
             assert child.stdout is not None
             for line in child.stdout:

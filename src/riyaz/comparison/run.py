@@ -21,6 +21,7 @@ from riyaz.comparison import documents, extra_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_scores
 from riyaz.comparison.arms import Arms
+from riyaz.comparison.by_hand import by_hand_notes
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import KEPT, ComparisonFolder
@@ -36,12 +37,14 @@ from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
+from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.events import Done, Estimate, Event, Listen, Note, Phase, Planned, quiet
 from riyaz.families import describe
 from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
 from riyaz.methods.base import instruction_only
+from riyaz.methods.recipe import ByHand
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
     COMPARE,
@@ -173,8 +176,9 @@ def _job(
 ) -> _Job:
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = _methods(config)
+    by_hand = by_hand_notes(ByHand.of(config), methods)
     source = open_source(config.model)
-    describe(source)
+    expect_memory(source)
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
@@ -184,7 +188,7 @@ def _job(
     task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
     divide = _divider(data_files, task, source, config, methods, used)
     parts, report = divide(True, config.limit_test)
-    for note in report.notes:
+    for note in [*report.notes, *by_hand]:
         listen(Note(note))
     settings = _settings(data_files, task, source, data_config, config, methods)
     if used is not None:
@@ -357,7 +361,7 @@ def _plan(
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    recipes = {name: METHODS[name].recipe for name in job.methods}
+    recipes = {name: METHODS[name].by_hand(ByHand.of(config)).recipe for name in job.methods}
     trained = [name for name, recipe in recipes.items() if recipe is not None]
     speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
 
@@ -395,10 +399,8 @@ def _check_estimate(plan: ComparisonPlan, path: Path, listen: Listen) -> None:
     if plan.estimate["disk_mb"] > free:
         what = f"the comparison needs about {plan.estimate['disk_mb']:.0f} MB of disk and {free:.0f} MB are free"
         raise RiyazError(what, str(path), "free disk space or choose another --out")
-    memory = hardware.memory().available / hardware.MB
-    if plan.estimate["peak_rss_mb"] > memory:
-        what = f"training needs about {plan.estimate['peak_rss_mb']:.0f} MB and {memory:.0f} MB are free"
-        raise RiyazError(what, hint="leave full out with --methods, or take a smaller model")
+    memory, hint = hardware.memory().available / hardware.MB, "leave full out with --methods, or take a smaller model"
+    hardware.refuse_memory("training", plan.estimate["peak_rss_mb"], memory, hint)
 
 
 def _extra(arms: Arms, config: CompareConfig) -> tuple[list[ArmResult], list[CurveScore]]:

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except RiyazError as error:
         send(Failed(str(error)))
         return 3
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
         reason = _resource_reason(error)
         if not reason:
             raise
@@ -150,11 +150,10 @@ def _use_threads(count: int) -> None:
 
 def _resource_reason(error: Exception) -> str:
     """The reason in one line if memory, disk or a file failed, else ""."""
-    text = str(error)
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+    if hardware.ran_out(error):
         return "out of memory"
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or text}"
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
     return ""
 
 

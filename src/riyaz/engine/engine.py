@@ -194,18 +194,26 @@ class Engine:
         if answer.sequence is None:
             answer.sequence = self._open(answer.request, answer.request.limit)
             tokens = (*answer.request.tokens, *answer.tokens)
-        sampling = answer.request.sampling
-        candidates = Top(sampling.top_k or self.runner.vocab_size)
-        return Run(answer.sequence, tokens, candidates if sampling.temperature > 0 else Best())
+        return Run(answer.sequence, tokens, self._want(answer))
+
+    def _want(self, answer: Answer) -> Best | Top:
+        """What the next token of a request is chosen from."""
+        request, sampling = answer.request, answer.request.sampling
+        count = sampling.top_k or self.runner.vocab_size if sampling.temperature > 0 else 1
+        if sampling.repetition_penalty == 1:
+            return Top(count) if sampling.temperature > 0 else Best()
+        seen = {*request.prefix, *request.tokens, *answer.tokens} - request.stop
+        return Top(count, tuple(sorted(seen)), sampling.repetition_penalty)
 
     def _take(self, answer: Answer, result: Any) -> Step:
         """Append the next token to a running request, drawn from the runner's result."""
         request = answer.request
-        if request.sampling.temperature > 0:
-            tokens, log_probabilities = result
-            token = draw(tokens, log_probabilities, request.sampling, request.id, len(answer.tokens))
-        else:
+        if isinstance(result, int):
             token = result
+        else:
+            tokens, log_p = result
+            drawn = request.sampling.temperature > 0
+            token = draw(tokens, log_p, request.sampling, request.id, len(answer.tokens)) if drawn else int(tokens[0])
         if token in request.stop:
             answer.done = True
             return Step(answer.ticket, None, True)

@@ -13,7 +13,9 @@ class Sampling:
     `temperature` 0 chooses the likeliest token. Otherwise the log-probabilities are divided by the temperature, then
     `top_k` (0: all) keeps the k likeliest tokens, `top_p` (Holtzman et al. 2020, arXiv 1904.09751) the fewest whose
     sum reaches p, and `min_p` (Nguyen et al. 2024, arXiv 2407.01082) those with at least this share of the highest
-    probability.
+    probability. Before all that, also at temperature 0, the logits of tokens that prompt or answer hold already are
+    divided by `repetition_penalty` where they are positive and multiplied by it where they are negative (Keskar et al.
+    2019, arXiv 1909.05858); tokens that end an answer keep theirs, since a prompt's turns end with them too.
     """
 
     temperature: float = 0.0
@@ -21,6 +23,7 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repetition_penalty: float = 1.0
 
 
 GREEDY = Sampling()

@@ -20,9 +20,13 @@ class Best:
 @dataclass(frozen=True)
 class Top:
     """The `count` likeliest tokens after the run, likeliest first, ties by the lower token: (tokens (K,),
-    log-probabilities (K,) float32), where K is `count` or the vocabulary size, the smaller."""
+    log-probabilities (K,) float32), where K is `count` or the vocabulary size, the smaller.
+
+    The logits of the tokens `seen` are first divided by `penalty` where positive and multiplied by it elsewhere."""
 
     count: int
+    seen: tuple[int, ...] = ()  # each once
+    penalty: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from riyaz import artifact as artifacts
 from riyaz.adapters.gguf import FILE as ADAPTER_FILE
 from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
+from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
 from riyaz.export import gguf, gguf_lora, hf, mlx, modelfile, peft, readme
 from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
@@ -29,8 +30,10 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
     artifact, with the same text part, and a Hugging Face model. Raises RiyazError."""
     artifact, out = artifacts.resolve(artifact), Path(out)
     document = with_weights(artifact)
+    target = open_artifact(artifact, document)
+    expect_memory(target.source, "float32", copies=2)
     with workspace(out) as work:
-        written = hf.write(open_artifact(artifact, document), work, dtype)
+        written = hf.write(target, work, dtype)
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
         examples = document.text.examples_file or EXAMPLES
         if document.text.examples != "none":
@@ -63,6 +66,7 @@ def export(
     if format in WHOLE and with_base is not None:
         raise RiyazError(f"{format} holds a whole model", "--with-base", "leave it out")
     source = open_target(target, base)
+    expect_memory(source.source, "float32", copies=2)  # the written model is opened beside it
     named: NamedBase | None = None
     with workspace(out) as work:
         if format in ADAPTERS:

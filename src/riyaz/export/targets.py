@@ -2,15 +2,13 @@
 to."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz import adapters
+from riyaz import adapters, folders
 from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG, Adapter, base_for
 from riyaz.artifact import ADAPTER_KINDS, Artifact
@@ -128,17 +126,12 @@ def workspace(out: Path) -> Iterator[Path]:
         raise RiyazError("is the current folder, which cannot be replaced as a whole", str(out), hint)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        outer = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        with folders.temporary(out.parent, folders.beside(out)) as outer:
+            inner = outer / "new"
+            inner.mkdir()
+            yield inner
     except OSError as error:
         raise disk_error(error, out) from error
-    try:
-        inner = outer / "new"
-        inner.mkdir()
-        yield inner
-    except OSError as error:
-        raise disk_error(error, out) from error
-    finally:
-        shutil.rmtree(outer, ignore_errors=True)
 
 
 def publish(work: Path, out: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from riyaz.errors import RiyazError, shown
+from riyaz.errors import RiyazError, few, shown
 from riyaz.families import bert, checks, gemma3, gpt2, llama, mistral, qwen2, qwen3
 from riyaz.families.bert import BertConfig
 from riyaz.families.gemma3 import Gemma3Config
@@ -26,6 +26,7 @@ from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
+from riyaz.sources.tensor_files import first_not_finite, is_finite
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
     gemma3.MODEL_TYPE: gemma3,
@@ -39,7 +40,6 @@ FAMILIES: dict[str, ModuleType] = {  # of language models
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source.EMBEDDERS` lists the same names
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # allowed in Hugging Face files; F64 is converted to float32
 HEAD, TRUNK = "lm_head.weight", "model."
-MAX_LISTED = 8
 
 # the configuration of any language model
 ModelConfig = Gemma3Config | GPT2Config | LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
@@ -58,9 +58,12 @@ class Family(Generic[Config]):
     notes: tuple[str, ...] = ()  # warnings for the user about how the weights were interpreted
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Yields (name, type, values) of every tensor, type and values as from `array`."""
+        """Yields (name, type, values) of every tensor, type and values as from `array`. Raises RiyazError for NaN or an
+        infinity."""
         for name in self.stored_names:
             dtype, values = self.array(name)
+            if not is_finite(values):
+                raise self._not_finite(name)
             yield name, dtype, values
 
     def array(self, name: str) -> tuple[str, np.ndarray]:
@@ -75,6 +78,14 @@ class Family(Generic[Config]):
         if dtype == "F64":
             array = array.astype(np.float32)
         return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
+
+    def _not_finite(self, name: str) -> RiyazError:
+        """The error for a tensor with NaN or infinities: its file, its name there, the first place."""
+        stored = self.stored_names[name]
+        file = next(file for file in self.source.files if stored in file.tensors)
+        index, value = first_not_finite(file.tensors[stored].dtype, file.array(stored)) or ((), math.nan)
+        what = f"tensor {shown(stored)} holds {value} at {list(index)}, the first of its numbers that is none"
+        return RiyazError(what, str(file.path), "the weights are damaged: download the file or train again")
 
 
 def transposed(model_type: str, name: str) -> bool:
@@ -123,8 +134,7 @@ def _read_family(source: Source, module: ModuleType) -> Family:
     plan, stored_names = module.layer_plan(config), _stored_names(source, module, config)
     problems = _mismatches(source, module, config, stored_names)
     if problems:
-        rest = f" and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-        what = f"the weights do not fit the configuration: {', '.join(problems[:MAX_LISTED])}{rest}"
+        what = f"the weights do not fit the configuration: {few(problems)}"
         raise RiyazError(what, str(source.path), "the model is incomplete or has another model's configuration")
     parameters = sum(math.prod(shape) for shape in plan.values())
     return Family(module.MODEL_TYPE, config, parameters, source, stored_names, tuple(notes))

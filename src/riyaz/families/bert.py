@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few
 from riyaz.families import checks
 
 MODEL_TYPE = "bert"
@@ -67,7 +67,7 @@ def from_hf(metadata: Mapping[str, Any]) -> BertConfig:
     if not problems and values["hidden_size"] % values["n_heads"]:
         problems.append(f"hidden size {values['hidden_size']} is not a multiple of {values['n_heads']} heads")
     if problems:
-        raise RiyazError(", ".join(problems), "config.json", "riyaz cannot run this model")
+        raise RiyazError(few(problems), "config.json", "riyaz cannot run this model")
     return BertConfig(**values, layer_norm_eps=float(eps))
 
 

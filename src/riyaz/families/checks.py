@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few
 
 LIMITS = {
     "vocab_size": 2**22,
@@ -81,4 +81,4 @@ def raise_problems(values: Mapping[str, Any], problems: list[str], where: str) -
     if not problems and values["head_dim"] % 2:
         problems.append(f"the head size {values['head_dim']} is odd")
     if problems:
-        raise RiyazError(", ".join(problems), where, "riyaz cannot run this model")
+        raise RiyazError(few(problems), where, "riyaz cannot run this model")

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from riyaz.artifact import reading_of
+from riyaz.config import SamplingConfig
 from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
@@ -45,6 +46,7 @@ class SamplingOptions(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    repetition_penalty: float
     seed: int
 
 
@@ -112,13 +114,15 @@ class Model:
         (found,) = model.lm.logprobs([prepared.request], [tokens])
         return [Token(model.tokenizer.token_text(token), int(token), float(p)) for token, p in zip(tokens, found)]
 
-    def next_tokens(self, text: str, top: int = 10) -> list[Token]:
+    def next_tokens(self, text: str, top: int = 10, temperature: float = 1.0) -> list[Token]:
         """The likeliest tokens after a text, which is taken as it is, without chat template or examples; the likeliest
-        first. Raises RiyazError."""
+        first, with their log-probabilities at that temperature. Raises RiyazError."""
         if top < 1:
             raise RiyazError(f"{top} tokens are too few", "top", "give at least 1")
+        if not 0 < temperature < math.inf:
+            raise RiyazError(f"{temperature:g} is no temperature to divide by", "temperature", "give a number above 0")
         with in_python():
-            return next_tokens(self._prompted(), text, top)
+            return next_tokens(self._prompted(), text, top, temperature)
 
     def _prompted(self) -> ModelPredictor:
         if self.predictor.lm is None:
@@ -143,7 +147,7 @@ def open(target: Place, *, model: Place | None = None, precision: Precision = "a
         return Model(str(target), predictor, reading_of(str(target)))
 
 
-def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:
+def next_tokens(model: PromptedModel, text: str, top: int, temperature: float = 1.0) -> list[Token]:
     """The `top` most likely tokens after the text, as `Model.next_tokens`; `riyaz predict` shows them."""
     tokens = model.tokenizer.encode(text)
     tokens = [*model.tokenizer.beginning, *tokens] if tokens else []
@@ -151,8 +155,19 @@ def next_tokens(model: PromptedModel, text: str, top: int) -> list[Token]:
         raise RiyazError(
             f"the text has {len(tokens)} tokens", "TEXT", f"give at least one and fewer than {model.lm.context}"
         )
-    likeliest = model.lm.next_tokens(tokens, top, model.adapter)
+    every = temperature != 1  # all tokens are needed to divide by their new sum
+    found = model.lm.next_tokens(tokens, model.lm.runner.vocab_size if every else top, model.adapter)
+    likeliest = at_temperature(found, temperature)[:top] if every else found
     return [Token(model.tokenizer.token_text(token), token, log_probability) for token, log_probability in likeliest]
+
+
+def at_temperature(tokens: Sequence[tuple[int, float]], temperature: float) -> list[tuple[int, float]]:
+    """(token, log-probability) of the whole vocabulary with the log-probabilities divided by the temperature, and less
+    the logarithm of what they then add up to."""
+    highest = max(log_probability for _, log_probability in tokens)
+    scaled = [(log_probability - highest) / temperature for _, log_probability in tokens]
+    total = math.log(sum(map(math.exp, scaled)))
+    return [(token, value - total) for (token, _), value in zip(tokens, scaled)]
 
 
 def _conversation(messages: Any, where: str) -> tuple[Message, ...]:
@@ -195,21 +210,11 @@ def _limit(max_tokens: int | None) -> int | None:
     return max_tokens
 
 
-LIMITS = {"temperature": (0, math.inf), "top_k": (0, math.inf), "top_p": (0, 1), "min_p": (0, 1)}
-WHOLE = ("top_k", "seed")
-
-
 def _sampling(options: Mapping[str, Any]) -> Sampling:
     """How tokens are drawn. RiyazError for an option that there is not, or a value out of its range."""
-    for name, value in options.items():
+    for name in options:
         if name not in SamplingOptions.__annotations__:
             known = ", ".join(("max_tokens", *SamplingOptions.__annotations__))
             raise RiyazError(f"there is no option {name!r}", hint=f"options: {known}")
-        low, high = LIMITS.get(name, (-math.inf, math.inf))
-        kinds = (int,) if name in WHOLE else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
-            wanted = "a whole number" if name in WHOLE else "a number"
-            limits = "" if low == -math.inf else f" of at least {low}"
-            limits += f" and at most {high}" if high < math.inf else ""
-            raise RiyazError(f"{value!r} is out of range", name, f"give {wanted}{limits}")
-    return Sampling(**options)
+    with in_python():
+        return Sampling(**SamplingConfig(**options).given())

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from riyaz import events
-from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, TaskKind, read_toml, resolve
+from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, SamplingConfig, TaskKind, read_toml, resolve
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
 
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-OPTIONS = {option.name for config in (DataConfig, CompareConfig, PretrainConfig) for option in fields(config)}
+CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
+OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
 SWITCHES = {"allow_leakage", "data_curve", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
@@ -51,6 +52,12 @@ class AdaptOptions(ReadingOptions, total=False):
     allow_leakage: bool | None
     replay: float | None
     seed: int | None
+    rank: int | None
+    alpha: int | None
+    epochs: int | None
+    steps: int | None
+    learning_rate: float | None
+    batch_size: int | None
 
 
 class CompareOptions(AdaptOptions, total=False):
@@ -85,6 +92,8 @@ class PretrainOptions(TypedDict, total=False):
     validate_every: int | None
     checkpoint_every: int | None
     seed: int | None
+    threads: int | None
+    prompt: str | None
 
 
 def given(function: str, names: Mapping[str, object], allowed: type, *others: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from riyaz.artifact import TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
-from riyaz.methods.recipe import Recipe
+from riyaz.methods.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.sources import Source
 from riyaz.tokenizer import Tokenizer
@@ -70,6 +70,7 @@ class Context:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     collection: Path | None = None  # the indexed documents, if the user gave any
     replay: float = 0.0  # share of general text among the training rows
+    hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
 
 
 @dataclass
@@ -128,10 +129,20 @@ class Method:
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
+    takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
 
     def __post_init__(self) -> None:
         """Check that `recipe` and `build` are given together."""
         assert (self.recipe is None) == (self.build is None)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The fields of ByHand that change this method."""
+        return self.takes if self.recipe is None else (*self.takes, "epochs", "steps", "learning_rate", "batch_size")
+
+    def by_hand(self, hand: ByHand) -> "Method":
+        """The method with its recipe changed by what the user chose."""
+        return self if self.recipe is None else replace(self, recipe=self.recipe.by_hand(hand))
 
 
 def combined(name: str, text: Method, weights: Method) -> Method:

@@ -114,7 +114,8 @@ def chosen(losses: dict[float, np.ndarray], tokens: np.ndarray) -> tuple[float, 
     means = {rate: float(nats.sum() / total) if np.isfinite(nats).all() else math.inf for rate, nats in losses.items()}
     best = min(means, key=lambda rate: means[rate])
     if not math.isfinite(means[best]):
-        raise RiyazError("the loss was not finite at any learning rate of the search")
+        tried = ", ".join(f"{rate:g}" for rate in sorted(losses))
+        raise RiyazError(f"the loss was not finite at learning rate {tried}", hint="give a lower --learning-rate")
     record, within = [], []
     for rate in sorted(losses):
         if not math.isfinite(means[rate]):

@@ -1,4 +1,5 @@
-"""LoRA with rank 16 and α 32 on every linear but the head; the artifact holds the adapter only."""
+"""LoRA with rank 16 and α 32, unless the user gives others, on every linear but the head; the artifact holds the
+adapter only."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,14 @@ from riyaz.methods.weights import fit_weights
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
 
-RANK, ALPHA = 16, 32
+RANK, SCALE = 16, 2  # α / rank
 RECIPE = Recipe(epochs=2, least_steps=80, batch_size=8, learning_rates=(5e-4, 1e-3), default_rate=1e-3)
+
+
+def shape(context: Context) -> tuple[int, int]:
+    """(rank, α): the user's, or RANK and SCALE times the rank."""
+    rank = context.hand.rank or RANK
+    return rank, context.hand.alpha or SCALE * rank
 
 
 def build(context: Context) -> "Model":
@@ -22,12 +29,14 @@ def build(context: Context) -> "Model":
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
-    lora.apply(model, r=RANK, alpha=ALPHA, seed=context.seed)
+    rank, alpha = shape(context)
+    lora.apply(model, r=rank, alpha=alpha, seed=context.seed)
     return model
 
 
 def fit(context: Context) -> Fitted:
     """Train the LoRA; the artifact's weights are a PEFT folder."""
+    rank, alpha = shape(context)
 
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft
@@ -37,13 +46,15 @@ def fit(context: Context) -> Fitted:
         out = context.folder / "out"
         out.mkdir(exist_ok=True)
         adapter, family = lora.adapter_of(model), describe(context.source)
-        peft.write(adapter, out, family, base=context.source.name, alpha=ALPHA)
+        peft.write(adapter, out, family, base=context.source.name, alpha=alpha)
         return WeightsPart("lora"), {path.name: path for path in out.iterdir()}
 
-    return fit_weights(context, build, save)
+    fitted = fit_weights(context, build, save)
+    fitted.chosen |= {"rank": rank, "alpha": alpha}
+    return fitted
 
 
 METHOD = Method(
-    name="lora", fit=fit, candidates=1, recipe=RECIPE, build=build,
+    name="lora", fit=fit, candidates=1, recipe=RECIPE, build=build, takes=("rank", "alpha"),
     cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
 )  # fmt: skip

@@ -6,11 +6,37 @@ be continued to any number of steps, so nothing of it is lost when there is more
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 OPENING_SHARE = 1 / 4  # of the full training's steps
 SEARCHED_SHARE = 1 / 2  # of them, below which no rate is searched: the openings would take most of the time
 LEAST_OPENING = 4  # steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """What the user chose in place of the methods' own values; None: not given."""
+
+    rank: int | None = None  # of a LoRA
+    alpha: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> Self:
+        """The fields of these names of an object with more."""
+        return cls(**{option.name: getattr(options, option.name) for option in fields(cls)})
+
+    def given(self) -> dict[str, float]:
+        """The options that were given, by name."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+NOTHING = ByHand()
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,18 @@ class Recipe:
     def steps(self, rows: int) -> int:
         """The steps of the full training over this many training rows."""
         return max(self.least_steps, self.epochs * math.ceil(rows / self.batch_size))
+
+    def by_hand(self, hand: ByHand) -> "Recipe":
+        """The recipe with the user's own epochs or steps, batch size and learning rate, which is then the only one."""
+        changed = self if hand.batch_size is None else replace(self, batch_size=hand.batch_size)
+        if hand.steps is not None:
+            changed = replace(changed, epochs=0, least_steps=hand.steps)
+        if hand.epochs is not None:
+            changed = replace(changed, epochs=hand.epochs, least_steps=1)
+        if hand.learning_rate is not None:
+            rate = hand.learning_rate
+            changed = replace(changed, learning_rates=(rate,), default_rate=rate)
+        return changed
 
 
 def opening(steps: int, full: int) -> int:

@@ -51,7 +51,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
     if not math.isfinite(state.best_loss):
-        raise RiyazError("the loss on validation rows is not finite", hint="try another seed or fewer rows at first")
+        raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
     moved = sum(a != b for a, b in zip(before, _tensor_sums(model)))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from riyaz.families import FAMILIES, describe, describe_embedder, transposed
+from riyaz.families import FAMILIES, Family, describe, describe_embedder, transposed
 from riyaz.files import write_json
 from riyaz.models import bert
 from riyaz.sources import Source, safetensors
@@ -22,8 +22,7 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
     with torch.device("meta"):
         model = module.Model(family.config)
-    state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
-    return fill(model, state).requires_grad_(False)
+    return fill(model, _state(family, dtype)).requires_grad_(False)
 
 
 def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
@@ -43,9 +42,13 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
     family = describe_embedder(source)
     with torch.device("meta"):
         model = bert.Model(family.config)
-    state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
-    model.load_state_dict(state, assign=True, strict=True)
+    model.load_state_dict(_state(family, dtype), assign=True, strict=True)
     return model.eval().requires_grad_(False)
+
+
+def _state(family: Family, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights in `dtype`. Raises RiyazError for NaN or an infinity, with which every answer would be wrong."""
+    return {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
 
 
 def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:

@@ -56,7 +56,7 @@ class FreePredictor(PromptedModel):
         once for a prompt that does not fit."""
         given = None if passages is None else [passages]
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
-        return Stream(self._pieces(prepared), prepared.passages)
+        return self._streamed(prepared)
 
     def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> list[Prediction]:
         answers = self.lm.generate([each.request for each in prepared], tell)
@@ -65,9 +65,13 @@ class FreePredictor(PromptedModel):
             for ids, each in zip(answers, prepared)
         ]
 
-    def _pieces(self, prepared: Prepared) -> Iterator[str]:
-        """Pieces of the answer. White space is held back until text follows, as an answer does not end with it."""
-        ids: list[int] = []
+    def _streamed(self, prepared: Prepared) -> Stream:
+        tokens: list[int] = []
+        return Stream(self._pieces(prepared, tokens), prepared.passages, tokens, prepared.request.limit)
+
+    def _pieces(self, prepared: Prepared, ids: list[int]) -> Iterator[str]:
+        """Pieces of the answer, whose tokens are added to `ids`. White space is held back until text follows, as an
+        answer does not end with it."""
         told = 0  # characters yielded so far
         for token in self.lm.stream(prepared.request):
             ids.append(token)

@@ -1,6 +1,6 @@
 """A predictor's answer: a whole text, or a stream of its pieces."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,22 @@ class Prediction:
 class Stream:
     """An iterator over the pieces of an answer's text, while it is generated; joined they are the answer.
 
-    `passages`, those in the prompt, are available before the first piece.
+    `passages`, those in the prompt, are available before the first piece. `tokens` fills while a generated answer is
+    made, up to `limit`; a copied or chosen answer has no limit.
     """
 
     pieces: Iterator[str]
     passages: "tuple[Hit, ...]" = ()
+    tokens: Sequence[int] = ()
+    limit: int = 0
 
     def __iter__(self) -> Iterator[str]:
         return self.pieces
+
+    @property
+    def cut(self) -> bool:
+        """Whether the limit ended the answer; known after the last piece."""
+        return 0 < self.limit <= len(self.tokens)
 
     @property
     def citations(self) -> tuple[dict, ...]:

@@ -45,7 +45,7 @@ class SpanPredictor(FreePredictor):
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
         texts = self._texts(prepared)
         if not texts:
-            return Stream(self._pieces(prepared), prepared.passages)
+            return self._streamed(prepared)
 
         def pieces() -> Iterator[str]:
             yield self._searched(prepared, texts, [self.text.common_offset])[0].text

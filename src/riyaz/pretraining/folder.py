@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riyaz import files
+from riyaz import files, folders
 from riyaz.errors import RiyazError
 from riyaz.files import LEFTOVER, write_json
 from riyaz.results import ELSEWHERE, RUN
@@ -33,7 +33,7 @@ class RunFolder:
     def locked(self, resume: bool) -> Iterator[None]:
         """Lock the folder; the lock ends with the process. Raises RiyazError for a folder that holds anything but the
         run to resume. An error before plan.json is written leaves the folder as it was."""
-        with files.locked(self.path, self._ours, self._begun) as before:
+        with folders.locked(self.path, self._ours, self._begun) as before:
             if RUN in before and not resume:
                 status = (self.read(RUN) or {}).get("status")
                 hint = ELSEWHERE if status == "done" else "add --resume to go on with it"

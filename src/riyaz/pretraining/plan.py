@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+from riyaz import hardware
 from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
 from riyaz.files import Keys
@@ -180,7 +181,7 @@ def context_for(asked: PretrainConfig, text_tokens: float) -> tuple[int, str]:
 
 def make(
     asked: PretrainConfig, text: Text, vocab: int, context: int, machine: Measuring, *,
-    spent: Callable[[], float], memory: float,
+    spent: Callable[[], float], memory: float, threads: int = 1,
 ) -> PretrainingPlan:  # fmt: skip
     """The plan of a run. `spent` returns the seconds of the budget used so far, measurements included; `memory` is the
     free memory in MB.
@@ -225,7 +226,7 @@ def make(
     effective = {
         "size": size, "budget": deriving.budget, "family": config.model_type, "context": context, **asdict(shape),
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
-        "checkpoint_every": saving, "seed": asked.seed or 0,
+        "checkpoint_every": saving, "seed": asked.seed or 0, "threads": threads,
     }  # fmt: skip
     return PretrainingPlan(
         effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate
@@ -259,12 +260,9 @@ class _Deriving:
     def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
         """Raises RiyazError when training needs more memory than is free; bfloat16 needs the least."""
         need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
-        if self.memory and need > self.memory:
-            what = (
-                f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters) needs about {need:,.0f}"
-            )
-            hint = "choose a smaller --size, or --layers and --width"
-            raise RiyazError(f"{what} MB of memory to train and {self.memory:,.0f} MB are free", "--size", hint)
+        what = f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters)"
+        hint = "choose a smaller --size, or --layers and --width"
+        hardware.refuse_memory(what, need, self.memory, hint, "--size", " to train")
 
     def shape(self) -> tuple[Shape, str | None, str]:
         """(shape, name of its size or None, reason)."""

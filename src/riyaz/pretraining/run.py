@@ -7,6 +7,7 @@ same model bit for bit.
 import contextlib
 import hashlib
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,13 +26,16 @@ from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
+from riyaz.pretraining.samples import check as check_prompt
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
+from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
 
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
 SAID = 0.1  # share of the steps; a length that is nearer to the one last said is not said
 OPENING = 30  # most characters of held-out text that one sample continues
@@ -77,7 +81,8 @@ def pretrain(
             resumed_with=earlier.resumed_with if earlier else None,
         )
         try:
-            return run.go(frozen)
+            with _scratch(folder.work / "inductor"):
+                return run.go(frozen)
         except KeyboardInterrupt:
             run.stopped()
             where = f" at step {run.step:,}" if run.step else ""
@@ -85,6 +90,20 @@ def pretrain(
         except (RiyazError, OSError, MemoryError):
             run.stopped()
             raise
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[None]:
+    """Within the block torch makes its compiler's folder, which it never fills here, at `path`, not in the temporary
+    folder, where it would stay."""
+    if CACHE in os.environ:
+        yield
+        return
+    os.environ[CACHE] = str(path.absolute())
+    try:
+        yield
+    finally:
+        os.environ.pop(CACHE, None)
 
 
 class _Run:
@@ -130,6 +149,7 @@ class _Run:
 
     def go(self, frozen: Frozen | None) -> PretrainRun:
         """The whole run, or the rest of it where plan.json exists already."""
+        hardware.expect_memory("training", 0, "close other programs or raise the limit")
         self.folder.write(RUN, self.document)
         self.folder.work.mkdir(exist_ok=True)
         self._phase("read")
@@ -157,7 +177,7 @@ class _Run:
         kind, vocab, why = planning.kind_of_tokenizer(self.asked, self.bytes)
         folder = self.folder.work / "tokenizer"
         if why == "given" and kind not in KINDS:
-            given = Tokenizer.from_folder(kind)
+            given = open_tokenizer(Path(kind))
             given.save(folder)
             tokenizer = Tokenizer.from_folder(folder)
             self._note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")
@@ -193,7 +213,8 @@ class _Run:
         """Measure this machine, make the plan and write plan.json."""
         import torch
 
-        threads = hardware.threads()
+        check_prompt(tokenizer, self.asked.prompt, context)
+        threads = self.asked.threads or hardware.threads()
         torch.set_num_threads(threads)
         self._phase("measure", "speed of this machine")
         facts = corpus.facts
@@ -202,6 +223,7 @@ class _Run:
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
             spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+            threads=threads,
         )  # fmt: skip
         self._refuse_full(plan.estimate["disk_mb"])
         frozen = Frozen(
@@ -245,7 +267,7 @@ class _Run:
 
         def seen(step: int) -> None:
             ratio = corpus.valid.bytes_per_token
-            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step))
+            watch.samples.add(look(model, tokenizer, opening, ratio, plan.train["seed"], step, self.asked.prompt))
 
         self.frozen = frozen
         pace = Pace(

@@ -1,4 +1,5 @@
-"""Samples during training: continuations of fixed prompts, and the likeliest tokens after "The quick brown fox".
+"""Samples during training: continuations of fixed prompts, and the likeliest tokens after "The quick brown fox", or
+after the user's own prompt.
 
 Texts are sampled with random numbers from (seed, step, prompt) alone, so sampling does not change the run.
 """
@@ -19,14 +20,16 @@ TEMPERATURE, TOP_K = 0.8, 40
 
 
 def look(
-    model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int
-) -> dict[str, Any]:
+    model: Any, tokenizer: Tokenizer, opening: str, bytes_per_token: float, seed: int, step: int,
+    watched: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """One line of samples.jsonl. `opening` is a further prompt, from the held-out text; a prompt that the tokenizer
-    cannot encode is left out."""
+    cannot encode is left out. `watched` takes the place of the fixed prompts."""
     from riyaz.engine.torch.runner import TorchRunner
 
     engine = Engine(TorchRunner(model))
-    prompts = [(prompt, ids) for prompt in dict.fromkeys((*PROMPTS, opening)) if (ids := _ids(tokenizer, prompt))]
+    asked = (*(PROMPTS if watched is None else (watched,)), opening)
+    prompts = [(prompt, ids) for prompt in dict.fromkeys(asked) if (ids := _ids(tokenizer, prompt))]
     room = min(round(CHARACTERS / bytes_per_token), engine.context - max((len(ids) for _, ids in prompts), default=0))
     sampling = Sampling(TEMPERATURE, TOP_K, seed=seed)
     requests = [
@@ -37,7 +40,8 @@ def look(
         {"prompt": prompt, "text": tokenizer.decode(ids)}
         for (prompt, _), ids in zip(prompts, engine.generate(requests), strict=True)
     ]
-    return {"step": step, "texts": texts, "next": {"prompt": FOX, "words": next_words(engine, tokenizer, FOX)}}
+    words = next_words(engine, tokenizer, watched or FOX)
+    return {"step": step, "texts": texts, "next": {"prompt": watched or FOX, "words": words}}
 
 
 def next_words(engine: Engine, tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
@@ -49,6 +53,18 @@ def next_words(engine: Engine, tokenizer: Tokenizer, text: str) -> list[dict[str
         {"text": tokenizer.token_text(token), "p": math.exp(log_probability)}
         for token, log_probability in engine.next_tokens(ids, WORDS)
     ]
+
+
+def check(tokenizer: Tokenizer, watched: str | None, context: int) -> None:
+    """Raises RiyazError for a prompt of the user's that the tokenizer cannot encode, or that fills the context."""
+    if watched is None:
+        return
+    ids = _ids(tokenizer, watched)
+    if not ids:
+        what = f"{watched!r} has characters that the tokenizer does not know"
+        raise RiyazError(what, "--prompt", "give another text")
+    if len(ids) >= context:
+        raise RiyazError(f"has {len(ids)} tokens; the context is {context}", "--prompt", "give a shorter text")
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -1,13 +1,14 @@
 """The SQLite file of a collection: open it, write in transactions, replace it, and explain SQLite's errors."""
 
-import glob
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from riyaz import folders
 from riyaz.errors import RiyazError
+from riyaz.files import disk_error
 
 APPLICATION = int.from_bytes(b"Riyz")  # in the file's header, which tells a collection from other databases
 MAGIC = b"SQLite format 3\0"
@@ -80,23 +81,20 @@ def replacing(path: Path) -> Iterator[Path]:
     if not _beside(path, "-journal").exists():  # else the first bytes may come from an unfinished write
         _check_ours(first_bytes(path), path)
     old = _locked(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Read through SQLite: to close a second handle of the file would release this process's locks
         _check_ours(_application(old, path) if old else first_bytes(path), path)
-        _remove(temporary)
-        if old:  # locked, so other temporary files are those of killed processes
-            for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                _remove(rest)
-        yield temporary
-        # Side files that SQLite could not use up belong to a broken old file and would damage the new one
-        for ending in SIDE_FILES:
-            _beside(path, ending).unlink(missing_ok=True)
-        os.replace(temporary, path)
+        with folders.temporary(path.parent, folders.beside(path)) as work:
+            yield work / path.name
+            # Side files that SQLite could not use up belong to a broken old file and would damage the new one
+            for ending in SIDE_FILES:
+                _beside(path, ending).unlink(missing_ok=True)
+            os.replace(work / path.name, path)
+    except OSError as error:
+        raise disk_error(error, path) from error
     finally:
         if old:
             old.close()
-        _remove(temporary)
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
@@ -151,13 +149,6 @@ def _inode(path: Path) -> int | None:
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
-
-
-def _remove(path: Path) -> None:
-    """Remove a database and the files that SQLite keeps beside it."""
-    for ending in ("", *SIDE_FILES):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            _beside(path, ending).unlink()
 
 
 def _code(error: Exception) -> int:

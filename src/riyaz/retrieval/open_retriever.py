@@ -13,7 +13,7 @@ def open_retriever(path: Path) -> Retriever:
     collection = Collection.open(path)
     if collection.embedder is None:
         return Retriever(collection)
-    from riyaz.engine.torch.embedder import open_embedder
+    from riyaz.engine.opening import open_embedder
 
     return Retriever(collection, open_embedder(collection.embedder[0]))
 

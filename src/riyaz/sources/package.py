@@ -21,6 +21,7 @@ from pathlib import Path
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file
+from riyaz.folders import expect_inside
 from riyaz.sources import store
 from riyaz.sources.catalogue import CATALOGUE, Member, Package
 from riyaz.sources.source import INDEX, Source, open_path
@@ -300,12 +301,14 @@ def _copy(opened: Source, folder: Path, report: Progress) -> int:
 
 
 def model_files(source: Source) -> list[Path]:
-    """The files that a model consists of: its weights, then configuration, tokenizer and chat templates."""
+    """The files that a model consists of: its weights, then configuration, tokenizer and chat templates. Raises
+    RiyazError for a link that leads out of its folder."""
     others: list[Path] = []
     if source.format == "hf":
         inside = sorted(source.path.glob(f"{tokenizer_files.TEMPLATES}/*"))
         names = [f"{tokenizer_files.TEMPLATES}/{path.name}" for path in inside]
         others = [source.path / name for name in (*FOLDER_FILES, *filter(TEMPLATE.fullmatch, names))]
+        expect_inside(source.path, others)
     return [file.path for file in source.files] + [file for file in others if file.is_file()]
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from riyaz import folders
 from riyaz.errors import RiyazError, shown
 from riyaz.sources import gguf, safetensors, sharded, store
 from riyaz.sources.tensor_files import TensorInfo
+from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
@@ -64,7 +66,7 @@ class Source:
             tokenizer = Tokenizer.from_gguf(self.metadata, str(self.path))
             rows = self.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in self.tensors else None
         else:
-            tokenizer, rows = Tokenizer.from_folder(self.path), self.metadata.get("vocab_size")
+            tokenizer, rows = open_tokenizer(self.path), self.metadata.get("vocab_size")
         if type(rows) is int:  # any other value is refused when the configuration is read
             _expect_rows(tokenizer, rows)
         return tokenizer
@@ -152,13 +154,16 @@ def _open_folder(folder: Path, name: str) -> Source:
     if not (folder / "config.json").is_file():
         models = sorted(folder.glob("*.gguf"))
         if len(models) == 1:
+            folders.expect_inside(folder, models)
             return open_path(models[0], name)
         if (folder / "adapter_config.json").is_file():
             raise RiyazError("this is an adapter, not a model", str(folder), "give the model it was made for")
         weight_files(folder)  # for unsupported weight formats this raises the more useful message
         raise RiyazError("the folder holds no config.json", str(folder), "give a model folder or a GGUF file")
-    config = read_json(folder / "config.json")
-    files = tuple(safetensors.read(path) for path in weight_files(folder))
+    folders.expect_inside(folder, [folder / "config.json", folder / INDEX])
+    config, weights = read_json(folder / "config.json"), weight_files(folder)
+    folders.expect_inside(folder, weights)
+    files = tuple(safetensors.read(path) for path in weights)
     single = (folder / "model.safetensors").is_file()
     tensors = sharded.merge(folder, files, None if single else sharded.read_index(folder / INDEX))
     return Source(name, folder, "hf", config, tensors, files)

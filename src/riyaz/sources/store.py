@@ -8,20 +8,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from riyaz import folders
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error, write_json
 
 ENTRY = "entry.json"
-ABANDONED_SECONDS = 24 * 3600  # a temporary folder this old belongs to a process that was killed
+TEMPORARY = ".tmp-"
 CHUNK = 2**20
 
 # called with (the current phase, such as "download"; bytes done; total bytes)
@@ -84,19 +82,10 @@ def workspace() -> Iterator[Path]:
     """A temporary folder inside the store, deleted on exit; also deletes those that killed processes left behind."""
     try:
         home().mkdir(parents=True, exist_ok=True)
-        for old in home().glob(".tmp-*"):
-            with suppress(OSError):
-                if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(old, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home()))
+        with folders.temporary(home(), TEMPORARY) as folder:
+            yield folder
     except OSError as error:
         raise disk_error(error, home()) from error
-    try:
-        yield folder
-    except OSError as error:
-        raise disk_error(error, home()) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep(folder: Path, entry: ModelEntry) -> ModelEntry:

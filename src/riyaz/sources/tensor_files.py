@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from riyaz.errors import RiyazError
 
 
@@ -28,3 +30,23 @@ def map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise RiyazError(f"cannot be read: {error.strerror or error}", str(path)) from error
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite; uint16 values are the bits of BF16. Quick: one or two passes, no copies."""
+    if values.dtype == np.uint16:  # those with all bits of the exponent are the largest of each sign
+        return not values.size or bool(values.view(np.int16).max() < 0x7F80 and values.max() < 0xFF80)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum(dtype=np.float32)):
+            return True
+    return bool(np.isfinite(values).all())  # the sum itself may overflow
+
+
+def first_not_finite(dtype: str, array: np.ndarray) -> tuple[tuple[int, ...], float] | None:
+    """Index and value of the first NaN or infinity; None if there is none. A BF16 array holds bits as uint16."""
+    values = (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return None
+    index = tuple(map(int, np.unravel_index(int(np.argmax(bad)), bad.shape)))
+    return index, float(values[index])

@@ -21,6 +21,8 @@ from riyaz.models import load_embedder
 from riyaz.models.bert import Model, rows
 from riyaz.sources import Source, open_source
 from riyaz.sources.source import read_json
+from riyaz.sources.tokenizer_check import expect_safe
+from riyaz.tokenizer import refusing
 
 MAX_TOKENS = 256  # read per text, [CLS] and [SEP] included; fewer if the model says so
 BATCH_TOKENS = 4096  # tokens per forward pass
@@ -36,11 +38,11 @@ class WordPieces:
     """The tokenizer of an embedder: token ids and character ranges; a special token spelled in a text is plain text."""
 
     def __init__(self, folder: Path) -> None:
-        definition = tokenizer_files.from_folder(folder).definition
-        try:
+        definition, self._where = tokenizer_files.from_folder(folder).definition, str(folder / "tokenizer.json")
+        tokenizer_files.refuse_growth(tokenizer_files.parse_json(definition, self._where), self._where)
+        expect_safe(definition, folder)
+        with refusing("is not a tokenizer", self._where):
             self._backend = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # the tokenizers package raises nothing narrower
-            raise RiyazError(f"is not a tokenizer: {error}", str(folder / "tokenizer.json")) from None
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = True
@@ -51,14 +53,16 @@ class WordPieces:
 
     def rows(self, texts: Sequence[str], limit: int) -> list[np.ndarray]:
         """The token ids of each text between [CLS] and [SEP], cut to `limit` in all."""
-        encodings = self._backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+        with refusing("the tokenizer cannot encode a text", self._where):
+            encodings = self._backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
         first, last = self.frame
         return [np.array([first, *encoding.ids[: limit - 2], last], np.int64) for encoding in encodings]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Start and end of each token of the uncut text, in characters."""
         pieces = list(_pieces(_utf8(text)))
-        encodings = self._backend.encode_batch(pieces, add_special_tokens=False)
+        with refusing("the tokenizer cannot encode a text", self._where):
+            encodings = self._backend.encode_batch(pieces, add_special_tokens=False)
         ranges, start = [], 0
         for piece, encoding in zip(pieces, encodings):
             ranges += [(start + left, start + right) for left, right in encoding.offsets]

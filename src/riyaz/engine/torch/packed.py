@@ -34,6 +34,9 @@ def pack(model: nn.Module) -> None:
     or saved."""
     if not torch.backends.mkldnn.is_available():
         return
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            swap(model, name, PackedLinear(module.weight, module.bias))
+    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    for name in linears:  # not the modules: each plain weight is freed before the next one is packed
+        plain = model.get_submodule(name)
+        assert isinstance(plain, nn.Linear)
+        if plain.weight.dtype == torch.bfloat16:
+            swap(model, name, PackedLinear(plain.weight, plain.bias))

@@ -329,7 +329,7 @@ class TorchRunner:
             self._route.parts = _route(adapters[part], [1] * len(adapters[part]))
             logits = self.model.head(hidden[torch.from_numpy(np.concatenate(index)[part])])  # (HEAD_ROWS, V)
             best = logits.argmax(1).tolist()
-            log_p = np.empty(0) if only_best else logits.float().log_softmax(1).numpy()
+            log_p = np.empty(0) if only_best else _log_p(logits.float(), asked, begin)
             for answer in asked:
                 answer.take(best, log_p, begin)
         for answer in asked:
@@ -350,6 +350,14 @@ class _Answer:
         elif isinstance(want, Whole):
             self.rows, self.result = want.rows, np.empty((len(want.rows), vocab_size), np.float32)
 
+    def penalise(self, logits: Tensor, begin: int) -> None:
+        """Apply a `Top`'s penalty to its row of the logits (n, V) of a chunk, in place."""
+        want, row = self.piece.run.want, self.first - begin
+        if isinstance(want, Top) and want.penalty != 1 and want.seen and 0 <= row < len(logits):
+            seen = torch.tensor(want.seen)
+            scores = logits[row, seen]
+            logits[row, seen] = torch.where(scores > 0, scores / want.penalty, scores * want.penalty)
+
     def take(self, best: list[int], log_p: np.ndarray, begin: int) -> None:
         """Collect the part of the result that is in a chunk, which starts at row `begin` of all wanted rows."""
         low, high = max(begin, self.first), min(begin + len(best), self.first + len(self.rows))
@@ -366,6 +374,13 @@ class _Answer:
             self.result[here] = log_p[self._at[here] + self.first - begin, want.tokens[here]]
         else:
             self.result[low - self.first : high - self.first] = log_p[low - begin : high - begin]
+
+
+def _log_p(logits: Tensor, asked: Sequence[_Answer], begin: int) -> np.ndarray:
+    """Log-probabilities (n, V) from the float32 logits of a chunk, which are changed by the penalties."""
+    for answer in asked:
+        answer.penalise(logits, begin)
+    return logits.log_softmax(1).numpy()
 
 
 def _drop_closed(block: Block) -> None:

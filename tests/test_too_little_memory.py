@@ -1,0 +1,115 @@
+"""What does not fit the memory is refused before a model is loaded: free memory, cgroup, address space."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from comparing import closed_rows, command, write_rows
+from expect import assert_refused
+
+from riyaz import hardware
+from riyaz.comparison import worker
+from riyaz.engine.opening import expect_memory
+from riyaz.hardware import MB, Memory
+from riyaz.sources import open_source
+
+
+def verbs(model: Path, folder: Path) -> dict[str, tuple[object, ...]]:
+    """The commands that load a model."""
+    write_rows(folder / "rows.jsonl", closed_rows(45, "please"))
+    (folder / "text.txt").write_text(tiny.CORPUS)
+    rows, out = folder / "rows.jsonl", folder / "out"
+    return {
+        "generate": ("generate", model, "the card"),
+        "chat": ("chat", model),
+        "predict": ("predict", "the card", "--model", model),
+        "run": ("run", model, rows, "--out", folder / "answers.jsonl"),
+        "evaluate": ("evaluate", model, "--test", rows),
+        "compare": ("compare", rows, "--model", model, "--out", out),
+        "adapt": ("adapt", "lora", rows, "--model", model, "--out", out),
+        "export": ("export", model, "--format", "hf", "--out", out),
+        "pretrain": ("pretrain", folder / "text.txt", "--out", out),
+    }
+
+
+VERBS = ("generate", "chat", "predict", "run", "evaluate", "compare", "adapt", "export", "pretrain")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_that_loads_a_model_is_refused_with_both_figures(
+    verb: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = verbs(model_folder, tmp_path)[verb]
+    assert torch  # it is loaded, so only the model's own memory counts
+    monkeypatch.setattr(hardware, "memory", lambda root=None: Memory(MB, MB // 16))
+    before = sorted(tmp_path.iterdir())
+    told = command(*asked)
+    if verb == "pretrain":  # reads its text before it knows what it needs
+        assert told.status == 2 and "MB of memory to train and 0 MB are free" in told.line
+        return
+    assert told.status == 2 and "tiny (0.1 million parameters in " in told.line
+    assert "needs about 1 MB of memory and 0 MB are free; close other programs" in told.line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_estimate_counts_weights_once_for_each_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(tiny.write_hf_folder(tmp_path / "model", hidden=256))
+    needs: list[float] = []
+    monkeypatch.setattr(hardware, "expect_memory", lambda what, need, hint: needs.append(need * MB))
+    for precision, copies in (("float32", 1), ("float32", 2), ("bfloat16", 1)):
+        expect_memory(source, precision, copies)
+    parameters = sum(info.nbytes for info in source.tensors.values()) / 4
+    assert needs[1] - needs[0] == 4 * parameters
+    assert 2 * parameters < needs[2] < needs[0] < needs[1]
+
+
+def test_the_address_space_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.address_space() is None
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**40, 2**40))
+    assert 2**38 < hardware.address_space() < 2**40
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, 1))
+    assert hardware.address_space() == 0
+    monkeypatch.delitem(sys.modules, "torch")
+    with assert_refused("tiny needs about ", "MB of address space and 0 MB are left of its limit", "ulimit -v"):
+        hardware.expect_memory("tiny", 1, "")
+    monkeypatch.setattr(hardware, "address_space", lambda root: None)
+    hardware.expect_memory("tiny", 1, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_under_a_small_address_space_a_command_ends_in_one_line(verb: str, model_folder: Path, tmp_path: Path) -> None:
+    asked = verbs(model_folder, tmp_path)[verb]
+    limit = 800 * MB
+    done = subprocess.run(
+        [sys.executable, "-m", "riyaz.cli.main", *map(str, asked)],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2, done
+    assert done.stderr.count("\n") == 1 and "MB of address space and" in done.stderr
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_an_arm_that_ran_out_of_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(worker, "send", said.append)
+    monkeypatch.setattr(worker, "_end_with", lambda parent: None)
+    monkeypatch.setattr(worker.signal, "signal", lambda number, handler: None)
+    for error in (
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        OSError(12, "Cannot allocate memory"),
+    ):
+
+        def work(folder: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(worker, "index", work)
+        assert worker.main(["index", str(tmp_path)]) == 3
+    assert {event.reason for event in said} == {"out of memory"}

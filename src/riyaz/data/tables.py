@@ -16,6 +16,7 @@ from pathlib import Path
 from riyaz.data.encodings import decode, gunzip
 from riyaz.data.parquet import parquet_rows
 from riyaz.errors import RiyazError
+from riyaz.files import refuse_device
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 GZIP = ".gz"
@@ -102,6 +103,7 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "") ->
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file in it")
+    refuse_device(path)
     if path.exists() and not kind_of(path):
         what = f"{path.suffix or 'a file without suffix'} is not supported"
         hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"

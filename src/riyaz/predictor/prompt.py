@@ -25,7 +25,14 @@ from riyaz.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
+LONGEST = 2**20  # characters of a text that is tokenised in one piece, which takes some 130 bytes for each
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
+
+
+def expect_short(text: str, where: str = "") -> None:
+    """Raises RiyazError for a text of more than LONGEST characters, before it is searched with or tokenised."""
+    if len(text) > LONGEST:
+        raise RiyazError(f"the prompt has {len(text):,} characters; at most {LONGEST:,} are read", where, "shorten it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +131,8 @@ class PromptedModel(PromptText):
         worst passages first, then its first examples. Raises RiyazError, with the conversation's entry of `where`, for
         a question that does not fit by itself.
         """
+        for row, messages in enumerate(conversations):
+            expect_short(messages[-1]["content"], where[row] if row < len(where) else "")
         hits = [list(each) for each in (self.passages(conversations) if passages is None else passages)]
         examples = [list(self._shown(messages)) for messages in conversations]
 

@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 PYTEST := $(PYTHON) -m pytest -n 2
-EXTRAS := train,docs,parquet,hub
+EXTRAS := train,docs,data,hub
 COMMA := ,
 PIP_LOG := .make/pip.log
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
@@ -80,7 +80,7 @@ define install
 	  { status=$$?; tail -n 15 $(PIP_LOG) >&2; echo "error: pip failed; the whole log is $(PIP_LOG)" >&2; exit $$status; }
 endef
 
-# All that the commands' help names: PDF and Word files, Parquet, models of the hub.
+# All that the commands' help names: PDF and Word files, Excel and Parquet, models of the hub.
 .make/train: pyproject.toml .make/venv
 	$(call install,$(EXTRAS))
 	@touch $@

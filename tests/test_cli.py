@@ -178,6 +178,7 @@ def test_wrong_usage_is_one_line_and_exit_2(capsys, line, expected):
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2,
          "error: /x/y: no space left on device; free some space and run the same command again\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: /x: permission denied\n"),
+        (ValueError("embedded null byte"), 2, "error: a path holds a NUL character; no file can have that name\n"),
         (KeyError("a\nb"), 1, "error: unexpected KeyError: 'a\\nb'; this is a bug, RIYAZ_TRACEBACK=1"),
         (ModuleNotFoundError("No module named 'x'", name="x"), 1, "error: unexpected ModuleNotFoundError"),
     ],
@@ -188,6 +189,13 @@ def test_every_error_ends_in_one_line_and_its_status(monkeypatch, capsys, error,
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert err.startswith(expected)
+
+
+def test_a_very_long_word_of_the_command_line_is_not_repeated_whole(capsys):
+    for line in (["compare", "x", "--seed", "9" * 5000], ["compare", "x", *map(str, range(400))]):
+        assert cli.main(line) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and len(err) < 250 and "see riyaz compare --help" in err
 
 
 @pytest.mark.parametrize("line", [["compare", "x"], ["adapt", "lora", "x", "--out", "o"], ["predict", "x"]])

@@ -338,9 +338,12 @@ def test_adapt_leaves_one_artifact(inside: list, asked: tuple, tmp_path: Path) -
     told = command("adapt", "zero_shot", tmp_path / "data", *asked, "--out", tmp_path / "mine")
     assert told.status == 0 and told.document["method"] == "zero_shot" and "pick" not in told.err
     score = f"accuracy {told.document['score']:.3f} ({told.document['ci_low']:.3f}–{told.document['ci_high']:.3f})"
-    assert told.err.splitlines()[-2:] == [
+    assert told.err.splitlines()[-5:] == [
         f"the artifact of zero_shot is in {tmp_path / 'mine'}: {score} on 9 test rows",
-        f"use it: riyaz chat {tmp_path / 'mine'}, or riyaz run {tmp_path / 'mine'} QUESTIONS --out ANSWERS.jsonl",
+        "",
+        "next",
+        f"  answer rows  riyaz run {tmp_path / 'mine'} QUESTIONS.jsonl --out answers.jsonl",
+        f"  chat         riyaz chat {tmp_path / 'mine'}",
     ]
     assert open_artifact(tmp_path / "mine").task is not None
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "data"}

@@ -160,3 +160,30 @@ def test_config_imports_nothing_heavy():
     code = "import sys, riyaz.config, riyaz.data; print({'numpy', 'torch', 'cyclopts'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = " + "[" * 100_000, "nested too deeply"),
+        ("seed = " + "9" * 5000, "holds a number with too many digits"),
+        ("seed = 0x" + "f" * 5000, "seed: a number of thousands of digits is too large"),
+        ("margin = " + "9" * 400, "margin: 9999"),
+        ('budget = "' + "9" * 5000 + 's"', "budget: '9999"),
+        ('out = "a\\u0000b"', "out: the path holds a NUL character"),
+        ("\n".join(f"key_{number} = 1" for number in range(500)), "and 494 more"),
+        ("model = [" + "1, " * 900 + "]", "model: [1, 1, 1"),
+    ],
+)
+def test_what_a_file_may_hold_ends_in_one_short_line(tmp_path, text, says):
+    path = tmp_path / "riyaz.toml"
+    path.write_text(text)
+    with pytest.raises(RiyazError) as refused:
+        read_toml(path)
+    line = line_of(refused)
+    assert line.startswith(f"{path}: ") and says in line and len(line) < len(str(path)) + 650
+
+
+def test_a_nul_in_a_path_is_refused_before_anything_is_written():
+    with pytest.raises(RiyazError, match="--out: the path holds a NUL character"):
+        CompareConfig(out=Path("a\0b"))

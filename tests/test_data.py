@@ -201,7 +201,7 @@ def test_answers_keep_the_indentation_of_code(tmp_path):
         ("a.csv", b"text,,label\nt,u,l\n", ["a.csv:1: a column has no name", "name each column"]),
         ("a.csv", b"text,text\nt,u\n", ["a.csv:1: two columns have the same name"]),
         ("a.csv", b"I lost my card,lost_card\nWhere is it,arrival\n", ["among I lost", "the first line"]),
-        ("a.xlsx", b"PK", ["a.xlsx: .xlsx is not supported", ".json, .csv or .tsv (also with .gz) or as .parquet"]),
+        ("a.xls", b"PK", ["a.xls: .xls is not supported", ".csv or .tsv (also with .gz), .xlsx or .parquet"]),
     ],
 )  # fmt: skip
 def test_wrong_files_are_refused_in_one_line(tmp_path, name, content, parts):

@@ -8,9 +8,11 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 from comparing import command, strict
 
@@ -37,6 +39,18 @@ def separated(rows: Sequence[Row], mark: str) -> str:
 def lines(rows: Sequence[Row]) -> str:
     """JSON Lines with blank lines between them, and NaN for the number NaN."""
     return "".join(f"{json.dumps(row, ensure_ascii=False)}\n\n" for row in rows)
+
+
+def workbook(rows: Sequence[Row]) -> bytes:
+    """The rows on the first sheet of an Excel workbook, before a sheet of notes."""
+    book, out = openpyxl.Workbook(), io.BytesIO()
+    sheet = book.active
+    sheet.append(list(rows[0]))
+    for row in rows:
+        sheet.append(list(row.values()))
+    book.create_sheet("Notizen").append(["nichts"])
+    book.save(out)
+    return out.getvalue()
 
 
 def two(prompt: str, answer: str, rows: Sequence[tuple[Any, Any]] = MESSAGES) -> list[Row]:
@@ -70,7 +84,7 @@ class Dirty:
     asked: Callable[[Row], Row] = lambda row: {name: value for name, value in row.items() if name not in ANSWERS}
 
 
-ANSWERS = ("label", "Kategorie", "Antwort", "ref")
+ANSWERS = ("label", "Wohin", "Kategorie", "Antwort", "ref")
 TALK = [
     (f'name[{thing}], Preis[{n}],\n"Ort"[Hof]', f'Die {thing} kostet {n} Euro, sagt "Hof",\nmehr nicht.')
     for n, thing in enumerate([*THINGS] * 4)
@@ -100,6 +114,14 @@ FILES = [
           lambda rows: separated(rows, "\t").encode(), ("30 rows read as Frage,Antwort", "columns Nr, am")),
     Dirty("mr.csv", two("mr", "ref", TALK + TALK[:5]), lambda rows: separated(rows, ",").encode(),
           ("29 rows read as mr,ref", "5 rows repeat a prompt", "free text")),
+    Dirty("anfragen.xlsx", [{"Nr": n, "am": date(2026, 11, 1 + n % 28), "Nachricht": text, "Kategorie": label}
+                            for n, (text, label) in enumerate(MESSAGES)],
+          workbook, ("30 rows read as Nachricht,Kategorie", "'Nachricht' is the prompt", "columns Nr, am")),
+    Dirty("gemischt.xlsx", two("Was", "Wohin", [(n + 0.5, "Auskunft") for n in range(3)] + MIXED), workbook,
+          ("33 rows read as Was,Wohin", "columns guessed", "labels that differ only by case")),
+    Dirty("luecken.xlsx", two("text", "label", emptied(COUNTED, None)), workbook,
+          ("23 rows read as text,label", "rows left out because they have no prompt or no answer: 7"), (MISSING,),
+          "luecken.xlsx:Sheet:3: the row has no 'label' (and 6 more: rows 7, 11, "),
     Dirty("messages.jsonl", [turns(*row) for row in MESSAGES], lambda rows: lines(rows).encode(),
           ("30 rows read as messages", f"the rows' own system turn: {HOW}"),
           asked=lambda row: {"messages": row["messages"][:-1]}),

@@ -42,6 +42,33 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         files.write_json(tmp_path / "file" / "a.json", 1)
 
 
+def test_links_devices_and_pipes_are_neither_replaced_nor_followed(tmp_path: Path) -> None:
+    mine, link, pipe = tmp_path / "mine", tmp_path / "a.json", tmp_path / "pipe"
+    mine.write_text("mine")
+    link.symlink_to(mine)
+    os.mkfifo(pipe)
+    for path, what in (
+        (link, f"is a link to {mine}, which is neither followed nor replaced; name"),
+        (pipe, "a named pipe"),
+    ):
+        writes: list[Callable[[], object]] = [
+            lambda path=path: files.write_json(path, 1),
+            lambda path=path: files.write_lines(path, [1]),
+            lambda path=path: files.write_text(path, "2"),
+            lambda path=path: files.write_bytes(path, b"2"),
+            lambda path=path: files.write_synced(path, [b"2"]),
+            lambda path=path: files.Lines(path).add({"step": 1}),
+        ]  # fmt: skip
+        for write in writes[: 5 if path == pipe else 6]:
+            with assert_refused(str(path), what):
+                write()
+    with assert_refused("/dev/null: is a device, not a file; choose another place"):
+        files.write_text(Path("/dev/null"), "2")
+    assert (
+        mine.read_text() == "mine" and link.is_symlink() and sorted(os.listdir(tmp_path)) == ["a.json", "mine", "pipe"]
+    )
+
+
 def test_json_is_strict_and_keeps_every_text(tmp_path: Path) -> None:
     value = {"nan": math.nan, "list": [math.inf, (1.5, -math.inf)], "text": "é\ud800", "path": Path("x")}
     expected = {"nan": None, "list": [None, [1.5, None]], "text": "é\ud800", "path": "x"}

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,6 +125,15 @@ def test_results_of_tools_that_follow_each_other_are_one_turn_and_a_call_is_an_a
     assert [turn["role"] for turn in example.messages] == ["user", "assistant", "user"]
 
 
+def workbook(path: Path, rows: list) -> Path:
+    """A workbook with one sheet of these rows."""
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
 # Files
 
 
@@ -135,6 +145,8 @@ def make(path: Path) -> Path:
     if kind == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
         return path
+    if kind == ".xlsx":
+        return workbook(path, [["text", "label"], *EXPECTED])
     separator = {".csv": ",", ".tsv": "\t"}.get(kind)
     text = json.dumps(ROWS, indent=1) if kind == ".json" else JSONL
     if separator:
@@ -342,4 +354,13 @@ def test_shards_that_conflict_or_are_missing_are_named(tmp_path, names, parts):
 
 
 def test_the_pages_tables_are_seen():
-    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 6
+    assert len(table("Columns", "format")) > 20 and len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 8
+
+
+def test_a_table_of_many_columns_is_not_listed_whole(tmp_path: Path) -> None:
+    names = [f"measurement_{number}" for number in range(400)]
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n" + ("1," * 399 + "2\n") * 30)
+    for known in ({}, {"prompt_column": "no such"}):
+        with pytest.raises(RiyazError) as refused:
+            formats.load(tmp_path / "wide.csv", **known)
+        assert "measurement_5, and 394 more" in str(refused.value) and len(str(refused.value)) < 600

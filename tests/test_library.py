@@ -278,6 +278,7 @@ def test_log_probabilities_are_those_of_the_next_tokens(model: library.Model) ->
         (lambda model: model.answer("a", top_p=2), "top_p: 2.0 is too large; give at most 1"),
         (lambda model: model.answer("a", seed=0.5), "seed: 0.5 is not a whole number"),
         (lambda model: model.answer("a", max_tokens=0), "max_tokens: 0 tokens are too few; give at least 1"),
+        (lambda model: model.answer("a", max_tokens=2**29), "an answer of 536,870,912 tokens does not fit the context"),
         (lambda model: model.answer("a " * 2000), "does not fit the context of 1024"),
         (lambda model: model.answers("rows.jsonl"), "rows.jsonl: no such file"),
         (lambda model: model.answers(["a", 7]), "data row 2: int is not a list of messages"),

@@ -1,6 +1,7 @@
 """A prompt of millions of characters is refused before it is tokenised or searched with; one of a megabyte is read."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import tiny
 from comparing import command, write_pages
 from expect import assert_refused
 
-from riyaz.predictor.prompt import LONGEST
+from riyaz.data.bounds import ROW
 from riyaz.sources import open_source
 from riyaz.tokenizer import Tokenizer
+from riyaz.tokenizer_files import ADDED, ALL_ADDED
 
-LONG = "the card " * (2 * LONGEST // 9)
+LONG = "the card " * (2 * ROW // 9)
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def untokenised(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, render = Tokenizer.encode, Tokenizer.render
 
     def short(text: object) -> None:
-        assert len(str(text)) < LONGEST, "tokenised"
+        assert len(str(text)) < ROW, "tokenised"
 
     monkeypatch.setattr(Tokenizer, "encode", lambda self, text, *more: short(text) or encode(self, text, *more))
     monkeypatch.setattr(Tokenizer, "render", lambda self, rows, *more: short(rows) or render(self, rows, *more))
@@ -48,13 +50,40 @@ def test_a_prompt_of_megabytes_is_one_line(
 
 
 def test_a_prompt_of_a_megabyte_is_tokenised_and_does_not_fit(model_folder: Path) -> None:
-    told = command("generate", model_folder, "the card " * (LONGEST // 9))
+    told = command("generate", model_folder, "the card " * (ROW // 9))
     assert told.status == 2 and "it does not fit the context of 1024" in told.line
 
 
-def test_a_token_of_a_megabyte_is_refused(tmp_path: Path) -> None:
-    folder = tiny.write_hf_folder(tmp_path / "model")
+def changed(folder: Path, **changes: object) -> Path:
+    """The folder, with other parts in its tokenizer.json."""
     path = folder / "tokenizer.json"
-    path.write_text(path.read_text().replace('"<|im_end|>"', '"' + "x" * 2**20 + '"'))
-    with assert_refused("tokenizer.json"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+def test_long_added_tokens_are_refused_before_they_cost(tmp_path: Path) -> None:
+    folder = tiny.write_hf_folder(tmp_path / "model")
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    added = definition["added_tokens"]
+    longest = {**added[2], "content": "x" * ADDED}
+    assert open_source(changed(folder, added_tokens=[*added[:2], longest])).tokenizer().encode("the card")
+    for content in ("x" * 2**20, "x" * (ADDED + 1)):
+        changed(folder, added_tokens=[*added[:2], {**added[2], "content": content}])
+        with assert_refused(f"an added token has {len(content):,} characters; the longest that is read has 256"):
+            open_source(folder).tokenizer()
+    many = [{**added[2], "id": 512 + i, "content": f"{i:0{ADDED}}"} for i in range(ALL_ADDED // ADDED)]
+    with assert_refused("its added tokens have more than 4,194,304 characters"):
+        open_source(changed(folder, added_tokens=[*added, *many])).tokenizer()
+    settings = folder / "tokenizer_config.json"
+    changed(folder, added_tokens=added)
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "pad_token": "x" * 2**20}))
+    with assert_refused("an added token has 1,048,576 characters"):
         open_source(folder).tokenizer()
+
+
+def test_a_piece_of_a_megabyte_is_read(tmp_path: Path) -> None:
+    folder = tiny.write_hf_folder(tmp_path / "model")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    vocabulary = {"x" * 2**20 if number == 511 else piece: number for piece, number in model["vocab"].items()}
+    changed(folder, model={**model, "vocab": vocabulary, "merges": model["merges"][:-1]})
+    assert open_source(folder).tokenizer().encode("the card")

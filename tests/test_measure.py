@@ -18,7 +18,7 @@ from riyaz.comparison.measure import _Bench, _derived, _disk_factor
 from riyaz.comparison.plan import LEFT_OUT
 from riyaz.comparison.speeds import Speeds, TrainSpeed
 from riyaz.errors import RiyazError
-from riyaz.events import Event, Progress
+from riyaz.events import Event, Phase, Progress
 from riyaz.methods import METHODS as TABLE
 from riyaz.methods import full, lora
 from riyaz.methods.base import Context
@@ -109,10 +109,12 @@ def test_each_method_is_told_and_one_that_fails_is_left_out(bench: _Bench) -> No
             raise RiyazError("the prompt does not fit", "row 3")
         return method.name.upper()
 
-    assert bench.each([TABLE["full"], TABLE["lora"]], work) == {"full": "FULL"}
-    assert bench.each([TABLE["rag"]], work) == {"rag": "RAG"}
+    assert bench.each([TABLE["full"], TABLE["lora"]], "answers of", work) == {"full": "FULL"}
+    assert bench.each([TABLE["rag"]], "training of", work) == {"rag": "RAG"}
     assert bench.unable == {"lora": "row 3: the prompt does not fit"}
     assert [(event.done, event.total) for event in seen if isinstance(event, Progress)] == [(0, 4), (1, 4), (2, 4)]
+    said = [event.detail for event in seen if isinstance(event, Phase)]
+    assert said == ["answers of full", "answers of lora", "training of rag"], "each has its line"
 
 
 def test_answers_are_derived_from_the_longest_prompts_by_their_tokens(

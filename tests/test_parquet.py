@@ -1,6 +1,7 @@
 """Parquet files and saved data sets: read by pyarrow, named when they are not what they say."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,7 +55,7 @@ def test_without_pyarrow_one_line_names_the_extra(tmp_path, monkeypatch):
         raise ImportError(module)
 
     monkeypatch.setattr(parquet.importlib, "import_module", absent)
-    with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install -e '.[parquet]'"):
+    with assert_refused("rows.parquet: reading Parquet needs pyarrow", "pip install -e '.[data]'"):
         formats.load(path)
     with assert_refused("a data set saved by datasets needs pyarrow"):
         formats.load(folder)
@@ -77,8 +78,72 @@ def test_damaged_parquet_is_one_line(tmp_path, monkeypatch):
         formats.load(path)
     path.write_bytes(whole)
     monkeypatch.setattr(parquet, "MAX_BYTES", 10)
-    with assert_refused("holds more than 10 bytes"):
+    with assert_refused(
+        "rows.parquet: holds ", " bytes and 8 values, and 10 and 50,000,000 are read at most; split it"
+    ):
         formats.load(path)
+
+
+def repeated(path: Path, text: str, rows: int) -> Path:
+    """A Parquet file that holds a text once and refers to it in every row."""
+    indices = pa.array([0] * rows, pa.int32())
+    content = pa.table({"text": pa.DictionaryArray.from_arrays(indices, [text]), "label": ["l"] * rows})
+    pq.write_table(content, path, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**30)
+    return path
+
+
+def test_a_text_that_is_stored_once_is_not_copied_to_every_row(tmp_path):
+    path = repeated(tmp_path / "a.parquet", "b" * 14_000_000, 1000)
+    assert path.stat().st_size < 10_000
+    before = pa.total_allocated_bytes()
+    with assert_refused("a.parquet:1: the row has 14,000,001 characters, and a row may have 1,048,576"):
+        formats.load(path)
+    assert pa.total_allocated_bytes() - before < 100 * 2**20
+    path = repeated(tmp_path / "a.parquet", "b" * 1_000_000, 100_000)
+    with assert_refused("a.parquet: ", "bytes decode to more than 16,000,016 characters; reading stopped"):
+        formats.load(path)
+    path = repeated(tmp_path / "a.parquet", "b" * 100, 1000)
+    assert pairs(formats.load(path)) == [("b" * 100, "l")] * 1000
+
+
+def test_rows_are_counted_before_they_are_read(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"text": ["t"] * 2_000_000}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 20_000
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    with assert_refused("a.parquet: has more than 1,000,000 rows; take a part of them"):
+        formats.load(tmp_path / "a.parquet")
+
+
+def test_long_rows_inside_of_lists_and_arrow_files_are_named(tmp_path):
+    turns = [{"role": "user", "content": "q" * 600_000}, {"role": "assistant", "content": "a" * 600_000}]
+    pq.write_table(pa.Table.from_pylist([{"messages": turns[:1]}, {"messages": turns}]), tmp_path / "a.parquet")
+    with assert_refused("a.parquet:2: the row has 1,200,029 characters"):
+        formats.load(tmp_path / "a.parquet")
+    folder = saved(tmp_path / "s", [{"text": "t", "label": "l"}, {"text": "t" * 2**21, "label": "l"}])
+    with assert_refused("data-00001-of-00002.arrow:1: the row has 2,097,153 characters"):
+        formats.load(folder)
+
+
+def test_sizes_are_those_of_the_values():
+    texts = ["", "ab", None, "é", "x" * 40]
+    shared = pa.array(texts).dictionary_encode()
+    turns = [[{"r": "u", "c": "abc"}], [], None, [{"r": None, "c": "d"}, None], [{"r": "a", "c": "b"}] * 3]
+    fixed = pa.array([[1, 2]] * 5, pa.list_(pa.int64(), 2))
+    whole = [
+        (pa.array(texts), [0, 2, 0, 2, 40]),
+        (pa.array(texts, pa.large_string()), [0, 2, 0, 2, 40]),
+        (shared, [0, 2, 0, 2, 40]),
+        (pa.array(turns), [12, 0, 0, 17, 30]),
+        (
+            pa.array([[("k", "v")], [], None, [("kk", "vv")] * 2, []], pa.map_(pa.string(), pa.string())),
+            [10, 0, 0, 24, 0],
+        ),
+        (pa.array([1, None, 2, 3, 4]), [8] * 5),
+        (fixed, [32] * 5),
+    ]
+    for array, sizes in whole:
+        assert parquet._sizes(array).tolist() == sizes, array.type
+        assert parquet._sizes(array.slice(1, 3)).tolist() == sizes[1:4], array.type
 
 
 def test_a_saved_data_set_must_be_true(tmp_path):

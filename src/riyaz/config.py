@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, brief, listed
 
 MAX_TOML = 2**20  # bytes of a riyaz.toml
 TaskKind = Literal["closed", "short", "free"]
@@ -54,11 +54,11 @@ def parse_budget(text: str, where: str = "") -> float:
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", re.sub(r"\s+", "", text.lower()))
     hint = "write it with its unit, such as 90s, 20m or 1h30m"
     if match is None or not any(match.groups()):
-        raise RiyazError(f"{text!r} is not a duration", where, hint)
+        raise RiyazError(f"{brief(text)} is not a duration", where, hint)
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if not 0 < total < math.inf:
-        raise RiyazError(f"{text!r} is zero" if not total else f"{text!r} is too long", where, hint)
+        raise RiyazError(f"{brief(text)} is {'too long' if total else 'zero'}", where, hint)
     return total
 
 
@@ -169,7 +169,9 @@ class CompareConfig:
         default=False,
         metadata={"help": "also train lora on a quarter and on half of the rows, to show whether more rows would help"},
     )
-    seed: int = field(default=0, metadata={"help": "seed of the split and of training", "minimum": 0})
+    seed: int = field(
+        default=0, metadata={"help": "seed of the split and of training", "minimum": 0, "maximum": 2**31 - 1}
+    )
     out: Path | None = field(default=None, metadata={"help": "folder for the results"})
     rank: int | None = field(
         default=None, metadata={"help": "rank of LoRA's matrices; 16 if not given", "minimum": 1, "maximum": 1024}
@@ -379,19 +381,23 @@ def read_toml(path: str | Path) -> dict[str, object]:
         raise RiyazError("not UTF-8", str(path), "save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise RiyazError(f"not TOML: {error}", str(path), "correct that line") from None
+    except RecursionError:
+        raise RiyazError("nested too deeply", str(path), "give one value for each key") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise RiyazError("holds a number with too many digits", str(path), "correct the number") from None
     options = {f.name: (f, hint) for config in CONFIGS for f, hint in _typed_fields(config)}
     unknown = [key for key in table if key not in options]
     if unknown:
         near = difflib.get_close_matches(unknown[0], options, 1)
         hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(options)
-        names = ", ".join(repr(key) for key in unknown)
+        names = listed([brief(key) for key in unknown])
         raise RiyazError(f"unknown key{'s' if len(unknown) > 1 else ''} {names}", str(path), hint)
     settings = {}
     for key, value in table.items():
         where = f"{path}: {key}"
         option, kind = options[key]
         if kind is Seconds and not isinstance(value, str):
-            raise RiyazError(f"{value!r} is not a duration", where, 'write it with its unit, such as "20m"')
+            raise RiyazError(f"{brief(value)} is not a duration", where, 'write it with its unit, such as "20m"')
         settings[key] = _relative_to(key, _checked(option, kind, value, where), path.parent)
     return settings
 
@@ -435,22 +441,22 @@ def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise RiyazError(
-                f"unknown {option.name} {value!r}", where, "choose one of " + ", ".join(typing.get_args(hint))
+                f"unknown {option.name} {brief(value)}", where, "choose one of " + ", ".join(typing.get_args(hint))
             )
         return value
     value = _converted(hint, value, where)
     minimum, maximum, above, below = map(option.metadata.get, ("minimum", "maximum", "above", "below"))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise RiyazError(f"{value} is not a finite number", where, "give a finite number")
         if minimum is not None and value < minimum:
-            raise RiyazError(f"{value} is too small", where, f"give at least {minimum}")
+            raise RiyazError(f"{brief(value)} is too small", where, f"give at least {minimum}")
         if maximum is not None and value > maximum:
-            raise RiyazError(f"{value} is too large", where, f"give at most {maximum}")
+            raise RiyazError(f"{brief(value)} is too large", where, f"give at most {maximum}")
         if above is not None and value <= above:
-            raise RiyazError(f"{value} is too small", where, f"give more than {above}")
+            raise RiyazError(f"{brief(value)} is too small", where, f"give more than {above}")
         if below is not None and value >= below:
-            raise RiyazError(f"{value} is too large", where, f"give less than {below}")
+            raise RiyazError(f"{brief(value)} is too large", where, f"give less than {below}")
     return value
 
 
@@ -461,10 +467,15 @@ def _converted(hint: type, value: object, where: str) -> object:
     if hint is Seconds and number:
         return Seconds(value)  # type: ignore[arg-type]
     if hint is float and number:
-        return float(value)  # type: ignore[arg-type]
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except OverflowError:  # a whole number of hundreds of digits
+            raise RiyazError(f"{brief(value)} is too large", where, "correct the value") from None
     if hint is int and number and isinstance(value, int):
         return value
     if hint is Path and isinstance(value, (str, Path)) and str(value):
+        if "\0" in str(value):
+            raise RiyazError("the path holds a NUL character", where, "no file can have that name")
         return Path(value)
     if (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
         return value
@@ -472,7 +483,7 @@ def _converted(hint: type, value: object, where: str) -> object:
         parts = [value] if isinstance(value, str) else list(value)
         if all(isinstance(part, str) for part in parts):
             return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
-    raise RiyazError(f"{value!r} is not {TYPE_NAMES.get(hint, 'text')}", where, "correct the value")
+    raise RiyazError(f"{brief(value)} is not {TYPE_NAMES.get(hint, 'text')}", where, "correct the value")
 
 
 def _relative_to(key: str, value: object, folder: Path) -> object:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 FEW, LONGEST = 3, 160  # findings that a message lists, and characters of each
+NAMES = 6  # names of columns, files or keys that a message lists
+SHOWN = 60  # characters of a wrong value
 
 
 class RiyazError(Exception):
@@ -24,12 +26,26 @@ def shown(text: str) -> str:
     return quoted if len(quoted) <= 82 else quoted[:78] + "...'"
 
 
-def few(findings: Iterable[str], between: str = ", ") -> str:
-    """The first of several findings, and how many more there are."""
+def brief(value: object) -> str:
+    """A wrong value, text in quotes, at most SHOWN characters."""
+    try:
+        written = str(value) if isinstance(value, (int, float)) else repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"
+
+
+def few(findings: Iterable[str], between: str = ", ", count: int = FEW) -> str:
+    """The first `count` of several findings, and how many more there are."""
     distinct = list(dict.fromkeys(findings))
-    first = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in distinct[:FEW]]
-    more = [f"and {len(distinct) - FEW:,} more"] if len(distinct) > FEW else []
+    first = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in distinct[:count]]
+    more = [f"and {len(distinct) - count:,} more"] if len(distinct) > count else []
     return between.join(first + more)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first NAMES of the names of columns, files or keys, and how many more there are."""
+    return few(names, count=NAMES)
 
 
 def install(extra: str) -> str:

@@ -1,6 +1,7 @@
 """Atomic file writing, and reading of riyaz's own JSON.
 
-A file appears whole or not at all: it is written under a temporary name beside it, synced and renamed. JSON is strict:
+A file appears whole or not at all: it is written under a temporary name beside it, synced and renamed. Links, devices
+and named pipes are neither followed nor replaced. JSON is strict:
 NaN and infinities become null. A file that cannot be written or read raises a RiyazError that names the file and, for
 JSON, the line.
 """
@@ -39,12 +40,41 @@ def disk_error(error: OSError, path: Path) -> RiyazError:
     return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is written as a stream: a device, a named pipe, or an open file such as /dev/stdout."""
+    if re.match(r"/dev/(std(out|err)$|fd/)|/proc/(self|\d+)/fd/", str(path)):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def check_plain(path: Path) -> None:
+    """Raises RiyazError where a link, a device, a named pipe or a socket stands: a file renamed to it would replace it,
+    and what is written to it would go elsewhere."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if stat.S_ISLNK(mode):
+        what = f"is a link to {shown(os.readlink(path))[1:-1]}, which is neither followed nor replaced"
+        raise RiyazError(what, str(path), "name the file itself, or remove the link")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise RiyazError(f"is {kind}, not a file", str(path), "choose another place")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears at `path` whole or not at all: temporary name, sync, rename. Raises RiyazError."""
+    """Open a file that appears at `path` whole or not at all: temporary name, sync, rename. Raises RiyazError, also for
+    a link or a device at `path`."""
+    check_plain(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -96,6 +126,7 @@ def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
     """Write and sync a file, without a temporary name: for a folder that is renamed when complete. Returns the SHA-256
     of its bytes."""
     digest = hashlib.sha256()
+    check_plain(path)
     with open(path, "wb") as out:
         for chunk in chunks:
             digest.update(chunk)

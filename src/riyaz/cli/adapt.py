@@ -10,6 +10,7 @@ from riyaz.cli.options import (
     Adapting,
     Data,
     Json,
+    Quiet,
     Reading,
     command_line,
     settle,
@@ -24,21 +25,24 @@ def adapt(
     *,
     adapting: Adapting = ADAPTING_DEFAULTS,
     reading: Reading = READING_DEFAULTS,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Run one method and keep its artifact."""
     from riyaz.comparison import run
     from riyaz.library.options import require_torch
     from riyaz.report import terminal
+    from riyaz.report.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
     require_torch()
     data_config, config = settle(data, reading, adapting)
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         arm = run.adapt(method, data, data_config, config, command=command_line(), listen=listen)
     terminal.print_arm(arm, screen.data)
     out = config.out
+    assert out is not None  # AdaptFlags requires it
     screen.talk.print(f"\n{made(arm, str(out))}", soft_wrap=True)
-    screen.talk.print(f"use it: riyaz chat {out}, or riyaz run {out} QUESTIONS --out ANSWERS.jsonl", soft_wrap=True)
+    terminal.print_next(after_arm(arm, out, config.test or QUESTIONS), screen.talk)
     screen.finish(arm)

@@ -11,6 +11,7 @@ from riyaz.cli.options import (
     Comparing,
     Data,
     Json,
+    Quiet,
     Reading,
     command_line,
     settle,
@@ -25,19 +26,21 @@ def compare(
     comparing: Comparing = COMPARING_DEFAULTS,
     reading: Reading = READING_DEFAULTS,
     dry_run: Annotated[bool, Parameter(help="print the plan and the estimate, then stop")] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     from riyaz.comparison import run
     from riyaz.library.options import require_torch, results_folder
     from riyaz.report import terminal
+    from riyaz.report.next_commands import after_comparison
     from riyaz.report.write import write
 
     require_torch()
     data_config, config = settle(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         if dry_run:
             planned = run.dry_run(data, data_config, config, listen=listen)
@@ -49,5 +52,6 @@ def compare(
         return
     write(results)
     terminal.print_comparison(comparison, screen.data)
+    terminal.print_next(after_comparison(comparison, results), screen.talk)
     screen.talk.print(f"\nresults in {results}: report.html, report.md, compare.json, arms/", soft_wrap=True)
     screen.finish(comparison)

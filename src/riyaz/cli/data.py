@@ -8,7 +8,7 @@ from rich.text import Text
 
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
 from riyaz.cli.output import Screen
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, few, listed
 
 SHOWN = 3  # rows that are shown as the model sees them
 LABELS = 12  # labels that are listed with their row counts
@@ -59,18 +59,18 @@ def data(
 
 def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None:
     task = document["task"]
-    _fact(screen, "file", f"{document['path']}, {document['rows']:,} rows read as {document['format']}")
+    screen.fact("file", f"{document['path']}, {document['rows']:,} rows read as {document['format']}")
     if document["unused_columns"]:
-        _fact(screen, "not read", "columns " + ", ".join(document["unused_columns"]))
+        screen.fact("not read", "columns " + listed(document["unused_columns"]))
     if folder.unused:
-        _fact(screen, "not read", "files " + ", ".join(folder.unused))
+        screen.fact("not read", "files " + listed(folder.unused))
     kinds = {"closed": "closed set of labels", "short": "short answers", "free": "free text"}
-    _fact(screen, "task", f"{kinds[task['kind']]}, because {task['why']}")
-    _fact(screen, "metric", task["metric"].replace("_", " "))
+    screen.fact("task", f"{kinds[task['kind']]}, because {task['why']}")
+    screen.fact("metric", task["metric"].replace("_", " "))
     systems = {turn["content"] for row in folder.train.examples for turn in row.messages if turn["role"] == "system"}
     whose = "the rows' own system turn"
     instruction = task["instruction"] or "none; " + (whose if systems else "the model's own system turn")
-    _fact(screen, "instruction", f"{whose}: " * (instruction in systems) + instruction)
+    screen.fact("instruction", f"{whose}: " * (instruction in systems) + instruction)
 
 
 def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
         screen.talk.print(f"rows are not rendered: {error}", style="dim", soft_wrap=True)
         return {"model": None}
     for note in tokenizer.notes:
-        _fact(screen, "template", note)
+        screen.fact("template", note)
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
     pairs, shown = list(zip(conversations, examples)), []
@@ -104,9 +104,9 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
     }
     screen.data.print()
     for part, statistic in lengths.items():
-        _fact(screen, f"{part} tokens", _named(statistic))
+        screen.fact(f"{part} tokens", _named(statistic))
     wrong = [f"{name} ({check['failed']} rows)" for name, check in checks.items() if check["failed"]]
-    _fact(screen, "checks", f"not held: {', '.join(wrong)}" if wrong else f"all {len(checks)} held in every row")
+    screen.fact("checks", f"not held: {few(wrong)}" if wrong else f"all {len(checks)} held in every row")
     return {"model": model, "tokens": lengths, "checks": checks, "rendered": shown}
 
 
@@ -121,19 +121,19 @@ def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
     rows, leakage = report["rows"], report["leakage"]
     parts = f"{rows['train']:,} to train on, {rows['valid']:,} to validate on, {rows['test']:,} to test on"
-    _fact(screen, "split", parts)
+    screen.fact("split", parts)
     repeated = f"{report['duplicates']:,} rows repeat a prompt, {report['conflicts']:,} with another answer"
-    _fact(screen, "duplicates", repeated)
+    screen.fact("duplicates", repeated)
     share = f"{leakage['test_rows']:,} test rows ({leakage['share']:.1%})"
-    _fact(screen, "leakage", f"{share} are also in the training rows")
-    _fact(screen, "answer words", _named(report["answer_words"]))
+    screen.fact("leakage", f"{share} are also in the training rows")
+    screen.fact("answer words", _named(report["answer_words"]))
     labels = list(report["labels"].items())
     for place, (label, counts) in enumerate(labels[:LABELS]):
-        _fact(screen, "" if place else "labels", f"{label}: {_named(counts)}")
+        screen.fact("" if place else "labels", f"{label}: {_named(counts)}")
     if len(labels) > LABELS:
-        _fact(screen, "", f"and {len(labels) - LABELS} more labels; --json has all of them")
+        screen.fact("", f"and {len(labels) - LABELS} more labels; --json has all of them")
     for note in report["notes"]:
-        _fact(screen, "note", note)
+        screen.fact("note", note)
 
 
 def _named(figures: dict[str, float]) -> str:
@@ -144,7 +144,3 @@ def _lengths(counts: list[int]) -> dict[str, float]:
     ordered = sorted(counts)
     p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
     return {"median": statistics.median(ordered), "p95": p95, "longest": ordered[-1]}
-
-
-def _fact(screen: Screen, name: str, text: str) -> None:
-    screen.data.print(Text.assemble((f"{name:<15}", "dim"), text), soft_wrap=True)

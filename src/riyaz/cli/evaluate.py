@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import READING_DEFAULTS, Json, Reading, Target, settle
+from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Target, settle
 from riyaz.cli.output import Screen
 
 
@@ -16,6 +16,7 @@ def evaluate(
     test: Annotated[Path, Parameter(help="a file of test rows")],
     limit: Annotated[int | None, Parameter(help="use only the first N rows")] = None,
     reading: Reading = READING_DEFAULTS,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Score a model or an artifact on test rows."""
@@ -24,7 +25,7 @@ def evaluate(
     from riyaz.evaluate import evaluate_target
     from riyaz.report import terminal
 
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = evaluate_target(target, test, data_config, limit=limit, listen=listen)
     terminal.print_scores(document, screen.data)

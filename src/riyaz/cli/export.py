@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target
+from riyaz.cli.options import Json, Quiet, Target
 from riyaz.cli.output import Screen
 
 
@@ -31,15 +31,18 @@ def export(
             " name",
         ),
     ] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write a model or an artifact in a format that other tools load."""
     from dataclasses import asdict
 
     from riyaz import export as library
+    from riyaz.report.terminal import listener
 
-    screen = Screen(json)
-    written = library.export(target, format, out, dtype, model, with_base)
+    screen = Screen(json, quiet)
+    with listener(screen.talk) as listen:
+        written = library.export(target, format, out, dtype, model, with_base, listen)
     for note in written.notes:
         screen.talk.print(f"note: {note}", soft_wrap=True)
     screen.data.print(written.line(), soft_wrap=True)

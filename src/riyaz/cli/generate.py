@@ -10,6 +10,7 @@ from riyaz.cli.options import Json, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, say
+from riyaz.errors import RiyazError
 
 
 def generate(
@@ -28,6 +29,8 @@ def generate(
     screen = Screen(json)
     try:
         text = sys.stdin.read() if prompt == "-" else prompt
+        if prompt == "-" and not text.strip():
+            raise RiyazError("stdin holds no prompt", hint="give it as an argument or pipe it in")
         predictor = open_target(target)
         sampling, how = decide(drawing, predictor, system)
         if how:

@@ -30,7 +30,7 @@ def info(*, json: Json = False) -> None:
         ("models", ", ".join(models) or "none yet; riyaz pull smollm2-135m"),
     ]
     for name, text in rows:
-        screen.data.print(f"{name:<14}{text}", soft_wrap=True)
+        screen.fact(name, text, indent=14)
     screen.finish({"versions": versions, "hardware": machine, "home": home, "models": models})
 
 

@@ -10,6 +10,7 @@ import difflib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ from cyclopts import (
 from riyaz import __version__
 from riyaz.cli import signals
 from riyaz.cli.help import Formatter
-from riyaz.errors import RiyazError, install
+from riyaz.errors import SHOWN, RiyazError, install, listed
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
@@ -132,10 +133,14 @@ def durations(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command line, by default sys.argv without the program's name, and return the exit status."""
+    closed = _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # characters that the locale cannot encode are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    os.environ.pop("MPLBACKEND", None)  # pictures are drawn as SVG; matplotlib refuses to start with an unknown one
     try:
+        if "stdout" in closed:
+            raise RiyazError("stdout is closed, so the result has nowhere to go", hint="redirect it, as with > out.txt")
         with signals.heard():
             build()(list(sys.argv[1:] if tokens is None else tokens))
             sys.stdout.flush()
@@ -158,6 +163,17 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return status
 
 
+def _open_closed_streams() -> list[str]:
+    """Open the null device in the place of standard streams that were closed when the process started, so that no file
+    of this process or of its children gets their numbers; returns their names."""
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is that of the closed stream
+        os.set_inheritable(number, True)
+        setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w"))
+    return closed
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """(line, exit status): what is wrong and what to do next, 2 for the user's mistakes and 1 for bugs."""
     if isinstance(error, RiyazError):
@@ -166,6 +182,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "torch":
         return f"torch is not installed; {install('train')}", 2
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a path holds a NUL character; no file can have that name", 2
     from riyaz import hardware
 
     if hardware.ran_out(error):
@@ -187,7 +205,7 @@ def _usage(error: CycloptsError) -> str:
         near = difflib.get_close_matches(name, verbs, n=1)
         text = f"unknown command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
     elif isinstance(error, UnusedCliTokensError):
-        text = "unexpected " + ", ".join(repr(token) for token in error.unused_tokens or ())
+        text = "unexpected " + listed([repr(token) for token in error.unused_tokens or ()])
         if chain in TABLES and any(map(os.path.exists, error.unused_tokens or ())):  # the shell expanded a pattern
             text += "; several files are one pattern in quotes, such as 'part-*.jsonl'"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -197,6 +215,7 @@ def _usage(error: CycloptsError) -> str:
     else:
         text = " ".join(str(error).split())
         text = (text[:1].lower() + text[1:]).rstrip(".").replace(". Did you mean", "; did you mean")
+    text = re.sub(rf"\S{{{SHOWN},}}", lambda word: f"{word[0][:SHOWN]}…", text)
     return f"{text}; see {chain} --help"
 
 

@@ -10,7 +10,7 @@ from riyaz.cli.output import Screen
 
 
 def merge(
-    artifact: Annotated[Path, Parameter(help="folder of an artifact with LoRA or full weights")],
+    artifact: Annotated[Path, Parameter(help="folder of an artifact with LoRA or full weights, or COMPARISON/METHOD")],
     /,
     *,
     out: Annotated[Path, Parameter(help="folder to write the new model to")],

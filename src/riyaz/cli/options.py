@@ -20,14 +20,19 @@ READING = Group("Reading the rows", sort_key=3)  # listed after the arguments an
 BY_HAND = Parameter(group=Group("Training by hand", sort_key=2))
 
 Json = Annotated[bool, Parameter(name="--json", help="print one JSON document as the last line of stdout")]
+Quiet = Annotated[bool, Parameter(name="--quiet", help="print only the result and errors, no progress or notes")]
 Data = Annotated[
     Path,
     Parameter(
-        help="a file of rows (.jsonl, .json, .csv, .tsv, .gz, .parquet), a quoted pattern, or a folder with train.*"
+        help="a file of rows (.jsonl, .json, .csv, .tsv, each also .gz, .xlsx, .parquet), a quoted pattern, or a "
+        "folder with train.*"
     ),
 ]
 Target = Annotated[
-    str, Parameter(help="a model (name, folder or GGUF file), or the folder of an artifact or a comparison")
+    str,
+    Parameter(
+        help="a model (name, folder or GGUF file), an artifact, a comparison, or an arm of it: COMPARISON/METHOD"
+    ),
 ]
 
 

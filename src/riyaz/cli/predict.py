@@ -23,7 +23,9 @@ def predict(
     /,
     *,
     model: Annotated[str | None, configured("model")] = None,
-    adapter: Annotated[Path | None, Parameter(help="artifact to show beside its base model")] = None,
+    adapter: Annotated[
+        Path | None, Parameter(help="artifact to show beside its base model, or COMPARISON/METHOD")
+    ] = None,
     top: Annotated[int, Parameter(help="tokens to show", validator=validators.Number(gte=1))] = 10,
     temperature: Annotated[
         float,

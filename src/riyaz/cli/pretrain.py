@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, command_line
+from riyaz.cli.options import PRETRAINING_DEFAULTS, Json, Pretraining, Quiet, command_line
 from riyaz.cli.output import Screen
 
 
@@ -14,6 +14,7 @@ def pretrain(
     out: Annotated[Path, Parameter(help="folder to write the model, its metrics and its report to")],
     pretraining: Pretraining = PRETRAINING_DEFAULTS,
     resume: Annotated[bool, Parameter(help="continue the stopped run in --out")] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train a new model from random weights on your text."""
@@ -22,7 +23,7 @@ def pretrain(
     from riyaz.report import learning, learning_terminal, learning_words, terminal
 
     require_torch()
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = train(text, pretraining, out, resume=resume, command=command_line(), listen=listen)
     page = learning.write(out)

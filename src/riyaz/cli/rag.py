@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from riyaz.cli.options import Json
+from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
 from riyaz.errors import RiyazError
-from riyaz.events import Progress
+from riyaz.events import Note, Progress
 from riyaz.report.markup import printable, printable_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add(
     *,
     lexical: Lexical = False,
     rebuild: Annotated[bool, Parameter(help="replace the collection by one of these documents only")] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Add documents to a collection, all or none; a changed document replaces its old version."""
@@ -42,15 +43,15 @@ def add(
     from riyaz.retrieval import collection as collections
     from riyaz.retrieval.documents import read_documents
 
-    screen = Screen(json)
-    documents, notes = read_documents(path)
-    for note in notes:
-        screen.talk.print(f"note: {note}", soft_wrap=True)
-    embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical to index words only")
+    screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
+        documents, notes = read_documents(path)
+        for note in notes:
+            listen(Note(f"note: {note}"))
+        embedder = None if lexical else _embedder(EMBEDDER, "or give --lexical to index words only")
 
         def progress(done: int, total: int) -> None:
-            listen(Progress("embed", done, total, EMBEDDER))
+            listen(Progress("embed", done, total))
 
         done = collections.add(collection, documents, embedder, progress, rebuild=rebuild)
     counts = f"{done.added:,} documents added, {done.replaced:,} replaced, {done.unchanged:,} unchanged"
@@ -135,7 +136,7 @@ def _headed(hit: "Hit") -> tuple[str, str]:
 def _quote(screen: Screen, text: str, style: str = "") -> None:
     """Prints a document's text with a bar before every line, so that it cannot pass for riyaz's own output."""
     for line in printable(text).split("\n"):
-        for part in Text(line, style).wrap(screen.data, screen.data.width - len(BAR)) or [Text()]:
+        for part in Text(line, style).wrap(screen.data, max(screen.data.width - len(BAR), 1)) or [Text()]:
             screen.data.print(Text(BAR, "dim") + part, soft_wrap=True)
 
 

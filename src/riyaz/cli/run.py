@@ -1,15 +1,25 @@
 """`riyaz run`: answers every row of a file and writes the rows with their answers."""
 
+import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target, configured
+from riyaz.cli.options import Json, Quiet, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
-from riyaz.events import Progress
-from riyaz.files import write_lines
+from riyaz.events import Phase, Progress
+from riyaz.files import disk_error, is_stream
+
+if TYPE_CHECKING:
+    from riyaz.data import Example
+    from riyaz.data.written import Form, Row
+    from riyaz.predictor.prediction import Prediction
+
+COLUMN, CITED = "prediction", "citations"
 
 
 def run(
@@ -17,41 +27,125 @@ def run(
     file: Annotated[Path, Parameter(help="a file of rows with a prompt; answers are not needed")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="file to write: the rows as .jsonl, each with its prediction")],
+    out: Annotated[
+        Path, Parameter(help="file to write: the rows as .jsonl, .csv, .tsv or .parquet, each with its prediction")
+    ],
+    force: Annotated[bool, Parameter(help="replace the file if it exists")] = False,
+    prediction_column: Annotated[str, Parameter(help="column of the answers; the rows must not have it")] = COLUMN,
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Answer every row of a file."""
+    """Answer every row of a file. Stopped, the same command continues."""
     from riyaz import artifact, predictor, scoring
-    from riyaz.data import formats, many_files
+    from riyaz.cli.kept import CHUNK, Kept
+    from riyaz.data import formats, many_files, written
     from riyaz.report.terminal import listener
 
-    if not out.parent.is_dir():  # checked before any row is answered
-        raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
-    if out.is_dir() or out.resolve() == file.resolve():
-        what = "is a folder" if out.is_dir() else "is the file that is read"
-        raise RiyazError(what, str(out), "choose another --out")
-    screen = Screen(json)
+    real = out if is_stream(out) else _writable(out, file, force)
+    form = written.form_of(out, file)
+    screen = Screen(json, quiet)
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
         screen.talk.print(note, soft_wrap=True)
-    opened = predictor.open_target(target)
-    with listener(screen.talk) as listen:
-
-        def progress(done: int, total: int) -> None:
-            listen(Progress("answer", done, total, target))
-
-        predictions = scoring.predict(opened, dataset.examples, progress)
+    examples, cited = dataset.examples, CITED if prediction_column == COLUMN else f"{prediction_column}_{CITED}"
+    for column in (prediction_column, cited):
+        if column in dataset.columns:
+            hint = "pass --prediction-column with another name, such as --prediction-column answered"
+            raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
     tables = many_files.read_tables(file, dataset.reading.encoding if dataset.reading else encoding)
     root = many_files.common_folder(tables)
     fields = {table.place(line, root): row for table in tables for line, row in table.rows}
-    rows = [
-        {**fields[example.where], "prediction": prediction.text}
-        | ({"citations": prediction.citations} if prediction.citations else {})
-        for example, prediction in zip(dataset.examples, predictions, strict=True)
-    ]
-    write_lines(out, rows)
-    screen.talk.print(f"{len(rows):,} rows answered in {out}", soft_wrap=True)
-    screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(rows)})
+
+    def row(example: "Example", prediction: "Prediction") -> "Row":
+        answer: Row = {prediction_column: prediction.text}
+        return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
+
+    def answers(start: int) -> Iterator["tuple[int, list[Prediction]]"]:
+        opened = predictor.open_target(target)
+        with listener(screen.talk) as listen:
+            listen(Phase("answer", f"{len(examples) - start:,} rows"))
+            for first in range(start, len(examples), CHUNK):
+
+                def progress(done: int, _: int, first: int = first) -> None:
+                    listen(Progress("answer", first + done, len(examples)))
+
+                yield first, scoring.predict(opened, examples[first : first + CHUNK], progress)
+
+    columns = [*dataset.columns, prediction_column]
+    if is_stream(out):
+        pairs = ((examples[first : first + CHUNK], found) for first, found in answers(0))
+        _stream(out, form, columns, (row(*pair) for chunk in pairs for pair in zip(*chunk, strict=True)))
+    else:
+        with Kept(real, _answerer(target), examples) as kept:
+            if kept.answers:
+                told = f"{len(kept.answers):,} of {len(examples):,} rows were answered before, in {kept.path.name}"
+                screen.talk.print(told, soft_wrap=True)
+            try:
+                if len(kept.answers) < len(examples):
+                    for _, predictions in answers(len(kept.answers)):
+                        kept.add(predictions)
+            except KeyboardInterrupt:
+                told = f"stopped; {len(kept.answers):,} of {len(examples):,} answers are kept in {kept.path}"
+                raise KeyboardInterrupt(f"{told}; the same command continues") from None
+            rows = [row(example, prediction) for example, prediction in zip(examples, kept.answers, strict=True)]
+            columns += [cited] * any(cited in each for each in rows)
+            written.write_rows(real, rows, columns, form)
+            kept.remove()
+        formulas = written.formulas(rows) if form.kind in (".csv", ".tsv") else 0
+        if formulas:
+            told = (
+                f"note: {formulas:,} fields begin with =, +, - or @: import those columns into a spreadsheet as text, "
+            )
+            screen.talk.print(told + "or it may run them as formulas", soft_wrap=True)
+    screen.talk.print(f"{len(examples):,} rows answered in {out}", soft_wrap=True)
+    screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+
+
+def _writable(out: Path, file: Path, force: bool) -> Path:
+    """The file that is written, behind links; raises RiyazError before any row is answered."""
+    from riyaz.data.many_files import matching_files
+
+    real = Path(os.path.realpath(out))
+    if not real.parent.is_dir():
+        raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
+    if real.is_dir():
+        raise RiyazError("is a folder", str(out), "choose another --out")
+    if real in {Path(os.path.realpath(each)) for each in matching_files(file)}:
+        raise RiyazError("is the file that is read", str(out), "choose another --out")
+    if real.exists() and not force:
+        raise RiyazError("exists already", str(out), "pass --force to replace it, or choose another --out")
+    return real
+
+
+def _answerer(target: str) -> str:
+    """What answers, as a hash: other weights or another text part have another one. Raises RiyazError."""
+    from riyaz import adapters, artifact
+    from riyaz.sources import open_source
+
+    path = artifact.resolve(target)
+    for name in (artifact.NAME, adapters.CONFIG):
+        if (path / name).is_file():
+            weights = path / adapters.WEIGHTS
+            stamp = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else []
+            return hashlib.sha256((path / name).read_bytes() + str(stamp).encode()).hexdigest()
+    return open_source(target).sha256()
+
+
+def _stream(out: Path, form: "Form", columns: list[str], rows: "Iterator[Row]") -> None:
+    """Write the rows to a device, a pipe or an open file as they are answered."""
+    from riyaz.data import written
+
+    if form.kind == ".parquet":
+        raise RiyazError("Parquet cannot be written as a stream", str(out), "name a file")
+    try:
+        with open(1, "wb", closefd=False) if str(out) == "/dev/stdout" else open(out, "wb") as stream:
+            for line in written.lines(rows, columns, form):
+                stream.write(line)
+                stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise disk_error(error, out) from error

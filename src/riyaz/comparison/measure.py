@@ -16,7 +16,7 @@ from riyaz.data.rows import Row
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.evaluate import BaseFacts, prompt_tokens
-from riyaz.events import Event, Listen, Progress
+from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
@@ -70,20 +70,21 @@ def measure_speeds(
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(), hand=hand,
     )  # fmt: skip
+    methods = [METHODS[name].by_hand(hand) for name in settings.methods]
+    bench = _Bench(context, began + seconds, total=1 + sum(1 + (method.recipe is not None) for method in methods))
+    bench.begin("the base on validation rows and general text")
     clock = time.perf_counter()
     plain = base_predictor(context)
     load_seconds, clock = time.perf_counter() - clock, time.perf_counter()
     BaseFacts.measure(plain, valid, settings.settings.general, folder.path)
     base_seconds = time.perf_counter() - clock
-    methods = [METHODS[name].by_hand(hand) for name in settings.methods]
-    bench = _Bench(context, began + seconds, total=sum(1 + (method.recipe is not None) for method in methods))
     answers = partial(_answer_speed, plain=plain, context=context, load_seconds=load_seconds, bench=bench)
-    predicting = bench.each(methods, answers)
+    predicting = bench.each(methods, "answers of", answers)
     rss = hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
     trained.sort(key=lambda method: -place_left_out(method.name))  # those first that run in the shortest budgets
-    training = bench.each(trained, partial(_train_speed, bench=bench))
+    training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
@@ -104,13 +105,18 @@ class _Bench:
     training: dict[str, tuple[float, TrainSpeed]] = field(default_factory=dict)  # method -> (tokens a step, speed)
     slowest: float = 0.0  # seconds that measuring a training took, at most
 
-    def each(self, methods: Sequence[Method], work: Callable[[Method], T]) -> dict[str, T]:
-        """The result of `work` by method. Where it fails, such as for prompts that fit no context, the reason is added
-        to `unable`: only that arm is skipped."""
+    def begin(self, what: str) -> None:
+        """Report the next piece of work."""
+        self.context.listen(Phase("measure", what, method="measure"))
+        self.context.listen(Progress("measure", self.done, self.total, method="measure"))
+        self.done += 1
+
+    def each(self, methods: Sequence[Method], what: str, work: Callable[[Method], T]) -> dict[str, T]:
+        """The result of `work`, in words `what`, by method. Where it fails, such as for prompts that fit no context,
+        the reason is added to `unable`: only that arm is skipped."""
         results = {}
         for method in methods:
-            self.context.listen(Progress("measure", self.done, self.total, method="measure"))
-            self.done += 1
+            self.begin(f"{what} {method.name}")
             try:
                 results[method.name] = work(method)
             except RiyazError as error:
@@ -257,9 +263,6 @@ def _timed_training(
 
     def listen(event: Event) -> None:
         times.append(time.perf_counter())
-        if isinstance(event, Progress):
-            event = replace(event, phase="measure", method=method.name)
-        context.listen(event)
 
     scratch = context.folder / "scratch"
     remove(scratch)  # left by a process that was killed

@@ -18,7 +18,7 @@ import numpy as np
 from riyaz.data.corpus import CUT, Document, documents, pieces
 from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
-from riyaz.errors import RiyazError
+from riyaz.errors import NAMES, RiyazError, few
 from riyaz.events import Listen, Progress, quiet
 from riyaz.files import atomic_file, write_json
 from riyaz.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def prepare(
     near_duplicates (held-out blocks, most of whose text is in training blocks too) and reused. Raises RiyazError for
     what `documents` refuses, for a text shorter than two windows, and for one that mostly repeats itself.
     """
-    where = " ".join(map(str, paths))
+    where = few(map(str, paths), " ", NAMES)
     text = _text_facts(documents(paths, exclude))
     folder.mkdir(parents=True, exist_ok=True)
     stream = _reusable_stream(folder, text, tokenizer)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from riyaz.data import Reading
 from riyaz.data.column_guess import Guess, guess, headless
 from riyaz.data.tables import Table
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, listed
 
 PAIRS = (
     ("prompt", "completion"), ("prompt", "response"),
@@ -46,7 +46,7 @@ def find_reading(
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
-            raise RiyazError(f"no column {column!r}", where, "columns: " + ", ".join(table.columns))
+            raise RiyazError(f"no column {column!r}", where, "columns: " + listed(table.columns))
     if prompt and prompt == answer:
         raise RiyazError(f"{prompt!r} is given as the prompt and as the answer column", where, ASK)
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
@@ -137,7 +137,7 @@ def _all_booleans(values: Iterable[object]) -> bool:
 def _no_reading(
     table: Table, prompt: str | None, answer: str | None, answers_required: bool, likeliest: Guess
 ) -> RiyazError:
-    columns = ", ".join(table.columns)
+    columns = listed(table.columns)
     no_prompt = not prompt and not set(PROMPTS) & set(table.columns)
     no_answer = not answer and answers_required and not set(ANSWERS) & set(table.columns)
     if no_prompt and no_answer:

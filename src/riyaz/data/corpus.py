@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riyaz.data.encodings import SAVE, decode, gunzip
 from riyaz.data.tables import GZIP, Problems, json_kind, kind_of, read_table
-from riyaz.errors import RiyazError
+from riyaz.errors import NAMES, RiyazError, few, listed
 from riyaz.files import refuse_device
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
@@ -50,7 +50,7 @@ def documents(paths: Sequence[str | Path], exclude: Path | None = None) -> Itera
                 empty = False
                 yield document
     if empty:
-        where = " ".join(map(str, paths))
+        where = few(map(str, paths), " ", NAMES)
         raise RiyazError("contains no text", where, f"give {KINDS}")
 
 
@@ -118,9 +118,9 @@ def _check_text(path: Path, content: bytes) -> None:
 
 def _rows(path: Path) -> Iterator[Document]:
     """The `text` of every row of a JSON Lines file, except blank ones."""
-    table = read_table(path, hint=SAVE)
+    table = read_table(path, hint=SAVE, longest=None)
     if COLUMN not in table.columns:
-        what = f"no row has the column {COLUMN!r}, only {', '.join(table.columns)}"
+        what = f"no row has the column {COLUMN!r}, only {listed(table.columns)}"
         raise RiyazError(what, str(path), f'write {{"{COLUMN}": "…"}} on each line')
     problems, texts = Problems(path), []
     for line, row in table.rows:

@@ -10,6 +10,7 @@ import io
 import zlib
 from pathlib import Path
 
+from riyaz.data.bounds import BOMB_BYTES, BOMB_RATIO, MAX_BYTES
 from riyaz.errors import RiyazError
 
 SAVE = "save the file as UTF-8"
@@ -20,11 +21,6 @@ MARKS = (  # byte order marks; the longer first, since UTF-32's begins with UTF-
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 WESTERN = {"iso8859-1", "cp1252", "iso8859-15", "mac-roman"}  # decode any bytes, and UTF-8 to garbage
-MAX_BYTES = 2**31  # of a file after decompression
-# A file that decompresses to more than BOMB_BYTES and BOMB_RATIO times its size is a gzip bomb: text that people wrote
-# has a lower ratio, and gzip reaches 1032.
-BOMB_BYTES = 16 * 2**20
-BOMB_RATIO = 300
 CHUNK = 2**20
 SAMPLE = 1024
 

@@ -25,7 +25,7 @@ from riyaz.data.many_files import (
 from riyaz.data.parquet import SPLITS, saved_splits
 from riyaz.data.records import Incomplete, RowProblem, example_of
 from riyaz.data.tables import Problems, Table
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, listed
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def load_folder(folder: str | Path, *, test: str | Path | Table | None = None, *
     paths = {part: folder / part if part in splits else _one_part(folder, part) for part in ("train", "test")}
     train_path = paths["train"]
     if train_path is None:
-        names = ", ".join(entry.name for entry in tables)
+        names = listed([entry.name for entry in tables])
         what = f"no split 'train' in {SPLITS}" if splits else "no train.jsonl, train.csv, … in this folder"
         hint = f"name one of its files ({names})" if tables else "put train.jsonl there"
         raise RiyazError(what, str(folder), hint)

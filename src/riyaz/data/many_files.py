@@ -6,9 +6,10 @@ import os
 import re
 from pathlib import Path
 
+from riyaz.data.bounds import Bounds
 from riyaz.data.parquet import arrow_rows, is_saved, saved_files
 from riyaz.data.tables import SUFFIXES, Table, kind_of, read_table
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, listed
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\..+)")
 MAX_FILES = 10_000
@@ -26,8 +27,15 @@ def read_tables(path: Path | Table, encoding: str | None = None) -> list[Table]:
         return [path]
     if path.is_dir() and is_saved(path):
         files, features = saved_files(path)
-        return [_arrow(file, features) for file in files]
-    return [read_table(file, encoding) for file in matching_files(path)]
+        tables = [_arrow(file, features) for file in files]
+        Bounds(path).check_rows(sum(len(table.rows) for table in tables))
+        return tables
+    tables, rows = [], 0
+    for file in matching_files(path):
+        tables.append(read_table(file, encoding))
+        rows += len(tables[-1].rows)
+        Bounds(path).check_rows(rows)
+    return tables
 
 
 def matching_files(path: Path) -> list[Path]:
@@ -80,7 +88,7 @@ def mixed_columns(error: RiyazError, path: Path, tables: list[Table]) -> RiyazEr
     if other is None:
         return error
     root = common_folder(tables)
-    what = " but ".join(f"{t.path.relative_to(root).as_posix()} has {', '.join(t.columns)}" for t in (first, other))
+    what = " but ".join(f"{t.path.relative_to(root).as_posix()} has {listed(t.columns)}" for t in (first, other))
     return RiyazError(f"the files have different columns: {what}", str(path), f"read them one by one, or {error.hint}")
 
 

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
+from riyaz.data.bounds import Bounds
 from riyaz.data.tables import Table, json_kind
 from riyaz.errors import RiyazError
 
@@ -38,9 +39,10 @@ def path_or_table(data: RowSource, name: str) -> Path | Table:
 def table_of(rows: Rows, name: str) -> Table:
     """Rows in memory as a table; missing values become null, and equal rows have equal hashes. Raises RiyazError."""
     numbered: list[tuple[int, dict[str, object]]] = []
-    digest = hashlib.sha256()
+    digest, bounds = hashlib.sha256(), Bounds(Path(name), MARK)
     for number, row in enumerate(_listed(rows, name), start=1):
         fields, line = _row(row, name, number)
+        bounds.add(number, len(line))
         numbered.append((number, fields))
         digest.update(line)
     if not numbered:

@@ -1,7 +1,7 @@
 """Rows of Parquet files and of folders that `datasets` wrote with save_to_disk, read with pyarrow.
 
 Label numbers become the label names in the file; bytes, such as pictures, become null. pyarrow is in the extra
-`parquet`; without it the error names the command that installs it.
+`data`; without it the error names the command that installs it.
 """
 
 import importlib
@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riyaz.data.encodings import MAX_BYTES
-from riyaz.errors import RiyazError, install
+import numpy as np
+
+from riyaz.data.bounds import MAX_BYTES, Bounds
+from riyaz.errors import RiyazError, install, listed
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
-BATCH = 1000  # rows
+BATCH = 512  # rows that are read and checked together
+DECODED = 64  # rows that are then turned into Python's values: at most 64 MiB of text
+AT_ONCE = 2**26  # bytes that the texts inside of lists of one batch may need
+MAX_VALUES = 50_000_000  # of all columns; a value takes 8 bytes at least
 MAX_JSON = 16 * 2**20
 Rows = list[tuple[int, dict[str, object]]]
 
@@ -24,9 +29,11 @@ def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
     parquet = _pyarrow(path, "pyarrow.parquet")
 
     def batches() -> Iterator[Any]:
-        file = parquet.ParquetFile(path)
-        yield file.schema_arrow
-        yield from file.iter_batches(batch_size=BATCH)
+        about = parquet.read_metadata(path)
+        flat, rows = _plan(path, about)
+        file = parquet.ParquetFile(path, read_dictionary=flat)  # a text that is stored once is not copied to every row
+        yield parquet.read_schema(path)
+        yield from file.iter_batches(batch_size=rows)
 
     return _read(path, batches(), None)
 
@@ -93,19 +100,20 @@ def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> 
     """Rows and columns; `parts` yields the schema, then record batches. Raises RiyazError."""
     error_of_arrow = _pyarrow(path, "pyarrow").ArrowException
     rows: Rows = []
-    size = 0
+    bounds = Bounds(path, stored=path.stat().st_size)
     try:
         schema = next(parts)
         columns = _columns(path, schema, features)
         labels = _labels(schema, features)
         for batch in parts:
-            size += batch.nbytes
-            if size > MAX_BYTES:
-                raise RiyazError(f"holds more than {MAX_BYTES:,} bytes", str(path), "split it, or take fewer rows")
-            for fields in batch.to_pylist():
-                row = {name: _plain(value) for name, value in fields.items()}
-                place = len(rows) + 1
-                rows.append((place, row | {name: _label(path, place, name, row[name], labels) for name in labels}))
+            sizes = sum(map(_sizes, batch.columns), np.zeros(len(batch), np.int64))
+            for place, size in enumerate(sizes.tolist(), start=len(rows) + 1):
+                bounds.add(place, size)
+            for start in range(0, len(batch), DECODED):
+                for fields in _decoded(batch.slice(start, DECODED)):
+                    row = {name: _plain(value) for name, value in fields.items()}
+                    place = len(rows) + 1
+                    rows.append((place, row | {name: _label(path, place, name, row[name], labels) for name in labels}))
     except (error_of_arrow, OSError, ValueError, OverflowError) as error:
         detail = " ".join(str(error).split())[:120]
         raise RiyazError(f"cannot be read ({detail})", str(path), "write or download it again") from None
@@ -114,12 +122,64 @@ def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> 
     return rows, columns
 
 
+def _plan(path: Path, about: Any) -> tuple[list[str], int]:
+    """The columns to read as dictionaries, and the rows to read at once, from what the file says of itself. Raises
+    RiyazError if it says that it holds too much."""
+    bounds = Bounds(path)
+    bounds.check_rows(about.num_rows)
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    size, values = sum(chunk.total_uncompressed_size for chunk in chunks), sum(chunk.num_values for chunk in chunks)
+    if size > MAX_BYTES or values > MAX_VALUES:
+        what = f"holds {size:,} bytes and {values:,} values, and {MAX_BYTES:,} and {MAX_VALUES:,} are read at most"
+        raise RiyazError(what, str(path), "split it, or take fewer rows or columns")
+    texts = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+    flat = sorted({chunk.path_in_schema for chunk in texts if "." not in chunk.path_in_schema})
+    # Inside of lists pyarrow reads no dictionaries: a value there may be as long as its column's part of the file.
+    longest = max((chunk.total_uncompressed_size for chunk in texts if "." in chunk.path_in_schema), default=0)
+    return flat, max(1, min(BATCH, AT_ONCE // max(longest, 1)))
+
+
+def _sizes(array: Any) -> Any:
+    """Characters of each value of an Arrow array, about: bytes of text, 8 for a number or an element of a list (n,)."""
+    arrow, compute = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.compute")
+    kind, types = array.type, arrow.types
+    if isinstance(array, arrow.ExtensionArray):
+        return _sizes(array.storage)
+    if types.is_dictionary(kind):
+        inner = np.append(_sizes(array.dictionary), 0)
+        return inner[array.indices.fill_null(len(inner) - 1).to_numpy(zero_copy_only=False)]
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return compute.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if types.is_struct(kind):
+        return sum((_sizes(array.field(i)) for i in range(kind.num_fields)), np.zeros(len(array), np.int64))
+    if types.is_fixed_size_list(kind):
+        inner = _sizes(array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size))
+        return inner.reshape(len(array), kind.list_size).sum(axis=1) + 8 * kind.list_size
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
+        at = array.offsets.to_numpy()
+        total = np.concatenate(([0], np.cumsum(_sizes(array.values.slice(at[0], at[-1] - at[0])))))
+        return np.diff(total[at - at[0]]) + 8 * np.diff(at)
+    if types.is_nested(kind) or "view" in str(kind) or "run_end" in str(kind):
+        raise arrow.ArrowNotImplementedError(f"the type {kind} is not supported")
+    return np.full(len(array), 8, np.int64)
+
+
+def _decoded(batch: Any) -> list[dict[str, Any]]:
+    """The rows of a checked batch; a text of a dictionary is looked up first, which is much faster."""
+    columns = [
+        column.dictionary_decode() if hasattr(column, "dictionary_decode") else column for column in batch.columns
+    ]
+    rows: list[dict[str, Any]] = batch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    return rows
+
+
 def _columns(path: Path, schema: Any, features: dict[str, Any] | None) -> tuple[str, ...]:
     names = tuple(schema.names)
     if len(set(names)) < len(names):
         raise RiyazError("two columns have the same name", str(path), "name each column once")
     if features is not None and set(features) != set(names):
-        what = f"the columns are {', '.join(names)} here and {', '.join(features)} in {INFO}"
+        what = f"the columns are {listed(names)} here and {listed(features)} in {INFO}"
         raise RiyazError(what, str(path), "save the data set again")
     return names
 
@@ -181,4 +241,4 @@ def _pyarrow(path: Path, module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         kind = "Parquet" if path.suffix.lower() == ".parquet" else "a data set saved by datasets"
-        raise RiyazError(f"reading {kind} needs pyarrow", str(path), install("parquet")) from None
+        raise RiyazError(f"reading {kind} needs pyarrow", str(path), install("data")) from None

@@ -1,7 +1,7 @@
-"""Read files of rows: JSON Lines, JSON arrays, CSV, TSV (each also gzipped) and Parquet.
+"""Read files of rows: JSON Lines, JSON arrays, CSV, TSV (each also gzipped), Excel workbooks and Parquet.
 
-Each row has the line it starts on (in Parquet the row's number). Text is UTF-8 with or without a byte order mark
-unless an encoding is named; line ends are LF, CRLF or CR. One error names the lines of all wrong rows.
+Each row has the line it starts on (in workbooks and Parquet the row's number). Text is UTF-8 with or without a byte
+order mark unless an encoding is named; line ends are LF, CRLF or CR. One error names the lines of all wrong rows.
 """
 
 import csv
@@ -11,17 +11,23 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
+from riyaz.data.bounds import MAX_BYTES, ROW, SHORTEN, Bounds
 from riyaz.data.encodings import decode, gunzip
 from riyaz.data.parquet import parquet_rows
+from riyaz.data.workbook import workbook_rows
 from riyaz.errors import RiyazError
 from riyaz.files import refuse_device
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+PACKED = (".xlsx", ".parquet")  # never gzipped
 GZIP = ".gz"
 WHITE = re.compile(r"[ \t\n\r]*")
 LINES_NAMED = 5  # further lines that an error lists
+WINDOW = 16 * 2**20  # characters of JSON decoded at once
+UNQUOTED = 'shorten it, or close the " that is open in it'
 FIELD_LIMIT = 16 * 2**20  # characters in one CSV field; the csv module's default is too low for long documents
 
 
@@ -33,12 +39,12 @@ class Table:
     rows: list[tuple[int, dict[str, object]]]
     columns: tuple[str, ...]  # in order of first appearance
     sha256: str
-    mark: str = ":"  # between path and line in the place of a row; another one marks rows in memory
+    mark: str = ":"  # between path and line in the place of a row; for rows in memory it does not begin with ":"
 
     @property
     def in_memory(self) -> bool:
         """Whether the rows were given in memory rather than read from a file."""
-        return self.mark != ":"
+        return not self.mark.startswith(":")
 
     def place(self, number: int, folder: Path | None = None) -> str:
         """The place of a row, such as "train.jsonl:17"; the path is relative to `folder` if one is given."""
@@ -66,7 +72,7 @@ class Problems:
         others = [str(other) for other, _ in self.entries[1:]]
         if others:
             named = ", ".join(others[:LINES_NAMED]) + (", …" if len(others) > LINES_NAMED else "")
-            kind = "line" if self.mark == ":" else self.mark.strip()
+            kind = "line" if self.mark == ":" else "row"
             what += f" (and {len(others)} more: {kind}{'s' if len(others) > 1 else ''} {named})"
         raise RiyazError(what, f"{self.path}{self.mark}{line}", hint)
 
@@ -76,11 +82,14 @@ def kind_of(path: Path) -> str:
     name = path.name.lower()
     packed = name.endswith(GZIP)
     suffix = Path(name.removesuffix(GZIP)).suffix
-    return suffix if suffix in SUFFIXES and not (packed and suffix == ".parquet") else ""
+    return suffix if suffix in SUFFIXES and not (packed and suffix in PACKED) else ""
 
 
-def read_table(path: str | Path, encoding: str | None = None, hint: str = "") -> Table:
-    """Every row of a file. Raises RiyazError; `hint` replaces the advice for text that is not UTF-8."""
+def read_table(path: str | Path, encoding: str | None = None, hint: str = "", longest: int | None = ROW) -> Table:
+    """Every row of a file. Raises RiyazError; `hint` replaces the advice for text that is not UTF-8.
+
+    `longest` is the most characters that a row may have; None sets no limit on rows.
+    """
     path = Path(path)
     kind, content = kind_of(path), _read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()
@@ -89,13 +98,17 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "") ->
     if kind == ".parquet":
         numbered, names = parquet_rows(path)
         return Table(path, numbered, names, digest)
+    if kind == ".xlsx":
+        numbered, names, mark = workbook_rows(path, content)
+        return Table(path, numbered, names, digest, mark)
     text = decode(path, gunzip(path, content) if path.name.lower().endswith(GZIP) else content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
+    bounds = Bounds(path, row=longest)
     if kind in (".csv", ".tsv"):
-        rows = list(_csv_rows(path, text, kind))
+        rows = list(_csv_rows(path, text, kind, bounds))
     else:
-        rows = list(_json_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), kind))
+        rows = list(_json_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), kind, bounds))
     columns = tuple(dict.fromkeys(column for _, row in rows for column in row))
     return Table(path, rows, columns, digest)
 
@@ -106,9 +119,11 @@ def _read_bytes(path: Path) -> bytes:
     refuse_device(path)
     if path.exists() and not kind_of(path):
         what = f"{path.suffix or 'a file without suffix'} is not supported"
-        hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz) or as .parquet"
+        hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz), .xlsx or .parquet"
         raise RiyazError(what, str(path), hint)
     try:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise RiyazError(f"has more than {MAX_BYTES:,} bytes", str(path), "split it, or take fewer rows")
         return path.read_bytes()
     except FileNotFoundError:
         raise RiyazError("no such file", str(path), "check the path") from None
@@ -116,11 +131,11 @@ def _read_bytes(path: Path) -> bytes:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the file") from None
 
 
-def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_rows(path: Path, text: str, kind: str, bounds: Bounds) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of JSON Lines, except blank lines, or of a .json file that is one array."""
     is_array = text.lstrip()[0] == "["
     if kind == ".json" and is_array:
-        rows = list(_array_rows(path, text))
+        rows = list(_array_rows(path, text, bounds))
         unique = len({line for line, _ in rows}) == len(rows)
         # If rows share a line, row numbers are used instead, because a place must name one row.
         yield from rows if unique else ((number, row) for number, (_, row) in enumerate(rows, start=1))
@@ -131,6 +146,7 @@ def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str
     for line, row_text in enumerate(text.split("\n"), start=1):
         if not row_text.strip():
             continue
+        bounds.add(line, len(row_text))
         try:
             row = json.loads(row_text)
         except (ValueError, RecursionError) as error:
@@ -150,8 +166,9 @@ def _json_rows(path: Path, text: str, kind: str) -> Iterator[tuple[int, dict[str
 def _check_one_line(path: Path, text: str, kind: str) -> None:
     """Raises RiyazError if the first object spans several lines, as in indented JSON."""
     at = _skip(text, 0)
+    head = text if text.find("\n", at, at + WINDOW) > 0 else ""  # a first line longer than that is no indented JSON
     try:
-        row, end = json.JSONDecoder().raw_decode(text, at)
+        row, end = json.JSONDecoder().raw_decode(head[: at + WINDOW], at)
     except (ValueError, RecursionError):
         return
     lines = text.count("\n", at, end)
@@ -168,9 +185,9 @@ def _check_one_line(path: Path, text: str, kind: str) -> None:
     raise RiyazError(what, f"{path}:{first}", f"write {hint}")
 
 
-def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
+def _array_rows(path: Path, text: str, bounds: Bounds) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of one JSON array, each with the line it starts on."""
-    decoder, problems = json.JSONDecoder(), Problems(path)
+    window, problems = _Window(text, bounds.row), Problems(path)
     at = counted = _skip(text, 0)
     line, mark = 1 + text.count("\n", 0, at), "["
     while text[at : at + 1] == mark:
@@ -179,14 +196,17 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]
         if mark == "[" and text[at : at + 1] == "]":
             break
         try:
-            row, end = decoder.raw_decode(text, at)
+            row, end = window.decode(at)
         except (ValueError, RecursionError) as error:
-            bad = getattr(error, "pos", at)
+            if window.cut:
+                bounds.check(line, WINDOW, "shorten it, or close what is open in it", least=True)
+            bad = window.start + error.pos if isinstance(error, json.JSONDecodeError) else at
             column = bad - text.rfind("\n", 0, bad)
             detail = str(error).partition(": line")[0]
             what = f"not JSON ({detail}, column {column})"
             hint = "correct it, or write one object per line as .jsonl"
             raise RiyazError(what, f"{path}:{line + text.count(chr(10), at, bad)}", hint) from None
+        bounds.add(line, end - at)
         if isinstance(row, dict):
             yield line, row
         else:
@@ -203,6 +223,27 @@ def _array_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]
         raise RiyazError("the array is empty", str(path), "write one object per example")
 
 
+class _Window:
+    """Decodes the values of a long JSON text, each within WINDOW characters, so that none costs more than that."""
+
+    def __init__(self, text: str, longest: int | None) -> None:
+        self.text, self.longest = text, longest or len(text)
+        self.start, self.part = 0, text[: WINDOW + self.longest]
+        self.cut = False  # whether the last value went beyond what it may have
+
+    def decode(self, at: int) -> tuple[object, int]:
+        """The value that begins at a position, and where it ends. Raises ValueError or RecursionError."""
+        if at + self.longest >= self.start + len(self.part) < len(self.text):
+            self.start, self.part = at, self.text[at : at + WINDOW + self.longest]
+        try:
+            value, end = json.JSONDecoder().raw_decode(self.part, at - self.start)
+        except json.JSONDecodeError as error:
+            whole = self.start + len(self.part) >= len(self.text)
+            self.cut = not whole and (error.msg.startswith("Unterminated") or error.pos > len(self.part) - 10)
+            raise
+        return value, self.start + end
+
+
 def _skip(text: str, at: int) -> int:
     """The position of the next character that is not white space."""
     match = WHITE.match(text, at)
@@ -210,20 +251,30 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def _csv_rows(path: Path, text: str, suffix: str) -> Iterator[tuple[int, dict[str, object]]]:
+def _csv_rows(path: Path, text: str, suffix: str, bounds: Bounds) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of a CSV or TSV file; the first line names the columns."""
     text = text.replace("\r\n", "\n")
     if "\n" not in text:
         text = text.replace("\r", "\n")  # ends lines in a file without LF; otherwise it may be part of a field
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
     delimiter = "\t" if suffix == ".tsv" else _delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    problems, start, header, rows = Problems(path), 1, None, 0
+    problems, start, header, rows, size = Problems(path), 1, None, 0, 0
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        for line in io.StringIO(text, newline=""):
+            size += len(line)
+            bounds.check(start, size, UNQUOTED if size > len(line) else SHORTEN, least=True)
+            yield line
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     try:
         for fields in reader:
             line, start = start, reader.line_num + 1
+            length, size = size, 0
             if not fields:
                 continue
+            bounds.add(line, length)
             if header is None:
                 header = _header(path, line, fields)
                 continue
@@ -250,8 +301,9 @@ def _delimiter(text: str) -> str:
 
 
 def _one_column(text: str, delimiter: str) -> bool:
+    lines = takewhile(lambda line: len(line) <= ROW, io.StringIO(text, newline=""))  # a longer one is refused later
     try:
-        return all(len(fields) < 2 for fields in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return all(len(fields) < 2 for fields in csv.reader(lines, delimiter=delimiter))
     except csv.Error:
         return False
 

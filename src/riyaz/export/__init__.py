@@ -12,6 +12,7 @@ from riyaz.adapters.gguf import FILE as ADAPTER_FILE
 from riyaz.artifact import COLLECTION, EXAMPLES, TRAINED, WeightsPart
 from riyaz.engine.opening import expect_memory
 from riyaz.errors import RiyazError
+from riyaz.events import Listen, Phase, quiet
 from riyaz.export import gguf, gguf_lora, hf, mlx, modelfile, peft, readme
 from riyaz.export.base import BASE_FILE, NamedBase, name_base, put_base
 from riyaz.export.check import ExportResult
@@ -54,6 +55,7 @@ def export(
     dtype: str | None = None,
     base: str | None = None,
     with_base: bool | None = None,
+    listen: Listen = quiet,
 ) -> ExportResult:
     """Write a model, an artifact or an adapter's folder in one of FORMATS. `dtype` is the type of a whole model's
     weights, `base` the base model of an adapter, by default the one that it names; `with_base` puts the base beside the
@@ -69,6 +71,7 @@ def export(
     expect_memory(source.source, "float32", copies=2)  # the written model is opened beside it
     named: NamedBase | None = None
     with workspace(out) as work:
+        listen(Phase("export", f"{target} as {format}"))
         if format in ADAPTERS:
             named = name_base(source, out, format, with_base)
             written = ADAPTERS[format](source, work, named)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
+from riyaz.data.bounds import ROW
 from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
 from riyaz.engine.request import GREEDY, Request, Sampling
@@ -25,14 +26,13 @@ from riyaz.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
-LONGEST = 2**20  # characters of a text that is tokenised in one piece, which takes some 130 bytes for each
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
 def expect_short(text: str, where: str = "") -> None:
-    """Raises RiyazError for a text of more than LONGEST characters, before it is searched with or tokenised."""
-    if len(text) > LONGEST:
-        raise RiyazError(f"the prompt has {len(text):,} characters; at most {LONGEST:,} are read", where, "shorten it")
+    """Raises RiyazError for a text of more than ROW characters, before it is searched with or tokenised."""
+    if len(text) > ROW:
+        raise RiyazError(f"the prompt has {len(text):,} characters; at most {ROW:,} are read", where, "shorten it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +164,9 @@ class PromptedModel(PromptText):
     ) -> list[Request]:
         """The requests of rendered prompts; their ids are their indices. Raises RiyazError for a prompt too long."""
         prefix, longest = self._prefix, self._longest_prompt(room)
+        if longest < 1:
+            what = f"an answer of {room:,} tokens does not fit the context of {longest + room:,}"
+            raise RiyazError(what, hint="allow fewer tokens, or choose a model with a longer context")
         requests = []
         for row, ids in enumerate(prompts):
             if len(ids) > longest:

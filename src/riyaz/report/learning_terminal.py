@@ -24,7 +24,8 @@ def print_learning(run: PretrainRun, metrics: list[StepMetrics], samples: list[S
     texts = words.sampled(samples)
     if texts:
         first = texts[-1][1][0]
-        sample = textwrap.indent(f"{first.prompt}{first.text}"[:LETTERS], "  ")
+        written = f"{first.prompt}{first.text}"
+        sample = textwrap.indent(written[:LETTERS] + ("…" if len(written) > LETTERS else ""), "  ")
         out.print(Text.assemble(("sample\n", "dim"), sample), soft_wrap=True)
 
 

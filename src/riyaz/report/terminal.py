@@ -5,6 +5,7 @@
 The caller passes a console on stderr for progress and one on stdout for results.
 """
 
+import io
 import os
 import textwrap
 import time
@@ -20,14 +21,15 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress
+from riyaz.events import ArmDone, Estimate, Event, Listen, Note, Phase, Progress, quiet
 from riyaz.files import from_json
 from riyaz.report import extra_findings
 from riyaz.report.markup import printable
+from riyaz.report.stacked import Cells, table
 from riyaz.report.words import (
-    Column,
     busy,
     columns,
+    count,
     decided_alone,
     duration,
     extras,
@@ -47,12 +49,15 @@ from riyaz.report.words import (
 from riyaz.results import ArmResult, Comparison, TargetScores
 
 PLAIN_WIDTH = 100  # columns when the output is no terminal
-BAR = 18  # character cells of a progress bar
-LINE_SECONDS = 10.0  # least time between two plain progress lines of an arm
+BAR, LEAST_BAR = 18, 8  # character cells of a progress bar
+WORDS = 66  # character cells for what stands beside it
+LINE_SECONDS = 60.0  # between two plain progress lines of a phase
+NEXT = 13  # columns of the titles before the next commands
 LEAST_LEFT = 0.05  # seconds; less would be said as "0.0 s left" while work goes on
+STAGES = ("fit", "search", "train", "evaluate")  # of an arm, in a plan
 STYLES = {"ok": "green", "cut": "yellow", "failed": "red", "skipped": "dim", "waiting": "dim"}
-# columns left out on a narrow terminal, in this order; report.md has all columns
-DISPENSABLE = ("artifact MB", "peak MB", "fit", "forgetting")
+# columns that stand below the others on a narrow terminal, the first of them first
+LATER = ("artifact MB", "peak MB", "fit", "forgetting")
 
 
 class PipeConsole(Console):
@@ -68,9 +73,10 @@ class PipeConsole(Console):
         raise
 
 
-def console(*, stderr: bool) -> Console:
-    """A console on stderr (progress) or stdout (results), PLAIN_WIDTH columns wide when it is not a terminal."""
-    made = PipeConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+def console(*, stderr: bool, quiet: bool = False) -> Console:
+    """A console on stderr (progress) or stdout (results), PLAIN_WIDTH columns wide when it is not a terminal; a `quiet`
+    one prints nothing."""
+    made = PipeConsole(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = PLAIN_WIDTH
     return made
@@ -94,7 +100,8 @@ class Arm:
     outcome: str = ""
     since: float = 0.0  # when the present phase began, in the clock's seconds
     start: float = 0  # `done` when the present phase began
-    printed_at: float = -1e9  # when its last plain line was printed
+    printed: str | None = None  # the phase of its last plain line, and when that was printed
+    printed_at: float = 0.0
 
 
 @dataclass
@@ -112,7 +119,7 @@ class Board:
             for planned in event.arms:
                 self._arm(planned.method).estimate = planned.seconds
         elif isinstance(event, Phase):
-            arm = self._arm(event.method)
+            arm = self._started(event.method)
             arm.status, arm.phase, arm.detail, arm.outcome = "running", event.phase, event.detail, ""
             arm.done, arm.total, arm.loss, arm.seconds_left, arm.since, arm.start = 0, 0, None, None, now, 0
             arm.extra = ""
@@ -129,8 +136,14 @@ class Board:
     def _arm(self, method: str) -> Arm:
         return self.arms.setdefault(method, Arm(method))
 
+    def _started(self, method: str) -> Arm:
+        """The arm that is at work; before there is an estimate, one piece of work ends where the next one begins."""
+        if self.seconds is None:
+            self.arms = {name: arm for name, arm in self.arms.items() if name == method or arm.outcome}
+        return self._arm(method)
+
     def _progress(self, event: Progress, now: float) -> Arm:
-        arm = self._arm(event.method)
+        arm = self._started(event.method)
         phase, arm.unit, arm.extra = event.phase, event.unit, event.extra
         arm.done, arm.total, arm.loss = event.done, event.total, event.loss
         if arm.status != "running" or phase != arm.phase:
@@ -147,8 +160,8 @@ class Board:
             return ""
         left = self.seconds - (now - self.began)
         if left < LEAST_LEFT:
-            return f", longer than the estimated {duration(self.seconds)}"
-        return f", about {duration(left)} left"
+            return f", longer than the {duration(self.seconds)} planned"
+        return f", about {duration(left)} left by the plan"
 
 
 def says(arm: Arm) -> str:
@@ -156,7 +169,7 @@ def says(arm: Arm) -> str:
     if arm.outcome:
         return arm.outcome
     if arm.status == "waiting":
-        return f"about {duration(arm.estimate)}" if arm.estimate else ""
+        return f"{duration(arm.estimate)} planned" if arm.estimate else ""
     parts = [f"{arm.phase} {arm.detail}".strip()]
     if arm.total:
         parts.append(f"{arm.done:,.10g}/{arm.total:,.10g} {arm.unit}".rstrip())
@@ -178,14 +191,20 @@ def estimate_line(estimate: Estimate) -> str:
 def listener(talk: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Listen]:
     """Gives the function that shows events while a command runs: live rows on a terminal, else plain lines."""
     board = Board(began=clock())
+    if talk.quiet:
+        yield quiet
+        return
     if not talk.is_terminal:
         yield lambda event: _write_line(board, event, talk, clock())
         return
-    live = Live(get_renderable=lambda: _rows(board, clock()), console=talk, transient=True, refresh_per_second=4)
-    with live:
+
+    def rows() -> RenderableType:
+        return _rows(board, clock(), talk.width, talk.height)
+
+    with Live(get_renderable=rows, console=talk, transient=True, refresh_per_second=4):
         yield lambda event: _show(board, event, talk, clock())
     if any(arm.outcome for arm in board.arms.values()):
-        talk.print(_rows(board, clock(), ended=True))
+        talk.print(_grid(list(board.arms.values()), talk.width, ended=True))
 
 
 def _show(board: Board, event: Event, talk: Console, now: float) -> None:
@@ -202,8 +221,9 @@ def _write_line(board: Board, event: Event, talk: Console, now: float) -> None:
         _plain(talk, event.text)
     elif arm is not None:
         finished = isinstance(event, ArmDone)
-        if finished or isinstance(event, Phase) or now - arm.printed_at >= LINE_SECONDS:
-            arm.printed_at = now
+        new = arm.phase != arm.printed
+        if finished or isinstance(event, Phase) or new or now - arm.printed_at >= LINE_SECONDS:
+            arm.printed, arm.printed_at = arm.phase, now
             name, status = arm.method or "riyaz", f"{arm.status}, " if finished else ""
             _plain(talk, f"{name}: {status}{says(arm)}")
 
@@ -212,50 +232,45 @@ def _plain(talk: Console, line: str) -> None:
     talk.print(" ".join(line.split()), soft_wrap=True)
 
 
-def _rows(board: Board, now: float, ended: bool = False) -> RenderableType:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=max(map(len, board.arms), default=0))
-    table.add_column(no_wrap=True, min_width=len("skipped"))
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for arm in board.arms.values():
+def _rows(board: Board, now: float, width: int, height: int) -> RenderableType:
+    """The live rows; where there are more than the terminal has lines, those at work and how many the others are."""
+    so_far = f"{duration(now - board.began)} so far{board.left(now)}"
+    for shown in (list(board.arms.values()), [arm for arm in board.arms.values() if arm.status == "running"]):
+        rows, other = _grid(shown, width), len(board.arms) - len(shown)
+        lines = Console(width=width, file=io.StringIO()).render_lines(rows)
+        if len(lines) < height:
+            break
+    more = f"; {count(other, 'other arm')} not shown" if other else ""
+    return Group(rows, Text(so_far + more, style="dim"))
+
+
+def _grid(arms: Sequence[Arm], width: int, *, ended: bool = False) -> Table:
+    """A row for each arm: its name, its bar or status, and what it says, wrapped where it is too long."""
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column(no_wrap=True, min_width=max((len(arm.method) for arm in arms), default=0))
+    grid.add_column(no_wrap=True, min_width=len("skipped"))
+    grid.add_column(overflow="fold")
+    for arm in arms:
         bar: RenderableType = Text(arm.status, style=STYLES.get(arm.status, ""))
         if arm.status == "running" and not ended:
-            bar = ProgressBar(total=arm.total or None, completed=arm.done, width=BAR, pulse=not arm.total)
-        table.add_row(arm.method, bar, says(arm))
-    if ended:
-        return table
-    return Group(table, Text(f"{duration(now - board.began)} so far{board.left(now)}", style="dim"))
+            cells = max(LEAST_BAR, min(BAR, width - WORDS))
+            bar = ProgressBar(total=arm.total or None, completed=arm.done, width=cells, pulse=not arm.total)
+        grid.add_row(arm.method, bar, says(arm))
+    return grid
 
 
-def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> Table:
-    """The arms in the given order; the standard error of forgetting, then columns of DISPENSABLE are left out until the
-    table fits `width`."""
-    metric = next((arm.metric for arm in arms if arm.metric), None)
-    chosen = columns(metric, pick)
-    for count in range(len(DISPENSABLE) + 1):
-        if _wide(chosen, arms) <= width:
-            break
-        chosen = [each for each in columns(metric, pick, error=False) if each.title not in DISPENSABLE[:count]]
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for column in chosen:
-        table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
-    for arm in arms:
-        cells = [Text(column.fill(arm)) for column in chosen]
-        cells[-1].stylize(STYLES[arm.status])
-        table.add_row(*cells, style="bold" if arm.method == pick else "")
-    return table
-
-
-def _wide(chosen: Sequence[Column], arms: Sequence[ArmResult]) -> int:
-    """Characters of the table's widest row."""
-    widths = [max([len(column.title), *(len(column.fill(arm)) for arm in arms)]) for column in chosen]
-    return sum(widths) + 2 * (len(widths) - 1)
+def arms_table(arms: Sequence[ArmResult], pick: str | None, width: int = PLAIN_WIDTH) -> list[Text]:
+    """The lines of the table of the arms in the given order; on a narrow terminal the columns of LATER follow below."""
+    chosen = columns(next((arm.metric for arm in arms if arm.metric), None), pick)
+    cells = [Cells(column.title, [column.fill(arm) for arm in arms], column.text) for column in chosen]
+    rows = ["bold" if arm.method == pick else "" for arm in arms]
+    return table(cells, width, LATER, rows, [STYLES[arm.status] for arm in arms])
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
     """Prints table, floor, pick, retrieval, seeds and data curve, then why arms were cut, skipped or failed."""
     arms = comparison.ranked
-    out.print(arms_table(arms, comparison.pick, out.width))
+    print_lines(arms_table(arms, comparison.pick, out.width), out)
     if line := floor_line(comparison):
         out.print(Text(line, style="dim"))
     out.print()
@@ -266,11 +281,25 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
     _print_troubles(comparison.arms, out)
 
 
+def print_next(commands: Sequence[tuple[str, str]], out: Console) -> None:
+    """Prints what to do next, each command whole on a line of its own so that it can be pasted."""
+    if commands:
+        out.print("\nnext", style="dim")
+    for title, command in commands:
+        out.print(Text.assemble((f"  {title:<{NEXT}}", "dim"), command), soft_wrap=True)
+
+
 def print_arm(arm: ArmResult, out: Console) -> None:
     """Prints the row of one arm, its retrieval and seeds, and why it was cut or failed."""
-    out.print(arms_table([arm], None, out.width))
+    print_lines(arms_table([arm], None, out.width), out)
     _print_findings([arm], [], out)
     _print_troubles([arm], out)
+
+
+def print_lines(lines: Iterable[Text], out: Console) -> None:
+    """Prints lines whole: what is wider than the terminal goes on in its next line."""
+    for line in lines:
+        out.print(line, soft_wrap=True)
 
 
 def _print_findings(arms: list[ArmResult], further: list[tuple[str, str]], out: Console) -> None:
@@ -321,18 +350,17 @@ class _Planned(Protocol):
 
 def print_plan(arms: Sequence[_Planned], estimate: Mapping[str, float], out: Console) -> None:
     """Prints the plan of a dry run: seconds per stage, steps and learning rates of every arm, then the estimate."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    stages = ("fit", "search", "train", "evaluate")
-    for title in ("method", *stages, "steps", "learning rates"):
-        table.add_column(title, justify="left" if title in ("method", "learning rates") else "right", no_wrap=True)
+    rows = []
     for arm in arms:
         seconds = dict(arm.seconds)
         seconds["fit"] = seconds.get("fit", 0) + seconds.pop("start", 0)  # fitting includes the start of its process
         steps = f"{arm.steps}/{arm.recipe_steps}" if arm.recipe_steps else ""
         rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
-        cells = [duration(seconds.get(stage) or None) for stage in stages]
-        table.add_row(arm.method, *cells, steps, rates)
-    out.print(table)
+        rows.append([arm.method, *(duration(seconds.get(stage) or None) for stage in STAGES), steps, rates])
+    titles = ("method", *STAGES, "steps", "learning rates")
+    texts = ("method", "learning rates")
+    cells = [Cells(title, [row[place] for row in rows], title in texts) for place, title in enumerate(titles)]
+    print_lines(table(cells, out.width), out)
     for arm in arms:
         if arm.skipped:
             out.print(Text.assemble(("skipped  ", STYLES["skipped"]), f"{arm.method}: {arm.skipped}"))

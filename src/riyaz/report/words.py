@@ -44,10 +44,10 @@ def signed(value: float | None) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{value:+.3f}"
 
 
-def forgetting(arm: ArmResult, *, error: bool = True) -> str:
-    """The rise of the loss on general text with its standard error, `+0.103 ± 0.012`; `error` False leaves it out."""
+def forgetting(arm: ArmResult) -> str:
+    """The rise of the loss on general text with its standard error, `+0.103 ± 0.012`."""
     nats = signed(arm.forgetting_nats)
-    return f"{nats} ± {arm.forgetting_se:.3f}" if error and arm.forgetting_se is not None else nats
+    return f"{nats} ± {arm.forgetting_se:.3f}" if arm.forgetting_se is not None else nats
 
 
 def duration(seconds: float | None) -> str:
@@ -85,8 +85,8 @@ def fit_seconds(arm: ArmResult) -> float:
     return arm.search_seconds + arm.train_seconds
 
 
-def columns(metric: str | None, pick: str | None, *, error: bool = True) -> list[Column]:
-    """The columns of the comparison table, in order; `error`: with the standard error of forgetting."""
+def columns(metric: str | None, pick: str | None) -> list[Column]:
+    """The columns of the comparison table, in order."""
     return [
         Column("method", lambda arm: arm.method + (" *" if arm.method == pick else ""), text=True),
         Column(metric_name(metric), lambda arm: number(arm.score, 3)),
@@ -94,7 +94,7 @@ def columns(metric: str | None, pick: str | None, *, error: bool = True) -> list
         Column("fit", lambda arm: duration(fit_seconds(arm) or None)),
         Column("ms/answer", lambda arm: tenths(arm.ms_per_answer)),
         Column("peak MB", lambda arm: number(arm.peak_rss_mb)),
-        Column("forgetting", lambda arm: forgetting(arm, error=error)),
+        Column("forgetting", forgetting),
         Column("artifact MB", lambda arm: tenths(arm.artifact_mb)),
         Column("status", lambda arm: arm.status, text=True),
     ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from riyaz.data.bounds import DOCUMENT
 from riyaz.data.encodings import SAVE
 from riyaz.data.tables import SUFFIXES as TABLES
 from riyaz.data.tables import Problems, json_kind, kind_of, read_table
@@ -147,7 +148,7 @@ def _parsed(file: Path) -> Parsed:
 
 
 def _rows(path: Path) -> Iterator[Document]:
-    table = read_table(path, hint=SAVE)
+    table = read_table(path, hint=SAVE, longest=DOCUMENT)
     column = next((name for name in TEXT_COLUMNS if name in table.columns), None)
     if column is None:
         what = f"no column holds the documents' text; the columns are {', '.join(table.columns)}"

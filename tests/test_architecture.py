@@ -12,7 +12,7 @@ import pytest
 
 Rule = Callable[[Path], list[str]]
 SRC = rules.ROOT / "src"
-HELP_SECONDS = 0.2  # user time of `riyaz --help`
+HELP_SECONDS = 0.3  # user time of `riyaz --help`: cyclopts takes 0.1 to 0.15 of it beside other work
 HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
 PACKAGE_RULES: list[Rule] = [rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.public_faces]
 REPOSITORY_RULES: list[Rule] = [

@@ -78,7 +78,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stdout.rstrip().endswith("set()")
         assert all(f"  {verb}" in done.stdout for verb in VERBS)
-    assert min(seconds) < 0.2, "processor time, so that a busy machine does not fail the test"
+    assert min(seconds) < 0.3, "processor time, so that a busy machine does not fail the test"
 
 
 def test_no_verbs_help_loads_anything_heavy():

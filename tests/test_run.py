@@ -145,7 +145,8 @@ def test_a_stopped_run_goes_on(out: str, echo: Echo) -> None:
     told = run(out)
     assert told.status == 130
     assert (
-        told.err == f"stopped; 8 of 10 answers are kept in {Path(out).absolute()}.partial; the same command continues\n"
+        told.err.splitlines()[-1]
+        == f"stopped; 8 of 10 answers are kept in {Path(out).absolute()}.partial; the same command continues"
     )
     assert not Path(out).exists() and len(Path(f"{out}.partial").read_text().splitlines()) == 9
     echo.asked, echo.stop_at = [], -1
@@ -153,6 +154,16 @@ def test_a_stopped_run_goes_on(out: str, echo: Echo) -> None:
     assert told.status == 0 and f"8 of 10 rows were answered before, in {out}.partial" in told.err
     assert echo.asked == ["question 8", "question 9"]
     assert Path(out).read_bytes() == Path(f"whole{out}").read_bytes() and not Path(f"{out}.partial").exists()
+
+
+def test_a_run_stopped_before_its_first_answers_leaves_nothing(echo: Echo) -> None:
+    echo.stop_at = 0
+    told = run()
+    assert (
+        told.status == 130
+        and told.err.endswith("\nstopped; no answer is kept yet\n")
+        and os.listdir() == ["rows.jsonl"]
+    )
 
 
 def test_what_a_kill_left_is_read_up_to_the_last_whole_answers(echo: Echo) -> None:

@@ -186,6 +186,11 @@ def test_a_cell_at_the_corner_of_the_grid_costs_nothing(tmp_path: Path) -> None:
         formats.load(with_sheet(tmp_path / "a.xlsx", sheet(NAMES, text("A2", "t") + text("B2", "l"), far)))
 
 
+def test_what_a_sheet_says_of_its_size_is_not_believed(tmp_path: Path) -> None:
+    said = sheet(NAMES, text("A2", "t") + text("B2", "l")).replace("<sheetData>", '<dimension ref="A1"/><sheetData>')
+    assert pairs(formats.load(with_sheet(tmp_path / "a.xlsx", said))) == [("t", "l")]
+
+
 def test_merged_ranges_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workbooks, "MAX_MERGED", 2)
     merged = "".join(f'<mergeCell ref="B{n}:B{n + 1}"/>' for n in (2, 4, 6))

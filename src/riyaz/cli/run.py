@@ -88,8 +88,9 @@ def run(
                     for _, predictions in answers(len(kept.answers)):
                         kept.add(predictions)
             except KeyboardInterrupt:
-                told = f"stopped; {len(kept.answers):,} of {len(examples):,} answers are kept in {kept.path}"
-                raise KeyboardInterrupt(f"{told}; the same command continues") from None
+                kept_here = f"{len(kept.answers):,} of {len(examples):,} answers are kept in {kept.path}"
+                told = f"{kept_here}; the same command continues" if kept.answers else "no answer is kept yet"
+                raise KeyboardInterrupt(f"stopped; {told}") from None
             rows = [row(example, prediction) for example, prediction in zip(examples, kept.answers, strict=True)]
             columns += [cited] * any(cited in each for each in rows)
             written.write_rows(real, rows, columns, form)

@@ -314,7 +314,7 @@ def test_weights_that_are_no_numbers_are_not_kept(
     monkeypatch.setattr(train, "train", spoilt)
     with assert_refused("the trained weights hold a NaN or an infinity; give a lower --learning-rate"):
         TRAINED[method].fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
-    assert {path.name for path in context.folder.iterdir()} == {"checkpoints"}, "nothing else is written"
+    assert {path.name for path in context.folder.iterdir()} == {"checkpoints", "search.json"}, "no weights are written"
 
 
 def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:

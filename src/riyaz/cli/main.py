@@ -49,7 +49,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "pretrain": "Train a new model from random weights on your text",
     },
     "Use": {
-        "run": "Answer every row of a file",
+        "run": "Answer every row of a file; stopped, the same command continues",
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",

@@ -37,7 +37,7 @@ def run(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Answer every row of a file. Stopped, the same command continues."""
+    """Answer every row of a file; stopped, the same command continues."""
     from riyaz import artifact, predictor, scoring
     from riyaz.cli.kept import CHUNK, Kept
     from riyaz.data import formats, many_files, written

@@ -9,6 +9,7 @@ import pytest
 from comparing import command, small_machine
 from conftest import Finished
 
+from riyaz.errors import RiyazError
 from riyaz.files import is_bare
 
 PATHS = (
@@ -74,3 +75,15 @@ def test_a_device_without_end_is_not_read(
     Path(name).symlink_to("/dev/zero")
     told = command(*asked, "." if name == "riyaz.toml" else name)
     assert told.status == 2 and name in told.line
+
+
+STRANGE = "\x1b[31m\u202e\u2066\x00\x07\ud800"  # red, right to left, isolated, NUL, a bell, half a character
+ESCAPED = "\\x1b[31m\\u202e\\u2066\\x00\\x07\\ud800"
+
+
+def test_messages_show_control_characters_escaped(tmp_path: Path) -> None:
+    assert str(RiyazError(STRANGE, "a\nb", "é中 🙂")) == f"a b: {ESCAPED}; é中 🙂"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({f"{STRANGE}{i}": "x" for i in range(3)}) + "\n" for _ in range(9)))
+    told = command("data", rows)
+    assert told.status == 2 and f"{ESCAPED}0, {ESCAPED}1" in told.line

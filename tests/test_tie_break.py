@@ -112,7 +112,9 @@ def test_undecided_are_the_leader_and_the_arms_within_the_margin_of_it(
 def test_a_clear_pick_is_left_as_it_is(close: Close) -> None:
     close.margin = 0.02
     close.score(nearest=1, zero_shot=2, lora=18)
-    assert close.decide() == close.arms and close.ran == [] and not (close.folder.path / "alone.json").exists()
+    for left in (1e6, -30.0):
+        assert close.decide(left) == close.arms and close.ran == [] and close.notes == []
+    assert not (close.folder.path / "alone.json").exists()
 
 
 def test_what_takes_longer_than_the_time_left_is_not_begun(close: Close) -> None:

@@ -73,7 +73,7 @@ def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, list
     seconds."""
     again = [arm for arm in close if METHODS[arm.method].candidates]
     seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
-    if seconds <= left:
+    if not again or seconds <= left:
         return tuple(arm.method for arm in again)
     between = " and ".join(arm.method for arm in close)
     what = f"no time left to decide between {between} on answers given one at a time"

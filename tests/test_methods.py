@@ -296,6 +296,27 @@ def test_a_loss_that_is_no_number_ends_the_run(context: Context, monkeypatch: py
         lora.fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
 
 
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_weights_that_are_no_numbers_are_not_kept(
+    context: Context, monkeypatch: pytest.MonkeyPatch, method: str, value: float
+) -> None:
+    from riyaz import train
+
+    whole = train.train
+
+    def spoilt(model: Any, *rest: Any, **options: Any) -> Any:
+        state = whole(model, *rest, **options)  # whose loss is finite
+        with torch.no_grad():
+            next(weight for weight in model.parameters() if weight.requires_grad).view(-1)[-1] = value
+        return state
+
+    monkeypatch.setattr(train, "train", spoilt)
+    with assert_refused("the trained weights hold a NaN or an infinity; give a lower --learning-rate"):
+        TRAINED[method].fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,), opening=0)))
+    assert {path.name for path in context.folder.iterdir()} == {"checkpoints", "search.json"}, "no weights are written"
+
+
 def test_rows_too_long_for_the_context_are_counted(context: Context) -> None:
     long = Example(({"role": "user", "content": "where is my refund? " * 300},), ("refund",), where="please.jsonl:99")
     rows = (*examples(29, "please"), long)

@@ -198,6 +198,14 @@ def test_no_work_goes_on_with_no_time_left():
     assert terminal.says(arm) == "train, 119/120"
 
 
+def test_what_is_measured_is_named_once():
+    out = screen()
+    with terminal.listener(out) as listen:
+        listen(Phase("measure", "answers of lora", "measure"))
+        listen(Progress("measure", 3, 9, "measure"))
+    assert printed(out) == "measure: answers of lora\n"
+
+
 def test_progress_of_a_command_without_arms_is_accepted():
     board = terminal.Board(began=0.0)
     board.apply(Phase("validate"), 1.0)

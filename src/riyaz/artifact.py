@@ -12,7 +12,6 @@ An artifact is opened by its parts alone, whichever method made it.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from riyaz.files import (
     disk_error,
     encoded,
     from_json,
+    is_bare,
     json_line,
     read_json,
     read_lines,
@@ -153,7 +153,7 @@ def resolve(target: str | Path) -> Path:
 def _arm(folder: Path, method: str, target: Path) -> Path:
     """The folder of an arm's artifact; `target` is what was asked for."""
     artifact = folder / "arms" / method / "kept" / "artifact"
-    if not _is_bare(method) or not artifact.parent.parent.is_dir():
+    if not is_bare(method) or not artifact.parent.parent.is_dir():
         raise RiyazError(f"the comparison has no arm {shown(method)}", str(target), _named_arms(folder))
     if not (artifact / NAME).is_file():
         raise RiyazError(f"the arm {method} left no artifact", str(target), _named_arms(folder))
@@ -175,7 +175,7 @@ def write(folder: Path, artifact: Artifact, files: Mapping[str, Path | bytes]) -
     the folder holds anything but an artifact.
     """
     folder = Path(folder).absolute()
-    assert all(_is_bare(name) and name != NAME for name in files), files.keys()
+    assert all(is_bare(name) and name != NAME for name in files), files.keys()
     if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise RiyazError("exists and is not an artifact", str(folder), "choose another folder")
     try:
@@ -249,7 +249,7 @@ def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
     path = folder / name
-    if not _is_bare(name):
+    if not is_bare(name):
         raise RiyazError(f"lists {shown(name)}, which is not a bare file name", str(folder / NAME))
     if not path.is_file():
         raise RiyazError("the file is missing", str(path), TAMPERED)
@@ -257,10 +257,6 @@ def _verify(folder: Path, name: str, wanted: str) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != wanted:
         raise RiyazError("the checksum does not match the file", str(path), TAMPERED)
-
-
-def _is_bare(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
 
 
 def _check_values(artifact: Artifact, where: str) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from riyaz.errors import RiyazError, brief, listed
 
+MAX_TOML = 2**20  # bytes of a riyaz.toml
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
@@ -360,11 +361,20 @@ TYPE_NAMES: dict[type, str] = {
 }
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file of settings. Raises RiyazError for a large one: it may be a device without an end."""
+    with open(path, "rb") as file:
+        content = file.read(MAX_TOML + 1)
+    if len(content) > MAX_TOML:
+        raise RiyazError(f"has more than {MAX_TOML:,} bytes", str(path), "give a file of settings")
+    return content
+
+
 def read_toml(path: str | Path) -> dict[str, object]:
     """The checked settings of a riyaz.toml, its paths relative to its folder. Raises RiyazError naming file and key."""
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        table = tomllib.loads(_content(path).decode("utf-8-sig"))
     except OSError as error:
         raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the path") from None
     except UnicodeDecodeError:

@@ -85,6 +85,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def is_bare(name: str) -> bool:
+    """Whether a name from a file is one file's or folder's name without a path."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
+
+
+def refuse_device(path: Path) -> None:
+    """Raises RiyazError for a device to read from: one such as /dev/zero has no end."""
+    with contextlib.suppress(OSError):
+        mode = os.stat(path).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise RiyazError("is a device, not a file", str(path), "give a file")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     with atomic_file(path) as file:
@@ -212,6 +225,7 @@ def read_lines(path: Path, hint: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(path: Path, hint: str) -> bytes:
+    refuse_device(path)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from riyaz.folders import expect_inside
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_FILE = 256 * 2**20  # bytes; the largest real tokenizer.json has 40 MB
+ADDED, ALL_ADDED = 256, 4 * 2**20  # characters of an added token, and of all; real ones have under 64 and 2 million
 GROWTH = 1000  # largest factor by which a tokenizer may lengthen a text; real ones stay under 100
 SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 NO_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -99,6 +100,7 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
         added = list(definition.get("added_tokens") or [])
         if not all(isinstance(entry["content"], str) and type(entry["id"]) is int for entry in added):
             raise TypeError("an added token has no text or no id")
+        _refuse_long([entry["content"] for entry in added] + sorted(special), where)
         vocabulary = definition["model"]["vocab"]
         for token in sorted(special - {entry["content"] for entry in added}):
             if isinstance(vocabulary, dict) and token in vocabulary:
@@ -112,6 +114,18 @@ def added_tokens(definition: dict, settings: dict, where: str) -> tuple[list[dic
     except (KeyError, TypeError, AttributeError) as error:
         raise RiyazError(f"not a valid tokenizer: {type(error).__name__} {one_line(str(error))}", where) from None
     return added, {token: number for token, number in control.items() if len(token) > 1}
+
+
+def _refuse_long(added: Sequence[str], where: str) -> None:
+    """Raises RiyazError for added tokens whose beginnings, each of which is searched for, would fill the memory."""
+    longest = max(map(len, added), default=0)
+    if longest > ADDED:
+        what = f"an added token has {longest:,} characters; the longest that is read has {ADDED}"
+    elif sum(map(len, added)) > ALL_ADDED:
+        what = f"its added tokens have more than {ALL_ADDED:,} characters"
+    else:
+        return
+    raise RiyazError(what, where, "it cannot be used; take the tokenizer.json of another copy of this model")
 
 
 def refuse_growth(definition: dict, where: str) -> None:

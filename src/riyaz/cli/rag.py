@@ -74,9 +74,11 @@ def ask(
 ) -> None:
     """Find the passages that answer a question, each with its document and place in it."""
     from riyaz.predictor import open_target
+    from riyaz.predictor.prompt import expect_short
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import DEPTH, Retriever, citation
 
+    expect_short(question, "QUESTION")
     screen = Screen(json)
     opened = Collection.open(collection)
     used = opened.embedder

@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 from riyaz.comparison.folder import DAMAGED
 from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.files import Keys, from_json, read_json
+from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
 from riyaz.methods.recipe import Recipe, opening, search_rates
@@ -82,7 +83,11 @@ class ComparisonPlan:
         document = read_json(path, DAMAGED)
         if isinstance(document, dict):
             document.pop("spent_seconds", None)  # written by older versions
-        return from_json(cls, document, str(path), DAMAGED)
+        plan = from_json(cls, document, str(path), DAMAGED)
+        strange = [arm.method for arm in plan.arms if arm.method not in METHODS]  # it names a folder
+        if strange:
+            raise RiyazError(f"{shown(strange[0])} is not a method", str(path), DAMAGED)
+        return plan
 
 
 @dataclass(frozen=True)

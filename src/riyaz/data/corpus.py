@@ -13,6 +13,7 @@ from pathlib import Path
 from riyaz.data.encodings import SAVE, decode, gunzip
 from riyaz.data.tables import GZIP, Problems, json_kind, kind_of, read_table
 from riyaz.errors import NAMES, RiyazError, few, listed
+from riyaz.files import refuse_device
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
 ROWS = ".jsonl"  # one object per line, with its text under "text"
@@ -89,6 +90,7 @@ def _text(path: Path, named: bool) -> Iterator[Document]:
     if kind_of(path):
         hint = f"save its text as .txt, or as .jsonl with a {COLUMN} column"
         raise RiyazError(f"a table ({kind_of(path)}) is not text", str(path), hint)
+    refuse_device(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from riyaz.errors import RiyazError
+from riyaz.files import refuse_device
 
 TOKENS, BLOCK = 4096, 512  # tokens of all measured blocks, and of one
 # Modules and packages of the standard library with much prose in their docstrings. Every Python has them; the help
@@ -30,6 +31,7 @@ def general_text(path: str | None) -> str:
     RiyazError if the file cannot be read or has fewer than 2,000 characters."""
     if path is None:
         return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
+    refuse_device(Path(path))
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from riyaz.data.encodings import decode, gunzip
 from riyaz.data.parquet import parquet_rows
 from riyaz.data.workbook import workbook_rows
 from riyaz.errors import RiyazError
+from riyaz.files import refuse_device
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 PACKED = (".xlsx", ".parquet")  # never gzipped
@@ -115,6 +116,7 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "", lo
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise RiyazError("is a folder", str(path), "name a file in it")
+    refuse_device(path)
     if path.exists() and not kind_of(path):
         what = f"{path.suffix or 'a file without suffix'} is not supported"
         hint = "save the rows as .jsonl, .json, .csv or .tsv (also with .gz), .xlsx or .parquet"

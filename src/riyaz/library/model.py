@@ -20,6 +20,7 @@ from riyaz.engine.request import Sampling
 from riyaz.errors import RiyazError
 from riyaz.library.options import Place, in_python
 from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, open_target
+from riyaz.predictor.prompt import expect_short
 
 Messages = str | Sequence[Mapping[str, Any]]
 Progress = Callable[[int, int], None]  # (done, total)
@@ -149,6 +150,7 @@ def open(target: Place, *, model: Place | None = None, precision: Precision = "a
 
 def next_tokens(model: PromptedModel, text: str, top: int, temperature: float = 1.0) -> list[Token]:
     """The `top` most likely tokens after the text, as `Model.next_tokens`; `riyaz predict` shows them."""
+    expect_short(text, "TEXT")
     tokens = model.tokenizer.encode(text)
     tokens = [*model.tokenizer.beginning, *tokens] if tokens else []
     if not 0 < len(tokens) < model.lm.context:

@@ -53,7 +53,10 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     if not math.isfinite(state.best_loss):
         raise RiyazError("the loss on validation rows is not finite", hint="give a lower --learning-rate")
     checks["loss_finite"] = {"ok": math.isfinite(state.best_loss), "loss": state.best_loss}
-    moved = sum(a != b for a, b in zip(before, _tensor_sums(model)))
+    after = _tensor_sums(model)
+    if not all(map(math.isfinite, after)):  # rows of an embedding that no validation row reads are not in its loss
+        raise RiyazError("the trained weights hold a NaN or an infinity", hint="give a lower --learning-rate")
+    moved = sum(a != b for a, b in zip(before, after))
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
     weights, files = save(_finished(context, model))

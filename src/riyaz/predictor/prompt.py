@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
+from riyaz.data.bounds import ROW
 from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
 from riyaz.engine.request import GREEDY, Request, Sampling
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever
 
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
+
+
+def expect_short(text: str, where: str = "") -> None:
+    """Raises RiyazError for a text of more than ROW characters, before it is searched with or tokenised."""
+    if len(text) > ROW:
+        raise RiyazError(f"the prompt has {len(text):,} characters; at most {ROW:,} are read", where, "shorten it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +131,8 @@ class PromptedModel(PromptText):
         worst passages first, then its first examples. Raises RiyazError, with the conversation's entry of `where`, for
         a question that does not fit by itself.
         """
+        for row, messages in enumerate(conversations):
+            expect_short(messages[-1]["content"], where[row] if row < len(where) else "")
         hits = [list(each) for each in (self.passages(conversations) if passages is None else passages)]
         examples = [list(self._shown(messages)) for messages in conversations]
 

@@ -170,7 +170,8 @@ def says(arm: Arm) -> str:
         return arm.outcome
     if arm.status == "waiting":
         return f"{duration(arm.estimate)} planned" if arm.estimate else ""
-    parts = [f"{arm.phase} {arm.detail}".strip()]
+    named = arm.phase == arm.method and arm.detail  # its name says the phase already
+    parts = [arm.detail if named else f"{arm.phase} {arm.detail}".strip()]
     if arm.total:
         parts.append(f"{arm.done:,.10g}/{arm.total:,.10g} {arm.unit}".rstrip())
     if arm.loss is not None:

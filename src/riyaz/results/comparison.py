@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from riyaz.config import Metric
-from riyaz.errors import RiyazError
-from riyaz.files import OPTIONAL, Keys, from_json, read_json, read_lines
+from riyaz.errors import RiyazError, shown
+from riyaz.files import OPTIONAL, Keys, from_json, is_bare, read_json, read_lines
 from riyaz.results.documents import ELSEWHERE, as_document, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"
@@ -132,6 +132,10 @@ class ArmResult:
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
 
     waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
+
+    def __post_init__(self) -> None:
+        if not is_bare(self.method):  # it names a folder
+            raise RiyazError(f"{shown(self.method)} is not the name of a method", "method")
 
     @property
     def half_trained(self) -> bool:

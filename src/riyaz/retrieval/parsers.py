@@ -13,6 +13,7 @@ from typing import Any
 
 from riyaz.data.encodings import SAVE, decode
 from riyaz.errors import RiyazError, install
+from riyaz.files import refuse_device
 from riyaz.retrieval import pdf_worker
 from riyaz.retrieval.html_text import html_text
 from riyaz.template import ENVIRONMENT
@@ -236,6 +237,7 @@ def _docs_package(module: str, path: Path, package: str = "") -> Any:
 
 
 def _read(path: Path, limit_only: bool = False) -> bytes:
+    refuse_device(path)
     try:
         size = path.stat().st_size
         if size > FILE_MB * _MB:

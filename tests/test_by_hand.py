@@ -109,6 +109,7 @@ def test_an_option_that_no_chosen_method_takes_is_refused() -> None:
     assert by_hand_notes(ByHand(rank=4, steps=9), ("nearest", "lora", "full")) == [
         "lora by hand: rank 4, steps 9", "full by hand: steps 9",
     ]  # fmt: skip
+    assert by_hand_notes(ByHand(steps=1_000_000), ("full",)) == ["full by hand: steps 1000000"]
     assert by_hand_notes(ByHand(learning_rate=5e-4), ("full",)) == [
         "full by hand: learning rate 0.0005; no learning rate is searched"
     ]

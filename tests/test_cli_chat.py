@@ -146,6 +146,7 @@ def test_an_artifact_answers_as_it_was_measured(livelier: Path) -> None:
     assert decide(SamplingConfig(temperature=0.2), replace(predictor, task=SHORT))[0] == Sampling(0.2)
     assert decide(SamplingConfig(temperature=0.2), predictor)[0] == Sampling(0.2), "and nothing of the file's"
     assert words(Sampling(0.2, seed=3)) == "tokens are drawn: temperature 0.2, seed 3"
+    assert words(Sampling(0.2, 2_500_000, seed=20261126)).endswith("temperature 0.2, top-k 2500000, seed 20261126")
     assert words(Sampling(repetition_penalty=1.2)) == "each token is the likeliest one (greedy), repetition-penalty 1.2"
 
 

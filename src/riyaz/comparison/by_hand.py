@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, number
 from riyaz.methods import METHODS
 from riyaz.methods.recipe import ByHand
 
@@ -19,7 +19,7 @@ def by_hand_notes(hand: ByHand, methods: Sequence[str]) -> list[str]:
             )
     notes = []
     for method in methods:
-        values = [f"{name.replace('_', ' ')} {given[name]:g}" for name in given if name in METHODS[method].options]
+        values = [f"{name.replace('_', ' ')} {number(given[name])}" for name in given if name in METHODS[method].options]
         trained = METHODS[method].recipe is not None
         unsearched = "; no learning rate is searched" if trained and hand.learning_rate is not None else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []

@@ -365,7 +365,7 @@ def test_a_disk_that_fills_up_fails_the_arm(rows: Path, asked: tuple, monkeypatc
     ("name", "value", "expected"),
     [
         ("disk_free", lambda path: 2**20, "error: out: the comparison needs about 5 MB of disk and 1 MB are free"),
-        ("memory", lambda: hardware.Memory(2**30, 2**20), "error: training needs about"),
+        ("memory", lambda root=None: hardware.Memory(2**30, 2**20), "error: training needs about"),
     ],
 )
 def test_a_machine_that_is_too_small_is_told_before_anything_long(

@@ -11,8 +11,8 @@ import tiny
 import torch
 from small import attach, save_peft
 
+from riyaz import adapters, export, models
 from riyaz import artifact as artifacts
-from riyaz import export, models
 from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.errors import RiyazError
@@ -88,7 +88,7 @@ def test_an_exported_adapter_loads_in_peft_and_says_the_same(base, tmp_path):
     source = make(base, tmp_path / "artifact")
     written = export.export(str(source), "peft", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *export.peft.FILES, "base", "README.md", "prompt.json", "chat_template.jinja", "tokenizer.json",
+        adapters.CONFIG, adapters.WEIGHTS, "base", "README.md", "prompt.json", "chat_template.jinja", "tokenizer.json",
         "tokenizer_config.json",
     }  # fmt: skip
     assert written.path == str(tmp_path / "out") and written.divergence == written.difference == 0

@@ -255,7 +255,8 @@ def test_the_prompts_tokens_are_part_of_the_context(artifact: Path) -> None:
 
 def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, folder: Path, tmp_path: Path) -> None:
     written = export.export(str(artifact), "peft", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {*export.peft.FILES, "README.md", "prompt.json"}
+    files = {adapters.CONFIG, adapters.WEIGHTS, "README.md", "prompt.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= files
     assert written.difference == 0
     oracle = PeftModel.from_pretrained(open_oracle(folder), tmp_path / "out")
     ours = logits_of(attach(open_plain(folder), artifact))

@@ -295,7 +295,7 @@ class PretrainConfig:
 
     def given(self) -> dict[str, Any]:
         """The options that were given: those that are not None."""
-        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+        return _given(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,7 +347,7 @@ class SamplingConfig:
 
     def given(self) -> dict[str, Any]:
         """The options that were given: those that are not None."""
-        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+        return _given(self)
 
 
 Config = DataConfig | CompareConfig | PretrainConfig | SamplingConfig
@@ -414,6 +414,10 @@ def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tupl
     data = {key: value for key, value in values.items() if key in data_names}
     compare = {key: value for key, value in values.items() if key not in data_names}
     return DataConfig(**data), CompareConfig(**compare)  # type: ignore[arg-type]
+
+
+def _given(config: Config) -> dict[str, Any]:
+    return {f.name: value for f in dataclasses.fields(config) if (value := getattr(config, f.name)) is not None}
 
 
 def _typed_fields(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:

@@ -346,8 +346,9 @@ class Tokenizer:
         # it fails for a character outside the vocabulary without an unknown token
         with refusing("the tokenizer cannot encode a text", self.where):
             if len(texts) == 1:  # avoids starting the package's thread pool
-                return [backend.encode(_utf8(texts[0]), add_special_tokens=False).ids]
-            encodings = backend.encode_batch_fast([_utf8(text) for text in texts], add_special_tokens=False)
+                return [backend.encode(replace_surrogates(texts[0]), add_special_tokens=False).ids]
+            whole = [replace_surrogates(text) for text in texts]
+            encodings = backend.encode_batch_fast(whole, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def _decode(self, ids: list[int]) -> str:
@@ -405,8 +406,8 @@ def _without_system(messages: Conversation) -> Conversation:
     return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
-def _utf8(text: str) -> str:
-    """The text with U+FFFD for lone surrogates, which UTF-8 cannot encode."""
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each unpaired surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -17,10 +17,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from riyaz import folders
-from riyaz.data.corpus import pieces, replace_surrogates
+from riyaz.data.corpus import pieces
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
-from riyaz.tokenizer import Tokenizer
+from riyaz.tokenizer import Tokenizer, replace_surrogates
 from riyaz.tokenizer_files import PLAIN_TEMPLATE, TokenizerFiles
 
 KINDS = ("bpe", "bytes", "chars")

@@ -14,6 +14,7 @@ from riyaz.data.encodings import SAVE, decode, gunzip
 from riyaz.data.tables import GZIP, Problems, json_kind, kind_of, read_table
 from riyaz.errors import NAMES, RiyazError, few, listed
 from riyaz.files import refuse_device
+from riyaz.tokenizer import replace_surrogates
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
 ROWS = ".jsonl"  # one object per line, with its text under "text"
@@ -136,12 +137,3 @@ def _rows(path: Path) -> Iterator[Document]:
 def _unix(text: str) -> str:
     """The text with LF line ends, and U+FFFD for unpaired surrogates, which JSON can contain and UTF-8 cannot."""
     return replace_surrogates(text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def replace_surrogates(text: str) -> str:
-    """The text with U+FFFD for each unpaired surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -3,13 +3,11 @@ scale, because many tools ignore `use_rslora`."""
 
 from pathlib import Path
 
-from riyaz.adapters import CONFIG, WEIGHTS, peft, peft_prompt
+from riyaz.adapters import peft, peft_prompt
 from riyaz.export.base import NamedBase
 from riyaz.export.check import ExportResult, checked_export, logits
 from riyaz.export.targets import Target
 from riyaz.families import describe
-
-FILES = (CONFIG, WEIGHTS)
 
 
 def write(target: Target, work: Path, base: NamedBase) -> ExportResult:

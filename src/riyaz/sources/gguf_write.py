@@ -95,11 +95,6 @@ def decode(dtype: str, data: np.ndarray) -> np.ndarray:
     return values.astype(np.float32).reshape(*data.shape[:-1], -1)
 
 
-def round_trip(dtype: str, values: np.ndarray) -> np.ndarray:
-    """The float32 values that a reader gets back after `encode`; same shape."""
-    return decode(dtype, encode(dtype, values))
-
-
 def bfloat16(values: np.ndarray) -> np.ndarray:
     """float32 values rounded to bfloat16 (ties to even, NaN stays NaN), as uint16 bits; same shape."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

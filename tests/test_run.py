@@ -310,7 +310,8 @@ def test_answers_are_of_the_weights_the_template_and_the_version(
 
 
 def test_answers_of_an_artifact_are_of_what_its_description_lists(tmp_path: Path) -> None:
-    described = Artifact("zero_shot", base=BaseModel("tiny", str(tmp_path / "model"), "ab" * 32, 1, "template"))
+    base = BaseModel("tiny", str(tmp_path / "model"), "ab" * 32, 1, "template")
+    described = Artifact("zero_shot", base=base)
     files: dict[str, Path | bytes] = {"examples.jsonl": b""}
     artifacts.write(tmp_path / "made", described, files)
     before = ANSWERER(str(tmp_path / "made"))
@@ -318,8 +319,7 @@ def test_answers_of_an_artifact_are_of_what_its_description_lists(tmp_path: Path
     assert ANSWERER(str(tmp_path / "again")) == before
     artifacts.write(tmp_path / "made", described, {"examples.jsonl": b"{}"})
     assert ANSWERER(str(tmp_path / "made")) != before
-    base = replace(described.base, template="another")
-    artifacts.write(tmp_path / "made", replace(described, base=base), files)
+    artifacts.write(tmp_path / "made", replace(described, base=replace(base, template="another")), files)
     assert ANSWERER(str(tmp_path / "made")) != before
 
 

@@ -109,9 +109,19 @@ def test_an_option_that_no_chosen_method_takes_is_refused() -> None:
     assert by_hand_notes(ByHand(rank=4, steps=9), ("nearest", "lora", "full")) == [
         "lora by hand: rank 4, steps 9", "full by hand: steps 9",
     ]  # fmt: skip
+    assert by_hand_notes(ByHand(steps=1_000_000), ("full",)) == ["full by hand: steps 1000000"]
     assert by_hand_notes(ByHand(learning_rate=5e-4), ("full",)) == [
         "full by hand: learning rate 0.0005; no learning rate is searched"
     ]
+
+
+def test_an_option_of_the_data_folder_that_no_chosen_method_takes_is_said() -> None:
+    hand = ByHand(rank=4, steps=9)
+    assert by_hand_notes(hand, ("nearest", "full"), {"rank": 4}, "d/riyaz.toml") == [
+        "d/riyaz.toml: rank = 4 has no effect, as nearest, full cannot take it", "full by hand: steps 9",
+    ]  # fmt: skip
+    with assert_refused("--rank: nearest cannot take it"):
+        by_hand_notes(ByHand(rank=8), ("nearest",), {"rank": 4}, "d/riyaz.toml")
 
 
 def test_threads_of_a_pretraining_are_checked() -> None:
@@ -146,6 +156,17 @@ def test_adapt_trains_what_was_asked_for(inside: list, asked: tuple, rows: Path,
     assert chosen["steps"] == 2 * -(-(45 - trained) // 4) and chosen["learning_rate"] == 0.002
     assert (chosen["rank"], chosen["alpha"], chosen["search"]) == (3, 5, [])
     assert command("generate", tmp_path / "mine", "my card").status == 0
+
+
+def test_a_rank_in_the_data_folder_does_not_stop_other_methods(
+    inside: list, asked: tuple, rows: Path, tmp_path: Path
+) -> None:
+    (rows / "riyaz.toml").write_text("rank = 8\n")
+    told = command("adapt", "nearest", rows, *asked, "--out", tmp_path / "mine")
+    assert told.status == 0, told.err
+    assert f"{rows / 'riyaz.toml'}: rank = 8 has no effect, as nearest cannot take it" in " ".join(told.err.split())
+    told = command("adapt", "nearest", rows, *asked, "--rank", "4", "--out", tmp_path / "other")
+    assert told.status == 2 and told.line.startswith("error: --rank: nearest cannot take it")
 
 
 def test_alpha_is_twice_a_rank_by_hand(inside: list, asked: tuple, rows: Path, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_an_artifact_answers_as_it_was_measured(livelier: Path) -> None:
     assert decide(SamplingConfig(temperature=0.2), replace(predictor, task=SHORT))[0] == Sampling(0.2)
     assert decide(SamplingConfig(temperature=0.2), predictor)[0] == Sampling(0.2), "and nothing of the file's"
     assert words(Sampling(0.2, seed=3)) == "tokens are drawn: temperature 0.2, seed 3"
+    assert words(Sampling(0.2, 2_500_000, seed=20261126)).endswith("temperature 0.2, top-k 2500000, seed 20261126")
     assert words(Sampling(repetition_penalty=1.2)) == "each token is the likeliest one (greedy), repetition-penalty 1.2"
 
 
@@ -180,17 +181,19 @@ def test_a_conversation_with_commands(typed: Callable[..., Told], model_folder: 
     model = open_model(model_folder)
     shout = {"role": "system", "content": "Shout."}
     first = model.answer([user("hello")], 8)
-    turns = [user("hello"), {"role": "assistant", "content": first}, user("and you?")]
-    second = model.answer([shout, *turns], 8)
+    second = model.answer([shout, user("and you?")], 8)
     third, fourth = model.answer([shout, user("hello")], 8), model.answer([user("/etc/hosts?")], 8)
     assert told.status == 0 and told.out == said(first, second, third, fourth)
-    for line in ("/save FILE     write", "system message: Shout.\n", "5 messages in ", "a new conversation begins\n",
-                 "no system message\n", "error: there is no command /nonsense; /help lists the commands",
-                 "error: /save: names no file", "cut off at 8 tokens"):  # fmt: skip
+    for line in (
+        "/save FILE     write", "system message: Shout.; a new conversation begins\n", "3 messages in ",
+        "\na new conversation begins\n", "no system message; a new conversation begins\n",
+        "error: there is no command /nonsense; /help lists the commands", "error: /save: names no file",
+        "cut off at 8 tokens",
+    ):  # fmt: skip
         assert line in told.err, line
     (row,) = load(saved, answers_required=True).examples
     assert (*row.messages, {"role": "assistant", "content": row.answer}) == (
-        shout, *turns, {"role": "assistant", "content": second},
+        shout, user("and you?"), {"role": "assistant", "content": second},
     )  # fmt: skip
 
 
@@ -208,6 +211,22 @@ def test_saving_overwrites_nothing_and_the_conversation_goes_on(
     assert f"error: {taken}: exists already; choose another name" in told.err
     assert f"error: {tmp_path / 'no'}: the folder does not exist" in told.err
     assert told.status == 0 and len(told.out.splitlines()) == 2
+
+
+def test_a_conversation_longer_than_the_context_can_begin_anew(
+    typed: Callable[..., Told], model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "word " * 700
+    told = typed(long, long, "/reset", long, "/reset", long * 9, arguments=(model_folder, *LIMIT))
+    assert told.status == 0 and len(told.out.splitlines()) == 2
+    first, alone = [line for line in told.err.splitlines() if "does not fit the context" in line]
+    assert first.endswith("; /reset begins a new conversation")
+    assert alone.endswith("; shorten it or choose a model with a longer context")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{long}\n{long}\n"))
+    told = command("chat", model_folder, *LIMIT)
+    assert told.status == 2 and told.line.endswith("; an empty line begins a new conversation")
+    told = command("generate", model_folder, long * 9, *LIMIT)
+    assert told.line.endswith("; shorten it or choose a model with a longer context")
 
 
 def test_each_question_draws_anew_and_a_seed_repeats_the_conversation(

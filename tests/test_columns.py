@@ -16,6 +16,10 @@ from riyaz.data.task import INSTRUCTION, detect, says_how
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 LONG = [f"where is order {word} of the {other}" for word in WORDS for other in WORDS[:3]]
 FEW = [("billing", "delivery", "refund")[n % 3] for n in range(len(LONG))]
+IDS = [f"AB {1700 + n}" for n in range(len(LONG))]
+CODES = [f"{'QXKP'[n % 4]}{'LMNOPQRSTU'[n // 4]}ZC" for n in range(len(LONG))]
+DATES = [f"2026-11-{n % 28 + 1:02}" for n in range(len(LONG))]
+WHO = [("Ada", "Grace", "Alan")[n % 3] for n in range(len(LONG))]
 OTHER = [f"it is with {word}, and {other} knows" for word in WORDS for other in WORDS[:3]]
 
 
@@ -47,15 +51,23 @@ def columns(path: Path, **values: list) -> Path:
         ({"Text": LONG, "Label": FEW}, "Text,Label"),
         ({"a": ["👍", "👎", "🎉"] * 12, "b": LONG}, "b,a"),
         ({"question": LONG, "context": OTHER, "label": FEW}, "context,question,label"),
+        ({"reference": IDS, "ticket": LONG, "department": FEW}, "ticket,department"),
+        ({"user": WHO, "request": LONG, "bot": OTHER}, "request,bot"),
+        ({"source": LONG, "target": OTHER}, "source,target"),
+        ({"ticketId": FEW, "lang": FEW, "language": FEW, "source": FEW, "message": LONG, "b": FEW}, "message,b"),
+        ({"reference": [f"ticket {n}" for n in range(36)], "message": LONG, "queue": FEW}, "message,queue"),
+        ({"input": LONG, "label": FEW}, "input,label"),
+        ({"mr": [f"name[{text}]" for text in LONG], "ref": OTHER}, "mr,ref"),
     ],
 )  # fmt: skip
 def test_one_plain_pair_is_read_and_said(tmp_path, values, wanted):
     dataset = formats.load(columns(tmp_path / "a.jsonl", **values))
     assert dataset.format == wanted and len(dataset.examples) == 36
     *_, prompt, answer = wanted.split(",")
+    named = wanted in ("Frage,Antwort", "Text,Label", "input,label", "mr,ref", "context,question,label")
+    said = f"columns guessed from {'their names' if named else 'what they hold'}: {prompt!r} is the prompt"
     assert dataset.notes == (
-        f"a.jsonl: columns guessed from what they hold: {prompt!r} is the prompt, {answer!r} the answer; "
-        "--prompt-column and --answer-column name others",
+        f"a.jsonl: {said}, {answer!r} the answer; --prompt-column and --answer-column name others",
     )
     rows = 7 if wanted == "a,b" and "class" not in values else 0
     if rows:  # so few say nothing
@@ -70,6 +82,33 @@ def test_one_plain_pair_is_read_and_said(tmp_path, values, wanted):
         ({"a": LONG, "b c": OTHER, "d": LONG[::-1]}, "pass --prompt-column a --answer-column 'b c'"),
         ({"sentence1": LONG, "sentence2": OTHER, "label": FEW}, "--prompt-column sentence1 --answer-column label"),
         ({"a": FEW, "b": FEW}, "pass --prompt-column a --answer-column b"),
+        ({"class": FEW, "message": LONG, "reply": OTHER}, "--prompt-column message --answer-column class"),
+        ({"message": LONG, "reply": OTHER, "notes": OTHER[::-1]}, "--prompt-column message --answer-column reply"),
+        (
+            {"date": DATES, "author": WHO, "subject": OTHER, "body": [text * 2 for text in LONG]},
+            "--prompt-column body --answer-column subject",
+        ),
+        (
+            {"ticket": LONG, "target": ["b2b", "b2c"] * 18, "priority": FEW},
+            "--prompt-column ticket --answer-column target",
+        ),
+        ({"text": LONG, "split": ["train", "train", "test"] * 12}, "pass --prompt-column and --answer-column"),
+        (
+            {"id": IDS, "country": ["de", "fr", "it"] * 12, "customer_message": LONG, "agent_reply": OTHER},
+            "--prompt-column customer_message --answer-column agent_reply",
+        ),
+        (
+            {"agentReply": [text * 2 for text in LONG], "customerMessage": OTHER, "mood": FEW},
+            "--prompt-column customerMessage --answer-column agentReply",
+        ),
+        ({"Frage": LONG, "Antwort": list(range(36)), "Thema": FEW}, "--prompt-column Frage --answer-column Antwort"),
+        ({"reply": LONG, "class": FEW}, "pass --prompt-column reply --answer-column class"),
+        (
+            {"agent_reply": LONG, "customer_message": OTHER},
+            "--prompt-column customer_message --answer-column agent_reply",
+        ),
+        ({"Frage": LONG, "Antwort": CODES}, "--prompt-column Frage --answer-column Antwort"),
+        ({"message": LONG, "reference": IDS}, "--prompt-column message --answer-column reference"),
     ],
 )
 def test_what_is_not_plain_is_asked_for_with_flags_to_paste(tmp_path, values, flags):

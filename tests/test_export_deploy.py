@@ -90,10 +90,9 @@ def test_an_exported_adapter_answers_in_peft_as_in_riyaz(base, tmp_path, monkeyp
     assert wanted and wanted != riyaz_answer(base)
     monkeypatch.chdir(tmp_path)
     written = export.export("artifact", "peft", Path("my-adapter"))
-    assert (
-        json.loads(Path("my-adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "my-adapter/base"
-    )
-    assert any(note.startswith("my-adapter/base is the base model, tiny-base") for note in written.notes)
+    config = json.loads(Path("my-adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "./my-adapter/base"
+    assert any(note.startswith("./my-adapter/base is the base model, tiny-base") for note in written.notes)
     folder = alone(tmp_path / "my-adapter", monkeypatch, base)
     assert answer_of_readme(folder) == wanted
 
@@ -154,6 +153,20 @@ def adapter_only(artifact: Path) -> Path:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(artifact / name, folder / name)
     return folder
+
+
+@pytest.mark.parametrize("name", ["./my-adapter/base", "my-adapter/base"])
+def test_a_base_beside_an_exported_adapter_is_no_repository(base, tmp_path, monkeypatch, name):
+    artifact = make(base, tmp_path / "artifact")
+    monkeypatch.chdir(tmp_path)
+    export.export(str(artifact), "peft", Path("my-adapter"))
+    config = Path("my-adapter/adapter_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": name}))
+    monkeypatch.chdir(artifact)
+    written = export.export("../my-adapter", "peft", Path("../again"))
+    assert json.loads(Path("../again/adapter_config.json").read_text())["base_model_name_or_path"] == "../again/base"
+    assert Path("../again/base/config.json").is_file()
+    assert any(note.startswith("../again/base is the base model") for note in written.notes)
 
 
 def test_a_catalogue_model_is_named_by_the_repository_it_was_made_from(tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def test_every_format_of_the_page_is_read_as_it_says(tmp_path, cells):
 def test_what_is_guessed_is_read_as_the_page_says_and_said(tmp_path, cells):
     dataset = formats.load(write(tmp_path / "a.jsonl", json.loads(cells[0])))
     assert dataset.format == cells[1] and len(dataset.notes) == 1
-    assert dataset.notes[0].startswith("a.jsonl: columns guessed from what they hold: ")
+    assert dataset.notes[0].startswith("a.jsonl: columns guessed from their names: ")
 
 
 @pytest.mark.parametrize("cells", table("What is not guessed", "a row"), ids=lambda cells: cells[2])

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from expect import assert_refused
 
 from riyaz import hardware
 
@@ -117,6 +118,17 @@ def test_memory_without_a_limit_is_the_machine(tmp_path: Path) -> None:
 def test_memory_in_a_container_is_the_limit_less_what_cannot_be_dropped(tmp_path: Path, files: dict[str, str]) -> None:
     root = system(tmp_path, files | {"proc/meminfo": meminfo(16 * GB, 9 * GB)})
     assert hardware.memory(root) == hardware.Memory(4 * GB, 2 * GB)
+
+
+def test_a_full_container_has_no_memory_and_says_so(tmp_path: Path) -> None:
+    files = {
+        "proc/meminfo": meminfo(16 * GB, 9 * GB),
+        "proc/self/cgroup": "0::/box\n",
+        "sys/fs/cgroup/box/memory.max": str(GB),
+        "sys/fs/cgroup/box/memory.current": str(GB + 1),
+    }
+    with assert_refused("tiny needs about 1 MB of memory and 0 MB are free"):
+        hardware.refuse_memory("tiny", 1, hardware.memory(system(tmp_path, files)).available / hardware.MB, "")
 
 
 def test_isa_is_what_every_core_has(tmp_path: Path) -> None:

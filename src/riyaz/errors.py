@@ -36,6 +36,11 @@ def brief(value: object) -> str:
     return written if len(written) <= SHOWN else f"{written[: SHOWN - 1]}…"
 
 
+def number(value: float) -> str:
+    """A number as one writes it: a whole one with every digit, a float with six."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def few(findings: Iterable[str], between: str = ", ", count: int = FEW) -> str:
     """The first `count` of several findings, and how many more there are."""
     distinct = list(dict.fromkeys(findings))

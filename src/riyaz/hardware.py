@@ -22,11 +22,11 @@ from riyaz.errors import RiyazError
 ROOT = Path("/")
 MB = 2**20  # bytes in the "MB" of every report
 TORCH_MB = 230  # memory of Python, numpy and torch before there is a model
-TORCH_SPACE_MB, THREAD_SPACE_MB = 560, 64  # address space that torch, and each thread, reserve and mostly do not fill
+TORCH_SPACE_MB, THREAD_SPACE_MB = 820, 64  # address space that torch, and each thread, reserve and mostly do not fill
 
 RAN_OUT = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "failed to map segment", "bad_alloc",
-    "can't start new thread", "out of memory",
+    "can't start new thread", "out of memory", "could not create a primitive",
 )  # fmt: skip
 
 # Instruction sets that affect the speed of matrix products, by Linux's names; x86, then ARM.
@@ -205,7 +205,7 @@ def memory(root: Path = ROOT) -> Memory:
             continue
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
         total, available = min(total, limit), min(available, limit - used + _reclaimable(folder))
-    return Memory(total, max(0, min(available, total)))
+    return Memory(total, max(1, min(available, total)))  # 0 means that it is not known
 
 
 def address_space(root: Path = ROOT) -> int | None:

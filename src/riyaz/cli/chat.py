@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROMPT = "> "
 HELP = """/help          this list
 /reset         begin a new conversation, as an empty line does; the system message stays
-/system TEXT   system message from the next question on; without TEXT none
+/system TEXT   begin a new conversation with this system message; without TEXT none
 /save FILE     write the conversation as a row of JSON lines, which riyaz data reads
 Ctrl-C         stop the answer; at the prompt it leaves, as Ctrl-D does
 A question that begins with / is asked with a space before it."""
@@ -79,7 +79,10 @@ class Talk:
         return [*([{"role": "system", "content": self.system}] if self.system else []), *self.turns]
 
     def ask(self, question: str, stoppable: bool = False) -> None:
-        """Print the answer and keep both. Where it is `stoppable`, Ctrl-C keeps what was said until then."""
+        """Print the answer and keep both. Where it is `stoppable`, Ctrl-C keeps what was said until then. Raises
+        RiyazError."""
+        from riyaz.predictor import TooLong
+
         turn = {"role": "user", "content": question}
         sampling = replace(self.sampling, seed=self.sampling.seed + self.asked)
         self.asked += 1
@@ -89,6 +92,9 @@ class Talk:
                 stream = self.predictor.stream([*self.messages, turn], max_tokens=self.max_tokens, sampling=sampling)
                 say(self.screen, stream, said)
             after(self.screen, stream)
+        except TooLong as error:
+            anew = f"{'/reset' if stoppable else 'an empty line'} begins a new conversation"
+            raise RiyazError(error.what, error.where, anew if self.turns else error.hint) from None
         except _Stopped:
             self.screen.data.print()
             self.screen.talk.print("stopped", style="dim")
@@ -105,8 +111,9 @@ class Talk:
             self.turns = []
             return "a new conversation begins"
         if name == "/system":
-            self.system = argument
-            return f"system message: {argument}" if argument else "no system message"
+            self.system, self.turns = argument, []
+            said = f"system message: {argument}" if argument else "no system message"
+            return f"{said}; a new conversation begins"
         if name == "/save":
             return self._save(argument)
         hint = "/help lists the commands; a question that begins with / is asked with a space before it"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from riyaz.config import SamplingConfig
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, number
 
 if TYPE_CHECKING:
     from riyaz.engine.request import Sampling
@@ -47,7 +47,8 @@ def words(sampling: "Sampling") -> str:
     """`tokens are drawn: temperature 0.7, top-p 0.9, seed 0`."""
     usual = {option.name: option.default for option in fields(sampling)}
     values = {name: getattr(sampling, name) for name in usual}
-    said = [f"{name.replace('_', '-')} {value:g}" for name, value in values.items() if value != usual[name]]
+    changed = {name: value for name, value in values.items() if value != usual[name]}
+    said = [f"{name.replace('_', '-')} {number(value)}" for name, value in changed.items()]
     if sampling.temperature == 0:
         return ", ".join(["each token is the likeliest one (greedy)", *said])
     return "tokens are drawn: " + ", ".join([*said, *([] if sampling.seed else ["seed 0"])])

@@ -1,25 +1,30 @@
 """What the user chose in place of the methods' own values: which methods it changes, and how that is said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, number
 from riyaz.methods import METHODS
 from riyaz.methods.recipe import ByHand
 
 
-def by_hand_notes(hand: ByHand, methods: Sequence[str]) -> list[str]:
-    """One line for every method that is changed. Raises RiyazError for an option that none of the methods takes."""
-    given = hand.given()
-    for name in given:
+def by_hand_notes(
+    hand: ByHand, methods: Sequence[str], in_file: Mapping[str, object] | None = None, file: str = ""
+) -> list[str]:
+    """One line for every method that is changed, and for a value of the data folder's `file` that no method takes.
+    Raises RiyazError for any other option that none of the methods takes."""
+    given, notes = hand.given(), []
+    for name, value in given.items():
         takers = [method.name for method in METHODS.values() if name in method.options]
-        if not set(takers) & set(methods):
+        if set(takers) & set(methods):
+            continue
+        cannot = f"{', '.join(methods)} cannot take it"
+        if not in_file or in_file.get(name) != value:
             flag = "--" + name.replace("_", "-")
-            raise RiyazError(
-                f"{', '.join(methods)} cannot take it", flag, f"leave it out, or run {' or '.join(takers)}"
-            )
-    notes = []
+            raise RiyazError(cannot, flag, f"leave it out, or run {' or '.join(takers)}")
+        notes.append(f"{file}: {name} = {number(value)} has no effect, as {cannot}")
     for method in methods:
-        values = [f"{name.replace('_', ' ')} {given[name]:g}" for name in given if name in METHODS[method].options]
+        own = [name for name in given if name in METHODS[method].options]
+        values = [f"{name.replace('_', ' ')} {number(given[name])}" for name in own]
         trained = METHODS[method].recipe is not None
         unsearched = "; no learning rate is searched" if trained and hand.learning_rate is not None else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []

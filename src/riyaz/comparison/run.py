@@ -176,11 +176,12 @@ def _job(
 ) -> _Job:
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = _methods(config)
-    by_hand = by_hand_notes(ByHand.of(config), methods)
     source = open_source(config.model)
     expect_memory(source)
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
+    toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
+    by_hand = by_hand_notes(ByHand.of(config), methods, data_files.settings, toml)
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)

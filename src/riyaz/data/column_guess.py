@@ -1,7 +1,7 @@
 """A prompt and an answer column by what the columns hold, where no pair of names is known.
 
-A guess is plain where one pair is left: a column's name says on which side it stands, the answer is the one column of
-few short values, or there are two columns of text. Numbers, dates and identifiers are no text.
+A guess is plain where two columns of text are left: a name says on which side a column stands, the answer has few short
+values, or the prompt comes first. Numbers, dates, identifiers and columns named as properties of a row are no text.
 """
 
 import math
@@ -17,12 +17,19 @@ LABEL_CHARACTERS = 60  # longest answer there
 LEAST_ROWS = 8  # fewer say nothing about what a column holds
 FILLED = 0.5  # least share of the rows in which a column holds something
 LETTERS = 0.25  # least share of letters among the letters and digits of a text
-IDENTIFIER = re.compile(r"\S*(?:\d|@|://)\S*")
+IDENTIFIER = re.compile(r"(?:[A-Z]{1,5}\s+)?\S*(?:\d|@|://)\S*")  # T-17, a@b.de, AB 1701
+ID_CHARACTERS = 40  # longest identifier of another form
+NAME_PARTS = re.compile(r"[^\W_]+")
+TEXT_WORDS = 3  # fewest words of a value, on average, that make a property of a row a text
 HEADER_WORDS = 3  # most words of a column's name
 RESERVED = frozenset({"slice", "doc_id", "doc_ids", "system", "tools", "functions"})
+# Names, case folded, of what a row is about or where it is from: no prompt and no answer unless sentences stand there.
+PROPERTIES = frozenset({"split", "author", "user", "username", "lang", "language", "locale", "source", "url"})
+IDS = frozenset({"id", "ids", "uuid", "guid"})  # also as parts of a name
+REFERENCES = frozenset({"ref", "reference"})  # names of an answer or of an identifier
 # Names, case folded, that say on which side a column stands, beside those of a known pair.
 PROMPT_NAMES = frozenset((
-    "utterance", "message", "review", "tweet", "comment", "body", "email", "ticket", "request", "src", "mr",
+    "utterance", "message", "review", "tweet", "comment", "subject", "body", "email", "ticket", "request", "src", "mr",
     "frage", "nachricht", "anfrage", "eingabe", "texte", "entrée", "pregunta", "mensaje", "texto",
     "domanda", "testo", "messaggio",
 ))  # fmt: skip
@@ -36,17 +43,21 @@ ANSWER_NAMES = frozenset((
 
 @dataclass(frozen=True)
 class Guess:
-    """The likeliest columns, "" for one that is not there; `plain`: no other pair is as likely."""
+    """The likeliest columns, "" for one that is not there.
+
+    `plain`: no other pair is as likely; `named`: the names alone say so."""
 
     prompt: str
     answer: str
     plain: bool
+    named: bool = False
 
 
 @dataclass(frozen=True)
 class _Column:
     name: str
     few: bool  # few distinct short values
+    ids: bool  # named as an answer, but every value is an identifier
     length: float  # mean characters of a value
 
 
@@ -68,10 +79,12 @@ def guess(
 
     `known_prompts` and `known_answers` are the names of known pairs, `beside` columns that belong to another prompt.
     """
-    texts = [column for name in table.columns if (column := _text_column(table, name, known_answers))]
+    prompts, answers = {*known_prompts, *PROMPT_NAMES}, {*known_answers, *ANSWER_NAMES}
+    texts = [column for name in table.columns if (column := _text_column(table, name, answers))]
     texts = [column for column in texts if column.name not in beside or column.name in (prompt, answer)]
-    asked = [_named(texts, {*known_prompts, *PROMPT_NAMES}), _named(texts, {*known_answers, *ANSWER_NAMES})]
-    prompt, answer = prompt or _only(asked[0], answer), answer or _only(asked[1], prompt)
+    given = (prompt, answer)
+    prompt, answer = prompt or _only(texts, prompts, answer), answer or _only(texts, answers, prompt)
+    named = bool(prompt and answer)
     enough = len(table.rows) >= LEAST_ROWS
     if not answer and (enough or prompt):
         answer = _answer(texts, prompt)
@@ -80,7 +93,10 @@ def guess(
     if not prompt and not answer and enough and len(texts) == 2 and not any(column.few for column in texts):
         prompt, answer = (column.name for column in texts)
     plain = bool(prompt) and (bool(answer) or not answers_required) and not headless(table)
-    return Guess(prompt, answer, True) if plain else Guess(*_likeliest(texts, prompt, answer, table), False)
+    crossed = not any(given) and _crossed(prompt, answer, prompts, answers)
+    if plain and not crossed and not _rivals(texts, prompt, answer, given[1], answers_required):
+        return Guess(prompt, answer, True, named)
+    return Guess(*_likeliest(texts, *given, table, prompts, answers), False)
 
 
 def headless(table: Table) -> bool:
@@ -91,24 +107,62 @@ def headless(table: Table) -> bool:
     return any(len(name.split()) > HEADER_WORDS or name.endswith("?") or name in held[name] for name in held)
 
 
-def _text_column(table: Table, name: str, known_answers: Collection[str]) -> _Column | None:
+def _crossed(prompt: str, answer: str, prompts: Collection[str], answers: Collection[str]) -> bool:
+    """Whether the names say another side than the contents."""
+    turned = bool(answer) and _side(prompt, prompts, answers) > _side(answer, prompts, answers)
+    return turned or _is_named(prompt, answers) or _is_named(answer, prompts)
+
+
+def _rivals(texts: Sequence[_Column], prompt: str, answer: str, answer_given: str, answers_required: bool) -> bool:
+    """Whether another column may be meant; one of few values is no rival where the answer is given or not needed."""
+    others = [column for column in texts if column.name not in (prompt, answer)]
+    pair = [column for column in texts if column.name == answer and column.ids and not answer_given]
+    return bool(pair) or any(not column.few or (answers_required and not answer_given) for column in others)
+
+
+def _text_column(table: Table, name: str, answers: Collection[str]) -> _Column | None:
     """The column if it holds text, or numbers under the name of an answer; None otherwise."""
     found = [row.get(name) for _, row in table.rows]
     filled = [value for value in found if _present(value)]
     if name in RESERVED or len(filled) < FILLED * len(found) or not filled:
         return None
-    labels = _is_named(name, {*known_answers, *ANSWER_NAMES})
+    labels = _is_named(name, answers)
     if not all(isinstance(value, (str, int, float)) for value in filled):
         return None
     values = [str(value).strip() for value in filled]
+    if _is_property(name) and sum(len(value.split()) for value in values) < TEXT_WORDS * len(values):
+        return None
     few = few_short_values(values)
+    identifiers = not few and _identifiers(values)
+    unique = identifiers and len(values) >= LEAST_ROWS and len(set(values)) == len(values)
+    if labels and unique and _is_named(name, REFERENCES):
+        return None
     if not labels:
         constant = len(values) >= LEAST_ROWS and len(set(values)) == 1
-        identifiers = not few and all(IDENTIFIER.fullmatch(value) for value in values)
         texts = sum(isinstance(value, str) and _is_text(value) for value in filled)
         if constant or identifiers or texts < len(values) / 2:
             return None
-    return _Column(name, few, sum(map(len, values)) / len(values))
+    return _Column(name, few, unique, sum(map(len, values)) / len(values))
+
+
+def _identifiers(values: Sequence[str]) -> bool:
+    """Whether every value has the form of an identifier, or all differ and are words of one length or count on."""
+    if all(IDENTIFIER.fullmatch(value) for value in values):
+        return True
+    if len(values) < LEAST_ROWS or len(set(values)) < len(values) or max(map(len, values)) > ID_CHARACTERS:
+        return False
+    counted = len({re.sub(r"\d+", "", value) for value in values}) == 1 and len(values[0].split()) < TEXT_WORDS
+    return counted or (all(value.isascii() and value.isalnum() for value in values) and len(set(map(len, values))) == 1)
+
+
+def _parts(name: str) -> set[str]:
+    """The words of a name, case folded: customer_message and customerMessage have two."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    return {part.casefold() for part in NAME_PARTS.findall(words)}
+
+
+def _is_property(name: str) -> bool:
+    return _is_named(name, PROPERTIES) or bool(_parts(name) & IDS)
 
 
 def _present(value: object) -> bool:
@@ -127,12 +181,8 @@ def _is_named(name: str, names: Collection[str]) -> bool:
     return name.strip().casefold() in names
 
 
-def _named(texts: Sequence[_Column], names: Collection[str]) -> list[str]:
-    return [column.name for column in texts if _is_named(column.name, names)]
-
-
-def _only(names: Sequence[str], other: str) -> str:
-    left = [name for name in names if name != other]
+def _only(texts: Sequence[_Column], names: Collection[str], other: str) -> str:
+    left = [column.name for column in texts if _is_named(column.name, names) and column.name != other]
     return left[0] if len(left) == 1 else ""
 
 
@@ -152,10 +202,21 @@ def _prompt(texts: Sequence[_Column], answer: str) -> str:
     return others[0].name if len(others) == 1 else many[0] if len(many) == 1 else ""
 
 
-def _likeliest(texts: Sequence[_Column], prompt: str, answer: str, table: Table) -> tuple[str, str]:
-    """The columns that an error proposes: the longest text as the prompt, few values as the answer."""
-    longest = sorted(texts, key=lambda column: -column.length)
+def _likeliest(
+    texts: Sequence[_Column], prompt: str, answer: str, table: Table, prompts: Collection[str],
+    answers: Collection[str],
+) -> tuple[str, str]:  # fmt: skip
+    """The columns that an error proposes: those whose names say a side, else the longest text and few values."""
+    sides = {column.name: _side(column.name, prompts, answers) for column in texts}
+    longest = sorted(texts, key=lambda column: (sides[column.name], -column.length))
     prompt = prompt or next((c.name for c in longest if c.name != answer), "")
-    rest = sorted((column for column in longest if column.name != prompt), key=lambda column: not column.few)
-    names = [column.name for column in rest] + [name for name in table.columns if name not in RESERVED]
+    rest = sorted(longest, key=lambda column: (-sides[column.name], not column.few, -column.length))
+    others = [name for name in table.columns if name not in RESERVED and not _is_property(name)]
+    names = [column.name for column in rest] + others
     return prompt, answer or next((name for name in names if name != prompt), "")
+
+
+def _side(name: str, prompts: Collection[str], answers: Collection[str]) -> int:
+    """-1 for a name of the prompt, 1 for one of the answer, also as a part of it; 0 for others."""
+    words = {name.strip().casefold(), *_parts(name)}
+    return 1 if words & set(answers) else -1 if words & set(prompts) else 0

@@ -84,7 +84,7 @@ def _guessed(table: Table, prompt: str | None, answer: str | None, answers_requi
     if not found.plain:
         raise _no_reading(table, prompt, answer, answers_required, found)
     reading = _with_neighbours(table, found.prompt, found.answer, prompt is not None, answer is not None)
-    said = f"columns guessed from what they hold: {found.prompt!r} is the prompt"
+    said = f"columns guessed from {'their names' if found.named else 'what they hold'}: {found.prompt!r} is the prompt"
     if not found.answer:
         return reading, f"{said}; --prompt-column names another"
     return reading, f"{said}, {found.answer!r} the answer; --prompt-column and --answer-column name others"

@@ -39,7 +39,8 @@ def name_base(target: Target, out: Path, format: str, with_base: bool | None) ->
     repository, revision = (found.repository, found.revision) if found else (_named_repository(target), None)
     if with_base or (with_base is None and (repository is None or format == "gguf-lora")):
         place = out / (BASE_FILE if format == "gguf-lora" else BASE)
-        return NamedBase(place.as_posix(), along=True, note=f"{place.as_posix()} is the base model, {called(source)}")
+        name = place.as_posix() if place.is_absolute() or out.parts[:1] == ("..",) else f"./{place.as_posix()}"
+        return NamedBase(name, along=True, note=f"{name} is the base model, {called(source)}")
     if format == "gguf-lora":
         path = str(source.path) if source.format == "gguf" else f"./{BASE_FILE}"
         return NamedBase(path, note=f"the adapter works on a GGUF file of {called(source)} only")
@@ -55,8 +56,8 @@ def name_base(target: Target, out: Path, format: str, with_base: bool | None) ->
 
 
 def _named_repository(target: Target) -> str | None:
-    """The hub repository that an adapter's configuration names, None for a name of another kind."""
-    if target.adapter is None:
+    """The hub repository that an adapter's configuration names, None for a name of another kind or a base beside it."""
+    if target.adapter is None or (target.adapter / BASE).is_dir():
         return None
     try:
         name = base_of(target.adapter / CONFIG)

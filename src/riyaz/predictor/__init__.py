@@ -14,11 +14,11 @@ from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.from_files import ADAPTER, open_adapter, open_artifact, open_model, open_target
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.prediction import Prediction, Stream
-from riyaz.predictor.prompt import Prepared, PromptedModel, PromptText
+from riyaz.predictor.prompt import Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
     "ADAPTER", "CHAT_TOKENS", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor", "Prediction",
-    "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "open_adapter", "open_artifact",
-    "open_model", "open_target", "predictor_for",
+    "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong", "open_adapter",
+    "open_artifact", "open_model", "open_target", "predictor_for",
 ]  # fmt: skip

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is faster than attending to it separately
 
 
+class TooLong(RiyazError):
+    """A prompt that does not fit the context."""
+
+
 def expect_short(text: str, where: str = "") -> None:
     """Raises RiyazError for a text of more than ROW characters, before it is searched with or tokenised."""
     if len(text) > ROW:
@@ -171,9 +175,9 @@ class PromptedModel(PromptText):
         for row, ids in enumerate(prompts):
             if len(ids) > longest:
                 what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
-                hint = "shorten it, show fewer examples or choose a model with a longer context"
+                hint = "shorten it or choose a model with a longer context"
                 at = where[row] if row < len(where) else ""
-                raise RiyazError(f"{what} the context of {longest + room}", at, hint)
+                raise TooLong(f"{what} the context of {longest + room}", at, hint)
             common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
             requests.append(Request(
                 row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,

@@ -149,6 +149,17 @@ def test_columns_follow_the_file_that_was_read_before(tmp_path):
         formats.load(path, like=Reading("a", "b"))
 
 
+def test_a_missing_column_beside_the_prompt_is_said(tmp_path):
+    like = Reading("question", "answer", before=("passage", "context"))
+    path = columns(tmp_path / "a.jsonl", question=LONG, passage=LONG)
+    (note,) = formats.load(path, like=like, answers_required=False).notes
+    assert note == "a.jsonl: no column 'context', which the prompts of the training rows had"
+    (note,) = formats.load(columns(tmp_path / "b.jsonl", question=LONG), like=like, answers_required=False).notes
+    assert note.startswith("b.jsonl: no column 'passage' or 'context', which")
+    whole = columns(tmp_path / "c.jsonl", question=LONG, passage=LONG, context=LONG)
+    assert not formats.load(whole, like=like, answers_required=False).notes
+
+
 def test_test_rows_are_read_as_training_rows(tmp_path):
     columns(tmp_path / "train.jsonl", a=LONG, b=FEW)
     columns(tmp_path / "test.jsonl", a=LONG[:2], b=FEW[:2])

@@ -5,20 +5,26 @@ import errno
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from comparing import Told, command
 from test_formats import workbook
 
+import riyaz
+from riyaz import artifact as artifacts
 from riyaz import predictor, scoring
+from riyaz.artifact import Artifact, BaseModel
 from riyaz.cli import kept
 from riyaz.cli import run as verb
 from riyaz.data import many_files
 from riyaz.predictor import Prediction
 
+ANSWERER = verb._answerer
 ROWS = [{"id": n, "text": f"question {n}", "score": float("nan")} for n in range(10)]
 
 
@@ -83,6 +89,20 @@ def test_tables_are_what_riyaz_reads(suffix: str, comma: str, echo: Echo) -> Non
     assert read[2][:6] == ["=1+1", "", "", "", "-2", "=1+1"] and json.loads(read[2][6]) == [{"doc_id": "d", "start": 1}]
     (table,) = many_files.read_tables(Path(f"out.{suffix}"))
     assert [row["prediction"] for _, row in table.rows] == ['SAY "A,B"\nAND\tC', "=1+1"]
+
+
+@pytest.mark.parametrize(("suffix", "comma"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_line_ends_inside_a_field_are_read_back(end: str, suffix: str, comma: str) -> None:
+    texts = [f"a{end}b", f"c{end}", f"{end}d", "plain"]
+    write([{"end": end, "text": text} for text in texts])
+    assert run(f"out.{suffix}", "--prompt-column", "text").status == 0
+    with open(f"out.{suffix}", newline="") as file:
+        read = list(csv.reader(file, delimiter=comma, strict=True))
+    assert read == [["end", "text", "prediction"], *([end, text, text.upper()] for text in texts)]
+    (table,) = many_files.read_tables(Path(f"out.{suffix}"))
+    assert [row["text"] for _, row in table.rows] == [text.replace("\r\n", "\n") for text in texts]
+    assert b"plain" + comma.encode() + b"PLAIN\n" in Path(f"out.{suffix}").read_bytes()
 
 
 def test_csv_has_separator_and_mark_of_what_was_read() -> None:
@@ -181,16 +201,161 @@ def test_rows_behind_the_answers_may_be_corrected_and_other_answers_are_not_mixe
     echo.stop_at = 4
     run()
     told = run(target="other")
-    assert (
-        told.line
-        == "error: out.jsonl.partial: holds answers of another model; delete it, or choose another --out".replace(
-            "out.jsonl.partial", str(Path("out.jsonl.partial").absolute())
-        )
-    )
+    where = Path("out.jsonl.partial").absolute()
+    what = "holds answers of another model, or another version of riyaz"
+    assert told.line == f"error: {where}: {what}; delete it, or choose another --out"
     echo.asked, echo.stop_at = [], -1
     write([*ROWS[:4], *({**row, "text": "new"} for row in ROWS[4:])])
     assert run().status == 0 and echo.asked == ["new"] * 6
     assert [row["prediction"] for row in lines()] == [*(f"QUESTION {n}" for n in range(4)), *["NEW"] * 6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [
+        ([{"text": "on top"}, *ROWS], ["on top", "question 8", "question 9"]),
+        ([*ROWS[:2], {"text": "within"}, *ROWS[5:], ROWS[0]], ["within", "question 8", "question 9", "question 0"]),
+        (ROWS[::-1], ["question 9", "question 8"]),
+    ],
+)
+def test_answers_are_found_again_wherever_their_rows_stand(rows: list[dict], asked: list[str], echo: Echo) -> None:
+    echo.stop_at = 8
+    run()
+    echo.asked, echo.stop_at = [], -1
+    write(rows)
+    told = run()
+    assert told.status == 0 and echo.asked == asked
+    assert f"{len(rows) - len(asked)} of {len(rows)} rows were answered before" in told.err
+    assert [(row["text"], row["prediction"]) for row in lines()] == [(r["text"], r["text"].upper()) for r in rows]
+    assert sorted(os.listdir()) == ["out.jsonl", "rows.jsonl"]
+
+
+def test_a_second_stop_keeps_the_answers_of_both_runs(echo: Echo) -> None:
+    echo.stop_at = 4
+    run()
+    write([{"text": f"new {n}"} for n in range(5)] + ROWS)
+    echo.asked = []
+    told = run()
+    assert told.status == 130 and "8 of 15 answers are kept" in told.err
+    echo.asked, echo.stop_at = [], -1
+    assert run().status == 0 and echo.asked == ["new 4", *(f"question {n}" for n in range(4, 10))]
+
+
+def test_answers_to_other_rows_are_not_lost(echo: Echo) -> None:
+    echo.stop_at = 8
+    run()
+    before = Path("out.jsonl.partial").read_bytes()
+    write([{"text": "another"}], "others.jsonl")
+    echo.asked, echo.stop_at = [], -1
+    told = run(rows="others.jsonl")
+    assert told.status == 2 and echo.asked == [] and Path("out.jsonl.partial").read_bytes() == before
+    assert told.line.endswith("out.jsonl.partial: holds answers to other rows; delete it, or choose another --out")
+
+
+@pytest.mark.parametrize("content", [b"mine", b"mine\nall mine\n", b'{"riyaz"', b'{"riyaz": "run", "answ'])
+def test_a_partial_file_of_the_users_own_is_left_alone(content: bytes, echo: Echo) -> None:
+    Path("out.jsonl.partial").write_bytes(content)
+    told = run()
+    if content.startswith(b"{"):  # the header that a kill left unfinished
+        assert told.status == 0 and not Path("out.jsonl.partial").exists()
+        return
+    assert told.status == 2 and echo.asked == [] and Path("out.jsonl.partial").read_bytes() == content
+    assert told.line.endswith("out.jsonl.partial: was not written by riyaz run; move it away, or choose another --out")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u00a0"])
+def test_the_column_of_answers_has_a_name(name: str, echo: Echo) -> None:
+    told = run("out.jsonl", "--prediction-column", name)
+    assert told.status == 2 and echo.asked == [] and not Path("out.jsonl").exists()
+    assert (
+        told.line == "error: --prediction-column: the name is blank; pass a name, such as --prediction-column answered"
+    )
+
+
+def test_the_target_is_looked_for_before_the_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb, "_answerer", ANSWERER)
+    write([{"utterance": f"a rather long question, number {n}", "n": n} for n in range(9)])
+    for out in "out.jsonl", "/dev/null":
+        told = run(out, target="no/such/model")
+        assert told.status == 2 and told.line.startswith("error: no/such/model") and "guessed" not in told.err
+
+
+def test_one_field_that_begins_like_a_formula_is_one() -> None:
+    write([{"text": "=1+1", "n": -2}])
+    told = run("out.csv", "--prediction-column", "said")
+    assert "note: 2 fields begin with =, +, - or @: import those columns" in told.err
+    write([{"text": "a", "n": "=2"}])
+    told = run("b.csv")
+    assert "note: 1 field begins with =, +, - or @: import its column into a spreadsheet as text" in told.err
+    assert "or it may run as a formula" in " ".join(told.err.split())
+
+
+def test_answers_are_of_the_weights_the_template_and_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.write_hf_folder(tmp_path / "model")
+    before = ANSWERER(str(model))
+    tiny.write_hf_folder(model)
+    assert ANSWERER(str(model)) == before
+    with (model / "chat_template.jinja").open("a") as file:
+        file.write("\n\nAnswer in verse.")
+    assert ANSWERER(str(model)) != before
+    tiny.write_hf_folder(model, seed=1)
+    assert ANSWERER(str(model)) != before
+    tiny.write_hf_folder(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(riyaz, "__version__", "0.0.9")
+        assert ANSWERER(str(model)) != before
+    assert ANSWERER(str(model)) == before
+
+
+def test_answers_of_an_artifact_are_of_what_its_description_lists(tmp_path: Path) -> None:
+    base = BaseModel("tiny", str(tmp_path / "model"), "ab" * 32, 1, "template")
+    described = Artifact("zero_shot", base=base)
+    files: dict[str, Path | bytes] = {"examples.jsonl": b""}
+    artifacts.write(tmp_path / "made", described, files)
+    before = ANSWERER(str(tmp_path / "made"))
+    artifacts.write(tmp_path / "again", described, files)
+    assert ANSWERER(str(tmp_path / "again")) == before
+    artifacts.write(tmp_path / "made", described, {"examples.jsonl": b"{}"})
+    assert ANSWERER(str(tmp_path / "made")) != before
+    artifacts.write(tmp_path / "made", replace(described, base=replace(base, template="another")), files)
+    assert ANSWERER(str(tmp_path / "made")) != before
+
+
+@pytest.mark.parametrize("kind", ["peft", "mlx"])
+def test_answers_of_an_adapter_are_of_its_weights_its_configuration_and_its_base(kind: str, tmp_path: Path) -> None:
+    model, folder = tiny.write_hf_folder(tmp_path / "model"), tmp_path / "adapter"
+    folder.mkdir()
+    named = {"peft_type": "LORA", "base_model_name_or_path": str(model), "r": 2, "lora_alpha": 4}
+    config = named if kind == "peft" else {"lora_parameters": {"rank": 2, "scale": 2.0}, "model": str(model)}
+    weights = folder / ("adapter_model.safetensors" if kind == "peft" else "adapters.safetensors")
+
+    def made(more: dict, content: bytes) -> str:
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **more}))
+        weights.write_bytes(content)
+        return ANSWERER(str(folder))
+
+    before = made({}, b"one")
+    assert made({}, b"one") == before
+    assert made({}, b"two") != before and made({"note": 1}, b"one") != before
+    tiny.write_hf_folder(model, seed=1)
+    assert made({}, b"one") != before
+
+
+def test_answers_under_another_chat_template_are_not_mixed_in(
+    echo: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "_answerer", ANSWERER)
+    model = tiny.write_hf_folder(tmp_path / "model")
+    echo.stop_at = 8
+    assert run(target=str(model)).status == 130
+    (model / "chat_template.jinja").write_text(tiny.CHAT_TEMPLATE + "{# verse #}")
+    told = run(target=str(model))
+    assert told.status == 2 and "holds answers of another model, or another version of riyaz" in told.line
+    (model / "chat_template.jinja").write_text(tiny.CHAT_TEMPLATE)
+    echo.asked, echo.stop_at = [], -1
+    assert run(target=str(model)).status == 0 and echo.asked == ["question 8", "question 9"] and lines() == EXPECTED
 
 
 def test_a_target_that_cannot_be_written_is_found_before_any_answer(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,20 +12,25 @@ from riyaz.errors import RiyazError
 from riyaz.files import disk_error, json_line, parse_json, try_lock
 from riyaz.predictor.prediction import Prediction
 
+BEGINNING = b'{"riyaz": "run"'
 CHUNK = 64  # rows answered together, as many as the engine runs at once; a stop loses at most these
 
 
 class Kept:
     """The answers of a run that is not finished. Its file begins with who answers, then has a line for each answer with
-    the hash of its conversation; as a context manager it is locked, and removed if it holds no answer at the end."""
+    the hash of its conversation, by which an answer is found wherever its row stands now. `answers` are those of the
+    rows, by their index, and `left` the indices of the others. As a context manager it is locked, and
+    removed if it holds no answer at the end."""
 
     def __init__(self, out: Path, answerer: str, examples: Sequence[Example]) -> None:
         self.path = out.with_name(out.name + ".partial")
         self.answerer, self.keys = answerer, [_key(example) for example in examples]
-        self.answers: list[Prediction] = []
+        self.answers: dict[int, Prediction] = {}
+        self.left = deque(range(len(self.keys)))
 
     def __enter__(self) -> Self:
-        """Raises RiyazError where the file cannot be written, or holds another model's answers."""
+        """Raises RiyazError where the file cannot be written, is another program's, or holds another model's answers,
+        or none to these rows."""
         try:
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -45,42 +51,48 @@ class Kept:
         os.close(self.file)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
-        """Append the answers to the next rows. Raises RiyazError when the disk is full; what was kept stays."""
-        keys = self.keys[len(self.answers) :]
+        """Append the answers to the first rows without one. Raises RiyazError when the disk is full; what was kept
+        stays."""
+        new = {self.left.popleft(): each for each in predictions}
         self._write(b"".join(
-            json_line({"row": key, "prediction": each.text, "citations": each.citations})
-            for key, each in zip(keys, predictions)
+            json_line({"row": self.keys[index], "prediction": each.text, "citations": each.citations})
+            for index, each in new.items()
         ))  # fmt: skip
-        self.answers += predictions
+        self.answers |= new
 
     def remove(self) -> None:
         """Remove the file, after its answers are written elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
-        """Read whole chunks of answers to the first rows; whatever follows is cut off."""
+        """Read the answers, in whole chunks while rows are left; whatever follows is cut off."""
         with os.fdopen(os.dup(self.file), "rb") as file:
-            content = file.read().splitlines(keepends=True)
-        whole = [line for line in content if line.endswith(b"\n")]
+            content = file.read()
+        whole = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        if not content.startswith(BEGINNING) and not BEGINNING.startswith(content):
+            raise RiyazError("was not written by riyaz run", str(self.path), "move it away, or choose another --out")
         if not whole:
             os.ftruncate(self.file, 0)
             os.lseek(self.file, 0, os.SEEK_SET)
             self._write(json_line({"riyaz": "run", "answerer": self.answerer}))
             return
-        head = _entry(whole[0])
-        if head.get("riyaz") != "run" or head.get("answerer") != self.answerer:
-            what = "holds no answers of riyaz run" if head.get("riyaz") != "run" else "holds answers of another model"
+        if _entry(whole[0]).get("answerer") != self.answerer:
+            what = "holds answers of another model, or another version of riyaz"
             raise RiyazError(what, str(self.path), "delete it, or choose another --out")
-        found: list[Prediction] = []
-        for key, line in zip(self.keys, whole[1:]):
+        found: list[tuple[str, Prediction]] = []
+        for line in whole[1:]:
             entry = _entry(line)
-            text, cited = entry.get("prediction"), entry.get("citations")
-            if entry.get("row") != key or not isinstance(text, str) or not isinstance(cited, list):
+            key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
+            if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
                 break
-            found.append(Prediction(text, citations=tuple(cited)))
-        if len(found) < len(self.keys):
+            found.append((key, Prediction(text, citations=tuple(cited))))
+        self.answers = _matched(self.keys, found)
+        if len(self.answers) < len(self.keys):
             found = found[: len(found) // CHUNK * CHUNK]
-        self.answers = found
+            self.answers = _matched(self.keys, found)
+        self.left = deque(index for index in range(len(self.keys)) if index not in self.answers)
+        if found and not self.answers:
+            raise RiyazError("holds answers to other rows", str(self.path), "delete it, or choose another --out")
         os.ftruncate(self.file, sum(map(len, whole[: 1 + len(found)])))
         os.lseek(self.file, 0, os.SEEK_END)
 
@@ -97,6 +109,14 @@ class Kept:
 def _key(example: Example) -> str:
     """A hash of the conversation, as it is answered."""
     return hashlib.sha256(json_line(example.messages)).hexdigest()[:16]
+
+
+def _matched(keys: Sequence[str], found: Sequence[tuple[str, Prediction]]) -> dict[int, Prediction]:
+    """The answers of the rows by their index; of equal rows the first have the answers."""
+    waiting: defaultdict[str, deque[Prediction]] = defaultdict(deque)
+    for key, prediction in found:
+        waiting[key].append(prediction)
+    return {index: waiting[key].popleft() for index, key in enumerate(keys) if waiting[key]}
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from riyaz.cli.options import Json, Quiet, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
-from riyaz.files import disk_error, is_stream
+from riyaz.files import disk_error, is_stream, json_line
 
 if TYPE_CHECKING:
     from riyaz.data import Example
@@ -43,9 +44,13 @@ def run(
     from riyaz.data import formats, many_files, written
     from riyaz.report.terminal import listener
 
+    if not prediction_column.strip():
+        hint = "pass a name, such as --prediction-column answered"
+        raise RiyazError("the name is blank", "--prediction-column", hint)
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
+    answerer = _answerer(target)
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
@@ -63,44 +68,44 @@ def run(
         answer: Row = {prediction_column: prediction.text}
         return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
 
-    def answers(start: int) -> Iterator["tuple[int, list[Prediction]]"]:
+    def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
         opened = predictor.open_target(target)
+        before = len(examples) - len(left)
         with listener(screen.talk) as listen:
-            listen(Phase("answer", f"{len(examples) - start:,} rows"))
-            for first in range(start, len(examples), CHUNK):
+            listen(Phase("answer", f"{len(left):,} rows"))
+            for first in range(0, len(left), CHUNK):
 
                 def progress(done: int, _: int, first: int = first) -> None:
-                    listen(Progress("answer", first + done, len(examples)))
+                    listen(Progress("answer", before + first + done, len(examples)))
 
-                yield first, scoring.predict(opened, examples[first : first + CHUNK], progress)
+                yield scoring.predict(opened, left[first : first + CHUNK], progress)
 
     columns = [*dataset.columns, prediction_column]
     if is_stream(out):
-        pairs = ((examples[first : first + CHUNK], found) for first, found in answers(0))
-        _stream(out, form, columns, (row(*pair) for chunk in pairs for pair in zip(*chunk, strict=True)))
+        _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
     else:
-        with Kept(real, _answerer(target), examples) as kept:
+        with Kept(real, answerer, examples) as kept:
             if kept.answers:
                 told = f"{len(kept.answers):,} of {len(examples):,} rows were answered before, in {kept.path.name}"
                 screen.talk.print(told, soft_wrap=True)
             try:
-                if len(kept.answers) < len(examples):
-                    for _, predictions in answers(len(kept.answers)):
+                if kept.left:
+                    for predictions in answers([examples[index] for index in kept.left]):
                         kept.add(predictions)
             except KeyboardInterrupt:
                 kept_here = f"{len(kept.answers):,} of {len(examples):,} answers are kept in {kept.path}"
                 told = f"{kept_here}; the same command continues" if kept.answers else "no answer is kept yet"
                 raise KeyboardInterrupt(f"stopped; {told}") from None
-            rows = [row(example, prediction) for example, prediction in zip(examples, kept.answers, strict=True)]
+            rows = [row(example, kept.answers[index]) for index, example in enumerate(examples)]
             columns += [cited] * any(cited in each for each in rows)
             written.write_rows(real, rows, columns, form)
             kept.remove()
         formulas = written.formulas(rows) if form.kind in (".csv", ".tsv") else 0
         if formulas:
-            told = (
-                f"note: {formulas:,} fields begin with =, +, - or @: import those columns into a spreadsheet as text, "
-            )
-            screen.talk.print(told + "or it may run them as formulas", soft_wrap=True)
+            many = f"{formulas:,} fields begin", "those columns", "they"
+            begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
+            told = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
+            screen.talk.print(told + ("formulas" if formulas > 1 else "a formula"), soft_wrap=True)
     screen.talk.print(f"{len(examples):,} rows answered in {out}", soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
 
@@ -122,17 +127,21 @@ def _writable(out: Path, file: Path, force: bool) -> Path:
 
 
 def _answerer(target: str) -> str:
-    """What answers, as a hash: other weights or another text part have another one. Raises RiyazError."""
+    """What answers, as a hash: other weights, another text part, chat template or version of riyaz have another one.
+    Raises RiyazError, also for a target that does not exist."""
+    import riyaz
     from riyaz import adapters, artifact
-    from riyaz.sources import open_source
+    from riyaz.sources import open_source, store
 
     path = artifact.resolve(target)
-    for name in (artifact.NAME, adapters.CONFIG):
-        if (path / name).is_file():
-            weights = path / adapters.WEIGHTS
-            stamp = [weights.stat().st_size, weights.stat().st_mtime_ns] if weights.is_file() else []
-            return hashlib.sha256((path / name).read_bytes() + str(stamp).encode()).hexdigest()
-    return open_source(target).sha256()
+    described, config = path / artifact.NAME, path / adapters.CONFIG
+    if described.is_file():  # it holds the template, and the hashes of the base and of the artifact's files
+        parts = [hashlib.sha256(described.read_bytes()).hexdigest()]
+    else:
+        of_adapter = [config, *sorted(path.glob("*.safetensors"))] if config.is_file() else []
+        source = adapters.base_for(config, None)[0] if of_adapter else open_source(target)
+        parts = [source.sha256(), source.tokenizer().template, store.file_hash(of_adapter)]
+    return hashlib.sha256(json_line([riyaz.__version__, *parts])).hexdigest()
 
 
 def _stream(out: Path, form: "Form", columns: list[str], rows: "Iterator[Row]") -> None:

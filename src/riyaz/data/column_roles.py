@@ -41,8 +41,9 @@ def find_reading(
     answers_required: bool = True,
     like: Reading | None = None,
 ) -> tuple[Reading, str]:
-    """The columns to read, and one line about them if they were guessed. They are given, or those of `like` if the
-    table has them, or recognised by name, or guessed. Raises RiyazError for no or more than one possible reading."""
+    """The columns to read, and one line about them if they were guessed, or lack some of `like`. They are given, or
+    those of `like` if the table has them, or recognised by name, or guessed. Raises RiyazError for no or more than one
+    possible reading."""
     where = str(table.path)
     for column in filter(None, (prompt, answer)):
         if column not in table.columns:
@@ -52,7 +53,7 @@ def find_reading(
     if prompt and (answer or prompt in CONVERSATIONS or not answers_required):
         return Reading(prompt, answer or ""), ""
     if not prompt and not answer and like and (same := _same(table, like, answers_required)):
-        return same, ""
+        return same
     if not prompt and not answer:
         _refuse_other_tasks(table)
     readings = _readings(table, prompt, answer, answers_required)
@@ -63,14 +64,17 @@ def find_reading(
     return (readings[0], "") if readings else _guessed(table, prompt, answer, answers_required)
 
 
-def _same(table: Table, like: Reading, answers_required: bool) -> Reading | None:
-    """The columns of `like` that the table has; None if it lacks the prompt, or an answer that is required."""
+def _same(table: Table, like: Reading, answers_required: bool) -> tuple[Reading, str] | None:
+    """The columns of `like` that the table has, and a line about those of the prompt that it lacks; None if it lacks
+    the prompt's own, or an answer that is required."""
     have = set(table.columns)
     if like.prompt not in have or (answers_required and like.answer and like.answer not in have):
         return None
     before, after = (tuple(column for column in side if column in have) for side in (like.before, like.after))
     answer, references = (column if column in have else "" for column in (like.answer, like.references))
-    return replace(like, before=before, after=after, answer=answer, references=references)
+    missing = " or ".join(repr(column) for column in (*like.before, *like.after) if column not in have)
+    note = f"no column {missing}, which the prompts of the training rows had" if missing else ""
+    return replace(like, before=before, after=after, answer=answer, references=references), note
 
 
 def _guessed(table: Table, prompt: str | None, answer: str | None, answers_required: bool) -> tuple[Reading, str]:

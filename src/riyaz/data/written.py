@@ -67,7 +67,7 @@ def lines(rows: Iterable[Row], columns: Sequence[str], form: Form) -> Iterator[b
         yield from map(json_line, rows)
         return
     line = io.StringIO()
-    writer = csv.writer(line, delimiter=form.separator, lineterminator="\n")
+    writer = csv.writer(line, delimiter=form.separator, lineterminator="\r\n")  # quotes fields that hold either
     yield (BOM if form.mark else b"") + _written(writer, line, columns)
     for row in rows:
         yield _written(writer, line, [_field(row.get(column)) for column in columns])
@@ -92,7 +92,7 @@ def _written(writer: Any, line: io.StringIO, fields: Sequence[str]) -> bytes:
     line.seek(0)
     line.truncate()
     writer.writerow(fields)
-    return encoded(line.getvalue())
+    return encoded(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _field(value: object) -> str:

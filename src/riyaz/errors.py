@@ -41,8 +41,9 @@ def number(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def few(findings: Iterable[str], between: str = ", ", count: int = FEW) -> str:
-    """The first `count` of several findings, and how many more there are."""
+def few(findings: Iterable[str], between: str = ", ", count: int | None = None) -> str:
+    """The first `count` of several findings, by default FEW, and how many more there are."""
+    count = FEW if count is None else count
     distinct = list(dict.fromkeys(findings))
     first = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in distinct[:count]]
     more = [f"and {len(distinct) - count:,} more"] if len(distinct) > count else []

@@ -27,7 +27,7 @@ from riyaz.methods import METHODS
 from riyaz.methods.learning_rate import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
-from riyaz.report import html, learning_terminal, learning_words, markdown, terminal
+from riyaz.report import examples, first_fold, html, labels, learning_terminal, learning_words, markdown, terminal
 from riyaz.report.write import answers
 from riyaz.results import Answer, Comparison
 
@@ -123,9 +123,12 @@ def shown(folder: Path) -> None:
     resolve(folder)
     markdown.render(comparison)
     terminal.print_comparison(comparison, Console(quiet=True))
-    html._head(comparison)
+    given = answers(folder, comparison)
+    first_fold.head(comparison)
     html._arms(comparison, comparison.ranked)
-    html._browser_data(comparison, answers(folder, comparison))
+    labels.section(comparison, given)
+    examples.section(comparison, given)
+    examples.browser_data(comparison, given)
 
 
 def settled(folder: ComparisonFolder, identity: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from small import attach, bits, random_rows, save_peft, small_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from riyaz import errors
 from riyaz.adapters.peft import PREFIX
 from riyaz.layers import lora
 from riyaz.layers.attention import packed
@@ -242,7 +243,10 @@ def refused(folder: Path, *parts: str) -> None:
     assert list(model.state_dict()) == before
 
 
-def test_an_adapter_for_another_base_is_refused_with_every_mismatch(tmp_path: Path) -> None:
+def test_an_adapter_for_another_base_is_refused_with_every_mismatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "FEW", 99)
     other = filled(small_model(hidden=64, intermediate=96, layers=3), targets=("q_proj", "up_proj"))
     save_peft(other, tmp_path, base="x", alpha=7.0)
     refused(
@@ -253,7 +257,9 @@ def test_an_adapter_for_another_base_is_refused_with_every_mismatch(tmp_path: Pa
     )  # fmt: skip
 
 
-def test_keys_that_match_nothing_are_refused_by_name(saved: Path) -> None:
+def test_keys_that_match_nothing_are_refused_by_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "FEW", 99)
+
     def rename(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name.replace("layers.0.mlp", "layers.0.ffn"): array for name, array in arrays.items()}
 

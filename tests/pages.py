@@ -127,8 +127,6 @@ def attacked() -> tuple[dict[str, Any], dict[str, list[dict]]]:
         made["slices"] = {text: {"score": 0.5, "n": 4} for text in ATTACKS}
         made["chosen"], made["checks"] = {text: text, "many": [{text: text}]}, {text: {"ok": True, text: text}}
         made["extras"] = {text: 0.5}
-        if place > 7:
-            made["method"] = text
     document["reason"], document["command"] = " ".join(ATTACKS), " ".join(ATTACKS)
     document["hardware"] = document["versions"] = dict.fromkeys(ATTACKS, ATTACKS[3])
     document["model"] = {"name": ATTACKS[6], "sha256": ATTACKS[4]}

@@ -109,7 +109,7 @@ def test_a_stop_in_every_phase_and_the_same_command_finishes(
     asking: tuple, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    stops = [("measure: measure",), ("lora: search",), ("lora: train", "6/16"), ("lora: evaluate",)]
+    stops = [("measure: answers",), ("lora: search",), ("lora: train", "6/16"), ("lora: evaluate",)]
     finished: dict[str, int] = {}
     for number, words in enumerate(stops):
         running = Running((*asking, "--out", out))

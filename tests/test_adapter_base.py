@@ -15,6 +15,7 @@ from test_lora import change_config
 from riyaz import export, predictor
 from riyaz.cli import main as cli
 from riyaz.engine.torch import load as torch_load
+from riyaz.errors import shown
 from riyaz.sources import open_source, store
 
 torch.set_num_threads(1)
@@ -56,14 +57,18 @@ def doubts(written: export.ExportResult) -> list[str]:
 def test_another_base_of_the_same_shapes_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
     other = tiny.write_hf_folder(tmp_path / "other", seed=9)
     hashes = [open_source(folder).sha256()[:12] for folder in (base, other)]
-    parts = (f"'{base}' ({hashes[0]})", f"'{other}' has other weights ({hashes[1]})", "leave --model out")
+    parts = (
+        f"{shown(str(base))} ({hashes[0]})",
+        f"{shown(str(other))} has other weights ({hashes[1]})",
+        "leave --model out",
+    )
     with assert_refused(str(adapter), *parts):
         export.export(str(adapter), "peft", tmp_path / "out", base=str(other))
     with assert_refused(str(adapter), *parts):
         predictor.open_target(adapter, base=str(other))
     assert not (tmp_path / "out").exists()
     export.export(str(adapter), "mlx", tmp_path / "mlx")  # which says its base in a file of its own
-    parts = (f"'{tmp_path / 'mlx' / 'base'}' ({hashes[0]})", *parts[1:])  # it took the base along
+    parts = (f"{shown(str(tmp_path / 'mlx' / 'base'))} ({hashes[0]})", *parts[1:])  # it took the base along
     with assert_refused(str(tmp_path / "mlx"), *parts):
         export.export(str(tmp_path / "mlx"), "hf", tmp_path / "out", base=str(other))
 

@@ -127,8 +127,7 @@ def shown(folder: Path) -> None:
     first_fold.head(comparison)
     html._arms(comparison, comparison.ranked)
     labels.section(comparison, given)
-    examples.section(comparison, given)
-    examples.browser_data(comparison, given)
+    examples.section(comparison, examples.browser_data(comparison, given))
 
 
 def settled(folder: ComparisonFolder, identity: dict[str, Any]) -> None:

@@ -206,7 +206,7 @@ def test_worker_imports_only_the_standard_library_and_jinja2() -> None:
 
 
 def test_worker_can_open_no_file_even_outside_the_sandbox() -> None:
-    code = "import os; from riyaz.template_worker import confine; confine(); os.open(os.devnull, os.O_RDONLY)"
+    code = "import os; from riyaz.confined import confine; confine(1024); os.open(os.devnull, os.O_RDONLY)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Too many open files" in result.stderr
 

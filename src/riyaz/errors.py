@@ -1,6 +1,6 @@
 """`RiyazError`, the one exception a user sees: what is wrong, where, and what to do next, in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 FEW, LONGEST = 3, 160  # findings that a message lists, and characters of each
 NAMES = 6  # names of columns, files or keys that a message lists
@@ -53,6 +53,11 @@ def few(findings: Iterable[str], between: str = ", ", count: int | None = None) 
 def listed(names: Iterable[str]) -> str:
     """The first NAMES of the names of columns, files or keys, and how many more there are."""
     return few(names, count=NAMES)
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def install(extra: str) -> str:

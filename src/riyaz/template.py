@@ -7,7 +7,6 @@ exceeds its limits or fails raises a RiyazError, and the next call starts a fres
 import atexit
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,10 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from riyaz.confined import CPU_LIMIT_REACHED, module_command
 from riyaz.errors import RiyazError
 
 WHERE = "chat template"
-CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process killed at its CPU limit
 BATCH_CONVERSATIONS = 200
 BATCH_CHARACTERS = 1 << 20
 SECONDS_PER_BATCH, SECONDS_PER_CONVERSATION = 2.0, 0.01  # CPU time limit; unlike wall time, independent of load
@@ -27,9 +26,6 @@ SECONDS_TO_START = 60.0
 TEMPLATE_CHARACTERS = 1 << 20
 # A template adds markers and a system prompt to its input; the limit stops one that grows it without bound.
 OUTPUT_CHARACTERS, OUTPUT_PER_CHARACTER = 4 << 20, 8
-# The environment variables a Python process needs; the others are withheld, since they may hold secrets.
-ENVIRONMENT = "PATH HOME PYTHONHOME PYTHONUSERBASE LD_LIBRARY_PATH DYLD_LIBRARY_PATH"
-ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"
 
 
 def render_chat(
@@ -54,15 +50,6 @@ def render_chat(
             raise RiyazError(_printable(answer["error"]), where)
         texts += answer["texts"]
     return texts
-
-
-def module_command(module: str) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a process that runs one of riyaz's modules on a stranger's input."""
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
-    # -P keeps the working folder, which may be an untrusted model's, out of the import path
-    command = [sys.executable, "-P", "-m", module]
-    return command, environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _batches(conversations: list[list[dict]]) -> Iterator[tuple[list[list[dict]], int]]:

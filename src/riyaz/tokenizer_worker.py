@@ -14,7 +14,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import tokenizers
 
-from riyaz.template_worker import confine, limit_cpu
+from riyaz.confined import confine, limit_cpu
 
 MEMORY_MIB, MEMORY_PER_BYTE = 2048, 32  # a vocabulary takes many times the memory of its file
 LOAD_SECONDS, SECONDS = 60, 5  # of CPU time: to load the largest real file, and to tokenise the texts, which takes 0.1

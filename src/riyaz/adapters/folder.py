@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from riyaz.adapters.adapter import float32
-from riyaz.errors import RiyazError, shown
+from riyaz.errors import RiyazError
 from riyaz.files import read_json, write_json
 from riyaz.sources import safetensors
-from riyaz.sources.tensor_files import first_not_finite
+from riyaz.sources.tensor_files import not_finite
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base"  # a folder with the base model, where it goes along with the adapter
@@ -54,9 +54,8 @@ def read_float(file: safetensors.SafetensorsFile, key: str) -> np.ndarray:
 
 def finite(path: Path, key: str, values: np.ndarray) -> np.ndarray:
     """The values of a tensor. Raises RiyazError, which names the first, where one is NaN or infinite."""
-    found = first_not_finite("F32", values)
-    if found is not None:
-        what = f"tensor {shown(key)} holds {found[1]} at {list(found[0])}, the first of its numbers that is none"
+    what = not_finite(key, "F32", values)
+    if what:
         raise RiyazError(what, str(path), "the adapter is damaged: download or train it again")
     return values
 

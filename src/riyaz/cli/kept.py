@@ -86,10 +86,9 @@ class Kept:
             if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
                 break
             found.append((key, Prediction(text, citations=tuple(cited))))
-        self.answers = _matched(self.keys, found)
-        if len(self.answers) < len(self.keys):
+        if len(_matched(self.keys, found)) < len(self.keys):
             found = found[: len(found) // CHUNK * CHUNK]
-            self.answers = _matched(self.keys, found)
+        self.answers = _matched(self.keys, found)
         self.left = deque(index for index in range(len(self.keys)) if index not in self.answers)
         if found and not self.answers:
             raise RiyazError("holds answers to other rows", str(self.path), "delete it, or choose another --out")

@@ -19,6 +19,7 @@ from riyaz.comparison import processes
 from riyaz.comparison.arm_row import arm_row
 from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, Given
+from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove, to_document
 from riyaz.methods.base import ArmPlan
@@ -144,7 +145,7 @@ class Arms:
         for method in waiting:
             self._save_arm(replace(self.plan.arm(method), waits=True))
         told = ", ".join(f"{method} {rows.mean():.3f}" for method, rows in scores.items())
-        wait = f"{' and '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
+        wait = f"{joined(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for the others"
         self.listen(Note(f"after their openings the arms score on validation rows: {told}; {wait}"))
 
     def _opening_scores(self, arm: ArmPlan) -> np.ndarray | None:

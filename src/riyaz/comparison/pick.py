@@ -13,6 +13,7 @@ import numpy as np
 from riyaz.comparison import reason
 from riyaz.comparison.arm_row import FINISHED
 from riyaz.comparison.ranking import Scores, serving_mb, table_of
+from riyaz.errors import joined
 from riyaz.metrics.paired import rows_needed_range
 from riyaz.results import ArmResult, Decision, Floor
 
@@ -128,4 +129,4 @@ def _without_limits(
     order, sure = table.ranked(margin)
     method = table.name(order[0])
     would = "would be picked" if sure else "would lead"
-    return [f"without {reason.listed(list(flags))} {method} {would}"] if over[method] else []
+    return [f"without {joined(list(flags))} {method} {would}"] if over[method] else []

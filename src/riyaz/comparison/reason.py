@@ -7,6 +7,7 @@ import numpy as np
 
 from riyaz.comparison.arm_row import FINISHED
 from riyaz.comparison.ranking import FORGETS, Table, cost, forgets
+from riyaz.errors import joined
 from riyaz.metrics.paired import ROWS_CAP, paired_test
 from riyaz.results import ArmResult, Floor
 
@@ -20,17 +21,12 @@ def text(sentences: Sequence[str]) -> str:
     return " ".join(f"{s if i == 0 else s[0].upper() + s[1:]}." for i, s in enumerate(sentences))
 
 
-def listed(words: list[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 def dropped(unscored: dict[str, str], over: dict[str, dict[str, str]]) -> list[str]:
     """One clause for each unscored arm and for each limit that leaves out arms."""
     clauses = [f"{method} is left out ({why})" for method, why in unscored.items() if why]
     for flag in dict.fromkeys(flag for flags in over.values() for flag in flags):
         arms = [f"{method} ({flags[flag]})" for method, flags in over.items() if flag in flags]
-        clauses.append(f"{flag} leaves out {listed(arms)}")
+        clauses.append(f"{flag} leaves out {joined(arms)}")
     return clauses
 
 
@@ -72,7 +68,7 @@ def verdict(table: Table, margin: float) -> str:
         what = "with equal scores on every row" if equal else near
         spared = not forgets(table.arms[first]) and any(forgets(table.arms[i]) for i in order[:sure])
         kept = f" that forgot at most {FORGETS:g} nats per token" if spared else ""
-        others = listed([tail, *(table.name(i) for i in order[2:sure])])
+        others = joined([tail, *(table.name(i) for i in order[2:sure])])
         return f"Of {sure} methods {what}, {head} is the cheapest to serve{kept}, ahead of {others}"
     bound = table.upper[first]
     if bound == 0:
@@ -99,7 +95,7 @@ def warnings(table: Table, margin: float, floor: tuple[Floor, np.ndarray] | None
 
 def _half_trained(table: Table, which: list[int], more: str) -> str:
     arms = [f"{table.name(i)} ({table.arms[i].steps} of {table.arms[i].recipe_steps})" for i in which]
-    steps = f"trained for less than half of the recipe's steps: {listed(arms)}"
+    steps = f"trained for less than half of the recipe's steps: {joined(arms)}"
     return f"{steps}; {more} continues {'them' if len(which) > 1 else 'it'}"
 
 
@@ -114,7 +110,7 @@ def changes(table: Table, margin: float, rows_needed: tuple[int, int] | None, se
     unready = table.unready(margin)
     cut = [table.name(i) for i in order[1:] if table.arms[i].status == "cut" and i not in unready]
     if cut:
-        clauses.append(f"with more time {listed(cut)} might win, having been cut short")
+        clauses.append(f"with more time {joined(cut)} might win, having been cut short")
     if not clauses and sure:
         clauses.append(f"no margin up to {WIDEST_MARGIN:g} would change the pick")
     return [*clauses, f"the score of {table.name(order[0])} is optimistic, being picked on these same rows"]

@@ -11,6 +11,7 @@ from riyaz.comparison.folder import DAMAGED, ComparisonFolder
 from riyaz.comparison.pick import contenders
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import CompareConfig
+from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import from_json, read_json, to_document, write_json
 from riyaz.methods import METHODS
@@ -75,7 +76,7 @@ def _in_time(plan: ComparisonPlan, close: Sequence[ArmResult], left: float, list
     seconds = sum(_seconds(plan, arm) for arm in again if not arm.alone)
     if not again or seconds <= left:
         return tuple(arm.method for arm in again)
-    between = " and ".join(arm.method for arm in close)
+    between = joined([arm.method for arm in close])
     what = f"no time left to decide between {between} on answers given one at a time"
     listen(Note(f"{what}, which takes {seconds:.0f} s"))
     return ()

@@ -26,7 +26,7 @@ from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source
-from riyaz.sources.tensor_files import first_not_finite, is_finite
+from riyaz.sources.tensor_files import is_finite, not_finite
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
     gemma3.MODEL_TYPE: gemma3,
@@ -83,8 +83,8 @@ class Family(Generic[Config]):
         """The error for a tensor with NaN or infinities: its file, its name there, the first place."""
         stored = self.stored_names[name]
         file = next(file for file in self.source.files if stored in file.tensors)
-        index, value = first_not_finite(file.tensors[stored].dtype, file.array(stored)) or ((), math.nan)
-        what = f"tensor {shown(stored)} holds {value} at {list(index)}, the first of its numbers that is none"
+        what = not_finite(stored, file.tensors[stored].dtype, file.array(stored))
+        what = what or f"tensor {shown(stored)} holds a number that float32 does not"
         return RiyazError(what, str(file.path), "the weights are damaged: download the file or train again")
 
 

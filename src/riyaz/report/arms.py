@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from riyaz.report.words import MISSING, duration, fit_seconds, listed, number, tenths
+from riyaz.errors import joined
+from riyaz.report.words import MISSING, duration, fit_seconds, number, tenths
 from riyaz.results import ArmResult
 
 
@@ -151,7 +152,7 @@ def beaten_lines(arms: list[ArmResult]) -> list[str]:
         better = beaten_by(arm, arms)
         if better:
             beaten.setdefault(better.method, []).append(arm.method)
-    return [f"Here {one} scores no less and answers no slower than {listed(than)}." for one, than in beaten.items()]
+    return [f"Here {one} scores no less and answers no slower than {joined(than)}." for one, than in beaten.items()]
 
 
 def _short(count: float) -> str:

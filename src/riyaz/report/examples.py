@@ -1,6 +1,5 @@
 """Where the methods disagree: five rows in the page, and the browser of all rows, which page.js fills."""
 
-from collections.abc import Callable
 from typing import Any
 
 from riyaz.report.arms import about
@@ -14,11 +13,10 @@ LONG = 700  # characters of a text that are shown
 Row = dict[str, Any]  # one test row with the answer of every method: see `rows`
 
 
-def section(comparison: Comparison, answers: dict[str, list[Answer]]) -> Markup | None:
-    """Five rows on which the pick and the runner-up disagree, then the folded browser of all rows."""
-    if not any(answers.values()):
+def section(comparison: Comparison, found: dict[str, Any]) -> Markup | None:
+    """Five rows of the `browser_data` on which the pick and the runner-up disagree, then the folded browser of all."""
+    if not found["rows"]:
         return None
-    found = browser_data(comparison, answers)
     chosen = _telling(found)
     intro = f"An answer with a score of at least {RIGHT} counts as right."
     return join(
@@ -69,35 +67,34 @@ def _right(row: Row, place: int) -> bool | None:
     return None if said is None else said[1] is not None and said[1] >= RIGHT
 
 
+def _ahead(found: dict[str, Any], one: str, other: str) -> list[Row]:
+    """The rows on which `one` of pick and next is right and the `other` wrong; none without both."""
+    place, against = found[one], found[other]
+    if place is None or against is None:
+        return []
+    return [row for row in found["rows"] if _right(row, place) is True and _right(row, against) is False]
+
+
 def _telling(found: dict[str, Any]) -> list[Row]:
     """SHOWN rows on which pick and runner-up disagree, by turns in favour of one and of the other; if these are too
     few, then rows on which any methods disagree."""
-    pick, other = found["pick"], found["next"]
     places = range(len(found["methods"]))
-
-    def where(test: Callable[[Row], bool]) -> list[Row]:
-        return [row for row in found["rows"] if test(row)]
-
+    ahead, behind = _ahead(found, "pick", "next"), _ahead(found, "next", "pick")
     chosen: list[Row] = []
-    if pick is not None and other is not None:
-        ahead = where(lambda row: _right(row, pick) is True and _right(row, other) is False)
-        behind = where(lambda row: _right(row, pick) is False and _right(row, other) is True)
-        for turn in range(max(len(ahead), len(behind))):
-            chosen += ahead[turn : turn + 1] + behind[turn : turn + 1]
+    for turn in range(max(len(ahead), len(behind))):
+        chosen += ahead[turn : turn + 1] + behind[turn : turn + 1]
     if len(chosen) < SHOWN:
-        some = where(lambda row: len({_right(row, place) for place in places} - {None}) > 1)
+        some = [row for row in found["rows"] if len({_right(row, place) for place in places} - {None}) > 1]
         chosen += [row for row in some if not any(row is one for one in chosen)]
     return chosen[:SHOWN]
 
 
 def _about(comparison: Comparison, found: dict[str, Any], chosen: list[Row]) -> str:
-    pick, other = found["pick"], found["next"]
     if not chosen:
         return "No methods disagree: on every row all are right or all are wrong."
-    if pick is None or other is None:
+    if found["pick"] is None or found["next"] is None:
         return f"{len(chosen)} rows on which methods disagree."
-    ahead = sum(_right(row, pick) is True and _right(row, other) is False for row in found["rows"])
-    behind = sum(_right(row, pick) is False and _right(row, other) is True for row in found["rows"])
+    ahead, behind = len(_ahead(found, "pick", "next")), len(_ahead(found, "next", "pick"))
     one, two, all_rows = comparison.pick, comparison.runner_up, number(len(found["rows"]))
     ahead_line = f"{one} is right and {two} wrong on {number(ahead)} of {all_rows} rows"
     return f"{ahead_line}, {two} right and {one} wrong on {number(behind)}."

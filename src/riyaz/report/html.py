@@ -5,6 +5,7 @@ file and its content security policy.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from riyaz.report import details, examples, extra_findings, first_fold, labels, pictures, retrieval_pictures
 from riyaz.report.arms import about, beaten_lines, best_for, megabytes, milliseconds, training
@@ -31,19 +32,20 @@ STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"
 
 def render(comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]] = ()) -> str:
     """The whole page; `answers` holds the answered rows of each method, `commands` what to do next and how."""
+    rows = examples.browser_data(comparison, answers)
     return page(
         f"Riyaz: {headline(comparison)}",
         first_fold.head(comparison),
-        _sections(comparison, answers, commands),
+        _sections(comparison, answers, rows, commands),
         "Made by riyaz from compare.json; this file fetches nothing.",
         style=asset("page.css"),
         script=asset("page.js"),
-        data=json_block(examples.browser_data(comparison, answers)),
+        data=json_block(rows),
     )
 
 
 def _sections(
-    comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]]
+    comparison: Comparison, answers: dict[str, list[Answer]], rows: dict[str, Any], commands: Sequence[tuple[str, str]]
 ) -> list[Section]:
     arms = comparison.ranked
     return [
@@ -55,7 +57,7 @@ def _sections(
         ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
         ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(comparison)),
         ("labels", "Labels", "Label by label", labels.section(comparison, answers)),
-        ("examples", "Examples", "Where the methods disagree", examples.section(comparison, answers)),
+        ("examples", "Examples", "Where the methods disagree", examples.section(comparison, rows)),
         ("data", "Data", "The data", details.data(comparison.data)),
         ("pairs", "Pairs", "Methods in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The methods in detail", details.arms(arms)),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from riyaz.errors import joined
 from riyaz.report.names import NAMES
 from riyaz.results import ArmResult, Comparison, CurveScore, Flips, Floor, Pair, TargetScores
 
@@ -158,11 +159,6 @@ def count(value: float | None, noun: str) -> str:
     return f"{number(value)} {noun}" + ("" if value == 1 else "s")
 
 
-def listed(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def measured_again(arm: ArmResult) -> str:
     """The two latencies of an arm whose first one was far above the planned one; empty for the others."""
     times = arm.remeasured
@@ -197,7 +193,7 @@ def busy(arms: Sequence[ArmResult]) -> str:
 def decided_alone(arms: Sequence[ArmResult]) -> str:
     """The sentence that names the arms that were asked again one row at a time; empty if none was."""
     methods = [arm.method for arm in arms if arm.alone]
-    return f"ties were decided on answers given one at a time: {' and '.join(methods)}" if methods else ""
+    return f"ties were decided on answers given one at a time: {joined(methods)}" if methods else ""
 
 
 PAIRS = ["methods", "difference", "95 % interval", "p", "test"]

@@ -1,22 +1,20 @@
 """Read files as text: .txt .md .html .htm .pdf .docx, within limits of size, pages, text and decompression."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riyaz.confined import module_command
 from riyaz.data.encodings import SAVE, decode
 from riyaz.errors import RiyazError, install
 from riyaz.files import refuse_device
 from riyaz.retrieval import pdf_worker
 from riyaz.retrieval.html_text import html_text
-from riyaz.template import ENVIRONMENT
 
 FILE_MB = 64
 PAGES, TEXT_CHARACTERS = 5000, 16_000_000  # of a PDF
@@ -120,10 +118,7 @@ def parse_pdf(path: Path) -> Parsed:
 
 def _pdf_pages(path: Path) -> tuple[str, list[str]]:
     """The title and the text of every page, from a process with limits of its own. Raises RiyazError."""
-    command = [sys.executable, "-P", "-m", "riyaz.retrieval.pdf_worker", str(PAGES), str(TEXT_CHARACTERS)]
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    command, environment = module_command("riyaz.retrieval.pdf_worker", str(PAGES), str(TEXT_CHARACTERS))
     try:
         done = subprocess.run(
             command, input=_read(path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,

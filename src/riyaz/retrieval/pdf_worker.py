@@ -5,31 +5,16 @@ length can be checked. So this process limits its own memory and CPU time. It ta
 JSON object to stdout: {"title": …, "pages": [text, …]}, or {"error": …} with what is wrong.
 """
 
+import codecs
 import json
 import re
-import signal
 import sys
 from typing import Any
 
-try:
-    import resource
-except ImportError:  # not on Windows, where only the limits of pages, characters and wall time apply
-    resource = None  # type: ignore[assignment]
+from riyaz.confined import confine, limit_cpu
 
 MEMORY_MIB, SECONDS = 1024, 120  # of address space and of CPU time
 LOCKED, BROKEN = "locked", "broken"
-
-
-def confine() -> None:
-    """Limits this process: little memory and CPU time, no files written, no reaction to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if resource is None:
-        return
-    for name, value in {"AS": MEMORY_MIB << 20, "CPU": SECONDS, "FSIZE": 0, "CORE": 0}.items():
-        try:
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        except (AttributeError, ValueError, OSError):  # a stricter limit is set already, or the system lacks this one
-            continue
 
 
 def read(content: bytes, most_pages: int, most_characters: int) -> dict[str, Any]:
@@ -75,7 +60,11 @@ def main() -> None:
     """Reads the file on stdin."""
     most_pages, most_characters = map(int, sys.argv[1:3])
     content = sys.stdin.buffer.read()
-    confine()
+    import pypdfium2  # noqa: F401 (while files can still be opened, as its codec is)
+
+    codecs.lookup("utf-16-le")
+    confine(MEMORY_MIB)
+    limit_cpu(SECONDS)
     try:
         answer = read(content, most_pages, most_characters)
     except MemoryError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, shown
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ def is_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())  # the sum itself may overflow
 
 
-def first_not_finite(dtype: str, array: np.ndarray) -> tuple[tuple[int, ...], float] | None:
-    """Index and value of the first NaN or infinity; None if there is none. A BF16 array holds bits as uint16."""
+def not_finite(name: str, dtype: str, array: np.ndarray) -> str:
+    """What is wrong with a tensor that holds NaN or infinities, with the first one; "" if all its numbers are finite. A
+    BF16 array holds bits as uint16."""
     values = (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
     bad = ~np.isfinite(values)
     if not bad.any():
-        return None
+        return ""
     index = tuple(map(int, np.unravel_index(int(np.argmax(bad)), bad.shape)))
-    return index, float(values[index])
+    return f"tensor {shown(name)} holds {float(values[index])} at {list(index)}, the first of its numbers that is none"

@@ -14,10 +14,10 @@ from typing import Any
 import tokenizers
 
 from riyaz import tokenizer_files
+from riyaz.confined import CPU_LIMIT_REACHED, module_command
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
 from riyaz.sources import store
-from riyaz.template import CPU_LIMIT_REACHED, module_command
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_gguf import LLAMA3_SPLIT, QWEN2_SPLIT
 

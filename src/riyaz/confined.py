@@ -1,0 +1,51 @@
+"""Child processes that read what a stranger made: how they are started, and the limits that they set themselves.
+
+Only the standard library is imported, so that they start quickly.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not on Windows, where only the limits on wall time apply
+    resource = None  # type: ignore[assignment]
+
+CPU_LIMIT_REACHED = -getattr(signal, "SIGXCPU", 0) or None  # return code of a process killed at its CPU limit
+# The environment variables a Python process needs; the others are withheld, since they may hold secrets.
+ENVIRONMENT = "PATH HOME PYTHONHOME PYTHONUSERBASE LD_LIBRARY_PATH DYLD_LIBRARY_PATH"
+ENVIRONMENT += " SYSTEMROOT APPDATA TZ LANG LC_ALL"
+
+
+def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a process that runs one of riyaz's modules."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {name: os.environ[name] for name in ENVIRONMENT.split() if name in os.environ}
+    # -P keeps the working folder, which may be an untrusted model's, out of the import path
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    return command, environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def confine(memory_mib: int) -> None:
+    """Limits this process to so much memory, no new files or processes, no reaction to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if resource is None:
+        return
+    limits = {"AS": memory_mib << 20, "NOFILE": 3, "FSIZE": 0, "NPROC": 0, "CORE": 0}
+    for name, value in limits.items():
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        except (AttributeError, ValueError, OSError):  # a stricter limit is set already, or the system lacks this one
+            continue
+
+
+def limit_cpu(seconds: float) -> None:
+    """Limits the CPU time from now on: the operating system kills an endless loop even when the parent is gone."""
+    if resource is not None:
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        soft = math.ceil(time.process_time() + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

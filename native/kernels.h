@@ -1,0 +1,112 @@
+// The table of kernels that each instruction set provides; `dispatch.cpp` chooses one table when the program starts.
+//
+// Legend: T tokens, C columns (inputs) of a matrix, R rows (outputs), D head size, G query heads of a key/value head.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "layout.h"
+
+namespace riyaz {
+
+// The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
+// Narrow products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns; all others read
+// `bf16` or `fp32`.
+struct Inputs {
+    int cols = 0;
+    int8_t* codes = nullptr;    // [T][cols], -127 to 127
+    float* scale = nullptr;     // [T][cols / 32]
+    float* sum = nullptr;       // [T][cols / 32]: scale * sum of the group's codes
+    int32_t* total = nullptr;   // [T][cols / 32]: sum of the group's codes
+    uint16_t* bf16 = nullptr;   // [T padded to 32][cols]
+    float* fp32 = nullptr;      // [T][cols]
+
+    Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
+};
+
+inline Inputs Inputs::from(int t) const {
+    Inputs x = *this;
+    const size_t numbers = size_t(t) * cols, groups = size_t(t) * (cols / GROUP);
+    if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
+    if (bf16) x.bf16 += numbers;
+    if (fp32) x.fp32 += numbers;
+    return x;
+}
+
+enum class Activation : int32_t { silu, gelu_tanh };
+
+// Visible slots of one page of a sequence. Bit s of `mask` says that slot s is one of its tokens; `first` is the index
+// in the sequence of the first of them. A sequence's tokens stand in ascending slots.
+struct Segment {
+    const uint8_t* page = nullptr;
+    uint32_t mask = 0;
+    int32_t first = 0;
+};
+
+// Attention of n tokens in a row of one sequence, for the G query heads of one key/value head of one layer.
+struct Attention {
+    const float* q = nullptr;  // q[i * q_stride + g * head + d]: token i, head g; scaled already
+    float* out = nullptr;      // the same with out_stride
+    size_t q_stride = 0, out_stride = 0;
+    int n = 0, G = 0, head = 0;   // head: D, not padded
+    int position = 0;             // token i sees tokens 0 ... position + i of its sequence
+    int window = 0;               // and of these the last `window`; 0: all
+    const Segment* segments = nullptr;
+    int count = 0;
+    size_t keys = 0, values = 0;  // where the layer and head begin in each page, in bytes
+    bool fp32 = false;            // the type of the cache
+};
+
+struct Kernels {
+    const char* name;
+    bool amx;  // whether `wide` products and attention run on tiles, in bf16
+
+    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C are zeros.
+    void (*inputs)(const float* x, int C, const Inputs& out);
+
+    // y[t * stride + r] = (or +=, with `add`) sum over c of W[r][c] * x[t][c], for the rows of blocks [begin, end) and
+    // T tokens. A token's result does not depend on T. `next` is where this thread reads weights afterwards.
+    void (*narrow)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                   const uint8_t* next);
+    // y = activation(W_gate x) * (W_up x), for the same rows of two matrices.
+    void (*narrow_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                         const Inputs& x, int T, float* y, size_t stride, const uint8_t* next);
+    // The same from x.bf16, with any weights but fp32; `scratch` has wide_scratch(cols) bytes, aligned to 64. Only
+    // where `amx` is true; `gated` writes bfloat16.
+    void (*wide)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                 void* scratch);
+    void (*wide_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                       const Inputs& x, int T, uint16_t* y, size_t stride, void* scratch);
+
+    // out[c] = x[c] / rms(x) * weight[c]
+    void (*rms_norm)(const float* x, const float* weight, float eps, int C, float* out);
+    // out[c] = (x[c] - mean) / sd * weight[c] + bias[c]
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int C, float* out);
+    // The two halves of x[D] turned by the angles with these cosines and sines [D / 2], then multiplied by `scale`.
+    void (*rotate)(float* x, const float* cos, const float* sin, int D, float scale);
+    // x[n] = activation(x) * y, or activation(x) where y is null
+    void (*activate)(float* x, const float* y, Activation activation, int n);
+    // The largest of x[n] and the sum of exp(x - largest)
+    void (*softmax_sums)(const float* x, int n, float* largest, float* sum);
+    void (*add)(float* x, const float* y, int n);
+
+    // Keys and values [D] of one token into slot `slot`; `keys` and `values` point at the page's layer and head.
+    void (*store)(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, bool fp32);
+    // Online softmax over pages; the result of a token does not depend on n. Narrow: any n. Wide: tiles, bf16 cache.
+    void (*attention)(const Attention& job);
+    void (*attention_wide)(const Attention& job);
+
+    // Row `row` of W as floats [cols]: the token embedding
+    void (*row)(const Weights& w, int row, float* out);
+    // Measures the peak: multiply-adds per second of the int8 (kind 0) or bf16 (kind 1) product in registers
+    double (*peak)(int kind);
+    // Reads `bytes` at `data` as the kernels do; returns a checksum, so that the reads are not left out
+    uint64_t (*read)(const uint8_t* data, size_t bytes);
+};
+
+constexpr size_t wide_scratch(int cols) { return size_t(cols) * 2 * ROWS * 2 * 2 + 64 * 1024; }
+
+const Kernels& kernels();  // those of this CPU, or of RIYAZ_ISA
+
+}  // namespace riyaz

@@ -1,0 +1,85 @@
+// Packed weights: the same bytes on every CPU. LAYOUT_VERSION changes whenever they do.
+//
+// A matrix (rows, cols) is cut into blocks of 16 rows, stored one after the other; columns are padded with zeros to a
+// multiple of 32, rows to a multiple of 16. Inside a block a 64-byte word holds something of all 16 rows, so that row r
+// is lane r of a vector register, on every instruction set, and no kernel adds across lanes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace riyaz {
+
+constexpr int LAYOUT_VERSION = 1;
+constexpr int ROWS = 16;    // rows of a block
+constexpr int GROUP = 32;   // columns with one scale
+constexpr int SUPER = 256;  // columns of a Q4_K super-block
+
+enum class Format : int32_t {
+    fp32,  // [col][16 rows] float
+    bf16,  // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
+    int8,  // per 32 columns an Int8Tile
+    int4,  // per 32 columns an Int4Tile
+    int4k  // per 256 columns an Int4KTile
+};
+
+// 32 columns of 16 rows: weight = scale * (code - 128)
+struct Int8Tile {
+    uint8_t codes[8][16][4];  // [col / 4][row][col % 4]
+    uint16_t scale[16];       // half precision, one for each row
+};
+static_assert(sizeof(Int8Tile) == 544);
+
+// Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
+using Nibbles = uint8_t[4][16][4];
+
+// 32 columns of 16 rows: weight = scale * code + minimum, as in GGUF's Q4_1
+struct Int4Tile {
+    Nibbles codes;
+    uint16_t scale[16], minimum[16];  // half precision
+};
+static_assert(sizeof(Int4Tile) == 320);
+
+// 256 columns of 16 rows: weight = scale * s * code - minimum * m, as in GGUF's Q4_K
+struct Int4KTile {
+    uint16_t scale[16], minimum[16];  // half precision
+    struct {
+        uint8_t s[16], m[16];  // 6 bits each
+        Nibbles codes;
+    } groups[8];
+};
+static_assert(sizeof(Int4KTile) == 2368);
+
+constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
+
+// Bytes of one block of 16 rows; `cols` is padded.
+constexpr size_t block_bytes(Format format, int cols) {
+    switch (format) {
+        case Format::fp32: return size_t(cols) * ROWS * 4;
+        case Format::bf16: return size_t(cols) * ROWS * 2;
+        case Format::int8: return size_t(cols) / GROUP * sizeof(Int8Tile);
+        case Format::int4: return size_t(cols) / GROUP * sizeof(Int4Tile);
+        case Format::int4k: return size_t(cols) / SUPER * sizeof(Int4KTile);
+    }
+    return 0;
+}
+
+// A packed matrix, not owned. `cols` is padded (to 256 for int4k, else to 32); `rows` is not.
+struct Weights {
+    const uint8_t* data = nullptr;
+    Format format = Format::fp32;
+    int rows = 0, cols = 0;
+
+    int blocks() const { return padded(rows, ROWS) / ROWS; }
+    const uint8_t* block(int i) const { return data + i * block_bytes(format, cols); }
+};
+
+// Keys and values of 32 tokens ("slots") of one layer and one key/value head, in a page of the cache. D is the head size
+// padded to a multiple of 32. In bfloat16:
+//     keys   [2][D / 2][16 slots][2]   slot s is in half s / 16, dimension d in pair d / 2
+//     values [16][D][2]                slot s is in pair s / 2
+// and in float: keys [D][32 slots], values [32 slots][D]. Unused slots are zero.
+constexpr int SLOTS = 32;
+constexpr size_t kv_bytes(int padded_head, bool fp32) { return size_t(SLOTS) * padded_head * (fp32 ? 4 : 2); }
+
+}  // namespace riyaz

@@ -62,7 +62,7 @@ struct Kernels {
     const char* name;
     bool amx;  // whether `wide` products and attention run on tiles, in bf16
 
-    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C are zeros.
+    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are zeros.
     void (*inputs)(const float* x, int C, const Inputs& out);
 
     // y[t * stride + r] = (or +=, with `add`) sum over c of W[r][c] * x[t][c], for the rows of blocks [begin, end) and
@@ -89,6 +89,7 @@ struct Kernels {
     void (*activate)(float* x, const float* y, Activation activation, int n);
     // The largest of x[n] and the sum of exp(x - largest)
     void (*softmax_sums)(const float* x, int n, float* largest, float* sum);
+    float (*largest)(const float* x, int n);
     void (*add)(float* x, const float* y, int n);
 
     // Keys and values [D] of one token into slot `slot`; `keys` and `values` point at the page's layer and head.

@@ -116,30 +116,19 @@ struct Choice {
 }  // namespace
 
 // What the object files of native/kernels/table.cpp define, one for each instruction set.
-namespace scalar {
-const Kernels& table();
-}
-namespace avx2 {
-const Kernels& table();
-}
-namespace avxvnni {
-const Kernels& table();
-}
-namespace avx512 {
-const Kernels& table();
-}
-namespace avx512bf16 {
-const Kernels& table();
-}
-namespace amx {
-const Kernels& table();
-}
-namespace dotprod {
-const Kernels& table();
-}
-namespace i8mm {
-const Kernels& table();
-}
+#define RIYAZ_TABLE_OF(isa) \
+    namespace isa {         \
+    const Kernels& table(); \
+    }
+RIYAZ_TABLE_OF(scalar)
+RIYAZ_TABLE_OF(avx2)
+RIYAZ_TABLE_OF(avxvnni)
+RIYAZ_TABLE_OF(avx512)
+RIYAZ_TABLE_OF(avx512bf16)
+RIYAZ_TABLE_OF(amx)
+RIYAZ_TABLE_OF(dotprod)
+RIYAZ_TABLE_OF(i8mm)
+#undef RIYAZ_TABLE_OF
 
 namespace {
 

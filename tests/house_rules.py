@@ -24,6 +24,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("errors", "config", "hardware", "files", "folders", "events"), ()),
     (
         (
+            "native",
             "confined",
             "template_worker",
             "tokenizer_worker",

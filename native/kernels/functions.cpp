@@ -96,19 +96,5 @@ void add_to(float* x, const float* y, int n) {
     });
 }
 
-uint64_t read(const uint8_t* data, size_t bytes) {
-    I sums[4] = {izero(), izero(), izero(), izero()};
-    for (size_t i = 0; i + 256 <= bytes; i += 256) {
-        for (int j = 0; j < 256; j += 64) prefetch(data + i + 8192 + j);
-        for (int j = 0; j < 4; j++) {
-            const B line = load_bytes(data + i + j * 64);
-            I words;
-            memcpy(&words, &line, sizeof words);
-            sums[j] = iadd(sums[j], words);
-        }
-    }
-    return uint64_t(isum_of(iadd(iadd(sums[0], sums[1]), iadd(sums[2], sums[3]))));
-}
-
 }  // namespace RIYAZ_ISA
 }  // namespace riyaz

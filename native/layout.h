@@ -50,10 +50,10 @@ struct Int4KTile {
 };
 static_assert(sizeof(Int4KTile) == 2368);
 
-constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
+static constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
 
 // Bytes of one block of 16 rows; `cols` is padded.
-constexpr size_t block_bytes(Format format, int cols) {
+static constexpr size_t block_bytes(Format format, int cols) {
     switch (format) {
         case Format::fp32: return size_t(cols) * ROWS * 4;
         case Format::bf16: return size_t(cols) * ROWS * 2;
@@ -80,6 +80,7 @@ struct Weights {
 //     values [16][D][2]                slot s is in pair s / 2
 // and in float: keys [D][32 slots], values [32 slots][D]. Unused slots are zero.
 constexpr int SLOTS = 32;
-constexpr size_t kv_bytes(int padded_head, bool fp32) { return size_t(SLOTS) * padded_head * (fp32 ? 4 : 2); }
+constexpr int MAX_HEAD = 512;  // largest padded head size that attention has room for
+static constexpr size_t kv_bytes(int padded_head, bool fp32) { return size_t(SLOTS) * padded_head * (fp32 ? 4 : 2); }
 
 }  // namespace riyaz

@@ -355,7 +355,7 @@ INLINE F dot_bf16(F sum, B w, B x) { return fma(second(w), second(x), fma(first(
 
 // e^x to 2 units in the last place, by range reduction and a polynomial of degree 6 (coefficients of Cephes' expf).
 INLINE F exp(F x) {
-    x = max(min(x, set(88.0f)), set(-87.0f));
+    x = max(set(-87.0f), min(set(88.0f), x));  // in this order a NaN stays one
     const F n = floor(fma(x, set(1.44269504088896341f), set(0.5f)));
     F r = fma(n, set(-0.693359375f), x);
     r = fma(n, set(2.12194440e-4f), r);

@@ -1,0 +1,31 @@
+// Attention over the pages of the cache, for the table of kernels of one instruction set.
+#pragma once
+
+#include "../kernels.h"
+#include "../simd.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+
+// See Kernels::store, Kernels::attention and Kernels::attention_wide.
+void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, bool fp32);
+void attend(const Attention& job);
+#if defined(__AMX_BF16__)
+void attend_wide(const Attention& job);
+#endif
+
+// The slots of a segment that a token at `position` sees: tokens position - window + 1 ... position, or all up to it.
+INLINE uint32_t visible(const Segment& segment, int position, int window) {
+    const int count = __builtin_popcount(segment.mask);
+    const int oldest = window > 0 ? position - window + 1 : 0;
+    const int begin = oldest > segment.first ? oldest - segment.first : 0;  // ranks among the segment's slots
+    const int end = position - segment.first + 1 < count ? position - segment.first + 1 : count;
+    if (begin >= end) return 0;
+    uint32_t mask = segment.mask;
+    for (int rank = 0; rank < begin; rank++) mask &= mask - 1;
+    for (int rank = count; rank > end; rank--) mask &= ~(0x80000000u >> __builtin_clz(mask));
+    return mask;
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

@@ -1,5 +1,7 @@
 #include "model.h"
 
+#include "pass.h"
+
 #include <cmath>
 #include <cstdlib>
 #include <new>

@@ -20,7 +20,12 @@ const Kernels& table() {
 #endif
         .rms_norm = rms_norm, .layer_norm = layer_norm, .rotate = rotate, .activate = activate,
         .softmax_sums = softmax_sums, .largest = largest, .add = add_to,
-        .store = store_kv, .attention = attention, .attention_wide = attention_wide,
+        .store = store_token, .attention = attend,
+#if defined(__AMX_BF16__)
+        .attention_wide = attend_wide,
+#else
+        .attention_wide = nullptr,
+#endif,
         .row = row, .peak = peak, .read = read,
     };
     return all;

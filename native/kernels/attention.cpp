@@ -129,9 +129,9 @@ INLINE void weigh(Rows& rows, int r, int D) {
         for (int d = 0; d < D; d += 16) store(out + d, mul(load(out + d), scale));
     }
     const F level = set(rows.largest[r]);
-    const F first_half = select(low, exp(sub(a, level)), zero()), second_half = select(high, exp(sub(b, level)), zero());
-    store(rows.sum[r], add(load(rows.sum[r]), add(first_half, second_half)));
-    store(weights, first_half), store(weights + 16, second_half);
+    const F wa = select(low, exp(sub(a, level)), zero()), wb = select(high, exp(sub(b, level)), zero());
+    store(rows.sum[r], add(load(rows.sum[r]), add(wa, wb)));
+    store(weights, wa), store(weights + 16, wb);
 }
 
 // One page for R rows, from row r

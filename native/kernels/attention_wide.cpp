@@ -35,6 +35,7 @@ struct Tile {
     int rows, D;                                       // D: padded
     Page pages[CHUNK];                                 // those of the chunk in which a row sees something
     int count;                                         // of pages
+    bool started;                                      // `out` holds something
 };
 
 // All 8 tiles have 16 rows of 64 bytes.
@@ -52,6 +53,9 @@ void configure() {
 // Loads of tiles do not tell the compiler that they read memory.
 INLINE void written() { asm volatile("" ::: "memory"); }
 
+// The first n of 16 lanes
+INLINE __mmask16 up_to(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : __mmask16((1u << n) - 1); }
+
 // 2^x to 2e-7: the fraction by a polynomial of degree 5; zero for HIDDEN scores
 INLINE __m512 exp2(__m512 x) {
     const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -68,39 +72,37 @@ INLINE __m512 exp2(__m512 x) {
 void begin_tile(Tile& tile, const Attention& job, int begin) {
     const int left = job.n * job.G - begin;
     tile.rows = left < TILE ? left : TILE;
+    tile.started = false;
     for (int r = 0; r < TILE; r++) {
         tile.sum[r] = zero();
         tile.largest[r] = LOWEST;
         tile.tokens[r] = (begin + (r < tile.rows ? r : tile.rows - 1)) / job.G;
-        alignas(64) float q[MAX_HEAD];
-        memset(q, 0, tile.D * sizeof(float));
-        if (r < tile.rows) {
-            const float* from = job.q + tile.tokens[r] * job.q_stride + (begin + r) % job.G * job.head;
-            memcpy(q, from, job.head * sizeof(float));
-        }
+        const float* q = job.q + tile.tokens[r] * job.q_stride + (begin + r) % job.G * job.head;
+        const int head = r < tile.rows ? job.head : 0;
         for (int d = 0; d < tile.D; d += 32) {
-            const __m512bh both = _mm512_cvtne2ps_pbh(load(q + d + 16), load(q + d));
-            _mm512_store_si512(tile.q + (d / 32 * TILE + r) * 32, (__m512i)both);
+            const __m512 low = _mm512_maskz_loadu_ps(up_to(head - d), q + d);
+            const __m512 high = _mm512_maskz_loadu_ps(up_to(head - d - 16), q + d + 16);
+            _mm512_store_si512(tile.q + (d / 32 * TILE + r) * 32, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         }
     }
-    memset(tile.out, 0, TILE * tile.D * sizeof(float));
 }
 
 // The pages of up to CHUNK segments in which a row sees something
 void choose_pages(Tile& tile, const Attention& job, const Segment* segments, int count) {
+    const int first = job.position + tile.tokens[0], last = job.position + tile.tokens[TILE - 1];
     tile.count = 0;
     for (int s = 0; s < count; s++) {
+        const uint32_t all = visible(segments[s], first, job.window) & visible(segments[s], last, job.window);
         Page& page = tile.pages[tile.count];
-        uint32_t any = 0, all = ~0u;
-        for (int r = 0; r < TILE; r++) {
-            const bool same = r && tile.tokens[r] == tile.tokens[r - 1];
-            page.mask[r] = same ? page.mask[r - 1] : visible(segments[s], job.position + tile.tokens[r], job.window);
-            any |= page.mask[r], all &= page.mask[r];
-        }
-        if (!any) continue;
         page.keys = segments[s].page + job.keys, page.values = segments[s].page + job.values;
         page.whole = all == ~0u;
-        tile.count++;
+        uint32_t any = all;
+        for (int r = 0; r < TILE && !page.whole; r++) {
+            const bool same = r && tile.tokens[r] == tile.tokens[r - 1];
+            page.mask[r] = same ? page.mask[r - 1] : visible(segments[s], job.position + tile.tokens[r], job.window);
+            any |= page.mask[r];
+        }
+        if (any) tile.count++;
     }
 }
 
@@ -150,7 +152,7 @@ INLINE void weigh(Tile& tile, int r) {
         const __m512 scale = exp2(set((tile.largest[r] - largest) * LOG2_E));
         tile.largest[r] = largest;
         sum = mul(sum, scale);
-        for (int d = 0; d < tile.D; d += 16) {
+        for (int d = 0; d < tile.D && tile.started; d += 16) {
             float* out = tile.out + d * TILE + r * 16;
             store(out, mul(load(out), scale));
         }
@@ -169,10 +171,17 @@ INLINE void weigh(Tile& tile, int r) {
 INLINE void mix_64(Tile& tile, int d) {
     float* out = tile.out + d * TILE;
     const int stride = tile.D * 4, next = TILE * 16;
-    _tile_loadd(0, out, ROW_BYTES);
-    _tile_loadd(1, out + next, ROW_BYTES);
-    _tile_loadd(2, out + 2 * next, ROW_BYTES);
-    _tile_loadd(3, out + 3 * next, ROW_BYTES);
+    if (tile.started) {
+        _tile_loadd(0, out, ROW_BYTES);
+        _tile_loadd(1, out + next, ROW_BYTES);
+        _tile_loadd(2, out + 2 * next, ROW_BYTES);
+        _tile_loadd(3, out + 3 * next, ROW_BYTES);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
     for (int p = 0; p < tile.count; p++) {
         const uint8_t* values = tile.pages[p].values + d * 4;
         _tile_loadd(4, tile.weights[p], ROW_BYTES);
@@ -194,8 +203,13 @@ INLINE void mix_64(Tile& tile, int d) {
 INLINE void mix_32(Tile& tile, int d) {
     float* out = tile.out + d * TILE;
     const int stride = tile.D * 4, next = TILE * 16;
-    _tile_loadd(0, out, ROW_BYTES);
-    _tile_loadd(1, out + next, ROW_BYTES);
+    if (tile.started) {
+        _tile_loadd(0, out, ROW_BYTES);
+        _tile_loadd(1, out + next, ROW_BYTES);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+    }
     for (int p = 0; p < tile.count; p++) {
         const uint8_t* values = tile.pages[p].values + d * 4;
         _tile_loadd(4, tile.weights[p], ROW_BYTES);
@@ -218,16 +232,16 @@ void attend_chunk(Tile& tile) {
     int d = 0;
     for (; d + 64 <= tile.D; d += 64) mix_64(tile, d);
     if (d < tile.D) mix_32(tile, d);
+    tile.started = true;
 }
 
 void finish_tile(const Tile& tile, const Attention& job, int begin) {
     for (int r = 0; r < tile.rows; r++) {
         float* out = job.out + tile.tokens[r] * job.out_stride + (begin + r) % job.G * job.head;
-        const __m512 sum = set(sum_of(tile.sum[r]));
+        const __m512 share = set(1.0f / sum_of(tile.sum[r]));
         for (int d = 0; d < job.head; d += 16) {
-            const int left = job.head - d;
-            const __m512 result = div(load(tile.out + d * TILE + r * 16), sum);
-            _mm512_mask_storeu_ps(out + d, left < 16 ? __mmask16((1u << left) - 1) : __mmask16(0xffff), result);
+            const __m512 result = mul(load(tile.out + d * TILE + r * 16), share);
+            _mm512_mask_storeu_ps(out + d, up_to(job.head - d), result);
         }
     }
 }

@@ -129,9 +129,9 @@ INLINE void weigh(Rows& rows, int r, int D) {
         for (int d = 0; d < D; d += 16) store(out + d, mul(load(out + d), scale));
     }
     const F level = set(rows.largest[r]);
-    const F first_half = select(low, exp(sub(a, level)), zero()), second_half = select(high, exp(sub(b, level)), zero());
-    store(rows.sum[r], add(load(rows.sum[r]), add(first_half, second_half)));
-    store(weights, first_half), store(weights + 16, second_half);
+    const F wa = select(low, exp(sub(a, level)), zero()), wb = select(high, exp(sub(b, level)), zero());
+    store(rows.sum[r], add(load(rows.sum[r]), add(wa, wb)));
+    store(weights, wa), store(weights + 16, wb);
 }
 
 // One page for R rows, from row r
@@ -176,12 +176,12 @@ void finish_rows(const Rows& rows, const Attention& job, int begin, int D) {
     for (int r = 0; r < rows.count; r++) {
         const int token = (begin + r) / job.G, head = (begin + r) % job.G;
         float* out = job.out + token * job.out_stride + head * job.head;
-        const F sum = set(sum_of(load(rows.sum[r])));
+        const F share = set(1.0f / sum_of(load(rows.sum[r])));
         int d = 0;
-        for (; d + 16 <= job.head; d += 16) store(out + d, div(load(rows.out + r * D + d), sum));
+        for (; d + 16 <= job.head; d += 16) store(out + d, mul(load(rows.out + r * D + d), share));
         if (d == job.head) continue;
         alignas(64) float last[16];
-        store(last, div(load(rows.out + r * D + d), sum));
+        store(last, mul(load(rows.out + r * D + d), share));
         memcpy(out + d, last, (job.head - d) * sizeof(float));
     }
 }

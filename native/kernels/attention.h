@@ -22,6 +22,7 @@ INLINE uint32_t visible(const Segment& segment, int position, int window) {
     const int end = position - segment.first + 1 < count ? position - segment.first + 1 : count;
     if (begin >= end) return 0;
     uint32_t mask = segment.mask;
+    if ((mask & (mask + 1)) == 0) return mask & ~0u << begin & ~0u >> (32 - end);  // slots from 0 on: rank = slot
     for (int rank = 0; rank < begin; rank++) mask &= mask - 1;
     for (int rank = count; rank > end; rank--) mask &= ~(0x80000000u >> __builtin_clz(mask));
     return mask;

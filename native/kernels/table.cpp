@@ -25,7 +25,7 @@ const Kernels& table() {
         .attention_wide = attend_wide,
 #else
         .attention_wide = nullptr,
-#endif,
+#endif
         .row = row, .peak = peak, .read = read,
     };
     return all;

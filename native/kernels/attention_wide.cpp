@@ -74,17 +74,19 @@ void begin_block(Block& block, const Attention& job, int begin) {
     const int left = job.n * job.G - begin;
     block.rows = left < BLOCK ? left : BLOCK;
     block.started = false;
+    int token = begin / job.G, head = begin % job.G;
     for (int r = 0; r < BLOCK; r++) {
-        block.sum[r] = zero();
-        block.largest[r] = LOWEST;
-        block.tokens[r] = (begin + (r < block.rows ? r : block.rows - 1)) / job.G;
-        const float* q = job.q + block.tokens[r] * job.q_stride + (begin + r) % job.G * job.head;
-        const int head = r < block.rows ? job.head : 0;
+        const int size = r < block.rows ? job.head : 0;
+        const float* q = job.q + token * job.q_stride + head * job.head;
         for (int d = 0; d < block.D; d += 32) {
-            const __m512 low = _mm512_maskz_loadu_ps(up_to(head - d), q + d);
-            const __m512 high = _mm512_maskz_loadu_ps(up_to(head - d - 16), q + d + 16);
+            const __m512 low = _mm512_maskz_loadu_ps(up_to(size - d), q + d);
+            const __m512 high = _mm512_maskz_loadu_ps(up_to(size - d - 16), q + d + 16);
             _mm512_store_si512(block.q + (d / 32 * BLOCK + r) * 32, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         }
+        block.sum[r] = zero();
+        block.largest[r] = LOWEST;
+        block.tokens[r] = token;
+        if (r + 1 < block.rows && ++head == job.G) token++, head = 0;
     }
 }
 
@@ -92,10 +94,10 @@ void begin_block(Block& block, const Attention& job, int begin) {
 void choose_pages(Block& block, const Attention& job, const Segment* segments, int count) {
     const int first = job.position + block.tokens[0], last = job.position + block.tokens[BLOCK - 1];
     block.count = 0;
-    for (int s = 0; s < count; s++) {
-        const uint32_t all = visible(segments[s], first, job.window) & visible(segments[s], last, job.window);
+    for (int s = 0; s < count && segments[s].first <= last; s++) {
         Page& page = block.pages[block.count];
         page.keys = segments[s].page + job.keys, page.values = segments[s].page + job.values;
+        const uint32_t all = visible(segments[s], first, job.window) & visible(segments[s], last, job.window);
         page.whole = all == ~0u;
         uint32_t any = all;
         for (int r = 0; r < BLOCK && !page.whole; r++) {
@@ -210,8 +212,10 @@ void attend_chunk(Block& block) {
 }
 
 void finish_block(const Block& block, const Attention& job, int begin) {
+    int head = begin % job.G;
     for (int r = 0; r < block.rows; r++) {
-        float* out = job.out + block.tokens[r] * job.out_stride + (begin + r) % job.G * job.head;
+        float* out = job.out + block.tokens[r] * job.out_stride + head * job.head;
+        head = head + 1 < job.G ? head + 1 : 0;
         const __m512 share = set(1.0f / sum_of(block.sum[r]));
         for (int d = 0; d < job.head; d += 16) {
             const __m512 result = mul(load(block.out + d * BLOCK + r * 16), share);

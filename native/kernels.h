@@ -62,7 +62,7 @@ struct Kernels {
     const char* name;
     bool amx;  // whether `wide` products and attention run on tiles, in bf16
 
-    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C are zeros.
+    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are zeros.
     void (*inputs)(const float* x, int C, const Inputs& out);
 
     // y[t * stride + r] = (or +=, with `add`) sum over c of W[r][c] * x[t][c], for the rows of blocks [begin, end) and
@@ -89,6 +89,7 @@ struct Kernels {
     void (*activate)(float* x, const float* y, Activation activation, int n);
     // The largest of x[n] and the sum of exp(x - largest)
     void (*softmax_sums)(const float* x, int n, float* largest, float* sum);
+    float (*largest)(const float* x, int n);
     void (*add)(float* x, const float* y, int n);
 
     // Keys and values [D] of one token into slot `slot`; `keys` and `values` point at the page's layer and head.
@@ -105,7 +106,8 @@ struct Kernels {
     uint64_t (*read)(const uint8_t* data, size_t bytes);
 };
 
-constexpr size_t wide_scratch(int cols) { return size_t(cols) * 2 * ROWS * 2 * 2 + 64 * 1024; }
+constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time
+constexpr size_t wide_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }
 
 const Kernels& kernels();  // those of this CPU, or of RIYAZ_ISA
 

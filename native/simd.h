@@ -50,6 +50,7 @@ INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
 #if defined(__AVX512F__)
 
+constexpr int REGISTERS = 32;
 using F = __m512;
 using I = __m512i;
 using B = __m512i;  // 64 bytes
@@ -132,6 +133,7 @@ INLINE F dot_bf16(F sum, B w, B x) {
 
 #elif defined(__AVX2__)
 
+constexpr int REGISTERS = 16;
 struct F {
     __m256 a, b;
 };
@@ -266,6 +268,7 @@ INLINE F dot_bf16(F sum, B w, B x) { return fma(second(w), second(x), fma(first(
 
 #else  // any CPU: plain loops over 16 lanes, which the compiler may vectorise
 
+constexpr int REGISTERS = 1;  // none to speak of
 struct F {
     float v[16];
 };

@@ -63,7 +63,7 @@ class Family(Generic[Config]):
         for name in self.stored_names:
             dtype, values = self.array(name)
             if not is_finite(values):
-                raise self._not_finite(name)
+                raise self.not_finite(name)
             yield name, dtype, values
 
     def array(self, name: str) -> tuple[str, np.ndarray]:
@@ -79,7 +79,7 @@ class Family(Generic[Config]):
             array = array.astype(np.float32)
         return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
 
-    def _not_finite(self, name: str) -> RiyazError:
+    def not_finite(self, name: str) -> RiyazError:
         """The error for a tensor with NaN or infinities: its file, its name there, the first place."""
         stored = self.stored_names[name]
         file = next(file for file in self.source.files if stored in file.tensors)

@@ -1,0 +1,302 @@
+// The only file with Python headers: checks what comes from Python, then calls the engine.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <thread>
+
+#include "dispatch.h"
+#include "model.h"
+#include "pack.h"
+
+namespace nb = nanobind;
+
+namespace riyaz {
+namespace {
+
+template <class T, int N>
+using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+template <class T>
+T* fresh(size_t n, nb::capsule& owner) {
+    T* data = new T[n ? n : 1]();
+    owner = nb::capsule(data, [](void* p) noexcept { delete[] (T*)p; });
+    return data;
+}
+
+Format format_named(const std::string& name) {
+    if (name == "fp32") return Format::fp32;
+    if (name == "bf16") return Format::bf16;
+    if (name == "int8") return Format::int8;
+    if (name == "int4") return Format::int4;
+    if (name == "int4k") return Format::int4k;
+    refuse("unknown format " + name);
+}
+
+std::string name_of(Format format) {
+    const char* names[] = {"fp32", "bf16", "int8", "int4", "int4k"};
+    return names[int(format)];
+}
+
+// name -> slot of a layer, or of those outside the layers
+int slot_named(const std::string& name, bool outer) {
+    static const std::map<std::string, int> layer = {
+        {"attention_norm", ATTENTION_NORM}, {"attention_norm_bias", ATTENTION_NORM_BIAS}, {"q", Q}, {"k", K}, {"v", V},
+        {"q_bias", Q_BIAS}, {"k_bias", K_BIAS}, {"v_bias", V_BIAS}, {"q_norm", Q_NORM}, {"k_norm", K_NORM}, {"o", O},
+        {"o_bias", O_BIAS}, {"post_attention_norm", POST_ATTENTION_NORM}, {"mlp_norm", MLP_NORM},
+        {"mlp_norm_bias", MLP_NORM_BIAS}, {"gate", GATE}, {"up", UP}, {"down", DOWN}, {"gate_bias", GATE_BIAS},
+        {"up_bias", UP_BIAS}, {"down_bias", DOWN_BIAS}, {"post_mlp_norm", POST_MLP_NORM}};
+    static const std::map<std::string, int> outside = {{"embedding", EMBEDDING}, {"positions", POSITIONS},
+                                                       {"final_norm", FINAL_NORM},
+                                                       {"final_norm_bias", FINAL_NORM_BIAS}, {"head", HEAD}};
+    const auto& names = outer ? outside : layer;
+    const auto found = names.find(name);
+    if (found == names.end()) refuse("unknown tensor " + name);
+    return found->second;
+}
+
+void check_rows(const Matrix& matrix, size_t first, size_t rows, size_t cols) {
+    const size_t width = padded(int(cols), matrix.weights.format == Format::int4k ? SUPER : GROUP);
+    if (first + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols)) refuse("the shape does not fit");
+}
+
+// The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests
+nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x, bool wide) {
+    const Kernels& k = kernels_of(isa);
+    const Weights& w = matrix.weights;
+    const int T = int(x.shape(0)), C = int(x.shape(1)), cols = w.cols;
+    if (padded(C, GROUP) > cols || T < 1) refuse("the shape does not fit");
+    if (wide && (!k.wide || w.format == Format::fp32)) refuse("no such product");
+    const size_t lines = size_t(padded(T, 32));
+    std::vector<int8_t> codes(lines * cols);
+    std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
+    std::vector<int32_t> total(scale.size());
+    std::vector<uint16_t> bf16(lines * cols);
+    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
+    for (int t = 0; t < T; t++) k.inputs(x.data() + size_t(t) * C, C, in.from(t));
+    nb::capsule owner;
+    float* y = fresh<float>(size_t(T) * w.rows, owner);
+    Matrix scratch(Format::fp32, 16, int(wide_scratch(cols) / 64) + 32);
+    if (wide) k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
+    else k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr);
+    return nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(T), size_t(w.rows)}, owner);
+}
+
+struct Measured {
+    double bandwidth, peak;
+};
+
+// Bytes per second that `threads` threads read from `data`, and multiply-adds per second of the int8 or bf16 product
+double read_bandwidth(size_t bytes, int threads, int rounds) {
+    Matrix memory(Format::fp32, ROWS, int(bytes / (ROWS * 4)));
+    memset(memory.bytes.get(), 1, memory.size());
+    Pool pool(threads);
+    const size_t part = memory.size() / threads / 256 * 256;
+    double best = 0;
+    for (int round = 0; round < rounds; round++) {
+        const auto start = std::chrono::steady_clock::now();
+        std::atomic<uint64_t> sum{0};
+        pool.run([&](int thread) { sum += kernels().read(memory.bytes.get() + part * thread, part); });
+        const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        best = std::max(best, double(part * threads) / taken);
+    }
+    return best;
+}
+
+double peak(int kind, int threads) {
+    Pool pool(threads);
+    std::vector<double> each(threads);
+    pool.run([&](int thread) { each[thread] = kernels().peak(kind); });
+    double all = 0;
+    for (const double one : each) all += one;
+    return all;
+}
+
+Config config_from(nb::dict d) {
+    Config c;
+    const auto number = [&](const char* name) { return nb::cast<int>(d[name]); };
+    c.layers = number("layers"), c.hidden = number("hidden"), c.heads = number("heads"), c.kv_heads = number("kv_heads");
+    c.head = number("head"), c.inner = number("inner"), c.vocabulary = number("vocabulary"), c.context = number("context");
+    for (const int size : {c.layers, c.hidden, c.heads, c.kv_heads, c.head, c.inner, c.vocabulary, c.context})
+        if (size < 1) refuse("a size is below 1");
+    if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
+    c.fp32 = nb::cast<bool>(d["fp32"]), c.layer_norm = nb::cast<bool>(d["layer_norm"]);
+    c.eps = nb::cast<float>(d["eps"]), c.embedding_scale = nb::cast<float>(d["embedding_scale"]);
+    c.query_scale = nb::cast<float>(d["query_scale"]), c.logit_cap = nb::cast<float>(d["logit_cap"]);
+    const auto activation = nb::cast<std::string>(d["activation"]);
+    if (activation != "silu" && activation != "gelu_tanh") refuse("unknown activation " + activation);
+    c.activation = activation == "silu" ? Activation::silu : Activation::gelu_tanh;
+    c.windows = nb::cast<std::vector<int>>(d["windows"]), c.rotations = nb::cast<std::vector<int>>(d["rotations"]);
+    c.frequencies = nb::cast<std::vector<std::vector<float>>>(d["frequencies"]);
+    c.position_divisors = nb::cast<std::vector<float>>(d["position_divisors"]);
+    if (int(c.windows.size()) != c.layers || int(c.rotations.size()) != c.layers) refuse("windows or rotations");
+    if (c.position_divisors.size() != c.frequencies.size()) refuse("position_divisors");
+    for (const int kind : c.rotations)
+        if (kind >= int(c.frequencies.size())) refuse("rotations");
+    for (const auto& each : c.frequencies)
+        if (int(each.size()) != c.head / 2) refuse("frequencies");
+    return c;
+}
+
+void set_tensor(Model& model, Tensor& tensor, nb::object value) {
+    (void)model;
+    if (nb::isinstance<Matrix>(value)) {
+        tensor.matrix = nb::cast<Matrix&>(value);
+    } else {
+        const auto array = nb::cast<In<float, 1>>(value);
+        tensor.vector.assign(array.data(), array.data() + array.size());
+    }
+}
+
+int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
+    auto adapter = std::make_shared<Adapter>();
+    for (nb::handle item : whole) {
+        const auto [layer, slot, value] = nb::cast<std::tuple<int, std::string, nb::object>>(item);
+        set_tensor(model, adapter->whole[model.index(layer, slot_named(slot, layer == model.config.layers))], value);
+    }
+    for (nb::handle item : pairs) {
+        const auto [layer, slot, a, b] = nb::cast<std::tuple<int, std::string, nb::object, nb::object>>(item);
+        adapter->pairs[model.index(layer, slot_named(slot, false))] = {nb::cast<Matrix&>(a), nb::cast<Matrix&>(b)};
+    }
+    if (!soft_prompt.is_none()) {
+        const auto vectors = nb::cast<In<float, 2>>(soft_prompt);
+        if (int(vectors.shape(1)) != model.config.hidden) refuse("the soft prompt's width");
+        adapter->soft_prompt.assign(vectors.data(), vectors.data() + vectors.size());
+    }
+    return model.load(std::move(adapter));
+}
+
+// Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token in
+// it, kind (Want), number of its names; `names` all names in order; `penalties` (W,). Returns the likeliest token of each
+// row (W,) and all log-probabilities, row by row.
+nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens, In<int32_t, 2> rows,
+                  In<int32_t, 1> names, In<float, 1> penalties) {
+    const int V = model.config.vocabulary;
+    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0)) refuse("sizes differ");
+    for (size_t i = 0; i < tokens.size(); i++)
+        if (tokens.data()[i] < 0 || tokens.data()[i] >= V) refuse("token " + std::to_string(tokens.data()[i]) + " is not in the vocabulary");
+    std::vector<Run> runs(sequences.size());
+    size_t at = 0;
+    for (size_t i = 0; i < runs.size(); i++) {
+        const int n = counts.data()[i];
+        if (n < 1 || at + n > tokens.size()) refuse("a run without tokens");
+        if (model.length(sequences.data()[i]) + n > model.config.context) refuse("a sequence beyond the context");
+        runs[i].sequence = sequences.data()[i], runs[i].tokens = tokens.data() + at, runs[i].n = n;
+        at += n;
+    }
+    size_t size = 0, name = 0;
+    for (size_t i = 0; i < rows.shape(0); i++) {
+        const int32_t* row = rows.data() + 4 * i;
+        if (row[0] < 0 || size_t(row[0]) >= runs.size() || row[1] < 0 || row[1] >= runs[row[0]].n || row[2] < 0 || row[2] > 2 ||
+            row[3] < 0 || name + row[3] > names.size())
+            refuse("a wanted row is outside its run");
+        size += Want(row[2]) == Want::full ? V : Want(row[2]) == Want::named ? row[3] : 0;
+        name += row[3];
+    }
+    nb::capsule values_owner, best_owner;
+    float* values = fresh<float>(size, values_owner);
+    int32_t* best = fresh<int32_t>(rows.shape(0), best_owner);
+    std::vector<std::pair<int, size_t>> place;
+    float* out = values;
+    name = 0;
+    for (size_t i = 0; i < rows.shape(0); i++) {
+        const int32_t* row = rows.data() + 4 * i;
+        Row wanted;
+        wanted.token = row[1], wanted.want = Want(row[2]), wanted.penalty = penalties.data()[i], wanted.out = out;
+        wanted.names.assign(names.data() + name, names.data() + name + row[3]);
+        for (const int32_t each : wanted.names)
+            if (each < 0 || each >= V) refuse("a name is not in the vocabulary");
+        name += row[3], out += wanted.want == Want::full ? V : wanted.want == Want::named ? row[3] : 0;
+        place.emplace_back(row[0], runs[row[0]].rows.size());
+        runs[row[0]].rows.push_back(std::move(wanted));
+    }
+    {
+        nb::gil_scoped_release release;
+        model.forward(runs);
+    }
+    for (size_t i = 0; i < place.size(); i++) best[i] = runs[place[i].first].rows[place[i].second].best;
+    return nb::make_tuple(nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>(best, {rows.shape(0)}, best_owner),
+                          nb::ndarray<nb::numpy, float, nb::ndim<1>>(values, {size}, values_owner));
+}
+
+}  // namespace
+}  // namespace riyaz
+
+NB_MODULE(_native, m) {
+    using namespace riyaz;
+    nb::set_leak_warnings(false);
+    m.doc() = "Riyaz's CPU engine; riyaz.native loads it.";
+    m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
+    m.def("isa", &isa, "The instruction set whose kernels run; ValueError if RIYAZ_ISA names none that can.");
+    m.def("isas", &isas, "The instruction sets that this build holds and this CPU can run, best last.");
+    m.def("format_of", [](const std::string& type) { return name_of(format_of(type)); },
+          "The format that a GGUF type is packed into.");
+    m.def("product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = false,
+          "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set.");
+    m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,
+          nb::call_guard<nb::gil_scoped_release>(), "Bytes per second that threads read together, the best of the rounds.");
+    m.def("peak", &peak, nb::arg("kind"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>(),
+          "Multiply-adds per second of all threads in registers: kind 0 int8, 1 bfloat16.");
+
+    nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
+        .def("__init__", [](Matrix* self, const std::string& format, int rows, int cols) {
+            if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
+            new (self) Matrix(format_named(format), rows, cols);
+        }, nb::arg("format"), nb::arg("rows"), nb::arg("cols"))
+        .def("fill", [](Matrix& self, int first, In<float, 2> values) {
+            check_rows(self, first, values.shape(0), values.shape(1));
+            nb::gil_scoped_release release;
+            return pack(self, first, int(values.shape(0)), values.data(), int(values.shape(1)));
+        }, "Write rows from floats (rows, cols), rounded to the format; returns whether all are finite.")
+        .def("fill_bf16", [](Matrix& self, int first, In<uint16_t, 2> bits) {
+            check_rows(self, first, bits.shape(0), bits.shape(1));
+            nb::gil_scoped_release release;
+            return pack_bf16(self, first, int(bits.shape(0)), bits.data(), int(bits.shape(1)));
+        }, "The same from the bits of bfloat16.")
+        .def("fill_gguf", [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {
+            check_rows(self, first, blocks.shape(0), cols);
+            nb::gil_scoped_release release;
+            return pack_gguf(self, first, int(blocks.shape(0)), type, blocks.data(), cols);
+        }, "The same from GGUF blocks (rows, bytes), without loss.")
+        .def("row", [](const Matrix& self, int row) {
+            if (row < 0 || row >= self.weights.rows) refuse("no such row");
+            nb::capsule owner;
+            float* out = fresh<float>(self.weights.cols, owner);
+            kernels().row(self.weights, row, out);
+            return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(self.weights.cols)}, owner);
+        }, "A row as floats, padded columns included.")
+        .def_prop_ro("format", [](const Matrix& self) { return name_of(self.weights.format); })
+        .def_prop_ro("nbytes", &Matrix::size)
+        .def_prop_ro("data", [](nb::object self) {
+            Matrix& matrix = nb::cast<Matrix&>(self);
+            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(matrix.bytes.get(), {matrix.size()}, self);
+        }, "The packed bytes.");
+
+    nb::class_<Model>(m, "Model", "A decoder model, its adapters and its cache.")
+        .def("__init__", [](Model* self, nb::dict config, int threads, size_t cache_bytes) {
+            new (self) Model(config_from(config), threads, cache_bytes);
+        }, nb::arg("config"), nb::arg("threads"), nb::arg("cache_bytes"))
+        .def("set", [](Model& self, int layer, const std::string& slot, nb::object value) {
+            if (layer < 0 || layer > self.config.layers) refuse("no such layer");
+            set_tensor(self, self.tensor(layer, slot_named(slot, layer == self.config.layers)), value);
+        }, "Set a tensor: a Matrix, or float32 (n,) of a norm or bias. The layer after the last holds the outer ones.")
+        .def("load", &load, nb::arg("whole"), nb::arg("pairs"), nb::arg("soft_prompt").none(),
+             "Load an adapter: tensors that it replaces (layer, slot, value), LoRA pairs (layer, slot, A, scale · B), and a "
+             "soft prompt (P, C); returns its number.")
+        .def("unload", &Model::unload)
+        .def("soft_tokens", &Model::soft_tokens)
+        .def("open", &Model::open)
+        .def("open_after", &Model::open_after)
+        .def("fork", &Model::fork)
+        .def("close", &Model::close)
+        .def("length", &Model::length)
+        .def("adapter_of", &Model::adapter_of)
+        .def("forward", &forward)
+        .def_prop_ro("cache_bytes", [](const Model& self) { return self.cache.bytes(); });
+}

@@ -1,0 +1,420 @@
+// The layers of a pass; `head.cpp` has what follows them.
+#include <cmath>
+
+#include "pass.h"
+
+namespace riyaz {
+namespace {
+
+constexpr int QKV[] = {Q, K, V}, OUT[] = {O}, GATE_UP[] = {GATE, UP}, DOWN_[] = {DOWN};
+constexpr int QUERIES = 64;  // tokens of one item of attention
+
+}  // namespace
+
+Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
+    Inputs in;
+    in.cols = cols;
+    const size_t rows = size_t(padded(T, 32)), groups = rows * (cols / GROUP);
+    if (with_fp32) {
+        in.fp32 = fp32.get(rows * cols);
+        return in;
+    }
+    in.bf16 = bf16.get(rows * cols);
+    if (with_codes) {
+        in.codes = codes.get(rows * cols);
+        in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
+    }
+    return in;
+}
+
+Pass::Pass(Model& model, std::vector<Piece> given)
+    : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(model.pool_.size()) {
+    // wide products first, and each adapter's tokens together
+    std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& one, const Piece& two) {
+        return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
+    });
+    for (auto& piece : pieces) {
+        piece.begin = T, T += piece.n;
+        if (!spans.empty() && spans.back().adapter == piece.adapter && spans.back().wide == piece.wide)
+            spans.back().n += piece.n;
+        else
+            spans.push_back({piece.begin, piece.n, piece.adapter, piece.wide});
+    }
+    piece_of.resize(T);
+    for (size_t p = 0; p < pieces.size(); p++)
+        std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
+
+    heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
+    sliced = c.heads / c.kv_heads * c.head % GROUP == 0;
+    const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
+    x = b.x.get(size_t(T) * c.hidden), part = b.part.get(size_t(T) * c.hidden);
+    qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);
+    hidden = b.hidden.get(T, C, !c.fp32, c.fp32), heads = b.heads.get(T, A, !c.fp32, c.fp32);
+    inner = b.inner.get(T, F, !c.fp32, c.fp32);
+    gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
+    b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
+    for (const auto& [_, adapter] : m.adapters_)
+        for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, pair.b.weights.cols);
+    if (low_width) {
+        low = b.low.get(size_t(T) * low_width * 3);
+        for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32)) * low_width);
+    }
+    cursors.reset(new std::atomic<int>[c.layers]);
+    for (int l = 0; l < c.layers; l++) cursors[l] = 0;
+    plan_attention();
+    collect();
+}
+
+void Pass::plan_attention() {
+    // in the order in which the runs were given, since a fork gets its parent's tokens when it is appended to
+    std::vector<size_t> order(pieces.size());
+    for (size_t p = 0; p < order.size(); p++) order[p] = p;
+    std::sort(order.begin(), order.end(), [&](size_t one, size_t two) {
+        return std::pair(pieces[one].run, pieces[one].first) < std::pair(pieces[two].run, pieces[two].first);
+    });
+    slots.resize(T), segments.resize(pieces.size());
+    std::vector<Cache::Slot> own;
+    for (const size_t p : order) {
+        own.clear();
+        m.cache.append(pieces[p].sequence, pieces[p].n, own);
+        std::copy(own.begin(), own.end(), slots.begin() + pieces[p].begin);
+    }
+    int furthest = 0;
+    for (size_t p = 0; p < pieces.size(); p++) {
+        const Piece& piece = pieces[p];
+        m.cache.segments(piece.sequence, segments[p]);
+        furthest = std::max(furthest, piece.position + piece.n);
+        for (int from = 0; from < piece.n; from += QUERIES)
+            for (int head = 0; head < c.kv_heads; head++)
+                items.push_back({int(p), head, from, std::min(QUERIES, piece.n - from)});
+    }
+    m.turn_up_to(furthest);
+    std::stable_sort(items.begin(), items.end(), [&](const Item& one, const Item& two) {  // the longest work first
+        const auto cost = [&](const Item& item) { return int64_t(pieces[item.piece].position + item.from) * item.n; };
+        return cost(one) > cost(two);
+    });
+}
+
+void Pass::share(int n, int thread, int& begin, int& end) const {
+    begin = int(int64_t(n) * thread / threads), end = int(int64_t(n) * (thread + 1) / threads);
+}
+
+void Pass::work(int thread) {
+    embed(thread);
+    for (int l = 0; l < c.layers; l++) {
+        norm(thread, l, ATTENTION_NORM, false);
+        barrier();
+        lower(thread, l, QKV, 3, hidden);
+        product(thread, l, QKV, 3, hidden, qkv, qkv_width, false);
+        barrier();
+        positions(thread, l);
+        barrier();
+        attend(thread, l);
+        barrier();
+        lower(thread, l, OUT, 1, heads);
+        product(thread, l, OUT, 1, heads, x, c.hidden, true);
+        barrier();
+        norm(thread, l, MLP_NORM, true);
+        barrier();
+        lower(thread, l, GATE_UP, 2, hidden);
+        gated(thread, l);
+        barrier();
+        activate(thread, l);
+        barrier();
+        lower(thread, l, DOWN_, 1, inner);
+        product(thread, l, DOWN_, 1, inner, x, c.hidden, true);
+        barrier();
+    }
+    head(thread);
+}
+
+void Pass::embed(int thread) {
+    int begin, end;
+    share(T, thread, begin, end);
+    std::vector<float> row(padded(c.hidden, SUPER));
+    for (int t = begin; t < end; t++) {
+        const Piece& piece = pieces[piece_of[t]];
+        const int i = t - piece.begin;
+        float* out = x + size_t(t) * c.hidden;
+        if (i < piece.vectors) {
+            const auto& prompt = m.adapters_.at(piece.adapter)->soft_prompt;
+            memcpy(out, prompt.data() + size_t(piece.position + i) * c.hidden, sizeof(float) * c.hidden);
+        } else {
+            k.row(m.at(piece.adapter, c.layers, EMBEDDING).matrix.weights, piece.run->tokens[piece.first + i - piece.vectors],
+                  row.data());
+            for (int j = 0; j < c.hidden; j++) out[j] = row[j] * c.embedding_scale;
+        }
+        const Matrix& places = m.at(piece.adapter, c.layers, POSITIONS).matrix;
+        if (places) {
+            k.row(places.weights, piece.position + i, row.data());
+            k.add(out, row.data(), c.hidden);
+        }
+    }
+}
+
+// Adds to x what the product before left to do: a bias, or a norm of the sum in `part`.
+void Pass::settle(int t, int layer, bool attention, float* scratch) const {
+    if (layer < 0) return;
+    const int adapter = pieces[piece_of[t]].adapter;
+    const auto& bias = m.at(adapter, layer, attention ? O_BIAS : DOWN_BIAS).vector;
+    const auto& post = m.at(adapter, layer, attention ? POST_ATTENTION_NORM : POST_MLP_NORM).vector;
+    float* own = (post.empty() ? x : part) + size_t(t) * c.hidden;
+    if (!bias.empty()) k.add(own, bias.data(), c.hidden);
+    if (post.empty()) return;
+    k.rms_norm(own, post.data(), c.eps, c.hidden, scratch);
+    k.add(x + size_t(t) * c.hidden, scratch, c.hidden);
+}
+
+void Pass::normalise(int t, int layer, int slot, float* out) const {
+    const int adapter = pieces[piece_of[t]].adapter;
+    const float* from = x + size_t(t) * c.hidden;
+    const float* weight = m.at(adapter, layer, slot).vector.data();
+    if (c.layer_norm)
+        k.layer_norm(from, weight, m.at(adapter, layer, slot + 1).vector.data(), c.eps, c.hidden, out);
+    else
+        k.rms_norm(from, weight, c.eps, c.hidden, out);
+}
+
+void Pass::norm(int thread, int layer, int slot, bool after_attention) {
+    int begin, end;
+    share(T, thread, begin, end);
+    std::vector<float> scratch(c.hidden);
+    for (int t = begin; t < end; t++) {
+        settle(t, after_attention ? layer : layer - 1, after_attention, scratch.data());
+        normalise(t, layer, slot, scratch.data());
+        Inputs own = hidden.from(t);
+        if (pieces[piece_of[t]].wide) own.codes = nullptr;
+        k.inputs(scratch.data(), c.hidden, own);
+    }
+}
+
+// The products with A of LoRA pairs, from inputs that are not quantised; then all threads wait.
+void Pass::lower(int thread, int layer, const int* parts, int count, const Inputs& in) {
+    if (!low_width) return;
+    int item = 0;
+    for (const Span& span : spans) {
+        for (int i = 0; i < count; i++) {
+            const Lora* pair = m.lora(span.adapter, layer, parts[i]);
+            if (!pair || item++ % threads != thread) continue;
+            const Weights& a = pair->a.weights;
+            const int cols = pair->b.weights.cols;
+            float* y = low + (size_t(i) * T + span.begin) * low_width;
+            const Inputs own = in.from(span.begin);
+            if (span.wide) {
+                uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
+                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch);
+            } else {
+                k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
+            }
+            if (c.fp32) continue;
+            Inputs out;
+            out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
+            for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+        }
+    }
+    barrier();
+}
+
+void Pass::one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
+                    float* y, size_t stride, bool add, const uint8_t* next) {
+    const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
+    float* to = y + size_t(span.begin) * stride;
+    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
+    if (span.wide)
+        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch);
+    else
+        k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
+    const Lora* pair = m.lora(span.adapter, layer, slot);
+    if (!pair) return;
+    const Weights& up_ = pair->b.weights;
+    Inputs from;
+    from.cols = up_.cols;
+    if (c.fp32) from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
+    else from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
+    if (span.wide)
+        k.wide(up_, begin, end, from, span.n, to, stride, true, scratch);
+    else
+        k.narrow(up_, begin, end, from, span.n, to, stride, true, nullptr);
+}
+
+// y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each part
+// the sums go to `part` instead of being added to x.
+void Pass::product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride, bool add) {
+    if (add && !m.at(-1, layer, parts[0] == O ? POST_ATTENTION_NORM : POST_MLP_NORM).vector.empty()) y = part, add = false;
+    int total = 0, begin, end;
+    for (int i = 0; i < count; i++) total += m.at(-1, layer, parts[i]).matrix.weights.blocks();
+    share(total, thread, begin, end);
+    const uint8_t* next = parts[0] == Q   ? first_weights(thread, layer, OUT, 1)
+                          : parts[0] == O ? first_weights(thread, layer, GATE_UP, 2)
+                                          : first_weights(thread, layer + 1, QKV, 3);
+    int first = 0, row = 0;
+    for (int i = 0; i < count; i++) {
+        const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
+        const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
+        if (from < to) {
+            for (size_t s = 0; s < spans.size();) {  // neighbours with the same weights together
+                Span span = spans[s++];
+                const auto same = [&](const Span& other) {
+                    return other.wide == span.wide && !m.lora(span.adapter, layer, parts[i]) &&
+                           !m.lora(other.adapter, layer, parts[i]) &&
+                           m.at(other.adapter, layer, parts[i]).matrix.weights.data ==
+                               m.at(span.adapter, layer, parts[i]).matrix.weights.data;
+                };
+                while (s < spans.size() && same(spans[s])) span.n += spans[s++].n;
+                one_part(thread, span, layer, parts[i], i, from, to, in, y + row, stride, add, next);
+            }
+        }
+        first += base.blocks(), row += base.rows;
+    }
+}
+
+const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int count) const {
+    if (layer >= c.layers) {
+        const Matrix& head = m.at(-1, c.layers, HEAD).matrix;
+        const Weights& w = head ? head.weights : m.at(-1, c.layers, EMBEDDING).matrix.weights;
+        int begin, end;
+        share(w.blocks(), thread, begin, end);
+        return w.block(begin);
+    }
+    int total = 0, begin, end;
+    const bool together = parts[0] == GATE;
+    for (int i = 0; i < count; i++) total += m.at(-1, layer, parts[i]).matrix.weights.blocks();
+    share(together ? total / 2 : total, thread, begin, end);
+    for (int i = 0; i < count; i++) {
+        const Weights& w = m.at(-1, layer, parts[i]).matrix.weights;
+        if (begin < w.blocks()) return w.block(begin);
+        begin -= w.blocks();
+    }
+    return nullptr;
+}
+
+// Whether the activation follows directly on the products of gate and up
+bool Pass::is_fused(const Span& span, int layer) const {
+    return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() && !m.lora(span.adapter, layer, GATE) &&
+           !m.lora(span.adapter, layer, UP);
+}
+
+void Pass::gated(int thread, int layer) {
+    const int blocks = m.at(-1, layer, UP).matrix.weights.blocks();
+    int begin, end;
+    share(blocks, thread, begin, end);
+    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
+    const uint8_t* next = first_weights(thread, layer, DOWN_, 1);
+    for (const Span& span : spans) {
+        const size_t at = size_t(span.begin);
+        if (!is_fused(span, layer)) {
+            if (m.at(-1, layer, GATE).matrix)
+                one_part(thread, span, layer, GATE, 0, begin, end, hidden, gate, c.inner, false, nullptr);
+            one_part(thread, span, layer, UP, 1, begin, end, hidden, up, c.inner, false, next);
+            continue;
+        }
+        const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
+        const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
+        if (span.wide)
+            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, inner.bf16 + at * inner.cols,
+                         inner.cols, scratch);
+        else
+            k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
+                           c.inner, next);
+    }
+}
+
+void Pass::activate(int thread, int layer) {
+    int begin, end;
+    share(T, thread, begin, end);
+    for (const Span& span : spans) {
+        const bool fused = is_fused(span, layer);
+        if (fused && span.wide) continue;
+        const auto& gate_bias = m.at(span.adapter, layer, GATE_BIAS).vector;
+        const auto& up_bias = m.at(span.adapter, layer, UP_BIAS).vector;
+        for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++) {
+            float *g = gate + size_t(t) * c.inner, *u = up + size_t(t) * c.inner;
+            if (!fused) {
+                if (!up_bias.empty()) k.add(u, up_bias.data(), c.inner);
+                if (!gate_bias.empty()) k.add(g, gate_bias.data(), c.inner);
+                if (m.at(-1, layer, GATE).matrix) k.activate(g, u, c.activation, c.inner);
+                else k.activate(g = u, nullptr, c.activation, c.inner);
+            }
+            Inputs own = inner.from(t);
+            if (span.wide) own.codes = nullptr;
+            k.inputs(g, c.inner, own);
+        }
+    }
+}
+
+// Biases, head norms and rotation of q and k; keys and values into the cache
+void Pass::positions(int thread, int layer) {
+    int begin, end;
+    share(T, thread, begin, end);
+    const int D = c.head, kind = c.rotations[layer];
+    const float scale = c.query_scale / std::sqrt(float(D));
+    std::vector<float> scratch(D);
+    for (int t = begin; t < end; t++) {
+        const Piece& piece = pieces[piece_of[t]];
+        float* q = qkv + size_t(t) * qkv_width;
+        float *own_k = q + heads_width, *own_v = own_k + c.kv_heads * D;
+        float* const to[] = {q, own_k, own_v};
+        for (int i = 0; i < 3; i++) {
+            const auto& bias = m.at(piece.adapter, layer, Q_BIAS + i).vector;
+            if (!bias.empty()) k.add(to[i], bias.data(), int(bias.size()));
+        }
+        const auto& q_norm = m.at(piece.adapter, layer, Q_NORM).vector;
+        const auto& k_norm = m.at(piece.adapter, layer, K_NORM).vector;
+        const size_t place = size_t(piece.position + t - piece.begin) * (D / 2);
+        for (int h = 0; h < c.heads + c.kv_heads; h++) {
+            float* one = q + h * D;
+            const bool is_query = h < c.heads;
+            const auto& weight = is_query ? q_norm : k_norm;
+            if (!weight.empty()) {
+                k.rms_norm(one, weight.data(), c.eps, D, scratch.data());
+                memcpy(one, scratch.data(), sizeof(float) * D);
+            }
+            if (kind >= 0) k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
+            else if (is_query)
+                for (int i = 0; i < D; i++) one[i] *= scale;
+        }
+        const Cache::Slot& slot = slots[t];
+        for (int h = 0; h < c.kv_heads; h++)
+            k.store(own_k + h * D, own_v + h * D, D, slot.slot, slot.page + m.cache.keys(layer, h),
+                    slot.page + m.cache.values(layer, h), c.fp32);
+    }
+}
+
+void Pass::attend(int thread, int layer) {
+    const int G = c.heads / c.kv_heads, width = G * c.head;
+    while (true) {
+        const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
+        if (next >= int(items.size())) break;
+        const Item& item = items[next];
+        const Piece& piece = pieces[item.piece];
+        const size_t t = size_t(piece.begin + item.from), column = size_t(item.head) * width;
+        Attention job;
+        job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
+        job.out = attended + t * heads_width + column, job.out_stride = heads_width;
+        job.n = item.n, job.G = G, job.head = c.head;
+        job.position = piece.position + item.from, job.window = c.windows[layer];
+        job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
+        job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
+        job.fp32 = c.fp32;
+        (piece.wide ? k.attention_wide : k.attention)(job);
+        for (int i = 0; sliced && i < item.n; i++) {
+            Inputs own = heads.from(int(t) + i);
+            if (own.fp32) own.fp32 += column;
+            if (own.bf16) own.bf16 += column;
+            if (piece.wide) own.codes = nullptr;
+            if (own.codes) own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP, own.total += column / GROUP;
+            k.inputs(job.out + i * job.out_stride, width, own);
+        }
+    }
+    if (sliced) return;
+    barrier();
+    int begin, end;
+    share(T, thread, begin, end);
+    for (int t = begin; t < end; t++) {
+        Inputs own = heads.from(t);
+        if (pieces[piece_of[t]].wide) own.codes = nullptr;
+        k.inputs(attended + size_t(t) * heads_width, heads_width, own);
+    }
+}
+
+}  // namespace riyaz

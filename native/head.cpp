@@ -1,0 +1,191 @@
+// What follows the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that they
+// never stand in memory all at once unless all are wanted. And `Model::forward`, which cuts runs into passes.
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "pass.h"
+
+namespace riyaz {
+namespace {
+
+constexpr int PIECE = 512;   // most tokens of a run in one piece: a fixed cut, which depends on no other run
+constexpr int PASS = 1024;   // most tokens of a pass
+constexpr int WIDE = 32;     // tokens of a run from which on products are wide, and wanted rows
+constexpr int BLOCKS = 16;   // of the vocabulary at a time
+constexpr int AT_ONCE = 128; // wanted rows at a time
+
+}  // namespace
+
+void Pass::collect() {
+    for (const Piece& piece : pieces) {
+        const int tokens = piece.n - piece.vectors;
+        const size_t before = wanted.size();
+        for (Row& row : piece.run->rows) {
+            const int i = row.token - piece.first;
+            if (i >= 0 && i < tokens) wanted.push_back({&row, piece.begin + piece.vectors + i, piece.adapter, false});
+        }
+        if (piece.wide && wanted.size() - before >= WIDE)
+            for (size_t i = before; i < wanted.size(); i++) wanted[i].wide = true;
+    }
+    std::stable_sort(wanted.begin(), wanted.end(), [](const Wanted& one, const Wanted& two) {
+        return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
+    });
+    const float low_ = -std::numeric_limits<float>::infinity();
+    found.assign(wanted.size() * threads, {low_, 0, low_, -1});
+    if (wanted.empty()) return;
+    last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, c.fp32);
+    b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
+}
+
+void Pass::head(int thread) {
+    if (wanted.empty()) return;
+    int begin, end;
+    share(int(wanted.size()), thread, begin, end);
+    std::vector<float> scratch(c.hidden);
+    for (int i = begin; i < end; i++) {
+        settle(wanted[i].token, c.layers - 1, false, scratch.data());
+        normalise(wanted[i].token, c.layers, FINAL_NORM, scratch.data());
+        Inputs own = last.from(i);
+        if (wanted[i].wide) own.codes = nullptr;
+        k.inputs(scratch.data(), c.hidden, own);
+    }
+    barrier();
+    float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
+    uint8_t* space = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
+    for (size_t from = 0; from < wanted.size();) {
+        size_t to = from + 1;  // neighbours with the same weights
+        const auto weights = [&](const Wanted& one) -> const Weights& {
+            const Matrix& own = m.at(one.adapter, c.layers, HEAD).matrix;
+            return own ? own.weights : m.at(-1, c.layers, EMBEDDING).matrix.weights;
+        };
+        const Weights& w = weights(wanted[from]);
+        while (to < wanted.size() && to - from < AT_ONCE && wanted[to].wide == wanted[from].wide &&
+               weights(wanted[to]).data == w.data)
+            to++;
+        share(w.blocks(), thread, begin, end);
+        const Inputs in = last.from(int(from));
+        for (int block = begin; block < end; block += BLOCKS) {
+            const int stop = std::min(block + BLOCKS, end), n = int(to - from);
+            float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
+            if (wanted[from].wide) k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, space);
+            else k.narrow(w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
+            chunk(thread, block * ROWS, std::min(stop * ROWS, w.rows), logits, int(from), n);
+        }
+        from = to;
+    }
+    barrier();
+    settle_rows(thread);
+}
+
+// Takes what is wanted from logits [n][BLOCKS * ROWS] of the tokens begin ... end - 1.
+void Pass::chunk(int thread, int begin, int end, float* logits, int from, int n) {
+    const int count = end - begin;
+    for (int i = 0; i < n; i++) {
+        float* y = logits + size_t(i) * BLOCKS * ROWS;
+        const Wanted& one = wanted[from + i];
+        Found& seen = found[size_t(thread) * wanted.size() + from + i];
+        if (c.logit_cap > 0)
+            for (int j = 0; j < count; j++) y[j] = c.logit_cap * std::tanh(y[j] / c.logit_cap);
+        if (one.row->want == Want::best) {
+            const float largest = k.largest(y, count);
+            if (!(largest > seen.best)) continue;
+            seen.best = largest;
+            int j = 0;
+            while (y[j] != largest) j++;
+            seen.token = begin + j;
+            continue;
+        }
+        if (one.row->want == Want::full) {
+            memcpy(one.row->out + begin, y, sizeof(float) * count);
+            continue;
+        }
+        float largest, sum;
+        k.softmax_sums(y, count, &largest, &sum);
+        if (largest > seen.largest) {
+            seen.sum = seen.sum * std::exp(seen.largest - largest) + sum;
+            seen.largest = largest;
+        } else {
+            seen.sum += sum * std::exp(largest - seen.largest);
+        }
+        for (size_t j = 0; j < one.row->names.size(); j++)
+            if (const int name = one.row->names[j]; name >= begin && name < end) one.row->out[j] = y[name - begin];
+    }
+}
+
+void Pass::settle_rows(int thread) {
+    int begin, end;
+    share(int(wanted.size()), thread, begin, end);
+    for (int i = begin; i < end; i++) {
+        Row& row = *wanted[i].row;
+        Found all = found[i];
+        for (int other = 1; other < threads; other++) {
+            const Found& more = found[size_t(other) * wanted.size() + i];
+            if (more.best > all.best) all.best = more.best, all.token = more.token;
+            const float top = std::max(all.largest, more.largest);
+            if (top > -std::numeric_limits<float>::infinity())
+                all.sum = all.sum * std::exp(all.largest - top) + more.sum * std::exp(more.largest - top);
+            all.largest = top;
+        }
+        float log_sum = all.largest + std::log(all.sum);
+        if (row.want == Want::full) {
+            for (const int name : row.names) row.out[name] = row.out[name] > 0 ? row.out[name] / row.penalty : row.out[name] * row.penalty;
+            k.softmax_sums(row.out, c.vocabulary, &all.largest, &all.sum);
+            log_sum = all.largest + std::log(all.sum);
+            for (int j = 0; j < c.vocabulary; j++) row.out[j] -= log_sum;
+        } else if (row.want == Want::named) {
+            for (size_t j = 0; j < row.names.size(); j++) row.out[j] -= log_sum;
+        } else {
+            row.best = all.token, log_sum = all.best;
+        }
+        if (!std::isfinite(log_sum)) damaged = true;
+    }
+}
+
+void Pass::finish() const {
+    if (damaged) throw std::runtime_error("the model computes numbers that are none (NaN) or infinite");
+}
+
+void Model::forward(std::vector<Run>& runs) {
+    if (!buffers_) buffers_ = std::make_unique<Buffers>();
+    std::vector<Piece> pieces;
+    int tokens = 0;
+    const auto compute = [&] {
+        if (pieces.empty()) return;
+        Pass pass(*this, std::move(pieces));
+        pool_.run([&](int thread) { pass.work(thread); });
+        pass.finish();
+        pieces.clear(), tokens = 0;
+    };
+    try {
+        std::map<int, int> ahead;  // tokens of a sequence in this forward
+        for (Run& run : runs) {
+            const State state = states_.at(run.sequence);
+            const int total = state.vectors + run.n;
+            for (int from = 0; from < total; from += PIECE) {
+                Piece piece;
+                piece.run = &run, piece.sequence = run.sequence, piece.adapter = state.adapter;
+                piece.n = std::min(PIECE, total - from);
+                piece.vectors = std::clamp(state.vectors - from, 0, piece.n);
+                piece.first = std::max(0, from - state.vectors);
+                piece.position = cache.length(run.sequence) + ahead[run.sequence];
+                piece.wide = kernels().amx && !config.fp32 && piece.n >= WIDE;
+                if (tokens + piece.n > PASS) {
+                    compute();
+                    ahead.clear();
+                    piece.position = cache.length(run.sequence);
+                }
+                pieces.push_back(piece);
+                tokens += piece.n, ahead[run.sequence] += piece.n;
+            }
+        }
+        compute();
+    } catch (...) {
+        cache.rollback();
+        throw;
+    }
+    cache.commit();
+    for (const Run& run : runs) states_.at(run.sequence).vectors = 0;
+}
+
+}  // namespace riyaz

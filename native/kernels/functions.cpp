@@ -1,0 +1,100 @@
+// Norms, rotations, activations and sums over vectors of floats; measuring loops.
+#include "../simd.h"
+#include "parts.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+// Calls with 16 numbers at a time; the rest of n < 16 is copied, padded with `fill`
+template <class Body>
+INLINE void chunks(int n, const Body& body) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) body(i, 16);
+    if (i < n) body(i, n - i);
+}
+INLINE F load_some(const float* x, int n, float fill = 0) {
+    if (n == 16) return load(x);
+    float part[16];
+    for (int i = 0; i < 16; i++) part[i] = i < n ? x[i] : fill;
+    return load(part);
+}
+INLINE void store_some(float* x, F v, int n) {
+    if (n == 16) return store(x, v);
+    float part[16];
+    store(part, v);
+    for (int i = 0; i < n; i++) x[i] = part[i];
+}
+
+}  // namespace
+
+void rms_norm(const float* x, const float* weight, float eps, int C, float* out) {
+    F squares = zero();
+    chunks(C, [&](int i, int n) {
+        const F v = load_some(x + i, n);
+        squares = fma(v, v, squares);
+    });
+    const F scale = set(1 / __builtin_sqrtf(sum_of(squares) / float(C) + eps));
+    chunks(C, [&](int i, int n) {
+        store_some(out + i, mul(mul(load_some(x + i, n), scale), load_some(weight + i, n)), n);
+    });
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out) {
+    F total = zero(), squares = zero();
+    chunks(C, [&](int i, int n) { total = add(total, load_some(x + i, n)); });
+    const float mean = sum_of(total) / float(C);
+    chunks(C, [&](int i, int n) {
+        const F v = sub(load_some(x + i, n, mean), set(mean));
+        squares = fma(v, v, squares);
+    });
+    const F scale = set(1 / __builtin_sqrtf(sum_of(squares) / float(C) + eps));
+    chunks(C, [&](int i, int n) {
+        const F v = mul(sub(load_some(x + i, n), set(mean)), scale);
+        store_some(out + i, fma(v, load_some(weight + i, n), load_some(bias + i, n)), n);
+    });
+}
+
+void rotate(float* x, const float* cos, const float* sin, int D, float scale) {
+    const int half_ = D / 2;
+    chunks(half_, [&](int i, int n) {
+        const F c = mul(load_some(cos + i, n), set(scale)), s = mul(load_some(sin + i, n), set(scale));
+        const F a = load_some(x + i, n), b = load_some(x + half_ + i, n);
+        store_some(x + i, sub(mul(a, c), mul(b, s)), n);
+        store_some(x + half_ + i, fma(b, c, mul(a, s)), n);
+    });
+}
+
+void activate(float* x, const float* y, Activation activation, int n) {
+    chunks(n, [&](int i, int count) {
+        F v = load_some(x + i, count);
+        v = activation == Activation::silu ? silu(v) : gelu_tanh(v);
+        store_some(x + i, y ? mul(v, load_some(y + i, count)) : v, count);
+    });
+}
+
+void softmax_sums(const float* x, int n, float* largest, float* sum) {
+    F top = set(-INFINITY), total = zero();
+    chunks(n, [&](int i, int count) { top = max(top, load_some(x + i, count, -INFINITY)); });
+    *largest = max_of(top);
+    chunks(n, [&](int i, int count) {
+        const F e = exp(sub(load_some(x + i, count, *largest), set(*largest)));
+        total = add(total, count == 16 ? e : select((1u << count) - 1, e, zero()));
+    });
+    *sum = sum_of(total);
+}
+
+float largest(const float* x, int n) {
+    F top = set(-INFINITY);
+    chunks(n, [&](int i, int count) { top = max(top, load_some(x + i, count, -INFINITY)); });
+    return max_of(top);
+}
+
+void add_to(float* x, const float* y, int n) {
+    chunks(n, [&](int i, int count) {
+        store_some(x + i, add(load_some(x + i, count), load_some(y + i, count)), count);
+    });
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

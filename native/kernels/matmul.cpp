@@ -1,0 +1,276 @@
+// Products of packed weights with few tokens: lanes are rows, each input is broadcast. Integer weights are multiplied
+// with inputs of 8 bits in groups of 32 columns, whose integer sums are the same on every instruction set.
+//
+// R blocks of 16 rows times T tokens are computed at once, to hide latencies and to decode weights once for T tokens.
+// The operations on one row and one token are the same for every R and T.
+#include "../simd.h"
+#include "parts.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
+
+// Where to prefetch while the block at `at` is read: further on, or where the thread reads after `end`.
+INLINE const uint8_t* ahead(const uint8_t* at, const uint8_t* end, const uint8_t* next) {
+    const uint8_t* far = at + AHEAD;
+    return far < end || !next ? far : next + (far - end);
+}
+
+template <int BYTES>
+INLINE void prefetch_all(const uint8_t* at) {
+#pragma GCC unroll 64
+    for (int i = 0; i < BYTES; i += 64) prefetch(at + i);
+}
+
+template <int T>
+INLINE void nibbles_dot(const Nibbles& codes, const int8_t* x, size_t cols, I (&sum)[T]) {
+#pragma GCC unroll 4
+    for (int z = 0; z < 4; z++) {
+        const B both = load_bytes(codes[z]), lower = low(both), upper = high(both);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) {
+            sum[t] = dot_nibbles(sum[t], lower, spread(x + t * cols + 8 * z));
+            sum[t] = dot_nibbles(sum[t], upper, spread(x + t * cols + 8 * z + 4));
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void int4_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t cols = x.cols, groups = cols / GROUP;
+    for (size_t g = 0; g < groups; g++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const Int4Tile& tile = ((const Int4Tile*)(w + r * step))[g];
+            prefetch_all<sizeof(Int4Tile)>(far + r * step + g * sizeof(Int4Tile));
+            I sum[T];
+            for (int t = 0; t < T; t++) sum[t] = izero();
+            nibbles_dot<T>(tile.codes, x.codes + g * GROUP, cols, sum);
+            const F scale = load_half(tile.scale), minimum = load_half(tile.minimum);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++) {
+                y[r][t] = fma(mul(scale, set(x.scale[t * groups + g])), to_float(sum[t]), y[r][t]);
+                y[r][t] = fma(minimum, set(x.sum[t * groups + g]), y[r][t]);
+            }
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void int4k_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t cols = x.cols, groups = cols / GROUP;
+    for (size_t s = 0; s < cols / SUPER; s++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const Int4KTile& tile = ((const Int4KTile*)(w + r * step))[s];
+            prefetch_all<sizeof(Int4KTile)>(far + r * step + s * sizeof(Int4KTile));
+            const F all_scale = load_half(tile.scale), all_minimum = sub(zero(), load_half(tile.minimum));
+            for (size_t i = 0; i < SUPER / GROUP; i++) {
+                const auto& group = tile.groups[i];
+                const size_t g = s * (SUPER / GROUP) + i;
+                I sum[T];
+                for (int t = 0; t < T; t++) sum[t] = izero();
+                nibbles_dot<T>(group.codes, x.codes + g * GROUP, cols, sum);
+                const F scale = mul(all_scale, load_u8(group.s)), minimum = mul(all_minimum, load_u8(group.m));
+#pragma GCC unroll 8
+                for (int t = 0; t < T; t++) {
+                    y[r][t] = fma(mul(scale, set(x.scale[t * groups + g])), to_float(sum[t]), y[r][t]);
+                    y[r][t] = fma(minimum, set(x.sum[t * groups + g]), y[r][t]);
+                }
+            }
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void int8_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t cols = x.cols, groups = cols / GROUP;
+    for (size_t g = 0; g < groups; g++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const Int8Tile& tile = ((const Int8Tile*)(w + r * step))[g];
+            prefetch_all<sizeof(Int8Tile)>(far + r * step + g * sizeof(Int8Tile));
+            I sum[T];
+            for (int t = 0; t < T; t++) sum[t] = begin_bytes(x.total[t * groups + g]);
+#pragma GCC unroll 8
+            for (int z = 0; z < 8; z++) {
+                const B codes = load_bytes(tile.codes[z]);
+#pragma GCC unroll 8
+                for (int t = 0; t < T; t++)
+                    sum[t] = dot_bytes(sum[t], codes, spread(x.codes + t * cols + g * GROUP + 4 * z));
+            }
+            const F scale = load_half(tile.scale);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++)
+                y[r][t] = fma(mul(scale, set(x.scale[t * groups + g])), to_float(sum[t]), y[r][t]);
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void bf16_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t cols = x.cols;
+    for (size_t k = 0; k < cols; k += 4) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const uint8_t* pairs = w + r * step + k * 32;
+            prefetch_all<128>(far + r * step + k * 32);
+            const B one = load_bytes(pairs), two = load_bytes(pairs + 64);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++) {
+                y[r][t] = dot_bf16(y[r][t], one, spread(x.bf16 + t * cols + k));
+                y[r][t] = dot_bf16(y[r][t], two, spread(x.bf16 + t * cols + k + 2));
+            }
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void fp32_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t cols = x.cols;
+    for (size_t k = 0; k < cols; k++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            prefetch(far + r * step + k * 64);
+            const F weights = load((const float*)(w + r * step) + k * ROWS);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; t++) y[r][t] = fma(weights, set(x.fp32[t * cols + k]), y[r][t]);
+        }
+    }
+}
+
+template <int R, int T>
+INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    const size_t step = block_bytes(w.format, w.cols);
+    const uint8_t* at = w.data + block * step;
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) y[r][t] = zero();
+    switch (w.format) {
+        case Format::fp32: return fp32_rows<R, T>(at, step, x, far, y);
+        case Format::bf16: return bf16_rows<R, T>(at, step, x, far, y);
+        case Format::int8: return int8_rows<R, T>(at, step, x, far, y);
+        case Format::int4: return int4_rows<R, T>(at, step, x, far, y);
+        case Format::int4k: return int4k_rows<R, T>(at, step, x, far, y);
+    }
+}
+
+// 16 results, of which the first `count` are rows of the matrix
+INLINE void put(float* y, F v, int count, bool add_) {
+    if (count >= ROWS) return store(y, add_ ? add(load(y), v) : v);
+    float part[ROWS];
+    store(part, v);
+    for (int i = 0; i < count; i++) y[i] = add_ ? y[i] + part[i] : part[i];
+}
+
+template <int R, int T>
+void some(const Weights& w, int begin, int end, const Inputs& x, float* y, size_t stride, bool add_,
+          const uint8_t* next) {
+    const uint8_t* last = w.block(end);
+    for (int b = begin; b + R <= end; b += R) {
+        F sums[R][T];
+        rows<R, T>(w, b, x, ahead(w.block(b), last, next), sums);
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++)
+                put(y + t * stride + (b + r) * ROWS, sums[r][t], w.rows - (b + r) * ROWS, add_);
+    }
+}
+
+template <int R, int T>
+void all(const Weights& w, int begin, int end, const Inputs& x, float* y, size_t stride, bool add_,
+         const uint8_t* next) {
+    const int whole = (end - begin) / R * R;
+    some<R, T>(w, begin, begin + whole, x, y, stride, add_, next);
+    if (R > 1 && begin + whole < end) some<1, T>(w, begin + whole, end, x, y, stride, add_, next);
+}
+
+template <int T>
+void gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x, float* y,
+           size_t stride, const uint8_t* next) {
+    for (int b = begin; b < end; b++) {
+        F left[1][T], right[1][T];
+        rows<1, T>(gate, b, x, ahead(gate.block(b), gate.block(end), up.block(begin)), left);
+        rows<1, T>(up, b, x, ahead(up.block(b), up.block(end), next), right);
+        for (int t = 0; t < T; t++) {
+            const F g = activation == Activation::silu ? silu(left[0][t]) : gelu_tanh(left[0][t]);
+            put(y + t * stride + b * ROWS, mul(g, right[0][t]), gate.rows - b * ROWS, false);
+        }
+    }
+}
+
+}  // namespace
+
+void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+            const uint8_t* next) {
+    int t = 0;
+    if constexpr (REGISTERS >= 32)
+        for (; t + 8 <= T; t += 8) all<1, 8>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
+    if constexpr (REGISTERS >= 16) {
+        for (; t + 4 <= T; t += 4) all<1, 4>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
+        if (t + 2 <= T) all<1, 2>(w, begin, end, x.from(t), y + t * stride, stride, add_, next), t += 2;
+    }
+    for (; t < T; t++) all<REGISTERS >= 32 ? 2 : 1, 1>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
+}
+
+void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
+                  int T, float* y, size_t stride, const uint8_t* next) {
+    int t = 0;
+    if constexpr (REGISTERS >= 32)
+        for (; t + 8 <= T; t += 8) gated<8>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
+    if constexpr (REGISTERS >= 16) {
+        for (; t + 4 <= T; t += 4) gated<4>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
+        if (t + 2 <= T) gated<2>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next), t += 2;
+    }
+    for (; t < T; t++) gated<1>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
+}
+
+void inputs(const float* x, int C, const Inputs& out) {
+    for (int g = 0; g * GROUP < C; g++) {
+        float padded[GROUP];
+        const float* part = x + g * GROUP;
+        if ((g + 1) * GROUP > C) {
+            for (int i = 0; i < GROUP; i++) padded[i] = g * GROUP + i < C ? part[i] : 0;
+            part = padded;
+        }
+        const F a = load(part), b = load(part + 16);
+        if (out.fp32) store(out.fp32 + g * GROUP, a), store(out.fp32 + g * GROUP + 16, b);
+        if (out.bf16) store_bf16(out.bf16 + g * GROUP, a), store_bf16(out.bf16 + g * GROUP + 16, b);
+        if (!out.codes) continue;
+        const float largest = max_of(max(abs(a), abs(b)));
+        const float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
+        const I p = to_int(mul(a, set(inverse))), q = to_int(mul(b, set(inverse)));
+        store_i8(out.codes + g * GROUP, p), store_i8(out.codes + g * GROUP + 16, q);
+        const int32_t total = isum_of(iadd(p, q));
+        out.scale[g] = scale, out.total[g] = total, out.sum[g] = scale * float(total);
+    }
+}
+
+void row(const Weights& w, int r, float* out) {
+    const uint8_t* block = w.block(r / ROWS);
+    const int lane = r % ROWS;
+    for (int c = 0; c < w.cols; c++) {
+        const int g = c / GROUP, k = c % GROUP, z = k / 8, j = k % 4, shift = k % 8 / 4 * 4;
+        if (w.format == Format::fp32) out[c] = ((const float*)block)[c * ROWS + lane];
+        if (w.format == Format::bf16) out[c] = from_bf16(((const uint16_t*)block)[(c / 2 * ROWS + lane) * 2 + c % 2]);
+        if (w.format == Format::int8) {
+            const Int8Tile& tile = ((const Int8Tile*)block)[g];
+            out[c] = half(tile.scale[lane]) * float(int(tile.codes[k / 4][lane][j]) - 128);
+        }
+        if (w.format == Format::int4) {
+            const Int4Tile& tile = ((const Int4Tile*)block)[g];
+            const int code = tile.codes[z][lane][j] >> shift & 15;
+            out[c] = half(tile.scale[lane]) * float(code) + half(tile.minimum[lane]);
+        }
+        if (w.format == Format::int4k) {
+            const Int4KTile& tile = ((const Int4KTile*)block)[c / SUPER];
+            const auto& group = tile.groups[g % (SUPER / GROUP)];
+            const int code = group.codes[z][lane][j] >> shift & 15;
+            out[c] = half(tile.scale[lane]) * float(group.s[lane]) * float(code) -
+                     half(tile.minimum[lane]) * float(group.m[lane]);
+        }
+    }
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

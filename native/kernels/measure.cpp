@@ -1,0 +1,85 @@
+// Loops that measure what the hardware can do: the peak of its products in registers, and reading.
+#include <time.h>
+
+#include "../simd.h"
+#include "parts.h"
+#include "tiles.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+double seconds() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
+}
+
+}  // namespace
+
+double peak(int kind) {
+    constexpr int CHAINS = 8;
+    constexpr long ROUNDS = 2000000;
+    uint8_t bytes[64];
+    for (int i = 0; i < 64; i++) bytes[i] = uint8_t(i % 7);
+    const double start = seconds();
+#if defined(__AMX_BF16__)
+    alignas(64) uint8_t tile[1024] = {};
+    configure_tiles();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, tile, 64);
+    _tile_loadd(5, tile, 64);
+    for (long i = 0; i < ROUNDS; i++) {
+        if (kind == 0) {
+            _tile_dpbusd(0, 4, 5);
+            _tile_dpbusd(1, 4, 5);
+            _tile_dpbusd(2, 4, 5);
+            _tile_dpbusd(3, 4, 5);
+        } else {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 5);
+            _tile_dpbf16ps(2, 4, 5);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    }
+    _tile_stored(0, tile, 64);
+    return double(ROUNDS) * 4 * 16 * 16 * (kind == 0 ? 64 : 32) / (seconds() - start);
+#else
+    const B w = load_bytes(bytes), x = spread(bytes);
+    I sums[CHAINS];
+    F floats[CHAINS];
+    for (int j = 0; j < CHAINS; j++) sums[j] = izero(), floats[j] = zero();
+    for (long i = 0; i < ROUNDS; i++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < CHAINS; j++) {
+            if (kind == 0) sums[j] = dot_bytes(sums[j], w, x);
+            else floats[j] = dot_bf16(floats[j], w, x);
+        }
+        asm volatile("" : : "m"(sums[0]), "m"(floats[0]) : "memory");
+    }
+    const double taken = seconds() - start;
+    volatile float kept = 0;
+    for (int j = 0; j < CHAINS; j++) kept = kept + sum_of(add(to_float(sums[j]), floats[j]));
+    return double(ROUNDS) * CHAINS * 16 * (kind == 0 ? 4 : 2) / taken;
+#endif
+}
+
+uint64_t read(const uint8_t* data, size_t bytes) {
+    I sums[4] = {izero(), izero(), izero(), izero()};
+    for (size_t i = 0; i + 256 <= bytes; i += 256) {
+        for (int j = 0; j < 256; j += 64) prefetch(data + i + 8192 + j);
+        for (int j = 0; j < 4; j++) {
+            const B line = load_bytes(data + i + j * 64);
+            I words;
+            memcpy(&words, &line, sizeof words);
+            sums[j] = iadd(sums[j], words);
+        }
+    }
+    return uint64_t(isum_of(iadd(iadd(sums[0], sums[1]), iadd(sums[2], sums[3]))));
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

@@ -1,0 +1,33 @@
+// The kernels of one instruction set, as `table.cpp` lists them. RIYAZ_ISA is its namespace.
+#pragma once
+
+#include "../kernels.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+
+void inputs(const float* x, int C, const Inputs& out);
+void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+            const uint8_t* next);
+void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
+                  int T, float* y, size_t stride, const uint8_t* next);
+void row(const Weights& w, int row, float* out);
+void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+          void* scratch);
+void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
+                int T, uint16_t* y, size_t stride, void* scratch);
+
+void rms_norm(const float* x, const float* weight, float eps, int C, float* out);
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out);
+void rotate(float* x, const float* cos, const float* sin, int D, float scale);
+void activate(float* x, const float* y, Activation activation, int n);
+void softmax_sums(const float* x, int n, float* largest, float* sum);
+float largest(const float* x, int n);
+void add_to(float* x, const float* y, int n);
+double peak(int kind);
+uint64_t read(const uint8_t* data, size_t bytes);
+
+const Kernels& table();
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

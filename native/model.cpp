@@ -1,0 +1,100 @@
+#include "model.h"
+
+#include "pass.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+
+namespace riyaz {
+
+Matrix::Matrix(Format format, int rows, int cols) {
+    weights.format = format, weights.rows = rows;
+    weights.cols = padded(cols, format == Format::int4k ? SUPER : GROUP);
+    void* memory = std::aligned_alloc(64, size_t(padded(int(size() / 64), 1)) * 64);
+    if (!memory) throw std::bad_alloc();
+    memset(memory, 0, size());
+    bytes.reset((uint8_t*)memory, std::free);
+    weights.data = bytes.get();
+}
+
+Model::Model(const Config& given, int threads, size_t cache_bytes)
+    : config(given),
+      cache(given.layers, given.kv_heads, given.head, given.fp32, cache_bytes),
+      pool_(threads),
+      tensors_(size_t(given.layers) * LAYER_SLOTS + OUTER_SLOTS),
+      cos_(given.frequencies.size()),
+      sin_(given.frequencies.size()) {}
+
+Model::~Model() = default;
+
+Tensor& Model::tensor(int layer, int slot) { return tensors_.at(index(layer, slot)); }
+
+const Tensor& Model::at(int adapter, int layer, int slot) const {
+    const int i = index(layer, slot);
+    if (adapter >= 0) {
+        const auto& whole = adapters_.at(adapter)->whole;
+        if (const auto own = whole.find(i); own != whole.end()) return own->second;
+    }
+    return tensors_[i];
+}
+
+const Lora* Model::lora(int adapter, int layer, int slot) const {
+    if (adapter < 0) return nullptr;
+    const auto& pairs = adapters_.at(adapter)->pairs;
+    const auto pair = pairs.find(index(layer, slot));
+    return pair == pairs.end() ? nullptr : &pair->second;
+}
+
+int Model::load(std::shared_ptr<Adapter> adapter) {
+    adapters_[next_adapter_] = std::move(adapter);
+    return next_adapter_++;
+}
+
+void Model::unload(int adapter) { adapters_.erase(adapter); }
+
+int Model::soft_tokens(int adapter) const {
+    return adapter < 0 ? 0 : int(adapters_.at(adapter)->soft_prompt.size()) / config.hidden;
+}
+
+int Model::keep(int sequence, int adapter, int vectors) {
+    states_[sequence] = {adapter, vectors};
+    return sequence;
+}
+
+int Model::open(int adapter) { return keep(cache.open(), adapter, soft_tokens(adapter)); }
+
+int Model::open_after(int sequence) {
+    return keep(cache.open_after(sequence), states_.at(sequence).adapter, 0);
+}
+
+int Model::fork(int sequence, int length) {
+    const State parent = states_.at(sequence);
+    return keep(cache.fork(sequence, length), parent.adapter, 0);
+}
+
+void Model::close(int sequence) {
+    cache.close(sequence);
+    states_.erase(sequence);
+}
+
+int Model::length(int sequence) const { return cache.length(sequence) + states_.at(sequence).vectors; }
+
+int Model::adapter_of(int sequence) const { return states_.at(sequence).adapter; }
+
+void Model::turn_up_to(int positions) {
+    if (positions <= turned_) return;
+    turned_ = std::min(padded(positions, 256), std::max(positions, config.context));
+    const size_t half = config.head / 2;
+    for (size_t kind = 0; kind < config.frequencies.size(); kind++) {
+        cos_[kind].resize(turned_ * half), sin_[kind].resize(turned_ * half);
+        for (int p = 0; p < turned_; p++)
+            for (size_t i = 0; i < half; i++) {
+                const float angle = float(p) / config.position_divisors[kind] * config.frequencies[kind][i];
+                cos_[kind][p * half + i] = std::cos(angle), sin_[kind][p * half + i] = std::sin(angle);
+            }
+    }
+}
+
+}  // namespace riyaz

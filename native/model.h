@@ -1,0 +1,139 @@
+// A decoder model with packed weights, adapters and a cache, and its forward pass over a batch of token runs.
+//
+// Legend: T tokens of a pass, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size,
+// V vocabulary, L layers.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace riyaz {
+
+// The tensors of a layer. A model has those that its family has; `Q` alone holds the rows of q, k and v where a family
+// stores them as one matrix, and a feed-forward without a gate has no `GATE`.
+enum Slot : int {
+    ATTENTION_NORM, ATTENTION_NORM_BIAS, Q, K, V, Q_BIAS, K_BIAS, V_BIAS, Q_NORM, K_NORM, O, O_BIAS,
+    POST_ATTENTION_NORM, MLP_NORM, MLP_NORM_BIAS, GATE, UP, DOWN, GATE_BIAS, UP_BIAS, DOWN_BIAS, POST_MLP_NORM,
+    LAYER_SLOTS
+};
+// Those outside the layers: slots of the layer after the last
+enum Outer : int { EMBEDDING, POSITIONS, FINAL_NORM, FINAL_NORM_BIAS, HEAD, OUTER_SLOTS };
+
+// A packed matrix that owns its bytes.
+struct Matrix {
+    Weights weights;
+    std::shared_ptr<uint8_t> bytes;
+
+    Matrix() = default;
+    Matrix(Format format, int rows, int cols);  // of zeros
+    size_t size() const { return weights.blocks() * block_bytes(weights.format, weights.cols); }
+    explicit operator bool() const { return bool(bytes); }
+};
+
+struct Tensor {
+    Matrix matrix;              // of a linear or an embedding
+    std::vector<float> vector;  // of a norm or a bias
+};
+
+struct Config {
+    int layers = 0, hidden = 0, heads = 0, kv_heads = 0, head = 0, inner = 0, vocabulary = 0, context = 0;
+    bool fp32 = false;         // inputs, keys and values in float32 throughout
+    bool layer_norm = false;   // LayerNorm instead of RMSNorm
+    float eps = 0, embedding_scale = 1, query_scale = 1, logit_cap = 0;  // 0: no cap
+    Activation activation = Activation::silu;
+    std::vector<int> windows;                     // [L] tokens that a layer sees, 0: all
+    std::vector<int> rotations;                   // [L] index of its frequencies, -1: no rotation
+    std::vector<std::vector<float>> frequencies;  // [n][D / 2]
+    std::vector<float> position_divisors;         // [n]
+};
+
+// What is wanted after a token of a run: the likeliest token; log-probabilities of `names`; or of all tokens, where the
+// logits of `names` are divided by `penalty` first if positive, and multiplied if not.
+enum class Want : int { best, named, full };
+
+struct Row {
+    int token = 0;  // its index in the run, soft prompt not counted
+    Want want = Want::best;
+    std::vector<int32_t> names;
+    float penalty = 1;
+    int32_t best = -1;     // result
+    float* out = nullptr;  // results: [names] or [V]
+};
+
+struct Run {
+    int sequence = 0;
+    const int32_t* tokens = nullptr;
+    int n = 0;
+    std::vector<Row> rows;  // in the order of their tokens
+};
+
+// A LoRA pair, in bfloat16
+struct Lora {
+    Matrix a, b;  // A (r, in) and scale · B (out, r)
+};
+
+// The parts of an adapter, by the index of the tensor that they change
+struct Adapter {
+    std::map<int, Tensor> whole;  // tensors that it replaces
+    std::map<int, Lora> pairs;
+    std::vector<float> soft_prompt;  // [P][C]
+};
+
+class Model {
+public:
+    Model(const Config& config, int threads, size_t cache_bytes);
+    ~Model();
+
+    Tensor& tensor(int layer, int slot);
+    int index(int layer, int slot) const { return layer * LAYER_SLOTS + slot; }
+    int load(std::shared_ptr<Adapter> adapter);
+    void unload(int adapter);
+    int soft_tokens(int adapter) const;
+
+    // Sequences as in engine/runner.py; adapter -1 is none
+    int open(int adapter);
+    int open_after(int sequence);
+    int fork(int sequence, int length);
+    void close(int sequence);
+    int length(int sequence) const;
+    int adapter_of(int sequence) const;
+
+    // Appends each run's tokens to its sequence and fills its rows. Throws std::runtime_error, and changes nothing, where
+    // the cache is full or a wanted logit is not a number.
+    void forward(std::vector<Run>& runs);
+
+    const Config config;
+    Cache cache;
+
+private:
+    friend struct Pass;
+
+    struct State {
+        int adapter;
+        int vectors;  // of the soft prompt, still to be read before the first token
+    };
+
+    int keep(int sequence, int adapter, int vectors);
+    const Tensor& at(int adapter, int layer, int slot) const;
+    const Lora* lora(int adapter, int layer, int slot) const;
+    void turn_up_to(int positions);
+
+    Pool pool_;
+    std::vector<Tensor> tensors_;
+    std::map<int, std::shared_ptr<Adapter>> adapters_;
+    std::map<int, State> states_;
+    int next_adapter_ = 0, turned_ = 0;
+    std::vector<std::vector<float>> cos_, sin_;  // [kind][position][D / 2]
+    std::unique_ptr<struct Buffers> buffers_;
+};
+
+}  // namespace riyaz

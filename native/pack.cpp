@@ -1,0 +1,243 @@
+#include "pack.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+
+namespace riyaz {
+namespace {
+
+float half_to_float(uint16_t bits) {
+    const uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
+    uint32_t word = 0x7f800000 | fraction << 13;
+    if (exponent < 31 && exponent > 0) word = (exponent + 112) << 23 | fraction << 13;
+    float value = float(fraction) * 0x1p-24f;
+    if (exponent == 0) memcpy(&word, &value, 4);
+    word |= sign;
+    memcpy(&value, &word, 4);
+    return value;
+}
+
+uint16_t float_to_half(float value) {  // ties to even
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    const uint16_t sign = uint16_t(word >> 16 & 0x8000);
+    word &= 0x7fffffff;
+    if (word > 0x7f800000) return sign | 0x7e00;
+    if (word >= 0x477ff000) return sign | 0x7c00;  // rounds to infinity
+    if (word < 0x38800000) {                       // no normal number: a multiple of 2^-24
+        float size;
+        memcpy(&size, &word, 4);
+        return sign | uint16_t(std::nearbyintf(size * 0x1p24f));
+    }
+    const uint32_t odd = word >> 13 & 1;
+    return sign | uint16_t((word - 0x38000000 + 0xfff + odd) >> 13);
+}
+
+uint16_t float_to_bf16(float value) {
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    if ((word & 0x7fffffff) > 0x7f800000) return uint16_t(word >> 16 | 64);
+    return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+uint32_t word(const uint8_t* bytes) {
+    uint32_t four;
+    memcpy(&four, bytes, 4);
+    return four;
+}
+
+uint16_t word16(const uint8_t* bytes) {
+    uint16_t two;
+    memcpy(&two, bytes, 2);
+    return two;
+}
+
+bool is_finite_half(uint16_t bits) { return (bits & 0x7c00) != 0x7c00; }
+
+constexpr uint32_t LOW = 0x0f0f0f0f, HIGH = 0xf0f0f0f0, SIGNS = 0x80808080;
+
+// 8 codes from the low, or the high, halves of 8 bytes
+uint32_t low_halves(const uint8_t* b) { return (word(b) & LOW) | (word(b + 4) & LOW) << 4; }
+uint32_t high_halves(const uint8_t* b) { return (word(b) >> 4 & LOW) | (word(b + 4) & HIGH); }
+
+void put(uint8_t (&at)[4], uint32_t four) { memcpy(at, &four, 4); }
+
+template <class Tile>
+Tile* tiles(Matrix& matrix, int row) {
+    return (Tile*)(matrix.bytes.get() + size_t(row / ROWS) * block_bytes(matrix.weights.format, matrix.weights.cols));
+}
+
+bool row_q4_1(Int4Tile* tile, int lane, const uint8_t* block, int groups, bool with_minimum) {
+    bool finite = true;
+    for (int g = 0; g < groups; g++, tile++, block += with_minimum ? 20 : 18) {
+        const uint16_t scale = word16(block);
+        // Q4_0's weight is scale * (code - 8); a power of two times the scale is exact
+        const uint16_t minimum = with_minimum ? word16(block + 2) : float_to_half(-8 * half_to_float(scale));
+        const uint8_t* q = block + (with_minimum ? 4 : 2);
+        put(tile->codes[0][lane], low_halves(q)), put(tile->codes[1][lane], low_halves(q + 8));
+        put(tile->codes[2][lane], high_halves(q)), put(tile->codes[3][lane], high_halves(q + 8));
+        tile->scale[lane] = scale, tile->minimum[lane] = minimum;
+        finite = finite && is_finite_half(scale) && is_finite_half(minimum);
+    }
+    return finite;
+}
+
+bool row_q4_k(Int4KTile* tile, int lane, const uint8_t* block, int supers) {
+    bool finite = true;
+    for (int s = 0; s < supers; s++, tile++, block += 144) {
+        tile->scale[lane] = word16(block), tile->minimum[lane] = word16(block + 2);
+        finite = finite && is_finite_half(tile->scale[lane]) && is_finite_half(tile->minimum[lane]);
+        const uint8_t *six = block + 4, *q = block + 16;
+        for (int i = 0; i < 8; i++) {  // 6 bits each, in 12 bytes: see sources/gguf_blocks.py
+            auto& group = tile->groups[i];
+            group.s[lane] = i < 4 ? six[i] & 63 : (six[i + 4] & 15) | six[i - 4] >> 6 << 4;
+            group.m[lane] = i < 4 ? six[i + 4] & 63 : six[i + 4] >> 4 | six[i] >> 6 << 4;
+            const uint8_t* half = q + i / 2 * 32;
+            for (int z = 0; z < 4; z++)
+                put(group.codes[z][lane], i % 2 ? high_halves(half + 8 * z) : low_halves(half + 8 * z));
+        }
+    }
+    return finite;
+}
+
+bool row_q8_0(Int8Tile* tile, int lane, const uint8_t* block, int groups) {
+    bool finite = true;
+    for (int g = 0; g < groups; g++, tile++, block += 34) {
+        for (int z = 0; z < 8; z++) put(tile->codes[z][lane], word(block + 2 + 4 * z) ^ SIGNS);
+        tile->scale[lane] = word16(block);
+        finite = finite && is_finite_half(tile->scale[lane]);
+    }
+    return finite;
+}
+
+bool row_q5_0(Int8Tile* tile, int lane, const uint8_t* block, int groups) {
+    bool finite = true;
+    for (int g = 0; g < groups; g++, tile++, block += 22) {
+        const uint32_t fifth = word(block + 2);
+        for (int i = 0; i < 32; i++) {
+            const int four = i < 16 ? block[6 + i] & 15 : block[6 + i - 16] >> 4;
+            tile->codes[i / 4][lane][i % 4] = uint8_t((four | int(fifth >> i & 1) << 4) - 16 + 128);
+        }
+        tile->scale[lane] = word16(block);
+        finite = finite && is_finite_half(tile->scale[lane]);
+    }
+    return finite;
+}
+
+void round_int8(Int8Tile& tile, int lane, const float* w, int n) {
+    float largest = 0;
+    for (int i = 0; i < n; i++) largest = std::max(largest, std::fabs(w[i]));
+    tile.scale[lane] = float_to_half(largest / 127);
+    const float scale = half_to_float(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
+    for (int i = 0; i < GROUP; i++) {
+        const float code = i < n ? std::clamp(std::nearbyintf(w[i] * inverse), -127.0f, 127.0f) : 0;
+        tile.codes[i / 4][lane][i % 4] = uint8_t(int(code) + 128);
+    }
+}
+
+void round_int4(Int4Tile& tile, int lane, const float* w, int n) {
+    float least = w[0], greatest = w[0];
+    for (int i = 1; i < n; i++) least = std::min(least, w[i]), greatest = std::max(greatest, w[i]);
+    tile.minimum[lane] = float_to_half(least);
+    const float minimum = half_to_float(tile.minimum[lane]);
+    tile.scale[lane] = float_to_half((greatest - minimum) / 15);
+    const float scale = half_to_float(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
+    for (int i = 0; i < GROUP; i++) {
+        const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] - minimum) * inverse), 0.0f, 15.0f)) : 0;
+        tile.codes[i / 8][lane][i % 4] |= uint8_t(code << (i % 8 / 4 * 4));
+    }
+}
+
+bool round_row(Matrix& matrix, int row, const float* w, int cols) {
+    const int lane = row % ROWS, groups = padded(cols, GROUP) / GROUP;
+    float checked = 0;  // stays 0 unless a number is not finite
+    for (int c = 0; c < cols; c++) checked += w[c] * 0;
+    switch (matrix.weights.format) {
+        case Format::fp32:
+            for (int c = 0; c < cols; c++) tiles<float>(matrix, row)[c * ROWS + lane] = w[c];
+            break;
+        case Format::bf16:
+            for (int c = 0; c < cols; c++)
+                tiles<uint16_t>(matrix, row)[(c / 2 * ROWS + lane) * 2 + c % 2] = float_to_bf16(w[c]);
+            break;
+        case Format::int8:
+            for (int g = 0; g < groups; g++)
+                round_int8(tiles<Int8Tile>(matrix, row)[g], lane, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
+            break;
+        case Format::int4:
+            for (int g = 0; g < groups; g++)
+                round_int4(tiles<Int4Tile>(matrix, row)[g], lane, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
+            break;
+        case Format::int4k: throw std::invalid_argument("int4k is packed from GGUF's Q4_K only");
+    }
+    return checked == 0;
+}
+
+// Calls body(row) for all rows, whole blocks on each of two threads, which write to different bytes.
+template <class Body>
+bool each_row(int first, int rows, const Body& body) {
+    const auto some = [&](int begin, int end) {
+        bool finite = true;
+        for (int row = begin; row < end; row++) finite = body(row) && finite;
+        return finite;
+    };
+    const int middle = padded(first + rows / 2, ROWS);
+    if (rows < 8 * ROWS) return some(first, first + rows);
+    bool upper = true;
+    std::thread other([&] { upper = some(middle, first + rows); });
+    const bool lower = some(first, middle);
+    other.join();
+    return lower && upper;
+}
+
+}  // namespace
+
+bool pack(Matrix& matrix, int first, int rows, const float* values, int cols) {
+    return each_row(first, rows, [&](int row) { return round_row(matrix, row, values + size_t(row - first) * cols, cols); });
+}
+
+bool pack_bf16(Matrix& matrix, int first, int rows, const uint16_t* bits, int cols) {
+    return each_row(first, rows, [&](int row) {
+        const uint16_t* from = bits + size_t(row - first) * cols;
+        if (matrix.weights.format == Format::bf16) {
+            uint16_t* to = tiles<uint16_t>(matrix, row) + row % ROWS * 2;
+            bool finite = true;
+            for (int c = 0; c < cols; c++) {
+                to[c / 2 * ROWS * 2 + c % 2] = from[c];
+                finite = finite && (from[c] & 0x7f80) != 0x7f80;
+            }
+            return finite;
+        }
+        std::vector<float> values(cols);
+        for (int c = 0; c < cols; c++) {
+            const uint32_t word = uint32_t(from[c]) << 16;
+            memcpy(&values[c], &word, 4);
+        }
+        return round_row(matrix, row, values.data(), cols);
+    });
+}
+
+Format format_of(const std::string& type) {
+    if (type == "F32") return Format::fp32;
+    if (type == "F16" || type == "BF16") return Format::bf16;
+    if (type == "Q4_0" || type == "Q4_1") return Format::int4;
+    if (type == "Q4_K") return Format::int4k;
+    return Format::int8;
+}
+
+bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols) {
+    const int size = type == "Q4_0" ? 18 : type == "Q4_1" ? 20 : type == "Q5_0" ? 22 : type == "Q8_0" ? 34 : type == "Q4_K" ? 144 : 0;
+    if (!size || matrix.weights.format != format_of(type)) throw std::invalid_argument("no packing of " + type);
+    const int count = cols / (type == "Q4_K" ? SUPER : GROUP);
+    return each_row(first, rows, [&](int row) {
+        const uint8_t* from = blocks + size_t(row - first) * count * size;
+        const int lane = row % ROWS;
+        if (type == "Q4_K") return row_q4_k(tiles<Int4KTile>(matrix, row), lane, from, count);
+        if (type == "Q8_0") return row_q8_0(tiles<Int8Tile>(matrix, row), lane, from, count);
+        if (type == "Q5_0") return row_q5_0(tiles<Int8Tile>(matrix, row), lane, from, count);
+        return row_q4_1(tiles<Int4Tile>(matrix, row), lane, from, count, type == "Q4_1");
+    });
+}
+
+}  // namespace riyaz

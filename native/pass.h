@@ -1,0 +1,137 @@
+// One pass of a model over up to some hundred tokens of several runs. All threads call `work`; between its phases they
+// meet at barriers. Products share out the rows of the weights, attention shares out heads and queries, all else tokens.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "model.h"
+
+namespace riyaz {
+
+// Memory that grows, aligned for vectors and tiles
+template <class T>
+class Array {
+public:
+    T* get(size_t n) {
+        if (n <= size_) return data_.get();
+        data_.reset();
+        T* fresh = (T*)std::aligned_alloc(64, (n * sizeof(T) + 127) / 64 * 64);
+        if (!fresh) throw std::bad_alloc();
+        memset((void*)fresh, 0, n * sizeof(T));
+        data_.reset(fresh), size_ = n;
+        return fresh;
+    }
+
+private:
+    struct Free {
+        void operator()(T* data) const { std::free(data); }
+    };
+    std::unique_ptr<T, Free> data_;
+    size_t size_ = 0;
+};
+
+// The arrays behind `Inputs`
+struct InputsMemory {
+    Array<int8_t> codes;
+    Array<float> scale, sum, fp32;
+    Array<int32_t> total;
+    Array<uint16_t> bf16;
+
+    Inputs get(int T, int cols, bool with_codes, bool with_fp32);
+};
+
+// The memory of a pass, kept for the next one
+struct Buffers {
+    Array<float> x, part, qkv, attended, gate, up, low, logits;
+    Array<uint8_t> scratch;
+    InputsMemory hidden, heads, inner, wanted;
+    Array<uint16_t> low_bf16[3];
+};
+
+// Some tokens of a run that are computed together
+struct Piece {
+    Run* run = nullptr;
+    int sequence = 0, adapter = -1;
+    int vectors = 0;   // of the soft prompt, before its tokens
+    int first = 0;     // its first token in the run
+    int n = 0;         // vectors and tokens
+    int position = 0;  // of its first in the sequence
+    int begin = 0;     // and in the pass
+    bool wide = false;
+};
+
+// Neighbouring tokens of a pass with the same adapter and the same kind of product
+struct Span {
+    int begin, n, adapter;
+    bool wide;
+};
+
+struct Pass {
+    Pass(Model& model, std::vector<Piece> pieces);
+    void work(int thread);
+    void finish() const;
+
+private:
+    struct Wanted {  // a position whose logits are wanted
+        Row* row;
+        int token;  // in the pass
+        int adapter;
+        bool wide;
+    };
+    struct Found {  // what one thread has seen of its logits
+        float largest, sum, best;
+        int32_t token;
+    };
+    struct Item {  // attention of some tokens of a piece in one key/value head
+        int piece, head, from, n;
+    };
+
+    // forward.cpp
+    void embed(int thread);
+    void norm(int thread, int layer, int slot, bool after_attention);
+    void settle(int t, int layer, bool attention, float* scratch) const;
+    void normalise(int t, int layer, int slot, float* out) const;
+    void lower(int thread, int layer, const int* slots, int count, const Inputs& in);
+    void product(int thread, int layer, const int* slots, int count, const Inputs& in, float* y, size_t stride, bool add);
+    void one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
+                  float* y, size_t stride, bool add, const uint8_t* next);
+    void gated(int thread, int layer);
+    void activate(int thread, int layer);
+    bool is_fused(const Span& span, int layer) const;
+    void positions(int thread, int layer);
+    void attend(int thread, int layer);
+    void plan_attention();
+    const uint8_t* first_weights(int thread, int layer, const int* slots, int count) const;
+    void barrier() { m.pool_.barrier(); }
+    void share(int n, int thread, int& begin, int& end) const;
+    // head.cpp
+    void collect();
+    void head(int thread);
+    void chunk(int thread, int begin, int end, float* logits, int from, int n);
+    void settle_rows(int thread);
+
+    Model& m;
+    const Config& c;
+    const Kernels& k;
+    Buffers& b;
+    std::vector<Piece> pieces;
+    std::vector<Span> spans;
+    std::vector<Wanted> wanted;
+    std::vector<Found> found;  // [thread][wanted]
+    std::vector<Item> items;
+    std::vector<std::vector<Segment>> segments;  // of each piece's sequence
+    std::vector<Cache::Slot> slots;              // [T]
+    std::vector<int> piece_of;                   // [T]
+    std::unique_ptr<std::atomic<int>[]> cursors; // [L] the next item of attention
+    std::atomic<bool> damaged{false};            // a logit is not a number
+    int T = 0, threads = 1, heads_width = 0, qkv_width = 0, low_width = 0;
+    bool sliced = false;  // attention converts its own results
+    float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
+          *low = nullptr;
+    uint16_t* low_bf16[3] = {};
+    Inputs hidden, heads, inner, last;
+};
+
+}  // namespace riyaz

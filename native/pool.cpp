@@ -1,0 +1,69 @@
+#include "pool.h"
+
+#include <sched.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace riyaz {
+namespace {
+
+constexpr int SPINS = 4000;      // of a waiting thread before it yields: about 50 microseconds
+constexpr int LONG_SPINS = 20000;  // between passes, before it sleeps
+
+inline void pause() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Pool::Pool(int threads) : size_(threads < 1 ? 1 : threads) {
+    for (int thread = 1; thread < size_; thread++) threads_.emplace_back([this, thread] { serve(thread); });
+}
+
+Pool::~Pool() {
+    ending_ = true;
+    started_.fetch_add(1);
+    started_.notify_all();
+    for (auto& thread : threads_) thread.join();
+}
+
+void Pool::run(const std::function<void(int)>& work) {
+    work_ = &work;
+    started_.fetch_add(1, std::memory_order_release);
+    started_.notify_all();
+    work(0);
+    barrier();
+}
+
+void Pool::barrier() {
+    if (size_ == 1) return;
+    const uint32_t round = round_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+        arrived_.store(0, std::memory_order_relaxed);
+        round_.store(round + 1, std::memory_order_release);
+        return;
+    }
+    for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) spins < SPINS ? pause() : (void)sched_yield();
+}
+
+void Pool::serve(int thread) {
+    uint32_t seen = 0;
+    while (true) {
+        for (int spins = 0; started_.load(std::memory_order_acquire) == seen; spins++) {
+            if (spins < LONG_SPINS) pause();
+            else started_.wait(seen, std::memory_order_acquire);
+        }
+        seen++;
+        if (ending_) return;
+        (*work_)(thread);
+        barrier();
+    }
+}
+
+}  // namespace riyaz

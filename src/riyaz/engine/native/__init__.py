@@ -1,0 +1,1 @@
+"""The Runner in C++ (native/): packed weights, torch-free."""

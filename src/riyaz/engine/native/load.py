@@ -1,0 +1,99 @@
+"""From a model's files to a NativeRunner: every tensor is packed in the form in which it is served."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+from riyaz import hardware, native
+from riyaz.adapters import Adapter
+from riyaz.engine.native import plan
+from riyaz.engine.native.runner import NativeRunner
+from riyaz.families import FAMILIES, Family, describe
+from riyaz.sources import Source
+from riyaz.sources.gguf_blocks import LAYOUTS
+
+EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
+CACHE_SHARE = 0.5  # of the free memory that keys and values may take
+
+
+def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
+    """The source's model with its weights in `precision` (auto: as the file stores them, float32 as bf16), on all cores
+    this process may use, with the adapter `merged` added to the weights."""
+    family = describe(source)
+    fp32 = precision == "fp32"
+    limit = int(hardware.memory().available * CACHE_SHARE)
+    model = native.extension().Model(plan.settings(family.config, fp32), hardware.threads(), limit)
+    nbytes = 0
+    for name in family.stored_names:
+        tensor = _tensor(family, name, precision, merged)
+        at = plan.place(family.config, name)
+        assert at is not None, name
+        model.set(at.layer, at.slot, tensor)
+        nbytes += tensor.nbytes
+    return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes)
+
+
+def pack(format_: str, values: np.ndarray) -> tuple[Any, bool]:
+    """A matrix of floats (rows, cols) packed in a format, and whether all its numbers are finite."""
+    matrix = native.extension().Matrix(format_, *values.shape)
+    return matrix, matrix.fill(0, np.ascontiguousarray(values, np.float32))
+
+
+def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -> Any:
+    """A tensor as the C++ model takes it: a packed matrix, or a float32 vector. Raises RiyazError for NaN."""
+    stored = family.stored_names[name]
+    info = family.source.tensors[stored]
+    pair = merged.pairs.get(name.removesuffix(".weight")) if merged else None
+    whole = merged.whole.get(name) if merged else None
+    if len(info.shape) == 1 or whole is not None or pair is not None:
+        values = _floats(*family.array(name)) if whole is None else whole.astype(np.float32)
+        if pair is not None:
+            values = values + np.float32(pair.scale) * (pair.b @ pair.a)
+        if values.ndim == 1:
+            if not np.isfinite(values).all():
+                raise family.not_finite(name)
+            return values + np.float32(1) if plan.is_scaled_by_one_more(family.config, name) else values
+        matrix, finite = pack("fp32" if precision == "fp32" else "bf16", values)
+    else:
+        matrix, finite = _matrix(family, name, info.dtype, precision)
+    if not finite:
+        raise family.not_finite(name)
+    return matrix
+
+
+def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any, bool]:
+    """A matrix as the file has it, packed in the precision; and whether all its numbers are finite."""
+    extension = native.extension()
+    own = extension.format_of(dtype)
+    format_ = precision if precision != "auto" else "bf16" if own == "fp32" else own
+    if dtype in EXACT and (format_ == own or (format_ == "int4" and own == "int4k")):
+        return _blocks(family, name, dtype, own)
+    kind, values = family.array(name)
+    matrix = extension.Matrix(format_, *values.shape)
+    if kind == "BF16":
+        return matrix, matrix.fill_bf16(0, np.ascontiguousarray(values))
+    return matrix, matrix.fill(0, np.ascontiguousarray(values, np.float32))
+
+
+def _blocks(family: Family, name: str, dtype: str, format_: str) -> tuple[Any, bool]:
+    """A quantised GGUF matrix packed from its blocks, without loss."""
+    stored = family.stored_names[name]
+    info, file = family.source.tensors[stored], family.source.files[0]
+    rows, cols = info.shape
+    blocks = np.frombuffer(file.data, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
+    blocks = FAMILIES[family.model_type].from_gguf_layout(family.config, name, blocks)
+    assert blocks.shape[1] % LAYOUTS[dtype].itemsize == 0
+    matrix = native.extension().Matrix(format_, rows, cols)
+    finite = matrix.fill_gguf(0, dtype, blocks, cols)
+    if isinstance(file.data, mmap.mmap):  # the file's pages count as this process's memory while they are mapped
+        begin = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        file.data.madvise(mmap.MADV_DONTNEED, begin, info.offset + info.nbytes - begin)
+    return matrix, finite
+
+
+def _floats(dtype: str, values: np.ndarray) -> np.ndarray:
+    """Values of a file as float32; BF16 values are uint16 bits."""
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)

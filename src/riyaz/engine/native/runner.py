@@ -1,0 +1,204 @@
+"""The Runner in C++: sequences, adapters and products are the extension's; here its arrays are filled and read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from riyaz import native
+from riyaz.adapters import Adapter
+from riyaz.engine.native import plan
+from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.errors import RiyazError
+from riyaz.families import FAMILIES, Family
+
+HEAD = "lm_head"
+BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
+
+
+class NativeRunner:
+    """A C++ model as an `engine.runner.Runner`. `nbytes` is the size of its weights in memory, adapters aside."""
+
+    def __init__(self, model: Any, family: Family, precision: str, nbytes: int) -> None:
+        self.model, self.nbytes = model, nbytes
+        self.context: int = family.config.context
+        self.vocab_size: int = family.config.vocab_size
+        self._family, self._precision = family, precision
+        self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
+        self._adapters: dict[str, int] = {}
+
+    def load(self, name: str, adapter: Adapter) -> None:
+        """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
+        if name in self._adapters:
+            raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
+        if problems := self._misfits(adapter):
+            raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
+        whole = []
+        for path, array in adapter.whole.items():
+            tensor = self._packed(array) if array.ndim == 2 else np.array(array, np.float32)
+            if plan.is_scaled_by_one_more(self._family.config, path):
+                tensor = tensor + np.float32(1)
+            whole.append((*self._place(path), tensor))
+        pairs = []
+        for path, pair in adapter.pairs.items():
+            b = np.float32(pair.scale) * pair.b
+            if path == HEAD:  # its product with many rows is not worth a kernel of its own
+                base = adapter.whole.get(f"{HEAD}.weight", self._head())
+                whole.append((*self._place(f"{HEAD}.weight"), self._packed(base + b @ pair.a)))
+            else:
+                pairs.append((*self._place(f"{path}.weight"), self._packed(pair.a), self._packed(b)))
+        vectors = None if adapter.soft_prompt is None else np.ascontiguousarray(adapter.soft_prompt, np.float32)
+        self._adapters[name] = self.model.load(whole, pairs, vectors)
+
+    def unload(self, name: str) -> None:
+        """Unload an adapter; no open sequence may use it."""
+        self.model.unload(self._adapters.pop(name))
+
+    def adapter_tokens(self, adapter: str | None) -> int:
+        """Number of positions that the adapter's soft prompt takes. Raises RiyazError for a name that is not loaded."""
+        return 0 if adapter is None else int(self.model.soft_tokens(self._number(adapter)))
+
+    def open(self, adapter: str | None = None, prefix: int | None = None, room: int = 0) -> int:
+        """A new sequence after the sequence `prefix`, which gets no more tokens, or after the adapter's soft prompt."""
+        number = self._number(adapter)
+        if prefix is None:
+            return int(self.model.open(number))
+        assert self.model.adapter_of(prefix) == number, "a sequence has the same adapter as its prefix"
+        return int(self.model.open_after(prefix))
+
+    def fork(self, sequence: int, length: int) -> int:
+        """A new sequence that shares the first `length` tokens of another."""
+        return int(self.model.fork(sequence, length))
+
+    def close(self, sequence: int) -> None:
+        """Close a sequence."""
+        self.model.close(sequence)
+
+    def length(self, sequence: int) -> int:
+        """Number of tokens in the sequence, the soft prompt's positions included."""
+        return int(self.model.length(sequence))
+
+    def forward(self, runs: Sequence[Run]) -> list[Any]:
+        """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
+        rows: list[tuple[int, int, int, int]] = []  # run, token, kind, number of names
+        names: list[int] = []
+        penalties: list[float] = []
+        for place, run in enumerate(runs):
+            _ask(place, run, rows, names, penalties)
+        tokens = [token for run in runs for token in run.tokens]
+        try:
+            best, values = self.model.forward(
+                np.array([run.sequence for run in runs], np.int32),
+                np.array([len(run.tokens) for run in runs], np.int32),
+                np.array(tokens, np.int32),
+                np.array(rows, np.int32).reshape(-1, 4),
+                np.array(names, np.int32),
+                np.array(penalties, np.float32),
+            )
+        except RuntimeError as error:  # the cache is full, or the model computes NaN
+            raise RiyazError(str(error), self._family.source.name) from error
+        return self._answers(runs, rows, best, values)
+
+    def _answers(
+        self, runs: Sequence[Run], rows: list[tuple[int, int, int, int]], best: np.ndarray, values: np.ndarray
+    ) -> list[Any]:
+        results: list[Any] = [None] * len(runs)
+        row = at = 0
+        for place, run in enumerate(runs):
+            first = row
+            while row < len(rows) and rows[row][0] == place:
+                row += 1
+            size = sum(self.vocab_size if kind == FULL else count for _, _, kind, count in rows[first:row] if kind)
+            own, at = values[at : at + size], at + size
+            if isinstance(run.want, Best):
+                results[place] = int(best[first])
+            elif isinstance(run.want, Top):
+                results[place] = likeliest(own, run.want.count)
+            elif isinstance(run.want, Named):
+                order = np.argsort(run.want.rows, kind="stable")
+                results[place] = np.empty(len(order), np.float32)
+                results[place][order] = own
+            elif isinstance(run.want, Whole):
+                own = own.reshape(-1, self.vocab_size)
+                results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
+        return results
+
+    def _number(self, adapter: str | None) -> int:
+        if adapter is None:
+            return -1
+        if adapter not in self._adapters:
+            loaded = ", ".join(self._adapters) or "none"
+            raise RiyazError(f"adapter {adapter!r} is not loaded", hint=f"loaded: {loaded}")
+        return self._adapters[adapter]
+
+    def _misfits(self, adapter: Adapter) -> list[str]:
+        """One error text per part of an adapter that does not fit the model."""
+        problems = []
+        for path, pair in adapter.pairs.items():
+            shape = self._shape(f"{path}.weight")
+            if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
+                problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
+        for path, array in adapter.whole.items():
+            if array.shape != self._shape(path):
+                problems.append(f"{path} has the shape {array.shape}")
+        vectors, width = adapter.soft_prompt, self._family.config.hidden_size
+        if vectors is not None and (vectors.shape[1:] != (width,) or not 0 < len(vectors) < self.context):
+            problems.append(f"its soft prompt has the shape {vectors.shape}")
+        return problems
+
+    def _shape(self, path: str) -> tuple[int, ...] | None:
+        """The shape of a tensor by its path; None if the model has none."""
+        if path == f"{HEAD}.weight":  # a tied head is not in the plan
+            return self.vocab_size, self._family.config.hidden_size
+        return self._shapes.get(path)
+
+    def _place(self, path: str) -> tuple[int, str]:
+        at = plan.place(self._family.config, path)
+        assert at is not None, path
+        return at.layer, at.slot
+
+    def _packed(self, values: np.ndarray) -> Any:
+        matrix = native.extension().Matrix(self._precision, *values.shape)
+        matrix.fill(0, np.ascontiguousarray(values, np.float32))
+        return matrix
+
+    def _head(self) -> np.ndarray:
+        """The base's head as floats (V, C)."""
+        embedding = next(iter(self._family.stored_names))
+        name = f"{HEAD}.weight" if f"{HEAD}.weight" in self._family.stored_names else embedding
+        dtype, values = self._family.array(name)
+        if dtype == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32)
+
+
+def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` likeliest of the tokens (V,) and their log-probabilities, likeliest first, ties by the lower token."""
+    tokens = np.arange(len(log_probabilities))
+    if count < len(tokens):
+        least = np.partition(log_probabilities, -count)[-count]
+        tokens = np.flatnonzero(log_probabilities >= least)
+    tokens = tokens[np.argsort(-log_probabilities[tokens], kind="stable")[:count]]
+    return tokens, log_probabilities[tokens]
+
+
+def _ask(
+    place: int, run: Run, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]
+) -> None:
+    """Append what a run wants: its rows in the order of its tokens, and the named tokens."""
+    want, last = run.want, len(run.tokens) - 1
+    if isinstance(want, Best):
+        rows.append((place, last, BEST, 0))
+    elif isinstance(want, Top):
+        seen = want.seen if want.penalty != 1 else ()
+        rows.append((place, last, FULL, len(seen)))
+        names.extend(seen)
+    elif isinstance(want, Named):
+        order = np.argsort(want.rows, kind="stable")
+        at, counts = np.unique(want.rows, return_counts=True)
+        rows.extend((place, row, NAMED, count) for row, count in zip(at.tolist(), counts.tolist()))
+        names.extend(want.tokens[order].tolist())
+    elif isinstance(want, Whole):
+        rows.extend((place, row, FULL, 0) for row in np.unique(want.rows).tolist())
+    penalty = want.penalty if isinstance(want, Top) else 1.0
+    penalties.extend([penalty] * (len(rows) - len(penalties)))

@@ -28,8 +28,9 @@ struct Page {
 struct Block {
     alignas(64) uint16_t q[BLOCK * MAX_HEAD];           // [D / 32][row][32]
     alignas(64) float out[BLOCK * MAX_HEAD];            // [D / 16][row][16]: sums of weights times values
-    alignas(64) float scores[CHUNK][2][BLOCK][16];      // [page][half][row][slot]
-    alignas(64) uint16_t weights[CHUNK][BLOCK][SLOTS];  // [page][row][slot]
+    // [page][half][row][slot]; a row's 32 weights in bfloat16 replace its scores of the first half, which takes less of
+    // the first-level cache
+    alignas(64) float scores[CHUNK][2][BLOCK][16];
     __m512 sum[BLOCK];                                  // of weights, by slot modulo 16
     float largest[BLOCK];                               // score so far
     int tokens[BLOCK];                                  // of the rows
@@ -164,7 +165,7 @@ INLINE void weigh(Block& block, int r) {
         const __m512 low = exp2(fma(load(block.scores[p][0][r]), factor, level));
         const __m512 high = exp2(fma(load(block.scores[p][1][r]), factor, level));
         sum = add(sum, add(low, high));
-        _mm512_store_si512(block.weights[p][r], (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        _mm512_store_si512(block.scores[p][0][r], (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
     block.sum[r] = sum;
 }
@@ -185,12 +186,12 @@ INLINE void mix(Block& block, int d) {
     }
     for (int p = 0; p < block.count; p++) {
         const uint8_t* values = block.pages[p].values + d * 4;
-        _tile_loadd(4, block.weights[p][0], ROW_BYTES);
+        _tile_loadd(4, block.scores[p][0][0], ROW_BYTES);
         _tile_loadd(6, values, block.D * 4);
         _tile_dpbf16ps(0, 4, 6);
         _tile_loadd(7, values + 64, block.D * 4);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, block.weights[p][TILE], ROW_BYTES);
+        _tile_loadd(5, block.scores[p][0][TILE], ROW_BYTES);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }

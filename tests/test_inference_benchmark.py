@@ -157,7 +157,9 @@ def test_the_whole_table(inference, fake, source, monkeypatch, capsys) -> None:
         heads = [head for head in heads if len(head) >= 128]  # not the warm-up before a prefill
         shared = 3 if side[0] == "riyaz" else 0
         assert len(heads) == 3 * 3 + shared and len({tuple(head) for head in heads}) == len(heads)
-    assert {len(call["prompts"]) for _, _, call in calls if "prompts" in call} == {1, 8}
+    together = [{tuple(prompt) for prompt in call["prompts"]} for _, _, call in calls if "prompts" in call]
+    assert {len(prompts) for prompts in together} == {1, 8}  # no two of a batch are equal
+    assert [line for line in lines if "round" in line] == [f"{model} round {i} of 2 done" for i in (1, 2)]
 
 
 def test_without_peers_ratios_are_null_and_cells_can_be_picked(inference, fake, source, monkeypatch, capsys) -> None:

@@ -3,7 +3,7 @@
     riyaz pull smollm2-135m; riyaz pull gemma3-270m --accept-licence
     python -m venv ../peers                                # the peers are never dependencies of riyaz
     CMAKE_ARGS=-DGGML_NATIVE=ON ../peers/bin/pip install --no-binary llama-cpp-python llama-cpp-python openvino-genai
-    python benchmarks/inference.py --peer --peer-python ../peers/bin/python      # about four minutes on two cores
+    python benchmarks/inference.py --peer --peer-python ../peers/bin/python      # minutes on two cores
 
 Every side runs in a process of its own (inference_sides.py); sides take turns, so that a drift of the machine hits
 all. A cell's figure is the median over the rounds; its ratio is riyaz's ÷ the fastest peer's, each peer at the best of
@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import json
 import pydoc_data.topics
+import shutil
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,8 @@ from riyaz.sources import Source, open_source
 
 SCRIPT = Path(__file__).with_name("inference_sides.py")
 OURS = "riyaz"
-PROMPT, LONG, SHORT, NEW, BATCH = 128, 512, 16, 64, 8  # tokens; sequences
+REASON = 240  # characters of the words of a peer that cannot run
+PROMPT, LONG, SHORT, NEW, WARM, BATCH = 128, 512, 16, 64, 4, 8  # tokens; sequences
 CELLS = ("decode", "prefill", "batch8", "lora", "cold")
 CELLS_OF = {"gemma3-270m": ("decode", "prefill")}  # other models: all
 SPEEDS = ("decode", "prefill", "batch8")  # the cells that peers have
@@ -111,6 +113,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=CELLS, action="append")
     args = parser.parse_args()
+    if args.peer and not shutil.which(args.peer_python):
+        parser.error(f"--peer-python {args.peer_python}: no such program")
     result: dict[str, Any] = {}
     reached: dict[str, Any] = {}
     peers: dict[str, Any] = {"versions": {}, "missing": {}, "tokens_s": {}}
@@ -142,10 +146,11 @@ def open_sides(args: argparse.Namespace, source: Source, peers: dict[str, Any]) 
         try:
             sides[name] = Side([str(word) for word in command])
             peers["versions"][name.split()[0]] = sides[name].version
-        except Unavailable as reason:
+        except Unavailable as problem:
             if name == OURS:
                 raise
-            peers["missing"].setdefault(source.name, {})[name] = str(reason)[:200]
+            reason = " ".join(str(problem).split())[:REASON]
+            peers["missing"].setdefault(source.name, {})[name] = reason
             print(f"{source.name}: {name} is not measured: {reason}", flush=True)
     return sides
 
@@ -163,7 +168,7 @@ def pieces(source: Source) -> Iterator[list[int]]:
 def measure(
     source: Source, cells: Sequence[str], sides: Mapping[str, Side], args: argparse.Namespace
 ) -> tuple[dict[str, Samples], dict[str, list[float]]]:
-    """Figures of every cell, side and round, after one round that is not counted; and what native loops reached."""
+    """Figures of every cell, side and round, after a short round that is not counted; and what native loops reached."""
     samples: dict[str, Samples] = {}
     limits: dict[str, list[float]] = {}
     texts = pieces(source)
@@ -171,23 +176,21 @@ def measure(
         found: dict[str, dict[str, float]] = {}
         for cell in cells:
             prompts = [next(texts) for _ in range(BATCH)]
+            count = NEW if round_ else WARM
             if cell in SPEEDS:
-                speeds = {name: speed(cell, sides[name], prompts) for name in turns(list(sides), round_)}
+                speeds = {name: speed(cell, sides[name], prompts, count) for name in turns(list(sides), round_)}
                 found[cell] = {name: speeds[name] for name in sides}
             elif cell == "lora":
-                found[cell] = {
-                    OURS: speed("decode", sides[OURS], prompts),
-                    "riyaz + LoRA": speed("decode", sides[OURS], prompts, lora=True),
-                }
-            else:
+                names = {OURS: False, "riyaz + LoRA": True}
+                found[cell] = {n: speed("decode", sides[OURS], prompts, count, lora=on) for n, on in names.items()}
+            elif round_:
                 found |= cold(source, args.precision, prompts[0])
-        native = sides[OURS].ask("limits")
-        if round_ == 0:
+        if not round_:
             continue
         for cell, row in found.items():
             for name, figure in row.items():
                 samples.setdefault(cell, {}).setdefault(name, []).append(figure)
-        for name, figure in native.items():
+        for name, figure in sides[OURS].ask("limits").items():
             limits.setdefault(name, []).extend([] if figure is None else [figure])
         print(f"{source.name} round {round_} of {args.rounds} done", flush=True)
     return samples, limits
@@ -199,14 +202,14 @@ def turns(names: list[str], round_: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def speed(cell: str, side: Side, prompts: Sequence[list[int]], **options: bool) -> float:
+def speed(cell: str, side: Side, prompts: Sequence[list[int]], count: int, **options: bool) -> float:
     """Tokens a second of a side in one cell."""
     if cell == "prefill":
         side.ask("prefill", prompt=prompts[1][:SHORT])  # the sides before it took the caches
         answer = side.ask("prefill", prompt=prompts[0])
     else:
         rows = prompts[:1] if cell == "decode" else prompts
-        answer = side.ask("decode", prompts=[prompt[:PROMPT] for prompt in rows], count=NEW, **options)
+        answer = side.ask("decode", prompts=[prompt[:PROMPT] for prompt in rows], count=count, **options)
     return answer["tokens"] / answer["seconds"]
 
 

@@ -186,3 +186,10 @@ def test_the_lora_is_on_every_linear_but_the_head(sides: ModuleType, source: Sou
     pairs = sides.random_lora(source).pairs
     assert len(pairs) == 2 * 7 and not any("lm_head" in name for name in pairs)
     assert all(pair.rank == 16 and pair.b.any() for pair in pairs.values())
+
+
+def test_a_python_that_is_not_there_is_named(inference, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["inference.py", "--peer", "--peer-python", "nowhere/python"])
+    with pytest.raises(SystemExit):
+        inference.main()
+    assert "nowhere/python: no such program" in capsys.readouterr().err

@@ -4,6 +4,7 @@
 // then the weights, then values times weights. Each row has its own maximum, and what it does not see has weight zero,
 // so a row depends on nothing in other rows; and chunks are counted from the sequence's beginning, whatever rows see.
 #include "attention.h"
+#include "tiles.h"
 
 #if defined(__AMX_BF16__)
 
@@ -39,18 +40,6 @@ struct Block {
     Page pages[CHUNK];                                  // those of the chunk in which a row sees something
     int count;                                          // of pages
 };
-
-// All 8 tiles have 16 rows of 64 bytes.
-void configure() {
-    struct {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t bytes[16] = {};
-        uint8_t rows[16] = {};
-    } config;
-    static_assert(sizeof config == 64);
-    for (int i = 0; i < 8; i++) config.bytes[i] = ROW_BYTES, config.rows[i] = TILE;
-    _tile_loadconfig(&config);
-}
 
 // Loads of tiles do not tell the compiler that they read memory.
 INLINE void written() { asm volatile("" ::: "memory"); }
@@ -228,7 +217,7 @@ void finish_block(const Block& block, const Attention& job, int begin) {
 }  // namespace
 
 void attend_wide(const Attention& job) {
-    configure();
+    configure_tiles();
     Block block;
     block.D = padded(job.head, 32);
     for (int begin = 0; begin < job.n * job.G; begin += BLOCK) {

@@ -163,11 +163,20 @@ def test_a_scale_that_is_none_is_reported(dtype: str) -> None:
 def test_what_does_not_fit_a_matrix_is_refused() -> None:
     extension = native.extension()
     matrix = extension.Matrix("bf16", 20, 64)
-    for first, values in ((1, np.ones((20, 64))), (0, np.ones((20, 65))), (0, np.ones((2, 31))), (-1, np.ones((2, 64)))):
+    for first, values in (
+        (1, np.ones((20, 64))),
+        (0, np.ones((20, 65))),
+        (0, np.ones((2, 31))),
+        (-1, np.ones((2, 64))),
+    ):
         with pytest.raises((ValueError, TypeError)):
             matrix.fill(first, values.astype(np.float32))
     q8, short = extension.Matrix("int8", 2, 64), np.zeros((2, 30), np.uint8)
-    for dtype, blocks in (("Q8_0", short), ("Q4_0", np.zeros((2, 36), np.uint8)), ("Q6_K", np.zeros((2, 420), np.uint8))):
+    for dtype, blocks in (
+        ("Q8_0", short),
+        ("Q4_0", np.zeros((2, 36), np.uint8)),
+        ("Q6_K", np.zeros((2, 420), np.uint8)),
+    ):
         with pytest.raises(ValueError):
             q8.fill_gguf(0, dtype, blocks, 64)
     for size in ((0, 5), (5, 0)):

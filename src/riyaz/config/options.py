@@ -19,6 +19,8 @@ from riyaz.errors import RiyazError
 
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
+# how weights are served; auto: as the file stores them, float32 as bf16
+Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
 MIN_ROWS = 20  # fewer rows are too few for a split
 
@@ -83,6 +85,12 @@ class CompareConfig:
     threads: int | None = field(
         default=None,
         metadata={"help": "threads to compute with; OMP_NUM_THREADS or all cores if not given", "minimum": 1},
+    )
+    precision: Precision = field(
+        default="auto",
+        metadata={
+            "help": "how weights are held when the model answers; auto: as the file stores them, float32 as bf16"
+        },
     )
     margin: float = field(
         default=0.02,

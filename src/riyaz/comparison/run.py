@@ -241,7 +241,7 @@ def _check_general(config: CompareConfig) -> None:
 
 def _require_torch(methods: Sequence[str], named: bool) -> None:
     """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
-    if find_spec("torch") is None and any(METHODS[name].recipe for name in methods):
+    if any(METHODS[name].recipe for name in methods) and find_spec("torch") is None:
         instead = "" if named else ", or name methods that train nothing with --methods"
         raise RiyazError("torch is not installed", hint=install("train") + instead)
 

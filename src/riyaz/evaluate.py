@@ -14,12 +14,13 @@ import numpy as np
 
 from riyaz import hardware
 from riyaz.artifact import Artifact, TextPart, count_trained, reading_of
-from riyaz.config import DataConfig
+from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
 from riyaz.data.data_report import LEFT_OUT, twins_note
 from riyaz.data.formats import load
 from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, check_metric, detect
+from riyaz.engine.opening import engine_note
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
@@ -62,7 +63,8 @@ from riyaz.scoring import (
 from riyaz.sources import safetensors
 
 KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
-REOPENED_TOLERANCE = 0.03  # nats per token: training and engine round differently in bfloat16
+ROUNDING_TOLERANCE = 0.03  # nats per token: training and engine round differently
+REOPENED_TOLERANCE = {"int8": 0.06, "int4": 0.5}  # where the weights are rounded further for serving
 MERGED_TOLERANCE = 0.05  # nats per token: merging rounds the sum of base and adapter
 MERGED_ROWS = 16
 LATENCY_ROWS = 8
@@ -118,16 +120,18 @@ class _General:
 def evaluate_artifact(
     folder: Path, test: Sequence[Example], valid: Sequence[Example], out: Path, *, base: BaseFacts | None,
     kl_rows: Sequence[Example], latency_rows: int, retrieval_rows: int, general: str | None,
-    expected_ms: float | None = None, listen: Listen,
+    expected_ms: float | None = None, precision: Precision = "auto", listen: Listen,
 ) -> Evaluation:  # fmt: skip
     """Evaluate the artifact in `folder`; writes `predictions.jsonl` and `result.json` into `out`.
 
     Retrieval is evaluated on `retrieval_rows` test rows. `base` is None for an artifact of a fold or of an extra run:
-    latency, forgetting and divergence are then not measured. A latency far above `expected_ms`, that of the plan, is
+    latency, forgetting and divergence are then not measured. All is measured in the `precision` in which the artifact
+    will be served. A latency far above `expected_ms`, that of the plan, is
     measured again at the end. Raises RiyazError.
     """
     began, cpu = time.perf_counter(), hardware.cpu_time()
-    artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder), (*test, *valid, *kl_rows))
+    opened = open_artifact(folder, precision=precision)
+    artifact, predictor = Artifact.read(folder), _without_own(opened, (*test, *valid, *kl_rows))
     assert artifact.task is not None
 
     def progress(done: int, total: int) -> None:
@@ -136,8 +140,8 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS])}
-    result: dict[str, Any] = {}
+    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision)}
+    result: dict[str, Any] = {"served": predictor.lm.served} if predictor.lm is not None else {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
@@ -152,7 +156,7 @@ def evaluate_artifact(
         result |= _against_base(artifact, predictor, base, kl_rows, general)
         # LoRA is the only part that is kept beside the weights and can be merged into them
         if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
-            checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample)
+            checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
         result["serve_rss_mb"] = serving
     if predictor.lm is not None and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
@@ -180,7 +184,9 @@ def _measured_again(predictor: Predictor, sample: Sequence[Example], planned: fl
     return {"ms_per_answer": min(first, again), "remeasured": Remeasured(planned, first, again)}
 
 
-def answer_alone(folder: Path, test: Sequence[Example], out: Path, listen: Listen) -> Evaluation:
+def answer_alone(
+    folder: Path, test: Sequence[Example], out: Path, listen: Listen, precision: Precision = "auto"
+) -> Evaluation:
     """Answer every test row one at a time, as the artifact in `folder` is served, and write these answers into
     `predictions.jsonl` in place of those that were made in batches; `result.json` tells how many differ.
 
@@ -192,7 +198,7 @@ def answer_alone(folder: Path, test: Sequence[Example], out: Path, listen: Liste
     rows = Answer.read(out / PREDICTIONS)
     if [row.where for row in rows] != [example.where for example in test]:
         raise RiyazError("its rows are not the test rows", str(out / PREDICTIONS), ELSEWHERE)
-    artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder), test)
+    artifact, predictor = Artifact.read(folder), _without_own(open_artifact(folder, precision=precision), test)
     assert artifact.task is not None
     answers, _ = answers_alone(predictor, test, lambda done, total: listen(Progress("evaluate", done, total)))
     points = score(artifact.task, answers, test).rows.tolist()
@@ -302,13 +308,15 @@ def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[E
     return [float(part.sum()) for part in answer_log_probabilities(predictor, test)]
 
 
-def _reopened(artifact: Artifact, predictor: Predictor, valid: Sequence[Example]) -> dict[str, Any]:
+def _reopened(
+    artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision
+) -> dict[str, Any]:
     """Check: opened in this process, the artifact has the validation loss that it records."""
     before = artifact.validation.get("answer_log_loss")
     if before is None or predictor.lm is None:
         return {"ok": True, "note": "no model"}
     after = answer_log_loss(predictor, valid)
-    tolerance = REOPENED_TOLERANCE * max(1.0, before)
+    tolerance = REOPENED_TOLERANCE.get(precision, ROUNDING_TOLERANCE) * max(1.0, before)
     return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
 
 
@@ -337,11 +345,11 @@ def _error(blocks: Sequence[BlockLoss], before: Sequence[BlockLoss]) -> float | 
 
 
 def _merged(
-    folder: Path, predictor: PromptedModel, valid: Sequence[Example], sample: Sequence[Example]
+    folder: Path, predictor: PromptedModel, valid: Sequence[Example], sample: Sequence[Example], precision: Precision
 ) -> tuple[dict[str, Any], float]:
     """Check: merged into the weights, the adapter has the same loss as beside them; and the median milliseconds of an
     answer when merged."""
-    inside = open_artifact(folder, merged=True)
+    inside = open_artifact(folder, precision=precision, merged=True)
     assert inside.lm is not None
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
     held = abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart)
@@ -349,9 +357,10 @@ def _merged(
 
 
 def evaluate_target(
-    target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, listen: Listen
-) -> TargetScores:
-    """Scores of a model or an artifact on the rows of a file, or on the first `limit` of them.
+    target: str, test: Path, data_config: DataConfig, *, limit: int | None = None, precision: Precision = "auto",
+    listen: Listen,
+) -> TargetScores:  # fmt: skip
+    """Scores of a model or an artifact, served in `precision`, on the rows of a file, or on the first `limit` of them.
 
     The task is the artifact's; for a model it is detected from the file, labels included, and every prompt holds its
     instruction. Raises RiyazError.
@@ -364,7 +373,9 @@ def evaluate_target(
         listen(Note(note))
     if data.incomplete:
         listen(Note(f"{LEFT_OUT}: {data.incomplete}"))
-    predictor = open_target(target)
+    if note := engine_note():
+        listen(Note(note))
+    predictor = open_target(target, precision=precision)
     if predictor.task is None:
         task = detect(data, data_config.instruction, data_config.metric, data_config.task)
         if predictor.lm is not None:
@@ -393,6 +404,7 @@ def evaluate_target(
         slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
+        served=predictor.lm.served if predictor.lm else None,
     )  # fmt: skip
 
 

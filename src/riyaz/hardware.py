@@ -5,6 +5,8 @@ In a container, /proc describes the host; the cgroup's CPU quota and memory limi
 smaller value is used. `root` is "/" except in tests, which create a tree of their own.
 """
 
+import contextlib
+import importlib.metadata
 import math
 import os
 import platform
@@ -13,6 +15,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,10 +220,10 @@ def address_space(root: Path = ROOT) -> int | None:
     return max(0, limit - int(pages[0]) * resource.getpagesize())
 
 
-def expect_memory(what: str, need: float, hint: str, root: Path = ROOT) -> None:
-    """Raises RiyazError unless `need` MB, and torch's own where it is not loaded yet, fit the free memory, the limits
-    of the cgroup and the address space. `what` begins the message: who needs it."""
-    loaded = "torch" in sys.modules
+def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: bool = True) -> None:
+    """Raises RiyazError unless `need` MB, and torch's own where it will be used and is not loaded yet, fit the free
+    memory, the limits of the cgroup and the address space. `what` begins the message: who needs it."""
+    loaded = not torch or "torch" in sys.modules
     refuse_memory(what, need + (0 if loaded else TORCH_MB), memory(root).available / MB, hint)
     space = address_space(root)
     need += 0 if loaded else TORCH_SPACE_MB + THREAD_SPACE_MB * threads()
@@ -260,6 +263,15 @@ def _memory_macos() -> Memory:
     names = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
     pages = sum(int(counts[name].strip(" .")) for name in names if name in counts)
     return Memory(int(total) if total.isdigit() else 0, pages * page)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def disk_free(path: Path | str = ".") -> int:

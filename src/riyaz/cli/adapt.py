@@ -30,12 +30,10 @@ def adapt(
 ) -> None:
     """Run one method and keep its artifact."""
     from riyaz.comparison import run
-    from riyaz.library.options import require_torch
     from riyaz.report import terminal
     from riyaz.report.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
-    require_torch()
     data_config, config = settle(data, reading, adapting)
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from riyaz.cli.options import Target
+from riyaz.cli.opened import opened
+from riyaz.cli.options import Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, say
@@ -36,14 +37,13 @@ def chat(
     *,
     system: System = None,
     max_tokens: MaxTokens = None,
+    precision: Served = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
 ) -> None:
     """Talk with a model or an artifact."""
-    from riyaz.predictor import open_target
-
     screen, asking = Screen(), sys.stdin.isatty()
     try:
-        predictor = open_target(target)
+        predictor = opened(screen, target, precision=precision)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

@@ -31,12 +31,11 @@ def compare(
 ) -> None:
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     from riyaz.comparison import run
-    from riyaz.library.options import require_torch, results_folder
+    from riyaz.library.options import results_folder
     from riyaz.report import terminal
     from riyaz.report.next_commands import after_comparison
     from riyaz.report.write import write
 
-    require_torch()
     data_config, config = settle(data, reading, comparing)
     results = results_folder(config, data)
     config = replace(config, out=results)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Target, settle
+from riyaz.cli.options import READING_DEFAULTS, Json, Quiet, Reading, Served, Target, settle
 from riyaz.cli.output import Screen
 
 
@@ -15,6 +15,7 @@ def evaluate(
     *,
     test: Annotated[Path, Parameter(help="a file of test rows")],
     limit: Annotated[int | None, Parameter(help="use only the first N rows")] = None,
+    precision: Served = "auto",
     reading: Reading = READING_DEFAULTS,
     quiet: Quiet = False,
     json: Json = False,
@@ -27,6 +28,6 @@ def evaluate(
 
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
-        document = evaluate_target(target, test, data_config, limit=limit, listen=listen)
+        document = evaluate_target(target, test, data_config, limit=limit, precision=precision, listen=listen)
     terminal.print_scores(document, screen.data)
     screen.finish(document)

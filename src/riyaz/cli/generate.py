@@ -6,7 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Target
+from riyaz.cli.opened import opened
+from riyaz.cli.options import Json, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, say
@@ -20,18 +21,17 @@ def generate(
     *,
     system: System = None,
     max_tokens: MaxTokens = None,
+    precision: Served = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
     json: Json = False,
 ) -> None:
     """Answer one prompt."""
-    from riyaz.predictor import open_target
-
     screen = Screen(json)
     try:
         text = sys.stdin.read() if prompt == "-" else prompt
         if prompt == "-" and not text.strip():
             raise RiyazError("stdin holds no prompt", hint="give it as an argument or pipe it in")
-        predictor = open_target(target)
+        predictor = opened(screen, target, precision=precision)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

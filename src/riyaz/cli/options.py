@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, Seconds
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=3)  # listed after the arguments and the options
@@ -93,6 +93,9 @@ def configured(name: str) -> Parameter:
     """The flag of one configuration field, for verbs that take only some; None when not given."""
     option = next(option for config in CONFIGS for option in fields(config) if option.name == name)
     return Parameter(help=option.metadata["help"], show_default=lambda _: str(option.default))
+
+
+Served = Annotated[Precision, configured("precision")]
 
 
 def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from riyaz.cli.options import Json, configured
+from riyaz.cli.opened import opened
+from riyaz.cli.options import Json, Served, configured
 from riyaz.cli.output import Screen
 from riyaz.config import CompareConfig
 from riyaz.errors import RiyazError
@@ -33,19 +34,20 @@ def predict(
             help="below 1 raises the likeliest tokens, above 1 evens them out", validator=validators.Number(gt=0)
         ),
     ] = 1.0,
+    precision: Served = "auto",
     json: Json = False,
 ) -> None:
     """Show the most likely next tokens, before and after adapting."""
-    from riyaz.predictor import open_model, open_target
-
     screen = Screen(json)
     if not math.isfinite(temperature):
         raise RiyazError(f"{temperature} is not a finite number", "--temperature", "give a finite number")
     document: dict[str, Any] = {"text": text, "adapter": adapter and str(adapter), "temperature": temperature}
     if adapter is None:
-        document["before"] = likeliest(open_model(model or CompareConfig.model), text, top, temperature)
+        document["before"] = likeliest(
+            opened(screen, model or CompareConfig.model, precision=precision, plain=True), text, top, temperature
+        )
     else:
-        adapted = open_target(adapter, base=model)
+        adapted = opened(screen, adapter, base=model, precision=precision)
         if adapted.lm is None or not adapted.changes_weights:
             what = "this changes no weights, so its next tokens are its base model's"
             raise RiyazError(what, str(adapter), "leave out --adapter")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
+from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
@@ -73,17 +74,16 @@ def ask(
     json: Json = False,
 ) -> None:
     """Find the passages that answer a question, each with its document and place in it."""
-    from riyaz.predictor import open_target
     from riyaz.predictor.prompt import expect_short
     from riyaz.retrieval.collection import Collection
     from riyaz.retrieval.search import DEPTH, Retriever, citation
 
     expect_short(question, "QUESTION")
     screen = Screen(json)
-    opened = Collection.open(collection)
-    used = opened.embedder
+    held = Collection.open(collection)
+    used = held.embedder
     retriever = Retriever(
-        opened, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
+        held, _embedder(used[0], "or add the documents again with --lexical --rebuild") if used else None
     )
     found = retriever.search([question], max(k, DEPTH))[0]
     least = retriever.threshold if threshold is None else threshold
@@ -99,7 +99,7 @@ def ask(
         line = f"nothing relevant: the best passage has relevance {best:.2f}, and below {least:.2f} nothing here fits"
         screen.data.print(f"{line}; --threshold 0 shows the nearest", soft_wrap=True)
     elif model is not None:
-        predictor = open_target(model)
+        predictor = opened(screen, model)
         if predictor.lm is None:
             raise RiyazError("copies its answers and reads no passages", model, "name a model or another artifact")
         text = replace(predictor.text, instruction=predictor.text.instruction or INSTRUCTION, passages=k)

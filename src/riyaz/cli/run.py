@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Json, Quiet, Target, configured
+from riyaz.cli.opened import opened
+from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
@@ -35,11 +36,12 @@ def run(
     prediction_column: Annotated[str, Parameter(help="column of the answers; the rows must not have it")] = COLUMN,
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
+    precision: Served = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Answer every row of a file; stopped, the same command continues."""
-    from riyaz import artifact, predictor, scoring
+    from riyaz import artifact, scoring
     from riyaz.cli.kept import CHUNK, Kept
     from riyaz.data import formats, many_files, written
     from riyaz.report.terminal import listener
@@ -50,7 +52,7 @@ def run(
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
-    answerer = _answerer(target)
+    answerer = _answerer(target, precision)
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
@@ -69,7 +71,7 @@ def run(
         return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
 
     def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
-        opened = predictor.open_target(target)
+        predictor = opened(screen, target, precision=precision)
         before = len(examples) - len(left)
         with listener(screen.talk) as listen:
             listen(Phase("answer", f"{len(left):,} rows"))
@@ -78,7 +80,7 @@ def run(
                 def progress(done: int, _: int, first: int = first) -> None:
                     listen(Progress("answer", before + first + done, len(examples)))
 
-                yield scoring.predict(opened, left[first : first + CHUNK], progress)
+                yield scoring.predict(predictor, left[first : first + CHUNK], progress)
 
     columns = [*dataset.columns, prediction_column]
     if is_stream(out):
@@ -126,11 +128,12 @@ def _writable(out: Path, file: Path, force: bool) -> Path:
     return real
 
 
-def _answerer(target: str) -> str:
-    """What answers, as a hash: other weights, another text part, chat template or version of riyaz have another one.
-    Raises RiyazError, also for a target that does not exist."""
+def _answerer(target: str, precision: str) -> str:
+    """What answers, as a hash: other weights, another text part, chat template, precision, engine or version of riyaz
+    have another one. Raises RiyazError, also for a target that does not exist."""
     import riyaz
     from riyaz import adapters, artifact
+    from riyaz.engine.opening import engine_name
     from riyaz.sources import open_source, store
 
     path = artifact.resolve(target)
@@ -141,7 +144,7 @@ def _answerer(target: str) -> str:
         of_adapter = [config, *sorted(path.glob("*.safetensors"))] if config.is_file() else []
         source = adapters.base_for(config, None)[0] if of_adapter else open_source(target)
         parts = [source.sha256(), source.tokenizer().template, store.file_hash(of_adapter)]
-    return hashlib.sha256(json_line([riyaz.__version__, *parts])).hexdigest()
+    return hashlib.sha256(json_line([riyaz.__version__, engine_name(), precision, *parts])).hexdigest()
 
 
 def _stream(out: Path, form: "Form", columns: list[str], rows: "Iterator[Row]") -> None:

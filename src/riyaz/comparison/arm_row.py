@@ -55,6 +55,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         eval_seconds=sum(result.eval_seconds for result in results),
         peak_rss_mb=max([*(fit.peak_rss_mb for fit in fits), *(result.peak_rss_mb for result in results)]),
         serve_rss_mb=kept.serve_rss_mb,
+        served=kept.served,
         trainable_params=kept_fit.trainable_params,
         artifact_mb=megabytes(folder.run(plan.method, KEPT) / "artifact"),
         ms_per_answer=kept.ms_per_answer,

@@ -1,6 +1,5 @@
 """Fits one part of an arm: makes the method's context, calls its `fit`, writes the artifact."""
 
-import importlib.metadata
 from dataclasses import replace
 
 from riyaz import artifact as artifacts
@@ -61,7 +60,7 @@ def context_of(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, hand=ByHand.of(settings.settings),
+        replay=settings.settings.replay, hand=ByHand.of(settings.settings), precision=settings.settings.precision,
     )  # fmt: skip
 
 
@@ -80,7 +79,7 @@ def _artifact(context: Context, fitted: Fitted, settings: Settings, plan: Compar
         config={"reading": settings.reading, "chosen": fitted.chosen},
         data=settings.data,
         seeds={"seed": context.seed, "threads": plan.threads},
-        versions={name: importlib.metadata.version(name) for name in ("riyaz", "torch", "tokenizers")},
+        versions=hardware.versions(("riyaz", "torch", "tokenizers")),
         validation={
             "answer_log_loss": fitted.valid_loss,
             "score": fitted.valid_score,

@@ -16,7 +16,7 @@ from typing import Any
 
 from riyaz import folders
 from riyaz.artifact import COLLECTION, read_examples
-from riyaz.config import CONFIGS
+from riyaz.config import CONFIGS, Precision
 from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
@@ -53,6 +53,7 @@ class Chosen:
     steps: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
+    precision: Precision = "auto"  # in which the artifact is served, and so measured
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
 from riyaz.data.rows import Row
 from riyaz.data.task import Task
+from riyaz.engine.opening import engine_name
 from riyaz.errors import RiyazError
 from riyaz.evaluate import BaseFacts, prompt_tokens
 from riyaz.events import Event, Listen, Phase, Progress
@@ -45,7 +46,7 @@ ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a 
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
-PYTHON_SECONDS = 0.5  # of a process before it imports torch
+PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
 
 
@@ -57,11 +58,8 @@ def measure_speeds(
     After `seconds` no further method is measured: its speed is derived from that of another. The base, one method's
     answers and one method's training are measured always.
     """
-    began = time.perf_counter()
-    import torch
-
-    start_seconds, threads = time.perf_counter() - began + PYTHON_SECONDS, hardware.threads()
-    torch.set_num_threads(threads)
+    began, threads = time.perf_counter(), hardware.threads()
+    start_seconds = PYTHON_SECONDS + (_import_torch(threads) if engine_name() == "torch" else 0.0)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
     hand = ByHand.of(settings.settings)
@@ -69,6 +67,7 @@ def measure_speeds(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(), hand=hand,
+        precision=settings.settings.precision,
     )  # fmt: skip
     methods = [METHODS[name].by_hand(hand) for name in settings.methods]
     bench = _Bench(context, began + seconds, total=1 + sum(1 + (method.recipe is not None) for method in methods))
@@ -84,11 +83,22 @@ def measure_speeds(
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
     trained.sort(key=lambda method: -place_left_out(method.name))  # those first that run in the shortest budgets
+    torch_seconds = _import_torch(threads) if trained else 0.0
     training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
     return Speeds(
         threads=threads, compute=compute, rss_mb=rss, start_seconds=start_seconds, base_seconds=base_seconds,
         predict=predicting, arms=training, unable=bench.unable, derived=tuple(bench.derived),
+        torch_seconds=torch_seconds,
     )  # fmt: skip
+
+
+def _import_torch(threads: int) -> float:
+    """Import torch, which computes with so many threads then; returns the seconds that this took."""
+    began = time.perf_counter()
+    import torch
+
+    torch.set_num_threads(threads)
+    return time.perf_counter() - began
 
 
 @dataclass

@@ -344,7 +344,7 @@ def _fixed(given: Given) -> dict[str, dict[str, float]]:
         if method in speeds.unable:
             continue
         speed = speeds.predict[method]
-        start = 2 * (speeds.start_seconds + speed.load_seconds)
+        start = 2 * (speeds.start_seconds + speed.load_seconds) + (speeds.torch_seconds if recipe else 0.0)
         answers = sizes.test * speed.row_seconds + latency_rows * speed.answer_seconds
         base_runs = 0 if speed.load_seconds == 0 else 1 if recipe is None else 2
         reopening = min(REOPEN_ROWS, sizes.valid) * sizes.parts * speed.loss_seconds

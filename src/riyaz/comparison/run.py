@@ -4,12 +4,13 @@ Every stage writes files. The same command given again continues where the last 
 arm.
 """
 
-import importlib.metadata
 import platform
 import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ from riyaz.data.rows import rendered
 from riyaz.data.split import DataReport, Split, split
 from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
-from riyaz.engine.opening import expect_memory
-from riyaz.errors import RiyazError
+from riyaz.engine.opening import engine_note, expect_memory
+from riyaz.errors import RiyazError, install
 from riyaz.events import Done, Estimate, Event, Listen, Note, Phase, Planned, quiet
 from riyaz.families import describe
 from riyaz.files import remove, to_document
@@ -176,8 +177,11 @@ def _job(
 ) -> _Job:
     """Open the model and the data, divide the rows and check that all can be used. Raises RiyazError."""
     methods = _methods(config)
+    _require_torch(methods, named=bool(config.methods))
     source = open_source(config.model)
-    expect_memory(source)
+    if note := engine_note():
+        listen(Note(note))
+    expect_memory(source, config.precision)
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
@@ -233,6 +237,13 @@ def _check_general(config: CompareConfig) -> None:
     general_text(str(config.general) if config.general else None)
     if config.replay:
         replay_text()
+
+
+def _require_torch(methods: Sequence[str], named: bool) -> None:
+    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError if a method trains."""
+    if any(METHODS[name].recipe for name in methods) and find_spec("torch") is None:
+        instead = "" if named else ", or name methods that train nothing with --methods"
+        raise RiyazError("torch is not installed", hint=install("train") + instead)
 
 
 def _methods(config: CompareConfig, where: str = "--methods") -> tuple[str, ...]:
@@ -462,4 +473,4 @@ def _describe_model(source: Source) -> Model:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | hardware.versions(PACKAGES)

@@ -53,13 +53,14 @@ class Speeds:
     threads: int
     compute: Literal["bfloat16", "float32"]
     rss_mb: float  # peak memory without training
-    start_seconds: float  # starting a process that imports torch
+    start_seconds: float  # starting a process that answers
     base_seconds: float  # comparing one arm with the base: log-loss of general text, distributions of answers
     predict: dict[str, AnswerSpeed]  # by method
     arms: dict[str, TrainSpeed]  # by trained method
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
     # methods whose speed was not measured, for want of time, but derived from that of another by the tokens of a prompt
     derived: tuple[str, ...] = ()
+    torch_seconds: float = 0.0  # that a process takes longer to start if it trains
 
     def __post_init__(self) -> None:
         """Raises RiyazError for a number out of range and for no threads."""

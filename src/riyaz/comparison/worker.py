@@ -107,7 +107,8 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
         base=BaseFacts.read(folder.path) if part == KEPT else None, kl_rows=folder.rows(KEPT, "valid"),
         latency_rows=plan.latency_rows,
         retrieval_rows=0 if extra else plan.looked if part == KEPT else max(2, plan.looked // FOLDS),
-        general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None, listen=send,
+        general=settings.settings.general, expected_ms=1000 * planned.answer_seconds if planned else None,
+        precision=settings.settings.precision, listen=send,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def alone(folder: ComparisonFolder, method: str, part: str) -> None:
 
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
     run = folder.run(method, part)
-    answer_alone(run / "artifact", folder.rows(part, "test"), run, send)
+    answer_alone(run / "artifact", folder.rows(part, "test"), run, send, folder.settings().settings.precision)
 
 
 def send(event: Event) -> None:

@@ -40,8 +40,8 @@ class Step:
 class Engine:
     """Answers and log-probabilities from one model with any number of adapters."""
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+    def __init__(self, runner: Runner, served: str = "") -> None:
+        self.runner, self.served = runner, served  # how its weights are served, in words
         self.context = runner.context
         self._scheduler = Scheduler()
         self._tickets = 0

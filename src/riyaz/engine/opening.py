@@ -1,36 +1,83 @@
-"""Opens an Engine on a model's files; the only place that chooses a Runner."""
+"""Opens an Engine on a model's files; the only place that chooses a Runner: the one in C++ by default, or torch's.
 
-from typing import TYPE_CHECKING, Literal, get_args
+`RIYAZ_ENGINE=torch` takes torch's, the oracle of the other. So does a machine for which the C++ engine is not built.
+"""
 
-from riyaz import hardware
+import math
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, get_args
+
+from riyaz import hardware, native
 from riyaz.adapters import Adapter
+from riyaz.config import Precision
 from riyaz.engine.engine import Engine
-from riyaz.errors import RiyazError
+from riyaz.engine.native import formats
+from riyaz.errors import RiyazError, brief
 from riyaz.families import describe
 from riyaz.sources import Source
 
 if TYPE_CHECKING:
     from riyaz.engine.torch.embedder import TorchEmbedder
 
-SIZES = {"bfloat16": 2, "float32": 4}  # bytes of a number
+ENGINE = "RIYAZ_ENGINE"  # environment variable: one of ENGINES
+ENGINES = ("native", "torch")
+TORCH_TYPES = {"bf16": "bfloat16", "fp32": "float32"}
+SIZES = {"bf16": 2, "fp32": 4}  # bytes of a number
 EMBEDDER_MB = 100  # of minilm in float32
 CACHED = 1024  # tokens of one conversation whose keys and values are counted
 SMALLER = "close other programs, raise the limit of the container, or take a smaller model"
-
-Precision = Literal[
-    "auto", "bfloat16", "float32"
-]  # number type of the weights; auto: bf16 on a CPU with bf16 instructions
 
 
 def open_engine(source: Source, precision: Precision = "auto", merged: Adapter | None = None) -> Engine:
     """The engine of a source's model, on all cores that this process may use. The adapter `merged` is added to the
     weights and cannot be turned off. Raises RiyazError."""
     if precision not in get_args(Precision):
-        raise RiyazError(f"unknown precision {precision!r:.60}", hint=f"choose one of {', '.join(get_args(Precision))}")
-    expect_memory(source, precision)
-    from riyaz.engine.torch.load import load_runner
+        raise RiyazError(
+            f"unknown precision {brief(precision)}", hint=f"choose one of {', '.join(get_args(Precision))}"
+        )
+    engine = engine_name()
+    expect_memory(source, precision, engine=engine)
+    if engine == "torch":
+        number = torch_precision(precision)
+        from riyaz.engine.torch.load import load_runner as load_torch_runner
 
-    return Engine(load_runner(source, precision, merged))
+        return Engine(load_torch_runner(source, TORCH_TYPES[number], merged), number)
+    from riyaz.engine.native.load import load_runner
+
+    return Engine(load_runner(source, precision, merged), formats.served_as(describe(source), precision))
+
+
+def engine_name() -> str:
+    """The engine that answers: "native" or "torch". Raises RiyazError for a RIYAZ_ENGINE that names neither, and where
+    there is none."""
+    asked = os.environ.get(ENGINE, "")
+    if asked not in ("", *ENGINES):
+        raise RiyazError(f"unknown engine {brief(asked)}", ENGINE, f"choose one of {', '.join(ENGINES)}")
+    if asked == "torch":
+        return "torch"
+    if native.available():
+        return "native"
+    if asked == "native" or find_spec("torch") is None:
+        raise RiyazError(native.why_not())
+    return "torch"
+
+
+def engine_note() -> str:
+    """One line that says why torch answers instead of the C++ engine; "" where the choice was the user's, or there was
+    none. Raises RiyazError as `engine_name`."""
+    instead = engine_name() == "torch" and os.environ.get(ENGINE, "") != "torch"
+    return f"torch answers: {native.why_not()}" if instead else ""
+
+
+def torch_precision(precision: Precision) -> str:
+    """The number type in which torch serves: bf16 or fp32; auto is bf16 on a CPU that is quick at it. Raises RiyazError
+    for a precision that it has not."""
+    if precision == "auto":
+        return "bf16" if hardware.bf16_is_fast() else "fp32"
+    if precision not in TORCH_TYPES:
+        raise RiyazError(f"torch does not serve weights in {precision}", ENGINE, "take auto, bf16 or fp32")
+    return precision
 
 
 def open_embedder(name: str = "minilm") -> "TorchEmbedder":
@@ -41,15 +88,23 @@ def open_embedder(name: str = "minilm") -> "TorchEmbedder":
     return embedder.open_embedder(name)
 
 
-def expect_memory(source: Source, precision: str = "auto", copies: int = 1) -> None:
+def expect_memory(source: Source, precision: Precision = "auto", copies: int = 1, engine: str = "") -> None:
     """Raises RiyazError, with both figures, when `copies` of the model in `precision`, and one answer, do not fit what
-    this process may use."""
-    if precision == "auto":
-        precision = "bfloat16" if hardware.bf16_is_fast() else "float32"
+    this process may use. `engine` is the one that loads them; by default the one that answers."""
+    engine = engine or engine_name()
     family = describe(source)
-    config, size = family.config, SIZES[precision]
-    head = config.vocab_size * config.hidden_size if config.tie_word_embeddings and size == 2 else 0
-    cache = 2 * config.n_layers * config.n_kv_heads * config.head_dim * min(config.context, CACHED)
-    need = copies * size * (family.parameters + head) + size * cache
-    what = f"{source.name} ({family.parameters / 1e6:,.1f} million parameters in {precision})"
-    hardware.expect_memory(what, need / hardware.MB, SMALLER)
+    config = family.config
+    tokens = min(config.context, CACHED)
+    if engine == "torch":
+        shown = torch_precision(precision)
+        size = SIZES[shown]
+        head = config.vocab_size * config.hidden_size if config.tie_word_embeddings and size == 2 else 0
+        weights, width, working = float(size * (family.parameters + head)), config.head_dim, 0.0
+    else:
+        size, shown = 4 if precision == "fp32" else 2, formats.served_as(family, precision)
+        weights, working = formats.packed_bytes(family, precision), formats.working_bytes(family, precision)
+        width = 32 * math.ceil(config.head_dim / 32)
+    cache = 2 * config.n_layers * config.n_kv_heads * width * tokens
+    need = copies * weights + size * cache + working
+    what = f"{source.name} ({family.parameters / 1e6:,.1f} million parameters in {shown})"
+    hardware.expect_memory(what, need / hardware.MB, SMALLER, torch=engine == "torch")

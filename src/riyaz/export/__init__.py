@@ -32,7 +32,7 @@ def merge(artifact: Path, out: Path, dtype: str = "float32") -> ExportResult:
     artifact, out = artifacts.resolve(artifact), Path(out)
     document = with_weights(artifact)
     target = open_artifact(artifact, document)
-    expect_memory(target.source, "float32", copies=2)
+    expect_memory(target.source, "fp32", copies=2, engine="torch")
     with workspace(out) as work:
         written = hf.write(target, work, dtype)
         files: dict[str, Path | bytes] = {path.name: path for path in work.iterdir() if path.is_file()}
@@ -68,7 +68,7 @@ def export(
     if format in WHOLE and with_base is not None:
         raise RiyazError(f"{format} holds a whole model", "--with-base", "leave it out")
     source = open_target(target, base)
-    expect_memory(source.source, "float32", copies=2)  # the written model is opened beside it
+    expect_memory(source.source, "fp32", copies=2, engine="torch")  # the written model is opened beside it
     named: NamedBase | None = None
     with workspace(out) as work:
         listen(Phase("export", f"{target} as {format}"))

@@ -48,7 +48,6 @@ def compare(
 
     names = given("compare", options, CompareOptions, "test", "listen", "quiet")
     with in_python():
-        require_torch()
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = settle(rows, {**names, "test": tested if isinstance(tested, Path) else None})
         config = replace(config, out=results_folder(config, rows))
@@ -81,7 +80,6 @@ def adapt(
 
     names = given("adapt", options, AdaptOptions, "out", "test", "listen", "quiet")
     with in_python():
-        require_torch()
         rows, tested = path_or_table(data, "data"), None if test is None else path_or_table(test, "test")
         data_config, config = settle(rows, {**names, "out": out, "test": tested if isinstance(tested, Path) else None})
         command = called("adapt", method, data, out=out, test=test, **options)

@@ -7,17 +7,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack, get_args
 
 from riyaz.artifact import reading_of
-from riyaz.config import SamplingConfig
+from riyaz.config import Precision, SamplingConfig
 from riyaz.data import Message, Reading
 from riyaz.data.conversations import RowProblem, conversation
 from riyaz.data.formats import load
 from riyaz.data.memory import MARK, RowSource, path_or_table
-from riyaz.engine.opening import Precision
 from riyaz.engine.request import Sampling
-from riyaz.errors import RiyazError
+from riyaz.errors import RiyazError, brief
 from riyaz.library.options import Place, in_python
 from riyaz.predictor import ModelPredictor, Prediction, Predictor, PromptedModel, Stream, open_target
 from riyaz.predictor.prompt import expect_short
@@ -138,11 +137,12 @@ class Model:
 def open(target: Place, *, model: Place | None = None, precision: Precision = "auto") -> Model:
     """A model by name or path, an artifact, an adapter or a comparison's folder (its pick), ready to answer.
 
-    `model` says where the base of an artifact or adapter is now. `precision` is the type of the weights in memory:
-    "bfloat16", "float32", or "auto", which is bfloat16 where the processor is quick at it. Raises RiyazError.
+    `model` says where the base of an artifact or adapter is now. `precision` is how weights are served: "fp32",
+    "bf16", "int8", "int4", or "auto", which is as the file stores them, float32 as bf16. Raises RiyazError.
     """
-    if precision not in ("auto", "bfloat16", "float32"):
-        raise RiyazError(f"unknown precision {precision!r}", "precision", "choose one of auto, bfloat16, float32")
+    if precision not in get_args(Precision):
+        hint = f"choose one of {', '.join(get_args(Precision))}"
+        raise RiyazError(f"unknown precision {brief(precision)}", "precision", hint)
     with in_python():
         predictor = open_target(str(target), str(model) if model is not None else None, precision)
         return Model(str(target), predictor, reading_of(str(target)))

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from riyaz import events
-from riyaz.config import CompareConfig, DataConfig, Metric, PretrainConfig, SamplingConfig, TaskKind, read_toml, resolve
+from riyaz.config import (
+    CompareConfig,
+    DataConfig,
+    Metric,
+    Precision,
+    PretrainConfig,
+    SamplingConfig,
+    TaskKind,
+    read_toml,
+    resolve,
+)
 from riyaz.data.tables import Table
 from riyaz.errors import RiyazError, install
 from riyaz.events import Listen
@@ -46,6 +56,7 @@ class AdaptOptions(ReadingOptions, total=False):
     documents: Place | None
     budget: str | float | None
     threads: int | None
+    precision: Precision | None
     limit_train: int | None
     limit_test: int | None
     general: Place | None
@@ -137,7 +148,7 @@ def as_path(value: Place, name: str) -> Path:
 
 
 def require_torch() -> None:
-    """Say at once that torch is missing, not from the first of many processes. Raises RiyazError."""
+    """Say at once that torch is missing, before a text is read. Raises RiyazError."""
     if find_spec("torch") is None:
         raise RiyazError("torch is not installed", hint=install("train"))
 

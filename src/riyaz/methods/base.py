@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz.artifact import TextPart, WeightsPart
+from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
@@ -70,6 +71,7 @@ class Context:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     collection: Path | None = None  # the indexed documents, if the user gave any
     replay: float = 0.0  # share of general text among the training rows
+    precision: Precision = "auto"  # in which the artifact will be served
     hand: ByHand = NOTHING  # what the user chose; steps, rate and batch size are in `arm` already
 
 

@@ -152,5 +152,5 @@ def _answer_length(context: Context, quantile: float) -> int:
 
 def base_predictor(context: Context) -> ModelPredictor:
     """A predictor of the base model whose prompts hold only the task's instruction and the question."""
-    model = instruction_only(context.task).read_by(context.tokenizer, open_engine(context.source))
+    model = instruction_only(context.task).read_by(context.tokenizer, open_engine(context.source, context.precision))
     return predictor_for(model, max_new_tokens=answer_limit(context))

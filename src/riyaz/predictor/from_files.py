@@ -7,9 +7,10 @@ from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import base_for
 from riyaz.artifact import Artifact, TextPart
+from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.engine.engine import Engine
-from riyaz.engine.opening import Precision, open_engine
+from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.predictor.copy import CopyPredictor
@@ -28,9 +29,9 @@ ADAPTER = "adapter"  # the name under which requests ask for it
 def open_target(name_or_path: str | Path, base: str | None = None, precision: Precision = "auto") -> Predictor:
     """The predictor of an artifact's folder, of an adapter folder, or of a plain model given by name or path.
 
-    `base` is the name or path of the base model of an adapter or artifact, where it has moved. `precision` is the
-    number type of the weights in memory: "bfloat16", "float32", or "auto": bfloat16 on a CPU with bf16 instructions,
-    else float32. Raises RiyazError.
+    `base` is the name or path of the base model of an adapter or artifact, where it has moved. `precision` is how
+    weights are served: "fp32", "bf16", "int8", "int4", or "auto": as the file stores them, float32 as bf16. Raises
+    RiyazError.
     """
     path = artifacts.resolve(name_or_path)
     if (path / artifacts.NAME).is_file():

@@ -131,6 +131,7 @@ class ArmResult:
     steps: int | None = field(default=None, metadata=OPTIONAL)  # of the final training, and those of the full recipe
     recipe_steps: int | None = field(default=None, metadata=OPTIONAL)
 
+    served: str | None = field(default=None, metadata=OPTIONAL)  # how its weights were held: "int4 as stored"
     waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
 
     def __post_init__(self) -> None:
@@ -326,6 +327,7 @@ class Evaluation:
     alone: bool = False  # whether predictions.jsonl holds answers made one at a time
     remeasured: Remeasured | None = field(default=None, metadata=OPTIONAL)
     cpu_waited: float | None = field(default=None, metadata=OPTIONAL)
+    served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"
     eval_seconds: float
     peak_rss_mb: float
     schema: Literal[1] = 1
@@ -381,3 +383,4 @@ class TargetScores:
     prompt_tokens: float
     peak_rss_mb: float
     trained_rows: int | None = None  # rows that the artifact was trained on; None for a model
+    served: str | None = field(default=None, metadata=OPTIONAL)  # how the weights were held: "int4 as stored"

@@ -7,13 +7,12 @@ import numpy as np
 
 from riyaz import hardware, native
 from riyaz.adapters import Adapter
-from riyaz.engine.native import plan
+from riyaz.engine.native import formats, plan
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.sources import Source
 from riyaz.sources.gguf_blocks import LAYOUTS
 
-EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 CACHE_SHARE = 0.5  # of the free memory that keys and values may take
 UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
 
@@ -66,10 +65,9 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
 def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any, bool]:
     """A matrix as the file has it, packed in the precision; and whether all its numbers are finite."""
     extension = native.extension()
-    own = extension.format_of(dtype)
-    format_ = precision if precision != "auto" else "bf16" if own == "fp32" else own
-    if dtype in EXACT and (format_ == own or (format_ == "int4" and own == "int4k")):
-        return _blocks(family, name, dtype, own)
+    format_ = formats.format_of(dtype, precision)
+    if formats.is_exact(dtype, format_):
+        return _blocks(family, name, dtype, format_)
     kind, values = family.array(name)
     matrix = extension.Matrix(format_, *values.shape)
     if kind == "BF16":

@@ -175,7 +175,7 @@ class NativeRunner:
 
 
 def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` likeliest of the tokens (V,) and their log-probabilities, likeliest first, ties by the lower token."""
+    """The `count` likeliest of the tokens (V,) and their log-probabilities, likeliest first, then the lower token."""
     tokens = np.arange(len(log_probabilities))
     if count < len(tokens):
         least = np.partition(log_probabilities, -count)[-count]
@@ -184,9 +184,7 @@ def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np
     return tokens, log_probabilities[tokens]
 
 
-def _ask(
-    place: int, run: Run, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]
-) -> None:
+def _ask(place: int, run: Run, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]) -> None:
     """Append what a run wants: its rows in the order of its tokens, and the named tokens."""
     want, last = run.want, len(run.tokens) - 1
     if isinstance(want, Best):

@@ -10,13 +10,11 @@ from riyaz.layers import lora
 from riyaz.sources import Source
 
 
-def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> TorchRunner:
-    """The source's model in `precision`, on all cores this process may use, with the adapter `merged` added to the
-    weights."""
+def load_runner(source: Source, dtype: str, merged: Adapter | None = None) -> TorchRunner:
+    """The source's model in torch's type `dtype`, on all cores this process may use, with the adapter `merged` added to
+    the weights."""
     torch.set_num_threads(hardware.threads())
-    if precision == "auto":
-        precision = "bfloat16" if hardware.bf16_is_fast() else "float32"
-    model = models.load(source, getattr(torch, precision))
+    model = models.load(source, getattr(torch, dtype))
     if merged is not None:
         assert merged.soft_prompt is None, "a soft prompt cannot be merged into the weights"
         lora.attach(model, merged)

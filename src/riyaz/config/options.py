@@ -2,64 +2,27 @@
 
 `DataConfig` holds the options for reading rows, `CompareConfig` those of a comparison, `PretrainConfig` those of
 pretraining, `SamplingConfig` how an answer is drawn. The command line's flags are generated from their fields, and so
-are the keys of the optional `riyaz.toml` next to the rows of a comparison. `resolve(read_toml(path), flags)` combines
-them: a flag takes precedence over the file, the file over the default. Unknown keys and invalid values raise RiyazError
-naming file and key.
+are the keys of the optional `riyaz.toml` next to the rows of a comparison.
 
 A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
 (exclusive). Choices are a Literal.
 """
 
 import dataclasses
-import difflib
-import math
-import re
-import tomllib
-import types
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.errors import RiyazError, brief, listed
+from riyaz.config.checking import Seconds, check_fields
+from riyaz.errors import RiyazError
 
-MAX_TOML = 2**20  # bytes of a riyaz.toml
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
+# how weights are served; auto: as the file stores them, float32 as bf16
+Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
 MIN_ROWS = 20  # fewer rows are too few for a split
-
-
-class Seconds(float):
-    """A duration in seconds, written with units ("90s", "20m", "1h30m") or given as a number of seconds."""
-
-    def __new__(cls, value: str | float) -> "Seconds":
-        """From text such as "20m", or a number of seconds. Raises RiyazError for text that is not a duration."""
-        return super().__new__(cls, parse_budget(value) if isinstance(value, str) else value)
-
-    def __str__(self) -> str:
-        """The shortest text that parses to this duration, such as "1h30m"; where none does, the number."""
-        if not 0 <= self < math.inf:
-            return f"{float(self):g}"
-        hours, rest = divmod(float(self), 3600)
-        minutes, seconds = divmod(rest, 60)
-        parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
-        return "".join(f"{number:g}{unit}" for number, unit in parts if number) or "0s"
-
-
-def parse_budget(text: str, where: str = "") -> float:
-    """The seconds of a duration such as "90s", "20m" or "1h30m". Raises RiyazError when the text is not one."""
-    number = r"(\d+(?:\.\d+)?)"
-    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", re.sub(r"\s+", "", text.lower()))
-    hint = "write it with its unit, such as 90s, 20m or 1h30m"
-    if match is None or not any(match.groups()):
-        raise RiyazError(f"{brief(text)} is not a duration", where, hint)
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    total = 3600 * hours + 60 * minutes + seconds
-    if not 0 < total < math.inf:
-        raise RiyazError(f"{brief(text)} is {'too long' if total else 'zero'}", where, hint)
-    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +46,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""
-        _check_fields(self)
+        check_fields(self)
 
     def reading(self) -> dict[str, Any]:
         """The options by which a file of rows is read, as arguments of `formats.load`."""
@@ -122,6 +85,12 @@ class CompareConfig:
     threads: int | None = field(
         default=None,
         metadata={"help": "threads to compute with; OMP_NUM_THREADS or all cores if not given", "minimum": 1},
+    )
+    precision: Precision = field(
+        default="auto",
+        metadata={
+            "help": "how weights are held when the model answers; auto: as the file stores them, float32 as bf16"
+        },
     )
     margin: float = field(
         default=0.02,
@@ -210,7 +179,7 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""
-        _check_fields(self)
+        check_fields(self)
         if self.epochs is not None and self.steps is not None:
             raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")
 
@@ -289,7 +258,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""
-        _check_fields(self)
+        check_fields(self)
         if self.prompt is not None and not self.prompt.strip():
             raise RiyazError("is empty", "--prompt", "give the beginning of a sentence")
 
@@ -343,7 +312,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         """Checks every value. Raises RiyazError naming the flag."""
-        _check_fields(self)
+        check_fields(self)
 
     def given(self) -> dict[str, Any]:
         """The options that were given: those that are not None."""
@@ -352,148 +321,7 @@ class SamplingConfig:
 
 Config = DataConfig | CompareConfig | PretrainConfig | SamplingConfig
 CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # options allowed in riyaz.toml
-TYPE_NAMES: dict[type, str] = {
-    Seconds: "a duration",
-    float: "a number",
-    int: "a whole number",
-    Path: "a path",
-    bool: "true or false",
-}
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file of settings. Raises RiyazError for a large one: it may be a device without an end."""
-    with open(path, "rb") as file:
-        content = file.read(MAX_TOML + 1)
-    if len(content) > MAX_TOML:
-        raise RiyazError(f"has more than {MAX_TOML:,} bytes", str(path), "give a file of settings")
-    return content
-
-
-def read_toml(path: str | Path) -> dict[str, object]:
-    """The checked settings of a riyaz.toml, its paths relative to its folder. Raises RiyazError naming file and key."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(_content(path).decode("utf-8-sig"))
-    except OSError as error:
-        raise RiyazError(f"cannot be read ({error.strerror})", str(path), "check the path") from None
-    except UnicodeDecodeError:
-        raise RiyazError("not UTF-8", str(path), "save the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RiyazError(f"not TOML: {error}", str(path), "correct that line") from None
-    except RecursionError:
-        raise RiyazError("nested too deeply", str(path), "give one value for each key") from None
-    except ValueError:  # Python reads no whole number of more than 4,300 digits
-        raise RiyazError("holds a number with too many digits", str(path), "correct the number") from None
-    options = {f.name: (f, hint) for config in CONFIGS for f, hint in _typed_fields(config)}
-    unknown = [key for key in table if key not in options]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], options, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(options)
-        names = listed([brief(key) for key in unknown])
-        raise RiyazError(f"unknown key{'s' if len(unknown) > 1 else ''} {names}", str(path), hint)
-    settings = {}
-    for key, value in table.items():
-        where = f"{path}: {key}"
-        option, kind = options[key]
-        if kind is Seconds and not isinstance(value, str):
-            raise RiyazError(f"{brief(value)} is not a duration", where, 'write it with its unit, such as "20m"')
-        settings[key] = _relative_to(key, _checked(option, kind, value, where), path.parent)
-    return settings
-
-
-def resolve(settings: Mapping[str, object], given: Mapping[str, object]) -> tuple[DataConfig, CompareConfig]:
-    """Combines defaults, a file's `settings` and the flags `given` (None: not given); later ones take precedence, and
-    `steps` that are given take the place of a file's `epochs`, or the other way round."""
-    flags = {key: value for key, value in given.items() if value is not None}
-    values = {**settings, **flags}
-    for length, other in (("steps", "epochs"), ("epochs", "steps")):
-        if length in flags and other not in flags:
-            values.pop(other, None)
-    data_names = {f.name for f in dataclasses.fields(DataConfig)}
-    data = {key: value for key, value in values.items() if key in data_names}
-    compare = {key: value for key, value in values.items() if key not in data_names}
-    return DataConfig(**data), CompareConfig(**compare)  # type: ignore[arg-type]
 
 
 def _given(config: Config) -> dict[str, Any]:
     return {f.name: value for f in dataclasses.fields(config) if (value := getattr(config, f.name)) is not None}
-
-
-def _typed_fields(config: type[Config]) -> list[tuple[dataclasses.Field, type]]:
-    """Each field with its type, without `| None`."""
-    hints = typing.get_type_hints(config)
-    return [(f, _without_none(hints[f.name])) for f in dataclasses.fields(config)]
-
-
-def _without_none(hint: type) -> type:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint
-
-
-def _check_fields(config: Config) -> None:
-    for option, hint in _typed_fields(type(config)):
-        value = getattr(config, option.name)
-        if value is not None or option.default is not None:
-            flag = "--" + option.name.replace("_", "-")
-            object.__setattr__(config, option.name, _checked(option, hint, value, flag))
-
-
-def _checked(option: dataclasses.Field, hint: type, value: object, where: str) -> object:
-    """The value converted to the field's type and checked against its range. Raises RiyazError naming `where`."""
-    if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise RiyazError(
-                f"unknown {option.name} {brief(value)}", where, "choose one of " + ", ".join(typing.get_args(hint))
-            )
-        return value
-    value = _converted(hint, value, where)
-    minimum, maximum, above, below = map(option.metadata.get, ("minimum", "maximum", "above", "below"))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RiyazError(f"{value} is not a finite number", where, "give a finite number")
-        if minimum is not None and value < minimum:
-            raise RiyazError(f"{brief(value)} is too small", where, f"give at least {minimum}")
-        if maximum is not None and value > maximum:
-            raise RiyazError(f"{brief(value)} is too large", where, f"give at most {maximum}")
-        if above is not None and value <= above:
-            raise RiyazError(f"{brief(value)} is too small", where, f"give more than {above}")
-        if below is not None and value >= below:
-            raise RiyazError(f"{brief(value)} is too large", where, f"give less than {below}")
-    return value
-
-
-def _converted(hint: type, value: object, where: str) -> object:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is Seconds and isinstance(value, str):
-        return Seconds(parse_budget(value, where))
-    if hint is Seconds and number:
-        return Seconds(value)  # type: ignore[arg-type]
-    if hint is float and number:
-        try:
-            return float(value)  # type: ignore[arg-type]
-        except OverflowError:  # a whole number of hundreds of digits
-            raise RiyazError(f"{brief(value)} is too large", where, "correct the value") from None
-    if hint is int and number and isinstance(value, int):
-        return value
-    if hint is Path and isinstance(value, (str, Path)) and str(value):
-        if "\0" in str(value):
-            raise RiyazError("the path holds a NUL character", where, "no file can have that name")
-        return Path(value)
-    if (hint is bool and isinstance(value, bool)) or (hint is str and isinstance(value, str)):
-        return value
-    if typing.get_origin(hint) is tuple and isinstance(value, (str, list, tuple)):
-        parts = [value] if isinstance(value, str) else list(value)
-        if all(isinstance(part, str) for part in parts):
-            return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
-    raise RiyazError(f"{brief(value)} is not {TYPE_NAMES.get(hint, 'text')}", where, "correct the value")
-
-
-def _relative_to(key: str, value: object, folder: Path) -> object:
-    """A path, resolved against the file's folder; other values, model names included, unchanged."""
-    if isinstance(value, Path):
-        return folder / value
-    if key == "model" and isinstance(value, str) and value.startswith(("./", "../")):
-        return str(folder / value)
-    return value

@@ -1,0 +1,32 @@
+"""Opens what a command asks, and says where torch has to answer for want of the C++ engine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from riyaz.cli.output import Screen
+from riyaz.config import Precision
+
+if TYPE_CHECKING:
+    from riyaz.predictor import FreePredictor, Predictor
+
+
+@overload
+def opened(screen: Screen, target: str, *, precision: Precision, plain: Literal[True]) -> "FreePredictor": ...
+
+
+@overload
+def opened(
+    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto"
+) -> "Predictor": ...
+
+
+def opened(
+    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", plain: bool = False
+) -> "Predictor":
+    """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Raises RiyazError."""
+    from riyaz.engine.opening import engine_note
+    from riyaz.predictor import open_model, open_target
+
+    if note := engine_note():
+        screen.talk.print(f"note: {note}", soft_wrap=True)
+    return open_model(target, precision) if plain else open_target(target, base, precision)

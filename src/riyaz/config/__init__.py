@@ -1,0 +1,38 @@
+"""Every option a user can set, in `options`; how values are checked, in `checking`; riyaz.toml, in `toml`.
+
+`resolve(read_toml(path), flags)` combines them: a flag takes precedence over the file, the file over the default.
+Unknown keys and invalid values raise RiyazError naming file and key.
+"""
+
+from riyaz.config.checking import Seconds, parse_budget
+from riyaz.config.options import (
+    CONFIGS,
+    METRICS,
+    MIN_ROWS,
+    CompareConfig,
+    DataConfig,
+    Metric,
+    Precision,
+    PretrainConfig,
+    SamplingConfig,
+    TaskKind,
+)
+from riyaz.config.toml import MAX_TOML, read_toml, resolve
+
+__all__ = [
+    "CONFIGS",
+    "MAX_TOML",
+    "METRICS",
+    "MIN_ROWS",
+    "CompareConfig",
+    "DataConfig",
+    "Metric",
+    "Precision",
+    "PretrainConfig",
+    "SamplingConfig",
+    "Seconds",
+    "TaskKind",
+    "parse_budget",
+    "read_toml",
+    "resolve",
+]

@@ -1,0 +1,66 @@
+"""In which format of `native/layout.h` every tensor of a model is packed, how many bytes that takes, and its name."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from riyaz import native
+from riyaz.families import Family
+
+EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
+BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0, "int4k": 4.625}  # of a weight, its scales included
+ROWS, COLUMNS, SUPER = 16, 32, 256  # what rows and columns are padded to, and the columns of int4k
+
+
+def format_of(dtype: str, precision: str) -> str:
+    """The format of a matrix that the file has in `dtype`, served in `precision`."""
+    own = str(native.extension().format_of(dtype))
+    if precision == "auto":
+        return "bf16" if own == "fp32" else own
+    return own if precision == "int4" and own == "int4k" else precision
+
+
+def is_exact(dtype: str, format_: str) -> bool:
+    """Whether the file's blocks are packed into the format without loss."""
+    return dtype in EXACT and format_ == native.extension().format_of(dtype)
+
+
+def packed_bytes(family: Family, precision: str) -> float:
+    """Bytes of the model's weights in memory."""
+    total = 0.0
+    for shape, _, format_ in _tensors(family, precision):
+        columns = COLUMNS if format_ != "int4k" else SUPER
+        if len(shape) == 1:
+            total += 4 * shape[0]
+        else:
+            total += _padded(shape[0], ROWS) * _padded(shape[1], columns) * BITS[format_] / 8
+    return total
+
+
+def working_bytes(family: Family, precision: str) -> float:
+    """Bytes that reading the file takes beside the weights: the largest matrix as floats, if any is packed anew."""
+    anew = [math.prod(shape) for shape, dtype, format_ in _tensors(family, precision)
+            if len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, format_)]  # fmt: skip
+    return 4.0 * max(anew, default=0)
+
+
+def served_as(family: Family, precision: str) -> str:
+    """How the model is served, in words: `bf16`, `int4 as stored`. Of several formats the one of most weights."""
+    weights: Counter[tuple[str, bool]] = Counter()
+    for shape, dtype, format_ in _tensors(family, precision):
+        if len(shape) > 1:
+            weights[format_.removesuffix("k"), is_exact(dtype, format_)] += math.prod(shape)
+    (name, stored), _ = weights.most_common(1)[0]
+    return f"{name} as stored" if stored else name
+
+
+def _tensors(family: Family, precision: str) -> Iterator[tuple[tuple[int, ...], str, str]]:
+    """(shape, type in the file, format) of every tensor; vectors are always fp32."""
+    for stored in family.stored_names.values():
+        info = family.source.tensors[stored]
+        format_ = "fp32" if len(info.shape) == 1 else format_of(info.dtype, precision)
+        yield tuple(info.shape), info.dtype, format_
+
+
+def _padded(size: int, to: int) -> int:
+    return to * math.ceil(size / to)

@@ -9,9 +9,10 @@ COMMA := ,
 PIP_LOG := .make/pip.log
 NATIVE := CMakeLists.txt $(wildcard native/*.py native/*.h native/*.cpp native/kernels/*.h native/kernels/*.cpp)
 CPP := $(filter %.h %.cpp,$(NATIVE))
-# `make native PYTHON=…/python` takes another environment as it is; the one of this folder is made if it is not there.
-READY = $(if $(wildcard $(PYTHON)),,.make/test)
+# `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
+READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
+CHECKED := $(filter-out tests/test_native_build.py,$(wildcard tests/test_native_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -54,7 +55,7 @@ bench: .make/test .make/native  ## training beside transformers + PEFT on this m
 
 native: $(READY)  ## build the C++ engine again beside the Python files; warnings are errors
 	@$(PYTHON) -c 'import nanobind' 2>/dev/null || \
-	  { echo "error: $(PYTHON) has no nanobind; make .make/test installs it" >&2; exit 2; }
+	  { echo "error: $(PYTHON) has no nanobind; install it there (pip install nanobind)" >&2; exit 2; }
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py
 	@if test -d .make; then touch .make/native; fi
 
@@ -65,7 +66,7 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	  -DRIYAZ_SANITIZE=ON
 	compiler=$${CXX:-c++}; LD_PRELOAD="$$($$compiler -print-file-name=libasan.so) \
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -p no:cacheprovider tests/test_native_*.py
+	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
 
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check

@@ -61,9 +61,10 @@ int slot_named(const std::string& name, bool outer) {
     return found->second;
 }
 
-void check_rows(const Matrix& matrix, size_t first, size_t rows, size_t cols) {
+void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
+    if (first < 0 || cols < 1) refuse("the shape does not fit");
     const size_t width = padded(int(cols), matrix.weights.format == Format::int4k ? SUPER : GROUP);
-    if (first + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols)) refuse("the shape does not fit");
+    if (size_t(first) + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols)) refuse("the shape does not fit");
 }
 
 // The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests
@@ -126,6 +127,7 @@ Config config_from(nb::dict d) {
     for (const int size : {c.layers, c.hidden, c.heads, c.kv_heads, c.head, c.inner, c.vocabulary, c.context})
         if (size < 1) refuse("a size is below 1");
     if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
+    if (c.head > MAX_HEAD) refuse("heads of more than " + std::to_string(MAX_HEAD) + " numbers");
     c.fp32 = nb::cast<bool>(d["fp32"]), c.layer_norm = nb::cast<bool>(d["layer_norm"]);
     c.eps = nb::cast<float>(d["eps"]), c.embedding_scale = nb::cast<float>(d["embedding_scale"]);
     c.query_scale = nb::cast<float>(d["query_scale"]), c.logit_cap = nb::cast<float>(d["logit_cap"]);
@@ -185,7 +187,7 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     size_t at = 0;
     for (size_t i = 0; i < runs.size(); i++) {
         const int n = counts.data()[i];
-        if (n < 1 || at + n > tokens.size()) refuse("a run without tokens");
+        if (n < 0 || at + n > tokens.size() || (!n && !model.unread(sequences.data()[i]))) refuse("a run without tokens");
         if (model.length(sequences.data()[i]) + n > model.config.context) refuse("a sequence beyond the context");
         runs[i].sequence = sequences.data()[i], runs[i].tokens = tokens.data() + at, runs[i].n = n;
         at += n;
@@ -261,6 +263,7 @@ NB_MODULE(_native, m) {
         }, "The same from the bits of bfloat16.")
         .def("fill_gguf", [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {
             check_rows(self, first, blocks.shape(0), cols);
+            if (blocks.shape(1) != gguf_row_bytes(type, cols)) refuse("no rows of " + type);
             nb::gil_scoped_release release;
             return pack_gguf(self, first, int(blocks.shape(0)), type, blocks.data(), cols);
         }, "The same from GGUF blocks (rows, bytes), without loss.")

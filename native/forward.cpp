@@ -14,7 +14,7 @@ constexpr int QUERIES = 64;  // tokens of one item of attention
 Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
     Inputs in;
     in.cols = cols;
-    const size_t rows = size_t(padded(T, 32)), groups = rows * (cols / GROUP);
+    const size_t rows = size_t(padded(T, 32)) + 32, groups = rows * (cols / GROUP);  // wide products read 32 from any one on
     if (with_fp32) {
         in.fp32 = fp32.get(rows * cols);
         return in;
@@ -57,7 +57,7 @@ Pass::Pass(Model& model, std::vector<Piece> given)
         for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, pair.b.weights.cols);
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
-        for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32)) * low_width);
+        for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
     }
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
@@ -206,7 +206,10 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
             } else {
                 k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             }
-            if (c.fp32) continue;
+            if (c.fp32) {  // columns beyond the rank may hold what an earlier pass left, NaN too
+                for (int t = 0; t < span.n; t++) std::fill(y + size_t(t) * cols + a.rows, y + size_t(t + 1) * cols, 0.0f);
+                continue;
+            }
             Inputs out;
             out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
             for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));

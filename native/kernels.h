@@ -106,7 +106,8 @@ struct Kernels {
     uint64_t (*read)(const uint8_t* data, size_t bytes);
 };
 
-constexpr size_t wide_scratch(int cols) { return size_t(cols) * 2 * ROWS * 2 * 2 + 64 * 1024; }
+constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time
+constexpr size_t wide_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }
 
 const Kernels& kernels();  // those of this CPU, or of RIYAZ_ISA
 

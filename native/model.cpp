@@ -12,7 +12,7 @@ namespace riyaz {
 Matrix::Matrix(Format format, int rows, int cols) {
     weights.format = format, weights.rows = rows;
     weights.cols = padded(cols, format == Format::int4k ? SUPER : GROUP);
-    void* memory = std::aligned_alloc(64, size_t(padded(int(size() / 64), 1)) * 64);
+    void* memory = std::aligned_alloc(64, (size() + 63) / 64 * 64);
     if (!memory) throw std::bad_alloc();
     memset(memory, 0, size());
     bytes.reset((uint8_t*)memory, std::free);

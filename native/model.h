@@ -105,6 +105,7 @@ public:
     int fork(int sequence, int length);
     void close(int sequence);
     int length(int sequence) const;
+    int unread(int sequence) const { return states_.at(sequence).vectors; }  // vectors of its soft prompt
     int adapter_of(int sequence) const;
 
     // Appends each run's tokens to its sequence and fills its rows. Throws std::runtime_error, and changes nothing, where

@@ -145,7 +145,8 @@ void round_int4(Int4Tile& tile, int lane, const float* w, int n) {
     const float scale = half_to_float(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
     for (int i = 0; i < GROUP; i++) {
         const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] - minimum) * inverse), 0.0f, 15.0f)) : 0;
-        tile.codes[i / 8][lane][i % 4] |= uint8_t(code << (i % 8 / 4 * 4));
+        uint8_t& both = tile.codes[i / 8][lane][i % 4];
+        both = i % 8 < 4 ? uint8_t(code) : uint8_t(both | code << 4);  // the low half comes first
     }
 }
 
@@ -226,12 +227,18 @@ Format format_of(const std::string& type) {
     return Format::int8;
 }
 
-bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols) {
+size_t gguf_row_bytes(const std::string& type, int cols) {
     const int size = type == "Q4_0" ? 18 : type == "Q4_1" ? 20 : type == "Q5_0" ? 22 : type == "Q8_0" ? 34 : type == "Q4_K" ? 144 : 0;
-    if (!size || matrix.weights.format != format_of(type)) throw std::invalid_argument("no packing of " + type);
+    const int weights = type == "Q4_K" ? SUPER : GROUP;
+    return cols % weights ? 0 : size_t(cols / weights) * size;
+}
+
+bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols) {
+    const size_t bytes = gguf_row_bytes(type, cols);
+    if (!bytes || matrix.weights.format != format_of(type)) throw std::invalid_argument("no packing of " + type);
     const int count = cols / (type == "Q4_K" ? SUPER : GROUP);
     return each_row(first, rows, [&](int row) {
-        const uint8_t* from = blocks + size_t(row - first) * count * size;
+        const uint8_t* from = blocks + size_t(row - first) * bytes;
         const int lane = row % ROWS;
         if (type == "Q4_K") return row_q4_k(tiles<Int4KTile>(matrix, row), lane, from, count);
         if (type == "Q8_0") return row_q8_0(tiles<Int8Tile>(matrix, row), lane, from, count);

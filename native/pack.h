@@ -15,6 +15,8 @@ bool pack(Matrix& matrix, int first, int rows, const float* values, int cols);
 bool pack_bf16(Matrix& matrix, int first, int rows, const uint16_t* bits, int cols);
 // Blocks of GGUF, without loss: Q4_0 and Q4_1 into int4, Q4_K into int4k, Q5_0 and Q8_0 into int8
 bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols);
+// Bytes of a row of such blocks; 0 where there is no such row
+size_t gguf_row_bytes(const std::string& type, int cols);
 // The format that holds a GGUF type without loss, or that which comes next to it: int8 for all others
 Format format_of(const std::string& type);
 

@@ -1,7 +1,5 @@
 #include "pool.h"
 
-#include <sched.h>
-
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -9,8 +7,8 @@
 namespace riyaz {
 namespace {
 
-constexpr int SPINS = 4000;      // of a waiting thread before it yields: about 50 microseconds
-constexpr int LONG_SPINS = 20000;  // between passes, before it sleeps
+constexpr int SPINS = 1000;       // of a thread at a barrier before it sleeps: 50 microseconds
+constexpr int LONG_SPINS = 10000;  // between passes: half a millisecond, longer than Python takes from one to the next
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -47,9 +45,13 @@ void Pool::barrier() {
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
         arrived_.store(0, std::memory_order_relaxed);
         round_.store(round + 1, std::memory_order_release);
+        round_.notify_all();
         return;
     }
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) spins < SPINS ? pause() : (void)sched_yield();
+    for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) {
+        if (spins < SPINS) pause();
+        else round_.wait(round, std::memory_order_acquire);
+    }
 }
 
 void Pool::serve(int thread) {

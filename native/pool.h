@@ -9,9 +9,9 @@
 
 namespace riyaz {
 
-// A waiting thread spins for some microseconds, since passes follow each other closely; then it gives its core away
-// (barriers, which other threads reach soon) or sleeps (between passes). So nothing hangs when other processes want the
-// cores too. Barriers of OpenMP and of the standard library cost 0.3 to 24 microseconds; this one 0.2.
+// A waiting thread spins for some microseconds, since barriers and passes follow each other closely, and then sleeps:
+// where other processes want the cores too, a thread that spins or yields uses up its share of them while the one that
+// it waits for has none. Barriers of OpenMP and of the standard library cost 0.3 to 24 microseconds; this one 0.2.
 class Pool {
   public:
     explicit Pool(int threads);

@@ -84,6 +84,13 @@ INLINE float max_of(F a) {
     const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
+INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
+    const I sizes = _mm512_max_epi32(_mm512_castps_si512(abs(a)), _mm512_castps_si512(abs(b)));
+    const int32_t word = _mm512_reduce_max_epi32(sizes);
+    float size;
+    memcpy(&size, &word, 4);
+    return size;
+}
 INLINE F load_half(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
 INLINE F load_u8(const uint8_t* x) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)x))); }
 INLINE F load_bf16(const uint16_t* x) {
@@ -180,6 +187,14 @@ INLINE float max_of(F x) {
     const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
     const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
+}
+INLINE float size_of(F x, F y) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
+    const F a = abs(x), b = abs(y);
+    const __m256i h = _mm256_max_epi32(_mm256_max_epi32(_mm256_castps_si256(a.a), _mm256_castps_si256(a.b)),
+                                       _mm256_max_epi32(_mm256_castps_si256(b.a), _mm256_castps_si256(b.b)));
+    __m128i q = _mm_max_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    q = _mm_max_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(q, _mm_shuffle_epi32(q, 0xb1))));
 }
 INLINE F load_half(const uint16_t* x) {
     return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(x + 8)))};
@@ -307,6 +322,18 @@ INLINE float sum_of(F a) {  // in the order of the vector units: halves, quarter
     return a.v[0];
 }
 INLINE float max_of(F a) { float m = a.v[0]; LANES m = m > a.v[i] ? m : a.v[i]; return m; }
+INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
+    int32_t p[16], q[16], word = 0;
+    const F one = abs(a), two = abs(b);
+    memcpy(p, one.v, 64), memcpy(q, two.v, 64);
+    LANES {
+        const int32_t larger = p[i] > q[i] ? p[i] : q[i];
+        word = word > larger ? word : larger;
+    }
+    float size;
+    memcpy(&size, &word, 4);
+    return size;
+}
 INLINE F load_half(const uint16_t* x) { F r; LANES r.v[i] = half(x[i]); return r; }
 INLINE F load_u8(const uint8_t* x) { F r; LANES r.v[i] = x[i]; return r; }
 INLINE F load_bf16(const uint16_t* x) { F r; LANES r.v[i] = from_bf16(x[i]); return r; }

@@ -193,7 +193,8 @@ void attend(const Attention& job) {
     const int D = padded(job.head, 32);
     for (int begin = 0; begin < job.n * job.G; begin += BLOCK) {
         begin_rows(rows, job, begin, D);
-        for (int s = 0; s < job.count; s++) {
+        const int last = job.position + (begin + rows.count - 1) / job.G;
+        for (int s = 0; s < job.count && job.segments[s].first <= last; s++) {
             const Segment& segment = job.segments[s];
             uint32_t any = 0;
             for (int r = 0; r < rows.count; r++) {

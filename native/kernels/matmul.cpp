@@ -237,8 +237,13 @@ void inputs(const float* x, int C, const Inputs& out) {
         if (out.fp32) store(out.fp32 + g * GROUP, a), store(out.fp32 + g * GROUP + 16, b);
         if (out.bf16) store_bf16(out.bf16 + g * GROUP, a), store_bf16(out.bf16 + g * GROUP + 16, b);
         if (!out.codes) continue;
-        const float largest = max_of(max(abs(a), abs(b)));
-        const float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
+        const float largest = size_of(a, b);
+        if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
+            memset(out.codes + g * GROUP, 0, GROUP);
+            out.scale[g] = out.sum[g] = NAN, out.total[g] = 0;
+            continue;
+        }
+        const float scale = largest / 127, inverse = largest > 1e-30f ? 127 / largest : 0;  // 127 / 1e-37 is infinite
         const I p = to_int(mul(a, set(inverse))), q = to_int(mul(b, set(inverse)));
         store_i8(out.codes + g * GROUP, p), store_i8(out.codes + g * GROUP + 16, q);
         const int32_t total = isum_of(iadd(p, q));

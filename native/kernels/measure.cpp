@@ -18,10 +18,7 @@ double seconds() {
 }  // namespace
 
 double peak(int kind) {
-    constexpr int CHAINS = 8;
     constexpr long ROUNDS = 2000000;
-    uint8_t bytes[64];
-    for (int i = 0; i < 64; i++) bytes[i] = uint8_t(i % 7);
     const double start = seconds();
 #if defined(__AMX_BF16__)
     alignas(64) uint8_t tile[1024] = {};
@@ -48,6 +45,9 @@ double peak(int kind) {
     _tile_stored(0, tile, 64);
     return double(ROUNDS) * 4 * 16 * 16 * (kind == 0 ? 64 : 32) / (seconds() - start);
 #else
+    constexpr int CHAINS = 8;
+    uint8_t bytes[64];
+    for (int i = 0; i < 64; i++) bytes[i] = uint8_t(i % 7);
     const B w = load_bytes(bytes), x = spread(bytes);
     I sums[CHAINS];
     F floats[CHAINS];

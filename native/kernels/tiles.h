@@ -1,4 +1,4 @@
-// AMX's tile registers, configured as eight tiles of 16 rows of 64 bytes, once for each thread.
+// AMX's tile registers: eight tiles of 16 rows of 64 bytes.
 #pragma once
 
 #include "../simd.h"
@@ -8,17 +8,16 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
+// At the start of every kernel that uses tiles: other libraries in this process, such as torch, set them up differently.
 INLINE void configure_tiles() {
-    static thread_local bool done = false;
-    if (done) return;
     struct {
-        uint8_t palette = 1, start = 0, reserved[14] = {};
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
         uint16_t bytes[16] = {};
         uint8_t rows[16] = {};
     } config;
+    static_assert(sizeof config == 64);
     for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
     _tile_loadconfig(&config);
-    done = true;
 }
 
 }  // namespace RIYAZ_ISA

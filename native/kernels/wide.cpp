@@ -1,8 +1,8 @@
 // Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
 //
-// 32 rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand of a tile
-// product; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums run over the columns in order, so that
-// they do not depend on other tokens.
+// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand of
+// a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums run
+// over the columns in order, so that they do not depend on other tokens.
 #include "../simd.h"
 #include "parts.h"
 #include "tiles.h"
@@ -14,6 +14,8 @@ namespace RIYAZ_ISA {
 namespace {
 
 constexpr int TOKENS = 32;  // of a 2 x 2 tile
+
+INLINE int min_of(int a, int b) { return a < b ? a : b; }
 
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
@@ -78,13 +80,9 @@ const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
     return out;
 }
 
-// 32 tokens times two panels: sums[2 tiles of tokens][2 panels][16][16] into `y`
-INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols, float* y) {
+// Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]
+INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols) {
     const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
     for (int k = 0; k < cols; k += GROUP) {
         _tile_loadd(6, left + k * ROWS, 64);
         _tile_loadd(4, x + k, line);
@@ -95,15 +93,35 @@ INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t*
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, y, 64);
-    _tile_stored(1, y + 256, 64);
-    _tile_stored(2, y + 512, 64);
-    _tile_stored(3, y + 768, 64);
 }
 
-INLINE void put(float* y, const float* v, int count, bool add_) {
-    if (count >= ROWS) return store(y, add_ ? add(load(y), load(v)) : load(v));
-    for (int i = 0; i < count; i++) y[i] = add_ ? y[i] + v[i] : v[i];
+INLINE void zero_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// `y` is that of token 0 and row 0, `stride` counts floats
+INLINE void load_sums(const float* y, size_t stride) {
+    _tile_loadd(0, y, stride * 4);
+    _tile_loadd(1, y + ROWS, stride * 4);
+    _tile_loadd(2, y + ROWS * stride, stride * 4);
+    _tile_loadd(3, y + ROWS * stride + ROWS, stride * 4);
+}
+INLINE void store_sums(float* y, size_t stride) {
+    _tile_stored(0, y, stride * 4);
+    _tile_stored(1, y + ROWS, stride * 4);
+    _tile_stored(2, y + ROWS * stride, stride * 4);
+    _tile_stored(3, y + ROWS * stride + ROWS, stride * 4);
+}
+
+// The part of 32 tokens and 32 rows that exists: copied to or from `y`
+INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows, bool to_y) {
+    for (int t = 0; t < tokens; t++) {
+        float *outer = y + t * stride, *inner = sums + t * 2 * ROWS;
+        memcpy(to_y ? outer : inner, to_y ? inner : outer, size_t(rows) * 4);
+    }
 }
 
 }  // namespace
@@ -111,19 +129,26 @@ INLINE void put(float* y, const float* v, int count, bool add_) {
 void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
           void* scratch) {
     configure_tiles();
-    float* sums = (float*)scratch;  // 4 tiles
-    uint16_t* one = (uint16_t*)((uint8_t*)scratch + 4096);
-    uint16_t* two = one + size_t(w.cols) * ROWS;
-    for (int b = begin; b < end; b += 2) {
-        const uint16_t* left = panel(w, b, one);
-        const uint16_t* right = b + 1 < end ? panel(w, b + 1, two) : left;
+    float* sums = (float*)scratch;  // 32 tokens, 32 rows
+    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
+    for (int first = begin; first < end; first += PANELS) {
+        const int count = end - first < PANELS ? end - first : PANELS;
+        const uint16_t* panels[PANELS + 1];
+        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * w.cols * ROWS);
+        panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
         for (int t = 0; t < T; t += TOKENS) {
-            product(left, right, x.bf16 + size_t(t) * w.cols, w.cols, sums);
-            for (int i = 0; i < TOKENS && t + i < T; i++) {
-                float* at = y + (t + i) * stride + b * ROWS;
-                const float* from = sums + i / ROWS * 512 + i % ROWS * ROWS;
-                put(at, from, w.rows - b * ROWS, add_);
-                if (b + 1 < end) put(at + ROWS, from + 256, w.rows - (b + 1) * ROWS, add_);
+            const int tokens = T - t < TOKENS ? T - t : TOKENS;
+            for (int i = 0; i < count; i += 2) {
+                float* at = y + t * stride + (first + i) * ROWS;
+                const int left_over = i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+                const int rows = min_of(left_over, 2 * ROWS);
+                const bool whole = tokens == TOKENS && rows == 2 * ROWS;
+                if (add_ && whole) load_sums(at, stride);
+                else if (add_) copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+                else zero_sums();
+                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * w.cols, w.cols);
+                if (whole) store_sums(at, stride);
+                else store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
             }
         }
     }
@@ -133,24 +158,31 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
                 int T, uint16_t* y, size_t stride, void* scratch) {
     configure_tiles();
     float* sums = (float*)scratch;
-    uint16_t* one = (uint16_t*)((uint8_t*)scratch + 4096);
-    uint16_t* two = one + size_t(gate.cols) * ROWS;
-    for (int b = begin; b < end; b++) {
-        const uint16_t *left = panel(gate, b, one), *right = panel(up, b, two);
-        const int count = gate.rows - b * ROWS;
+    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
+    for (int first = begin; first < end; first += PANELS / 2) {
+        const int count = min_of(end - first, PANELS / 2);
+        const uint16_t* panels[PANELS];
+        for (int i = 0; i < count; i++) {
+            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * gate.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * gate.cols * ROWS);
+        }
         for (int t = 0; t < T; t += TOKENS) {
-            product(left, right, x.bf16 + size_t(t) * gate.cols, gate.cols, sums);
-            for (int i = 0; i < TOKENS && t + i < T; i++) {
-                uint16_t* at = y + (t + i) * stride + b * ROWS;
-                const float* from = sums + i / ROWS * 512 + i % ROWS * ROWS;
-                const F g = load(from);
-                const F v = mul(activation == Activation::silu ? silu(g) : gelu_tanh(g), load(from + 256));
-                if (count >= ROWS) {
-                    store_bf16(at, v);
-                } else {
-                    uint16_t part[ROWS];
-                    store_bf16(part, v);
-                    memcpy(at, part, size_t(count) * 2);
+            for (int i = 0; i < count; i++) {
+                zero_sums();
+                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * gate.cols, gate.cols);
+                store_sums(sums, 2 * ROWS);
+                const int rows = gate.rows - (first + i) * ROWS;
+                for (int j = 0; j < TOKENS && t + j < T; j++) {
+                    uint16_t* at = y + (t + j) * stride + (first + i) * ROWS;
+                    const F g = load(sums + j * 2 * ROWS), u = load(sums + j * 2 * ROWS + ROWS);
+                    const F v = mul(activation == Activation::silu ? silu(g) : gelu_tanh(g), u);
+                    if (rows >= ROWS) {
+                        store_bf16(at, v);
+                    } else {
+                        uint16_t part[ROWS];
+                        store_bf16(part, v);
+                        memcpy(at, part, size_t(rows) * 2);
+                    }
                 }
             }
         }

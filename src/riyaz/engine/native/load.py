@@ -14,6 +14,7 @@ from riyaz.sources import Source
 from riyaz.sources.gguf_blocks import LAYOUTS
 
 CACHE_SHARE = 0.5  # of the free memory that keys and values may take
+UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
 
 
 def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
@@ -21,7 +22,7 @@ def load_runner(source: Source, precision: str = "auto", merged: Adapter | None 
     this process may use, with the adapter `merged` added to the weights."""
     family = describe(source)
     fp32 = precision == "fp32"
-    limit = int(hardware.memory().available * CACHE_SHARE)
+    limit = int((hardware.memory().available or UNKNOWN) * CACHE_SHARE)
     model = native.extension().Model(plan.settings(family.config, fp32), hardware.threads(), limit)
     nbytes = 0
     for name in family.stored_names:

@@ -1,0 +1,77 @@
+"""Packed matrices of the C++ engine for tests: random GGUF blocks, matrices of every format, and products in numpy."""
+
+from typing import Any
+
+import numpy as np
+
+from riyaz import native
+from riyaz.sources.gguf_blocks import LAYOUTS, TYPES, dequantise
+
+FORMATS = ("fp32", "bf16", "int8", "int4", "int4k")
+QUANTISED = tuple(name for name in LAYOUTS if name not in ("F32", "F16", "BF16"))
+EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K")  # packed from their blocks, without loss
+WEIGHTS = {name: count for name, count, _ in TYPES.values()}  # in a block
+
+
+def random_blocks(dtype: str, rows: int, cols: int, seed: int = 0) -> np.ndarray:
+    """Random blocks (rows, bytes) of a GGUF type; every bit pattern occurs but scales, which stay small."""
+    generator, layout = np.random.default_rng(seed), LAYOUTS[dtype]
+    count = rows * cols // WEIGHTS[dtype]
+    blocks = np.frombuffer(generator.bytes(count * layout.itemsize), layout).copy()
+    for part in {"d", "m"} & set(layout.names):
+        blocks[part] = generator.normal(0, 0.01, count).astype(np.float16)
+    return blocks.view(np.uint8).reshape(rows, -1)
+
+
+def weights_of(dtype: str, blocks: np.ndarray) -> np.ndarray:
+    """Their weights (rows, cols) by `gguf_blocks`."""
+    return dequantise(dtype, blocks.reshape(-1).view(LAYOUTS[dtype])).reshape(len(blocks), -1)
+
+
+def from_blocks(dtype: str, blocks: np.ndarray) -> Any:
+    """The blocks packed without loss."""
+    extension, cols = native.extension(), blocks.shape[1] // LAYOUTS[dtype].itemsize * WEIGHTS[dtype]
+    matrix = extension.Matrix(extension.format_of(dtype), len(blocks), cols)
+    assert matrix.fill_gguf(0, dtype, blocks, cols)
+    return matrix
+
+
+def packed(form: str, values: np.ndarray) -> Any:
+    """Floats packed in a format, rounded."""
+    matrix = native.extension().Matrix(form, *values.shape)
+    assert matrix.fill(0, np.ascontiguousarray(values, np.float32))
+    return matrix
+
+
+def random_matrix(form: str, rows: int, cols: int, seed: int = 0) -> Any:
+    """A matrix of any format; int4k takes multiples of 256 columns only."""
+    if form == "int4k":
+        return from_blocks("Q4_K", random_blocks("Q4_K", rows, cols, seed))
+    return packed(form, np.random.default_rng(seed).normal(0, 0.2, (rows, cols)))
+
+
+def unpacked(matrix: Any, rows: int, cols: int) -> np.ndarray:
+    """Its weights (rows, cols)."""
+    return np.stack([matrix.row(row)[:cols] for row in range(rows)])
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to bfloat16, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def eight_bits(x: np.ndarray) -> np.ndarray:
+    """x (T, cols) rounded to 8 bits in groups of 32, as products of integer weights take it; float64."""
+    x = np.pad(np.asarray(x, np.float32), ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32)
+    largest = np.abs(x).max(2, keepdims=True)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    codes = np.rint(x * inverse)
+    return (codes.astype(np.float64) * (largest / np.float32(127))).reshape(len(x), -1)
+
+
+def product(weights: np.ndarray, x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
+    """x times the weights in float64, x rounded as the format takes it, and the sums of the sizes of all terms."""
+    taken = {"fp32": lambda v: v, "bf16": bfloat16}.get(form, eight_bits)(x)[:, : weights.shape[1]]
+    wide, taken = weights.astype(np.float64), taken.astype(np.float64)
+    return taken @ wide.T, np.abs(taken) @ np.abs(wide).T

@@ -91,8 +91,9 @@ def test_of_a_comparison_only_measuring_and_training_import_torch(model_folder: 
         tmp_path, "compare", rows, "--model", model_folder, "--methods", "zero_shot,lora", "--steps", 4, "--budget",
         "1h", "--out", tmp_path / "out",
     )  # fmt: skip
-    assert {tuple(line.split()[:1] + line.split()[2:3]) for line in seen} <= {("measure", line.split()[2]) for line in
-        seen if line.startswith("measure")} | {("fit", "lora"), ("open", "lora")}
+    assert {tuple(line.split()[:1] + line.split()[2:3]) for line in seen} <= {
+        ("measure", line.split()[2]) for line in seen if line.startswith("measure")
+    } | {("fit", "lora"), ("open", "lora")}
     assert ("fit", "lora") in {tuple(line.split()[:1] + line.split()[2:3]) for line in seen}
     arms = json.loads((tmp_path / "out/compare.json").read_text())["arms"]
     assert {arm["method"]: arm["status"] for arm in arms} == {"zero_shot": "ok", "lora": "ok"}

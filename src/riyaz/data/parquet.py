@@ -6,12 +6,15 @@ Label numbers become the label names in the file; bytes, such as pictures, becom
 
 import importlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from riyaz.confined import CPU_LIMIT_REACHED, module_command
+from riyaz.data import parquet_worker
 from riyaz.data.bounds import MAX_BYTES, Bounds
 from riyaz.errors import RiyazError, install, listed
 
@@ -21,42 +24,63 @@ DECODED = 64  # rows that are then turned into Python's values: at most 64 MiB o
 AT_ONCE = 2**26  # bytes that the texts inside of lists of one batch may need
 MAX_VALUES = 50_000_000  # of all columns; a value takes 8 bytes at least
 MAX_JSON = 16 * 2**20
+SPLIT = "split it, or save it as .jsonl if you trust it"
 Rows = list[tuple[int, dict[str, object]]]
 
 
 def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a Parquet file as (number from 1, fields), and its columns. Raises RiyazError."""
-    parquet = _pyarrow(path, "pyarrow.parquet")
-
-    def batches() -> Iterator[Any]:
-        about = parquet.read_metadata(path)
-        flat, rows = _plan(path, about)
-        file = parquet.ParquetFile(path, read_dictionary=flat)  # a text that is stored once is not copied to every row
-        yield parquet.read_schema(path)
-        yield from file.iter_batches(batch_size=rows)
-
-    return _read(path, batches(), None)
+    _pyarrow(path, "pyarrow.parquet")
+    return _read(path, "parquet", path, None)
 
 
 def arrow_rows(path: Path, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
     """As `parquet_rows` for an Arrow file (stream or file format); `features`, if given, must have the same columns."""
     arrow = _pyarrow(path, "pyarrow")
-
-    def batches() -> Iterator[Any]:
+    try:
         with arrow.memory_map(str(path)) as source:
-            is_file_format = source.read(6) == b"ARROW1"
-            source.seek(0)
-            if not is_file_format:
-                reader = arrow.ipc.open_stream(source)
-                yield reader.schema
-                yield from reader
-                return
-            file = arrow.ipc.open_file(source)
-            yield file.schema
-            for index in range(file.num_record_batches):
-                yield file.get_batch(index)
+            return _read(path, "arrow", source, features)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
-    return _read(path, batches(), features)
+
+def batches(path: Path, kind: str, source: Any) -> Iterator[Any]:
+    """The schema, then the record batches of a Parquet file ("parquet") or of an Arrow file ("arrow"), each checked
+    against the limits and for offsets beyond its buffers. `source` is the path or the opened file. Raises RiyazError,
+    and what pyarrow raises."""
+    bounds = Bounds(path, stored=path.stat().st_size)
+    parts = _parquet_batches(path, source) if kind == "parquet" else _arrow_batches(source)
+    yield next(parts)
+    for batch in parts:
+        bounds.check_rows(bounds.rows + len(batch))
+        batch.validate(full=True)
+        sizes = sum(map(_sizes, batch.columns), np.zeros(len(batch), np.int64))
+        for place, size in enumerate(sizes.tolist(), start=bounds.rows + 1):
+            bounds.add(place, size)
+        yield batch
+
+
+def _parquet_batches(path: Path, source: Any) -> Iterator[Any]:
+    parquet = importlib.import_module("pyarrow.parquet")
+    flat, rows = _plan(path, parquet.read_metadata(source))
+    file = parquet.ParquetFile(source, read_dictionary=flat)  # a text that is stored once is not copied to every row
+    yield parquet.read_schema(source)
+    yield from file.iter_batches(batch_size=rows, use_threads=False)
+
+
+def _arrow_batches(source: Any) -> Iterator[Any]:
+    ipc = importlib.import_module("pyarrow").ipc
+    is_file_format = source.read(6) == b"ARROW1"
+    source.seek(0)
+    if not is_file_format:
+        reader = ipc.open_stream(source)
+        yield reader.schema
+        yield from reader
+        return
+    file = ipc.open_file(source)
+    yield file.schema
+    for index in range(file.num_record_batches):
+        yield file.get_batch(index)
 
 
 def is_saved(folder: Path) -> bool:
@@ -96,30 +120,55 @@ def saved_files(folder: Path) -> tuple[list[Path], dict[str, Any] | None]:
     return [folder / str(name) for name in names], features
 
 
-def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
-    """Rows and columns; `parts` yields the schema, then record batches. Raises RiyazError."""
+def _read(path: Path, kind: str, source: Any, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
+    """Rows and columns of a file, after a process with limits has read it. Raises RiyazError."""
     error_of_arrow = _pyarrow(path, "pyarrow").ArrowException
+    _expect_readable(path, kind)
     rows: Rows = []
-    bounds = Bounds(path, stored=path.stat().st_size)
     try:
+        parts = batches(path, kind, source)
         schema = next(parts)
         columns = _columns(path, schema, features)
         labels = _labels(schema, features)
         for batch in parts:
-            sizes = sum(map(_sizes, batch.columns), np.zeros(len(batch), np.int64))
-            for place, size in enumerate(sizes.tolist(), start=len(rows) + 1):
-                bounds.add(place, size)
             for start in range(0, len(batch), DECODED):
                 for fields in _decoded(batch.slice(start, DECODED)):
                     row = {name: _plain(value) for name, value in fields.items()}
                     place = len(rows) + 1
                     rows.append((place, row | {name: _label(path, place, name, row[name], labels) for name in labels}))
-    except (error_of_arrow, OSError, ValueError, OverflowError) as error:
-        detail = " ".join(str(error).split())[:120]
-        raise RiyazError(f"cannot be read ({detail})", str(path), "write or download it again") from None
+    except (error_of_arrow, OSError, ValueError, OverflowError, LookupError) as error:
+        raise _unreadable(path, error) from None
     if not rows:
         raise RiyazError("the file has columns and no rows", str(path), "write one example per row")
     return rows, columns
+
+
+def _unreadable(path: Path, error: Exception) -> RiyazError:
+    detail = " ".join(str(error).split())[:120]
+    return RiyazError(f"cannot be read ({detail})", str(path), "write or download it again")
+
+
+def _expect_readable(path: Path, kind: str) -> None:
+    """Raises RiyazError if a process with limits cannot read the file: its buffers and pages may decode to any size,
+    whatever it says of itself, and a damaged one can end the process that reads it."""
+    command, environment = module_command("riyaz.data.parquet_worker", str(path.absolute()), kind)
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            timeout=5 * parquet_worker.SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RiyazError("does not decode in time", str(path), SPLIT) from None
+    except OSError as error:
+        raise RiyazError(f"the process that tries it failed to start: {error}", str(path)) from None
+    if done.stdout == parquet_worker.READ:
+        return
+    if done.stdout == parquet_worker.TOO_LARGE:
+        mib = parquet_worker.memory_mib(path)
+        raise RiyazError(f"decodes to more than {mib:,} MiB at once; reading stopped", str(path), SPLIT)
+    if done.returncode == CPU_LIMIT_REACHED:
+        raise RiyazError("does not decode in time", str(path), SPLIT)
+    raise RiyazError("is damaged: reading it ends the process that does", str(path), "write or download it again")
 
 
 def _plan(path: Path, about: Any) -> tuple[list[str], int]:
@@ -144,6 +193,8 @@ def _sizes(array: Any) -> Any:
     """Characters of each value of an Arrow array, about: bytes of text, 8 for a number or an element of a list (n,)."""
     arrow, compute = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.compute")
     kind, types = array.type, arrow.types
+    if len(array) > MAX_VALUES:  # of a type that takes no space in the file, such as null
+        raise arrow.ArrowInvalid(f"more than {MAX_VALUES:,} values")
     if isinstance(array, arrow.ExtensionArray):
         return _sizes(array.storage)
     if types.is_dictionary(kind):

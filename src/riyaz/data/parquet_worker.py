@@ -30,14 +30,14 @@ def main() -> None:
     import pyarrow.compute
     import pyarrow.parquet
 
-    from riyaz.data import parquet
+    from riyaz.data import arrow_batches
 
     answer = READ
     try:
         with pyarrow.memory_map(str(path)) as source:
             confine(memory_mib(path))
             limit_cpu(SECONDS)
-            for _ in parquet.batches(path, kind, source):
+            for _ in arrow_batches.batches(path, kind, source):
                 pass
     except MemoryError:
         answer = TOO_LARGE

@@ -9,8 +9,8 @@ COMMA := ,
 PIP_LOG := .make/pip.log
 NATIVE := CMakeLists.txt $(wildcard native/*.py native/*.h native/*.cpp native/kernels/*.h native/kernels/*.cpp)
 CPP := $(filter %.h %.cpp,$(NATIVE))
-# `make native PYTHON=…/python` takes another environment as it is; the one of this folder is made if it is not there.
-READY = $(if $(wildcard $(PYTHON)),,.make/test)
+# `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
+READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
 CHECKED := $(filter-out tests/test_native_build.py,$(wildcard tests/test_native_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
@@ -55,7 +55,7 @@ bench: .make/test .make/native  ## training beside transformers + PEFT on this m
 
 native: $(READY)  ## build the C++ engine again beside the Python files; warnings are errors
 	@$(PYTHON) -c 'import nanobind' 2>/dev/null || \
-	  { echo "error: $(PYTHON) has no nanobind; make .make/test installs it" >&2; exit 2; }
+	  { echo "error: $(PYTHON) has no nanobind; install it there (pip install nanobind)" >&2; exit 2; }
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py
 	@if test -d .make; then touch .make/native; fi
 

@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH_FILE = "_riyaz_source.pth"
+REASON = "_native.txt"  # written by CMakeLists.txt where something that the engine needs is missing
 
 if importlib.util.find_spec("scikit_build_core"):  # `make native` does without
     from scikit_build_core.build import (
@@ -74,8 +75,9 @@ def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, .
     ninja = program("ninja")
     generator = "Ninja" if ninja else "Unix Makefiles"
     cache = folder / "CMakeCache.txt"
-    if cache.exists() and f"CMAKE_GENERATOR:INTERNAL={generator}\n" not in cache.read_text(errors="replace"):
-        shutil.rmtree(folder)  # CMake refuses to change the tool that it made a folder for
+    other = cache.exists() and f"CMAKE_GENERATOR:INTERNAL={generator}\n" not in cache.read_text(errors="replace")
+    if other or (folder / REASON).exists():  # CMake refuses to change the generator, and remembers what was missing
+        shutil.rmtree(folder)
     configure = [f"-DRIYAZ_INTO={into}", f"-DPython_EXECUTABLE={sys.executable}", *defines]
     if strict := os.environ.get("RIYAZ_STRICT"):  # else as the folder was built before
         configure.append(f"-DRIYAZ_STRICT={strict}")

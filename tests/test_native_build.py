@@ -1,4 +1,4 @@
-"""How the C++ engine is built: symbols of its kernels, wheels, editable installations, machines that cannot build it."""
+"""How the C++ engine is built: symbols of its kernels, wheels, editable installations, machines without a compiler."""
 
 import os
 import shutil
@@ -78,6 +78,17 @@ def test_a_machine_that_cannot_build_the_engine_installs_without_it(tmp_path: Pa
     assert not list((tmp_path / "site").rglob("_native.*so"))
     said = python(SAY, tmp_path / "site")
     assert said.startswith("False the C++ engine is not built: ") and says in said and "install g++" in said
+
+
+def test_what_was_missing_is_looked_for_again(tmp_path: Path) -> None:
+    into = tmp_path / "riyaz"
+    folder = tmp_path / "build"
+    paths = ", ".join(f"build_backend.Path({str(path)!r})" for path in (into, folder))
+    call = BACKEND.format("build_in_place", f"{paths}, ('-DRIYAZ_ISAS=scalar',)")
+    python(call, CXX="/nothing/c++", PATH=str(programs(tmp_path / "bin")))
+    assert [path.name for path in into.iterdir()] == ["_native.txt"]
+    python(call)
+    assert [path.suffix for path in into.iterdir()] == [".so"]
 
 
 def test_an_editable_installation_is_a_path_and_starts_nothing(tmp_path: Path) -> None:

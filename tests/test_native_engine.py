@@ -237,7 +237,9 @@ def test_every_kind_of_result_equals_torch(folders: Folders, kind: str) -> None:
         assert apart(found[6], found[3][1][np.argsort(found[3][0])][names] if length == 1 else wanted[6]) <= LOGITS
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])  # the tokens that tie are in parts of the vocabulary of one thread or of two
+@pytest.mark.parametrize(
+    "threads", [1, 2, 3]
+)  # the tokens that tie are in parts of the vocabulary of one thread or of two
 def test_ties_go_to_the_lower_token(tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "threads", lambda: threads)
     path = tiny.write_hf_folder(tmp_path / "tied", seed=1)

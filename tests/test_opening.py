@@ -120,3 +120,25 @@ def test_commands_serve_in_the_precision_that_is_asked_for(
     assert ("served in       int8" in told.out) == (verb == "evaluate")
     refused = comparing.command(verb, *asked[verb], "--precision", "int3")
     assert refused.status == 2 and "int3" in refused.line
+
+
+def test_a_comparison_is_made_in_the_precision_in_which_it_serves(
+    model_folder: Path, inside: list[tuple[str, ...]], asked: tuple[object, ...], tmp_path: Path, home: Path
+) -> None:
+    rows = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(60, "please"))
+    line = ("compare", rows, *asked, "--methods", "nearest,zero_shot,lora", "--precision", "int8")
+    with comparing.small_machine(home):
+        told = comparing.command(*line, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    arms = {arm["method"]: arm for arm in told.document["arms"]}
+    assert {name: arm.get("served") for name, arm in arms.items()} == {
+        "nearest": None, "zero_shot": "int8", "lora": "int8",
+    }  # fmt: skip
+    assert all(arm["status"] == "ok" for arm in arms.values())
+    assert arms["lora"]["checks"]["reopened"]["ok"]
+    assert (
+        "served in" in (tmp_path / "out/report.md").read_text() and "int8" in (tmp_path / "out/report.md").read_text()
+    )
+    with comparing.small_machine(home):
+        other = comparing.command(*line[:-1], "int4", "--out", tmp_path / "out")
+    assert other.status == 2 and "this folder holds another comparison (other precision)" in other.line

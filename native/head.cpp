@@ -44,17 +44,16 @@ void Pass::head(int thread) {
     if (wanted.empty()) return;
     int begin, end;
     share(int(wanted.size()), thread, begin, end);
-    std::vector<float> scratch(c.hidden);
+    std::vector<float> row(c.hidden);
     for (int i = begin; i < end; i++) {
-        settle(wanted[i].token, c.layers - 1, false, scratch.data());
-        normalise(wanted[i].token, c.layers, FINAL_NORM, scratch.data());
+        settle(wanted[i].token, c.layers - 1, false, row.data());
+        normalise(wanted[i].token, c.layers, FINAL_NORM, row.data());
         Inputs own = last.from(i);
         if (wanted[i].wide) own.codes = nullptr;
-        k.inputs(scratch.data(), c.hidden, own);
+        k.inputs(row.data(), c.hidden, own);
     }
     barrier();
     float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
-    uint8_t* space = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
     for (size_t from = 0; from < wanted.size();) {
         size_t to = from + 1;  // neighbours with the same weights
         const auto weights = [&](const Wanted& one) -> const Weights& {
@@ -75,7 +74,7 @@ void Pass::head(int thread) {
         for (int block = begin; block < end; block += BLOCKS) {
             const int stop = std::min(block + BLOCKS, end), n = int(to - from);
             float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
-            if (wanted[from].wide) k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, space);
+            if (wanted[from].wide) k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, scratch(thread));
             else k.narrow(w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
             chunk(thread, block * ROWS, std::min(stop * ROWS, w.rows), logits, int(from), n);
         }

@@ -1,7 +1,7 @@
 // Packed weights: the same bytes on every CPU. LAYOUT_VERSION changes whenever they do.
 //
 // A matrix (rows, cols) is cut into blocks of 16 rows, stored one after the other; columns are padded with zeros to a
-// multiple of 32, rows to a multiple of 16. Inside a block a 64-byte word holds something of all 16 rows, so that row r
+// multiple of 16 (fp32, bf16), 32 or 256 (int4k), rows to a multiple of 16. Inside a block a 64-byte word holds something of all 16 rows, so that row r
 // is lane r of a vector register, on every instruction set, and no kernel adds across lanes.
 #pragma once
 
@@ -56,6 +56,11 @@ static_assert(sizeof(Int4KTile) == 2368);
 
 static constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
 
+// Columns of a matrix as they are stored
+static constexpr int padded_cols(Format format, int cols) {
+    return padded(cols, format == Format::int4k ? SUPER : format == Format::fp32 || format == Format::bf16 ? 16 : GROUP);
+}
+
 // Bytes of one block of 16 rows; `cols` is padded.
 static constexpr size_t block_bytes(Format format, int cols) {
     switch (format) {
@@ -71,7 +76,7 @@ static constexpr size_t block_bytes(Format format, int cols) {
 // Members are always inlined: kernels of several instruction sets use them.
 #define INLINE_MEMBER __attribute__((always_inline))
 
-// A packed matrix, not owned. `cols` is padded (to 256 for int4k, else to 32); `rows` is not.
+// A packed matrix, not owned. `cols` is padded; `rows` is not.
 struct Weights {
     const uint8_t* data = nullptr;
     Format format = Format::fp32;

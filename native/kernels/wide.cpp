@@ -81,7 +81,12 @@ INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
 
 // The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`
 const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
-    if (w.format == Format::bf16) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16) {
+        memcpy(out, w.block(b), size_t(w.cols) * ROWS * 2);
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
     for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
     return out;
 }
@@ -140,7 +145,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
     for (int first = begin; first < end; first += PANELS) {
         const int count = end - first < PANELS ? end - first : PANELS;
         const uint16_t* panels[PANELS + 1];
-        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * w.cols * ROWS);
+        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
         panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
         for (int t = 0; t < T; t += TOKENS) {
             const int tokens = T - t < TOKENS ? T - t : TOKENS;
@@ -152,7 +157,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
                 if (add_ && whole) load_sums(at, stride);
                 else if (add_) copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
                 else zero_sums();
-                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * w.cols, w.cols);
+                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 if (whole) store_sums(at, stride);
                 else store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
             }
@@ -169,13 +174,13 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
         const int count = min_of(end - first, PANELS / 2);
         const uint16_t* panels[PANELS];
         for (int i = 0; i < count; i++) {
-            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * gate.cols * ROWS);
-            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * gate.cols * ROWS);
+            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
         for (int t = 0; t < T; t += TOKENS) {
             for (int i = 0; i < count; i++) {
                 zero_sums();
-                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * gate.cols, gate.cols);
+                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 store_sums(sums, 2 * ROWS);
                 const int rows = gate.rows - (first + i) * ROWS;
                 for (int j = 0; j < TOKENS && t + j < T; j++) {

@@ -15,7 +15,8 @@ int product_of(const int* parts) { return parts[0] == Q ? 0 : parts[0] == O ? 1 
 Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
     Inputs in;
     in.cols = cols;
-    const size_t rows = size_t(padded(T, 32)) + 32, groups = rows * (cols / GROUP);  // wide products read 32 from any one on
+    const size_t rows = size_t(padded(T, 32)) + 32,
+                 groups = rows * (cols / GROUP);  // wide products read 32 from any one on
     if (with_fp32) {
         in.fp32 = fp32.get(rows * cols);
         return in;
@@ -28,8 +29,8 @@ Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
     return in;
 }
 
-Pass::Pass(Model& model, std::vector<Piece> given)
-    : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(model.pool_.size()) {
+Pass::Pass(Model& model, std::vector<Piece> given, int active)
+    : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(active) {
     // wide products first, and each adapter's tokens together
     std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& one, const Piece& two) {
         return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
@@ -42,8 +43,7 @@ Pass::Pass(Model& model, std::vector<Piece> given)
             spans.push_back({piece.begin, piece.n, piece.adapter, piece.wide});
     }
     piece_of.resize(T);
-    for (size_t p = 0; p < pieces.size(); p++)
-        std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
+    for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     sliced = c.head % GROUP == 0;
@@ -55,7 +55,8 @@ Pass::Pass(Model& model, std::vector<Piece> given)
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const auto& [_, adapter] : m.adapters_)
-        for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, padded(pair.b.weights.cols, GROUP));
+        for (const auto& [_, pair] : adapter->pairs)
+            low_width = std::max(low_width, padded(pair.b.weights.cols, GROUP));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
@@ -117,8 +118,8 @@ void Pass::embed(int thread) {
             const auto& prompt = m.adapters_.at(piece.adapter)->soft_prompt;
             memcpy(out, prompt.data() + size_t(piece.position + i) * c.hidden, sizeof(float) * c.hidden);
         } else {
-            k.row(m.at(piece.adapter, c.layers, EMBEDDING).matrix.weights, piece.run->tokens[piece.first + i - piece.vectors],
-                  row.data());
+            k.row(m.at(piece.adapter, c.layers, EMBEDDING).matrix.weights,
+                  piece.run->tokens[piece.first + i - piece.vectors], row.data());
             for (int j = 0; j < c.hidden; j++) out[j] = row[j] * c.embedding_scale;
         }
         const Matrix& places = m.at(piece.adapter, c.layers, POSITIONS).matrix;
@@ -177,8 +178,10 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
             const int cols = padded(pair->b.weights.cols, GROUP);
             float* y = low + (size_t(i) * T + span.begin) * low_width;
             const Inputs own = in.from(span.begin);
-            if (span.wide) k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
-            else k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
+            if (span.wide)
+                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
+            else
+                k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;
             out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
             for (int t = 0; t < span.n && !c.fp32; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
@@ -216,24 +219,32 @@ void Pass::raise_part(int thread, const Span& span, const Lora& pair, int place,
     const Weights& b_ = pair.b.weights;
     Inputs from;
     from.cols = padded(b_.cols, GROUP);
-    if (c.fp32) from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
-    else from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
-    if (span.wide) k.wide(b_, begin, end, from, span.n, y, stride, true, scratch(thread));
-    else k.narrow(b_, begin, end, from, span.n, y, stride, true, nullptr);
+    if (c.fp32)
+        from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
+    else
+        from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
+    if (span.wide)
+        k.wide(b_, begin, end, from, span.n, y, stride, true, scratch(thread));
+    else
+        k.narrow(b_, begin, end, from, span.n, y, stride, true, nullptr);
 }
 
 void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
                     size_t stride, bool add, const uint8_t* next) {
     const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
     float* to = y + size_t(span.begin) * stride;
-    if (span.wide) k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch(thread));
-    else k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
+    if (span.wide)
+        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch(thread));
+    else
+        k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
 }
 
-// y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each part
-// the sums go to `part` instead of being added to x.
-void Pass::product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride, bool add) {
-    if (add && !m.at(-1, layer, parts[0] == O ? POST_ATTENTION_NORM : POST_MLP_NORM).vector.empty()) y = part, add = false;
+// y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each
+// part the sums go to `part` instead of being added to x.
+void Pass::product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride,
+                   bool add) {
+    if (add && !m.at(-1, layer, parts[0] == O ? POST_ATTENTION_NORM : POST_MLP_NORM).vector.empty())
+        y = part, add = false;
     int total = 0, begin, end;
     for (int i = 0; i < count; i++) total += m.at(-1, layer, parts[i]).matrix.weights.blocks();
     share(total, thread, begin, end);
@@ -279,8 +290,8 @@ const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int 
 
 // Whether the activation follows directly on the products of gate and up
 bool Pass::is_fused(const Span& span, int layer) const {
-    return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() && !m.lora(span.adapter, layer, GATE) &&
-           !m.lora(span.adapter, layer, UP);
+    return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() &&
+           !m.lora(span.adapter, layer, GATE) && !m.lora(span.adapter, layer, UP);
 }
 
 void Pass::gated(int thread, int layer) {
@@ -299,8 +310,8 @@ void Pass::gated(int thread, int layer) {
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
         if (span.wide)
-            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, inner.bf16 + at * inner.cols,
-                         inner.cols, scratch(thread));
+            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n,
+                         inner.bf16 + at * inner.cols, inner.cols, scratch(thread));
         else
             k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
                            c.inner, next);
@@ -326,8 +337,10 @@ void Pass::activate(int thread, int layer) {
             if (!fused) {
                 if (!up_bias.empty()) k.add(u, up_bias.data(), c.inner);
                 if (!gate_bias.empty()) k.add(g, gate_bias.data(), c.inner);
-                if (m.at(-1, layer, GATE).matrix) k.activate(g, u, c.activation, c.inner);
-                else k.activate(g = u, nullptr, c.activation, c.inner);
+                if (m.at(-1, layer, GATE).matrix)
+                    k.activate(g, u, c.activation, c.inner);
+                else
+                    k.activate(g = u, nullptr, c.activation, c.inner);
             }
             Inputs own = inner.from(t);
             if (span.wide) own.codes = nullptr;

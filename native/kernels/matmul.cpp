@@ -156,11 +156,16 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) y[r][t] = zero();
     switch (w.format) {
-        case Format::fp32: return fp32_rows<R, T>(at, step, w.cols, x, far, y);
-        case Format::bf16: return bf16_rows<R, T>(at, step, w.cols, x, far, y);
-        case Format::int8: return int8_rows<R, T>(w, block, x, far, y);
-        case Format::int4: return int4_rows<R, T>(at, step, x, far, y);
-        case Format::int4k: return int4k_rows<R, T>(at, step, x, far, y);
+        case Format::fp32:
+            return fp32_rows<R, T>(at, step, w.cols, x, far, y);
+        case Format::bf16:
+            return bf16_rows<R, T>(at, step, w.cols, x, far, y);
+        case Format::int8:
+            return int8_rows<R, T>(w, block, x, far, y);
+        case Format::int4:
+            return int4_rows<R, T>(at, step, x, far, y);
+        case Format::int4k:
+            return int4k_rows<R, T>(at, step, x, far, y);
     }
 }
 
@@ -180,8 +185,7 @@ void some(const Weights& w, int begin, int end, const Inputs& x, float* y, size_
         F sums[R][T];
         rows<R, T>(w, b, x, ahead(w.block(b), last, next), sums);
         for (int r = 0; r < R; r++)
-            for (int t = 0; t < T; t++)
-                put(y + t * stride + (b + r) * ROWS, sums[r][t], w.rows - (b + r) * ROWS, add_);
+            for (int t = 0; t < T; t++) put(y + t * stride + (b + r) * ROWS, sums[r][t], w.rows - (b + r) * ROWS, add_);
     }
 }
 

@@ -1,8 +1,8 @@
 // Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
 //
-// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand of
-// a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums run
-// over the columns in order, so that they do not depend on other tokens.
+// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
+// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums
+// run over the columns in order, so that they do not depend on other tokens.
 #include "../simd.h"
 #include "parts.h"
 #include "tiles.h"
@@ -19,13 +19,15 @@ INLINE int min_of(int a, int b) { return a < b ? a : b; }
 
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
-    const B moved = bit < 19 ? _mm512_slli_epi32(word, unsigned(19 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 19));
+    const B moved =
+        bit < 19 ? _mm512_slli_epi32(word, unsigned(19 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 19));
     return _mm512_castsi512_ps(
         _mm512_ternarylogic_epi32(moved, iset(0x780000), iset(0x3f800000), 0xea));  // (moved & mask) | one
 }
 // The same for 8 bits: 1 + code / 256
 INLINE F byte(B word, int bit) {
-    const B moved = bit < 15 ? _mm512_slli_epi32(word, unsigned(15 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 15));
+    const B moved =
+        bit < 15 ? _mm512_slli_epi32(word, unsigned(15 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 15));
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(moved, iset(0x7f8000), iset(0x3f800000), 0xea));
 }
 // bfloat16 of `even` and `odd`, in pairs
@@ -151,15 +153,21 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
             const int tokens = T - t < TOKENS ? T - t : TOKENS;
             for (int i = 0; i < count; i += 2) {
                 float* at = y + t * stride + (first + i) * ROWS;
-                const int left_over = i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+                const int left_over =
+                    i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
                 const int rows = min_of(left_over, 2 * ROWS);
                 const bool whole = tokens == TOKENS && rows == 2 * ROWS;
-                if (add_ && whole) load_sums(at, stride);
-                else if (add_) copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-                else zero_sums();
+                if (add_ && whole)
+                    load_sums(at, stride);
+                else if (add_)
+                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+                else
+                    zero_sums();
                 product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
-                if (whole) store_sums(at, stride);
-                else store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
+                if (whole)
+                    store_sums(at, stride);
+                else
+                    store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
             }
         }
     }

@@ -32,6 +32,8 @@ KEYS = {
 
 # all five arms on a closed set
 
+ENGINES_APART = 0.01  # nats per token: training rounds to bf16 in other places than the engine that serves
+
 
 def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:
     document = quick.document
@@ -204,7 +206,9 @@ def test_documents_that_are_the_training_rows(inside: list, asked: tuple, tmp_pa
     assert told.status == 0 and note in told.err and note in told.document["data"]["notes"]
     for arm in told.document["arms"]:
         assert arm["status"] == "ok" and arm["checks"]["reopened"]["ok"], arm
-        assert arm["checks"]["reopened"]["after"] == pytest.approx(arm["checks"]["reopened"]["before"], abs=1e-3)
+        assert arm["checks"]["reopened"]["after"] == pytest.approx(
+            arm["checks"]["reopened"]["before"], abs=ENGINES_APART
+        )
 
 
 def test_documents_around_the_results_are_the_same_when_these_are_there(

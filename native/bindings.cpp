@@ -63,7 +63,7 @@ int slot_named(const std::string& name, bool outer) {
 
 void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
     if (first < 0 || cols < 1) refuse("the shape does not fit");
-    const size_t width = padded(int(cols), matrix.weights.format == Format::int4k ? SUPER : GROUP);
+    const size_t width = padded_cols(matrix.weights.format, int(cols));
     if (size_t(first) + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols)) refuse("the shape does not fit");
 }
 
@@ -71,8 +71,8 @@ void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
 nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x, bool wide) {
     const Kernels& k = kernels_of(isa);
     const Weights& w = matrix.weights;
-    const int T = int(x.shape(0)), C = int(x.shape(1)), cols = w.cols;
-    if (padded(C, GROUP) > cols || T < 1) refuse("the shape does not fit");
+    const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
+    if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
     if (wide && (!k.wide || w.format == Format::fp32)) refuse("no such product");
     const size_t lines = size_t(padded(T, 32));
     std::vector<int8_t> codes(lines * cols);

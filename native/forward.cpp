@@ -1,5 +1,5 @@
 // The layers of a pass; `head.cpp` has what follows them.
-#include <cmath>
+#include <thread>
 
 #include "pass.h"
 
@@ -7,7 +7,8 @@ namespace riyaz {
 namespace {
 
 constexpr int QKV[] = {Q, K, V}, OUT[] = {O}, GATE_UP[] = {GATE, UP}, DOWN_[] = {DOWN};
-constexpr int QUERIES = 64;  // tokens of one item of attention
+
+int product_of(const int* parts) { return parts[0] == Q ? 0 : parts[0] == O ? 1 : parts[0] == GATE ? 2 : 3; }
 
 }  // namespace
 
@@ -45,7 +46,7 @@ Pass::Pass(Model& model, std::vector<Piece> given)
         std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
-    sliced = c.heads / c.kv_heads * c.head % GROUP == 0;
+    sliced = c.head % GROUP == 0;
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     x = b.x.get(size_t(T) * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);
@@ -54,45 +55,21 @@ Pass::Pass(Model& model, std::vector<Piece> given)
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const auto& [_, adapter] : m.adapters_)
-        for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, pair.b.weights.cols);
+        for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, padded(pair.b.weights.cols, GROUP));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
     }
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
+    lowered.reset(new std::atomic<int>[4 * c.layers]);
+    for (int l = 0; l < 4 * c.layers; l++) lowered[l] = 0;
     plan_attention();
     collect();
 }
 
-void Pass::plan_attention() {
-    // in the order in which the runs were given, since a fork gets its parent's tokens when it is appended to
-    std::vector<size_t> order(pieces.size());
-    for (size_t p = 0; p < order.size(); p++) order[p] = p;
-    std::sort(order.begin(), order.end(), [&](size_t one, size_t two) {
-        return std::pair(pieces[one].run, pieces[one].first) < std::pair(pieces[two].run, pieces[two].first);
-    });
-    slots.resize(T), segments.resize(pieces.size());
-    std::vector<Cache::Slot> own;
-    for (const size_t p : order) {
-        own.clear();
-        m.cache.append(pieces[p].sequence, pieces[p].n, own);
-        std::copy(own.begin(), own.end(), slots.begin() + pieces[p].begin);
-    }
-    int furthest = 0;
-    for (size_t p = 0; p < pieces.size(); p++) {
-        const Piece& piece = pieces[p];
-        m.cache.segments(piece.sequence, segments[p]);
-        furthest = std::max(furthest, piece.position + piece.n);
-        for (int from = 0; from < piece.n; from += QUERIES)
-            for (int head = 0; head < c.kv_heads; head++)
-                items.push_back({int(p), head, from, std::min(QUERIES, piece.n - from)});
-    }
-    m.turn_up_to(furthest);
-    std::stable_sort(items.begin(), items.end(), [&](const Item& one, const Item& two) {  // the longest work first
-        const auto cost = [&](const Item& item) { return int64_t(pieces[item.piece].position + item.from) * item.n; };
-        return cost(one) > cost(two);
-    });
+uint8_t* Pass::scratch(int thread) const {
+    return b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
 }
 
 void Pass::share(int n, int thread, int& begin, int& end) const {
@@ -188,7 +165,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     }
 }
 
-// The products with A of LoRA pairs, from inputs that are not quantised; then all threads wait.
+// The products with A of LoRA pairs, from inputs that are not quantised. `await_lowered` says when all have theirs.
 void Pass::lower(int thread, int layer, const int* parts, int count, const Inputs& in) {
     if (!low_width) return;
     int item = 0;
@@ -197,47 +174,60 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
             const Lora* pair = m.lora(span.adapter, layer, parts[i]);
             if (!pair || item++ % threads != thread) continue;
             const Weights& a = pair->a.weights;
-            const int cols = pair->b.weights.cols;
+            const int cols = padded(pair->b.weights.cols, GROUP);
             float* y = low + (size_t(i) * T + span.begin) * low_width;
             const Inputs own = in.from(span.begin);
-            if (span.wide) {
-                uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
-                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch);
-            } else {
-                k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
-            }
-            if (c.fp32) {  // columns beyond the rank may hold what an earlier pass left, NaN too
-                for (int t = 0; t < span.n; t++) std::fill(y + size_t(t) * cols + a.rows, y + size_t(t + 1) * cols, 0.0f);
-                continue;
-            }
+            if (span.wide) k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
+            else k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;
             out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
-            for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            for (int t = 0; t < span.n && !c.fp32; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            lowered[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
         }
     }
-    barrier();
 }
 
-void Pass::one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
-                    float* y, size_t stride, bool add, const uint8_t* next) {
-    const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
-    float* to = y + size_t(span.begin) * stride;
-    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
-    if (span.wide)
-        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch);
-    else
-        k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
-    const Lora* pair = m.lora(span.adapter, layer, slot);
-    if (!pair) return;
-    const Weights& up_ = pair->b.weights;
+// All threads began their share of the products with A before they came here, so that this waits for microseconds.
+void Pass::await_lowered(int layer, const int* parts, int count) const {
+    int items = 0;
+    for (const Span& span : spans)
+        for (int i = 0; i < count; i++) items += m.lora(span.adapter, layer, parts[i]) != nullptr;
+    const auto& done = lowered[layer * 4 + product_of(parts)];
+    while (done.load(std::memory_order_acquire) < items) std::this_thread::yield();
+}
+
+// Adds the products with B, for the rows of blocks [begin, end) of the parts together.
+void Pass::raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread) {
+    if (!low_width) return;
+    await_lowered(layer, parts, count);
+    int first = 0, row = 0;
+    for (int i = 0; i < count; i++) {
+        const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
+        const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
+        for (const Span& span : spans)
+            if (const Lora* pair = from < to ? m.lora(span.adapter, layer, parts[i]) : nullptr)
+                raise_part(thread, span, *pair, i, from, to, y + size_t(span.begin) * stride + row, stride);
+        first += base.blocks(), row += base.rows;
+    }
+}
+
+void Pass::raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                      size_t stride) {
+    const Weights& b_ = pair.b.weights;
     Inputs from;
-    from.cols = up_.cols;
+    from.cols = padded(b_.cols, GROUP);
     if (c.fp32) from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
     else from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
-    if (span.wide)
-        k.wide(up_, begin, end, from, span.n, to, stride, true, scratch);
-    else
-        k.narrow(up_, begin, end, from, span.n, to, stride, true, nullptr);
+    if (span.wide) k.wide(b_, begin, end, from, span.n, y, stride, true, scratch(thread));
+    else k.narrow(b_, begin, end, from, span.n, y, stride, true, nullptr);
+}
+
+void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
+                    size_t stride, bool add, const uint8_t* next) {
+    const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
+    float* to = y + size_t(span.begin) * stride;
+    if (span.wide) k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch(thread));
+    else k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
 }
 
 // y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each part
@@ -254,21 +244,17 @@ void Pass::product(int thread, int layer, const int* parts, int count, const Inp
     for (int i = 0; i < count; i++) {
         const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
         const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
-        if (from < to) {
-            for (size_t s = 0; s < spans.size();) {  // neighbours with the same weights together
-                Span span = spans[s++];
-                const auto same = [&](const Span& other) {
-                    return other.wide == span.wide && !m.lora(span.adapter, layer, parts[i]) &&
-                           !m.lora(other.adapter, layer, parts[i]) &&
-                           m.at(other.adapter, layer, parts[i]).matrix.weights.data ==
-                               m.at(span.adapter, layer, parts[i]).matrix.weights.data;
-                };
-                while (s < spans.size() && same(spans[s])) span.n += spans[s++].n;
-                one_part(thread, span, layer, parts[i], i, from, to, in, y + row, stride, add, next);
-            }
+        for (size_t s = 0; s < spans.size() && from < to;) {  // neighbours with the same weights together
+            Span span = spans[s++];
+            const uint8_t* own = m.at(span.adapter, layer, parts[i]).matrix.weights.data;
+            while (s < spans.size() && spans[s].wide == span.wide &&
+                   m.at(spans[s].adapter, layer, parts[i]).matrix.weights.data == own)
+                span.n += spans[s++].n;
+            one_part(thread, span, layer, parts[i], from, to, in, y + row, stride, add, next);
         }
         first += base.blocks(), row += base.rows;
     }
+    raise(layer, parts, count, begin, end, y, stride, thread);
 }
 
 const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int count) const {
@@ -299,27 +285,32 @@ bool Pass::is_fused(const Span& span, int layer) const {
 
 void Pass::gated(int thread, int layer) {
     const int blocks = m.at(-1, layer, UP).matrix.weights.blocks();
+    const bool has_gate = bool(m.at(-1, layer, GATE).matrix);
     int begin, end;
     share(blocks, thread, begin, end);
-    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
     const uint8_t* next = first_weights(thread, layer, DOWN_, 1);
     for (const Span& span : spans) {
         const size_t at = size_t(span.begin);
         if (!is_fused(span, layer)) {
-            if (m.at(-1, layer, GATE).matrix)
-                one_part(thread, span, layer, GATE, 0, begin, end, hidden, gate, c.inner, false, nullptr);
-            one_part(thread, span, layer, UP, 1, begin, end, hidden, up, c.inner, false, next);
+            if (has_gate) one_part(thread, span, layer, GATE, begin, end, hidden, gate, c.inner, false, nullptr);
+            one_part(thread, span, layer, UP, begin, end, hidden, up, c.inner, false, next);
             continue;
         }
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
         if (span.wide)
             k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, inner.bf16 + at * inner.cols,
-                         inner.cols, scratch);
+                         inner.cols, scratch(thread));
         else
             k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
                            c.inner, next);
     }
+    if (!low_width) return;
+    await_lowered(layer, GATE_UP, 2);
+    for (const Span& span : spans)
+        for (int i = 0; i < 2; i++)
+            if (const Lora* pair = m.lora(span.adapter, layer, GATE_UP[i]))
+                raise_part(thread, span, *pair, i, begin, end, (i ? up : gate) + size_t(span.begin) * c.inner, c.inner);
 }
 
 void Pass::activate(int thread, int layer) {
@@ -342,81 +333,6 @@ void Pass::activate(int thread, int layer) {
             if (span.wide) own.codes = nullptr;
             k.inputs(g, c.inner, own);
         }
-    }
-}
-
-// Biases, head norms and rotation of q and k; keys and values into the cache
-void Pass::positions(int thread, int layer) {
-    int begin, end;
-    share(T, thread, begin, end);
-    const int D = c.head, kind = c.rotations[layer];
-    const float scale = c.query_scale / std::sqrt(float(D));
-    std::vector<float> scratch(D);
-    for (int t = begin; t < end; t++) {
-        const Piece& piece = pieces[piece_of[t]];
-        float* q = qkv + size_t(t) * qkv_width;
-        float *own_k = q + heads_width, *own_v = own_k + c.kv_heads * D;
-        float* const to[] = {q, own_k, own_v};
-        for (int i = 0; i < 3; i++) {
-            const auto& bias = m.at(piece.adapter, layer, Q_BIAS + i).vector;
-            if (!bias.empty()) k.add(to[i], bias.data(), int(bias.size()));
-        }
-        const auto& q_norm = m.at(piece.adapter, layer, Q_NORM).vector;
-        const auto& k_norm = m.at(piece.adapter, layer, K_NORM).vector;
-        const size_t place = size_t(piece.position + t - piece.begin) * (D / 2);
-        for (int h = 0; h < c.heads + c.kv_heads; h++) {
-            float* one = q + h * D;
-            const bool is_query = h < c.heads;
-            const auto& weight = is_query ? q_norm : k_norm;
-            if (!weight.empty()) {
-                k.rms_norm(one, weight.data(), c.eps, D, scratch.data());
-                memcpy(one, scratch.data(), sizeof(float) * D);
-            }
-            if (kind >= 0) k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
-            else if (is_query)
-                for (int i = 0; i < D; i++) one[i] *= scale;
-        }
-        const Cache::Slot& slot = slots[t];
-        for (int h = 0; h < c.kv_heads; h++)
-            k.store(own_k + h * D, own_v + h * D, D, slot.slot, slot.page + m.cache.keys(layer, h),
-                    slot.page + m.cache.values(layer, h), c.fp32);
-    }
-}
-
-void Pass::attend(int thread, int layer) {
-    const int G = c.heads / c.kv_heads, width = G * c.head;
-    while (true) {
-        const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
-        if (next >= int(items.size())) break;
-        const Item& item = items[next];
-        const Piece& piece = pieces[item.piece];
-        const size_t t = size_t(piece.begin + item.from), column = size_t(item.head) * width;
-        Attention job;
-        job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
-        job.out = attended + t * heads_width + column, job.out_stride = heads_width;
-        job.n = item.n, job.G = G, job.head = c.head;
-        job.position = piece.position + item.from, job.window = c.windows[layer];
-        job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
-        job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
-        job.fp32 = c.fp32;
-        (piece.wide ? k.attention_wide : k.attention)(job);
-        for (int i = 0; sliced && i < item.n; i++) {
-            Inputs own = heads.from(int(t) + i);
-            if (own.fp32) own.fp32 += column;
-            if (own.bf16) own.bf16 += column;
-            if (piece.wide) own.codes = nullptr;
-            if (own.codes) own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP, own.total += column / GROUP;
-            k.inputs(job.out + i * job.out_stride, width, own);
-        }
-    }
-    if (sliced) return;
-    barrier();
-    int begin, end;
-    share(T, thread, begin, end);
-    for (int t = begin; t < end; t++) {
-        Inputs own = heads.from(t);
-        if (pieces[piece_of[t]].wide) own.codes = nullptr;
-        k.inputs(attended + size_t(t) * heads_width, heads_width, own);
     }
 }
 

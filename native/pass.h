@@ -44,7 +44,7 @@ struct InputsMemory {
 
 // The memory of a pass, kept for the next one
 struct Buffers {
-    Array<float> x, part, qkv, attended, gate, up, low, logits;
+    Array<float> x, part, qkv, attended, gate, up, low, logits, sketch;
     Array<uint8_t> scratch;
     InputsMemory hidden, heads, inner, wanted;
     Array<uint16_t> low_bf16[3];
@@ -84,8 +84,8 @@ private:
         float largest, sum, best;
         int32_t token;
     };
-    struct Item {  // attention of some tokens of a piece in one key/value head
-        int piece, head, from, n;
+    struct Item {  // attention of some tokens of a piece in some query heads of one key/value head
+        int piece, head, first, G, from, n;
     };
 
     // forward.cpp
@@ -93,10 +93,13 @@ private:
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* scratch) const;
     void normalise(int t, int layer, int slot, float* out) const;
-    void lower(int thread, int layer, const int* slots, int count, const Inputs& in);
-    void product(int thread, int layer, const int* slots, int count, const Inputs& in, float* y, size_t stride, bool add);
-    void one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
-                  float* y, size_t stride, bool add, const uint8_t* next);
+    void lower(int thread, int layer, const int* parts, int count, const Inputs& in);
+    void await_lowered(int layer, const int* parts, int count) const;
+    void raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread);
+    void raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y, size_t stride);
+    void product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride, bool add);
+    void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
+                  size_t stride, bool add, const uint8_t* next);
     void gated(int thread, int layer);
     void activate(int thread, int layer);
     bool is_fused(const Span& span, int layer) const;
@@ -104,11 +107,14 @@ private:
     void attend(int thread, int layer);
     void plan_attention();
     const uint8_t* first_weights(int thread, int layer, const int* slots, int count) const;
+    uint8_t* scratch(int thread) const;
     void barrier() { m.pool_.barrier(); }
     void share(int n, int thread, int& begin, int& end) const;
     // head.cpp
     void collect();
     void head(int thread);
+    bool is_sketched(const Weights& w, size_t from, size_t to) const;
+    void sketched(int thread, const Weights& w, const Inputs& in, int from, int n);
     void chunk(int thread, int begin, int end, float* logits, int from, int n);
     void settle_rows(int thread);
 
@@ -124,7 +130,8 @@ private:
     std::vector<std::vector<Segment>> segments;  // of each piece's sequence
     std::vector<Cache::Slot> slots;              // [T]
     std::vector<int> piece_of;                   // [T]
-    std::unique_ptr<std::atomic<int>[]> cursors; // [L] the next item of attention
+    std::unique_ptr<std::atomic<int>[]> cursors;  // [L] the next item of attention
+    std::unique_ptr<std::atomic<int>[]> lowered;  // [L][4] products with A that are done, for each product of a layer
     std::atomic<bool> damaged{false};            // a logit is not a number
     int T = 0, threads = 1, heads_width = 0, qkv_width = 0, low_width = 0;
     bool sliced = false;  // attention converts its own results

@@ -55,7 +55,7 @@ def adapters_of(path: Path, kind: str) -> dict[str, Adapter]:
     both = Adapter(mixed.pairs, whole_of(path, 6, norms).whole, soft_of(path, 7, 40).soft_prompt)
     return {
         "all": lora_of(path, 1, 4),
-        "some": lora_of(path, 2, 16, ("q_proj", "v_proj", "down_proj", "c_attn", "c_proj")),
+        "some": lora_of(path, 2, 16, ("q_proj", "v_proj", "up_proj", "down_proj", "c_attn", "c_proj")),
         "large": lora_of(path, 3, 48, ("gate_proj", "o_proj", "c_fc")),
         "head": lora_of(path, 4, 3, ("lm_head", "o_proj", "c_proj")),
         "norms": whole_of(path, 8, norms),
@@ -154,7 +154,7 @@ def test_every_adapter_equals_torch_and_itself_alone(folders: Folders, kind: str
     names, tokens = [name for name, _ in cases], [row for _, row in cases]
     mixed, wanted = read_all(together, tokens, names), read_all(oracle, tokens, names)
     mixed_bf16 = read_all(rounds, tokens, names)
-    for (name, row), found, bf16, right in zip(cases, mixed, mixed_bf16, wanted):
+    for name, found, bf16, right in zip(names, mixed, mixed_bf16, wanted):
         assert apart(found, right) <= LOGITS, name
         assert apart(bf16, right) <= NEAR and np.abs(bf16 - right).mean() <= MEAN, name
     for i in range(0, len(cases), 1 + len(adapters)):  # each of them changes the answers

@@ -51,7 +51,8 @@ INLINE void unpack_nibbles(const Nibbles& codes, F scale, F minimum, uint16_t* o
 }
 
 // One group of 32 columns of a block as pairs of bfloat16
-INLINE void unpack_group(const Weights& w, const uint8_t* block, int g, uint16_t* out) {
+INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
+    const uint8_t* block = w.block(b);
     if (w.format == Format::int4) {
         const Int4Tile& tile = ((const Int4Tile*)block)[g];
         unpack_nibbles(tile.codes, load_half(tile.scale), load_half(tile.minimum), out);
@@ -61,22 +62,32 @@ INLINE void unpack_group(const Weights& w, const uint8_t* block, int g, uint16_t
         unpack_nibbles(group.codes, mul(load_half(tile.scale), load_u8(group.s)),
                        mul(sub(zero(), load_half(tile.minimum)), load_u8(group.m)), out);
     } else {
-        const Int8Tile& tile = ((const Int8Tile*)block)[g];
-        const F scale = load_half(tile.scale), factor = mul(scale, set(256)), offset = mul(scale, set(-384));
-#pragma GCC unroll 8
-        for (int z = 0; z < 8; z++) {
-            const B word = load_bytes(tile.codes[z]);
-            for (int j = 0; j < 4; j += 2)
-                store_pairs(out + (4 * z + j) * ROWS, fma(factor, byte(word, 8 * j), offset),
-                            fma(factor, byte(word, 8 * j + 8), offset));
+        const Int8Upper& upper = w.upper(b)[g];
+        const Int8Lower& lower = w.lower(b)[g];
+        const F scale = load_half(upper.scale), factor = mul(scale, set(256)), offset = mul(scale, set(-384));
+#pragma GCC unroll 4
+        for (int z = 0; z < 4; z++) {
+            const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
+            const B words[2] = {whole_low(up, down), whole_high(up, down)};
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++)
+#pragma GCC unroll 2
+                for (int j = 0; j < 4; j += 2)
+                    store_pairs(out + (8 * z + 4 * i + j) * ROWS, fma(factor, byte(words[i], 8 * j), offset),
+                                fma(factor, byte(words[i], 8 * j + 8), offset));
         }
     }
 }
 
 // The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`
 const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
-    if (w.format == Format::bf16) return (const uint16_t*)w.block(b);
-    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, w.block(b), g, out + g * GROUP * ROWS);
+    if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16) {
+        memcpy(out, w.block(b), size_t(w.cols) * ROWS * 2);
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
+    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
     return out;
 }
 
@@ -134,7 +145,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
     for (int first = begin; first < end; first += PANELS) {
         const int count = end - first < PANELS ? end - first : PANELS;
         const uint16_t* panels[PANELS + 1];
-        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * w.cols * ROWS);
+        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
         panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
         for (int t = 0; t < T; t += TOKENS) {
             const int tokens = T - t < TOKENS ? T - t : TOKENS;
@@ -146,7 +157,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
                 if (add_ && whole) load_sums(at, stride);
                 else if (add_) copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
                 else zero_sums();
-                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * w.cols, w.cols);
+                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 if (whole) store_sums(at, stride);
                 else store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
             }
@@ -163,13 +174,13 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
         const int count = min_of(end - first, PANELS / 2);
         const uint16_t* panels[PANELS];
         for (int i = 0; i < count; i++) {
-            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * gate.cols * ROWS);
-            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * gate.cols * ROWS);
+            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
         for (int t = 0; t < T; t += TOKENS) {
             for (int i = 0; i < count; i++) {
                 zero_sums();
-                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * gate.cols, gate.cols);
+                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 store_sums(sums, 2 * ROWS);
                 const int rows = gate.rows - (first + i) * ROWS;
                 for (int j = 0; j < TOKENS && t + j < T; j++) {

@@ -1,0 +1,124 @@
+// Attention in a pass: where its tokens go in the cache, rotation, and the share of each thread.
+#include <cmath>
+
+#include "pass.h"
+
+namespace riyaz {
+namespace {
+
+constexpr int QUERIES = 64;  // tokens of one item of attention
+
+}  // namespace
+
+void Pass::plan_attention() {
+    // in the order in which the runs were given, since a fork gets its parent's tokens when it is appended to
+    std::vector<size_t> order(pieces.size());
+    for (size_t p = 0; p < order.size(); p++) order[p] = p;
+    std::sort(order.begin(), order.end(), [&](size_t one, size_t two) {
+        return std::pair(pieces[one].run, pieces[one].first) < std::pair(pieces[two].run, pieces[two].first);
+    });
+    slots.resize(T), segments.resize(pieces.size());
+    std::vector<Cache::Slot> own;
+    for (const size_t p : order) {
+        own.clear();
+        m.cache.append(pieces[p].sequence, pieces[p].n, own);
+        std::copy(own.begin(), own.end(), slots.begin() + pieces[p].begin);
+    }
+    const int G = c.heads / c.kv_heads;
+    int furthest = 0;
+    for (size_t p = 0; p < pieces.size(); p++) {
+        const Piece& piece = pieces[p];
+        m.cache.segments(piece.sequence, segments[p]);
+        furthest = std::max(furthest, piece.position + piece.n);
+        const int n = int(pieces.size()) * c.kv_heads * ((piece.n + QUERIES - 1) / QUERIES);
+        const int parts = std::clamp(2 * threads / n, 1, G);  // so that every thread has something to do
+        for (int from = 0; from < piece.n; from += QUERIES)
+            for (int head = 0; head < c.kv_heads; head++)
+                for (int i = 0; i < parts; i++) {
+                    const int first = G * i / parts, last = G * (i + 1) / parts;
+                    items.push_back({int(p), head, first, last - first, from, std::min(QUERIES, piece.n - from)});
+                }
+    }
+    m.turn_up_to(furthest);
+    std::stable_sort(items.begin(), items.end(), [&](const Item& one, const Item& two) {  // the longest work first
+        const auto cost = [&](const Item& item) { return int64_t(pieces[item.piece].position + item.from) * item.n; };
+        return cost(one) > cost(two);
+    });
+}
+
+// Biases, head norms and rotation of q and k; keys and values into the cache
+void Pass::positions(int thread, int layer) {
+    int begin, end;
+    share(T, thread, begin, end);
+    const int D = c.head, kind = c.rotations[layer];
+    const float scale = c.query_scale / std::sqrt(float(D));
+    std::vector<float> scratch(D);
+    for (int t = begin; t < end; t++) {
+        const Piece& piece = pieces[piece_of[t]];
+        float* q = qkv + size_t(t) * qkv_width;
+        float *own_k = q + heads_width, *own_v = own_k + c.kv_heads * D;
+        float* const to[] = {q, own_k, own_v};
+        for (int i = 0; i < 3; i++) {
+            const auto& bias = m.at(piece.adapter, layer, Q_BIAS + i).vector;
+            if (!bias.empty()) k.add(to[i], bias.data(), int(bias.size()));
+        }
+        const auto& q_norm = m.at(piece.adapter, layer, Q_NORM).vector;
+        const auto& k_norm = m.at(piece.adapter, layer, K_NORM).vector;
+        const size_t place = size_t(piece.position + t - piece.begin) * (D / 2);
+        for (int h = 0; h < c.heads + c.kv_heads; h++) {
+            float* one = q + h * D;
+            const bool is_query = h < c.heads;
+            const auto& weight = is_query ? q_norm : k_norm;
+            if (!weight.empty()) {
+                k.rms_norm(one, weight.data(), c.eps, D, scratch.data());
+                memcpy(one, scratch.data(), sizeof(float) * D);
+            }
+            if (kind >= 0) k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
+            else if (is_query)
+                for (int i = 0; i < D; i++) one[i] *= scale;
+        }
+        const Cache::Slot& slot = slots[t];
+        for (int h = 0; h < c.kv_heads; h++)
+            k.store(own_k + h * D, own_v + h * D, D, slot.slot, slot.page + m.cache.keys(layer, h),
+                    slot.page + m.cache.values(layer, h), c.fp32);
+    }
+}
+
+void Pass::attend(int thread, int layer) {
+    const int G = c.heads / c.kv_heads;
+    while (true) {
+        const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
+        if (next >= int(items.size())) break;
+        const Item& item = items[next];
+        const Piece& piece = pieces[item.piece];
+        const size_t t = size_t(piece.begin + item.from), column = size_t(item.head * G + item.first) * c.head;
+        Attention job;
+        job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
+        job.out = attended + t * heads_width + column, job.out_stride = heads_width;
+        job.n = item.n, job.G = item.G, job.head = c.head;
+        job.position = piece.position + item.from, job.window = c.windows[layer];
+        job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
+        job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
+        job.fp32 = c.fp32;
+        (piece.wide ? k.attention_wide : k.attention)(job);
+        for (int i = 0; sliced && i < item.n; i++) {
+            Inputs own = heads.from(int(t) + i);
+            if (own.fp32) own.fp32 += column;
+            if (own.bf16) own.bf16 += column;
+            if (piece.wide) own.codes = nullptr;
+            if (own.codes) own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP, own.total += column / GROUP;
+            k.inputs(job.out + i * job.out_stride, item.G * c.head, own);
+        }
+    }
+    if (sliced) return;
+    barrier();
+    int begin, end;
+    share(T, thread, begin, end);
+    for (int t = begin; t < end; t++) {
+        Inputs own = heads.from(t);
+        if (pieces[piece_of[t]].wide) own.codes = nullptr;
+        k.inputs(attended + size_t(t) * heads_width, heads_width, own);
+    }
+}
+
+}  // namespace riyaz

@@ -1,0 +1,105 @@
+// 16 lanes in one register of AVX-512: included by simd.h only.
+#pragma once
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+
+constexpr int REGISTERS = 32;
+using F = __m512;
+using I = __m512i;
+using B = __m512i;  // 64 bytes
+
+INLINE F zero() { return _mm512_setzero_ps(); }
+INLINE F set(float x) { return _mm512_set1_ps(x); }
+INLINE F load(const float* x) { return _mm512_loadu_ps(x); }
+INLINE void store(float* x, F v) { _mm512_storeu_ps(x, v); }
+INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
+INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
+INLINE F abs(F a) { return _mm512_abs_ps(a); }
+INLINE F floor(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+INLINE F power_of_2(F whole) {  // 2^whole
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23));
+}
+INLINE F select(uint32_t mask, F yes, F no) { return _mm512_mask_blend_ps(__mmask16(mask), no, yes); }
+INLINE bool any_below(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) != 0; }  // in some lane a <= b
+INLINE float sum_of(F a) {
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __m128 p = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(p, _mm_movehdup_ps(p)));
+}
+INLINE float max_of(F a) {
+    const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
+}
+INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
+    const I sizes = _mm512_max_epi32(_mm512_castps_si512(abs(a)), _mm512_castps_si512(abs(b)));
+    const int32_t word = _mm512_reduce_max_epi32(sizes);
+    float size;
+    memcpy(&size, &word, 4);
+    return size;
+}
+INLINE F load_half(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
+INLINE F load_u8(const uint8_t* x) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)x))); }
+INLINE F load_bf16(const uint16_t* x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16));
+}
+INLINE I rounded_bf16(F v) {  // the bits of v in bfloat16 (ties to even) in the low half of each lane
+    const I w = _mm512_castps_si512(v);
+    const I odd = _mm512_and_si512(_mm512_srli_epi32(w, 16), _mm512_set1_epi32(1));
+    return _mm512_srli_epi32(_mm512_add_epi32(w, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+}
+INLINE void store_bf16(uint16_t* x, F v) {
+    _mm256_storeu_si256((__m256i*)x, _mm512_cvtepi32_epi16(rounded_bf16(v)));
+}
+// Pairs of bfloat16 in 16 lanes: the first and the second of each
+INLINE F first(B pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+INLINE F second(B pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000)))); }
+
+INLINE I izero() { return _mm512_setzero_si512(); }
+INLINE I iset(int32_t x) { return _mm512_set1_epi32(x); }
+INLINE F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+INLINE I to_int(F a) { return _mm512_cvtps_epi32(a); }
+INLINE int32_t isum_of(I a) { return _mm512_reduce_add_epi32(a); }
+INLINE I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
+INLINE void store_i8(int8_t* x, I a) { _mm_storeu_si128((__m128i*)x, _mm512_cvtepi32_epi8(a)); }
+
+INLINE B load_bytes(const void* x) { return _mm512_loadu_si512(x); }
+INLINE B spread(const void* x) {  // 4 bytes in every lane
+    int32_t word;
+    memcpy(&word, x, 4);
+    return _mm512_set1_epi32(word);
+}
+INLINE B low(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+INLINE B high(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+// Codes of 8 bits from their upper and lower halves: those of the low, and of the high, halves of the bytes
+INLINE B whole_low(B upper, B lower) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(char(0xf0)), _mm512_slli_epi16(upper, 4), lower, 0xca);
+}
+INLINE B whole_high(B upper, B lower) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(char(0xf0)), upper, _mm512_srli_epi16(lower, 4), 0xca);
+}
+// Products of codes 0 ... 15 with signed bytes, 4 added in each lane
+INLINE I dot_nibbles(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+// The same for codes 0 ... 255 that mean code - 128; the sum begins with begin_bytes(total of x)
+INLINE I begin_bytes(int32_t total) { return _mm512_set1_epi32(-128 * total); }
+INLINE I dot_bytes(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+// Products of pairs of bfloat16, added in each lane
+INLINE F dot_bf16(F sum, B w, B x) {
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
+#else
+    return fma(second(w), second(x), fma(first(w), first(x), sum));
+#endif
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

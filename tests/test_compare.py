@@ -28,11 +28,10 @@ KEYS = {
     "arms", "pick", "runner_up", "decision", "reason", "rows_needed", "estimate_seconds", "seconds", "data", "model",
     "hardware", "command", "versions",
 }  # fmt: skip
+ENGINES_APART = 0.01  # nats per token: training rounds to bf16 in other places than the engine that serves
 
 
 # all five arms on a closed set
-
-ENGINES_APART = 0.01  # nats per token: training rounds to bf16 in other places than the engine that serves
 
 
 def test_the_document_has_every_key_and_is_the_file(quick: Finished) -> None:

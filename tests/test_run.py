@@ -47,7 +47,7 @@ class Echo:
 @pytest.fixture(autouse=True)
 def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
-    monkeypatch.setattr(predictor, "open_target", lambda target: made)
+    monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
     monkeypatch.setattr(verb, "_answerer", lambda target: target)
     monkeypatch.setattr(kept, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)

@@ -1,9 +1,7 @@
 """`riyaz rag add|ask|verify` as a person sees them."""
 
-import importlib
 import json
 import sqlite3
-import types
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from riyaz.cli import main as cli
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import cite, place_of
 from riyaz.data import Example
+from riyaz.engine import opening
 from riyaz.errors import RiyazError
 from riyaz.predictor import CopyPredictor, FreePredictor
 from riyaz.retrieval.collection import Collection
@@ -45,10 +44,7 @@ def embedder(monkeypatch, tmp_path):
 
 
 def use(monkeypatch, open_embedder) -> None:
-    module = types.ModuleType("riyaz.engine.torch.embedder")
-    module.open_embedder = open_embedder
-    monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
-    monkeypatch.setattr(importlib.import_module("riyaz.engine.torch"), "embedder", module, raising=False)
+    monkeypatch.setattr(opening, "open_embedder", open_embedder)
 
 
 def run(capsys, *line: str) -> tuple[int, str, str]:
@@ -216,7 +212,7 @@ def test_a_model_answers_from_the_passages(capsys, monkeypatch, model_folder):
     tokenizer = open_source(model_folder).tokenizer()
     lm = Scripted(tokenizer, "30 da\x1b[2Jys")
     model = FreePredictor(tokenizer=tokenizer, lm=lm)
-    monkeypatch.setattr("riyaz.predictor.open_target", lambda target: model)
+    monkeypatch.setattr("riyaz.predictor.open_target", lambda *target: model)
     searches, search = [], Retriever.search
     monkeypatch.setattr(Retriever, "search", lambda self, asked, k: searches.append(asked) or search(self, asked, k))
     run(capsys, "rag", "add", "kept", "docs", "--lexical")
@@ -234,7 +230,7 @@ def test_a_model_answers_from_the_passages(capsys, monkeypatch, model_folder):
 
 def test_an_artifact_that_copies_reads_no_passages(capsys, monkeypatch):
     copying = CopyPredictor(examples=(Example(({"role": "user", "content": "where"},), ("there",)),))
-    monkeypatch.setattr("riyaz.predictor.open_target", lambda target: copying)
+    monkeypatch.setattr("riyaz.predictor.open_target", lambda *target: copying)
     run(capsys, "rag", "add", "kept", "docs", "--lexical")
     status, out, err = run(capsys, "rag", "ask", "kept", "refund", "--model", "m")
     assert status == 2 and not out and err.startswith("error: m: copies its answers and reads no passages; name")

@@ -19,6 +19,7 @@ const Kernels& table() {
         .inputs = inputs, .narrow = narrow, .narrow_gated = narrow_gated, .wide = nullptr, .wide_gated = nullptr,
 #endif
         .rms_norm = rms_norm, .layer_norm = layer_norm, .rotate = rotate, .activate = activate,
+        .gelu_erf = gelu_erf,
         .softmax_sums = softmax_sums, .largest = largest, .add = add_to,
         .store = store_token, .attention = attend,
 #if defined(__AMX_BF16__)

@@ -47,7 +47,7 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
 
-fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents
+fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents, folders
 	$(PYTHON) tests/fuzz_readers.py all --seconds 600
 
 bench: .make/test .make/native  ## training beside transformers + PEFT on this machine; the last line is JSON

@@ -14,8 +14,8 @@ with 8 sequences, all tokens a second. lora_slowdown: the share by which a LoRA 
 slower. cold_start_s: in a fresh process with the file in the page cache, from `open_source` to the first token.
 rss_over_file: memory above that of Python and numpy ÷ (weights as the file packs them + keys and values in 16 bits).
 decode_bandwidth_share: bytes of weights, keys and values of one token × tokens/s ÷ the read bandwidth of a native
-loop in the same run. prefill_peak_share: operations of the linears ÷ the int8 (else bf16) peak of such a loop; null
-without riyaz's native part. The last line is one JSON document; null is what was not measured.
+loop in the same run; of an int8 head the half that is always read. prefill_peak_share: operations of the linears ÷
+the int8 (else bf16) peak of such a loop; null without riyaz's native part. The last line is one JSON document; null is what was not measured.
 """
 
 import argparse
@@ -32,11 +32,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from riyaz import hardware
+from riyaz import hardware, native
 from riyaz.adapters.base_shapes import shapes_of
+from riyaz.engine.native import formats
 from riyaz.families import describe
 from riyaz.sources import Source, open_source
 
+LOWER = 256 / 544  # the share of the lower halves of its codes in the bytes of an int8 matrix: native/layout.h
 SCRIPT = Path(__file__).with_name("inference_sides.py")
 OURS = "riyaz"
 REASON = 240  # characters of the words of a peer that cannot run
@@ -266,7 +268,10 @@ def shares(samples: Mapping[str, Samples], limits: Mapping[str, list[float]], so
     found["limits"] = {name: round(value, 1) for name, value in top.items()}
     if "decode" in samples and "read_gbs" in top:
         embedding = family.stored_names[f"{shapes.embeddings[0]}.weight"]
-        unread = 0 if family.config.tie_word_embeddings else source.tensors[embedding].nbytes
+        unread = 0.0 if family.config.tie_word_embeddings else source.tensors[embedding].nbytes
+        head = source.tensors[family.stored_names.get("lm_head.weight", embedding)]
+        if native.available() and formats.format_of(head.dtype, "auto") == "int8":
+            unread += head.nbytes * LOWER  # which greedy decoding reads only where the upper halves do not decide
         read = source.nbytes - unread + (PROMPT + NEW // 2) * cache_bytes(source)
         reached = read * medians(samples["decode"])[OURS] / 1e9
         found["decode_bandwidth_share"] = round(reached / top["read_gbs"], 3)

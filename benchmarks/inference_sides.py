@@ -58,16 +58,13 @@ class Riyaz:
 
     def limits(self) -> dict[str, float | None]:
         """What native loops reach now: GB/s read, 10⁹ operations/s in int8 and bf16; null where there is no loop."""
-        from riyaz.errors import RiyazError
+        from riyaz import hardware, native
 
-        def reached(loop: str, *kind: str) -> float | None:
-            try:
-                return getattr(importlib.import_module("riyaz.native"), loop)(*kind)
-            except (ImportError, AttributeError, RiyazError):
-                return None
-
-        kinds = {f"{kind}_gops": reached("matmul_peak", kind) for kind in ("int8", "bf16")}
-        return {"read_gbs": reached("read_bandwidth_gbs"), **kinds}
+        if not native.available():
+            return {"read_gbs": None, "int8_gops": None, "bf16_gops": None}
+        threads = hardware.threads()
+        kinds = {f"{kind}_gops": native.matmul_peak(kind, threads) for kind in ("int8", "bf16")}
+        return {"read_gbs": native.read_bandwidth_gbs(threads), **kinds}
 
 
 class ColdRiyaz:

@@ -24,14 +24,20 @@ void Pass::plan_attention() {
         m.cache.append(pieces[p].sequence, pieces[p].n, own);
         std::copy(own.begin(), own.end(), slots.begin() + pieces[p].begin);
     }
+    const int G = c.heads / c.kv_heads;
     int furthest = 0;
     for (size_t p = 0; p < pieces.size(); p++) {
         const Piece& piece = pieces[p];
         m.cache.segments(piece.sequence, segments[p]);
         furthest = std::max(furthest, piece.position + piece.n);
+        const int n = int(pieces.size()) * c.kv_heads * ((piece.n + QUERIES - 1) / QUERIES);
+        const int parts = std::clamp(2 * threads / n, 1, G);  // so that every thread has something to do
         for (int from = 0; from < piece.n; from += QUERIES)
             for (int head = 0; head < c.kv_heads; head++)
-                items.push_back({int(p), head, from, std::min(QUERIES, piece.n - from)});
+                for (int i = 0; i < parts; i++) {
+                    const int first = G * i / parts, last = G * (i + 1) / parts;
+                    items.push_back({int(p), head, first, last - first, from, std::min(QUERIES, piece.n - from)});
+                }
     }
     m.turn_up_to(furthest);
     std::stable_sort(items.begin(), items.end(), [&](const Item& one, const Item& two) {  // the longest work first
@@ -79,17 +85,17 @@ void Pass::positions(int thread, int layer) {
 }
 
 void Pass::attend(int thread, int layer) {
-    const int G = c.heads / c.kv_heads, width = G * c.head;
+    const int G = c.heads / c.kv_heads;
     while (true) {
         const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
         if (next >= int(items.size())) break;
         const Item& item = items[next];
         const Piece& piece = pieces[item.piece];
-        const size_t t = size_t(piece.begin + item.from), column = size_t(item.head) * width;
+        const size_t t = size_t(piece.begin + item.from), column = size_t(item.head * G + item.first) * c.head;
         Attention job;
         job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
         job.out = attended + t * heads_width + column, job.out_stride = heads_width;
-        job.n = item.n, job.G = G, job.head = c.head;
+        job.n = item.n, job.G = item.G, job.head = c.head;
         job.position = piece.position + item.from, job.window = c.windows[layer];
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
         job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
@@ -101,7 +107,7 @@ void Pass::attend(int thread, int layer) {
             if (own.bf16) own.bf16 += column;
             if (piece.wide) own.codes = nullptr;
             if (own.codes) own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP, own.total += column / GROUP;
-            k.inputs(job.out + i * job.out_stride, width, own);
+            k.inputs(job.out + i * job.out_stride, item.G * c.head, own);
         }
     }
     if (sliced) return;

@@ -44,7 +44,7 @@ Pass::Pass(Model& model, std::vector<Piece> given)
         std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
-    sliced = c.heads / c.kv_heads * c.head % GROUP == 0;
+    sliced = c.head % GROUP == 0;
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     x = b.x.get(size_t(T) * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);

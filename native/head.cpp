@@ -13,7 +13,8 @@ constexpr int PIECE = 512;   // most tokens of a run in one piece: a fixed cut, 
 constexpr int PASS = 1024;   // most tokens of a pass
 constexpr int WIDE = 32;     // tokens of a run from which on products are wide, and wanted rows
 constexpr int BLOCKS = 16;   // of the vocabulary at a time
-constexpr int AT_ONCE = 128; // wanted rows at a time
+constexpr int AT_ONCE = 128;  // wanted rows at a time
+constexpr int MOST_COLUMNS = 16384;  // of a head that is sketched
 
 }  // namespace
 
@@ -36,6 +37,7 @@ void Pass::collect() {
     if (wanted.empty()) return;
     last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, c.fp32);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
+    if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
 }
 
 void Pass::head(int thread) {
@@ -65,6 +67,11 @@ void Pass::head(int thread) {
             to++;
         share(w.blocks(), thread, begin, end);
         const Inputs in = last.from(int(from));
+        if (is_sketched(w, from, to)) {
+            sketched(thread, w, in, int(from), int(to - from));
+            from = to;
+            continue;
+        }
         for (int block = begin; block < end; block += BLOCKS) {
             const int stop = std::min(block + BLOCKS, end), n = int(to - from);
             float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
@@ -76,6 +83,53 @@ void Pass::head(int thread) {
     }
     barrier();
     settle_rows(thread);
+}
+
+// Whether the likeliest tokens, and nothing else, are wanted of few positions
+bool Pass::is_sketched(const Weights& w, size_t from, size_t to) const {
+    const auto is_best = [](const Wanted& one) { return one.row->want == Want::best && !one.wide; };
+    return w.format == Format::int8 && w.cols <= MOST_COLUMNS && wanted.size() <= MOST_SKETCHED &&
+           std::all_of(wanted.begin() + from, wanted.begin() + to, is_best);
+}
+
+// The likeliest tokens from the upper halves of the head's codes, and from all of its codes only where that does not
+// decide.
+void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, int n) {
+    const size_t rows = size_t(w.blocks()) * ROWS;
+    float *estimates = b.sketch.get(0), *variances = estimates + MOST_SKETCHED * rows;
+    int begin, end;
+    share(w.blocks(), thread, begin, end);
+    if (begin < end) k.sketch(w, begin, end, in, n, estimates, variances, rows, nullptr);
+    for (int i = 0; i < n; i++) {
+        Found& seen = found[size_t(thread) * wanted.size() + from + i];
+        const float* y = estimates + i * rows + begin * ROWS;
+        const int count = (end - begin) * ROWS;
+        seen.largest = count ? k.largest(y, count) : seen.largest;
+        const float* at = std::find(y, y + count, seen.largest);
+        if (at != y + count) seen.sum = variances[i * rows + begin * ROWS + (at - y)];
+    }
+    barrier();
+    float logits[ROWS];
+    int blocks[BLOCKS];
+    for (int i = 0; i < n; i++) {
+        const Found* best = &found[from + i];
+        for (int other = 1; other < threads; other++) {
+            const Found* more = &found[size_t(other) * wanted.size() + from + i];
+            if (more->largest > best->largest) best = more;
+        }
+        const float top = best->largest, variance = best->sum;
+        for (int block = begin; block < end; block += BLOCKS) {
+            const size_t at = i * rows + size_t(block) * ROWS;
+            const int count = k.contenders(estimates + at, variances + at, std::min(BLOCKS, end - block) * ROWS, top,
+                                           variance, blocks);
+            for (int j = 0; j < count; j++) {
+                const int own = block + blocks[j];
+                k.narrow(w, own, own + 1, in.from(i), 1, logits - own * ROWS, ROWS, false, nullptr);
+                chunk(thread, own * ROWS, std::min((own + 1) * ROWS, w.rows), logits, from + i, 1);
+            }
+        }
+    }
+    barrier();  // `found` is read by all until here
 }
 
 // Takes what is wanted from logits [n][BLOCKS * ROWS] of the tokens begin ... end - 1.

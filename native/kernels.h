@@ -58,6 +58,8 @@ struct Attention {
     bool fp32 = false;            // the type of the cache
 };
 
+constexpr int MOST_SKETCHED = 2;
+
 struct Kernels {
     const char* name;
     bool amx;  // whether `wide` products and attention run on tiles, in bf16
@@ -72,6 +74,13 @@ struct Kernels {
     // y = activation(W_gate x) * (W_up x), for the same rows of two matrices.
     void (*narrow_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
                          const Inputs& x, int T, float* y, size_t stride, const uint8_t* next);
+    // What the upper halves of int8 codes tell of y, for T <= MOST_SKETCHED: the estimate, and the variance of its error,
+    // if the lower halves are even random numbers.
+    void (*sketch)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
+                   const uint8_t* next);
+    // The blocks of y[n], n <= 16 blocks of 16, whose largest number may be above `best`, an estimate too: their indices
+    // into `found`, and how many these are.
+    int (*contenders)(const float* y, const float* variance, int n, float best, float best_variance, int* found);
     // The same from x.bf16, with any weights but fp32; `scratch` has wide_scratch(cols) bytes, aligned to 64. Only
     // where `amx` is true; `gated` writes bfloat16.
     void (*wide)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,

@@ -18,20 +18,24 @@ constexpr int SUPER = 256;  // columns of a Q4_K super-block
 enum class Format : int32_t {
     fp32,  // [col][16 rows] float
     bf16,  // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
-    int8,  // per 32 columns an Int8Tile
+    int8,  // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
     int4,  // per 32 columns an Int4Tile
     int4k  // per 256 columns an Int4KTile
 };
 
-// 32 columns of 16 rows: weight = scale * (code - 128)
-struct Int8Tile {
-    uint8_t codes[8][16][4];  // [col / 4][row][col % 4]
-    uint16_t scale[16];       // half precision, one for each row
-};
-static_assert(sizeof(Int8Tile) == 544);
-
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
 using Nibbles = uint8_t[4][16][4];
+
+// 32 columns of 16 rows: weight = scale * (code - 128). The matrix holds the upper halves of the codes of all its blocks,
+// with the scales, and then the lower halves of all: the likeliest token can nearly always be found without most of these.
+struct Int8Upper {
+    Nibbles codes;
+    uint16_t scale[16];  // half precision, one for each row
+};
+struct Int8Lower {
+    Nibbles codes;
+};
+static_assert(sizeof(Int8Upper) == 288 && sizeof(Int8Lower) == 256);
 
 // 32 columns of 16 rows: weight = scale * code + minimum, as in GGUF's Q4_1
 struct Int4Tile {
@@ -57,12 +61,15 @@ static constexpr size_t block_bytes(Format format, int cols) {
     switch (format) {
         case Format::fp32: return size_t(cols) * ROWS * 4;
         case Format::bf16: return size_t(cols) * ROWS * 2;
-        case Format::int8: return size_t(cols) / GROUP * sizeof(Int8Tile);
+        case Format::int8: return size_t(cols) / GROUP * (sizeof(Int8Upper) + sizeof(Int8Lower));
         case Format::int4: return size_t(cols) / GROUP * sizeof(Int4Tile);
         case Format::int4k: return size_t(cols) / SUPER * sizeof(Int4KTile);
     }
     return 0;
 }
+
+// Members are always inlined: kernels of several instruction sets use them.
+#define INLINE_MEMBER __attribute__((always_inline))
 
 // A packed matrix, not owned. `cols` is padded (to 256 for int4k, else to 32); `rows` is not.
 struct Weights {
@@ -70,8 +77,16 @@ struct Weights {
     Format format = Format::fp32;
     int rows = 0, cols = 0;
 
-    int blocks() const { return padded(rows, ROWS) / ROWS; }
-    const uint8_t* block(int i) const { return data + i * block_bytes(format, cols); }
+    INLINE_MEMBER int blocks() const { return padded(rows, ROWS) / ROWS; }
+    INLINE_MEMBER size_t groups() const { return size_t(cols) / GROUP; }
+    // Where block i begins; its upper halves in int8
+    INLINE_MEMBER const uint8_t* block(int i) const {
+        return data + i * (format == Format::int8 ? groups() * sizeof(Int8Upper) : block_bytes(format, cols));
+    }
+    INLINE_MEMBER const Int8Upper* upper(int i) const { return (const Int8Upper*)data + i * groups(); }
+    INLINE_MEMBER const Int8Lower* lower(int i) const {
+        return (const Int8Lower*)((const Int8Upper*)data + blocks() * groups()) + i * groups();
+    }
 };
 
 // Keys and values of 32 tokens ("slots") of one layer and one key/value head, in a page of the cache. D is the head size

@@ -2,6 +2,8 @@
 
 #include "pass.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <new>
@@ -12,10 +14,11 @@ namespace riyaz {
 Matrix::Matrix(Format format, int rows, int cols) {
     weights.format = format, weights.rows = rows;
     weights.cols = padded(cols, format == Format::int4k ? SUPER : GROUP);
-    void* memory = std::aligned_alloc(64, (size() + 63) / 64 * 64);
-    if (!memory) throw std::bad_alloc();
-    memset(memory, 0, size());
-    bytes.reset((uint8_t*)memory, std::free);
+    // Pages of the system, which are zero: they are touched first by the threads that pack.
+    const size_t n = size();
+    void* memory = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    bytes.reset((uint8_t*)memory, [n](uint8_t* all) { munmap(all, n); });
     weights.data = bytes.get();
 }
 

@@ -101,39 +101,66 @@ bool row_q4_k(Int4KTile* tile, int lane, const uint8_t* block, int supers) {
     return finite;
 }
 
-bool row_q8_0(Int8Tile* tile, int lane, const uint8_t* block, int groups) {
-    bool finite = true;
-    for (int g = 0; g < groups; g++, tile++, block += 34) {
-        for (int z = 0; z < 8; z++) put(tile->codes[z][lane], word(block + 2 + 4 * z) ^ SIGNS);
-        tile->scale[lane] = word16(block);
-        finite = finite && is_finite_half(tile->scale[lane]);
-    }
-    return finite;
-}
+// A row of an int8 block: both halves of its codes
+struct Int8Row {
+    Int8Upper* upper;
+    Int8Lower* lower;
+    int lane;
 
-bool row_q5_0(Int8Tile* tile, int lane, const uint8_t* block, int groups) {
-    bool finite = true;
-    for (int g = 0; g < groups; g++, tile++, block += 22) {
-        const uint32_t fifth = word(block + 2);
-        for (int i = 0; i < 32; i++) {
-            const int four = i < 16 ? block[6 + i] & 15 : block[6 + i - 16] >> 4;
-            tile->codes[i / 4][lane][i % 4] = uint8_t((four | int(fifth >> i & 1) << 4) - 16 + 128);
+    Int8Row(Matrix& matrix, int row)
+        : upper((Int8Upper*)matrix.weights.upper(row / ROWS)),
+          lower((Int8Lower*)matrix.weights.lower(row / ROWS)),
+          lane(row % ROWS) {}
+
+    void put_group(int g, const uint8_t (&codes)[GROUP], uint16_t scale) {
+        for (int z = 0; z < 4; z++) {
+            put(upper[g].codes[z][lane], high_halves(codes + 8 * z));
+            put(lower[g].codes[z][lane], low_halves(codes + 8 * z));
         }
-        tile->scale[lane] = word16(block);
-        finite = finite && is_finite_half(tile->scale[lane]);
+        upper[g].scale[lane] = scale;
+    }
+};
+
+bool row_q8_0(Int8Row row, const uint8_t* block, int groups) {
+    bool finite = true;
+    for (int g = 0; g < groups; g++, block += 34) {
+        uint8_t codes[GROUP];
+        for (int i = 0; i < GROUP; i += 4) {
+            const uint32_t four = word(block + 2 + i) ^ SIGNS;
+            memcpy(codes + i, &four, 4);
+        }
+        row.put_group(g, codes, word16(block));
+        finite = finite && is_finite_half(word16(block));
     }
     return finite;
 }
 
-void round_int8(Int8Tile& tile, int lane, const float* w, int n) {
+bool row_q5_0(Int8Row row, const uint8_t* block, int groups) {
+    bool finite = true;
+    for (int g = 0; g < groups; g++, block += 22) {
+        const uint32_t fifth = word(block + 2);
+        uint8_t codes[GROUP];
+        for (int i = 0; i < GROUP; i++) {
+            const int four = i < 16 ? block[6 + i] & 15 : block[6 + i - 16] >> 4;
+            codes[i] = uint8_t((four | int(fifth >> i & 1) << 4) - 16 + 128);
+        }
+        row.put_group(g, codes, word16(block));
+        finite = finite && is_finite_half(word16(block));
+    }
+    return finite;
+}
+
+void round_int8(Int8Row row, int g, const float* w, int n) {
     float largest = 0;
     for (int i = 0; i < n; i++) largest = std::max(largest, std::fabs(w[i]));
-    tile.scale[lane] = float_to_half(largest / 127);
-    const float scale = half_to_float(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
+    const uint16_t bits = float_to_half(largest / 127);
+    const float scale = half_to_float(bits), inverse = scale > 0 ? 1 / scale : 0;
+    uint8_t codes[GROUP];
     for (int i = 0; i < GROUP; i++) {
         const float code = i < n ? std::clamp(std::nearbyintf(w[i] * inverse), -127.0f, 127.0f) : 0;
-        tile.codes[i / 4][lane][i % 4] = uint8_t(int(code) + 128);
+        codes[i] = uint8_t(int(code) + 128);
     }
+    row.put_group(g, codes, bits);
 }
 
 void round_int4(Int4Tile& tile, int lane, const float* w, int n) {
@@ -164,7 +191,7 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
             break;
         case Format::int8:
             for (int g = 0; g < groups; g++)
-                round_int8(tiles<Int8Tile>(matrix, row)[g], lane, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
+                round_int8(Int8Row(matrix, row), g, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
             break;
         case Format::int4:
             for (int g = 0; g < groups; g++)
@@ -241,8 +268,8 @@ bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, con
         const uint8_t* from = blocks + size_t(row - first) * bytes;
         const int lane = row % ROWS;
         if (type == "Q4_K") return row_q4_k(tiles<Int4KTile>(matrix, row), lane, from, count);
-        if (type == "Q8_0") return row_q8_0(tiles<Int8Tile>(matrix, row), lane, from, count);
-        if (type == "Q5_0") return row_q5_0(tiles<Int8Tile>(matrix, row), lane, from, count);
+        if (type == "Q8_0") return row_q8_0(Int8Row(matrix, row), from, count);
+        if (type == "Q5_0") return row_q5_0(Int8Row(matrix, row), from, count);
         return row_q4_1(tiles<Int4Tile>(matrix, row), lane, from, count, type == "Q4_1");
     });
 }

@@ -44,7 +44,7 @@ struct InputsMemory {
 
 // The memory of a pass, kept for the next one
 struct Buffers {
-    Array<float> x, part, qkv, attended, gate, up, low, logits;
+    Array<float> x, part, qkv, attended, gate, up, low, logits, sketch;
     Array<uint8_t> scratch;
     InputsMemory hidden, heads, inner, wanted;
     Array<uint16_t> low_bf16[3];
@@ -84,8 +84,8 @@ private:
         float largest, sum, best;
         int32_t token;
     };
-    struct Item {  // attention of some tokens of a piece in one key/value head
-        int piece, head, from, n;
+    struct Item {  // attention of some tokens of a piece in some query heads of one key/value head
+        int piece, head, first, G, from, n;
     };
 
     // forward.cpp
@@ -109,6 +109,8 @@ private:
     // head.cpp
     void collect();
     void head(int thread);
+    bool is_sketched(const Weights& w, size_t from, size_t to) const;
+    void sketched(int thread, const Weights& w, const Inputs& in, int from, int n);
     void chunk(int thread, int begin, int end, float* logits, int from, int n);
     void settle_rows(int thread);
 

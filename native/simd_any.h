@@ -27,6 +27,7 @@ INLINE F div(F a, F b) { LANES a.v[i] /= b.v[i]; return a; }
 INLINE F fma(F a, F b, F c) { LANES c.v[i] += a.v[i] * b.v[i]; return c; }
 INLINE F max(F a, F b) { LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 INLINE F min(F a, F b) { LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+INLINE F sqrt(F a) { LANES a.v[i] = __builtin_sqrtf(a.v[i]); return a; }
 INLINE F abs(F a) { LANES a.v[i] = __builtin_fabsf(a.v[i]); return a; }
 INLINE F floor(F a) { LANES a.v[i] = __builtin_floorf(a.v[i]); return a; }
 INLINE F power_of_2(F a) {
@@ -37,6 +38,7 @@ INLINE F power_of_2(F a) {
     return a;
 }
 INLINE F select(uint32_t mask, F yes, F no) { LANES no.v[i] = mask >> i & 1 ? yes.v[i] : no.v[i]; return no; }
+INLINE bool any_below(F a, F b) { bool any = false; LANES any = any || a.v[i] <= b.v[i]; return any; }
 INLINE float sum_of(F a) {  // in the order of the vector units: halves, quarters, ...
     for (int n = 8; n; n /= 2)
         for (int i = 0; i < n; i++) a.v[i] += a.v[i + n];
@@ -76,6 +78,14 @@ INLINE B load_bytes(const void* x) { B r; memcpy(r.v, x, 64); return r; }
 INLINE B spread(const void* x) { B r; LANES memcpy(r.v + 4 * i, x, 4); return r; }
 INLINE B low(B a) { for (auto& v : a.v) v &= 15; return a; }
 INLINE B high(B a) { for (auto& v : a.v) v >>= 4; return a; }
+INLINE B whole_low(B upper, B lower) {
+    for (int i = 0; i < 64; i++) upper.v[i] = uint8_t(upper.v[i] << 4 | (lower.v[i] & 15));
+    return upper;
+}
+INLINE B whole_high(B upper, B lower) {
+    for (int i = 0; i < 64; i++) upper.v[i] = uint8_t((upper.v[i] & 0xf0) | lower.v[i] >> 4);
+    return upper;
+}
 INLINE I begin_bytes(int32_t) { return izero(); }
 INLINE I dot_nibbles(I sum, B w, B x) {
 #if defined(__ARM_FEATURE_DOTPROD)

@@ -24,6 +24,7 @@ INLINE F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b
 INLINE F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
 INLINE F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 INLINE F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+INLINE F sqrt(F x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
 INLINE F abs(F x) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
@@ -40,6 +41,9 @@ INLINE __m256 select8(uint32_t mask, __m256 yes, __m256 no) {
     return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(on));
 }
 INLINE F select(uint32_t mask, F yes, F no) { return {select8(mask, yes.a, no.a), select8(mask >> 8, yes.b, no.b)}; }
+INLINE bool any_below(F x, F y) {  // in some lane x <= y
+    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ)) | _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ));
+}
 INLINE float sum_of(F x) {
     const __m256 h = _mm256_add_ps(x.a, x.b);
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -121,6 +125,17 @@ INLINE B low(B x) {
 INLINE B high(B x) {
     const __m256i mask = _mm256_set1_epi8(15);
     return {_mm256_and_si256(_mm256_srli_epi16(x.a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(x.b, 4), mask)};
+}
+// Codes of 8 bits from their upper and lower halves: those of the low, and of the high, halves of the bytes
+INLINE __m256i select_halves(__m256i upper, __m256i lower) {
+    const __m256i mask = _mm256_set1_epi8(char(0xf0));
+    return _mm256_or_si256(_mm256_and_si256(mask, upper), _mm256_andnot_si256(mask, lower));
+}
+INLINE B whole_low(B upper, B lower) {
+    return {select_halves(_mm256_slli_epi16(upper.a, 4), lower.a), select_halves(_mm256_slli_epi16(upper.b, 4), lower.b)};
+}
+INLINE B whole_high(B upper, B lower) {
+    return {select_halves(upper.a, _mm256_srli_epi16(lower.a, 4)), select_halves(upper.b, _mm256_srli_epi16(lower.b, 4))};
 }
 #if defined(__AVXVNNI__)
 INLINE I dot_nibbles(I sum, B w, B x) {

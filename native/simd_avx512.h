@@ -20,12 +20,14 @@ INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
 INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
 INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
 INLINE F abs(F a) { return _mm512_abs_ps(a); }
 INLINE F floor(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 INLINE F power_of_2(F whole) {  // 2^whole
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23));
 }
 INLINE F select(uint32_t mask, F yes, F no) { return _mm512_mask_blend_ps(__mmask16(mask), no, yes); }
+INLINE bool any_below(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) != 0; }  // in some lane a <= b
 INLINE float sum_of(F a) {
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -78,6 +80,13 @@ INLINE B spread(const void* x) {  // 4 bytes in every lane
 }
 INLINE B low(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 INLINE B high(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+// Codes of 8 bits from their upper and lower halves: those of the low, and of the high, halves of the bytes
+INLINE B whole_low(B upper, B lower) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(char(0xf0)), _mm512_slli_epi16(upper, 4), lower, 0xca);
+}
+INLINE B whole_high(B upper, B lower) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(char(0xf0)), upper, _mm512_srli_epi16(lower, 4), 0xca);
+}
 // Products of codes 0 ... 15 with signed bytes, 4 added in each lane
 INLINE I dot_nibbles(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
 // The same for codes 0 ... 255 that mean code - 128; the sum begins with begin_bytes(total of x)

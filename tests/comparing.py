@@ -18,10 +18,14 @@ from typing import Any
 
 import pytest
 
-from riyaz import methods
+from riyaz import hardware, methods
+from riyaz.adapters import Adapter
 from riyaz.cli import main as cli
 from riyaz.comparison import processes, worker
+from riyaz.engine.native import load as native_load
+from riyaz.engine.native.runner import NativeRunner
 from riyaz.events import Event, Failed, Listen
+from riyaz.sources import Source
 
 METHODS = ("nearest", "zero_shot", "few_shot", "prompt_tuning", "lora", "full")  # without documents
 ARM_KEYS = {
@@ -186,6 +190,17 @@ def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
             os.sched_setaffinity(0, allowed)
         patch.undo()
         torch.set_num_threads(threads)
+
+
+def serve_in_float32(patch: pytest.MonkeyPatch) -> None:
+    """Weights in float32 where a test says nothing of a precision, in training and in both engines."""
+    packed = native_load.load_runner
+
+    def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
+        return packed(source, "fp32" if precision == "auto" else precision, merged)
+
+    patch.setattr(native_load, "load_runner", load_runner)
+    patch.setattr(hardware, "bf16_is_fast", lambda: False)
 
 
 def workers_inside(patch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:

@@ -14,7 +14,6 @@ import comparing
 import pytest
 import tiny
 
-from riyaz import hardware
 from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents
@@ -77,7 +76,7 @@ def one_core(home: Path) -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def in_float32(one_core: pytest.MonkeyPatch) -> None:
     """The same, in float32 whatever this machine is quick at."""
-    one_core.setattr(hardware, "bf16_is_fast", lambda: False)
+    comparing.serve_in_float32(one_core)
 
 
 @pytest.fixture

@@ -206,9 +206,13 @@ def test_without_torch_one_line_says_how_to_get_it(monkeypatch, capsys, line):
     if line[0] == "predict":
         import tiny
 
+        monkeypatch.setenv("RIYAZ_ENGINE", "torch")
+
         line = [*line, "--model", str(tiny.write_hf_folder(Path("tiny")))]
     assert cli.main(line) == 2
-    assert capsys.readouterr().err == "error: torch is not installed; in riyaz's folder: pip install -e '.[train]'\n"
+    instead = ", or name methods that train nothing with --methods" if line[0] == "compare" else ""
+    told = f"error: torch is not installed; in riyaz's folder: pip install -e '.[train]'{instead}\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch):

@@ -131,7 +131,7 @@ def test_the_lora_folder_opens_in_peft_with_equal_logits(quick: Finished, monkey
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr(hardware, "bf16_is_fast", lambda: False)
+    comparing.serve_in_float32(monkeypatch)
     ours = open_artifact(quick.artifact("lora"))
     assert ours.lm is not None and ours.tokenizer is not None
     base = AutoModelForCausalLM.from_pretrained(quick.arguments[3], dtype=torch.float32)

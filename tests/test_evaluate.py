@@ -25,7 +25,7 @@ from riyaz.data.general_text import BLOCK as GENERAL_BLOCK
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
 from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
-from riyaz.engine.torch import load as torch_load
+from riyaz.engine.native import load as native_load
 from riyaz.evaluate import BaseFacts, evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.files import to_document
@@ -41,7 +41,7 @@ from riyaz.predictor import (
 from riyaz.results import Evaluation, Flips, Remeasured
 from riyaz.scoring import answer_log_loss
 
-BF16_IS_FAST = hardware.bf16_is_fast
+LOAD_RUNNER = native_load.load_runner
 pytestmark = pytest.mark.usefixtures("in_float32")
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")
 
@@ -392,7 +392,7 @@ def closed(tmp_path: Path) -> Path:
 def test_an_artifact_scores_as_in_its_comparison(
     quick: Finished, closed: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", BF16_IS_FAST)  # as it was compared
+    monkeypatch.setattr(native_load, "load_runner", LOAD_RUNNER)  # as it was compared
     events: list[Event] = []
     document = evaluate_target(str(quick.artifact(method)), closed, DataConfig(), listen=events.append)
     arm = quick.arm(method)

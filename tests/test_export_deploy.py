@@ -61,7 +61,7 @@ def answer_of_readme(folder: Path) -> str:
 
 
 def riyaz_answer(target: Path, base: Path | None = None) -> str:
-    predictor = open_target(target, str(base) if base else None, "float32")
+    predictor = open_target(target, str(base) if base else None, "fp32")
     (answer,) = predictor.answers([[{"role": "user", "content": QUESTION}]])
     return answer.text
 
@@ -186,7 +186,7 @@ def test_a_catalogue_model_is_named_by_the_repository_it_was_made_from(tmp_path,
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct" and "revision" not in config
     assert "has weights that are not rounded" in written.notes[0] and "--with-base" in written.notes[0]
-    predictor = open_target(tmp_path / "out", None, "float32")
+    predictor = open_target(tmp_path / "out", None, "fp32")
     assert "is smollm2-135m here, with rounded weights" in predictor.note
     export.export(str(artifact), "peft", tmp_path / "with", with_base=True)  # the file, as transformers reads it
     assert (tmp_path / "with" / "base" / "config.json").is_file()

@@ -9,7 +9,7 @@ from gguf.quants import dequantize, quantize
 from riyaz.sources import gguf, gguf_write
 from riyaz.sources.gguf_write import PlannedTensor
 
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q4_0")
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q4_1", "Q4_0")
 # largest error of a weight, in parts of the largest of its block, and root mean square error of normal weights
 K_KINDS = {"Q4_K": (0.11, 0.075), "Q6_K": (0.06, 0.02)}
 
@@ -100,7 +100,11 @@ def test_both_readers_read_what_was_written(tmp_path, monkeypatch, kind):
     ours = gguf.read(path)
     assert ours.metadata == METADATA
     types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
-    assert types == {"m": kind, "v": "F32", "o": {"Q8_0": "F16", "Q5_0": "F16", "Q4_0": "F16"}.get(kind, kind)}
+    assert types == {
+        "m": kind,
+        "v": "F32",
+        "o": {"Q8_0": "F16", "Q5_0": "F16", "Q4_1": "F16", "Q4_0": "F16"}.get(kind, kind),
+    }
     for tensor in reader.tensors:
         wanted = dequantize(tensor.data, tensor.tensor_type)
         found = ours.array(tensor.name)

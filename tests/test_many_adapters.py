@@ -69,12 +69,12 @@ def asked(source: Source, names: list[str | None]) -> list[Request]:
 @pytest.mark.slow
 def test_a_mixed_batch_is_token_for_token_what_each_adapter_says_alone(source: Source) -> None:
     loaded = adapters(source)
-    together = open_engine(source, "float32")
+    together = open_engine(source, "fp32")
     for name, adapter in loaded.items():
         together.load(name, adapter)
     requests = asked(source, [None, *loaded])
     mixed = together.generate(requests)
-    alone = open_engine(source, "float32")
+    alone = open_engine(source, "fp32")
     for name in [None, *loaded]:
         if name is not None:
             alone.load(name, loaded[name])
@@ -90,7 +90,7 @@ def test_a_mixed_batch_is_token_for_token_what_each_adapter_says_alone(source: S
 @pytest.mark.slow
 def test_drawn_answers_are_the_same_after_a_restart(source: Source) -> None:
     requests = [request for request in asked(source, [None]) if request.sampling.temperature]
-    first, second = (open_engine(source, "float32") for _ in range(2))
+    first, second = (open_engine(source, "fp32") for _ in range(2))
     assert first.generate(requests) == [list(second.stream(request)) for request in requests]
     assert _answers(first, requests, seed=6) != _answers(second, requests, seed=5)
 

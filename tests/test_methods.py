@@ -18,7 +18,6 @@ from page_task import SHORT
 from riyaz import methods
 from riyaz.artifact import TextPart
 from riyaz.data import Example
-from riyaz.engine.torch import load as torch_load
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
 from riyaz.methods.base import Context, Fitted, combined
@@ -69,7 +68,7 @@ def test_a_method_trains_what_it_builds_for_as_long_as_its_recipe_says() -> None
 
 
 def test_nearest_keeps_the_training_rows_and_loads_no_model(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_load, "load_runner", None)
+    monkeypatch.setattr(choices, "open_engine", None)
     fitted = nearest.fit(context)
     assert fitted.weights.kind == "copy" and contents(fitted)["examples.jsonl"].count(b"\n") == 24
     assert fitted.valid_score == 1.0 and fitted.valid_loss is None and fitted.trainable_params == 0

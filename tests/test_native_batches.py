@@ -154,7 +154,7 @@ def test_every_adapter_equals_torch_and_itself_alone(folders: Folders, kind: str
     names, tokens = [name for name, _ in cases], [row for _, row in cases]
     mixed, wanted = read_all(together, tokens, names), read_all(oracle, tokens, names)
     mixed_bf16 = read_all(rounds, tokens, names)
-    for (name, row), found, bf16, right in zip(cases, mixed, mixed_bf16, wanted):
+    for name, found, bf16, right in zip(names, mixed, mixed_bf16, wanted):
         assert apart(found, right) <= LOGITS, name
         assert apart(bf16, right) <= NEAR and np.abs(bf16 - right).mean() <= MEAN, name
     for i in range(0, len(cases), 1 + len(adapters)):  # each of them changes the answers

@@ -187,7 +187,7 @@ def test_a_fork_that_was_not_run_is_forked_and_shared(plain: Path) -> None:
 def test_closing_gives_pages_back_in_any_order(plain: Path) -> None:
     runner, generator = ours(plain, "bf16"), np.random.default_rng(0)
     wanted = read(runner, tuple(range(10, 60)))
-    for _ in range(20):
+    for _ in range(6):
         opened: list[int] = []
         for _ in range(12):
             from_ = generator.choice(opened) if opened and generator.random() < 0.6 else None
@@ -237,7 +237,11 @@ def test_every_kind_of_result_equals_torch(folders: Folders, kind: str) -> None:
         assert apart(found[6], found[3][1][np.argsort(found[3][0])][names] if length == 1 else wanted[6]) <= LOGITS
 
 
-def test_ties_go_to_the_lower_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "threads", [1, 2, 3]
+)  # the tokens that tie are in parts of the vocabulary of one thread or of two
+def test_ties_go_to_the_lower_token(tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "threads", lambda: threads)
     path = tiny.write_hf_folder(tmp_path / "tied", seed=1)
     arrays = tiny.weights(tiny.Tiny(seed=1))
     embedding = arrays["model.embed_tokens.weight"]
@@ -247,9 +251,7 @@ def test_ties_go_to_the_lower_token(tmp_path: Path) -> None:
     runner = ours(path)
     opened = [runner.open(), runner.open()]
     found = runner.forward([Run(opened[0], (5, 6), Best()), Run(opened[1], (5, 6), Top(4))])
-    if found[0] in (3, 200, 511):
-        assert found[0] == 3 and found[1][0][:3].tolist() == [3, 200, 511]
-    assert found[0] == found[1][0][0]
+    assert found[0] == 3 and found[1][0][:3].tolist() == [3, 200, 511]
 
 
 # errors and limits

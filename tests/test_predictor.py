@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comparing
 import numpy as np
 import pytest
 import tiny
@@ -60,7 +61,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("RIYAZ_HOME", str(tmp_path_factory.mktemp("home")))
     patch.setattr(torch_load.hardware, "cores", lambda: 1)
-    patch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+    comparing.serve_in_float32(patch)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -229,12 +230,15 @@ def test_the_weights_are_opened_in_the_precision_that_is_asked_for(folder: Path,
     if target == "artifact":
         made = Artifact("lora", weights=WeightsPart("lora"), base=base_of(folder), task=OPEN)
         artifacts.write(path := tmp_path / "a", made, {file.name: file for file in (tmp_path / "peft").iterdir()})
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("auto", torch.float32)):
-        opened: Any = open_target(path, precision=precision)
-        assert opened.lm.runner.model.embed(torch.tensor([1])).dtype == dtype
+    sizes = {}
+    for precision, served in (("fp32", "fp32"), ("bf16", "bf16"), ("auto", "bf16"), ("int8", "int8"), ("int4", "int4")):
+        opened: Any = open_target(path, precision=precision)  # type: ignore[arg-type]
+        assert opened.lm.served == served
         assert isinstance(opened.answer(QUESTIONS[0], max_tokens=1), str)
-    with assert_refused("unknown precision 'int8'", "auto, bfloat16, float32"):
-        open_target(path, precision="int8")  # type: ignore[arg-type]
+        sizes[precision] = opened.lm.runner.nbytes
+    assert sizes["fp32"] > sizes["bf16"] > sizes["int8"] > sizes["int4"]
+    with assert_refused("unknown precision 'int3'", "auto, fp32, bf16, int8, int4"):
+        open_target(path, precision="int3")  # type: ignore[arg-type]
 
 
 def test_a_full_artifact_and_its_base(folder: Path, classifier: ClosedPredictor, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comparing
 import numpy as np
 import pytest
 import tiny
@@ -22,7 +23,6 @@ from riyaz.data import Example
 from riyaz.data.packing import pack
 from riyaz.data.task import Task
 from riyaz.engine.opening import open_engine
-from riyaz.engine.torch import load as torch_load
 from riyaz.engine.torch.runner import TOLERANCE as NEAR
 from riyaz.families import describe
 from riyaz.layers import lora
@@ -91,7 +91,7 @@ def test_peft_reads_what_save_peft_writes(folder: Path, tmp_path: Path) -> None:
     assert (wanted - logits_of(open_plain(folder))).abs().max() > 0.1
     again = attach(open_plain(folder), tmp_path)
     assert torch.equal(logits_of(again), wanted) and not any(p.requires_grad for p in again.parameters())
-    engine = open_engine(open_source(folder), "float32")
+    engine = open_engine(open_source(folder), "fp32")
     engine.load("mine", adapters.read(tmp_path, describe(open_source(folder))))
     found = next_log_p(engine, TOKENS.tolist(), "mine")
     assert np.abs(found - wanted[-1].log_softmax(0).numpy()).max() < NEAR[torch.float32]
@@ -211,7 +211,7 @@ def test_lora_folders_still_find_their_reader(tmp_path: Path) -> None:
 def artifact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An artifact with a soft prompt for a closed set, answering in float32."""
     monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch_load.hardware, "bf16_is_fast", lambda: False)
+    comparing.serve_in_float32(monkeypatch)
     (tmp_path / "parts").mkdir()
     save_peft(moved(open_plain(folder), TEXT), tmp_path / "parts", base="model")
     source = open_source(folder)

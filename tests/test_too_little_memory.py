@@ -1,5 +1,6 @@
 """What does not fit the memory is refused before a model is loaded: free memory, cgroup, address space."""
 
+import math
 import resource
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from expect import assert_refused
 
 from riyaz import hardware
 from riyaz.comparison import worker
+from riyaz.config import Precision
+from riyaz.engine.native.load import load_runner
 from riyaz.engine.opening import expect_memory
+from riyaz.families import describe
 from riyaz.hardware import MB, Memory
 from riyaz.sources import open_source
 
@@ -59,12 +63,34 @@ def test_every_command_that_loads_a_model_is_refused_with_both_figures(
 def test_the_estimate_counts_weights_once_for_each_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(tiny.write_hf_folder(tmp_path / "model", hidden=256))
     needs: list[float] = []
-    monkeypatch.setattr(hardware, "expect_memory", lambda what, need, hint: needs.append(need * MB))
-    for precision, copies in (("float32", 1), ("float32", 2), ("bfloat16", 1)):
-        expect_memory(source, precision, copies)
+    monkeypatch.setattr(hardware, "expect_memory", lambda what, need, hint, torch: needs.append(need * MB))
+    for precision, copies in (("fp32", 1), ("fp32", 2), ("bf16", 1)):
+        expect_memory(source, precision, copies, engine="torch")
     parameters = sum(info.nbytes for info in source.tensors.values()) / 4
     assert needs[1] - needs[0] == 4 * parameters
     assert 2 * parameters < needs[2] < needs[0] < needs[1]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "int8", "int4"])
+def test_the_estimate_counts_the_packed_weights_and_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, precision: Precision
+) -> None:
+    path = tmp_path / "model.gguf"
+    tiny.write_gguf(path, hidden=256, dtype=dtype)
+    source, needs = open_source(path), []
+    monkeypatch.setattr(hardware, "expect_memory", lambda what, need, hint, torch: needs.append((need * MB, torch)))
+    for copies in (1, 2):
+        expect_memory(source, precision, copies)
+    assert not needs[0][1], "torch is not needed"
+    packed = load_runner(source, precision).nbytes
+    assert needs[1][0] - needs[0][0] == packed
+    config = describe(source).config
+    cache = (
+        2 * config.n_layers * config.n_kv_heads * config.head_dim * config.context * (4 if precision == "fp32" else 2)
+    )
+    largest = 4 * max(math.prod(info.shape) for info in source.tensors.values())
+    assert packed + cache <= needs[0][0] <= packed + cache + largest
 
 
 def test_the_address_space_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

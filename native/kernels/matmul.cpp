@@ -85,23 +85,31 @@ INLINE void int4k_rows(const uint8_t* w, size_t step, const Inputs& x, const uin
 }
 
 template <int R, int T>
-INLINE void int8_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
     const size_t cols = x.cols, groups = cols / GROUP;
+    const Int8Upper* uppers = w.upper(block);
+    const Int8Lower* lowers = w.lower(block);
     for (size_t g = 0; g < groups; g++) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            const Int8Tile& tile = ((const Int8Tile*)(w + r * step))[g];
-            prefetch_all<sizeof(Int8Tile)>(far + r * step + g * sizeof(Int8Tile));
+            const Int8Upper& upper = uppers[r * groups + g];
+            const Int8Lower& lower = lowers[r * groups + g];
+            prefetch_all<sizeof(Int8Upper)>(far + (r * groups + g) * sizeof(Int8Upper));
+            prefetch_all<sizeof(Int8Lower)>((const uint8_t*)&lower + AHEAD);
             I sum[T];
             for (int t = 0; t < T; t++) sum[t] = begin_bytes(x.total[t * groups + g]);
+#pragma GCC unroll 4
+            for (int z = 0; z < 4; z++) {
+                const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
+                const B one = whole_low(up, down), two = whole_high(up, down);
 #pragma GCC unroll 8
-            for (int z = 0; z < 8; z++) {
-                const B codes = load_bytes(tile.codes[z]);
-#pragma GCC unroll 8
-                for (int t = 0; t < T; t++)
-                    sum[t] = dot_bytes(sum[t], codes, spread(x.codes + t * cols + g * GROUP + 4 * z));
+                for (int t = 0; t < T; t++) {
+                    const int8_t* at = x.codes + t * cols + g * GROUP + 8 * z;
+                    sum[t] = dot_bytes(sum[t], one, spread(at));
+                    sum[t] = dot_bytes(sum[t], two, spread(at + 4));
+                }
             }
-            const F scale = load_half(tile.scale);
+            const F scale = load_half(upper.scale);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++)
                 y[r][t] = fma(mul(scale, set(x.scale[t * groups + g])), to_float(sum[t]), y[r][t]);
@@ -150,7 +158,7 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
     switch (w.format) {
         case Format::fp32: return fp32_rows<R, T>(at, step, x, far, y);
         case Format::bf16: return bf16_rows<R, T>(at, step, x, far, y);
-        case Format::int8: return int8_rows<R, T>(at, step, x, far, y);
+        case Format::int8: return int8_rows<R, T>(w, block, x, far, y);
         case Format::int4: return int4_rows<R, T>(at, step, x, far, y);
         case Format::int4k: return int4k_rows<R, T>(at, step, x, far, y);
     }
@@ -259,8 +267,10 @@ void row(const Weights& w, int r, float* out) {
         if (w.format == Format::fp32) out[c] = ((const float*)block)[c * ROWS + lane];
         if (w.format == Format::bf16) out[c] = from_bf16(((const uint16_t*)block)[(c / 2 * ROWS + lane) * 2 + c % 2]);
         if (w.format == Format::int8) {
-            const Int8Tile& tile = ((const Int8Tile*)block)[g];
-            out[c] = half(tile.scale[lane]) * float(int(tile.codes[k / 4][lane][j]) - 128);
+            const Int8Upper& upper = w.upper(r / ROWS)[g];
+            const Int8Lower& lower = w.lower(r / ROWS)[g];
+            const int code = (upper.codes[z][lane][j] >> shift & 15) << 4 | (lower.codes[z][lane][j] >> shift & 15);
+            out[c] = half(upper.scale[lane]) * float(code - 128);
         }
         if (w.format == Format::int4) {
             const Int4Tile& tile = ((const Int4Tile*)block)[g];

@@ -11,6 +11,9 @@ void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float*
             const uint8_t* next);
 void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
                   int T, float* y, size_t stride, const uint8_t* next);
+void sketch(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
+            const uint8_t* next);
+int contenders(const float* y, const float* variance, int n, float best, float best_variance, int* found);
 void row(const Weights& w, int row, float* out);
 void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
           void* scratch);

@@ -51,7 +51,8 @@ INLINE void unpack_nibbles(const Nibbles& codes, F scale, F minimum, uint16_t* o
 }
 
 // One group of 32 columns of a block as pairs of bfloat16
-INLINE void unpack_group(const Weights& w, const uint8_t* block, int g, uint16_t* out) {
+INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
+    const uint8_t* block = w.block(b);
     if (w.format == Format::int4) {
         const Int4Tile& tile = ((const Int4Tile*)block)[g];
         unpack_nibbles(tile.codes, load_half(tile.scale), load_half(tile.minimum), out);
@@ -61,14 +62,19 @@ INLINE void unpack_group(const Weights& w, const uint8_t* block, int g, uint16_t
         unpack_nibbles(group.codes, mul(load_half(tile.scale), load_u8(group.s)),
                        mul(sub(zero(), load_half(tile.minimum)), load_u8(group.m)), out);
     } else {
-        const Int8Tile& tile = ((const Int8Tile*)block)[g];
-        const F scale = load_half(tile.scale), factor = mul(scale, set(256)), offset = mul(scale, set(-384));
-#pragma GCC unroll 8
-        for (int z = 0; z < 8; z++) {
-            const B word = load_bytes(tile.codes[z]);
-            for (int j = 0; j < 4; j += 2)
-                store_pairs(out + (4 * z + j) * ROWS, fma(factor, byte(word, 8 * j), offset),
-                            fma(factor, byte(word, 8 * j + 8), offset));
+        const Int8Upper& upper = w.upper(b)[g];
+        const Int8Lower& lower = w.lower(b)[g];
+        const F scale = load_half(upper.scale), factor = mul(scale, set(256)), offset = mul(scale, set(-384));
+#pragma GCC unroll 4
+        for (int z = 0; z < 4; z++) {
+            const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
+            const B words[2] = {whole_low(up, down), whole_high(up, down)};
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++)
+#pragma GCC unroll 2
+                for (int j = 0; j < 4; j += 2)
+                    store_pairs(out + (8 * z + 4 * i + j) * ROWS, fma(factor, byte(words[i], 8 * j), offset),
+                                fma(factor, byte(words[i], 8 * j + 8), offset));
         }
     }
 }
@@ -76,7 +82,7 @@ INLINE void unpack_group(const Weights& w, const uint8_t* block, int g, uint16_t
 // The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`
 const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
     if (w.format == Format::bf16) return (const uint16_t*)w.block(b);
-    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, w.block(b), g, out + g * GROUP * ROWS);
+    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
     return out;
 }
 

@@ -37,6 +37,7 @@ from riyaz.files import (
 from riyaz.results import COMPARE, Comparison
 
 NAME = "riyaz.json"
+QUANTISED, BASE_FILE = "model.gguf", "base.gguf"  # that riyaz quantize writes: a whole model, or the base beside it
 COLLECTION = "collection.sqlite"
 TRAINED = "training_rows.txt"
 KEY_DIGITS = 16  # of the hexadecimal `Example.key` that are kept of each row
@@ -266,9 +267,10 @@ def _check_values(artifact: Artifact, where: str) -> None:
         raise RiyazError(f"text.examples is {shown(text.examples)}", where, f"known: {', '.join(EXAMPLE_KINDS)}")
     if kind not in WEIGHT_KINDS:
         raise RiyazError(f"weights.kind is {shown(kind)}", where, f"known: {', '.join(WEIGHT_KINDS)}")
+    quantised = QUANTISED in artifact.checksums
     needed = {
         "none": [], "copy": [text.examples_file or EXAMPLES],
-        "full": ["model.safetensors", "config.json"],
+        "full": [QUANTISED] if quantised else ["model.safetensors", "config.json"],
     }.get(kind, ["adapter_config.json", "adapter_model.safetensors"])  # fmt: skip
     if text.examples != "none":
         needed = [*needed, text.examples_file or EXAMPLES]

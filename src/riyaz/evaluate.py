@@ -460,13 +460,18 @@ def general_nats(predictor: PromptedModel, path: str | None) -> float:
 
 def general_losses(predictor: PromptedModel, path: str | None) -> list[BlockLoss]:
     """The same for every block of the text."""
+    parts = predictor.lm.logprobs(*general_requests(predictor, path))
+    return [BlockLoss(-float(part.mean(dtype=np.float64)), len(part)) for part in parts]
+
+
+def general_requests(predictor: PromptedModel, path: str | None) -> tuple[list[Request], list[list[int]]]:
+    """Every block of general text as a request for its first token, and the tokens that follow it."""
     blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
     room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
     blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
     begin = predictor.tokenizer.beginning
     requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
-    parts = predictor.lm.logprobs(requests, [block[1:] for block in blocks])
-    return [BlockLoss(-float(part.mean(dtype=np.float64)), len(part)) for part in parts]
+    return requests, [block[1:] for block in blocks]
 
 
 def _mean(blocks: Sequence[BlockLoss]) -> float:

@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from riyaz import hardware
 from riyaz.errors import RiyazError
 
 REASON = Path(__file__).with_name("_native.txt")  # written by CMakeLists.txt where there is nothing to build with
@@ -66,11 +65,11 @@ def isas() -> tuple[str, ...]:
     return tuple(extension().isas())
 
 
-def read_bandwidth_gbs(megabytes: int = 96) -> float:
-    """10^9 bytes per second that all cores read together from a block of this size, the best of five rounds."""
-    return float(extension().read_bandwidth(megabytes << 20, hardware.threads())) / 1e9
+def read_bandwidth_gbs(threads: int, megabytes: int = 96) -> float:
+    """10^9 bytes per second that threads read together from a block of this size, the best of five rounds."""
+    return float(extension().read_bandwidth(megabytes << 20, threads)) / 1e9
 
 
-def matmul_peak(kind: str) -> float:
-    """10^9 operations per second, two per multiply-add, of all cores' products in registers: "int8" or "bf16"."""
-    return 2 * float(extension().peak(("int8", "bf16").index(kind), hardware.threads())) / 1e9
+def matmul_peak(kind: str, threads: int) -> float:
+    """10^9 operations per second, two per multiply-add, of the threads' products in registers: "int8" or "bf16"."""
+    return 2 * float(extension().peak(("int8", "bf16").index(kind), threads)) / 1e9

@@ -47,9 +47,9 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     dtype = dtype or ("float32" if target.adapter else own_type(target.source))
     family, tokenizer = family_of(target.source), target.source.tokenizer()
     model = mergeable(target)
-    model_metadata, divisors = _model_metadata(family, model.config, target.source)
+    described, divisors = model_metadata(family, model.config, target.source)
     metadata = {
-        **model_metadata,
+        **described,
         "general.type": "model", "general.name": target.source.name, "general.file_type": DTYPES[dtype][1],
         "general.quantization_version": 2,
         **tokenizer_metadata(target.source, tokenizer, model.config.vocab_size),
@@ -78,7 +78,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     return replace(checked_export(source_logits, written_logits, work, "gguf", dtype), notes=notes)
 
 
-def _model_metadata(
+def model_metadata(
     family: ModuleType, config: Any, source: Source
 ) -> tuple[dict[str, Any], list[gguf_write.PlannedTensor]]:
     """The model's metadata and, if its RoPE is scaled by frequency, the tensor of divisors, else an empty list."""

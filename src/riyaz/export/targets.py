@@ -68,7 +68,8 @@ def open_artifact(folder: Path, document: Artifact, base: str | None = None) -> 
     if document.weights.kind not in ADAPTER_KINDS:
         return Target(str(folder), open_source(folder), None, document=document)
     assert document.base is not None
-    source = open_source(base or document.source_name())
+    beside = folder / artifacts.BASE_FILE
+    source = open_source(base or (str(beside) if beside.is_file() else document.source_name()))
     if source.sha256() != document.base.sha256:
         what = f"was made for {document.base.name} ({document.base.sha256[:12]}), which has other weights now"
         raise RiyazError(what, str(folder), "pull the model it was made for")

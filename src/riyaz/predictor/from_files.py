@@ -111,7 +111,9 @@ def _retriever(folder: Path, text: TextPart) -> "Retriever | None":
 def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
     """The artifact's base model. Raises RiyazError when its weights are not those the artifact was made for."""
     assert artifact.base is not None
-    source = open_source(base or artifact.source_name())
+    beside = folder / artifacts.BASE_FILE
+    named = str(beside) if beside.is_file() else artifact.source_name()
+    source = open_source(base or named)
     if source.sha256() != artifact.base.sha256:
         what = f"was made for {artifact.base.name} ({artifact.base.sha256[:12]}), not for {source.name}"
         hint = "give the model it was made for"

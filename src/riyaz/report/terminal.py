@@ -328,6 +328,8 @@ def print_scores(scored: TargetScores, out: Console) -> None:
     for metric, value in extras(scored):
         out.print(f"{metric:<16}{value}")
     out.print(f"{'ms per answer':<16}{tenths(scored.ms_per_answer)}")
+    if scored.served:
+        out.print(f"{'served in':<16}{scored.served}")
     for title, score in slices(scored):
         out.print(f"{'slice':<16}{title}  {score}")
 

@@ -1,9 +1,9 @@
 """GGUF's quantised weight formats: from float32 to blocks (`gguf_blocks` reads them).
 
-Each format has one function from (N, weights) float32 to (N, bytes). Q8_0, Q5_0 and Q4_0 round to the nearest level.
-Q4_K and Q6_K try several scales for each sub-block and keep the one with the smallest weighted squared error, as
+Each format has one function from (N, weights) float32 to (N, bytes). Q8_0, Q5_0, Q4_1 and Q4_0 round to the nearest
+level. Q4_K and Q6_K try several scales for each sub-block and keep the one with the smallest weighted squared error, as
 ggml's `make_qkx2_quants` and `make_qx_quants` do, without an importance matrix. Test oracle: the quantisers of the
-`gguf` package for the first three; for the others its `dequantize`, and bounds on the error of a block.
+`gguf` package for the first four; for the others its `dequantize`, and bounds on the error of a block.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,14 @@ def _q4_0(blocks: np.ndarray) -> np.ndarray:
     """Scale = (value of largest magnitude) / -8; levels 0 to 15 around 8; (N, 32) float32 -> (N, 18) bytes."""
     scale, levels = _signed_levels(blocks, 8)
     return np.concatenate([_half(scale), levels[:, :16] | (levels[:, 16:] << np.uint8(4))], axis=1)
+
+
+def _q4_1(blocks: np.ndarray) -> np.ndarray:
+    """Weight = scale times a level from 0 to 15, plus the minimum; (N, 32) float32 -> (N, 20) bytes."""
+    low = blocks.min(axis=1, keepdims=True)
+    scale = (blocks.max(axis=1, keepdims=True) - low) / 15
+    levels = np.trunc((blocks - low) * _inverse(scale) + np.float32(0.5)).astype(np.uint8).clip(0, 15)
+    return np.concatenate([_half(scale), _half(low), levels[:, :16] | (levels[:, 16:] << np.uint8(4))], axis=1)
 
 
 def _q5_0(blocks: np.ndarray) -> np.ndarray:
@@ -178,6 +186,7 @@ QUANTISE: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
     "Q8_0": (BLOCK, _q8_0),
     "Q5_0": (BLOCK, _q5_0),
     "Q4_0": (BLOCK, _q4_0),
+    "Q4_1": (BLOCK, _q4_1),
     "Q4_K": (SUPER, _q4_k),
     "Q6_K": (SUPER, _q6_k),
 }

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from riyaz import native
-from riyaz.families import Family
+from riyaz.families import Family, transposed
 
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0, "int4k": 4.625}  # of a weight, its scales included
@@ -56,10 +56,12 @@ def served_as(family: Family, precision: str) -> str:
 
 def _tensors(family: Family, precision: str) -> Iterator[tuple[tuple[int, ...], str, str]]:
     """(shape, type in the file, format) of every tensor; vectors are always fp32."""
-    for stored in family.stored_names.values():
+    for name, stored in family.stored_names.items():
         info = family.source.tensors[stored]
-        format_ = "fp32" if len(info.shape) == 1 else format_of(info.dtype, precision)
-        yield tuple(info.shape), info.dtype, format_
+        shape = tuple(info.shape)
+        if family.source.format != "gguf" and transposed(family.model_type, name):
+            shape = shape[::-1]
+        yield shape, info.dtype, "fp32" if len(shape) == 1 else format_of(info.dtype, precision)
 
 
 def _padded(size: int, to: int) -> int:

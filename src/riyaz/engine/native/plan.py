@@ -89,7 +89,7 @@ def is_scaled_by_one_more(config: ModelConfig, name: str) -> bool:
     return config.model_type == "gemma3" and name.endswith("norm.weight")
 
 
-def settings(config: ModelConfig, fp32: bool) -> dict[str, Any]:
+def settings(config: Any, fp32: bool) -> dict[str, Any]:
     """The settings of the C++ model; `fp32` has it compute in float32 throughout."""
     layers, half = config.n_layers, config.head_dim // 2
     common = {
@@ -130,7 +130,7 @@ def settings(config: ModelConfig, fp32: bool) -> dict[str, Any]:
         bases = (config.rope_theta, config.rope_local)
         return common | local | {"frequencies": [_frequencies(base, exponents) for base in bases]}
     scaling = getattr(config, "rope_scaling", None)
-    frequencies = np.array(_frequencies(config.rope_theta, exponents), np.float32)
+    frequencies: np.ndarray = np.array(_frequencies(config.rope_theta, exponents), np.float32)
     if scaling is not None:
         frequencies = frequencies / np.array(divisors(scaling, config.head_dim, config.rope_theta), np.float32)
     return common | {"frequencies": [frequencies.tolist()]}

@@ -1,0 +1,32 @@
+"""`riyaz quantize`: writes a model or an artifact with small weights, and says what that costs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import Json, Quiet, Target
+from riyaz.cli.output import Screen
+
+
+def quantize(
+    target: Target,
+    /,
+    *,
+    precision: Annotated[Literal["int8", "int4"], Parameter(help="bits of the new weights")],
+    out: Annotated[Path, Parameter(help="folder to write")],
+    model: Annotated[str | None, Parameter(help="the artifact's base, if it is not where the artifact says")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a model or an artifact with small weights, and compare it with bf16 on general text."""
+    from dataclasses import asdict
+
+    from riyaz.export.quantize import quantize as written_by
+    from riyaz.report.terminal import listener
+
+    screen = Screen(json, quiet)
+    with listener(screen.talk) as listen:
+        written = written_by(target, precision, out, model, listen)
+    screen.data.print(written.line(), soft_wrap=True)
+    screen.finish(asdict(written))

@@ -1,0 +1,166 @@
+"""A model or an artifact with its weights in 8 or 4 bits, and what that costs on general text.
+
+The weights are written as a GGUF file that is served as it is: Q8_0 for int8; for int4 Q4_1, and Q8_0 for the embedding
+and the head, where 4 bits would lose the most. An artifact without a whole model of its own gets its base beside it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from riyaz import artifact as artifacts
+from riyaz.adapters import CONFIG
+from riyaz.adapters.adapter import float32
+from riyaz.artifact import BASE_FILE, QUANTISED, Artifact, BaseModel
+from riyaz.errors import RiyazError
+from riyaz.evaluate import general_requests
+from riyaz.events import Listen, Phase, Progress, quiet
+from riyaz.export.check import same_tokenizer
+from riyaz.export.gguf import OUTER, POSITIONS, model_metadata
+from riyaz.export.targets import publish, workspace
+from riyaz.families import FAMILIES, Family, describe
+from riyaz.predictor import PromptedModel, open_target
+from riyaz.sources import Source, gguf_write, open_source
+from riyaz.sources.gguf_vocabulary import tokenizer_metadata
+
+Small = Literal["int8", "int4"]
+# precision -> type of the matrices in the file, bits of a weight, general.file_type
+TYPES = {"int8": ("Q8_0", 8.5, 7), "int4": ("Q4_1", 5.0, 3)}
+ROWS = 64  # of distributions compared at once
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What was written, and how far it is from the same in bf16 on general text."""
+
+    path: str
+    precision: Small
+    mb: float  # MiB of all files
+    perplexity: float
+    perplexity_bf16: float
+    divergence: float  # KL(bf16 ‖ quantised), nats per token
+    tokens: int  # that were compared
+
+    def line(self) -> str:
+        """The result in one line, for the terminal."""
+        cost = f"perplexity {self.perplexity:.4g}, {self.perplexity_bf16:.4g} in bf16; KL {self.divergence:.2g} nats"
+        return f"{self.path}: {self.precision}, {self.mb:,.1f} MB; {cost} per token of {self.tokens:,} of general text"
+
+
+def quantize(target: str, precision: Small, out: Path, base: str | None = None, listen: Listen = quiet) -> Quantised:
+    """Write a model, or an artifact, with its weights in `precision`, and compare it with the same in bf16. `base` is
+    the base of an artifact where it has moved. Raises RiyazError."""
+    folder = artifacts.resolve(target)
+    document = Artifact.read(folder) if (folder / artifacts.NAME).is_file() else None
+    if document is None and (folder / CONFIG).is_file():
+        raise RiyazError("an adapter alone has no weights to make smaller", str(folder), "quantise its base")
+    if document is not None and document.weights.kind == "copy":
+        raise RiyazError("this artifact copies answers and has no model", str(folder), "choose another artifact")
+    if document is None:
+        source = open_source(target)
+    else:
+        source = open_source(folder) if document.weights.kind == "full" else _base(document, base)
+    _expect_larger(source, precision)
+    with workspace(out) as work:
+        listen(Phase("quantise", f"{source.name} in {precision}"))
+        write(source, work / QUANTISED, precision)
+        if document is None:
+            publish(work, out)
+        else:
+            artifacts.write(out, *_artifact(document, folder, work / QUANTISED))
+    listen(Phase("quantise", "comparing it with bf16 on general text"))
+    before, after = open_target(target, base, "bf16"), open_target(out)
+    assert before.lm is not None and after.lm is not None
+    bf16, small, divergence, tokens = compared(before, after, listen)
+    size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
+    return Quantised(str(out), precision, size, math.exp(small), math.exp(bf16), divergence, tokens)
+
+
+def write(source: Source, path: Path, precision: Small) -> None:
+    """Write the model of a source as a GGUF file with small weights. Raises RiyazError if its tokenizer does not come
+    back from the file."""
+    family, tokenizer = describe(source), source.tokenizer()
+    module, config = FAMILIES[family.model_type], family.config
+    metadata, divisors = model_metadata(module, config, source)
+    kind, _, file_type = TYPES[precision]
+    metadata |= {
+        "general.type": "model", "general.name": source.name, "general.file_type": file_type,
+        "general.quantization_version": 2, **tokenizer_metadata(source, tokenizer, config.vocab_size),
+    }  # fmt: skip
+    tensors = [
+        _planned(family, name, stored, "F32" if stored == POSITIONS else "Q8_0" if stored in OUTER else kind)
+        for name, stored in module.names(config).items()
+        if name in family.stored_names
+    ]
+    gguf_write.write(path, metadata, [*tensors, *divisors])
+    same_tokenizer(tokenizer, open_source(path).tokenizer(), "gguf")
+
+
+def compared(before: PromptedModel, after: PromptedModel, listen: Listen = quiet) -> tuple[float, float, float, int]:
+    """(nats per token of general text before, after, KL(before ‖ after) in nats per token, tokens)."""
+    requests, answers = general_requests(before, None)
+    sums, count = np.zeros(3), 0
+    for place, (request, answer) in enumerate(zip(requests, answers)):
+        (p,) = before.lm.distributions([request], [answer])
+        (q,) = after.lm.distributions([replace(request, adapter=after.adapter)], [answer])
+        rows = np.arange(len(answer))
+        sums[:2] -= p[rows, answer].sum(dtype=np.float64), q[rows, answer].sum(dtype=np.float64)
+        for first in range(0, len(answer), ROWS):
+            a, b = p[first : first + ROWS], q[first : first + ROWS]
+            sums[2] += (np.exp(a) * (a - b)).sum(dtype=np.float64)
+        count += len(answer)
+        listen(Progress("quantise", place + 1, len(requests)))
+    nats, small, divergence = (sums / count).tolist()
+    return nats, small, max(divergence, 0.0), count
+
+
+def _base(document: Artifact, base: str | None) -> Source:
+    """The base of an artifact. Raises RiyazError if it is another model."""
+    assert document.base is not None
+    source = open_source(base or document.source_name())
+    if source.sha256() != document.base.sha256:
+        raise RiyazError(f"was made for {document.base.name}, which has other weights now", str(source.path))
+    return source
+
+
+def _expect_larger(source: Source, precision: Small) -> None:
+    """Raises RiyazError if the model's matrices take no more bits than they would."""
+    matrices = [info for info in source.tensors.values() if len(info.shape) > 1]
+    bits = 8 * sum(info.nbytes for info in matrices) / sum(math.prod(info.shape) for info in matrices)
+    if bits < TYPES[precision][1] + 1:  # the embedding may be larger
+        what = f"its weights have {bits:.1f} bits each already, and {precision} would make them no smaller"
+        raise RiyazError(what, str(source.path), "it is served as it is stored")
+
+
+def _artifact(document: Artifact, folder: Path, written: Path) -> tuple[Artifact, dict[str, Path | bytes]]:
+    """The artifact with the written weights in place of its own, or as its base, and its files."""
+    files: dict[str, Path | bytes] = {name: folder / name for name in document.checksums}
+    if document.weights.kind != "full":
+        source = open_source(written)
+        base = BaseModel(
+            source.name, str(folder / BASE_FILE), source.sha256(), describe(source).parameters,
+            source.tokenizer().template,
+        )  # fmt: skip
+        return replace(document, base=base), files | {BASE_FILE: written}
+    text = document.text
+    kept = {artifacts.EXAMPLES, artifacts.COLLECTION, artifacts.TRAINED, text.examples_file, text.collection_file}
+    return document, {name: path for name, path in files.items() if name in kept} | {QUANTISED: written}
+
+
+def _planned(family: Family[Any], name: str, stored: str, kind: str) -> gguf_write.PlannedTensor:
+    """A tensor of the file, read when it is written."""
+    module = FAMILIES[family.model_type]
+    shape = family.array(name)[1].shape
+
+    def values() -> np.ndarray:
+        array: np.ndarray = module.to_gguf_layout(family.config, name, float32(*family.array(name)))
+        if not np.isfinite(array).all():
+            raise family.not_finite(name)
+        return array
+
+    loader: Callable[[], np.ndarray] = values
+    return gguf_write.PlannedTensor(stored, shape, gguf_write.dtype_for(kind, shape), loader)

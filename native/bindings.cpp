@@ -16,6 +16,9 @@
 namespace nb = nanobind;
 
 namespace riyaz {
+
+void bind_encoder(nb::module_& m);  // bindings_encoder.cpp
+
 namespace {
 
 template <class T, int N>
@@ -356,4 +359,5 @@ NB_MODULE(_native, m) {
         .def("adapter_of", &Model::adapter_of)
         .def("forward", &forward)
         .def_prop_ro("cache_bytes", [](const Model& self) { return self.cache.bytes(); });
+    bind_encoder(m);
 }

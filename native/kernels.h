@@ -97,6 +97,8 @@ struct Kernels {
     void (*rotate)(float* x, const float* cos, const float* sin, int D, float scale);
     // x[n] = activation(x) * y, or activation(x) where y is null
     void (*activate)(float* x, const float* y, Activation activation, int n);
+    // x[n] = gelu(x + bias), by the error function, to 1e-6
+    void (*gelu_erf)(float* x, const float* bias, int n);
     // The largest of x[n] and the sum of exp(x - largest)
     void (*softmax_sums)(const float* x, int n, float* largest, float* sum);
     float (*largest)(const float* x, int n);

@@ -18,6 +18,8 @@ from expect import assert_refused
 from torch import Tensor
 from transformers import AutoTokenizer, BertModel
 
+from riyaz.engine import embedder as shared_embedder
+from riyaz.engine import word_pieces
 from riyaz.engine.torch import embedder as torch_embedder
 from riyaz.engine.torch.embedder import TorchEmbedder, open_embedder
 from riyaz.families import describe, describe_embedder
@@ -123,8 +125,8 @@ def test_a_batch_of_mixed_lengths_equals_one_by_one(folder: Path, monkeypatch: p
     texts = [" ".join(generator.choices(tiny_bert.WORDS[:10], k=generator.randrange(60))) for _ in range(40)]
     alone = np.concatenate([embedder.embed([text]) for text in texts])
     for batch, slab in ((4096, 1024), (100, 1024), (100, 7), (1, 3)):
-        monkeypatch.setattr(torch_embedder, "BATCH_TOKENS", batch)
-        monkeypatch.setattr(torch_embedder, "SLAB", slab)
+        monkeypatch.setattr(shared_embedder, "BATCH_TOKENS", batch)
+        monkeypatch.setattr(shared_embedder, "SLAB", slab)
         assert np.abs(embedder.embed(texts) - alone).max() <= ALONE
 
 
@@ -159,8 +161,8 @@ def test_a_long_text_cut_in_pieces_has_the_same_tokens(folder: Path, monkeypatch
     for size in (1, 2, 7, 50):
         text = "".join(generator.choices(alphabet, k=300))
         whole = pieces._backend.encode(text, add_special_tokens=False).offsets
-        monkeypatch.setattr(torch_embedder, "PIECE", size)
-        assert pieces.offsets(text) == whole and "".join(torch_embedder._pieces(text)) == text
+        monkeypatch.setattr(word_pieces, "PIECE", size)
+        assert pieces.offsets(text) == whole and "".join(word_pieces._pieces(text)) == text
 
 
 REFUSED = {

@@ -1,9 +1,7 @@
 """`riyaz rag add|ask|verify` as a person sees them."""
 
-import importlib
 import json
 import sqlite3
-import types
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from riyaz.cli import main as cli
 from riyaz.cli.output import Screen
 from riyaz.cli.stream import cite, place_of
 from riyaz.data import Example
+from riyaz.engine import opening
 from riyaz.errors import RiyazError
 from riyaz.predictor import CopyPredictor, FreePredictor
 from riyaz.retrieval.collection import Collection
@@ -45,10 +44,7 @@ def embedder(monkeypatch, tmp_path):
 
 
 def use(monkeypatch, open_embedder) -> None:
-    module = types.ModuleType("riyaz.engine.torch.embedder")
-    module.open_embedder = open_embedder
-    monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
-    monkeypatch.setattr(importlib.import_module("riyaz.engine.torch"), "embedder", module, raising=False)
+    monkeypatch.setattr(opening, "open_embedder", open_embedder)
 
 
 def run(capsys, *line: str) -> tuple[int, str, str]:

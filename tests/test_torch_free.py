@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_bert
 from comparing import closed_rows, write_rows
 from conftest import Finished
+
+from riyaz.retrieval.collection import Collection
 
 HOOK = """
 import atexit, os, sys
@@ -76,6 +79,23 @@ def test_a_command_that_answers_never_imports_torch(
         assert not importers(tmp_path, "rag", "add", tmp_path / "asked", tmp_path / "rows.txt", "--lexical")
     asked = verbs(model_folder, quick.artifact("lora"), tmp_path)[verb]
     assert importers(tmp_path, *asked, stdin="where is my order\n") == []
+
+
+def test_retrieval_by_meaning_never_imports_torch(model_folder: Path, tmp_path: Path) -> None:
+    tiny_bert.keep(tmp_path / "home")
+    documents, rows = tmp_path / "notes.txt", write_rows(tmp_path / "rows.jsonl", closed_rows(45, "please"))
+    documents.write_text(tiny.CORPUS)
+    assert importers(tmp_path, "rag", "add", tmp_path / "held", documents) == []
+    collection = Collection.open(tmp_path / "held")
+    assert collection.embedder is not None and collection.embedder[0] == "minilm"
+    asked = ("rag", "ask", tmp_path / "held", "the card", "--model", model_folder, "--max-tokens", 4)
+    assert importers(tmp_path, *asked) == []
+    out = tmp_path / "out"
+    settings = ("--documents", documents, "--methods", "rag", "--budget", "1h", "--out", out)
+    assert importers(tmp_path, "compare", rows, "--model", model_folder, *settings) == []
+    assert json.loads((out / "settings.json").read_text())["documents"]["embedder"] == collection.embedder[1]
+    artifact = next(out.glob("arms/rag*/**/artifact"))
+    assert importers(tmp_path, "run", artifact, rows, "--out", tmp_path / "answers.jsonl") == []
 
 
 def test_the_hook_sees_who_imports_torch(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A tiny seeded BERT embedder on disk, as tests/tiny.py makes llamas: numpy only, equal bytes for equal arguments."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -76,3 +77,11 @@ def write_folder(path: Path, seed: int = 0, **settings: object) -> Path:
         (path / name).write_text(json.dumps(value, indent=2), encoding="utf-8")
     tiny.write_safetensors(path / "model.safetensors", weights(seed))
     return path
+
+
+def keep(home: Path, name: str = "minilm") -> None:
+    """The embedder in the store `home` under a name, as if it had been pulled."""
+    folder = write_folder(home / "models" / name)
+    entry = {"format": "hf", "origin": "a test", "licence": "none", "file": ".", "nbytes": 0}
+    entry["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "entry.json").write_text(json.dumps(entry))

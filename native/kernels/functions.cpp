@@ -73,6 +73,22 @@ void activate(float* x, const float* y, Activation activation, int n) {
     });
 }
 
+// With P the normal distribution, gelu(x) = x P(x) = max(x, 0) - |x| P(-|x|), and P(-z) = t p(t) exp(-z^2 / 2) / 2 with
+// t = 1 / (1 + 0.3275911 z / sqrt(2)): formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions (1964).
+void gelu_erf(float* x, const float* bias, int n) {
+    chunks(n, [&](int i, int count) {
+        const F v = add(load_some(x + i, count), load_some(bias + i, count)), z = abs(v);
+        const F t = div(set(1), fma(set(0.3275911f * 0.70710678118654752f), z, set(1)));
+        F p = set(0.5f * 1.061405429f);
+        p = fma(p, t, set(0.5f * -1.453152027f));
+        p = fma(p, t, set(0.5f * 1.421413741f));
+        p = fma(p, t, set(0.5f * -0.284496736f));
+        p = fma(p, t, set(0.5f * 0.254829592f));
+        const F tail = mul(mul(p, t), exp(mul(mul(v, v), set(-0.5f))));
+        store_some(x + i, sub(max(v, zero()), mul(z, tail)), count);
+    });
+}
+
 void softmax_sums(const float* x, int n, float* largest, float* sum) {
     F top = set(-INFINITY), total = zero();
     chunks(n, [&](int i, int count) { top = max(top, load_some(x + i, count, -INFINITY)); });

@@ -24,6 +24,7 @@ void rms_norm(const float* x, const float* weight, float eps, int C, float* out)
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out);
 void rotate(float* x, const float* cos, const float* sin, int D, float scale);
 void activate(float* x, const float* y, Activation activation, int n);
+void gelu_erf(float* x, const float* bias, int n);
 void softmax_sums(const float* x, int n, float* largest, float* sum);
 float largest(const float* x, int n);
 void add_to(float* x, const float* y, int n);

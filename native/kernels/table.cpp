@@ -34,6 +34,7 @@ const Kernels& table() {
         .layer_norm = layer_norm,
         .rotate = rotate,
         .activate = activate,
+        .gelu_erf = gelu_erf,
         .softmax_sums = softmax_sums,
         .largest = largest,
         .add = add_to,

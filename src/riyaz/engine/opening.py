@@ -1,4 +1,5 @@
-"""Opens an Engine on a model's files; the only place that chooses a Runner: the one in C++ by default, or torch's.
+"""Opens an Engine, or an embedder, on a model's files; the only place that chooses between those in C++, the default,
+and torch's.
 
 `RIYAZ_ENGINE=torch` takes torch's, the oracle of the other. So does a machine for which the C++ engine is not built.
 """
@@ -18,7 +19,7 @@ from riyaz.families import describe
 from riyaz.sources import Source
 
 if TYPE_CHECKING:
-    from riyaz.engine.torch.embedder import TorchEmbedder
+    from riyaz.engine.embedder import ModelEmbedder
 
 ENGINE = "RIYAZ_ENGINE"  # environment variable: one of ENGINES
 ENGINES = ("native", "torch")
@@ -80,12 +81,18 @@ def torch_precision(precision: Precision) -> str:
     return precision
 
 
-def open_embedder(name: str = "minilm") -> "TorchEmbedder":
-    """As in `engine.torch.embedder`, if there is memory for it."""
-    hardware.expect_memory(f"the embedder {name}", EMBEDDER_MB, SMALLER)
-    from riyaz.engine.torch import embedder
+def open_embedder(name: str = "minilm") -> "ModelEmbedder":
+    """The embedder of this name or path, in the number type that is fastest here. Raises RiyazError, with the command
+    that gets a missing one."""
+    engine = engine_name()
+    hardware.expect_memory(f"the embedder {name}", EMBEDDER_MB, SMALLER, torch=engine == "torch")
+    if engine == "torch":
+        from riyaz.engine.torch.embedder import open_embedder as open_torch_embedder
 
-    return embedder.open_embedder(name)
+        return open_torch_embedder(name)
+    from riyaz.engine.native.embedder import open_embedder as open_native_embedder
+
+    return open_native_embedder(name)
 
 
 def expect_memory(source: Source, precision: Precision = "auto", copies: int = 1, engine: str = "") -> None:

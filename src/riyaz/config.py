@@ -2,9 +2,8 @@
 
 `DataConfig` holds the options for reading rows, `CompareConfig` those of a comparison, `PretrainConfig` those of
 pretraining, `SamplingConfig` how an answer is drawn. The command line's flags are generated from their fields, and so
-are the keys of the optional `riyaz.toml` next to the rows of a comparison. `resolve(read_toml(path), flags)` combines
-them: a flag takes precedence over the file, the file over the default. Unknown keys and invalid values raise RiyazError
-naming file and key.
+are the keys of the optional `riyaz.toml` next to the rows. `resolve(read_toml(path), flags)` combines them: a flag wins
+over the file, the file over the default. Unknown keys and invalid values raise RiyazError naming file and key.
 
 A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
 (exclusive). Choices are a Literal.
@@ -25,6 +24,12 @@ from typing import Any, Literal
 from riyaz.errors import RiyazError, brief, listed
 
 MAX_TOML = 2**20  # bytes of a riyaz.toml
+MAX_DOTS = 500  # in a line before its "=": the time that tomllib needs for a key grows with the square of its parts
+THREADS: dict[str, str | int] = {  # torch crashes with millions
+    "help": "threads to compute with; OMP_NUM_THREADS or all cores if not given",
+    "minimum": 1,
+    "maximum": 1024,
+}
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
@@ -119,10 +124,7 @@ class CompareConfig:
             "minimum": 1,
         },
     )
-    threads: int | None = field(
-        default=None,
-        metadata={"help": "threads to compute with; OMP_NUM_THREADS or all cores if not given", "minimum": 1},
-    )
+    threads: int | None = field(default=None, metadata=THREADS)
     margin: float = field(
         default=0.02,
         metadata={
@@ -271,14 +273,7 @@ class PretrainConfig:
             "maximum": 2**31 - 1,
         },
     )
-    threads: int | None = field(
-        default=None,
-        metadata={
-            "help": "threads to compute with; OMP_NUM_THREADS or all cores if not given",
-            "minimum": 1,
-            "maximum": 1024,
-        },
-    )
+    threads: int | None = field(default=None, metadata=THREADS)
     prompt: str | None = field(
         default=None,
         metadata={
@@ -367,6 +362,8 @@ def _content(path: Path) -> bytes:
         content = file.read(MAX_TOML + 1)
     if len(content) > MAX_TOML:
         raise RiyazError(f"has more than {MAX_TOML:,} bytes", str(path), "give a file of settings")
+    if any(part.count(b".") > MAX_DOTS for part in re.split(rb"[=\n]", content)):
+        raise RiyazError(f"a key has more than {MAX_DOTS} parts", str(path), "write one key in each line")
     return content
 
 

@@ -1,5 +1,5 @@
 # Every command of this repository. `make demo` and `make test` need Python >= 3.11, a C++ compiler and make,
-# and set up the rest in .venv; the stamps in .make/ say what is installed already.
+# and set up the rest in .venv; the stamps in .make/ say what is installed and built already.
 
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
@@ -7,10 +7,17 @@ PYTEST := $(PYTHON) -m pytest -n 2
 EXTRAS := train,docs,data,hub
 COMMA := ,
 PIP_LOG := .make/pip.log
+NATIVE := CMakeLists.txt $(wildcard native/*.py native/*.h native/*.cpp native/kernels/*.h native/kernels/*.cpp)
+CPP := $(filter %.h %.cpp,$(NATIVE))
+# `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
+READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
+SANITIZE := build/sanitize
+CHECKED := $(filter-out tests/test_native_build.py,$(wildcard tests/test_native_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-documents test test-fast torture fuzz bench lint format clean
+.NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native sanitize lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -20,40 +27,57 @@ endif
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .make/train  ## pull a model, compare five ways to adapt it to ten labels (examples/quickstart), print the table
+demo: .make/train .make/native  ## pull a model, compare five ways to adapt it to ten labels (examples/quickstart), print the table
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) compare examples/quickstart --methods nearest,zero_shot,few_shot,lora,full --budget 15m --out demo-result
 
-demo-documents: .make/train  ## the same with a firm's handbook to retrieve from (examples/helpdesk)
+demo-documents: .make/train .make/native  ## the same with a firm's handbook to retrieve from (examples/helpdesk)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
 	$(RIYAZ) compare examples/helpdesk --budget 15m --out demo-documents-result
 
-test: .make/test  ## every test, with the real model (pulled once)
+test: .make/test .make/native  ## every test, with the real model (pulled once)
 	$(RIYAZ) pull smollm2-135m
 	$(RIYAZ) pull minilm
 	$(PYTEST)
 
-test-fast: .make/test  ## the tests without the real model: about two minutes on two cores, no network
+test-fast: .make/test .make/native  ## the tests without the real model: about two minutes on two cores, no network
 	$(PYTEST) -m "not slow"
 
-torture: .make/test  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
+torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
 	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
 
-fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents
+fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents, folders
 	$(PYTHON) tests/fuzz_readers.py all --seconds 600
 
-bench: .make/test  ## training beside transformers + PEFT on this machine; the last line is JSON
+bench: .make/test .make/native  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer
 
-lint: .make/test  ## ruff and mypy
+native: $(READY)  ## build the C++ engine again beside the Python files; warnings are errors
+	@$(PYTHON) -c 'import nanobind' 2>/dev/null || \
+	  { echo "error: $(PYTHON) has no nanobind; install it there (pip install nanobind)" >&2; exit 2; }
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py
+	@if test -d .make; then touch .make/native; fi
+
+# A copy of the package holds the checked extension, so that the ordinary one stays where it is.
+sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and UndefinedBehaviorSanitizer
+	rm -rf $(SANITIZE)/src && mkdir -p $(SANITIZE) && cp -R src $(SANITIZE)/src && rm -f $(SANITIZE)/src/riyaz/_native*
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --into $(SANITIZE)/src/riyaz --folder $(SANITIZE)/native \
+	  -DRIYAZ_SANITIZE=ON
+	compiler=$${CXX:-c++}; LD_PRELOAD="$$($$compiler -print-file-name=libasan.so) \
+	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
+
+lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run --Werror $(CPP)
 
-format: .make/test  ## mend what ruff can mend
+format: .make/test  ## mend what ruff and clang-format can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+	.venv/bin/clang-format -i $(CPP)
 
 clean:  ## remove caches, builds and stamps; .venv and results stay
 	rm -rf .make .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -74,10 +98,13 @@ clean:  ## remove caches, builds and stamps; .venv and results stay
 	@mkdir -p .make && touch $@
 
 # pip's hundreds of lines go to a log; its last ones are shown when it fails.
+# CI has warnings of the C++ compiler count as errors, as `make native` does.
 define install
-	@echo "installing '.[$(1)]', minutes the first time (log: $(PIP_LOG))"
-	@$(PYTHON) -m pip install --disable-pip-version-check --no-color -e '.[$(1)]' >$(PIP_LOG) 2>&1 </dev/null || \
+	@echo "installing '.[$(1)]', minutes the first time, up to 3 of them to build the C++ engine (log: $(PIP_LOG))"
+	@$(if $(CI),RIYAZ_STRICT=1 )$(PYTHON) -m pip install --disable-pip-version-check --no-color -e '.[$(1)]' \
+	  >$(PIP_LOG) 2>&1 </dev/null || \
 	  { status=$$?; tail -n 15 $(PIP_LOG) >&2; echo "error: pip failed; the whole log is $(PIP_LOG)" >&2; exit $$status; }
+	@$(PYTHON) -c 'from riyaz import native; print(native.why_not() and f"note: {native.why_not()}", end="\n"*(not native.available()))'
 endef
 
 # All that the commands' help names: PDF and Word files, Excel and Parquet, models of the hub.
@@ -89,3 +116,12 @@ endef
 .make/test: pyproject.toml .make/venv
 	$(call install,$(EXTRAS)$(COMMA)test)
 	@touch .make/train $@
+
+# C++ that changed after the installation is built again; `make native` is the quicker way while one writes it.
+.make/native: $(NATIVE) | .make/train
+	@if test -n "$$(find $(NATIVE) -newer .make/train)"; then \
+	  echo "building the C++ engine again, up to 3 minutes (log: .make/native.log)"; \
+	  $(if $(CI),RIYAZ_STRICT=1 )$(PYTHON) -m pip install --disable-pip-version-check --no-color --no-deps -e . \
+	    >.make/native.log 2>&1 </dev/null || { tail -n 15 .make/native.log >&2; exit 2; }; \
+	fi
+	@touch $@

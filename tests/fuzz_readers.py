@@ -1,6 +1,6 @@
 """Feeds mutated files to one reader, in this process: nothing but RiyazError may come out, in bounded memory.
 
-    python tests/fuzz_readers.py gguf|safetensors|tokenizer|rows|documents --inputs 1000000 --seed 0
+    python tests/fuzz_readers.py gguf|safetensors|tokenizer|rows|documents|folders --inputs 1000000 --seed 0
     python tests/fuzz_readers.py all --seconds 600                  # `make fuzz`: every reader, so long together
     python tests/fuzz_readers.py gguf --atheris --inputs 1000000    # coverage-guided, where atheris is installed
 
@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from fuzz_folders import folders_reader
+
 MEMORY = 2**30  # bytes of address space that the inputs may need beyond those of the start
 NAME = Path("fuzz")
 NUMBERS = (0, 1, 2, 31, 32, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**61, 2**63, 2**64 - 32, 2**64 - 1)
@@ -86,10 +88,15 @@ def mutated_header(data: bytes, rng: random.Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[end:]
 
 
+def mutated_kept(data: bytes, rng: random.Random) -> bytes:
+    """The file changed as `mutated` does, its first byte kept."""
+    return data[:1] + mutated(data[1:], rng)
+
+
 def mutated_member(data: bytes, rng: random.Random) -> bytes:
     """A Word file with one of its parts changed and packed again; another document changed as `mutated` does."""
     if data[1:3] != b"PK":
-        return mutated(data, rng)
+        return mutated_kept(data, rng)
     with zipfile.ZipFile(io.BytesIO(data[1:])) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     name = rng.choice(sorted(parts))
@@ -170,6 +177,7 @@ def tokenizer_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
 def rows_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
     """Files of rows: the first byte of an input names its format."""
     from riyaz.data.formats import load
+    from riyaz.data.parquet import arrow_rows
 
     rows = [{"prompt": f"Frage {i}: wohin?", "completion": "nach Köln"} for i in range(3)]
     messages = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
@@ -180,15 +188,33 @@ def rows_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
         "question\tanswer\none\ttwo\n",
         json.dumps(messages) + "\n",
     ]
-    suffixes = (".jsonl", ".json", ".csv", ".tsv", ".jsonl")
+    suffixes = (".jsonl", ".json", ".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+    tables = _tables(rows)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-rows-"))
 
     def read(data: bytes) -> None:
         path = folder / f"rows{suffixes[data[0] % len(suffixes) if data else 0]}"
         path.write_bytes(data[1:])
-        load(path)
+        if path.suffix == ".arrow":
+            arrow_rows(path, None)
+        else:
+            load(path)
 
-    return [bytes([place]) + text.encode() for place, text in enumerate(texts)], read
+    seeds = [*map(str.encode, texts), *tables]
+    return [bytes([place]) + seed for place, seed in enumerate(seeds)], read
+
+
+def _tables(rows: list[dict[str, str]]) -> list[bytes]:
+    """The rows as a Parquet file and as an Arrow file with compressed buffers."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table, parquet, arrow = pyarrow.Table.from_pylist(rows), io.BytesIO(), io.BytesIO()
+    pyarrow.parquet.write_table(table, parquet)
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.ipc.new_stream(arrow, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return [parquet.getvalue(), arrow.getvalue()]
 
 
 def documents_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
@@ -224,18 +250,32 @@ def documents_reader() -> tuple[list[bytes], Callable[[bytes], None]]:
     return [bytes([place]) + data for place, data in enumerate(seeds)], read
 
 
+def mutated_file(data: bytes, rng: random.Random) -> bytes:
+    """A file of a folder, its name kept: wrong values where it is JSON, else changed as `mutated` does."""
+    try:
+        return data[:1] + mutated_json(data[1:], rng)
+    except (ValueError, RecursionError):
+        return data[:1] + mutated(data[1:], rng)
+
+
 READERS = {
     "rows": rows_reader,
+    "folders": folders_reader,
     "documents": documents_reader,
     "gguf": gguf_reader, "safetensors": safetensors_reader, "tokenizer": tokenizer_reader,
 }  # fmt: skip
 MUTATORS = {
-    "rows": [mutated],
-    "documents": [mutated, mutated_member],
+    "rows": [mutated_kept],
+    "folders": [mutated_kept, *[mutated_file] * 3],
+    "documents": [mutated_kept, mutated_member],
     "gguf": [mutated],
     "safetensors": [mutated, mutated_header],
     "tokenizer": [mutated, *[mutated_json] * 3],
 }
+
+# How many of a reader's last seeds are read by a child process, which takes some tenths of a second, and how many
+# inputs there are for one of these
+CHILDREN = {"documents": (1, 50), "rows": (2, 1000)}
 
 
 def outcome(read: Callable[[bytes], None], data: bytes) -> str:
@@ -254,6 +294,13 @@ def outcome(read: Callable[[bytes], None], data: bytes) -> str:
     return "accepted"
 
 
+def _chosen(seeds: list[bytes], costly: int, every: int, rng: random.Random) -> bytes:
+    """One of the seeds; of the last `costly` of them, one in `every` inputs."""
+    if not costly:
+        return rng.choice(seeds)
+    return rng.choice(seeds[:-costly] if rng.randrange(every) else seeds[-costly:])
+
+
 def fuzz(
     reader: str, inputs: int | None, seed: int, first: int = 0, seconds: float = float("inf")
 ) -> tuple[dict[str, int], list[str]]:
@@ -267,7 +314,7 @@ def fuzz(
         if time.monotonic() > end:
             break
         rng = random.Random(seed << 40 | number)
-        result = outcome(read, rng.choice(MUTATORS[reader])(rng.choice(seeds), rng))
+        result = outcome(read, rng.choice(MUTATORS[reader])(_chosen(seeds, *CHILDREN.get(reader, (0, 0)), rng), rng))
         if result in counts:
             counts[result] += 1
         else:

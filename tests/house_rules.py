@@ -24,6 +24,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("errors", "config", "hardware", "files", "folders", "events"), ()),
     (
         (
+            "native",
             "confined",
             "template_worker",
             "tokenizer_worker",
@@ -54,6 +55,7 @@ NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
 
 REPORT = {"errors", "files", "events", "results"}  # what the report may import
 
+CPP_LINES = 400  # of a file in C++
 FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 500, 45, 90, 150
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "torch.load", "os.system", "os.popen", "subprocess.getoutput"}
@@ -67,7 +69,8 @@ UNSAFE_TEXT = {
     "a machine path": re.compile(r"(?<![\w.])/(?:w[o]rk|r[o]ot|f[a]rm|h[o]me/(?!me\b)[\w-]+|U[s]ers/[\w-]+)/"),
 }
 BROWSER_TESTS = {"test_html_browser.py"}  # need a browser, which no Python package brings: they alone may skip
-TEXT_ENDINGS = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".sh", ""}
+CPP_ENDINGS = {".cpp", ".h"}
+TEXT_ENDINGS = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".txt", ".cfg", ".sh", "", *CPP_ENDINGS}
 
 
 @dataclass(frozen=True)
@@ -248,9 +251,15 @@ def text_files(root: Path) -> list[Path]:
 
 
 def sizes(root: Path) -> list[str]:
-    """Python files longer than FILE_LINES."""
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in python_files(root)}
-    return [f"{path.relative_to(root)}: {n} lines > {FILE_LINES}" for path, n in lengths.items() if n > FILE_LINES]
+    """Python files longer than FILE_LINES, C++ files longer than CPP_LINES."""
+    limits = {".py": FILE_LINES, **dict.fromkeys(CPP_ENDINGS, CPP_LINES)}
+    files = [path for path in text_files(root) if path.suffix in limits]
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    return [
+        f"{path.relative_to(root)}: {n} lines > {limits[path.suffix]}"
+        for path, n in lengths.items()
+        if n > limits[path.suffix]
+    ]
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -148,6 +148,8 @@ def stale_tree(root: Path) -> list[str]:
         name = path.relative_to(root).as_posix()
         if "__pycache__" in path.parts or (path.is_dir() and not any(path.glob("*.py"))):
             continue
+        if path.name.startswith("_native."):  # the built extension
+            continue
         if path.name != "__init__.py":  # the folder's line speaks for it
             files.add(f"{name}/" if path.is_dir() else name)
     problems = [f"{TREE_PAGE} lacks {name}" for name in sorted(files - entries.keys())]

@@ -3,6 +3,9 @@
 import errno
 import math
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,3 +174,27 @@ def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], what: str
         files.from_json(Outer, {"name": "x"} | change, "a.json")
     with assert_refused("a.json: the document is not an object"):
         files.from_json(Outer, [], "a.json")
+
+
+def test_what_a_killed_write_left_is_swept_by_the_next_one_to_that_file(tmp_path: Path) -> None:
+    """Only regular files of that name and of a process that does not live; everything else stays."""
+    write = "import os, signal, sys; from pathlib import Path; from riyaz.files import atomic_file\n"
+    write += "with atomic_file(Path(sys.argv[1])) as file: file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    target = tmp_path / "a.json"
+    killed = subprocess.run([sys.executable, "-c", write, str(target)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert killed.returncode == -signal.SIGKILL and left.name.startswith(".a.json.") and left.suffix == ".tmp"
+    dead = left.name.split(".")[-2]
+    kept = {
+        f".a.json.{os.getppid()}.tmp", f".b.json.{dead}.tmp", f".a.json.x{dead}.tmp", f".a.json.{dead}.tmp.json",
+        f"a.json.{dead}.tmp", ".a.json.99999999999999999999.tmp", f".a.json.0{dead}.tmp",
+    }  # fmt: skip
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    (tmp_path / f".c.json.{dead}.tmp").symlink_to("elsewhere")
+    (tmp_path / f".d.json.{dead}.tmp").mkdir()
+    files.write_text(target, "new")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "a.json", f".c.json.{dead}.tmp", f".d.json.{dead}.tmp"}
+    for name in ("c.json", "d.json"):
+        files.write_text(tmp_path / name, "new")
+        assert os.path.lexists(tmp_path / f".{name}.{dead}.tmp")

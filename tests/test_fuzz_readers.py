@@ -33,3 +33,14 @@ def test_an_input_is_the_same_every_time():
     assert len(set(inputs)) > 45 and all(data != seed for data in inputs[:5])
     value = json.dumps({"a": [1, 2, {"b": "c"}]}).encode()
     assert len({fuzz_readers.mutated_json(value, random.Random(number)) for number in range(50)}) > 20
+
+
+def test_every_file_of_the_folders_is_opened():
+    seeds, read = fuzz_readers.READERS["folders"]()
+    assert len(seeds) == 11 and [fuzz_readers.outcome(read, seed) for seed in seeds] == ["accepted"] * 11
+
+
+def test_few_inputs_need_a_child_process():
+    seeds = [b"a", b"b", b"c"]
+    chosen = [fuzz_readers._chosen(seeds, 1, 50, random.Random(number)) for number in range(1000)]
+    assert 5 < chosen.count(b"c") < 50 and chosen.count(b"a") > 400

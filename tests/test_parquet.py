@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from expect import assert_refused
 from test_formats import ROWS, make, pairs, saved
 
-from riyaz.data import formats, many_files, parquet
+from riyaz.data import arrow_batches, formats, many_files, parquet
 
 # Parquet and saved data sets
 
@@ -77,7 +77,7 @@ def test_damaged_parquet_is_one_line(tmp_path, monkeypatch):
     with assert_refused("no rows"):
         formats.load(path)
     path.write_bytes(whole)
-    monkeypatch.setattr(parquet, "MAX_BYTES", 10)
+    monkeypatch.setattr(arrow_batches, "MAX_BYTES", 10)
     with assert_refused(
         "rows.parquet: holds ", " bytes and 8 values, and 10 and 50,000,000 are read at most; split it"
     ):
@@ -142,8 +142,8 @@ def test_sizes_are_those_of_the_values():
         (fixed, [32] * 5),
     ]
     for array, sizes in whole:
-        assert parquet._sizes(array).tolist() == sizes, array.type
-        assert parquet._sizes(array.slice(1, 3)).tolist() == sizes[1:4], array.type
+        assert arrow_batches.sizes_of(array).tolist() == sizes, array.type
+        assert arrow_batches.sizes_of(array.slice(1, 3)).tolist() == sizes[1:4], array.type
 
 
 def test_a_saved_data_set_must_be_true(tmp_path):

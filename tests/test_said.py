@@ -27,6 +27,12 @@ USES = {  # command line -> the beginning of its lines on stderr
     "pull tiny-base": ["tiny-base: copy"],
 }
 
+FULL = (
+    "info", "info --json", "models --json", "data rows.jsonl", "report results", "report results --json", "--version",
+    "generate results/lora hello --max-tokens 3", "predict hello --adapter results/lora --top 2 --json",
+)  # fmt: skip
+WITHOUT_SPACE = "no space left on device; free some space and run the same command again"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
@@ -139,3 +145,20 @@ def test_matplotlibs_own_setting_does_not_matter(tmp_path, monkeypatch):
     told = streams("report results", "", MPLBACKEND="nope")
     assert told.returncode == 0, told.stderr
     assert Path("results/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("line", FULL)
+def test_a_full_stdout_is_one_line(line):
+    told = streams(line, ">/dev/full", PYTHONUNBUFFERED="")
+    *before, last = told.stderr.splitlines()
+    assert told.returncode == 2 and last == f"error: stdout: {WITHOUT_SPACE}", told.stderr
+    assert not [one for one in before if "rror" in one or "Exception" in one], told.stderr
+
+
+@pytest.mark.usefixtures("place")
+def test_a_full_stderr_changes_no_exit_status_and_an_unbuffered_stdout_no_line():
+    assert streams("info", "2>/dev/full", PYTHONUNBUFFERED="").returncode == 0
+    assert streams("info", ">/dev/full", PYTHONUNBUFFERED="1").stderr == f"error: {WITHOUT_SPACE}\n"
+    assert streams("info", ">/dev/full 2>/dev/full", PYTHONUNBUFFERED="").returncode == 2
+    assert streams("nothing", "2>/dev/full", PYTHONUNBUFFERED="").returncode == 2

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from riyaz.errors import RiyazError
+from riyaz.sources import gguf
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_gguf import BYTE, CONTROL, LLAMA3_SPLIT, MAX_PIECE, QWEN2_SPLIT, UNKNOWN, USER_DEFINED
 
@@ -253,3 +254,23 @@ def test_a_piece_of_a_megabyte_and_a_name_of_one_are_one_line():
 def test_a_template_that_is_no_text_is_one_line():
     with pytest.raises(RiyazError, match="chat_template is not a string"):
         Tokenizer.from_gguf(sentencepiece(True)[1] | {"tokenizer.chat_template": 3})
+
+
+@pytest.mark.parametrize("content", [" ", "", "\n"])
+@pytest.mark.parametrize("name", tiny.SPECIALS)
+def test_a_special_token_that_is_a_space_or_nothing_is_no_control_token(name, content, tmp_path):
+    """Nothing of that spelling is cut from texts, and the folder made from it opens and gives the same ids."""
+    metadata = dict(gguf.read(tiny.write_gguf(tmp_path / "a.gguf")).metadata)
+    metadata["tokenizer.ggml.tokens"] = [
+        content if token == name else token for token in metadata["tokenizer.ggml.tokens"]
+    ]
+    ours = Tokenizer.from_gguf(metadata)
+    ours.save(tmp_path / "out")
+    (tmp_path / "out/generation_config.json").write_text(json.dumps({"eos_token_id": ours.files.eos_ids}))
+    asked = "a question  of\ntwo lines"
+    for tokenizer in (ours, Tokenizer.from_folder(tmp_path / "out")):
+        for text in map(plain, MORE_TEXTS):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+        (row,) = tokenizer.rows([([{"role": "user", "content": asked}], " two  spaces\n")])
+        assert row.answer[-1] == tokenizer.end_of_turn and row.answer == ours.answer_ids([" two  spaces\n"])[0]
+        assert content not in tokenizer._control and asked in tokenizer.decode(row.prompt)

@@ -74,6 +74,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
+        _sweep_beside(path)
         with open(temporary, "xb") as file:
             yield file
             file.flush()
@@ -83,6 +84,31 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise disk_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep_beside(path: Path) -> None:
+    """Remove the temporary files of `atomic_file` for this path that this user's killed processes left."""
+    if not hasattr(os, "geteuid"):  # on Windows, where no process can be asked whether it lives
+        return
+    made = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)\.tmp")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            named = made.fullmatch(entry.name)
+            if named and not _lives(int(named[1])):
+                about = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid():
+                    Path(entry).unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of this number, or may be."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        pass
+    return True
 
 
 def is_bare(name: str) -> bool:

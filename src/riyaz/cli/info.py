@@ -12,7 +12,7 @@ PACKAGES = ("torch", "numpy", "scipy", "tokenizers", "safetensors", "jinja2", "b
 
 def info(*, json: Json = False) -> None:
     """Show versions, hardware and the folder of the model cache."""
-    from riyaz import hardware
+    from riyaz import hardware, native
     from riyaz.sources import store
 
     screen = Screen(json)
@@ -25,13 +25,15 @@ def info(*, json: Json = False) -> None:
         ("packages", ", ".join(f"{name} {versions[name] or 'absent'}" for name in PACKAGES)),
         ("CPU", f"{machine['cpu']}, {machine['cores']} cores usable"),
         ("instructions", " ".join(machine["isa"])),
+        ("C++ engine", f"kernels for {native.isa()}" if native.available() else native.why_not()),
         ("memory", f"{machine['memory_total_mb']:,} MB, {machine['memory_available_mb']:,} MB available"),
         ("cache", f"{home}, {machine['disk_free_mb']:,} MB free"),
         ("models", ", ".join(models) or "none yet; riyaz pull smollm2-135m"),
     ]
     for name, text in rows:
         screen.fact(name, text, indent=14)
-    screen.finish({"versions": versions, "hardware": machine, "home": home, "models": models})
+    engine = {"isa": native.isa(), "isas": list(native.isas())} if native.available() else {"absent": native.why_not()}
+    screen.finish({"versions": versions, "hardware": machine, "engine": engine, "home": home, "models": models})
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from cyclopts import (
     App,
@@ -146,21 +147,41 @@ def main(tokens: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return 0
     except BrokenPipeError:
-        # The reader of stdout has closed it; without this the interpreter reports a second error on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten(sys.stdout)
         return 141
     except KeyboardInterrupt as stop:  # some commands say how to continue
-        with contextlib.suppress(OSError):  # the terminal has gone
-            print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
+        _drop_unwritten(sys.stdout)
+        _tell(str(stop) or "stopped; run the same command again to continue")
         return 130
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
             raise
         from riyaz.report.markup import printable_line  # the error may quote a file's name or content
 
+        unwritten = _drop_unwritten(sys.stdout)
+        if unwritten and isinstance(error, OSError) and error.errno == unwritten.errno and not error.filename:
+            error.filename = "stdout"
         line, status = explain(error)
-        print(f"error: {printable_line(line)}", file=sys.stderr)
+        _tell(f"error: {printable_line(line)}")
         return status
+
+
+def _drop_unwritten(stream: TextIO) -> OSError | None:
+    """Drop what a standard stream could not take, because its disk is full or its reader has gone, and return why. The
+    interpreter would try again on exit, report a second error and change the exit status."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
+
+
+def _tell(line: str) -> None:
+    """Print to stderr, unless its disk is full or the terminal has gone."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    _drop_unwritten(sys.stderr)
 
 
 def _open_closed_streams() -> list[str]:

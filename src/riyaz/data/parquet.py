@@ -6,57 +6,36 @@ Label numbers become the label names in the file; bytes, such as pictures, becom
 
 import importlib
 import json
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from riyaz.data.bounds import MAX_BYTES, Bounds
+from riyaz.confined import CPU_LIMIT_REACHED, module_command
+from riyaz.data import parquet_worker
+from riyaz.data.arrow_batches import batches
 from riyaz.errors import RiyazError, install, listed
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # what save_to_disk writes
-BATCH = 512  # rows that are read and checked together
 DECODED = 64  # rows that are then turned into Python's values: at most 64 MiB of text
-AT_ONCE = 2**26  # bytes that the texts inside of lists of one batch may need
-MAX_VALUES = 50_000_000  # of all columns; a value takes 8 bytes at least
 MAX_JSON = 16 * 2**20
+SPLIT = "split it, or save it as .jsonl if you trust it"
 Rows = list[tuple[int, dict[str, object]]]
 
 
 def parquet_rows(path: Path) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a Parquet file as (number from 1, fields), and its columns. Raises RiyazError."""
-    parquet = _pyarrow(path, "pyarrow.parquet")
-
-    def batches() -> Iterator[Any]:
-        about = parquet.read_metadata(path)
-        flat, rows = _plan(path, about)
-        file = parquet.ParquetFile(path, read_dictionary=flat)  # a text that is stored once is not copied to every row
-        yield parquet.read_schema(path)
-        yield from file.iter_batches(batch_size=rows)
-
-    return _read(path, batches(), None)
+    _pyarrow(path, "pyarrow.parquet")
+    return _read(path, "parquet", path, None)
 
 
 def arrow_rows(path: Path, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
     """As `parquet_rows` for an Arrow file (stream or file format); `features`, if given, must have the same columns."""
     arrow = _pyarrow(path, "pyarrow")
-
-    def batches() -> Iterator[Any]:
+    try:
         with arrow.memory_map(str(path)) as source:
-            is_file_format = source.read(6) == b"ARROW1"
-            source.seek(0)
-            if not is_file_format:
-                reader = arrow.ipc.open_stream(source)
-                yield reader.schema
-                yield from reader
-                return
-            file = arrow.ipc.open_file(source)
-            yield file.schema
-            for index in range(file.num_record_batches):
-                yield file.get_batch(index)
-
-    return _read(path, batches(), features)
+            return _read(path, "arrow", source, features)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def is_saved(folder: Path) -> bool:
@@ -96,73 +75,55 @@ def saved_files(folder: Path) -> tuple[list[Path], dict[str, Any] | None]:
     return [folder / str(name) for name in names], features
 
 
-def _read(path: Path, parts: Iterator[Any], features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
-    """Rows and columns; `parts` yields the schema, then record batches. Raises RiyazError."""
+def _read(path: Path, kind: str, source: Any, features: dict[str, Any] | None) -> tuple[Rows, tuple[str, ...]]:
+    """Rows and columns of a file, after a process with limits has read it. Raises RiyazError."""
     error_of_arrow = _pyarrow(path, "pyarrow").ArrowException
+    _expect_readable(path, kind)
     rows: Rows = []
-    bounds = Bounds(path, stored=path.stat().st_size)
     try:
+        parts = batches(path, kind, source)
         schema = next(parts)
         columns = _columns(path, schema, features)
         labels = _labels(schema, features)
         for batch in parts:
-            sizes = sum(map(_sizes, batch.columns), np.zeros(len(batch), np.int64))
-            for place, size in enumerate(sizes.tolist(), start=len(rows) + 1):
-                bounds.add(place, size)
             for start in range(0, len(batch), DECODED):
                 for fields in _decoded(batch.slice(start, DECODED)):
                     row = {name: _plain(value) for name, value in fields.items()}
                     place = len(rows) + 1
                     rows.append((place, row | {name: _label(path, place, name, row[name], labels) for name in labels}))
-    except (error_of_arrow, OSError, ValueError, OverflowError) as error:
-        detail = " ".join(str(error).split())[:120]
-        raise RiyazError(f"cannot be read ({detail})", str(path), "write or download it again") from None
+    except (error_of_arrow, OSError, ValueError, OverflowError, LookupError) as error:
+        raise _unreadable(path, error) from None
     if not rows:
         raise RiyazError("the file has columns and no rows", str(path), "write one example per row")
     return rows, columns
 
 
-def _plan(path: Path, about: Any) -> tuple[list[str], int]:
-    """The columns to read as dictionaries, and the rows to read at once, from what the file says of itself. Raises
-    RiyazError if it says that it holds too much."""
-    bounds = Bounds(path)
-    bounds.check_rows(about.num_rows)
-    groups = [about.row_group(i) for i in range(about.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    size, values = sum(chunk.total_uncompressed_size for chunk in chunks), sum(chunk.num_values for chunk in chunks)
-    if size > MAX_BYTES or values > MAX_VALUES:
-        what = f"holds {size:,} bytes and {values:,} values, and {MAX_BYTES:,} and {MAX_VALUES:,} are read at most"
-        raise RiyazError(what, str(path), "split it, or take fewer rows or columns")
-    texts = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
-    flat = sorted({chunk.path_in_schema for chunk in texts if "." not in chunk.path_in_schema})
-    # Inside of lists pyarrow reads no dictionaries: a value there may be as long as its column's part of the file.
-    longest = max((chunk.total_uncompressed_size for chunk in texts if "." in chunk.path_in_schema), default=0)
-    return flat, max(1, min(BATCH, AT_ONCE // max(longest, 1)))
+def _unreadable(path: Path, error: Exception) -> RiyazError:
+    detail = " ".join(str(error).split())[:120]
+    return RiyazError(f"cannot be read ({detail})", str(path), "write or download it again")
 
 
-def _sizes(array: Any) -> Any:
-    """Characters of each value of an Arrow array, about: bytes of text, 8 for a number or an element of a list (n,)."""
-    arrow, compute = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.compute")
-    kind, types = array.type, arrow.types
-    if isinstance(array, arrow.ExtensionArray):
-        return _sizes(array.storage)
-    if types.is_dictionary(kind):
-        inner = np.append(_sizes(array.dictionary), 0)
-        return inner[array.indices.fill_null(len(inner) - 1).to_numpy(zero_copy_only=False)]
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
-        return compute.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    if types.is_struct(kind):
-        return sum((_sizes(array.field(i)) for i in range(kind.num_fields)), np.zeros(len(array), np.int64))
-    if types.is_fixed_size_list(kind):
-        inner = _sizes(array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size))
-        return inner.reshape(len(array), kind.list_size).sum(axis=1) + 8 * kind.list_size
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
-        at = array.offsets.to_numpy()
-        total = np.concatenate(([0], np.cumsum(_sizes(array.values.slice(at[0], at[-1] - at[0])))))
-        return np.diff(total[at - at[0]]) + 8 * np.diff(at)
-    if types.is_nested(kind) or "view" in str(kind) or "run_end" in str(kind):
-        raise arrow.ArrowNotImplementedError(f"the type {kind} is not supported")
-    return np.full(len(array), 8, np.int64)
+def _expect_readable(path: Path, kind: str) -> None:
+    """Raises RiyazError if a process with limits cannot read the file: its buffers and pages may decode to any size,
+    whatever it says of itself, and a damaged one can end the process that reads it."""
+    command, environment = module_command("riyaz.data.parquet_worker", str(path.absolute()), kind)
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            timeout=5 * parquet_worker.SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RiyazError("does not decode in time", str(path), SPLIT) from None
+    except OSError as error:
+        raise RiyazError(f"the process that tries it failed to start: {error}", str(path)) from None
+    if done.stdout == parquet_worker.READ:
+        return
+    if done.stdout == parquet_worker.TOO_LARGE:
+        mib = parquet_worker.memory_mib(path)
+        raise RiyazError(f"decodes to more than {mib:,} MiB at once; reading stopped", str(path), SPLIT)
+    if done.returncode == CPU_LIMIT_REACHED:
+        raise RiyazError("does not decode in time", str(path), SPLIT)
+    raise RiyazError("is damaged: reading it ends the process that does", str(path), "write or download it again")
 
 
 def _decoded(batch: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""The build backend: scikit-build-core's, but an editable installation only puts src/ on Python's path.
+
+scikit-build-core's own editable modes add an import hook to every start of Python, or build between the sources.
+Here the extension is built in build/, which is kept, and lands beside the Python files. `make native` does only that:
+
+    python native/build_backend.py [--into FOLDER] [-DNAME=VALUE ...]
+"""
+
+import argparse
+import base64
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PATH_FILE = "_riyaz_source.pth"
+REASON = "_native.txt"  # written by CMakeLists.txt where something that the engine needs is missing
+
+if importlib.util.find_spec("scikit_build_core"):  # `make native` does without
+    from scikit_build_core.build import (
+        build_sdist,
+        build_wheel,
+        get_requires_for_build_editable,
+        get_requires_for_build_sdist,
+        get_requires_for_build_wheel,
+        prepare_metadata_for_build_editable,
+        prepare_metadata_for_build_wheel,
+    )
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+
+def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
+    """PEP 660: builds the extension in place, and a wheel that holds the path of src/ and the commands."""
+    build_in_place(ROOT / "src/riyaz")
+    bare = {**(config_settings or {}), "wheel.cmake": "false", "wheel.packages": []}
+    name = build_wheel(wheel_directory, bare)
+    add_file(Path(wheel_directory, name), PATH_FILE, f"{ROOT / 'src'}\n".encode())
+    return name
+
+
+def add_file(wheel: Path, name: str, data: bytes) -> None:
+    """Adds one file to a wheel, and to the wheel's list of its files."""
+    with zipfile.ZipFile(wheel) as archive:
+        held = {item: archive.read(item) for item in archive.namelist()}
+    record = next(item for item in held if item.endswith(".dist-info/RECORD"))
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    held[record] = f"{name},sha256={digest},{len(data)}\n".encode() + held[record]
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for item, content in {name: data, **held}.items():
+            archive.writestr(item, content)
+
+
+def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, ...] = ()) -> Path:
+    """Builds the extension in `folder`, by default one below build/ for this Python and compiler, and puts it into
+    `into`; returns the folder. Raises SystemExit if CMake fails."""
+    compiler = os.environ.get("CXX", "")
+    made_for = "-".join(filter(None, ["native", sys.implementation.cache_tag, Path(compiler).name]))
+    folder = folder or ROOT / "build" / made_for
+    ninja = program("ninja")
+    generator = "Ninja" if ninja else "Unix Makefiles"
+    cache = folder / "CMakeCache.txt"
+    other = cache.exists() and f"CMAKE_GENERATOR:INTERNAL={generator}\n" not in cache.read_text(errors="replace")
+    if other or (folder / REASON).exists():  # CMake refuses to change the generator, and remembers what was missing
+        shutil.rmtree(folder)
+    configure = [f"-DRIYAZ_INTO={into}", f"-DPython_EXECUTABLE={sys.executable}", *defines]
+    if strict := os.environ.get("RIYAZ_STRICT"):  # else as the folder was built before
+        configure.append(f"-DRIYAZ_STRICT={strict}")
+    if ninja:  # in pip's build environment it lies in another folder each time
+        configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
+    cmake = program("cmake")
+    if not cmake:
+        raise SystemExit("error: cmake was not found; install it (pip install cmake)")
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(usable_cores())
+    for command in (
+        [cmake, "-S", str(ROOT), "-B", str(folder), "-G", generator, *configure],
+        [cmake, "--build", str(folder), "--parallel", jobs],
+    ):
+        if status := subprocess.run(command).returncode:
+            raise SystemExit(status)
+    return folder
+
+
+def program(name: str) -> str | None:
+    """The path of a program: of the one beside this Python, else of the first one on PATH."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    """Builds in place from the command line."""
+    parser = argparse.ArgumentParser(description="Builds riyaz._native beside the Python files.")
+    parser.add_argument("--into", type=Path, default=ROOT / "src/riyaz", help="folder for the extension")
+    parser.add_argument("--folder", type=Path, help="folder to build in")
+    options, defines = parser.parse_known_args()
+    build_in_place(options.into.absolute(), options.folder and options.folder.absolute(), tuple(defines))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,8 @@ slower. cold_start_s: in a fresh process with the file in the page cache, from `
 rss_over_file: memory above that of Python and numpy ÷ (weights as the file packs them + keys and values in 16 bits).
 decode_bandwidth_share: bytes of weights, keys and values of one token × tokens/s ÷ the read bandwidth of a native
 loop in the same run; of an int8 head the half that is always read. prefill_peak_share: operations of the linears ÷
-the int8 (else bf16) peak of such a loop; null without riyaz's native part. The last line is one JSON document; null is what was not measured.
+the int8 (else bf16) peak of such a loop; null without riyaz's native part. The last line is one JSON document; null is
+what was not measured.
 """
 
 import argparse

@@ -43,7 +43,7 @@ void set_matrix(Encoder& e, int layer, const std::string& name, const Matrix& ma
     const auto put = [&](Matrix& to, int rows, int cols) {
         const Weights& w = matrix.weights;
         const Format format = e.config.fp32 ? Format::fp32 : Format::bf16;
-        if (w.rows != rows || w.cols != padded(cols, GROUP) || w.format != format) refuse(name + " does not fit");
+        if (w.rows != rows || w.cols != padded_cols(format, cols) || w.format != format) refuse(name + " does not fit");
         to = matrix;
     };
     if (name == "qkv") put(own.qkv, 3 * C, C);

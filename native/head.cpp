@@ -204,7 +204,7 @@ void Pass::settle_rows(int thread) {
 }
 
 void Pass::finish() const {
-    if (damaged) throw std::runtime_error("the model computes numbers that are none (NaN) or infinite");
+    if (damaged) throw std::runtime_error("the model's scores of the next token are not finite");
 }
 
 // Few tokens are a hundred short phases, at whose ends all threads wait for the last. Where other processes have the

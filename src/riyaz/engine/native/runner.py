@@ -96,7 +96,8 @@ class NativeRunner:
                 np.array(penalties, np.float32),
             )
         except RuntimeError as error:  # the cache is full, or the model computes NaN
-            raise RiyazError(str(error), self._family.source.name) from error
+            hint = "the weights are damaged, or too large to compute with" if "not finite" in str(error) else ""
+            raise RiyazError(str(error), self._family.source.name, hint) from error
         return self._answers(runs, rows, best, values)
 
     def _answers(

@@ -3,33 +3,38 @@
 // tokens.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <atomic>
-#include <cstdlib>
 #include <new>
 
 #include "model.h"
 
 namespace riyaz {
 
-// Memory that grows, aligned for vectors and tiles
+// Memory that grows, zero at first; what is never written takes no memory, since the system gives pages when they are
+// written to.
 template <class T>
 class Array {
   public:
+    Array() = default;
+    Array(const Array&) = delete;
+    Array& operator=(const Array&) = delete;
+    ~Array() {
+        if (data_) munmap(data_, size_ * sizeof(T));
+    }
+
     T* get(size_t n) {
-        if (n <= size_) return data_.get();
-        data_.reset();
-        T* fresh = (T*)std::aligned_alloc(64, (n * sizeof(T) + 127) / 64 * 64);
-        if (!fresh) throw std::bad_alloc();
-        memset((void*)fresh, 0, n * sizeof(T));
-        data_.reset(fresh), size_ = n;
-        return fresh;
+        if (n <= size_) return data_;
+        void* fresh = mmap(nullptr, n * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (fresh == MAP_FAILED) throw std::bad_alloc();
+        if (data_) munmap(data_, size_ * sizeof(T));
+        data_ = (T*)fresh, size_ = n;
+        return data_;
     }
 
   private:
-    struct Free {
-        void operator()(T* data) const { std::free(data); }
-    };
-    std::unique_ptr<T, Free> data_;
+    T* data_ = nullptr;
     size_t size_ = 0;
 };
 

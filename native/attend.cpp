@@ -73,7 +73,8 @@ void Pass::positions(int thread, int layer) {
                 k.rms_norm(one, weight.data(), c.eps, D, scratch.data());
                 memcpy(one, scratch.data(), sizeof(float) * D);
             }
-            if (kind >= 0) k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
+            if (kind >= 0)
+                k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
             else if (is_query)
                 for (int i = 0; i < D; i++) one[i] *= scale;
         }
@@ -106,7 +107,9 @@ void Pass::attend(int thread, int layer) {
             if (own.fp32) own.fp32 += column;
             if (own.bf16) own.bf16 += column;
             if (piece.wide) own.codes = nullptr;
-            if (own.codes) own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP, own.total += column / GROUP;
+            if (own.codes)
+                own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP,
+                    own.total += column / GROUP;
             k.inputs(job.out + i * job.out_stride, item.G * c.head, own);
         }
     }

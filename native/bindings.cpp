@@ -49,15 +49,33 @@ std::string name_of(Format format) {
 
 // name -> slot of a layer, or of those outside the layers
 int slot_named(const std::string& name, bool outer) {
-    static const std::map<std::string, int> layer = {
-        {"attention_norm", ATTENTION_NORM}, {"attention_norm_bias", ATTENTION_NORM_BIAS}, {"q", Q}, {"k", K}, {"v", V},
-        {"q_bias", Q_BIAS}, {"k_bias", K_BIAS}, {"v_bias", V_BIAS}, {"q_norm", Q_NORM}, {"k_norm", K_NORM}, {"o", O},
-        {"o_bias", O_BIAS}, {"post_attention_norm", POST_ATTENTION_NORM}, {"mlp_norm", MLP_NORM},
-        {"mlp_norm_bias", MLP_NORM_BIAS}, {"gate", GATE}, {"up", UP}, {"down", DOWN}, {"gate_bias", GATE_BIAS},
-        {"up_bias", UP_BIAS}, {"down_bias", DOWN_BIAS}, {"post_mlp_norm", POST_MLP_NORM}};
-    static const std::map<std::string, int> outside = {{"embedding", EMBEDDING}, {"positions", POSITIONS},
+    static const std::map<std::string, int> layer = {{"attention_norm", ATTENTION_NORM},
+                                                     {"attention_norm_bias", ATTENTION_NORM_BIAS},
+                                                     {"q", Q},
+                                                     {"k", K},
+                                                     {"v", V},
+                                                     {"q_bias", Q_BIAS},
+                                                     {"k_bias", K_BIAS},
+                                                     {"v_bias", V_BIAS},
+                                                     {"q_norm", Q_NORM},
+                                                     {"k_norm", K_NORM},
+                                                     {"o", O},
+                                                     {"o_bias", O_BIAS},
+                                                     {"post_attention_norm", POST_ATTENTION_NORM},
+                                                     {"mlp_norm", MLP_NORM},
+                                                     {"mlp_norm_bias", MLP_NORM_BIAS},
+                                                     {"gate", GATE},
+                                                     {"up", UP},
+                                                     {"down", DOWN},
+                                                     {"gate_bias", GATE_BIAS},
+                                                     {"up_bias", UP_BIAS},
+                                                     {"down_bias", DOWN_BIAS},
+                                                     {"post_mlp_norm", POST_MLP_NORM}};
+    static const std::map<std::string, int> outside = {{"embedding", EMBEDDING},
+                                                       {"positions", POSITIONS},
                                                        {"final_norm", FINAL_NORM},
-                                                       {"final_norm_bias", FINAL_NORM_BIAS}, {"head", HEAD}};
+                                                       {"final_norm_bias", FINAL_NORM_BIAS},
+                                                       {"head", HEAD}};
     const auto& names = outer ? outside : layer;
     const auto found = names.find(name);
     if (found == names.end()) refuse("unknown tensor " + name);
@@ -66,16 +84,18 @@ int slot_named(const std::string& name, bool outer) {
 
 void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
     if (first < 0 || cols < 1) refuse("the shape does not fit");
-    const size_t width = padded(int(cols), matrix.weights.format == Format::int4k ? SUPER : GROUP);
-    if (size_t(first) + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols)) refuse("the shape does not fit");
+    const size_t width = padded_cols(matrix.weights.format, int(cols));
+    if (size_t(first) + rows > size_t(matrix.weights.rows) || width != size_t(matrix.weights.cols))
+        refuse("the shape does not fit");
 }
 
 // The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests
-nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x, bool wide) {
+nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x,
+                                                   bool wide) {
     const Kernels& k = kernels_of(isa);
     const Weights& w = matrix.weights;
-    const int T = int(x.shape(0)), C = int(x.shape(1)), cols = w.cols;
-    if (padded(C, GROUP) > cols || T < 1) refuse("the shape does not fit");
+    const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
+    if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
     if (wide && (!k.wide || w.format == Format::fp32)) refuse("no such product");
     const size_t lines = size_t(padded(T, 32));
     std::vector<int8_t> codes(lines * cols);
@@ -87,8 +107,10 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     nb::capsule owner;
     float* y = fresh<float>(size_t(T) * w.rows, owner);
     Matrix scratch(Format::fp32, 16, int(wide_scratch(cols) / 64) + 32);
-    if (wide) k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
-    else k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr);
+    if (wide)
+        k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
+    else
+        k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr);
     return nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(T), size_t(w.rows)}, owner);
 }
 
@@ -125,8 +147,10 @@ double peak(int kind, int threads) {
 Config config_from(nb::dict d) {
     Config c;
     const auto number = [&](const char* name) { return nb::cast<int>(d[name]); };
-    c.layers = number("layers"), c.hidden = number("hidden"), c.heads = number("heads"), c.kv_heads = number("kv_heads");
-    c.head = number("head"), c.inner = number("inner"), c.vocabulary = number("vocabulary"), c.context = number("context");
+    c.layers = number("layers"), c.hidden = number("hidden"), c.heads = number("heads"),
+    c.kv_heads = number("kv_heads");
+    c.head = number("head"), c.inner = number("inner"), c.vocabulary = number("vocabulary"),
+    c.context = number("context");
     for (const int size : {c.layers, c.hidden, c.heads, c.kv_heads, c.head, c.inner, c.vocabulary, c.context})
         if (size < 1) refuse("a size is below 1");
     if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
@@ -177,20 +201,23 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
     return model.load(std::move(adapter));
 }
 
-// Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token in
-// it, kind (Want), number of its names; `names` all names in order; `penalties` (W,). Returns the likeliest token of each
-// row (W,) and all log-probabilities, row by row.
-nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens, In<int32_t, 2> rows,
-                  In<int32_t, 1> names, In<float, 1> penalties) {
+// Runs the model. `sequences` (N,), `counts` (N,) tokens of each, `tokens` (sum of counts,); `rows` (W, 4): run, token
+// in it, kind (Want), number of its names; `names` all names in order; `penalties` (W,). Returns the likeliest token of
+// each row (W,) and all log-probabilities, row by row.
+nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts, In<int32_t, 1> tokens,
+                  In<int32_t, 2> rows, In<int32_t, 1> names, In<float, 1> penalties) {
     const int V = model.config.vocabulary;
-    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0)) refuse("sizes differ");
+    if (counts.size() != sequences.size() || rows.shape(1) != 4 || penalties.size() != rows.shape(0))
+        refuse("sizes differ");
     for (size_t i = 0; i < tokens.size(); i++)
-        if (tokens.data()[i] < 0 || tokens.data()[i] >= V) refuse("token " + std::to_string(tokens.data()[i]) + " is not in the vocabulary");
+        if (tokens.data()[i] < 0 || tokens.data()[i] >= V)
+            refuse("token " + std::to_string(tokens.data()[i]) + " is not in the vocabulary");
     std::vector<Run> runs(sequences.size());
     size_t at = 0;
     for (size_t i = 0; i < runs.size(); i++) {
         const int n = counts.data()[i];
-        if (n < 0 || at + n > tokens.size() || (!n && !model.unread(sequences.data()[i]))) refuse("a run without tokens");
+        if (n < 0 || at + n > tokens.size() || (!n && !model.unread(sequences.data()[i])))
+            refuse("a run without tokens");
         if (model.length(sequences.data()[i]) + n > model.config.context) refuse("a sequence beyond the context");
         runs[i].sequence = sequences.data()[i], runs[i].tokens = tokens.data() + at, runs[i].n = n;
         at += n;
@@ -198,8 +225,8 @@ nb::tuple forward(Model& model, In<int32_t, 1> sequences, In<int32_t, 1> counts,
     size_t size = 0, name = 0;
     for (size_t i = 0; i < rows.shape(0); i++) {
         const int32_t* row = rows.data() + 4 * i;
-        if (row[0] < 0 || size_t(row[0]) >= runs.size() || row[1] < 0 || row[1] >= runs[row[0]].n || row[2] < 0 || row[2] > 2 ||
-            row[3] < 0 || name + row[3] > names.size())
+        if (row[0] < 0 || size_t(row[0]) >= runs.size() || row[1] < 0 || row[1] >= runs[row[0]].n || row[2] < 0 ||
+            row[2] > 2 || row[3] < 0 || name + row[3] > names.size())
             refuse("a wanted row is outside its run");
         size += Want(row[2]) == Want::full ? V : Want(row[2]) == Want::named ? row[3] : 0;
         name += row[3];
@@ -240,60 +267,87 @@ NB_MODULE(_native, m) {
     m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
     m.def("isa", &isa, "The instruction set whose kernels run; ValueError if RIYAZ_ISA names none that can.");
     m.def("isas", &isas, "The instruction sets that this build holds and this CPU can run, best last.");
-    m.def("format_of", [](const std::string& type) { return name_of(format_of(type)); },
-          "The format that a GGUF type is packed into.");
+    m.def(
+        "format_of", [](const std::string& type) { return name_of(format_of(type)); },
+        "The format that a GGUF type is packed into.");
     m.def("product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = false,
           "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set.");
     m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,
-          nb::call_guard<nb::gil_scoped_release>(), "Bytes per second that threads read together, the best of the rounds.");
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Bytes per second that threads read together, the best of the rounds.");
     m.def("peak", &peak, nb::arg("kind"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>(),
           "Multiply-adds per second of all threads in registers: kind 0 int8, 1 bfloat16.");
 
     nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
-        .def("__init__", [](Matrix* self, const std::string& format, int rows, int cols) {
-            if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
-            new (self) Matrix(format_named(format), rows, cols);
-        }, nb::arg("format"), nb::arg("rows"), nb::arg("cols"))
-        .def("fill", [](Matrix& self, int first, In<float, 2> values) {
-            check_rows(self, first, values.shape(0), values.shape(1));
-            nb::gil_scoped_release release;
-            return pack(self, first, int(values.shape(0)), values.data(), int(values.shape(1)));
-        }, "Write rows from floats (rows, cols), rounded to the format; returns whether all are finite.")
-        .def("fill_bf16", [](Matrix& self, int first, In<uint16_t, 2> bits) {
-            check_rows(self, first, bits.shape(0), bits.shape(1));
-            nb::gil_scoped_release release;
-            return pack_bf16(self, first, int(bits.shape(0)), bits.data(), int(bits.shape(1)));
-        }, "The same from the bits of bfloat16.")
-        .def("fill_gguf", [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {
-            check_rows(self, first, blocks.shape(0), cols);
-            if (blocks.shape(1) != gguf_row_bytes(type, cols)) refuse("no rows of " + type);
-            nb::gil_scoped_release release;
-            return pack_gguf(self, first, int(blocks.shape(0)), type, blocks.data(), cols);
-        }, "The same from GGUF blocks (rows, bytes), without loss.")
-        .def("row", [](const Matrix& self, int row) {
-            if (row < 0 || row >= self.weights.rows) refuse("no such row");
-            nb::capsule owner;
-            float* out = fresh<float>(self.weights.cols, owner);
-            kernels().row(self.weights, row, out);
-            return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(self.weights.cols)}, owner);
-        }, "A row as floats, padded columns included.")
+        .def(
+            "__init__",
+            [](Matrix* self, const std::string& format, int rows, int cols) {
+                if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
+                new (self) Matrix(format_named(format), rows, cols);
+            },
+            nb::arg("format"), nb::arg("rows"), nb::arg("cols"))
+        .def(
+            "fill",
+            [](Matrix& self, int first, In<float, 2> values) {
+                check_rows(self, first, values.shape(0), values.shape(1));
+                nb::gil_scoped_release release;
+                return pack(self, first, int(values.shape(0)), values.data(), int(values.shape(1)));
+            },
+            "Write rows from floats (rows, cols), rounded to the format; returns whether all are finite.")
+        .def(
+            "fill_bf16",
+            [](Matrix& self, int first, In<uint16_t, 2> bits) {
+                check_rows(self, first, bits.shape(0), bits.shape(1));
+                nb::gil_scoped_release release;
+                return pack_bf16(self, first, int(bits.shape(0)), bits.data(), int(bits.shape(1)));
+            },
+            "The same from the bits of bfloat16.")
+        .def(
+            "fill_gguf",
+            [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {
+                check_rows(self, first, blocks.shape(0), cols);
+                if (blocks.shape(1) != gguf_row_bytes(type, cols)) refuse("no rows of " + type);
+                nb::gil_scoped_release release;
+                return pack_gguf(self, first, int(blocks.shape(0)), type, blocks.data(), cols);
+            },
+            "The same from GGUF blocks (rows, bytes), without loss.")
+        .def(
+            "row",
+            [](const Matrix& self, int row) {
+                if (row < 0 || row >= self.weights.rows) refuse("no such row");
+                nb::capsule owner;
+                float* out = fresh<float>(self.weights.cols, owner);
+                kernels().row(self.weights, row, out);
+                return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(self.weights.cols)}, owner);
+            },
+            "A row as floats, padded columns included.")
         .def_prop_ro("format", [](const Matrix& self) { return name_of(self.weights.format); })
         .def_prop_ro("nbytes", &Matrix::size)
-        .def_prop_ro("data", [](nb::object self) {
-            Matrix& matrix = nb::cast<Matrix&>(self);
-            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(matrix.bytes.get(), {matrix.size()}, self);
-        }, "The packed bytes.");
+        .def_prop_ro(
+            "data",
+            [](nb::object self) {
+                Matrix& matrix = nb::cast<Matrix&>(self);
+                return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(matrix.bytes.get(), {matrix.size()}, self);
+            },
+            "The packed bytes.");
 
     nb::class_<Model>(m, "Model", "A decoder model, its adapters and its cache.")
-        .def("__init__", [](Model* self, nb::dict config, int threads, size_t cache_bytes) {
-            new (self) Model(config_from(config), threads, cache_bytes);
-        }, nb::arg("config"), nb::arg("threads"), nb::arg("cache_bytes"))
-        .def("set", [](Model& self, int layer, const std::string& slot, nb::object value) {
-            if (layer < 0 || layer > self.config.layers) refuse("no such layer");
-            set_tensor(self, self.tensor(layer, slot_named(slot, layer == self.config.layers)), value);
-        }, "Set a tensor: a Matrix, or float32 (n,) of a norm or bias. The layer after the last holds the outer ones.")
+        .def(
+            "__init__",
+            [](Model* self, nb::dict config, int threads, size_t cache_bytes) {
+                new (self) Model(config_from(config), threads, cache_bytes);
+            },
+            nb::arg("config"), nb::arg("threads"), nb::arg("cache_bytes"))
+        .def(
+            "set",
+            [](Model& self, int layer, const std::string& slot, nb::object value) {
+                if (layer < 0 || layer > self.config.layers) refuse("no such layer");
+                set_tensor(self, self.tensor(layer, slot_named(slot, layer == self.config.layers)), value);
+            },
+            "Set a tensor: a Matrix, or float32 (n,) of a norm or bias. The layer after the last holds the outer ones.")
         .def("load", &load, nb::arg("whole"), nb::arg("pairs"), nb::arg("soft_prompt").none(),
-             "Load an adapter: tensors that it replaces (layer, slot, value), LoRA pairs (layer, slot, A, scale · B), and a "
+             "Load an adapter: tensors that it replaces (layer, slot, value), LoRA pairs (layer, slot, A, scale · B), "
+             "and a "
              "soft prompt (P, C); returns its number.")
         .def("unload", &Model::unload)
         .def("soft_tokens", &Model::soft_tokens)

@@ -16,7 +16,7 @@
 namespace riyaz {
 
 class Cache {
-public:
+  public:
     // The place of one token
     struct Slot {
         uint8_t* page;
@@ -65,7 +65,7 @@ public:
     size_t reserved() const;  // bytes of address space; of these only pages that were ever in use take memory
     int sequences() const { return int(sequences_.size()); }
 
-private:
+  private:
     struct Slab;
 
     struct Page {

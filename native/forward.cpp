@@ -1,5 +1,5 @@
 // The layers of a pass; `head.cpp` has what follows them.
-#include <cmath>
+#include <thread>
 
 #include "pass.h"
 
@@ -8,12 +8,15 @@ namespace {
 
 constexpr int QKV[] = {Q, K, V}, OUT[] = {O}, GATE_UP[] = {GATE, UP}, DOWN_[] = {DOWN};
 
+int product_of(const int* parts) { return parts[0] == Q ? 0 : parts[0] == O ? 1 : parts[0] == GATE ? 2 : 3; }
+
 }  // namespace
 
 Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
     Inputs in;
     in.cols = cols;
-    const size_t rows = size_t(padded(T, 32)) + 32, groups = rows * (cols / GROUP);  // wide products read 32 from any one on
+    const size_t rows = size_t(padded(T, 32)) + 32,
+                 groups = rows * (cols / GROUP);  // wide products read 32 from any one on
     if (with_fp32) {
         in.fp32 = fp32.get(rows * cols);
         return in;
@@ -26,8 +29,8 @@ Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
     return in;
 }
 
-Pass::Pass(Model& model, std::vector<Piece> given)
-    : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(model.pool_.size()) {
+Pass::Pass(Model& model, std::vector<Piece> given, int active)
+    : m(model), c(model.config), k(kernels()), b(*model.buffers_), pieces(std::move(given)), threads(active) {
     // wide products first, and each adapter's tokens together
     std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& one, const Piece& two) {
         return one.wide != two.wide ? one.wide : one.adapter < two.adapter;
@@ -40,8 +43,7 @@ Pass::Pass(Model& model, std::vector<Piece> given)
             spans.push_back({piece.begin, piece.n, piece.adapter, piece.wide});
     }
     piece_of.resize(T);
-    for (size_t p = 0; p < pieces.size(); p++)
-        std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
+    for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     sliced = c.head % GROUP == 0;
@@ -53,15 +55,22 @@ Pass::Pass(Model& model, std::vector<Piece> given)
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const auto& [_, adapter] : m.adapters_)
-        for (const auto& [_, pair] : adapter->pairs) low_width = std::max(low_width, pair.b.weights.cols);
+        for (const auto& [_, pair] : adapter->pairs)
+            low_width = std::max(low_width, padded(pair.b.weights.cols, GROUP));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);
     }
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
+    lowered.reset(new std::atomic<int>[4 * c.layers]);
+    for (int l = 0; l < 4 * c.layers; l++) lowered[l] = 0;
     plan_attention();
     collect();
+}
+
+uint8_t* Pass::scratch(int thread) const {
+    return b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
 }
 
 void Pass::share(int n, int thread, int& begin, int& end) const {
@@ -109,8 +118,8 @@ void Pass::embed(int thread) {
             const auto& prompt = m.adapters_.at(piece.adapter)->soft_prompt;
             memcpy(out, prompt.data() + size_t(piece.position + i) * c.hidden, sizeof(float) * c.hidden);
         } else {
-            k.row(m.at(piece.adapter, c.layers, EMBEDDING).matrix.weights, piece.run->tokens[piece.first + i - piece.vectors],
-                  row.data());
+            k.row(m.at(piece.adapter, c.layers, EMBEDDING).matrix.weights,
+                  piece.run->tokens[piece.first + i - piece.vectors], row.data());
             for (int j = 0; j < c.hidden; j++) out[j] = row[j] * c.embedding_scale;
         }
         const Matrix& places = m.at(piece.adapter, c.layers, POSITIONS).matrix;
@@ -157,7 +166,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     }
 }
 
-// The products with A of LoRA pairs, from inputs that are not quantised; then all threads wait.
+// The products with A of LoRA pairs, from inputs that are not quantised. `await_lowered` says when all have theirs.
 void Pass::lower(int thread, int layer, const int* parts, int count, const Inputs& in) {
     if (!low_width) return;
     int item = 0;
@@ -166,53 +175,76 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
             const Lora* pair = m.lora(span.adapter, layer, parts[i]);
             if (!pair || item++ % threads != thread) continue;
             const Weights& a = pair->a.weights;
-            const int cols = pair->b.weights.cols;
+            const int cols = padded(pair->b.weights.cols, GROUP);
             float* y = low + (size_t(i) * T + span.begin) * low_width;
             const Inputs own = in.from(span.begin);
-            if (span.wide) {
-                uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
-                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch);
-            } else {
+            if (span.wide)
+                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
+            else
                 k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
-            }
-            if (c.fp32) {  // columns beyond the rank may hold what an earlier pass left, NaN too
-                for (int t = 0; t < span.n; t++) std::fill(y + size_t(t) * cols + a.rows, y + size_t(t + 1) * cols, 0.0f);
-                continue;
-            }
             Inputs out;
             out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
-            for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            for (int t = 0; t < span.n && !c.fp32; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            lowered[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
         }
     }
-    barrier();
 }
 
-void Pass::one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
-                    float* y, size_t stride, bool add, const uint8_t* next) {
+// All threads began their share of the products with A before they came here, so that this waits for microseconds.
+void Pass::await_lowered(int layer, const int* parts, int count) const {
+    int items = 0;
+    for (const Span& span : spans)
+        for (int i = 0; i < count; i++) items += m.lora(span.adapter, layer, parts[i]) != nullptr;
+    const auto& done = lowered[layer * 4 + product_of(parts)];
+    while (done.load(std::memory_order_acquire) < items) std::this_thread::yield();
+}
+
+// Adds the products with B, for the rows of blocks [begin, end) of the parts together.
+void Pass::raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread) {
+    if (!low_width) return;
+    await_lowered(layer, parts, count);
+    int first = 0, row = 0;
+    for (int i = 0; i < count; i++) {
+        const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
+        const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
+        for (const Span& span : spans)
+            if (const Lora* pair = from < to ? m.lora(span.adapter, layer, parts[i]) : nullptr)
+                raise_part(thread, span, *pair, i, from, to, y + size_t(span.begin) * stride + row, stride);
+        first += base.blocks(), row += base.rows;
+    }
+}
+
+void Pass::raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                      size_t stride) {
+    const Weights& b_ = pair.b.weights;
+    Inputs from;
+    from.cols = padded(b_.cols, GROUP);
+    if (c.fp32)
+        from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
+    else
+        from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
+    if (span.wide)
+        k.wide(b_, begin, end, from, span.n, y, stride, true, scratch(thread));
+    else
+        k.narrow(b_, begin, end, from, span.n, y, stride, true, nullptr);
+}
+
+void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
+                    size_t stride, bool add, const uint8_t* next) {
     const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
     float* to = y + size_t(span.begin) * stride;
-    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
     if (span.wide)
-        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch);
+        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch(thread));
     else
         k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
-    const Lora* pair = m.lora(span.adapter, layer, slot);
-    if (!pair) return;
-    const Weights& up_ = pair->b.weights;
-    Inputs from;
-    from.cols = up_.cols;
-    if (c.fp32) from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
-    else from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
-    if (span.wide)
-        k.wide(up_, begin, end, from, span.n, to, stride, true, scratch);
-    else
-        k.narrow(up_, begin, end, from, span.n, to, stride, true, nullptr);
 }
 
-// y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each part
-// the sums go to `part` instead of being added to x.
-void Pass::product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride, bool add) {
-    if (add && !m.at(-1, layer, parts[0] == O ? POST_ATTENTION_NORM : POST_MLP_NORM).vector.empty()) y = part, add = false;
+// y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each
+// part the sums go to `part` instead of being added to x.
+void Pass::product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride,
+                   bool add) {
+    if (add && !m.at(-1, layer, parts[0] == O ? POST_ATTENTION_NORM : POST_MLP_NORM).vector.empty())
+        y = part, add = false;
     int total = 0, begin, end;
     for (int i = 0; i < count; i++) total += m.at(-1, layer, parts[i]).matrix.weights.blocks();
     share(total, thread, begin, end);
@@ -223,21 +255,17 @@ void Pass::product(int thread, int layer, const int* parts, int count, const Inp
     for (int i = 0; i < count; i++) {
         const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
         const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
-        if (from < to) {
-            for (size_t s = 0; s < spans.size();) {  // neighbours with the same weights together
-                Span span = spans[s++];
-                const auto same = [&](const Span& other) {
-                    return other.wide == span.wide && !m.lora(span.adapter, layer, parts[i]) &&
-                           !m.lora(other.adapter, layer, parts[i]) &&
-                           m.at(other.adapter, layer, parts[i]).matrix.weights.data ==
-                               m.at(span.adapter, layer, parts[i]).matrix.weights.data;
-                };
-                while (s < spans.size() && same(spans[s])) span.n += spans[s++].n;
-                one_part(thread, span, layer, parts[i], i, from, to, in, y + row, stride, add, next);
-            }
+        for (size_t s = 0; s < spans.size() && from < to;) {  // neighbours with the same weights together
+            Span span = spans[s++];
+            const uint8_t* own = m.at(span.adapter, layer, parts[i]).matrix.weights.data;
+            while (s < spans.size() && spans[s].wide == span.wide &&
+                   m.at(spans[s].adapter, layer, parts[i]).matrix.weights.data == own)
+                span.n += spans[s++].n;
+            one_part(thread, span, layer, parts[i], from, to, in, y + row, stride, add, next);
         }
         first += base.blocks(), row += base.rows;
     }
+    raise(layer, parts, count, begin, end, y, stride, thread);
 }
 
 const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int count) const {
@@ -262,33 +290,38 @@ const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int 
 
 // Whether the activation follows directly on the products of gate and up
 bool Pass::is_fused(const Span& span, int layer) const {
-    return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() && !m.lora(span.adapter, layer, GATE) &&
-           !m.lora(span.adapter, layer, UP);
+    return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() &&
+           !m.lora(span.adapter, layer, GATE) && !m.lora(span.adapter, layer, UP);
 }
 
 void Pass::gated(int thread, int layer) {
     const int blocks = m.at(-1, layer, UP).matrix.weights.blocks();
+    const bool has_gate = bool(m.at(-1, layer, GATE).matrix);
     int begin, end;
     share(blocks, thread, begin, end);
-    uint8_t* scratch = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
     const uint8_t* next = first_weights(thread, layer, DOWN_, 1);
     for (const Span& span : spans) {
         const size_t at = size_t(span.begin);
         if (!is_fused(span, layer)) {
-            if (m.at(-1, layer, GATE).matrix)
-                one_part(thread, span, layer, GATE, 0, begin, end, hidden, gate, c.inner, false, nullptr);
-            one_part(thread, span, layer, UP, 1, begin, end, hidden, up, c.inner, false, next);
+            if (has_gate) one_part(thread, span, layer, GATE, begin, end, hidden, gate, c.inner, false, nullptr);
+            one_part(thread, span, layer, UP, begin, end, hidden, up, c.inner, false, next);
             continue;
         }
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
         if (span.wide)
-            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, inner.bf16 + at * inner.cols,
-                         inner.cols, scratch);
+            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n,
+                         inner.bf16 + at * inner.cols, inner.cols, scratch(thread));
         else
             k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
                            c.inner, next);
     }
+    if (!low_width) return;
+    await_lowered(layer, GATE_UP, 2);
+    for (const Span& span : spans)
+        for (int i = 0; i < 2; i++)
+            if (const Lora* pair = m.lora(span.adapter, layer, GATE_UP[i]))
+                raise_part(thread, span, *pair, i, begin, end, (i ? up : gate) + size_t(span.begin) * c.inner, c.inner);
 }
 
 void Pass::activate(int thread, int layer) {
@@ -304,8 +337,10 @@ void Pass::activate(int thread, int layer) {
             if (!fused) {
                 if (!up_bias.empty()) k.add(u, up_bias.data(), c.inner);
                 if (!gate_bias.empty()) k.add(g, gate_bias.data(), c.inner);
-                if (m.at(-1, layer, GATE).matrix) k.activate(g, u, c.activation, c.inner);
-                else k.activate(g = u, nullptr, c.activation, c.inner);
+                if (m.at(-1, layer, GATE).matrix)
+                    k.activate(g, u, c.activation, c.inner);
+                else
+                    k.activate(g = u, nullptr, c.activation, c.inner);
             }
             Inputs own = inner.from(t);
             if (span.wide) own.codes = nullptr;

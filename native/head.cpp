@@ -1,7 +1,8 @@
-// What follows the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that they
-// never stand in memory all at once unless all are wanted. And `Model::forward`, which cuts runs into passes.
+// What follows the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that
+// they never stand in memory all at once unless all are wanted. And `Model::forward`, which cuts runs into passes.
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
 
 #include "pass.h"
@@ -9,11 +10,15 @@
 namespace riyaz {
 namespace {
 
-constexpr int PIECE = 512;   // most tokens of a run in one piece: a fixed cut, which depends on no other run
-constexpr int PASS = 1024;   // most tokens of a pass
-constexpr int WIDE = 32;     // tokens of a run from which on products are wide, and wanted rows
-constexpr int BLOCKS = 16;   // of the vocabulary at a time
-constexpr int AT_ONCE = 128;  // wanted rows at a time
+constexpr int PIECE = 512;           // most tokens of a run in one piece: a fixed cut, which depends on no other run
+constexpr int PASS = 1024;           // most tokens of a pass
+constexpr int WIDE = 32;             // tokens of a run from which on products are wide, and wanted rows
+constexpr int BLOCKS = 16;           // of the vocabulary at a time
+constexpr int AT_ONCE = 128;         // wanted rows at a time
+constexpr int FEW = 8;               // tokens of a pass whose phases are short
+constexpr double CROWDED = 0.35;     // share of such a pass that threads slept: other processes have the cores
+constexpr int IN_A_ROW = 3;          // so many such passes one after the other
+constexpr int ALONE = 64;            // passes with one thread after that, until all try again
 constexpr int MOST_COLUMNS = 16384;  // of a head that is sketched
 
 }  // namespace
@@ -35,6 +40,8 @@ void Pass::collect() {
     const float low_ = -std::numeric_limits<float>::infinity();
     found.assign(wanted.size() * threads, {low_, 0, low_, -1});
     if (wanted.empty()) return;
+    chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
+    sums.assign(wanted.size() * chunks, {low_, 0});
     last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, c.fp32);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
     if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
@@ -44,17 +51,16 @@ void Pass::head(int thread) {
     if (wanted.empty()) return;
     int begin, end;
     share(int(wanted.size()), thread, begin, end);
-    std::vector<float> scratch(c.hidden);
+    std::vector<float> row(c.hidden);
     for (int i = begin; i < end; i++) {
-        settle(wanted[i].token, c.layers - 1, false, scratch.data());
-        normalise(wanted[i].token, c.layers, FINAL_NORM, scratch.data());
+        settle(wanted[i].token, c.layers - 1, false, row.data());
+        normalise(wanted[i].token, c.layers, FINAL_NORM, row.data());
         Inputs own = last.from(i);
         if (wanted[i].wide) own.codes = nullptr;
-        k.inputs(scratch.data(), c.hidden, own);
+        k.inputs(row.data(), c.hidden, own);
     }
     barrier();
     float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
-    uint8_t* space = b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
     for (size_t from = 0; from < wanted.size();) {
         size_t to = from + 1;  // neighbours with the same weights
         const auto weights = [&](const Wanted& one) -> const Weights& {
@@ -65,18 +71,20 @@ void Pass::head(int thread) {
         while (to < wanted.size() && to - from < AT_ONCE && wanted[to].wide == wanted[from].wide &&
                weights(wanted[to]).data == w.data)
             to++;
-        share(w.blocks(), thread, begin, end);
         const Inputs in = last.from(int(from));
         if (is_sketched(w, from, to)) {
             sketched(thread, w, in, int(from), int(to - from));
             from = to;
             continue;
         }
-        for (int block = begin; block < end; block += BLOCKS) {
-            const int stop = std::min(block + BLOCKS, end), n = int(to - from);
+        share(chunks, thread, begin, end);
+        for (int i = begin; i < end; i++) {
+            const int block = i * BLOCKS, stop = std::min(block + BLOCKS, w.blocks()), n = int(to - from);
             float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
-            if (wanted[from].wide) k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, space);
-            else k.narrow(w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
+            if (wanted[from].wide)
+                k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, scratch(thread));
+            else
+                k.narrow(w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
             chunk(thread, block * ROWS, std::min(stop * ROWS, w.rows), logits, int(from), n);
         }
         from = to;
@@ -154,43 +162,42 @@ void Pass::chunk(int thread, int begin, int end, float* logits, int from, int n)
             memcpy(one.row->out + begin, y, sizeof(float) * count);
             continue;
         }
-        float largest, sum;
+        auto& [largest, sum] = sums[size_t(from + i) * chunks + begin / (BLOCKS * ROWS)];
         k.softmax_sums(y, count, &largest, &sum);
-        if (largest > seen.largest) {
-            seen.sum = seen.sum * std::exp(seen.largest - largest) + sum;
-            seen.largest = largest;
-        } else {
-            seen.sum += sum * std::exp(largest - seen.largest);
-        }
         for (size_t j = 0; j < one.row->names.size(); j++)
             if (const int name = one.row->names[j]; name >= begin && name < end) one.row->out[j] = y[name - begin];
     }
 }
 
+// The results of the wanted positions. Sums are added chunk by chunk of the vocabulary, the same way for any number of
+// threads.
 void Pass::settle_rows(int thread) {
     int begin, end;
     share(int(wanted.size()), thread, begin, end);
     for (int i = begin; i < end; i++) {
         Row& row = *wanted[i].row;
-        Found all = found[i];
-        for (int other = 1; other < threads; other++) {
-            const Found& more = found[size_t(other) * wanted.size() + i];
-            if (more.best > all.best) all.best = more.best, all.token = more.token;
-            const float top = std::max(all.largest, more.largest);
-            if (top > -std::numeric_limits<float>::infinity())
-                all.sum = all.sum * std::exp(all.largest - top) + more.sum * std::exp(more.largest - top);
-            all.largest = top;
-        }
-        float log_sum = all.largest + std::log(all.sum);
-        if (row.want == Want::full) {
-            for (const int name : row.names) row.out[name] = row.out[name] > 0 ? row.out[name] / row.penalty : row.out[name] * row.penalty;
-            k.softmax_sums(row.out, c.vocabulary, &all.largest, &all.sum);
-            log_sum = all.largest + std::log(all.sum);
-            for (int j = 0; j < c.vocabulary; j++) row.out[j] -= log_sum;
+        float log_sum = 0;
+        if (row.want == Want::best) {
+            Found best = found[i];
+            for (int other = 1; other < threads; other++)
+                if (const Found& more = found[size_t(other) * wanted.size() + i]; more.best > best.best) best = more;
+            row.best = best.token, log_sum = best.best;
         } else if (row.want == Want::named) {
+            const Sum* parts = sums.data() + size_t(i) * chunks;
+            float largest = parts[0].largest, sum = 0;
+            for (int j = 1; j < chunks; j++) largest = std::max(largest, parts[j].largest);
+            for (int j = 0; j < chunks; j++) sum += parts[j].sum * std::exp(parts[j].largest - largest);
+            log_sum = largest + std::log(sum);
             for (size_t j = 0; j < row.names.size(); j++) row.out[j] -= log_sum;
         } else {
-            row.best = all.token, log_sum = all.best;
+            for (const int name : row.names) {
+                float& score = row.out[name];
+                score = score > 0 ? score / row.penalty : score * row.penalty;
+            }
+            float largest, sum;
+            k.softmax_sums(row.out, c.vocabulary, &largest, &sum);
+            log_sum = largest + std::log(sum);
+            for (int j = 0; j < c.vocabulary; j++) row.out[j] -= log_sum;
         }
         if (!std::isfinite(log_sum)) damaged = true;
     }
@@ -200,14 +207,31 @@ void Pass::finish() const {
     if (damaged) throw std::runtime_error("the model computes numbers that are none (NaN) or infinite");
 }
 
+// Few tokens are a hundred short phases, at whose ends all threads wait for the last. Where other processes have the
+// cores, each wait lasts until the scheduler's next turn, and one thread is quicker than several: after some passes
+// that were mostly waiting one thread computes alone for a while.
+int Model::threads_for(int tokens) {
+    if (tokens > FEW || alone_ == 0) return pool_.size();
+    alone_--;
+    return 1;
+}
+
 void Model::forward(std::vector<Run>& runs) {
+    const std::scoped_lock lock(mutex_);
     if (!buffers_) buffers_ = std::make_unique<Buffers>();
     std::vector<Piece> pieces;
     int tokens = 0;
     const auto compute = [&] {
         if (pieces.empty()) return;
-        Pass pass(*this, std::move(pieces));
-        pool_.run([&](int thread) { pass.work(thread); });
+        const int active = threads_for(tokens);
+        Pass pass(*this, std::move(pieces), active);
+        if (active == 1) {
+            pass.work(0);
+        } else {
+            pool_.run([&](int thread) { pass.work(thread); });
+            if (tokens <= FEW) crowded_ = pool_.slept() > CROWDED ? std::min(crowded_ + 1, IN_A_ROW) : 0;
+            if (crowded_ == IN_A_ROW) alone_ = ALONE;
+        }
         pass.finish();
         pieces.clear(), tokens = 0;
     };

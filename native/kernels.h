@@ -15,12 +15,12 @@ namespace riyaz {
 // `bf16` or `fp32`.
 struct Inputs {
     int cols = 0;
-    int8_t* codes = nullptr;    // [T][cols], -127 to 127
-    float* scale = nullptr;     // [T][cols / 32]
-    float* sum = nullptr;       // [T][cols / 32]: scale * sum of the group's codes
-    int32_t* total = nullptr;   // [T][cols / 32]: sum of the group's codes
-    uint16_t* bf16 = nullptr;   // [T padded to 32][cols]
-    float* fp32 = nullptr;      // [T][cols]
+    int8_t* codes = nullptr;   // [T][cols], -127 to 127
+    float* scale = nullptr;    // [T][cols / 32]
+    float* sum = nullptr;      // [T][cols / 32]: scale * sum of the group's codes
+    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes
+    uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
+    float* fp32 = nullptr;     // [T][cols]
 
     Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
 };
@@ -49,9 +49,9 @@ struct Attention {
     const float* q = nullptr;  // q[i * q_stride + g * head + d]: token i, head g; scaled already
     float* out = nullptr;      // the same with out_stride
     size_t q_stride = 0, out_stride = 0;
-    int n = 0, G = 0, head = 0;   // head: D, not padded
-    int position = 0;             // token i sees tokens 0 ... position + i of its sequence
-    int window = 0;               // and of these the last `window`; 0: all
+    int n = 0, G = 0, head = 0;  // head: D, not padded
+    int position = 0;            // token i sees tokens 0 ... position + i of its sequence
+    int window = 0;              // and of these the last `window`; 0: all
     const Segment* segments = nullptr;
     int count = 0;
     size_t keys = 0, values = 0;  // where the layer and head begin in each page, in bytes
@@ -64,7 +64,8 @@ struct Kernels {
     const char* name;
     bool amx;  // whether `wide` products and attention run on tiles, in bf16
 
-    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are zeros.
+    // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are
+    // zeros.
     void (*inputs)(const float* x, int C, const Inputs& out);
 
     // y[t * stride + r] = (or +=, with `add`) sum over c of W[r][c] * x[t][c], for the rows of blocks [begin, end) and
@@ -74,12 +75,12 @@ struct Kernels {
     // y = activation(W_gate x) * (W_up x), for the same rows of two matrices.
     void (*narrow_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
                          const Inputs& x, int T, float* y, size_t stride, const uint8_t* next);
-    // What the upper halves of int8 codes tell of y, for T <= MOST_SKETCHED: the estimate, and the variance of its error,
-    // if the lower halves are even random numbers.
-    void (*sketch)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
-                   const uint8_t* next);
-    // The blocks of y[n], n <= 16 blocks of 16, whose largest number may be above `best`, an estimate too: their indices
-    // into `found`, and how many these are.
+    // What the upper halves of int8 codes tell of y, for T <= MOST_SKETCHED: the estimate, and the variance of its
+    // error, if the lower halves are even random numbers.
+    void (*sketch)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance,
+                   size_t stride, const uint8_t* next);
+    // The blocks of y[n], n <= 16 blocks of 16, whose largest number may be above `best`, an estimate too: their
+    // indices into `found`, and how many these are.
     int (*contenders)(const float* y, const float* variance, int n, float best, float best_variance, int* found);
     // The same from x.bf16, with any weights but fp32; `scratch` has wide_scratch(cols) bytes, aligned to 64. Only
     // where `amx` is true; `gated` writes bfloat16.

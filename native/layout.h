@@ -1,8 +1,9 @@
 // Packed weights: the same bytes on every CPU. LAYOUT_VERSION changes whenever they do.
 //
 // A matrix (rows, cols) is cut into blocks of 16 rows, stored one after the other; columns are padded with zeros to a
-// multiple of 32, rows to a multiple of 16. Inside a block a 64-byte word holds something of all 16 rows, so that row r
-// is lane r of a vector register, on every instruction set, and no kernel adds across lanes.
+// multiple of 16 (fp32, bf16), 32 or 256 (int4k), rows to a multiple of 16. Inside a block a 64-byte word holds
+// something of all 16 rows, so that row r is lane r of a vector register, on every instruction set, and no kernel adds
+// across lanes.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,9 @@ enum class Format : int32_t {
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
 using Nibbles = uint8_t[4][16][4];
 
-// 32 columns of 16 rows: weight = scale * (code - 128). The matrix holds the upper halves of the codes of all its blocks,
-// with the scales, and then the lower halves of all: the likeliest token can nearly always be found without most of these.
+// 32 columns of 16 rows: weight = scale * (code - 128). The matrix holds the upper halves of the codes of all its
+// blocks, with the scales, and then the lower halves of all: the likeliest token can nearly always be found without
+// most of these.
 struct Int8Upper {
     Nibbles codes;
     uint16_t scale[16];  // half precision, one for each row
@@ -56,14 +58,26 @@ static_assert(sizeof(Int4KTile) == 2368);
 
 static constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
 
+// Columns of a matrix as they are stored
+static constexpr int padded_cols(Format format, int cols) {
+    return padded(cols, format == Format::int4k                            ? SUPER
+                        : format == Format::fp32 || format == Format::bf16 ? 16
+                                                                           : GROUP);
+}
+
 // Bytes of one block of 16 rows; `cols` is padded.
 static constexpr size_t block_bytes(Format format, int cols) {
     switch (format) {
-        case Format::fp32: return size_t(cols) * ROWS * 4;
-        case Format::bf16: return size_t(cols) * ROWS * 2;
-        case Format::int8: return size_t(cols) / GROUP * (sizeof(Int8Upper) + sizeof(Int8Lower));
-        case Format::int4: return size_t(cols) / GROUP * sizeof(Int4Tile);
-        case Format::int4k: return size_t(cols) / SUPER * sizeof(Int4KTile);
+        case Format::fp32:
+            return size_t(cols) * ROWS * 4;
+        case Format::bf16:
+            return size_t(cols) * ROWS * 2;
+        case Format::int8:
+            return size_t(cols) / GROUP * (sizeof(Int8Upper) + sizeof(Int8Lower));
+        case Format::int4:
+            return size_t(cols) / GROUP * sizeof(Int4Tile);
+        case Format::int4k:
+            return size_t(cols) / SUPER * sizeof(Int4KTile);
     }
     return 0;
 }
@@ -71,7 +85,7 @@ static constexpr size_t block_bytes(Format format, int cols) {
 // Members are always inlined: kernels of several instruction sets use them.
 #define INLINE_MEMBER __attribute__((always_inline))
 
-// A packed matrix, not owned. `cols` is padded (to 256 for int4k, else to 32); `rows` is not.
+// A packed matrix, not owned. `cols` is padded; `rows` is not.
 struct Weights {
     const uint8_t* data = nullptr;
     Format format = Format::fp32;
@@ -89,8 +103,8 @@ struct Weights {
     }
 };
 
-// Keys and values of 32 tokens ("slots") of one layer and one key/value head, in a page of the cache. D is the head size
-// padded to a multiple of 32. In bfloat16:
+// Keys and values of 32 tokens ("slots") of one layer and one key/value head, in a page of the cache. D is the head
+// size padded to a multiple of 32. In bfloat16:
 //     keys   [2][D / 2][16 slots][2]   slot s is in half s / 16, dimension d in pair d / 2
 //     values [16][D][2]                slot s is in pair s / 2
 // and in float: keys [D][32 slots], values [32 slots][D]. Unused slots are zero.

@@ -13,7 +13,7 @@ namespace riyaz {
 
 Matrix::Matrix(Format format, int rows, int cols) {
     weights.format = format, weights.rows = rows;
-    weights.cols = padded(cols, format == Format::int4k ? SUPER : GROUP);
+    weights.cols = padded_cols(format, cols);
     // Pages of the system, which are zero: they are touched first by the threads that pack.
     const size_t n = size();
     void* memory = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -68,9 +68,7 @@ int Model::keep(int sequence, int adapter, int vectors) {
 
 int Model::open(int adapter) { return keep(cache.open(), adapter, soft_tokens(adapter)); }
 
-int Model::open_after(int sequence) {
-    return keep(cache.open_after(sequence), states_.at(sequence).adapter, 0);
-}
+int Model::open_after(int sequence) { return keep(cache.open_after(sequence), states_.at(sequence).adapter, 0); }
 
 int Model::fork(int sequence, int length) {
     const State parent = states_.at(sequence);

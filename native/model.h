@@ -9,6 +9,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,28 @@ namespace riyaz {
 // The tensors of a layer. A model has those that its family has; `Q` alone holds the rows of q, k and v where a family
 // stores them as one matrix, and a feed-forward without a gate has no `GATE`.
 enum Slot : int {
-    ATTENTION_NORM, ATTENTION_NORM_BIAS, Q, K, V, Q_BIAS, K_BIAS, V_BIAS, Q_NORM, K_NORM, O, O_BIAS,
-    POST_ATTENTION_NORM, MLP_NORM, MLP_NORM_BIAS, GATE, UP, DOWN, GATE_BIAS, UP_BIAS, DOWN_BIAS, POST_MLP_NORM,
+    ATTENTION_NORM,
+    ATTENTION_NORM_BIAS,
+    Q,
+    K,
+    V,
+    Q_BIAS,
+    K_BIAS,
+    V_BIAS,
+    Q_NORM,
+    K_NORM,
+    O,
+    O_BIAS,
+    POST_ATTENTION_NORM,
+    MLP_NORM,
+    MLP_NORM_BIAS,
+    GATE,
+    UP,
+    DOWN,
+    GATE_BIAS,
+    UP_BIAS,
+    DOWN_BIAS,
+    POST_MLP_NORM,
     LAYER_SLOTS
 };
 // Those outside the layers: slots of the layer after the last
@@ -46,8 +67,8 @@ struct Tensor {
 
 struct Config {
     int layers = 0, hidden = 0, heads = 0, kv_heads = 0, head = 0, inner = 0, vocabulary = 0, context = 0;
-    bool fp32 = false;         // inputs, keys and values in float32 throughout
-    bool layer_norm = false;   // LayerNorm instead of RMSNorm
+    bool fp32 = false;        // inputs, keys and values in float32 throughout
+    bool layer_norm = false;  // LayerNorm instead of RMSNorm
     float eps = 0, embedding_scale = 1, query_scale = 1, logit_cap = 0;  // 0: no cap
     Activation activation = Activation::silu;
     std::vector<int> windows;                     // [L] tokens that a layer sees, 0: all
@@ -89,7 +110,7 @@ struct Adapter {
 };
 
 class Model {
-public:
+  public:
     Model(const Config& config, int threads, size_t cache_bytes);
     ~Model();
 
@@ -108,14 +129,14 @@ public:
     int unread(int sequence) const { return states_.at(sequence).vectors; }  // vectors of its soft prompt
     int adapter_of(int sequence) const;
 
-    // Appends each run's tokens to its sequence and fills its rows. Throws std::runtime_error, and changes nothing, where
-    // the cache is full or a wanted logit is not a number.
+    // Appends each run's tokens to its sequence and fills its rows. Throws std::runtime_error, and changes nothing,
+    // where the cache is full or a wanted logit is not a number.
     void forward(std::vector<Run>& runs);
 
     const Config config;
     Cache cache;
 
-private:
+  private:
     friend struct Pass;
 
     struct State {
@@ -127,8 +148,12 @@ private:
     const Tensor& at(int adapter, int layer, int slot) const;
     const Lora* lora(int adapter, int layer, int slot) const;
     void turn_up_to(int positions);
+    int threads_for(int tokens);
 
+    std::mutex mutex_;  // one pass at a time
     Pool pool_;
+    int crowded_ = 0;  // passes one after the other in which threads mostly waited
+    int alone_ = 0;    // passes still to be computed by one thread
     std::vector<Tensor> tensors_;
     std::map<int, std::shared_ptr<Adapter>> adapters_;
     std::map<int, State> states_;

@@ -197,7 +197,8 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
             for (int g = 0; g < groups; g++)
                 round_int4(tiles<Int4Tile>(matrix, row)[g], lane, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
             break;
-        case Format::int4k: throw std::invalid_argument("int4k is packed from GGUF's Q4_K only");
+        case Format::int4k:
+            throw std::invalid_argument("int4k is packed from GGUF's Q4_K only");
     }
     return checked == 0;
 }
@@ -222,7 +223,8 @@ bool each_row(int first, int rows, const Body& body) {
 }  // namespace
 
 bool pack(Matrix& matrix, int first, int rows, const float* values, int cols) {
-    return each_row(first, rows, [&](int row) { return round_row(matrix, row, values + size_t(row - first) * cols, cols); });
+    return each_row(first, rows,
+                    [&](int row) { return round_row(matrix, row, values + size_t(row - first) * cols, cols); });
 }
 
 bool pack_bf16(Matrix& matrix, int first, int rows, const uint16_t* bits, int cols) {
@@ -255,7 +257,12 @@ Format format_of(const std::string& type) {
 }
 
 size_t gguf_row_bytes(const std::string& type, int cols) {
-    const int size = type == "Q4_0" ? 18 : type == "Q4_1" ? 20 : type == "Q5_0" ? 22 : type == "Q8_0" ? 34 : type == "Q4_K" ? 144 : 0;
+    const int size = type == "Q4_0"   ? 18
+                     : type == "Q4_1" ? 20
+                     : type == "Q5_0" ? 22
+                     : type == "Q8_0" ? 34
+                     : type == "Q4_K" ? 144
+                                      : 0;
     const int weights = type == "Q4_K" ? SUPER : GROUP;
     return cols % weights ? 0 : size_t(cols / weights) * size;
 }

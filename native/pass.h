@@ -1,5 +1,6 @@
 // One pass of a model over up to some hundred tokens of several runs. All threads call `work`; between its phases they
-// meet at barriers. Products share out the rows of the weights, attention shares out heads and queries, all else tokens.
+// meet at barriers. Products share out the rows of the weights, attention shares out heads and queries, all else
+// tokens.
 #pragma once
 
 #include <atomic>
@@ -13,7 +14,7 @@ namespace riyaz {
 // Memory that grows, aligned for vectors and tiles
 template <class T>
 class Array {
-public:
+  public:
     T* get(size_t n) {
         if (n <= size_) return data_.get();
         data_.reset();
@@ -24,7 +25,7 @@ public:
         return fresh;
     }
 
-private:
+  private:
     struct Free {
         void operator()(T* data) const { std::free(data); }
     };
@@ -69,20 +70,23 @@ struct Span {
 };
 
 struct Pass {
-    Pass(Model& model, std::vector<Piece> pieces);
+    Pass(Model& model, std::vector<Piece> pieces, int threads);
     void work(int thread);
     void finish() const;
 
-private:
+  private:
     struct Wanted {  // a position whose logits are wanted
         Row* row;
         int token;  // in the pass
         int adapter;
         bool wide;
     };
-    struct Found {  // what one thread has seen of its logits
+    struct Found {  // what one thread has seen of its logits; of a sketch the largest estimate and its variance
         float largest, sum, best;
         int32_t token;
+    };
+    struct Sum {  // of exp(logit - largest) over a chunk of the vocabulary
+        float largest, sum;
     };
     struct Item {  // attention of some tokens of a piece in some query heads of one key/value head
         int piece, head, first, G, from, n;
@@ -93,10 +97,15 @@ private:
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* scratch) const;
     void normalise(int t, int layer, int slot, float* out) const;
-    void lower(int thread, int layer, const int* slots, int count, const Inputs& in);
-    void product(int thread, int layer, const int* slots, int count, const Inputs& in, float* y, size_t stride, bool add);
-    void one_part(int thread, const Span& span, int layer, int slot, int place, int begin, int end, const Inputs& in,
-                  float* y, size_t stride, bool add, const uint8_t* next);
+    void lower(int thread, int layer, const int* parts, int count, const Inputs& in);
+    void await_lowered(int layer, const int* parts, int count) const;
+    void raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread);
+    void raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                    size_t stride);
+    void product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride,
+                 bool add);
+    void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
+                  size_t stride, bool add, const uint8_t* next);
     void gated(int thread, int layer);
     void activate(int thread, int layer);
     bool is_fused(const Span& span, int layer) const;
@@ -104,7 +113,10 @@ private:
     void attend(int thread, int layer);
     void plan_attention();
     const uint8_t* first_weights(int thread, int layer, const int* slots, int count) const;
-    void barrier() { m.pool_.barrier(); }
+    uint8_t* scratch(int thread) const;
+    void barrier() {
+        if (threads > 1) m.pool_.barrier();
+    }
     void share(int n, int thread, int& begin, int& end) const;
     // head.cpp
     void collect();
@@ -122,13 +134,15 @@ private:
     std::vector<Span> spans;
     std::vector<Wanted> wanted;
     std::vector<Found> found;  // [thread][wanted]
+    std::vector<Sum> sums;     // [wanted][chunk]
     std::vector<Item> items;
-    std::vector<std::vector<Segment>> segments;  // of each piece's sequence
-    std::vector<Cache::Slot> slots;              // [T]
-    std::vector<int> piece_of;                   // [T]
-    std::unique_ptr<std::atomic<int>[]> cursors; // [L] the next item of attention
-    std::atomic<bool> damaged{false};            // a logit is not a number
-    int T = 0, threads = 1, heads_width = 0, qkv_width = 0, low_width = 0;
+    std::vector<std::vector<Segment>> segments;   // of each piece's sequence
+    std::vector<Cache::Slot> slots;               // [T]
+    std::vector<int> piece_of;                    // [T]
+    std::unique_ptr<std::atomic<int>[]> cursors;  // [L] the next item of attention
+    std::unique_ptr<std::atomic<int>[]> lowered;  // [L][4] products with A that are done, for each product of a layer
+    std::atomic<bool> damaged{false};             // a logit is not a number
+    int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
     bool sliced = false;  // attention converts its own results
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
           *low = nullptr;

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <chrono>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -7,7 +9,7 @@
 namespace riyaz {
 namespace {
 
-constexpr int SPINS = 1000;       // of a thread at a barrier before it sleeps: 50 microseconds
+constexpr int SPINS = 1000;        // of a thread at a barrier before it sleeps: 50 microseconds
 constexpr int LONG_SPINS = 10000;  // between passes: half a millisecond, longer than Python takes from one to the next
 
 inline void pause() {
@@ -17,6 +19,8 @@ inline void pause() {
     asm volatile("yield");
 #endif
 }
+
+int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
 
 }  // namespace
 
@@ -32,11 +36,14 @@ Pool::~Pool() {
 }
 
 void Pool::run(const std::function<void(int)>& work) {
+    sleep_ns_.store(0, std::memory_order_relaxed);
+    const int64_t start = now_ns();
     work_ = &work;
     started_.fetch_add(1, std::memory_order_release);
     started_.notify_all();
     work(0);
     barrier();
+    slept_ = double(sleep_ns_.load(std::memory_order_relaxed)) / (double(now_ns() - start) * size_);
 }
 
 void Pool::barrier() {
@@ -49,8 +56,13 @@ void Pool::barrier() {
         return;
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) {
-        if (spins < SPINS) pause();
-        else round_.wait(round, std::memory_order_acquire);
+        if (spins < SPINS) {
+            pause();
+            continue;
+        }
+        const int64_t start = now_ns();
+        round_.wait(round, std::memory_order_acquire);
+        sleep_ns_.fetch_add(now_ns() - start, std::memory_order_relaxed);
     }
 }
 
@@ -58,8 +70,10 @@ void Pool::serve(int thread) {
     uint32_t seen = 0;
     while (true) {
         for (int spins = 0; started_.load(std::memory_order_acquire) == seen; spins++) {
-            if (spins < LONG_SPINS) pause();
-            else started_.wait(seen, std::memory_order_acquire);
+            if (spins < LONG_SPINS)
+                pause();
+            else
+                started_.wait(seen, std::memory_order_acquire);
         }
         seen++;
         if (ending_) return;

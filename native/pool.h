@@ -24,6 +24,9 @@ class Pool {
     void run(const std::function<void(int)>& work);
     // Called by all threads inside `run`: none goes on before all have arrived.
     void barrier();
+    // The share of the last run's time, all threads together, that they slept at barriers: much where other processes
+    // have the cores
+    double slept() const { return slept_; }
 
   private:
     void serve(int thread);
@@ -31,6 +34,8 @@ class Pool {
     const int size_;
     std::vector<std::thread> threads_;
     const std::function<void(int)>* work_ = nullptr;
+    std::atomic<int64_t> sleep_ns_{0};
+    double slept_ = 0;
     alignas(64) std::atomic<uint32_t> started_{0};  // number of passes begun
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<uint32_t> round_{0};

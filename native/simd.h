@@ -1,8 +1,8 @@
 // 16 floats, 16 int32 or 64 bytes as one value, on every instruction set: kernels are written once with these.
 //
-// Everything here is static: a function with external linkage, compiled for several instruction sets, could be merged by
-// the linker into one that the CPU at hand does not have. For the same reason kernels use no templates of the standard
-// library.
+// Everything here is static: a function with external linkage, compiled for several instruction sets, could be merged
+// by the linker into one that the CPU at hand does not have. For the same reason kernels use no templates of the
+// standard library.
 #pragma once
 
 #include <cmath>
@@ -23,8 +23,10 @@ namespace RIYAZ_ISA {
 INLINE float half(uint16_t bits) {  // half precision to float, in integers
     const uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
     uint32_t word;
-    if (exponent == 31) word = 0x7f800000 | fraction << 13;
-    else if (exponent) word = (exponent + 112) << 23 | fraction << 13;
+    if (exponent == 31)
+        word = 0x7f800000 | fraction << 13;
+    else if (exponent)
+        word = (exponent + 112) << 23 | fraction << 13;
     else {
         float tiny = float(fraction) * 0x1p-24f;
         memcpy(&word, &tiny, 4);

@@ -16,20 +16,58 @@ struct B {
 };
 #define LANES for (int i = 0; i < 16; i++)
 
-INLINE F set(float x) { F r; LANES r.v[i] = x; return r; }
+INLINE F set(float x) {
+    F r;
+    LANES r.v[i] = x;
+    return r;
+}
 INLINE F zero() { return set(0); }
-INLINE F load(const float* x) { F r; memcpy(r.v, x, 64); return r; }
+INLINE F load(const float* x) {
+    F r;
+    memcpy(r.v, x, 64);
+    return r;
+}
 INLINE void store(float* x, F v) { memcpy(x, v.v, 64); }
-INLINE F add(F a, F b) { LANES a.v[i] += b.v[i]; return a; }
-INLINE F sub(F a, F b) { LANES a.v[i] -= b.v[i]; return a; }
-INLINE F mul(F a, F b) { LANES a.v[i] *= b.v[i]; return a; }
-INLINE F div(F a, F b) { LANES a.v[i] /= b.v[i]; return a; }
-INLINE F fma(F a, F b, F c) { LANES c.v[i] += a.v[i] * b.v[i]; return c; }
-INLINE F max(F a, F b) { LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-INLINE F min(F a, F b) { LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-INLINE F sqrt(F a) { LANES a.v[i] = __builtin_sqrtf(a.v[i]); return a; }
-INLINE F abs(F a) { LANES a.v[i] = __builtin_fabsf(a.v[i]); return a; }
-INLINE F floor(F a) { LANES a.v[i] = __builtin_floorf(a.v[i]); return a; }
+INLINE F add(F a, F b) {
+    LANES a.v[i] += b.v[i];
+    return a;
+}
+INLINE F sub(F a, F b) {
+    LANES a.v[i] -= b.v[i];
+    return a;
+}
+INLINE F mul(F a, F b) {
+    LANES a.v[i] *= b.v[i];
+    return a;
+}
+INLINE F div(F a, F b) {
+    LANES a.v[i] /= b.v[i];
+    return a;
+}
+INLINE F fma(F a, F b, F c) {
+    LANES c.v[i] += a.v[i] * b.v[i];
+    return c;
+}
+INLINE F max(F a, F b) {
+    LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+INLINE F min(F a, F b) {
+    LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+INLINE F sqrt(F a) {
+    LANES a.v[i] = __builtin_sqrtf(a.v[i]);
+    return a;
+}
+INLINE F abs(F a) {
+    LANES a.v[i] = __builtin_fabsf(a.v[i]);
+    return a;
+}
+INLINE F floor(F a) {
+    LANES a.v[i] = __builtin_floorf(a.v[i]);
+    return a;
+}
 INLINE F power_of_2(F a) {
     LANES {
         const int32_t word = (int32_t(a.v[i]) + 127) << 23;
@@ -37,14 +75,25 @@ INLINE F power_of_2(F a) {
     }
     return a;
 }
-INLINE F select(uint32_t mask, F yes, F no) { LANES no.v[i] = mask >> i & 1 ? yes.v[i] : no.v[i]; return no; }
-INLINE bool any_below(F a, F b) { bool any = false; LANES any = any || a.v[i] <= b.v[i]; return any; }
+INLINE F select(uint32_t mask, F yes, F no) {
+    LANES no.v[i] = mask >> i & 1 ? yes.v[i] : no.v[i];
+    return no;
+}
+INLINE bool any_below(F a, F b) {
+    bool any = false;
+    LANES any = any || a.v[i] <= b.v[i];
+    return any;
+}
 INLINE float sum_of(F a) {  // in the order of the vector units: halves, quarters, ...
     for (int n = 8; n; n /= 2)
         for (int i = 0; i < n; i++) a.v[i] += a.v[i + n];
     return a.v[0];
 }
-INLINE float max_of(F a) { float m = a.v[0]; LANES m = m > a.v[i] ? m : a.v[i]; return m; }
+INLINE float max_of(F a) {
+    float m = a.v[0];
+    LANES m = m > a.v[i] ? m : a.v[i];
+    return m;
+}
 INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
     int32_t p[16], q[16], word = 0;
     const F one = abs(a), two = abs(b);
@@ -57,27 +106,88 @@ INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN:
     memcpy(&size, &word, 4);
     return size;
 }
-INLINE F load_half(const uint16_t* x) { F r; LANES r.v[i] = half(x[i]); return r; }
-INLINE F load_u8(const uint8_t* x) { F r; LANES r.v[i] = x[i]; return r; }
-INLINE F load_bf16(const uint16_t* x) { F r; LANES r.v[i] = from_bf16(x[i]); return r; }
-INLINE I rounded_bf16(F v) { I r; LANES r.v[i] = to_bf16(v.v[i]); return r; }
+INLINE F load_half(const uint16_t* x) {
+    F r;
+    LANES r.v[i] = half(x[i]);
+    return r;
+}
+INLINE F load_u8(const uint8_t* x) {
+    F r;
+    LANES r.v[i] = x[i];
+    return r;
+}
+INLINE F load_bf16(const uint16_t* x) {
+    F r;
+    LANES r.v[i] = from_bf16(x[i]);
+    return r;
+}
+INLINE I rounded_bf16(F v) {
+    I r;
+    LANES r.v[i] = to_bf16(v.v[i]);
+    return r;
+}
 INLINE void store_bf16(uint16_t* x, F v) { LANES x[i] = to_bf16(v.v[i]); }
-INLINE uint16_t word16(const B& p, int i) { uint16_t w; memcpy(&w, p.v + 2 * i, 2); return w; }
-INLINE F first(B p) { F r; LANES r.v[i] = from_bf16(word16(p, 2 * i)); return r; }
-INLINE F second(B p) { F r; LANES r.v[i] = from_bf16(word16(p, 2 * i + 1)); return r; }
+INLINE uint16_t word16(const B& p, int i) {
+    uint16_t w;
+    memcpy(&w, p.v + 2 * i, 2);
+    return w;
+}
+INLINE F first(B p) {
+    F r;
+    LANES r.v[i] = from_bf16(word16(p, 2 * i));
+    return r;
+}
+INLINE F second(B p) {
+    F r;
+    LANES r.v[i] = from_bf16(word16(p, 2 * i + 1));
+    return r;
+}
 
-INLINE I iset(int32_t x) { I r; LANES r.v[i] = x; return r; }
+INLINE I iset(int32_t x) {
+    I r;
+    LANES r.v[i] = x;
+    return r;
+}
 INLINE I izero() { return iset(0); }
-INLINE F to_float(I a) { F r; LANES r.v[i] = float(a.v[i]); return r; }
-INLINE I to_int(F a) { I r; LANES r.v[i] = int32_t(__builtin_rintf(a.v[i])); return r; }
-INLINE I iadd(I a, I b) { LANES a.v[i] += b.v[i]; return a; }
-INLINE int32_t isum_of(I a) { int32_t s = 0; LANES s += a.v[i]; return s; }
+INLINE F to_float(I a) {
+    F r;
+    LANES r.v[i] = float(a.v[i]);
+    return r;
+}
+INLINE I to_int(F a) {
+    I r;
+    LANES r.v[i] = int32_t(__builtin_rintf(a.v[i]));
+    return r;
+}
+INLINE I iadd(I a, I b) {
+    LANES a.v[i] += b.v[i];
+    return a;
+}
+INLINE int32_t isum_of(I a) {
+    int32_t s = 0;
+    LANES s += a.v[i];
+    return s;
+}
 INLINE void store_i8(int8_t* x, I a) { LANES x[i] = int8_t(a.v[i]); }
 
-INLINE B load_bytes(const void* x) { B r; memcpy(r.v, x, 64); return r; }
-INLINE B spread(const void* x) { B r; LANES memcpy(r.v + 4 * i, x, 4); return r; }
-INLINE B low(B a) { for (auto& v : a.v) v &= 15; return a; }
-INLINE B high(B a) { for (auto& v : a.v) v >>= 4; return a; }
+INLINE B load_bytes(const void* x) {
+    B r;
+    memcpy(r.v, x, 64);
+    return r;
+}
+INLINE B spread(const void* x) {
+    B r;
+    LANES memcpy(r.v + 4 * i, x, 4);
+    return r;
+}
+INLINE B low(B a) {
+    for (auto& v : a.v) v &= 15;
+    return a;
+}
+INLINE B high(B a) {
+    for (auto& v : a.v) v >>= 4;
+    return a;
+}
 INLINE B whole_low(B upper, B lower) {
     for (int i = 0; i < 64; i++) upper.v[i] = uint8_t(upper.v[i] << 4 | (lower.v[i] & 15));
     return upper;

@@ -42,7 +42,8 @@ INLINE __m256 select8(uint32_t mask, __m256 yes, __m256 no) {
 }
 INLINE F select(uint32_t mask, F yes, F no) { return {select8(mask, yes.a, no.a), select8(mask >> 8, yes.b, no.b)}; }
 INLINE bool any_below(F x, F y) {  // in some lane x <= y
-    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ)) | _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ));
+    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ)) |
+           _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ));
 }
 INLINE float sum_of(F x) {
     const __m256 h = _mm256_add_ps(x.a, x.b);
@@ -65,7 +66,8 @@ INLINE float size_of(F x, F y) {  // the largest |number|, NaN where one is NaN:
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(q, _mm_shuffle_epi32(q, 0xb1))));
 }
 INLINE F load_half(const uint16_t* x) {
-    return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(x + 8)))};
+    return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)),
+            _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(x + 8)))};
 }
 INLINE F load_u8(const uint8_t* x) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)x))),
@@ -132,10 +134,12 @@ INLINE __m256i select_halves(__m256i upper, __m256i lower) {
     return _mm256_or_si256(_mm256_and_si256(mask, upper), _mm256_andnot_si256(mask, lower));
 }
 INLINE B whole_low(B upper, B lower) {
-    return {select_halves(_mm256_slli_epi16(upper.a, 4), lower.a), select_halves(_mm256_slli_epi16(upper.b, 4), lower.b)};
+    return {select_halves(_mm256_slli_epi16(upper.a, 4), lower.a),
+            select_halves(_mm256_slli_epi16(upper.b, 4), lower.b)};
 }
 INLINE B whole_high(B upper, B lower) {
-    return {select_halves(upper.a, _mm256_srli_epi16(lower.a, 4)), select_halves(upper.b, _mm256_srli_epi16(lower.b, 4))};
+    return {select_halves(upper.a, _mm256_srli_epi16(lower.a, 4)),
+            select_halves(upper.b, _mm256_srli_epi16(lower.b, 4))};
 }
 #if defined(__AVXVNNI__)
 INLINE I dot_nibbles(I sum, B w, B x) {

@@ -24,7 +24,8 @@ INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
 INLINE F abs(F a) { return _mm512_abs_ps(a); }
 INLINE F floor(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 INLINE F power_of_2(F whole) {  // 2^whole
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23));
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23));
 }
 INLINE F select(uint32_t mask, F yes, F no) { return _mm512_mask_blend_ps(__mmask16(mask), no, yes); }
 INLINE bool any_below(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) != 0; }  // in some lane a <= b
@@ -48,7 +49,9 @@ INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN:
     return size;
 }
 INLINE F load_half(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
-INLINE F load_u8(const uint8_t* x) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)x))); }
+INLINE F load_u8(const uint8_t* x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)x)));
+}
 INLINE F load_bf16(const uint16_t* x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16));
 }
@@ -57,9 +60,7 @@ INLINE I rounded_bf16(F v) {  // the bits of v in bfloat16 (ties to even) in the
     const I odd = _mm512_and_si512(_mm512_srli_epi32(w, 16), _mm512_set1_epi32(1));
     return _mm512_srli_epi32(_mm512_add_epi32(w, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
 }
-INLINE void store_bf16(uint16_t* x, F v) {
-    _mm256_storeu_si256((__m256i*)x, _mm512_cvtepi32_epi16(rounded_bf16(v)));
-}
+INLINE void store_bf16(uint16_t* x, F v) { _mm256_storeu_si256((__m256i*)x, _mm512_cvtepi32_epi16(rounded_bf16(v))); }
 // Pairs of bfloat16 in 16 lanes: the first and the second of each
 INLINE F first(B pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
 INLINE F second(B pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000)))); }

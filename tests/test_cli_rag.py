@@ -212,7 +212,7 @@ def test_a_model_answers_from_the_passages(capsys, monkeypatch, model_folder):
     tokenizer = open_source(model_folder).tokenizer()
     lm = Scripted(tokenizer, "30 da\x1b[2Jys")
     model = FreePredictor(tokenizer=tokenizer, lm=lm)
-    monkeypatch.setattr("riyaz.predictor.open_target", lambda *target: model)
+    monkeypatch.setattr("riyaz.predictor.open_target", lambda target, *rest: model)
     searches, search = [], Retriever.search
     monkeypatch.setattr(Retriever, "search", lambda self, asked, k: searches.append(asked) or search(self, asked, k))
     run(capsys, "rag", "add", "kept", "docs", "--lexical")
@@ -230,7 +230,7 @@ def test_a_model_answers_from_the_passages(capsys, monkeypatch, model_folder):
 
 def test_an_artifact_that_copies_reads_no_passages(capsys, monkeypatch):
     copying = CopyPredictor(examples=(Example(({"role": "user", "content": "where"},), ("there",)),))
-    monkeypatch.setattr("riyaz.predictor.open_target", lambda *target: copying)
+    monkeypatch.setattr("riyaz.predictor.open_target", lambda target, *rest: copying)
     run(capsys, "rag", "add", "kept", "docs", "--lexical")
     status, out, err = run(capsys, "rag", "ask", "kept", "refund", "--model", "m")
     assert status == 2 and not out and err.startswith("error: m: copies its answers and reads no passages; name")

@@ -107,6 +107,15 @@ def test_a_failed_rebuild_keeps_the_old(path):
     assert len(Collection.open(path).documents) == 2 and os.listdir(path.parent) == ["kept"]
 
 
+def test_a_device_and_a_pipe_are_no_collection(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("the device would be replaced"))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe"):  # to open the pipe would wait for ever
+        for rebuild in (True, False):
+            assert "is not a file that can hold a collection" in message(add, path, DOCUMENTS, None, rebuild=rebuild)
+        assert "is not a file that can hold a collection" in message(Collection.open, path)
+
+
 KILLED = """
     import os, signal, sys
     from pathlib import Path

@@ -28,6 +28,7 @@ KEYS = {
     "arms", "pick", "runner_up", "decision", "reason", "rows_needed", "estimate_seconds", "seconds", "data", "model",
     "hardware", "command", "versions",
 }  # fmt: skip
+ENGINES_APART = 0.01  # nats per token: training rounds to bf16 in other places than the engine that serves
 
 
 # all five arms on a closed set
@@ -204,7 +205,9 @@ def test_documents_that_are_the_training_rows(inside: list, asked: tuple, tmp_pa
     assert told.status == 0 and note in told.err and note in told.document["data"]["notes"]
     for arm in told.document["arms"]:
         assert arm["status"] == "ok" and arm["checks"]["reopened"]["ok"], arm
-        assert arm["checks"]["reopened"]["after"] == pytest.approx(arm["checks"]["reopened"]["before"], abs=1e-3)
+        assert arm["checks"]["reopened"]["after"] == pytest.approx(
+            arm["checks"]["reopened"]["before"], abs=ENGINES_APART
+        )
 
 
 def test_documents_around_the_results_are_the_same_when_these_are_there(

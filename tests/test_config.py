@@ -166,8 +166,10 @@ def test_config_imports_nothing_heavy():
     ("text", "says"),
     [
         ("seed = " + "[" * 100_000, "nested too deeply"),
+        ("a." * 20_000 + "b = 1", "a key has more than 500 parts"),
         ("seed = " + "9" * 5000, "holds a number with too many digits"),
         ("seed = 0x" + "f" * 5000, "seed: a number of thousands of digits is too large"),
+        ("threads = 99999999", "threads: 99999999"),
         ("margin = " + "9" * 400, "margin: 9999"),
         ('budget = "' + "9" * 5000 + 's"', "budget: '9999"),
         ('out = "a\\u0000b"', "out: the path holds a NUL character"),

@@ -19,7 +19,7 @@ from small import next_log_p
 
 from riyaz import evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
-from riyaz.config import DataConfig
+from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
 from riyaz.data.general_text import BLOCK as GENERAL_BLOCK
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
@@ -210,8 +210,8 @@ def test_merging_that_changes_the_answers_is_seen(
     assert judged(quick.artifact("zero_shot"), tmp_path / "plain").merged_ms is None
     whole = evaluate.open_artifact
 
-    def broken(folder: Path, merged: bool = False) -> Predictor:
-        opened = whole(folder, merged=merged)
+    def broken(folder: Path, precision: Precision = "auto", merged: bool = False) -> Predictor:
+        opened = whole(folder, precision=precision, merged=merged)
         return replace(opened, text=TextPart("Something else altogether.")) if merged else opened
 
     monkeypatch.setattr(evaluate, "open_artifact", broken)

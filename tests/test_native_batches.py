@@ -55,7 +55,7 @@ def adapters_of(path: Path, kind: str) -> dict[str, Adapter]:
     both = Adapter(mixed.pairs, whole_of(path, 6, norms).whole, soft_of(path, 7, 40).soft_prompt)
     return {
         "all": lora_of(path, 1, 4),
-        "some": lora_of(path, 2, 16, ("q_proj", "v_proj", "down_proj", "c_attn", "c_proj")),
+        "some": lora_of(path, 2, 16, ("q_proj", "v_proj", "up_proj", "down_proj", "c_attn", "c_proj")),
         "large": lora_of(path, 3, 48, ("gate_proj", "o_proj", "c_fc")),
         "head": lora_of(path, 4, 3, ("lm_head", "o_proj", "c_proj")),
         "norms": whole_of(path, 8, norms),

@@ -322,7 +322,11 @@ def test_a_full_cache_is_one_line_and_nothing_is_lost(plain: Path, monkeypatch: 
         with pytest.raises(RiyazError, match=r"keys and values need .* MB, the limit is 0\.\d MB") as caught:
             runner.forward([Run(first, (5,), Best()), Run(third, more, Best()), Run(second, (6,), Best())])
         assert "\n" not in str(caught.value) and runner.model.cache_bytes == 6 * page
-    assert [runner.length(sequence) for sequence in (first, second, third)] == [64, 100, 0]
+    child = runner.fork(second, 101)  # its parent's last token was to come in the same pass
+    with pytest.raises(RiyazError, match="keys and values need"):
+        runner.forward([Run(second, (6,), Best()), Run(child, rows[3], Best())])
+    assert [runner.length(sequence) for sequence in (first, second, third, child)] == [64, 100, 0, 101]
+    runner.close(child)
     last = Whole(np.array([0]))
     found = runner.forward([Run(first, (5,), last), Run(third, rows[2], last), Run(second, (6,), last)])
     for one, row in zip(found, ((*rows[0], 5), rows[2][:1], (*rows[1], 6))):

@@ -1,5 +1,6 @@
 """NaN and infinities in weights are named when a model or an adapter is opened; long lists of mismatches are cut."""
 
+import io
 import json
 from pathlib import Path
 
@@ -81,6 +82,30 @@ def test_large_numbers_whose_sum_is_none_are_loaded(tmp_path: Path, monkeypatch:
     folder = tiny.write_hf_folder(tmp_path / "hf")
     assert not np.isfinite(tiny.weights(tiny.Tiny())[NAME].sum(dtype=np.float32))
     assert load(open_source(folder), torch.float32).get_parameter(NAME)[PLACE] == np.float32(3e38)
+
+
+@pytest.mark.parametrize("verb", ["generate", "run", "evaluate", "predict", "chat"])
+def test_finite_weights_whose_scores_are_not_answer_nothing(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = tiny.weights
+    monkeypatch.setattr(tiny, "weights", lambda size: {name: a * 1e15 for name, a in healthy(size).items()})
+    folder = tiny.write_hf_folder(tmp_path / "model")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"question": f"card {i}", "answer": "yes no"[i % 2 :]}) + "\n" for i in range(9))
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    asked = {
+        "generate": ("generate", folder, "the card"),
+        "chat": ("chat", folder),
+        "run": ("run", folder, rows, "--out", tmp_path / "answers.jsonl"),
+        "evaluate": ("evaluate", folder, "--test", rows),
+        "predict": ("predict", "the card", "--model", folder),
+    }
+    told = command(*asked[verb])
+    assert told.status == 2 and "the model's scores of the next token are not finite" in told.line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "rows.jsonl"]
 
 
 def test_an_adapter_with_nan_is_named(tmp_path: Path) -> None:

@@ -102,6 +102,16 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     assert lora["train"] == pytest.approx(60 * 1.0 + 7 * 2.0 + 0.5)
 
 
+def test_only_processes_that_train_start_with_torch() -> None:
+    speeds = replace(measured(), torch_seconds=2.0)
+    plan = planning.make(given(speeds=speeds), budget=10_000, spent=0.0)
+    started = {arm.method: arm.seconds["start"] for arm in plan.arms}
+    before = {arm.method: arm.seconds["start"] for arm in planning.make(given(), budget=10_000, spent=0.0).arms}
+    assert {name: started[name] - before[name] for name in started} == {
+        name: 2.0 if table.METHODS[name].recipe else 0.0 for name in started
+    }
+
+
 def test_the_estimate_is_of_the_whole_command_and_of_the_largest_arm() -> None:
     plan = made(10_000, spent=33.0, full={"rss_mb": 1700.0, "disk_mb": 50.0})
     assert plan.estimate["seconds"] == pytest.approx(33 + total(plan))

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class Echo:
 @pytest.fixture(autouse=True)
 def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
-    monkeypatch.setattr(predictor, "open_target", lambda target: made)
+    monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
     monkeypatch.setattr(verb, "_answerer", lambda target: target)
     monkeypatch.setattr(kept, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)
@@ -374,6 +375,14 @@ def test_a_target_that_cannot_be_written_is_found_before_any_answer(
     assert "cannot be written" in run().line and Path("rows.jsonl").read_bytes() == before
 
 
+def test_a_socket_is_found_before_any_answer(echo: Echo) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("out.jsonl")
+        told = run("out.jsonl", "--force")
+    assert told.status == 2 and "out.jsonl: is a socket, not a file" in told.line
+    assert echo.asked == [] and sorted(os.listdir()) == ["out.jsonl", "rows.jsonl"]
+
+
 def test_a_full_disk_keeps_what_was_answered(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = os.write, []
 
@@ -421,5 +430,6 @@ def test_devices_and_pipes_are_streams_and_links_lead_to_their_file(capfd: pytes
     assert "Parquet cannot be written as a stream; name a file" in run("pipe.parquet").line
     Path("data").mkdir()
     Path("link.jsonl").symlink_to("data/real.jsonl")
-    assert run("link.jsonl").status == 0
+    told = run("link.jsonl")
+    assert told.status == 0 and f"answered in {Path('data/real.jsonl').absolute()}, where link.jsonl leads" in told.err
     assert Path("link.jsonl").is_symlink() and lines("data/real.jsonl") == EXPECTED

@@ -34,7 +34,7 @@ struct Rows {
 struct Place {
     const uint8_t *keys, *values;
     ptrdiff_t next;  // prefetched while this page is read: a quarter faster where pages come from memory
-    int D;  // padded
+    int D;           // padded
 };
 
 // Keys of 16 slots: dimensions 2 * pair and 2 * pair + 1
@@ -142,8 +142,10 @@ INLINE void attend_rows(Rows& rows, int r, const Place& at) {
     if (!any) return;
     for (int half = 0; half < 2; half += HALVES) score<FP32, R>(rows, r, at, half);
     for (int i = 0; i < R; i++) {
-        if (rows.mask[r + i]) weigh(rows, r + i, at.D);
-        else memset(rows.weights[r + i], 0, sizeof rows.weights[0]);
+        if (rows.mask[r + i])
+            weigh(rows, r + i, at.D);
+        else
+            memset(rows.weights[r + i], 0, sizeof rows.weights[0]);
     }
     int d = 0;
     for (; d + 16 * COLUMNS <= at.D; d += 16 * COLUMNS) mix<FP32, R, COLUMNS>(rows, r, at, d);
@@ -154,9 +156,12 @@ template <bool FP32>
 void attend_page(Rows& rows, const Place& at) {
     int r = 0;
     for (; r + TOGETHER <= rows.count; r += TOGETHER) attend_rows<FP32, TOGETHER>(rows, r, at);
-    if (TOGETHER == 4 && rows.count - r == 3) attend_rows<FP32, 3>(rows, r, at);
-    else if (rows.count - r == 2) attend_rows<FP32, 2>(rows, r, at);
-    else if (rows.count - r == 1) attend_rows<FP32, 1>(rows, r, at);
+    if (TOGETHER == 4 && rows.count - r == 3)
+        attend_rows<FP32, 3>(rows, r, at);
+    else if (rows.count - r == 2)
+        attend_rows<FP32, 2>(rows, r, at);
+    else if (rows.count - r == 1)
+        attend_rows<FP32, 1>(rows, r, at);
 }
 
 // Queries of the rows from `begin` on, with zeros up to the padded head size
@@ -207,8 +212,10 @@ void attend(const Attention& job) {
             if (!any) continue;
             const ptrdiff_t next = s + 1 < job.count ? job.segments[s + 1].page - segment.page : 0;
             const Place at{segment.page + job.keys, segment.page + job.values, next, D};
-            if (job.fp32) attend_page<true>(rows, at);
-            else attend_page<false>(rows, at);
+            if (job.fp32)
+                attend_page<true>(rows, at);
+            else
+                attend_page<false>(rows, at);
         }
         finish_rows(rows, job, begin, D);
     }

@@ -27,18 +27,18 @@ struct Page {
 };
 
 struct Block {
-    alignas(64) uint16_t q[BLOCK * MAX_HEAD];           // [D / 32][row][32]
-    alignas(64) float out[BLOCK * MAX_HEAD];            // [D / 16][row][16]: sums of weights times values
+    alignas(64) uint16_t q[BLOCK * MAX_HEAD];  // [D / 32][row][32]
+    alignas(64) float out[BLOCK * MAX_HEAD];   // [D / 16][row][16]: sums of weights times values
     // [page][half][row][slot]; a row's 32 weights in bfloat16 replace its scores of the first half, which takes less of
     // the first-level cache
     alignas(64) float scores[CHUNK][2][BLOCK][16];
-    __m512 sum[BLOCK];                                  // of weights, by slot modulo 16
-    float largest[BLOCK];                               // score so far
-    int tokens[BLOCK];                                  // of the rows
-    int rows, D;                                        // D: padded
-    bool started;                                       // `out` holds something
-    Page pages[CHUNK];                                  // those of the chunk in which a row sees something
-    int count;                                          // of pages
+    __m512 sum[BLOCK];     // of weights, by slot modulo 16
+    float largest[BLOCK];  // score so far
+    int tokens[BLOCK];     // of the rows
+    int rows, D;           // D: padded
+    bool started;          // `out` holds something
+    Page pages[CHUNK];     // those of the chunk in which a row sees something
+    int count;             // of pages
 };
 
 // Loads of tiles do not tell the compiler that they read memory.

@@ -107,9 +107,8 @@ float largest(const float* x, int n) {
 }
 
 void add_to(float* x, const float* y, int n) {
-    chunks(n, [&](int i, int count) {
-        store_some(x + i, add(load_some(x + i, count), load_some(y + i, count)), count);
-    });
+    chunks(n,
+           [&](int i, int count) { store_some(x + i, add(load_some(x + i, count), load_some(y + i, count)), count); });
 }
 
 }  // namespace RIYAZ_ISA

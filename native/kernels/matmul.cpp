@@ -118,9 +118,9 @@ INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_
 }
 
 template <int R, int T>
-INLINE void bf16_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+INLINE void bf16_rows(const uint8_t* w, size_t step, size_t width, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
     const size_t cols = x.cols;
-    for (size_t k = 0; k < cols; k += 4) {
+    for (size_t k = 0; k < width; k += 4) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             const uint8_t* pairs = w + r * step + k * 32;
@@ -136,9 +136,9 @@ INLINE void bf16_rows(const uint8_t* w, size_t step, const Inputs& x, const uint
 }
 
 template <int R, int T>
-INLINE void fp32_rows(const uint8_t* w, size_t step, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+INLINE void fp32_rows(const uint8_t* w, size_t step, size_t width, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
     const size_t cols = x.cols;
-    for (size_t k = 0; k < cols; k++) {
+    for (size_t k = 0; k < width; k++) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             prefetch(far + r * step + k * 64);
@@ -156,11 +156,16 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) y[r][t] = zero();
     switch (w.format) {
-        case Format::fp32: return fp32_rows<R, T>(at, step, x, far, y);
-        case Format::bf16: return bf16_rows<R, T>(at, step, x, far, y);
-        case Format::int8: return int8_rows<R, T>(w, block, x, far, y);
-        case Format::int4: return int4_rows<R, T>(at, step, x, far, y);
-        case Format::int4k: return int4k_rows<R, T>(at, step, x, far, y);
+        case Format::fp32:
+            return fp32_rows<R, T>(at, step, w.cols, x, far, y);
+        case Format::bf16:
+            return bf16_rows<R, T>(at, step, w.cols, x, far, y);
+        case Format::int8:
+            return int8_rows<R, T>(w, block, x, far, y);
+        case Format::int4:
+            return int4_rows<R, T>(at, step, x, far, y);
+        case Format::int4k:
+            return int4k_rows<R, T>(at, step, x, far, y);
     }
 }
 
@@ -180,8 +185,7 @@ void some(const Weights& w, int begin, int end, const Inputs& x, float* y, size_
         F sums[R][T];
         rows<R, T>(w, b, x, ahead(w.block(b), last, next), sums);
         for (int r = 0; r < R; r++)
-            for (int t = 0; t < T; t++)
-                put(y + t * stride + (b + r) * ROWS, sums[r][t], w.rows - (b + r) * ROWS, add_);
+            for (int t = 0; t < T; t++) put(y + t * stride + (b + r) * ROWS, sums[r][t], w.rows - (b + r) * ROWS, add_);
     }
 }
 

@@ -55,8 +55,10 @@ double peak(int kind) {
     for (long i = 0; i < ROUNDS; i++) {
 #pragma GCC unroll 8
         for (int j = 0; j < CHAINS; j++) {
-            if (kind == 0) sums[j] = dot_bytes(sums[j], w, x);
-            else floats[j] = dot_bf16(floats[j], w, x);
+            if (kind == 0)
+                sums[j] = dot_bytes(sums[j], w, x);
+            else
+                floats[j] = dot_bf16(floats[j], w, x);
         }
         asm volatile("" : : "m"(sums[0]), "m"(floats[0]) : "memory");
     }

@@ -1,6 +1,7 @@
-// The likeliest token from half of the head's bytes. The lower half of a code changes a weight by at most 7.5 scales, and
-// evenly so; the sum of these changes over the columns is close to a normal number with a known variance. Rows whose
-// estimate is further below the best one than SIGMAS standard deviations of their difference need not be computed.
+// The likeliest token from half of the head's bytes. The lower half of a code changes a weight by at most 7.5 scales,
+// and evenly so; the sum of these changes over the columns is close to a normal number with a known variance. Rows
+// whose estimate is further below the best one than SIGMAS standard deviations of their difference need not be
+// computed.
 #include "../simd.h"
 #include "parts.h"
 
@@ -8,7 +9,7 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
-constexpr float SIGMAS = 6.5f;        // missed with a probability of 4e-11
+constexpr float SIGMAS = 6.5f;         // missed with a probability of 4e-11
 constexpr float SPREAD = 255 / 12.0f;  // variance of an even number of 0 ... 15
 constexpr int MOST_GROUPS = 512;
 constexpr size_t AHEAD = 12 * 1024;
@@ -70,8 +71,10 @@ INLINE void sketch_rows(const Weights& w, int begin, int end, const Inputs& x, f
 
 void sketch(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
             const uint8_t* next) {
-    if (T == 1) sketch_rows<1>(w, begin, end, x, y, variance, stride, next);
-    else sketch_rows<2>(w, begin, end, x, y, variance, stride, next);
+    if (T == 1)
+        sketch_rows<1>(w, begin, end, x, y, variance, stride, next);
+    else
+        sketch_rows<2>(w, begin, end, x, y, variance, stride, next);
 }
 
 int contenders(const float* y, const float* variance, int n, float best, float best_variance, int* found) {

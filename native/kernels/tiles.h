@@ -8,7 +8,8 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-// At the start of every kernel that uses tiles: other libraries in this process, such as torch, set them up differently.
+// At the start of every kernel that uses tiles: other libraries in this process, such as torch, set them up
+// differently.
 INLINE void configure_tiles() {
     struct {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};

@@ -1,8 +1,8 @@
 // Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
 //
-// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand of
-// a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums run
-// over the columns in order, so that they do not depend on other tokens.
+// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
+// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums
+// run over the columns in order, so that they do not depend on other tokens.
 #include "../simd.h"
 #include "parts.h"
 #include "tiles.h"
@@ -19,13 +19,15 @@ INLINE int min_of(int a, int b) { return a < b ? a : b; }
 
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
-    const B moved = bit < 19 ? _mm512_slli_epi32(word, unsigned(19 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 19));
+    const B moved =
+        bit < 19 ? _mm512_slli_epi32(word, unsigned(19 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 19));
     return _mm512_castsi512_ps(
         _mm512_ternarylogic_epi32(moved, iset(0x780000), iset(0x3f800000), 0xea));  // (moved & mask) | one
 }
 // The same for 8 bits: 1 + code / 256
 INLINE F byte(B word, int bit) {
-    const B moved = bit < 15 ? _mm512_slli_epi32(word, unsigned(15 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 15));
+    const B moved =
+        bit < 15 ? _mm512_slli_epi32(word, unsigned(15 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 15));
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(moved, iset(0x7f8000), iset(0x3f800000), 0xea));
 }
 // bfloat16 of `even` and `odd`, in pairs
@@ -81,7 +83,12 @@ INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
 
 // The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`
 const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
-    if (w.format == Format::bf16) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16) {
+        memcpy(out, w.block(b), size_t(w.cols) * ROWS * 2);
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
     for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
     return out;
 }
@@ -140,21 +147,27 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
     for (int first = begin; first < end; first += PANELS) {
         const int count = end - first < PANELS ? end - first : PANELS;
         const uint16_t* panels[PANELS + 1];
-        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * w.cols * ROWS);
+        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
         panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
         for (int t = 0; t < T; t += TOKENS) {
             const int tokens = T - t < TOKENS ? T - t : TOKENS;
             for (int i = 0; i < count; i += 2) {
                 float* at = y + t * stride + (first + i) * ROWS;
-                const int left_over = i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+                const int left_over =
+                    i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
                 const int rows = min_of(left_over, 2 * ROWS);
                 const bool whole = tokens == TOKENS && rows == 2 * ROWS;
-                if (add_ && whole) load_sums(at, stride);
-                else if (add_) copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-                else zero_sums();
-                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * w.cols, w.cols);
-                if (whole) store_sums(at, stride);
-                else store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
+                if (add_ && whole)
+                    load_sums(at, stride);
+                else if (add_)
+                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+                else
+                    zero_sums();
+                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+                if (whole)
+                    store_sums(at, stride);
+                else
+                    store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
             }
         }
     }
@@ -169,13 +182,13 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
         const int count = min_of(end - first, PANELS / 2);
         const uint16_t* panels[PANELS];
         for (int i = 0; i < count; i++) {
-            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * gate.cols * ROWS);
-            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * gate.cols * ROWS);
+            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
         }
         for (int t = 0; t < T; t += TOKENS) {
             for (int i = 0; i < count; i++) {
                 zero_sums();
-                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * gate.cols, gate.cols);
+                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 store_sums(sums, 2 * ROWS);
                 const int rows = gate.rows - (first + i) * ROWS;
                 for (int j = 0; j < TOKENS && t + j < T; j++) {

@@ -309,7 +309,7 @@ def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[E
 
 
 def _reopened(
-    artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision
+    artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision = "auto"
 ) -> dict[str, Any]:
     """Check: opened in this process, the artifact has the validation loss that it records."""
     before = artifact.validation.get("answer_log_loss")

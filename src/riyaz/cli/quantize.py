@@ -19,7 +19,7 @@ def quantize(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write a model or an artifact with small weights, and compare it with bf16 on general text."""
+    """Write a model or an artifact with small weights, and say what that costs."""
     from dataclasses import asdict
 
     from riyaz.export.quantize import quantize as written_by

@@ -14,7 +14,7 @@ from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
-from riyaz.files import disk_error, is_stream, json_line
+from riyaz.files import check_plain, disk_error, is_stream, json_line
 
 if TYPE_CHECKING:
     from riyaz.data import Example
@@ -108,7 +108,8 @@ def run(
             begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
             told = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
             screen.talk.print(told + ("formulas" if formulas > 1 else "a formula"), soft_wrap=True)
-    screen.talk.print(f"{len(examples):,} rows answered in {out}", soft_wrap=True)
+    place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
+    screen.talk.print(f"{len(examples):,} rows answered in {place}", soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
 
 
@@ -121,6 +122,7 @@ def _writable(out: Path, file: Path, force: bool) -> Path:
         raise RiyazError("the folder does not exist", str(out.parent), "create it or choose another --out")
     if real.is_dir():
         raise RiyazError("is a folder", str(out), "choose another --out")
+    check_plain(real)
     if real in {Path(os.path.realpath(each)) for each in matching_files(file)}:
         raise RiyazError("is the file that is read", str(out), "choose another --out")
     if real.exists() and not force:

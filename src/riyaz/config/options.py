@@ -17,6 +17,11 @@ from typing import Any, Literal
 from riyaz.config.checking import Seconds, check_fields
 from riyaz.errors import RiyazError
 
+THREADS: dict[str, str | int] = {  # torch crashes with millions
+    "help": "threads to compute with; OMP_NUM_THREADS or all cores if not given",
+    "minimum": 1,
+    "maximum": 1024,
+}
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
 # how weights are served; auto: as the file stores them, float32 as bf16
@@ -82,10 +87,7 @@ class CompareConfig:
             "minimum": 1,
         },
     )
-    threads: int | None = field(
-        default=None,
-        metadata={"help": "threads to compute with; OMP_NUM_THREADS or all cores if not given", "minimum": 1},
-    )
+    threads: int | None = field(default=None, metadata=THREADS)
     precision: Precision = field(
         default="auto",
         metadata={
@@ -240,14 +242,7 @@ class PretrainConfig:
             "maximum": 2**31 - 1,
         },
     )
-    threads: int | None = field(
-        default=None,
-        metadata={
-            "help": "threads to compute with; OMP_NUM_THREADS or all cores if not given",
-            "minimum": 1,
-            "maximum": 1024,
-        },
-    )
+    threads: int | None = field(default=None, metadata=THREADS)
     prompt: str | None = field(
         default=None,
         metadata={

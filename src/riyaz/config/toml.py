@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from riyaz.config.options import CONFIGS, CompareConfig, DataConfig
 from riyaz.errors import RiyazError, brief, listed
 
 MAX_TOML = 2**20  # bytes of a riyaz.toml
+MAX_DOTS = 500  # in a line before its "=": the time that tomllib needs for a key grows with the square of its parts
 
 
 def _content(path: Path) -> bytes:
@@ -19,6 +21,8 @@ def _content(path: Path) -> bytes:
         content = file.read(MAX_TOML + 1)
     if len(content) > MAX_TOML:
         raise RiyazError(f"has more than {MAX_TOML:,} bytes", str(path), "give a file of settings")
+    if any(part.count(b".") > MAX_DOTS for part in re.split(rb"[=\n]", content)):
+        raise RiyazError(f"a key has more than {MAX_DOTS} parts", str(path), "write one key in each line")
     return content
 
 

@@ -128,10 +128,13 @@ def _base(document: Artifact, base: str | None) -> Source:
 
 
 def _expect_larger(source: Source, precision: Small) -> None:
-    """Raises RiyazError if the model's matrices take no more bits than they would."""
-    matrices = [info for info in source.tensors.values() if len(info.shape) > 1]
+    """Raises RiyazError if the matrices of the model's layers take no more bits than they would."""
+    family = describe(source)
+    names = FAMILIES[family.model_type].names(family.config)
+    stored = [source.tensors[own] for name, own in family.stored_names.items() if names[name] not in OUTER]
+    matrices = [info for info in stored if len(info.shape) > 1]
     bits = 8 * sum(info.nbytes for info in matrices) / sum(math.prod(info.shape) for info in matrices)
-    if bits < TYPES[precision][1] + 1:  # the embedding may be larger
+    if bits <= TYPES[precision][1]:
         what = f"its weights have {bits:.1f} bits each already, and {precision} would make them no smaller"
         raise RiyazError(what, str(source.path), "it is served as it is stored")
 

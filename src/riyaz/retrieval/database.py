@@ -19,7 +19,9 @@ REBUILD = "rebuild it: riyaz rag add … --rebuild"
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 100 bytes of a file; none if it does not exist."""
+    """The first 100 bytes of a file; none if it does not exist. Raises RiyazError, also for a device or a pipe."""
+    if path.exists() and not path.is_file():
+        raise RiyazError("is not a file that can hold a collection", str(path), "name a file")
     try:
         with open(path, "rb") as file:
             return file.read(100)

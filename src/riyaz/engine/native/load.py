@@ -31,6 +31,9 @@ def load_runner(source: Source, precision: str = "auto", merged: Adapter | None 
         assert at is not None, name
         model.set(at.layer, at.slot, tensor)
         nbytes += tensor.nbytes
+    for file in source.files:
+        if isinstance(file.data, mmap.mmap):  # its pages count as this process's memory while they are mapped
+            file.data.madvise(mmap.MADV_DONTNEED)
     return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes)
 
 
@@ -85,9 +88,6 @@ def _blocks(family: Family, name: str, dtype: str, format_: str) -> tuple[Any, b
     assert blocks.shape[1] % LAYOUTS[dtype].itemsize == 0
     matrix = native.extension().Matrix(format_, rows, cols)
     finite = matrix.fill_gguf(0, dtype, blocks, cols)
-    if isinstance(file.data, mmap.mmap):  # the file's pages count as this process's memory while they are mapped
-        begin = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        file.data.madvise(mmap.MADV_DONTNEED, begin, info.offset + info.nbytes - begin)
     return matrix, finite
 
 

@@ -328,7 +328,11 @@ class TorchRunner:
             part = slice(begin, begin + HEAD_ROWS)
             self._route.parts = _route(adapters[part], [1] * len(adapters[part]))
             logits = self.model.head(hidden[torch.from_numpy(np.concatenate(index)[part])])  # (HEAD_ROWS, V)
-            best = logits.argmax(1).tolist()
+            highest = logits.argmax(1, keepdim=True)
+            if not logits.gather(1, highest).isfinite().all():  # argmax takes NaN for the highest number
+                hint = "the weights are damaged, or too large to compute with"
+                raise RiyazError("the model's scores of the next token are not finite", hint=hint)
+            best = highest.flatten().tolist()
             log_p = np.empty(0) if only_best else _log_p(logits.float(), asked, begin)
             for answer in asked:
                 answer.take(best, log_p, begin)

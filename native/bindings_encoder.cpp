@@ -46,11 +46,16 @@ void set_matrix(Encoder& e, int layer, const std::string& name, const Matrix& ma
         if (w.rows != rows || w.cols != padded_cols(format, cols) || w.format != format) refuse(name + " does not fit");
         to = matrix;
     };
-    if (name == "qkv") put(own.qkv, 3 * C, C);
-    else if (name == "o") put(own.o, C, C);
-    else if (name == "up") put(own.up, F, C);
-    else if (name == "down") put(own.down, C, F);
-    else refuse("unknown matrix " + name);
+    if (name == "qkv")
+        put(own.qkv, 3 * C, C);
+    else if (name == "o")
+        put(own.o, C, C);
+    else if (name == "up")
+        put(own.up, F, C);
+    else if (name == "down")
+        put(own.down, C, F);
+    else
+        refuse("unknown matrix " + name);
 }
 
 // Where a vector or table of floats goes, and its size; layer -1: outside the layers
@@ -110,30 +115,42 @@ Vectors embed(Encoder& e, In<int32_t, 1> tokens, In<int32_t, 1> lengths) {
 }  // namespace
 
 void bind_encoder(nb::module_& m) {
-    m.def("gelu_erf", [](const std::string& isa, In<float, 2> x, In<float, 1> bias) {
-        if (bias.size() != x.shape(1)) refuse("sizes differ");
-        float* out;
-        Vectors found = fresh(x.shape(0), x.shape(1), out);
-        std::copy_n(x.data(), x.size(), out);
-        for (size_t row = 0; row < x.shape(0); row++)
-            kernels_of(isa).gelu_erf(out + row * x.shape(1), bias.data(), int(x.shape(1)));
-        return found;
-    }, "gelu(x + bias) of x (T, n), by the kernel of an instruction set.");
+    m.def(
+        "gelu_erf",
+        [](const std::string& isa, In<float, 2> x, In<float, 1> bias) {
+            if (bias.size() != x.shape(1)) refuse("sizes differ");
+            float* out;
+            Vectors found = fresh(x.shape(0), x.shape(1), out);
+            std::copy_n(x.data(), x.size(), out);
+            for (size_t row = 0; row < x.shape(0); row++)
+                kernels_of(isa).gelu_erf(out + row * x.shape(1), bias.data(), int(x.shape(1)));
+            return found;
+        },
+        "gelu(x + bias) of x (T, n), by the kernel of an instruction set.");
 
     nb::class_<Encoder>(m, "Encoder", "A BERT encoder: texts to unit vectors.")
-        .def("__init__", [](Encoder* self, nb::dict config, int threads, const std::string& isa) {
-            new (self) Encoder(config_from(config), threads, isa.empty() ? kernels() : kernels_of(isa));
-        }, nb::arg("config"), nb::arg("threads"), nb::arg("isa") = "")
-        .def("set", [](Encoder& self, int layer, const std::string& name, const Matrix& matrix) {
-            if (layer < 0 || layer >= self.config.layers) refuse("no such layer");
-            set_matrix(self, layer, name, matrix);
-        }, "Set a matrix of a layer.")
-        .def("set", [](Encoder& self, int layer, const std::string& name, In<float, 1> values) {
-            if (layer < -1 || layer >= self.config.layers) refuse("no such layer");
-            const auto [to, size] = floats_named(self, layer, name);
-            if (values.size() != size) refuse(name + " does not fit");
-            to->assign(values.data(), values.data() + size);
-        }, "Set a bias, a norm or a flattened table of embeddings; layer -1: outside the layers.")
+        .def(
+            "__init__",
+            [](Encoder* self, nb::dict config, int threads, const std::string& isa) {
+                new (self) Encoder(config_from(config), threads, isa.empty() ? kernels() : kernels_of(isa));
+            },
+            nb::arg("config"), nb::arg("threads"), nb::arg("isa") = "")
+        .def(
+            "set",
+            [](Encoder& self, int layer, const std::string& name, const Matrix& matrix) {
+                if (layer < 0 || layer >= self.config.layers) refuse("no such layer");
+                set_matrix(self, layer, name, matrix);
+            },
+            "Set a matrix of a layer.")
+        .def(
+            "set",
+            [](Encoder& self, int layer, const std::string& name, In<float, 1> values) {
+                if (layer < -1 || layer >= self.config.layers) refuse("no such layer");
+                const auto [to, size] = floats_named(self, layer, name);
+                if (values.size() != size) refuse(name + " does not fit");
+                to->assign(values.data(), values.data() + size);
+            },
+            "Set a bias, a norm or a flattened table of embeddings; layer -1: outside the layers.")
         .def("embed", &embed, nb::arg("tokens"), nb::arg("lengths"),
              "Unit vectors (n, C) of the texts that lie end to end in `tokens`.");
 }

@@ -41,7 +41,7 @@ struct TextPass {
     TextPass(Encoder& encoder, TextBuffers& buffers, int T, int longest);
     void run(const int32_t* tokens, const int32_t* lengths, int n, float* out);
 
-private:
+  private:
     void embed(const int32_t* tokens, const int32_t* lengths, int n);
     void product(const Weights& w, const Inputs& in, float* y, size_t stride, bool add);
     void attend(int first, int length);
@@ -61,8 +61,15 @@ private:
 };
 
 TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
-    : e(encoder), c(encoder.config), k(encoder.k_), T(tokens), C(c.hidden), F(c.inner), D(C / c.heads),
-      width(padded(D, GROUP)), segments(padded(longest, SLOTS) / SLOTS) {
+    : e(encoder),
+      c(encoder.config),
+      k(encoder.k_),
+      T(tokens),
+      C(c.hidden),
+      F(c.inner),
+      D(C / c.heads),
+      width(padded(D, GROUP)),
+      segments(padded(longest, SLOTS) / SLOTS) {
     x = b.x.get(size_t(T) * C), qkv = b.qkv.get(size_t(T) * 3 * C), attended = b.attended.get(size_t(T) * C);
     up = b.up.get(size_t(T) * F);
     hidden = b.hidden.get(T, padded(C, GROUP), false, c.fp32), inner = b.inner.get(T, padded(F, GROUP), false, c.fp32);
@@ -70,7 +77,8 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
     const size_t page = size_t(c.heads) * 2 * kv_bytes(width, c.fp32);
     pages = b.pages.get(page * segments.size());
-    for (size_t s = 0; s < segments.size(); s++) segments[s].page = pages + s * page, segments[s].first = int(s) * SLOTS;
+    for (size_t s = 0; s < segments.size(); s++)
+        segments[s].page = pages + s * page, segments[s].first = int(s) * SLOTS;
 }
 
 void TextPass::run(const int32_t* tokens, const int32_t* lengths, int n, float* out) {
@@ -174,17 +182,21 @@ void Encoder::embed(const int32_t* tokens, const int32_t* lengths, int n, float*
     const std::vector<Part> parts = parts_of(lengths, n, std::min(PART, (total + pool_.size() - 1) / pool_.size()));
     int widest = 0;
     for (const Part& part : parts) widest = std::max(widest, part.tokens);
-    for (auto& own : buffers_) TextPass(*this, *own, widest, longest);  // a thread cannot report that there is no memory
+    for (auto& own : buffers_)
+        TextPass(*this, *own, widest, longest);  // a thread cannot report that there is no memory
     std::atomic<int> next{0};
     const auto work = [&](int thread) {
         for (int p; (p = next.fetch_add(1, std::memory_order_relaxed)) < int(parts.size());) {
             const Part& part = parts[p];
             TextPass(*this, *buffers_[thread], part.tokens, longest)
-                .run(tokens + first[part.begin], lengths + part.begin, part.end - part.begin, out + size_t(part.begin) * config.hidden);
+                .run(tokens + first[part.begin], lengths + part.begin, part.end - part.begin,
+                     out + size_t(part.begin) * config.hidden);
         }
     };
-    if (parts.size() == 1) work(0);
-    else pool_.run(work);
+    if (parts.size() == 1)
+        work(0);
+    else
+        pool_.run(work);
     for (size_t i = 0; i < size_t(n) * config.hidden; i++)
         if (!std::isfinite(out[i])) throw std::runtime_error("the vector of a text holds a number that is none");
 }

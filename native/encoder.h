@@ -22,10 +22,10 @@ struct EncoderLayer {
     std::vector<float> attention_norm, attention_norm_bias, output_norm, output_norm_bias;
 };
 
-// A thread computes whole texts, some hundred tokens at a time, through all layers: texts need nothing of each other, so
-// threads do not wait for each other either. A text's vector does not depend on its neighbours.
+// A thread computes whole texts, some hundred tokens at a time, through all layers: texts need nothing of each other,
+// so threads do not wait for each other either. A text's vector does not depend on its neighbours.
 class Encoder {
-public:
+  public:
     Encoder(const EncoderConfig& config, int threads, const Kernels& kernels);
     ~Encoder();
 
@@ -39,7 +39,7 @@ public:
     std::vector<float> norm, norm_bias;
     std::vector<EncoderLayer> layers;
 
-private:
+  private:
     friend struct TextPass;
 
     const Kernels& k_;

@@ -74,7 +74,8 @@ void activate(float* x, const float* y, Activation activation, int n) {
 }
 
 // With P the normal distribution, gelu(x) = x P(x) = max(x, 0) - |x| P(-|x|), and P(-z) = t p(t) exp(-z^2 / 2) / 2 with
-// t = 1 / (1 + 0.3275911 z / sqrt(2)): formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions (1964).
+// t = 1 / (1 + 0.3275911 z / sqrt(2)): formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions
+// (1964).
 void gelu_erf(float* x, const float* bias, int n) {
     chunks(n, [&](int i, int count) {
         const F v = add(load_some(x + i, count), load_some(bias + i, count)), z = abs(v);

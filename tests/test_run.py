@@ -49,7 +49,7 @@ class Echo:
 def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Echo:
     made = Echo()
     monkeypatch.setattr(predictor, "open_target", lambda target, *rest: made)
-    monkeypatch.setattr(verb, "_answerer", lambda target: target)
+    monkeypatch.setattr(verb, "_answerer", lambda target, precision: target)
     monkeypatch.setattr(kept, "CHUNK", 4)
     monkeypatch.chdir(tmp_path)
     write(ROWS)

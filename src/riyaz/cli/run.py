@@ -130,7 +130,7 @@ def _writable(out: Path, file: Path, force: bool) -> Path:
     return real
 
 
-def _answerer(target: str, precision: str) -> str:
+def _answerer(target: str, precision: str = "auto") -> str:
     """What answers, as a hash: other weights, another text part, chat template, precision, engine or version of riyaz
     have another one. Raises RiyazError, also for a target that does not exist."""
     import riyaz

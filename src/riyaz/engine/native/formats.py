@@ -9,7 +9,8 @@ from riyaz.families import Family, transposed
 
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0, "int4k": 4.625}  # of a weight, its scales included
-ROWS, COLUMNS, SUPER = 16, 32, 256  # what rows and columns are padded to, and the columns of int4k
+ROWS = 16  # rows are padded to a multiple of it
+COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256}  # and columns to one of these
 
 
 def format_of(dtype: str, precision: str) -> str:
@@ -29,11 +30,10 @@ def packed_bytes(family: Family, precision: str) -> float:
     """Bytes of the model's weights in memory."""
     total = 0.0
     for shape, _, format_ in _tensors(family, precision):
-        columns = COLUMNS if format_ != "int4k" else SUPER
         if len(shape) == 1:
             total += 4 * shape[0]
         else:
-            total += _padded(shape[0], ROWS) * _padded(shape[1], columns) * BITS[format_] / 8
+            total += _padded(shape[0], ROWS) * _padded(shape[1], COLUMNS[format_]) * BITS[format_] / 8
     return total
 
 

@@ -96,6 +96,8 @@ def test_seconds_are_those_of_the_measured_speeds() -> None:
     assert zero["evaluate"] == pytest.approx(100 * 0.2 + LATENCY_ROWS * 0.3 + 3.0 + REOPEN_ROWS * 0.1)
     assert plan.arm("nearest").seconds == {"start": 2 * START, "fit": 0.0, "evaluate": 0.0}
     lora = plan.arm("lora").seconds
+    torch = planning.make(given(speeds=replace(measured(), torch_seconds=2.0)), budget=10_000, spent=0.0)
+    assert [torch.arm(name).seconds["start"] for name in ("zero_shot", "lora")] == [zero["start"], lora["start"] + 2]
     assert lora["evaluate"] == pytest.approx(zero["evaluate"] + 3.0), "its base is read once more"
     # the openings of the two rates that are not continued
     assert lora["search"] == pytest.approx(2 * OPENING * 1.0 + 3 * (2 * 2.0 + 0.5))

@@ -182,9 +182,13 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
                 k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
             else
                 k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
-            Inputs out;
-            out.cols = cols, out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
-            for (int t = 0; t < span.n && !c.fp32; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
+            Inputs out;  // the same numbers, with zeros beyond the rank: 0 times a number left from before may be NaN
+            out.cols = cols;
+            if (c.fp32)
+                out.fp32 = y;
+            else
+                out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
+            for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
             lowered[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
         }
     }

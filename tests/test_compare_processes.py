@@ -21,7 +21,7 @@ def test_every_arm_is_finished_and_every_check_held(finished: Finished) -> None:
 
 def test_peak_memory_is_each_arms_own(finished: Finished) -> None:
     peak = {arm["method"]: arm["peak_rss_mb"] for arm in finished.document["arms"]}
-    assert peak["nearest"] < 0.6 * peak["zero_shot"], "no model and no torch"
+    assert peak["nearest"] < 0.6 * peak["lora"], "no model and no torch"
     assert len(set(peak.values())) == len(METHODS)
     for method in METHODS:
         part = finished.out / "arms" / method / "kept"

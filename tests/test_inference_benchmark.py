@@ -171,14 +171,14 @@ def test_without_peers_ratios_are_null_and_cells_can_be_picked(inference, fake, 
 
 
 def test_riyaz_is_measured_through_its_engine(sides: ModuleType, source: Source) -> None:
-    riyaz = sides.Riyaz(str(source.path), "float32")
+    riyaz = sides.Riyaz(str(source.path), "fp32")
     prompts = [[5 + i, 6, 7] for i in range(8)]
     for lora in (False, True):
         made = riyaz.decode(prompts, 4, lora)
         assert made["tokens"] == 32 and made["seconds"] > 0
     assert riyaz.prefill(list(range(5, 40)))["tokens"] == 35
     assert set(riyaz.limits()) == {"read_gbs", "int8_gops", "bf16_gops"}
-    cold = sides.ColdRiyaz(str(source.path), "float32").start([5, 6], [5, 6, 7], 2)
+    cold = sides.ColdRiyaz(str(source.path), "fp32").start([5, 6], [5, 6, 7], 2)
     assert cold["seconds"] > 0 and cold["tokenizer_s"] > 0 and cold["peak"] > 0 and "torch" in cold
 
 

@@ -226,7 +226,7 @@ def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: b
     loaded = not torch or "torch" in sys.modules
     refuse_memory(what, need + (0 if loaded else TORCH_MB), memory(root).available / MB, hint)
     space = address_space(root)
-    need += 0 if loaded else TORCH_SPACE_MB + THREAD_SPACE_MB * threads()
+    need += THREAD_SPACE_MB * threads() + (0 if loaded else TORCH_SPACE_MB)
     if space is not None and need > space / MB:
         figures = f"about {need:,.0f} MB of address space and {space / MB:,.0f} MB are left of its limit"
         raise RiyazError(f"{what} needs {figures}", hint="raise the limit (ulimit -v) or remove it")

@@ -182,6 +182,8 @@ def _job(
     if note := engine_note():
         listen(Note(note))
     expect_memory(source, config.precision)
+    if any(METHODS[name].recipe for name in methods):
+        expect_memory(source, engine="torch")  # which trains
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""

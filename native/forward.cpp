@@ -63,8 +63,8 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     }
     cursors.reset(new std::atomic<int>[c.layers]);
     for (int l = 0; l < c.layers; l++) cursors[l] = 0;
-    lowered.reset(new std::atomic<int>[4 * c.layers]);
-    for (int l = 0; l < 4 * c.layers; l++) lowered[l] = 0;
+    lora_downs.reset(new std::atomic<int>[4 * c.layers]);
+    for (int l = 0; l < 4 * c.layers; l++) lora_downs[l] = 0;
     plan_attention();
     collect();
 }
@@ -82,24 +82,24 @@ void Pass::work(int thread) {
     for (int l = 0; l < c.layers; l++) {
         norm(thread, l, ATTENTION_NORM, false);
         barrier();
-        lower(thread, l, QKV, 3, hidden);
+        lora_down(thread, l, QKV, 3, hidden);
         product(thread, l, QKV, 3, hidden, qkv, qkv_width, false);
         barrier();
         positions(thread, l);
         barrier();
         attend(thread, l);
         barrier();
-        lower(thread, l, OUT, 1, heads);
+        lora_down(thread, l, OUT, 1, heads);
         product(thread, l, OUT, 1, heads, x, c.hidden, true);
         barrier();
         norm(thread, l, MLP_NORM, true);
         barrier();
-        lower(thread, l, GATE_UP, 2, hidden);
+        lora_down(thread, l, GATE_UP, 2, hidden);
         gated(thread, l);
         barrier();
         activate(thread, l);
         barrier();
-        lower(thread, l, DOWN_, 1, inner);
+        lora_down(thread, l, DOWN_, 1, inner);
         product(thread, l, DOWN_, 1, inner, x, c.hidden, true);
         barrier();
     }
@@ -166,8 +166,8 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     }
 }
 
-// The products with A of LoRA pairs, from inputs that are not quantised. `await_lowered` says when all have theirs.
-void Pass::lower(int thread, int layer, const int* parts, int count, const Inputs& in) {
+// The products with A of LoRA pairs, from inputs that are not quantised. `await_lora_down` says when all have theirs.
+void Pass::lora_down(int thread, int layer, const int* parts, int count, const Inputs& in) {
     if (!low_width) return;
     int item = 0;
     for (const Span& span : spans) {
@@ -189,37 +189,37 @@ void Pass::lower(int thread, int layer, const int* parts, int count, const Input
             else
                 out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
             for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
-            lowered[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
+            lora_downs[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
         }
     }
 }
 
 // All threads began their share of the products with A before they came here, so that this waits for microseconds.
-void Pass::await_lowered(int layer, const int* parts, int count) const {
+void Pass::await_lora_down(int layer, const int* parts, int count) const {
     int items = 0;
     for (const Span& span : spans)
         for (int i = 0; i < count; i++) items += m.lora(span.adapter, layer, parts[i]) != nullptr;
-    const auto& done = lowered[layer * 4 + product_of(parts)];
+    const auto& done = lora_downs[layer * 4 + product_of(parts)];
     while (done.load(std::memory_order_acquire) < items) std::this_thread::yield();
 }
 
 // Adds the products with B, for the rows of blocks [begin, end) of the parts together.
-void Pass::raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread) {
+void Pass::lora_up(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread) {
     if (!low_width) return;
-    await_lowered(layer, parts, count);
+    await_lora_down(layer, parts, count);
     int first = 0, row = 0;
     for (int i = 0; i < count; i++) {
         const Weights& base = m.at(-1, layer, parts[i]).matrix.weights;
         const int from = std::max(begin - first, 0), to = std::min(end - first, base.blocks());
         for (const Span& span : spans)
             if (const Lora* pair = from < to ? m.lora(span.adapter, layer, parts[i]) : nullptr)
-                raise_part(thread, span, *pair, i, from, to, y + size_t(span.begin) * stride + row, stride);
+                lora_up_part(thread, span, *pair, i, from, to, y + size_t(span.begin) * stride + row, stride);
         first += base.blocks(), row += base.rows;
     }
 }
 
-void Pass::raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
-                      size_t stride) {
+void Pass::lora_up_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                        size_t stride) {
     const Weights& b_ = pair.b.weights;
     Inputs from;
     from.cols = padded(b_.cols, GROUP);
@@ -269,7 +269,7 @@ void Pass::product(int thread, int layer, const int* parts, int count, const Inp
         }
         first += base.blocks(), row += base.rows;
     }
-    raise(layer, parts, count, begin, end, y, stride, thread);
+    lora_up(layer, parts, count, begin, end, y, stride, thread);
 }
 
 const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int count) const {
@@ -321,11 +321,12 @@ void Pass::gated(int thread, int layer) {
                            c.inner, next);
     }
     if (!low_width) return;
-    await_lowered(layer, GATE_UP, 2);
+    await_lora_down(layer, GATE_UP, 2);
     for (const Span& span : spans)
         for (int i = 0; i < 2; i++)
             if (const Lora* pair = m.lora(span.adapter, layer, GATE_UP[i]))
-                raise_part(thread, span, *pair, i, begin, end, (i ? up : gate) + size_t(span.begin) * c.inner, c.inner);
+                lora_up_part(thread, span, *pair, i, begin, end, (i ? up : gate) + size_t(span.begin) * c.inner,
+                             c.inner);
 }
 
 void Pass::activate(int thread, int layer) {

@@ -102,11 +102,11 @@ struct Pass {
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* scratch) const;
     void normalise(int t, int layer, int slot, float* out) const;
-    void lower(int thread, int layer, const int* parts, int count, const Inputs& in);
-    void await_lowered(int layer, const int* parts, int count) const;
-    void raise(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread);
-    void raise_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
-                    size_t stride);
+    void lora_down(int thread, int layer, const int* parts, int count, const Inputs& in);
+    void await_lora_down(int layer, const int* parts, int count) const;
+    void lora_up(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread);
+    void lora_up_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                      size_t stride);
     void product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride,
                  bool add);
     void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
@@ -145,8 +145,9 @@ struct Pass {
     std::vector<Cache::Slot> slots;               // [T]
     std::vector<int> piece_of;                    // [T]
     std::unique_ptr<std::atomic<int>[]> cursors;  // [L] the next item of attention
-    std::unique_ptr<std::atomic<int>[]> lowered;  // [L][4] products with A that are done, for each product of a layer
-    std::atomic<bool> damaged{false};             // a logit is not a number
+    std::unique_ptr<std::atomic<int>[]>
+        lora_downs;                    // [L][4] products with A that are done, for each product of a layer
+    std::atomic<bool> damaged{false};  // a logit is not a number
     int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
     bool sliced = false;  // attention converts its own results
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,

@@ -1,5 +1,6 @@
 // What follows the layers of a pass: logits of the wanted positions, some rows of the vocabulary at a time, so that
 // they never stand in memory all at once unless all are wanted. And `Model::forward`, which cuts runs into passes.
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <mutex>
@@ -16,9 +17,6 @@ constexpr int WIDE = 32;             // tokens of a run from which on products a
 constexpr int BLOCKS = 16;           // of the vocabulary at a time
 constexpr int AT_ONCE = 128;         // wanted rows at a time
 constexpr int FEW = 8;               // tokens of a pass whose phases are short
-constexpr double CROWDED = 0.35;     // share of such a pass that threads slept: other processes have the cores
-constexpr int IN_A_ROW = 3;          // so many such passes one after the other
-constexpr int ALONE = 64;            // passes with one thread after that, until all try again
 constexpr int MOST_COLUMNS = 16384;  // of a head that is sketched
 
 }  // namespace
@@ -207,15 +205,6 @@ void Pass::finish() const {
     if (damaged) throw std::runtime_error("the model's scores of the next token are not finite");
 }
 
-// Few tokens are a hundred short phases, at whose ends all threads wait for the last. Where other processes have the
-// cores, each wait lasts until the scheduler's next turn, and one thread is quicker than several: after some passes
-// that were mostly waiting one thread computes alone for a while.
-int Model::threads_for(int tokens) {
-    if (tokens > FEW || alone_ == 0) return pool_.size();
-    alone_--;
-    return 1;
-}
-
 void Model::forward(std::vector<Run>& runs) {
     const std::scoped_lock lock(mutex_);
     if (!buffers_) buffers_ = std::make_unique<Buffers>();
@@ -223,15 +212,15 @@ void Model::forward(std::vector<Run>& runs) {
     int tokens = 0;
     const auto compute = [&] {
         if (pieces.empty()) return;
-        const int active = threads_for(tokens);
-        Pass pass(*this, std::move(pieces), active);
-        if (active == 1) {
+        const bool alone = pool_.size() == 1 || (tokens <= FEW && crowd_.alone());
+        const auto start = std::chrono::steady_clock::now();
+        Pass pass(*this, std::move(pieces), alone ? 1 : pool_.size());
+        if (alone)
             pass.work(0);
-        } else {
+        else
             pool_.run([&](int thread) { pass.work(thread); });
-            if (tokens <= FEW) crowded_ = pool_.slept() > CROWDED ? std::min(crowded_ + 1, IN_A_ROW) : 0;
-            if (crowded_ == IN_A_ROW) alone_ = ALONE;
-        }
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+        if (tokens <= FEW) crowd_.told(taken.count(), pool_.slept());
         pass.finish();
         pieces.clear(), tokens = 0;
     };

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cache.h"
+#include "crowd.h"
 #include "kernels.h"
 #include "pool.h"
 
@@ -148,12 +149,10 @@ class Model {
     const Tensor& at(int adapter, int layer, int slot) const;
     const Lora* lora(int adapter, int layer, int slot) const;
     void turn_up_to(int positions);
-    int threads_for(int tokens);
 
     std::mutex mutex_;  // one pass at a time
     Pool pool_;
-    int crowded_ = 0;  // passes one after the other in which threads mostly waited
-    int alone_ = 0;    // passes still to be computed by one thread
+    Crowd crowd_;
     std::vector<Tensor> tensors_;
     std::map<int, std::shared_ptr<Adapter>> adapters_;
     std::map<int, State> states_;

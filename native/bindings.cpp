@@ -114,10 +114,6 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     return nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(T), size_t(w.rows)}, owner);
 }
 
-struct Measured {
-    double bandwidth, peak;
-};
-
 // Bytes per second that `threads` threads read from `data`, and multiply-adds per second of the int8 or bf16 product
 double read_bandwidth(size_t bytes, int threads, int rounds) {
     Matrix memory(Format::fp32, ROWS, int(bytes / (ROWS * 4)));
@@ -173,8 +169,7 @@ Config config_from(nb::dict d) {
     return c;
 }
 
-void set_tensor(Model& model, Tensor& tensor, nb::object value) {
-    (void)model;
+void set_tensor(Tensor& tensor, nb::object value) {
     if (nb::isinstance<Matrix>(value)) {
         tensor.matrix = nb::cast<Matrix&>(value);
     } else {
@@ -187,7 +182,7 @@ int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
     auto adapter = std::make_shared<Adapter>();
     for (nb::handle item : whole) {
         const auto [layer, slot, value] = nb::cast<std::tuple<int, std::string, nb::object>>(item);
-        set_tensor(model, adapter->whole[model.index(layer, slot_named(slot, layer == model.config.layers))], value);
+        set_tensor(adapter->whole[model.index(layer, slot_named(slot, layer == model.config.layers))], value);
     }
     for (nb::handle item : pairs) {
         const auto [layer, slot, a, b] = nb::cast<std::tuple<int, std::string, nb::object, nb::object>>(item);
@@ -342,7 +337,7 @@ NB_MODULE(_native, m) {
             "set",
             [](Model& self, int layer, const std::string& slot, nb::object value) {
                 if (layer < 0 || layer > self.config.layers) refuse("no such layer");
-                set_tensor(self, self.tensor(layer, slot_named(slot, layer == self.config.layers)), value);
+                set_tensor(self.tensor(layer, slot_named(slot, layer == self.config.layers)), value);
             },
             "Set a tensor: a Matrix, or float32 (n,) of a norm or bias. The layer after the last holds the outer ones.")
         .def("load", &load, nb::arg("whole"), nb::arg("pairs"), nb::arg("soft_prompt").none(),

@@ -54,9 +54,8 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     inner = b.inner.get(T, F, !c.fp32, c.fp32);
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
-    for (const auto& [_, adapter] : m.adapters_)
-        for (const auto& [_, pair] : adapter->pairs)
-            low_width = std::max(low_width, padded(pair.b.weights.cols, GROUP));
+    for (const Span& span : spans)
+        if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);

@@ -51,6 +51,8 @@ const Lora* Model::lora(int adapter, int layer, int slot) const {
 }
 
 int Model::load(std::shared_ptr<Adapter> adapter) {
+    for (const auto& [_, pair] : adapter->pairs)
+        adapter->low_width = std::max(adapter->low_width, padded(pair.b.weights.cols, GROUP));
     adapters_[next_adapter_] = std::move(adapter);
     return next_adapter_++;
 }

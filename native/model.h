@@ -108,6 +108,7 @@ struct Adapter {
     std::map<int, Tensor> whole;  // tensors that it replaces
     std::map<int, Lora> pairs;
     std::vector<float> soft_prompt;  // [P][C]
+    int low_width = 0;               // the largest rank of its pairs, padded
 };
 
 class Model {

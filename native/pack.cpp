@@ -4,21 +4,12 @@
 #include <stdexcept>
 #include <thread>
 
+#include "numbers.h"
+
 namespace riyaz {
 namespace {
 
-float half_to_float(uint16_t bits) {
-    const uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
-    uint32_t word = 0x7f800000 | fraction << 13;
-    if (exponent < 31 && exponent > 0) word = (exponent + 112) << 23 | fraction << 13;
-    float value = float(fraction) * 0x1p-24f;
-    if (exponent == 0) memcpy(&word, &value, 4);
-    word |= sign;
-    memcpy(&value, &word, 4);
-    return value;
-}
-
-uint16_t float_to_half(float value) {  // ties to even
+uint16_t to_half(float value) {  // ties to even
     uint32_t word;
     memcpy(&word, &value, 4);
     const uint16_t sign = uint16_t(word >> 16 & 0x8000);
@@ -32,13 +23,6 @@ uint16_t float_to_half(float value) {  // ties to even
     }
     const uint32_t odd = word >> 13 & 1;
     return sign | uint16_t((word - 0x38000000 + 0xfff + odd) >> 13);
-}
-
-uint16_t float_to_bf16(float value) {
-    uint32_t word;
-    memcpy(&word, &value, 4);
-    if ((word & 0x7fffffff) > 0x7f800000) return uint16_t(word >> 16 | 64);
-    return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
 uint32_t word(const uint8_t* bytes) {
@@ -73,7 +57,7 @@ bool row_q4_1(Int4Tile* tile, int lane, const uint8_t* block, int groups, bool w
     for (int g = 0; g < groups; g++, tile++, block += with_minimum ? 20 : 18) {
         const uint16_t scale = word16(block);
         // Q4_0's weight is scale * (code - 8); a power of two times the scale is exact
-        const uint16_t minimum = with_minimum ? word16(block + 2) : float_to_half(-8 * half_to_float(scale));
+        const uint16_t minimum = with_minimum ? word16(block + 2) : to_half(-8 * half(scale));
         const uint8_t* q = block + (with_minimum ? 4 : 2);
         put(tile->codes[0][lane], low_halves(q)), put(tile->codes[1][lane], low_halves(q + 8));
         put(tile->codes[2][lane], high_halves(q)), put(tile->codes[3][lane], high_halves(q + 8));
@@ -153,8 +137,8 @@ bool row_q5_0(Int8Row row, const uint8_t* block, int groups) {
 void round_int8(Int8Row row, int g, const float* w, int n) {
     float largest = 0;
     for (int i = 0; i < n; i++) largest = std::max(largest, std::fabs(w[i]));
-    const uint16_t bits = float_to_half(largest / 127);
-    const float scale = half_to_float(bits), inverse = scale > 0 ? 1 / scale : 0;
+    const uint16_t bits = to_half(largest / 127);
+    const float scale = half(bits), inverse = scale > 0 ? 1 / scale : 0;
     uint8_t codes[GROUP];
     for (int i = 0; i < GROUP; i++) {
         const float code = i < n ? std::clamp(std::nearbyintf(w[i] * inverse), -127.0f, 127.0f) : 0;
@@ -166,10 +150,10 @@ void round_int8(Int8Row row, int g, const float* w, int n) {
 void round_int4(Int4Tile& tile, int lane, const float* w, int n) {
     float least = w[0], greatest = w[0];
     for (int i = 1; i < n; i++) least = std::min(least, w[i]), greatest = std::max(greatest, w[i]);
-    tile.minimum[lane] = float_to_half(least);
-    const float minimum = half_to_float(tile.minimum[lane]);
-    tile.scale[lane] = float_to_half((greatest - minimum) / 15);
-    const float scale = half_to_float(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
+    tile.minimum[lane] = to_half(least);
+    const float minimum = half(tile.minimum[lane]);
+    tile.scale[lane] = to_half((greatest - minimum) / 15);
+    const float scale = half(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
     for (int i = 0; i < GROUP; i++) {
         const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] - minimum) * inverse), 0.0f, 15.0f)) : 0;
         uint8_t& both = tile.codes[i / 8][lane][i % 4];
@@ -187,7 +171,7 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
             break;
         case Format::bf16:
             for (int c = 0; c < cols; c++)
-                tiles<uint16_t>(matrix, row)[(c / 2 * ROWS + lane) * 2 + c % 2] = float_to_bf16(w[c]);
+                tiles<uint16_t>(matrix, row)[(c / 2 * ROWS + lane) * 2 + c % 2] = to_bf16(w[c]);
             break;
         case Format::int8:
             for (int g = 0; g < groups; g++)

@@ -10,8 +10,6 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
-constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
-
 // Where to prefetch while the block at `at` is read: further on, or where the thread reads after `end`.
 INLINE const uint8_t* ahead(const uint8_t* at, const uint8_t* end, const uint8_t* next) {
     const uint8_t* far = at + AHEAD;

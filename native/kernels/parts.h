@@ -6,6 +6,8 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
+constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
+
 void inputs(const float* x, int C, const Inputs& out);
 void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
             const uint8_t* next);

@@ -12,7 +12,6 @@ namespace {
 constexpr float SIGMAS = 6.5f;         // missed with a probability of 4e-11
 constexpr float SPREAD = 255 / 12.0f;  // variance of an even number of 0 ... 15
 constexpr int MOST_GROUPS = 512;
-constexpr size_t AHEAD = 12 * 1024;
 
 template <int T>
 INLINE void sketch_rows(const Weights& w, int begin, int end, const Inputs& x, float* y, float* variance, size_t stride,

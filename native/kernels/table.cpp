@@ -5,31 +5,28 @@
 #define RIYAZ_TEXT(name) #name
 #define RIYAZ_NAME(name) RIYAZ_TEXT(name)
 
+#if defined(__AMX_BF16__)
+#define HAS_TILES true
+#define IF_TILES(kernel) kernel
+#else
+#define HAS_TILES false
+#define IF_TILES(kernel) nullptr
+#endif
+
 namespace riyaz {
 namespace RIYAZ_ISA {
 
 const Kernels& table() {
     static const Kernels all = {
         .name = RIYAZ_NAME(RIYAZ_ISA),
-#if defined(__AMX_BF16__)
-        .amx = true,
+        .amx = HAS_TILES,
         .inputs = inputs,
         .narrow = narrow,
         .narrow_gated = narrow_gated,
         .sketch = sketch,
         .contenders = contenders,
-        .wide = wide,
-        .wide_gated = wide_gated,
-#else
-        .amx = false,
-        .inputs = inputs,
-        .narrow = narrow,
-        .narrow_gated = narrow_gated,
-        .sketch = sketch,
-        .contenders = contenders,
-        .wide = nullptr,
-        .wide_gated = nullptr,
-#endif
+        .wide = IF_TILES(wide),
+        .wide_gated = IF_TILES(wide_gated),
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .rotate = rotate,
@@ -40,11 +37,7 @@ const Kernels& table() {
         .add = add_to,
         .store = store_token,
         .attention = attend,
-#if defined(__AMX_BF16__)
-        .attention_wide = attend_wide,
-#else
-        .attention_wide = nullptr,
-#endif
+        .attention_wide = IF_TILES(attend_wide),
         .row = row,
         .peak = peak,
         .read = read,

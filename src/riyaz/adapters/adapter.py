@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from riyaz.sources import tensor_files
+
 FLOATS = ("F32", "F16", "BF16")  # the types of an adapter's tensors that riyaz reads
 
 
@@ -39,6 +41,4 @@ class Adapter:
 
 def float32(dtype: str, array: np.ndarray) -> np.ndarray:
     """A float32 copy of an array whose type is one of FLOATS; a BF16 array holds its bits as uint16."""
-    if dtype == "BF16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return np.array(array, np.float32)
+    return np.array(tensor_files.float32(dtype, array))

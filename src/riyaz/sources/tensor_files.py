@@ -42,10 +42,17 @@ def is_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())  # the sum itself may overflow
 
 
+def float32(dtype: str, array: np.ndarray) -> np.ndarray:
+    """The values of a tensor of a float type as float32, not copied if they are; a BF16 array holds bits as uint16."""
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False)
+
+
 def not_finite(name: str, dtype: str, array: np.ndarray) -> str:
     """What is wrong with a tensor that holds NaN or infinities, with the first one; "" if all its numbers are finite. A
     BF16 array holds bits as uint16."""
-    values = (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
+    values = float32(dtype, array) if dtype == "BF16" else array
     bad = ~np.isfinite(values)
     if not bad.any():
         return ""

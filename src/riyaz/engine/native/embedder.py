@@ -10,6 +10,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import Family, describe_embedder
 from riyaz.families.bert import BertConfig
 from riyaz.sources import Source, open_source
+from riyaz.sources.tensor_files import float32
 
 OUTER = -1  # the "layer" of tensors outside the layers
 
@@ -52,7 +53,7 @@ def _load(family: Family[BertConfig], precision: str, isa: str) -> Any:
         "eps": config.layer_norm_eps,
     }
     encoder = extension.Encoder(settings, hardware.threads(), isa)
-    held = {name: _floats(kind, values) for name, kind, values in family.weights()}
+    held = {name: float32(kind, values) for name, kind, values in family.weights()}
 
     def vector(layer: int, slot: str, values: np.ndarray) -> None:
         encoder.set(layer, slot, np.ascontiguousarray(values.reshape(-1)))
@@ -80,10 +81,3 @@ def _load(family: Family[BertConfig], precision: str, isa: str) -> Any:
             q, k, v = (held[f"{base}.attention.self.{part}.{kind}"] for part in ("query", "key", "value"))
             put(layer, slot, np.concatenate([q * scale, k, v]))
     return encoder
-
-
-def _floats(kind: str, values: np.ndarray) -> np.ndarray:
-    """Values of a file as float32; BF16 values are uint16 bits."""
-    if kind == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)

@@ -12,6 +12,7 @@ from riyaz.engine.native.runner import NativeRunner
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.sources import Source
 from riyaz.sources.gguf_blocks import LAYOUTS
+from riyaz.sources.tensor_files import float32
 
 CACHE_SHARE = 0.5  # of the free memory that keys and values may take
 UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
@@ -50,7 +51,7 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
     pair = merged.pairs.get(name.removesuffix(".weight")) if merged else None
     whole = merged.whole.get(name) if merged else None
     if len(info.shape) == 1 or whole is not None or pair is not None:
-        values = _floats(*family.array(name)) if whole is None else whole.astype(np.float32)
+        values = float32(*family.array(name)) if whole is None else whole.astype(np.float32)
         if pair is not None:
             values = values + np.float32(pair.scale) * (pair.b @ pair.a)
         if values.ndim == 1:
@@ -89,10 +90,3 @@ def _blocks(family: Family, name: str, dtype: str, format_: str) -> tuple[Any, b
     matrix = native.extension().Matrix(format_, rows, cols)
     finite = matrix.fill_gguf(0, dtype, blocks, cols)
     return matrix, finite
-
-
-def _floats(dtype: str, values: np.ndarray) -> np.ndarray:
-    """Values of a file as float32; BF16 values are uint16 bits."""
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)

@@ -11,6 +11,7 @@ from riyaz.engine.native import plan
 from riyaz.engine.runner import Best, Named, Run, Top, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
+from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
 BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
@@ -169,10 +170,7 @@ class NativeRunner:
         """The base's head as floats (V, C)."""
         embedding = next(iter(self._family.stored_names))
         name = f"{HEAD}.weight" if f"{HEAD}.weight" in self._family.stored_names else embedding
-        dtype, values = self._family.array(name)
-        if dtype == "BF16":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32)
+        return float32(*self._family.array(name))
 
 
 def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

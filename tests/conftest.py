@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has it
 GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
-    ("compare", "compare_failures", "evaluate", "tie_break", "wheels", "wrong_input"),
+    ("agreement", "compare", "compare_failures", "evaluate", "tie_break", "wheels", "wrong_input"),
     ("export_families", "export_formats", "export"),
 )
 

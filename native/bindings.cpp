@@ -265,6 +265,7 @@ NB_MODULE(_native, m) {
     m.def(
         "format_of", [](const std::string& type) { return name_of(format_of(type)); },
         "The format that a GGUF type is packed into.");
+    m.def("has_minimum", &has_minimum, "Whether a GGUF type that is packed into int4 has a minimum beside the scale.");
     m.def("product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = false,
           "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set.");
     m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,
@@ -276,11 +277,14 @@ NB_MODULE(_native, m) {
     nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
         .def(
             "__init__",
-            [](Matrix* self, const std::string& format, int rows, int cols) {
+            [](Matrix* self, const std::string& format, int rows, int cols, int group, bool minimum) {
                 if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
-                new (self) Matrix(format_named(format), rows, cols);
+                const Format form = format_named(format);
+                if (group != 32 && group != 64 && group != 128) refuse("groups have 32, 64 or 128 columns");
+                if (form != Format::int4 && (group != 32 || !minimum)) refuse("int4 alone has other groups");
+                new (self) Matrix(form, rows, cols, group, minimum);
             },
-            nb::arg("format"), nb::arg("rows"), nb::arg("cols"))
+            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("group") = GROUP, nb::arg("minimum") = true)
         .def(
             "fill",
             [](Matrix& self, int first, In<float, 2> values) {
@@ -305,7 +309,7 @@ NB_MODULE(_native, m) {
                 nb::gil_scoped_release release;
                 return pack_gguf(self, first, int(blocks.shape(0)), type, blocks.data(), cols);
             },
-            "The same from GGUF blocks (rows, bytes), without loss.")
+            "The same from GGUF blocks (rows, bytes), without loss; the blocks of a group have the same scale.")
         .def(
             "row",
             [](const Matrix& self, int row) {
@@ -317,6 +321,8 @@ NB_MODULE(_native, m) {
             },
             "A row as floats, padded columns included.")
         .def_prop_ro("format", [](const Matrix& self) { return name_of(self.weights.format); })
+        .def_prop_ro("group", [](const Matrix& self) { return self.weights.group; })
+        .def_prop_ro("minimum", [](const Matrix& self) { return self.weights.minimum; })
         .def_prop_ro("nbytes", &Matrix::size)
         .def_prop_ro(
             "data",

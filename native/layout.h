@@ -13,14 +13,14 @@ namespace riyaz {
 
 constexpr int LAYOUT_VERSION = 1;
 constexpr int ROWS = 16;    // rows of a block
-constexpr int GROUP = 32;   // columns with one scale
+constexpr int GROUP = 32;   // columns of inputs with one scale, and of weights unless Weights::group says more
 constexpr int SUPER = 256;  // columns of a Q4_K super-block
 
 enum class Format : int32_t {
     fp32,  // [col][16 rows] float
     bf16,  // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
     int8,  // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
-    int4,  // per 32 columns an Int4Tile
+    int4,  // per Weights::group columns an Int4Tile, or what replaces it
     int4k  // per 256 columns an Int4KTile
 };
 
@@ -39,12 +39,15 @@ struct Int8Lower {
 };
 static_assert(sizeof(Int8Upper) == 288 && sizeof(Int8Lower) == 256);
 
-// 32 columns of 16 rows: weight = scale * code + minimum, as in GGUF's Q4_1
+// 32 columns of 16 rows: weight = scale * code + minimum, as in GGUF's Q4_1. A group of 64 or 128 columns has 2 or 4
+// Nibbles before the scales. The last group of a row ends with the row. A matrix without minimums stores none:
+// weight = scale * (code - 8), as in GGUF's Q4_0.
 struct Int4Tile {
     Nibbles codes;
     uint16_t scale[16], minimum[16];  // half precision
 };
-static_assert(sizeof(Int4Tile) == 320);
+static_assert(sizeof(Int4Tile) == 320 && offsetof(Int4Tile, scale) == sizeof(Nibbles));
+static_assert(offsetof(Int4Tile, minimum) == sizeof(Nibbles) + 32);
 
 // 256 columns of 16 rows: weight = scale * s * code - minimum * m, as in GGUF's Q4_K
 struct Int4KTile {
@@ -65,8 +68,11 @@ static constexpr int padded_cols(Format format, int cols) {
                                                                            : GROUP);
 }
 
-// Bytes of one block of 16 rows; `cols` is padded.
-static constexpr size_t block_bytes(Format format, int cols) {
+// Bytes of the scales, and minimums if any, of an int4 group
+static constexpr size_t int4_scale_bytes(bool minimum) { return sizeof(uint16_t[16]) * (minimum ? 2 : 1); }
+
+// Bytes of one block of 16 rows; `cols` is padded, `group` and `minimum` are those of int4.
+static constexpr size_t block_bytes(Format format, int cols, int group = GROUP, bool minimum = true) {
     switch (format) {
         case Format::fp32:
             return size_t(cols) * ROWS * 4;
@@ -75,12 +81,22 @@ static constexpr size_t block_bytes(Format format, int cols) {
         case Format::int8:
             return size_t(cols) / GROUP * (sizeof(Int8Upper) + sizeof(Int8Lower));
         case Format::int4:
-            return size_t(cols) / GROUP * sizeof(Int4Tile);
+            return size_t(cols) / GROUP * sizeof(Nibbles) +
+                   size_t(padded(cols, group) / group) * int4_scale_bytes(minimum);
         case Format::int4k:
             return size_t(cols) / SUPER * sizeof(Int4KTile);
     }
     return 0;
 }
+static_assert(block_bytes(Format::int4, 96) == 3 * sizeof(Int4Tile));
+static_assert(block_bytes(Format::int4, 128, 64) == 4 * 256 + 2 * 64);
+static_assert(block_bytes(Format::int4, 192, 128, false) == 6 * 256 + 2 * 32);
+
+// The part of an int4 group that holds 32 of its columns; `minimum` is null where there is none.
+struct Int4Part {
+    const Nibbles* codes;
+    const uint16_t *scale, *minimum;
+};
 
 // Members are always inlined: kernels of several instruction sets use them.
 #define INLINE_MEMBER __attribute__((always_inline))
@@ -90,12 +106,23 @@ struct Weights {
     const uint8_t* data = nullptr;
     Format format = Format::fp32;
     int rows = 0, cols = 0;
+    int group = GROUP;    // int4: columns with one scale: 32, 64 or 128
+    bool minimum = true;  // int4: whether groups have minimums
+    size_t step = 0;      // bytes of a block of 16 rows
 
     INLINE_MEMBER int blocks() const { return padded(rows, ROWS) / ROWS; }
     INLINE_MEMBER size_t groups() const { return size_t(cols) / GROUP; }
     // Where block i begins; its upper halves in int8
     INLINE_MEMBER const uint8_t* block(int i) const {
-        return data + i * (format == Format::int8 ? groups() * sizeof(Int8Upper) : block_bytes(format, cols));
+        return data + i * (format == Format::int8 ? groups() * sizeof(Int8Upper) : step);
+    }
+    // Columns 32 g ... 32 g + 31 of block i
+    INLINE_MEMBER Int4Part int4_part(int i, int g) const {
+        const int parts = group / GROUP, first = g & -parts, tile = first >> __builtin_ctz(parts);
+        const int held = int(groups()) - first < parts ? int(groups()) - first : parts;
+        const uint8_t* at = data + i * step + first * sizeof(Nibbles) + tile * int4_scale_bytes(minimum);
+        const auto* scale = (const uint16_t*)(at + held * sizeof(Nibbles));
+        return {(const Nibbles*)at + (g - first), scale, minimum ? scale + ROWS : nullptr};
     }
     INLINE_MEMBER const Int8Upper* upper(int i) const { return (const Int8Upper*)data + i * groups(); }
     INLINE_MEMBER const Int8Lower* lower(int i) const {

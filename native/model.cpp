@@ -11,9 +11,11 @@
 
 namespace riyaz {
 
-Matrix::Matrix(Format format, int rows, int cols) {
+Matrix::Matrix(Format format, int rows, int cols, int group, bool minimum) {
     weights.format = format, weights.rows = rows;
     weights.cols = padded_cols(format, cols);
+    weights.group = group, weights.minimum = minimum;
+    weights.step = block_bytes(format, weights.cols, group, minimum);
     // Pages of the system, which are zero: they are touched first by the threads that pack.
     const size_t n = size();
     void* memory = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

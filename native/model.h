@@ -56,8 +56,9 @@ struct Matrix {
     std::shared_ptr<uint8_t> bytes;
 
     Matrix() = default;
-    Matrix(Format format, int rows, int cols);  // of zeros
-    size_t size() const { return weights.blocks() * block_bytes(weights.format, weights.cols); }
+    // Of zeros; `group` and `minimum` are those of int4.
+    Matrix(Format format, int rows, int cols, int group = GROUP, bool minimum = true);
+    size_t size() const { return weights.blocks() * weights.step; }
     explicit operator bool() const { return bool(bytes); }
 };
 

@@ -49,19 +49,33 @@ void put(uint8_t (&at)[4], uint32_t four) { memcpy(at, &four, 4); }
 
 template <class Tile>
 Tile* tiles(Matrix& matrix, int row) {
-    return (Tile*)(matrix.bytes.get() + size_t(row / ROWS) * block_bytes(matrix.weights.format, matrix.weights.cols));
+    return (Tile*)(matrix.bytes.get() + size_t(row / ROWS) * matrix.weights.step);
 }
 
-bool row_q4_1(Int4Tile* tile, int lane, const uint8_t* block, int groups, bool with_minimum) {
+// A row of an int4 matrix, to write
+struct Int4Row {
+    const Weights& w;
+    int row;
+
+    // Codes of columns 32 g ... 32 g + 31, and their group's scale and minimum
+    uint8_t (&word(int g, int z) const)[4] { return (*(Nibbles*)w.int4_part(row / ROWS, g).codes)[z][row % ROWS]; }
+    void put_scale(int g, uint16_t scale, uint16_t minimum) const {
+        const Int4Part part = w.int4_part(row / ROWS, g);
+        ((uint16_t*)part.scale)[row % ROWS] = scale;
+        if (part.minimum) ((uint16_t*)part.minimum)[row % ROWS] = minimum;
+    }
+};
+
+// Q4_1, or Q4_0 where the matrix has no minimums
+bool row_q4(Int4Row row, const uint8_t* block, int groups) {
     bool finite = true;
-    for (int g = 0; g < groups; g++, tile++, block += with_minimum ? 20 : 18) {
-        const uint16_t scale = word16(block);
-        // Q4_0's weight is scale * (code - 8); a power of two times the scale is exact
-        const uint16_t minimum = with_minimum ? word16(block + 2) : to_half(-8 * half(scale));
+    const bool with_minimum = row.w.minimum;
+    for (int g = 0; g < groups; g++, block += with_minimum ? 20 : 18) {
+        const uint16_t scale = word16(block), minimum = with_minimum ? word16(block + 2) : 0;
         const uint8_t* q = block + (with_minimum ? 4 : 2);
-        put(tile->codes[0][lane], low_halves(q)), put(tile->codes[1][lane], low_halves(q + 8));
-        put(tile->codes[2][lane], high_halves(q)), put(tile->codes[3][lane], high_halves(q + 8));
-        tile->scale[lane] = scale, tile->minimum[lane] = minimum;
+        put(row.word(g, 0), low_halves(q)), put(row.word(g, 1), low_halves(q + 8));
+        put(row.word(g, 2), high_halves(q)), put(row.word(g, 3), high_halves(q + 8));
+        row.put_scale(g, scale, minimum);
         finite = finite && is_finite_half(scale) && is_finite_half(minimum);
     }
     return finite;
@@ -147,16 +161,21 @@ void round_int8(Int8Row row, int g, const float* w, int n) {
     row.put_group(g, codes, bits);
 }
 
-void round_int4(Int4Tile& tile, int lane, const float* w, int n) {
+// `n` columns from the group that begins at column 32 g: from the least to the greatest weight, or without minimums
+// from the largest, which has the code 0
+void round_int4(Int4Row row, int g, const float* w, int n) {
     float least = w[0], greatest = w[0];
     for (int i = 1; i < n; i++) least = std::min(least, w[i]), greatest = std::max(greatest, w[i]);
-    tile.minimum[lane] = to_half(least);
-    const float minimum = half(tile.minimum[lane]);
-    tile.scale[lane] = to_half((greatest - minimum) / 15);
-    const float scale = half(tile.scale[lane]), inverse = scale > 0 ? 1 / scale : 0;
-    for (int i = 0; i < GROUP; i++) {
-        const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] - minimum) * inverse), 0.0f, 15.0f)) : 0;
-        uint8_t& both = tile.codes[i / 8][lane][i % 4];
+    const uint16_t lowest = to_half(least);
+    const bool with_minimum = row.w.minimum;
+    const float largest = greatest > -least ? greatest : least;
+    const uint16_t bits = to_half(with_minimum ? (greatest - half(lowest)) / 15 : largest / -8);
+    const float scale = half(bits), inverse = scale != 0 ? 1 / scale : 0,
+                zero = with_minimum ? -half(lowest) : 8 * scale;
+    row.put_scale(g, bits, lowest);
+    for (int i = 0; i < padded(n, GROUP); i++) {
+        const int code = i < n ? int(std::clamp(std::nearbyintf((w[i] + zero) * inverse), 0.0f, 15.0f)) : 0;
+        uint8_t& both = row.word(g + i / GROUP, i % GROUP / 8)[i % 4];
         both = i % 8 < 4 ? uint8_t(code) : uint8_t(both | code << 4);  // the low half comes first
     }
 }
@@ -178,8 +197,8 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
                 round_int8(Int8Row(matrix, row), g, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
             break;
         case Format::int4:
-            for (int g = 0; g < groups; g++)
-                round_int4(tiles<Int4Tile>(matrix, row)[g], lane, w + g * GROUP, std::min(GROUP, cols - g * GROUP));
+            for (int c = 0; c < cols; c += matrix.weights.group)
+                round_int4({matrix.weights, row}, c / GROUP, w + c, std::min(matrix.weights.group, cols - c));
             break;
         case Format::int4k:
             throw std::invalid_argument("int4k is packed from GGUF's Q4_K only");
@@ -240,6 +259,8 @@ Format format_of(const std::string& type) {
     return Format::int8;
 }
 
+bool has_minimum(const std::string& type) { return type != "Q4_0"; }
+
 size_t gguf_row_bytes(const std::string& type, int cols) {
     const int size = type == "Q4_0"   ? 18
                      : type == "Q4_1" ? 20
@@ -253,7 +274,9 @@ size_t gguf_row_bytes(const std::string& type, int cols) {
 
 bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols) {
     const size_t bytes = gguf_row_bytes(type, cols);
-    if (!bytes || matrix.weights.format != format_of(type)) throw std::invalid_argument("no packing of " + type);
+    const Weights& w = matrix.weights;
+    if (!bytes || w.format != format_of(type) || (w.format == Format::int4 && w.minimum != has_minimum(type)))
+        throw std::invalid_argument("no packing of " + type);
     const int count = cols / (type == "Q4_K" ? SUPER : GROUP);
     return each_row(first, rows, [&](int row) {
         const uint8_t* from = blocks + size_t(row - first) * bytes;
@@ -261,7 +284,7 @@ bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, con
         if (type == "Q4_K") return row_q4_k(tiles<Int4KTile>(matrix, row), lane, from, count);
         if (type == "Q8_0") return row_q8_0(Int8Row(matrix, row), from, count);
         if (type == "Q5_0") return row_q5_0(Int8Row(matrix, row), from, count);
-        return row_q4_1(tiles<Int4Tile>(matrix, row), lane, from, count, type == "Q4_1");
+        return row_q4({matrix.weights, row}, from, count);
     });
 }
 

@@ -7,7 +7,8 @@ import numpy as np
 from riyaz import native
 from riyaz.sources.gguf_blocks import LAYOUTS, TYPES, dequantise
 
-FORMATS = ("fp32", "bf16", "int8", "int4", "int4k")
+GROUPED = ("int4", "int4-64", "int4-128", "int4-32s", "int4-64s", "int4-128s")
+FORMATS = ("fp32", "bf16", "int8", "int4k", *GROUPED)
 QUANTISED = tuple(name for name in LAYOUTS if name not in ("F32", "F16", "BF16"))
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K")  # packed from their blocks, without loss
 WEIGHTS = {name: count for name, count, _ in TYPES.values()}  # in a block
@@ -28,17 +29,40 @@ def weights_of(dtype: str, blocks: np.ndarray) -> np.ndarray:
     return dequantise(dtype, blocks.reshape(-1).view(LAYOUTS[dtype])).reshape(len(blocks), -1)
 
 
-def from_blocks(dtype: str, blocks: np.ndarray) -> Any:
-    """The blocks packed without loss."""
-    extension, cols = native.extension(), blocks.shape[1] // LAYOUTS[dtype].itemsize * WEIGHTS[dtype]
-    matrix = extension.Matrix(extension.format_of(dtype), len(blocks), cols)
+def from_blocks(dtype: str, blocks: np.ndarray, group: int = 32) -> Any:
+    """The blocks packed without loss, those of int4 in groups of `group` columns."""
+    cols = blocks.shape[1] // LAYOUTS[dtype].itemsize * WEIGHTS[dtype]
+    matrix = empty_for(dtype, len(blocks), cols, group)
     assert matrix.fill_gguf(0, dtype, blocks, cols)
     return matrix
 
 
+def empty_for(dtype: str, rows: int, cols: int, group: int = 32) -> Any:
+    """A matrix of zeros that takes blocks of a GGUF type without loss."""
+    extension = native.extension()
+    format_ = extension.format_of(dtype)
+    return extension.Matrix(format_, rows, cols, group, format_ != "int4" or extension.has_minimum(dtype))
+
+
+def share_scales(dtype: str, blocks: np.ndarray, group: int) -> np.ndarray:
+    """Blocks (rows, bytes) in which all of a group hold the scale and minimum of its first."""
+    blocks = blocks.copy()
+    each = blocks.view(LAYOUTS[dtype])
+    first = np.arange(each.shape[1]) // (group // 32) * (group // 32)
+    for part in {"d", "m"} & set(LAYOUTS[dtype].names):
+        each[part] = each[part][:, first]
+    return blocks
+
+
+def empty(form: str, rows: int, cols: int) -> Any:
+    """A matrix of zeros. "int4-64" is int4 in groups of 64 columns, "int4-64s" without minimums too."""
+    name, _, group = form.partition("-")
+    return native.extension().Matrix(name, rows, cols, int(group.rstrip("s") or 32), not group.endswith("s"))
+
+
 def packed(form: str, values: np.ndarray) -> Any:
-    """Floats packed in a format, rounded."""
-    matrix = native.extension().Matrix(form, *values.shape)
+    """Floats packed in a form, rounded."""
+    matrix = empty(form, *values.shape)
     assert matrix.fill(0, np.ascontiguousarray(values, np.float32))
     return matrix
 

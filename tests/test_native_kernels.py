@@ -5,13 +5,17 @@ import pytest
 from native_matrices import (
     EXACT,
     FORMATS,
+    GROUPED,
     QUANTISED,
     bfloat16,
+    empty,
+    empty_for,
     from_blocks,
     packed,
     product,
     random_blocks,
     random_matrix,
+    share_scales,
     unpacked,
     weights_of,
 )
@@ -27,7 +31,14 @@ HALF_STEP = 0.501  # of an int8 code: the largest error of rounding, and the sca
 NEAR = 2e-6  # of the sum of the sizes of all terms: float32 sums
 BF16 = 2**-8  # a weight rounded to bfloat16 by a product in tiles, relative
 MANY = 40  # tokens
-SHAPES = [(1, 32), (15, 100), (16, 256), (37, 31), (130, 96)]  # rows and columns that fill no block, and that do
+SHAPES = [
+    (1, 32),
+    (15, 100),
+    (16, 256),
+    (37, 31),
+    (17, 160),
+    (130, 96),
+]  # rows and columns that fill no block, and that do
 each_isa = pytest.mark.parametrize("isa", ISAS)
 each_form = pytest.mark.parametrize("form", FORMATS)
 
@@ -42,6 +53,11 @@ def inputs(seed: int, tokens: int, cols: int) -> np.ndarray:
 
 def shapes(form: str) -> list[tuple[int, int]]:
     return [(1, 256), (17, 512), (37, 256)] if form == "int4k" else SHAPES
+
+
+def group_of(form: str) -> int:
+    """Columns with one scale by the name of an int4 form, as in "int4-64s"; 32 for other formats."""
+    return int(form.partition("-")[2].rstrip("s") or 32)
 
 
 def times(isa: str, matrix, x: np.ndarray, wide: bool = False) -> np.ndarray:
@@ -76,16 +92,21 @@ def test_floats_are_rounded_to_each_format(rows: int, cols: int) -> None:
         group = weights[:, begin : begin + 32]
         step = np.abs(group).max(1, keepdims=True) / 127
         assert (np.abs(found["int8"][:, begin : begin + 32] - group) <= HALF_STEP * step).all()
-        step = (group.max(1, keepdims=True) - group.min(1, keepdims=True)) / 15
-        # the minimum and the scale are rounded to half precision: 2^-11 each
-        error = 0.5 * step + 2**-10 * np.abs(group).max(1, keepdims=True)
-        assert (np.abs(found["int4"][:, begin : begin + 32] - group) <= error).all()
+    for form in GROUPED:
+        size = group_of(form)
+        for begin in range(0, cols, size):
+            group = weights[:, begin : begin + size]
+            largest = np.abs(group).max(1, keepdims=True)
+            step = (group.max(1, keepdims=True) - group.min(1, keepdims=True)) / 15
+            # rounded to half precision: 2^-11 of scale and minimum; levels around 0 end at 7/8 of the largest
+            error = (largest / 8 if form.endswith("s") else 0.5 * step) + 2**-10 * largest
+            assert (np.abs(found[form][:, begin : begin + size] - group) <= error).all(), form
 
 
 def test_bfloat16_is_packed_as_it_is_and_rounded_like_floats() -> None:
     weights = bfloat16(np.random.default_rng(2).normal(size=(37, 70)))
-    for form in ("fp32", "bf16", "int8", "int4"):
-        matrix = native.extension().Matrix(form, 37, 70)
+    for form in ("fp32", "bf16", "int8", *GROUPED):
+        matrix = empty(form, 37, 70)
         assert matrix.fill_bf16(0, bits_of(weights))
         assert np.array_equal(matrix.data, packed(form, weights).data)
 
@@ -95,7 +116,7 @@ def test_parts_of_a_matrix_may_be_written_one_after_the_other_and_again(form: st
     weights = np.random.default_rng(3).normal(size=(50, 256)).astype(np.float32)
     blocks = random_blocks("Q4_K", 50, 256)
     whole = from_blocks("Q4_K", blocks) if form == "int4k" else packed(form, weights)
-    parts = native.extension().Matrix(form, 50, 256)
+    parts = empty(form, 50, 256)
     for values in (-weights, weights):
         for begin, end in ((0, 7), (7, 33), (33, 50)):
             if form == "int4k":
@@ -131,11 +152,21 @@ def test_the_packed_bytes_are_those_of_layout_h() -> None:
     lower = nibbles(codes & 15)  # of all blocks, behind the upper halves of all
     assert np.array_equal(from_blocks("Q8_0", blocks).data, np.concatenate((upper.reshape(-1), lower.reshape(-1))))
 
-    blocks = random_blocks("Q4_1", 37, 96)
-    each = in_blocks(blocks.reshape(-1).view(LAYOUTS["Q4_1"]).reshape(37, 3)).transpose(0, 2, 1)
-    codes = np.concatenate((each["q"] & 15, each["q"] >> 4), -1)
-    wanted = np.concatenate((nibbles(codes).reshape(3, 3, 256), halves_of(each["d"]), halves_of(each["m"])), -1)
-    assert np.array_equal(from_blocks("Q4_1", blocks).data, wanted.reshape(-1))
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("dtype", ["Q4_0", "Q4_1"])
+def test_a_group_of_4_bits_holds_its_scale_once_and_the_last_of_a_row_may_be_shorter(dtype: str, group: int) -> None:
+    rows, cols = 37, 352  # 2 groups of 128 and 96 columns
+    blocks = share_scales(dtype, random_blocks(dtype, rows, cols), group)
+    each = in_blocks(blocks.reshape(-1).view(LAYOUTS[dtype]).reshape(rows, cols // 32)).transpose(0, 2, 1)
+    codes = nibbles(np.concatenate((each["q"] & 15, each["q"] >> 4), -1)).reshape(3, cols // 32, 256)
+    parts = []
+    for begin in range(0, cols // 32, group // 32):
+        parts.append(codes[:, begin : begin + group // 32].reshape(3, -1))
+        parts += [halves_of(each[name][:, begin]) for name in ("d", "m")[: 1 + (dtype == "Q4_1")]]
+    matrix = from_blocks(dtype, blocks, group)
+    assert np.array_equal(matrix.data, np.concatenate(parts, axis=1).reshape(-1))
+    assert np.array_equal(unpacked(matrix, rows, cols), weights_of(dtype, blocks))
 
 
 def halves_of(array: np.ndarray) -> np.ndarray:
@@ -144,12 +175,12 @@ def halves_of(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", *GROUPED])
 def test_a_number_that_is_none_is_reported_wherever_it_stands(form: str, value: float) -> None:
     for rows, place in ((3, (2, 69)), (200, (0, 0)), (200, (199, 33))):
         weights = np.ones((rows, 70), np.float32)
         weights[place] = value
-        matrix = native.extension().Matrix(form, rows, 70)
+        matrix = empty(form, rows, 70)
         assert not matrix.fill(0, weights) and not matrix.fill_bf16(0, bits_of(weights))
 
 
@@ -158,7 +189,7 @@ def test_a_scale_that_is_none_is_reported(dtype: str) -> None:
     for part in {"d", "m"} & set(LAYOUTS[dtype].names):
         blocks = random_blocks(dtype, 20, 512)
         blocks.reshape(-1).view(LAYOUTS[dtype])[part][-1] = np.inf
-        matrix = native.extension().Matrix(native.extension().format_of(dtype), 20, 512)
+        matrix = empty_for(dtype, 20, 512)
         assert not matrix.fill_gguf(0, dtype, blocks, 512)
 
 
@@ -181,6 +212,14 @@ def test_what_does_not_fit_a_matrix_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             q8.fill_gguf(0, dtype, blocks, 64)
+    with pytest.raises(ValueError, match="no packing of Q4_1"):
+        extension.Matrix("int4", 2, 64, minimum=False).fill_gguf(0, "Q4_1", np.zeros((2, 40), np.uint8), 64)
+    for group in (0, 16, 48, 256):
+        with pytest.raises(ValueError, match="groups have 32, 64 or 128 columns"):
+            extension.Matrix("int4", 2, 64, group)
+    for format_, form in (("int8", {"group": 64}), ("bf16", {"minimum": False})):
+        with pytest.raises(ValueError, match="int4 alone has other groups"):
+            extension.Matrix(format_, 2, 64, **form)
     for size in ((0, 5), (5, 0)):
         with pytest.raises(ValueError, match="at least one row"):
             extension.Matrix("bf16", *size)
@@ -221,18 +260,20 @@ def test_a_token_s_product_does_not_depend_on_other_tokens(isa: str, form: str) 
 def whole_numbers(form: str, rows: int, cols: int):
     """A matrix of whole numbers with all codes, and the same as integers (rows, cols)."""
     generator = np.random.default_rng(5)
-    dtype = {"int8": "Q8_0", "int4": "Q4_1", "int4k": "Q4_K"}[form]
+    dtype = {"int8": "Q8_0", "int4k": "Q4_K"}.get(form, "Q4_0" if form.endswith("s") else "Q4_1")
     blocks = random_blocks(dtype, rows, cols)
     each = blocks.reshape(-1).view(LAYOUTS[dtype])
     each["d"] = 1
-    if form != "int8":
+    if "m" in each.dtype.names:
         each["m"] = generator.integers(-8, 9, len(each))
     if form == "int8":
         each["q"][::3] = generator.choice([-128, 127], each["q"][::3].shape)
-    return from_blocks(dtype, blocks), weights_of(dtype, blocks).astype(np.int64)
+    if form in GROUPED:
+        blocks = share_scales(dtype, blocks, group_of(form))
+    return from_blocks(dtype, blocks, group_of(form)), weights_of(dtype, blocks).astype(np.int64)
 
 
-@pytest.mark.parametrize("form", ["int8", "int4", "int4k"])
+@pytest.mark.parametrize("form", ["int8", "int4k", *GROUPED])
 def test_integer_sums_are_exact_and_the_same_on_every_instruction_set(form: str) -> None:
     rows, cols = 37, 512
     matrix, weights = whole_numbers(form, rows, cols)
@@ -251,7 +292,7 @@ def test_integer_sums_are_exact_and_the_same_on_every_instruction_set(form: str)
         assert np.array_equal(times(isa, matrix, x)[few], wanted[few]), isa
 
 
-@pytest.mark.parametrize("form", ["int8", "int4", "int4k"])
+@pytest.mark.parametrize("form", ["int8", "int4k", *GROUPED])
 def test_products_of_integers_are_bit_for_bit_the_same_where_multiply_adds_are(form: str) -> None:
     rows, cols = shapes(form)[1]
     matrix, x = random_matrix(form, rows, cols), inputs(7, 13, cols)
@@ -276,7 +317,7 @@ def test_an_input_that_is_no_number_makes_no_number(form: str, value: float, isa
 @pytest.mark.parametrize("size", [1e-45, 1e-39, 1e-36, 1e-30])
 def test_inputs_near_zero_stay_near_zero(size: float, isa: str) -> None:
     x = (np.random.default_rng(9).choice([-1, 0, 1], (3, 96)) * size).astype(np.float32)
-    for form in ("int8", "int4"):
+    for form in ("int8", *GROUPED):
         assert np.abs(times(isa, random_matrix(form, 20, 96), x)).max() <= 96 * size
 
 
@@ -284,7 +325,7 @@ def test_inputs_near_zero_stay_near_zero(size: float, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", WIDE)
-@pytest.mark.parametrize("form", ["bf16", "int8", "int4", "int4k"])
+@pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
 def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix = random_matrix(form, rows, cols, seed=cols)
@@ -299,7 +340,7 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("isa", WIDE)
-@pytest.mark.parametrize("form", ["bf16", "int8", "int4", "int4k"])
+@pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
 def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)

@@ -72,7 +72,7 @@ def test_the_estimate_counts_weights_once_for_each_copy(tmp_path: Path, monkeypa
     assert 2 * parameters < needs[2] < needs[0] < needs[1]
 
 
-@pytest.mark.parametrize("dtype", ["F32", "BF16", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "Q4_0", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "int8", "int4"])
 def test_the_estimate_counts_the_packed_weights_and_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, precision: Precision

@@ -56,8 +56,9 @@ INLINE void unpack_nibbles(const Nibbles& codes, F scale, F minimum, uint16_t* o
 INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
     const uint8_t* block = w.block(b);
     if (w.format == Format::int4) {
-        const Int4Tile& tile = ((const Int4Tile*)block)[g];
-        unpack_nibbles(tile.codes, load_half(tile.scale), load_half(tile.minimum), out);
+        const Int4Part part = w.int4_part(b, g);
+        const F scale = load_half(part.scale);
+        unpack_nibbles(*part.codes, scale, part.minimum ? load_half(part.minimum) : mul(scale, set(-8)), out);
     } else if (w.format == Format::int4k) {
         const Int4KTile& tile = ((const Int4KTile*)block)[g / (SUPER / GROUP)];
         const auto& group = tile.groups[g % (SUPER / GROUP)];

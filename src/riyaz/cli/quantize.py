@@ -15,6 +15,12 @@ def quantize(
     *,
     precision: Annotated[Literal["int8", "int4"], Parameter(help="bits of the new weights")],
     out: Annotated[Path, Parameter(help="folder to write")],
+    group: Annotated[
+        Literal[32, 64, 128], Parameter(help="columns with one scale, for int4; the last of a row may be fewer")
+    ] = 32,
+    symmetric: Annotated[
+        bool, Parameter(help="for int4: levels around 0, so that no minimum is kept beside each scale")
+    ] = False,
     model: Annotated[str | None, Parameter(help="the artifact's base, if it is not where the artifact says")] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -22,11 +28,12 @@ def quantize(
     """Write a model or an artifact with small weights, and say what that costs."""
     from dataclasses import asdict
 
+    from riyaz.export.quantize import Small
     from riyaz.export.quantize import quantize as written_by
     from riyaz.report.terminal import listener
 
     screen = Screen(json, quiet)
     with listener(screen.talk) as listen:
-        written = written_by(target, precision, out, model, listen)
+        written = written_by(target, Small(precision, group, not symmetric), out, model, listen)
     screen.data.print(written.line(), soft_wrap=True)
     screen.finish(asdict(written))

@@ -1,7 +1,8 @@
 """A model or an artifact with its weights in 8 or 4 bits, and what that costs on general text.
 
-The weights are written as a GGUF file that is served as it is: Q8_0 for int8; for int4 Q4_1, and Q8_0 for the embedding
-and the head, where 4 bits would lose the most. An artifact without a whole model of its own gets its base beside it.
+The weights are written as a GGUF file that is served as it is: Q8_0 for int8; for int4 Q4_1, or Q4_0 without minimums,
+in groups of `gguf_groups`, and Q8_0 for the embedding and the head, where 4 bits would lose the most. An artifact
+without a whole model of its own gets its base beside it.
 """
 
 import math
@@ -24,13 +25,34 @@ from riyaz.export.gguf import OUTER, POSITIONS, model_metadata
 from riyaz.export.targets import publish, workspace
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.predictor import PromptedModel, open_target
-from riyaz.sources import Source, gguf_write, open_source
+from riyaz.sources import Source, gguf_groups, gguf_write, open_source
 from riyaz.sources.gguf_vocabulary import tokenizer_metadata
 
-Small = Literal["int8", "int4"]
-# precision -> type of the matrices in the file, bits of a weight, general.file_type
-TYPES = {"int8": ("Q8_0", 8.5, 7), "int4": ("Q4_1", 5.0, 3)}
+FILE_TYPES = {"Q8_0": 7, "Q4_0": 2, "Q4_1": 3}  # general.file_type
 ROWS = 64  # of distributions compared at once
+
+
+@dataclass(frozen=True)
+class Small:
+    """The form of the new weights; `group` (columns with one scale) and `minimum` (beside each scale) are of int4."""
+
+    precision: Literal["int8", "int4"]
+    group: gguf_groups.Group = 32
+    minimum: bool = True
+
+    @property
+    def dtype(self) -> str:
+        """The type of the matrices in the file."""
+        return "Q8_0" if self.precision == "int8" else gguf_groups.dtype_of(self.minimum)
+
+    @property
+    def bits(self) -> float:
+        """Bits of a weight in memory."""
+        return 8.5 if self.precision == "int8" else gguf_groups.bits(self.group, self.minimum)
+
+    def __str__(self) -> str:
+        groups = f" in groups of {self.group}" if self.precision == "int4" else ""
+        return f"{self.precision}{groups}{'' if self.minimum else ' without minimums'}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,10 @@ class Quantised:
     """What was written, and how far it is from the same in bf16 on general text."""
 
     path: str
-    precision: Small
+    precision: str
+    group: int  # columns with one scale
+    minimum: bool  # whether there is a minimum beside each scale
+    bits: float  # of a weight of the layers in memory
     mb: float  # MiB of all files
     perplexity: float
     perplexity_bf16: float
@@ -48,12 +73,16 @@ class Quantised:
     def line(self) -> str:
         """The result in one line, for the terminal."""
         cost = f"perplexity {self.perplexity:.4g}, {self.perplexity_bf16:.4g} in bf16; KL {self.divergence:.2g} nats"
-        return f"{self.path}: {self.precision}, {self.mb:,.1f} MB; {cost} per token of {self.tokens:,} of general text"
+        form = Small(self.precision, self.group, self.minimum)  # type: ignore[arg-type]
+        size = f"{form}, {self.bits:g} bits a weight, {self.mb:,.1f} MB"
+        return f"{self.path}: {size}; {cost} per token of {self.tokens:,} of general text"
 
 
-def quantize(target: str, precision: Small, out: Path, base: str | None = None, listen: Listen = quiet) -> Quantised:
-    """Write a model, or an artifact, with its weights in `precision`, and compare it with the same in bf16. `base` is
-    the base of an artifact where it has moved. Raises RiyazError."""
+def quantize(target: str, form: Small, out: Path, base: str | None = None, listen: Listen = quiet) -> Quantised:
+    """Write a model, or an artifact, with its weights in `form`, and compare it with the same in bf16. `base` is the
+    base of an artifact where it has moved. Raises RiyazError."""
+    if form.precision != "int4" and form != Small(form.precision):
+        raise RiyazError("groups and minimums are chosen for int4 only", hint="leave out --group and --symmetric")
     folder = artifacts.resolve(target)
     document = Artifact.read(folder) if (folder / artifacts.NAME).is_file() else None
     if document is None and (folder / CONFIG).is_file():
@@ -64,10 +93,10 @@ def quantize(target: str, precision: Small, out: Path, base: str | None = None, 
         source = open_source(target)
     else:
         source = open_source(folder) if document.weights.kind == "full" else _base(document, base)
-    _expect_larger(source, precision)
+    _expect_larger(source, form)
     with workspace(out) as work:
-        listen(Phase("quantise", f"{source.name} in {precision}"))
-        write(source, work / QUANTISED, precision)
+        listen(Phase("quantise", f"{source.name} in {form}"))
+        write(source, work / QUANTISED, form)
         if document is None:
             publish(work, out)
         else:
@@ -77,22 +106,26 @@ def quantize(target: str, precision: Small, out: Path, base: str | None = None, 
     assert before.lm is not None and after.lm is not None
     bf16, small, divergence, tokens = compared(before, after, listen)
     size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
-    return Quantised(str(out), precision, size, math.exp(small), math.exp(bf16), divergence, tokens)
+    return Quantised(
+        str(out), form.precision, form.group, form.minimum, form.bits, size, math.exp(small), math.exp(bf16),
+        divergence, tokens,
+    )  # fmt: skip
 
 
-def write(source: Source, path: Path, precision: Small) -> None:
+def write(source: Source, path: Path, form: Small) -> None:
     """Write the model of a source as a GGUF file with small weights. Raises RiyazError if its tokenizer does not come
     back from the file."""
     family, tokenizer = describe(source), source.tokenizer()
     module, config = FAMILIES[family.model_type], family.config
     metadata, divisors = model_metadata(module, config, source)
-    kind, _, file_type = TYPES[precision]
     metadata |= {
-        "general.type": "model", "general.name": source.name, "general.file_type": file_type,
+        "general.type": "model", "general.name": source.name, "general.file_type": FILE_TYPES[form.dtype],
         "general.quantization_version": 2, **tokenizer_metadata(source, tokenizer, config.vocab_size),
     }  # fmt: skip
+    if form.group != Small(form.precision).group:
+        metadata[gguf_groups.KEY] = form.group
     tensors = [
-        _planned(family, name, stored, "F32" if stored == POSITIONS else "Q8_0" if stored in OUTER else kind)
+        _planned(family, name, stored, form)
         for name, stored in module.names(config).items()
         if name in family.stored_names
     ]
@@ -127,15 +160,17 @@ def _base(document: Artifact, base: str | None) -> Source:
     return source
 
 
-def _expect_larger(source: Source, precision: Small) -> None:
-    """Raises RiyazError if the matrices of the model's layers take no more bits than they would."""
+def _expect_larger(source: Source, form: Small) -> None:
+    """Raises RiyazError if the matrices of the model's layers take no more bits in memory than they would."""
     family = describe(source)
     names = FAMILIES[family.model_type].names(family.config)
     stored = [source.tensors[own] for name, own in family.stored_names.items() if names[name] not in OUTER]
     matrices = [info for info in stored if len(info.shape) > 1]
-    bits = 8 * sum(info.nbytes for info in matrices) / sum(math.prod(info.shape) for info in matrices)
-    if bits <= TYPES[precision][1]:
-        what = f"its weights have {bits:.1f} bits each already, and {precision} would make them no smaller"
+    group = gguf_groups.group_of(source.metadata)
+    sizes = [gguf_groups.bits_of(info, group) * math.prod(info.shape) for info in matrices]
+    bits = sum(sizes) / sum(math.prod(info.shape) for info in matrices)
+    if bits <= form.bits:
+        what = f"its weights have {bits:.3g} bits each already, and {form} would make them no smaller"
         raise RiyazError(what, str(source.path), "it is served as it is stored")
 
 
@@ -154,16 +189,19 @@ def _artifact(document: Artifact, folder: Path, written: Path) -> tuple[Artifact
     return document, {name: path for name, path in files.items() if name in kept} | {QUANTISED: written}
 
 
-def _planned(family: Family[Any], name: str, stored: str, kind: str) -> gguf_write.PlannedTensor:
+def _planned(family: Family[Any], name: str, stored: str, form: Small) -> gguf_write.PlannedTensor:
     """A tensor of the file, read when it is written."""
     module = FAMILIES[family.model_type]
     shape = family.array(name)[1].shape
+    kind = "F32" if stored == POSITIONS else "Q8_0" if stored in OUTER else form.dtype
+    dtype = gguf_write.dtype_for(kind, shape)
+    grouped = dtype in ("Q4_0", "Q4_1")
 
     def values() -> np.ndarray:
         array: np.ndarray = module.to_gguf_layout(family.config, name, float32(*family.array(name)))
         if not np.isfinite(array).all():
             raise family.not_finite(name)
-        return array
+        return gguf_groups.quantise(array, form.group, form.minimum) if grouped else array
 
     loader: Callable[[], np.ndarray] = values
-    return gguf_write.PlannedTensor(stored, shape, gguf_write.dtype_for(kind, shape), loader)
+    return gguf_write.PlannedTensor(stored, shape, dtype, loader, encoded=grouped)

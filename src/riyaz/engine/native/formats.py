@@ -3,14 +3,40 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from riyaz import native
 from riyaz.families import Family, transposed
+from riyaz.sources import gguf_groups
 
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
-BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0, "int4k": 4.625}  # of a weight, its scales included
+BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4k": 4.625}  # of a weight, its scales included; int4: see Form
 ROWS = 16  # rows are padded to a multiple of it
 COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256}  # and columns to one of these
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a matrix is packed: the format, and for int4 the columns with one scale and whether they have a minimum."""
+
+    format: str
+    group: int = 32
+    minimum: bool = True
+
+    def nbytes(self, rows: int, cols: int) -> float:
+        """Bytes of a packed matrix."""
+        rows, cols = _padded(rows, ROWS), _padded(cols, COLUMNS[self.format])
+        if self.format == "int4":
+            return rows * (cols / 2 + math.ceil(cols / self.group) * (4 if self.minimum else 2))
+        return rows * cols * BITS[self.format] / 8
+
+
+def form_of(dtype: str, precision: str, group: int) -> Form:
+    """How a matrix that the file has in `dtype` is packed for `precision`; `group` is the file's for int4."""
+    format_ = format_of(dtype, precision)
+    if format_ == "int4" and is_exact(dtype, format_):
+        return Form(format_, group, bool(native.extension().has_minimum(dtype)))
+    return Form(format_)
 
 
 def format_of(dtype: str, precision: str) -> str:
@@ -29,39 +55,37 @@ def is_exact(dtype: str, format_: str) -> bool:
 def packed_bytes(family: Family, precision: str) -> float:
     """Bytes of the model's weights in memory."""
     total = 0.0
-    for shape, _, format_ in _tensors(family, precision):
-        if len(shape) == 1:
-            total += 4 * shape[0]
-        else:
-            total += _padded(shape[0], ROWS) * _padded(shape[1], COLUMNS[format_]) * BITS[format_] / 8
+    for shape, _, form in _tensors(family, precision):
+        total += 4 * shape[0] if len(shape) == 1 else form.nbytes(*shape)
     return total
 
 
 def working_bytes(family: Family, precision: str) -> float:
     """Bytes that reading the file takes beside the weights: the largest matrix as floats, if any is packed anew."""
-    anew = [math.prod(shape) for shape, dtype, format_ in _tensors(family, precision)
-            if len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, format_)]  # fmt: skip
+    anew = [math.prod(shape) for shape, dtype, form in _tensors(family, precision)
+            if len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, form.format)]  # fmt: skip
     return 4.0 * max(anew, default=0)
 
 
 def served_as(family: Family, precision: str) -> str:
     """How the model is served, in words: `bf16`, `int4 as stored`. Of several formats the one of most weights."""
     weights: Counter[tuple[str, bool]] = Counter()
-    for shape, dtype, format_ in _tensors(family, precision):
+    for shape, dtype, form in _tensors(family, precision):
         if len(shape) > 1:
-            weights[format_.removesuffix("k"), is_exact(dtype, format_)] += math.prod(shape)
+            weights[form.format.removesuffix("k"), is_exact(dtype, form.format)] += math.prod(shape)
     (name, stored), _ = weights.most_common(1)[0]
     return f"{name} as stored" if stored else name
 
 
-def _tensors(family: Family, precision: str) -> Iterator[tuple[tuple[int, ...], str, str]]:
-    """(shape, type in the file, format) of every tensor; vectors are always fp32."""
+def _tensors(family: Family, precision: str) -> Iterator[tuple[tuple[int, ...], str, Form]]:
+    """(shape, type in the file, form) of every tensor; vectors are always fp32."""
+    group = gguf_groups.group_of(family.source.metadata)
     for name, stored in family.stored_names.items():
         info = family.source.tensors[stored]
         shape = tuple(info.shape)
         if family.source.format != "gguf" and transposed(family.model_type, name):
             shape = shape[::-1]
-        yield shape, info.dtype, "fp32" if len(shape) == 1 else format_of(info.dtype, precision)
+        yield shape, info.dtype, Form("fp32") if len(shape) == 1 else form_of(info.dtype, precision, group)
 
 
 def _padded(size: int, to: int) -> int:

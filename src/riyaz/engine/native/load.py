@@ -8,10 +8,11 @@ import numpy as np
 from riyaz import hardware, native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import formats, plan
+from riyaz.engine.native.formats import Form
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.families import FAMILIES, Family, describe
-from riyaz.sources import Source
-from riyaz.sources.gguf_blocks import LAYOUTS
+from riyaz.sources import Source, gguf_groups
+from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
 from riyaz.sources.tensor_files import float32
 
 CACHE_SHARE = 0.5  # of the free memory that keys and values may take
@@ -69,24 +70,25 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
 def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any, bool]:
     """A matrix as the file has it, packed in the precision; and whether all its numbers are finite."""
     extension = native.extension()
-    format_ = formats.format_of(dtype, precision)
-    if formats.is_exact(dtype, format_):
-        return _blocks(family, name, dtype, format_)
+    form = formats.form_of(dtype, precision, gguf_groups.group_of(family.source.metadata))
+    if formats.is_exact(dtype, form.format):
+        return _blocks(family, name, dtype, form)
     kind, values = family.array(name)
-    matrix = extension.Matrix(format_, *values.shape)
+    matrix = extension.Matrix(form.format, *values.shape)
     if kind == "BF16":
         return matrix, matrix.fill_bf16(0, np.ascontiguousarray(values))
     return matrix, matrix.fill(0, np.ascontiguousarray(values, np.float32))
 
 
-def _blocks(family: Family, name: str, dtype: str, format_: str) -> tuple[Any, bool]:
-    """A quantised GGUF matrix packed from its blocks, without loss."""
+def _blocks(family: Family, name: str, dtype: str, form: Form) -> tuple[Any, bool]:
+    """A quantised GGUF matrix packed from its blocks, without loss: groups that are none are not believed."""
     stored = family.stored_names[name]
     info, file = family.source.tensors[stored], family.source.files[0]
     rows, cols = info.shape
     blocks = np.frombuffer(file.data, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
     blocks = FAMILIES[family.model_type].from_gguf_layout(family.config, name, blocks)
     assert blocks.shape[1] % LAYOUTS[dtype].itemsize == 0
-    matrix = native.extension().Matrix(format_, rows, cols)
+    shared = form.group > BLOCK and gguf_groups.are_shared(dtype, blocks, form.group)
+    matrix = native.extension().Matrix(form.format, rows, cols, form.group if shared else BLOCK, form.minimum)
     finite = matrix.fill_gguf(0, dtype, blocks, cols)
     return matrix, finite

@@ -8,16 +8,17 @@ EXTRAS := train,docs,data,hub
 COMMA := ,
 PIP_LOG := .make/pip.log
 NATIVE := CMakeLists.txt $(wildcard native/*.py native/*.h native/*.cpp native/kernels/*.h native/kernels/*.cpp)
-CPP := $(filter %.h %.cpp,$(NATIVE))
+CPP := $(filter %.h %.cpp,$(NATIVE)) $(wildcard native/tests/*.h native/tests/*.cpp)
 # `make native PYTHON=…/python` takes another environment as it is; this folder's own is made ready first.
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
+CROSS := build/cross
 CHECKED := $(filter-out tests/test_native_build.py,$(wildcard tests/test_native_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native sanitize lint format clean
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -58,6 +59,17 @@ native: $(READY)  ## build the C++ engine again beside the Python files; warning
 	  { echo "error: $(PYTHON) has no nanobind; install it there (pip install nanobind)" >&2; exit 2; }
 	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py
 	@if test -d .make; then touch .make/native; fi
+
+kernels: $(READY)  ## compare the kernels of every instruction set of this CPU with plain loops
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --target run_check_kernels
+
+# A CPU with all of them, and one without 8-bit matrix products and bfloat16.
+cross: $(READY)  ## the same for aarch64, emulated (Debian: g++-aarch64-linux-gnu qemu-user)
+	RIYAZ_STRICT=1 $(PYTHON) native/build_backend.py --folder $(CROSS) --target check_kernels -DRIYAZ_PYTHON=OFF \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+	  -DCMAKE_EXE_LINKER_FLAGS=-static --no-warn-unused-cli
+	qemu-aarch64 -cpu max $(CROSS)/check_kernels dotprod i8mm
+	qemu-aarch64 -cpu cortex-a76 $(CROSS)/check_kernels dotprod
 
 # A copy of the package holds the checked extension, so that the ordinary one stays where it is.
 sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and UndefinedBehaviorSanitizer

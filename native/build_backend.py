@@ -3,7 +3,7 @@
 scikit-build-core's own editable modes add an import hook to every start of Python, or build between the sources.
 Here the extension is built in build/, which is kept, and lands beside the Python files. `make native` does only that:
 
-    python native/build_backend.py [--into FOLDER] [-DNAME=VALUE ...]
+    python native/build_backend.py [--into FOLDER] [--folder FOLDER] [--target NAME] [-DNAME=VALUE ...]
 """
 
 import argparse
@@ -66,9 +66,9 @@ def add_file(wheel: Path, name: str, data: bytes) -> None:
             archive.writestr(item, content)
 
 
-def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, ...] = ()) -> Path:
+def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, ...] = (), target: str = "all") -> Path:
     """Builds the extension in `folder`, by default one below build/ for this Python and compiler, and puts it into
-    `into`; returns the folder. Raises SystemExit if CMake fails."""
+    `into`; or another target of CMakeLists.txt. Returns the folder. Raises SystemExit if CMake fails."""
     compiler = os.environ.get("CXX", "")
     made_for = "-".join(filter(None, ["native", sys.implementation.cache_tag, Path(compiler).name]))
     folder = folder or ROOT / "build" / made_for
@@ -89,7 +89,7 @@ def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, .
     jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(usable_cores())
     for command in (
         [cmake, "-S", str(ROOT), "-B", str(folder), "-G", generator, *configure],
-        [cmake, "--build", str(folder), "--parallel", jobs],
+        [cmake, "--build", str(folder), "--parallel", jobs, "--target", target],
     ):
         if status := subprocess.run(command).returncode:
             raise SystemExit(status)
@@ -111,8 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Builds riyaz._native beside the Python files.")
     parser.add_argument("--into", type=Path, default=ROOT / "src/riyaz", help="folder for the extension")
     parser.add_argument("--folder", type=Path, help="folder to build in")
+    parser.add_argument("--target", default="all", help="what to build, of the targets of CMakeLists.txt")
     options, defines = parser.parse_known_args()
-    build_in_place(options.into.absolute(), options.folder and options.folder.absolute(), tuple(defines))
+    folder = options.folder and options.folder.absolute()
+    build_in_place(options.into.absolute(), folder, tuple(defines), options.target)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 #include "simd_avx512.h"
 #elif defined(__AVX2__)
 #include "simd_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "simd_neon.h"
 #else
 #include "simd_any.h"
 #endif

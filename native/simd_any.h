@@ -198,23 +198,13 @@ INLINE B whole_high(B upper, B lower) {
 }
 INLINE I begin_bytes(int32_t) { return izero(); }
 INLINE I dot_nibbles(I sum, B w, B x) {
-#if defined(__ARM_FEATURE_DOTPROD)
-    for (int i = 0; i < 4; i++)
-        vst1q_s32(sum.v + 4 * i, vdotq_s32(vld1q_s32(sum.v + 4 * i), vreinterpretq_s8_u8(vld1q_u8(w.v + 16 * i)),
-                                           vreinterpretq_s8_u8(vld1q_u8(x.v + 16 * i))));
-#else
     LANES for (int j = 0; j < 4; j++) sum.v[i] += w.v[4 * i + j] * int8_t(x.v[4 * i + j]);
-#endif
     return sum;
 }
 INLINE I dot_bytes(I sum, B w, B x) {
     for (auto& v : w.v) v ^= 0x80;
-#if defined(__ARM_FEATURE_DOTPROD)
-    return dot_nibbles(sum, w, x);
-#else
     LANES for (int j = 0; j < 4; j++) sum.v[i] += int8_t(w.v[4 * i + j]) * int8_t(x.v[4 * i + j]);
     return sum;
-#endif
 }
 INLINE F dot_bf16(F sum, B w, B x) { return fma(second(w), second(x), fma(first(w), first(x), sum)); }
 #undef LANES

@@ -1,0 +1,106 @@
+// Checks of the cache's pages and of attention over them.
+#include <memory>
+
+#include "checks.h"
+
+namespace riyaz::checks {
+namespace {
+
+// Three pages with keys and values of one head: a full one, one that begins late, and one with gaps
+struct Pages {
+    static constexpr uint32_t MASKS[3] = {~0u, 0xffff0000u, 0x5a5a5a5au};
+    int head, tokens = 0;
+    bool fp32;
+    size_t half;  // bytes of the keys, and of the values
+    std::vector<uint8_t> bytes;
+    std::vector<Segment> segments;
+    Floats keys, values;  // [tokens][head]
+
+    Pages(const Kernels& k, int head_size, bool floats, bool damaged = false)
+        : head(head_size), fp32(floats), half(kv_bytes(padded(head_size, 32), floats)), bytes(6 * half + 64) {
+        Random random(1);
+        uint8_t* start = bytes.data() + (64 - uintptr_t(bytes.data()) % 64);
+        for (int p = 0; p < 3; p++) {
+            uint8_t* page = start + 2 * half * p;
+            segments.push_back({page, MASKS[p], tokens});
+            for (int slot = 0; slot < SLOTS; slot++) {
+                if (!(MASKS[p] >> slot & 1)) continue;
+                Floats key = random.numbers(head), value = random.numbers(head);
+                if (damaged && tokens == 40) key[head / 2] = NONE;
+                k.store(key.data(), value.data(), head, slot, page, page + half, fp32);
+                keys.insert(keys.end(), key.begin(), key.end());
+                values.insert(values.end(), value.begin(), value.end());
+                tokens++;
+            }
+        }
+    }
+    Pages(const Pages&) = delete;
+};
+
+constexpr int G = 3;
+
+Floats attend(void (*kernel)(const Attention&), const Pages& pages, const Floats& q, int n, int position, int window) {
+    Floats out(q.size(), NONE);
+    Attention job;
+    job.q = q.data(), job.out = out.data(), job.q_stride = job.out_stride = size_t(G) * pages.head;
+    job.n = n, job.G = G, job.head = pages.head, job.position = position, job.window = window;
+    job.segments = pages.segments.data(), job.count = int(pages.segments.size());
+    job.keys = 0, job.values = pages.half, job.fp32 = pages.fp32;
+    kernel(job);
+    return out;
+}
+
+double store_check(const Sets& k) {
+    double worst = 0;
+    for (const bool fp32 : {false, true})
+        for (const int head : {20, 64}) {
+            const Pages found(k.checked, head, fp32), wanted(k.plain, head, fp32);
+            const size_t size = 6 * found.half;
+            worst = std::max(worst, must(memcmp(found.segments[0].page, wanted.segments[0].page, size) == 0));
+        }
+    return worst;
+}
+
+// Values are at most 1; the weights' errors come from those of the scores, sums of `head` terms of at most `large`.
+double attention_error(const Sets& k, bool fp32, bool tiles) {
+    double worst = 0;
+    const auto kernel = tiles ? k.checked.attention_wide : k.checked.attention;
+    for (const int head : {20, 64, 80, 128}) {
+        const Pages pages(k.plain, head, fp32), damaged(k.plain, head, fp32, true);
+        const float large = 1 / std::sqrt(float(head));
+        for (const int n : {1, 2, 7, 19})
+            for (const int window : {0, 5, 33}) {
+                const int position = pages.tokens - n;
+                const Floats q = Random(uint32_t(n)).numbers(size_t(n) * G * head, large);
+                const Floats wanted = attend(k.plain.attention, pages, q, n, position, window);
+                const double size = 1 + head * large / 2;
+                const Sizes allowed(q.size(), (tiles ? BF16 : NEAR) * size);
+                worst = std::max(worst, errors(attend(kernel, pages, q, n, position, window), wanted, allowed));
+                if (window) continue;
+                for (const float x : attend(kernel, damaged, q, n, position, 0))
+                    worst = std::max(worst, must(std::isnan(x)));
+                Floats none = q;
+                none[0] = NONE;
+                const Floats found = attend(kernel, pages, none, n, position, 0);
+                for (int i = 0; i < int(q.size()); i++)
+                    worst =
+                        std::max(worst, i < head ? must(std::isnan(found[i])) : error(found[i], wanted[i], allowed[i]));
+            }
+    }
+    return worst;
+}
+
+double attention_fp32(const Sets& k) { return attention_error(k, true, false); }
+double attention_bf16(const Sets& k) { return attention_error(k, false, false); }
+double attention_wide(const Sets& k) { return attention_error(k, false, true); }
+
+}  // namespace
+
+const std::vector<Check> attentions = {
+    {"store", store_check},
+    {"attention fp32", attention_fp32},
+    {"attention bf16", attention_bf16},
+    {"attention_wide", attention_wide, true},
+};
+
+}  // namespace riyaz::checks

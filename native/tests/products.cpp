@@ -1,0 +1,259 @@
+// Checks of packing's inverse, of products and of the sketch. Rows and columns fill blocks and do not.
+#include "checks.h"
+
+namespace riyaz::checks {
+namespace {
+
+constexpr int MANY = 11;       // tokens: eight, two and one together
+constexpr float BEFORE = 0.5;  // what results hold before a product adds to them
+
+struct Shape {
+    int rows, cols;
+};
+std::vector<Shape> shapes(Format format) {
+    if (format == Format::int4k) return {{1, 256}, {37, 512}};
+    return {{1, 32}, {15, 100}, {37, 31}, {50, 256}};
+}
+bool of_integers(Format format) { return format != Format::fp32 && format != Format::bf16; }
+
+// A matrix, and MANY tokens of very different sizes; inputs are padded to what every format stores
+struct Case {
+    Matrix matrix;
+    Floats x;
+    int cols;
+
+    Case(Format format, Shape shape, uint32_t seed)
+        : matrix(random_matrix(format, shape.rows, shape.cols, seed)), cols(shape.cols) {
+        Random random(seed + 1);
+        x = random.numbers(size_t(MANY) * cols);
+        for (int t = 0; t < MANY; t++)
+            for (int c = 0; c < cols; c++) x[t * cols + c] *= std::exp(4 * std::sin(float(t)));
+    }
+    int taken() const { return padded(matrix.weights.cols, GROUP); }
+    int rows() const { return matrix.weights.rows; }
+    const Weights& w() const { return matrix.weights; }
+};
+
+// Results of T tokens from `first`, each block of rows by a call of its own where `apart` is true
+Floats narrow(const Kernels& k, const Weights& w, const Taken& x, int first, int T, bool add, bool apart = false) {
+    Floats y(size_t(T) * w.rows, add ? BEFORE : NONE);
+    for (int b = 0; b < w.blocks(); b += apart ? 1 : w.blocks())
+        k.narrow(w, b, apart ? b + 1 : w.blocks(), x.inputs.from(first), T, y.data(), w.rows, add, nullptr);
+    return y;
+}
+
+// The sums of the sizes of all terms of the products of all tokens [MANY][rows]
+Sizes sizes_of(const Kernels& k, const Case& one, const Taken& x) {
+    const Floats weights = rows_of(k, one.matrix);
+    Sizes sizes(size_t(MANY) * one.rows());
+    for (int t = 0; t < MANY; t++)
+        for (int r = 0; r < one.rows(); r++)
+            for (int c = 0; c < one.w().cols; c++)
+                sizes[t * one.rows() + r] +=
+                    std::fabs(weights[size_t(r) * one.w().cols + c] * x.value(one.w().format, t, c));
+    return sizes;
+}
+
+template <Format FORMAT>
+double narrow_check(const Sets& k) {
+    double worst = 0;
+    for (const Shape shape : shapes(FORMAT)) {
+        Case one(FORMAT, shape, uint32_t(shape.rows));
+        const Taken x(k.plain, one.x, MANY, one.cols, one.taken());
+        Sizes allowed = sizes_of(k.plain, one, x);
+        for (double& size : allowed) size = NEAR * (size + BEFORE);
+        const Floats wanted = narrow(k.plain, one.w(), x, 0, MANY, false);
+        const Floats found = narrow(k.checked, one.w(), x, 0, MANY, false);
+        worst = std::max(worst, errors(found, wanted, allowed));
+        worst = std::max(worst, same(narrow(k.checked, one.w(), x, 0, MANY, false, true), found));
+        worst = std::max(worst, errors(narrow(k.checked, one.w(), x, 0, MANY, true),
+                                       narrow(k.plain, one.w(), x, 0, MANY, true), allowed));
+        if (of_integers(FORMAT) && &k.checked != &k.plain)
+            worst = std::max(worst, same(narrow(k.fused, one.w(), x, 0, MANY, false), found));
+        for (int T = 1; T < MANY; T++) {  // a token's result does not depend on others
+            const Floats last(found.end() - T * one.rows(), found.end());
+            worst = std::max(worst, same(narrow(k.checked, one.w(), x, MANY - T, T, false), last));
+        }
+        one.x[3 * one.cols + one.cols / 2] = NONE;
+        const Taken damaged(k.checked, one.x, MANY, one.cols, one.taken());
+        const Floats none = narrow(k.checked, one.w(), damaged, 0, MANY, false);
+        for (size_t i = 0; i < none.size(); i++) {
+            const bool of_it = i / one.rows() == 3;
+            worst = std::max(worst, must(of_it ? std::isnan(none[i]) : none[i] == found[i]));
+        }
+    }
+    return worst;
+}
+
+// Integers: all results are whole numbers below 2^24, which every set has exactly.
+template <Format FORMAT>
+double whole_check(const Sets& k) {
+    const int rows = 37, cols = 512;
+    const Matrix matrix = random_matrix(FORMAT, rows, cols, 5, true);
+    Random random(6);
+    Floats x(size_t(MANY) * cols);
+    for (int i = 0; i < MANY * cols; i++) {
+        const bool largest = i / cols < 3;
+        x[i] = float(largest ? (random.whole(0, 1) ? 127 : -127) : random.whole(-127, 127));
+        if (i % GROUP == 5) x[i] = 127;  // each group's largest: its codes are the numbers themselves
+        if (FORMAT == Format::int4k && i % cols >= GROUP) x[i] = 0;  // scales reach 63
+    }
+    const Taken taken(k.checked, x, MANY, cols, cols);
+    const Floats weights = rows_of(k.plain, matrix), found = narrow(k.checked, matrix.weights, taken, 0, MANY, false);
+    bool exact = true;
+    for (int t = 0; t < MANY; t++)
+        for (int r = 0; r < rows; r++) {
+            int64_t sum = 0;
+            for (int c = 0; c < cols; c++) sum += int64_t(weights[r * cols + c]) * int64_t(x[t * cols + c]);
+            exact = exact && int64_t(found[t * rows + r]) == sum;
+        }
+    return must(exact);
+}
+
+// Terms of a gated product: the gate changes by at most 1.1 of its sum's error.
+double gated_check(const Sets& k) {
+    double worst = 0;
+    for (const Format format : {Format::fp32, Format::bf16, Format::int8, Format::int4}) {
+        const Case gate(format, {37, 100}, 1), up(format, {37, 100}, 2);
+        const Taken x(k.plain, gate.x, MANY, gate.cols, gate.taken());
+        const Sizes left = sizes_of(k.plain, gate, x), right = sizes_of(k.plain, up, x);
+        Sizes allowed(left.size());
+        for (size_t i = 0; i < left.size(); i++) allowed[i] = 2 * NEAR * (left[i] * right[i] + left[i] + right[i]);
+        for (const Activation activation : {Activation::silu, Activation::gelu_tanh})
+            for (int T = 1; T <= MANY; T++) {
+                Floats found(size_t(T) * 37), wanted = found;
+                k.checked.narrow_gated(gate.w(), up.w(), 0, 3, activation, x.inputs, T, found.data(), 37, nullptr);
+                k.plain.narrow_gated(gate.w(), up.w(), 0, 3, activation, x.inputs, T, wanted.data(), 37, nullptr);
+                worst = std::max(worst, errors(found, wanted, allowed));
+            }
+    }
+    return worst;
+}
+
+double row_check(const Sets& k) {
+    double worst = 0;
+    for (const Format format : {Format::fp32, Format::bf16, Format::int8, Format::int4, Format::int4k})
+        for (const Shape shape : shapes(format)) {
+            const Matrix matrix = random_matrix(format, shape.rows, shape.cols, 7);
+            worst = std::max(worst, same(rows_of(k.checked, matrix), rows_of(k.plain, matrix)));
+        }
+    return worst;
+}
+
+double inputs_check(const Sets& k) {
+    double worst = 0;
+    for (const int C : {1, 31, 32, 100, 256}) {
+        Floats x = Random(8).numbers(size_t(MANY) * C, 3);
+        x[0] = NONE;
+        for (int c = 0; c < C; c++) x[C + c] = 0, x[2 * C + c] *= 1e-38f, x[3 * C + c] *= 1e-44f, x[4 * C + c] *= 1e37f;
+        x[5 * C + C / 2] = INFINITY;
+        for (int c = 0; c < C; c++) x[6 * C + c] = float(c % 9) + 0.5f;  // ties, where the largest is 127
+        x[6 * C] = 127;
+        const int cols = padded(C, GROUP);
+        const Taken found(k.checked, x, MANY, C, cols), wanted(k.plain, x, MANY, C, cols);
+        for (const double one :
+             {same(found.codes, wanted.codes), same(found.total, wanted.total), same(found.bf16, wanted.bf16),
+              same(found.fp32, wanted.fp32), errors(found.scale, wanted.scale, Sizes(wanted.scale.size())),
+              errors(found.sum, wanted.sum, Sizes(wanted.sum.size()))})
+            worst = std::max(worst, one);
+        worst = std::max(worst, must(std::isnan(found.scale[0])));
+    }
+    return worst;
+}
+
+double sketch_check(const Sets& k) {
+    const Case one(Format::int8, {37, 256}, 9);
+    const Taken x(k.plain, one.x, MANY, one.cols, one.taken());
+    const int padded_rows = 48;
+    double worst = 0;
+    for (int T = 1; T <= MOST_SKETCHED; T++) {
+        Floats found(size_t(T) * padded_rows), wanted = found, found_spread = found, wanted_spread = found;
+        k.checked.sketch(one.w(), 0, 3, x.inputs, T, found.data(), found_spread.data(), padded_rows, nullptr);
+        k.plain.sketch(one.w(), 0, 3, x.inputs, T, wanted.data(), wanted_spread.data(), padded_rows, nullptr);
+        Sizes allowed(found.size()), of_spread(found.size());
+        for (size_t i = 0; i < allowed.size(); i++) {
+            double size = 0;
+            for (int c = 0; c < one.cols; c++) size += std::fabs(x.value(Format::int8, int(i / padded_rows), c));
+            allowed[i] = NEAR * 0.3 / 127 * 256 * size;  // codes to 128, and the middle of the lower halves
+            of_spread[i] = NEAR * wanted_spread[i];
+        }
+        worst = std::max(worst, errors(found, wanted, allowed));
+        worst = std::max(worst, errors(found_spread, wanted_spread, of_spread));
+        for (int i = 37; i < padded_rows; i++) worst = std::max(worst, must(found[i] == -INFINITY));
+    }
+    return worst;
+}
+
+double contenders_check(const Sets& k) {
+    Random random(10);
+    const Floats y = random.numbers(256, 20), variance = random.numbers(256);
+    Floats spread(256);
+    for (int i = 0; i < 256; i++) spread[i] = variance[i] * variance[i];
+    double worst = 0;
+    for (const float best : {20.0f, 22.0f, 24.0f, 26.0f, 100.0f, NONE}) {
+        std::vector<int> found(16, -1), wanted = found;
+        const int n = k.checked.contenders(y.data(), spread.data(), 256, best, 0.1f, found.data());
+        worst = std::max(worst, must(n == k.plain.contenders(y.data(), spread.data(), 256, best, 0.1f, wanted.data())));
+        worst = std::max(worst, same(found, wanted));
+    }
+    return worst;
+}
+
+// Products in tiles, from the same weights and inputs in bfloat16
+double wide_check(const Sets& k) {
+    double worst = 0;
+    const int T = 40;
+    for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::int4k}) {
+        const Matrix matrix = random_matrix(format, 50, 256, 11), other = random_matrix(format, 50, 256, 12);
+        const Taken x(k.plain, Random(13).numbers(size_t(T) * 256), T, 256, 256);
+        std::vector<uint8_t> scratch(wide_scratch(256) + 64);
+        void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
+        Floats found(size_t(T) * 50), wanted[2] = { found, found };
+        std::vector<uint16_t> gated(found.size());
+        Sizes sizes[2] = {Sizes(found.size()), Sizes(found.size())}, allowed(found.size()), of_gated(found.size());
+        for (int m = 0; m < 2; m++) {
+            const Floats weights = rows_of(k.plain, m ? other : matrix);
+            for (int t = 0; t < T; t++)
+                for (int r = 0; r < 50; r++) {
+                    double sum = 0;
+                    for (int c = 0; c < 256; c++) {
+                        const double term = weights[r * 256 + c] * x.value(Format::bf16, t, c);
+                        sum += term, sizes[m][t * 50 + r] += std::fabs(term);
+                    }
+                    wanted[m][t * 50 + r] = float(sum);
+                }
+        }
+        k.checked.wide(matrix.weights, 0, 4, x.inputs, T, found.data(), 50, false, aligned);
+        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, gated.data(), 50,
+                             aligned);
+        for (size_t i = 0; i < found.size(); i++) {
+            const double gate = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))), left = sizes[0][i];
+            allowed[i] = BF16 * left;
+            of_gated[i] = BF16 * (1.1 * left * sizes[1][i] + std::fabs(gate * wanted[1][i]));
+            worst = std::max(worst, error(from_bf16(gated[i]), gate * wanted[1][i], of_gated[i]));
+        }
+        worst = std::max(worst, errors(found, wanted[0], allowed));
+    }
+    return worst;
+}
+
+}  // namespace
+
+const std::vector<Check> products = {
+    {"inputs", inputs_check},
+    {"row", row_check},
+    {"narrow fp32", narrow_check<Format::fp32>},
+    {"narrow bf16", narrow_check<Format::bf16>},
+    {"narrow int8", narrow_check<Format::int8>},
+    {"narrow int4", narrow_check<Format::int4>},
+    {"narrow int4k", narrow_check<Format::int4k>},
+    {"whole numbers int8", whole_check<Format::int8>},
+    {"whole numbers int4", whole_check<Format::int4>},
+    {"whole numbers int4k", whole_check<Format::int4k>},
+    {"narrow_gated", gated_check},
+    {"sketch", sketch_check},
+    {"contenders", contenders_check},
+    {"wide, wide_gated", wide_check, true},
+};
+
+}  // namespace riyaz::checks

@@ -13,7 +13,7 @@ CPP := $(filter %.h %.cpp,$(NATIVE)) $(wildcard native/tests/*.h native/tests/*.
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
 CROSS := build/cross
-CHECKED := $(filter-out tests/test_native_build.py,$(wildcard tests/test_native_*.py))
+CHECKED := $(filter-out tests/test_native_build.py tests/test_native_cross.py,$(wildcard tests/test_native_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -21,13 +21,14 @@ from riyaz.retrieval.documents import read_documents
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its background jobs ignore
 
 # Where processes share the tests (`pytest -n 2`), each file is run by one of them, and so is each group of files here:
-# those that start processes and watch them, those that read one comparison, which is then made once. Groups take
-# longest and are begun first.
+# those that start processes and watch them, those that read one comparison, which is then made once, those that build
+# the C++ engine. Groups take longest and are begun first.
 GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     ("agreement", "compare", "compare_failures", "evaluate", "tie_break", "wheels", "wrong_input"),
     ("export_families", "export_formats", "export"),
+    ("native_build", "native_cross"),
 )
 
 

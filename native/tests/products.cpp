@@ -229,7 +229,7 @@ double wide_check(const Sets& k) {
         for (size_t i = 0; i < found.size(); i++) {
             const double gate = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))), left = sizes[0][i];
             allowed[i] = BF16 * left;
-            of_gated[i] = BF16 * (1.1 * left * sizes[1][i] + std::fabs(gate * wanted[1][i]));
+            of_gated[i] = BF16 * (2.1 * left * sizes[1][i] + std::fabs(gate * wanted[1][i]));
             worst = std::max(worst, error(from_bf16(gated[i]), gate * wanted[1][i], of_gated[i]));
         }
         worst = std::max(worst, errors(found, wanted[0], allowed));

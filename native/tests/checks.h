@@ -89,7 +89,9 @@ struct Taken {
 };
 
 // Random weights; for int4k blocks of GGUF with small scales. `whole`: weights are whole numbers, of integer formats.
-Matrix random_matrix(Format format, int rows, int cols, uint32_t seed, bool whole = false);
+// `group` and `minimum` are those of int4.
+Matrix random_matrix(Format format, int rows, int cols, uint32_t seed, bool whole = false, int group = GROUP,
+                     bool minimum = true);
 // Its weights [rows][cols padded]
 Floats rows_of(const Kernels& k, const Matrix& matrix);
 

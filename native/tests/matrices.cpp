@@ -39,9 +39,9 @@ std::vector<uint8_t> random_blocks(const std::string& type, size_t bytes, bool w
 
 }  // namespace
 
-Matrix random_matrix(Format format, int rows, int cols, uint32_t seed, bool whole) {
+Matrix random_matrix(Format format, int rows, int cols, uint32_t seed, bool whole, int group, bool minimum) {
     Random random(seed);
-    Matrix matrix(format, rows, cols);
+    Matrix matrix(format, rows, cols, group, minimum);
     if (format == Format::int4k || whole) {
         const char* type = format == Format::int4k ? "Q4_K" : format == Format::int4 ? "Q4_1" : "Q8_0";
         const size_t bytes = gguf_row_bytes(type, cols);

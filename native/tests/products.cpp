@@ -22,8 +22,8 @@ struct Case {
     Floats x;
     int cols;
 
-    Case(Format format, Shape shape, uint32_t seed)
-        : matrix(random_matrix(format, shape.rows, shape.cols, seed)), cols(shape.cols) {
+    Case(Format format, Shape shape, uint32_t seed, int group = GROUP, bool minimum = true)
+        : matrix(random_matrix(format, shape.rows, shape.cols, seed, false, group, minimum)), cols(shape.cols) {
         Random random(seed + 1);
         x = random.numbers(size_t(MANY) * cols);
         for (int t = 0; t < MANY; t++)
@@ -54,11 +54,11 @@ Sizes sizes_of(const Kernels& k, const Case& one, const Taken& x) {
     return sizes;
 }
 
-template <Format FORMAT>
+template <Format FORMAT, int COLUMNS = GROUP, bool MINIMUM = true>
 double narrow_check(const Sets& k) {
     double worst = 0;
     for (const Shape shape : shapes(FORMAT)) {
-        Case one(FORMAT, shape, uint32_t(shape.rows));
+        Case one(FORMAT, shape, uint32_t(shape.rows), COLUMNS, MINIMUM);
         const Taken x(k.plain, one.x, MANY, one.cols, one.taken());
         Sizes allowed = sizes_of(k.plain, one, x);
         for (double& size : allowed) size = NEAR * (size + BEFORE);
@@ -137,6 +137,10 @@ double row_check(const Sets& k) {
             const Matrix matrix = random_matrix(format, shape.rows, shape.cols, 7);
             worst = std::max(worst, same(rows_of(k.checked, matrix), rows_of(k.plain, matrix)));
         }
+    for (const bool minimum : {false, true}) {
+        const Matrix matrix = random_matrix(Format::int4, 37, 100, 7, false, 64, minimum);
+        worst = std::max(worst, same(rows_of(k.checked, matrix), rows_of(k.plain, matrix)));
+    }
     return worst;
 }
 
@@ -246,6 +250,8 @@ const std::vector<Check> products = {
     {"narrow bf16", narrow_check<Format::bf16>},
     {"narrow int8", narrow_check<Format::int8>},
     {"narrow int4", narrow_check<Format::int4>},
+    {"narrow int4 of 64", narrow_check<Format::int4, 64>},
+    {"narrow int4 of 128", narrow_check<Format::int4, 128, false>},
     {"narrow int4k", narrow_check<Format::int4k>},
     {"whole numbers int8", whole_check<Format::int8>},
     {"whole numbers int4", whole_check<Format::int4>},

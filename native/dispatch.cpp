@@ -47,21 +47,21 @@ bool saves(std::uint64_t mask) { return (saved_state() & mask) == mask; }
 // A second subleaf of leaf 7, which is there only if the first one says so.
 unsigned leaf7_1_eax() { return cpuid(7, 0).eax >= 1 ? cpuid(7, 1).eax : 0; }
 
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
     const Registers one = cpuid(1, 0);
     return saves(0x6) && bit(one.ecx, 12) && bit(one.ecx, 28) && bit(one.ecx, 29)  // FMA, AVX, F16C
            && bit(cpuid(7, 0).ebx, 5);
 }
 
-bool has_avxvnni() { return has_avx2() && bit(leaf7_1_eax(), 4); }
+[[maybe_unused]] bool has_avxvnni() { return has_avx2() && bit(leaf7_1_eax(), 4); }
 
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     const Registers seven = cpuid(7, 0);
     return has_avx2() && saves(0xe6) && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30)  // F, DQ, BW
            && bit(seven.ebx, 31) && bit(seven.ecx, 11);                                                 // VL, VNNI
 }
 
-bool has_avx512bf16() { return has_avx512() && bit(leaf7_1_eax(), 5); }
+[[maybe_unused]] bool has_avx512bf16() { return has_avx512() && bit(leaf7_1_eax(), 5); }
 
 // Linux gives the tile registers only to a process that asks; all its threads may use them then.
 bool may_use_tiles() {
@@ -73,7 +73,7 @@ bool may_use_tiles() {
 #endif
 }
 
-bool has_amx() {
+[[maybe_unused]] bool has_amx() {
     const unsigned edx = cpuid(7, 0).edx;
     return has_avx512bf16() && saves(0x60000) && bit(edx, 22) && bit(edx, 24) && bit(edx, 25)  // BF16, TILE, INT8
            && may_use_tiles();
@@ -87,20 +87,24 @@ bool feature(const char* name) {
     std::size_t size = sizeof value;
     return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value == 1;
 }
-bool has_dotprod() { return feature("hw.optional.arm.FEAT_DotProd") && feature("hw.optional.arm.FEAT_FP16"); }
-bool has_i8mm() {
+[[maybe_unused]] bool has_dotprod() {
+    return feature("hw.optional.arm.FEAT_DotProd") && feature("hw.optional.arm.FEAT_FP16");
+}
+[[maybe_unused]] bool has_i8mm() {
     return has_dotprod() && feature("hw.optional.arm.FEAT_I8MM") && feature("hw.optional.arm.FEAT_BF16");
 }
 #elif defined(__linux__)
 // Bits of the kernel's asm/hwcap.h, by number: headers of older systems lack the later names.
-bool has_dotprod() { return (getauxval(AT_HWCAP) >> 20 & getauxval(AT_HWCAP) >> 10 & 1) != 0; }  // ASIMDDP, ASIMDHP
-bool has_i8mm() {
+[[maybe_unused]] bool has_dotprod() {  // ASIMDDP, ASIMDHP
+    return (getauxval(AT_HWCAP) >> 20 & getauxval(AT_HWCAP) >> 10 & 1) != 0;
+}
+[[maybe_unused]] bool has_i8mm() {
     const unsigned long second = getauxval(AT_HWCAP2);
     return has_dotprod() && (second >> 13 & second >> 14 & 1) != 0;  // I8MM, BF16
 }
 #else
-bool has_dotprod() { return false; }
-bool has_i8mm() { return false; }
+[[maybe_unused]] bool has_dotprod() { return false; }
+[[maybe_unused]] bool has_i8mm() { return false; }
 #endif
 
 #endif

@@ -101,16 +101,17 @@ void Pass::attend(int thread, int layer) {
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
         job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
         job.fp32 = c.fp32;
-        (piece.wide ? k.attention_wide : k.attention)(job);
+        (piece.wide && k.wide_kind == Wide::tiles ? k.attention_wide : k.attention)(job);
         for (int i = 0; sliced && i < item.n; i++) {
             Inputs own = heads.from(int(t) + i);
             if (own.fp32) own.fp32 += column;
             if (own.bf16) own.bf16 += column;
-            if (piece.wide) own.codes = nullptr;
-            if (own.codes)
-                own.codes += column, own.scale += column / GROUP, own.sum += column / GROUP,
-                    own.total += column / GROUP;
-            k.inputs(job.out + i * job.out_stride, item.G * c.head, own);
+            if (own.codes) {
+                const size_t group = column / (piece.wide ? WIDE_GROUP : GROUP);
+                own.codes += column, own.scale += group, own.sum += group, own.total += group;
+            }
+            own.cols = item.G * c.head;
+            prepare(job.out + i * job.out_stride, item.G * c.head, own, piece.wide);
         }
     }
     if (sliced) return;
@@ -118,9 +119,7 @@ void Pass::attend(int thread, int layer) {
     int begin, end;
     share(T, thread, begin, end);
     for (int t = begin; t < end; t++) {
-        Inputs own = heads.from(t);
-        if (pieces[piece_of[t]].wide) own.codes = nullptr;
-        k.inputs(attended + size_t(t) * heads_width, heads_width, own);
+        prepare(attended + size_t(t) * heads_width, heads_width, heads.from(t), pieces[piece_of[t]].wide);
     }
 }
 

@@ -96,14 +96,14 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     const Weights& w = matrix.weights;
     const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
     if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
-    if (wide && (!k.wide || w.format == Format::fp32)) refuse("no such product");
+    if (wide && !is_wide(k, w.format)) refuse("no such product");
     const size_t lines = size_t(padded(T, 32));
     std::vector<int8_t> codes(lines * cols);
     std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
     std::vector<int32_t> total(scale.size());
     std::vector<uint16_t> bf16(lines * cols);
     Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
-    for (int t = 0; t < T; t++) k.inputs(x.data() + size_t(t) * C, C, in.from(t));
+    for (int t = 0; t < T; t++) (wide ? k.wide_inputs : k.inputs)(x.data() + size_t(t) * C, C, in.from(t));
     nb::capsule owner;
     float* y = fresh<float>(size_t(T) * w.rows, owner);
     Matrix scratch(Format::fp32, 16, int(wide_scratch(cols) / 64) + 32);

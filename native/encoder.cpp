@@ -72,7 +72,8 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
       segments(padded(longest, SLOTS) / SLOTS) {
     x = b.x.get(size_t(T) * C), qkv = b.qkv.get(size_t(T) * 3 * C), attended = b.attended.get(size_t(T) * C);
     up = b.up.get(size_t(T) * F);
-    hidden = b.hidden.get(T, padded(C, GROUP), false, c.fp32), inner = b.inner.get(T, padded(F, GROUP), false, c.fp32);
+    hidden = b.hidden.get(T, padded(C, GROUP), false, true, c.fp32);
+    inner = b.inner.get(T, padded(F, GROUP), false, true, c.fp32);
     scratch = b.scratch.get(wide_scratch(padded(std::max(C, F), GROUP)));
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
     const size_t page = size_t(c.heads) * 2 * kv_bytes(width, c.fp32);
@@ -168,7 +169,11 @@ void TextPass::pool(const int32_t* lengths, int n, float* out) {
 }
 
 Encoder::Encoder(const EncoderConfig& given, int threads, const Kernels& kernels)
-    : config(given), layers(given.layers), k_(kernels), wide_(kernels.amx && !given.fp32), pool_(threads) {
+    : config(given),
+      layers(given.layers),
+      k_(kernels),
+      wide_(kernels.wide_kind == Wide::tiles && !given.fp32),
+      pool_(threads) {
     for (int thread = 0; thread < pool_.size(); thread++) buffers_.push_back(std::make_unique<TextBuffers>());
 }
 

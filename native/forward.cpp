@@ -12,7 +12,7 @@ int product_of(const int* parts) { return parts[0] == Q ? 0 : parts[0] == O ? 1 
 
 }  // namespace
 
-Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
+Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_bf16, bool with_fp32) {
     Inputs in;
     in.cols = cols;
     const size_t rows = size_t(padded(T, 32)) + 32,
@@ -21,7 +21,7 @@ Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_fp32) {
         in.fp32 = fp32.get(rows * cols);
         return in;
     }
-    in.bf16 = bf16.get(rows * cols);
+    if (with_bf16) in.bf16 = bf16.get(rows * cols);
     if (with_codes) {
         in.codes = codes.get(rows * cols);
         in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
@@ -46,12 +46,14 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
-    sliced = c.head % GROUP == 0;
+    const bool any_wide = !pieces.empty() && pieces[0].wide;
+    sliced = c.head % (any_wide ? WIDE_GROUP : GROUP) == 0;
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     x = b.x.get(size_t(T) * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);
-    hidden = b.hidden.get(T, C, !c.fp32, c.fp32), heads = b.heads.get(T, A, !c.fp32, c.fp32);
-    inner = b.inner.get(T, F, !c.fp32, c.fp32);
+    const bool with_bf16 = k.wide_kind == Wide::tiles || m.reads_bf16();
+    hidden = b.hidden.get(T, C, !c.fp32, with_bf16, c.fp32), heads = b.heads.get(T, A, !c.fp32, with_bf16, c.fp32);
+    inner = b.inner.get(T, F, !c.fp32, with_bf16, c.fp32);
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const Span& span : spans)
@@ -159,9 +161,7 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     for (int t = begin; t < end; t++) {
         settle(t, after_attention ? layer : layer - 1, after_attention, scratch.data());
         normalise(t, layer, slot, scratch.data());
-        Inputs own = hidden.from(t);
-        if (pieces[piece_of[t]].wide) own.codes = nullptr;
-        k.inputs(scratch.data(), c.hidden, own);
+        prepare(scratch.data(), c.hidden, hidden.from(t), pieces[piece_of[t]].wide);
     }
 }
 
@@ -177,10 +177,7 @@ void Pass::lora_down(int thread, int layer, const int* parts, int count, const I
             const int cols = padded(pair->b.weights.cols, GROUP);
             float* y = low + (size_t(i) * T + span.begin) * low_width;
             const Inputs own = in.from(span.begin);
-            if (span.wide)
-                k.wide(a, 0, a.blocks(), own, span.n, y, cols, false, scratch(thread));
-            else
-                k.narrow(a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
+            multiply(thread, span.wide, a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;  // the same numbers, with zeros beyond the rank: 0 times a number left from before may be NaN
             out.cols = cols;
             if (c.fp32)
@@ -226,20 +223,22 @@ void Pass::lora_up_part(int thread, const Span& span, const Lora& pair, int plac
         from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
     else
         from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
-    if (span.wide)
-        k.wide(b_, begin, end, from, span.n, y, stride, true, scratch(thread));
+    multiply(thread, span.wide, b_, begin, end, from, span.n, y, stride, true, nullptr);
+}
+
+void Pass::multiply(int thread, bool wide, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
+                    size_t stride, bool add, const uint8_t* next) const {
+    if (wide && is_wide(k, w.format))
+        k.wide(w, begin, end, in, n, y, stride, add, scratch(thread));
     else
-        k.narrow(b_, begin, end, from, span.n, y, stride, true, nullptr);
+        k.narrow(w, begin, end, in, n, y, stride, add, next);
 }
 
 void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
                     size_t stride, bool add, const uint8_t* next) {
     const Weights& w = m.at(span.adapter, layer, slot).matrix.weights;
-    float* to = y + size_t(span.begin) * stride;
-    if (span.wide)
-        k.wide(w, begin, end, in.from(span.begin), span.n, to, stride, add, scratch(thread));
-    else
-        k.narrow(w, begin, end, in.from(span.begin), span.n, to, stride, add, next);
+    multiply(thread, span.wide, w, begin, end, in.from(span.begin), span.n, y + size_t(span.begin) * stride, stride,
+             add, next);
 }
 
 // y = W x of several matrices with the same inputs, their rows one after the other; in a model with norms after each
@@ -312,12 +311,14 @@ void Pass::gated(int thread, int layer) {
         }
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
-        if (span.wide)
-            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n,
-                         inner.bf16 + at * inner.cols, inner.cols, scratch(thread));
-        else
+        if (span.wide && is_wide(k, left.format) && is_wide(k, right.format)) {
+            Inputs to = k.wide_kind == Wide::tiles ? inner.from(span.begin) : Inputs{.cols = c.inner};
+            if (k.wide_kind == Wide::codes) to.fp32 = gate + at * c.inner;
+            k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, to, scratch(thread));
+        } else {
             k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
                            c.inner, next);
+        }
     }
     if (!low_width) return;
     await_lora_down(layer, GATE_UP, 2);
@@ -333,7 +334,7 @@ void Pass::activate(int thread, int layer) {
     share(T, thread, begin, end);
     for (const Span& span : spans) {
         const bool fused = is_fused(span, layer);
-        if (fused && span.wide) continue;
+        if (fused && span.wide && k.wide_kind == Wide::tiles) continue;
         const auto& gate_bias = m.at(span.adapter, layer, GATE_BIAS).vector;
         const auto& up_bias = m.at(span.adapter, layer, UP_BIAS).vector;
         for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++) {
@@ -346,9 +347,7 @@ void Pass::activate(int thread, int layer) {
                 else
                     k.activate(g = u, nullptr, c.activation, c.inner);
             }
-            Inputs own = inner.from(t);
-            if (span.wide) own.codes = nullptr;
-            k.inputs(g, c.inner, own);
+            prepare(g, c.inner, inner.from(t), span.wide);
         }
     }
 }

@@ -40,7 +40,7 @@ void Pass::collect() {
     if (wanted.empty()) return;
     chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
     sums.assign(wanted.size() * chunks, {low_, 0});
-    last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, c.fp32);
+    last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, hidden.bf16, c.fp32);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
     if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
 }
@@ -53,9 +53,7 @@ void Pass::head(int thread) {
     for (int i = begin; i < end; i++) {
         settle(wanted[i].token, c.layers - 1, false, row.data());
         normalise(wanted[i].token, c.layers, FINAL_NORM, row.data());
-        Inputs own = last.from(i);
-        if (wanted[i].wide) own.codes = nullptr;
-        k.inputs(row.data(), c.hidden, own);
+        prepare(row.data(), c.hidden, last.from(i), wanted[i].wide);
     }
     barrier();
     float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
@@ -79,10 +77,7 @@ void Pass::head(int thread) {
         for (int i = begin; i < end; i++) {
             const int block = i * BLOCKS, stop = std::min(block + BLOCKS, w.blocks()), n = int(to - from);
             float* y = logits - size_t(block) * ROWS;  // row 0 of the vocabulary in the first line
-            if (wanted[from].wide)
-                k.wide(w, block, stop, in, n, y, BLOCKS * ROWS, false, scratch(thread));
-            else
-                k.narrow(w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
+            multiply(thread, wanted[from].wide, w, block, stop, in, n, y, BLOCKS * ROWS, false, w.block(stop));
             chunk(thread, block * ROWS, std::min(stop * ROWS, w.rows), logits, int(from), n);
         }
         from = to;
@@ -236,7 +231,7 @@ void Model::forward(std::vector<Run>& runs) {
                 piece.vectors = std::clamp(state.vectors - from, 0, piece.n);
                 piece.first = std::max(0, from - state.vectors);
                 piece.position = cache.length(run.sequence) + ahead[run.sequence];
-                piece.wide = kernels().amx && !config.fp32 && piece.n >= WIDE;
+                piece.wide = kernels().wide_kind != Wide::none && !config.fp32 && piece.n >= WIDE;
                 if (tokens + piece.n > PASS) {
                     compute();
                     ahead.clear();

@@ -11,14 +11,14 @@
 namespace riyaz {
 
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
-// Narrow products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns; all others read
-// `bf16` or `fp32`.
+// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of 64 in products
+// with many tokens by codes; all others read `bf16` or `fp32`.
 struct Inputs {
     int cols = 0;
     int8_t* codes = nullptr;   // [T][cols], -127 to 127
     float* scale = nullptr;    // [T][cols / 32]
     float* sum = nullptr;      // [T][cols / 32]: scale * sum of the group's codes
-    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes
+    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes; `wide`: what sums of products begin with
     uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
     float* fp32 = nullptr;     // [T][cols]
 
@@ -60,9 +60,13 @@ struct Attention {
 
 constexpr int MOST_SKETCHED = 2;
 
+// How products with many tokens are computed: as those with few; with codes of 8 bits, integer weights only; in bf16 in
+// AMX's tiles, weights in fp32 excepted, and attention too
+enum class Wide { none, codes, tiles };
+
 struct Kernels {
     const char* name;
-    bool amx;  // whether `wide` products and attention run on tiles, in bf16
+    Wide wide_kind;
 
     // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are
     // zeros.
@@ -82,12 +86,13 @@ struct Kernels {
     // The blocks of y[n], n <= 16 blocks of 16, whose largest number may be above `best`, an estimate too: their
     // indices into `found`, and how many these are.
     int (*contenders)(const float* y, const float* variance, int n, float best, float best_variance, int* found);
-    // The same from x.bf16, with any weights but fp32; `scratch` has wide_scratch(cols) bytes, aligned to 64. Only
-    // where `amx` is true; `gated` writes bfloat16.
+    // The same of many tokens, with weights that `is_wide` and inputs made by `wide_inputs`; null where there are none.
+    // `scratch` has wide_scratch(cols) bytes, aligned to 64. `wide_gated` writes y.bf16 (tiles) or y.fp32 (codes).
+    void (*wide_inputs)(const float* x, int C, const Inputs& out);
     void (*wide)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
                  void* scratch);
     void (*wide_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
-                       const Inputs& x, int T, uint16_t* y, size_t stride, void* scratch);
+                       const Inputs& x, int T, const Inputs& y, void* scratch);
 
     // out[c] = x[c] / rms(x) * weight[c]
     void (*rms_norm)(const float* x, const float* weight, float eps, int C, float* out);
@@ -117,6 +122,11 @@ struct Kernels {
     // Reads `bytes` at `data` as the kernels do; returns a checksum, so that the reads are not left out
     uint64_t (*read)(const uint8_t* data, size_t bytes);
 };
+
+static inline bool is_wide(const Kernels& k, Format format) {
+    const bool is_float = format == Format::fp32 || format == Format::bf16;
+    return k.wide_kind == Wide::tiles ? format != Format::fp32 : k.wide_kind == Wide::codes && !is_float;
+}
 
 constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time
 constexpr size_t wide_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }

@@ -52,6 +52,13 @@ const Lora* Model::lora(int adapter, int layer, int slot) const {
     return pair == pairs.end() ? nullptr : &pair->second;
 }
 
+// Whether a product may read inputs in bfloat16
+bool Model::reads_bf16() const {
+    return !adapters_.empty() || std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& tensor) {
+        return tensor.matrix && tensor.matrix.weights.format == Format::bf16;
+    });
+}
+
 int Model::load(std::shared_ptr<Adapter> adapter) {
     for (const auto& [_, pair] : adapter->pairs)
         adapter->low_width = std::max(adapter->low_width, padded(pair.b.weights.cols, GROUP));

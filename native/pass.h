@@ -45,7 +45,7 @@ struct InputsMemory {
     Array<int32_t> total;
     Array<uint16_t> bf16;
 
-    Inputs get(int T, int cols, bool with_codes, bool with_fp32);
+    Inputs get(int T, int cols, bool with_codes, bool with_bf16, bool with_fp32);
 };
 
 // The memory of a pass, kept for the next one
@@ -123,6 +123,12 @@ struct Pass {
         if (threads > 1) m.pool_.barrier();
     }
     void share(int n, int thread, int& begin, int& end) const;
+    // x[C] as inputs of products: `own` is where they go
+    void prepare(const float* from, int C, const Inputs& own, bool wide) const {
+        (wide ? k.wide_inputs : k.inputs)(from, C, own);
+    }
+    void multiply(int thread, bool wide, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
+                  size_t stride, bool add, const uint8_t* next) const;
     // head.cpp
     void collect();
     void head(int thread);

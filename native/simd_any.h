@@ -94,14 +94,20 @@ INLINE float max_of(F a) {
     LANES m = m > a.v[i] ? m : a.v[i];
     return m;
 }
-INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
-    int32_t p[16], q[16], word = 0;
+INLINE F larger(F a, F b) {  // the larger |number| of each lane, NaN where one is NaN: as integers NaN is the largest
+    int32_t p[16], q[16];
     const F one = abs(a), two = abs(b);
     memcpy(p, one.v, 64), memcpy(q, two.v, 64);
-    LANES {
-        const int32_t larger = p[i] > q[i] ? p[i] : q[i];
-        word = word > larger ? word : larger;
-    }
+    LANES p[i] = p[i] > q[i] ? p[i] : q[i];
+    F r;
+    memcpy(r.v, p, 64);
+    return r;
+}
+INLINE float size_of(F a, F b) {  // the largest |number| of all, NaN where one is NaN
+    const F all = larger(a, b);
+    int32_t words[16], word = 0;
+    memcpy(words, all.v, 64);
+    LANES word = word > words[i] ? word : words[i];
     float size;
     memcpy(&size, &word, 4);
     return size;
@@ -175,6 +181,7 @@ INLINE B load_bytes(const void* x) {
     memcpy(r.v, x, 64);
     return r;
 }
+INLINE void store_bytes(void* x, B v) { memcpy(x, v.v, 64); }
 INLINE B spread(const void* x) {
     B r;
     LANES memcpy(r.v + 4 * i, x, 4);
@@ -196,7 +203,16 @@ INLINE B whole_high(B upper, B lower) {
     for (int i = 0; i < 64; i++) upper.v[i] = uint8_t((upper.v[i] & 0xf0) | lower.v[i] >> 4);
     return upper;
 }
-INLINE I begin_bytes(int32_t) { return izero(); }
+INLINE B doubled(I a) {
+    B r;
+    LANES for (int j = 0; j < 4; j++) r.v[4 * i + j] = uint8_t(uint32_t(a.v[i]) >> 8 * (j % 2));
+    return r;
+}
+INLINE B scaled(B bytes, B a, B b) {
+    for (int i = 0; i < 64; i++) bytes.v[i] = uint8_t((bytes.v[i] * word16(a, i / 2) + word16(b, i / 2)) >> 8);
+    return bytes;
+}
+constexpr int32_t BEGIN = 0;
 INLINE I dot_nibbles(I sum, B w, B x) {
     LANES for (int j = 0; j < 4; j++) sum.v[i] += w.v[4 * i + j] * int8_t(x.v[4 * i + j]);
     return sum;

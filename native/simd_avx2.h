@@ -57,10 +57,16 @@ INLINE float max_of(F x) {
     const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
-INLINE float size_of(F x, F y) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
+INLINE __m256 larger8(__m256 x, __m256 y) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(x), _mm256_castps_si256(y)));
+}
+INLINE F larger(F x, F y) {  // the larger |number| of each lane, NaN where one is NaN: as integers NaN is the largest
     const F a = abs(x), b = abs(y);
-    const __m256i h = _mm256_max_epi32(_mm256_max_epi32(_mm256_castps_si256(a.a), _mm256_castps_si256(a.b)),
-                                       _mm256_max_epi32(_mm256_castps_si256(b.a), _mm256_castps_si256(b.b)));
+    return {larger8(a.a, b.a), larger8(a.b, b.b)};
+}
+INLINE float size_of(F x, F y) {  // the largest |number| of all, NaN where one is NaN
+    const F all = larger(x, y);
+    const __m256i h = _mm256_castps_si256(larger8(all.a, all.b));
     __m128i q = _mm_max_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
     q = _mm_max_epi32(q, _mm_shuffle_epi32(q, 0x4e));
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(q, _mm_shuffle_epi32(q, 0xb1))));
@@ -115,6 +121,9 @@ INLINE void store_i8(int8_t* x, I v) {
 INLINE B load_bytes(const void* x) {
     return {_mm256_loadu_si256((const __m256i*)x), _mm256_loadu_si256((const __m256i*)x + 1)};
 }
+INLINE void store_bytes(void* x, B v) {
+    _mm256_storeu_si256((__m256i*)x, v.a), _mm256_storeu_si256((__m256i*)x + 1, v.b);
+}
 INLINE B spread(const void* x) {
     int32_t word;
     memcpy(&word, x, 4);
@@ -141,11 +150,24 @@ INLINE B whole_high(B upper, B lower) {
     return {select_halves(upper.a, _mm256_srli_epi16(lower.a, 4)),
             select_halves(upper.b, _mm256_srli_epi16(lower.b, 4))};
 }
+INLINE B doubled(I x) {
+    const __m256i mask = _mm256_set1_epi32(0xffff);
+    const __m256i a = _mm256_and_si256(x.a, mask), b = _mm256_and_si256(x.b, mask);
+    return {_mm256_or_si256(a, _mm256_slli_epi32(a, 16)), _mm256_or_si256(b, _mm256_slli_epi32(b, 16))};
+}
+INLINE __m256i scaled32(__m256i bytes, __m256i a, __m256i b) {
+    const __m256i mask = _mm256_set1_epi16(0xff);
+    const __m256i even = _mm256_and_si256(bytes, mask), odd = _mm256_srli_epi16(bytes, 8);
+    const __m256i low = _mm256_srli_epi16(_mm256_add_epi16(_mm256_mullo_epi16(even, a), b), 8);
+    const __m256i high = _mm256_add_epi16(_mm256_mullo_epi16(odd, a), b);
+    return _mm256_or_si256(low, _mm256_andnot_si256(mask, high));
+}
+INLINE B scaled(B bytes, B a, B b) { return {scaled32(bytes.a, a.a, b.a), scaled32(bytes.b, a.b, b.b)}; }
 #if defined(__AVXVNNI__)
 INLINE I dot_nibbles(I sum, B w, B x) {
     return {_mm256_dpbusd_avx_epi32(sum.a, w.a, x.a), _mm256_dpbusd_avx_epi32(sum.b, w.b, x.b)};
 }
-INLINE I begin_bytes(int32_t total) { return iset(-128 * total); }
+constexpr int32_t BEGIN = -128;
 INLINE I dot_bytes(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
 #else
 INLINE __m256i pairs_added(__m256i products) { return _mm256_madd_epi16(products, _mm256_set1_epi16(1)); }
@@ -153,7 +175,7 @@ INLINE I dot_nibbles(I sum, B w, B x) {  // 2 * 15 * 127 fits 16 bits
     return {_mm256_add_epi32(sum.a, pairs_added(_mm256_maddubs_epi16(w.a, x.a))),
             _mm256_add_epi32(sum.b, pairs_added(_mm256_maddubs_epi16(w.b, x.b)))};
 }
-INLINE I begin_bytes(int32_t) { return izero(); }
+constexpr int32_t BEGIN = 0;
 INLINE __m256i dot8(__m256i codes, __m256i x) {  // |w| ≤ 128 times ± x: 2 * 128 * 127 fits 16 bits
     const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(char(0x80)));
     return pairs_added(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)));

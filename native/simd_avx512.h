@@ -41,9 +41,11 @@ INLINE float max_of(F a) {
     const __m128 p = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(p, _mm_movehdup_ps(p)));
 }
-INLINE float size_of(F a, F b) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
-    const I sizes = _mm512_max_epi32(_mm512_castps_si512(abs(a)), _mm512_castps_si512(abs(b)));
-    const int32_t word = _mm512_reduce_max_epi32(sizes);
+INLINE F larger(F a, F b) {  // the larger |number| of each lane, NaN where one is NaN: as integers NaN is the largest
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(abs(a)), _mm512_castps_si512(abs(b))));
+}
+INLINE float size_of(F a, F b) {  // the largest |number| of all, NaN where one is NaN
+    const int32_t word = _mm512_reduce_max_epi32(_mm512_castps_si512(larger(a, b)));
     float size;
     memcpy(&size, &word, 4);
     return size;
@@ -74,6 +76,7 @@ INLINE I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 INLINE void store_i8(int8_t* x, I a) { _mm_storeu_si128((__m128i*)x, _mm512_cvtepi32_epi8(a)); }
 
 INLINE B load_bytes(const void* x) { return _mm512_loadu_si512(x); }
+INLINE void store_bytes(void* x, B v) { _mm512_storeu_si512(x, v); }
 INLINE B spread(const void* x) {  // 4 bytes in every lane
     int32_t word;
     memcpy(&word, x, 4);
@@ -88,10 +91,22 @@ INLINE B whole_low(B upper, B lower) {
 INLINE B whole_high(B upper, B lower) {
     return _mm512_ternarylogic_epi32(_mm512_set1_epi8(char(0xf0)), upper, _mm512_srli_epi16(lower, 4), 0xca);
 }
+// The low 16 bits of each lane in both its halves
+INLINE B doubled(I a) {
+    const I low = _mm512_and_si512(a, _mm512_set1_epi32(0xffff));
+    return _mm512_or_si512(low, _mm512_slli_epi32(low, 16));
+}
+// (byte * a + b) / 256 of every byte, with a and b of 16 bits, as long as the sum fits 16 bits
+INLINE B scaled(B bytes, B a, B b) {
+    const B even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), odd = _mm512_srli_epi16(bytes, 8);
+    const B low = _mm512_srli_epi16(_mm512_add_epi16(_mm512_mullo_epi16(even, a), b), 8);
+    const B high = _mm512_add_epi16(_mm512_mullo_epi16(odd, a), b);
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0xff), low, high, 0xca);
+}
 // Products of codes 0 ... 15 with signed bytes, 4 added in each lane
 INLINE I dot_nibbles(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
-// The same for codes 0 ... 255 that mean code - 128; the sum begins with begin_bytes(total of x)
-INLINE I begin_bytes(int32_t total) { return _mm512_set1_epi32(-128 * total); }
+// The same for codes 0 ... 255 that mean code - 128; the sum begins with BEGIN times the total of x
+constexpr int32_t BEGIN = -128;
 INLINE I dot_bytes(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
 // Products of pairs of bfloat16, added in each lane
 INLINE F dot_bf16(F sum, B w, B x) {

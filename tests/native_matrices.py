@@ -85,9 +85,9 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def eight_bits(x: np.ndarray) -> np.ndarray:
-    """x (T, cols) rounded to 8 bits in groups of 32, as products of integer weights take it; float64."""
-    x = np.pad(np.asarray(x, np.float32), ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32)
+def eight_bits(x: np.ndarray, group: int = 32) -> np.ndarray:
+    """x (T, cols) rounded to 8 bits in groups of columns, as products of integer weights take it; float64."""
+    x = np.pad(np.asarray(x, np.float32), ((0, 0), (0, -x.shape[1] % group))).reshape(len(x), -1, group)
     largest = np.abs(x).max(2, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     codes = np.rint(x * inverse)
@@ -96,6 +96,7 @@ def eight_bits(x: np.ndarray) -> np.ndarray:
 
 def product(weights: np.ndarray, x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
     """x times the weights in float64, x rounded as the format takes it, and the sums of the sizes of all terms."""
-    taken = {"fp32": lambda v: v, "bf16": bfloat16}.get(form, eight_bits)(x)[:, : weights.shape[1]]
+    rounded = {"fp32": lambda v: v, "bf16": bfloat16, "codes": lambda v: eight_bits(v, 64)}.get(form, eight_bits)
+    taken = rounded(x)[:, : weights.shape[1]]
     wide, taken = weights.astype(np.float64), taken.astype(np.float64)
     return taken @ wide.T, np.abs(taken) @ np.abs(wide).T

@@ -25,10 +25,13 @@ from riyaz import native
 from riyaz.sources.gguf_blocks import LAYOUTS
 
 ISAS = native.isas() if native.available() else ()
-WIDE = tuple(isa for isa in ISAS if isa == "amx")  # the sets with products of many tokens in tiles
+TILES = tuple(isa for isa in ISAS if isa == "amx")  # the sets with products of many tokens in tiles
+CODES = tuple(isa for isa in ISAS if isa not in ("amx", "avx2"))  # and those with such products in 8 bits
+INTEGERS = ("int8", "int4k", *GROUPED)
 FUSED = tuple(isa for isa in ISAS if isa != "scalar")  # their multiply-adds round once
 HALF_STEP = 0.501  # of an int8 code: the largest error of rounding, and the scale's own rounding to half precision
 NEAR = 2e-6  # of the sum of the sizes of all terms: float32 sums
+CODE = 0.8  # of a step of 1/127 of the largest weight of 64: the largest error of a weight encoded anew
 BF16 = 2**-8  # a weight rounded to bfloat16 by a product in tiles, relative
 MANY = 40  # tokens
 SHAPES = [
@@ -324,7 +327,7 @@ def test_inputs_near_zero_stay_near_zero(size: float, isa: str) -> None:
 # products of many tokens
 
 
-@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("isa", TILES)
 @pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
 def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
@@ -339,7 +342,7 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
         assert np.array_equal(found, weights)
 
 
-@pytest.mark.parametrize("isa", WIDE)
+@pytest.mark.parametrize("isa", TILES)
 @pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
 def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
@@ -350,6 +353,58 @@ def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
         assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
         for tokens in range(1, MANY + 1):
             assert np.array_equal(times(isa, matrix, x[MANY - tokens :], wide=True), together[MANY - tokens :])
+
+
+@pytest.mark.parametrize("isa", CODES)
+@pytest.mark.parametrize("form", INTEGERS)
+def test_a_product_by_codes_encodes_every_weight_within_a_step(isa: str, form: str) -> None:
+    for rows, cols in [(17, 512), (37, 256)] if form == "int4k" else [(15, 128), (37, 31), (130, 96), (33, 100)]:
+        matrix = random_matrix(form, rows, cols, seed=cols)
+        weights = unpacked(matrix, rows, cols)
+        found = times(isa, matrix, np.eye(cols), wide=True).T
+        largest = np.abs(np.pad(weights, ((0, 0), (0, -cols % 64)))).reshape(rows, -1, 64).max(2)
+        step = np.repeat(largest, 64, 1)[:, :cols] / 127
+        assert (np.abs(found - weights) <= CODE * step).all(), (rows, cols)
+        assert np.sqrt(np.mean(((found - weights) / step) ** 2)) < 0.3  # 0.289 is that of rounding
+
+
+@pytest.mark.parametrize("isa", CODES)
+@pytest.mark.parametrize("form", INTEGERS)
+def test_products_by_codes_are_those_of_numpy(isa: str, form: str) -> None:
+    for rows, cols in shapes(form):
+        matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)
+        weights = times(isa, matrix, np.eye(cols), wide=True).T  # as they are encoded anew
+        wanted, sizes = product(weights, x, "codes")
+        together = times(isa, matrix, x, wide=True)
+        assert (np.abs(together - wanted) <= NEAR * sizes).all(), (rows, cols)
+        for tokens in range(1, MANY + 1):
+            assert np.array_equal(times(isa, matrix, x[MANY - tokens :], wide=True), together[MANY - tokens :])
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+def test_products_by_codes_are_bit_for_bit_the_same_where_multiply_adds_are(form: str) -> None:
+    rows, cols = shapes(form)[1]
+    matrix, x = random_matrix(form, rows, cols), inputs(7, 13, cols)
+    found = [times(isa, matrix, x, wide=True) for isa in CODES if isa in FUSED]
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("isa", CODES)
+@pytest.mark.parametrize("form", INTEGERS)
+def test_what_is_no_number_makes_no_number_in_a_product_by_codes(isa: str, form: str) -> None:
+    rows, cols = shapes(form)[1]
+    matrix = random_matrix(form, rows, cols)
+    for value in (np.nan, np.inf, -np.inf):
+        for place in (0, 40, cols - 1):
+            x = inputs(8, 3, cols)
+            x[1, place] = value
+            found = times(isa, matrix, x, wide=True)
+            assert not np.isfinite(found[1]).any() and np.isfinite(found[[0, 2]]).all(), place
+    if form == "int4k":
+        return
+    largest = packed(form, np.full((20, 64), 6e4)) if form == "int4" else packed(form, np.full((20, 64), 1e7))
+    x = np.ones((2, 64), np.float32)
+    assert np.isfinite(times(isa, largest, x, wide=True)).all() == np.isfinite(times(isa, largest, x)).all()
 
 
 def test_products_that_do_not_exist_are_refused() -> None:

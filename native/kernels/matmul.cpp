@@ -107,7 +107,7 @@ INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_
             prefetch_all<sizeof(Int8Upper)>(far + (r * groups + g) * sizeof(Int8Upper));
             prefetch_all<sizeof(Int8Lower)>((const uint8_t*)&lower + AHEAD);
             I sum[T];
-            for (int t = 0; t < T; t++) sum[t] = begin_bytes(x.total[t * groups + g]);
+            for (int t = 0; t < T; t++) sum[t] = iset(BEGIN * x.total[t * groups + g]);
 #pragma GCC unroll 4
             for (int z = 0; z < 4; z++) {
                 const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
@@ -178,14 +178,6 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
         case Format::int4k:
             return int4k_rows<R, T>(at, step, x, far, y);
     }
-}
-
-// 16 results, of which the first `count` are rows of the matrix
-INLINE void put(float* y, F v, int count, bool add_) {
-    if (count >= ROWS) return store(y, add_ ? add(load(y), v) : v);
-    float part[ROWS];
-    store(part, v);
-    for (int i = 0; i < count; i++) y[i] = add_ ? y[i] + part[i] : part[i];
 }
 
 template <int R, int T>

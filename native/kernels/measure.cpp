@@ -15,12 +15,41 @@ double seconds() {
     return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
 }
 
+constexpr long ROUNDS = 2000000;
+
+// Multiply-adds per second of dot_bytes, or of dot_bf16. Enough sums to hide the latency; what they add is read anew in
+// each round, or the compiler could compute the end of the loop without it.
+template <bool INT8>
+double peak_of() {
+    constexpr int CHAINS = 12 / (REGISTERS >= 32 ? 1 : 2);
+    uint8_t bytes[64];
+    for (int i = 0; i < 64; i++) bytes[i] = uint8_t(i % 7);
+    I sums[CHAINS];
+    F floats[CHAINS];
+    for (int j = 0; j < CHAINS; j++) sums[j] = izero(), floats[j] = zero();
+    const double start = seconds();
+    for (long i = 0; i < ROUNDS; i++) {
+        asm volatile("" : : "r"(bytes) : "memory");
+        const B w = load_bytes(bytes), x = spread(bytes);
+#pragma GCC unroll 12
+        for (int j = 0; j < CHAINS; j++) {
+            if constexpr (INT8)
+                sums[j] = dot_bytes(sums[j], w, x);
+            else
+                floats[j] = dot_bf16(floats[j], w, x);
+        }
+    }
+    const double taken = seconds() - start;
+    volatile float kept = 0;
+    for (int j = 0; j < CHAINS; j++) kept = kept + sum_of(add(to_float(sums[j]), floats[j]));
+    return double(ROUNDS) * CHAINS * 16 * (INT8 ? 4 : 2) / taken;
+}
+
 }  // namespace
 
 double peak(int kind) {
-    constexpr long ROUNDS = 2000000;
-    const double start = seconds();
 #if defined(__AMX_BF16__)
+    const double start = seconds();
     alignas(64) uint8_t tile[1024] = {};
     configure_tiles();
     _tile_zero(0);
@@ -45,27 +74,7 @@ double peak(int kind) {
     _tile_stored(0, tile, 64);
     return double(ROUNDS) * 4 * 16 * 16 * (kind == 0 ? 64 : 32) / (seconds() - start);
 #else
-    constexpr int CHAINS = 8;
-    uint8_t bytes[64];
-    for (int i = 0; i < 64; i++) bytes[i] = uint8_t(i % 7);
-    const B w = load_bytes(bytes), x = spread(bytes);
-    I sums[CHAINS];
-    F floats[CHAINS];
-    for (int j = 0; j < CHAINS; j++) sums[j] = izero(), floats[j] = zero();
-    for (long i = 0; i < ROUNDS; i++) {
-#pragma GCC unroll 8
-        for (int j = 0; j < CHAINS; j++) {
-            if (kind == 0)
-                sums[j] = dot_bytes(sums[j], w, x);
-            else
-                floats[j] = dot_bf16(floats[j], w, x);
-        }
-        asm volatile("" : : "m"(sums[0]), "m"(floats[0]) : "memory");
-    }
-    const double taken = seconds() - start;
-    volatile float kept = 0;
-    for (int j = 0; j < CHAINS; j++) kept = kept + sum_of(add(to_float(sums[j]), floats[j]));
-    return double(ROUNDS) * CHAINS * 16 * (kind == 0 ? 4 : 2) / taken;
+    return kind == 0 ? peak_of<true>() : peak_of<false>();
 #endif
 }
 

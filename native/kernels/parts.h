@@ -2,11 +2,28 @@
 #pragma once
 
 #include "../kernels.h"
+#include "../simd.h"
+
+// How products with many tokens are computed: in tiles, in 8 bits, or, by AVX2 alone, which has no quick product of 8
+// bits, as those with few
+#if defined(__AMX_BF16__)
+#define RIYAZ_WIDE_TILES
+#elif !defined(__AVX2__) || defined(__AVXVNNI__) || defined(__AVX512VNNI__)
+#define RIYAZ_WIDE_CODES
+#endif
 
 namespace riyaz {
 namespace RIYAZ_ISA {
 
 constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
+
+// 16 results, of which the first `count` are rows of the matrix
+INLINE void put(float* y, F v, int count, bool add_) {
+    if (count >= ROWS) return store(y, add_ ? add(load(y), v) : v);
+    float part[ROWS];
+    store(part, v);
+    for (int i = 0; i < count; i++) y[i] = add_ ? y[i] + part[i] : part[i];
+}
 
 void inputs(const float* x, int C, const Inputs& out);
 void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
@@ -20,7 +37,8 @@ void row(const Weights& w, int row, float* out);
 void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
           void* scratch);
 void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                int T, uint16_t* y, size_t stride, void* scratch);
+                int T, const Inputs& y, void* scratch);
+void wide_inputs(const float* x, int C, const Inputs& out);
 
 void rms_norm(const float* x, const float* weight, float eps, int C, float* out);
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out);

@@ -5,12 +5,19 @@
 #define RIYAZ_TEXT(name) #name
 #define RIYAZ_NAME(name) RIYAZ_TEXT(name)
 
-#if defined(__AMX_BF16__)
-#define HAS_TILES true
+#if defined(RIYAZ_WIDE_TILES)
+#define KIND Wide::tiles
 #define IF_TILES(kernel) kernel
 #else
-#define HAS_TILES false
+#define KIND Wide::codes
 #define IF_TILES(kernel) nullptr
+#endif
+#if defined(RIYAZ_WIDE_TILES) || defined(RIYAZ_WIDE_CODES)
+#define IF_WIDE(kernel) kernel
+#else
+#undef KIND
+#define KIND Wide::none
+#define IF_WIDE(kernel) nullptr
 #endif
 
 namespace riyaz {
@@ -19,14 +26,15 @@ namespace RIYAZ_ISA {
 const Kernels& table() {
     static const Kernels all = {
         .name = RIYAZ_NAME(RIYAZ_ISA),
-        .amx = HAS_TILES,
+        .wide_kind = KIND,
         .inputs = inputs,
         .narrow = narrow,
         .narrow_gated = narrow_gated,
         .sketch = sketch,
         .contenders = contenders,
-        .wide = IF_TILES(wide),
-        .wide_gated = IF_TILES(wide_gated),
+        .wide_inputs = IF_WIDE(wide_inputs),
+        .wide = IF_WIDE(wide),
+        .wide_gated = IF_WIDE(wide_gated),
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .rotate = rotate,

@@ -10,7 +10,7 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-#if defined(__AMX_BF16__)
+#if defined(RIYAZ_WIDE_TILES)
 namespace {
 
 constexpr int TOKENS = 32;  // of a 2 x 2 tile
@@ -175,7 +175,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
 }
 
 void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                int T, uint16_t* y, size_t stride, void* scratch) {
+                int T, const Inputs& y, void* scratch) {
     configure_tiles();
     float* sums = (float*)scratch;
     uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
@@ -193,7 +193,7 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
                 store_sums(sums, 2 * ROWS);
                 const int rows = gate.rows - (first + i) * ROWS;
                 for (int j = 0; j < TOKENS && t + j < T; j++) {
-                    uint16_t* at = y + (t + j) * stride + (first + i) * ROWS;
+                    uint16_t* at = y.bf16 + size_t(t + j) * y.cols + (first + i) * ROWS;
                     const F g = load(sums + j * 2 * ROWS), u = load(sums + j * 2 * ROWS + ROWS);
                     const F v = mul(activation == Activation::silu ? silu(g) : gelu_tanh(g), u);
                     if (rows >= ROWS) {
@@ -206,6 +206,14 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
                 }
             }
         }
+    }
+}
+
+void wide_inputs(const float* x, int C, const Inputs& out) {
+    for (int c = 0; c < out.cols; c += 16) {
+        float part[16] = {};
+        if (C - c < 16 && c < C) memcpy(part, x + c, size_t(C - c) * 4);
+        store_bf16(out.bf16 + c, C - c < 16 ? load(part) : load(x + c));
     }
 }
 

@@ -1,0 +1,249 @@
+// Products of packed integer weights with many tokens, in 8 bits, for CPUs without AMX.
+//
+// Some blocks of rows are unpacked once: their weights are encoded anew in 8 bits with one scale in 64 columns, at most
+// half a step of 1/127 of the largest one off, and stay in the second cache. Then all tokens pass, a few at a time; a
+// product of codes takes one instruction for 64 weights, and only each 64 columns are the sums multiplied with scales.
+// A token's operations do not depend on other tokens.
+#include "../simd.h"
+#include "parts.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+
+#if defined(RIYAZ_WIDE_CODES)
+namespace {
+
+// Sums of BLOCKS blocks times TOKENS tokens stand in registers.
+#if defined(__AVX512F__)
+constexpr int BLOCKS = 2, TOKENS = 12;
+#elif defined(__AVX2__)
+constexpr int BLOCKS = 1, TOKENS = 5;
+#else
+constexpr int BLOCKS = 1, TOKENS = 6;
+#endif
+constexpr int STEPS = WIDE_GROUP / 4;  // products of codes in a group
+
+// A block of 16 rows: codes [cols / 4][16][4] that mean code - 128, scales [groups of 64][16]
+struct Panel {
+    uint8_t* codes;
+    float* scales;
+};
+
+INLINE int min_of(int a, int b) { return a < b ? a : b; }
+
+// New codes of one group of 32 columns: (code * factor + offset) / 256
+template <class Codes>
+INLINE void encode(const Codes& codes, F factor, F offset, uint8_t* out) {
+    const B a = doubled(to_int(factor)), b = doubled(to_int(offset));
+#pragma GCC unroll 4
+    for (int z = 0; z < 4; z++) {
+        B first, second;
+        codes(z, first, second);
+        store_bytes(out + 128 * z, scaled(first, a, b)), store_bytes(out + 128 * z + 64, scaled(second, a, b));
+    }
+}
+
+constexpr float MIDDLE = 128 * 256 + 128;  // the code of zero, and half of 256 for rounding
+
+// Not a number where x is infinite or none, else zero
+INLINE F flaw(F x) { return sub(x, x); }
+
+// Groups g and, if there is one, g + 1 of weights = scale * code + minimum
+INLINE void unpack_nibbles(const Nibbles* const* codes, const F* scale, const F* minimum, int n, uint8_t* out,
+                           float* scales) {
+    F largest = zero(), flaws = zero();
+    for (int i = 0; i < n; i++) {
+        largest = max(largest, max(abs(minimum[i]), abs(fma(set(15), scale[i], minimum[i]))));
+        flaws = add(flaws, add(flaw(scale[i]), flaw(minimum[i])));
+    }
+    const F step = add(mul(largest, set(1 / 127.0f)), flaws), inverse = div(set(256), step);
+    store(scales, step);
+    for (int i = 0; i < n; i++) {
+        const auto halves = [&](int z, B& first, B& second) {
+            const B both = load_bytes((*codes[i])[z]);
+            first = low(both), second = high(both);
+        };
+        encode(halves, mul(scale[i], inverse), fma(minimum[i], inverse, set(MIDDLE)), out + i * GROUP * ROWS);
+    }
+}
+
+INLINE void unpack_bytes(const Int8Upper* upper, const Int8Lower* lower, int n, uint8_t* out, float* scales) {
+    F scale[2], largest = zero(), flaws = zero();
+    for (int i = 0; i < n; i++) {
+        scale[i] = load_half(upper[i].scale);
+        largest = max(largest, abs(scale[i])), flaws = add(flaws, flaw(scale[i]));
+    }
+    const F step = add(largest, flaws), inverse = div(set(256), step);
+    store(scales, step);
+    for (int i = 0; i < n; i++) {
+        const auto halves = [&](int z, B& first, B& second) {
+            const B up = load_bytes(upper[i].codes[z]), down = load_bytes(lower[i].codes[z]);
+            first = whole_low(up, down), second = whole_high(up, down);
+        };
+        const F factor = floor(fma(scale[i], inverse, set(0.5f)));
+        encode(halves, factor, fma(set(-128), factor, set(MIDDLE)), out + i * GROUP * ROWS);
+    }
+}
+
+void unpack(const Weights& w, int b, const Panel& panel) {
+    const int groups = w.cols / GROUP;
+    for (int g = 0; g < groups; g += 2) {
+        const int n = min_of(2, groups - g);
+        uint8_t* out = panel.codes + size_t(g) * GROUP * ROWS;
+        float* scales = panel.scales + g / 2 * ROWS;
+        if (w.format == Format::int8) {
+            unpack_bytes(w.upper(b) + g, w.lower(b) + g, n, out, scales);
+            continue;
+        }
+        const Nibbles* codes[2];
+        F scale[2], minimum[2];
+        for (int i = 0; i < n; i++) {
+            if (w.format == Format::int4) {
+                const Int4Part part = w.int4_part(b, g + i);
+                codes[i] = part.codes, scale[i] = load_half(part.scale);
+                minimum[i] = part.minimum ? load_half(part.minimum) : mul(scale[i], set(-8));
+            } else {
+                const Int4KTile& tile = ((const Int4KTile*)w.block(b))[(g + i) / (SUPER / GROUP)];
+                const auto& group = tile.groups[(g + i) % (SUPER / GROUP)];
+                codes[i] = &group.codes, scale[i] = mul(load_half(tile.scale), load_u8(group.s));
+                minimum[i] = sub(zero(), mul(load_half(tile.minimum), load_u8(group.m)));
+            }
+        }
+        unpack_nibbles(codes, scale, minimum, n, out, scales);
+    }
+}
+
+// y[panel][token] += rows of N panels times T tokens
+template <int N, int T>
+INLINE void product(const Panel* panels, const Inputs& x, float (&y)[N][T][ROWS]) {
+    const int cols = x.cols, groups = cols / GROUP;
+    const ptrdiff_t apart = panels[N - 1].codes - panels[0].codes;  // of two panels
+    for (int g = 0; g * WIDE_GROUP < cols; g++) {
+        const int steps = min_of(STEPS, (cols - g * WIDE_GROUP) / 4);
+        const uint8_t* w = panels[0].codes + size_t(g) * WIDE_GROUP * ROWS;
+        const int8_t* codes = x.codes + g * WIDE_GROUP;
+        I sums[T][N];
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+            for (int p = 0; p < N; p++) sums[t][p] = iset(x.total[t * groups + g]);
+        for (int step = 0; step < steps; step++) {
+            B rows[N];
+#pragma GCC unroll 2
+            for (int p = 0; p < N; p++) rows[p] = load_bytes(w + p * apart + step * 64);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++) {
+                const B own = spread(codes + t * cols + 4 * step);
+#pragma GCC unroll 2
+                for (int p = 0; p < N; p++) sums[t][p] = dot_bytes(sums[t][p], rows[p], own);
+            }
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < N; p++) {
+            const F scale = load(panels[p].scales + g * ROWS);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++) {
+                const F both = mul(scale, set(x.scale[t * groups + g]));
+                store(y[p][t], fma(both, to_float(sums[t][p]), load(y[p][t])));
+            }
+        }
+    }
+}
+
+struct Output {
+    float* y;
+    size_t stride;
+    bool add;
+    bool gated;  // y = activation(first panel) * second panel
+    Activation activation;
+};
+
+// N panels, the rows of the first of which begin at `row`, `left` rows from there on, times T tokens
+template <int N, int T>
+void tile(const Panel* panels, const Inputs& x, int row, int left, const Output& out, int t) {
+    for (int i = 0; i < T; i++)
+        for (int p = 0; p < N; p++) prefetch(out.y + (t + i) * out.stride + row + p * ROWS);
+    float sums[N][T][ROWS] = {};
+    product<N, T>(panels, x.from(t), sums);
+    for (int i = 0; i < T; i++) {
+        float* y = out.y + (t + i) * out.stride + row;
+        if (N == 2 && out.gated) {
+            const F gate = load(sums[0][i]), up = load(sums[N - 1][i]);
+            put(y, mul(out.activation == Activation::silu ? silu(gate) : gelu_tanh(gate), up), left, false);
+            continue;
+        }
+        for (int b = 0; b < N; b++) put(y + b * ROWS, load(sums[b][i]), left - b * ROWS, out.add);
+    }
+}
+
+template <int N, int T>
+void tokens(const Panel* panels, const Inputs& x, int row, int left, const Output& out, int t, int end) {
+    for (; t + T <= end; t += T) tile<N, T>(panels, x, row, left, out, t);
+    if constexpr (T > 1) tokens<N, T / 2>(panels, x, row, left, out, t, end);
+}
+
+// Room for panels in `scratch`
+Panel panel_at(void* scratch, int i, int cols) {
+    uint8_t* at = (uint8_t*)scratch + size_t(i) * (size_t(cols) * ROWS + padded(cols, WIDE_GROUP) / WIDE_GROUP * 64);
+    return {at, (float*)(at + size_t(cols) * ROWS)};
+}
+
+}  // namespace
+
+void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+          void* scratch) {
+    const Output out{y, stride, add_, false, {}};
+    Panel panels[BLOCKS];
+    for (int first = begin; first < end; first += BLOCKS) {
+        const int row = first * ROWS, count = min_of(end - first, BLOCKS);
+        for (int i = 0; i < count; i++) unpack(w, first + i, panels[i] = panel_at(scratch, i, x.cols));
+        if (count == BLOCKS)
+            tokens<BLOCKS, TOKENS>(panels, x, row, w.rows - row, out, 0, T);
+        else
+            tokens<1, TOKENS>(panels, x, row, w.rows - row, out, 0, T);
+    }
+}
+
+void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
+                int T, const Inputs& y, void* scratch) {
+    const Output out{y.fp32, size_t(y.cols), false, true, activation};
+    const Panel panels[2] = {panel_at(scratch, 0, x.cols), panel_at(scratch, 1, x.cols)};
+    for (int b = begin; b < end; b++) {
+        unpack(gate, b, panels[0]), unpack(up, b, panels[1]);
+        tokens<2, TOKENS>(panels, x, b * ROWS, gate.rows - b * ROWS, out, 0, T);
+    }
+}
+
+void wide_inputs(const float* x, int C, const Inputs& out) {
+    for (int begin = 0, g = 0; begin < out.cols; begin += WIDE_GROUP, g++) {
+        alignas(64) float padded_[WIDE_GROUP];
+        const float* part = x + begin;
+        const int here = min_of(WIDE_GROUP, out.cols - begin);
+        if (C - begin < WIDE_GROUP) {
+            for (int i = 0; i < WIDE_GROUP; i++) padded_[i] = begin + i < C ? part[i] : 0;
+            part = padded_;
+        }
+        F v[4];
+        for (int i = 0; i < 4; i++) v[i] = load(part + 16 * i);
+        if (out.bf16)
+            for (int i = 0; 16 * i < here; i++) store_bf16(out.bf16 + begin + 16 * i, v[i]);
+        const float largest = size_of(larger(v[0], v[1]), larger(v[2], v[3]));
+        if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
+            memset(out.codes + begin, 0, size_t(here));
+            out.scale[g] = NAN, out.total[g] = 0;
+            continue;
+        }
+        const F inverse = set(largest > 1e-30f ? 127 / largest : 0);
+        I total = izero();
+        for (int i = 0; 16 * i < here; i++) {
+            const I codes = to_int(mul(v[i], inverse));
+            store_i8(out.codes + begin + 16 * i, codes), total = iadd(total, codes);
+        }
+        out.scale[g] = largest / 127, out.total[g] = BEGIN ? BEGIN * isum_of(total) : 0;
+    }
+}
+
+#endif
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

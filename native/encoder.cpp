@@ -72,8 +72,8 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
       segments(padded(longest, SLOTS) / SLOTS) {
     x = b.x.get(size_t(T) * C), qkv = b.qkv.get(size_t(T) * 3 * C), attended = b.attended.get(size_t(T) * C);
     up = b.up.get(size_t(T) * F);
-    hidden = b.hidden.get(T, padded(C, GROUP), false, true, c.fp32);
-    inner = b.inner.get(T, padded(F, GROUP), false, true, c.fp32);
+    const Forms forms = {false, !c.fp32, c.fp32};
+    hidden = b.hidden.get(T, padded(C, GROUP), forms), inner = b.inner.get(T, padded(F, GROUP), forms);
     scratch = b.scratch.get(wide_scratch(padded(std::max(C, F), GROUP)));
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
     const size_t page = size_t(c.heads) * 2 * kv_bytes(width, c.fp32);

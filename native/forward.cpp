@@ -12,17 +12,14 @@ int product_of(const int* parts) { return parts[0] == Q ? 0 : parts[0] == O ? 1 
 
 }  // namespace
 
-Inputs InputsMemory::get(int T, int cols, bool with_codes, bool with_bf16, bool with_fp32) {
+Inputs InputsMemory::get(int T, int cols, Forms forms) {
     Inputs in;
     in.cols = cols;
     const size_t rows = size_t(padded(T, 32)) + 32,
                  groups = rows * (cols / GROUP);  // wide products read 32 from any one on
-    if (with_fp32) {
-        in.fp32 = fp32.get(rows * cols);
-        return in;
-    }
-    if (with_bf16) in.bf16 = bf16.get(rows * cols);
-    if (with_codes) {
+    if (forms.fp32) in.fp32 = fp32.get(rows * cols);
+    if (forms.bf16) in.bf16 = bf16.get(rows * cols);
+    if (forms.codes) {
         in.codes = codes.get(rows * cols);
         in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
     }
@@ -45,15 +42,15 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     piece_of.resize(T);
     for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
-    heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     const bool any_wide = !pieces.empty() && pieces[0].wide;
+    heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     sliced = c.head % (any_wide ? WIDE_GROUP : GROUP) == 0;
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     x = b.x.get(size_t(T) * c.hidden), part = b.part.get(size_t(T) * c.hidden);
     qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);
-    const bool with_bf16 = k.wide_kind == Wide::tiles || m.reads_bf16();
-    hidden = b.hidden.get(T, C, !c.fp32, with_bf16, c.fp32), heads = b.heads.get(T, A, !c.fp32, with_bf16, c.fp32);
-    inner = b.inner.get(T, F, !c.fp32, with_bf16, c.fp32);
+    const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
+    forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16), c.fp32 || (any_wide && reads_bf16 && k.wide_bf16 && !tiles)};
+    hidden = b.hidden.get(T, C, forms), heads = b.heads.get(T, A, forms), inner = b.inner.get(T, F, forms);
     gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const Span& span : spans)
@@ -98,7 +95,7 @@ void Pass::work(int thread) {
         lora_down(thread, l, GATE_UP, 2, hidden);
         gated(thread, l);
         barrier();
-        activate(thread, l);
+        prepare_inner(thread, l);
         barrier();
         lora_down(thread, l, DOWN_, 1, inner);
         product(thread, l, DOWN_, 1, inner, x, c.hidden, true);
@@ -179,11 +176,8 @@ void Pass::lora_down(int thread, int layer, const int* parts, int count, const I
             const Inputs own = in.from(span.begin);
             multiply(thread, span.wide, a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;  // the same numbers, with zeros beyond the rank: 0 times a number left from before may be NaN
-            out.cols = cols;
-            if (c.fp32)
-                out.fp32 = y;
-            else
-                out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
+            out.cols = cols, out.fp32 = y;
+            if (!c.fp32) out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
             for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
             lora_downs[layer * 4 + product_of(parts)].fetch_add(1, std::memory_order_release);
         }
@@ -219,10 +213,8 @@ void Pass::lora_up_part(int thread, const Span& span, const Lora& pair, int plac
     const Weights& b_ = pair.b.weights;
     Inputs from;
     from.cols = padded(b_.cols, GROUP);
-    if (c.fp32)
-        from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
-    else
-        from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
+    from.fp32 = low + (size_t(place) * T + span.begin) * low_width;
+    from.bf16 = low_bf16[place] + size_t(span.begin) * low_width;
     multiply(thread, span.wide, b_, begin, end, from, span.n, y, stride, true, nullptr);
 }
 
@@ -311,44 +303,53 @@ void Pass::gated(int thread, int layer) {
         }
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
-        if (span.wide && is_wide(k, left.format) && is_wide(k, right.format)) {
-            Inputs to = k.wide_kind == Wide::tiles ? inner.from(span.begin) : Inputs{.cols = c.inner};
-            if (k.wide_kind == Wide::codes) to.fp32 = gate + at * c.inner;
+        const bool alike = (left.format == Format::bf16) == (right.format == Format::bf16);
+        if (span.wide && alike && is_wide(k, left.format) && is_wide(k, right.format)) {
+            Inputs to = inner.from(span.begin);
+            if (k.wide_kind == Wide::lanes) to.cols = c.inner, to.fp32 = gate + at * c.inner;
             k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, to, scratch(thread));
         } else {
             k.narrow_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, gate + at * c.inner,
                            c.inner, next);
         }
     }
-    if (!low_width) return;
-    await_lora_down(layer, GATE_UP, 2);
-    for (const Span& span : spans)
+    if (low_width) await_lora_down(layer, GATE_UP, 2);
+    for (const Span& span : spans) {
+        if (is_fused(span, layer)) continue;
         for (int i = 0; i < 2; i++)
             if (const Lora* pair = m.lora(span.adapter, layer, GATE_UP[i]))
                 lora_up_part(thread, span, *pair, i, begin, end, (i ? up : gate) + size_t(span.begin) * c.inner,
                              c.inner);
+        const int row = begin * ROWS;
+        activate(span, layer, row, std::min(end * ROWS, c.inner) - row);
+    }
 }
 
-void Pass::activate(int thread, int layer) {
+// The activation of n inner features from `row` on, of all tokens of a span
+void Pass::activate(const Span& span, int layer, int row, int n) {
+    if (n <= 0) return;
+    const auto& gate_bias = m.at(span.adapter, layer, GATE_BIAS).vector;
+    const auto& up_bias = m.at(span.adapter, layer, UP_BIAS).vector;
+    const bool has_gate = bool(m.at(-1, layer, GATE).matrix);
+    for (int t = span.begin; t < span.begin + span.n; t++) {
+        float *g = gate + size_t(t) * c.inner + row, *u = up + size_t(t) * c.inner + row;
+        if (!up_bias.empty()) k.add(u, up_bias.data() + row, n);
+        if (!gate_bias.empty()) k.add(g, gate_bias.data() + row, n);
+        if (has_gate)
+            k.activate(g, u, c.activation, n);
+        else
+            k.activate(u, nullptr, c.activation, n);
+    }
+}
+
+void Pass::prepare_inner(int thread, int layer) {
     int begin, end;
     share(T, thread, begin, end);
+    const float* from = m.at(-1, layer, GATE).matrix ? gate : up;
     for (const Span& span : spans) {
-        const bool fused = is_fused(span, layer);
-        if (fused && span.wide && k.wide_kind == Wide::tiles) continue;
-        const auto& gate_bias = m.at(span.adapter, layer, GATE_BIAS).vector;
-        const auto& up_bias = m.at(span.adapter, layer, UP_BIAS).vector;
-        for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++) {
-            float *g = gate + size_t(t) * c.inner, *u = up + size_t(t) * c.inner;
-            if (!fused) {
-                if (!up_bias.empty()) k.add(u, up_bias.data(), c.inner);
-                if (!gate_bias.empty()) k.add(g, gate_bias.data(), c.inner);
-                if (m.at(-1, layer, GATE).matrix)
-                    k.activate(g, u, c.activation, c.inner);
-                else
-                    k.activate(g = u, nullptr, c.activation, c.inner);
-            }
-            prepare(g, c.inner, inner.from(t), span.wide);
-        }
+        if (is_fused(span, layer) && span.wide && k.wide_kind == Wide::tiles) continue;
+        for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++)
+            prepare(from + size_t(t) * c.inner, c.inner, inner.from(t), span.wide);
     }
 }
 

@@ -40,7 +40,7 @@ void Pass::collect() {
     if (wanted.empty()) return;
     chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
     sums.assign(wanted.size() * chunks, {low_, 0});
-    last = b.wanted.get(int(wanted.size()), hidden.cols, !c.fp32, hidden.bf16, c.fp32);
+    last = b.wanted.get(int(wanted.size()), hidden.cols, forms);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
     if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
 }

@@ -60,13 +60,14 @@ struct Attention {
 
 constexpr int MOST_SKETCHED = 2;
 
-// How products with many tokens are computed: as those with few; with codes of 8 bits, integer weights only; in bf16 in
-// AMX's tiles, weights in fp32 excepted, and attention too
-enum class Wide { none, codes, tiles };
+// How products with many tokens are computed: as those with few; from codes of 8 bits, or in float32 if the weights are
+// bfloat16; in bfloat16 in AMX's tiles, and attention too
+enum class Wide { none, lanes, tiles };
 
 struct Kernels {
     const char* name;
     Wide wide_kind;
+    bool wide_bf16;  // whether products with many tokens take weights in bfloat16
 
     // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are
     // zeros.
@@ -87,7 +88,8 @@ struct Kernels {
     // indices into `found`, and how many these are.
     int (*contenders)(const float* y, const float* variance, int n, float best, float best_variance, int* found);
     // The same of many tokens, with weights that `is_wide` and inputs made by `wide_inputs`; null where there are none.
-    // `scratch` has wide_scratch(cols) bytes, aligned to 64. `wide_gated` writes y.bf16 (tiles) or y.fp32 (codes).
+    // `scratch` has wide_scratch(cols) bytes, aligned to 64. `wide_gated` writes y.bf16 (tiles) or y.fp32 (lanes); its
+    // weights are both bfloat16 or both integers.
     void (*wide_inputs)(const float* x, int C, const Inputs& out);
     void (*wide)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
                  void* scratch);
@@ -124,8 +126,7 @@ struct Kernels {
 };
 
 static inline bool is_wide(const Kernels& k, Format format) {
-    const bool is_float = format == Format::fp32 || format == Format::bf16;
-    return k.wide_kind == Wide::tiles ? format != Format::fp32 : k.wide_kind == Wide::codes && !is_float;
+    return k.wide_kind != Wide::none && format != Format::fp32 && (format != Format::bf16 || k.wide_bf16);
 }
 
 constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time

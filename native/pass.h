@@ -38,6 +38,11 @@ class Array {
     size_t size_ = 0;
 };
 
+// The forms in which a pass needs inputs
+struct Forms {
+    bool codes, bf16, fp32;
+};
+
 // The arrays behind `Inputs`
 struct InputsMemory {
     Array<int8_t> codes;
@@ -45,7 +50,7 @@ struct InputsMemory {
     Array<int32_t> total;
     Array<uint16_t> bf16;
 
-    Inputs get(int T, int cols, bool with_codes, bool with_bf16, bool with_fp32);
+    Inputs get(int T, int cols, Forms forms);
 };
 
 // The memory of a pass, kept for the next one
@@ -112,7 +117,8 @@ struct Pass {
     void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
                   size_t stride, bool add, const uint8_t* next);
     void gated(int thread, int layer);
-    void activate(int thread, int layer);
+    void activate(const Span& span, int layer, int row, int n);
+    void prepare_inner(int thread, int layer);
     bool is_fused(const Span& span, int layer) const;
     void positions(int thread, int layer);
     void attend(int thread, int layer);
@@ -159,6 +165,7 @@ struct Pass {
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
           *low = nullptr;
     uint16_t* low_bf16[3] = {};
+    Forms forms = {};
     Inputs hidden, heads, inner, last;
 };
 

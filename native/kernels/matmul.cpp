@@ -127,9 +127,15 @@ INLINE void int8_rows(const Weights& w, int block, const Inputs& x, const uint8_
     }
 }
 
+// Two sums for each row and token where registers allow, since a sum waits for the one before it.
 template <int R, int T>
 INLINE void bf16_rows(const uint8_t* w, size_t step, size_t width, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    constexpr int CHAINS = REGISTERS >= 32 ? 2 : 1;
     const size_t cols = x.cols;
+    F sums[CHAINS][R][T];
+    for (int i = 0; i < CHAINS; i++)
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++) sums[i][r][t] = zero();
     for (size_t k = 0; k < width; k += 4) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
@@ -138,11 +144,14 @@ INLINE void bf16_rows(const uint8_t* w, size_t step, size_t width, const Inputs&
             const B one = load_bytes(pairs), two = load_bytes(pairs + 64);
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
-                y[r][t] = dot_bf16(y[r][t], one, spread(x.bf16 + t * cols + k));
-                y[r][t] = dot_bf16(y[r][t], two, spread(x.bf16 + t * cols + k + 2));
+                F &first = sums[0][r][t], &second = sums[CHAINS - 1][r][t];
+                first = dot_bf16(first, one, spread(x.bf16 + t * cols + k));
+                second = dot_bf16(second, two, spread(x.bf16 + t * cols + k + 2));
             }
         }
     }
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) y[r][t] = CHAINS == 2 ? add(sums[0][r][t], sums[1][r][t]) : sums[0][r][t];
 }
 
 template <int R, int T>

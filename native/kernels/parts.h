@@ -4,12 +4,11 @@
 #include "../kernels.h"
 #include "../simd.h"
 
-// How products with many tokens are computed: in tiles, in 8 bits, or, by AVX2 alone, which has no quick product of 8
-// bits, as those with few
+// How products with many tokens are computed: AVX2 alone has no quick product of 8 bits.
 #if defined(__AMX_BF16__)
 #define RIYAZ_WIDE_TILES
 #elif !defined(__AVX2__) || defined(__AVXVNNI__) || defined(__AVX512VNNI__)
-#define RIYAZ_WIDE_CODES
+#define RIYAZ_WIDE_LANES
 #endif
 
 namespace riyaz {

@@ -9,15 +9,21 @@
 #define KIND Wide::tiles
 #define IF_TILES(kernel) kernel
 #else
-#define KIND Wide::codes
+#define KIND Wide::lanes
 #define IF_TILES(kernel) nullptr
 #endif
-#if defined(RIYAZ_WIDE_TILES) || defined(RIYAZ_WIDE_CODES)
+#if defined(RIYAZ_WIDE_TILES) || defined(RIYAZ_WIDE_LANES)
 #define IF_WIDE(kernel) kernel
 #else
 #undef KIND
 #define KIND Wide::none
 #define IF_WIDE(kernel) nullptr
+#endif
+
+#if defined(RIYAZ_WIDE_LANES) && defined(__AVX512BF16__)
+#define BF16 false  // the product of few tokens is as fast
+#else
+#define BF16 (KIND != Wide::none)
 #endif
 
 namespace riyaz {
@@ -27,6 +33,7 @@ const Kernels& table() {
     static const Kernels all = {
         .name = RIYAZ_NAME(RIYAZ_ISA),
         .wide_kind = KIND,
+        .wide_bf16 = BF16,
         .inputs = inputs,
         .narrow = narrow,
         .narrow_gated = narrow_gated,

@@ -1,16 +1,16 @@
-// Products of packed integer weights with many tokens, in 8 bits, for CPUs without AMX.
+// Products of packed weights with many tokens, for CPUs without AMX: lanes are rows.
 //
-// Some blocks of rows are unpacked once: their weights are encoded anew in 8 bits with one scale in 64 columns, at most
-// half a step of 1/127 of the largest one off, and stay in the second cache. Then all tokens pass, a few at a time; a
-// product of codes takes one instruction for 64 weights, and only each 64 columns are the sums multiplied with scales.
-// A token's operations do not depend on other tokens.
+// Two blocks of rows are unpacked once, then all tokens pass, a few at a time. Integer weights are encoded anew in 8
+// bits with one scale in 64 columns, at most half a step of 1/127 of the largest one off: a product of codes takes one
+// instruction for 64 weights, and only after 64 columns are its sums multiplied with scales. Weights in bfloat16 become
+// floats where the CPU multiplies those faster. A token's operations do not depend on other tokens.
 #include "../simd.h"
 #include "parts.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-#if defined(RIYAZ_WIDE_CODES)
+#if defined(RIYAZ_WIDE_LANES)
 namespace {
 
 // Sums of BLOCKS blocks times TOKENS tokens stand in registers.
@@ -23,10 +23,10 @@ constexpr int BLOCKS = 1, TOKENS = 6;
 #endif
 constexpr int STEPS = WIDE_GROUP / 4;  // products of codes in a group
 
-// A block of 16 rows: codes [cols / 4][16][4] that mean code - 128, scales [groups of 64][16]
+// A block of 16 rows: codes [cols / 4][16][4] that mean code - 128, and scales [groups of 64][16]; or floats [cols][16]
 struct Panel {
     uint8_t* codes;
-    float* scales;
+    float *scales, *floats;
 };
 
 INLINE int min_of(int a, int b) { return a < b ? a : b; }
@@ -85,7 +85,15 @@ INLINE void unpack_bytes(const Int8Upper* upper, const Int8Lower* lower, int n, 
     }
 }
 
+void unpack_floats(const Weights& w, int b, float* out) {
+    for (int c = 0; c < w.cols; c += 2) {
+        const B pairs = load_bytes(w.block(b) + size_t(c) * 32);
+        store(out + c * ROWS, first(pairs)), store(out + (c + 1) * ROWS, second(pairs));
+    }
+}
+
 void unpack(const Weights& w, int b, const Panel& panel) {
+    if (w.format == Format::bf16) return unpack_floats(w, b, panel.floats);
     const int groups = w.cols / GROUP;
     for (int g = 0; g < groups; g += 2) {
         const int n = min_of(2, groups - g);
@@ -113,9 +121,36 @@ void unpack(const Weights& w, int b, const Panel& panel) {
     }
 }
 
-// y[panel][token] += rows of N panels times T tokens
+// y[panel][token] += rows of N panels times T tokens, in floats
 template <int N, int T>
-INLINE void product(const Panel* panels, const Inputs& x, float (&y)[N][T][ROWS]) {
+INLINE void add_floats(const Panel* panels, const Inputs& x, int cols, float (&y)[N][T][ROWS]) {
+    const float* w = panels[0].floats;
+    const ptrdiff_t apart = panels[N - 1].floats - w;  // of two panels
+    F sums[T][N];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; p++) sums[t][p] = zero();
+    for (int c = 0; c < cols; c++) {
+        F rows[N];
+#pragma GCC unroll 2
+        for (int p = 0; p < N; p++) rows[p] = load(w + p * apart + c * ROWS);
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++) {
+            const F own = set(x.fp32[t * x.cols + c]);
+#pragma GCC unroll 2
+            for (int p = 0; p < N; p++) sums[t][p] = fma(rows[p], own, sums[t][p]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; p++) store(y[p][t], sums[t][p]);
+}
+
+// The same in codes
+template <int N, int T>
+INLINE void add_codes(const Panel* panels, const Inputs& x, float (&y)[N][T][ROWS]) {
     const int cols = x.cols, groups = cols / GROUP;
     const ptrdiff_t apart = panels[N - 1].codes - panels[0].codes;  // of two panels
     for (int g = 0; g * WIDE_GROUP < cols; g++) {
@@ -151,6 +186,7 @@ INLINE void product(const Panel* panels, const Inputs& x, float (&y)[N][T][ROWS]
 }
 
 struct Output {
+    int cols;  // of the weights, if they are floats, else 0
     float* y;
     size_t stride;
     bool add;
@@ -164,7 +200,10 @@ void tile(const Panel* panels, const Inputs& x, int row, int left, const Output&
     for (int i = 0; i < T; i++)
         for (int p = 0; p < N; p++) prefetch(out.y + (t + i) * out.stride + row + p * ROWS);
     float sums[N][T][ROWS] = {};
-    product<N, T>(panels, x.from(t), sums);
+    if (out.cols)
+        add_floats<N, T>(panels, x.from(t), out.cols, sums);
+    else
+        add_codes<N, T>(panels, x.from(t), sums);
     for (int i = 0; i < T; i++) {
         float* y = out.y + (t + i) * out.stride + row;
         if (N == 2 && out.gated) {
@@ -182,17 +221,19 @@ void tokens(const Panel* panels, const Inputs& x, int row, int left, const Outpu
     if constexpr (T > 1) tokens<N, T / 2>(panels, x, row, left, out, t, end);
 }
 
-// Room for panels in `scratch`
+int float_cols(const Weights& w) { return w.format == Format::bf16 ? w.cols : 0; }
+
+// Room for panel i in `scratch`, which has wide_scratch(cols) bytes
 Panel panel_at(void* scratch, int i, int cols) {
-    uint8_t* at = (uint8_t*)scratch + size_t(i) * (size_t(cols) * ROWS + padded(cols, WIDE_GROUP) / WIDE_GROUP * 64);
-    return {at, (float*)(at + size_t(cols) * ROWS)};
+    uint8_t* at = (uint8_t*)scratch + i * (wide_scratch(cols) / 4);
+    return {at, (float*)(at + size_t(cols) * ROWS), (float*)at};
 }
 
 }  // namespace
 
 void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
           void* scratch) {
-    const Output out{y, stride, add_, false, {}};
+    const Output out{float_cols(w), y, stride, add_, false, {}};
     Panel panels[BLOCKS];
     for (int first = begin; first < end; first += BLOCKS) {
         const int row = first * ROWS, count = min_of(end - first, BLOCKS);
@@ -206,7 +247,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
 
 void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
                 int T, const Inputs& y, void* scratch) {
-    const Output out{y.fp32, size_t(y.cols), false, true, activation};
+    const Output out{float_cols(gate), y.fp32, size_t(y.cols), false, true, activation};
     const Panel panels[2] = {panel_at(scratch, 0, x.cols), panel_at(scratch, 1, x.cols)};
     for (int b = begin; b < end; b++) {
         unpack(gate, b, panels[0]), unpack(up, b, panels[1]);
@@ -225,8 +266,11 @@ void wide_inputs(const float* x, int C, const Inputs& out) {
         }
         F v[4];
         for (int i = 0; i < 4; i++) v[i] = load(part + 16 * i);
-        if (out.bf16)
-            for (int i = 0; 16 * i < here; i++) store_bf16(out.bf16 + begin + 16 * i, v[i]);
+        for (int i = 0; 16 * i < here; i++) {
+            if (out.bf16) store_bf16(out.bf16 + begin + 16 * i, v[i]);
+            if (out.fp32) store(out.fp32 + begin + 16 * i, v[i]);
+        }
+        if (!out.codes) continue;
         const float largest = size_of(larger(v[0], v[1]), larger(v[2], v[3]));
         if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
             memset(out.codes + begin, 0, size_t(here));

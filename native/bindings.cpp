@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "dispatch.h"
+#include "memory.h"
 #include "model.h"
 #include "pack.h"
 
@@ -273,6 +274,9 @@ NB_MODULE(_native, m) {
           "Bytes per second that threads read together, the best of the rounds.");
     m.def("peak", &peak, nb::arg("kind"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>(),
           "Multiply-adds per second of all threads in registers: kind 0 int8, 1 bfloat16.");
+
+    m.def("begin_chunk", &begin_chunk,
+          "Matrices made from here on, as those of an adapter, share no memory with those before.");
 
     nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
         .def(

@@ -53,6 +53,8 @@ unsigned leaf7_1_eax() { return cpuid(7, 0).eax >= 1 ? cpuid(7, 1).eax : 0; }
            && bit(cpuid(7, 0).ebx, 5);
 }
 
+[[maybe_unused]] bool is_intel() { return cpuid(0, 0).ebx == 0x756e6547; }  // "Genu"
+
 [[maybe_unused]] bool has_avxvnni() { return has_avx2() && bit(leaf7_1_eax(), 4); }
 
 [[maybe_unused]] bool has_avx512() {
@@ -172,12 +174,22 @@ const Choice& named(const std::string& name) {
     throw std::invalid_argument("RIYAZ_ISA=" + name + " cannot run here; this CPU and this build have " + known);
 }
 
+// Intel's product of bfloat16 in vector registers takes longer than two multiply-adds in float32: a quarter of their
+// speed was measured on a Xeon (family 6, model 207).
+bool is_slow(const Choice& choice) {
+#if defined(__x86_64__)
+    return std::string(choice.name) == "avx512bf16" && is_intel();
+#else
+    return choice.name == nullptr;
+#endif
+}
+
 const Choice& best() {
     const char* forced = std::getenv("RIYAZ_ISA");
     if (forced != nullptr && *forced != '\0') return named(forced);
     const Choice* found = kChoices;
     for (const Choice& choice : kChoices) {
-        if (choice.runs()) found = &choice;
+        if (choice.runs() && !is_slow(choice)) found = &choice;
     }
     return *found;
 }

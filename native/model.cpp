@@ -1,13 +1,11 @@
 #include "model.h"
 
-#include "pass.h"
-
-#include <sys/mman.h>
-
 #include <cmath>
 #include <cstdlib>
-#include <new>
 #include <stdexcept>
+
+#include "memory.h"
+#include "pass.h"
 
 namespace riyaz {
 
@@ -16,11 +14,7 @@ Matrix::Matrix(Format format, int rows, int cols, int group, bool minimum) {
     weights.cols = padded_cols(format, cols);
     weights.group = group, weights.minimum = minimum;
     weights.step = block_bytes(format, weights.cols, group, minimum);
-    // Pages of the system, which are zero: they are touched first by the threads that pack.
-    const size_t n = size();
-    void* memory = mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    bytes.reset((uint8_t*)memory, [n](uint8_t* all) { munmap(all, n); });
+    bytes = take_memory(size());
     weights.data = bytes.get();
 }
 
@@ -30,7 +24,9 @@ Model::Model(const Config& given, int threads, size_t cache_bytes)
       pool_(threads),
       tensors_(size_t(given.layers) * LAYER_SLOTS + OUTER_SLOTS),
       cos_(given.frequencies.size()),
-      sin_(given.frequencies.size()) {}
+      sin_(given.frequencies.size()) {
+    begin_chunk();
+}
 
 Model::~Model() = default;
 

@@ -63,12 +63,15 @@ INLINE float sum_of(F x) {  // halves, quarters, ..., as elsewhere
     return vpadds_f32(vadd_f32(vget_low_f32(q), vget_high_f32(q)));
 }
 INLINE float max_of(F x) { return vmaxnmvq_f32(max4(max4(x.a, x.c), max4(x.b, x.d))); }
-INLINE int32x4_t size4(float32x4_t x, float32x4_t y) {
-    return vmaxq_s32(vreinterpretq_s32_f32(vabsq_f32(x)), vreinterpretq_s32_f32(vabsq_f32(y)));
+INLINE float32x4_t larger4(float32x4_t x, float32x4_t y) {
+    return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_f32(vabsq_f32(x)), vreinterpretq_s32_f32(vabsq_f32(y))));
 }
-INLINE float size_of(F x, F y) {  // the largest |number|, NaN where one is NaN: as integers NaN is the largest
-    const I sizes = EACH2(size4, x, y);
-    const int32_t word = vmaxvq_s32(vmaxq_s32(vmaxq_s32(sizes.a, sizes.b), vmaxq_s32(sizes.c, sizes.d)));
+INLINE F larger(F x, F y) {  // the larger |number| of each lane, NaN where one is NaN: as integers NaN is the largest
+    return EACH2(larger4, x, y);
+}
+INLINE float size_of(F x, F y) {  // the largest |number| of all, NaN where one is NaN
+    const F sizes = larger(x, y);
+    const int32_t word = vmaxvq_s32(vreinterpretq_s32_f32(larger4(larger4(sizes.a, sizes.b), larger4(sizes.c, sizes.d))));
     float size;
     memcpy(&size, &word, 4);
     return size;
@@ -118,6 +121,10 @@ INLINE B load_bytes(const void* x) {
     const uint8_t* bytes = (const uint8_t*)x;
     return {vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32), vld1q_u8(bytes + 48)};
 }
+INLINE void store_bytes(void* x, B v) {
+    uint8_t* bytes = (uint8_t*)x;
+    vst1q_u8(bytes, v.a), vst1q_u8(bytes + 16, v.b), vst1q_u8(bytes + 32, v.c), vst1q_u8(bytes + 48, v.d);
+}
 INLINE B spread(const void* x) {
     uint32_t word;
     memcpy(&word, x, 4);
@@ -134,6 +141,18 @@ INLINE uint8x16_t whole_high4(uint8x16_t upper, uint8x16_t lower) { return vsriq
 INLINE B whole_low(B upper, B lower) { return EACH2(whole_low4, upper, lower); }
 INLINE B whole_high(B upper, B lower) { return EACH2(whole_high4, upper, lower); }
 
+INLINE uint8x16_t doubled4(int32x4_t x) {
+    const uint16x8_t words = vreinterpretq_u16_s32(x);
+    return vreinterpretq_u8_u16(vtrn1q_u16(words, words));
+}
+INLINE B doubled(I x) { return EACH(doubled4, x); }
+INLINE uint8x16_t scaled4(uint8x16_t bytes, uint8x16_t a, uint8x16_t b) {
+    const uint16x8_t words = vreinterpretq_u16_u8(bytes), even = vandq_u16(words, vdupq_n_u16(0xff));
+    const uint16x8_t factor = vreinterpretq_u16_u8(a), offset = vreinterpretq_u16_u8(b);
+    const uint16x8_t low = vmlaq_u16(offset, even, factor), high = vmlaq_u16(offset, vshrq_n_u16(words, 8), factor);
+    return vreinterpretq_u8_u16(vsriq_n_u16(high, low, 8));
+}
+INLINE B scaled(B bytes, B a, B b) { return EACH3(scaled4, bytes, a, b); }
 INLINE int32x4_t dot4(int32x4_t sum, uint8x16_t w, uint8x16_t x) {
     return vdotq_s32(sum, vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(x));
 }
@@ -142,12 +161,12 @@ INLINE I dot_nibbles(I sum, B w, B x) { return EACH3(dot4, sum, w, x); }
 INLINE int32x4_t dot_bytes4(int32x4_t sum, uint8x16_t w, uint8x16_t x) {
     return vusdotq_s32(sum, w, vreinterpretq_s8_u8(x));
 }
-INLINE I begin_bytes(int32_t total) { return iset(-128 * total); }
+constexpr int32_t BEGIN = -128;
 #else
 INLINE int32x4_t dot_bytes4(int32x4_t sum, uint8x16_t w, uint8x16_t x) {
     return dot4(sum, veorq_u8(w, vdupq_n_u8(0x80)), x);
 }
-INLINE I begin_bytes(int32_t) { return izero(); }
+constexpr int32_t BEGIN = 0;
 #endif
 INLINE I dot_bytes(I sum, B w, B x) { return EACH3(dot_bytes4, sum, w, x); }
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)  // rounds sums to odd, and numbers below 2^-126 to zero

@@ -365,7 +365,7 @@ def test_a_product_by_codes_encodes_every_weight_within_a_step(isa: str, form: s
         largest = np.abs(np.pad(weights, ((0, 0), (0, -cols % 64)))).reshape(rows, -1, 64).max(2)
         step = np.repeat(largest, 64, 1)[:, :cols] / 127
         assert (np.abs(found - weights) <= CODE * step).all(), (rows, cols)
-        assert np.sqrt(np.mean(((found - weights) / step) ** 2)) < 0.3  # 0.289 is that of rounding
+        assert np.sqrt(np.mean(((found - weights) / step) ** 2)) < 0.35  # 0.289 is that of rounding
 
 
 @pytest.mark.parametrize("isa", CODES)
@@ -402,7 +402,7 @@ def test_what_is_no_number_makes_no_number_in_a_product_by_codes(isa: str, form:
             assert not np.isfinite(found[1]).any() and np.isfinite(found[[0, 2]]).all(), place
     if form == "int4k":
         return
-    largest = packed(form, np.full((20, 64), 6e4)) if form == "int4" else packed(form, np.full((20, 64), 1e7))
+    largest = packed(form, np.full((20, 64), 1e7 if form == "int8" else 6e4))
     x = np.ones((2, 64), np.float32)
     assert np.isfinite(times(isa, largest, x, wide=True)).all() == np.isfinite(times(isa, largest, x)).all()
 

@@ -20,7 +20,7 @@
 #define IF_WIDE(kernel) nullptr
 #endif
 
-#if defined(RIYAZ_WIDE_LANES) && defined(__AVX512BF16__)
+#if defined(RIYAZ_WIDE_LANES) && (defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
 #define BF16 false  // the product of few tokens is as fast
 #else
 #define BF16 (KIND != Wide::none)

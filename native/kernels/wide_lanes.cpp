@@ -16,10 +16,8 @@ namespace {
 // Sums of BLOCKS blocks times TOKENS tokens stand in registers.
 #if defined(__AVX512F__)
 constexpr int BLOCKS = 2, TOKENS = 12;
-#elif defined(__AVX2__)
-constexpr int BLOCKS = 1, TOKENS = 5;
 #else
-constexpr int BLOCKS = 1, TOKENS = 6;
+constexpr int BLOCKS = 1, TOKENS = 5;
 #endif
 constexpr int STEPS = WIDE_GROUP / 4;  // products of codes in a group
 

@@ -100,7 +100,7 @@ const std::vector<Check> attentions = {
     {"store", store_check},
     {"attention fp32", attention_fp32},
     {"attention bf16", attention_bf16},
-    {"attention_wide", attention_wide, true},
+    {"attention_wide", attention_wide, Wide::tiles},
 };
 
 }  // namespace riyaz::checks

@@ -36,7 +36,7 @@ struct Sets {
 struct Check {
     const char* name;
     double (*error)(const Sets&);
-    bool tiles = false;  // of sets with tiles only
+    Wide only = Wide::none;  // of sets with such products with many tokens; none: of all
 };
 extern const std::vector<Check> products, functions, attentions;
 

@@ -228,8 +228,9 @@ double wide_check(const Sets& k) {
                 }
         }
         k.checked.wide(matrix.weights, 0, 4, x.inputs, T, found.data(), 50, false, aligned);
-        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, gated.data(), 50,
-                             aligned);
+        Inputs to;
+        to.cols = 50, to.bf16 = gated.data();
+        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, aligned);
         for (size_t i = 0; i < found.size(); i++) {
             const double gate = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))), left = sizes[0][i];
             allowed[i] = BF16 * left;
@@ -239,6 +240,52 @@ double wide_check(const Sets& k) {
         worst = std::max(worst, errors(found, wanted[0], allowed));
     }
     return worst;
+}
+
+// The inputs, and the products, of `wide` kernels in vector registers
+struct Many {
+    Many(const Kernels& k, const Floats& x, int T, int cols, const Matrix& one, const Matrix& other)
+        : codes(size_t(T) * cols), total(size_t(T) * cols / GROUP), scale(total.size()), fp32(codes.size()),
+          plain(size_t(T) * one.weights.rows), gated(plain.size()) {
+        Inputs in;
+        in.cols = cols, in.codes = codes.data(), in.scale = scale.data(), in.total = total.data();
+        in.fp32 = fp32.data();
+        for (int t = 0; t < T; t++) k.wide_inputs(x.data() + size_t(t) * cols, cols, in.from(t));
+        std::vector<uint8_t> scratch(wide_scratch(cols) + 64);
+        void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
+        const int rows = one.weights.rows, blocks = one.weights.blocks();
+        k.wide(one.weights, 0, blocks, in, T, plain.data(), rows, false, aligned);
+        Inputs to;
+        to.cols = rows, to.fp32 = gated.data();
+        k.wide_gated(one.weights, other.weights, 0, blocks, Activation::silu, in, T, to, aligned);
+    }
+
+    std::vector<int8_t> codes;
+    std::vector<int32_t> total;
+    Floats scale, fp32, plain, gated;
+};
+
+// Products with many tokens in vector registers, beside those of plain loops
+template <Format FORMAT>
+double lanes_check(const Sets& k) {
+    if (!is_wide(k.checked, FORMAT)) return 0;
+    const int T = 40, cols = FORMAT == Format::int4k ? 256 : 224, rows = 50;
+    const Matrix one = random_matrix(FORMAT, rows, cols, 14), other = random_matrix(FORMAT, rows, cols, 15);
+    const Floats x = Random(16).numbers(size_t(T) * cols);
+    const Many found(k.checked, x, T, cols, one, other), wanted(k.plain, x, T, cols, one, other);
+    double worst = std::max(same(found.codes, wanted.codes), same(found.scale, wanted.scale));
+    const Floats weights[2] = {rows_of(k.plain, one), rows_of(k.plain, other)};
+    Sizes allowed(found.plain.size()), of_gated(allowed.size());
+    for (int t = 0; t < T; t++)
+        for (int r = 0; r < rows; r++) {
+            double size[2] = {};
+            for (int m = 0; m < 2; m++)
+                for (int c = 0; c < cols; c++) size[m] += std::fabs(weights[m][r * cols + c] * x[t * cols + c]);
+            allowed[t * rows + r] = 2 * NEAR * size[0];
+            of_gated[t * rows + r] = 8 * NEAR * (size[0] + 1) * (size[1] + 1);
+        }
+    worst = std::max(worst, errors(found.plain, wanted.plain, allowed));
+    return std::max(worst, errors(found.gated, wanted.gated, of_gated));
 }
 
 }  // namespace
@@ -259,7 +306,11 @@ const std::vector<Check> products = {
     {"narrow_gated", gated_check},
     {"sketch", sketch_check},
     {"contenders", contenders_check},
-    {"wide, wide_gated", wide_check, true},
+    {"wide, wide_gated", wide_check, Wide::tiles},
+    {"wide int8", lanes_check<Format::int8>, Wide::lanes},
+    {"wide int4", lanes_check<Format::int4>, Wide::lanes},
+    {"wide int4k", lanes_check<Format::int4k>, Wide::lanes},
+    {"wide bf16", lanes_check<Format::bf16>, Wide::lanes},
 };
 
 }  // namespace riyaz::checks

@@ -34,6 +34,7 @@ class NativeRunner:
             raise RiyazError(f"an adapter named {name!r} is loaded already", hint="unload it first")
         if problems := self._misfits(adapter):
             raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
+        native.extension().begin_chunk()  # so that the adapter's memory can be given back alone
         whole = []
         for path, array in adapter.whole.items():
             tensor = self._packed(array) if array.ndim == 2 else np.array(array, np.float32)

@@ -1,0 +1,18 @@
+// Memory of packed weights, zero at first. Matrices lie one after the other in chunks of huge pages: with pages of 4 KB
+// a virtual machine takes longer to look up addresses than to read the weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace riyaz {
+
+// `bytes` aligned to 64; a chunk is given back when nothing in it is in use. Throws std::bad_alloc.
+std::shared_ptr<uint8_t> take_memory(size_t bytes);
+
+// What is taken from here on begins a new chunk: called where a model or an adapter begins, so that each can be given
+// back alone.
+void begin_chunk();
+
+}  // namespace riyaz

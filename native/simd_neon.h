@@ -71,7 +71,8 @@ INLINE F larger(F x, F y) {  // the larger |number| of each lane, NaN where one 
 }
 INLINE float size_of(F x, F y) {  // the largest |number| of all, NaN where one is NaN
     const F sizes = larger(x, y);
-    const int32_t word = vmaxvq_s32(vreinterpretq_s32_f32(larger4(larger4(sizes.a, sizes.b), larger4(sizes.c, sizes.d))));
+    const int32_t word =
+        vmaxvq_s32(vreinterpretq_s32_f32(larger4(larger4(sizes.a, sizes.b), larger4(sizes.c, sizes.d))));
     float size;
     memcpy(&size, &word, 4);
     return size;

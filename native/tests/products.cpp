@@ -245,8 +245,12 @@ double wide_check(const Sets& k) {
 // The inputs, and the products, of `wide` kernels in vector registers
 struct Many {
     Many(const Kernels& k, const Floats& x, int T, int cols, const Matrix& one, const Matrix& other)
-        : codes(size_t(T) * cols), total(size_t(T) * cols / GROUP), scale(total.size()), fp32(codes.size()),
-          plain(size_t(T) * one.weights.rows), gated(plain.size()) {
+        : codes(size_t(T) * cols),
+          total(size_t(T) * cols / GROUP),
+          scale(total.size()),
+          fp32(codes.size()),
+          plain(size_t(T) * one.weights.rows),
+          gated(plain.size()) {
         Inputs in;
         in.cols = cols, in.codes = codes.data(), in.scale = scale.data(), in.total = total.data();
         in.fp32 = fp32.data();

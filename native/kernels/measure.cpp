@@ -18,7 +18,7 @@ double seconds() {
 constexpr long ROUNDS = 2000000;
 
 // Multiply-adds per second of dot_bytes, or of dot_bf16. Enough sums to hide the latency; what they add is read anew in
-// each round, or the compiler could compute the end of the loop without it.
+// each round, from an address that the compiler does not know, or it could compute the end of the loop without it.
 template <bool INT8>
 double peak_of() {
     constexpr int CHAINS = 12 / (REGISTERS >= 32 ? 1 : 2);
@@ -29,8 +29,9 @@ double peak_of() {
     for (int j = 0; j < CHAINS; j++) sums[j] = izero(), floats[j] = zero();
     const double start = seconds();
     for (long i = 0; i < ROUNDS; i++) {
-        asm volatile("" : : "r"(bytes) : "memory");
-        const B w = load_bytes(bytes), x = spread(bytes);
+        const uint8_t* at = bytes;
+        asm volatile("" : "+r"(at));
+        const B w = load_bytes(at), x = spread(at);
 #pragma GCC unroll 12
         for (int j = 0; j < CHAINS; j++) {
             if constexpr (INT8)

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from expect import assert_refused
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from hypothesis import given, settings
@@ -139,6 +140,18 @@ def test_infinite_scales_give_no_warning(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert dequantise(dtype, blocks).dtype == np.float32
+
+
+def test_an_array_of_strings_is_decoded_when_it_is_asked_for(tmp_path):
+    damaged = pair("a.words", 9, struct.pack("<IQ", 8, 3) + text("eins") + text(b"\xff") + text("drei"))
+    (tmp_path / "t.gguf").write_bytes(file_bytes([damaged]))
+    words = gguf.read(tmp_path / "t.gguf").metadata["a.words"]
+    assert len(words) == 3
+    with assert_refused("metadata 'a.words' is not UTF-8", "t.gguf", "download it again"):
+        words.tolist()
+    (tmp_path / "t.gguf").write_bytes(HONEST)
+    words = gguf.read(tmp_path / "t.gguf").metadata["a.words"]
+    assert len(words) == 2 and list(words) == words.tolist() and words != ["zwei"] and words != "zwei"
 
 
 def test_reads_every_metadata_type(tmp_path):

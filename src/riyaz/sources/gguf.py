@@ -8,6 +8,8 @@ specification in ggml's docs, versions 2 and 3, little-endian. Test oracle: the 
 import math
 import mmap
 import struct
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -51,6 +53,32 @@ class GGUFFile:
         layout = LAYOUTS[info.dtype]
         blocks = np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
         return dequantise(info.dtype, blocks).reshape(info.shape)
+
+
+class Strings:
+    """An array of strings in the metadata, such as a vocabulary, decoded when it is asked for: as Python strings those
+    of a small model take ten times the bytes that they have in the file."""
+
+    def __init__(
+        self, data: mmap.mmap | bytes, begins: Sequence[int], ends: Sequence[int], fail: Callable[[], RiyazError]
+    ):
+        self._data, self._begins, self._ends, self._fail = data, begins, ends, fail
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (list, Strings)) and self.tolist() == list(other)
+
+    def tolist(self) -> list[str]:
+        """All strings. Raises RiyazError if one is not UTF-8."""
+        try:
+            return [self._data[begin:end].decode() for begin, end in zip(self._begins, self._ends)]
+        except UnicodeDecodeError as error:
+            raise self._fail() from error
 
 
 def read(path: Path) -> GGUFFile:
@@ -101,6 +129,22 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.fail(f"{what} is not UTF-8") from error
 
+    def strings(self, count: int, what: str) -> Strings:
+        """The places of so many strings; they are a hundred thousand, so the loop is a plain one."""
+        begins, ends, unpack, at = array("L"), array("L"), struct.Struct("<Q").unpack_from, self.at
+        stop = min(self.size, MAX_HEADER)
+        for _ in range(count):
+            begin = at + 8
+            length = unpack(self.data, at)[0] if begin <= stop else MAX_STRING + 1
+            if length > MAX_STRING or begin + length > stop:
+                self.at = at
+                self.text(MAX_STRING, what)  # raises, and says what is wrong
+            begins.append(begin)
+            at = begin + length
+            ends.append(at)
+        self.at = at
+        return Strings(self.data, begins, ends, lambda: self.fail(f"{what} is not UTF-8"))
+
 
 def _preamble(cursor: _Cursor) -> tuple[int, int]:
     """Checks magic and version; returns (number of tensors, number of metadata pairs)."""
@@ -139,7 +183,7 @@ def _metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
     return metadata
 
 
-def _array(cursor: _Cursor, what: str) -> list[Any]:
+def _array(cursor: _Cursor, what: str) -> list[Any] | Strings:
     """A flat array of numbers, booleans or strings. Raises RiyazError for nested arrays, as llama.cpp refuses them."""
     kind = cursor.number("I", f"the element type of {what}")
     count = cursor.number("Q", f"the length of {what}")
@@ -150,7 +194,7 @@ def _array(cursor: _Cursor, what: str) -> list[Any]:
     if count > MAX_ARRAY:
         raise cursor.fail(f"{what} declares {count} elements, the limit is {MAX_ARRAY}")
     if kind == STRING:
-        return [cursor.text(MAX_STRING, what) for _ in range(count)]
+        return cursor.strings(count, what)
     layout = np.dtype("<" + ("B" if kind == BOOL else SCALARS[kind]))
     begin = cursor.skip(count * layout.itemsize, what)
     values = np.frombuffer(cursor.data, layout, count, begin)

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from riyaz.files import atomic_file
+from riyaz.sources.gguf import Strings
 from riyaz.sources.gguf_blocks import LAYOUTS, dequantise
 from riyaz.sources.gguf_blocks import TYPES as BLOCK_TYPES
 from riyaz.sources.gguf_quantise import QUANTISE, quantise
@@ -126,6 +127,7 @@ def _text(text: str) -> bytes:
 
 def _value(value: Any) -> bytes:
     """A metadata value, preceded by its type number."""
+    value = value.tolist() if isinstance(value, Strings) else value
     if isinstance(value, list):
         kind = _value_type(value[0]) if value else INT32
         kind = INT32 if kind == UINT32 else kind  # llama.cpp's type for lists of ids and token types

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from riyaz import folders
 from riyaz.errors import RiyazError, shown
 from riyaz.sources import gguf, safetensors, sharded, store
 from riyaz.sources.tensor_files import TensorInfo
-from riyaz.sources.tokenizer_check import open_tokenizer
-from riyaz.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from riyaz.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
 CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
@@ -58,9 +59,12 @@ class Source:
             what = f"{self.name} is an embedder ({self.architecture}), not a language model"
             raise RiyazError(what, str(self.path), "give a language model, such as smollm2-135m")
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> "Tokenizer":
         """A language model's tokenizer. Raises RiyazError when it is missing, of an unsupported kind, or has ids
         without an embedding row."""
+        from riyaz.sources.tokenizer_check import open_tokenizer  # a model is open before the tokenizers library is
+        from riyaz.tokenizer import Tokenizer
+
         self.expect_language_model()
         if self.format == "gguf":
             tokenizer = Tokenizer.from_gguf(self.metadata, str(self.path))
@@ -135,7 +139,7 @@ def weight_files(folder: Path) -> list[Path]:
     raise RiyazError("the folder holds no model.safetensors", str(folder), "give a model folder or a GGUF file")
 
 
-def _expect_rows(tokenizer: Tokenizer, rows: int) -> None:
+def _expect_rows(tokenizer: "Tokenizer", rows: int) -> None:
     """Raises RiyazError when a text or a conversation can contain an id ≥ `rows`, the number of embedding rows.
 
     Control tokens that the template never writes, such as Gemma 3's image tokens, need no row.

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "memory.h"
 #include "pass.h"
 
 namespace riyaz {
@@ -16,6 +17,7 @@ constexpr int PASS = 1024;           // most tokens of a pass
 constexpr int WIDE = 32;             // tokens of a run from which on products are wide, and wanted rows
 constexpr int BLOCKS = 16;           // of the vocabulary at a time
 constexpr int AT_ONCE = 128;         // wanted rows at a time
+constexpr int MANY = 16;             // passes after which a model is taken to be used for long
 constexpr int FEW = 8;               // tokens of a pass whose phases are short
 constexpr int MOST_COLUMNS = 16384;  // of a head that is sketched
 
@@ -216,6 +218,7 @@ void Model::forward(std::vector<Run>& runs) {
             pool_.run([&](int thread) { pass.work(thread); });
         const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
         if (tokens <= FEW) crowd_.told(taken.count(), pool_.slept());
+        if (++passes_ == MANY) use_huge_pages();
         pass.finish();
         pieces.clear(), tokens = 0;
     };

@@ -2,59 +2,88 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <mutex>
 #include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 namespace riyaz {
 namespace {
 
 constexpr size_t HUGE = size_t(2) << 20;    // bytes of a huge page
 constexpr size_t CHUNK = size_t(16) << 20;  // bytes of a chunk; a matrix of half of that or more has its own
+constexpr int COLLAPSE = 25;                // MADV_COLLAPSE of Linux 6.1, which older headers lack
 
 struct Chunk {
     explicit Chunk(size_t bytes) : size(bytes + HUGE) {
         mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
         data = (uint8_t*)((uintptr_t(mapped) + HUGE - 1) / HUGE * HUGE);
-#if defined(MADV_HUGEPAGE)
-        madvise(data, bytes, MADV_HUGEPAGE);  // where the system refuses, pages stay small
-#endif
     }
     ~Chunk() { munmap(mapped, size); }
     Chunk(const Chunk&) = delete;
     Chunk& operator=(const Chunk&) = delete;
 
-    size_t size;
+    // Where the system refuses, pages stay small, or it does this in its own time.
+    void use_huge_pages() const {
+#if defined(__linux__)
+        for (size_t at = 0; at < used; at += HUGE)
+            if (madvise(data + at, HUGE, COLLAPSE) != 0) madvise(data + at, HUGE, MADV_HUGEPAGE);
+#endif
+    }
+
+    size_t size, used = 0;
     void* mapped;
     uint8_t* data;
 };
 
 std::mutex busy;
 std::weak_ptr<Chunk> current;
-size_t used = 0;  // bytes of the current chunk
+std::vector<std::weak_ptr<Chunk>> small;  // chunks of small pages
+
+std::shared_ptr<Chunk> new_chunk(size_t bytes) {
+    std::erase_if(small, [](const auto& one) { return one.expired(); });
+    auto chunk = std::make_shared<Chunk>(bytes);
+    small.push_back(chunk);
+    return chunk;
+}
 
 }  // namespace
 
 std::shared_ptr<uint8_t> take_memory(size_t bytes) {
     const size_t whole = (bytes + 63) / 64 * 64;
-    if (whole >= CHUNK / 2) {
-        auto own = std::make_shared<Chunk>(whole);
-        return {own, own->data};
-    }
     const std::scoped_lock lock(busy);
-    auto chunk = current.lock();
-    if (!chunk || used + whole > CHUNK) {
-        current = chunk = std::make_shared<Chunk>(CHUNK);
-        used = 0;
-    }
-    uint8_t* at = chunk->data + used;
-    used += whole;
+    auto chunk = whole < CHUNK / 2 ? current.lock() : new_chunk(whole);
+    if (!chunk || chunk->used + whole > std::max(CHUNK, whole)) current = chunk = new_chunk(CHUNK);
+    uint8_t* at = chunk->data + chunk->used;
+    chunk->used += whole;
     return {chunk, at};
 }
 
 void begin_chunk() {
     const std::scoped_lock lock(busy);
     current.reset();
+}
+
+void use_huge_pages() {
+    std::vector<std::shared_ptr<Chunk>> chunks;
+    {
+        const std::scoped_lock lock(busy);
+        for (const auto& one : small)
+            if (auto chunk = one.lock()) chunks.push_back(std::move(chunk));
+        small.clear();
+        current.reset();
+    }
+    if (chunks.empty()) return;
+    try {
+        std::thread([chunks = std::move(chunks)] {
+            for (const auto& chunk : chunks) chunk->use_huge_pages();
+        }).detach();
+    } catch (const std::system_error&) {
+        // no thread is to be had: pages stay small
+    }
 }
 
 }  // namespace riyaz

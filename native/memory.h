@@ -1,5 +1,5 @@
-// Memory of packed weights, zero at first. Matrices lie one after the other in chunks of huge pages: with pages of 4 KB
-// a virtual machine takes longer to look up addresses than to read the weights.
+// Memory of packed weights, zero at first. Matrices lie one after the other in chunks, which can be moved to huge
+// pages: with pages of 4 KB a virtual machine takes longer to look up addresses than to read the weights.
 #pragma once
 
 #include <cstddef>
@@ -14,5 +14,9 @@ std::shared_ptr<uint8_t> take_memory(size_t bytes);
 // What is taken from here on begins a new chunk: called where a model or an adapter begins, so that each can be given
 // back alone.
 void begin_chunk();
+
+// Moves all chunks to huge pages, in a thread of its own: half a second where the machine's host has to find them
+// first, which a model that answers once need not wait for.
+void use_huge_pages();
 
 }  // namespace riyaz

@@ -159,7 +159,7 @@ class Model {
     std::vector<Tensor> tensors_;
     std::map<int, std::shared_ptr<Adapter>> adapters_;
     std::map<int, State> states_;
-    int next_adapter_ = 0, turned_ = 0;
+    int next_adapter_ = 0, turned_ = 0, passes_ = 0;
     std::vector<std::vector<float>> cos_, sin_;  // [kind][position][D / 2]
     std::unique_ptr<struct Buffers> buffers_;
 };

@@ -97,8 +97,13 @@ def build_in_place(into: Path, folder: Path | None = None, defines: tuple[str, .
 
 
 def program(name: str) -> str | None:
-    """The path of a program: of the one beside this Python, else of the first one on PATH."""
-    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    """The path of a program that runs: of the one beside this Python, else of the first one on PATH. The former may be
+    a script whose package pip's build environment hides."""
+    for folder in (str(Path(sys.executable).parent), None):
+        found = shutil.which(name, path=folder)
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
+            return found
+    return None
 
 
 def usable_cores() -> int:

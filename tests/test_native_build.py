@@ -58,6 +58,18 @@ def programs(folder: Path) -> Path:
     return folder
 
 
+def test_a_program_that_does_not_run_is_passed_over(tmp_path: Path) -> None:
+    broken, right = tmp_path / "broken", tmp_path / "right"
+    for folder, status in ((broken, 1), (right, 0)):
+        folder.mkdir()
+        (folder / "cmake").write_text(f"#!/bin/sh\nexit {status}\n")
+        (folder / "cmake").chmod(0o755)
+    found = "import sys; sys.executable = {!r}; sys.path.insert(0, 'native'); import build_backend; "
+    found = found.format(str(broken / "python")) + "print(build_backend.program('cmake'))"
+    assert python(found, PATH=f"{right}:{os.environ['PATH']}") == str(right / "cmake")
+    assert python(found, PATH=str(broken)) == "None"
+
+
 def old_compiler(folder: Path) -> Path:
     """A compiler that does not know C++20."""
     script = folder / "old-c++"

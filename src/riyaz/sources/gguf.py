@@ -61,7 +61,7 @@ class Strings:
 
     def __init__(
         self, data: mmap.mmap | bytes, begins: Sequence[int], ends: Sequence[int], fail: Callable[[], RiyazError]
-    ):
+    ) -> None:
         self._data, self._begins, self._ends, self._fail = data, begins, ends, fail
 
     def __len__(self) -> int:

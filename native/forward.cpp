@@ -284,6 +284,10 @@ const uint8_t* Pass::first_weights(int thread, int layer, const int* parts, int 
 
 // Whether the activation follows directly on the products of gate and up
 bool Pass::is_fused(const Span& span, int layer) const {
+    const auto is_bf16 = [&](int slot) {
+        return m.at(span.adapter, layer, slot).matrix.weights.format == Format::bf16;
+    };
+    if (span.wide && is_bf16(GATE) != is_bf16(UP)) return false;  // as where an adapter replaces one of them
     return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() &&
            !m.lora(span.adapter, layer, GATE) && !m.lora(span.adapter, layer, UP);
 }
@@ -303,8 +307,7 @@ void Pass::gated(int thread, int layer) {
         }
         const Weights& left = m.at(span.adapter, layer, GATE).matrix.weights;
         const Weights& right = m.at(span.adapter, layer, UP).matrix.weights;
-        const bool alike = (left.format == Format::bf16) == (right.format == Format::bf16);
-        if (span.wide && alike && is_wide(k, left.format) && is_wide(k, right.format)) {
+        if (span.wide && is_wide(k, left.format) && is_wide(k, right.format)) {
             Inputs to = inner.from(span.begin);
             if (k.wide_kind == Wide::lanes) to.cols = c.inner, to.fp32 = gate + at * c.inner;
             k.wide_gated(left, right, begin, end, c.activation, hidden.from(span.begin), span.n, to, scratch(thread));

@@ -12,15 +12,15 @@
 namespace riyaz {
 namespace {
 
-constexpr size_t HUGE = size_t(2) << 20;    // bytes of a huge page
-constexpr size_t CHUNK = size_t(16) << 20;  // bytes of a chunk; a matrix of half of that or more has its own
-constexpr int COLLAPSE = 25;                // MADV_COLLAPSE of Linux 6.1, which older headers lack
+constexpr size_t HUGE_PAGE = size_t(2) << 20;  // bytes of a huge page
+constexpr size_t CHUNK = size_t(16) << 20;     // bytes of a chunk; a matrix of half of that or more has its own
+constexpr int COLLAPSE = 25;                   // MADV_COLLAPSE of Linux 6.1, which older headers lack
 
 struct Chunk {
-    explicit Chunk(size_t bytes) : size(bytes + HUGE) {
+    explicit Chunk(size_t bytes) : size(bytes + HUGE_PAGE) {
         mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
-        data = (uint8_t*)((uintptr_t(mapped) + HUGE - 1) / HUGE * HUGE);
+        data = (uint8_t*)((uintptr_t(mapped) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
     }
     ~Chunk() { munmap(mapped, size); }
     Chunk(const Chunk&) = delete;
@@ -29,8 +29,8 @@ struct Chunk {
     // Where the system refuses, pages stay small, or it does this in its own time.
     void use_huge_pages() const {
 #if defined(__linux__)
-        for (size_t at = 0; at < used; at += HUGE)
-            if (madvise(data + at, HUGE, COLLAPSE) != 0) madvise(data + at, HUGE, MADV_HUGEPAGE);
+        for (size_t at = 0; at < used; at += HUGE_PAGE)
+            if (madvise(data + at, HUGE_PAGE, COLLAPSE) != 0) madvise(data + at, HUGE_PAGE, MADV_HUGEPAGE);
 #endif
     }
 

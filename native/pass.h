@@ -129,7 +129,7 @@ struct Pass {
         if (threads > 1) m.pool_.barrier();
     }
     void share(int n, int thread, int& begin, int& end) const;
-    // x[C] as inputs of products: `own` is where they go
+    // from[C] as inputs of products: `own` is where they go
     void prepare(const float* from, int C, const Inputs& own, bool wide) const {
         (wide ? k.wide_inputs : k.inputs)(from, C, own);
     }

@@ -278,3 +278,15 @@ def test_an_adapter_that_overflows_is_one_line_and_harms_no_other(folders: Folde
             for each in sequences:
                 runner.close(each)
         assert np.array_equal(read(runner, (5, 6, 7), "tame"), wanted) and runner.model.cache_bytes == 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("part", ["gate_proj", "up_proj"])
+def test_an_adapter_may_replace_one_of_gate_and_up(tmp_path: Path, part: str, precision: str) -> None:
+    path = write("qwen3", tmp_path)
+    runner = ours(path, precision)
+    runner.load("one", whole_of(path, 5, (f"model.layers.0.mlp.{part}.weight",)))
+    row = ids(np.random.default_rng(3), 40, runner.vocab_size)
+    at_once, sequence = read(runner, row, "one"), runner.open("one")
+    halves = [runner.forward([Run(sequence, half, Whole(np.arange(20)))])[0] for half in (row[:20], row[20:])]
+    assert apart(at_once, np.concatenate(halves)) <= 0.3  # by products with many tokens, and with few

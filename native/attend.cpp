@@ -48,41 +48,49 @@ void Pass::plan_attention() {
 
 // Biases, head norms and rotation of q and k; keys and values into the cache
 void Pass::positions(int thread, int layer) {
-    int begin, end;
-    share(T, thread, begin, end);
-    const int D = c.head, kind = c.rotations[layer];
-    const float scale = c.query_scale / std::sqrt(float(D));
-    std::vector<float> scratch(D);
-    for (int t = begin; t < end; t++) {
-        const Piece& piece = pieces[piece_of[t]];
-        float* q = qkv + size_t(t) * qkv_width;
-        float *own_k = q + heads_width, *own_v = own_k + c.kv_heads * D;
-        float* const to[] = {q, own_k, own_v};
-        for (int i = 0; i < 3; i++) {
-            const auto& bias = m.at(piece.adapter, layer, Q_BIAS + i).vector;
-            if (!bias.empty()) k.add(to[i], bias.data(), int(bias.size()));
-        }
-        const auto& q_norm = m.at(piece.adapter, layer, Q_NORM).vector;
-        const auto& k_norm = m.at(piece.adapter, layer, K_NORM).vector;
-        const size_t place = size_t(piece.position + t - piece.begin) * (D / 2);
-        for (int h = 0; h < c.heads + c.kv_heads; h++) {
-            float* one = q + h * D;
-            const bool is_query = h < c.heads;
-            const auto& weight = is_query ? q_norm : k_norm;
-            if (!weight.empty()) {
-                k.rms_norm(one, weight.data(), c.eps, D, scratch.data());
-                memcpy(one, scratch.data(), sizeof(float) * D);
-            }
-            if (kind >= 0)
-                k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, is_query ? scale : 1);
-            else if (is_query)
-                for (int i = 0; i < D; i++) one[i] *= scale;
-        }
+    const int all = c.heads + c.kv_heads;
+    std::vector<float> scratch(c.head);
+    for (int i = thread; i < T * all; i += threads) {
+        const int t = i / all, h = i % all;
+        float* one = qkv + size_t(t) * qkv_width + size_t(h) * c.head;
+        turn(layer, t, h, one, scratch.data());
+        if (h < c.heads) continue;
+        const int head = h - c.heads;
+        float* v = one + c.kv_heads * c.head;
+        if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add(v, bias, c.head);
         const Cache::Slot& slot = slots[t];
-        for (int h = 0; h < c.kv_heads; h++)
-            k.store(own_k + h * D, own_v + h * D, D, slot.slot, slot.page + m.cache.keys(layer, h),
-                    slot.page + m.cache.values(layer, h), c.fp32);
+        k.store(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
+                slot.page + m.cache.values(layer, head), c.fp32);
     }
+}
+
+// The bias of one head of q, k and v, counted through; in a family with one matrix for the three, q has all
+const float* Pass::bias_of(int t, int layer, int h) const {
+    const int adapter = pieces[piece_of[t]].adapter, keys = c.heads, values = c.heads + c.kv_heads;
+    const auto& all = m.at(adapter, layer, Q_BIAS).vector;
+    if (size_t(h) * c.head < all.size()) return all.data() + size_t(h) * c.head;
+    if (h < keys) return nullptr;
+    const auto& own = m.at(adapter, layer, h < values ? K_BIAS : V_BIAS).vector;
+    return own.empty() ? nullptr : own.data() + size_t(h - (h < values ? keys : values)) * c.head;
+}
+
+// Bias, norm and rotation of one head one[D] of token t; h: those of q, then those of k
+void Pass::turn(int layer, int t, int h, float* one, float* scratch) const {
+    const Piece& piece = pieces[piece_of[t]];
+    const int D = c.head, kind = c.rotations[layer];
+    const bool is_query = h < c.heads;
+    if (const float* bias = bias_of(t, layer, h)) k.add(one, bias, D);
+    const auto& weight = m.at(piece.adapter, layer, is_query ? Q_NORM : K_NORM).vector;
+    if (!weight.empty()) {
+        k.rms_norm(one, weight.data(), c.eps, D, scratch);
+        memcpy(one, scratch, sizeof(float) * D);
+    }
+    const float scale = is_query ? c.query_scale / std::sqrt(float(D)) : 1;
+    const size_t place = size_t(piece.position + t - piece.begin) * (D / 2);
+    if (kind >= 0)
+        k.rotate(one, m.cos_[kind].data() + place, m.sin_[kind].data() + place, D, scale);
+    else if (is_query)
+        for (int i = 0; i < D; i++) one[i] *= scale;
 }
 
 void Pass::attend(int thread, int layer) {
@@ -115,7 +123,7 @@ void Pass::attend(int thread, int layer) {
         }
     }
     if (sliced) return;
-    barrier();
+    barrier(thread);
     int begin, end;
     share(T, thread, begin, end);
     for (int t = begin; t < end; t++) {

@@ -181,13 +181,17 @@ void set_tensor(Tensor& tensor, nb::object value) {
 
 int load(Model& model, nb::list whole, nb::list pairs, nb::object soft_prompt) {
     auto adapter = std::make_shared<Adapter>();
+    adapter->whole.resize(model.tensors()), adapter->pairs.resize(model.tensors());
     for (nb::handle item : whole) {
         const auto [layer, slot, value] = nb::cast<std::tuple<int, std::string, nb::object>>(item);
-        set_tensor(adapter->whole[model.index(layer, slot_named(slot, layer == model.config.layers))], value);
+        auto& own = adapter->whole.at(model.index(layer, slot_named(slot, layer == model.config.layers)));
+        own = std::make_unique<Tensor>();
+        set_tensor(*own, value);
     }
     for (nb::handle item : pairs) {
         const auto [layer, slot, a, b] = nb::cast<std::tuple<int, std::string, nb::object, nb::object>>(item);
-        adapter->pairs[model.index(layer, slot_named(slot, false))] = {nb::cast<Matrix&>(a), nb::cast<Matrix&>(b)};
+        adapter->pairs.at(model.index(layer, slot_named(slot, false))) =
+            std::make_unique<Lora>(nb::cast<Matrix&>(a), nb::cast<Matrix&>(b));
     }
     if (!soft_prompt.is_none()) {
         const auto vectors = nb::cast<In<float, 2>>(soft_prompt);

@@ -42,7 +42,7 @@ void Pass::collect() {
     if (wanted.empty()) return;
     chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
     sums.assign(wanted.size() * chunks, {low_, 0});
-    last = b.wanted.get(int(wanted.size()), hidden.cols, forms);
+    last = b.wanted.get(copies * int(wanted.size()), hidden.cols, forms);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
     if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
 }
@@ -50,14 +50,16 @@ void Pass::collect() {
 void Pass::head(int thread) {
     if (wanted.empty()) return;
     int begin, end;
-    share(int(wanted.size()), thread, begin, end);
-    std::vector<float> row(c.hidden);
+    share_tokens(int(wanted.size()), thread, begin, end);
+    const int first = copies > 1 ? thread * int(wanted.size()) : 0;
+    std::vector<float> row(c.hidden), scratch(c.hidden);
     for (int i = begin; i < end; i++) {
-        settle(wanted[i].token, c.layers - 1, false, row.data());
-        normalise(wanted[i].token, c.layers, FINAL_NORM, row.data());
-        prepare(row.data(), c.hidden, last.from(i), wanted[i].wide);
+        memcpy(row.data(), residual(thread, wanted[i].token), sizeof(float) * c.hidden);
+        settle(wanted[i].token, c.layers - 1, false, row.data(), scratch.data());
+        normalise(wanted[i].token, c.layers, FINAL_NORM, row.data(), scratch.data());
+        prepare(scratch.data(), c.hidden, last.from(first + i), wanted[i].wide);
     }
-    barrier();
+    tokens_barrier(thread);
     float* logits = b.logits.get(0) + size_t(thread) * AT_ONCE * BLOCKS * ROWS;
     for (size_t from = 0; from < wanted.size();) {
         size_t to = from + 1;  // neighbours with the same weights
@@ -69,7 +71,7 @@ void Pass::head(int thread) {
         while (to < wanted.size() && to - from < AT_ONCE && wanted[to].wide == wanted[from].wide &&
                weights(wanted[to]).data == w.data)
             to++;
-        const Inputs in = last.from(int(from));
+        const Inputs in = last.from(first + int(from));
         if (is_sketched(w, from, to)) {
             sketched(thread, w, in, int(from), int(to - from));
             from = to;
@@ -84,7 +86,7 @@ void Pass::head(int thread) {
         }
         from = to;
     }
-    barrier();
+    barrier(thread);
     settle_rows(thread);
 }
 
@@ -111,7 +113,7 @@ void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, in
         const float* at = std::find(y, y + count, seen.largest);
         if (at != y + count) seen.sum = variances[i * rows + begin * ROWS + (at - y)];
     }
-    barrier();
+    barrier(thread);
     float logits[ROWS];
     int blocks[BLOCKS];
     for (int i = 0; i < n; i++) {
@@ -132,7 +134,7 @@ void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, in
             }
         }
     }
-    barrier();  // `found` is read by all until here
+    barrier(thread);  // `found` is read by all until here
 }
 
 // Takes what is wanted from logits [n][BLOCKS * ROWS] of the tokens begin ... end - 1.

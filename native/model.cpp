@@ -34,18 +34,12 @@ Tensor& Model::tensor(int layer, int slot) { return tensors_.at(index(layer, slo
 
 const Tensor& Model::at(int adapter, int layer, int slot) const {
     const int i = index(layer, slot);
-    if (adapter >= 0) {
-        const auto& whole = adapters_.at(adapter)->whole;
-        if (const auto own = whole.find(i); own != whole.end()) return own->second;
-    }
-    return tensors_[i];
+    const Tensor* own = adapter < 0 ? nullptr : adapters_.at(adapter)->whole[i].get();
+    return own ? *own : tensors_[i];
 }
 
 const Lora* Model::lora(int adapter, int layer, int slot) const {
-    if (adapter < 0) return nullptr;
-    const auto& pairs = adapters_.at(adapter)->pairs;
-    const auto pair = pairs.find(index(layer, slot));
-    return pair == pairs.end() ? nullptr : &pair->second;
+    return adapter < 0 ? nullptr : adapters_.at(adapter)->pairs[index(layer, slot)].get();
 }
 
 // Whether a product may read inputs in bfloat16
@@ -56,8 +50,8 @@ bool Model::reads_bf16() const {
 }
 
 int Model::load(std::shared_ptr<Adapter> adapter) {
-    for (const auto& [_, pair] : adapter->pairs)
-        adapter->low_width = std::max(adapter->low_width, padded(pair.b.weights.cols, GROUP));
+    for (const auto& pair : adapter->pairs)
+        if (pair) adapter->low_width = std::max(adapter->low_width, padded(pair->b.weights.cols, GROUP));
     adapters_[next_adapter_] = std::move(adapter);
     return next_adapter_++;
 }

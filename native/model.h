@@ -104,10 +104,10 @@ struct Lora {
     Matrix a, b;  // A (r, in) and scale · B (out, r)
 };
 
-// The parts of an adapter, by the index of the tensor that they change
+// The parts of an adapter, at the index of the tensor that they change
 struct Adapter {
-    std::map<int, Tensor> whole;  // tensors that it replaces
-    std::map<int, Lora> pairs;
+    std::vector<std::unique_ptr<Tensor>> whole;  // tensors that it replaces
+    std::vector<std::unique_ptr<Lora>> pairs;
     std::vector<float> soft_prompt;  // [P][C]
     int low_width = 0;               // the largest rank of its pairs, padded
 };
@@ -119,6 +119,7 @@ class Model {
 
     Tensor& tensor(int layer, int slot);
     int index(int layer, int slot) const { return layer * LAYER_SLOTS + slot; }
+    size_t tensors() const { return tensors_.size(); }  // number of indices
     int load(std::shared_ptr<Adapter> adapter);
     void unload(int adapter);
     int soft_tokens(int adapter) const;

@@ -1,6 +1,6 @@
 // One pass of a model over up to some hundred tokens of several runs. All threads call `work`; between its phases they
 // meet at barriers. Products share out the rows of the weights, attention shares out heads and queries, all else
-// tokens.
+// tokens. Of one or two tokens, each thread makes all of that for itself: a norm takes less time than a barrier.
 #pragma once
 
 #include <sys/mman.h>
@@ -79,6 +79,13 @@ struct Span {
     bool wide;
 };
 
+// Linears of a layer whose inputs are the same: their rows, one after the other, are shared out together.
+struct Product {
+    int index, count, parts[3];
+};
+constexpr Product QKV{0, 3, {Q, K, V}}, OUT{1, 1, {O}}, GATE_UP{2, 2, {GATE, UP}}, BACK{3, 1, {DOWN}};
+constexpr int PRODUCTS = 4;
+
 struct Pass {
     Pass(Model& model, std::vector<Piece> pieces, int threads);
     void work(int thread);
@@ -102,39 +109,63 @@ struct Pass {
         int piece, head, first, G, from, n;
     };
 
+    struct Blocks {  // of a product
+        int begin, end;
+        const uint8_t* next;
+    };
+    struct alignas(64) Grains {  // of a thread's share of a product, a cache line for each
+        std::atomic<int> taken{0};
+    };
+    struct alignas(64) Place {  // where a thread reads next
+        Ahead ahead;
+    };
+
     // forward.cpp
+    void share(int n, int thread, int& begin, int& end) const;
+    // The tokens that a thread works on where not rows are shared out: some, or all in copies of its own
+    void share_tokens(int n, int thread, int& begin, int& end) const;
+    int own(int thread) const { return copies > 1 ? thread * T : 0; }  // where a thread's copies begin
+    float* residual(int thread, int t) const { return x + size_t(own(thread) + t) * c.hidden; }
+    void barrier(int thread) {
+        if (threads > 1) m.pool_.barrier(places[thread].ahead);
+    }
+    void tokens_barrier(int thread) {  // after work on tokens
+        if (copies == 1) barrier(thread);
+    }
     void embed(int thread);
     void norm(int thread, int layer, int slot, bool after_attention);
-    void settle(int t, int layer, bool attention, float* scratch) const;
-    void normalise(int t, int layer, int slot, float* out) const;
-    void lora_down(int thread, int layer, const int* parts, int count, const Inputs& in);
-    void await_lora_down(int layer, const int* parts, int count) const;
-    void lora_up(int layer, const int* parts, int count, int begin, int end, float* y, size_t stride, int thread);
-    void lora_up_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
-                      size_t stride);
-    void product(int thread, int layer, const int* parts, int count, const Inputs& in, float* y, size_t stride,
-                 bool add);
-    void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
-                  size_t stride, bool add, const uint8_t* next);
-    void gated(int thread, int layer);
-    void activate(const Span& span, int layer, int row, int n);
+    void settle(int t, int layer, bool attention, float* to, float* scratch) const;
+    void normalise(int t, int layer, int slot, const float* from, float* out) const;
     void prepare_inner(int thread, int layer);
+    // from[C] as inputs of products: `to` is where they go
+    void prepare(const float* from, int C, const Inputs& to, bool wide) const {
+        (wide ? k.wide_inputs : k.inputs)(from, C, to);
+    }
+    // products.cpp
+    void product(int thread, int layer, const Product& which, const Inputs& in, float* y, size_t stride);
+    void gated(int thread, int layer, const Inputs& in);
+    void gated_rows(int thread, int layer, const Inputs& in, const Blocks& blocks);
+    void activate(const Span& span, int layer, int row, int n);
     bool is_fused(const Span& span, int layer) const;
-    void positions(int thread, int layer);
-    void attend(int thread, int layer);
-    void plan_attention();
-    const uint8_t* first_weights(int thread, int layer, const int* slots, int count) const;
-    uint8_t* scratch(int thread) const;
-    void barrier() {
-        if (threads > 1) m.pool_.barrier();
-    }
-    void share(int n, int thread, int& begin, int& end) const;
-    // from[C] as inputs of products: `own` is where they go
-    void prepare(const float* from, int C, const Inputs& own, bool wide) const {
-        (wide ? k.wide_inputs : k.inputs)(from, C, own);
-    }
+    void one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
+                  size_t stride, const uint8_t* next);
     void multiply(int thread, bool wide, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
                   size_t stride, bool add, const uint8_t* next) const;
+    bool take(int thread, int layer, const Product& which, int total, Blocks& blocks);
+    const uint8_t* following(int thread, int layer, const Product& which) const;
+    const uint8_t* first_weights(int thread, int layer, const Product& which) const;
+    uint8_t* scratch(int thread) const;
+    void lora_down(int thread, int layer, const Product& which, const Inputs& in);
+    void await_lora_down(int layer, const Product& which) const;
+    void lora_up(int layer, const Product& which, int begin, int end, float* y, size_t stride, int thread);
+    void lora_up_part(int thread, const Span& span, const Lora& pair, int place, int begin, int end, float* y,
+                      size_t stride);
+    // attend.cpp
+    void plan_attention();
+    void positions(int thread, int layer);
+    const float* bias_of(int t, int layer, int h) const;
+    void turn(int layer, int t, int h, float* one, float* scratch) const;
+    void attend(int thread, int layer);
     // head.cpp
     void collect();
     void head(int thread);
@@ -153,13 +184,15 @@ struct Pass {
     std::vector<Found> found;  // [thread][wanted]
     std::vector<Sum> sums;     // [wanted][chunk]
     std::vector<Item> items;
-    std::vector<std::vector<Segment>> segments;   // of each piece's sequence
-    std::vector<Cache::Slot> slots;               // [T]
-    std::vector<int> piece_of;                    // [T]
-    std::unique_ptr<std::atomic<int>[]> cursors;  // [L] the next item of attention
-    std::unique_ptr<std::atomic<int>[]>
-        lora_downs;                    // [L][4] products with A that are done, for each product of a layer
-    std::atomic<bool> damaged{false};  // a logit is not a number
+    std::vector<std::vector<Segment>> segments;      // of each piece's sequence
+    std::vector<Cache::Slot> slots;                  // [T]
+    std::vector<int> piece_of;                       // [T]
+    std::unique_ptr<std::atomic<int>[]> cursors;     // [L] the next item of attention
+    std::unique_ptr<Grains[]> grains;                // [L][4][threads]
+    std::unique_ptr<Place[]> places;                 // [threads]
+    std::unique_ptr<std::atomic<int>[]> lora_downs;  // [L][4]: products with A that are done
+    std::atomic<bool> damaged{false};                // a logit is not a number
+    int copies = 1;  // of x and of the inputs made from it: one for each thread, or one for all
     int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
     bool sliced = false;  // attention converts its own results
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,

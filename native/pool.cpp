@@ -46,7 +46,7 @@ void Pool::run(const std::function<void(int)>& work) {
     slept_ = double(sleep_ns_.load(std::memory_order_relaxed)) / (double(now_ns() - start) * size_);
 }
 
-void Pool::barrier() {
+void Pool::barrier(Ahead& ahead) {
     if (size_ == 1) return;
     const uint32_t round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
@@ -57,7 +57,12 @@ void Pool::barrier() {
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) {
         if (spins < SPINS) {
-            pause();
+            if (ahead.at < ahead.end) {
+                __builtin_prefetch(ahead.at, 0, 2), __builtin_prefetch(ahead.at + 64, 0, 2);
+                ahead.at += 128;
+            } else {
+                pause();
+            }
             continue;
         }
         const int64_t start = now_ns();

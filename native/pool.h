@@ -9,6 +9,11 @@
 
 namespace riyaz {
 
+// Memory that a thread reads next
+struct Ahead {
+    const uint8_t *at = nullptr, *end = nullptr;
+};
+
 // A waiting thread spins for some microseconds, since barriers and passes follow each other closely, and then sleeps:
 // where other processes want the cores too, a thread that spins or yields uses up its share of them while the one that
 // it waits for has none. Barriers of OpenMP and of the standard library cost 0.3 to 24 microseconds; this one 0.2.
@@ -22,8 +27,13 @@ class Pool {
     int size() const { return size_; }
     // Runs work(thread) on every thread, the caller being thread 0, and returns when all have finished.
     void run(const std::function<void(int)>& work);
-    // Called by all threads inside `run`: none goes on before all have arrived.
-    void barrier();
+    // Called by all threads inside `run`: none goes on before all have arrived. A thread that waits fetches `ahead`
+    // into its cache meanwhile.
+    void barrier(Ahead& ahead);
+    void barrier() {
+        Ahead nothing;
+        barrier(nothing);
+    }
     // The share of the last run's time, all threads together, that they slept at barriers: much where other processes
     // have the cores
     double slept() const { return slept_; }

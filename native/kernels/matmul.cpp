@@ -214,7 +214,7 @@ void gated(const Weights& gate, const Weights& up, int begin, int end, Activatio
            size_t stride, const uint8_t* next) {
     for (int b = begin; b < end; b++) {
         F left[1][T], right[1][T];
-        rows<1, T>(gate, b, x, ahead(gate.block(b), gate.block(end), up.block(begin)), left);
+        rows<1, T>(gate, b, x, ahead(gate.block(b), gate.block(end), next ? next + AHEAD : nullptr), left);
         rows<1, T>(up, b, x, ahead(up.block(b), up.block(end), next), right);
         for (int t = 0; t < T; t++) {
             const F g = activation == Activation::silu ? silu(left[0][t]) : gelu_tanh(left[0][t]);

@@ -10,7 +10,6 @@
 An artifact is opened by its parts alone, whichever method made it.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -249,6 +248,8 @@ def count_trained(target: str | Path, examples: Iterable[Example]) -> int | None
 
 
 def _verify(folder: Path, name: str, wanted: str) -> None:
+    import hashlib  # as late as in `files.new_sha256`
+
     path = folder / name
     if not is_bare(name):
         raise RiyazError(f"lists {shown(name)}, which is not a bare file name", str(folder / NAME))

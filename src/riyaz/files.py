@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import json
 import math
 import os
@@ -22,9 +21,12 @@ import typing
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from riyaz.errors import RiyazError, shown
+
+if TYPE_CHECKING:
+    import hashlib
 
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # temporary file of `atomic_file`, left by a killed process
 OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out when it is None
@@ -148,10 +150,17 @@ def write_lines(path: Path, values: Iterable[Any], *, ascii: bool = False) -> No
         file.writelines(json_line(value, ascii=ascii) for value in values)
 
 
+def new_sha256(data: bytes = b"") -> "hashlib._Hash":
+    """A SHA-256 that began with `data`. hashlib loads OpenSSL, 4 MB that opening a model and generating do not need."""
+    import hashlib
+
+    return hashlib.sha256(data)
+
+
 def write_synced(path: Path, chunks: Iterable[bytes]) -> str:
     """Write and sync a file, without a temporary name: for a folder that is renamed when complete. Returns the SHA-256
     of its bytes."""
-    digest = hashlib.sha256()
+    digest = new_sha256()
     check_plain(path)
     with open(path, "wb") as out:
         for chunk in chunks:

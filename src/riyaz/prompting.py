@@ -1,12 +1,12 @@
 """The text seam: put instruction, examples and passages around a row's messages, for the chat template to render."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
 from riyaz.data.task import Task
+from riyaz.files import new_sha256
 
 
 class Passage(Protocol):
@@ -64,7 +64,7 @@ def data_block(passages: Sequence[Passage], question: str) -> str:
 
 
 def _marker(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return new_sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 def _turns(messages: Sequence[Message]) -> list[Message]:

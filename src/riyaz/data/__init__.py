@@ -4,11 +4,12 @@
 the prompt, `rows.encode_rows` turns examples into token ids and `packing` batches them without padding.
 """
 
-import hashlib
 import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from riyaz.files import new_sha256
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
@@ -38,7 +39,7 @@ class Example:
     def key(self) -> str:
         """Hash of the normalised conversation without system turns; rows with equal keys are duplicates."""
         turns = [normalise(turn["content"]) for turn in self.messages if turn["role"] != "system"]
-        return hashlib.sha256("\x1f".join(turns).encode()).hexdigest()
+        return new_sha256("\x1f".join(turns).encode()).hexdigest()
 
     def to_record(self) -> dict[str, object]:
         """The example as a JSON object, which `from_record` reads."""

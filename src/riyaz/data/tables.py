@@ -5,7 +5,6 @@ order mark unless an encoding is named; line ends are LF, CRLF or CR. One error 
 """
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -19,7 +18,7 @@ from riyaz.data.encodings import decode, gunzip
 from riyaz.data.parquet import parquet_rows
 from riyaz.data.workbook import workbook_rows
 from riyaz.errors import RiyazError
-from riyaz.files import refuse_device
+from riyaz.files import new_sha256, refuse_device
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 PACKED = (".xlsx", ".parquet")  # never gzipped
@@ -92,7 +91,7 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "", lo
     """
     path = Path(path)
     kind, content = kind_of(path), _read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = new_sha256(content).hexdigest()
     if not content:
         raise RiyazError("the file is empty", str(path), "write one example per line")
     if kind == ".parquet":

@@ -4,7 +4,6 @@ Only files on an allow-list are downloaded: configuration, tokenizer and safeten
 huggingface_hub's cache, so an interrupted pull resumes; with HF_HUB_OFFLINE=1 only that cache is read.
 """
 
-import hashlib
 import importlib
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, install, shown
+from riyaz.files import new_sha256
 from riyaz.sources import sharded, store
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
@@ -38,7 +38,7 @@ class Reference:
         """The model's name in the store, such as "owner--model" or "owner--model--revision"; at most 64 characters."""
         text = self.repository.replace("/", "--") + (f"--{self.revision}" if self.revision else "")
         plain = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).rstrip(".")
-        return plain if len(plain) <= 64 else f"{plain[:55]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return plain if len(plain) <= 64 else f"{plain[:55]}-{new_sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ def _fetched(hub: Any, wanted: Reference, listing: _Listing, file: str, add: Cal
 
 def _verify(path: Path, file: str, size: int, digest: str, *, where: str) -> None:
     """Raises RiyazError unless the file has the size in bytes and the hash that the hub listed."""
+    import hashlib  # as late as in `new_sha256`
+
     is_sha256 = re.fullmatch(r"[0-9a-f]{64}", digest)
     if not is_sha256 and not re.fullmatch(r"[0-9a-f]{40}", digest):
         raise RiyazError(f"the cache holds no hash of {shown(file)}", where, "pull it with a connection to the hub")

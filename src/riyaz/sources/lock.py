@@ -1,11 +1,10 @@
 """A lock per model name, so that two processes do not pull one model at once."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from riyaz.files import try_lock
+from riyaz.files import new_sha256, try_lock
 from riyaz.sources import store
 from riyaz.sources.store import Progress
 
@@ -16,7 +15,7 @@ POLL_SECONDS = 0.2
 def locked(name: str, report: Progress) -> Iterator[None]:
     """Waits for the lock of this name and holds it until exit or the process's end. No lock if the store is
     read-only."""
-    path = store.home() / "locks" / (hashlib.sha256(name.encode()).hexdigest()[:32] + ".lock")
+    path = store.home() / "locks" / (new_sha256(name.encode()).hexdigest()[:32] + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")

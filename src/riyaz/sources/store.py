@@ -4,7 +4,6 @@ It is the folder `RIYAZ_HOME`, or "riyaz" in the platform's cache folder. A mode
 Layout: models/NAME/{entry.json, files}, hashes/, and .tmp-* folders while something is being written.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from riyaz import folders
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, write_json
+from riyaz.files import disk_error, new_sha256, write_json
 
 ENTRY = "entry.json"
 TEMPORARY = ".tmp-"
@@ -129,13 +128,13 @@ def link_or_copy(path: Path, target: Path) -> None:
 def file_hash(paths: list[Path]) -> str:
     """SHA-256 of the files' concatenated bytes; cached in the store by path, size and modification time."""
     stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    key = hashlib.sha256(json.dumps([stamp[0] for stamp in stamps]).encode()).hexdigest()[:32]
+    key = new_sha256(json.dumps([stamp[0] for stamp in stamps]).encode()).hexdigest()[:32]
     cached = home() / "hashes" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         record = json.loads(cached.read_text(encoding="utf-8"))
         if record["files"] == stamps:
             return str(record["sha256"])
-    digest = hashlib.sha256()
+    digest = new_sha256()
     for path in paths:
         with open(path, "rb") as file:
             while chunk := file.read(CHUNK):

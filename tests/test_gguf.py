@@ -2,6 +2,7 @@
 
 import struct
 import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -152,6 +153,20 @@ def test_an_array_of_strings_is_decoded_when_it_is_asked_for(tmp_path):
     (tmp_path / "t.gguf").write_bytes(HONEST)
     words = gguf.read(tmp_path / "t.gguf").metadata["a.words"]
     assert len(words) == 2 and list(words) == words.tolist() and words != ["zwei"] and words != "zwei"
+
+
+def test_strings_take_little_memory_before_they_are_asked_for(tmp_path):
+    count = 50_000
+    words = struct.pack("<IQ", 8, count) + text("word") * count
+    (tmp_path / "t.gguf").write_bytes(file_bytes([pair("a.words", 9, words)]))
+    tracemalloc.start()
+    try:
+        metadata = gguf.read(tmp_path / "t.gguf").metadata
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 6 * count  # bytes; each has a place of 4, in an array that has room for more
+    assert metadata["a.words"].tolist() == ["word"] * count
 
 
 def test_reads_every_metadata_type(tmp_path):

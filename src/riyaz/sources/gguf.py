@@ -33,6 +33,7 @@ MAX_ARRAY = 2**22  # elements; the largest vocabularies have 2**18
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
 STRING, ARRAY, BOOL = 8, 9, 7
+LENGTH = 8  # bytes of the length before a string
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 READ_AGAIN = "the file is damaged; download it again"
@@ -57,15 +58,16 @@ class GGUFFile:
 
 class Strings:
     """An array of strings in the metadata, such as a vocabulary, decoded when it is asked for: as Python strings those
-    of a small model take ten times the bytes that they have in the file."""
+    of a small model take ten times the bytes that they have in the file. The first begins at byte `begin`, each other
+    one LENGTH bytes behind the end of the one before."""
 
     def __init__(
-        self, data: mmap.mmap | bytes, begins: Sequence[int], ends: Sequence[int], fail: Callable[[], RiyazError]
+        self, data: mmap.mmap | bytes, begin: int, ends: Sequence[int], fail: Callable[[], RiyazError]
     ) -> None:
-        self._data, self._begins, self._ends, self._fail = data, begins, ends, fail
+        self._data, self._begin, self._ends, self._fail = data, begin, ends, fail
 
     def __len__(self) -> int:
-        return len(self._begins)
+        return len(self._ends)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tolist())
@@ -76,7 +78,8 @@ class Strings:
     def tolist(self) -> list[str]:
         """All strings. Raises RiyazError if one is not UTF-8."""
         try:
-            return [self._data[begin:end].decode() for begin, end in zip(self._begins, self._ends)]
+            begins = (self._begin, *(end + LENGTH for end in self._ends))
+            return [self._data[begin:end].decode() for begin, end in zip(begins, self._ends)]
         except UnicodeDecodeError as error:
             raise self._fail() from error
 
@@ -131,19 +134,18 @@ class _Cursor:
 
     def strings(self, count: int, what: str) -> Strings:
         """The places of so many strings; they are a hundred thousand, so the loop is a plain one."""
-        begins, ends, unpack, at = array("L"), array("L"), struct.Struct("<Q").unpack_from, self.at
-        stop = min(self.size, MAX_HEADER)
+        ends, unpack, at = array("I"), struct.Struct("<Q").unpack_from, self.at
+        stop, first = min(self.size, MAX_HEADER), at + LENGTH
         for _ in range(count):
-            begin = at + 8
+            begin = at + LENGTH
             length = unpack(self.data, at)[0] if begin <= stop else MAX_STRING + 1
             if length > MAX_STRING or begin + length > stop:
                 self.at = at
                 self.text(MAX_STRING, what)  # raises, and says what is wrong
-            begins.append(begin)
             at = begin + length
             ends.append(at)
         self.at = at
-        return Strings(self.data, begins, ends, lambda: self.fail(f"{what} is not UTF-8"))
+        return Strings(self.data, first, ends, lambda: self.fail(f"{what} is not UTF-8"))
 
 
 def _preamble(cursor: _Cursor) -> tuple[int, int]:

@@ -45,12 +45,13 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     copies = T <= ON_THEIR_OWN ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
-    qkv = b.qkv.get(size_t(T) * qkv_width), attended = b.attended.get(size_t(T) * heads_width);
+    gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
+    attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
     forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16), c.fp32 || (any_wide && reads_bf16 && k.wide_bf16 && !tiles)};
     heads = b.heads.get(T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
-    gate = b.gate.get(size_t(T) * c.inner), up = b.up.get(size_t(T) * c.inner);
+    up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
     for (const Span& span : spans)
         if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);

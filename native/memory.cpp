@@ -26,10 +26,11 @@ struct Chunk {
     Chunk(const Chunk&) = delete;
     Chunk& operator=(const Chunk&) = delete;
 
-    // Where the system refuses, pages stay small, or it does this in its own time.
+    // Where the system refuses, pages stay small, or it does this in its own time. The last page stays small where it
+    // would be less than half full.
     void use_huge_pages() const {
 #if defined(__linux__)
-        for (size_t at = 0; at < used; at += HUGE_PAGE)
+        for (size_t at = 0; at + HUGE_PAGE / 2 <= used; at += HUGE_PAGE)
             if (madvise(data + at, HUGE_PAGE, COLLAPSE) != 0) madvise(data + at, HUGE_PAGE, MADV_HUGEPAGE);
 #endif
     }

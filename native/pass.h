@@ -55,7 +55,8 @@ struct InputsMemory {
 
 // The memory of a pass, kept for the next one
 struct Buffers {
-    Array<float> x, part, qkv, attended, gate, up, low, logits, sketch;
+    Array<float> x, part, up, low, logits, sketch;
+    Array<float> shared;  // q, k, v and what attention makes of them, which nothing reads any more once `gate` is there
     Array<uint8_t> scratch;
     InputsMemory hidden, heads, inner, wanted;
     Array<uint16_t> low_bf16[3];

@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #if defined(__x86_64__)
@@ -10,6 +11,7 @@ namespace riyaz {
 namespace {
 
 constexpr int SPINS = 1000;        // of a thread at a barrier before it sleeps: 50 microseconds
+constexpr ptrdiff_t FETCH = 512;   // bytes fetched between two looks: more would delay the next look
 constexpr int LONG_SPINS = 10000;  // between passes: half a millisecond, longer than Python takes from one to the next
 
 inline void pause() {
@@ -57,12 +59,10 @@ void Pool::barrier(Ahead& ahead) {
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) {
         if (spins < SPINS) {
-            if (ahead.at < ahead.end) {
-                __builtin_prefetch(ahead.at, 0, 2), __builtin_prefetch(ahead.at + 64, 0, 2);
-                ahead.at += 128;
-            } else {
-                pause();
-            }
+            for (const uint8_t* stop = ahead.at + std::min<ptrdiff_t>(ahead.end - ahead.at, FETCH); ahead.at < stop;
+                 ahead.at += 64)
+                __builtin_prefetch(ahead.at, 0, 2);
+            pause();
             continue;
         }
         const int64_t start = now_ns();

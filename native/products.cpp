@@ -7,7 +7,7 @@ namespace riyaz {
 namespace {
 
 constexpr size_t FETCHED = 96 * 1024;  // most bytes of weights that a thread fetches while it waits
-constexpr int GRAINS = 6;              // parts of a thread's share of a product
+constexpr int GRAINS = 12;             // parts of a thread's share of a product
 constexpr const Product* LAYER_PRODUCTS[] = {&QKV, &OUT, &GATE_UP, &BACK};
 
 }  // namespace

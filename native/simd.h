@@ -42,7 +42,8 @@ namespace RIYAZ_ISA {
 // e^x to 2 units in the last place, by range reduction and a polynomial of degree 6 (coefficients of Cephes' expf).
 INLINE F exp(F x) {
     x = max(set(-87.0f), min(set(88.0f), x));  // in this order a NaN stays one
-    const F n = floor(fma(x, set(1.44269504088896341f), set(0.5f)));
+    const F whole = set(0x1.8p23f);            // what is added to it is rounded to a whole number
+    const F n = sub(fma(x, set(1.44269504088896341f), whole), whole);
     F r = fma(n, set(-0.693359375f), x);
     r = fma(n, set(2.12194440e-4f), r);
     F p = set(1.9875691500e-4f);
@@ -52,7 +53,7 @@ INLINE F exp(F x) {
     p = fma(p, r, set(1.6666665459e-1f));
     p = fma(p, r, set(5.0000001201e-1f));
     p = add(fma(p, mul(r, r), r), set(1.0f));
-    return mul(p, power_of_2(n));
+    return times_power_of_2(p, n);
 }
 INLINE F silu(F x) { return div(x, add(set(1.0f), exp(sub(zero(), x)))); }
 INLINE F gelu_tanh(F x) {  // 0.5 x (1 + tanh(u)) = x / (1 + e^(-2 u))

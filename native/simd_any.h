@@ -68,10 +68,12 @@ INLINE F floor(F a) {
     LANES a.v[i] = __builtin_floorf(a.v[i]);
     return a;
 }
-INLINE F power_of_2(F a) {
+INLINE F times_power_of_2(F a, F whole) {
     LANES {
-        const int32_t word = (int32_t(a.v[i]) + 127) << 23;
-        memcpy(&a.v[i], &word, 4);
+        const int32_t word = (int32_t(whole.v[i]) + 127) << 23;
+        float power;
+        memcpy(&power, &word, 4);
+        a.v[i] *= power;
     }
     return a;
 }

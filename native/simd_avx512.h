@@ -23,10 +23,7 @@ INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
 INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
 INLINE F abs(F a) { return _mm512_abs_ps(a); }
 INLINE F floor(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-INLINE F power_of_2(F whole) {  // 2^whole
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23));
-}
+INLINE F times_power_of_2(F a, F whole) { return _mm512_scalef_ps(a, whole); }
 INLINE F select(uint32_t mask, F yes, F no) { return _mm512_mask_blend_ps(__mmask16(mask), no, yes); }
 INLINE bool any_below(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) != 0; }  // in some lane a <= b
 INLINE float sum_of(F a) {

@@ -44,7 +44,7 @@ INLINE F floor(F x) { return EACH(vrndmq_f32, x); }
 INLINE float32x4_t power4(float32x4_t whole) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(whole), vdupq_n_s32(127)), 23));
 }
-INLINE F power_of_2(F whole) { return EACH(power4, whole); }
+INLINE F times_power_of_2(F x, F whole) { return mul(x, EACH(power4, whole)); }
 INLINE float32x4_t select4(uint32_t mask, float32x4_t yes, float32x4_t no) {
     const uint32_t bits[4] = {1, 2, 4, 8};
     return vbslq_f32(vtstq_u32(vdupq_n_u32(mask), vld1q_u32(bits)), yes, no);

@@ -1,10 +1,14 @@
 // Checks of the cache's pages and of attention over them.
+#include <bit>
 #include <memory>
 
 #include "checks.h"
 
 namespace riyaz::checks {
 namespace {
+
+// Not a number, and its bits overflow where they are rounded to bfloat16 without a look at them
+constexpr float FULL = std::bit_cast<float>(0x7fffe000u);
 
 // Three pages with keys and values of one head: a full one, one that begins late, and one with gaps
 struct Pages {
@@ -27,6 +31,7 @@ struct Pages {
                 if (!(MASKS[p] >> slot & 1)) continue;
                 Floats key = random.numbers(head), value = random.numbers(head);
                 if (damaged && tokens == 40) key[head / 2] = NONE;
+                if (damaged && tokens == 41) value[1] = FULL;
                 k.store(key.data(), value.data(), head, slot, page, page + half, fp32);
                 keys.insert(keys.end(), key.begin(), key.end());
                 values.insert(values.end(), value.begin(), value.end());
@@ -54,9 +59,11 @@ double store_check(const Sets& k) {
     double worst = 0;
     for (const bool fp32 : {false, true})
         for (const int head : {20, 64}) {
-            const Pages found(k.checked, head, fp32), wanted(k.plain, head, fp32);
-            const size_t size = 6 * found.half;
-            worst = std::max(worst, must(memcmp(found.segments[0].page, wanted.segments[0].page, size) == 0));
+            for (const bool damaged : {false, true}) {
+                const Pages found(k.checked, head, fp32, damaged), wanted(k.plain, head, fp32, damaged);
+                const size_t size = 6 * found.half;
+                worst = std::max(worst, must(memcmp(found.segments[0].page, wanted.segments[0].page, size) == 0));
+            }
         }
     return worst;
 }
@@ -68,15 +75,23 @@ double attention_error(const Sets& k, bool fp32, bool tiles) {
     for (const int head : {20, 64, 80, 128}) {
         const Pages pages(k.plain, head, fp32), damaged(k.plain, head, fp32, true);
         const float large = 1 / std::sqrt(float(head));
-        for (const int n : {1, 2, 7, 19})
+        for (const int n : {1, 2, 7, 19, 40})
             for (const int window : {0, 5, 33}) {
                 const int position = pages.tokens - n;
-                const Floats q = Random(uint32_t(n)).numbers(size_t(n) * G * head, large);
+                const float sharp = n == 19 ? 30 : 1;  // so that later pages hold much larger scores than earlier ones
+                const Floats q = Random(uint32_t(n)).numbers(size_t(n) * G * head, sharp * large);
                 const Floats wanted = attend(k.plain.attention, pages, q, n, position, window);
-                const double size = 1 + head * large / 2;
+                const double size = 1 + sharp * head * large / 2;
                 const Sizes allowed(q.size(), (tiles ? BF16 : NEAR) * size);
-                worst = std::max(worst, errors(attend(kernel, pages, q, n, position, window), wanted, allowed));
-                if (window) continue;
+                const Floats together = attend(kernel, pages, q, n, position, window);
+                worst = std::max(worst, errors(together, wanted, allowed));
+                for (int i = 0; i < n && !tiles; i++) {  // bit for bit what one token alone gets
+                    const auto begin = size_t(i) * G * head, end = begin + size_t(G) * head;
+                    const Floats own(q.begin() + begin, q.begin() + end);
+                    worst = std::max(worst, same(attend(kernel, pages, own, 1, position + i, window),
+                                                 Floats(together.begin() + begin, together.begin() + end)));
+                }
+                if (window || position < 41) continue;  // all tokens see the damaged ones
                 for (const float x : attend(kernel, damaged, q, n, position, 0))
                     worst = std::max(worst, must(std::isnan(x)));
                 Floats none = q;

@@ -176,25 +176,37 @@ def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], what: str
         files.from_json(Outer, [], "a.json")
 
 
-def test_what_a_killed_write_left_is_swept_by_the_next_one_to_that_file(tmp_path: Path) -> None:
-    """Only regular files of that name and of a process that does not live; everything else stays."""
+def test_what_a_killed_write_left_is_swept_by_the_next_one_in_that_folder(tmp_path: Path) -> None:
+    """Only regular files with riyaz's own name for them, which no living process made or holds; everything else stays."""
     write = "import os, signal, sys; from pathlib import Path; from riyaz.files import atomic_file\n"
     write += "with atomic_file(Path(sys.argv[1])) as file: file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
-    target = tmp_path / "a.json"
-    killed = subprocess.run([sys.executable, "-c", write, str(target)], check=False)
+    killed = subprocess.run([sys.executable, "-c", write, str(tmp_path / "a.json")], check=False)
     (left,) = tmp_path.iterdir()
-    assert killed.returncode == -signal.SIGKILL and left.name.startswith(".a.json.") and left.suffix == ".tmp"
-    dead = left.name.split(".")[-2]
+    assert killed.returncode == -signal.SIGKILL and left.name.startswith(".a.json.riyaz-") and left.suffix == ".tmp"
+    dead = left.stem.partition("-")[2]
     kept = {
-        f".a.json.{os.getppid()}.tmp", f".b.json.{dead}.tmp", f".a.json.x{dead}.tmp", f".a.json.{dead}.tmp.json",
-        f"a.json.{dead}.tmp", ".a.json.99999999999999999999.tmp", f".a.json.0{dead}.tmp",
+        f".a.json.riyaz-{os.getppid()}.tmp", f".a.json.riyaz-x{dead}.tmp", f".a.json.riyaz-{dead}.tmp.json",
+        f"a.json.riyaz-{dead}.tmp", ".a.json.riyaz-99999999999999999999.tmp", f".a.json.riyaz-0{dead}.tmp",
+        f".a.json.{dead}.tmp", f".held.riyaz-{dead}.tmp", f".link.riyaz-{dead}.tmp", f".folder.riyaz-{dead}.tmp",
     }  # fmt: skip
     for name in kept:
         (tmp_path / name).write_text("x")
-    (tmp_path / f".c.json.{dead}.tmp").symlink_to("elsewhere")
-    (tmp_path / f".d.json.{dead}.tmp").mkdir()
-    files.write_text(target, "new")
-    assert {path.name for path in tmp_path.iterdir()} == {*kept, "a.json", f".c.json.{dead}.tmp", f".d.json.{dead}.tmp"}
-    for name in ("c.json", "d.json"):
-        files.write_text(tmp_path / name, "new")
-        assert os.path.lexists(tmp_path / f".{name}.{dead}.tmp")
+    for name in ("link", "folder"):
+        (tmp_path / f".{name}.riyaz-{dead}.tmp").unlink()
+    (tmp_path / f".link.riyaz-{dead}.tmp").symlink_to("elsewhere")
+    (tmp_path / f".folder.riyaz-{dead}.tmp").mkdir()
+    with (tmp_path / f".held.riyaz-{dead}.tmp").open() as held:  # as by a process of another container
+        assert files.try_lock(held)
+        files.write_text(tmp_path / "b.json", "new")
+        assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.json"}
+    files.write_text(tmp_path / "b.json", "newer")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.json"} - {f".held.riyaz-{dead}.tmp"}
+
+
+def test_a_file_that_is_being_written_is_held(tmp_path: Path) -> None:
+    with files.atomic_file(tmp_path / "a.json") as file:
+        (being_written,) = tmp_path.iterdir()
+        with being_written.open() as other:
+            assert not files.try_lock(other)
+        file.write(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -317,14 +317,13 @@ def test_what_killed_writes_left_is_swept(text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / ".lock").touch()
-    (out / ".run.json.77.tmp").touch()
+    (out / ".run.json.riyaz-4194304.tmp").touch()  # above the largest number of a process
     with pytest.MonkeyPatch.context() as inner:
         stop_at(2, inner, KeyboardInterrupt())
         assert command("pretrain", text, *SMALL, "--out", out, "--resume").status == 130
     (out / "work/model").mkdir()
-    (out / "work/.tokenizer.8.tmp").mkdir()
-    for name in (".metrics.jsonl.9.tmp", "work/text/.tokens.bin.1.tmp", "work/model/.model.safetensors.2.tmp"):
-        (out / name).touch()
+    for name in (".metrics.jsonl", "work/text/.tokens.bin", "work/model/.model.safetensors"):
+        (out / f"{name}.riyaz-4194304.tmp").touch()
     with pytest.MonkeyPatch.context() as inner:
         inner.setattr(running.RunFolder, "clean", lambda folder: None)
         assert command("pretrain", "--out", out, "--resume").status == 0

@@ -28,7 +28,7 @@ from riyaz.errors import RiyazError, shown
 if TYPE_CHECKING:
     import hashlib
 
-LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # temporary file of `atomic_file`, left by a killed process
+TEMPORARY = re.compile(r"\..+\.riyaz-([1-9]\d*)\.tmp")  # of `atomic_file`: .NAME.riyaz-PROCESS.tmp
 OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out when it is None
 DEEPEST = 40  # most levels of nesting in a field of type Any
 NEWER = "a newer version of riyaz may know it"
@@ -73,11 +73,13 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears at `path` whole or not at all: temporary name, sync, rename. Raises RiyazError, also for
     a link or a device at `path`."""
     check_plain(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.riyaz-{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        _sweep_beside(path)
+        sweep(path.parent)
         with open(temporary, "xb") as file:
+            with contextlib.suppress(ImportError, OSError):  # no locks on Windows and some network drives
+                try_lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -88,18 +90,18 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def _sweep_beside(path: Path) -> None:
-    """Remove the temporary files of `atomic_file` for this path that this user's killed processes left."""
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of `atomic_file` that this user's killed processes left in a folder: those whose
+    process does not live and that no process holds, in another container or on another machine."""
     if not hasattr(os, "geteuid"):  # on Windows, where no process can be asked whether it lives
         return
-    made = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)\.tmp")
-    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            named = made.fullmatch(entry.name)
-            if named and not _lives(int(named[1])):
-                about = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid():
-                    Path(entry).unlink(missing_ok=True)
+            made = TEMPORARY.fullmatch(entry.name)
+            if made and entry.is_file(follow_symlinks=False) and not _lives(int(made[1])):
+                with contextlib.suppress(OSError), open(entry, "rb") as file:
+                    if os.fstat(file.fileno()).st_uid == os.geteuid() and try_lock(file):
+                        os.unlink(entry)
 
 
 def _lives(process: int) -> bool:
@@ -398,13 +400,6 @@ def try_lock(handle: IO[Any] | int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def sweep(paths: Iterable[Path]) -> None:
-    """Remove the temporary files that killed processes left among `paths`; no other process may be writing there."""
-    for path in paths:
-        if LEFTOVER.fullmatch(path.name):
-            remove(path)
 
 
 def remove(path: Path) -> None:

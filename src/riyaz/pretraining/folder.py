@@ -16,7 +16,7 @@ from typing import Any
 
 from riyaz import files, folders
 from riyaz.errors import RiyazError
-from riyaz.files import LEFTOVER, write_json
+from riyaz.files import TEMPORARY, write_json
 from riyaz.results import ELSEWHERE, RUN
 
 PLAN, WORK = "plan.json", "work"
@@ -38,12 +38,13 @@ class RunFolder:
                 status = (self.read(RUN) or {}).get("status")
                 hint = ELSEWHERE if status == "done" else "add --resume to go on with it"
                 raise RiyazError(f"this folder holds a run already ({status})", str(self.path), hint)
-            files.sweep([*self.path.iterdir(), *self.work.rglob(".*")])
+            for folder in (self.path, self.work, *self.work.rglob("*/")):
+                files.sweep(folder)
             yield
 
     def _ours(self, names: set[str]) -> bool:
         self.resumed = RUN in names
-        return self.resumed or all(LEFTOVER.fullmatch(name) and name.startswith(f".{RUN}.") for name in names)
+        return self.resumed or all(TEMPORARY.fullmatch(name) and name.startswith(f".{RUN}.") for name in names)
 
     def _begun(self) -> bool:
         return self.resumed or (self.path / PLAN).exists()

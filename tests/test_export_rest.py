@@ -166,6 +166,7 @@ def test_a_control_token_that_nothing_writes_needs_no_row(tmp_path) -> None:
     for folder in (
         with_token(tmp_path / "written", "<|picture|>" + tiny.CHAT_TEMPLATE),
         with_token(tmp_path / "word", content="zebra", special=False),
+        with_token(tmp_path / "space", content=" ", id=511),  # no control token, and 511 is another's: it loads as 512
     ):
         with assert_refused(said):
             open_source(folder).tokenizer()

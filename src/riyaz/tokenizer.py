@@ -60,7 +60,9 @@ class Tokenizer:
         self._control_text = {number: token for token, number in self._control.items()}
         vocabulary = definition["model"]["vocab"]  # a list for Unigram
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        self.id_limit = 1 + max([*ids, *(entry["id"] for entry in self._added)], default=-1)  # all ids are smaller
+        listing = [entry["id"] for entry in self._added]  # the backend may load one that is no control token as another
+        loading = [self._backends[MARK].token_to_id(entry["content"]) or 0 for entry in self._added]
+        self.id_limit = 1 + max([*ids, *listing, *loading], default=-1)  # all ids are smaller
         longest_first = sorted(self._control, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         prefixes = {token[:length] for token in self._control for length in range(1, len(token))}

@@ -14,7 +14,7 @@ from riyaz.artifact import Artifact, BaseModel, TextPart, WeightsPart
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.files import write_json
-from riyaz.results import Comparison
+from riyaz.results import ArmResult, Comparison
 
 BASE = BaseModel("tiny", "models/tiny", "ab" * 32, 106_000)
 TASK = Task("closed", ("blue", "red"), "accuracy", "Classify.", "2 distinct answers in 9 rows")
@@ -184,7 +184,7 @@ def compared(folder: Path, pick: str | None = "lora") -> Path:
     for method in ("lora", "full"):
         artifacts.write(folder / "arms" / method / "kept" / "artifact", LORA, FILES)
     (folder / "arms" / "few_shot" / "kept").mkdir(parents=True, exist_ok=True)
-    write_json(folder / "compare.json", Comparison([], pick, None, "certified", ""))
+    write_json(folder / "compare.json", Comparison([ArmResult("lora", "ok")], pick, None, "certified", ""))
     return folder / "arms" / "lora" / "kept" / "artifact"
 
 
@@ -225,7 +225,7 @@ def test_an_arm_that_is_not_there_is_answered_with_those_that_are(name: str, say
 def test_the_pick_of_a_strangers_comparison_is_the_name_of_an_arm(pick: str, tmp_path: Path) -> None:
     compared(tmp_path / "out", pick=pick)
     artifacts.write(tmp_path / "out/elsewhere/kept/artifact", LORA, FILES)
-    with assert_refused("the comparison has no arm"):
+    with assert_refused("which is none of its arms"):
         artifacts.resolve(tmp_path / "out")
 
 
@@ -240,7 +240,7 @@ def test_within_a_comparisons_folder_a_model_keeps_its_name(tmp_path: Path, monk
 def test_a_pick_that_is_a_path_is_refused(pick: str, tmp_path: Path) -> None:
     write_json(tmp_path / "compare.json", Comparison([], pick, None, "certified", ""))
     (tmp_path / "arms").mkdir()
-    with assert_refused(f"the comparison has no arm {pick!r}"):
+    with assert_refused(f"pick is {pick!r}, which is none of its arms"):
         artifacts.resolve(tmp_path)
 
 

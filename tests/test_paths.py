@@ -10,7 +10,7 @@ from comparing import command, small_machine
 from conftest import Finished
 
 from riyaz.errors import RiyazError
-from riyaz.files import is_bare
+from riyaz.files import is_bare, read_json, write_json
 
 PATHS = (
     "", ".", "..", "../x", "../../victim", "/etc", "a/b", "a/../..", "a\\b", "..\\x", "C:x", "a\0b", "\uff0e\uff0e/x",
@@ -58,6 +58,15 @@ def test_an_arm_of_a_strangers_results_is_a_name(name: str, copy: Path) -> None:
     for asked in (("report", copy), ("generate", copy, "the card")):
         told = command(*asked)
         assert told.status == 2 and "arms[0].method: " in told.line and "is not the name of a method" in told.line
+
+
+@pytest.mark.parametrize("key", ["pick", "runner_up"])
+@pytest.mark.parametrize("name", ["../../victim", "/etc", "unknown"])
+def test_the_pick_of_a_strangers_results_is_one_of_its_arms(key: str, name: str, copy: Path) -> None:
+    path = copy / "compare.json"
+    write_json(path, read_json(path) | {key: name})
+    told = command("report", copy)
+    assert told.status == 2 and f"{key} is '{name}', which is none of its arms" in told.line
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from test_export import make
 
 from riyaz.cli import main as cli
 from riyaz.files import to_document, write_json
-from riyaz.results import Comparison
+from riyaz.results import ArmResult, Comparison
 
 torch.set_num_threads(1)
 ROWS = [{"text": f"where is my order {i}?", "label": ("refund", "delivery")[i % 2]} for i in range(24)]
@@ -46,7 +46,7 @@ def place(monkeypatch, tmp_path, model) -> Path:
     monkeypatch.setattr("riyaz.hardware.cores", lambda: 1)
     monkeypatch.chdir(tmp_path)
     make(model, Path("results/arms/lora/kept/artifact"))
-    write_json(Path("results/compare.json"), Comparison([], "lora", None, "certified", ""))
+    write_json(Path("results/compare.json"), Comparison([ArmResult("lora", "ok")], "lora", None, "certified", ""))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     Path("pages").mkdir()
     Path("pages/a.txt").write_text("The card desk is on the third floor.")

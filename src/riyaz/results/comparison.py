@@ -271,7 +271,11 @@ class Comparison:
                 document["decision"] = "certified"
             if type(document.get("rows_needed")) is int:
                 document["rows_needed"] = None
-        return as_document(cls, document, path, AGAIN)
+        comparison = as_document(cls, document, path, AGAIN)
+        for key, name in (("pick", comparison.pick), ("runner_up", comparison.runner_up)):
+            if name is not None and all(name != arm.method for arm in comparison.arms):
+                raise RiyazError(f"{key} is {shown(name)}, which is none of its arms", str(path), AGAIN)
+        return comparison
 
     @property
     def ranked(self) -> list[ArmResult]:

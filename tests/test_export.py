@@ -169,7 +169,9 @@ def test_a_lora_exported_as_a_whole_model_is_the_merged_one(base, tmp_path):
 
 def test_a_comparisons_folder_stands_for_the_arm_it_picked(base, tmp_path):
     make(base, tmp_path / "results" / "arms" / "lora" / "kept" / "artifact")
-    write_json(tmp_path / "results" / "compare.json", Comparison([ArmResult("lora", "ok")], "lora", None, "certified", ""))
+    write_json(
+        tmp_path / "results" / "compare.json", Comparison([ArmResult("lora", "ok")], "lora", None, "certified", "")
+    )
     assert export.merge(tmp_path / "results", tmp_path / "out").difference < TOLERANCE
     assert export.export(str(tmp_path / "results"), "peft", tmp_path / "adapter").difference == 0
 

@@ -177,7 +177,7 @@ def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], what: str
 
 
 def test_what_a_killed_write_left_is_swept_by_the_next_one_in_that_folder(tmp_path: Path) -> None:
-    """Only regular files with riyaz's own name for them, which no living process made or holds; everything else stays."""
+    """Only regular files with riyaz's own name for them that no living process made or holds; everything else stays."""
     write = "import os, signal, sys; from pathlib import Path; from riyaz.files import atomic_file\n"
     write += "with atomic_file(Path(sys.argv[1])) as file: file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     killed = subprocess.run([sys.executable, "-c", write, str(tmp_path / "a.json")], check=False)

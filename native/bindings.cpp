@@ -367,6 +367,8 @@ NB_MODULE(_native, m) {
         .def("length", &Model::length)
         .def("adapter_of", &Model::adapter_of)
         .def("forward", &forward)
-        .def_prop_ro("cache_bytes", [](const Model& self) { return self.cache.bytes(); });
+        .def_prop_ro("cache_bytes", [](const Model& self) { return self.cache.bytes(); })
+        .def_prop_ro("cache_limit", [](const Model& self) { return self.cache.limit(); })
+        .def("bytes_of", [](const Model& self, int tokens) { return self.cache.bytes_of(tokens); });
     bind_encoder(m);
 }

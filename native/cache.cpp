@@ -103,6 +103,17 @@ int Cache::length(int id) const {
     return sequence.head.parent ? sequence.head.shared : sequence.length;
 }
 
+void Cache::expect(const std::vector<std::pair<int, int>>& appends) const {
+    size_t needed = bytes();
+    for (const auto& [id, n] : appends) {
+        const Sequence& sequence = find(id);
+        if (sequence.head.forked) continue;
+        const bool open = !sequence.parts.empty() && !sequence.head.sealed;
+        needed += bytes_of(n - std::min(n, open ? room(sequence.parts.back()) : 0));
+    }
+    refuse_above_limit(needed);
+}
+
 void Cache::append(int id, int n, std::vector<Slot>& slots) {
     Sequence& sequence = find(id);
     const Head before = sequence.head;
@@ -115,15 +126,16 @@ void Cache::append(int id, int n, std::vector<Slot>& slots) {
     const std::vector<Part>& parts = before.parent ? shared.parts : sequence.parts;
 
     Page* last = parts.empty() || before.sealed ? nullptr : parts.back().page;
-    if (last && last->parts == 1) last->used = int(std::bit_width(parts.back().mask));  // others' slots are free again
+    if (last) last->used = SLOTS - room(parts.back());
     const int here = last ? std::min(n, SLOTS - last->used) : 0, left = n - here;
     const auto found = before.forked ? common_.find(sequence.family) : common_.end();
     Page* common = found == common_.end() || found->second == last ? nullptr : found->second;
     if (common && (!left || left > SLOTS - common->used)) common = nullptr;
-    const size_t needed = bytes() + (common ? 0 : size_t(left + SLOTS - 1) / SLOTS) * page_bytes_;
-    if (needed > limit_) {
+    try {
+        refuse_above_limit(bytes() + (common ? 0 : bytes_of(left)));
+    } catch (...) {
         for (const Part& part : shared.parts) drop(part);
-        throw std::runtime_error("keys and values need " + megabytes(needed) + ", the limit is " + megabytes(limit_));
+        throw;
     }
 
     if (before.parent) sequence.parts = std::move(shared.parts), sequence.length = shared.length;
@@ -190,6 +202,16 @@ void Cache::share(const Sequence& from, int length, Sequence& to) {
         to.length += count(mask);
         part.page->parts++;
     }
+}
+
+// Slots of a sequence's last page that are free for it; those of others that are gone are free again.
+int Cache::room(const Part& last) {
+    return SLOTS - (last.page->parts == 1 ? int(std::bit_width(last.mask)) : last.page->used);
+}
+
+void Cache::refuse_above_limit(size_t bytes) const {
+    if (bytes <= limit_) return;
+    throw std::runtime_error("keys and values need " + megabytes(bytes) + ", the limit is " + megabytes(limit_));
 }
 
 // Gives the next n slots of a page to a sequence, in the latest change.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -43,6 +44,9 @@ class Cache {
 
     // Number of tokens; those of a fork count although the other sequence may not have them yet
     int length(int sequence) const;
+    // Throws as `append` does where appending so many tokens to each of these sequences, each named once, would exceed
+    // the limit, forks not counted.
+    void expect(const std::vector<std::pair<int, int>>& appends) const;
     // Appends n tokens to a sequence, and their slots to `slots`. Throws std::runtime_error and changes nothing where
     // the pages would exceed the limit.
     void append(int sequence, int n, std::vector<Slot>& slots);
@@ -63,6 +67,8 @@ class Cache {
     size_t bytes() const { return pages_ * page_bytes_; }  // of pages in use
     size_t limit() const { return limit_; }
     size_t reserved() const;  // bytes of address space; of these only pages that were ever in use take memory
+    // The most bytes that a sequence takes for so many tokens of its own: they begin on a new page
+    size_t bytes_of(int tokens) const { return size_t(padded(tokens, SLOTS) / SLOTS) * page_bytes_; }
     int sequences() const { return int(sequences_.size()); }
 
   private:
@@ -106,6 +112,8 @@ class Cache {
     const Sequence& find(int id) const;
     int keep(Sequence&& sequence);
     static void share(const Sequence& from, int length, Sequence& to);
+    static int room(const Part& last);
+    void refuse_above_limit(size_t bytes) const;
     void take(Sequence& sequence, Page* page, int n, std::vector<Slot>& slots);
     void cut(Sequence& sequence, int n);
     void drop(Part part);

@@ -224,6 +224,9 @@ void Model::forward(std::vector<Run>& runs) {
         pass.finish();
         pieces.clear(), tokens = 0;
     };
+    std::vector<std::pair<int, int>> appends;
+    for (const Run& run : runs) appends.emplace_back(run.sequence, states_.at(run.sequence).vectors + run.n);
+    cache.expect(appends);  // before the first pass of many
     try {
         std::map<int, int> ahead;  // tokens of a sequence in this forward
         for (Run& run : runs) {

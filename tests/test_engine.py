@@ -208,7 +208,7 @@ def test_a_prefix_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     for wanted in ([50, 4], [50, 4, 4]):
         engine.logprobs(asked, [(9,), (9,)])
         assert lengths == wanted
-    monkeypatch.setattr(engines, "PREFIX_TOKENS", 60)
+    monkeypatch.setattr(engine.runner, "cache_limit", engine.runner.bytes_of(60))
     engine.logprobs([Request(0, (5,), tuple(range(70, 90)))], [(9,)])  # another pushes it out
     lengths.clear()
     engine.logprobs(asked, [(9,), (9,)])

@@ -13,9 +13,12 @@ from native_models import KINDS, apart, ids, ours, read, read_all, rounded, thei
 from riyaz import hardware
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
+from riyaz.engine.native import formats
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.runner import Best, Named, Run, Top, Whole
 from riyaz.errors import RiyazError
+from riyaz.families import describe
+from riyaz.sources import open_source
 
 LOGITS = 1e-4  # nats by which a log-probability in float32 may differ from the torch runner's
 # and in the other precisions, from the torch runner in float32 with the same rounded weights: the most, and the mean.
@@ -312,8 +315,9 @@ def test_what_overflows_is_one_line_and_changes_nothing(tmp_path: Path, precisio
 
 def test_a_full_cache_is_one_line_and_nothing_is_lost(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = 2 * 2 * 2 * 32 * 32 * 4  # K and V, layers, heads, slots, padded head size, float32
-    monkeypatch.setattr(hardware, "memory", lambda: hardware.Memory(20 * page, 20 * page))
-    runner, oracle = ours(plain), theirs(plain)  # half of it: 10 pages
+    free = 20 * page + int(formats.packed_bytes(describe(open_source(plain)), "fp32"))
+    monkeypatch.setattr(hardware, "memory", lambda: hardware.Memory(free, free))
+    runner, oracle = ours(plain), theirs(plain)  # half of what is free beside the weights: 10 pages
     rows = rows_of(runner, (64, 100, 40, 700))
     first, second, third = (runner.open() for _ in range(3))
     runner.forward([Run(first, rows[0]), Run(second, rows[1])])  # 2 + 4 pages

@@ -6,25 +6,26 @@
 Requests with different adapters, prefixes and lengths run in one batch; a prefix is computed once and kept.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from riyaz.adapters import Adapter
+from riyaz.engine.prefixes import Prefixes
 from riyaz.engine.request import Request
-from riyaz.engine.runner import Best, Named, Run, Runner, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Named, Run, Runner, Top, Whole
 from riyaz.engine.sampling import draw
 from riyaz.engine.scheduler import ROWS, SLOTS, Answer, Scheduler
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
+from riyaz.hardware import MB
 
-PREFIX_TOKENS = 4096  # most tokens of kept prefixes: 95 MB of keys and values for SmolLM2-135M in bf16
 WINDOW = 32  # requests whose distributions are computed together
 
+T = TypeVar("T")
 Progress = Callable[[int], None]  # called with the number of requests that were just finished
 
 
@@ -45,7 +46,7 @@ class Engine:
         self.context = runner.context
         self._scheduler = Scheduler()
         self._tickets = 0
-        self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], int] = OrderedDict()
+        self._prefixes = Prefixes(runner)
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model, or when the
@@ -58,8 +59,7 @@ class Engine:
         everything = [*self._scheduler.waiting, *self._scheduler.running]
         if any(answer.request.adapter == name for answer in everything):
             raise RiyazError(f"adapter {name!r} is in use by a request", hint="cancel it, or wait for its end")
-        for key in [key for key in self._prefixes if key[0] == name]:
-            self.runner.close(self._prefixes.pop(key))
+        self._prefixes.drop(name)
         self.runner.unload(name)
 
     def adapter_tokens(self, adapter: str | None) -> int:
@@ -68,16 +68,16 @@ class Engine:
 
     def add(self, request: Request) -> int:
         """Queue a request and return its ticket, by which `step` reports on it. Raises RiyazError when prompt and
-        answer do not fit the context."""
+        answer do not fit the context, or their keys and values the memory."""
         return self._begin(request).ticket
 
     def step(self) -> list[Step]:
         """One pass of the model: starts waiting requests and generates one token for every running one. Returns an
         empty list when no request runs or waits."""
-        self._scheduler.admit()
+        self._scheduler.admit(self._fit)
         answers = self._scheduler.running
         try:
-            results = self.runner.forward([self._run(answer) for answer in answers]) if answers else []
+            results = self._prefixes.forward([self._run(answer) for answer in answers]) if answers else []
             return [self._take(answer, result) for answer, result in zip(answers, results)]
         except BaseException:  # the sequences may be incomplete: the next step computes them from the start
             for answer in answers:
@@ -106,7 +106,7 @@ class Engine:
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[list[int]]:
         """The tokens of the answer to each request, without the stop token. Raises RiyazError before the first step
-        when a prompt and its answer do not fit the context."""
+        when a prompt and its answer do not fit the context or the memory."""
         for request in requests:
             self._check(request)
         longest_first = sorted(range(len(requests)), key=lambda i: -(len(requests[i].tokens) + requests[i].limit))
@@ -129,9 +129,8 @@ class Engine:
         """Log-probability of every token of each continuation: one (n_i,) float32 array per request."""
         log_p: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
         for batch in _batches(requests, [len(tokens) for tokens in continuations]):
-            wants = [Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch]
-            rows = self._read([requests[i] for i in batch], [continuations[i] for i in batch], wants)
-            for i, row in zip(batch, rows):
+            wants = {i: Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch}
+            for i, row in zip(batch, self._read(batch, requests, continuations, wants)):
                 log_p[i] = row
             if progress is not None:
                 progress(len(batch))
@@ -146,14 +145,14 @@ class Engine:
             window, answers = requests[start : start + WINDOW], continuations[start : start + WINDOW]
             log_p: dict[int, np.ndarray] = {}
             for batch in _batches(window, [len(tokens) for tokens in answers]):
-                wants = [Whole(_rows(window[i], answers[i])) for i in batch]
-                log_p |= zip(batch, self._read([window[i] for i in batch], [answers[i] for i in batch], wants))
+                wants = {i: Whole(_rows(window[i], answers[i])) for i in batch}
+                log_p |= zip(batch, self._read(batch, window, answers, wants))
             yield from (log_p[i] for i in range(len(window)))
 
     def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
         """The `count` likeliest tokens after the prompt `tokens`, with their log-probabilities, likeliest first."""
         request = Request(0, tuple(tokens), adapter=adapter)
-        ((likeliest, log_probabilities),) = self._read([request], [(0,)], [Top(count)])
+        ((likeliest, log_probabilities),) = self._read([0], [request], [(0,)], {0: Top(count)})
         return list(zip(likeliest.tolist(), log_probabilities.tolist()))
 
     def choose(self, requests: Sequence[Request], progress: Progress | None = None) -> np.ndarray:
@@ -179,6 +178,14 @@ class Engine:
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
+        need, limit = self._prefixes.bytes_of([request]), self.runner.cache_limit
+        if need > limit:
+            figures = f"{need / MB:,.1f} MB of keys and values, and {limit / MB:,.1f} MB of memory may hold them"
+            raise CacheFull(f"a prompt and answer of {places:,} tokens need {figures}")
+
+    def _fit(self, requests: Sequence[Request]) -> bool:
+        """Whether keys and values of these requests, up to their limits, fit the memory together."""
+        return self._prefixes.bytes_of(requests) <= self.runner.cache_limit
 
     def _begin(self, request: Request) -> Answer:
         self._check(request)
@@ -192,7 +199,7 @@ class Engine:
         """The run of a request in this step: its last token, or all of its tokens in a new sequence."""
         tokens: Sequence[int] = answer.tokens[-1:]
         if answer.sequence is None:
-            answer.sequence = self._open(answer.request, answer.request.limit)
+            answer.sequence = self._prefixes.open(answer.request, answer.request.limit)
             tokens = (*answer.request.tokens, *answer.tokens)
         return Run(answer.sequence, tokens, self._want(answer))
 
@@ -231,44 +238,27 @@ class Engine:
 
     def _close(self, answer: Answer) -> None:
         if answer.sequence is not None:
-            self.runner.close(answer.sequence)
+            self._prefixes.close(answer.sequence)
             answer.sequence = None
 
-    def _open(self, request: Request, room: int = 0) -> int:
-        """A new sequence with the request's adapter and prefix, without its own tokens."""
-        prefix = None
-        if request.prefix or self.adapter_tokens(request.adapter):
-            prefix = self._prefix(request.adapter, request.prefix)
-        return self.runner.open(request.adapter, prefix, room)
-
-    def _prefix(self, adapter: str | None, tokens: tuple[int, ...]) -> int:
-        """The sequence of a prefix, computed now or kept from an earlier request."""
-        key = adapter, tokens
-        if key not in self._prefixes:
-            sequence = self.runner.open(adapter)
-            try:
-                self.runner.forward([Run(sequence, tokens)])
-            except BaseException:
-                self.runner.close(sequence)
-                raise
-            self._prefixes[key] = sequence
-        self._prefixes.move_to_end(key)
-        while len(self._prefixes) > 1 and sum(map(self.runner.length, self._prefixes.values())) > PREFIX_TOKENS:
-            self.runner.close(self._prefixes.popitem(last=False)[1])
-        return self._prefixes[key]
-
     def _read(
-        self, requests: Sequence[Request], continuations: Sequence[Sequence[int]], wants: Sequence[Named | Top | Whole]
-    ) -> list[Any]:
-        """The wanted results of prompts followed by their continuations, from one pass."""
-        runs: list[Run] = []
-        try:
-            for request, answer, want in zip(requests, continuations, wants):
-                runs.append(Run(self._open(request), (*request.tokens, *answer[:-1]), want, keep=False))
-            return self.runner.forward(runs)
-        finally:
-            for run in runs:
-                self.runner.close(run.sequence)
+        self, batch: list[int], requests: Sequence[Request], continuations: Sequence[Sequence[int]],
+        wants: Mapping[int, Named | Top | Whole],
+    ) -> list[Any]:  # fmt: skip
+        """The wanted results of the prompts of a batch, followed by their continuations, from one pass."""
+
+        def read(batch: list[int]) -> list[Any]:
+            runs: list[Run] = []
+            try:
+                for i in batch:
+                    tokens = (*requests[i].tokens, *continuations[i][:-1])
+                    runs.append(Run(self._prefixes.open(requests[i]), tokens, wants[i], keep=False))
+                return self._prefixes.forward(runs)
+            finally:
+                for run in runs:
+                    self._prefixes.close(run.sequence)
+
+        return _in_parts(batch, read)
 
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None
@@ -280,10 +270,14 @@ class Engine:
         for batch in _batches(requests, inner):
             trie = tries[batch[0]]
             assert trie is not None, "a request without a constraint has no closed set to search"
-            search = Search(trie, len(batch), offsets)
-            self._walk([requests[i] for i in batch], search)
-            for i, scores, best in zip(batch, search.scores(), search.best()):
-                answers[i] = (scores, best)
+
+            def read(batch: list[int], trie: Trie = trie) -> list[Any]:
+                search = Search(trie, len(batch), offsets)
+                self._walk([requests[i] for i in batch], search)
+                return list(zip(search.scores(), search.best()))
+
+            for i, answer in zip(batch, _in_parts(batch, read)):
+                answers[i] = answer
             if progress is not None:
                 progress(len(batch))
         return answers
@@ -292,12 +286,14 @@ class Engine:
         """Read the prompts, then the nodes that the search picks, each in a fork of its parent's sequence."""
         trie = search.trie
         start = [self.adapter_tokens(request.adapter) + request.length for request in requests]
-        at = {(row, 0): self._open(request) for row, request in enumerate(requests)}  # (row, node) -> its sequence
+        at: dict[tuple[int, int], int] = {}  # (row, node) -> its sequence
         try:
+            for row, request in enumerate(requests):
+                at[row, 0] = self._prefixes.open(request)
             work = [(row, 0, request.tokens) for row, request in enumerate(requests)]
             while work:
                 runs = [Run(at[row, node], tokens, _children(trie, node, len(tokens))) for row, node, tokens in work]
-                for (row, node, _), log_probabilities in zip(work, self.runner.forward(runs)):
+                for (row, node, _), log_probabilities in zip(work, self._prefixes.forward(runs)):
                     search.learn(row, node, log_probabilities)
                 work = [
                     (row, node, (int(trie.token[node]),)) for row, node in zip(*map(np.ndarray.tolist, search.next()))
@@ -307,7 +303,18 @@ class Engine:
                     at[row, node] = self.runner.fork(at[row, parent], start[row] + int(trie.depth[parent]))
         finally:
             for sequence in at.values():
-                self.runner.close(sequence)
+                self._prefixes.close(sequence)
+
+
+def _in_parts(batch: list[int], read: Callable[[list[int]], list[T]]) -> list[T]:
+    """What `read` gives of a batch; of its halves, one after the other, where the whole does not fit the cache."""
+    try:
+        return read(batch)
+    except CacheFull:
+        if len(batch) == 1:
+            raise
+    half = len(batch) // 2
+    return _in_parts(batch[:half], read) + _in_parts(batch[half:], read)
 
 
 def _rows(request: Request, continuation: Sequence[int]) -> np.ndarray:

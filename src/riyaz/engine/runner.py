@@ -9,7 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from riyaz import hardware
 from riyaz.adapters import Adapter
+from riyaz.errors import RiyazError
+
+CACHE_SHARE = 0.5  # of the memory that is free beside the weights: keys and values may take so much
+UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
+
+
+class CacheFull(RiyazError):
+    """Keys and values would take more than the runner's limit."""
+
+    def __init__(self, what: str, where: str = "") -> None:
+        super().__init__(what, where, "shorten the prompt or the answer, or close other programs and start again")
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,11 @@ class Runner(Protocol):
 
     context: int  # most tokens of a sequence, a soft prompt's vectors included
     vocab_size: int
+    cache_limit: int  # most bytes of keys and values of all open sequences
+
+    def bytes_of(self, tokens: int) -> int:
+        """Most bytes of keys and values that a sequence takes for so many tokens of its own, those of its prefix not
+        counted."""
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError when it does not fit the model."""
@@ -91,4 +108,11 @@ class Runner(Protocol):
 
     def forward(self, runs: Sequence[Run]) -> list[Any]:
         """Run the model over all runs in one pass, of any lengths, adapters and prefixes; returns each run's wanted
-        result, None where none is wanted. A sequence may be in one run only."""
+        result, None where none is wanted. A sequence may be in one run only. Raises CacheFull, and changes nothing,
+        where keys and values would exceed the limit; RiyazError where the model computes no number."""
+
+
+def cache_limit(weights: float = 0.0) -> int:
+    """Most bytes of keys and values: a share of the memory that is free beside so many bytes of weights still to be
+    loaded."""
+    return max(0, int(((hardware.memory().available or UNKNOWN) - weights) * CACHE_SHARE))

@@ -1,7 +1,7 @@
 """Decides which requests run: they wait, first come first served, for room for prompt and longest answer."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from riyaz.engine.request import Request
@@ -38,12 +38,15 @@ class Scheduler:
         """Append a request to the queue."""
         self.waiting.append(answer)
 
-    def admit(self) -> None:
-        """Start the waiting requests for which there is room, in order; a request that runs alone may exceed SLOTS."""
+    def admit(self, fit: Callable[[Sequence[Request]], bool]) -> None:
+        """Start the waiting requests for which there is room, in order, as long as those that run `fit` together; a
+        request that runs alone may exceed SLOTS."""
         slots = sum(answer.slots for answer in self.running)
         while self.waiting and len(self.running) < ROWS:
             slots += self.waiting[0].slots
             if self.running and slots > SLOTS:
+                break
+            if self.running and not fit([answer.request for answer in (*self.running, self.waiting[0])]):
                 break
             self.running.append(self.waiting.popleft())
 

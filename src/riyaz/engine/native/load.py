@@ -10,13 +10,11 @@ from riyaz.adapters import Adapter
 from riyaz.engine.native import formats, plan
 from riyaz.engine.native.formats import Form
 from riyaz.engine.native.runner import NativeRunner
+from riyaz.engine.runner import cache_limit
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.sources import Source, gguf_groups
 from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
 from riyaz.sources.tensor_files import float32
-
-CACHE_SHARE = 0.5  # of the free memory that keys and values may take
-UNKNOWN = 4 * 2**30  # bytes that are taken to be free where the system does not say
 
 
 def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
@@ -24,7 +22,7 @@ def load_runner(source: Source, precision: str = "auto", merged: Adapter | None 
     this process may use, with the adapter `merged` added to the weights."""
     family = describe(source)
     fp32 = precision == "fp32"
-    limit = int((hardware.memory().available or UNKNOWN) * CACHE_SHARE)
+    limit = cache_limit(formats.packed_bytes(family, precision))
     model = native.extension().Model(plan.settings(family.config, fp32), hardware.threads(), limit)
     nbytes = 0
     for name in family.stored_names:

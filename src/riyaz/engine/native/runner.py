@@ -8,7 +8,7 @@ import numpy as np
 from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
-from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.engine.runner import Best, CacheFull, Named, Run, Top, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
 from riyaz.sources.tensor_files import float32
@@ -24,9 +24,14 @@ class NativeRunner:
         self.model, self.nbytes = model, nbytes
         self.context: int = family.config.context
         self.vocab_size: int = family.config.vocab_size
+        self.cache_limit: int = model.cache_limit
         self._family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
         self._adapters: dict[str, int] = {}
+
+    def bytes_of(self, tokens: int) -> int:
+        """Most bytes of keys and values that a sequence takes for so many tokens of its own."""
+        return int(self.model.bytes_of(tokens))
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""
@@ -98,8 +103,11 @@ class NativeRunner:
                 np.array(penalties, np.float32),
             )
         except RuntimeError as error:  # the cache is full, or the model computes NaN
+            name = self._family.source.name
+            if "the limit is" in str(error):
+                raise CacheFull(str(error), name) from error
             hint = "the weights are damaged, or too large to compute with" if "not finite" in str(error) else ""
-            raise RiyazError(str(error), self._family.source.name, hint) from error
+            raise RiyazError(str(error), name, hint) from error
         return self._answers(runs, rows, best, values)
 
     def _answers(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from riyaz.adapters import Adapter
-from riyaz.engine.runner import Best, Named, Run, Top, Whole
+from riyaz.engine.runner import Best, Named, Run, Top, Whole, cache_limit
 from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPackedLinear, Route
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
@@ -82,12 +82,18 @@ class TorchRunner:
         self.model = model
         self.context: int = model.config.context
         self.vocab_size: int = model.config.vocab_size
+        self.cache_limit = cache_limit()
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
         self._dtype = next(model.parameters()).dtype
         self._route = Route()
         self._sequences: dict[int, _Sequence] = {}
         self._next = 0
+
+    def bytes_of(self, tokens: int) -> int:
+        """Bytes of keys and values of so many tokens; those of padded rows are not counted."""
+        config = self.model.config
+        return int(2 * self._layers * config.n_kv_heads * config.head_dim * self._dtype.itemsize * tokens)
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under this name. Raises RiyazError, and changes nothing, if it does not fit."""

@@ -60,7 +60,7 @@ void Pass::positions(int thread, int layer) {
         if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add(v, bias, c.head);
         const Cache::Slot& slot = slots[t];
         k.store(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
-                slot.page + m.cache.values(layer, head), c.fp32);
+                slot.page + m.cache.values(layer, head), c.kv);
     }
 }
 
@@ -108,8 +108,8 @@ void Pass::attend(int thread, int layer) {
         job.position = piece.position + item.from, job.window = c.windows[layer];
         job.segments = segments[item.piece].data(), job.count = int(segments[item.piece].size());
         job.keys = m.cache.keys(layer, item.head), job.values = m.cache.values(layer, item.head);
-        job.fp32 = c.fp32;
-        (piece.wide && k.wide_kind == Wide::tiles ? k.attention_wide : k.attention)(job);
+        job.kv = c.kv;
+        (piece.wide && k.wide_kind == Wide::tiles && c.kv == Kv::bf16 ? k.attention_wide : k.attention)(job);
         for (int i = 0; sliced && i < item.n; i++) {
             Inputs own = heads.from(int(t) + i);
             if (own.fp32) own.fp32 += column;

@@ -48,6 +48,13 @@ std::string name_of(Format format) {
     return names[int(format)];
 }
 
+Kv kv_named(const std::string& name) {
+    if (name == "fp32") return Kv::fp32;
+    if (name == "bf16") return Kv::bf16;
+    if (name == "int8") return Kv::int8;
+    refuse("unknown type of keys and values " + name);
+}
+
 // name -> slot of a layer, or of those outside the layers
 int slot_named(const std::string& name, bool outer) {
     static const std::map<std::string, int> layer = {{"attention_norm", ATTENTION_NORM},
@@ -153,6 +160,7 @@ Config config_from(nb::dict d) {
     if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
     if (c.head > MAX_HEAD) refuse("heads of more than " + std::to_string(MAX_HEAD) + " numbers");
     c.fp32 = nb::cast<bool>(d["fp32"]), c.layer_norm = nb::cast<bool>(d["layer_norm"]);
+    c.kv = kv_named(nb::cast<std::string>(d["kv"]));
     c.eps = nb::cast<float>(d["eps"]), c.embedding_scale = nb::cast<float>(d["embedding_scale"]);
     c.query_scale = nb::cast<float>(d["query_scale"]), c.logit_cap = nb::cast<float>(d["logit_cap"]);
     const auto activation = nb::cast<std::string>(d["activation"]);

@@ -53,13 +53,13 @@ struct Cache::Slab {
     int fresh = 0;            // pages from this one on were never in use
 };
 
-Cache::Cache(int layers, int kv_heads, int head, bool fp32, size_t limit)
+Cache::Cache(int layers, int kv_heads, int head, Kv kv, size_t limit)
     : layers_(layers),
       kv_heads_(kv_heads),
       padded_head_(padded(head, 32)),
-      fp32_(fp32),
-      part_bytes_(kv_bytes(padded_head_, fp32)),
-      page_bytes_(part_bytes_ * 2 * layers * kv_heads),
+      kv_(kv),
+      part_bytes_(key_bytes(padded_head_, kv) + value_bytes(padded_head_, kv)),
+      page_bytes_(part_bytes_ * layers * kv_heads),
       limit_(limit) {}
 
 Cache::~Cache() = default;
@@ -284,7 +284,11 @@ void Cache::clear(const Page& page, int slot) const {
     for (int layer = 0; layer < layers_; layer++) {
         for (int head = 0; head < kv_heads_; head++) {
             uint8_t *keys = page.data + this->keys(layer, head), *values = page.data + this->values(layer, head);
-            if (fp32_) {
+            if (kv_ == Kv::int8) {
+                float* scales = (float*)(keys + key_codes(D));
+                for (int group = 0; group < D / GROUP; group++) scales[group * SLOTS + slot] = 0;
+                ((float*)(values + key_codes(D)))[slot] = 0;
+            } else if (kv_ == Kv::fp32) {
                 for (int d = 0; d < D; d++) std::memset(keys + (d * SLOTS + slot) * 4, 0, 4);
                 std::memset(values + slot * D * 4, 0, D * 4);
             } else {

@@ -25,7 +25,7 @@ class Cache {
     };
 
     // `head` is the head size, not padded; `limit` the most bytes of pages in use.
-    Cache(int layers, int kv_heads, int head, bool fp32, size_t limit);
+    Cache(int layers, int kv_heads, int head, Kv kv, size_t limit);
     ~Cache();
     Cache(const Cache&) = delete;
     Cache& operator=(const Cache&) = delete;
@@ -59,9 +59,8 @@ class Cache {
     void segments(int sequence, std::vector<Segment>& segments) const;
 
     // Where keys and values of a layer and head begin in each page, in bytes
-    size_t keys(int layer, int kv_head) const { return (size_t(layer) * kv_heads_ + kv_head) * 2 * part_bytes_; }
-    size_t values(int layer, int kv_head) const { return keys(layer, kv_head) + part_bytes_; }
-    bool fp32() const { return fp32_; }
+    size_t keys(int layer, int kv_head) const { return (size_t(layer) * kv_heads_ + kv_head) * part_bytes_; }
+    size_t values(int layer, int kv_head) const { return keys(layer, kv_head) + key_bytes(padded_head_, kv_); }
 
     size_t page_bytes() const { return page_bytes_; }
     size_t bytes() const { return pages_ * page_bytes_; }  // of pages in use
@@ -123,7 +122,7 @@ class Cache {
     void clear(const Page& page, int slot) const;
 
     const int layers_, kv_heads_, padded_head_;
-    const bool fp32_;
+    const Kv kv_;
     const size_t part_bytes_, page_bytes_, limit_;
     size_t pages_ = 0;  // in use
     int last_id_ = 0;

@@ -47,13 +47,14 @@ struct TextPass {
     void attend(int first, int length);
     void settle(const std::vector<float>& bias, const std::vector<float>& weight, const std::vector<float>& norm_bias);
     void pool(const int32_t* lengths, int n, float* out);
-    size_t keys(int head) const { return size_t(head) * 2 * kv_bytes(width, c.fp32); }
-    size_t values(int head) const { return keys(head) + kv_bytes(width, c.fp32); }
+    size_t keys(int head) const { return size_t(head) * (key_bytes(width, kv) + value_bytes(width, kv)); }
+    size_t values(int head) const { return keys(head) + key_bytes(width, kv); }
 
     const Encoder& e;
     const EncoderConfig& c;
     const Kernels& k;
     const int T, C, F, D, width;  // width: D, padded
+    const Kv kv;
     float *x, *qkv, *attended, *up;
     Inputs hidden, inner;
     uint8_t *scratch, *pages;
@@ -69,6 +70,7 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
       F(c.inner),
       D(C / c.heads),
       width(padded(D, GROUP)),
+      kv(c.fp32 ? Kv::fp32 : Kv::bf16),
       segments(padded(longest, SLOTS) / SLOTS) {
     x = b.x.get(size_t(T) * C), qkv = b.qkv.get(size_t(T) * 3 * C), attended = b.attended.get(size_t(T) * C);
     up = b.up.get(size_t(T) * F);
@@ -76,7 +78,7 @@ TextPass::TextPass(Encoder& encoder, TextBuffers& b, int tokens, int longest)
     hidden = b.hidden.get(T, padded(C, GROUP), forms), inner = b.inner.get(T, padded(F, GROUP), forms);
     scratch = b.scratch.get(wide_scratch(padded(std::max(C, F), GROUP)));
     // Slots and dimensions that no token fills hold zeros, or numbers of an earlier text, whose weights are zero.
-    const size_t page = size_t(c.heads) * 2 * kv_bytes(width, c.fp32);
+    const size_t page = keys(c.heads);
     pages = b.pages.get(page * segments.size());
     for (size_t s = 0; s < segments.size(); s++)
         segments[s].page = pages + s * page, segments[s].first = int(s) * SLOTS;
@@ -131,12 +133,12 @@ void TextPass::attend(int first, int length) {
             const float* own = q + (size_t(s) * SLOTS + i) * 3 * C + C;
             for (int h = 0; h < c.heads; h++)
                 k.store(own + h * D, own + C + h * D, D, i, (uint8_t*)segments[s].page + keys(h),
-                        (uint8_t*)segments[s].page + values(h), c.fp32);
+                        (uint8_t*)segments[s].page + values(h), kv);
         }
     }
     Attention job;
     job.q_stride = size_t(3) * C, job.out_stride = size_t(C), job.n = length, job.G = 1, job.head = D;
-    job.position = length - 1, job.segments = segments.data(), job.count = count, job.fp32 = c.fp32;
+    job.position = length - 1, job.segments = segments.data(), job.count = count, job.kv = kv;
     for (int h = 0; h < c.heads; h++) {
         job.q = q + h * D, job.out = attended + size_t(first) * C + h * D;
         job.keys = keys(h), job.values = values(h);

@@ -55,7 +55,7 @@ struct Attention {
     const Segment* segments = nullptr;
     int count = 0;
     size_t keys = 0, values = 0;  // where the layer and head begin in each page, in bytes
-    bool fp32 = false;            // the type of the cache
+    Kv kv = Kv::bf16;             // the type of the cache
 };
 
 constexpr int MOST_SKETCHED = 2;
@@ -112,7 +112,7 @@ struct Kernels {
     void (*add)(float* x, const float* y, int n);
 
     // Keys and values [D] of one token into slot `slot`; `keys` and `values` point at the page's layer and head.
-    void (*store)(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, bool fp32);
+    void (*store)(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, Kv kv);
     // Online softmax over pages; the result of a token does not depend on n. Narrow: any n. Wide: tiles, bf16 cache.
     void (*attention)(const Attention& job);
     void (*attention_wide)(const Attention& job);

@@ -12,9 +12,9 @@
 namespace riyaz {
 
 constexpr int LAYOUT_VERSION = 1;
-constexpr int ROWS = 16;        // rows of a block
-constexpr int GROUP = 32;       // columns of inputs with one scale, and of weights unless Weights::group says more
-constexpr int SUPER = 256;      // columns of a Q4_K super-block
+constexpr int ROWS = 16;    // rows of a block
+constexpr int GROUP = 32;   // columns with one scale: of inputs, of weights unless Weights::group says more, of keys
+constexpr int SUPER = 256;  // columns of a Q4_K super-block
 constexpr int WIDE_GROUP = 64;  // columns of inputs with one scale, in products of many tokens by codes
 
 enum class Format : int32_t {
@@ -132,12 +132,28 @@ struct Weights {
 };
 
 // Keys and values of 32 tokens ("slots") of one layer and one key/value head, in a page of the cache. D is the head
-// size padded to a multiple of 32. In bfloat16:
-//     keys   [2][D / 2][16 slots][2]   slot s is in half s / 16, dimension d in pair d / 2
-//     values [16][D][2]                slot s is in pair s / 2
-// and in float: keys [D][32 slots], values [32 slots][D]. Unused slots are zero.
+// size padded to a multiple of 32.
+enum class Kv : int32_t {
+    fp32,  // keys [D][32 slots], values [32 slots][D]
+    bf16,  // keys [2][D / 2][16 slots][2]: slot s is in half s / 16, dimension d in pair d / 2
+           // values [16][D][2]: slot s is in pair s / 2
+    int8   // keys [2][D][16 slots] codes, then [D / 32][32 slots] floats: key = scale * code in groups of 32 dimensions
+           // values [32 slots][D] codes, then [32 slots] floats: one scale for each
+};
+// Unused slots are zero; in int8 their scales are.
 constexpr int SLOTS = 32;
 constexpr int MAX_HEAD = 512;  // largest padded head size that attention has room for
-static constexpr size_t kv_bytes(int padded_head, bool fp32) { return size_t(SLOTS) * padded_head * (fp32 ? 4 : 2); }
+static constexpr size_t key_codes(int padded_head) { return size_t(SLOTS) * padded_head; }  // bytes before the scales
+static constexpr size_t key_bytes(int padded_head, Kv kv) {
+    if (kv == Kv::int8) return key_codes(padded_head) + padded_head / GROUP * sizeof(float[SLOTS]);
+    return key_codes(padded_head) * (kv == Kv::fp32 ? 4 : 2);
+}
+static constexpr size_t value_bytes(int padded_head, Kv kv) {
+    if (kv == Kv::int8) return key_codes(padded_head) + sizeof(float[SLOTS]);
+    return key_codes(padded_head) * (kv == Kv::fp32 ? 4 : 2);
+}
+static_assert(key_bytes(64, Kv::fp32) == 8192 && value_bytes(64, Kv::bf16) == 4096);
+static_assert(key_bytes(64, Kv::int8) == 2048 + 256 && value_bytes(64, Kv::int8) == 2048 + 128);
+static_assert(key_bytes(32, Kv::int8) % 64 == 0 && value_bytes(32, Kv::int8) % 64 == 0);
 
 }  // namespace riyaz

@@ -20,7 +20,7 @@ Matrix::Matrix(Format format, int rows, int cols, int group, bool minimum) {
 
 Model::Model(const Config& given, int threads, size_t cache_bytes)
     : config(given),
-      cache(given.layers, given.kv_heads, given.head, given.fp32, cache_bytes),
+      cache(given.layers, given.kv_heads, given.head, given.kv, cache_bytes),
       pool_(threads),
       tensors_(size_t(given.layers) * LAYER_SLOTS + OUTER_SLOTS),
       cos_(given.frequencies.size()),

@@ -69,8 +69,9 @@ struct Tensor {
 
 struct Config {
     int layers = 0, hidden = 0, heads = 0, kv_heads = 0, head = 0, inner = 0, vocabulary = 0, context = 0;
-    bool fp32 = false;        // inputs, keys and values in float32 throughout
-    bool layer_norm = false;  // LayerNorm instead of RMSNorm
+    bool fp32 = false;                                                   // inputs in float32 throughout
+    Kv kv = Kv::bf16;                                                    // the type of keys and values
+    bool layer_norm = false;                                             // LayerNorm instead of RMSNorm
     float eps = 0, embedding_scale = 1, query_scale = 1, logit_cap = 0;  // 0: no cap
     Activation activation = Activation::silu;
     std::vector<int> windows;                     // [L] tokens that a layer sees, 0: all

@@ -124,6 +124,11 @@ INLINE F load_u8(const uint8_t* x) {
     LANES r.v[i] = x[i];
     return r;
 }
+INLINE F load_i8(const int8_t* x) {
+    F r;
+    LANES r.v[i] = x[i];
+    return r;
+}
 INLINE F load_bf16(const uint16_t* x) {
     F r;
     LANES r.v[i] = from_bf16(x[i]);

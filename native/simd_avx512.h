@@ -51,6 +51,9 @@ INLINE F load_half(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si25
 INLINE F load_u8(const uint8_t* x) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)x)));
 }
+INLINE F load_i8(const int8_t* x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)x)));
+}
 INLINE F load_bf16(const uint16_t* x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16));
 }

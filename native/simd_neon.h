@@ -85,6 +85,12 @@ INLINE F load_u8(const uint8_t* x) {
     return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(p))), vcvtq_f32_u32(vmovl_high_u16(p)),
             vcvtq_f32_u32(vmovl_u16(vget_low_u16(q))), vcvtq_f32_u32(vmovl_high_u16(q))};
 }
+INLINE F load_i8(const int8_t* x) {
+    const int8x16_t bytes = vld1q_s8(x);
+    const int16x8_t p = vmovl_s8(vget_low_s8(bytes)), q = vmovl_high_s8(bytes);
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(p))), vcvtq_f32_s32(vmovl_high_s16(p)),
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(q))), vcvtq_f32_s32(vmovl_high_s16(q))};
+}
 INLINE float32x4_t widened(const uint16_t* x) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(x), 16)); }
 INLINE F load_bf16(const uint16_t* x) { return {widened(x), widened(x + 4), widened(x + 8), widened(x + 12)}; }
 INLINE uint16x4_t rounded4(float32x4_t x) {  // ties to even; the upper halves of the sums

@@ -1,9 +1,9 @@
-// Attention in float32, with keys and values read from the cache as bfloat16 or float32.
+// Attention in float32, with keys and values read from the cache as float32, bfloat16 or codes of 8 bits.
 //
 // A row is one query head of one token. Rows go through the pages in blocks: in each page first the scores of all rows,
 // then their weights, then their sums of values, a few rows at a time, so that what is loaded serves several. Where
-// there are more rows than that, keys and values in bfloat16 become floats once for all. Each row has its own level,
-// sums and order of additions, whatever the others do: what it does not see adds zeros, or is left out.
+// there are more rows than that, keys and values that are no floats become floats once for all. Each row has its own
+// level, sums and order of additions, whatever the others do: what it does not see adds zeros, or is left out.
 #include "attention.h"
 
 namespace riyaz {
@@ -32,7 +32,7 @@ INLINE int block_of(int D) { return ROOM / D < BLOCK ? ROOM / D : BLOCK; }
 struct Rows {
     alignas(64) float q[ROOM];                   // [row][D]
     alignas(64) float out[ROOM];                 // [row][D]: sums of weights times values
-    alignas(64) float floats[SLOTS * MAX_HEAD];  // keys, then values, of a page in bfloat16
+    alignas(64) float floats[SLOTS * MAX_HEAD];  // keys, then values, made of those of a page
     alignas(64) float weights[BLOCK][SLOTS];     // scores of a page, then exp(score - level)
     alignas(64) float sum[BLOCK][16];            // sums of weights, by slot modulo 16
     float level[BLOCK];
@@ -40,8 +40,8 @@ struct Rows {
     int count;
 };
 
-// Keys and values of a page: as the cache has them, or floats of its bfloat16
-enum class Form { bf16, fp32, ready };
+// Keys and values of a page: as the cache has them, or floats made of its bfloat16 or codes
+enum class Form { bf16, int8, fp32, ready };
 
 // Where keys and values of one layer and head stand in a page, and how far behind them those of the next page.
 struct Place {
@@ -53,6 +53,13 @@ struct Place {
 // Keys of 16 slots: dimensions 2 * pair and 2 * pair + 1
 template <Form FORM>
 INLINE void load_keys(const Place& at, int half, int pair, F& even, F& odd) {
+    if constexpr (FORM == Form::int8) {
+        const int8_t* keys = (const int8_t*)at.keys + (half * at.D + 2 * pair) * 16;
+        const F scale = load((const float*)(at.keys + key_codes(at.D)) + 2 * pair / GROUP * SLOTS + 16 * half);
+        even = mul(load_i8(keys), scale), odd = mul(load_i8(keys + 16), scale);
+        if (pair % 2) prefetch((const uint8_t*)keys + at.next);
+        return;
+    }
     if constexpr (FORM == Form::bf16) {
         const uint8_t* keys = at.keys + (half * (at.D / 2) + pair) * 64;
         const B both = load_bytes(keys);
@@ -69,6 +76,14 @@ INLINE void load_keys(const Place& at, int half, int pair, F& even, F& odd) {
 // Values of slots 2 * pair and 2 * pair + 1: dimensions d ... d + 15
 template <Form FORM>
 INLINE void load_values(const Place& at, int pair, int d, F& even, F& odd) {
+    if constexpr (FORM == Form::int8) {
+        const int8_t* values = (const int8_t*)at.values + 2 * pair * at.D + d;
+        const float* scales = (const float*)(at.values + key_codes(at.D)) + 2 * pair;
+        even = mul(load_i8(values), set(scales[0])), odd = mul(load_i8(values + at.D), set(scales[1]));
+        if (d % 64 == 0)
+            prefetch((const uint8_t*)values + at.next), prefetch((const uint8_t*)(values + at.D) + at.next);
+        return;
+    }
     if constexpr (FORM == Form::bf16) {
         const uint8_t* values = at.values + (pair * at.D + d) * 4;
         const B both = load_bytes(values);
@@ -82,21 +97,23 @@ INLINE void load_values(const Place& at, int pair, int d, F& even, F& odd) {
     prefetch((const uint8_t*)values + at.next), prefetch((const uint8_t*)(values + at.D) + at.next);
 }
 
-// The keys, or values, of a page in bfloat16 as floats, in the layout of a cache in float32
+// The keys, or values, of a page as floats, in the layout of a cache in float32
+template <Form FORM>
 void keys_to_floats(const Place& at, float* out) {
     for (int half = 0; half < 2; half++)
         for (int pair = 0; pair < at.D / 2; pair++) {
             F even, odd;
-            load_keys<Form::bf16>(at, half, pair, even, odd);
+            load_keys<FORM>(at, half, pair, even, odd);
             float* keys = out + 2 * pair * SLOTS + 16 * half;
             store(keys, even), store(keys + SLOTS, odd);
         }
 }
+template <Form FORM>
 void values_to_floats(const Place& at, float* out) {
     for (int pair = 0; pair < SLOTS / 2; pair++)
         for (int d = 0; d < at.D; d += 16) {
             F even, odd;
-            load_values<Form::bf16>(at, pair, d, even, odd);
+            load_values<FORM>(at, pair, d, even, odd);
             float* values = out + 2 * pair * at.D + d;
             store(values, even), store(values + at.D, odd);
         }
@@ -242,21 +259,18 @@ void weigh_page(Rows& rows, int D) {
     }
 }
 
-void attend_page(Rows& rows, const Place& at, bool fp32) {
-    if (fp32) {
-        score_page<Form::fp32>(rows, at);
+template <Form FORM>
+void attend_page(Rows& rows, const Place& at) {
+    if (FORM == Form::fp32 || rows.count <= TOGETHER) {
+        score_page<FORM>(rows, at);
         weigh_page(rows, at.D);
-        mix_page<Form::fp32>(rows, at);
-    } else if (rows.count <= TOGETHER) {
-        score_page<Form::bf16>(rows, at);
-        weigh_page(rows, at.D);
-        mix_page<Form::bf16>(rows, at);
+        mix_page<FORM>(rows, at);
     } else {
         const Place floats{(const uint8_t*)rows.floats, (const uint8_t*)rows.floats, 0, at.D};
-        keys_to_floats(at, rows.floats);
+        keys_to_floats<FORM>(at, rows.floats);
         score_page<Form::ready>(rows, floats);
         weigh_page(rows, at.D);
-        values_to_floats(at, rows.floats);
+        values_to_floats<FORM>(at, rows.floats);
         mix_page<Form::ready>(rows, floats);
     }
 }
@@ -323,14 +337,54 @@ void attend(const Attention& job) {
             if (!any) continue;
             const ptrdiff_t next = s + 1 < job.count ? job.segments[s + 1].page - segment.page : 0;
             const Place at{segment.page + job.keys, segment.page + job.values, next, D};
-            attend_page(rows, at, job.fp32);
+            if (job.kv == Kv::fp32)
+                attend_page<Form::fp32>(rows, at);
+            else if (job.kv == Kv::bf16)
+                attend_page<Form::bf16>(rows, at);
+            else
+                attend_page<Form::int8>(rows, at);
         }
         finish_rows(rows, job, begin, D);
     }
 }
 
-void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, bool fp32) {
-    if (fp32) {
+namespace {
+
+// x[n] as codes -127 ... 127; returns their scale, NaN where a number is not finite.
+float encode(const float* x, int n, int8_t* codes) {
+    float largest = 0;
+    bool finite = true;
+    for (int i = 0; i < n; i++) {
+        const float size = __builtin_fabsf(x[i]);
+        largest = size > largest ? size : largest, finite &= size < INFINITY;
+    }
+    if (!finite || largest < 1e-30f) {
+        memset(codes, 0, n);
+        return finite ? 0 : NAN;
+    }
+    const float inverse = 127 / largest;
+    for (int i = 0; i < n; i++) codes[i] = int8_t(int32_t(__builtin_rintf(x[i] * inverse)));
+    return largest / 127;
+}
+
+void store_codes(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values) {
+    const int width = padded(D, GROUP);
+    float* scales = (float*)(keys + key_codes(width)) + slot;
+    keys += slot / 16 * width * 16 + slot % 16;
+    for (int d = 0; d < D; d += GROUP) {
+        const int n = D - d < GROUP ? D - d : GROUP;
+        int8_t codes[GROUP];
+        scales[d] = encode(k + d, n, codes);
+        for (int i = 0; i < n; i++) keys[(d + i) * 16] = uint8_t(codes[i]);
+    }
+    ((float*)(values + key_codes(width)))[slot] = encode(v, D, (int8_t*)values + slot * width);
+}
+
+}  // namespace
+
+void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, Kv kv) {
+    if (kv == Kv::int8) return store_codes(k, v, D, slot, keys, values);
+    if (kv == Kv::fp32) {
         for (int d = 0; d < D; d++) ((float*)keys)[d * SLOTS + slot] = k[d];
         memcpy((float*)values + slot * padded(D, 32), v, D * sizeof(float));
         return;

@@ -8,7 +8,7 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 
 // See Kernels::store, Kernels::attention and Kernels::attention_wide.
-void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, bool fp32);
+void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, Kv kv);
 void attend(const Attention& job);
 #if defined(__AMX_BF16__)
 void attend_wide(const Attention& job);

@@ -18,10 +18,11 @@
 namespace riyaz::checks {
 
 // The tolerances of tests/test_native_kernels.py and tests/test_native_embedder.py
-constexpr double NEAR = 2e-6;       // of the sum of the sizes of all terms: sums in float32
-constexpr double BF16 = 1.0 / 256;  // of the same, where a product in tiles rounds to bfloat16
-constexpr double GELU = 1e-6;       // of gelu by the error function, from that of the standard library
-constexpr double WRONG = INFINITY;  // an error that nothing allows
+constexpr double NEAR = 2e-6;        // of the sum of the sizes of all terms: sums in float32
+constexpr double BF16 = 1.0 / 256;   // of the same, where a product in tiles rounds to bfloat16
+constexpr double CODED = 1.0 / 127;  // of the largest value: half a code of the values, and as much by the weights
+constexpr double GELU = 1e-6;        // of gelu by the error function, from that of the standard library
+constexpr double WRONG = INFINITY;   // an error that nothing allows
 constexpr float NONE = std::numeric_limits<float>::quiet_NaN();
 
 using Floats = std::vector<float>;

@@ -17,13 +17,17 @@ from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
 from riyaz.sources.tensor_files import float32
 
 
-def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
+def load_runner(
+    source: Source, precision: str = "auto", merged: Adapter | None = None, kv: str = "auto"
+) -> NativeRunner:
     """The source's model with its weights in `precision` (auto: as the file stores them, float32 as bf16), on all cores
-    this process may use, with the adapter `merged` added to the weights."""
+    this process may use, with the adapter `merged` added to the weights. `kv` is the type of keys and values: bf16, int8
+    or auto, which is bf16, and fp32 where the weights are."""
     family = describe(source)
     fp32 = precision == "fp32"
+    type_ = ("fp32" if fp32 else "bf16") if kv == "auto" else kv
     limit = cache_limit(formats.packed_bytes(family, precision))
-    model = native.extension().Model(plan.settings(family.config, fp32), hardware.threads(), limit)
+    model = native.extension().Model(plan.settings(family.config, fp32, type_), hardware.threads(), limit)
     nbytes = 0
     for name in family.stored_names:
         tensor = _tensor(family, name, precision, merged)

@@ -89,8 +89,9 @@ def is_scaled_by_one_more(config: ModelConfig, name: str) -> bool:
     return config.model_type == "gemma3" and name.endswith("norm.weight")
 
 
-def settings(config: Any, fp32: bool) -> dict[str, Any]:
-    """The settings of the C++ model; `fp32` has it compute in float32 throughout."""
+def settings(config: Any, fp32: bool, kv: str) -> dict[str, Any]:
+    """The settings of the C++ model: `fp32` has it take inputs of products in float32, `kv` is the type of keys and
+    values."""
     layers, half = config.n_layers, config.head_dim // 2
     common = {
         "layers": layers,
@@ -102,6 +103,7 @@ def settings(config: Any, fp32: bool) -> dict[str, Any]:
         "vocabulary": config.vocab_size,
         "context": config.context,
         "fp32": fp32,
+        "kv": kv,
         "layer_norm": False,
         "eps": getattr(config, "rms_norm_eps", 0.0),
         "embedding_scale": 1.0,

@@ -196,8 +196,10 @@ def serve_in_float32(patch: pytest.MonkeyPatch) -> None:
     """Weights in float32 where a test says nothing of a precision, in training and in both engines."""
     packed = native_load.load_runner
 
-    def load_runner(source: Source, precision: str = "auto", merged: Adapter | None = None) -> NativeRunner:
-        return packed(source, "fp32" if precision == "auto" else precision, merged)
+    def load_runner(
+        source: Source, precision: str = "auto", merged: Adapter | None = None, kv: str = "auto"
+    ) -> NativeRunner:
+        return packed(source, "fp32" if precision == "auto" else precision, merged, kv)
 
     patch.setattr(native_load, "load_runner", load_runner)
     patch.setattr(hardware, "bf16_is_fast", lambda: False)

@@ -35,9 +35,9 @@ def write(kind: str, folder: Path) -> Path:
     return folder
 
 
-def ours(path: Path, precision: str = "fp32") -> NativeRunner:
+def ours(path: Path, precision: str = "fp32", kv: str = "auto") -> NativeRunner:
     """The C++ engine's runner."""
-    return load_runner(open_source(path), precision)
+    return load_runner(open_source(path), precision, kv=kv)
 
 
 def theirs(path: Path, dtype: torch.dtype = torch.float32) -> TorchRunner:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from riyaz.cli.opened import opened
-from riyaz.cli.options import Served, Target
+from riyaz.cli.options import Held, Served, Target
 from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, say
@@ -38,12 +38,13 @@ def chat(
     system: System = None,
     max_tokens: MaxTokens = None,
     precision: Served = "auto",
+    kv: Held = "auto",
     drawing: Drawing = DRAWING_DEFAULTS,
 ) -> None:
     """Talk with a model or an artifact."""
     screen, asking = Screen(), sys.stdin.isatty()
     try:
-        predictor = opened(screen, target, precision=precision)
+        predictor = opened(screen, target, precision=precision, kv=kv)
         sampling, how = decide(drawing, predictor, system)
         if how:
             screen.talk.print(how, style="dim", soft_wrap=True)

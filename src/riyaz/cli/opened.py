@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from riyaz.cli.output import Screen
-from riyaz.config import Precision
+from riyaz.config import Kv, Precision
 
 if TYPE_CHECKING:
     from riyaz.predictor import FreePredictor, Predictor
@@ -16,17 +16,18 @@ def opened(screen: Screen, target: str, *, precision: Precision, plain: Literal[
 
 @overload
 def opened(
-    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto"
+    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
 ) -> "Predictor": ...
 
 
 def opened(
-    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", plain: bool = False
-) -> "Predictor":
+    screen: Screen, target: str | Path, *, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto",
+    plain: bool = False,
+) -> "Predictor":  # fmt: skip
     """The predictor of a model, an artifact or an adapter; of a model alone if it is `plain`. Raises RiyazError."""
     from riyaz.engine.opening import engine_note
     from riyaz.predictor import open_model, open_target
 
     if note := engine_note():
         screen.talk.print(f"note: {note}", soft_wrap=True)
-    return open_model(target, precision) if plain else open_target(target, base, precision)
+    return open_model(target, precision) if plain else open_target(target, base, precision, kv)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, Precision, PretrainConfig, Seconds
+from riyaz.config import CONFIGS, CompareConfig, DataConfig, Kv, Precision, PretrainConfig, Seconds
 
 ABSENT = Parameter(parse=False)  # marks a field that is not a flag of this verb
 READING = Group("Reading the rows", sort_key=3)  # listed after the arguments and the options
@@ -96,6 +96,13 @@ def configured(name: str) -> Parameter:
 
 
 Served = Annotated[Precision, configured("precision")]
+Held = Annotated[
+    Kv,
+    Parameter(
+        help="how keys and values of prompt and answer are held; int8: half the memory; auto: bf16, and fp32 where "
+        "--precision is"
+    ),
+]
 
 
 def settle(data: Path, *flags: Given, given: Mapping[str, object] | None = None) -> tuple[DataConfig, CompareConfig]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from riyaz import hardware, native
 from riyaz.adapters import Adapter
-from riyaz.config import Precision
+from riyaz.config import Kv, Precision
 from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
 from riyaz.errors import RiyazError, brief
@@ -30,14 +30,23 @@ CACHED = 1024  # tokens of one conversation whose keys and values are counted
 SMALLER = "close other programs, raise the limit of the container, or take a smaller model"
 
 
-def open_engine(source: Source, precision: Precision = "auto", merged: Adapter | None = None) -> Engine:
+def open_engine(
+    source: Source, precision: Precision = "auto", merged: Adapter | None = None, kv: Kv = "auto"
+) -> Engine:
     """The engine of a source's model, on all cores that this process may use. The adapter `merged` is added to the
-    weights and cannot be turned off. Raises RiyazError."""
+    weights and cannot be turned off. `kv` is how keys and values are held: "bf16", "int8" with scales, or "auto", which
+    is fp32 where `precision` is and else bf16. Raises RiyazError."""
     if precision not in get_args(Precision):
         raise RiyazError(
             f"unknown precision {brief(precision)}", hint=f"choose one of {', '.join(get_args(Precision))}"
         )
+    if kv not in get_args(Kv):
+        hint = f"choose one of {', '.join(get_args(Kv))}"
+        raise RiyazError(f"unknown type of keys and values {brief(kv)}", "kv", hint)
     engine = engine_name()
+    if engine == "torch" and kv != "auto":
+        what = f"torch does not hold keys and values in {kv}"
+        raise RiyazError(what, ENGINE, "take auto, or the C++ engine")
     expect_memory(source, precision, engine=engine)
     if engine == "torch":
         number = torch_precision(precision)
@@ -46,7 +55,7 @@ def open_engine(source: Source, precision: Precision = "auto", merged: Adapter |
         return Engine(load_torch_runner(source, TORCH_TYPES[number], merged), number)
     from riyaz.engine.native.load import load_runner
 
-    return Engine(load_runner(source, precision, merged), formats.served_as(describe(source), precision))
+    return Engine(load_runner(source, precision, merged, kv), formats.served_as(describe(source), precision))
 
 
 def engine_name() -> str:

@@ -7,7 +7,7 @@ from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import base_for
 from riyaz.artifact import Artifact, TextPart
-from riyaz.config import Precision
+from riyaz.config import Kv, Precision
 from riyaz.data import Example
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
@@ -26,32 +26,36 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"  # the name under which requests ask for it
 
 
-def open_target(name_or_path: str | Path, base: str | None = None, precision: Precision = "auto") -> Predictor:
+def open_target(
+    name_or_path: str | Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
+) -> Predictor:
     """The predictor of an artifact's folder, of an adapter folder, or of a plain model given by name or path.
 
     `base` is the name or path of the base model of an adapter or artifact, where it has moved. `precision` is how
-    weights are served: "fp32", "bf16", "int8", "int4", or "auto": as the file stores them, float32 as bf16. Raises
-    RiyazError.
+    weights are served: "fp32", "bf16", "int8", "int4", or "auto": as the file stores them, float32 as bf16; `kv` how
+    keys and values are held, as in `open_engine`. Raises RiyazError.
     """
     path = artifacts.resolve(name_or_path)
     if (path / artifacts.NAME).is_file():
-        return open_artifact(path, base, precision)
+        return open_artifact(path, base, precision, kv=kv)
     if (path / adapters.CONFIG).is_file():
-        return open_adapter(path, base, precision)
-    return open_model(name_or_path, precision)
+        return open_adapter(path, base, precision, kv)
+    return open_model(name_or_path, precision, kv)
 
 
-def open_model(name_or_path: str | Path, precision: Precision = "auto") -> FreePredictor:
+def open_model(name_or_path: str | Path, precision: Precision = "auto", kv: Kv = "auto") -> FreePredictor:
     """The predictor of a plain model, without an instruction."""
     source = open_source(name_or_path)
-    lm = _engine(source, precision)
+    lm = _engine(source, precision, kv=kv)
     return FreePredictor(tokenizer=source.tokenizer(), lm=lm, max_new_tokens=_chat_tokens(lm))
 
 
-def open_adapter(folder: Path, base: str | None = None, precision: Precision = "auto") -> FreePredictor:
+def open_adapter(
+    folder: Path, base: str | None = None, precision: Precision = "auto", kv: Kv = "auto"
+) -> FreePredictor:
     """The predictor of an adapter folder without an instruction; `base`, or its configuration, names the base model."""
     source, note = base_for(folder / adapters.CONFIG, base)
-    lm = _engine(source, precision, folder)
+    lm = _engine(source, precision, folder, kv=kv)
     return FreePredictor(
         tokenizer=source.tokenizer(), lm=lm, adapter=ADAPTER, note=note, max_new_tokens=_chat_tokens(lm)
     )
@@ -63,7 +67,7 @@ def _chat_tokens(lm: Engine) -> int:
 
 
 def open_artifact(
-    folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False
+    folder: str | Path, base: str | None = None, precision: Precision = "auto", *, merged: bool = False, kv: Kv = "auto"
 ) -> Predictor:
     """The predictor of an artifact. `base` is the name or path of its base model, where it has moved; `merged` adds a
     LoRA to the base's weights. Raises RiyazError when a file was changed or the base is another model."""
@@ -83,17 +87,19 @@ def open_artifact(
     adapted = kind in artifacts.ADAPTER_KINDS
     model = PromptedModel(
         text=artifact.text, task=artifact.task, examples=examples, retriever=retriever, tokenizer=tokenizer,
-        lm=_engine(source, precision, folder if adapted else None, merged=merged),
+        lm=_engine(source, precision, folder if adapted else None, merged=merged, kv=kv),
         adapter=ADAPTER if adapted and not merged else None,
-        bare=(lambda: _engine(_base_source(artifact, folder, base), precision)) if whole else None,
+        bare=(lambda: _engine(_base_source(artifact, folder, base), precision, kv=kv)) if whole else None,
     )  # fmt: skip
     return predictor_for(model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated)
 
 
-def _engine(source: Source, precision: Precision, adapter: Path | None = None, *, merged: bool = False) -> Engine:
+def _engine(
+    source: Source, precision: Precision, adapter: Path | None = None, *, merged: bool = False, kv: Kv = "auto"
+) -> Engine:
     """The engine of a model with the adapter of a folder loaded under the name ADAPTER, or merged into the weights."""
     loaded = None if adapter is None else adapters.read(adapter, describe(source))
-    engine = open_engine(source, precision, loaded if merged else None)
+    engine = open_engine(source, precision, loaded if merged else None, kv)
     if loaded is not None and not merged:
         engine.load(ADAPTER, loaded)
     return engine

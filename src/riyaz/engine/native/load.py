@@ -21,8 +21,8 @@ def load_runner(
     source: Source, precision: str = "auto", merged: Adapter | None = None, kv: str = "auto"
 ) -> NativeRunner:
     """The source's model with its weights in `precision` (auto: as the file stores them, float32 as bf16), on all cores
-    this process may use, with the adapter `merged` added to the weights. `kv` is the type of keys and values: bf16, int8
-    or auto, which is bf16, and fp32 where the weights are."""
+    this process may use, with the adapter `merged` added to the weights. `kv` is the type of keys and values: bf16,
+    int8, or auto, which is fp32 where `precision` is and else bf16."""
     family = describe(source)
     fp32 = precision == "fp32"
     type_ = ("fp32" if fp32 else "bf16") if kv == "auto" else kv

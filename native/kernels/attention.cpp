@@ -319,6 +319,9 @@ INLINE void round_all(const float* x, int D, uint16_t* out) {
 }  // namespace
 
 void attend(const Attention& job) {
+    const auto page = job.kv == Kv::fp32   ? attend_page<Form::fp32>
+                      : job.kv == Kv::bf16 ? attend_page<Form::bf16>
+                                           : attend_page<Form::int8>;
     Rows rows;
     const int D = padded(job.head, 32);
     for (int begin = 0; begin < job.n * job.G; begin += block_of(D)) {
@@ -337,19 +340,13 @@ void attend(const Attention& job) {
             if (!any) continue;
             const ptrdiff_t next = s + 1 < job.count ? job.segments[s + 1].page - segment.page : 0;
             const Place at{segment.page + job.keys, segment.page + job.values, next, D};
-            if (job.kv == Kv::fp32)
-                attend_page<Form::fp32>(rows, at);
-            else if (job.kv == Kv::bf16)
-                attend_page<Form::bf16>(rows, at);
-            else
-                attend_page<Form::int8>(rows, at);
+            page(rows, at);
         }
         finish_rows(rows, job, begin, D);
     }
 }
 
 namespace {
-
 // x[n] as codes -127 ... 127; returns their scale, NaN where a number is not finite.
 float encode(const float* x, int n, int8_t* codes) {
     float largest = 0;

@@ -39,6 +39,7 @@ void Pass::plan_attention() {
                     items.push_back({int(p), head, first, last - first, from, std::min(QUERIES, piece.n - from)});
                 }
     }
+    heads_alone = copies > 1 && int(items.size()) == c.kv_heads;
     m.turn_up_to(furthest);
     std::stable_sort(items.begin(), items.end(), [&](const Item& one, const Item& two) {  // the longest work first
         const auto cost = [&](const Item& item) { return int64_t(pieces[item.piece].position + item.from) * item.n; };
@@ -49,19 +50,20 @@ void Pass::plan_attention() {
 // Biases, head norms and rotation of q and k; keys and values into the cache
 void Pass::positions(int thread, int layer) {
     const int all = c.heads + c.kv_heads;
-    std::vector<float> scratch(c.head);
-    for (int i = thread; i < T * all; i += threads) {
-        const int t = i / all, h = i % all;
-        float* one = qkv + size_t(t) * qkv_width + size_t(h) * c.head;
-        turn(layer, t, h, one, scratch.data());
-        if (h < c.heads) continue;
-        const int head = h - c.heads;
-        float* v = one + c.kv_heads * c.head;
-        if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add(v, bias, c.head);
-        const Cache::Slot& slot = slots[t];
-        k.store(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head),
-                slot.page + m.cache.values(layer, head), c.kv);
-    }
+    for (int i = thread; i < T * all; i += threads) position(layer, i / all, i % all);
+}
+
+// The same of one head of token t; h: those of q, then those of k and v
+void Pass::position(int layer, int t, int h) {
+    float* one = qkv + size_t(t) * qkv_width + size_t(h) * c.head;
+    turn(layer, t, h, one);
+    if (h < c.heads) return;
+    const int head = h - c.heads;
+    float* v = one + c.kv_heads * c.head;
+    if (const float* bias = bias_of(t, layer, h + c.kv_heads)) k.add(v, bias, c.head);
+    const Cache::Slot& slot = slots[t];
+    k.store(one, v, c.head, slot.slot, slot.page + m.cache.keys(layer, head), slot.page + m.cache.values(layer, head),
+            c.kv);
 }
 
 // The bias of one head of q, k and v, counted through; in a family with one matrix for the three, q has all
@@ -75,13 +77,14 @@ const float* Pass::bias_of(int t, int layer, int h) const {
 }
 
 // Bias, norm and rotation of one head one[D] of token t; h: those of q, then those of k
-void Pass::turn(int layer, int t, int h, float* one, float* scratch) const {
+void Pass::turn(int layer, int t, int h, float* one) const {
     const Piece& piece = pieces[piece_of[t]];
     const int D = c.head, kind = c.rotations[layer];
     const bool is_query = h < c.heads;
     if (const float* bias = bias_of(t, layer, h)) k.add(one, bias, D);
     const auto& weight = m.at(piece.adapter, layer, is_query ? Q_NORM : K_NORM).vector;
     if (!weight.empty()) {
+        float scratch[MAX_HEAD];
         k.rms_norm(one, weight.data(), c.eps, D, scratch);
         memcpy(one, scratch, sizeof(float) * D);
     }
@@ -101,6 +104,10 @@ void Pass::attend(int thread, int layer) {
         const Item& item = items[next];
         const Piece& piece = pieces[item.piece];
         const size_t t = size_t(piece.begin + item.from), column = size_t(item.head * G + item.first) * c.head;
+        for (int i = 0; heads_alone && i < item.n; i++) {
+            for (int h = 0; h < G; h++) position(layer, int(t) + i, item.head * G + h);
+            position(layer, int(t) + i, c.heads + item.head);
+        }
         Attention job;
         job.q = qkv + t * qkv_width + column, job.q_stride = qkv_width;
         job.out = attended + t * heads_width + column, job.out_stride = heads_width;

@@ -89,8 +89,10 @@ void Pass::work(int thread) {
         lora_down(thread, l, QKV, normed);
         product(thread, l, QKV, normed, qkv, qkv_width);
         barrier(thread);
-        positions(thread, l);
-        barrier(thread);
+        if (!heads_alone) {
+            positions(thread, l);
+            barrier(thread);
+        }
         attend(thread, l);
         barrier(thread);
         lora_down(thread, l, OUT, heads);

@@ -165,7 +165,8 @@ struct Pass {
     void plan_attention();
     void positions(int thread, int layer);
     const float* bias_of(int t, int layer, int h) const;
-    void turn(int layer, int t, int h, float* one, float* scratch) const;
+    void position(int layer, int t, int h);
+    void turn(int layer, int t, int h, float* one) const;
     void attend(int thread, int layer);
     // head.cpp
     void collect();
@@ -195,7 +196,8 @@ struct Pass {
     std::atomic<bool> damaged{false};                // a logit is not a number
     int copies = 1;  // of x and of the inputs made from it: one for each thread, or one for all
     int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
-    bool sliced = false;  // attention converts its own results
+    bool sliced = false;       // attention converts its own results
+    bool heads_alone = false;  // an item of attention is all that reads a key/value head: it does `position` too
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
           *low = nullptr;
     uint16_t* low_bf16[3] = {};

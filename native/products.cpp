@@ -6,8 +6,8 @@
 namespace riyaz {
 namespace {
 
-constexpr size_t FETCHED = 96 * 1024;  // most bytes of weights that a thread fetches while it waits
-constexpr int GRAINS = 12;             // parts of a thread's share of a product
+constexpr size_t FETCHED = 96 * 1024;        // most bytes of weights that a thread fetches while it waits
+constexpr int GRAINS = 12, LORA_GRAINS = 4;  // parts of a thread's share of a product
 constexpr const Product* LAYER_PRODUCTS[] = {&QKV, &OUT, &GATE_UP, &BACK};
 
 }  // namespace
@@ -91,8 +91,8 @@ uint8_t* Pass::scratch(int thread) const {
 // theirs, since the cores of a shared machine are not equally fast at any time. `next` is where the thread reads
 // weights afterwards, if they do not follow on these.
 bool Pass::take(int thread, int layer, const Product& which, int total, Blocks& blocks) {
-    const int unit = pieces[0].wide ? PANELS : 2,
-              grain = padded((total + GRAINS * threads - 1) / (GRAINS * threads), unit);
+    const int unit = pieces[0].wide ? PANELS : 2, count = threads * (low_width ? LORA_GRAINS : GRAINS);
+    const int grain = padded((total + count - 1) / count, unit);
     for (int i = 0; i < threads; i++) {
         const int other = (thread + i) % threads;
         int first, last;

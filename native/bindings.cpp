@@ -18,7 +18,8 @@ namespace nb = nanobind;
 
 namespace riyaz {
 
-void bind_encoder(nb::module_& m);  // bindings_encoder.cpp
+void bind_encoder(nb::module_& m);   // bindings_encoder.cpp
+void bind_training(nb::module_& m);  // bindings_training.cpp
 
 namespace {
 
@@ -379,4 +380,5 @@ NB_MODULE(_native, m) {
         .def_prop_ro("cache_limit", [](const Model& self) { return self.cache.limit(); })
         .def("bytes_of", [](const Model& self, int tokens) { return self.cache.bytes_of(tokens); });
     bind_encoder(m);
+    bind_training(m);
 }

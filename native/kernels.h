@@ -64,6 +64,9 @@ constexpr int MOST_SKETCHED = 2;
 // bfloat16; in bfloat16 in AMX's tiles, and attention too
 enum class Wide { none, lanes, tiles };
 
+struct PackedAttention;  // training_attention.h
+struct Piece;
+
 struct Kernels {
     const char* name;
     Wide wide_kind;
@@ -116,6 +119,15 @@ struct Kernels {
     // Online softmax over pages; the result of a token does not depend on n. Narrow: any n. Wide: tiles, bf16 cache.
     void (*attention)(const Attention& job);
     void (*attention_wide)(const Attention& job);
+
+    // Attention in training, of pieces of rows of one key/value head, with attention_scratch(...) floats of `scratch`.
+    // The backward pass writes the gradients of keys and values in float32, [key][width]: first the prefix's, padded,
+    // then those of the rows from the first piece's on.
+    void (*training_forward)(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch);
+    void (*training_backward)(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch,
+                              float* grad_k, float* grad_v);
+    // out[at + d] = sum over i of from[i][d], for d < D, rounded to bfloat16 or not
+    void (*round_sum)(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
 
     // Row `row` of W as floats [cols]: the token embedding
     void (*row)(const Weights& w, int row, float* out);

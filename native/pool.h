@@ -19,7 +19,9 @@ struct Ahead {
 // it waits for has none. Barriers of OpenMP and of the standard library cost 0.3 to 24 microseconds; this one 0.2.
 class Pool {
   public:
-    explicit Pool(int threads);
+    // Between two runs a thread looks `idle_spins` times for the next one before it sleeps: the default is half a
+    // millisecond, longer than Python takes from one pass to the next.
+    explicit Pool(int threads, int idle_spins = 10000);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -41,7 +43,7 @@ class Pool {
   private:
     void serve(int thread);
 
-    const int size_;
+    const int size_, idle_spins_;
     std::vector<std::thread> threads_;
     const std::function<void(int)>* work_ = nullptr;
     std::atomic<int64_t> sleep_ns_{0};

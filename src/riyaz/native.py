@@ -1,6 +1,7 @@
 """The C++ engine, the extension `riyaz._native`: loaded at the first question, with one line where that fails."""
 
 import importlib
+import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,13 @@ def _reason() -> str:
 def available() -> bool:
     """Whether the C++ engine can be used here."""
     return _loaded()[0] is not None
+
+
+def trains() -> bool:
+    """Whether training uses the C++ kernels too: not with `RIYAZ_NATIVE=0`, and plain loops, which are slower than
+    torch, only with `RIYAZ_NATIVE=1`."""
+    asked = os.environ.get("RIYAZ_NATIVE")
+    return asked != "0" and available() and (asked == "1" or isa() != "scalar")
 
 
 def why_not() -> str:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from riyaz import native
+
 BLOCK = 512  # queries per call in a layer with a window: their mask holds BLOCK × (BLOCK + window) numbers
 SHORT = 512  # tokens; in bfloat16 up to this row length one product of whole matrices is faster than flash attention
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -34,7 +36,11 @@ class PackedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
         """The attention output (T,H,D); with a `window` a token attends to the last `window` tokens and no others."""
-        if window is not None and self.prefix + max(self.lengths) > window:
+        if window is not None and self.prefix + max(self.lengths) <= window:
+            window = None
+        if _is_native(q, k, v):
+            return _Native.apply(q, k, v, self.lengths, self.prefix, window or 0)
+        if window is not None:
             return _SlidingWindow.apply(q, k, v, self.lengths, self.prefix, window)
         if q.dtype == torch.bfloat16 and self.equal_short_rows():
             return _EqualRows.apply(q, k, v, len(self.lengths))
@@ -48,6 +54,39 @@ class PackedAttention:
 def packed(lengths: Sequence[int]) -> PackedAttention:
     """Causal attention over rows of these lengths (their sum is T): q (T,H,D), k and v (T,K,D) -> (T,H,D)."""
     return PackedAttention(tuple(lengths))
+
+
+def _is_native(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the C++ kernels take these tensors; torch's functions take all."""
+    _, H, D = q.shape
+    same = q.dtype == k.dtype == v.dtype and q.dtype in (torch.float32, torch.bfloat16)
+    return same and 32 <= D <= 256 and D % 8 == 0 and H // k.shape[1] <= 96 and native.trains()
+
+
+class _Native(Function):
+    """Flash attention of all rows, prefix and window included, in one call of the C++ kernels: float32 arithmetic, and
+    the same bits whatever the number of threads. The other functions of this file are its slow twins."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int, window: int
+    ) -> Tensor:
+        q, k, v = (x.detach().contiguous() for x in (q, k, v))
+        out, sums = torch.empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
+        native.extension().attention(q, k, v, out, sums, lengths, prefix, window, torch.get_num_threads())
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.shape = lengths, prefix, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        q, k, v, out, sums = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        native.extension().attention_backward(
+            grads[0].contiguous(), q, k, v, out.detach(), sums, grad_q, grad_k, grad_v, *ctx.shape,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return grad_q, grad_k, grad_v, None, None, None
 
 
 class _FlashRows(Function):

@@ -18,8 +18,9 @@ namespace nb = nanobind;
 
 namespace riyaz {
 
-void bind_encoder(nb::module_& m);   // bindings_encoder.cpp
-void bind_training(nb::module_& m);  // bindings_training.cpp
+void bind_encoder(nb::module_& m);             // bindings_encoder.cpp
+void bind_training(nb::module_& m);            // bindings_training.cpp
+void bind_training_functions(nb::module_& m);  // bindings_training_functions.cpp
 
 namespace {
 
@@ -381,4 +382,5 @@ NB_MODULE(_native, m) {
         .def("bytes_of", [](const Model& self, int tokens) { return self.cache.bytes_of(tokens); });
     bind_encoder(m);
     bind_training(m);
+    bind_training_functions(m);
 }

@@ -66,6 +66,10 @@ enum class Wide { none, lanes, tiles };
 
 struct PackedAttention;  // training_attention.h
 struct Piece;
+struct NormJob;  // training_functions.h
+struct RotateJob;
+struct GateJob;
+struct LossJob;
 
 struct Kernels {
     const char* name;
@@ -128,6 +132,13 @@ struct Kernels {
                               float* grad_k, float* grad_v);
     // out[at + d] = sum over i of from[i][d], for d < D, rounded to bfloat16 or not
     void (*round_sum)(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
+    // Functions of training, for rows (or numbers, of a gate) [begin, end); `norm_gradient` adds to `grad_weight` [C].
+    void (*norm)(const NormJob& job, size_t begin, size_t end);
+    void (*norm_gradient)(const NormJob& job, size_t begin, size_t end, float* grad_weight);
+    void (*rotation)(const RotateJob& job, size_t begin, size_t end);
+    void (*gate)(const GateJob& job, size_t begin, size_t end);
+    void (*gate_gradient)(const GateJob& job, size_t begin, size_t end);
+    void (*loss)(const LossJob& job, size_t begin, size_t end);
 
     // Row `row` of W as floats [cols]: the token embedding
     void (*row)(const Weights& w, int row, float* out);

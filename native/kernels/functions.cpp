@@ -1,33 +1,9 @@
 // Norms, rotations, activations and sums over vectors of floats; measuring loops.
-#include "../simd.h"
+#include "chunks.h"
 #include "parts.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
-namespace {
-
-// Calls with 16 numbers at a time; the rest of n < 16 is copied, padded with `fill`
-template <class Body>
-INLINE void chunks(int n, const Body& body) {
-    int i = 0;
-    for (; i + 16 <= n; i += 16) body(i, 16);
-    if (i < n) body(i, n - i);
-}
-INLINE F load_some(const float* x, int n, float fill = 0) {
-    if (n == 16) return load(x);
-    float part[16];
-    for (int i = 0; i < 16; i++) part[i] = i < n ? x[i] : fill;
-    return load(part);
-}
-INLINE void store_some(float* x, F v, int n) {
-    if (n == 16) return store(x, v);
-    float part[16];
-    store(part, v);
-    for (int i = 0; i < n; i++) x[i] = part[i];
-}
-
-}  // namespace
-
 void rms_norm(const float* x, const float* weight, float eps, int C, float* out) {
     F squares = zero();
     chunks(C, [&](int i, int n) {

@@ -51,6 +51,12 @@ void training_forward(const PackedAttention& job, const Piece* pieces, int count
 void training_backward(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch,
                        float* grad_k, float* grad_v);
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
+void norm(const NormJob& job, size_t begin, size_t end);
+void norm_gradient(const NormJob& job, size_t begin, size_t end, float* grad_weight);
+void rotation(const RotateJob& job, size_t begin, size_t end);
+void gate(const GateJob& job, size_t begin, size_t end);
+void gate_gradient(const GateJob& job, size_t begin, size_t end);
+void loss(const LossJob& job, size_t begin, size_t end);
 
 double peak(int kind);
 uint64_t read(const uint8_t* data, size_t bytes);

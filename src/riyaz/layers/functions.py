@@ -1,7 +1,8 @@
 """Norm, rotation and gate with hand-written gradients: fewer passes over memory, fewer saved tensors.
 
 On a CPU these are bound by memory. Autograd would save every intermediate result; these save only their inputs and
-compute the rest again. Tests compare each with its plain form in `tests/plain_layers.py`.
+compute the rest again. Each runs in the C++ extension where that is there and takes the tensors' types, otherwise in
+torch (`RIYAZ_NATIVE=0`). Tests compare both with the plain forms in `tests/plain_layers.py`.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+
+from riyaz.layers import native_functions
 
 
 class _RMSNorm(Function):
@@ -80,7 +83,8 @@ class _GeGLU(Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, the mean in float32; x (T, C), weight (C,)."""
-    return _RMSNorm.apply(x, weight, eps)
+    function = native_functions.RMSNorm if native_functions.runs(x) else _RMSNorm
+    return function.apply(x, weight, eps)
 
 
 def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -93,14 +97,19 @@ def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the halves of each head of x (T, H, D) by the result of `cos_sin`, in Hugging Face's layout; the gradient
     is the rotation by the negative angles, so x is not saved."""
-    return _Rotate.apply(x, cos, sin)
+    function = native_functions.Rotate if native_functions.runs(x, cos, sin) else _Rotate
+    return function.apply(x, cos, sin)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, elementwise; gate and up (T, F)."""
+    if native_functions.runs(gate, up):
+        return native_functions.Gate.apply(gate, up, "silu")
     return _SwiGLU.apply(gate, up)
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
     """gelu(gate) * up, elementwise, with the tanh approximation of GELU; gate and up (T, F)."""
+    if native_functions.runs(gate, up):
+        return native_functions.Gate.apply(gate, up, "gelu_tanh")
     return _GeGLU.apply(gate, up)

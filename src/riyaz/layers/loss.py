@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from riyaz.layers import native_functions
+
 CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
 NUMBERS = 2**20  # logits at once with a small vocabulary, in more rows than CHUNK: 4 MB
 
@@ -27,21 +29,20 @@ class _HeadLoss(Function):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         size = max(CHUNK, NUMBERS // len(weight))
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
-            chunk, target = hidden[rows], labels[rows][:, None]
-            logits = (chunk @ weight.T).float()  # (n, V)
+            chunk = hidden[rows]
+            logits, bent = chunk @ weight.T, None  # (n, V)
             if cap is not None:
-                bent = logits.div_(cap).tanh_()
+                bent = logits.float().div_(cap).tanh_()
                 logits = bent * cap
-            log_p = torch.log_softmax(logits, -1)
-            total -= log_p.gather(1, target).double().sum()
-            if not (need_hidden or need_weight):
+            nats, grad = _softmax_loss(logits, labels[rows], need_hidden or need_weight)
+            total += nats
+            if grad is None:
                 continue
-            grad = log_p.exp_().scatter_add_(1, target, torch.full(target.shape, -1.0))
-            if cap is not None:
+            if bent is not None:
                 grad *= 1 - bent.square_()
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
@@ -49,7 +50,7 @@ class _HeadLoss(Function):
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T, chunk)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return total.float()
+        return torch.tensor(total, dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -61,3 +62,16 @@ class _HeadLoss(Function):
             None,
             None,
         )
+
+
+def _softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> tuple[float, Tensor | None]:
+    """The sum of −log p(label) in nats and, if wanted, its gradient, which may overwrite the logits; logits (n, V),
+    labels (n,)."""
+    if native_functions.runs(logits):
+        return native_functions.softmax_loss(logits, labels, gradient), logits if gradient else None
+    target = labels[:, None]
+    log_p = torch.log_softmax(logits.float(), -1)
+    nats = -log_p.gather(1, target).double().sum().item()
+    if not gradient:
+        return nats, None
+    return nats, log_p.exp_().scatter_add_(1, target, torch.full(target.shape, -1.0))

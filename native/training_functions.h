@@ -1,0 +1,58 @@
+// Norm, rotation, gate and cross-entropy of training, forward and backward, each over all threads.
+//
+// Tensors are contiguous, of float or, with `bf16`, of bfloat16; arithmetic is in float, and results are rounded once.
+// Equal inputs give equal bits, whatever the number of threads: work is cut by shapes alone. Null: not used.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace riyaz {
+
+// out = x * scale * weight with scale = 1 / sqrt(mean(x^2) + eps); backward: `out` is the gradient of x.
+struct NormJob {
+    const void *x = nullptr, *grad = nullptr;  // (T, C)
+    const float* weight = nullptr;             // (C,)
+    float* scale = nullptr;                    // (T,): written by the forward pass, read by the backward one
+    void* out = nullptr;                       // (T, C)
+    int C = 0;
+    float eps = 0;
+    bool bf16 = false;
+};
+
+// out = x * cos + (x with the halves of each head exchanged) * sin, or - with `back`
+struct RotateJob {
+    const void* x = nullptr;                    // (T, H, D)
+    const void *cos = nullptr, *sin = nullptr;  // (T, D)
+    void* out = nullptr;                        // (T, H, D)
+    int H = 0, D = 0;
+    bool back = false, bf16 = false;
+};
+
+// out = activation(gate) * up; backward: the gradients of both from `grad`, that of `out`
+struct GateJob {
+    const void *gate = nullptr, *up = nullptr, *grad = nullptr;
+    void *out = nullptr, *grad_gate = nullptr, *grad_up = nullptr;
+    Activation activation = Activation::silu;
+    bool bf16 = false;
+};
+
+// nats[n] = -log softmax(logits[n])[labels[n]]; with `gradient` the logits become their gradient.
+struct LossJob {
+    void* logits = nullptr;           // (N, V)
+    const int64_t* labels = nullptr;  // (N,), each from 0 to V - 1
+    double* nats = nullptr;           // (N,)
+    int V = 0;
+    bool gradient = false, bf16 = false;
+};
+
+void norm_forward(const NormJob& job, size_t T, int threads);
+void norm_backward(const NormJob& job, size_t T, float* grad_weight, int threads);  // grad_weight (C,), or null
+void rotate_all(const RotateJob& job, size_t T, int threads);
+void gate_forward(const GateJob& job, size_t count, int threads);
+void gate_backward(const GateJob& job, size_t count, int threads);
+double loss_of(const LossJob& job, size_t N, int threads);  // the sum of `nats`, in the order of the rows
+
+}  // namespace riyaz

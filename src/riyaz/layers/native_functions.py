@@ -1,0 +1,105 @@
+"""The functions of `layers.functions` and `layers.loss` by the C++ extension: one pass over memory each.
+
+Each saves for backward what its twin in torch saves. Arithmetic is in float32 and results are rounded once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from riyaz import native
+
+
+def runs(*tensors: Tensor) -> bool:
+    """Whether the extension can compute with these tensors: all float32 or all bfloat16, in memory of the CPU."""
+    dtype = tensors[0].dtype
+    if dtype not in (torch.float32, torch.bfloat16) or not native.trains():
+        return False
+    return all(x.dtype == dtype and x.is_cpu for x in tensors)
+
+
+class RMSNorm(Function):
+    """x / sqrt(mean(x²) + eps) * weight, over the last dimension of x; the weight may have another type."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x (…, C), weight (C,) -> (…, C)."""
+        x = x.contiguous()
+        rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
+        scale = torch.empty(len(rows))  # 1 / rms of each row
+        native.extension().norm(rows, _wide(weight), eps, scale, out.view(rows.shape), torch.get_num_threads())
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """The gradients of x and, where it is wanted, of the weight."""
+        x, weight, scale = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        grad_weight = torch.empty(weight.shape) if ctx.needs_input_grad[1] else None
+        rows, grad, grad_rows = (part.view(-1, x.shape[-1]) for part in (x, grads[0].contiguous(), grad_x))
+        native.extension().norm_gradient(
+            rows, _wide(weight), scale, grad, grad_rows, grad_weight, torch.get_num_threads()
+        )
+        return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype), None
+
+
+class Rotate(Function):
+    """The heads of x turned by the result of `functions.cos_sin`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (T, H, D), cos and sin (T, 1, D) -> (T, H, D)."""
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, back=False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient turned back."""
+        cos, sin = ctx.saved_tensors
+        return _turn(grads[0], cos, sin, back=True), None, None
+
+
+class Gate(Function):
+    """activation(gate) * up, elementwise; the activation is `silu` or `gelu_tanh`."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
+        """gate and up of one shape -> the same."""
+        gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
+        native.extension().gate(gate, up, activation, out, torch.get_num_threads())
+        ctx.save_for_backward(gate, up)
+        ctx.activation = activation
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The gradients of both."""
+        gate, up = ctx.saved_tensors
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        native.extension().gate_gradient(
+            gate, up, grads[0].contiguous(), ctx.activation, grad_gate, grad_up, torch.get_num_threads()
+        )
+        return grad_gate, grad_up, None
+
+
+def softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> float:
+    """The sum of −log softmax(logits)[label] in nats, summed in float64; logits (N, V), labels (N,). With `gradient`
+    it is written over the logits, otherwise they stay."""
+    return float(native.extension().loss(logits, labels, gradient, torch.get_num_threads()))
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    native.extension().rotation(x, cos, sin, back, out, torch.get_num_threads())
+    return out
+
+
+def _wide(weight: Tensor) -> Tensor:
+    """A norm's weight (C,) in float32: itself, or a small copy."""
+    return weight.float().contiguous()

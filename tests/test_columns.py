@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from comparing import command
 from expect import assert_refused
 
 from riyaz.data import Reading, formats
@@ -240,6 +241,17 @@ def test_labels_that_differ_by_what_is_not_seen_are_named(tmp_path, pair):
     assert len(set(shown)) == 2 and {eval_quoted(text) for text in shown} == set(pair)
     if unicodedata.normalize("NFC", pair[0]) == unicodedata.normalize("NFC", pair[1]):
         assert any("\\" in text for text in shown)
+
+
+def test_the_table_of_labels_shows_what_is_not_seen(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
+    labels = ["card", "card\u200b", "caf\u00e9", "cafe\u0301", "it's", "\u202edrac"]
+    columns(tmp_path / "rows.jsonl", text=[f"where is order {n}?" for n in range(60)], label=labels * 10)
+    told = command("data", tmp_path / "rows.jsonl")
+    assert told.status == 0, told.err
+    table = told.out[told.out.index("labels ") :].splitlines()
+    shown = {line[15:].partition(": train")[0] for line in table if ": train" in line}
+    assert shown == {"card", "'card\\u200b'", "café", "'cafe\\u0301'", "it's", "'\\u202edrac'"}
 
 
 def eval_quoted(text: str) -> str:

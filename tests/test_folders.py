@@ -104,6 +104,20 @@ def test_commands_refuse_a_results_folder_with_links(tmp_path: Path, model_folde
     assert (tmp_path / "victim").read_text() == "dear"
 
 
+@pytest.mark.parametrize("linked", ["riyaz-results", "riyaz-results/rows"])
+def test_a_default_results_folder_that_is_a_link_is_refused(
+    tmp_path: Path, model_folder: Path, linked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "elsewhere")
+    write_rows(tmp_path / "rows.jsonl", closed_rows(45, "please"))
+    monkeypatch.chdir(tmp_path)
+    told = command("compare", "rows.jsonl", "--model", model_folder)
+    assert told.status == 2 and told.line == f"error: {linked}: is a link; name the folder itself with --out"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_temporary_folders_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     prefix = folders.beside(tmp_path / "model")
     killed, alive, other = (Maker(tmp_path, name) for name in (prefix, prefix, folders.beside(tmp_path / "mod")))

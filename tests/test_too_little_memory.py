@@ -13,10 +13,11 @@ from comparing import closed_rows, command, write_rows
 from expect import assert_refused
 
 from riyaz import hardware
-from riyaz.comparison import worker
+from riyaz.comparison import processes, worker
 from riyaz.config import Precision
 from riyaz.engine.native.load import load_runner
 from riyaz.engine.opening import expect_memory
+from riyaz.events import quiet
 from riyaz.families import describe
 from riyaz.hardware import MB, Memory
 from riyaz.sources import open_source
@@ -107,6 +108,18 @@ def test_the_address_space_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     hardware.expect_memory("tiny", 1, "")
 
 
+@pytest.mark.parametrize("megabytes", [40, 60, 80, 100, 120, 140])
+def test_an_address_space_too_small_for_numpy_is_one_line(megabytes: int, model_folder: Path) -> None:
+    limit = megabytes * MB
+    done = subprocess.run(
+        [sys.executable, "-m", "riyaz.cli.main", "generate", str(model_folder), "hi"],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done
+    assert "MB of address space and" in done.stderr and "raise the limit (ulimit -v) or remove it" in done.stderr
+
+
 def loaded_space() -> int:
     """Bytes of address space of a process that has imported what evaluates: another number on each machine."""
     told = "import riyaz.cli.main, riyaz.engine.native.load, riyaz.evaluate, riyaz.metrics.paired"
@@ -151,3 +164,9 @@ def test_an_arm_that_ran_out_of_memory_says_so(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(worker, "index", work)
         assert worker.main(["index", str(tmp_path)]) == 3
     assert {event.reason for event in said} == {"out of memory"}
+
+
+def test_measuring_that_ran_out_of_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "run", lambda *given: "out of memory")
+    with assert_refused("out of memory; take a smaller model, close other programs or raise the limit (ulimit -v)"):
+        processes.run_or_raise(["measure"], tmp_path / "measure.log", quiet)

@@ -26,6 +26,10 @@ MB = 2**20  # bytes in the "MB" of every report
 TORCH_MB = 230  # memory of Python, numpy and torch before there is a model
 TORCH_SPACE_MB, THREAD_SPACE_MB = 820, 64  # address space that torch, and each thread, reserve and mostly do not fill
 
+START_SPACE_MB, BLAS_SPACE_MB = 60, 40  # address space that numpy, and each thread of its OpenBLAS, reserve on import
+OUT_OF_MEMORY = "out of memory"
+MORE_MEMORY = "take a smaller model, close other programs or raise the limit (ulimit -v)"
+
 RAN_OUT = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "failed to map segment", "bad_alloc",
     "can't start new thread", "out of memory", "could not create a primitive",
@@ -224,8 +228,19 @@ def expect_memory(what: str, need: float, hint: str, root: Path = ROOT, torch: b
     memory, the limits of the cgroup and the address space. `what` begins the message: who needs it."""
     loaded = not torch or "torch" in sys.modules
     refuse_memory(what, need + (0 if loaded else TORCH_MB), memory(root).available / MB, hint)
+    _expect_space(what, need + THREAD_SPACE_MB * threads() + (0 if loaded else TORCH_SPACE_MB), root)
+
+
+def expect_start(root: Path = ROOT) -> None:
+    """Raises RiyazError unless numpy can be imported: without address space its OpenBLAS ends the process itself, with
+    a line of its own or with SIGINT."""
+    if "numpy" not in sys.modules:
+        _expect_space("riyaz", START_SPACE_MB + BLAS_SPACE_MB * threads(), root)
+
+
+def _expect_space(what: str, need: float, root: Path) -> None:
+    """Raises RiyazError unless `need` MB of address space are left."""
     space = address_space(root)
-    need += THREAD_SPACE_MB * threads() + (0 if loaded else TORCH_SPACE_MB)
     if space is not None and need > space / MB:
         figures = f"about {need:,.0f} MB of address space and {space / MB:,.0f} MB are left of its limit"
         raise RiyazError(f"{what} needs {figures}", hint="raise the limit (ulimit -v) or remove it")

@@ -119,6 +119,8 @@ def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
 
 
 def _show_split(screen: Screen, report: dict[str, Any]) -> None:
+    from riyaz.data.data_report import visible
+
     rows, leakage = report["rows"], report["leakage"]
     parts = f"{rows['train']:,} to train on, {rows['valid']:,} to validate on, {rows['test']:,} to test on"
     screen.fact("split", parts)
@@ -129,7 +131,9 @@ def _show_split(screen: Screen, report: dict[str, Any]) -> None:
     screen.fact("answer words", _named(report["answer_words"]))
     labels = list(report["labels"].items())
     for place, (label, counts) in enumerate(labels[:LABELS]):
-        screen.fact("" if place else "labels", f"{label}: {_named(counts)}")
+        shown = visible(label)
+        plain = label if label in shown else shown
+        screen.fact("" if place else "labels", f"{plain}: {_named(counts)}")
     if len(labels) > LABELS:
         screen.fact("", f"and {len(labels) - LABELS} more labels; --json has all of them")
     for note in report["notes"]:

@@ -143,6 +143,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
     try:
         if "stdout" in closed:
             raise RiyazError("stdout is closed, so the result has nowhere to go", hint="redirect it, as with > out.txt")
+        from riyaz import hardware
+
+        hardware.expect_start()
         with signals.heard():
             build()(list(sys.argv[1:] if tokens is None else tokens))
             sys.stdout.flush()
@@ -209,7 +212,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     from riyaz import hardware
 
     if hardware.ran_out(error):
-        return "out of memory; take a smaller model, close other programs or raise the limit (ulimit -v)", 2
+        return f"{hardware.OUT_OF_MEMORY}; {hardware.MORE_MEMORY}", 2
     if isinstance(error, OSError) and error.strerror:
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
         where = f"{error.filename}: " if error.filename else ""

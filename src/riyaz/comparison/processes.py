@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from riyaz import folders
+from riyaz import folders, hardware
 from riyaz.errors import RiyazError
 from riyaz.events import Failed, Listen, from_json
 
@@ -59,7 +59,7 @@ def run_or_raise(arguments: list[str], log: Path, listen: Listen, threads: int |
     """The same, for work that the comparison needs. Raises RiyazError with the reason."""
     reason = run(arguments, log, listen, threads)
     if reason:
-        raise RiyazError(reason)
+        raise RiyazError(reason, hint=hardware.MORE_MEMORY if reason == hardware.OUT_OF_MEMORY else "")
 
 
 def _why(code: int, log: Path) -> str:

@@ -152,7 +152,7 @@ def _use_threads(count: int) -> None:
 def _resource_reason(error: Exception) -> str:
     """The reason in one line if memory, disk or a file failed, else ""."""
     if hardware.ran_out(error):
-        return "out of memory"
+        return hardware.OUT_OF_MEMORY
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     return ""

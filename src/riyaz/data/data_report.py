@@ -71,13 +71,13 @@ def label_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
 def twins_note(labels: Iterable[str]) -> str:
     """A sentence that names such labels; "" if there are none."""
     twins = label_twins(labels)
-    named = ", ".join(" and ".join(map(_visible, group)) for group in twins[:PAIRS_NAMED])
+    named = ", ".join(" and ".join(map(visible, group)) for group in twins[:PAIRS_NAMED])
     more = f" and {len(twins) - PAIRS_NAMED} more" if len(twins) > PAIRS_NAMED else ""
     what = "labels that differ only by case, white space, Unicode form or invisible characters"
     return f"{what}: {named}{more}; write each label in one way" if twins else ""
 
 
-def _visible(label: str) -> str:
+def visible(label: str) -> str:
     """The label in quotes, with escapes for what cannot be seen or looks like another character."""
     return repr(label) if unicodedata.is_normalized("NFKC", label) else ascii(label)
 

@@ -137,7 +137,11 @@ def results_folder(config: CompareConfig, data: Path | Table) -> Path:
     if isinstance(data, Table):
         return Path("riyaz-results") / f"{data.path.name}-{data.sha256[:8]}"
     name = data.resolve().name if data.is_dir() else data.name.removesuffix(".gz").rpartition(".")[0] or data.name
-    return Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)
+    folder = Path("riyaz-results") / re.sub(r"[*?\[\]]+", "_", name)
+    for path in (folder.parent, folder):
+        if path.is_symlink():  # it may have come with a stranger's repository, and nobody has named it
+            raise RiyazError("is a link", str(path), "name the folder itself with --out")
+    return folder
 
 
 def as_path(value: Place, name: str) -> Path:

@@ -194,6 +194,16 @@ def test_other_types_go_through_torch() -> None:
     assert torch.autograd.gradcheck(lambda x: functions.swiglu(x, x + 1), x)
 
 
+def test_the_engine_in_torch_computes_in_torch_alone() -> None:
+    """It computes in inference mode, and is what the engine in C++ is compared with."""
+    x = torch.ones(3, 16)
+    assert native_functions.runs(x)
+    with torch.no_grad():  # of validation
+        assert native_functions.runs(x)
+    with torch.inference_mode():
+        assert not native_functions.runs(x)
+
+
 @pytest.fixture
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     yield lambda: monkeypatch.setattr(native, "trains", lambda: False)

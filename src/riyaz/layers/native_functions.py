@@ -13,9 +13,10 @@ from riyaz import native
 
 
 def runs(*tensors: Tensor) -> bool:
-    """Whether the extension can compute with these tensors: all float32 or all bfloat16, in memory of the CPU."""
+    """Whether the extension computes with these tensors: all float32 or all bfloat16, in memory of the CPU. Not in
+    inference mode: so does the engine in torch, with which the one in C++ is compared."""
     dtype = tensors[0].dtype
-    if dtype not in (torch.float32, torch.bfloat16) or not native.trains():
+    if dtype not in (torch.float32, torch.bfloat16) or torch.is_inference_mode_enabled() or not native.trains():
         return False
     return all(x.dtype == dtype and x.is_cpu for x in tensors)
 

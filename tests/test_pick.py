@@ -374,7 +374,7 @@ def test_forgetting_is_warned_of_and_breaks_ties() -> None:
 
 @pytest.mark.parametrize("rows", [900, None, [400, 8000]])
 def test_a_comparison_of_an_older_version_is_read(tmp_path: Path, rows: Any) -> None:
-    old = {"arms": [], "pick": "lora", "runner_up": None, "decision": "clear", "reason": "", "rows_needed": rows}
+    old = {"arms": [], "pick": None, "runner_up": None, "decision": "clear", "reason": "", "rows_needed": rows}
     write_json(tmp_path / "compare.json", old)
     read = Comparison.read(tmp_path / "compare.json")
     assert read.decision == "certified" and read.floor is None

@@ -34,7 +34,8 @@ class _HeadLoss(Function):
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
             chunk = hidden[rows]
-            logits, bent = chunk @ weight.T, None  # (n, V)
+            logits = chunk @ weight.T  # (n, V)
+            bent = None
             if cap is not None:
                 bent = logits.float().div_(cap).tanh_()
                 logits = bent * cap

@@ -65,7 +65,7 @@ constexpr int MOST_SKETCHED = 2;
 enum class Wide { none, lanes, tiles };
 
 struct PackedAttention;  // training_attention.h
-struct Piece;
+struct RowPiece;
 struct NormJob;  // training_functions.h
 struct RotateJob;
 struct GateJob;
@@ -127,8 +127,8 @@ struct Kernels {
     // Attention in training, of pieces of rows of one key/value head, with attention_scratch(...) floats of `scratch`.
     // The backward pass writes the gradients of keys and values in float32, [key][width]: first the prefix's, padded,
     // then those of the rows from the first piece's on.
-    void (*training_forward)(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch);
-    void (*training_backward)(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch,
+    void (*training_forward)(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch);
+    void (*training_backward)(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch,
                               float* grad_k, float* grad_v);
     // out[at + d] = sum over i of from[i][d], for d < D, rounded to bfloat16 or not
     void (*round_sum)(const float* const* from, int count, int D, void* out, size_t at, bool bf16);

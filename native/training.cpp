@@ -55,13 +55,13 @@ struct Part {
 };
 
 struct Plan {
-    std::vector<Piece> pieces;
+    std::vector<RowPiece> pieces;
     std::vector<Part> parts;
     size_t panels = 0;  // most that a part needs at a time
 };
 
-std::vector<Piece> whole_rows(const PackedAttention& job, const std::vector<int>& lengths) {
-    std::vector<Piece> rows;
+std::vector<RowPiece> whole_rows(const PackedAttention& job, const std::vector<int>& lengths) {
+    std::vector<RowPiece> rows;
     if (job.prefix) rows.push_back({0, 0, 0, job.prefix});
     int start = job.prefix;
     for (const int length : lengths) rows.push_back({start, job.prefix, 0, length}), start += length;
@@ -69,7 +69,7 @@ std::vector<Piece> whole_rows(const PackedAttention& job, const std::vector<int>
 }
 
 // Scores of the queries [first, last) of a row
-double scores_of(const PackedAttention& job, const Piece& row, int first, int last) {
+double scores_of(const PackedAttention& job, const RowPiece& row, int first, int last) {
     double sum = 0;
     for (int i = first; i < last; i++) sum += std::min(row.before + i + 1, job.window);
     return sum;
@@ -80,7 +80,7 @@ void end_part(const PackedAttention& job, Plan& plan) {
     if (begin == end) return;
     Part part{begin, end, -1, 0};
     for (int i = begin; i < end; i++) {
-        const Piece& piece = plan.pieces[i];
+        const RowPiece& piece = plan.pieces[i];
         if (job.prefix && !piece.before) continue;
         if (part.base < 0) part.base = piece.start;
         part.tokens = piece.start + piece.last - part.base;
@@ -92,12 +92,12 @@ void end_part(const PackedAttention& job, Plan& plan) {
 Plan plan_for(const PackedAttention& job, const std::vector<int>& lengths) {
     Plan plan;
     const int block = MOST_LINES / (job.H / job.K);
-    const std::vector<Piece> rows = whole_rows(job, lengths);
+    const std::vector<RowPiece> rows = whole_rows(job, lengths);
     double all = 0, cost = 0;
-    for (const Piece& row : rows) all += scores_of(job, row, 0, row.last);
+    for (const RowPiece& row : rows) all += scores_of(job, row, 0, row.last);
     const double most = std::max(1.0, double(TASKS) / job.K), worth = LEAST / (double(job.H / job.K) * job.D);
     const double target = std::max(all / most, worth);
-    for (const Piece& row : rows) {
+    for (const RowPiece& row : rows) {
         plan.panels = std::max(plan.panels, panels_of(row.before) + panels_of(row.last));
         int first = 0;
         for (int at = 0; at < row.last; at += block) {

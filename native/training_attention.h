@@ -35,7 +35,7 @@ INLINE int padded_width(int D) { return (D + 15) / 16 * 16; }  // in floats; the
 
 // Queries [first, last) of a row whose own tokens begin at `start` of the stream, and that sees `before` tokens of the
 // prefix: 0 for the prefix itself, which is a row too.
-struct Piece {
+struct RowPiece {
     int start, before, first, last;
 };
 

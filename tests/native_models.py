@@ -1,10 +1,13 @@
 """Tiny models of every family on disk, opened by the C++ engine and, as its oracle, by the torch engine."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tiny_families
 import torch
 import windows
@@ -22,6 +25,7 @@ from riyaz.sources import open_source
 CONTEXT = 2048
 KINDS = (*tiny_families.FAMILIES, *windows.KINDS)
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "c_attn", "c_proj", "c_fc")
+Folders = Callable[[str], Path]  # kind -> folder of its model
 
 
 def write(kind: str, folder: Path) -> Path:
@@ -33,6 +37,11 @@ def write(kind: str, folder: Path) -> Path:
     context = "n_positions" if case.model_type == "gpt2" else "max_position_embeddings"
     tiny_families.make(replace(case, sizes={**case.sizes, context: CONTEXT}), folder)
     return folder
+
+
+def folders_in(factory: pytest.TempPathFactory) -> Folders:
+    """A function from a kind to the folder of its model, which is written once."""
+    return cache(lambda kind: write(kind, factory.mktemp(kind)))
 
 
 def ours(path: Path, precision: str = "fp32", kv: str = "auto") -> NativeRunner:

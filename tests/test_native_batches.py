@@ -1,13 +1,27 @@
 """The C++ engine in batches: whatever runs beside a request, its answer is the same to the last bit; adapters too."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from native_models import CONTEXT, apart, ids, lora_of, ours, read, read_all, soft_of, theirs, whole_of, write
+from native_models import (
+    CONTEXT,
+    Folders,
+    apart,
+    folders_in,
+    ids,
+    lora_of,
+    ours,
+    read,
+    read_all,
+    soft_of,
+    theirs,
+    whole_of,
+    write,
+)
 
 from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling
@@ -23,7 +37,6 @@ LOGITS = 1e-4  # nats from the torch runner in float32
 NEAR, MEAN = 0.3, 0.05  # nats of bf16 from the torch runner in float32: the most, and the mean
 KINDS = ("llama-biases", "qwen2-untied", "qwen3", "gemma3", "mistral", "gpt2")
 PRECISIONS = ("fp32", "bf16", "int4")
-Folders = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,14 +49,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = write(kind, tmp_path_factory.mktemp(kind))
-        return made[kind]
-
-    return folder
+    return folders_in(tmp_path_factory)
 
 
 def adapters_of(path: Path, kind: str) -> dict[str, Adapter]:

@@ -1,6 +1,7 @@
 """How the C++ engine is built: symbols of its kernels, wheels, editable installations, machines without a compiler."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,16 @@ def test_kernels_share_no_symbol_with_files_of_other_instruction_sets() -> None:
     assert built >= {f"kernels_{isa}.dir" for isa in native.isas()}
     found = {f"{file.parents[2].name} {file.name}": weak_symbols(file) for file in files}
     assert {name: symbols for name, symbols in found.items() if symbols} == {}
+
+
+def test_every_type_of_the_engine_has_a_name_of_its_own() -> None:
+    """Two of one name in two files are one to the linker: their vectors would share functions."""
+    headers = [file for part in ("native", "native/kernels") for file in (ROOT / part).glob("*.h")]
+    opened = re.compile(r"^(?:struct|class|enum class) (?:alignas\(\d+\) )?(\w+)[^;]*\{", re.MULTILINE)
+    # simd_*.h: each is the one of an instruction set
+    found = [name for file in headers if "simd" not in file.name for name in opened.findall(file.read_text("utf-8"))]
+    assert {"Piece", "RowPiece", "Inputs"} <= {*found}
+    assert sorted(found) == sorted({*found})
 
 
 def test_a_shared_symbol_is_seen(tmp_path: Path) -> None:

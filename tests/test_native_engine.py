@@ -1,14 +1,14 @@
 """The C++ runner against the torch runner: every family and precision, caches, forks, limits and errors."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from native_models import KINDS, apart, ids, ours, read, read_all, rounded, theirs, write
+from native_models import KINDS, Folders, apart, folders_in, ids, ours, read, read_all, rounded, theirs
 
 from riyaz import hardware
 from riyaz.engine import Request
@@ -26,7 +26,6 @@ LOGITS = 1e-4  # nats by which a log-probability in float32 may differ from the 
 NEAR = {"bf16": 0.1, "int8": 0.3, "int4": 0.3}
 MEAN = {"bf16": 0.008, "int8": 0.02, "int4": 0.026}
 LENGTHS = (1, 5, 31, 32, 70)  # the last two in tiles, where the CPU has any
-Folders = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,14 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = write(kind, tmp_path_factory.mktemp(kind))
-        return made[kind]
-
-    return folder
+    return folders_in(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

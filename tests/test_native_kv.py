@@ -1,6 +1,5 @@
 """Keys and values in codes of 8 bits: near those in float32, the same in every batch, and asked for by `--kv`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tiny
 from comparing import command
 from expect import assert_refused
-from native_models import KINDS, apart, ids, ours, read, read_all, write
+from native_models import KINDS, Folders, apart, folders_in, ids, ours, read, read_all
 
 from riyaz.config import Kv
 from riyaz.engine import Request
@@ -24,19 +23,11 @@ NEAR, MEAN = 0.2, 0.01
 FLIPPED = 0.02  # where tokens stand in other slots: sums in another order can change a code by one
 LENGTHS = (1, 33, 100, 350)  # beyond the windows of the tiny models
 LAST = Whole(np.array([0]))
-Folders = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = write(kind, tmp_path_factory.mktemp(kind))
-        return made[kind]
-
-    return folder
+    return folders_in(tmp_path_factory)
 
 
 def rows_of(lengths: tuple[int, ...], vocabulary: int) -> list[tuple[int, ...]]:

@@ -47,8 +47,8 @@ void gelu_erf(float* x, const float* bias, int n);
 void softmax_sums(const float* x, int n, float* largest, float* sum);
 float largest(const float* x, int n);
 void add_to(float* x, const float* y, int n);
-void training_forward(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch);
-void training_backward(const PackedAttention& job, const Piece* pieces, int count, int head, float* scratch,
+void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch);
+void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch,
                        float* grad_k, float* grad_v);
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
 void norm(const NormJob& job, size_t begin, size_t end);

@@ -50,7 +50,7 @@ struct Scratch {
     int width;
 
     // A panel of the keys that the queries of a piece see
-    Panel panel(const Piece& piece, int index) const {
+    Panel panel(const RowPiece& piece, int index) const {
         const int before = int(panels_of(piece.before)), own = index - before;
         float* at = panels + size_t(index) * 3 * PANEL * width;
         const int position = own < 0 ? index * PANEL : piece.before + own * PANEL;
@@ -81,7 +81,7 @@ void fill(const PackedAttention& job, const void* x, size_t first, int count, in
 }
 
 // Fills the own panels of a piece, and those of the prefix `with_prefix`.
-void fill_panels(const PackedAttention& job, const Scratch& s, const Piece& piece, int head, bool with_prefix) {
+void fill_panels(const PackedAttention& job, const Scratch& s, const RowPiece& piece, int head, bool with_prefix) {
     const int before = int(panels_of(piece.before)), all = before + int(panels_of(piece.last));
     for (int index = with_prefix ? 0 : before; index < all; index++) {
         const Panel panel = s.panel(piece, index);
@@ -95,13 +95,13 @@ void fill_panels(const PackedAttention& job, const Scratch& s, const Piece& piec
     }
 }
 
-INLINE size_t place(const PackedAttention& job, const Piece& piece, int head, int token, int r) {
+INLINE size_t place(const PackedAttention& job, const RowPiece& piece, int head, int token, int r) {
     const int G = job.H / job.K;
     return size_t(piece.start + token + r / G) * job.H + head * G + r % G;
 }
 
 // The lines of a piece from `token` of its row on; returns how many tokens they are of.
-int begin_lines(const PackedAttention& job, const Piece& piece, int head, int token, Scratch& s) {
+int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
     Lines& lines = s.lines;
     const int most = MOST_LINES / lines.G, left = piece.last - token, tokens = left < most ? left : most;
     lines.count = tokens * lines.G, lines.first = piece.before + token;
@@ -219,9 +219,9 @@ INLINE bool none_sees(const Lines& lines, const Panel& panel) {
 }
 
 // Whether the prefix's panels must be filled for a piece
-INLINE bool is_first_behind(const Piece* pieces, int i) { return pieces[i].before && !(i && pieces[i - 1].before); }
+INLINE bool is_first_behind(const RowPiece* pieces, int i) { return pieces[i].before && !(i && pieces[i - 1].before); }
 
-void forward_lines(const PackedAttention& job, const Piece& piece, int head, int token, Scratch& s) {
+void forward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
     Lines& lines = s.lines;
     const int panels = int(panels_of(piece.before) + panels_of(piece.last));
     for (int index = 0; index < panels; index++) {
@@ -240,7 +240,7 @@ void forward_lines(const PackedAttention& job, const Piece& piece, int head, int
 }
 
 // `own`: the place of the row's first key among the sums of gradients
-void backward_lines(const PackedAttention& job, const Piece& piece, int head, int token, Scratch& s, size_t own,
+void backward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s, size_t own,
                     float* grad_k, float* grad_v) {
     Lines& lines = s.lines;
     const int panels = int(panels_of(piece.before) + panels_of(piece.last));
@@ -265,7 +265,7 @@ void backward_lines(const PackedAttention& job, const Piece& piece, int head, in
 
 }  // namespace
 
-void training_forward(const PackedAttention& job, const Piece* pieces, int count, int head, float* memory) {
+void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
     Scratch s = laid_out(job, memory);
     for (int i = 0; i < count; i++) {
         fill_panels(job, s, pieces[i], head, is_first_behind(pieces, i));
@@ -277,14 +277,14 @@ void training_forward(const PackedAttention& job, const Piece* pieces, int count
     }
 }
 
-void training_backward(const PackedAttention& job, const Piece* pieces, int count, int head, float* memory,
+void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory,
                        float* grad_k, float* grad_v) {
     Scratch s = laid_out(job, memory);
     const size_t behind = padded_keys(job.prefix);
     memset(grad_k, 0, sizeof(float) * behind * s.width), memset(grad_v, 0, sizeof(float) * behind * s.width);
     int base = -1;  // where the first row behind the prefix begins
     for (int i = 0; i < count; i++) {
-        const Piece& piece = pieces[i];
+        const RowPiece& piece = pieces[i];
         const bool is_prefix = job.prefix && !piece.before;
         if (!is_prefix && base < 0) base = piece.start;
         const size_t own = is_prefix ? 0 : behind + piece.start - base;

@@ -24,8 +24,8 @@ THREADS: dict[str, str | int] = {  # torch crashes with millions
 }
 TaskKind = Literal["closed", "short", "free"]
 Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
-# how weights are served; auto: as the file stores them, float32 as bf16
 Kv = Literal["auto", "bf16", "int8"]  # how keys and values of an answer are held
+# how weights are served; auto: as the file stores them, float32 as bf16
 Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
 METRICS: tuple[str, ...] = typing.get_args(Metric)
 MIN_ROWS = 20  # fewer rows are too few for a split

@@ -19,7 +19,7 @@ import torch
 from expect import assert_refused
 from small import bits, counting_rows, random_rows, small_model
 
-from riyaz import checkpoint, files
+from riyaz import checkpoint, files, native
 from riyaz.events import Event, Listen, Note, Progress, quiet
 from riyaz.layers import lora
 from riyaz.models.llama import Model
@@ -219,6 +219,27 @@ def test_a_damaged_newer_checkpoint_does_not_outlive_a_sound_one(tmp_path: Path,
     heard: list[int] = []
     assert outcome(tmp_path, adapted, SHORT, lambda event: heard.append(event.done)) == short
     assert heard[0] == 3  # the sound one of step 2 was kept
+
+
+def test_a_run_that_other_kernels_continue_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Event] = []
+
+    def part(trainer: str, step: int) -> list[str]:
+        heard.clear()
+        monkeypatch.setattr(native, "trainer", lambda: trainer)
+        with suppress(Stop):
+            outcome(tmp_path, adapted, SHORT, lambda event: [heard.append(event), stopping_at(step)(event)])
+        return [event.text for event in heard if isinstance(event, Note)]
+
+    assert part("torch", 3) == part("torch", 3) == []
+    said = (
+        "training began with torch and continues from step 2 with C++ (avx2); its weights will differ in the last bits"
+    )
+    assert part("C++ (avx2)", 5) == [said]
+    assert part("C++ (avx2)", 9) == [], "the checkpoint of step 4 is already theirs"
+    (state,) = tmp_path.glob("step-*/state.json")
+    older = {name: value for name, value in json.loads(state.read_text()).items() if name != "trainer"}
+    assert TrainState(**older).trainer == "", "checkpoints from before the word are read, and nothing is said"
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path: Path, short: tuple) -> None:

@@ -50,6 +50,12 @@ def trains() -> bool:
     return asked != "0" and available() and (asked == "1" or isa() != "scalar")
 
 
+def trainer() -> str:
+    """What computes in training, since others give the same weights but for their last bits: the instruction set of
+    the C++ kernels, or torch."""
+    return f"C++ ({isa()})" if trains() else "torch"
+
+
 def why_not() -> str:
     """One line that says why the C++ engine cannot be used, and what to do; `` if it can."""
     return _loaded()[1]

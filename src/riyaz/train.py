@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from riyaz import native
 from riyaz.checkpoint import Checkpoints, write_state
 from riyaz.data.packing import PackedRows, batch, pack
 from riyaz.data.rows import Row
@@ -96,6 +97,7 @@ class TrainState:
     seconds: float = 0.0
     tokens: int = 0
     history: list[dict] = field(default_factory=list)
+    trainer: str = ""  # `native.trainer()` of the last steps; older checkpoints do not say it
 
 
 def train(
@@ -124,6 +126,10 @@ def train(
             checkpoints.save_best(masters.named, state.step, state.best_loss)
     for damaged in checkpoints.damaged:
         listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
+    if state.trainer not in ("", native.trainer()):
+        listen(Note(f"training began with {state.trainer} and continues from step {state.step} with "
+                    f"{native.trainer()}; its weights will differ in the last bits"))  # fmt: skip
+    state.trainer = native.trainer()
     masters.publish()
     began = time.perf_counter() - state.seconds
 

@@ -1,14 +1,11 @@
 #include "training.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
 
 #include "kernels.h"
-#include "pool.h"
+#include "training_team.h"
 
 namespace riyaz {
 namespace {
@@ -16,24 +13,14 @@ namespace {
 constexpr int TASKS = 32;           // parts are so large that there are about as many, over all heads,
 constexpr double LEAST = 1 << 20;   // but have at least as many multiply-adds in one product
 constexpr int NO_WINDOW = 1 << 30;  // keys
-constexpr int IDLE_SPINS = 200;     // of a thread after its work: torch's threads want the core
 constexpr int TOKENS = 64;          // whose gradients one task sums
 
-// The threads of training and their memory: kept, because fresh pages cost more than the work. A child of fork() has
-// none of its parent's threads.
+// Memory of one call after the other: kept, because fresh pages cost more than the work
 struct Workshop {
     std::mutex busy;
-    Pool* pool = nullptr;
-    pid_t owner = 0;
     std::unique_ptr<float[]> memory;
     size_t size = 0;
 
-    Pool& threads(int count) {
-        if (pool && owner == getpid() && pool->size() == count) return *pool;
-        if (owner == getpid()) delete pool;
-        pool = new Pool(count, IDLE_SPINS), owner = getpid();
-        return *pool;
-    }
     float* floats(size_t count) {
         if (count > size) {
             memory.reset();
@@ -44,7 +31,7 @@ struct Workshop {
 };
 
 Workshop& workshop() {
-    static Workshop* const shop = new Workshop;  // never destroyed: its threads may be gone by then
+    static Workshop* const shop = new Workshop;  // never destroyed: a thread may be at work when the process ends
     return *shop;
 }
 
@@ -158,15 +145,6 @@ Gradients gradients_of(const PackedAttention& job, const Plan& plan) {
 
 size_t aligned(size_t floats) { return (floats + 15) / 16 * 16; }
 
-// Calls work(task, thread) for all tasks: who is free takes the next.
-template <class Work>
-void share(Pool& pool, int tasks, const Work& work) {
-    std::atomic<int> next{0};
-    pool.run([&](int thread) {
-        for (int task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) work(task, thread);
-    });
-}
-
 }  // namespace
 
 void attention_forward(PackedAttention job, const std::vector<int>& rows, int threads) {
@@ -175,9 +153,8 @@ void attention_forward(PackedAttention job, const std::vector<int>& rows, int th
     const int parts = int(plan.parts.size());
     const size_t each = aligned(attention_scratch(padded_width(job.D), plan.panels));
     const std::lock_guard<std::mutex> lock(workshop().busy);
-    Pool& pool = workshop().threads(threads);
     float* memory = workshop().floats(each * threads);
-    share(pool, parts * job.K, [&](int task, int thread) {
+    share(parts * job.K, threads, [&](int task, int thread) {
         const Part& part = plan.parts[task % parts];
         kernels().training_forward(job, &plan.pieces[part.begin], part.end - part.begin, task / parts,
                                    memory + each * thread);
@@ -191,10 +168,9 @@ void attention_backward(PackedAttention job, const std::vector<int>& rows, int t
     Gradients sums = gradients_of(job, plan);
     const size_t each = aligned(attention_scratch(width, plan.panels));
     const std::lock_guard<std::mutex> lock(workshop().busy);
-    Pool& pool = workshop().threads(threads);
     float* memory = workshop().floats(each * threads + sums.tokens * width * job.K * 2);
     sums.data = memory + each * threads;
-    share(pool, parts * job.K, [&](int task, int thread) {
+    share(parts * job.K, threads, [&](int task, int thread) {
         const int p = task % parts, head = task / parts;
         const Part& part = plan.parts[p];
         kernels().training_backward(job, &plan.pieces[part.begin], part.end - part.begin, head, memory + each * thread,
@@ -203,7 +179,7 @@ void attention_backward(PackedAttention job, const std::vector<int>& rows, int t
     int T = job.prefix;
     for (const int length : rows) T += length;
     const int blocks = (T + TOKENS - 1) / TOKENS;
-    share(pool, blocks * job.K, [&](int task, int) {
+    share(blocks * job.K, threads, [&](int task, int) {
         const int begin = task % blocks * TOKENS;
         sums.sum(begin, std::min(begin + TOKENS, T), task / blocks);
     });

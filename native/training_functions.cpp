@@ -18,7 +18,7 @@ template <class Work>
 void in_parts(size_t count, size_t each, size_t size, int threads, const Work& work) {
     const int parts = int((count + each - 1) / each);
     share(parts, count * size <= SMALL ? 1 : threads,
-          [&](int part) { work(size_t(part), part * each, std::min(count, (part + 1) * each)); });
+          [&](int part, int) { work(size_t(part), part * each, std::min(count, (part + 1) * each)); });
 }
 
 size_t rows_of_part(size_t size) { return std::max<size_t>(1, PART / std::max<size_t>(1, size)); }

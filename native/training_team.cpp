@@ -12,14 +12,16 @@ namespace riyaz {
 namespace {
 
 struct Shared {
-    const std::function<void(int)>& work;
+    const std::function<void(int, int)>& work;
     const int parts;
-    std::atomic<int> next{0};
+    std::atomic<int> next{0}, threads{0};
 };
 
 void take(void* data) {
     Shared& shared = *(Shared*)data;
-    for (int part; (part = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.parts;) shared.work(part);
+    const int thread = shared.threads.fetch_add(1, std::memory_order_relaxed);
+    for (int part; (part = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.parts;)
+        shared.work(part, thread);
 }
 
 // GCC's interface of OpenMP, which LLVM's library has too: runs function(data) on all threads of a team.
@@ -36,7 +38,7 @@ Parallel openmp() {
 
 }  // namespace
 
-void share(int parts, int threads, const std::function<void(int)>& work) {
+void share(int parts, int threads, const std::function<void(int, int)>& work) {
     Shared shared{work, parts};
     if (parts < 2 || threads < 2) return take(&shared);
     // always the same number of threads: OpenMP ends those that a smaller team leaves out

@@ -13,9 +13,9 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from riyaz.library import Adapted, Comparison, Model, Pretraining, Token, adapt, compare, open, pretrain, pull
 
-# OpenMP's threads spin while they wait for each other. Beside other work one of them is often not running, and the
-# others keep its core busy for its whole absence. Read when torch loads its OpenMP.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's; torch's own wheels on Linux
+# OpenMP's threads spin while they wait for each other; `layers.threads` lets GNU's sleep beside other work. Read when
+# torch loads its OpenMP.
+os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # GNU's; torch's own wheels on Linux
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
 __version__ = "0.1.0"
 __all__ = [

@@ -26,6 +26,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
 from riyaz.layers.loss import head_loss
+from riyaz.layers.threads import settle
 
 
 class Diverged(RiyazError):
@@ -137,6 +138,7 @@ def train(
         if step >= plan.length:
             break
         plan = adjust(plan, step) if adjust else plan
+        settle()
         if not model.training:
             model.train()
         torch.default_generator.manual_seed((plan.seed << 32 | step) % 2**63)  # for dropout

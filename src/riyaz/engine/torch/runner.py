@@ -19,6 +19,7 @@ from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
 from riyaz.errors import RiyazError
 from riyaz.layers.swap import swap
+from riyaz.layers.threads import settle
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which other runs may change a token's log p
 HEAD_ROWS = 128  # rows of logits computed at a time: 25 MB for a vocabulary of 49,152 in float32
@@ -212,6 +213,7 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, runs: Sequence[Run]) -> list[Any]:
         """Run the model over all runs in one pass; returns each run's wanted result, None where none is wanted."""
+        settle()
         pieces = []
         for place, run in enumerate(runs):
             sequence = self._sequences[run.sequence]

@@ -119,14 +119,8 @@ def run_riyaz(methods: Sequence[str], args: argparse.Namespace, folder: Path) ->
                    str(args.limit_test), "--budget", BUDGET, "--seed", str(SEED), "--allow-leakage", "--quiet",
                    "--out", str(out)]  # fmt: skip
         if group[-1] in RATES:
-            command += [
-                "--epochs",
-                str(args.epochs),
-                "--learning-rate",
-                str(RATES[group[-1]]),
-                "--batch-size",
-                str(BATCH),
-            ]
+            rate = str(RATES[group[-1]])
+            command += ["--epochs", str(args.epochs), "--learning-rate", rate, "--batch-size", str(BATCH)]
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began

@@ -10,6 +10,8 @@
 namespace riyaz {
 namespace {
 
+// Looks for the next run before a thread sleeps: half a millisecond, longer than Python takes from one pass to the next
+constexpr int IDLE_SPINS = 10000;
 constexpr int SPINS = 1000;       // of a thread at a barrier before it sleeps: 50 microseconds
 constexpr ptrdiff_t FETCH = 512;  // bytes fetched between two looks: more would delay the next look
 
@@ -25,7 +27,7 @@ int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch() / 
 
 }  // namespace
 
-Pool::Pool(int threads, int idle_spins) : size_(threads < 1 ? 1 : threads), idle_spins_(idle_spins) {
+Pool::Pool(int threads) : size_(threads < 1 ? 1 : threads) {
     for (int thread = 1; thread < size_; thread++) threads_.emplace_back([this, thread] { serve(thread); });
 }
 
@@ -74,7 +76,7 @@ void Pool::serve(int thread) {
     uint32_t seen = 0;
     while (true) {
         for (int spins = 0; started_.load(std::memory_order_acquire) == seen; spins++) {
-            if (spins < idle_spins_)
+            if (spins < IDLE_SPINS)
                 pause();
             else
                 started_.wait(seen, std::memory_order_acquire);

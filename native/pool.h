@@ -19,9 +19,7 @@ struct Ahead {
 // it waits for has none. Barriers of OpenMP and of the standard library cost 0.3 to 24 microseconds; this one 0.2.
 class Pool {
   public:
-    // Between two runs a thread looks `idle_spins` times for the next one before it sleeps: the default is half a
-    // millisecond, longer than Python takes from one pass to the next.
-    explicit Pool(int threads, int idle_spins = 10000);
+    explicit Pool(int threads);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -43,7 +41,7 @@ class Pool {
   private:
     void serve(int thread);
 
-    const int size_, idle_spins_;
+    const int size_;
     std::vector<std::thread> threads_;
     const std::function<void(int)>* work_ = nullptr;
     std::atomic<int64_t> sleep_ns_{0};

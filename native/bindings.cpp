@@ -42,11 +42,12 @@ Format format_named(const std::string& name) {
     if (name == "int8") return Format::int8;
     if (name == "int4") return Format::int4;
     if (name == "int4k") return Format::int4k;
+    if (name == "int8row") return Format::int8row;
     refuse("unknown format " + name);
 }
 
 std::string name_of(Format format) {
-    const char* names[] = {"fp32", "bf16", "int8", "int4", "int4k"};
+    const char* names[] = {"fp32", "bf16", "int8", "int4", "int4k", "int8row"};
     return names[int(format)];
 }
 

@@ -39,6 +39,8 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     piece_of.resize(T);
     for (size_t p = 0; p < pieces.size(); p++) std::fill_n(piece_of.begin() + pieces[p].begin, pieces[p].n, int(p));
 
+    for (const Span& span : spans)
+        if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);
     const bool any_wide = !pieces.empty() && pieces[0].wide;
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     sliced = c.head % (any_wide ? WIDE_GROUP : GROUP) == 0;
@@ -48,13 +50,12 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     gate = qkv = b.shared.get(size_t(T) * std::max(qkv_width + heads_width, c.inner));
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
-    forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16), c.fp32 || (any_wide && reads_bf16 && k.wide_bf16 && !tiles)};
+    forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16),
+             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles)};
     heads = b.heads.get(T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
-    for (const Span& span : spans)
-        if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);

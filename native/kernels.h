@@ -12,7 +12,7 @@ namespace riyaz {
 
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
 // Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of 64 in products
-// with many tokens by codes; all others read `bf16` or `fp32`.
+// with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
 struct Inputs {
     int cols = 0;
     int8_t* codes = nullptr;   // [T][cols], -127 to 127

@@ -1,9 +1,9 @@
 // Packed weights: the same bytes on every CPU. LAYOUT_VERSION changes whenever they do.
 //
 // A matrix (rows, cols) is cut into blocks of 16 rows, stored one after the other; columns are padded with zeros to a
-// multiple of 16 (fp32, bf16), 32 or 256 (int4k), rows to a multiple of 16. Inside a block a 64-byte word holds
-// something of all 16 rows, so that row r is lane r of a vector register, on every instruction set, and no kernel adds
-// across lanes.
+// multiple of 16 (fp32, bf16, int8row), 32 or 256 (int4k), rows to a multiple of 16. Inside a block a 64-byte word
+// holds something of all 16 rows, so that row r is lane r of a vector register, on every instruction set, and no kernel
+// adds across lanes.
 #pragma once
 
 #include <cstddef>
@@ -18,11 +18,12 @@ constexpr int SUPER = 256;  // columns of a Q4_K super-block
 constexpr int WIDE_GROUP = 64;  // columns of inputs with one scale, in products of many tokens by codes
 
 enum class Format : int32_t {
-    fp32,  // [col][16 rows] float
-    bf16,  // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
-    int8,  // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
-    int4,  // per Weights::group columns an Int4Tile, or what replaces it
-    int4k  // per 256 columns an Int4KTile
+    fp32,    // [col][16 rows] float
+    bf16,    // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
+    int8,    // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
+    int4,    // per Weights::group columns an Int4Tile, or what replaces it
+    int4k,   // per 256 columns an Int4KTile
+    int8row  // [col][16 rows] signed codes, then 16 scales in bfloat16, one for each row: matrices of LoRA pairs
 };
 
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
@@ -65,8 +66,8 @@ static constexpr int padded(int size, int to) { return (size + to - 1) / to * to
 // Columns of a matrix as they are stored
 static constexpr int padded_cols(Format format, int cols) {
     return padded(cols, format == Format::int4k                            ? SUPER
-                        : format == Format::fp32 || format == Format::bf16 ? 16
-                                                                           : GROUP);
+                        : format == Format::int8 || format == Format::int4 ? GROUP
+                                                                           : 16);
 }
 
 // Bytes of the scales, and minimums if any, of an int4 group
@@ -86,6 +87,8 @@ static constexpr size_t block_bytes(Format format, int cols, int group = GROUP, 
                    size_t(padded(cols, group) / group) * int4_scale_bytes(minimum);
         case Format::int4k:
             return size_t(cols) / SUPER * sizeof(Int4KTile);
+        case Format::int8row:
+            return size_t(cols) * ROWS + sizeof(uint16_t[ROWS]);
     }
     return 0;
 }
@@ -124,6 +127,10 @@ struct Weights {
         const uint8_t* at = data + i * step + first * sizeof(Nibbles) + tile * int4_scale_bytes(minimum);
         const auto* scale = (const uint16_t*)(at + held * sizeof(Nibbles));
         return {(const Nibbles*)at + (g - first), scale, minimum ? scale + ROWS : nullptr};
+    }
+    // int8row: the scales of block i
+    INLINE_MEMBER const uint16_t* row_scales(int i) const {
+        return (const uint16_t*)(data + i * step + size_t(cols) * ROWS);
     }
     INLINE_MEMBER const Int8Upper* upper(int i) const { return (const Int8Upper*)data + i * groups(); }
     INLINE_MEMBER const Int8Lower* lower(int i) const {

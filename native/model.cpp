@@ -44,9 +44,14 @@ const Lora* Model::lora(int adapter, int layer, int slot) const {
 
 // Whether a product may read inputs in bfloat16
 bool Model::reads_bf16() const {
-    return !adapters_.empty() || std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor& tensor) {
+    const auto is_bf16 = [](const Tensor& tensor) {
         return tensor.matrix && tensor.matrix.weights.format == Format::bf16;
-    });
+    };
+    return std::any_of(tensors_.begin(), tensors_.end(), is_bf16) ||
+           std::any_of(adapters_.begin(), adapters_.end(), [&](const auto& item) {
+               const auto& whole = item.second->whole;
+               return std::any_of(whole.begin(), whole.end(), [&](const auto& own) { return own && is_bf16(*own); });
+           });
 }
 
 int Model::load(std::shared_ptr<Adapter> adapter) {

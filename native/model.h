@@ -100,7 +100,7 @@ struct Run {
     std::vector<Row> rows;  // in the order of their tokens
 };
 
-// A LoRA pair, in bfloat16
+// A LoRA pair, in int8row, or in float32 as the model's inputs
 struct Lora {
     Matrix a, b;  // A (r, in) and scale · B (out, r)
 };

@@ -161,6 +161,21 @@ void round_int8(Int8Row row, int g, const float* w, int n) {
     row.put_group(g, codes, bits);
 }
 
+// A row of `n` columns with one scale, rounded up so that no code is cut off; not a number where a weight is none
+void round_row8(Matrix& matrix, int row, const float* w, int n, bool finite) {
+    float largest = 0;
+    for (int c = 0; c < n; c++) largest = std::max(largest, std::fabs(w[c]));
+    const float step = largest / 127;
+    uint32_t bits;
+    memcpy(&bits, &step, 4);
+    const uint16_t upper = finite ? uint16_t((bits + 0xffff) >> 16) : 0x7fc0;
+    const float scale = from_bf16(upper), inverse = scale > 1e-37f ? 1 / scale : 0;
+    const int lane = row % ROWS;
+    ((uint16_t*)matrix.weights.row_scales(row / ROWS))[lane] = upper;
+    for (int c = 0; c < n; c++)
+        tiles<int8_t>(matrix, row)[c * ROWS + lane] = int8_t(finite ? std::nearbyintf(w[c] * inverse) : 0);
+}
+
 // `n` columns from the group that begins at column 32 g: from the least to the greatest weight, or without minimums
 // from the largest, which has the code 0
 void round_int4(Int4Row row, int g, const float* w, int n) {
@@ -199,6 +214,9 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
         case Format::int4:
             for (int c = 0; c < cols; c += matrix.weights.group)
                 round_int4({matrix.weights, row}, c / GROUP, w + c, std::min(matrix.weights.group, cols - c));
+            break;
+        case Format::int8row:
+            round_row8(matrix, row, w, cols, checked == 0);
             break;
         case Format::int4k:
             throw std::invalid_argument("int4k is packed from GGUF's Q4_K only");

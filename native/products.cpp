@@ -27,7 +27,7 @@ void Pass::lora_down(int thread, int layer, const Product& which, const Inputs& 
             multiply(thread, span.wide, a, 0, a.blocks(), own, span.n, y, cols, false, nullptr);
             Inputs out;  // the same numbers, with zeros beyond the rank: 0 times a number left from before may be NaN
             out.cols = cols, out.fp32 = y;
-            if (!c.fp32) out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
+            if (k.wide_kind == Wide::tiles) out.bf16 = low_bf16[i] + size_t(span.begin) * low_width;
             for (int t = 0; t < span.n; t++) k.inputs(y + size_t(t) * cols, a.rows, out.from(t));
             lora_downs[layer * PRODUCTS + which.index].fetch_add(1, std::memory_order_release);
         }

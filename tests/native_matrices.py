@@ -8,7 +8,7 @@ from riyaz import native
 from riyaz.sources.gguf_blocks import LAYOUTS, TYPES, dequantise
 
 GROUPED = ("int4", "int4-64", "int4-128", "int4-32s", "int4-64s", "int4-128s")
-FORMATS = ("fp32", "bf16", "int8", "int4k", *GROUPED)
+FORMATS = ("fp32", "bf16", "int8", "int8row", "int4k", *GROUPED)
 QUANTISED = tuple(name for name in LAYOUTS if name not in ("F32", "F16", "BF16"))
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K")  # packed from their blocks, without loss
 WEIGHTS = {name: count for name, count, _ in TYPES.values()}  # in a block
@@ -96,7 +96,9 @@ def eight_bits(x: np.ndarray, group: int = 32) -> np.ndarray:
 
 def product(weights: np.ndarray, x: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
     """x times the weights in float64, x rounded as the format takes it, and the sums of the sizes of all terms."""
-    rounded = {"fp32": lambda v: v, "bf16": bfloat16, "codes": lambda v: eight_bits(v, 64)}.get(form, eight_bits)
+    rounded = {"fp32": lambda v: v, "int8row": lambda v: v, "bf16": bfloat16, "codes": lambda v: eight_bits(v, 64)}.get(
+        form, eight_bits
+    )
     taken = rounded(x)[:, : weights.shape[1]]
     wide, taken = weights.astype(np.float64), taken.astype(np.float64)
     return taken @ wide.T, np.abs(taken) @ np.abs(wide).T

@@ -59,11 +59,23 @@ def rounded(path: Path, precision: str) -> TorchRunner:
     model = load(open_source(path), torch.float32)
     for weight in model.parameters():
         if weight.ndim == 2:
-            matrix = native.extension().Matrix(precision, *weight.shape)
-            matrix.fill(0, weight.detach().numpy())
-            rows = [matrix.row(row)[: weight.shape[1]] for row in range(len(weight))]
-            weight.data = torch.from_numpy(np.stack(rows))
+            weight.data = torch.from_numpy(_as_packed(weight.detach().numpy(), precision))
     return TorchRunner(model)
+
+
+def with_packed_pairs(adapter: Adapter) -> Adapter:
+    """An adapter whose LoRA pairs are those that the C++ engine multiplies beside weights that are not in float32."""
+    pairs = {
+        path: pair if path == "lm_head" else Pair(_as_packed(pair.a), _as_packed(np.float32(pair.scale) * pair.b), 1.0)
+        for path, pair in adapter.pairs.items()
+    }
+    return replace(adapter, pairs=pairs)
+
+
+def _as_packed(values: np.ndarray, form: str = "int8row") -> np.ndarray:
+    matrix = native.extension().Matrix(form, *values.shape)
+    matrix.fill(0, np.ascontiguousarray(values, np.float32))
+    return np.stack([matrix.row(row)[: values.shape[1]] for row in range(len(values))])
 
 
 def ids(generator: np.random.Generator, count: int, vocabulary: int) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ CODES = tuple(isa for isa in ISAS if isa not in ("amx", "avx2"))  # and those wi
 INTEGERS = ("int8", "int4k", *GROUPED)
 FUSED = tuple(isa for isa in ISAS if isa != "scalar")  # their multiply-adds round once
 HALF_STEP = 0.501  # of an int8 code: the largest error of rounding, and the scale's own rounding to half precision
+ROW_STEP = 0.504  # the same of int8row, whose scale is rounded up to bfloat16: 0.5 + 2^-8
 NEAR = 2e-6  # of the sum of the sizes of all terms: float32 sums
 CODE = 0.8  # of a step of 1/127 of the largest weight of 64: the largest error of a weight encoded anew
 BF16 = 2**-8  # a weight rounded to bfloat16 by a product in tiles, relative
@@ -95,6 +96,8 @@ def test_floats_are_rounded_to_each_format(rows: int, cols: int) -> None:
         group = weights[:, begin : begin + 32]
         step = np.abs(group).max(1, keepdims=True) / 127
         assert (np.abs(found["int8"][:, begin : begin + 32] - group) <= HALF_STEP * step).all()
+    step = np.abs(weights).max(1, keepdims=True) / 127
+    assert (np.abs(found["int8row"] - weights) <= ROW_STEP * step).all()
     for form in GROUPED:
         size = group_of(form)
         for begin in range(0, cols, size):
@@ -108,7 +111,7 @@ def test_floats_are_rounded_to_each_format(rows: int, cols: int) -> None:
 
 def test_bfloat16_is_packed_as_it_is_and_rounded_like_floats() -> None:
     weights = bfloat16(np.random.default_rng(2).normal(size=(37, 70)))
-    for form in ("fp32", "bf16", "int8", *GROUPED):
+    for form in ("fp32", "bf16", "int8", "int8row", *GROUPED):
         matrix = empty(form, 37, 70)
         assert matrix.fill_bf16(0, bits_of(weights))
         assert np.array_equal(matrix.data, packed(form, weights).data)
@@ -147,6 +150,12 @@ def test_the_packed_bytes_are_those_of_layout_h() -> None:
     pairs = bits_of(tiles).reshape(3, 16, 48, 2).transpose(0, 2, 1, 3)
     assert np.array_equal(packed("bf16", weights).data, np.ascontiguousarray(pairs).reshape(-1).view(np.uint8))
 
+    bits = (in_blocks(np.abs(weights).max(1) / np.float32(127)).view(np.uint32) + 0xFFFF) >> 16  # rounded up
+    scales = (bits << 16).astype(np.uint32).view(np.float32)
+    codes = np.rint(tiles / np.where(scales > 0, scales, 1)[..., None]).astype(np.int8).transpose(0, 2, 1)
+    both = np.concatenate((codes.reshape(3, -1).view(np.uint8), bits.astype(np.uint16).view(np.uint8)), 1)
+    assert np.array_equal(packed("int8row", weights).data, both.reshape(-1))
+
     blocks = random_blocks("Q8_0", 37, 96)
     each = in_blocks(blocks.reshape(-1).view(LAYOUTS["Q8_0"]).reshape(37, 3)).transpose(0, 2, 1)  # (3, groups, 16)
     codes = each["q"].view(np.uint8) ^ 0x80  # (3, groups, 16, 32)
@@ -178,7 +187,7 @@ def halves_of(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", *GROUPED])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int8row", *GROUPED])
 def test_a_number_that_is_none_is_reported_wherever_it_stands(form: str, value: float) -> None:
     for rows, place in ((3, (2, 69)), (200, (0, 0)), (200, (199, 33))):
         weights = np.ones((rows, 70), np.float32)
@@ -328,7 +337,7 @@ def test_inputs_near_zero_stay_near_zero(size: float, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", TILES)
-@pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
+@pytest.mark.parametrize("form", ["bf16", "int8", "int8row", "int4k", *GROUPED])
 def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix = random_matrix(form, rows, cols, seed=cols)
@@ -343,7 +352,7 @@ def test_a_product_in_tiles_unpacks_every_weight(isa: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("isa", TILES)
-@pytest.mark.parametrize("form", ["bf16", "int8", "int4k", *GROUPED])
+@pytest.mark.parametrize("form", ["bf16", "int8", "int8row", "int4k", *GROUPED])
 def test_products_in_tiles_are_those_of_numpy(isa: str, form: str) -> None:
     for rows, cols in shapes(form):
         matrix, x = random_matrix(form, rows, cols, seed=rows), inputs(cols, MANY, cols)

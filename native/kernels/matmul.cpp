@@ -154,6 +154,38 @@ INLINE void bf16_rows(const uint8_t* w, size_t step, size_t width, const Inputs&
         for (int t = 0; t < T; t++) y[r][t] = CHAINS == 2 ? add(sums[0][r][t], sums[1][r][t]) : sums[0][r][t];
 }
 
+// Codes times inputs in float32, two sums as in bf16_rows; the scale of a row comes last.
+template <int R, int T>
+INLINE void int8row_rows(const Weights& w, int block, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
+    constexpr int CHAINS = REGISTERS >= 32 ? 2 : 1;
+    const size_t cols = x.cols, step = w.step;
+    const auto* codes = (const int8_t*)w.block(block);
+    F sums[CHAINS][R][T];
+    for (int i = 0; i < CHAINS; i++)
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < T; t++) sums[i][r][t] = zero();
+    for (int k = 0; k < w.cols; k += 4) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            prefetch(far + r * step + k * ROWS);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) {
+                const F weights = load_i8(codes + r * step + (k + i) * ROWS);
+#pragma GCC unroll 8
+                for (int t = 0; t < T; t++) {
+                    F& sum = sums[i % CHAINS][r][t];
+                    sum = fma(weights, set(x.fp32[t * cols + k + i]), sum);
+                }
+            }
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        const F scale = load_bf16(w.row_scales(block + r));
+        for (int t = 0; t < T; t++)
+            y[r][t] = mul(scale, CHAINS == 2 ? add(sums[0][r][t], sums[CHAINS - 1][r][t]) : sums[0][r][t]);
+    }
+}
+
 template <int R, int T>
 INLINE void fp32_rows(const uint8_t* w, size_t step, size_t width, const Inputs& x, const uint8_t* far, F (&y)[R][T]) {
     const size_t cols = x.cols;
@@ -186,6 +218,8 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
                                                  : int4_rows<R, T, false>(w, at, x, far, y);
         case Format::int4k:
             return int4k_rows<R, T>(at, step, x, far, y);
+        case Format::int8row:
+            return int8row_rows<R, T>(w, block, x, far, y);
     }
 }
 
@@ -282,6 +316,8 @@ void row(const Weights& w, int r, float* out) {
         const int g = c / GROUP, k = c % GROUP, z = k / 8, j = k % 4, shift = k % 8 / 4 * 4;
         if (w.format == Format::fp32) out[c] = ((const float*)block)[c * ROWS + lane];
         if (w.format == Format::bf16) out[c] = from_bf16(((const uint16_t*)block)[(c / 2 * ROWS + lane) * 2 + c % 2]);
+        if (w.format == Format::int8row)
+            out[c] = from_bf16(w.row_scales(r / ROWS)[lane]) * float(((const int8_t*)block)[c * ROWS + lane]);
         if (w.format == Format::int8) {
             const Int8Upper& upper = w.upper(r / ROWS)[g];
             const Int8Lower& lower = w.lower(r / ROWS)[g];

@@ -90,6 +90,15 @@ const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
         memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
         return out;
     }
+    if (w.format == Format::int8row) {
+        const F scale = load_bf16(w.row_scales(b));
+        const auto* codes = (const int8_t*)w.block(b);
+        for (int c = 0; c < w.cols; c += 2)
+            store_pairs(out + c * ROWS, mul(scale, load_i8(codes + c * ROWS)),
+                        mul(scale, load_i8(codes + (c + 1) * ROWS)));
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
     for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
     return out;
 }

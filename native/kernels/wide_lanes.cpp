@@ -2,8 +2,9 @@
 //
 // Two blocks of rows are unpacked once, then all tokens pass, a few at a time. Integer weights are encoded anew in 8
 // bits with one scale in 64 columns, at most half a step of 1/127 of the largest one off: a product of codes takes one
-// instruction for 64 weights, and only after 64 columns are its sums multiplied with scales. Weights in bfloat16 become
-// floats where the CPU multiplies those faster. A token's operations do not depend on other tokens.
+// instruction for 64 weights, and only after 64 columns are its sums multiplied with scales. Weights in int8row become
+// floats, and those in bfloat16 where the CPU multiplies floats faster. A token's operations do not depend on other
+// tokens.
 #include "../simd.h"
 #include "parts.h"
 
@@ -26,6 +27,9 @@ struct Panel {
     uint8_t* codes;
     float *scales, *floats;
 };
+
+// Columns of weights that are unpacked to floats; 0 of those that get codes
+int float_cols(const Weights& w) { return w.format == Format::bf16 || w.format == Format::int8row ? w.cols : 0; }
 
 INLINE int min_of(int a, int b) { return a < b ? a : b; }
 
@@ -84,6 +88,12 @@ INLINE void unpack_bytes(const Int8Upper* upper, const Int8Lower* lower, int n, 
 }
 
 void unpack_floats(const Weights& w, int b, float* out) {
+    if (w.format == Format::int8row) {
+        const F scale = load_bf16(w.row_scales(b));
+        const auto* codes = (const int8_t*)w.block(b);
+        for (int c = 0; c < w.cols; c++) store(out + c * ROWS, mul(scale, load_i8(codes + c * ROWS)));
+        return;
+    }
     for (int c = 0; c < w.cols; c += 2) {
         const B pairs = load_bytes(w.block(b) + size_t(c) * 32);
         store(out + c * ROWS, first(pairs)), store(out + (c + 1) * ROWS, second(pairs));
@@ -91,7 +101,7 @@ void unpack_floats(const Weights& w, int b, float* out) {
 }
 
 void unpack(const Weights& w, int b, const Panel& panel) {
-    if (w.format == Format::bf16) return unpack_floats(w, b, panel.floats);
+    if (float_cols(w)) return unpack_floats(w, b, panel.floats);
     const int groups = w.cols / GROUP;
     for (int g = 0; g < groups; g += 2) {
         const int n = min_of(2, groups - g);
@@ -218,8 +228,6 @@ void tokens(const Panel* panels, const Inputs& x, int row, int left, const Outpu
     for (; t + T <= end; t += T) tile<N, T>(panels, x, row, left, out, t);
     if constexpr (T > 1) tokens<N, T / 2>(panels, x, row, left, out, t, end);
 }
-
-int float_cols(const Weights& w) { return w.format == Format::bf16 ? w.cols : 0; }
 
 // Room for panel i in `scratch`, which has wide_scratch(cols) bytes
 Panel panel_at(void* scratch, int i, int cols) {

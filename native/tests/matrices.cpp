@@ -12,7 +12,7 @@ Taken::Taken(const Kernels& k, const Floats& x, int T, int C, int cols) {
 
 double Taken::value(Format format, int t, int c) const {
     const size_t at = size_t(t) * inputs.cols + c;
-    if (format == Format::fp32) return fp32[at];
+    if (format == Format::fp32 || format == Format::int8row) return fp32[at];
     if (format == Format::bf16) return from_bf16(bf16[at]);
     return double(codes[at]) * scale[size_t(t) * (inputs.cols / GROUP) + c / GROUP];
 }

@@ -14,7 +14,7 @@ std::vector<Shape> shapes(Format format) {
     if (format == Format::int4k) return {{1, 256}, {37, 512}};
     return {{1, 32}, {15, 100}, {37, 31}, {50, 256}};
 }
-bool of_integers(Format format) { return format != Format::fp32 && format != Format::bf16; }
+bool of_integers(Format format) { return format == Format::int8 || format == Format::int4 || format == Format::int4k; }
 
 // A matrix, and MANY tokens of very different sizes; inputs are padded to what every format stores
 struct Case {
@@ -132,7 +132,7 @@ double gated_check(const Sets& k) {
 
 double row_check(const Sets& k) {
     double worst = 0;
-    for (const Format format : {Format::fp32, Format::bf16, Format::int8, Format::int4, Format::int4k})
+    for (const Format format : {Format::fp32, Format::bf16, Format::int8, Format::int4, Format::int4k, Format::int8row})
         for (const Shape shape : shapes(format)) {
             const Matrix matrix = random_matrix(format, shape.rows, shape.cols, 7);
             worst = std::max(worst, same(rows_of(k.checked, matrix), rows_of(k.plain, matrix)));
@@ -207,7 +207,7 @@ double contenders_check(const Sets& k) {
 double wide_check(const Sets& k) {
     double worst = 0;
     const int T = 40;
-    for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::int4k}) {
+    for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::int4k, Format::int8row}) {
         const Matrix matrix = random_matrix(format, 50, 256, 11), other = random_matrix(format, 50, 256, 12);
         const Taken x(k.plain, Random(13).numbers(size_t(T) * 256), T, 256, 256);
         std::vector<uint8_t> scratch(wide_scratch(256) + 64);
@@ -304,6 +304,7 @@ const std::vector<Check> products = {
     {"narrow int4 of 64", narrow_check<Format::int4, 64>},
     {"narrow int4 of 128", narrow_check<Format::int4, 128, false>},
     {"narrow int4k", narrow_check<Format::int4k>},
+    {"narrow int8row", narrow_check<Format::int8row>},
     {"whole numbers int8", whole_check<Format::int8>},
     {"whole numbers int4", whole_check<Format::int4>},
     {"whole numbers int4k", whole_check<Format::int4k>},
@@ -314,6 +315,7 @@ const std::vector<Check> products = {
     {"wide int8", lanes_check<Format::int8>, Wide::lanes},
     {"wide int4", lanes_check<Format::int4>, Wide::lanes},
     {"wide int4k", lanes_check<Format::int4k>, Wide::lanes},
+    {"wide int8row", lanes_check<Format::int8row>, Wide::lanes},
     {"wide bf16", lanes_check<Format::bf16>, Wide::lanes},
 };
 

@@ -53,7 +53,7 @@ class NativeRunner:
                 base = adapter.whole.get(f"{HEAD}.weight", self._head())
                 whole.append((*self._place(f"{HEAD}.weight"), self._packed(base + b @ pair.a)))
             else:
-                pairs.append((*self._place(f"{path}.weight"), self._packed(pair.a), self._packed(b)))
+                pairs.append((*self._place(f"{path}.weight"), self._pair(pair.a), self._pair(b)))
         vectors = None if adapter.soft_prompt is None else np.ascontiguousarray(adapter.soft_prompt, np.float32)
         self._adapters[name] = self.model.load(whole, pairs, vectors)
 
@@ -170,10 +170,13 @@ class NativeRunner:
         assert at is not None, path
         return at.layer, at.slot
 
-    def _packed(self, values: np.ndarray) -> Any:
-        matrix = native.extension().Matrix(self._precision, *values.shape)
+    def _packed(self, values: np.ndarray, precision: str | None = None) -> Any:
+        matrix = native.extension().Matrix(precision or self._precision, *values.shape)
         matrix.fill(0, np.ascontiguousarray(values, np.float32))
         return matrix
+
+    def _pair(self, values: np.ndarray) -> Any:
+        return self._packed(values, "fp32" if self._precision == "fp32" else "int8row")
 
     def _head(self) -> np.ndarray:
         """The base's head as floats (V, C)."""

@@ -26,6 +26,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
 from riyaz.layers.loss import head_loss
+from riyaz.layers.recompute import recomputing
 from riyaz.layers.threads import settle
 
 
@@ -147,8 +148,9 @@ def train(
 
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens):
-            loss = answer_nats(model, micro)
-            (loss / labels).backward()  # gradients add up in the masters
+            with recomputing():
+                loss = answer_nats(model, micro)
+                (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 
         norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip, foreach=True).item()

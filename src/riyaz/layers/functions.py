@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz.layers import native_functions
+from riyaz.layers.recompute import recomputable
 
 
 class _RMSNorm(Function):
@@ -84,7 +85,7 @@ class _GeGLU(Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, the mean in float32; x (T, C), weight (C,)."""
     function = native_functions.RMSNorm if native_functions.runs(x) else _RMSNorm
-    return function.apply(x, weight, eps)
+    return recomputable(function, x, weight, eps)
 
 
 def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -104,12 +105,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, elementwise; gate and up (T, F)."""
     if native_functions.runs(gate, up):
-        return native_functions.Gate.apply(gate, up, "silu")
-    return _SwiGLU.apply(gate, up)
+        return recomputable(native_functions.Gate, gate, up, "silu")
+    return recomputable(_SwiGLU, gate, up)
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
     """gelu(gate) * up, elementwise, with the tanh approximation of GELU; gate and up (T, F)."""
     if native_functions.runs(gate, up):
-        return native_functions.Gate.apply(gate, up, "gelu_tanh")
-    return _GeGLU.apply(gate, up)
+        return recomputable(native_functions.Gate, gate, up, "gelu_tanh")
+    return recomputable(_GeGLU, gate, up)

@@ -1,0 +1,85 @@
+"""Backward computes norms and gates again instead of keeping them: the same bits, and less is kept."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from training_families import family_model, training_rows
+
+from riyaz.events import quiet
+from riyaz.layers import functions, recompute
+from riyaz.layers.recompute import recomputable, recomputing
+from riyaz.train import TrainPlan, answer_nats, micro_batches, train
+
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
+KEPT = 0.75  # at most, of the bytes that are kept without; norms and gates are a third of this model's activations
+
+
+def gradients(model: Any, context: Any) -> list[Tensor]:
+    """Of every trained parameter, by one batch of rows."""
+    (rows,) = micro_batches(training_rows(8), 2048)
+    with context:
+        answer_nats(model, rows).backward()
+    found = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("switch", ["0", "1"], ids=["torch", "native"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("family", GATED)
+def test_gradients_are_the_same_bits(family: str, method: str, switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIYAZ_NATIVE", switch)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = family_model(family, method, dtype)
+        kept, made = gradients(model, nullcontext()), gradients(model, recomputing())
+        assert all(torch.equal(a, b) for a, b in zip(kept, made, strict=True))
+    assert recompute._Recipe.last is None, "nothing is kept behind the block"
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_less_is_kept(method: str) -> None:
+    model = family_model("llama", method)
+    sizes: dict[int, int] = {}
+
+    def count(x: Tensor) -> Tensor:
+        if not (x.is_leaf or isinstance(x, torch.nn.Parameter)):
+            sizes[x.data_ptr()] = x.nbytes
+        return x.detach()
+
+    gradients(model, saved_tensors_hooks(count, lambda x: x))
+    whole = sum(sizes.values())
+    sizes.clear()
+    pack = recompute._pack
+    gradients(model, saved_tensors_hooks(lambda x: kept if isinstance(kept := pack(x), recompute._Recipe) else count(x),
+                                         recompute._unpack))  # fmt: skip
+    assert 0 < sum(sizes.values()) <= KEPT * whole
+
+
+def test_a_result_changed_in_place_is_kept() -> None:
+    x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
+    for context in (nullcontext(), recomputing()):
+        with context:
+            out = functions.rms_norm(x, torch.ones(8), 1e-5).mul_(2)
+            (out @ weight).sum().backward()
+        wanted, weight.grad = (weight.grad, None) if weight.grad is not None else (None, None)
+        assert wanted is not None and torch.equal(wanted, out.detach().sum(0)[:, None].expand(8, 8))
+
+
+def test_training_recomputes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    result = recompute._Recipe.result
+    monkeypatch.setattr(recompute._Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
+    rows = training_rows(8)
+    train(family_model("llama", "lora"), rows, rows[:2], TrainPlan(steps=1, learning_rate=1e-3), tmp_path, quiet)
+    assert len(set(made)) == 2 * 3, "two norms and a gate in each of two layers"
+
+
+def test_without_gradients_there_is_no_recipe() -> None:
+    with torch.no_grad(), recomputing():
+        out = recomputable(functions._SwiGLU, torch.ones(2, 2), torch.ones(2, 2))
+    assert not hasattr(out, "_recipe")

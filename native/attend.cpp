@@ -122,7 +122,7 @@ void Pass::attend(int thread, int layer) {
             if (own.fp32) own.fp32 += column;
             if (own.bf16) own.bf16 += column;
             if (own.codes) {
-                const size_t group = column / (piece.wide ? WIDE_GROUP : GROUP);
+                const size_t group = column / (piece.wide ? heads.wide_group : GROUP);
                 own.codes += column, own.scale += group, own.sum += group, own.total += group;
             }
             own.cols = item.G * c.head;

@@ -100,20 +100,21 @@ void check_rows(const Matrix& matrix, int first, size_t rows, size_t cols) {
         refuse("the shape does not fit");
 }
 
-// The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests
+// The product of a packed matrix and floats (T, cols) with the kernels of one instruction set, for tests; `wide` is
+// the group of products with many tokens, 0 of those with few
 nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const Matrix& matrix, In<float, 2> x,
-                                                   bool wide) {
+                                                   int wide) {
     const Kernels& k = kernels_of(isa);
     const Weights& w = matrix.weights;
     const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
     if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
-    if (wide && !is_wide(k, w.format)) refuse("no such product");
+    if (wide && (!is_wide(k, w.format) || (wide != GROUP && wide != WIDE_GROUP))) refuse("no such product");
     const size_t lines = size_t(padded(T, 32));
     std::vector<int8_t> codes(lines * cols);
     std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
     std::vector<int32_t> total(scale.size());
     std::vector<uint16_t> bf16(lines * cols);
-    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data()};
+    Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), wide};
     for (int t = 0; t < T; t++) (wide ? k.wide_inputs : k.inputs)(x.data() + size_t(t) * C, C, in.from(t));
     nb::capsule owner;
     float* y = fresh<float>(size_t(T) * w.rows, owner);
@@ -282,8 +283,10 @@ NB_MODULE(_native, m) {
         "format_of", [](const std::string& type) { return name_of(format_of(type)); },
         "The format that a GGUF type is packed into.");
     m.def("has_minimum", &has_minimum, "Whether a GGUF type that is packed into int4 has a minimum beside the scale.");
-    m.def("product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = false,
-          "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set.");
+    m.def(
+        "product", &product, nb::arg("isa"), nb::arg("matrix"), nb::arg("x"), nb::arg("wide") = 0,
+        "x (T, cols) times the matrix: (T, rows), by the kernels of an instruction set; `wide`: those for many tokens, "
+        "with groups of so many columns, 32 or 64.");
     m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,
           nb::call_guard<nb::gil_scoped_release>(),
           "Bytes per second that threads read together, the best of the rounds.");

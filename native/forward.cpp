@@ -11,7 +11,7 @@ constexpr int ON_THEIR_OWN = 2;  // tokens of a pass of which each thread makes 
 
 Inputs InputsMemory::get(int T, int cols, Forms forms) {
     Inputs in;
-    in.cols = cols;
+    in.cols = cols, in.wide_group = forms.wide_group;
     const size_t rows = size_t(padded(T, 32)) + 32,
                  groups = rows * (cols / GROUP);  // wide products read 32 from any one on
     if (forms.fp32) in.fp32 = fp32.get(rows * cols);
@@ -43,7 +43,8 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
         if (span.adapter >= 0) low_width = std::max(low_width, m.adapters_.at(span.adapter)->low_width);
     const bool any_wide = !pieces.empty() && pieces[0].wide;
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
-    sliced = c.head % (any_wide ? WIDE_GROUP : GROUP) == 0;
+    const int wide_group = m.has_int8() ? GROUP : WIDE_GROUP;
+    sliced = c.head % (any_wide ? wide_group : GROUP) == 0;
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     copies = T <= ON_THEIR_OWN ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
@@ -51,7 +52,7 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
     forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16),
-             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles)};
+             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles), wide_group};
     heads = b.heads.get(T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);

@@ -11,16 +11,17 @@
 namespace riyaz {
 
 // The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
-// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of 64 in products
-// with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
+// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of `wide_group` in
+// products with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
 struct Inputs {
     int cols = 0;
-    int8_t* codes = nullptr;   // [T][cols], -127 to 127
-    float* scale = nullptr;    // [T][cols / 32]
-    float* sum = nullptr;      // [T][cols / 32]: scale * sum of the group's codes
-    int32_t* total = nullptr;  // [T][cols / 32]: sum of the group's codes; `wide`: what sums of products begin with
-    uint16_t* bf16 = nullptr;  // [T padded to 32][cols]
-    float* fp32 = nullptr;     // [T][cols]
+    int8_t* codes = nullptr;      // [T][cols], -127 to 127
+    float* scale = nullptr;       // [T][cols / 32]
+    float* sum = nullptr;         // [T][cols / 32]: scale * sum of the group's codes
+    int32_t* total = nullptr;     // [T][cols / 32]: sum of the group's codes; `wide`: what sums of products begin with
+    uint16_t* bf16 = nullptr;     // [T padded to 32][cols]
+    float* fp32 = nullptr;        // [T][cols]
+    int wide_group = WIDE_GROUP;  // 32 or 64
 
     Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
 };

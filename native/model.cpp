@@ -42,6 +42,13 @@ const Lora* Model::lora(int adapter, int layer, int slot) const {
     return adapter < 0 ? nullptr : adapters_.at(adapter)->pairs[index(layer, slot)].get();
 }
 
+// Whether a linear of a layer has weights in int8: they are exact in products of many tokens with groups of 32 columns
+bool Model::has_int8() const {
+    return std::any_of(tensors_.begin(), tensors_.end() - OUTER_SLOTS, [](const Tensor& tensor) {
+        return tensor.matrix && tensor.matrix.weights.format == Format::int8;
+    });
+}
+
 // Whether a product may read inputs in bfloat16
 bool Model::reads_bf16() const {
     const auto is_bf16 = [](const Tensor& tensor) {

@@ -151,6 +151,7 @@ class Model {
 
     int keep(int sequence, int adapter, int vectors);
     const Tensor& at(int adapter, int layer, int slot) const;
+    bool has_int8() const;
     bool reads_bf16() const;
     const Lora* lora(int adapter, int layer, int slot) const;
     void turn_up_to(int positions);

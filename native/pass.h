@@ -41,6 +41,7 @@ class Array {
 // The forms in which a pass needs inputs
 struct Forms {
     bool codes, bf16, fp32;
+    int wide_group = WIDE_GROUP;  // of `Inputs`
 };
 
 // The arrays behind `Inputs`

@@ -1,8 +1,9 @@
 // Products of packed weights with many tokens, for CPUs without AMX: lanes are rows.
 //
 // Two blocks of rows are unpacked once, then all tokens pass, a few at a time. Integer weights are encoded anew in 8
-// bits with one scale in 64 columns, at most half a step of 1/127 of the largest one off: a product of codes takes one
-// instruction for 64 weights, and only after 64 columns are its sums multiplied with scales. Weights in int8row become
+// bits with one scale in a group of columns, at most half a step of 1/127 of the largest one off: a product of codes
+// takes one instruction for 64 weights, and only after a group are its sums multiplied with scales. Groups have 64
+// columns, or 32, in which int8 keeps its own codes and scales: twice the scales to multiply. Weights in int8row become
 // floats, and those in bfloat16 where the CPU multiplies floats faster. A token's operations do not depend on other
 // tokens.
 #include "../simd.h"
@@ -20,9 +21,8 @@ constexpr int BLOCKS = 2, TOKENS = 12;
 #else
 constexpr int BLOCKS = 1, TOKENS = 5;
 #endif
-constexpr int STEPS = WIDE_GROUP / 4;  // products of codes in a group
 
-// A block of 16 rows: codes [cols / 4][16][4] that mean code - 128, and scales [groups of 64][16]; or floats [cols][16]
+// A block of 16 rows: codes [cols / 4][16][4] that mean code - 128, and scales [groups][16]; or floats [cols][16]
 struct Panel {
     uint8_t* codes;
     float *scales, *floats;
@@ -50,7 +50,7 @@ constexpr float MIDDLE = 128 * 256 + 128;  // the code of zero, and half of 256 
 // Not a number where x is infinite or none, else zero
 INLINE F flaw(F x) { return sub(x, x); }
 
-// Groups g and, if there is one, g + 1 of weights = scale * code + minimum
+// `n` groups of 32 columns, one or two, of weights = scale * code + minimum, with one scale
 INLINE void unpack_nibbles(const Nibbles* const* codes, const F* scale, const F* minimum, int n, uint8_t* out,
                            float* scales) {
     F largest = zero(), flaws = zero();
@@ -100,13 +100,13 @@ void unpack_floats(const Weights& w, int b, float* out) {
     }
 }
 
-void unpack(const Weights& w, int b, const Panel& panel) {
+void unpack(const Weights& w, int b, int group, const Panel& panel) {
     if (float_cols(w)) return unpack_floats(w, b, panel.floats);
-    const int groups = w.cols / GROUP;
-    for (int g = 0; g < groups; g += 2) {
-        const int n = min_of(2, groups - g);
+    const int groups = w.cols / GROUP, parts = group / GROUP;
+    for (int g = 0; g < groups; g += parts) {
+        const int n = min_of(parts, groups - g);
         uint8_t* out = panel.codes + size_t(g) * GROUP * ROWS;
-        float* scales = panel.scales + g / 2 * ROWS;
+        float* scales = panel.scales + g / parts * ROWS;
         if (w.format == Format::int8) {
             unpack_bytes(w.upper(b) + g, w.lower(b) + g, n, out, scales);
             continue;
@@ -156,15 +156,15 @@ INLINE void add_floats(const Panel* panels, const Inputs& x, int cols, float (&y
         for (int p = 0; p < N; p++) store(y[p][t], sums[t][p]);
 }
 
-// The same in codes
-template <int N, int T>
+// The same in codes, with one scale in `GROUP_` columns
+template <int GROUP_, int N, int T>
 INLINE void add_codes(const Panel* panels, const Inputs& x, float (&y)[N][T][ROWS]) {
     const int cols = x.cols, groups = cols / GROUP;
     const ptrdiff_t apart = panels[N - 1].codes - panels[0].codes;  // of two panels
-    for (int g = 0; g * WIDE_GROUP < cols; g++) {
-        const int steps = min_of(STEPS, (cols - g * WIDE_GROUP) / 4);
-        const uint8_t* w = panels[0].codes + size_t(g) * WIDE_GROUP * ROWS;
-        const int8_t* codes = x.codes + g * WIDE_GROUP;
+    for (int g = 0; g * GROUP_ < cols; g++) {
+        const int steps = min_of(GROUP_, cols - g * GROUP_) / 4;
+        const uint8_t* w = panels[0].codes + size_t(g) * GROUP_ * ROWS;
+        const int8_t* codes = x.codes + g * GROUP_;
         I sums[T][N];
 #pragma GCC unroll 16
         for (int t = 0; t < T; t++)
@@ -210,8 +210,10 @@ void tile(const Panel* panels, const Inputs& x, int row, int left, const Output&
     float sums[N][T][ROWS] = {};
     if (out.cols)
         add_floats<N, T>(panels, x.from(t), out.cols, sums);
+    else if (x.wide_group == GROUP)
+        add_codes<GROUP, N, T>(panels, x.from(t), sums);
     else
-        add_codes<N, T>(panels, x.from(t), sums);
+        add_codes<WIDE_GROUP, N, T>(panels, x.from(t), sums);
     for (int i = 0; i < T; i++) {
         float* y = out.y + (t + i) * out.stride + row;
         if (N == 2 && out.gated) {
@@ -243,7 +245,7 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
     Panel panels[BLOCKS];
     for (int first = begin; first < end; first += BLOCKS) {
         const int row = first * ROWS, count = min_of(end - first, BLOCKS);
-        for (int i = 0; i < count; i++) unpack(w, first + i, panels[i] = panel_at(scratch, i, x.cols));
+        for (int i = 0; i < count; i++) unpack(w, first + i, x.wide_group, panels[i] = panel_at(scratch, i, x.cols));
         if (count == BLOCKS)
             tokens<BLOCKS, TOKENS>(panels, x, row, w.rows - row, out, 0, T);
         else
@@ -256,22 +258,23 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
     const Output out{float_cols(gate), y.fp32, size_t(y.cols), false, true, activation};
     const Panel panels[2] = {panel_at(scratch, 0, x.cols), panel_at(scratch, 1, x.cols)};
     for (int b = begin; b < end; b++) {
-        unpack(gate, b, panels[0]), unpack(up, b, panels[1]);
+        unpack(gate, b, x.wide_group, panels[0]), unpack(up, b, x.wide_group, panels[1]);
         tokens<2, TOKENS>(panels, x, b * ROWS, gate.rows - b * ROWS, out, 0, T);
     }
 }
 
 void wide_inputs(const float* x, int C, const Inputs& out) {
-    for (int begin = 0, g = 0; begin < out.cols; begin += WIDE_GROUP, g++) {
+    const int group = out.wide_group;
+    for (int begin = 0, g = 0; begin < out.cols; begin += group, g++) {
         alignas(64) float padded_[WIDE_GROUP];
         const float* part = x + begin;
-        const int here = min_of(WIDE_GROUP, out.cols - begin);
-        if (C - begin < WIDE_GROUP) {
-            for (int i = 0; i < WIDE_GROUP; i++) padded_[i] = begin + i < C ? part[i] : 0;
+        const int here = min_of(group, out.cols - begin);
+        if (C - begin < group) {
+            for (int i = 0; i < group; i++) padded_[i] = begin + i < C ? part[i] : 0;
             part = padded_;
         }
-        F v[4];
-        for (int i = 0; i < 4; i++) v[i] = load(part + 16 * i);
+        F v[4] = {zero(), zero(), zero(), zero()};
+        for (int i = 0; 16 * i < group; i++) v[i] = load(part + 16 * i);
         for (int i = 0; 16 * i < here; i++) {
             if (out.bf16) store_bf16(out.bf16 + begin + 16 * i, v[i]);
             if (out.fp32) store(out.fp32 + begin + 16 * i, v[i]);

@@ -244,7 +244,7 @@ double wide_check(const Sets& k) {
 
 // The inputs, and the products, of `wide` kernels in vector registers
 struct Many {
-    Many(const Kernels& k, const Floats& x, int T, int cols, const Matrix& one, const Matrix& other)
+    Many(const Kernels& k, const Floats& x, int T, int cols, int group, const Matrix& one, const Matrix& other)
         : codes(size_t(T) * cols),
           total(size_t(T) * cols / GROUP),
           scale(total.size()),
@@ -253,7 +253,7 @@ struct Many {
           gated(plain.size()) {
         Inputs in;
         in.cols = cols, in.codes = codes.data(), in.scale = scale.data(), in.total = total.data();
-        in.fp32 = fp32.data();
+        in.fp32 = fp32.data(), in.wide_group = group;
         for (int t = 0; t < T; t++) k.wide_inputs(x.data() + size_t(t) * cols, cols, in.from(t));
         std::vector<uint8_t> scratch(wide_scratch(cols) + 64);
         void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
@@ -270,13 +270,14 @@ struct Many {
 };
 
 // Products with many tokens in vector registers, beside those of plain loops
-template <Format FORMAT>
+template <Format FORMAT, int GROUP_OF_INPUTS = WIDE_GROUP>
 double lanes_check(const Sets& k) {
     if (!is_wide(k.checked, FORMAT)) return 0;
     const int T = 40, cols = FORMAT == Format::int4k ? 256 : 224, rows = 50;
     const Matrix one = random_matrix(FORMAT, rows, cols, 14), other = random_matrix(FORMAT, rows, cols, 15);
     const Floats x = Random(16).numbers(size_t(T) * cols);
-    const Many found(k.checked, x, T, cols, one, other), wanted(k.plain, x, T, cols, one, other);
+    const Many found(k.checked, x, T, cols, GROUP_OF_INPUTS, one, other);
+    const Many wanted(k.plain, x, T, cols, GROUP_OF_INPUTS, one, other);
     double worst = std::max(same(found.codes, wanted.codes), same(found.scale, wanted.scale));
     const Floats weights[2] = {rows_of(k.plain, one), rows_of(k.plain, other)};
     Sizes allowed(found.plain.size()), of_gated(allowed.size());
@@ -313,7 +314,9 @@ const std::vector<Check> products = {
     {"contenders", contenders_check},
     {"wide, wide_gated", wide_check, Wide::tiles},
     {"wide int8", lanes_check<Format::int8>, Wide::lanes},
+    {"wide int8 in groups of 32", lanes_check<Format::int8, GROUP>, Wide::lanes},
     {"wide int4", lanes_check<Format::int4>, Wide::lanes},
+    {"wide int4 in groups of 32", lanes_check<Format::int4, GROUP>, Wide::lanes},
     {"wide int4k", lanes_check<Format::int4k>, Wide::lanes},
     {"wide int8row", lanes_check<Format::int8row>, Wide::lanes},
     {"wide bf16", lanes_check<Format::bf16>, Wide::lanes},

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,12 +159,19 @@ class Tokenizer:
 
     def token_bytes(self, number: int) -> int:
         """UTF-8 bytes that one token adds, also for part of a character; 0 for a control token."""
+        return len(self.bytes_of(number))
+
+    def bytes_of(self, number: int) -> bytes:
+        """The UTF-8 bytes that one token adds, also for part of a character; none for a control token."""
         text, piece = self.token_text(number), self._backends[MARK].id_to_token(number)
         if number in self._control_text or piece is None:
-            return 0
+            return b""
         if "\ufffd" not in text or "\ufffd" in piece:
-            return len(text.encode())
-        return 1 if BYTE.fullmatch(piece) else len(piece)  # byte-level vocabularies have one character per byte
+            return text.encode()
+        if BYTE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        letters = byte_letters()
+        return bytes(letters.index(letter) for letter in piece)
 
     def render(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[list[int]]:
         """Ids of each conversation as the chat template writes it; control tokens in messages stay plain text. Raises
@@ -415,3 +422,11 @@ def replace_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+@cache
+def byte_letters() -> list[str]:
+    """The printable character that represents each of the 256 bytes in a byte-level vocabulary (GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

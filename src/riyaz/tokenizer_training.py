@@ -20,7 +20,7 @@ from riyaz import folders
 from riyaz.data.corpus import pieces
 from riyaz.errors import RiyazError
 from riyaz.files import disk_error
-from riyaz.tokenizer import Tokenizer, replace_surrogates
+from riyaz.tokenizer import Tokenizer, byte_letters, replace_surrogates
 from riyaz.tokenizer_files import PLAIN_TEMPLATE, TokenizerFiles
 
 KINDS = ("bpe", "bytes", "chars")
@@ -137,16 +137,9 @@ def _characters(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, s
     A merge joins the first bytes of a character to its next byte. No merge crosses two characters, since a character
     never begins with a UTF-8 continuation byte.
     """
-    letters = _byte_letters()
+    letters = byte_letters()
     characters = sorted(set[str]().union(*map(set, texts)))
     spellings = ["".join(letters[byte] for byte in character.encode()) for character in characters]
     merges = dict.fromkeys((word[:end], word[end]) for word in spellings for end in range(1, len(word)))
     order = dict.fromkeys([END, *spellings, *letters, *("".join(pair) for pair in merges)])
     return {token: number for number, token in enumerate(order)}, list(merges)
-
-
-def _byte_letters() -> list[str]:
-    """The printable character that represents each of the 256 bytes in a byte-level vocabulary (GPT-2's table)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -8,15 +8,17 @@ Requests with different adapters, prefixes and lengths run in one batch; a prefi
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
 from riyaz.adapters import Adapter
+from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
 from riyaz.engine.prefixes import Prefixes
-from riyaz.engine.request import Request
+from riyaz.engine.request import Request, Scored
 from riyaz.engine.runner import Best, CacheFull, Named, Run, Runner, Top, Whole
-from riyaz.engine.sampling import draw
+from riyaz.engine.sampling import likeliest
 from riyaz.engine.scheduler import ROWS, SLOTS, Answer, Scheduler
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
@@ -24,6 +26,7 @@ from riyaz.errors import RiyazError
 from riyaz.hardware import MB
 
 WINDOW = 32  # requests whose distributions are computed together
+ECHOED = 256  # tokens of a prompt whose distributions are computed together
 
 T = TypeVar("T")
 Progress = Callable[[int], None]  # called with the number of requests that were just finished
@@ -31,11 +34,14 @@ Progress = Callable[[int], None]  # called with the number of requests that were
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one step for a request: its new token (None at a stop token), and whether it is done."""
+    """The result of one step for a request: its new token (None at a stop token, and where none was asked for), and
+    whether it is done; where they are asked for, the token Scored, a stop token too, and with it the prompt's."""
 
     ticket: int
     token: int | None
     done: bool
+    scored: Scored | None = None
+    prompt: tuple[Scored, ...] = ()
 
 
 class Engine:
@@ -47,6 +53,13 @@ class Engine:
         self._scheduler = Scheduler()
         self._tickets = 0
         self._prefixes = Prefixes(runner)
+        self._piece = 0  # most tokens of prompts that a step reads; 0: whole prompts
+
+    def read_in_pieces(self, tokens: int) -> None:
+        """From now on a step reads at most so many tokens of prompts, or one piece, so that running answers do not wait
+        for a long prompt; and as many requests run together as fit the memory. Where a prompt is cut depends on its
+        length alone."""
+        self._piece, self._scheduler.slots = tokens, np.inf
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model, or when the
@@ -77,14 +90,26 @@ class Engine:
         self._scheduler.admit(self._fit)
         answers = self._scheduler.running
         try:
-            results = self._prefixes.forward([self._run(answer) for answer in answers]) if answers else []
-            return [self._take(answer, result) for answer, result in zip(answers, results)]
+            runs = self._runs(answers)
+            results = self._prefixes.forward([run for _, run in runs]) if runs else []
+            steps = [self._take(answer, run, result) for (answer, run), result in zip(runs, results)]
+            return [step for step in steps if step is not None]
         except BaseException:  # the sequences may be incomplete: the next step computes them from the start
             for answer in answers:
                 self._close(answer)
             raise
         finally:
             self._end([answer for answer in answers if answer.done])
+
+    @property
+    def running(self) -> list[int]:
+        """The tickets of the requests that run; the others wait."""
+        return [answer.ticket for answer in self._scheduler.running]
+
+    @property
+    def cached_bytes(self) -> int:
+        """Most bytes of keys and values of the requests that run and of their prefixes."""
+        return self._prefixes.bytes_of([answer.request for answer in self._scheduler.running])
 
     def cancel(self, ticket: int) -> None:
         """Cancel a waiting or running request; no effect on a finished one."""
@@ -175,6 +200,7 @@ class Engine:
 
     def _check(self, request: Request) -> None:
         assert request.tokens, "a request has at least one token of its own"
+        assert request.echo is None or not request.prefix, "a prompt whose tokens are wanted is read whole"
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
@@ -190,43 +216,70 @@ class Engine:
     def _begin(self, request: Request) -> Answer:
         self._check(request)
         self._tickets += 1
-        answer = Answer(request, self._tickets, done=request.limit < 1)
+        answer = Answer(request, self._tickets, done=request.limit < 1 and request.echo is None)
         if not answer.done:
             self._scheduler.add(answer)
         return answer
 
-    def _run(self, answer: Answer) -> Run:
-        """The run of a request in this step: its last token, or all of its tokens in a new sequence."""
-        tokens: Sequence[int] = answer.tokens[-1:]
-        if answer.sequence is None:
-            answer.sequence = self._prefixes.open(answer.request, answer.request.limit)
-            tokens = (*answer.request.tokens, *answer.tokens)
-        return Run(answer.sequence, tokens, self._want(answer))
+    def _runs(self, answers: Sequence[Answer]) -> list[tuple[Answer, Run]]:
+        """The runs of a step: the last token of each answer, and pieces of prompts as many as there is room for."""
+        runs, read = [], 0
+        for answer in answers:
+            if answer.sequence is None:
+                answer.sequence = self._prefixes.open(answer.request, answer.request.limit)
+                answer.prompt.clear()
+                answer.unread = self._pieces(answer.request, (*answer.request.tokens, *answer.tokens))
+            if not answer.unread:
+                runs.append((answer, Run(answer.sequence, answer.tokens[-1:], self._want(answer))))
+            elif not (read and self._piece and read + len(answer.unread[0]) > self._piece):
+                piece = answer.unread.pop(0)
+                read += len(piece)
+                runs.append((answer, self._reading(answer, piece)))
+        return runs
+
+    def _pieces(self, request: Request, tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """A prompt in pieces of nearly equal lengths, so that none is short and computed otherwise than the others."""
+        longest = self._piece or (ECHOED if request.echo is not None else 0) or len(tokens)
+        count = -(-len(tokens) // longest)
+        cuts = [len(tokens) * i // count for i in range(count + 1)]
+        return [tokens[start:end] for start, end in pairwise(cuts)]
+
+    def _reading(self, answer: Answer, piece: tuple[int, ...]) -> Run:
+        """The run of a piece of a prompt; after the last one the answer begins."""
+        assert answer.sequence is not None
+        if answer.request.echo is not None:
+            return Run(answer.sequence, piece, prompt_want(len(piece)))
+        return Run(answer.sequence, piece, None if answer.unread else self._want(answer))
 
     def _want(self, answer: Answer) -> Best | Top:
-        """What the next token of a request is chosen from."""
-        request, sampling = answer.request, answer.request.sampling
-        count = sampling.top_k or self.runner.vocab_size if sampling.temperature > 0 else 1
-        if sampling.repetition_penalty == 1:
-            return Top(count) if sampling.temperature > 0 else Best()
-        seen = {*request.prefix, *request.tokens, *answer.tokens} - request.stop
-        return Top(count, tuple(sorted(seen)), sampling.repetition_penalty)
+        return want(answer.request, answer.tokens, self.runner.vocab_size)
 
-    def _take(self, answer: Answer, result: Any) -> Step:
-        """Append the next token to a running request, drawn from the runner's result."""
+    def _take(self, answer: Answer, run: Run, result: Any) -> Step | None:
+        """Append the next token to a running request; None while its prompt is read."""
         request = answer.request
-        if isinstance(result, int):
-            token = result
-        else:
-            tokens, log_p = result
-            drawn = request.sampling.temperature > 0
-            token = draw(tokens, log_p, request.sampling, request.id, len(answer.tokens)) if drawn else int(tokens[0])
+        if isinstance(run.want, Whole):
+            result = self._echoed(answer, run, result)
+        if answer.unread:
+            return None
+        prompt = tuple(answer.prompt)
+        answer.prompt.clear()
+        if not request.limit:
+            answer.done = True
+            return Step(answer.ticket, None, True, prompt=prompt)
+        token, scored = choose(request, answer.tokens, result)
         if token in request.stop:
             answer.done = True
-            return Step(answer.ticket, None, True)
+            return Step(answer.ticket, None, True, scored, prompt)
         answer.tokens.append(token)
         answer.done = len(answer.tokens) == request.limit
-        return Step(answer.ticket, token, answer.done)
+        return Step(answer.ticket, token, answer.done, scored, prompt)
+
+    def _echoed(self, answer: Answer, run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keep the prompt's tokens that a piece predicts, and return the distribution after it as `Top` gives it."""
+        assert answer.request.echo is not None
+        following = (*run.tokens[1:], *(answer.unread[0][:1] if answer.unread else ()))
+        answer.prompt += prompt_scores(rows, following, answer.request.echo)
+        return likeliest(rows[-1], self.runner.vocab_size)
 
     def _end(self, answers: Sequence[Answer]) -> None:
         """Close the sequences of finished or cancelled requests and remove these from the scheduler."""
@@ -240,6 +293,7 @@ class Engine:
         if answer.sequence is not None:
             self._prefixes.close(answer.sequence)
             answer.sequence = None
+            answer.unread.clear()
 
     def _read(
         self, batch: list[int], requests: Sequence[Request], continuations: Sequence[Sequence[int]],

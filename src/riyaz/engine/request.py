@@ -29,6 +29,26 @@ class Sampling:
 GREEDY = Sampling()
 
 
+@dataclass(frozen=True)
+class Added:
+    """What is added to log-probabilities before the temperature: `bias` holds (token, number); for a token that the
+    answer holds already `frequency_penalty` is subtracted as often as it does, and `presence_penalty` once."""
+
+    bias: tuple[tuple[int, float], ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token of a prompt or an answer: its log-probability in nats, and the likeliest tokens in its place with theirs,
+    likeliest first. They are the model's own: before temperature and what is Added, after the repetition penalty."""
+
+    token: int
+    log_probability: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """One prompt, `prefix + tokens`, and the limits of its answer. Equal prefixes are computed once; `tokens` is not
@@ -37,7 +57,8 @@ class Request:
     `id` identifies the request to its caller. With the seed and the position it determines the random numbers, so a
     sampled answer does not depend on other requests. `adapter` names the loaded adapter, None uses the base alone. The
     answer has at most `limit` tokens and ends before a token of `stop`. `constraint` holds the allowed answers of a
-    closed set, each with its end token.
+    closed set, each with its end token. `top` asks that every token of the answer is Scored, with so many likeliest
+    tokens; `echo` the same of every token of the prompt but the first, which then has no `prefix`.
     """
 
     id: int
@@ -48,6 +69,9 @@ class Request:
     sampling: Sampling = GREEDY
     stop: frozenset[int] = frozenset()
     constraint: Trie | None = None
+    added: Added | None = None
+    top: int | None = None
+    echo: int | None = None
 
     @property
     def length(self) -> int:

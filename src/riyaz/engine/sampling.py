@@ -38,6 +38,16 @@ def probabilities(log_probabilities: np.ndarray, sampling: Sampling) -> np.ndarr
     return p[:kept]
 
 
+def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` likeliest of the tokens (V,) and their log-probabilities, likeliest first, then the lower token."""
+    tokens = np.arange(len(log_probabilities))
+    if count < len(tokens):
+        least = np.partition(log_probabilities, -count)[-count]
+        tokens = np.flatnonzero(log_probabilities >= least)
+    tokens = tokens[np.argsort(-log_probabilities[tokens], kind="stable")[:count]]
+    return tokens, log_probabilities[tokens]
+
+
 def gumbel(tokens: np.ndarray, seed: int, request: int, position: int) -> np.ndarray:
     """Standard Gumbel noise (K,) of tokens (K,): SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195) over the
     three numbers and each token."""

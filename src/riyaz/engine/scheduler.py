@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from riyaz.engine.request import Request
+from riyaz.engine.request import Request, Scored
 
 ROWS = 64  # most requests that run together
 SLOTS = 8192  # most tokens of them, answers at their limits: 190 MB of keys and values for SmolLM2-135M in bf16
@@ -18,6 +18,8 @@ class Answer:
     ticket: int
     tokens: list[int] = field(default_factory=list)
     sequence: int | None = None
+    unread: list[tuple[int, ...]] = field(default_factory=list)  # the pieces of the prompt that are still to be read
+    prompt: list[Scored] = field(default_factory=list)  # the prompt's tokens, where they are asked for
     done: bool = False
 
     @property
@@ -31,6 +33,7 @@ class Scheduler:
     running ones."""
 
     def __init__(self) -> None:
+        self.slots = float(SLOTS)  # most tokens of the running requests, answers at their limits
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
 
@@ -40,11 +43,11 @@ class Scheduler:
 
     def admit(self, fit: Callable[[Sequence[Request]], bool]) -> None:
         """Start the waiting requests for which there is room, in order, as long as those that run `fit` together; a
-        request that runs alone may exceed SLOTS."""
+        request that runs alone may exceed `slots`."""
         slots = sum(answer.slots for answer in self.running)
         while self.waiting and len(self.running) < ROWS:
             slots += self.waiting[0].slots
-            if self.running and slots > SLOTS:
+            if self.running and slots > self.slots:
                 break
             if self.running and not fit([answer.request for answer in (*self.running, self.waiting[0])]):
                 break

@@ -9,6 +9,7 @@ from riyaz import native
 from riyaz.adapters import Adapter
 from riyaz.engine.native import plan
 from riyaz.engine.runner import Best, CacheFull, Named, Run, Top, Whole
+from riyaz.engine.sampling import likeliest
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family
 from riyaz.sources.tensor_files import float32
@@ -183,16 +184,6 @@ class NativeRunner:
         embedding = next(iter(self._family.stored_names))
         name = f"{HEAD}.weight" if f"{HEAD}.weight" in self._family.stored_names else embedding
         return float32(*self._family.array(name))
-
-
-def likeliest(log_probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` likeliest of the tokens (V,) and their log-probabilities, likeliest first, then the lower token."""
-    tokens = np.arange(len(log_probabilities))
-    if count < len(tokens):
-        least = np.partition(log_probabilities, -count)[-count]
-        tokens = np.flatnonzero(log_probabilities >= least)
-    tokens = tokens[np.argsort(-log_probabilities[tokens], kind="stable")[:count]]
-    return tokens, log_probabilities[tokens]
 
 
 def _ask(place: int, run: Run, rows: list[tuple[int, int, int, int]], names: list[int], penalties: list[float]) -> None:

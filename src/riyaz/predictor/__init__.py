@@ -11,14 +11,24 @@ is None where answers are copied.
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
-from riyaz.predictor.from_files import ADAPTER, open_adapter, open_artifact, open_model, open_target
+from riyaz.predictor.from_files import (
+    ADAPTER,
+    Base,
+    open_adapter,
+    open_artifact,
+    open_base,
+    open_model,
+    open_on,
+    open_target,
+    source_for,
+)
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.prediction import Prediction, Stream
 from riyaz.predictor.prompt import Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
-    "ADAPTER", "CHAT_TOKENS", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor", "Prediction",
-    "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong", "open_adapter",
-    "open_artifact", "open_model", "open_target", "predictor_for",
+    "ADAPTER", "CHAT_TOKENS", "Base", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor",
+    "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong",
+    "open_adapter", "open_artifact", "open_base", "open_model", "open_on", "open_target", "predictor_for", "source_for",
 ]  # fmt: skip

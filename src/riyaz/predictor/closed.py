@@ -64,9 +64,17 @@ class ClosedPredictor(PromptedModel):
         prepared = self.prepare([messages], passages=None if passages is None else [passages])
 
         def pieces() -> Iterator[str]:
-            yield self._chosen(prepared, self.offsets[None])[0][0].text
+            yield self.chosen(prepared)[0].text
 
         return Stream(pieces(), prepared[0].passages)
+
+    def chooses(self, prepared: Prepared) -> bool:
+        """Whether the answer is chosen by a search, and not generated: always."""
+        return True
+
+    def chosen(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """The best label of each prepared conversation."""
+        return self._chosen(prepared, self.offsets[None])[0]
 
     def raw_and_calibrated(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),

@@ -1,11 +1,13 @@
 """Opens a predictor: a model by name or path, an adapter folder on its base, or an artifact."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riyaz import adapters
 from riyaz import artifact as artifacts
-from riyaz.adapters import base_for
+from riyaz.adapters import Adapter, base_for
 from riyaz.artifact import Artifact, TextPart
 from riyaz.config import Kv, Precision
 from riyaz.data import Example
@@ -15,7 +17,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.predictor.copy import CopyPredictor
 from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
-from riyaz.predictor.kinds import Predictor, predictor_for
+from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.prompt import PromptedModel
 from riyaz.sources import Source, open_source
 from riyaz.tokenizer import Tokenizer
@@ -74,28 +76,94 @@ def open_artifact(
     folder = artifacts.resolve(folder)
     artifact = Artifact.read(folder)
     kind = artifact.weights.kind
-    examples: tuple[Example, ...] = ()
-    if kind == "copy" or artifact.text.examples != "none":
-        examples = artifacts.read_examples(folder / (artifact.text.examples_file or artifacts.EXAMPLES))
     if kind == "copy":
-        return CopyPredictor(examples=examples, task=artifact.task, text=artifact.text)
-    retriever = _retriever(folder, artifact.text)
+        return _copying(artifact, folder)
     whole = kind == "full"
     source = open_source(folder) if whole else _base_source(artifact, folder, base)
-    tokenizer = source.tokenizer()
-    _check_template(artifact, tokenizer, folder)
     adapted = kind in artifacts.ADAPTER_KINDS
-    model = PromptedModel(
-        text=artifact.text, task=artifact.task, examples=examples, retriever=retriever, tokenizer=tokenizer,
-        lm=_engine(source, precision, folder if adapted else None, merged=merged, kv=kv),
+    return _assembled(
+        artifact, folder, source.tokenizer(), _engine(source, precision, folder if adapted else None, merged, kv),
         adapter=ADAPTER if adapted and not merged else None,
         bare=(lambda: _engine(_base_source(artifact, folder, base), precision, kv=kv)) if whole else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A model that was opened once, and answers with any number of adapters and artifacts."""
+
+    source: Source
+    tokenizer: Tokenizer
+    lm: Engine
+
+    @property
+    def plain(self) -> FreePredictor:
+        """The predictor of the model itself."""
+        return FreePredictor(tokenizer=self.tokenizer, lm=self.lm, max_new_tokens=_chat_tokens(self.lm))
+
+
+def open_base(model: str | Path | Source, precision: Precision = "auto", kv: Kv = "auto") -> Base:
+    """A model by name, path or source. Raises RiyazError."""
+    source = model if isinstance(model, Source) else open_source(model)
+    return Base(source, source.tokenizer(), _engine(source, precision, kv=kv))
+
+
+def source_for(folder: str | Path, opened: Sequence[Source] = (), base: str | None = None) -> Source | None:
+    """The model that an artifact or an adapter folder needs: its own where it holds a whole one, else its base, one of
+    `opened` if that fits; None where answers are copied. Raises RiyazError."""
+    folder = artifacts.resolve(folder)
+    if not (folder / artifacts.NAME).is_file():
+        return base_for(folder / adapters.CONFIG, str(opened[0].path) if opened else base)[0]
+    artifact = Artifact.read(folder)
+    if artifact.weights.kind == "copy" or artifact.base is None:
+        return None
+    if artifact.weights.kind == "full":
+        return open_source(folder)
+    fits = (source for source in opened if source.sha256() == artifact.base.sha256)
+    return next(fits, None) or _base_source(artifact, folder, base)
+
+
+def open_on(base: Base | None, folder: str | Path, name: str) -> tuple[Predictor, Adapter | None]:
+    """The predictor of an artifact or an adapter folder on the open model that it needs, as `source_for` says, and the
+    adapter that the model's engine must load under `name` before it answers. Raises RiyazError."""
+    folder = artifacts.resolve(folder)
+    if not (folder / artifacts.NAME).is_file():
+        assert base is not None
+        return replace(base.plain, adapter=name), adapters.read(folder, describe(base.source))
+    artifact = Artifact.read(folder)
+    if base is None or artifact.weights.kind == "copy":
+        return _copying(artifact, folder), None
+    if artifact.weights.kind != "full":
+        _expect_base(artifact, base.source, folder)
+    adapted = artifact.weights.kind in artifacts.ADAPTER_KINDS
+    predictor = _assembled(artifact, folder, base.tokenizer, base.lm, adapter=name if adapted else None)
+    return predictor, adapters.read(folder, describe(base.source)) if adapted else None
+
+
+def _copying(artifact: Artifact, folder: Path) -> CopyPredictor:
+    return CopyPredictor(examples=_examples(artifact, folder), task=artifact.task, text=artifact.text)
+
+
+def _examples(artifact: Artifact, folder: Path) -> tuple[Example, ...]:
+    return artifacts.read_examples(folder / (artifact.text.examples_file or artifacts.EXAMPLES))
+
+
+def _assembled(
+    artifact: Artifact, folder: Path, tokenizer: Tokenizer, lm: Engine, *, adapter: str | None,
+    bare: Callable[[], Engine] | None = None,
+) -> ModelPredictor:  # fmt: skip
+    """The predictor of an artifact's text part on an engine that has, or gets, its weights part."""
+    _check_template(artifact, tokenizer, folder)
+    model = PromptedModel(
+        text=artifact.text, task=artifact.task, retriever=_retriever(folder, artifact.text), tokenizer=tokenizer,
+        examples=() if artifact.text.examples == "none" else _examples(artifact, folder),
+        lm=lm, adapter=adapter, bare=bare,
     )  # fmt: skip
     return predictor_for(model, max_new_tokens=artifact.max_new_tokens, calibrated=artifact.calibrated)
 
 
 def _engine(
-    source: Source, precision: Precision, adapter: Path | None = None, *, merged: bool = False, kv: Kv = "auto"
+    source: Source, precision: Precision, adapter: Path | None = None, merged: bool = False, kv: Kv = "auto"
 ) -> Engine:
     """The engine of a model with the adapter of a folder loaded under the name ADAPTER, or merged into the weights."""
     loaded = None if adapter is None else adapters.read(adapter, describe(source))
@@ -120,11 +188,17 @@ def _base_source(artifact: Artifact, folder: Path, base: str | None) -> Source:
     beside = folder / artifacts.BASE_FILE
     named = str(beside) if beside.is_file() else artifact.source_name()
     source = open_source(base or named)
+    _expect_base(artifact, source, folder)
+    return source
+
+
+def _expect_base(artifact: Artifact, source: Source, folder: Path) -> None:
+    """Raises RiyazError when the weights are not those that the artifact was made for."""
+    assert artifact.base is not None
     if source.sha256() != artifact.base.sha256:
         what = f"was made for {artifact.base.name} ({artifact.base.sha256[:12]}), not for {source.name}"
         hint = "give the model it was made for"
         raise RiyazError(f"{what} ({source.sha256()[:12]})", str(folder), hint)
-    return source
 
 
 def _check_template(artifact: Artifact, tokenizer: Tokenizer, folder: Path) -> None:

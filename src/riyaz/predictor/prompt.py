@@ -30,7 +30,12 @@ SHORTEST_PREFIX = 16  # tokens; reading a shorter common beginning again is fast
 
 
 class TooLong(RiyazError):
-    """A prompt that does not fit the context."""
+    """A prompt of `prompt` tokens that with `room` for the answer does not fit the context of `context`."""
+
+    def __init__(self, prompt: int, room: int, context: int, where: str = "") -> None:
+        what = f"the prompt has {prompt} tokens; with {room} for the answer it does not fit the context of {context}"
+        super().__init__(what, where, "shorten it or choose a model with a longer context")
+        self.prompt, self.room, self.context = prompt, room, context
 
 
 def expect_short(text: str, where: str = "") -> None:
@@ -174,10 +179,7 @@ class PromptedModel(PromptText):
         requests = []
         for row, ids in enumerate(prompts):
             if len(ids) > longest:
-                what = f"the prompt has {len(ids)} tokens; with {room} for the answer it does not fit"
-                hint = "shorten it or choose a model with a longer context"
-                at = where[row] if row < len(where) else ""
-                raise TooLong(f"{what} the context of {longest + room}", at, hint)
+                raise TooLong(len(ids), room, longest + room, where[row] if row < len(where) else "")
             common = len(prefix) if tuple(ids[: len(prefix)]) == prefix else 0
             requests.append(Request(
                 row, tuple(ids[common:]), prefix=tuple(ids[:common]), adapter=self.adapter, limit=room,

@@ -52,6 +52,14 @@ class SpanPredictor(FreePredictor):
 
         return Stream(pieces(), prepared.passages)
 
+    def chooses(self, prepared: Prepared) -> bool:
+        """Whether the answer is chosen by a search: where there are passages or common answers."""
+        return bool(self._texts(prepared))
+
+    def chosen(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """The best span of each prepared conversation that `chooses`."""
+        return [self._searched(each, self._texts(each), [self.text.common_offset])[0] for each in prepared]
+
     def answers_under(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str], offsets: Sequence[float]
     ) -> list[list[Prediction]]:

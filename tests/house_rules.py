@@ -43,7 +43,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "export"), ()),
-    (("comparison", "pretraining", "report"), ()),
+    (("comparison", "pretraining", "report", "serve"), ()),
     (("library", "cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
@@ -51,7 +51,10 @@ INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
 STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the inferring side touches the training side
 LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
-NEVER = {("evaluate", "methods"): "evaluate sees a Predictor, never a method"}
+NEVER = {
+    ("evaluate", "methods"): "evaluate sees a Predictor, never a method",
+    **{("serve", name): "serve opens predictors only" for name in ("methods", "evaluate", "comparison", "pretraining")},
+}
 
 REPORT = {"errors", "files", "events", "results"}  # what the report may import
 

@@ -57,6 +57,7 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         "imports riyaz.cli.main",
     ),
     (rules.rows, {"evaluate.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "never a method"),
+    (rules.rows, {"serve.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "predictors only"),
     (rules.rows, {"report.py": "from riyaz import metrics", "metrics.py": ""}, "result files only"),
     (rules.sides, {"scoring.py": "from riyaz import models", "models.py": ""}, "across the dot"),
     (

@@ -54,6 +54,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "chat": "Talk with a model or an artifact",
         "generate": "Answer one prompt",
         "predict": "Show the most likely next tokens, before and after adapting",
+        "serve": "Serve models, adapters and artifacts to OpenAI's clients over HTTP",
         "rag": "Search your own documents: rag add, rag ask, rag verify",
     },
     "Export": {

@@ -16,6 +16,7 @@ from riyaz.config.options import (
     Precision,
     PretrainConfig,
     SamplingConfig,
+    ServeConfig,
     TaskKind,
 )
 from riyaz.config.toml import MAX_TOML, read_toml, resolve
@@ -33,6 +34,7 @@ __all__ = [
     "PretrainConfig",
     "SamplingConfig",
     "Seconds",
+    "ServeConfig",
     "TaskKind",
     "parse_budget",
     "read_toml",

@@ -1,8 +1,8 @@
 """Every option a user can set: its type, default, range and help text.
 
 `DataConfig` holds the options for reading rows, `CompareConfig` those of a comparison, `PretrainConfig` those of
-pretraining, `SamplingConfig` how an answer is drawn. The command line's flags are generated from their fields, and so
-are the keys of the optional `riyaz.toml` next to the rows of a comparison.
+pretraining, `SamplingConfig` how an answer is drawn, `ServeConfig` a server's. The command line's flags are generated
+from their fields, and so are the keys of the optional `riyaz.toml` next to the rows of a comparison.
 
 A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
 (exclusive). Choices are a Literal.
@@ -321,3 +321,52 @@ CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConf
 
 def _given(config: Config) -> dict[str, Any]:
     return {f.name: value for f in dataclasses.fields(config) if (value := getattr(config, f.name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Where a server listens, who may ask, and its limits."""
+
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "address to listen on; any but this machine's needs a key"}
+    )
+    port: int = field(default=8000, metadata={"help": "port; 0 takes a free one", "minimum": 0, "maximum": 65535})
+    api_key_file: Path | None = field(default=None, metadata={"help": "file with the keys of clients, one on a line"})
+    allow_host: tuple[str, ...] = field(
+        default=(), metadata={"help": "further names by which clients reach the server"}
+    )
+    allow_origin: tuple[str, ...] = field(
+        default=(), metadata={"help": "web pages of other origins that may ask, such as https://example.org"}
+    )
+    adapters: Path | None = field(
+        default=None, metadata={"help": "folder of adapters and artifacts that clients may load by name"}
+    )
+    models: int = field(
+        default=2, metadata={"help": "most models in memory, where artifacts need more than one", "minimum": 1}
+    )
+    embedder: str = field(default="minilm", metadata={"help": "the model behind /v1/embeddings"})
+    max_queue: int = field(
+        default=64, metadata={"help": "most requests that wait; further ones get 429", "minimum": 0, "maximum": 10**6}
+    )
+    queue_timeout: Seconds = field(
+        default=Seconds(60), metadata={"help": "longest that a request waits for its start", "above": 0}
+    )
+    request_timeout: Seconds = field(
+        default=Seconds(600), metadata={"help": "longest that an answer is made; it is cut then", "above": 0}
+    )
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "most tokens of an answer; what the context holds if not given", "minimum": 1}
+    )
+    max_body_mb: float = field(default=2.0, metadata={"help": "largest request", "above": 0, "maximum": 1024})
+    piece: int = field(
+        default=256,
+        metadata={"help": "tokens of prompts read between two tokens of running answers", "minimum": 16},
+    )
+    drain: Seconds = field(
+        default=Seconds(10),
+        metadata={"help": "how long answers go on when the server is told to end", "minimum": 0},
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every value. Raises RiyazError naming the flag."""
+        check_fields(self)

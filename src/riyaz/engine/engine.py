@@ -174,6 +174,11 @@ class Engine:
                 log_p |= zip(batch, self._read(batch, window, answers, wants))
             yield from (log_p[i] for i in range(len(window)))
 
+    def scored(self, request: Request, continuation: Sequence[int], top: int) -> list[Scored]:
+        """Every token of a continuation with its log-probability, and the `top` likeliest in its place."""
+        (rows,) = self._read([0], [request], [continuation], {0: Whole(_rows(request, continuation))})
+        return list(prompt_scores(rows, continuation, top))
+
     def next_tokens(self, tokens: Sequence[int], count: int, adapter: str | None = None) -> list[tuple[int, float]]:
         """The `count` likeliest tokens after the prompt `tokens`, with their log-probabilities, likeliest first."""
         request = Request(0, tuple(tokens), adapter=adapter)

@@ -1,0 +1,109 @@
+"""The application: every route, and every error in OpenAI's form."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from riyaz import __version__
+from riyaz.errors import RiyazError
+from riyaz.serve.chat import chat_completions
+from riyaz.serve.completions import completions
+from riyaz.serve.fields import TABLES
+from riyaz.serve.guard import Guard
+from riyaz.serve.http import ClientGone, error_response
+from riyaz.serve.metrics import TYPE
+from riyaz.serve.problems import KINDS, Problem, problem_of
+from riyaz.serve.state import State, running, state_of
+from riyaz.serve.tokens import detokenize, input_tokens, tokenize, tokenizer_info
+
+
+async def health(request: Request) -> Response:
+    """The process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Whether a request would be taken now."""
+    state = state_of(request)
+    if state.draining:
+        raise Problem(503, "the server is about to end")
+    if not state.room:
+        raise Problem(503, "the queue is full")
+    return JSONResponse({"status": "ok"})
+
+
+async def version(request: Request) -> Response:
+    """Riyaz' version."""
+    return JSONResponse({"version": __version__})
+
+
+async def metrics(request: Request) -> Response:
+    """Counters and histograms for Prometheus."""
+    state = state_of(request)
+    engines = {served.base.lm for served in state.shelf if served.base is not None}
+    limit = sum(lm.runner.cache_limit for lm in engines)
+    used = await state.engine.call(lambda: sum(lm.cached_bytes for lm in engines))
+    running_now = state.engine.running
+    now = {
+        "requests_running": running_now, "requests_waiting": max(0, state.open - running_now),
+        "kv_cache_usage_ratio": used / limit if limit else 0.0,
+    }  # fmt: skip
+    return PlainTextResponse(state.metrics.lines(now, [served.name for served in state.shelf]), media_type=TYPE)
+
+
+async def models(request: Request) -> Response:
+    """Every model that can be asked for."""
+    return JSONResponse({"object": "list", "data": [served.entry() for served in state_of(request).shelf]})
+
+
+async def model(request: Request) -> Response:
+    """One model, and what becomes of every field of a request to it."""
+    served = state_of(request).shelf.find(request.path_params["name"])
+    capabilities = {path: {name: each.use for name, each in table.items()} for path, table in TABLES.items()}
+    return JSONResponse({**served.entry(), "capabilities": capabilities})
+
+
+ROUTES = [
+    Route("/health", health), Route("/ready", ready), Route("/version", version), Route("/metrics", metrics),
+    Route("/v1/models", models), Route("/v1/models/{name:path}", model),
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/chat/completions/input_tokens", input_tokens, methods=["POST"]),
+    Route("/v1/completions", completions, methods=["POST"]),
+    Route("/tokenize", tokenize, methods=["POST"]), Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/tokenizer_info", tokenizer_info),
+]  # fmt: skip
+
+
+def application(state: State) -> ASGIApp:
+    """The ASGI application of a server."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(state):
+            yield
+
+    handlers = dict.fromkeys((Exception, RiyazError, HTTPException, Problem, ClientGone), failed)
+    app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    app.state.riyaz = state
+    return Guard(app, state.config)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """The response of what a handler raised."""
+    state = state_of(request)
+    if isinstance(error, ClientGone):
+        state.metrics.cancelled += 1
+        return Response(status_code=499)
+    if isinstance(error, HTTPException):
+        status = error.status_code if error.status_code in KINDS else 400
+        headers = dict(error.headers or {})
+        error = Problem(status, f"{request.method} {request.url.path[:100]}: {error.detail}", headers=headers)
+    problem = problem_of(error)
+    state.metrics.failed[problem.status] += 1
+    return error_response(problem)

@@ -1,0 +1,144 @@
+"""From the fields of a request to prepared prompts: messages, sampling, limits. Nothing is generated here."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from riyaz.data import Message
+from riyaz.data.bounds import ROW
+from riyaz.engine.request import GREEDY, Added, Sampling
+from riyaz.predictor import CopyPredictor, ModelPredictor, Prepared
+from riyaz.predictor.own_sampling import own_sampling
+from riyaz.serve.generation import Asked
+from riyaz.serve.problems import Problem
+from riyaz.serve.shelf import Served
+from riyaz.serve.text import Text
+
+Body = dict[str, Any]
+DRAWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+IDLE = (*DRAWN, "seed", "frequency_penalty", "presence_penalty", "logit_bias", "stop", "max_tokens", "ignore_eos")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A conversation up to the user's last turn, and the beginning of the answer, where the client gave one."""
+
+    messages: tuple[Message, ...]
+    begun: str = ""
+
+
+def turns_of(messages: Sequence[Body], template: str = "") -> Turns:
+    """The conversation of OpenAI's messages; a last message of the assistant is the beginning of the answer. Raises
+    Problem 400 for what no template can write."""
+    turns = [_turn(message, f"messages.{place}", template) for place, message in enumerate(messages)]
+    begun = turns.pop()["content"] if len(turns) > 1 and turns[-1]["role"] == "assistant" else ""
+    if turns[-1]["role"] not in ("user", "tool"):
+        raise Problem(400, "messages: the last one is not the user's", "messages")
+    return Turns(tuple(turns), begun)
+
+
+def _turn(message: Body, where: str, template: str) -> Message:
+    role, content = message["role"], message.get("content")
+    if message.get("tool_calls") or role == "tool":
+        if "tool" not in template:
+            raise Problem(400, f"{where}: the model's chat template writes no tools", where, "unsupported_parameter")
+        if message.get("tool_calls"):
+            raise Problem(400, f"{where}.tool_calls: give the call as the turn's text", f"{where}.tool_calls")
+    if content is None:
+        raise Problem(400, f"{where}.content: is missing", f"{where}.content", "missing_required_parameter")
+    text = content if isinstance(content, str) else "".join(_part(part, f"{where}.content") for part in content)
+    expect_short(text, f"{where}.content")
+    return {"role": "system" if role == "developer" else role, "content": text}
+
+
+def expect_short(text: str, where: str) -> None:
+    """Raises Problem for a text of more characters than are tokenised."""
+    if len(text) > ROW:
+        raise Problem(400, f"{where}: has {len(text):,} characters, and at most {ROW:,} are read", where)
+
+
+def _part(part: Body, where: str) -> str:
+    if part.get("type") not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+        raise Problem(400, f"{where}: only parts of type text are read", where, "unsupported_parameter")
+    text: str = part["text"]
+    return text
+
+
+def sampling_of(body: Body, served: Served) -> Sampling:
+    """How tokens are drawn: as asked, else as the model's own settings say. An artifact of a task takes the likeliest
+    ones, as it was measured; a draw without a seed has one that nobody knows."""
+    predictor = served.predictor
+    own = GREEDY
+    if "temperature" not in body and not isinstance(predictor, CopyPredictor) and predictor.task is None:
+        own = own_sampling(predictor.tokenizer.files.generation)
+    given = {name: type(getattr(GREEDY, name))(body[name]) for name in DRAWN if name in body}
+    seed = int(body["seed"]) if "seed" in body else secrets.randbits(63)
+    return replace(own, **given, seed=seed)
+
+
+def added_of(body: Body, served: Served) -> Added | None:
+    """What is added to log-probabilities; None where nothing is asked. Raises Problem for a token that is none."""
+    bias = []
+    for key, value in body.get("logit_bias", {}).items():
+        if not key.isdecimal() or not key.isascii() or int(key[:12]) >= served.open.lm.runner.vocab_size:
+            raise Problem(400, f"logit_bias: {key[:20]!a} is no token of the model", "logit_bias")
+        bias.append((int(key), float(value)))
+    frequency, presence = float(body.get("frequency_penalty", 0)), float(body.get("presence_penalty", 0))
+    return Added(tuple(bias), frequency, presence) if bias or frequency or presence else None
+
+
+def stops_of(body: Body) -> list[str]:
+    """The stop strings."""
+    stop = body.get("stop", [])
+    return [stop] if isinstance(stop, str) else list(stop)
+
+
+def limit_of(body: Body, most: int | None, name: str = "max_tokens") -> int | None:
+    """The limit of the answer that was asked for. Raises Problem where the server allows less."""
+    asked = body.get("max_completion_tokens", body.get(name))
+    if asked is not None and most is not None and asked > most:
+        raise Problem(400, f"{name}: {asked} is larger than {most}, which this server allows", name)
+    return None if asked is None else int(asked)
+
+
+def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) -> Prepared:
+    """The prompt of a conversation. Without a limit the answer may have as many tokens as an artifact was measured
+    with, and of a plain model what the context holds. Raises RiyazError, TooLong for a prompt that does not fit."""
+    predictor = served.predictor
+    assert not isinstance(predictor, CopyPredictor)
+    begun = predictor.tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
+    if begun and served.from_set:
+        raise Problem(400, f"{served.name} chooses its answers, which cannot be begun", "messages")
+    usual = None if predictor.task is None else getattr(predictor, "max_new_tokens", None)
+    room = limit or usual or 1
+    (made,) = predictor.prepare([turns.messages], room=room + len(begun))
+    if limit is None and usual is None and not served.from_set:
+        assert served.context is not None
+        fits = served.context - made.request.length
+        room = fits - len(begun) if most is None else min(fits - len(begun), most)
+    request = replace(made.request, tokens=(*made.request.tokens, *begun), limit=room)
+    return replace(made, request=request) if not served.from_set else made
+
+
+def asked_of(
+    served: Served, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None
+) -> Asked:  # fmt: skip
+    """One answer to a prepared prompt; draws of several answers differ by their index."""
+    predictor = _model(served)
+    stop = frozenset() if body.get("ignore_eos") else prepared.request.stop
+    request = replace(
+        prepared.request, id=index, sampling=sampling, added=added_of(body, served), top=top, stop=stop
+    )  # fmt: skip
+    text = Text(predictor.tokenizer, stops_of(body), predictor.task is not None)
+    return Asked(predictor.lm, request, text, len(prepared.request.prefix))
+
+
+def _model(served: Served) -> ModelPredictor:
+    assert not isinstance(served.predictor, CopyPredictor)
+    return served.predictor
+
+
+def idle_fields(body: Body, served: Served) -> list[str]:
+    """Fields that change nothing where an answer is chosen or copied."""
+    return [name for name in IDLE if name in body] if served.from_set else []

@@ -1,0 +1,211 @@
+"""POST /v1/chat/completions."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from riyaz.engine.request import Scored
+from riyaz.predictor import CopyPredictor
+from riyaz.serve import asking
+from riyaz.serve.asking import Body, Turns
+from riyaz.serve.fields import CHAT, ignored_header
+from riyaz.serve.generation import Piece, Usage, chosen, generated
+from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
+from riyaz.serve.problems import Problem
+from riyaz.serve.shelf import Served
+from riyaz.serve.state import State, state_of
+from riyaz.tokenizer import Tokenizer
+
+NO_LOGPROBS = "has no log-probabilities, since it copies answers"
+
+
+@dataclass(frozen=True, eq=False)
+class Chat:
+    """A checked request, with what its answers have in common."""
+
+    state: State
+    served: Served
+    turns: Turns
+    body: Body
+    usage: Usage = field(default_factory=Usage)
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def count(self) -> int:
+        """Number of answers."""
+        return int(self.body.get("n", 1))
+
+    @property
+    def top(self) -> int | None:
+        """Number of likeliest tokens with each token; None where no log-probabilities are asked for."""
+        return int(self.body.get("top_logprobs", 0)) if self.body.get("logprobs") else None
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The members that a response and every chunk begin with."""
+        return {"id": self.id, "created": self.created, "model": self.served.name, "system_fingerprint": "riyaz"}
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation, at once or as a stream of chunks."""
+    body, headers = await read_body(request, CHAT)
+    state = state_of(request)
+    chat = checked(state, body)
+    idle = asking.idle_fields(body, chat.served)
+    headers = headers or ignored_header(idle)
+    if body.get("stream"):
+        return EventStream(_chunks(chat), headers, state)
+    return await unless_gone(request.receive, _whole(chat, headers))
+
+
+def checked(state: State, body: Body) -> Chat:
+    """The request of a body whose fields are each valid. Raises Problem."""
+    served = state.shelf.find(body["model"])
+    template = "" if isinstance(served.predictor, CopyPredictor) else served.predictor.tokenizer.template
+    turns = asking.turns_of(body["messages"], template)
+    if "top_logprobs" in body and not body.get("logprobs"):
+        raise Problem(400, "top_logprobs: needs logprobs", "top_logprobs")
+    if body.get("stream_options") and not body.get("stream"):
+        raise Problem(400, "stream_options: needs stream", "stream_options")
+    if body.get("logprobs") and isinstance(served.predictor, CopyPredictor):
+        raise Problem(400, f"logprobs: {served.name} {NO_LOGPROBS}", "logprobs", "unsupported_parameter")
+    asking.limit_of(body, state.config.max_tokens)
+    if not served.from_set:
+        asking.added_of(body, served)
+    return Chat(state, served, turns, body)
+
+
+async def pieces(chat: Chat) -> AsyncIterator[Piece]:
+    """The answers piece by piece, in whichever way the model answers. Raises Problem, RiyazError."""
+    state, served, usage = chat.state, chat.served, chat.usage
+    predictor = served.predictor
+    with state.place(chat.count):
+        if isinstance(predictor, CopyPredictor):
+            text = await state.prepare(lambda: predictor.answer(chat.turns.messages))
+            for index in range(chat.count):
+                yield Piece(index, text, finish="stop")
+            return
+        limit = asking.limit_of(chat.body, state.config.max_tokens)
+        made = await state.prepare(lambda: asking.prepared(served, chat.turns, limit, state.config.max_tokens))
+        usage.prompt = made.request.length
+        state.metrics.prompt_tokens += usage.prompt
+        citations = made.citations
+        if served.from_set and predictor.chooses(made):  # type: ignore[union-attr]
+            prediction = await chosen(state, predictor, made, usage)  # type: ignore[arg-type]
+            for piece in await _told(chat, made, prediction.text, citations):
+                yield piece
+            return
+        sampling = asking.sampling_of(chat.body, served)
+        asked = [asking.asked_of(served, made, chat.body, index, sampling, chat.top) for index in range(chat.count)]
+        usage.cached = asked[0].cached
+        state.metrics.cached_tokens += usage.cached
+        async for piece in generated(state, asked, usage):
+            yield replace(piece, citations=citations) if piece.finish else piece
+
+
+async def _told(chat: Chat, made: Any, text: str, citations: tuple[dict, ...]) -> list[Piece]:
+    """The pieces of a chosen answer; with log-probabilities it is read once more."""
+    scored: tuple[Scored, ...] = ()
+    tokenizer, lm = chat.served.open.tokenizer, chat.served.open.lm
+    (ids,) = tokenizer.answer_ids([text])
+    chat.usage.completion = len(ids) - 1
+    if chat.top is not None:
+        top = chat.top
+        scored = (await chat.state.engine.call(lambda: tuple(lm.scored(made.request, ids, top))))[:-1]
+    return [Piece(index, text, scored, finish="stop", citations=citations) for index in range(chat.count)]
+
+
+async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
+    """All answers in one response."""
+    texts: list[list[str]] = [[] for _ in range(chat.count)]
+    tokens: list[list[Scored]] = [[] for _ in range(chat.count)]
+    ends: dict[int, Piece] = {}
+    async for piece in pieces(chat):
+        texts[piece.index].append(piece.text)
+        tokens[piece.index].extend(_shown(chat, piece))
+        if piece.finish:
+            ends[piece.index] = piece
+    choices = [
+        {
+            "index": index, "finish_reason": ends[index].finish, "logprobs": _logprobs(chat, tokens[index]),
+            "message": {"role": "assistant", "content": "".join(texts[index]), "refusal": None,
+                        **_cited(ends[index])},
+        }
+        for index in range(chat.count)
+    ]  # fmt: skip
+    document = {"object": "chat.completion", **chat.head, "choices": choices, "usage": usage_of(chat.usage)}
+    return JSONResponse({**document, "timings": chat.usage.timings()}, headers=headers)
+
+
+async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
+    """The chunks of a stream: the role, the text, the end of every answer, and the usage where it is asked for."""
+    asked = bool((chat.body.get("stream_options") or {}).get("include_usage"))
+    begun: set[int] = set()
+    async for piece in pieces(chat):
+        if piece.index not in begun:
+            begun.add(piece.index)
+            yield _chunk(chat, asked, piece.index, {"role": "assistant", "content": None})
+        shown = _shown(chat, piece)
+        if piece.text or shown:
+            yield _chunk(chat, asked, piece.index, {"content": piece.text}, _logprobs(chat, shown))
+        if piece.finish:
+            yield _chunk(chat, asked, piece.index, _cited(piece), finish=piece.finish)
+    if asked:
+        end = {"choices": [], "usage": usage_of(chat.usage), "timings": chat.usage.timings()}
+        yield dumped({"object": "chat.completion.chunk", **chat.head, **end})
+
+
+def _chunk(
+    chat: Chat, usage: bool, index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None
+) -> str:
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    document = {"object": "chat.completion.chunk", **chat.head, "choices": [choice]}
+    return dumped({**document, "usage": None} if usage else document)
+
+
+def _cited(piece: Piece) -> dict[str, Any]:
+    """The passages in the prompt: riyaz's own member `citations`."""
+    return {"citations": list(piece.citations)} if piece.citations else {}
+
+
+def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:
+    """The scored tokens without the one that ended the answer."""
+    if chat.top is None or chat.served.from_set:
+        return piece.tokens
+    ends = chat.served.open.tokenizer.eos_ids if piece.finish == "stop" and not chat.body.get("ignore_eos") else ()
+    return tuple(token for token in piece.tokens if token.token not in ends)
+
+
+def _logprobs(chat: Chat, tokens: Any) -> dict[str, Any] | None:
+    if chat.top is None:
+        return None
+    tokenizer = chat.served.open.tokenizer
+    content = [
+        {**_token(tokenizer, each.token, each.log_probability),
+         "top_logprobs": [_token(tokenizer, token, value) for token, value in each.top]}
+        for each in tokens
+    ]  # fmt: skip
+    return {"content": content, "refusal": None}
+
+
+def _token(tokenizer: Tokenizer, token: int, log_probability: float) -> dict[str, Any]:
+    data = tokenizer.bytes_of(token) or tokenizer.token_text(token).encode()
+    return {"token": tokenizer.token_text(token), "logprob": max(log_probability, -9999.0), "bytes": list(data)}
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Numbers of tokens as OpenAI names them."""
+    return {
+        "prompt_tokens": usage.prompt, "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+        },
+    }  # fmt: skip

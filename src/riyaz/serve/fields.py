@@ -1,0 +1,211 @@
+"""Every field of OpenAI's requests, each in one of three uses: supported, neutral, or refused.
+
+A supported field is checked by its schema and used. A neutral one is checked and changes nothing. A refused one gives
+400 with its name, unless it has a value that asks for nothing. A field that is in no table is left out, and its name
+goes back in the header x-riyaz-ignored. The OpenAPI document and `capabilities` of a model are made from these tables.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from riyaz.errors import brief
+from riyaz.serve.problems import Problem
+from riyaz.serve.schema import Schema, check
+
+MAX_N, MAX_STOP, MAX_BIAS, MAX_TOP, MAX_PROMPTS, MAX_INPUTS = 8, 16, 1000, 20, 64, 256
+MAX_MESSAGES, MAX_TOOLS, MAX_NAMED = 1000, 64, 20
+WHOLE = 2**63 - 1
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field's use and schema; `harmless` are the values of a refused field that ask for nothing."""
+
+    schema: Schema
+    use: Literal["supported", "neutral", "refused"] = "supported"
+    harmless: tuple[Any, ...] = ()
+    required: bool = False
+
+
+def text(most: int | None = None, least: int = 0) -> Schema:
+    """A string."""
+    return {"type": "string", "minLength": least, **({"maxLength": most} if most else {})}
+
+
+def number(least: float, most: float) -> Schema:
+    """A number, null included as in OpenAI's own schemas."""
+    return {"type": ["number", "null"], "minimum": least, "maximum": most}
+
+
+def whole(least: int, most: int = WHOLE) -> Schema:
+    """A whole number or null."""
+    return {"type": ["integer", "null"], "minimum": least, "maximum": most}
+
+
+def listed(items: Schema, most: int, least: int = 0) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
+
+
+def refused(*harmless: Any) -> Field:
+    """A field that is not supported, and the values of it that ask for nothing."""
+    return Field({}, "refused", harmless)
+
+
+TOKEN: Schema = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+FLAG: Schema = {"type": ["boolean", "null"]}
+OBJECT: Schema = {"type": ["object", "null"]}
+MODEL = Field(text(96, 1), required=True)
+STOP: Schema = {"anyOf": [text(256, 1), listed(text(256, 1), MAX_STOP), {"type": "null"}]}
+BIAS: Schema = {
+    "type": ["object", "null"], "maxProperties": MAX_BIAS,
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+}  # fmt: skip
+STREAM_OPTIONS: Schema = {
+    "type": ["object", "null"],
+    "properties": {"include_usage": FLAG, "include_obfuscation": FLAG},
+}
+CONTENT: Schema = {"anyOf": [{"type": "string"}, listed(OBJECT | {"type": "object"}, 1000), {"type": "null"}]}
+MESSAGE: Schema = {
+    "type": "object", "required": ["role"],
+    "properties": {
+        "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": CONTENT, "name": TEXT_OR_NULL, "refusal": TEXT_OR_NULL, "tool_call_id": TEXT_OR_NULL,
+        "tool_calls": {"type": ["array", "null"], "items": {"type": "object"}, "maxItems": MAX_TOOLS},
+    },
+}  # fmt: skip
+TOOL: Schema = {
+    "type": "object", "required": ["type", "function"],
+    "properties": {
+        "type": {"type": "string", "enum": ["function"]},
+        "function": {
+            "type": "object", "required": ["name"],
+            "properties": {"name": text(64, 1), "description": TEXT_OR_NULL, "parameters": OBJECT, "strict": FLAG},
+        },
+    },
+}  # fmt: skip
+RESPONSE_FORMAT: Schema = {
+    "type": ["object", "null"], "required": ["type"],
+    "properties": {
+        "type": {"type": "string", "enum": ["text", "json_object", "json_schema"]},
+        "json_schema": {
+            "type": "object", "required": ["name", "schema"],
+            "properties": {
+                "name": text(64, 1), "description": TEXT_OR_NULL, "schema": {"type": "object"}, "strict": FLAG,
+            },
+        },
+    },
+}  # fmt: skip
+
+DRAWING = {
+    "temperature": Field(number(0, 2)), "top_p": Field(number(0, 1)), "seed": Field(whole(-WHOLE)),
+    "frequency_penalty": Field(number(-2, 2)), "presence_penalty": Field(number(-2, 2)), "logit_bias": Field(BIAS),
+    "stop": Field(STOP), "n": Field(whole(1, MAX_N)), "max_tokens": Field(whole(0)), "stream": Field(FLAG),
+    "stream_options": Field(STREAM_OPTIONS), "user": Field(TEXT_OR_NULL, "neutral"),
+    # not OpenAI's; as vLLM and llama.cpp name them
+    "top_k": Field(whole(0)), "min_p": Field(number(0, 1)), "repetition_penalty": Field(number(0.01, 10)),
+    "ignore_eos": Field(FLAG),
+}  # fmt: skip
+STORED = {
+    "store": refused(False), "metadata": Field(OBJECT, "neutral"), "service_tier": refused("auto", "default"),
+    "safety_identifier": Field(TEXT_OR_NULL, "neutral"), "prompt_cache_key": Field(TEXT_OR_NULL, "neutral"),
+    "prompt_cache_retention": Field(TEXT_OR_NULL, "neutral"),
+}  # fmt: skip
+TOOLS = {
+    "tools": Field(listed(TOOL, MAX_TOOLS)),
+    "tool_choice": refused("auto", "none"),
+    "parallel_tool_calls": Field(FLAG, "neutral"),
+}
+
+CHAT = {
+    "model": MODEL, "messages": Field(listed(MESSAGE, MAX_MESSAGES, 1), required=True),
+    **DRAWING, **STORED, **TOOLS,
+    "max_tokens": Field(whole(1)), "max_completion_tokens": Field(whole(1)), "logprobs": Field(FLAG),
+    "top_logprobs": Field(whole(0, MAX_TOP)),
+    "response_format": Field(RESPONSE_FORMAT), "audio": refused(), "modalities": refused(["text"]),
+    "prediction": refused(), "functions": refused([]), "function_call": refused("none", "auto"),
+    "reasoning_effort": refused("none"), "verbosity": refused("medium"), "web_search_options": refused(),
+    "moderation": refused(),
+}  # fmt: skip
+PROMPT: Schema = {
+    "anyOf": [
+        {"type": "string"}, listed({"type": "string"}, MAX_PROMPTS, 1), listed(TOKEN, 2**20, 1),
+        listed(listed(TOKEN, 2**20, 1), MAX_PROMPTS, 1),
+    ]
+}  # fmt: skip
+COMPLETIONS = {
+    "model": MODEL, "prompt": Field(PROMPT, required=True), **DRAWING, "echo": Field(FLAG),
+    "logprobs": Field(whole(0, MAX_TOP)), "best_of": refused(1), "suffix": refused(""),
+}  # fmt: skip
+INPUT: Schema = {
+    "anyOf": [
+        {"type": "string"}, listed({"type": "string"}, MAX_INPUTS, 1), listed(TOKEN, 2**20, 1),
+        listed(listed(TOKEN, 2**20, 1), MAX_INPUTS, 1),
+    ]
+}  # fmt: skip
+EMBEDDINGS = {
+    "model": MODEL, "input": Field(INPUT, required=True), "user": Field(TEXT_OR_NULL, "neutral"),
+    "encoding_format": Field({"type": ["string", "null"], "enum": ["float", "base64", None]}),
+    "dimensions": Field(whole(1)),
+}  # fmt: skip
+ITEMS: Schema = {"anyOf": [text(None, 1), listed({"type": "object"}, MAX_MESSAGES, 1)]}
+RESPONSES = {
+    "model": MODEL, "input": Field(ITEMS, required=True),
+    "instructions": Field(TEXT_OR_NULL), "max_output_tokens": Field(whole(1)),
+    "temperature": DRAWING["temperature"], "top_p": DRAWING["top_p"], "stream": Field(FLAG),
+    "top_logprobs": refused(0), "text": Field(OBJECT | {"properties": {"format": {"type": "object"}}}),
+    **STORED, "store": Field(FLAG, "neutral"), "user": Field(TEXT_OR_NULL, "neutral"), "include": refused([]),
+    "tools": refused([]), "tool_choice": refused("auto", "none"), "parallel_tool_calls": Field(FLAG, "neutral"),
+    "max_tool_calls": refused(), "previous_response_id": refused(), "conversation": refused(),
+    "background": refused(False),
+    "reasoning": refused({}), "truncation": refused("disabled"), "prompt": refused(), "stream_options": refused({}),
+    "context_management": refused([]), "moderation": refused(),
+}  # fmt: skip
+NAMED = Field(text(96, 1))
+TOKENIZE = {
+    "model": NAMED, "prompt": Field(text()), "messages": Field(listed(MESSAGE, MAX_MESSAGES, 1)),
+    "add_special_tokens": Field(FLAG), "add_generation_prompt": Field(FLAG), "return_token_strs": Field(FLAG),
+}  # fmt: skip
+DETOKENIZE = {"model": NAMED, "tokens": Field(listed(TOKEN, 2**20), required=True)}
+ADAPTERS = {"name": Field(text(96, 1), required=True), "path": Field(text(1024, 1))}
+LOAD = {"lora_name": Field(text(96, 1), required=True), "lora_path": Field(text(1024, 1), required=True)}
+UNLOAD = {"lora_name": Field(text(96, 1), required=True)}
+TABLES = {
+    "/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS, "/v1/embeddings": EMBEDDINGS,
+    "/v1/responses": RESPONSES, "/tokenize": TOKENIZE, "/detokenize": DETOKENIZE,
+    "/v1/adapters": ADAPTERS, "/v1/load_lora_adapter": LOAD,
+    "/v1/unload_lora_adapter": UNLOAD, "/v1/chat/completions/input_tokens": CHAT,
+}  # fmt: skip
+
+Table = dict[str, Field]
+
+
+def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[str]]:
+    """(the supported fields that have a value, names of fields that are in no table). Raises Problem 400."""
+    for name, each in table.items():
+        if each.required and body.get(name) is None:
+            raise Problem(400, f"{name}: is missing", name, "missing_required_parameter")
+    kept: dict[str, Any] = {}
+    for name, value in body.items():
+        known = table.get(name)
+        if known is None or value is None:
+            continue
+        if known.use == "refused":
+            if not any(value == harmless and type(value) is type(harmless) for harmless in known.harmless):
+                raise Problem(400, f"{name}: {brief(value)} is not supported", name, "unsupported_parameter")
+            continue
+        check(value, known.schema, name)
+        if known.use == "supported":
+            kept[name] = value
+    return kept, [name for name in body if name not in table]
+
+
+def ignored_header(names: list[str]) -> dict[str, str]:
+    """The header that names fields which were left out; a name that no header can hold is counted."""
+    plain = [name for name in names if PLAIN_NAME.fullmatch(name)][:MAX_NAMED]
+    rest = len(names) - len(plain)
+    said = ",".join([*plain, *([f"and-{rest}-more"] if rest else [])])
+    return {"x-riyaz-ignored": said} if said else {}

@@ -1,0 +1,103 @@
+"""Who may ask: one check before every route. Nothing is public but /health."""
+
+import hashlib
+import hmac
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from riyaz.config import ServeConfig
+from riyaz.errors import RiyazError
+from riyaz.serve.http import error_response
+from riyaz.serve.problems import Problem
+
+PUBLIC = ("/health",)
+LOCAL = ("127.0.0.1", "localhost", "::1")
+MAX_KEYS, MAX_KEY_FILE, SHORTEST = 1000, 2**20, 16
+
+
+class Guard:
+    """Checks Host, Origin and key of every request before the application gets it."""
+
+    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
+        self._app, self._config = app, config
+        self._keys = read_keys(config.api_key_file) if config.api_key_file else ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request that may be answered; answer any other with its error."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        try:
+            self.check(Headers(scope=scope), scope["path"])
+        except Problem as problem:
+            return await error_response(problem)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    def check(self, headers: Headers, path: str) -> None:
+        """Raises Problem 403 for another Host or Origin, 401 without a key where one is needed."""
+        host = headers.get("host", "")
+        if not self._is_known(host):
+            raise Problem(403, "this Host header is not one of the server's names", code="forbidden_host")
+        origin = headers.get("origin")
+        if origin is not None and origin not in (f"http://{host}", *self._config.allow_origin):
+            raise Problem(403, "pages of this origin may not ask", code="forbidden_origin")
+        if self._keys and path not in PUBLIC and not self._has_key(headers):
+            raise Problem(401, "no valid API key; send it as Authorization: Bearer KEY")
+
+    def _is_known(self, host: str) -> bool:
+        """Whether a Host header names this server: an address, never a name that was not allowed, which might be
+        someone else's for this address (DNS rebinding)."""
+        try:
+            name = "" if "@" in host else urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in (*LOCAL, self._config.host.lower(), *(each.lower() for each in self._config.allow_host)):
+            return True
+        return not is_local(self._config.host) and _is_address(name)
+
+    def _has_key(self, headers: Headers) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = hashlib.sha256(given.encode()).digest()
+        found = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, so that time says nothing
+        return any(found)
+
+
+def read_keys(path: Path) -> tuple[bytes, ...]:
+    """The hashes of the keys in a file, one key on a line. Raises RiyazError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise RiyazError(f"cannot be read ({error.strerror})", str(path), "give a file of keys") from None
+    lines = [line.strip() for line in data.splitlines() if line.strip()]
+    if not lines or len(lines) > MAX_KEYS or len(data) > MAX_KEY_FILE:
+        raise RiyazError(f"holds {len(lines):,} keys", str(path), f"give 1 to {MAX_KEYS:,}, one on a line")
+    if any(len(line) < SHORTEST for line in lines):
+        raise RiyazError("holds a key that can be guessed", str(path), f"give at least {SHORTEST} characters")
+    return tuple(hashlib.sha256(line).digest() for line in lines)
+
+
+def expect_guarded(config: ServeConfig) -> None:
+    """Raises RiyazError where others could reach the server without a key."""
+    if not is_local(config.host) and config.api_key_file is None:
+        hint = "give --api-key-file, or listen on 127.0.0.1"
+        raise RiyazError(f"{config.host} can be reached from other machines, and there is no key", "--host", hint)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

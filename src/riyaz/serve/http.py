@@ -1,0 +1,170 @@
+"""Reading a request's body, and answering: JSON, an error, or a stream of events.
+
+Whoever waits for an answer is watched: when the client has gone, the task that makes the answer is cancelled, and with
+it what the engine does for it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from riyaz.errors import brief
+from riyaz.serve.fields import Table, ignored_header, sort_out
+from riyaz.serve.problems import Problem, problem_of
+from riyaz.serve.state import State, state_of
+
+MB = 2**20
+PING = 15.0  # seconds between comments that keep an idle stream open
+EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+DONE = "[DONE]"
+
+
+async def read_body(request: Request, table: Table) -> tuple[dict[str, Any], dict[str, str]]:
+    """The supported fields of a request's JSON body, and the header that names those left out. Raises Problem."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, f"the content type is {brief(kind)}; send application/json")
+    body = parse(await _bytes(request))
+    kept, ignored = sort_out(body, table)
+    return kept, ignored_header(ignored)
+
+
+async def _bytes(request: Request) -> bytes:
+    """The whole body. Raises Problem 413 as soon as it is too large."""
+    most = int(state_of(request).config.max_body_mb * MB)
+    told = request.headers.get("content-length", "0")
+    data = bytearray()
+    if told.isdecimal() and int(told[:20]) > most:
+        raise Problem(413, f"the request has {told[:20]} bytes, and at most {most:,} are read")
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            raise Problem(413, f"the request has more than {most:,} bytes")
+    return bytes(data)
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """The JSON object of a body. Raises Problem 400."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        body = json.loads(data.decode("utf-8"), parse_constant=refuse)
+    except UnicodeDecodeError:
+        raise Problem(400, "the body is not UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply", code="invalid_json") from None
+    except ValueError as error:
+        raise Problem(400, f"the body is not JSON: {str(error)[:100]}", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise Problem(400, f"the body is {brief(body)}, not an object", code="invalid_json")
+    return body
+
+
+def error_response(problem: Problem) -> JSONResponse:
+    """The response of a Problem."""
+    return JSONResponse(problem.body(), problem.status, problem.headers)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Response]) -> Response:
+    """The response that `work` makes; it is cancelled when the client has gone."""
+    making, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({making, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if making.done():
+            return making.result()
+        raise ClientGone
+    finally:
+        gone.cancel()
+        making.cancel()
+        await asyncio.wait({making, gone})
+
+
+class ClientGone(Exception):
+    """The client closed its connection; there is nobody to answer."""
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events. The status is sent with the first event, or after PING seconds, so that what goes wrong
+    before it is an error like any other; what goes wrong later is an event, and the stream ends without DONE."""
+
+    def __init__(self, events: AsyncGenerator[str, None], headers: dict[str, str], state: State) -> None:
+        self.events, self.own, self.state = events, headers, state
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end or the client has gone."""
+        sending, gone = asyncio.ensure_future(self._send(scope, receive, send)), asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                self.state.metrics.cancelled += 1
+            elif not isinstance(sending.exception(), OSError):
+                sending.result()
+        finally:
+            gone.cancel()
+            sending.cancel()
+            await asyncio.wait({sending, gone})
+            await self.events.aclose()
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writer = _Writer(send, self.own)
+        pinging = asyncio.ensure_future(writer.ping())
+        try:
+            async for event in self.events:
+                await writer.write(f"data: {event}\n\n")
+            await writer.write(f"data: {DONE}\n\n", more=False)
+        except OSError:
+            raise
+        except Exception as error:
+            problem = problem_of(error)
+            if not writer.started:
+                return await error_response(problem)(scope, receive, send)
+            await writer.write(f"data: {dumped(problem.body())}\n\n", more=False)
+        finally:
+            pinging.cancel()
+
+
+class _Writer:
+    """The status before the first event, and comments where there is no event for PING seconds."""
+
+    def __init__(self, send: Send, headers: dict[str, str]) -> None:
+        self.started = self._busy = False
+        self._send, self._headers, self._lock = send, headers, asyncio.Lock()
+
+    async def write(self, text: str, more: bool = True) -> None:
+        """Send one event."""
+        self._busy = True
+        async with self._lock:
+            if not self.started:
+                self.started = True
+                headers = [(name.encode(), value.encode()) for name, value in {**EVENTS, **self._headers}.items()]
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+
+    async def ping(self) -> None:
+        """Send comments, until cancelled."""
+        while True:
+            self._busy = False
+            await asyncio.sleep(PING)
+            if not self._busy:
+                await self.write(": ping\n\n")
+
+
+def dumped(document: Any) -> str:
+    """A document as compact JSON."""
+    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+
+
+Handler = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,118 @@
+"""Fills a Shelf: the model of the command line, adapters, and the arms of a comparison."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from riyaz import adapters
+from riyaz import artifact as artifacts
+from riyaz.adapters import Adapter
+from riyaz.config import Kv, Precision
+from riyaz.errors import RiyazError, joined
+from riyaz.predictor import Base, ClosedPredictor, Predictor, open_base, open_on, source_for
+from riyaz.results import COMPARE, Comparison
+from riyaz.serve.shelf import Served, Shelf, expect_name
+from riyaz.sources import Source
+
+FALLBACK = "model"  # the name of a folder of whose name nothing is left
+
+
+@dataclass(eq=False)
+class Opener:
+    """Opens models, at most `most`, and what is served on them; each model is opened once."""
+
+    precision: Precision = "auto"
+    kv: Kv = "auto"
+    most: int = 2
+    shelf: Shelf = field(default_factory=Shelf)
+    bases: list[Base] = field(default_factory=list)
+
+    def serve(self, target: str) -> list[str]:
+        """Serve a model by name or path, an artifact, an adapter or a comparison; lines about what is left out. Raises
+        RiyazError."""
+        if (Path(target) / COMPARE).is_file():
+            return self.serve_comparison(Path(target))
+        folder = artifacts.resolve(target)
+        if (folder / artifacts.NAME).is_file() or (folder / adapters.CONFIG).is_file():
+            self.put(plain_name(target), folder)
+            return []
+        base = open_base(target, self.precision, self.kv)
+        self.bases.append(base)
+        self.shelf.put(Served(plain_name(base.source.name), base.plain, base, target))
+        return []
+
+    def serve_comparison(self, folder: Path) -> list[str]:
+        """Serve the pick of a comparison under the folder's name and every other arm as NAME/ARM; a line for each that
+        cannot be served. Raises RiyazError where nothing was picked."""
+        if not (folder / COMPARE).is_file():
+            raise RiyazError("is not a comparison", str(folder), "give a folder that riyaz compare made")
+        comparison, name, notes = Comparison.read(folder / COMPARE), plain_name(str(folder)), []
+        self.put(name, artifacts.resolve(folder))
+        for arm in comparison.arms:
+            if (folder / "arms" / arm.method / "kept/artifact" / artifacts.NAME).is_file():
+                try:
+                    self.put(f"{name}/{arm.method}", artifacts.resolve(folder / arm.method))
+                except RiyazError as error:
+                    notes.append(f"{name}/{arm.method} is not served: {error}")
+        return notes
+
+    def put(self, name: str, folder: Path) -> None:
+        """Serve an artifact or an adapter folder under a name, before any request runs. Raises RiyazError."""
+        served, adapter = self.opened(name, folder)
+        load(served, adapter)
+        self.shelf.put(served)
+
+    def opened(self, name: str, folder: Path, removable: bool = False) -> tuple[Served, Adapter | None]:
+        """An artifact or adapter folder on the model that it needs, and the adapter that this one must load. Raises
+        RiyazError for a name that is taken, and where it needs a model more than there may be."""
+        expect_name(name)
+        if any(served.name == name for served in self.shelf):
+            raise RiyazError(f"there is a model {name} already", hint="choose another name")
+        source = source_for(folder, [base.source for base in self.bases])
+        base = None if source is None else self._base(source, removable)
+        predictor, adapter = open_on(base, folder, name)
+        whole = source is not None and source.path.resolve() == folder.resolve()
+        parent = None if base is None or whole else self._name(base)
+        return Served(name, predictor, base, str(folder), parent, removable), adapter
+
+    def _base(self, source: Source, running: bool) -> Base:
+        """The open model with the weights of a source. Raises RiyazError where none may be opened."""
+        for base in self.bases:
+            if base.source.sha256() == source.sha256():
+                return base
+        if running or len(self.bases) >= self.most:
+            known = joined([base.source.name for base in self.bases])
+            raise RiyazError(f"it needs the model {source.name}, beside {known}", hint="start with a larger --models")
+        base = open_base(source, self.precision, self.kv)
+        self.bases.append(base)
+        return base
+
+    def _name(self, base: Base) -> str:
+        """The name of a base, which is served too from its first artifact on."""
+        for served in self.shelf:
+            if served.base is base and served.predictor.lm is base.lm and served.parent is None:
+                return served.name
+        name = plain_name(base.source.name)
+        self.shelf.put(Served(name, base.plain, base, str(base.source.path)))
+        return name
+
+
+def load(served: Served, adapter: Adapter | None) -> None:
+    """Load the adapter of a model into its engine, and compute what its answers begin with."""
+    if adapter is not None:
+        served.open.lm.load(served.name, adapter)
+    if isinstance(served.predictor, ClosedPredictor):
+        served.predictor.offsets  # noqa: B018 (computed once and kept)
+
+
+def unload(served: Served) -> None:
+    """Unload the adapter of a model. Raises RiyazError while a request uses it."""
+    predictor: Predictor = served.predictor
+    if predictor.lm is not None and predictor.adapter is not None:
+        predictor.lm.unload(predictor.adapter)
+
+
+def plain_name(target: str) -> str:
+    """A name made of a path's last part, or of a model's name, in characters that a model's name may have."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(target).name or Path(target).resolve().name).strip(".-")
+    return name[:96] or FALLBACK

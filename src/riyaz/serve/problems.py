@@ -1,0 +1,50 @@
+"""What a client did wrong, or the server cannot do now: a status and OpenAI's error body."""
+
+import logging
+from typing import Any
+
+from riyaz.engine.runner import CacheFull
+from riyaz.errors import RiyazError
+from riyaz.predictor import TooLong
+
+KINDS = {
+    400: ("invalid_request_error", "invalid_value"), 401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"), 404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"), 408: ("invalid_request_error", "timeout"),
+    409: ("invalid_request_error", "conflict"), 413: ("invalid_request_error", "request_too_large"),
+    415: ("invalid_request_error", "unsupported_media_type"), 429: ("server_overloaded", "server_overloaded"),
+    500: ("server_error", "internal_error"), 503: ("unavailable_error", "unavailable"),
+}  # fmt: skip
+
+
+class Problem(Exception):
+    """Ends a request with this status; `param` names the field, `extra` holds further members of the error."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str = "", *,
+        headers: dict[str, str] | None = None, extra: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.kind, usual = KINDS[status]
+        self.code, self.headers, self.extra = code or usual, headers or {}, extra or {}
+
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI's clients read it: all four members are always there."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code, **self.extra}
+        return {"error": error}
+
+
+def problem_of(error: Exception, param: str | None = None) -> Problem:
+    """An error of the library as a Problem: the client's where it is a RiyazError, else the server's."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, TooLong):
+        sizes = {"prompt_tokens": error.prompt, "max_tokens": error.room, "max_model_len": error.context}
+        return Problem(400, str(error), error.where or param, "context_length_exceeded", extra=sizes)
+    if isinstance(error, CacheFull):
+        return Problem(400, str(error), param, "context_length_exceeded")
+    if isinstance(error, RiyazError):
+        return Problem(400, str(error), param)
+    logging.getLogger("riyaz.serve").error("a request failed", exc_info=error)
+    return Problem(500, "the server could not answer; its log says why")

@@ -1,0 +1,86 @@
+"""Runs the application: one socket, and an end that lets answers finish."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from riyaz.config import ServeConfig
+from riyaz.errors import RiyazError
+from riyaz.serve.app import application
+from riyaz.serve.guard import expect_guarded
+from riyaz.serve.problems import Problem
+from riyaz.serve.state import State
+
+WATCH = 0.1  # seconds between two looks whether the server is to end
+GRACE = 2  # seconds for the last bytes of answers that were cut
+
+
+def bound(config: ServeConfig) -> socket.socket:
+    """The socket that the server will listen on. Raises RiyazError for a port that is in use, an address that is not
+    this machine's, and one that others reach where there is no key."""
+    expect_guarded(config)
+    where = f"--host {config.host} --port {config.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise RiyazError(f"{config.host} is no address ({error.strerror})", "--host") from None
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RiyazError(f"port {config.port} is in use", where, "choose another, or 0 for a free one") from None
+        raise RiyazError(f"cannot listen there ({error.strerror})", where, "choose another one") from None
+    return made
+
+
+def url_of(listening: socket.socket) -> str:
+    """The address of the server, such as http://127.0.0.1:8000."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def made(state: State) -> uvicorn.Server:
+    """The server of an application, not running yet; `should_exit` ends it."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        application(state), lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
+        timeout_graceful_shutdown=int(state.config.drain) + 2 * GRACE, backlog=2048,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, state: State, listening: socket.socket, started: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then no request is taken, and answers that run have `drain` seconds. A second
+    SIGINT ends at once."""
+
+    async def serve() -> None:
+        watching = asyncio.ensure_future(_watch(server, state, started))
+        try:
+            await server.serve([listening])
+        finally:
+            watching.cancel()
+
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
+        asyncio.run(serve())
+
+
+async def _watch(server: uvicorn.Server, state: State, started: Callable[[], None]) -> None:
+    """Say that the server has started; when it is to end, refuse requests, then cut answers that take too long."""
+    while not server.started:
+        await asyncio.sleep(WATCH / 10)
+    started()
+    while not server.should_exit:
+        await asyncio.sleep(WATCH)
+    state.draining = True
+    await asyncio.sleep(state.config.drain)
+    state.engine.cut_off(Problem(503, "the server ends and cut this answer"))

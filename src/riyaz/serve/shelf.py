@@ -1,0 +1,112 @@
+"""The models that a server answers as: a name each, over one or a few bases in memory."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from riyaz.adapters import CONFIG
+from riyaz.artifact import NAME
+from riyaz.errors import RiyazError, shown
+from riyaz.predictor import Base, ClosedPredictor, CopyPredictor, Predictor, SpanPredictor
+from riyaz.serve.problems import Problem
+
+PATTERN = re.compile(r"[A-Za-z0-9._/-]{1,96}")
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A name under which the server answers; `base` is None where answers are copied, `parent` its name."""
+
+    name: str
+    predictor: Predictor
+    base: Base | None
+    root: str
+    parent: str | None = None
+    removable: bool = False  # a client loaded it
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def from_set(self) -> bool:
+        """Whether answers are chosen or copied, so that no token is drawn."""
+        return isinstance(self.predictor, ClosedPredictor | SpanPredictor | CopyPredictor)
+
+    @property
+    def open(self) -> Base:
+        """The model behind it. Raises Problem where answers are copied."""
+        if self.base is None:
+            raise Problem(400, f"{self.name} copies answers of its examples and has no model", "model")
+        return self.base
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, those of a soft prompt not counted."""
+        if self.base is None or isinstance(self.predictor, CopyPredictor):
+            return None
+        return self.base.lm.context - self.base.lm.adapter_tokens(self.predictor.adapter)
+
+    def entry(self) -> dict[str, Any]:
+        """Its entry in the list of models."""
+        meta: dict[str, Any] = {"answers": _kind(self.predictor)}
+        if self.base is not None:
+            meta |= {"served_as": self.base.lm.served, "architecture": self.base.source.architecture}
+            meta |= {"n_ctx_train": self.base.lm.context, "vocab_size": self.base.lm.runner.vocab_size}
+        return {
+            "id": self.name, "object": "model", "created": self.created, "owned_by": "riyaz", "root": self.root,
+            "parent": self.parent, "max_model_len": self.context, "meta": meta,
+        }  # fmt: skip
+
+
+class Shelf:
+    """The served models by name; the first is meant where a request to /tokenize names none."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, Served] = {}
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served.values())
+
+    def put(self, served: Served) -> None:
+        """Add a model. Raises RiyazError for a name that is taken, or that is none."""
+        expect_name(served.name)
+        if served.name in self._served:
+            raise RiyazError(f"there is a model {shown(served.name)} already", hint="choose another name")
+        self._served[served.name] = served
+
+    def take(self, name: str) -> None:
+        """Remove a model."""
+        del self._served[name]
+
+    def find(self, name: str | None, param: str | None = "model") -> Served:
+        """The model of this name; the first without one. Raises Problem 404, and never another model."""
+        if name is None:
+            return next(iter(self._served.values()))
+        if name not in self._served:
+            raise Problem(404, f"there is no model {shown(name)}", param, "model_not_found")
+        return self._served[name]
+
+
+def expect_name(name: str) -> None:
+    """Raises RiyazError for a name of other characters than letters, digits and `._/-`, or with `..` in it."""
+    if not PATTERN.fullmatch(name) or any(part in ("", ".", "..") for part in name.split("/")):
+        hint = "letters, digits and ._/- only, at most 96, no part empty or of dots alone"
+        raise RiyazError(f"{shown(name)} cannot be a model's name", hint=hint)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The folder of this name in the folder of adapters. Raises RiyazError for one outside it or not there."""
+    expect_name(name)
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not ((path / NAME).is_file() or (path / CONFIG).is_file()):
+        raise RiyazError(f"there is no adapter or artifact {shown(name)} in the server's folder of adapters")
+    return path
+
+
+def _kind(predictor: Predictor) -> str:
+    if isinstance(predictor, CopyPredictor):
+        return "copied"
+    if isinstance(predictor, ClosedPredictor):
+        return "chosen from labels"
+    return "chosen from passages" if isinstance(predictor, SpanPredictor) else "generated"

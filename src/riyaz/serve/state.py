@@ -1,0 +1,79 @@
+"""What the handlers of one server share."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from riyaz.config import ServeConfig
+from riyaz.engine.scheduler import ROWS
+from riyaz.serve.engine_thread import EngineThread
+from riyaz.serve.metrics import Metrics
+from riyaz.serve.opening import Opener
+from riyaz.serve.problems import Problem
+from riyaz.serve.shelf import Shelf
+
+T = TypeVar("T")
+RETRY = 2  # seconds after which a client may ask again
+
+
+@dataclass(eq=False)
+class State:
+    """The models, the engine's thread, the thread that prepares prompts, and how many requests there are."""
+
+    config: ServeConfig
+    shelf: Shelf
+    opener: Opener
+    engine: EngineThread = field(default_factory=EngineThread)
+    metrics: Metrics = field(default_factory=Metrics)
+    preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
+    draining: bool = False  # the server ends: no new requests
+    open: int = 0  # answers that run or wait
+
+    @property
+    def room(self) -> int:
+        """How many answers may still be asked for."""
+        return max(0, ROWS + self.config.max_queue - self.open)
+
+    @contextlib.contextmanager
+    def place(self, count: int) -> Iterator[None]:
+        """Places for so many answers. Raises Problem 429 where the queue is full, and 503 when the server ends."""
+        if self.draining:
+            raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
+        if count > self.room:
+            where = {"queue_length": max(0, self.open - ROWS), "queue_limit": self.config.max_queue}
+            message = f"the queue is full: {self.open} answers run or wait"
+            self.metrics.refused += 1
+            raise Problem(429, message, headers={"Retry-After": str(RETRY)}, extra=where)
+        self.open += count
+        try:
+            yield
+        finally:
+            self.open -= count
+
+    async def prepare(self, function: Callable[[], T]) -> T:
+        """What a function gives in the thread that prepares prompts, which the event loop does not wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self.preparing, function)
+
+
+def state_of(request: Request) -> State:
+    """The state of the server that got the request."""
+    state: State = request.app.state.riyaz
+    return state
+
+
+@contextlib.asynccontextmanager
+async def running(state: State) -> AsyncIterator[None]:
+    """The engine's thread runs within the block."""
+    state.engine.start()
+    state.metrics.started = time.time()
+    try:
+        yield
+    finally:
+        await asyncio.get_running_loop().run_in_executor(None, state.engine.stop)
+        state.preparing.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,71 @@
+"""The text of an answer while its tokens come: whole characters, stop strings, and how a task's answers are cut."""
+
+from collections.abc import Sequence
+
+from riyaz.sentences import whole_sentences
+from riyaz.tokenizer import Tokenizer
+
+LONGEST = 8  # tokens whose bytes may be one character
+
+
+class Text:
+    """Collects tokens; `push` gives the text that is certain by then, `finish` the rest. With a task the answer has no
+    white space around it, and one that was cut ends with its last whole sentence, as where it was measured."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), task: bool = False) -> None:
+        self.stopped = False  # a stop string was found; what follows it is left out
+        self._tokenizer, self._stop, self._task = tokenizer, stop, task
+        self._ids: list[int] = []
+        self._start = self._read = (
+            0  # tokens before `_read` are text already; those from `_start` decide how it goes on
+        )
+        self._text = ""  # of the whole answer, before it is cut
+        self._told = 0
+
+    def push(self, token: int) -> str:
+        """The text that is certain after one more token."""
+        self._ids.append(token)
+        self._text += self._decoded(final=False)
+        self._find_stop()
+        return self._tell(self._certain())
+
+    def finish(self, cut: bool) -> str:
+        """The rest of the text; `cut`: the answer was ended by a limit."""
+        if not self.stopped:
+            self._text += self._decoded(final=True)
+            self._find_stop()
+        text = self._text
+        if self._task:
+            text = (cut and whole_sentences(text.strip() + " ")) or text.strip()
+        return self._tell(text)
+
+    def _decoded(self, final: bool) -> str:
+        """The text of the tokens that were not read yet; none while they end within a character."""
+        before = self._tokenizer.decode(self._ids[self._start : self._read])
+        now = self._tokenizer.decode(self._ids[self._start :])
+        inside = now.endswith("\ufffd") and len(self._ids) - self._read < LONGEST
+        if len(now) <= len(before) or (inside and not final):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return now[len(before) :]
+
+    def _find_stop(self) -> None:
+        found = [place for stop in self._stop if (place := self._text.find(stop, max(0, self._told - len(stop)))) >= 0]
+        if found:
+            self.stopped, self._text = True, self._text[: min(found)]
+
+    def _certain(self) -> str:
+        """The text that no further token changes: not what may become a stop string, nor an unfinished sentence."""
+        text = self._text
+        if self._task:
+            return whole_sentences(text.lstrip())
+        if self.stopped or not self._stop:
+            return text
+        longest = max(map(len, self._stop))
+        held = (n for n in range(min(longest, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in self._stop))
+        return text[: len(text) - next(held, 0)]
+
+    def _tell(self, text: str) -> str:
+        new = text[self._told :]
+        self._told = max(self._told, len(text))
+        return new

@@ -1,0 +1,80 @@
+"""/tokenize, /detokenize and /tokenizer_info: what a client needs to score texts without the model's tokenizer."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from riyaz.serve import asking
+from riyaz.serve.fields import CHAT, DETOKENIZE, TOKENIZE
+from riyaz.serve.http import read_body
+from riyaz.serve.problems import Problem
+from riyaz.serve.shelf import Served
+from riyaz.serve.state import state_of
+from riyaz.tokenizer import Tokenizer
+
+
+async def tokenize(request: Request) -> Response:
+    """The tokens of a text, in which no control token is recognised, or of a conversation."""
+    body, headers = await read_body(request, TOKENIZE)
+    state = state_of(request)
+    served = state.shelf.find(body.get("model"))
+    if ("prompt" in body) == ("messages" in body):
+        raise Problem(400, "prompt: give either prompt or messages", "prompt")
+    ids = await state.prepare(lambda: _ids(served, body))
+    tokenizer = served.open.tokenizer
+    shown = {"token_strs": [tokenizer.token_text(token) for token in ids]} if body.get("return_token_strs") else {}
+    document = {"count": len(ids), "max_model_len": served.context, "tokens": ids, **shown}
+    return JSONResponse(document, headers=headers)
+
+
+def _ids(served: Served, body: dict[str, Any]) -> list[int]:
+    tokenizer = served.open.tokenizer
+    if "messages" in body:
+        turns = asking.turns_of(body["messages"], tokenizer.template)
+        generation = body.get("add_generation_prompt", True)
+        return tokenizer.render([list(turns.messages)], add_generation_prompt=generation)[0]
+    asking.expect_short(body["prompt"], "prompt")
+    beginning = tokenizer.beginning if body.get("add_special_tokens", True) else ()
+    return [*beginning, *tokenizer.encode(body["prompt"])]
+
+
+async def detokenize(request: Request) -> Response:
+    """The text of tokens, control tokens by their names."""
+    body, headers = await read_body(request, DETOKENIZE)
+    state = state_of(request)
+    tokenizer = state.shelf.find(body.get("model")).open.tokenizer
+    tokens = [int(token) for token in body["tokens"]]
+    return JSONResponse({"prompt": await state.prepare(lambda: written(tokenizer, tokens))}, headers=headers)
+
+
+def written(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """The text of tokens, control tokens by their names, ids without a token as `<id N>`."""
+    plain = tokenizer.text_ids()
+    parts = []
+    for is_text, run in groupby(tokens, lambda token: token in plain):
+        ids = list(run)
+        parts.append(tokenizer.decode(ids) if is_text else "".join(map(tokenizer.token_text, ids)))
+    return "".join(parts)
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """The special tokens and the chat template."""
+    served = state_of(request).shelf.find(request.query_params.get("model"))
+    tokenizer = served.open.tokenizer
+    ends = tokenizer.token_text(tokenizer.end_of_text)
+    begins = None if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+    names = {"bos_token": begins, "eos_token": ends, "pad_token": ends}
+    return JSONResponse({**names, "chat_template": tokenizer.template, "vocab_size": tokenizer.vocab_size})
+
+
+async def input_tokens(request: Request) -> Response:
+    """Number of tokens of a conversation's prompt, with an artifact's examples and passages."""
+    body, headers = await read_body(request, CHAT)
+    state = state_of(request)
+    served = state.shelf.find(body["model"])
+    turns = asking.turns_of(body["messages"], served.open.tokenizer.template)
+    made = await state.prepare(lambda: asking.prepared(served, turns, 1, None))
+    return JSONResponse({"input_tokens": made.request.length}, headers=headers)

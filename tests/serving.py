@@ -1,0 +1,68 @@
+"""A real server in a thread of the test, and OpenAI's own client with strict validation of responses."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import openai
+
+from riyaz.config import ServeConfig
+from riyaz.serve import server
+from riyaz.serve.opening import Opener
+from riyaz.serve.state import State
+
+KEY = "test-key-0123456789"
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """A server that listens; `http` is a plain client, `openai` the one with strict validation."""
+
+    state: State
+    url: str
+    http: httpx.Client
+    openai: openai.OpenAI
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        """POST a JSON body."""
+        return self.http.post(path, json=body, **options)
+
+    def idle(self) -> bool:
+        """Whether nothing runs, waits or is left in the engine."""
+        engines = [base.lm for base in self.state.opener.bases]
+        return self.state.open == 0 and all(not lm.running and not lm._scheduler.waiting for lm in engines)
+
+
+@contextmanager
+def running(opener: Opener, **options: Any) -> Iterator[Running]:
+    """A server on a free port until the end of the block."""
+    config = replace(ServeConfig(port=0, drain=0), **options)
+    for base in opener.bases:
+        base.lm.read_in_pieces(config.piece)
+    state, listening, ready = State(config, opener.shelf, opener), server.bound(config), threading.Event()
+    made = server.made(state)
+    thread = threading.Thread(target=server.run, args=(made, state, listening, ready.set))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        url = server.url_of(listening)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, _strict_response_validation=True)
+        with httpx.Client(base_url=url, timeout=60) as http:
+            yield Running(state, url, http, client)
+    finally:
+        made.should_exit = True
+        thread.join(30)
+        listening.close()
+    assert not thread.is_alive()
+
+
+def assert_error(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of a response, which has the four members of OpenAI's."""
+    assert response.status_code == status, (response.status_code, response.text)
+    body = response.json()["error"]
+    assert body.keys() >= {"message", "type", "param", "code"} and body["message"].isprintable(), body
+    found: dict[str, Any] = body
+    return found

@@ -1,0 +1,99 @@
+"""`riyaz serve` as a command: what it prints, a port in use, and its end by a signal with answers running."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from comparing import command
+
+ROOT = Path(__file__).parents[1]
+CODE = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
+LONG = {"model": "tiny", "prompt": "the card", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The process of `riyaz serve`, and the address that it prints."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-c", CODE, "serve", *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        url = process.stdout.readline().strip().removesuffix("/v1")
+        assert url.startswith("http://127.0.0.1:"), process.stderr.read()
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_port_in_use_is_one_line(model_folder: Path) -> None:
+    with started(model_folder) as (_, url):
+        port = url.rpartition(":")[2]
+        told = command("serve", model_folder, "--port", port)
+        assert told.status == 2 and f"port {port} is in use; choose another, or 0 for a free one" in told.line
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "riyaz serve: names nothing to serve; give a model, an artifact, or --run FOLDER"),
+        (("absent-model",), "absent-model"),
+        (("MODEL", "--adapter", "x"), "--adapter: 'x' is not NAME=FOLDER; such as --adapter billing=workshop/lora"),
+        (("MODEL", "--adapter", "../x=MODEL"), "'../x' cannot be a model's name"),
+        (("MODEL", "--adapter", "x=absent"), "absent"),
+        (("MODEL", "--run", "MODEL"), "is not a comparison"),
+        (("MODEL", "--host", "0.0.0.0"), "--host: 0.0.0.0 can be reached from other machines, and there is no key"),
+        (("MODEL", "--host", "no.such.host.invalid"), "--host: no.such.host.invalid"),
+        (("MODEL", "--host", "192.0.2.1", "--api-key-file", "KEYS"), "cannot listen there"),
+        (("MODEL", "--port", "99999"), "--port: 99999 is too large; give at most 65535"),
+        (("MODEL", "--drain", "5"), "--drain"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    arguments: tuple[str, ...], line: str, model_folder: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("a-key-of-many-characters\n")
+    words = [word.replace("MODEL", str(model_folder)).replace("KEYS", str(keys)) for word in arguments]
+    told = command("serve", *words, *(() if "--port" in words else ("--port", "0")))
+    assert told.status == 2 and line in told.line, told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: Path, number: signal.Signals) -> None:
+    with (
+        started(model_folder, "--drain", "1s") as (process, url),
+        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=30) as response,
+    ):
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: {")
+        process.send_signal(number)
+        begun = time.monotonic()
+        *_, last = [line for line in lines if line]
+        assert last == "data: [DONE]" or json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
+        assert process.wait(15) == 0 and time.monotonic() - begun < 12
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert told.startswith("serving tiny; Ctrl-C ends") and "Traceback" not in told and "error" not in told
+
+
+def test_nothing_of_a_prompt_is_printed(model_folder: Path) -> None:
+    with started(model_folder) as (process, url):
+        secret = "a secret of the user"
+        for body in ({**LONG, "prompt": secret, "max_tokens": 1}, {"prompt": secret}, {**LONG, "model": "a\nERROR b"}):
+            httpx.post(f"{url}/v1/completions", json=body, timeout=30)
+        httpx.get(f"{url}/{secret}")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=15)
+        assert out == "" and err.splitlines() == ["serving tiny; Ctrl-C ends"]

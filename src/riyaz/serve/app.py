@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from riyaz import __version__
 from riyaz.errors import RiyazError
+from riyaz.serve import adapters
 from riyaz.serve.chat import chat_completions
 from riyaz.serve.completions import completions
 from riyaz.serve.fields import TABLES
@@ -72,6 +73,10 @@ async def model(request: Request) -> Response:
 ROUTES = [
     Route("/health", health), Route("/ready", ready), Route("/version", version), Route("/metrics", metrics),
     Route("/v1/models", models), Route("/v1/models/{name:path}", model),
+    Route("/v1/adapters", adapters.listed), Route("/v1/adapters", adapters.add, methods=["POST"]),
+    Route("/v1/adapters/{name:path}", adapters.remove, methods=["DELETE"]),
+    Route("/v1/load_lora_adapter", adapters.load_lora, methods=["POST"]),
+    Route("/v1/unload_lora_adapter", adapters.unload_lora, methods=["POST"]),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/chat/completions/input_tokens", input_tokens, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),

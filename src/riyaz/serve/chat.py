@@ -85,7 +85,7 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
     """The answers piece by piece, in whichever way the model answers. Raises Problem, RiyazError."""
     state, served, usage = chat.state, chat.served, chat.usage
     predictor = served.predictor
-    with state.place(chat.count):
+    with state.place(chat.count, served):
         if isinstance(predictor, CopyPredictor):
             text = await state.prepare(lambda: predictor.answer(chat.turns.messages))
             for index in range(chat.count):

@@ -139,7 +139,7 @@ async def _pieces(completion: Completion) -> AsyncIterator[tuple[Asked, Piece]]:
     """The answers piece by piece. Raises Problem, RiyazError."""
     state, body = completion.state, completion.body
     count = len(prompts_of(body["prompt"])) * int(body.get("n", 1))
-    with state.place(count):
+    with state.place(count, completion.served):
         asked = await state.prepare(lambda: _asked(completion))
         state.metrics.prompt_tokens += completion.usage.prompt
         if completion.echo and completion.top is None and not completion.limit:  # there is nothing to compute

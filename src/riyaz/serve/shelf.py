@@ -66,7 +66,7 @@ class Shelf:
         self._served: dict[str, Served] = {}
 
     def __iter__(self) -> Iterator[Served]:
-        return iter(self._served.values())
+        return iter(list(self._served.values()))  # it may change meanwhile
 
     def put(self, served: Served) -> None:
         """Add a model. Raises RiyazError for a name that is taken, or that is none."""

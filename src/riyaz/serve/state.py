@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from riyaz.serve.engine_thread import EngineThread
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
 from riyaz.serve.problems import Problem
-from riyaz.serve.shelf import Shelf
+from riyaz.serve.shelf import Served, Shelf
 
 T = TypeVar("T")
 RETRY = 2  # seconds after which a client may ask again
@@ -33,7 +34,9 @@ class State:
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
     draining: bool = False  # the server ends: no new requests
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)  # adapters are loaded one after the other
     open: int = 0  # answers that run or wait
+    users: Counter[Served] = field(default_factory=Counter)  # the same, by what they use
 
     @property
     def room(self) -> int:
@@ -41,8 +44,9 @@ class State:
         return max(0, ROWS + self.config.max_queue - self.open)
 
     @contextlib.contextmanager
-    def place(self, count: int) -> Iterator[None]:
-        """Places for so many answers. Raises Problem 429 where the queue is full, and 503 when the server ends."""
+    def place(self, count: int, served: Served) -> Iterator[None]:
+        """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server
+        ends."""
         if self.draining:
             raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
         if count > self.room:
@@ -51,10 +55,12 @@ class State:
             self.metrics.refused += 1
             raise Problem(429, message, headers={"Retry-After": str(RETRY)}, extra=where)
         self.open += count
+        self.users[served] += count
         try:
             yield
         finally:
             self.open -= count
+            self.users[served] -= count
 
     async def prepare(self, function: Callable[[], T]) -> T:
         """What a function gives in the thread that prepares prompts, which the event loop does not wait for."""

@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 RIYAZ := .venv/bin/riyaz
 PYTEST := $(PYTHON) -m pytest -n 2
-EXTRAS := train,docs,data,hub,serve
+EXTRAS := train,docs,data,hub,serve,json
 COMMA := ,
 PIP_LOG := .make/pip.log
 NATIVE := CMakeLists.txt $(wildcard native/*.py native/*.h native/*.cpp native/kernels/*.h native/kernels/*.cpp)

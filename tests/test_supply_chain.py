@@ -21,6 +21,7 @@ EXTRAS = {
     "data": {"defusedxml", "openpyxl", "pyarrow"},
     "docs": {"pypdfium2", "python-docx"},
     "hub": {"huggingface_hub"},
+    "json": {"llguidance"},
     "parquet": {"pyarrow"},
     "serve": {"starlette", "uvicorn"},
     "train": {"torch"},

@@ -14,8 +14,9 @@ from riyaz.engine.sampling import draw, likeliest
 def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top:
     """What the next token after `answer` is chosen from."""
     sampling = request.sampling
-    whole = sampling.temperature > 0 or request.added is not None
-    count = vocab_size if request.added or not sampling.top_k else sampling.top_k
+    changed = request.added is not None or request.grammar is not None
+    whole = changed or sampling.temperature > 0
+    count = sampling.top_k if sampling.top_k and not changed else vocab_size
     count = max(count if whole else 1, request.top or 0)
     if sampling.repetition_penalty == 1:
         return Best() if not whole and request.top is None else Top(count)
@@ -31,12 +32,17 @@ def choose(request: Request, answer: Sequence[int], result: Any) -> tuple[int, S
     sampling = request.sampling
     order, adjusted = np.arange(len(tokens)), log_p
     if request.added is not None:
-        adjusted = log_p + _additions(request.added, answer, len(tokens))[tokens]
+        adjusted = adjusted + _additions(request.added, answer, len(tokens))[tokens]
+    if request.grammar is not None:
+        adjusted = np.where(request.grammar.allowed()[tokens], adjusted, -np.inf)
+    if adjusted is not log_p:
         order = np.argsort(-adjusted, kind="stable")
     if sampling.temperature > 0:
         token = draw(tokens[order], adjusted[order], sampling, request.id, len(answer))
     else:
         token = int(tokens[order[0]])
+    if request.grammar is not None:
+        request.grammar.accept(token)
     return token, None if request.top is None else _scored(token, tokens, log_p, request.top)
 
 

@@ -15,11 +15,14 @@ from riyaz.errors import RiyazError
 from riyaz.serve import adapters
 from riyaz.serve.chat import chat_completions
 from riyaz.serve.completions import completions
+from riyaz.serve.embeddings import embeddings
 from riyaz.serve.fields import TABLES
 from riyaz.serve.guard import Guard
 from riyaz.serve.http import ClientGone, error_response
 from riyaz.serve.metrics import TYPE
+from riyaz.serve.openapi import openapi
 from riyaz.serve.problems import KINDS, Problem, problem_of
+from riyaz.serve.responses import responses
 from riyaz.serve.state import State, running, state_of
 from riyaz.serve.tokens import detokenize, input_tokens, tokenize, tokenizer_info
 
@@ -72,7 +75,9 @@ async def model(request: Request) -> Response:
 
 ROUTES = [
     Route("/health", health), Route("/ready", ready), Route("/version", version), Route("/metrics", metrics),
+    Route("/openapi.json", openapi),
     Route("/v1/models", models), Route("/v1/models/{name:path}", model),
+    Route("/v1/embeddings", embeddings, methods=["POST"]), Route("/v1/responses", responses, methods=["POST"]),
     Route("/v1/adapters", adapters.listed), Route("/v1/adapters", adapters.add, methods=["POST"]),
     Route("/v1/adapters/{name:path}", adapters.remove, methods=["DELETE"]),
     Route("/v1/load_lora_adapter", adapters.load_lora, methods=["POST"]),

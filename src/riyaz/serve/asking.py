@@ -7,7 +7,7 @@ from typing import Any
 
 from riyaz.data import Message
 from riyaz.data.bounds import ROW
-from riyaz.engine.request import GREEDY, Added, Sampling
+from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
 from riyaz.predictor import CopyPredictor, ModelPredictor, Prepared
 from riyaz.predictor.own_sampling import own_sampling
 from riyaz.serve.generation import Asked
@@ -122,13 +122,15 @@ def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) 
 
 
 def asked_of(
-    served: Served, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None
+    served: Served, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None,
+    grammar: Grammar | None,
 ) -> Asked:  # fmt: skip
     """One answer to a prepared prompt; draws of several answers differ by their index."""
     predictor = _model(served)
     stop = frozenset() if body.get("ignore_eos") else prepared.request.stop
     request = replace(
-        prepared.request, id=index, sampling=sampling, added=added_of(body, served), top=top, stop=stop
+        prepared.request, id=index, sampling=sampling, added=added_of(body, served), top=top, stop=stop,
+        grammar=grammar,
     )  # fmt: skip
     text = Text(predictor.tokenizer, stops_of(body), predictor.task is not None)
     return Asked(predictor.lm, request, text, len(prepared.request.prefix))

@@ -15,6 +15,7 @@ from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
 from riyaz.serve.fields import CHAT, ignored_header
 from riyaz.serve.generation import Piece, Usage, chosen, generated
+from riyaz.serve.grammar import grammar_for, new_grammar
 from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
@@ -32,6 +33,7 @@ class Chat:
     served: Served
     turns: Turns
     body: Body
+    grammar: str = ""
     usage: Usage = field(default_factory=Usage)
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -76,9 +78,11 @@ def checked(state: State, body: Body) -> Chat:
     if body.get("logprobs") and isinstance(served.predictor, CopyPredictor):
         raise Problem(400, f"logprobs: {served.name} {NO_LOGPROBS}", "logprobs", "unsupported_parameter")
     asking.limit_of(body, state.config.max_tokens)
+    grammar = grammar_for(body, served)
     if not served.from_set:
+        new_grammar(grammar, served)  # where it cannot be followed, that is said now
         asking.added_of(body, served)
-    return Chat(state, served, turns, body)
+    return Chat(state, served, turns, body, grammar)
 
 
 async def pieces(chat: Chat) -> AsyncIterator[Piece]:
@@ -102,7 +106,10 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
                 yield piece
             return
         sampling = asking.sampling_of(chat.body, served)
-        asked = [asking.asked_of(served, made, chat.body, index, sampling, chat.top) for index in range(chat.count)]
+        asked = [
+            asking.asked_of(served, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served))
+            for index in range(chat.count)
+        ]
         usage.cached = asked[0].cached
         state.metrics.cached_tokens += usage.cached
         async for piece in generated(state, asked, usage):

@@ -123,7 +123,7 @@ class EventStream(Response):
         pinging = asyncio.ensure_future(writer.ping())
         try:
             async for event in self.events:
-                await writer.write(f"data: {event}\n\n")
+                await writer.write(f"{event}\n\n" if event.startswith("event: ") else f"data: {event}\n\n")
             await writer.write(f"data: {DONE}\n\n", more=False)
         except OSError:
             raise

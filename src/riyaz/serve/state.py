@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import Request
 
@@ -18,6 +18,9 @@ from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served, Shelf
+
+if TYPE_CHECKING:
+    from riyaz.engine.embedder import ModelEmbedder
 
 T = TypeVar("T")
 RETRY = 2  # seconds after which a client may ask again
@@ -36,7 +39,18 @@ class State:
     draining: bool = False  # the server ends: no new requests
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)  # adapters are loaded one after the other
     open: int = 0  # answers that run or wait
-    users: Counter[Served] = field(default_factory=Counter)  # the same, by what they use
+    users: Counter[Served | None] = field(default_factory=Counter)  # the same, by what they use
+
+    _embedder: "ModelEmbedder | None" = None
+
+    def embedder(self) -> "ModelEmbedder":
+        """The embedder, opened when it is first asked for. Raises RiyazError, with the command that gets a missing
+        one."""
+        from riyaz.engine.opening import open_embedder
+
+        if self._embedder is None:
+            self._embedder = open_embedder(self.config.embedder)
+        return self._embedder
 
     @property
     def room(self) -> int:
@@ -44,7 +58,7 @@ class State:
         return max(0, ROWS + self.config.max_queue - self.open)
 
     @contextlib.contextmanager
-    def place(self, count: int, served: Served) -> Iterator[None]:
+    def place(self, count: int, served: Served | None = None) -> Iterator[None]:
         """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server
         ends."""
         if self.draining:

@@ -1,0 +1,77 @@
+"""GET /openapi.json: the server's interface as an OpenAPI 3.1 document, made from the tables of fields."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from riyaz import __version__
+from riyaz.serve.fields import TABLES, Table
+from riyaz.serve.problems import KINDS
+
+ERROR = {"$ref": "#/components/schemas/Error"}
+JSON = "application/json"
+SUMMARIES = {
+    "/v1/chat/completions": "Answer a conversation", "/v1/completions": "Continue texts or tokens",
+    "/v1/embeddings": "Turn texts into vectors", "/v1/responses": "Answer an input, without keeping it",
+    "/v1/chat/completions/input_tokens": "Count the tokens of a conversation's prompt",
+    "/tokenize": "The tokens of a text", "/detokenize": "The text of tokens",
+    "/v1/adapters": "Serve an adapter or artifact of the server's folder",
+    "/v1/load_lora_adapter": "The same as in vLLM",
+    "/v1/unload_lora_adapter": "Serve an adapter no longer, as in vLLM",
+}  # fmt: skip
+READ = {
+    "/health": "Whether the process lives", "/ready": "Whether a request would be taken", "/version": "The version",
+    "/metrics": "Counters for Prometheus", "/v1/models": "What is served", "/v1/models/{name}": "One model",
+    "/v1/adapters": "What clients have loaded", "/tokenizer_info": "Special tokens and chat template",
+    "/openapi.json": "This document",
+}  # fmt: skip
+
+
+async def openapi(request: Request) -> Response:
+    """The document."""
+    return JSONResponse(document())
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of every route."""
+    paths: dict[str, dict[str, Any]] = {path: {"get": _operation(text, path)} for path, text in READ.items()}
+    for path, table in TABLES.items():
+        body = {"required": True, "content": {JSON: {"schema": body_schema(table)}}}
+        paths.setdefault(path, {})["post"] = {**_operation(SUMMARIES[path], path), "requestBody": body}
+    paths["/v1/adapters/{name}"] = {"delete": _operation("Serve it no longer", "/v1/adapters/{name}")}
+    members = {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]}}
+    error = {"type": "object", "required": [*members, "code"], "properties": {**members, "code": {"type": "string"}}}
+    schema = {"type": "object", "required": ["error"], "properties": {"error": error}}
+    return {
+        "openapi": "3.1.0", "info": {"title": "riyaz serve", "version": __version__}, "paths": paths,
+        "components": {
+            "schemas": {"Error": schema},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }  # fmt: skip
+
+
+def body_schema(table: Table) -> dict[str, Any]:
+    """The schema of a request's body; a refused field may have the values that ask for nothing."""
+    properties = {
+        name: {"enum": [None, *field.harmless]} if field.use == "refused" else field.schema
+        for name, field in table.items()
+    }
+    return {
+        "type": "object", "properties": properties,
+        "required": [name for name, field in table.items() if field.required],
+    }  # fmt: skip
+
+
+def _operation(summary: str, path: str) -> dict[str, Any]:
+    said: dict[str, Any] = {"200": {"description": "The answer"}, "201": {"description": "Served from now on"}}
+    errors = {
+        str(status): {"description": kind, "content": {JSON: {"schema": ERROR}}} for status, (kind, _) in KINDS.items()
+    }
+    operation: dict[str, Any] = {"summary": summary, "responses": {**said, **errors}}
+    if "{name}" in path:
+        name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        operation["parameters"] = [name]
+    return operation

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import comparing
 import httpx
 import pytest
 from comparing import command
+from conftest import Finished
 
 ROOT = Path(__file__).parents[1]
 CODE = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -86,6 +90,20 @@ def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: P
         assert process.stderr is not None
         told = process.stderr.read()
         assert told.startswith("serving tiny; Ctrl-C ends") and "Traceback" not in told and "error" not in told
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+def test_the_walk_from_a_comparison_to_an_answer(page: str, quick: Finished, one_core: None, tmp_path: Path) -> None:
+    """The page's own code, with the address that the server printed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "\nriyaz serve workshop\n" in text
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "openai" in block]
+    shutil.copytree(quick.out, tmp_path / "workshop")
+    with started(tmp_path / "workshop") as (_, url):
+        code = block.replace("http://127.0.0.1:8000", url)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in comparing.CLOSED, "a label"
 
 
 def test_nothing_of_a_prompt_is_printed(model_folder: Path) -> None:

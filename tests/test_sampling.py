@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from riyaz.engine import Sampling
-from riyaz.engine.sampling import draw
+from riyaz.engine.sampling import draw, falling, likeliest
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,17 @@ def test_a_rounding_difference_seldom_changes_what_is_drawn() -> None:
         tokens, sampling = np.arange(1000), Sampling(1.0, seed=3)
         changed += draw(tokens, log_p, sampling, 0, place) != draw(tokens[order], near[order], sampling, 0, place)
     assert changed <= 9
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [1, 7, 5000])
+def test_the_likeliest_are_those_of_a_stable_sort(seed: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    log_p = generator.integers(-30, 1, 5000).astype(np.float32) / 3  # many are equal
+    log_p[generator.integers(0, 5000, 50)] = -np.inf
+    log_p[generator.integers(0, 5000, 50)] = np.float32(-0.0)
+    wanted = np.argsort(-log_p, kind="stable")[:count]
+    tokens, values = likeliest(log_p, count)
+    assert tokens.tolist() == wanted.tolist() and values.tolist() == log_p[wanted].tolist()
+    raised = log_p + np.float32(12)  # numbers on both sides of 0
+    assert falling(raised).tolist() == np.argsort(-raised, kind="stable").tolist()

@@ -8,7 +8,7 @@ import numpy as np
 
 from riyaz.engine.request import Added, Request, Scored
 from riyaz.engine.runner import Best, Top, Want, Whole
-from riyaz.engine.sampling import draw, likeliest
+from riyaz.engine.sampling import draw, falling, likeliest
 
 
 def want(request: Request, answer: Sequence[int], vocab_size: int) -> Best | Top:
@@ -36,7 +36,7 @@ def choose(request: Request, answer: Sequence[int], result: Any) -> tuple[int, S
     if request.grammar is not None:
         adjusted = np.where(request.grammar.allowed()[tokens], adjusted, -np.inf)
     if adjusted is not log_p:
-        order = np.argsort(-adjusted, kind="stable")
+        order = falling(adjusted.astype(np.float32))
     if sampling.temperature > 0:
         token = draw(tokens[order], adjusted[order], sampling, request.id, len(answer))
     else:

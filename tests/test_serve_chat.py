@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+import tiny
 from serving import Running, assert_error, running
 
 from riyaz.engine.request import Request, Sampling
@@ -14,6 +15,7 @@ from riyaz.serve.opening import Opener
 
 HELLO = [{"role": "user", "content": "please help me to change the card"}]
 MODEL = "tiny"
+TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks up <|im_end|>", "parameters": {}}}
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +200,8 @@ def test_a_field_that_nobody_knows_is_named(served: Running) -> None:
         ("messages", [{"role": "user", "content": 123}]), ("messages", [{"role": "king", "content": "x"}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
         ("messages", [{"role": "assistant", "content": "x"}]), ("messages", [{"role": "system", "content": "x"}]),
-        ("messages", [{"role": "tool", "content": "x", "tool_call_id": "1"}]),
+        ("messages", [{"role": "tool", "content": "x", "tool_call_id": "1"}]), ("tools", [TOOL]), ("tools", [{}]),
+        ("tool_choice", "required"), ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("messages", [{"role": "user", "content": "x" * 1_100_000}]), ("model", 3), ("model", ""),
     ],
 )  # fmt: skip
@@ -219,3 +222,23 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(served: Running)
 def test_another_model_never_answers_for_one_that_is_not_there(served: Running) -> None:
     found = assert_error(served.post("/v1/chat/completions", {"model": "tiny/lora", "messages": HELLO}), 404)
     assert found["code"] == "model_not_found" and found["param"] == "model"
+
+
+def test_tools_are_written_where_the_template_has_a_place(tmp_path: Path) -> None:
+    folder = tiny.write_hf_folder(tmp_path / "tiny")
+    place = "{% if tools %}{{ '<|im_start|>tools\n' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(place + tiny.CHAT_TEMPLATE)
+    opener = Opener("fp32")
+    opener.serve(str(folder))
+    with running(opener) as served:
+        create = served.openai.chat.completions.create
+        asked = {"model": "tiny", "messages": HELLO, "max_tokens": 4}
+        plain, told = create(**asked), create(**asked, tools=[TOOL])  # type: ignore[call-overload]
+        none = create(**asked, tools=[TOOL], tool_choice="none")  # type: ignore[call-overload]
+        assert told.usage.prompt_tokens > plain.usage.prompt_tokens == none.usage.prompt_tokens
+        tokenizer = opener.bases[0].tokenizer
+        (ids,) = tokenizer.render([HELLO], tools=[TOOL])
+        assert len(ids) == told.usage.prompt_tokens and '"look_up"' in tokenizer.decode(ids)
+        assert ids.count(2) - tokenizer.render([HELLO])[0].count(2) == 1, "a control token in a description is text"
+        after = [*HELLO, {"role": "assistant", "content": "look_up"}, {"role": "tool", "content": "77"}]
+        assert create(**{**asked, "messages": after}).choices  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ their marks and HIDE is removed.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import islice
@@ -173,10 +173,13 @@ class Tokenizer:
         letters = byte_letters()
         return bytes(letters.index(letter) for letter in piece)
 
-    def render(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[list[int]]:
-        """Ids of each conversation as the chat template writes it; control tokens in messages stay plain text. Raises
-        RiyazError when the template fails or would drop a turn."""
-        texts, mark = self._checked_texts(conversations, add_generation_prompt)
+    def render(
+        self, conversations: list[Conversation], *, add_generation_prompt: bool = True, tools: Sequence[dict] = ()
+    ) -> list[list[int]]:
+        """Ids of each conversation as the chat template writes it, with descriptions of `tools` where it `takes_tools`;
+        control tokens in messages and tools stay plain text. Raises RiyazError when the template fails or would drop a
+        turn."""
+        texts, mark = self._checked_texts(conversations, add_generation_prompt, tools)
         return self._encode(texts, mark)
 
     def render_texts(self, conversations: list[Conversation], *, add_generation_prompt: bool = True) -> list[str]:
@@ -248,6 +251,11 @@ class Tokenizer:
                 return False
         return True
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template writes descriptions of tools."""
+        return re.search(r"\btools\b", self.template) is not None
+
     @cached_property
     def turns_kept(self) -> int | None:
         """The most turns, up to the last question, that the chat template writes without dropping any; None: any
@@ -307,28 +315,40 @@ class Tokenizer:
         starts = [match.start() - 1 for match in self._pattern.finditer(text)]  # with its mark
         return text[starts[-1] if starts else 0 :].replace(mark, MARK)
 
-    def _checked_texts(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
+    def _checked_texts(
+        self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[dict] = ()
+    ) -> tuple[list[str], str]:
         """As `_rendered`, after `check_turns` and with the system turn moved where the template writes none."""
         for messages in conversations:
             self.check_turns(messages)
         if any(row and row[0].get("role") == "system" for row in conversations) and not self.takes_system:
             conversations = [_without_system(messages) for messages in conversations]
-        return self._rendered(conversations, add_generation_prompt)
+        return self._rendered(conversations, add_generation_prompt, tools)
 
-    def _rendered(self, conversations: list[Conversation], add_generation_prompt: bool) -> tuple[list[str], str]:
+    def _rendered(
+        self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[dict] = ()
+    ) -> tuple[list[str], str]:
         """(texts of the conversations with the template's control tokens between two marks, the mark)."""
         values = [value for messages in conversations for message in messages for value in message.values()]
+        values += [to_json(tool) for tool in tools]
         mark, hide = self._marks([*values, self.template])
         hidden = [
             [{name: self._hide(value, hide) for name, value in message.items()} for message in messages]
             for messages in conversations
         ]
-        texts = render_chat(
-            self.template, hidden, add_generation_prompt=add_generation_prompt, variables=self._variables
-        )
+        variables = self._variables | ({"tools": [self._hidden(tool, hide) for tool in tools]} if tools else {})
+        texts = render_chat(self.template, hidden, add_generation_prompt=add_generation_prompt, variables=variables)
         return [
             self._pattern.sub(rf"{mark}\g<0>{mark}", text.replace(mark, "")).replace(hide, "") for text in texts
         ], mark
+
+    def _hidden(self, value: Any, hide: str) -> Any:
+        """A JSON value with `_hide` applied to every text in it."""
+        if isinstance(value, str):
+            return self._hide(value, hide)
+        if isinstance(value, dict):
+            return {self._hide(name, hide): self._hidden(inner, hide) for name, inner in value.items()}
+        return [self._hidden(inner, hide) for inner in value] if isinstance(value, list) else value
 
     def _hide(self, text: str, hide: str) -> str:
         """The text with `hide` inside every control token, and after an ending that could begin one."""

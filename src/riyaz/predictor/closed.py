@@ -36,11 +36,13 @@ class ClosedPredictor(PromptedModel):
 
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int | None = None,
-        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
+        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY, tools: Sequence[dict] = (),
     ) -> list[Prepared]:  # fmt: skip
         """Prompts that leave room for the longest label; `room` is ignored."""
         longest = int(self.constraint.depth.max())
-        prepared = super().prepare(conversations, where, room=longest, passages=passages, sampling=sampling)
+        prepared = super().prepare(
+            conversations, where, room=longest, passages=passages, sampling=sampling, tools=tools
+        )
         return [replace(each, request=self._constrained(each.request)) for each in prepared]
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:

@@ -29,11 +29,11 @@ class FreePredictor(PromptedModel):
 
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int | None = None,
-        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
+        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY, tools: Sequence[dict] = (),
     ) -> list[Prepared]:  # fmt: skip
         """Prompts that leave `room` tokens for the answer, by default `max_new_tokens`."""
         room = room or self.max_new_tokens
-        return super().prepare(conversations, where, room=room, passages=passages, sampling=sampling)
+        return super().prepare(conversations, where, room=room, passages=passages, sampling=sampling, tools=tools)
 
     def answer(self, messages: Sequence[Message], max_tokens: int | None = None, sampling: Sampling = GREEDY) -> str:
         """The answer to one conversation."""

@@ -132,7 +132,7 @@ class PromptedModel(PromptText):
 
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int,
-        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY,
+        passages: "Sequence[Sequence[Hit]] | None" = None, sampling: Sampling = GREEDY, tools: Sequence[dict] = (),
     ) -> list[Prepared]:  # fmt: skip
         """Prompts that leave `room` tokens for the answer, rendered in one batch.
 
@@ -148,12 +148,12 @@ class PromptedModel(PromptText):
         def read(row: int) -> list[Message]:
             return messages_for(self.text, self.task, conversations[row], examples[row], hits[row])
 
-        prompts = self.tokenizer.render([read(row) for row in range(len(conversations))])
+        prompts = self.tokenizer.render([read(row) for row in range(len(conversations))], tools=tools)
         longest = self._longest_prompt(room)
         for row in range(len(prompts)):
             while len(prompts[row]) > longest and (hits[row] or examples[row]):
                 hits[row].pop() if hits[row] else examples[row].pop(0)
-                prompts[row] = self.tokenizer.render([read(row)])[0]
+                prompts[row] = self.tokenizer.render([read(row)], tools=tools)[0]
         requests = self._requests(prompts, where, room, sampling)
         return [Prepared(request, tuple(kept)) for request, kept in zip(requests, hits)]
 

@@ -26,25 +26,28 @@ class Turns:
 
     messages: tuple[Message, ...]
     begun: str = ""
+    tools: tuple[Body, ...] = ()
 
 
-def turns_of(messages: Sequence[Body], template: str = "") -> Turns:
+def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = ()) -> Turns:
     """The conversation of OpenAI's messages; a last message of the assistant is the beginning of the answer. Raises
-    Problem 400 for what no template can write."""
-    turns = [_turn(message, f"messages.{place}", template) for place, message in enumerate(messages)]
+    Problem 400 for what the model's template does not write."""
+    takes = not served.from_set and served.open.tokenizer.takes_tools
+    if tools and not takes:
+        raise Problem(400, f"tools: {served.name} writes none into its prompts", "tools", "unsupported_parameter")
+    turns = [_turn(message, f"messages.{place}", takes) for place, message in enumerate(messages)]
     begun = turns.pop()["content"] if len(turns) > 1 and turns[-1]["role"] == "assistant" else ""
     if turns[-1]["role"] not in ("user", "tool"):
         raise Problem(400, "messages: the last one is not the user's", "messages")
-    return Turns(tuple(turns), begun)
+    return Turns(tuple(turns), begun, tuple(tools))
 
 
-def _turn(message: Body, where: str, template: str) -> Message:
+def _turn(message: Body, where: str, tools: bool) -> Message:
     role, content = message["role"], message.get("content")
-    if message.get("tool_calls") or role == "tool":
-        if "tool" not in template:
-            raise Problem(400, f"{where}: the model's chat template writes no tools", where, "unsupported_parameter")
-        if message.get("tool_calls"):
-            raise Problem(400, f"{where}.tool_calls: give the call as the turn's text", f"{where}.tool_calls")
+    if message.get("tool_calls"):
+        raise Problem(400, f"{where}.tool_calls: give the call as the turn's text", f"{where}.tool_calls")
+    if role == "tool" and not tools:
+        raise Problem(400, f"{where}: the model's chat template writes no tools", where, "unsupported_parameter")
     if content is None:
         raise Problem(400, f"{where}.content: is missing", f"{where}.content", "missing_required_parameter")
     text = content if isinstance(content, str) else "".join(_part(part, f"{where}.content") for part in content)
@@ -112,7 +115,7 @@ def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) 
         raise Problem(400, f"{served.name} chooses its answers, which cannot be begun", "messages")
     usual = None if predictor.task is None else getattr(predictor, "max_new_tokens", None)
     room = limit or usual or 1
-    (made,) = predictor.prepare([turns.messages], room=room + len(begun))
+    (made,) = predictor.prepare([turns.messages], room=room + len(begun), tools=turns.tools)
     if limit is None and usual is None and not served.from_set:
         assert served.context is not None
         fits = served.context - made.request.length

@@ -69,8 +69,8 @@ async def chat_completions(request: Request) -> Response:
 def checked(state: State, body: Body) -> Chat:
     """The request of a body whose fields are each valid. Raises Problem."""
     served = state.shelf.find(body["model"])
-    template = "" if isinstance(served.predictor, CopyPredictor) else served.predictor.tokenizer.template
-    turns = asking.turns_of(body["messages"], template)
+    tools = body.get("tools", ()) if body.get("tool_choice") != "none" else ()
+    turns = asking.turns_of(body["messages"], served, tools)
     if "top_logprobs" in body and not body.get("logprobs"):
         raise Problem(400, "top_logprobs: needs logprobs", "top_logprobs")
     if body.get("stream_options") and not body.get("stream"):

@@ -116,8 +116,8 @@ STORED = {
 }  # fmt: skip
 TOOLS = {
     "tools": Field(listed(TOOL, MAX_TOOLS)),
-    "tool_choice": refused("auto", "none"),
     "parallel_tool_calls": Field(FLAG, "neutral"),
+    "tool_choice": Field({"type": ["string", "null"], "enum": ["auto", "none", None]}),
 }
 
 CHAT = {

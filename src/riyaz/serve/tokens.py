@@ -33,7 +33,7 @@ async def tokenize(request: Request) -> Response:
 def _ids(served: Served, body: dict[str, Any]) -> list[int]:
     tokenizer = served.open.tokenizer
     if "messages" in body:
-        turns = asking.turns_of(body["messages"], tokenizer.template)
+        turns = asking.turns_of(body["messages"], served)
         generation = body.get("add_generation_prompt", True)
         return tokenizer.render([list(turns.messages)], add_generation_prompt=generation)[0]
     asking.expect_short(body["prompt"], "prompt")
@@ -75,6 +75,6 @@ async def input_tokens(request: Request) -> Response:
     body, headers = await read_body(request, CHAT)
     state = state_of(request)
     served = state.shelf.find(body["model"])
-    turns = asking.turns_of(body["messages"], served.open.tokenizer.template)
+    turns = asking.turns_of(body["messages"], served, body.get("tools", ()))
     made = await state.prepare(lambda: asking.prepared(served, turns, 1, None))
     return JSONResponse({"input_tokens": made.request.length}, headers=headers)

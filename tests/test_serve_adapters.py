@@ -1,5 +1,6 @@
 """A whole comparison behind one server: every arm under its name, mixed in one batch, loaded and unloaded."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from riyaz.families import describe
 from riyaz.predictor import ClosedPredictor, open_artifact
 from riyaz.results import Comparison
 from riyaz.serve.opening import Opener
-from riyaz.sources import open_source
+from riyaz.sources import open_source, store
 
 QUESTIONS = ("where is my order today", "my card payment was declined today", "I want the money back", "zzz")
 
@@ -177,6 +178,30 @@ def test_what_the_command_line_serves_stays(served: Running) -> None:
     assert_error(served.http.delete("/v1/adapters/out/lora"), 403)
     assert_error(served.http.delete("/v1/adapters/..%2fout"), 404)
     assert asked(served, "out/lora", "a")["choices"]
+
+
+def test_a_full_disk_stops_no_adapter(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "home", lambda: Path("/dev/null/nowhere"))
+    monkeypatch.setattr(store, "write_json", full)
+    assert served.post("/v1/adapters", {"name": "labels"}).status_code == 201, "nothing has to be written"
+    assert served.http.delete("/v1/adapters/labels").status_code == 200
+
+
+def test_a_base_whose_files_are_gone_is_one_line(tmp_path: Path, folder: Path) -> None:
+    model = tiny.write_hf_folder(tmp_path / "tiny", seed=1)
+    opener = Opener("fp32")
+    opener.serve(str(model))
+    with running(opener, adapters=folder) as served:
+        shutil.rmtree(model)
+        for name in ("lora1", "labels"):
+            answer = served.post("/v1/adapters", {"name": name})
+            assert_error(answer, answer.status_code)
+            assert answer.status_code in (400, 503)
+        hello = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+        assert served.post("/v1/chat/completions", hello).status_code == 200
 
 
 def test_without_a_folder_nothing_is_loaded(model_folder: Path) -> None:

@@ -172,6 +172,7 @@ def test_models_are_listed_with_what_becomes_of_every_field(served: Running) -> 
     assert [model.id for model in listed] == [MODEL]
     one = served.openai.models.retrieve(MODEL)
     assert one.model_extra is not None and one.model_extra["max_model_len"] == 1024
+    assert one.model_extra["meta"]["n_params"] > 50_000 and one.model_extra["meta"]["answers"] == "generated"
     uses = one.model_extra["capabilities"]["/v1/chat/completions"]
     assert uses["logit_bias"] == "supported" and uses["user"] == "neutral" and uses["audio"] == "refused"
     with pytest.raises(openai.NotFoundError) as raised:
@@ -217,6 +218,16 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(served: Running)
     found = assert_error(served.post("/v1/chat/completions", {"model": MODEL, "messages": long, "max_tokens": 9}), 400)
     assert found["code"] == "context_length_exceeded" and found["max_tokens"] == 9 and found["max_model_len"] == 1024
     assert found["prompt_tokens"] > 1015
+
+
+def test_cached_tokens_are_those_that_were_read_before(model_folder: Path) -> None:
+    opener = Opener("fp32")
+    opener.serve(str(model_folder))
+    with running(opener) as fresh:
+        body = {"model": MODEL, "messages": HELLO, "max_tokens": 1}
+        usages = [fresh.post("/v1/chat/completions", body).json()["usage"] for _ in range(2)]
+        cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+        assert cached[0] == 0 < cached[1] < usages[1]["prompt_tokens"]
 
 
 def test_another_model_never_answers_for_one_that_is_not_there(served: Running) -> None:

@@ -101,6 +101,10 @@ class Engine:
         finally:
             self._end([answer for answer in answers if answer.done])
 
+    def keeps(self, request: Request) -> bool:
+        """Whether the request's prefix has been read already, by an earlier request."""
+        return bool(request.prefix) and self._prefixes.keeps(request)
+
     @property
     def running(self) -> list[int]:
         """The tickets of the requests that run; the others wait."""

@@ -28,6 +28,10 @@ class Prefixes:
         shared = request.prefix or self._runner.adapter_tokens(request.adapter)
         return (request.adapter, request.prefix) if shared else None
 
+    def keeps(self, request: Request) -> bool:
+        """Whether the prefix of a request has been read already."""
+        return self.key(request) in self._kept
+
     def open(self, request: Request, room: int = 0) -> int:
         """A new sequence with the request's adapter and prefix, without its own tokens. Raises CacheFull."""
         key = self.key(request)

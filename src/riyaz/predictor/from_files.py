@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,11 @@ class Base:
     source: Source
     tokenizer: Tokenizer
     lm: Engine
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return describe(self.source).parameters
 
     @property
     def plain(self) -> FreePredictor:

@@ -67,6 +67,9 @@ async def loaded(state: State, name: str, path: str, param: str) -> Served:
         except RiyazError as error:
             status = 409 if "already" in error.what else 400
             raise Problem(status, str(error), param) from None
+        except OSError as error:
+            what = f"a file of the server cannot be read or written ({error.strerror})"
+            raise Problem(503, what, param) from None
     return served
 
 

@@ -136,7 +136,7 @@ def asked_of(
         grammar=grammar,
     )  # fmt: skip
     text = Text(predictor.tokenizer, stops_of(body), predictor.task is not None)
-    return Asked(predictor.lm, request, text, len(prepared.request.prefix))
+    return Asked(predictor.lm, request, text, len(request.prefix) if predictor.lm.keeps(request) else 0)
 
 
 def _model(served: Served) -> ModelPredictor:

@@ -146,6 +146,10 @@ class EngineThread:
                 self._cancel(item.job)
             elif isinstance(item, CutOff):
                 self._fail(list(self._jobs.values()), item.error)
+                waiting, self._calls = self._calls, []
+                for call in waiting:
+                    if call.result.set_running_or_notify_cancel():
+                        call.result.set_exception(item.error)
             else:
                 self._calls.append(item)
 

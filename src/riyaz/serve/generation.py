@@ -113,7 +113,10 @@ async def chosen(state: State, predictor: Chooser, prepared: Prepared, usage: Us
     """The answer that a search chooses. Raises Problem."""
     usage.began = time.perf_counter()
     try:
-        prediction = await state.engine.choose(predictor, prepared)
+        async with asyncio.timeout(state.config.request_timeout):
+            prediction = await state.engine.choose(predictor, prepared)
+    except TimeoutError:
+        raise Problem(503, f"no answer was found within {state.config.request_timeout:g} s") from None
     except Exception as error:
         raise problem_of(error) from error
     usage.first = time.perf_counter()

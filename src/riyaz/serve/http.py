@@ -129,6 +129,7 @@ class EventStream(Response):
             raise
         except Exception as error:
             problem = problem_of(error)
+            self.state.metrics.failed[problem.status] += 1
             if not writer.started:
                 return await error_response(problem)(scope, receive, send)
             await writer.write(f"data: {dumped(problem.body())}\n\n", more=False)

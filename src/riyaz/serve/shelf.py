@@ -52,7 +52,11 @@ class Served:
         meta: dict[str, Any] = {"answers": _kind(self.predictor)}
         if self.base is not None:
             meta |= {"served_as": self.base.lm.served, "architecture": self.base.source.architecture}
-            meta |= {"n_ctx_train": self.base.lm.context, "vocab_size": self.base.lm.runner.vocab_size}
+            meta |= {
+                "n_params": self.base.parameters,
+                "n_ctx_train": self.base.lm.context,
+                "vocab_size": self.base.lm.runner.vocab_size,
+            }
         return {
             "id": self.name, "object": "model", "created": self.created, "owned_by": "riyaz", "root": self.root,
             "parent": self.parent, "max_model_len": self.context, "meta": meta,

@@ -106,12 +106,13 @@ def test_the_walk_from_a_comparison_to_an_answer(page: str, quick: Finished, one
     assert done.stdout.splitlines()[-1] in comparing.CLOSED, "a label"
 
 
-def test_nothing_of_a_prompt_is_printed(model_folder: Path) -> None:
+def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Path) -> None:
     with started(model_folder) as (process, url):
         secret = "a secret of the user"
         for body in ({**LONG, "prompt": secret, "max_tokens": 1}, {"prompt": secret}, {**LONG, "model": "a\nERROR b"}):
             httpx.post(f"{url}/v1/completions", json=body, timeout=30)
         httpx.get(f"{url}/{secret}")
+        assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text(), "no library of torch is loaded"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=15)
         assert out == "" and err.splitlines() == ["serving tiny; Ctrl-C ends"]

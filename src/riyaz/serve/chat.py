@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.engine.request import Scored
-from riyaz.predictor import CopyPredictor
+from riyaz.predictor import ClosedPredictor, CopyPredictor, Prepared, SpanPredictor
 from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
 from riyaz.serve.fields import CHAT, ignored_header
@@ -100,8 +100,8 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
         usage.prompt = made.request.length
         state.metrics.prompt_tokens += usage.prompt
         citations = made.citations
-        if served.from_set and predictor.chooses(made):  # type: ignore[union-attr]
-            prediction = await chosen(state, predictor, made, usage)  # type: ignore[arg-type]
+        if isinstance(predictor, ClosedPredictor | SpanPredictor) and predictor.chooses(made):
+            prediction = await chosen(state, predictor, made, usage)
             for piece in await _told(chat, made, prediction.text, citations):
                 yield piece
             return
@@ -116,7 +116,7 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
             yield replace(piece, citations=citations) if piece.finish else piece
 
 
-async def _told(chat: Chat, made: Any, text: str, citations: tuple[dict, ...]) -> list[Piece]:
+async def _told(chat: Chat, made: Prepared, text: str, citations: tuple[dict, ...]) -> list[Piece]:
     """The pieces of a chosen answer; with log-probabilities it is read once more."""
     scored: tuple[Scored, ...] = ()
     tokenizer, lm = chat.served.open.tokenizer, chat.served.open.lm
@@ -189,7 +189,7 @@ def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:
     return tuple(token for token in piece.tokens if token.token not in ends)
 
 
-def _logprobs(chat: Chat, tokens: Any) -> dict[str, Any] | None:
+def _logprobs(chat: Chat, tokens: Sequence[Scored]) -> dict[str, Any] | None:
     if chat.top is None:
         return None
     tokenizer = chat.served.open.tokenizer

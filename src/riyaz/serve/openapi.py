@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from riyaz import __version__
 from riyaz.serve.fields import TABLES, Table
 from riyaz.serve.problems import KINDS
+from riyaz.serve.state import state_of
 
 ERROR = {"$ref": "#/components/schemas/Error"}
 JSON = "application/json"
@@ -29,15 +30,17 @@ READ = {
 
 
 async def openapi(request: Request) -> Response:
-    """The document."""
-    return JSONResponse(document())
+    """The document, which names what is served now."""
+    state = state_of(request)
+    return JSONResponse(document([served.name for served in state.shelf], state.config.embedder))
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document of every route."""
+def document(names: list[str], embedder: str) -> dict[str, Any]:
+    """The OpenAPI document of every route, for these models."""
     paths: dict[str, dict[str, Any]] = {path: {"get": _operation(text, path)} for path, text in READ.items()}
     for path, table in TABLES.items():
-        body = {"required": True, "content": {JSON: {"schema": body_schema(table)}}}
+        served = [embedder] if path == "/v1/embeddings" else names
+        body = {"required": True, "content": {JSON: {"schema": body_schema(table, served)}}}
         paths.setdefault(path, {})["post"] = {**_operation(SUMMARIES[path], path), "requestBody": body}
     paths["/v1/adapters/{name}"] = {"delete": _operation("Serve it no longer", "/v1/adapters/{name}")}
     members = {"message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]}}
@@ -53,12 +56,14 @@ def document() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def body_schema(table: Table) -> dict[str, Any]:
+def body_schema(table: Table, names: list[str]) -> dict[str, Any]:
     """The schema of a request's body; a refused field may have the values that ask for nothing."""
     properties = {
         name: {"enum": [None, *field.harmless]} if field.use == "refused" else field.schema
         for name, field in table.items()
     }
+    if "model" in properties:
+        properties["model"] = {"type": "string", "enum": names}
     return {
         "type": "object", "properties": properties,
         "required": [name for name, field in table.items() if field.required],

@@ -13,7 +13,9 @@ from riyaz import native
 
 ROOT = Path(__file__).parents[1]
 TOOLS = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}  # and their Debian packages
-KERNELS = {"inputs", "narrow int4k", "sketch", "rms_norm", "gelu_erf", "attention bf16"}  # some of those compared
+# Some of those compared
+KERNELS = {"inputs", "narrow int4k", "sketch", "rms_norm", "gelu_erf", "attention bf16", "training loss fp32",
+           "training attention bf16"}  # fmt: skip
 pytestmark = pytest.mark.slow
 
 

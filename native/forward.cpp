@@ -56,7 +56,7 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     heads = b.heads.get(T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);
-    b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F})));
+    b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F, low_width})));
     if (low_width) {
         low = b.low.get(size_t(T) * low_width * 3);
         for (int i = 0; i < 3; i++) low_bf16[i] = b.low_bf16[i].get(size_t(padded(T, 32) + 32) * low_width);

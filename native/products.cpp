@@ -84,7 +84,7 @@ void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin
 }
 
 uint8_t* Pass::scratch(int thread) const {
-    return b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols}));
+    return b.scratch.get(0) + size_t(thread) * wide_scratch(std::max({hidden.cols, heads.cols, inner.cols, low_width}));
 }
 
 // Takes some of the `total` blocks of a product: of the thread's own share, then of what other threads have left of

@@ -195,6 +195,17 @@ def test_a_lora_beside_rounded_weights_equals_torch_with_its_packed_pairs(folder
         assert apart(found, read(runner, row)) > 1  # the adapter changes much
 
 
+def test_a_rank_above_all_widths_has_room(folders: Folders) -> None:
+    path, generator = folders("gemma3"), np.random.default_rng(0)
+    lora, runner, oracle = lora_of(path, 1, 600, scale=0.06), ours(path, "int4"), rounded(path, "int4")
+    runner.load("lora", lora)
+    oracle.load("lora", with_packed_pairs(lora))
+    row = ids(generator, 45, runner.vocab_size)
+    found = read(runner, row, "lora")
+    assert apart(found, read(oracle, row, "lora")) <= NEAR["int4"]
+    assert np.array_equal(found, read_all(runner, [row[:1], row], ["lora", "lora"])[1])
+
+
 def test_adapters_in_long_prompts_equal_torch(folders: Folders) -> None:
     path = folders("llama-llama3")
     runner, oracle = ours(path), theirs(path)

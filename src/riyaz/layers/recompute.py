@@ -5,7 +5,8 @@ that are kept anyway, by one pass over memory: about a third of a decoder's acti
 time. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174) no matrix product is repeated.
 """
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,20 +16,30 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 class _Recipe:
-    """How a result is computed again. Tensors that several linears share are computed once for all of them: backward
-    comes to those linears one after the other, so that keeping the last result is enough."""
+    """How a result is computed again from inputs that have not changed since."""
 
-    last: "tuple[_Recipe, Tensor] | None" = None
-
-    def __init__(self, compute: Callable[[], Tensor]) -> None:
-        self.compute = compute
+    def __init__(self, function: Any, inputs: tuple[Any, ...], version: int) -> None:
+        self.function, self.version = function, version  # of the result: a higher one was changed in place
+        self.inputs = [_hold(x) if isinstance(x, Tensor) else x for x in inputs]
 
     def result(self) -> Tensor:
-        if _Recipe.last is None or _Recipe.last[0] is not self:
-            _Recipe.last = None  # freed before the next is made
+        last = _made.last
+        if last is None or last[0] is not self:
+            _made.last = last = None  # freed before the next is made
             with torch.no_grad():
-                _Recipe.last = (self, self.compute())
-        return _Recipe.last[1]
+                inputs = [_held(*x) if isinstance(x, tuple) else x for x in self.inputs]
+                _made.last = last = (self, self.function.apply(*inputs))
+        return last[1]
+
+
+class _Made(threading.local):
+    """The last result that a thread's backward has made. Tensors that several linears share are computed once for all
+    of them: backward comes to those linears one after the other, so that keeping the last result is enough."""
+
+    last: tuple[_Recipe, Tensor] | None = None
+
+
+_made = _Made()
 
 
 def recomputable(function: Any, *inputs: Any) -> Tensor:
@@ -36,8 +47,7 @@ def recomputable(function: Any, *inputs: Any) -> Tensor:
     for its own gradient and gives the same bits each time."""
     out: Tensor = function.apply(*inputs)
     if torch.is_grad_enabled():
-        kept = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
-        out._recipe = _Recipe(lambda: function.apply(*kept))  # type: ignore[attr-defined]
+        out._recipe = _Recipe(function, inputs, out._version)  # type: ignore[attr-defined]
     return out
 
 
@@ -49,15 +59,25 @@ def recomputing() -> Iterator[None]:
         with saved_tensors_hooks(_pack, _unpack):
             yield
     finally:
-        _Recipe.last = None
+        _made.last = None
 
 
-def _pack(x: Tensor) -> "Tensor | _Recipe":
+def _pack(x: Tensor) -> "tuple[Tensor, int] | _Recipe":
     recipe: _Recipe | None = getattr(x, "_recipe", None)
-    if recipe is None or x._version:  # one that was changed in place is not what its recipe makes
-        return x.detach()  # with its history an output would keep itself alive
+    if recipe is None or x._version != recipe.version:  # one that was changed in place is not what its recipe makes
+        return _hold(x)
     return recipe
 
 
-def _unpack(kept: "Tensor | _Recipe") -> Tensor:
-    return kept.result() if isinstance(kept, _Recipe) else kept
+def _unpack(kept: "tuple[Tensor, int] | _Recipe") -> Tensor:
+    return kept.result() if isinstance(kept, _Recipe) else _held(*kept)
+
+
+def _hold(x: Tensor) -> tuple[Tensor, int]:
+    return x.detach(), x._version  # with its history an output would keep itself alive
+
+
+def _held(x: Tensor, version: int) -> Tensor:
+    if x._version != version:  # autograd does not look where there are hooks
+        raise RuntimeError("a tensor that backward needs was changed in place")
+    return x

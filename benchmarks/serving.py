@@ -217,7 +217,8 @@ def main() -> None:
         source = open_source(arguments.model)
         path, banned = source.files[0].path, dict.fromkeys(map(str, source.tokenizer().eos_ids), -100)
         command = [arguments.peer_python, "-m", "llama_cpp.server", "--model", str(path), "--n_ctx", "8192",
-                   "--port", str(arguments.peer_port), "--model_alias", "peer"]  # fmt: skip
+                   "--port", str(arguments.peer_port), "--model_alias", "peer",
+                   "--interrupt_requests", "False"]  # fmt: skip  # else a second client ends the first one's stream
         with server(command, f"http://127.0.0.1:{arguments.peer_port}/v1") as (url, _):
             asyncio.run(load(url, 1, 1, ["peer"], 0, {"logit_bias": banned}))
             told = asyncio.run(load(url, 16, arguments.each, ["peer"], 16_000, {"logit_bias": banned}))

@@ -78,7 +78,7 @@ def test_what_cannot_be_served_is_one_line(
 def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: Path, number: signal.Signals) -> None:
     with (
         started(model_folder, "--drain", "1s") as (process, url),
-        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=30) as response,
+        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=60) as response,
     ):
         lines = response.iter_lines()
         assert next(lines).startswith("data: {")
@@ -86,7 +86,7 @@ def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: P
         begun = time.monotonic()
         *_, last = [line for line in lines if line]
         assert last == "data: [DONE]" or json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
-        assert process.wait(15) == 0 and time.monotonic() - begun < 12
+        assert process.wait(60) == 0 and time.monotonic() - begun < 45
         assert process.stderr is not None
         told = process.stderr.read()
         assert told.startswith("serving tiny; Ctrl-C ends") and "Traceback" not in told and "error" not in told
@@ -110,9 +110,9 @@ def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Pa
     with started(model_folder) as (process, url):
         secret = "a secret of the user"
         for body in ({**LONG, "prompt": secret, "max_tokens": 1}, {"prompt": secret}, {**LONG, "model": "a\nERROR b"}):
-            httpx.post(f"{url}/v1/completions", json=body, timeout=30)
+            httpx.post(f"{url}/v1/completions", json=body, timeout=60)
         httpx.get(f"{url}/{secret}")
         assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text(), "no library of torch is loaded"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=60)
         assert out == "" and err.splitlines() == ["serving tiny; Ctrl-C ends"]

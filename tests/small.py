@@ -16,6 +16,7 @@ from riyaz.data.rows import Row
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.torch.runner import TorchRunner
+from riyaz.events import Event, Listen, Progress
 from riyaz.families import Family, llama
 from riyaz.layers import lora, soft_prompt
 from riyaz.layers.soft_prompt import SoftPrompt
@@ -24,6 +25,20 @@ from riyaz.predictor import ClosedPredictor
 
 END = 2
 SIZES = {"vocab": 40, "hidden": 32, "intermediate": 64}
+
+
+class Stop(BaseException):
+    """The process ends here; no handler of the code under test may catch it."""
+
+
+def stopping_at(step: int) -> Listen:
+    """A listener under which the run ends after this step."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.done == step:
+            raise Stop
+
+    return listen
 
 
 def small_model(dtype: torch.dtype = torch.float32, **sizes) -> Model:

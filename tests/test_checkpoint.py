@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 from expect import assert_refused
-from small import bits, counting_rows, random_rows, small_model
+from small import Stop, bits, counting_rows, random_rows, small_model, stopping_at
 
 from riyaz import checkpoint, files, native
-from riyaz.events import Event, Listen, Note, Progress, quiet
+from riyaz.events import Event, Note, Progress, quiet
 from riyaz.layers import lora
 from riyaz.models.llama import Model
 from riyaz.train import TrainPlan, TrainState, train
@@ -28,20 +28,6 @@ from riyaz.train import TrainPlan, TrainState, train
 ROWS, VALID = counting_rows(), random_rows(9, 5)
 PLAN = TrainPlan(steps=60, learning_rate=1e-2, validate_every=8, checkpoint_every=20, patience=9, batch_size=4)
 SHORT = dataclasses.replace(PLAN, steps=6, validate_every=3, checkpoint_every=2, compute="float32")
-
-
-class Stop(BaseException):
-    """The process ends here; no handler of the code under test may catch it."""
-
-
-def stopping_at(step: int) -> Listen:
-    """A listener under which the run ends after this step."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == step:
-            raise Stop
-
-    return listen
 
 
 def adapted(dtype: torch.dtype = torch.float32) -> Model:

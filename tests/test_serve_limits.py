@@ -1,7 +1,9 @@
 """Clients that leave, full queues, time limits, metrics: the engine is free again each time."""
 
 import asyncio
+import json
 import shutil
+import socket
 import threading
 import time
 from collections import Counter
@@ -88,9 +90,6 @@ def test_a_client_that_leaves_frees_the_engine(served: Running, phase: str, stre
 
 def leave(served: Running, body: dict, when: Any) -> None:
     """Ask on a connection of its own and close it as soon as the condition holds."""
-    import json
-    import socket
-
     host, port = served.url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"

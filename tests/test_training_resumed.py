@@ -5,30 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import Stop, stopping_at
 from torch import Tensor
 from training_families import CONFIGS, METHODS, family_model, training_rows
 
 from riyaz import native
-from riyaz.events import Event, Listen, Progress, quiet
+from riyaz.events import Listen, quiet
 from riyaz.layers import attention
 from riyaz.train import TrainPlan, train
 
 PLAN = TrainPlan(steps=6, learning_rate=1e-2, batch_size=4, validate_every=6, checkpoint_every=2, micro_tokens=64,
                  keep_best=False, seed=1)  # fmt: skip
-
-
-class Stop(BaseException):
-    """The process ends here."""
-
-
-def stopping_at(step: int) -> Listen:
-    """A listener under which the run ends after this step."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == step:
-            raise Stop
-
-    return listen
 
 
 def trained(family: str, method: str, plan: TrainPlan, folder: Path, listen: Listen = quiet) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """Results of norms and gates that backward computes again instead of keeping them from forward on.
 
 A linear that trains, or has a LoRA, needs its input in backward. The inputs after norms and gates follow from tensors
-that are kept anyway, by one pass over memory: about a third of a decoder's activations for one per cent of a step's
-time. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174) no matrix product is repeated.
+that are kept anyway, by one pass over memory: about a third of a decoder's activations, for less time than the noise of
+a step shows. Unlike checkpoints of whole blocks (Chen et al. 2016, arXiv 1604.06174) no matrix product is repeated.
 """
 
 import threading

@@ -49,6 +49,12 @@ def listed(items: Schema, most: int, least: int = 0) -> Schema:
     return {"type": "array", "items": items, "minItems": least, "maxItems": most}
 
 
+def texts_or_tokens(most: int) -> Schema:
+    """A text, its tokens, or a list of either."""
+    tokens = listed(TOKEN, 2**20, 1)
+    return {"anyOf": [{"type": "string"}, listed({"type": "string"}, most, 1), tokens, listed(tokens, most, 1)]}
+
+
 def refused(*harmless: Any) -> Field:
     """A field that is not supported, and the values of it that ask for nothing."""
     return Field({}, "refused", harmless)
@@ -130,24 +136,12 @@ CHAT = {
     "reasoning_effort": refused("none"), "verbosity": refused("medium"), "web_search_options": refused(),
     "moderation": refused(),
 }  # fmt: skip
-PROMPT: Schema = {
-    "anyOf": [
-        {"type": "string"}, listed({"type": "string"}, MAX_PROMPTS, 1), listed(TOKEN, 2**20, 1),
-        listed(listed(TOKEN, 2**20, 1), MAX_PROMPTS, 1),
-    ]
-}  # fmt: skip
 COMPLETIONS = {
-    "model": MODEL, "prompt": Field(PROMPT, required=True), **DRAWING, "echo": Field(FLAG),
+    "model": MODEL, "prompt": Field(texts_or_tokens(MAX_PROMPTS), required=True), **DRAWING, "echo": Field(FLAG),
     "logprobs": Field(whole(0, MAX_TOP)), "best_of": refused(1), "suffix": refused(""),
 }  # fmt: skip
-INPUT: Schema = {
-    "anyOf": [
-        {"type": "string"}, listed({"type": "string"}, MAX_INPUTS, 1), listed(TOKEN, 2**20, 1),
-        listed(listed(TOKEN, 2**20, 1), MAX_INPUTS, 1),
-    ]
-}  # fmt: skip
 EMBEDDINGS = {
-    "model": MODEL, "input": Field(INPUT, required=True), "user": Field(TEXT_OR_NULL, "neutral"),
+    "model": MODEL, "input": Field(texts_or_tokens(MAX_INPUTS), required=True), "user": Field(TEXT_OR_NULL, "neutral"),
     "encoding_format": Field({"type": ["string", "null"], "enum": ["float", "base64", None]}),
     "dimensions": Field(whole(1)),
 }  # fmt: skip

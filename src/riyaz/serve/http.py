@@ -6,7 +6,7 @@ it what the engine does for it.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from starlette.requests import Request
@@ -166,6 +166,3 @@ class _Writer:
 def dumped(document: Any) -> str:
     """A document as compact JSON."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
-
-
-Handler = Callable[[Request], Awaitable[Response]]

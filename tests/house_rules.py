@@ -42,7 +42,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
-    (("methods", "evaluate", "export"), ()),
+    (("methods", "evaluate", "limits", "export"), ()),
     (("comparison", "pretraining", "report", "serve"), ()),
     (("library", "cli", "__main__"), ()),
 )
@@ -53,6 +53,7 @@ STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the 
 LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
 NEVER = {
     ("evaluate", "methods"): "evaluate sees a Predictor, never a method",
+    ("limits", "methods"): "limits sees a Predictor, never a method",
     **{("serve", name): "serve opens predictors only" for name in ("methods", "evaluate", "comparison", "pretraining")},
 }
 

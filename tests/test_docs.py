@@ -27,7 +27,7 @@ TREE_PAGE = "docs/architecture.md"
 PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
-    *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "run", "chat", "generate"),
+    *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
     *("predict", "serve", "rag", "merge", "export", "quantize", "tokenizer", "pretrain"),
 }
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python

@@ -44,6 +44,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
         "report": "Write the report of a comparison or of a pretraining run again",
         "adapt": "Run one method and keep its artifact",
         "evaluate": "Score a model or an artifact on test rows",
+        "limits": "Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility",
     },
     "Train from scratch": {
         "tokenizer": "Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters",

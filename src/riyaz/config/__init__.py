@@ -5,6 +5,7 @@ Unknown keys and invalid values raise RiyazError naming file and key.
 """
 
 from riyaz.config.checking import Seconds, parse_budget
+from riyaz.config.limits import LimitsConfig
 from riyaz.config.options import (
     CONFIGS,
     METRICS,
@@ -29,6 +30,7 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "Kv",
+    "LimitsConfig",
     "Metric",
     "Precision",
     "PretrainConfig",

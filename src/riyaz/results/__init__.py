@@ -1,4 +1,4 @@
-"""Result files as typed values: `comparison` for riyaz compare, `pretraining` for riyaz pretrain."""
+"""Result files as typed values: `comparison` for riyaz compare, `pretraining` for riyaz pretrain, `limits`."""
 
 from riyaz.results.comparison import (
     COMPARE,
@@ -29,6 +29,7 @@ from riyaz.results.comparison import (
     TargetScores,
 )
 from riyaz.results.documents import ELSEWHERE
+from riyaz.results.limits import LIMITS, SUITES, Abstention, Figure, Limits, Part, Suite
 from riyaz.results.pretraining import (
     METRICS,
     RUN,
@@ -47,9 +48,10 @@ from riyaz.results.pretraining import (
 )
 
 __all__ = [
-    "COMPARE", "ELSEWHERE", "FAR", "FIT", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "Answer", "ArmResult",
-    "Comparison", "CurvePoint", "CurveScore", "Data", "Decision", "Derived", "Documents", "Evaluation", "FileFacts",
-    "Fit", "Flips", "Floor", "Leakage", "Model", "Pair", "PretrainRun", "Remeasured", "Retrieval", "RunCost",
-    "RunModel", "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics",
-    "TargetScores", "Text", "Word",
+    "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
+    "SUITES", "Abstention", "Answer", "ArmResult", "Comparison", "CurvePoint", "CurveScore", "Data", "Decision",
+    "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage", "Limits",
+    "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
+    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite", "TargetScores",
+    "Text", "Word",
 ]  # fmt: skip

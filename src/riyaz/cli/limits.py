@@ -1,0 +1,39 @@
+"""`riyaz limits`: measures what a model or an artifact cannot do."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from riyaz.cli.options import Json, Quiet, Target, command_line
+from riyaz.cli.output import Screen
+from riyaz.config import LimitsConfig
+
+Measuring = Annotated[LimitsConfig, Parameter(name="*")]
+DEFAULTS = LimitsConfig()
+
+
+def limits(
+    target: Target,
+    /,
+    *,
+    measuring: Measuring = DEFAULTS,
+    out: Annotated[
+        Path | None, Parameter(help="folder for limits.json and its report; an artifact keeps its own if not given")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
+    from riyaz.limits.kept import keep
+    from riyaz.limits.run import measure_target
+    from riyaz.report import limits_terminal, terminal
+
+    screen = Screen(json, quiet)
+    with terminal.listener(screen.talk) as listen:
+        document = measure_target(target, measuring, command=command_line(), listen=listen)
+    limits_terminal.print_limits(document, screen.data)
+    path = keep(document, target, out)
+    if path is not None:
+        screen.talk.print(f"\nwritten to {path}", soft_wrap=True)
+    screen.finish(document)

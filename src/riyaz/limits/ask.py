@@ -1,0 +1,79 @@
+"""What every suite asks of a model: the log-probability of sentences and of given answers, and its own answers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from riyaz.artifact import TextPart
+from riyaz.data import Message
+from riyaz.engine.request import Request
+from riyaz.predictor import FreePredictor, ModelPredictor, PromptedModel
+
+SHARED = 16  # tokens of a prompt from which on its answers share it as a prefix
+
+
+def plain(model: PromptedModel) -> FreePredictor:
+    """The same weights without the artifact's instruction, examples and documents."""
+    bare = replace(PromptedModel(**model.parts()), text=TextPart(), task=None, examples=(), retriever=None)
+    return FreePredictor(**bare.parts(), max_new_tokens=min(256, max(1, model.lm.context // 2)))
+
+
+def start(model: PromptedModel) -> tuple[int, ...]:
+    """The token before a plain text: the one its tokenizer begins with, else the one that ends a text."""
+    return model.tokenizer.beginning or (model.tokenizer.end_of_text,)
+
+
+def text_nats(model: PromptedModel, texts: Sequence[str], after: Sequence[str] = ()) -> np.ndarray:
+    """Log-probability (n,) of each whole text in nats, without a chat template; of what follows `after` where given."""
+    before = list(after) or [""] * len(texts)
+    ids = model.tokenizer.encode_all([first + text for first, text in zip(before, texts, strict=True)])
+    heads = model.tokenizer.encode_all(before) if after else [[] for _ in texts]
+    requests, rest = [], []
+    for row, (head, whole) in enumerate(zip(heads, ids)):
+        shared = next((i for i, (a, b) in enumerate(zip(head, whole)) if a != b), min(len(head), len(whole)))
+        requests.append(Request(row, (*start(model), *whole[:shared]), adapter=model.adapter))
+        rest.append(whole[shared:])
+    return np.array([float(part.sum(dtype=np.float64)) for part in model.lm.logprobs(requests, rest)])
+
+
+def answer_nats(
+    model: PromptedModel, conversations: Sequence[Sequence[Message]], answers: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """Log-probabilities in nats of the given answers to each conversation, end token included: one (k_i,) array each.
+
+    The prompt is that of the model's chat template and text part; it is read once for all its answers.
+    """
+    ids = [model.tokenizer.answer_ids(list(given)) for given in answers]
+    room = max((len(each) for given in ids for each in given), default=1)
+    prepared = model.prepare(conversations, room=room)
+    requests: list[Request] = []
+    rest: list[Sequence[int]] = []
+    for each, given in zip(prepared, ids, strict=True):
+        prompt = (*each.request.prefix, *each.request.tokens)
+        cut = len(prompt) - 1 if len(prompt) > SHARED and len(given) > 1 else 0
+        for tokens in given:
+            requests.append(replace(each.request, id=len(requests), prefix=prompt[:cut], tokens=prompt[cut:]))
+            rest.append(tokens)
+    flat = [float(part.sum(dtype=np.float64)) for part in model.lm.logprobs(requests, rest)]
+    ends = np.cumsum([len(given) for given in ids])
+    return [np.array(flat[end - len(given) : end]) for end, given in zip(ends, ids)]
+
+
+def answers_with_nats(
+    predictor: ModelPredictor, conversations: Sequence[Sequence[Message]], where: Sequence[str] = ()
+) -> tuple[list[str], np.ndarray]:
+    """The model's own answers, and how sure it is of each, (n,): the log-probability of a label or a span, and of a
+    generated answer the mean over its tokens, end token included."""
+    predictions = predictor.answers(conversations, where)
+    texts = [each.text for each in predictions]
+    nats = np.array([np.nan if each.log_probability is None else each.log_probability for each in predictions])
+    free = [i for i, each in enumerate(predictions) if each.log_probability is None]
+    if free:
+        limit = predictor.max_new_tokens if isinstance(predictor, FreePredictor) else 1
+        ids = [tokens[:limit] for tokens in predictor.tokenizer.answer_ids([texts[i] for i in free])]
+        asked = [conversations[i] for i in free]
+        prepared = predictor.prepare(asked, [where[i] for i in free] if where else ())
+        parts = predictor.lm.logprobs([each.request for each in prepared], ids)
+        nats[free] = [float(part.mean(dtype=np.float64)) for part in parts]
+    return texts, nats

@@ -1,0 +1,52 @@
+"""Where limits.json is kept: in the folder that was named, else in an artifact's own folder; a model has none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from riyaz import artifact
+from riyaz.errors import RiyazError
+from riyaz.files import new_sha256, write_json
+from riyaz.results import LIMITS, SUITES, Limits
+
+
+def keep(document: Limits, target: str, out: Path | None) -> Path | None:
+    """Write limits.json and return its path; None for a model without `out`. Suites that were measured before on the
+    same target and not now are kept. Raises RiyazError."""
+    folder = out or _own(target)
+    if folder is None:
+        return None
+    path = folder / LIMITS
+    if folder.exists() and not folder.is_dir():
+        raise RiyazError("is a file", str(folder), "name a folder with --out")
+    if path.is_file():
+        before = Limits.read(path)
+        if (before.sha256, before.served) == (document.sha256, document.served) and before.sha256:
+            document = _joined(before, document)
+    write_json(path, document)
+    return path
+
+
+def found(target: str) -> Limits | None:
+    """The limits that an artifact keeps; None if none were measured, or the artifact was made anew since."""
+    folder = _own(target)
+    if folder is None or not (folder / LIMITS).is_file():
+        return None
+    kept = Limits.read(folder / LIMITS)
+    return kept if kept.sha256 == artifact_hash(folder) else None
+
+
+def artifact_hash(folder: Path) -> str:
+    """The hash of an artifact's riyaz.json, which holds the hashes of its files."""
+    return new_sha256((folder / artifact.NAME).read_bytes()).hexdigest()
+
+
+def _own(target: str) -> Path | None:
+    folder = artifact.resolve(target)
+    return folder if (folder / artifact.NAME).is_file() else None
+
+
+def _joined(before: Limits, new: Limits) -> Limits:
+    """The new suites, and those measured before that are not among them."""
+    suites = {each.name: each for each in (*before.suites, *new.suites)}
+    ordered = [suites[name] for name in SUITES if name in suites]
+    return replace(new, suites=ordered, abstention=new.abstention or before.abstention)

@@ -1,0 +1,86 @@
+"""The user's rows: of an arm of a comparison its validation and test rows, else those of a file, in two halves."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from riyaz.artifact import TextPart, count_trained, read_examples, reading_of, resolve
+from riyaz.config import LimitsConfig
+from riyaz.data import Example
+from riyaz.data.formats import load
+from riyaz.data.sampling import digest
+from riyaz.data.task import Task, detect
+from riyaz.errors import RiyazError
+from riyaz.events import Listen, Note
+from riyaz.limits.inputs import Rows
+from riyaz.predictor import Predictor, predictor_for
+from riyaz.retrieval.documents import Document, read_documents
+
+SPARE = 1.25  # answer limit / longest accepted answer
+FEWEST = 4
+
+
+def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Listen) -> tuple[Rows | None, Predictor]:
+    """The rows, None if there are none, and the predictor that answers them: a plain model is told the task. Raises
+    RiyazError for rows that cannot be read, or whose labels the artifact does not know."""
+    if config.rows is None:
+        kept = _of_comparison(target)
+        if kept is None or predictor.task is None:
+            return None, predictor
+        calibrate, test = (read_examples(kept / f"{part}.jsonl") for part in ("valid", "test"))
+        if len(calibrate) + len(test) < FEWEST or not test:
+            return None, predictor
+        return Rows(predictor.task, calibrate, test, str(kept)), predictor
+    data = load(config.rows, like=reading_of(target))
+    for note in data.notes:
+        listen(Note(note))
+    if len(data.examples) < FEWEST:
+        raise RiyazError(f"{len(data.examples)} rows are too few", str(config.rows), f"give at least {FEWEST}")
+    trained = count_trained(target, data.examples)
+    if trained:
+        listen(Note(f"{trained} of {len(data.examples)} rows were among the rows this artifact was trained on"))
+    task = predictor.task or detect(data)
+    if task.kind == "closed" and not any(set(row.answers) & set(task.labels) for row in data.examples):
+        what = f"no row has one of the artifact's labels; this one has {data.examples[0].answer!r}"
+        raise RiyazError(what, data.place(data.examples[0]), "use rows of the same task")
+    halves: tuple[list[Example], list[Example]] = [], []
+    for row in data.examples:
+        halves[int(digest(0, "limits", row.key)[:4], 16) % 2].append(row)
+    if not all(halves):
+        halves = list(data.examples[::2]), list(data.examples[1::2])
+    return Rows(task, tuple(halves[0]), tuple(halves[1]), str(config.rows)), _told(predictor, task, data.examples)
+
+
+def _of_comparison(target: str) -> Path | None:
+    """The folder of the rows that an arm was made and tested on; None for any other target."""
+    folder = resolve(target)
+    kept = folder.parent.parent.parent.parent / "split" / "kept"
+    return (
+        kept if folder.name == "artifact" and all((kept / f"{p}.jsonl").is_file() for p in ("valid", "test")) else None
+    )
+
+
+def _told(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
+    """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
+    if predictor.lm is None or predictor.task is not None:
+        return predictor
+    longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
+    told = replace(predictor, text=TextPart(task.instruction), task=task)
+    return predictor_for(told, max_new_tokens=max(8, round(SPARE * longest)))
+
+
+def named_documents(path: Path, rows: Rows | None, listen: Listen) -> Mapping[str, Document]:
+    """The documents by their ids. Raises RiyazError where no row names one of them."""
+    documents, notes = read_documents(path)
+    for note in notes:
+        listen(Note(note))
+    by_id = {each.doc_id: each for each in documents}
+    if rows is None:
+        raise RiyazError("there are no rows that name documents", str(path), "name a file of rows with --rows")
+    named = [name for row in (*rows.calibrate, *rows.test) for name in row.doc_ids]
+    if not named:
+        raise RiyazError("no row names a document", rows.source, "give rows a field doc_id")
+    if not any(name in by_id for name in named):
+        what = f"the rows name {named[0]!r}, which is the id of no document"
+        raise RiyazError(what, str(path), "give documents a field doc_id, as the rows have it")
+    return by_id

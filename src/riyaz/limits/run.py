@@ -1,0 +1,119 @@
+"""`riyaz limits` from a target to limits.json: opens it, estimates, measures every suite within the budget.
+
+    limits = measure_target("smollm2-135m", LimitsConfig(suite=("bias",)))
+
+The time of everything is estimated first, from a few measured seconds; where it is more than the budget every suite
+takes the same share of its items, and says so.
+"""
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import riyaz
+from riyaz import artifact, hardware
+from riyaz.config import LimitsConfig
+from riyaz.data.tables import read_table
+from riyaz.engine.request import Request
+from riyaz.errors import RiyazError, brief
+from riyaz.events import Estimate, Listen, Note, Phase, quiet
+from riyaz.limits import bbq, bias, own_rows, pairs, truth, truths
+from riyaz.limits.ask import plain, start
+from riyaz.limits.inputs import Inputs, Speed
+from riyaz.limits.kept import artifact_hash
+from riyaz.predictor import open_target
+from riyaz.results import SUITES, Limits
+from riyaz.sources import open_source
+
+MODULES = {"bias": bias, "truth": truth}
+PROBE, WRITTEN = 24, 12  # texts read and tokens written to measure the speed
+PROBE_TEXT = "The meeting begins at nine, and we will talk about the plans for the coming year before lunch."
+
+
+def measure_target(target: str, config: LimitsConfig, *, command: str = "", listen: Listen = quiet) -> Limits:
+    """What the model, artifact or adapter of this name or path cannot do. Raises RiyazError."""
+    began = time.monotonic()
+    names = _suites(config)
+    inputs = _inputs(target, config, listen)
+    listen(Phase("measure", "speed"))
+    speed = _speed(inputs)
+    works = {name: MODULES[name].work(inputs) for name in names}
+    needed = sum(speed.seconds(work) for work in works.values())
+    left = max(1.0, float(config.budget) - (time.monotonic() - began))
+    share = min(1.0, left / needed) if needed else 1.0
+    listen(Estimate(min(needed, left), hardware.peak_rss() / hardware.MB, 0.0))
+    if share < 1:
+        listen(Note(f"the budget is enough for about {share:.0%} of the items; every suite takes fewer"))
+    suites = []
+    for name in names:
+        listen(Phase("limits", f"{name}, about {share * speed.seconds(works[name]):,.0f} s"))
+        since = time.monotonic()
+        suite = MODULES[name].measure(inputs, share)
+        suites.append(replace(suite, seconds=time.monotonic() - since))
+    lm = inputs.predictor.lm
+    return Limits(
+        target=target, sha256=_hash(target), suites=suites, served=lm.served if lm else None,
+        budget_seconds=float(config.budget), estimate_seconds=needed,
+        seconds=time.monotonic() - began, date=time.strftime("%Y-%m-%d"), hardware=hardware.describe(Path(".")),
+        command=command, version=riyaz.__version__,
+    )  # fmt: skip
+
+
+def _suites(config: LimitsConfig) -> list[str]:
+    """The suites to measure, in their order. Raises RiyazError for an unknown one."""
+    for name in config.suite:
+        if name not in SUITES:
+            raise RiyazError(f"unknown suite {brief(name)}", "--suite", f"choose from {', '.join(SUITES)}")
+    return [name for name in SUITES if name in (config.suite or SUITES) and name in MODULES]
+
+
+def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
+    """Everything that is measured on, read and checked before anything is measured. Raises RiyazError."""
+    sets, questions = [], []
+    for name in config.pairs:
+        path = Path(name)
+        table = read_table(path) if path.is_file() and path.suffix != ".json" else None
+        if table is not None and bbq.is_bbq(set(table.columns)):
+            questions.append(bbq.read(table))
+        else:
+            sets.append(pairs.read(path))
+    claims = [truths.read(read_table(Path(name))) for name in config.questions]
+    predictor = open_target(target, precision=config.precision)
+    rows, answering = own_rows.own_rows(target, predictor, config, listen)
+    documents = own_rows.named_documents(config.documents, rows, listen) if config.documents else {}
+    return Inputs(predictor, config, sets, questions, claims, answering, rows, documents)
+
+
+def _hash(target: str) -> str | None:
+    """The hash by which limits.json knows what it was measured on: of an artifact's riyaz.json, else of the weights."""
+    folder = artifact.resolve(target)
+    if (folder / artifact.NAME).is_file():
+        return artifact_hash(folder)
+    try:
+        return open_source(target).sha256()
+    except RiyazError:  # an adapter's folder
+        return None
+
+
+def _speed(inputs: Inputs) -> Speed:
+    """Tokens read and written per second, and seconds for one of the user's rows, from a few of each."""
+    row = 0.0
+    if inputs.rows is not None and inputs.answering is not None:
+        few = [each.messages for each in inputs.rows.test[:8]]
+        inputs.answering.answers(few[:1])
+        began = time.perf_counter()
+        inputs.answering.answers(few)
+        row = (time.perf_counter() - began) / len(few)
+    if inputs.model is None:
+        return Speed(math.inf, math.inf, row)
+    model = plain(inputs.model)
+    ids = tuple(model.tokenizer.encode(PROBE_TEXT))
+    requests = [Request(i, start(model), adapter=model.adapter) for i in range(PROBE)]
+    model.lm.logprobs(requests[:2], [ids] * 2)
+    began = time.perf_counter()
+    model.lm.logprobs(requests, [ids] * PROBE)
+    read = PROBE * len(ids) / (time.perf_counter() - began)
+    began = time.perf_counter()
+    model.lm.generate([Request(0, (*start(model), *ids), adapter=model.adapter, limit=WRITTEN)])
+    return Speed(read, WRITTEN / (time.perf_counter() - began), row)

@@ -1,0 +1,78 @@
+"""The figures of limits.json as text, for the terminal, the page and the cards."""
+
+from collections.abc import Sequence
+
+from riyaz.report.words import MISSING, duration, number
+from riyaz.results import Figure, Limits, Part
+
+TITLES = {
+    "bias": "Bias", "truth": "Hallucination", "context": "Context", "cost": "Cost", "fragile": "How fragile",
+}  # fmt: skip
+COLUMNS = ("group", "figure", "value", "95 % interval", "n", "even", "p")
+LEAD = (
+    "Measured on this model, with what each part says it was measured on. No figure here says that a model is fair, "
+    "truthful or understands: every part ends with what it cannot see."
+)
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A value with its unit: `54.2 %`, `1.18 nats`, `12 s`."""
+    if value is None:
+        return MISSING
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if unit == "seconds":
+        return duration(value) or MISSING
+    if unit in ("score", "nats", ""):
+        return f"{value:+.3f}" if unit == "nats" else f"{value:.3f}"
+    if unit == "FLOP":
+        return f"{value:.2e} FLOP"
+    if unit in ("count", "rows"):
+        return number(value)
+    small = f"{value:,.2f}" if abs(value) < 100 else number(value)
+    return f"{small} {unit}".strip() if unit != "money" else f"{value:,.4f}" if abs(value) < 1 else small
+
+
+def interval(figure: Figure) -> str:
+    """Both ends of the interval."""
+    if figure.low is None or figure.high is None:
+        return MISSING
+    low, high = shown(figure.low, figure.unit), shown(figure.high, figure.unit)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def cells(figure: Figure) -> list[str]:
+    """A figure as a row of COLUMNS."""
+    p = MISSING if figure.p_value is None else "<0.001" if figure.p_value < 0.001 else f"{figure.p_value:.3f}"
+    even = MISSING if figure.even is None else shown(figure.even, figure.unit)
+    return [figure.group, figure.name, shown(figure.value, figure.unit), interval(figure), number(figure.n), even, p]
+
+
+def table(part: Part) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of a part, without the columns that are empty in all of them."""
+    rows = [cells(figure) for figure in part.figures]
+    kept = [place for place in range(len(COLUMNS)) if place < 3 or any(row[place] != MISSING for row in rows)]
+    if all(row[0] == "all" for row in rows):
+        kept = [place for place in kept if place]
+    return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def facts(document: Limits) -> str:
+    """What was measured, when, in which precision and how long, in one line."""
+    took = f"in {duration(document.seconds)}" if document.seconds else ""
+    return " · ".join(filter(None, (document.target, document.served or "", document.date or "", took)))
+
+
+def found(parts: Sequence[Part]) -> list[str]:
+    """The figures whose interval does not hold the even value, as sentences: what was found beyond chance."""
+    lines = []
+    for part in parts:
+        for figure in part.figures:
+            if figure.even is None or figure.low is None or figure.high is None or figure.value is None:
+                continue
+            if not figure.low <= figure.even <= figure.high:
+                group = "" if figure.group == "all" else f", {figure.group}"
+                lines.append(
+                    f"{part.name}{group}: {figure.name} {shown(figure.value, figure.unit)} ({interval(figure)})"
+                )
+    return lines

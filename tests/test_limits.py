@@ -1,0 +1,145 @@
+"""`riyaz limits`: the command, its document, its budget, questions with true and false answers, wrong input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparing import closed_rows, command, files, write_rows
+from conftest import Finished
+
+from riyaz.config import LimitsConfig
+from riyaz.data.tables import read_table
+from riyaz.errors import RiyazError
+from riyaz.events import Event, Note
+from riyaz.limits import truths
+from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.run import measure_target
+from riyaz.predictor import open_model
+from riyaz.results import Limits
+
+pytestmark = pytest.mark.usefixtures("one_core")
+CROWS = [
+    {"sent_more": f"the old man {i} is late", "sent_less": f"the young man {i} is late", "bias_type": "age"}
+    for i in range(60)
+]
+TRUTH = {
+    "question": "where is my order", "mc1": {"choices": ["in the city", "lost"], "answer": 0},
+    "mc2": {"in the city": 1, "lost": 0, "on the way": 1},
+}  # fmt: skip
+
+
+def test_the_command_writes_what_it_prints(model_folder: Path, tmp_path: Path) -> None:
+    pairs = write_rows(tmp_path / "crows.jsonl", CROWS)
+    told = command(
+        "limits",
+        model_folder,
+        "--suite",
+        "bias",
+        "--pairs",
+        pairs,
+        "--budget",
+        "5m",
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
+    assert told.status == 0, told.err
+    document = Limits.read(tmp_path / "out" / "limits.json")
+    assert told.document["suites"][0]["parts"] and [suite.name for suite in document.suites] == ["bias"]
+    assert [part.name for part in document.suites[0].parts] == ["riyaz's own pairs", "CrowS-Pairs"]
+    assert document.sha256 and document.served and document.seconds and document.command.startswith("riyaz ")
+    plain = command("limits", model_folder, "--suite", "bias", "--pairs", pairs, "--budget", "5m")
+    assert "60 of 60 pairs (age 60)" in plain.out and "cannot see: " in plain.out
+    assert "left out  people swapped in your rows" in plain.out
+
+
+def test_a_short_budget_is_said_before_and_in_the_part(model_folder: Path, tmp_path: Path) -> None:
+    pairs = write_rows(tmp_path / "crows.jsonl", CROWS * 50)
+    events: list[Event] = []
+    config = LimitsConfig(suite=("bias",), pairs=(str(pairs),), budget="1s")  # type: ignore[arg-type]
+    document = measure_target(str(model_folder), config, listen=events.append)
+    assert document.estimate_seconds is not None and document.estimate_seconds > 1
+    assert any(isinstance(each, Note) and "the budget is enough for about" in each.text for each in events)
+    part = document.suites[0].parts[1]
+    assert part.notes[0].startswith("The budget was too short for") and (part.figures[0].n or 0) < 3000
+
+
+def test_an_artifact_keeps_its_limits_and_suites_join(quick: Finished, tmp_path: Path) -> None:
+    import shutil
+
+    artifact = shutil.copytree(quick.artifact("nearest"), tmp_path / "artifact")
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(24, "now"))
+    told = command("limits", artifact, "--suite", "truth", "--json")
+    assert told.status == 0 and told.document["suites"][0]["left_out"][0].startswith("answers are copied")
+    told = command("limits", artifact, "--suite", "bias", "--rows", rows)
+    assert told.status == 0 and "pairs of sentences: answers are copied" in told.out
+    kept = Limits.read(artifact / "limits.json")
+    assert [suite.name for suite in kept.suites] == ["bias", "truth"]
+    assert command("evaluate", artifact, "--test", rows).status == 0  # the file beside it does not spoil the artifact
+
+
+def test_an_arm_of_a_comparison_is_measured_on_its_own_rows(quick: Finished, tmp_path: Path) -> None:
+    told = command("limits", quick.out / "zero_shot", "--suite", "bias", "--budget", "5s", "--out", tmp_path, "--json")
+    assert told.status == 0, told.err
+    names = [part["name"] for part in told.document["suites"][0]["parts"]]
+    assert "your rows, introduced by name" in names and files(tmp_path) == {"limits.json"}
+
+
+def test_multiple_choice_is_as_truthfulqa_defines_it(model_folder: Path, tmp_path: Path) -> None:
+    given = truths.read(read_table(write_rows(tmp_path / "t.jsonl", [TRUTH])))
+    (item,) = given.items
+    assert item.answers == ("in the city", "lost", "on the way") and item.true == (True, False, True)
+    model = open_model(model_folder)
+    (nats,) = answer_nats(plain(model), [[{"role": "user", "content": item.question}]], [item.answers])
+    first, second = truths.measure(model, given, 1.0).figures
+    assert first.value == float(nats[0] > nats[1]) and first.even == 0.5
+    p = np.exp(nats)
+    assert second.value == pytest.approx((p[0] + p[2]) / p.sum(), abs=0.02) and second.even == pytest.approx(2 / 3)
+
+
+def test_hugging_face_columns_and_halueval(model_folder: Path, tmp_path: Path) -> None:
+    targets = {"choices": ["yes", "no"], "labels": [0, 1]}
+    row = {"question": "q", "mc1_targets": targets, "mc2_targets": targets}
+    assert truths.read(read_table(write_rows(tmp_path / "a.jsonl", [row]))).items[0].answers == ("no", "yes")
+    halu = {"knowledge": "k", "question": "q", "right_answer": "yes", "hallucinated_answer": "no, it does not"}
+    given = truths.read(read_table(write_rows(tmp_path / "b.jsonl", [halu])))
+    assert (given.name, given.items[0].question) == ("HaluEval", "k\n\nq")
+    assert truths.measure(open_model(model_folder), given, 1.0).figures[0].even == 0.5
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({**TRUTH, "mc1": {"choices": ["a"], "answer": 0}, "mc2": {"a": 1}}, "all are true, or all are false"),
+        ({**TRUTH, "mc2": None}, "no true answer beside a false one"),
+        ({"right_answer": "a", "hallucinated_answer": "", "question": "q"}, "a question or an answer is empty"),
+        ({"text": "a"}, "has no fields of TruthfulQA or HaluEval"),
+    ],
+)
+def test_wrong_questions_are_refused(tmp_path: Path, row: dict, says: str) -> None:
+    with pytest.raises(RiyazError, match=says):
+        truths.read(read_table(write_rows(tmp_path / "t.jsonl", [row])))
+
+
+def test_wrong_input_is_one_line(model_folder: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(12, "now"))
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "a.md").write_text("# A\n\nThe card desk is here.\n")
+    empty = write_rows(tmp_path / "crows.jsonl", [{**CROWS[0], "sent_less": ""}])
+    wrong = [
+        (("--suite", "shoes"), "--suite: unknown suite 'shoes'; choose from bias, truth, context, cost, fragile"),
+        (("--budget", "0s"), "'0s' is zero"),
+        (("--rows", tmp_path / "none.jsonl"), "none.jsonl"),
+        (("--rows", write_rows(tmp_path / "one.jsonl", closed_rows(1, ""))), "1 rows are too few"),
+        (("--rows", rows, "--documents", pages), "no row names a document"),
+        (("--documents", pages), "there are no rows that name documents"),
+        (("--rows", write_rows(tmp_path / "d.jsonl", [{**row, "doc_id": "z"} for row in closed_rows(12, "now")]),
+          "--documents", pages), "the rows name 'z', which is the id of no document"),
+        (("--pairs", empty), "crows.jsonl:1: half of the pair is missing"),
+        (("--pairs", tmp_path / "none.json"), "none.json"),
+        (("--out", rows), "is a file"),
+    ]  # fmt: skip
+    for arguments, says in wrong:
+        told = command("limits", model_folder, "--suite", "truth", *arguments)
+        assert told.status == 2 and says in told.line, (arguments, told.err)

@@ -38,6 +38,7 @@ class Inputs:
     answering: Predictor | None = None
     rows: Rows | None = None
     documents: Mapping[str, Document] = field(default_factory=dict)
+    parameters: int | None = None
     training_seconds: float | None = None
 
     @property

@@ -49,4 +49,4 @@ def _joined(before: Limits, new: Limits) -> Limits:
     """The new suites, and those measured before that are not among them."""
     suites = {each.name: each for each in (*before.suites, *new.suites)}
     ordered = [suites[name] for name in SUITES if name in suites]
-    return replace(new, suites=ordered, abstention=new.abstention or before.abstention)
+    return replace(new, suites=ordered)

@@ -12,21 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import riyaz
-from riyaz import artifact, hardware
+from riyaz import adapters, artifact, hardware
+from riyaz.artifact import Artifact
 from riyaz.config import LimitsConfig
 from riyaz.data.tables import read_table
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError, brief
 from riyaz.events import Estimate, Listen, Note, Phase, quiet
-from riyaz.limits import bbq, bias, own_rows, pairs, truth, truths
+from riyaz.families import describe
+from riyaz.limits import bbq, bias, context, cost, fragile, own_rows, pairs, truth, truths
 from riyaz.limits.ask import plain, start
 from riyaz.limits.inputs import Inputs, Speed
 from riyaz.limits.kept import artifact_hash
 from riyaz.predictor import open_target
-from riyaz.results import SUITES, Limits
+from riyaz.results import FIT, SUITES, Fit, Limits
 from riyaz.sources import open_source
 
-MODULES = {"bias": bias, "truth": truth}
+MODULES = {"bias": bias, "truth": truth, "context": context, "cost": cost, "fragile": fragile}
 PROBE, WRITTEN = 24, 12  # texts read and tokens written to measure the speed
 PROBE_TEXT = "The meeting begins at nine, and we will talk about the plans for the coming year before lunch."
 
@@ -65,7 +67,7 @@ def _suites(config: LimitsConfig) -> list[str]:
     for name in config.suite:
         if name not in SUITES:
             raise RiyazError(f"unknown suite {brief(name)}", "--suite", f"choose from {', '.join(SUITES)}")
-    return [name for name in SUITES if name in (config.suite or SUITES) and name in MODULES]
+    return [name for name in SUITES if name in (config.suite or SUITES)]
 
 
 def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
@@ -82,7 +84,27 @@ def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
     predictor = open_target(target, precision=config.precision)
     rows, answering = own_rows.own_rows(target, predictor, config, listen)
     documents = own_rows.named_documents(config.documents, rows, listen) if config.documents else {}
-    return Inputs(predictor, config, sets, questions, claims, answering, rows, documents)
+    return Inputs(
+        predictor, config, sets, questions, claims, answering, rows, documents, _parameters(target), _fitted(target)
+    )  # fmt: skip
+
+
+def _parameters(target: str) -> int | None:
+    """The number of the model's parameters; None where answers are copied."""
+    folder = artifact.resolve(target)
+    if (folder / artifact.NAME).is_file():
+        base = Artifact.read(folder).base
+        return base.parameters if base else None
+    return describe(open_source(target)).parameters if not (folder / adapters.CONFIG).is_file() else None
+
+
+def _fitted(target: str) -> float | None:
+    """Seconds of search and training of an arm of a comparison; None for any other target."""
+    path = artifact.resolve(target).parent / FIT
+    if not path.is_file():
+        return None
+    fit = Fit.read(path)
+    return fit.search_seconds + fit.train_seconds
 
 
 def _hash(target: str) -> str | None:

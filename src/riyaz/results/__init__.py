@@ -29,7 +29,7 @@ from riyaz.results.comparison import (
     TargetScores,
 )
 from riyaz.results.documents import ELSEWHERE
-from riyaz.results.limits import LIMITS, SUITES, Abstention, Figure, Limits, Part, Suite
+from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
 from riyaz.results.pretraining import (
     METRICS,
     RUN,
@@ -49,9 +49,9 @@ from riyaz.results.pretraining import (
 
 __all__ = [
     "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
-    "SUITES", "Abstention", "Answer", "ArmResult", "Comparison", "CurvePoint", "CurveScore", "Data", "Decision",
-    "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage", "Limits",
-    "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
-    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite", "TargetScores",
-    "Text", "Word",
+    "SUITES", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data",
+    "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
+    "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
+    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite",
+    "TargetScores", "Text", "Word",
 ]  # fmt: skip

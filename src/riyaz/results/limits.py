@@ -39,6 +39,17 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A line of points (x, y) with the names of its axes; `unit` is that of y."""
+
+    name: str
+    x: str
+    y: str
+    points: list[tuple[float, float]]
+    unit: Unit = "share"
+
+
+@dataclass(frozen=True)
 class Part:
     """One measurement: what was asked, of what it was asked, its figures, and what it cannot see."""
 
@@ -48,16 +59,7 @@ class Part:
     figures: list[Figure]
     blind: str
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """The parts of a suite, or what was left out and why."""
-
-    name: str
-    parts: list[Part] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    curves: list[Curve] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class Abstention:
 
 
 @dataclass(frozen=True)
+class Suite:
+    """The parts of a suite, or what was left out and why."""
+
+    name: str
+    parts: list[Part] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    abstention: Abstention | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
 class Limits:
     """limits.json: the suites of one model or artifact, and with what they were measured."""
 
@@ -81,7 +94,6 @@ class Limits:
     sha256: str | None
     suites: list[Suite]
     served: str | None = None
-    abstention: Abstention | None = field(default=None, metadata=OPTIONAL)
     budget_seconds: float | None = None
     estimate_seconds: float | None = None
     seconds: float | None = None
@@ -95,3 +107,8 @@ class Limits:
     def read(cls, path: Path) -> "Limits":
         """The limits in a limits.json. Raises RiyazError naming the invalid field."""
         return as_document(cls, read_json(path, AGAIN), path, AGAIN)
+
+    @property
+    def abstention(self) -> Abstention | None:
+        """How answers are withheld, where that was measured."""
+        return next((suite.abstention for suite in self.suites if suite.abstention), None)

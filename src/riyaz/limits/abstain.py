@@ -1,0 +1,97 @@
+"""Knowing when not to answer: the log-probability of an answer as a confidence, on the user's rows.
+
+A temperature and thresholds are set on the calibration rows (of a comparison its validation rows), and judged on the
+others.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from riyaz.data import Example
+from riyaz.limits.ask import answers_with_nats
+from riyaz.limits.figures import share_of
+from riyaz.limits.inputs import Rows
+from riyaz.limits.sampled import sampled, short_of
+from riyaz.metrics.intervals import wilson
+from riyaz.metrics.selective import (
+    aurc,
+    calibration_error,
+    draws,
+    fit_temperature,
+    percentiles,
+    probability,
+    risk_coverage,
+    threshold_for,
+    thresholds,
+)
+from riyaz.predictor import ModelPredictor, Prediction
+from riyaz.results import Abstention, Curve, Figure, Part
+from riyaz.results.limits import Unit
+from riyaz.scoring import score
+
+LEAST = 40
+ERROR = 0.05  # share of wrong answers that is aimed at
+RIGHT = 0.5  # an answer counts as right from this score on; 0/1 metrics are not changed by it
+POINTS = 60  # of the curve
+BLIND = (
+    "Rows like the calibration rows. On other questions a model can be sure and wrong; the log-probability says how "
+    "usual an answer is for the model, not why."
+)
+
+
+def measure(answering: ModelPredictor, given: Rows, share: float) -> tuple[Part, Abstention]:
+    """Risk by coverage, coverage at 5 % error and the calibration error before and after a temperature."""
+    parts = [sampled(rows, share, LEAST) for rows in (given.calibrate, given.test)]
+    (set_nats, set_right), (nats, right) = (_sure(answering, given, rows) for rows in parts)
+    temperature = fit_temperature(set_nats, set_right)
+    limits = thresholds(probability(set_nats, temperature), ~set_right)
+    p, wrong = probability(nats, temperature), ~right
+    figures = [
+        _bootstrapped("area under risk–coverage (AURC)", lambda rows: aurc(p[rows], wrong[rows]), len(p), "score",
+                      even=float(wrong.mean())),
+        _bootstrapped("calibration error before temperature",
+                      lambda rows: calibration_error(probability(nats[rows], 1.0), right[rows]), len(p)),
+        _bootstrapped("calibration error after temperature",
+                      lambda rows: calibration_error(p[rows], right[rows]), len(p)),
+        *_at_error(p, wrong, threshold_for(limits, ERROR)),
+    ]  # fmt: skip
+    risk = risk_coverage(p, wrong)
+    places = np.unique(np.linspace(0, len(risk) - 1, POINTS).round().astype(int))
+    points = [((place + 1) / len(risk), float(risk[place])) for place in places]
+    curve = Curve("risk by coverage", "share of answers given", "share of them wrong", points)
+    figures.insert(0, share_of("right, when all are answered", right))
+    what = (
+        f"{len(parts[1]):,} of {len(given.test):,} of your rows, with a temperature of {temperature:.3g} and "
+        f"thresholds from {len(parts[0]):,} others. Confidence: the log-probability of a label or a span, and the mean "
+        "per token of a written answer. AURC: the mean share of wrong answers over all coverages; guessing when to be "
+        "sure gives the share of wrong answers."
+    )
+    notes = short_of(len(parts[1]), len(given.test), "rows")
+    if given.task.metric not in ("accuracy", "exact_match"):
+        notes.append(f"An answer counts as right from a {given.task.metric} of {RIGHT} on.")
+    part = Part("when to abstain", given.source, what, figures, BLIND, notes, [curve])
+    return part, Abstention(temperature, len(parts[0]), limits)
+
+
+def _sure(answering: ModelPredictor, given: Rows, rows: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and whether each answer is right (n,)."""
+    texts, nats = answers_with_nats(answering, [row.messages for row in rows], [row.where for row in rows])
+    return nats, score(given.task, [Prediction(text) for text in texts], rows).rows >= RIGHT
+
+
+def _at_error(p: np.ndarray, wrong: np.ndarray, threshold: float | None) -> list[Figure]:
+    name = f"answered, aiming at {ERROR:.0%} wrong"
+    if threshold is None:
+        return [Figure(name, 0.0, *wilson(0, len(p)), len(p))]
+    given = p >= threshold
+    return [share_of(name, given), *([share_of("wrong among those", wrong[given], even=ERROR)] if given.any() else [])]
+
+
+def _bootstrapped(
+    name: str, of: Callable[[np.ndarray], float], n: int, unit: Unit = "share", even: float | None = None
+) -> Figure:
+    """A statistic of rows with its percentile interval."""
+    values = np.array([of(rows) for rows in draws(n)])
+    low, high = percentiles(values)
+    return Figure(name, of(np.arange(n)), low, high, n, unit, even=even)

@@ -1,0 +1,24 @@
+"""Figures that several suites make: a share with Wilson's interval, a paired difference with its test."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from riyaz.metrics.intervals import wilson
+from riyaz.metrics.paired import paired_test
+from riyaz.results import Figure
+
+
+def share_of(
+    name: str, hits: Sequence[float] | np.ndarray, group: str = "all", even: float | None = None,
+    p_value: float | None = None,
+) -> Figure:  # fmt: skip
+    """The share of 0/1 rows (n,) that are 1."""
+    n, count = len(hits), float(np.sum(hits))
+    return Figure(name, count / n, *wilson(count, n), n, "share", group, even, p_value)
+
+
+def difference_of(name: str, after: np.ndarray, before: np.ndarray, group: str = "all") -> Figure:
+    """The mean difference of two scores (n,) of the same rows."""
+    test = paired_test(after, before)
+    return Figure(name, test.difference, test.low, test.high, len(after), "score", group, 0.0, test.p_value)

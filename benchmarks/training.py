@@ -6,7 +6,8 @@
     python benchmarks/training.py --length 1024 --threads 1 --model gemma3-270m --only lora
 
 Every measurement runs in a process of its own (training_sides.py); sides take turns, so that a drift of the machine
-hits both. Riyaz computes in the type that `riyaz compare` takes on this CPU; the peer is the faster of its float32 and
+hits both. Riyaz computes in the type that `riyaz compare` takes on this CPU, with the frozen base of an adapter
+in codes of 8 bits where that trains faster (RIYAZ_FROZEN=exact: never); the peer is the faster of its float32 and
 its bfloat16. Tokens are real ones: padding does not count. The last line is one JSON document. Rows: `mixed` are
 English text cut to log-normal lengths (median 90, 24…512), or to `--length`, with the last 40 % as answer; `even` are
 banking77 where its train.jsonl is given or found, else text cut to 45–65 tokens.
@@ -36,6 +37,7 @@ from training_sides import ALPHA, BATCH, FOLDERS, RANK, SEED, VECTORS
 from riyaz.hardware import bf16_is_fast, describe, threads
 
 CELLS = ("lora", "full", "prompt_tuning", "lora_even", "full_even", "prompt_tuning_even")
+TYPES = ("float32", "bfloat16")
 PEERS = {"plain": "peer", "tuned": "tuned"}  # what --peer takes, and the name of that side
 BANKING = Path(__file__).resolve().parents[2] / "shared/data/banking77/train.jsonl"
 MEASURES = {
@@ -65,6 +67,7 @@ def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="?", choices=PEERS, const="plain", help="measure transformers + PEFT too")
+    parser.add_argument("--type", choices=TYPES, action="append", dest="types", help="of the peer; both if not given")
     parser.add_argument("--model", default="smollm2-135m")
     banking = BANKING if BANKING.exists() else None
     parser.add_argument("--even", type=Path, default=banking, help="a text,label file for the even rows")
@@ -83,7 +86,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     own = "bfloat16" if bf16_is_fast() else "float32"
     print(f"riyaz computes in {own}, as riyaz compare does on this CPU\n{training_limits.FORMULA}", flush=True)
     sides = [("riyaz", own), *(("limit", dtype) for dtype in dict.fromkeys((own, "bfloat16")))]
-    sides += [(PEERS[args.peer], dtype) for dtype in ("float32", "bfloat16")] if args.peer else []
+    sides += [(PEERS[args.peer], dtype) for dtype in args.types or TYPES] if args.peer else []
     table: dict[str, object] = {}
     for cell in args.only:
         method, lengths = cell.removesuffix("_even"), "even" if cell.endswith("_even") else "mixed"

@@ -6,7 +6,9 @@
 
 #include <stdexcept>
 
+#include "model.h"
 #include "training.h"
+#include "training_codes.h"
 
 namespace nb = nanobind;
 
@@ -73,6 +75,21 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
     attention_backward(job, rows, threads);
 }
 
+void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, int threads) {
+    using nb::dlpack::dtype_code;
+    const Weights& w = matrix.weights;
+    if (w.format != Format::int8) refuse("the weights are not int8");
+    if (x.ndim() != 2 || y.ndim() != 2 || x.shape(0) > 1 << 28 || x.shape(1) < 1 || x.shape(1) > 1 << 28)
+        refuse("x and y are matrices");
+    const int cols = int(x.shape(1));
+    if (padded_cols(w.format, cols) != w.cols || y.shape(0) != x.shape(0) || int(y.shape(1)) != w.rows)
+        refuse("sizes differ");
+    const bool bf16 = is(x, dtype_code::Bfloat, 16);
+    if ((!bf16 && !is(x, dtype_code::Float, 32)) || x.dtype() != y.dtype()) refuse("types differ");
+    nb::gil_scoped_release release;
+    code_product(kernels(), w, cols, x.data(), x.shape(0), bf16, y.data(), threads);
+}
+
 }  // namespace
 
 void bind_training(nb::module_& m) {
@@ -82,6 +99,12 @@ void bind_training(nb::module_& m) {
     m.def("attention_backward", &backward, nb::arg("grad"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
           nb::arg("sums"), nb::arg("grad_q"), nb::arg("grad_k"), nb::arg("grad_v"), nb::arg("rows"), nb::arg("prefix"),
           nb::arg("window"), nb::arg("threads"), "Its gradients: writes `grad_q` (T, H, D), `grad_k` and `grad_v`.");
+    m.def(
+        "multiplies_codes", [] { return kernels().wide_kind == Wide::lanes; },
+        "Whether products with many tokens are computed from 8-bit codes, which are faster than floats.");
+    m.def(
+        "code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
+        "Writes the products of x (T, cols) and an int8 matrix (rows, cols) into `y` (T, rows), by 8-bit codes of x.");
 }
 
 }  // namespace riyaz

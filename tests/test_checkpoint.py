@@ -218,9 +218,7 @@ def test_a_run_that_other_kernels_continue_says_so_once(tmp_path: Path, monkeypa
         return [event.text for event in heard if isinstance(event, Note)]
 
     assert part("torch", 3) == part("torch", 3) == []
-    said = (
-        "training began with torch and continues from step 2 with C++ (avx2); its weights will differ in the last bits"
-    )
+    said = "training began with torch and continues from step 2 with C++ (avx2); its weights will differ a little"
     assert part("C++ (avx2)", 5) == [said]
     assert part("C++ (avx2)", 9) == [], "the checkpoint of step 4 is already theirs"
     (state,) = tmp_path.glob("step-*/state.json")

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riyaz import native
 from riyaz.checkpoint import Checkpoints, write_state
 from riyaz.data.packing import PackedRows, batch, pack
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
+from riyaz.layers.frozen import FrozenLinear, trainer
 from riyaz.layers.loss import head_loss
 from riyaz.layers.recompute import recomputing
 from riyaz.layers.threads import settle
@@ -99,7 +99,7 @@ class TrainState:
     seconds: float = 0.0
     tokens: int = 0
     history: list[dict] = field(default_factory=list)
-    trainer: str = ""  # `native.trainer()` of the last steps; older checkpoints do not say it
+    trainer: str = ""  # `frozen.trainer` of the last steps; older checkpoints do not say it
 
 
 def train(
@@ -128,10 +128,10 @@ def train(
             checkpoints.save_best(masters.named, state.step, state.best_loss)
     for damaged in checkpoints.damaged:
         listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
-    if state.trainer not in ("", native.trainer()):
-        listen(Note(f"training began with {state.trainer} and continues from step {state.step} with "
-                    f"{native.trainer()}; its weights will differ in the last bits"))  # fmt: skip
-    state.trainer = native.trainer()
+    if state.trainer not in ("", trainer(model)):
+        listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {trainer(model)}; "
+                    "its weights will differ a little"))  # fmt: skip
+    state.trainer = trainer(model)
     masters.publish()
     began = time.perf_counter() - state.seconds
 
@@ -252,7 +252,9 @@ def answer_nats(model: Any, rows: PackedRows) -> Tensor:
     if len(rows.labels) < len(hidden):
         hidden = hidden.index_select(0, torch.from_numpy(rows.label_index))  # (N, C)
     cap = getattr(model.config, "logit_cap", None)  # some families only
-    return head_loss(hidden, model.lm_head.weight, torch.from_numpy(rows.labels), cap)
+    head = model.lm_head
+    weight = head if isinstance(head, FrozenLinear) else head.weight
+    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ line wins.
 |---|---|
 | `RIYAZ_HOME` | folder of the model cache |
 | `RIYAZ_TRACEBACK` | if set, errors show their traceback |
+| `RIYAZ_FROZEN` | the base that an adapter trains beside: `exact`, or `int8`; if not set, int8 where that is faster |
 | `NO_COLOR` | if set, no colours |
 """
 

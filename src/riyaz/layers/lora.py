@@ -18,29 +18,30 @@ from torch.autograd import Function
 
 from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
-from riyaz.layers.swap import KINDS, linears, swap
+from riyaz.layers import frozen
+from riyaz.layers.frozen import FrozenLinear
+from riyaz.layers.swap import linears, swap
 
 HEAD = "lm_head"
+PLAIN = (nn.Linear, FrozenLinear)  # kinds of linears that `product` and `gradient` of `layers.frozen` compute
 
 
 class _LoRA(Function):
-    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ with W frozen: x and x Aᵀ are saved for backward, W gets no gradient."""
+    """y = base(x) + s (x Aᵀ) Bᵀ with a frozen base: x and s x Aᵀ are saved for backward, the base gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float) -> Tensor:
-        low = x @ a.T  # (T, r)
-        out = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
-        ctx.save_for_backward(x, weight, a, b, low)
-        ctx.scale = s
-        return out.addmm_(low, b.T, alpha=s)
+    def forward(ctx: Any, x: Tensor, base: Any, a: Tensor, b: Tensor, s: float) -> Tensor:
+        low = (x @ a.T).mul_(s)  # (T, r)
+        ctx.save_for_backward(x, a, b, low)
+        ctx.base, ctx.scale = base, s
+        return frozen.product(base, x).addmm_(low, b.T)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
         (grad,) = grads
-        x, weight, a, b, low = ctx.saved_tensors
+        x, a, b, low = ctx.saved_tensors
         grad_low = (grad @ b).mul_(ctx.scale)  # (T, r)
-        grad_b = (grad.T @ low).mul_(ctx.scale)
-        return (grad @ weight).addmm_(grad_low, a), None, None, grad_low.T @ x, grad_b, None
+        return frozen.gradient(ctx.base, grad).addmm_(grad_low, a), None, grad_low.T @ x, grad.T @ low, None
 
 
 class LoRALinear(nn.Module):
@@ -59,13 +60,13 @@ class LoRALinear(nn.Module):
         if not self.enabled:
             return self.base(x)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) is nn.Linear:  # _LoRA computes x Wᵀ + bias itself, which is right for no other kind
-            return _LoRA.apply(x, self.base.weight, self.base.bias, a, b, self.scale)
+        if type(self.base) in PLAIN:  # _LoRA knows the gradient of no other kind
+            return _LoRA.apply(x, self.base, a, b, self.scale)
         return self.base(x).addmm(x @ a.T, b.T, alpha=self.scale)
 
     def fuse(self) -> nn.Linear:
         """A linear with the weight W + s B A, added in float32 and rounded once to the base's type. Raises RiyazError
-        for another kind of base, such as a ternary linear, whose weight may not be able to hold the sum."""
+        for another kind of base, such as one in codes, whose weight may not be able to hold the sum."""
         if type(self.base) is not nn.Linear:
             raise RiyazError(f"a LoRA cannot be merged into a {type(self.base).__name__}", hint="keep it as an adapter")
         delta = self.lora_B.float() @ self.lora_A.float() * self.scale
@@ -107,7 +108,7 @@ def apply(
     alpha: float,
     seed: int,
     targets: Sequence[str] | None = None,
-    kinds: tuple[type[nn.Module], ...] = KINDS,
+    kinds: tuple[type[nn.Module], ...] = PLAIN,
 ) -> None:
     """Put an untrained LoRA of rank r, scaled by α/r, on the linears named in `targets` (None: all but the head).
 

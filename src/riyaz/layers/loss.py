@@ -7,34 +7,37 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz.layers import native_functions
+from riyaz.layers.frozen import FrozenLinear
 
 CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
 NUMBERS = 2**20  # logits at once with a small vocabulary, in more rows than CHUNK: 4 MB
 
 
-def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
-    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C), labels (N,).
+def head_loss(hidden: Tensor, weight: Tensor | FrozenLinear, labels: Tensor, cap: float | None = None) -> Tensor:
+    """Sum of −log p(label) in nats; hidden (N, C), weight (V, C) or a frozen head in codes, labels (N,).
 
     With a `cap` the logits are cap · tanh(logits / cap). The gradient is computed in the forward pass, chunk by
     chunk; the backward pass only multiplies it by a factor.
     """
     if not torch.is_grad_enabled():  # inside a Function it is always disabled
-        hidden, weight = hidden.detach(), weight.detach()
+        hidden = hidden.detach()
+        weight = weight if isinstance(weight, FrozenLinear) else weight.detach()
     return _HeadLoss.apply(hidden, weight, labels, cap)
 
 
 class _HeadLoss(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, cap: float | None) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Any, labels: Tensor, cap: float | None) -> Tensor:
+        coded = isinstance(weight, FrozenLinear)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
         total = 0.0
-        size = max(CHUNK, NUMBERS // len(weight))
+        size = max(CHUNK, NUMBERS // (weight.out_features if coded else len(weight)))
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
             chunk = hidden[rows]
-            logits = chunk @ weight.T  # (n, V)
+            logits = weight.product(chunk) if coded else chunk @ weight.T  # (n, V)
             bent = None
             if cap is not None:
                 bent = logits.float().div_(cap).tanh_()
@@ -47,7 +50,7 @@ class _HeadLoss(Function):
                 grad *= 1 - bent.square_()
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = grad @ weight
+                grad_hidden[rows] = weight.gradient(grad) if coded else grad @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T, chunk)
         ctx.save_for_backward(grad_hidden, grad_weight)

@@ -24,10 +24,12 @@ def build(context: Context) -> "SoftPrompt":
     """The frozen base with a soft prompt that starts as the embeddings of `first_tokens`."""
     import torch
 
-    from riyaz.layers import soft_prompt
+    from riyaz.layers import frozen, soft_prompt
     from riyaz.models import load
 
-    return soft_prompt.apply(load(context.source, getattr(torch, context.compute)), first_tokens(context))
+    model = load(context.source, getattr(torch, context.compute))
+    frozen.encode(model)
+    return soft_prompt.apply(model, first_tokens(context))
 
 
 def fit(context: Context) -> Fitted:

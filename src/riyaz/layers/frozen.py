@@ -1,0 +1,111 @@
+"""Linears of a frozen base in codes of 8 bits, for training something beside them.
+
+Half of LoRA's and most of prompt tuning's time goes into products with weights that never change, forward and backward.
+With weights, inputs and gradients as codes of 8 bits (LLM.int8: Dettmers et al. 2022, arXiv 2208.07339, with one scale
+in 64 columns instead of one a row) a CPU with VNNI computes them two to three times as fast as in float32. The served
+base has codes of 8 bits or fewer too. The effect on the loss is measured in docs/measurements.md.
+"""
+
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from riyaz import native
+from riyaz.errors import RiyazError
+from riyaz.layers.swap import linears, swap
+
+VARIABLE = "RIYAZ_FROZEN"
+
+
+class FrozenLinear(nn.Module):
+    """A frozen linear as two int8 matrices of the C++ extension: W for the forward and Wᵀ for the backward pass."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias  # (out,), frozen, or None
+        weight = linear.weight.detach().float()
+        self._down, self._up = _codes(weight), _codes(weight.T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) -> (T, out)."""
+        return _Product.apply(x, self)
+
+    def product(self, x: Tensor) -> Tensor:
+        """x Wᵀ + bias for x (T, in), without a graph."""
+        out = _times(self._down, x, self.out_features)
+        return out if self.bias is None else out.add_(self.bias)
+
+    def gradient(self, grad: Tensor) -> Tensor:
+        """The gradient of x (T, in) from that of the output (T, out)."""
+        return _times(self._up, grad, self.in_features)
+
+
+class _Product(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: FrozenLinear) -> Tensor:
+        ctx.linear = linear
+        return linear.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.linear.gradient(grads[0]), None
+
+
+def encode(model: nn.Module) -> None:
+    """Replace the linears of a frozen model, the head too, by FrozenLinears, where `is_int8()`. Their weights are freed
+    one after the other, but those of an embedding. A LoRA that is trained beside them belongs to the base as it is:
+    `riyaz merge` adds it to the exact weights."""
+    if not is_int8():
+        return
+    for name in [name for name, _ in linears(model, None)]:
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        swap(model, name, FrozenLinear(linear))
+
+
+def is_int8() -> bool:
+    """Whether frozen linears are encoded: where products of codes are faster than those of floats, unless
+    `RIYAZ_FROZEN` is exact, and everywhere if it is int8. Raises RiyazError for another value."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked not in ("", "exact", "int8"):
+        raise RiyazError(f"{VARIABLE} is {asked!r}", hint="set it to exact or int8, or leave it out")
+    if asked or not native.trains():
+        return asked == "int8" and native.trains()
+    return bool(native.extension().multiplies_codes())
+
+
+def trainer(model: nn.Module) -> str:
+    """What computes when this model trains: `native.trainer()`, and whether its frozen linears are codes."""
+    coded = any(isinstance(module, FrozenLinear) for module in model.modules())
+    return native.trainer() + (" with the frozen base in int8" if coded else "")
+
+
+def _codes(weight: Tensor) -> Any:
+    """A matrix (rows, cols) in the extension's format int8."""
+    matrix = native.extension().Matrix("int8", *weight.shape)
+    if not matrix.fill(0, weight.contiguous().numpy()):
+        raise RiyazError("a weight of the base is not a finite number", hint="take another model")
+    return matrix
+
+
+def _times(matrix: Any, x: Tensor, width: int) -> Tensor:
+    """The products (T, width) of x (T, cols) and a matrix of codes."""
+    x = x.detach().contiguous()
+    out = x.new_empty(len(x), width)
+    native.extension().code_product(matrix, x, out, torch.get_num_threads())
+    return out
+
+
+def product(linear: Any, x: Tensor) -> Tensor:
+    """x Wᵀ + bias (T, out) of a plain linear or one in codes, for x (T, in), inside a Function."""
+    return linear.product(x) if isinstance(linear, FrozenLinear) else F.linear(x, linear.weight, linear.bias)
+
+
+def gradient(linear: Any, grad: Tensor) -> Tensor:
+    """The gradient of x (T, in) from that of `product` (T, out), inside a Function."""
+    return linear.gradient(grad) if isinstance(linear, FrozenLinear) else grad @ linear.weight

@@ -1,0 +1,234 @@
+"""A frozen base in codes of 8 bits: products and gradients near those of floats, and training as good."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from expect import assert_refused
+from small import Stop, stopping_at
+from torch import Tensor, nn
+from training_families import CONFIGS, family_model, training_rows
+
+from riyaz import native
+from riyaz.engine import Request
+from riyaz.engine.engine import Engine
+from riyaz.engine.torch.runner import TorchRunner
+from riyaz.events import Event, Listen, Note, quiet
+from riyaz.layers import frozen, lora
+from riyaz.layers.frozen import FrozenLinear
+from riyaz.layers.loss import head_loss
+from riyaz.train import TrainPlan, train
+
+# Of the norm of a result. A code is off by up to 1/254 of the largest of 64 numbers, the weights' twice (they are
+# encoded for 32 columns and again for 64), and random errors add up by their squares.
+ERROR = 0.015
+BF16 = 2**-8  # more in bfloat16
+HEAD_ERROR = 0.02  # of the gradient through a softmax, whose numbers differ more in size
+# Nats per answer token, of any of 50 steps and on average: tiny models take on more of the rounding than real ones do.
+LOSS, MEAN_LOSS = 0.25, 0.06
+RATES = {"lora": 1e-2, "prompt_tuning": 3e-2}
+SHAPES = [(1, 64, 48), (7, 100, 33), (33, 17, 5), (50, 576, 192), (600, 40, 70)]  # T, in, out
+PRODUCTS = """
+import torch
+from riyaz.layers.frozen import FrozenLinear
+for T, cols, rows in {shapes}:
+    torch.manual_seed(T)
+    linear, x = torch.nn.Linear(cols, rows, bias=False), torch.randn(T, cols)
+    exact, found = linear(x).detach(), FrozenLinear(linear).product(x)
+    print(((found - exact).norm() / exact.norm()).item())
+"""
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    """The norm of the difference as a part of that of what is wanted."""
+    return float((found.detach().float() - wanted.detach().float()).norm() / wanted.detach().float().norm())
+
+
+def linear_of(cols: int, rows: int, bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """A random frozen linear."""
+    torch.manual_seed(cols)
+    return nn.Linear(cols, rows, bias=bias).to(dtype).requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("T", "cols", "rows"), SHAPES)
+def test_products_and_gradients_are_near_those_of_floats(T: int, cols: int, rows: int, dtype: torch.dtype) -> None:
+    linear = linear_of(cols, rows, bias=True, dtype=dtype)
+    coded = FrozenLinear(linear)
+    x, y = (torch.randn(T, cols).to(dtype).requires_grad_() for _ in range(2))
+    y.data = x.data.clone()
+    wanted, found = linear(x), coded(y)
+    grad = torch.randn(T, rows).to(dtype)
+    wanted.backward(grad)
+    found.backward(grad)
+    allowed = ERROR + (BF16 if dtype == torch.bfloat16 else 0)
+    assert x.grad is not None and y.grad is not None and found.dtype == y.grad.dtype == dtype
+    assert 0 < off(found, wanted) <= allowed and 0 < off(y.grad, x.grad) <= allowed
+
+
+@pytest.mark.parametrize("isa", native.isas())
+def test_products_of_every_instruction_set(isa: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCTS.format(shapes=SHAPES)],
+        env=os.environ | {"RIYAZ_ISA": isa, "RIYAZ_NATIVE": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    errors = [float(line) for line in done.stdout.split()]
+    assert len(errors) == len(SHAPES) and all(0 < error <= ERROR for error in errors), errors
+
+
+def test_a_token_has_the_same_bits_among_others_and_on_one_thread() -> None:
+    coded, x = FrozenLinear(linear_of(96, 40)), torch.randn(600, 96)
+    whole, threads = coded.product(x), torch.get_num_threads()
+    order = torch.randperm(600)
+    assert torch.equal(coded.product(x[order]), whole[order])
+    assert torch.equal(coded.product(x[599:]), whole[599:])
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(coded.product(x), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_stays_visible(value: float) -> None:
+    x = torch.randn(5, 64)
+    x[3, 10] = value
+    out = FrozenLinear(linear_of(64, 32)).product(x)
+    assert not out[3].isfinite().any() and out[[0, 1, 2, 4]].isfinite().all()
+    linear = linear_of(64, 32)
+    linear.weight[2, 2] = value
+    with assert_refused("a weight of the base is not a finite number"):
+        FrozenLinear(linear)
+
+
+def test_gradients_of_lora_are_near_those_beside_floats() -> None:
+    found = []
+    for coded in (False, True):
+        linear, x = linear_of(96, 48), torch.randn(30, 96, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        layer = lora.LoRALinear(FrozenLinear(linear) if coded else linear, 4, 2.0)
+        for part, seed in ((layer.lora_A, 2), (layer.lora_B, 3)):
+            nn.init.normal_(part, generator=torch.Generator().manual_seed(seed))
+        out = layer(x)
+        out.backward(torch.randn(30, 48, generator=torch.Generator().manual_seed(4)))
+        found.append((out, x.grad, layer.lora_A.grad, layer.lora_B.grad))
+        with lora.enabled(layer, False):
+            assert torch.equal(layer(x), layer.base(x)), "off, it is the base"
+    for wanted, ours in zip(*found, strict=True):
+        assert off(ours, wanted) <= ERROR
+
+
+@pytest.mark.parametrize("cap", [None, 20.0])
+def test_the_loss_of_a_head_in_codes(cap: float | None) -> None:
+    head, labels = linear_of(64, 500), torch.arange(40)
+    x, y = (torch.randn(40, 64, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    wanted, found = head_loss(x, head.weight, labels, cap), head_loss(y, FrozenLinear(head), labels, cap)
+    (wanted / 3).backward()
+    (found / 3).backward()
+    assert x.grad is not None and y.grad is not None
+    assert 0 < abs(found.item() / wanted.item() - 1) <= ERROR and 0 < off(y.grad, x.grad) <= HEAD_ERROR
+
+
+def trained(model: Any, method: str, folder: Path, listen: Listen = quiet, **changes: Any) -> list[float]:
+    """The losses of all steps of a run, then of its validations."""
+    plan = {"steps": 50, "learning_rate": RATES[method], "batch_size": 4, "validate_every": 25, "micro_tokens": 64,
+            "compute": "float32", "seed": 1}  # fmt: skip
+    state = train(model, training_rows(), training_rows()[::3], TrainPlan(**(plan | changes)), folder, listen)
+    of_steps = [entry["loss"] for entry in state.history]
+    return of_steps + [entry["valid_loss"] for entry in state.history if "valid_loss" in entry]
+
+
+@pytest.mark.parametrize("method", RATES)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_fifty_steps_are_as_good_as_those_of_floats(
+    family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for choice in ("exact", "int8"):
+        monkeypatch.setenv(frozen.VARIABLE, choice)
+        model = family_model(family, method)
+        frozen.encode(model)
+        coded = [module for module in model.modules() if isinstance(module, FrozenLinear)]
+        assert bool(coded) == (choice == "int8") and not (coded and any(type(m) is nn.Linear for m in model.modules()))
+        found.append(torch.tensor(trained(model, method, tmp_path / choice)))
+    exact, ours = found
+    assert exact[-1] < 0.95 * exact[0], "it learns"
+    difference = (exact - ours).abs()
+    print(f"{family} {method}: {difference.max():.2g}, {difference.mean():.2g} of {exact[0]:.2f} to {exact[-1]:.2f}")
+    assert 0 < difference.max() <= LOSS and difference.mean() <= MEAN_LOSS, f"step {difference.argmax() + 1}"
+
+
+def test_repeated_and_resumed_runs_are_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(frozen.VARIABLE, "int8")
+    few = {"steps": 6, "checkpoint_every": 2, "validate_every": 6, "keep_best": False}
+
+    def run(name: str, listen: Listen = quiet) -> list[Tensor]:
+        model = family_model("llama", "lora")
+        frozen.encode(model)
+        trained(model, "lora", tmp_path / name, listen, **few)
+        return [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+
+    straight, again = run("straight"), run("again")
+    with pytest.raises(Stop):
+        run("resumed", stopping_at(5))
+    for one, two, three in zip(straight, again, run("resumed"), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def test_a_resumed_run_says_that_its_base_was_exact(tmp_path: Path) -> None:
+    few, notes = {"steps": 6, "checkpoint_every": 2, "validate_every": 6}, []
+
+    def listen(event: Event) -> None:
+        notes.extend([event.text] if isinstance(event, Note) else [])
+
+    with pytest.raises(Stop):
+        trained(family_model("llama", "lora"), "lora", tmp_path, stopping_at(5), **few)
+    model = family_model("llama", "lora")
+    for name in [name for name, module in model.named_modules() if type(module) is nn.Linear]:
+        frozen.swap(model, name, FrozenLinear(model.get_submodule(name)))
+    trained(model, "lora", tmp_path, listen, **few)
+    ours = native.trainer()
+    assert notes == [f"training began with {ours} and continues from step 4 with {ours} with the frozen base in int8; "
+                     "its weights will differ a little"]  # fmt: skip
+
+
+def test_an_adapter_beside_codes_answers_and_is_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(frozen.VARIABLE, "int8")
+    model = family_model("llama", "lora")
+    for _, layer in lora.lora_layers(model):
+        nn.init.normal_(layer.lora_B, std=0.1)
+    exact = Engine(TorchRunner(lora_merged(model))).logprobs([Request(0, (5, 6, 7))], [(8, 9)])
+    frozen.encode(model)
+    with assert_refused("a LoRA cannot be merged into a FrozenLinear"):
+        lora.merge(model)
+    adapter = lora.detach(model)
+    engine = Engine(TorchRunner(model))
+    engine.load("it", adapter)
+    with torch.inference_mode():
+        found = engine.logprobs([Request(0, (5, 6, 7), adapter="it")], [(8, 9)])
+    assert found[0] == pytest.approx(exact[0], abs=0.1) and list(found[0]) != list(exact[0])
+
+
+def lora_merged(model: Any) -> Any:
+    """The same model with its adapter merged, in other memory."""
+    twin = family_model("llama", "lora")
+    twin.load_state_dict(model.state_dict())
+    lora.merge(twin)
+    return twin
+
+
+def test_where_a_base_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = native.isa().startswith("avx512")
+    assert frozen.is_int8() == quick, "where codes are faster"
+    for value, wanted in (("exact", False), ("int8", True)):
+        monkeypatch.setenv(frozen.VARIABLE, value)
+        assert frozen.is_int8() == wanted
+        monkeypatch.setenv("RIYAZ_NATIVE", "0")
+        assert not frozen.is_int8(), "plain torch has no codes"
+        monkeypatch.delenv("RIYAZ_NATIVE")
+    monkeypatch.setenv(frozen.VARIABLE, "int4")
+    with assert_refused("RIYAZ_FROZEN is 'int4'; set it to exact or int8, or leave it out"):
+        frozen.is_int8()

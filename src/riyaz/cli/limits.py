@@ -25,15 +25,18 @@ def limits(
     json: Json = False,
 ) -> None:
     """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
-    from riyaz.limits.kept import keep
+    from riyaz.limits.kept import comparison_of, keep
     from riyaz.limits.run import measure_target
-    from riyaz.report import limits_terminal, terminal
+    from riyaz.report import limits_terminal, terminal, write
 
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:
         document = measure_target(target, measuring, command=command_line(), listen=listen)
     limits_terminal.print_limits(document, screen.data)
-    path = keep(document, target, out)
+    path, document = keep(document, target, out)
     if path is not None:
-        screen.talk.print(f"\nwritten to {path}", soft_wrap=True)
+        compared = comparison_of(path)
+        pages = write.write(compared) if compared else write.write_limits(document, path.parent) if out else ()
+        named = ", ".join(str(each) for each in (path, *pages))
+        screen.talk.print(f"\nwritten: {named}", soft_wrap=True)
     screen.finish(document)

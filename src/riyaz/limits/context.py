@@ -173,7 +173,7 @@ def _beyond(model: FreePredictor) -> Part:
     except RiyazError as error:
         refused, said = 1.0, str(error)
     what = f"A prompt longer than the context of {model.lm.context:,} tokens."
-    figures = [Figure("refused", refused, n=1, unit="count")]
+    figures = [Figure("refused", refused, n=1)]
     return Part(
         "beyond the trained length",
         "a long prompt",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from riyaz import hardware
 from riyaz.data import Message
@@ -51,7 +52,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     read, written = _tokens(answering, prompts, texts)
     single = Used(float(np.mean(times)), float(np.mean([each.joules for each in used])), used[0].measured)
     many = Used(together.seconds / len(prompts), together.joules / len(prompts), together.measured)
-    spread = 1.96 * float(np.std(times, ddof=1)) / len(times) ** 0.5
+    spread = float(stdtrit(len(times) - 1, 0.975)) * float(np.std(times, ddof=1)) / len(times) ** 0.5
     figures = [
         Figure("time of 1,000 answers", THOUSAND * single.seconds, THOUSAND * max(0, single.seconds - spread),
                THOUSAND * (single.seconds + spread), alone, "seconds", "one at a time"),

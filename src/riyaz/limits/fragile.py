@@ -80,7 +80,7 @@ def _stays(
 ) -> list[Figure]:
     """How often the answer stays, and the paired difference of the scores with its test."""
     return [
-        share_of("the answer stays", (before == after).astype(float), group, even=1.0),
+        share_of("the answer stays", (before == after).astype(float), group),
         difference_of("score, less as written", right_after, right, group),
     ]
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from riyaz import artifact
 from riyaz.errors import RiyazError
 from riyaz.files import new_sha256, write_json
-from riyaz.results import LIMITS, SUITES, Limits
+from riyaz.results import COMPARE, LIMITS, SUITES, Limits
 
 
-def keep(document: Limits, target: str, out: Path | None) -> Path | None:
-    """Write limits.json and return its path; None for a model without `out`. Suites that were measured before on the
-    same target and not now are kept. Raises RiyazError."""
+def keep(document: Limits, target: str, out: Path | None) -> tuple[Path | None, Limits]:
+    """Write limits.json; returns its path, None for a model without `out`, and what is in it: suites that were measured
+    before on the same target and not now are kept. Raises RiyazError."""
     folder = out or _own(target)
     if folder is None:
-        return None
+        return None, document
     path = folder / LIMITS
     if folder.exists() and not folder.is_dir():
         raise RiyazError("is a file", str(folder), "name a folder with --out")
@@ -23,7 +23,15 @@ def keep(document: Limits, target: str, out: Path | None) -> Path | None:
         if (before.sha256, before.served) == (document.sha256, document.served) and before.sha256:
             document = _joined(before, document)
     write_json(path, document)
-    return path
+    return path, document
+
+
+def comparison_of(path: Path) -> Path | None:
+    """The folder of the comparison whose arm keeps this limits.json; None for any other."""
+    *_, arms, _, kept, artifact_folder, _ = ("",) * 5 + path.absolute().parts
+    folder = path.absolute().parents[4] if len(path.absolute().parents) > 4 else path.parent
+    inside = (arms, kept, artifact_folder) == ("arms", "kept", "artifact")
+    return folder if inside and (folder / COMPARE).is_file() else None
 
 
 def found(target: str) -> Limits | None:

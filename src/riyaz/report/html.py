@@ -4,10 +4,19 @@ Data enters it as escaped text (`markup`) or as a JSON block that page.js shows 
 file and its content security policy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from riyaz.report import details, examples, extra_findings, first_fold, labels, pictures, retrieval_pictures
+from riyaz.report import (
+    details,
+    examples,
+    extra_findings,
+    first_fold,
+    labels,
+    limits_section,
+    pictures,
+    retrieval_pictures,
+)
 from riyaz.report.arms import about, beaten_lines, best_for, megabytes, milliseconds, training
 from riyaz.report.markup import Markup, element, join, json_block
 from riyaz.report.page import Section, asset, page
@@ -25,18 +34,22 @@ from riyaz.report.words import (
     tenths,
     troubles,
 )
-from riyaz.results import Answer, ArmResult, Comparison
+from riyaz.results import Answer, ArmResult, Comparison, Limits
 
 STATUS = {"ok": "", "cut": "cut short", "failed": "failed", "skipped": "skipped"}
 
 
-def render(comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]] = ()) -> str:
-    """The whole page; `answers` holds the answered rows of each method, `commands` what to do next and how."""
+def render(
+    comparison: Comparison, answers: dict[str, list[Answer]], commands: Sequence[tuple[str, str]] = (),
+    limits: Mapping[str, Limits] | None = None,
+) -> str:  # fmt: skip
+    """The whole page; `answers` holds the answered rows of each method, `commands` what to do next and how, `limits`
+    what the methods that were measured for it cannot do."""
     rows = examples.browser_data(comparison, answers)
     return page(
         f"Riyaz: {headline(comparison)}",
         first_fold.head(comparison),
-        _sections(comparison, answers, rows, commands),
+        _sections(comparison, answers, rows, commands, limits or {}),
         "Made by riyaz from compare.json; this file fetches nothing.",
         style=asset("page.css"),
         script=asset("page.js"),
@@ -45,8 +58,9 @@ def render(comparison: Comparison, answers: dict[str, list[Answer]], commands: S
 
 
 def _sections(
-    comparison: Comparison, answers: dict[str, list[Answer]], rows: dict[str, Any], commands: Sequence[tuple[str, str]]
-) -> list[Section]:
+    comparison: Comparison, answers: dict[str, list[Answer]], rows: dict[str, Any],
+    commands: Sequence[tuple[str, str]], limits: Mapping[str, Limits],
+) -> list[Section]:  # fmt: skip
     arms = comparison.ranked
     return [
         ("next", "What to do next", "What to do next", first_fold.next_steps(commands)),
@@ -58,6 +72,7 @@ def _sections(
         ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(comparison)),
         ("labels", "Labels", "Label by label", labels.section(comparison, answers)),
         ("examples", "Examples", "Where the methods disagree", examples.section(comparison, rows)),
+        ("limits", "Limits", limits_section.TITLE, limits_section.section(limits)),
         ("data", "Data", "The data", details.data(comparison.data)),
         ("pairs", "Pairs", "Methods in pairs, on the same rows", details.pairs(comparison.pairs)),
         ("details", "Details", "The methods in detail", details.arms(arms)),

@@ -18,8 +18,7 @@ LATER = ("even", "p")  # stand below where the terminal is narrow
 def print_limits(document: Limits, out: Console) -> None:
     """Print every suite, its parts, and what was left out."""
     for suite in document.suites:
-        title = limits_words.TITLES.get(suite.name, suite.name)
-        out.print(Text.assemble((title, "bold"), (f"  {duration(suite.seconds)}", "dim")))
+        out.print(Text.assemble((limits_words.title(suite), "bold"), (f"  {duration(suite.seconds)}", "dim")))
         for part in suite.parts:
             _print_part(part, out)
         for line in suite.left_out:

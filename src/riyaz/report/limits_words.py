@@ -1,13 +1,18 @@
 """The figures of limits.json as text, for the terminal, the page and the cards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from riyaz.report.words import MISSING, duration, number
-from riyaz.results import Figure, Limits, Part
+from riyaz.results import Figure, Limits, Part, Suite
 
+BEYOND = "Beyond chance, by their 95 % intervals; of twenty figures without a finding one is expected to be listed too:"
 TITLES = {
     "bias": "Bias", "truth": "Hallucination", "context": "Context", "cost": "Cost", "fragile": "How fragile",
 }  # fmt: skip
+HEADS = {  # groups whose figures stand side by side
+    *("all", "occupation", "gender", "name and origin", "age", "religion", "disability", "one at a time", "with typos"),
+    *("with not", "as written"),
+}
 COLUMNS = ("group", "figure", "value", "95 % interval", "n", "even", "p")
 LEAD = (
     "Measured on this model, with what each part says it was measured on. No figure here says that a model is fair, "
@@ -24,7 +29,7 @@ def shown(value: float | None, unit: str) -> str:
     if unit == "seconds":
         return duration(value) or MISSING
     if unit in ("score", "nats", ""):
-        return f"{value:+.3f}" if unit == "nats" else f"{value:.3f}"
+        return f"{value:.3f} {unit if unit == 'nats' else ''}".strip()
     if unit == "FLOP":
         return f"{value:.2e} FLOP"
     if unit in ("count", "rows"):
@@ -38,7 +43,8 @@ def interval(figure: Figure) -> str:
     if figure.low is None or figure.high is None:
         return MISSING
     low, high = shown(figure.low, figure.unit), shown(figure.high, figure.unit)
-    return f"{low.removesuffix(' %')} to {high}"
+    unit = high.rpartition(" ")[2]
+    return f"{low.removesuffix(unit).rstrip() if unit.isalpha() or unit == '%' else low} to {high}"
 
 
 def cells(figure: Figure) -> list[str]:
@@ -55,6 +61,40 @@ def table(part: Part) -> tuple[list[str], list[list[str]]]:
     if all(row[0] == "all" for row in rows):
         kept = [place for place in kept if place]
     return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def title(suite: Suite) -> str:
+    """The heading of a suite."""
+    return TITLES.get(suite.name, suite.name)
+
+
+def called(document: Limits) -> str:
+    """The name of what was measured: the last part of a path."""
+    return document.target.rstrip("/").rpartition("/")[2] or document.target
+
+
+def side_by_side(measured: Mapping[str, Limits]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of the figures that at least two targets have, a column for each target."""
+    of_each = {
+        name: {
+            (part.name, figure.group, figure.name): figure
+            for suite in document.suites for part in suite.parts for figure in part.figures
+        }
+        for name, document in measured.items()
+    }  # fmt: skip
+    keys = [key for key in dict.fromkeys(key for figures in of_each.values() for key in figures) if key[1] in HEADS]
+    rows = []
+    for key in keys:
+        found = [figures.get(key) for figures in of_each.values()]
+        if sum(figure is not None for figure in found) > 1:
+            cells = [MISSING if figure is None else _with_interval(figure) for figure in found]
+            rows.append([key[0], key[2] if key[1] == "all" else f"{key[2]}, {key[1]}", *cells])
+    return ["measured", "figure", *measured], rows
+
+
+def _with_interval(figure: Figure) -> str:
+    value = shown(figure.value, figure.unit)
+    return value if figure.low is None else f"{value} ({interval(figure)})"
 
 
 def facts(document: Limits) -> str:

@@ -1,12 +1,14 @@
 """report.md of a comparison: scores, tests, costs, data, settings and checks, made from compare.json alone."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from riyaz.files import to_document
-from riyaz.report import extra_findings
+from riyaz.report import extra_findings, limits_markdown
 from riyaz.report.details import ROWS, leakage
+from riyaz.report.markdown_text import escape, grid
 from riyaz.report.markup import clean
 from riyaz.report.names import NAMES, check_name, key_name
 from riyaz.report.next_commands import after_comparison
@@ -30,16 +32,16 @@ from riyaz.report.words import (
     value,
     verdict,
 )
-from riyaz.results import ArmResult, Comparison, Data
+from riyaz.results import ArmResult, Comparison, Data, Limits
 
 
-def render(comparison: Comparison, folder: Path | None = None) -> str:
+def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[str, Limits] | None = None) -> str:
     """The whole report as Markdown text; with the folder of the comparison, also the commands to go on with."""
     arms = comparison.ranked
     metric = metric_name(comparison.metric)
     parts = [
-        f"# {_escape(headline(comparison))}",
-        _escape(verdict(comparison)),
+        f"# {escape(headline(comparison))}",
+        escape(verdict(comparison)),
         _table(comparison, arms),
         _troubles(comparison.arms),
         _seeds(arms),
@@ -48,6 +50,7 @@ def render(comparison: Comparison, folder: Path | None = None) -> str:
         _retrieval(arms),
         _data_curve(comparison),
         _overfitting(arms),
+        limits_markdown.section(limits or {}),
         _next(comparison, folder),
         "## How it was measured",
         _measured(comparison),
@@ -55,27 +58,27 @@ def render(comparison: Comparison, folder: Path | None = None) -> str:
         _details(arms),
         *(_arm(arm) for arm in arms),
         "## What to keep in mind",
-        "\n".join(f"* {_escape(caveat)}" for caveat in caveats(comparison)),
+        "\n".join(f"* {escape(caveat)}" for caveat in caveats(comparison)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _table(comparison: Comparison, arms: list[ArmResult]) -> str:
     chosen = columns(comparison.metric, comparison.pick)
-    table = _grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
+    table = grid([c.title for c in chosen], [[c.fill(arm) for c in chosen] for arm in arms], [c.text for c in chosen])
     notes = "Intervals: 95 %. Forgetting: rise of the loss on general text, in nats per token."
     picked = f"\\* {role(comparison)}. " if comparison.pick else ""
-    return "\n\n".join(part for part in (table, _escape(floor_line(comparison)), picked + notes) if part)
+    return "\n\n".join(part for part in (table, escape(floor_line(comparison)), picked + notes) if part)
 
 
 def _troubles(arms: list[ArmResult]) -> str:
-    lines = [f"* **{_escape(m)}** {status}: {_escape(reason)}" for m, status, reason in troubles(arms)]
+    lines = [f"* **{escape(m)}** {status}: {escape(reason)}" for m, status, reason in troubles(arms)]
     return "\n".join(lines)
 
 
 def _seeds(arms: list[ArmResult]) -> str:
     scores = [(arm.method, extra_findings.seeds(arm)) for arm in arms]
-    return "\n".join(f"* **{_escape(method)}** scored {_escape(by_seed)}" for method, by_seed in scores if by_seed)
+    return "\n".join(f"* **{escape(method)}** scored {escape(by_seed)}" for method, by_seed in scores if by_seed)
 
 
 def _slices(arms: list[ArmResult], metric: str) -> str:
@@ -85,30 +88,30 @@ def _slices(arms: list[ArmResult], metric: str) -> str:
     if not names:
         return ""
     rows = [[name, *(by_slice.get(name, MISSING) for by_slice in scores)] for name in names]
-    return f"## Scores per slice ({metric})\n\n" + _grid(["slice", *(arm.method for arm in arms)], rows)
+    return f"## Scores per slice ({metric})\n\n" + grid(["slice", *(arm.method for arm in arms)], rows)
 
 
 def _pairs(comparison: Comparison) -> str:
     rows = pair_rows(comparison.pairs)
-    return "## Methods in pairs, on the same rows\n\n" + _grid(PAIRS, rows) if rows else ""
+    return "## Methods in pairs, on the same rows\n\n" + grid(PAIRS, rows) if rows else ""
 
 
 def _retrieval(arms: list[ArmResult]) -> str:
     titles, rows = extra_findings.retrieval_table(arms)
-    return f"## Retrieval\n\n{_grid(titles, rows)}\n\n{_escape(extra_findings.RETRIEVAL_NOTE)}" if rows else ""
+    return f"## Retrieval\n\n{grid(titles, rows)}\n\n{escape(extra_findings.RETRIEVAL_NOTE)}" if rows else ""
 
 
 def _data_curve(comparison: Comparison) -> str:
     titles, rows = extra_findings.curve_table(comparison)
     if not rows:
         return ""
-    table = _grid(titles, rows, [False] * len(titles))
-    return f"## {_escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{_escape(extra_findings.CURVE_NOTE)}"
+    table = grid(titles, rows, [False] * len(titles))
+    return f"## {escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{escape(extra_findings.CURVE_NOTE)}"
 
 
 def _overfitting(arms: list[ArmResult]) -> str:
     lines = extra_findings.overfitting_lines(arms)
-    return "\n".join(["## Overfitting\n", *(f"* {_escape(line)}" for line in lines)]) if lines else ""
+    return "\n".join(["## Overfitting\n", *(f"* {escape(line)}" for line in lines)]) if lines else ""
 
 
 def _next(comparison: Comparison, folder: Path | None) -> str:
@@ -150,11 +153,11 @@ def _briefly(data: Data) -> dict[str, Any]:
 
 
 def _arm(arm: ArmResult) -> str:
-    lines = [f"### {_escape(arm.method)}"]
+    lines = [f"### {escape(arm.method)}"]
     if arm.status != "ok" and arm.reason:
-        lines.append(_escape(arm.reason))
+        lines.append(escape(arm.reason))
     if measured_again(arm):
-        lines.append(_escape(measured_again(arm)))
+        lines.append(escape(measured_again(arm)))
     if arm.chosen:
         lines.append(f"Chosen:\n\n{_facts(arm.chosen)}")
     if arm.checks:
@@ -176,7 +179,7 @@ def _details(arms: list[ArmResult]) -> str:
         [arm.method, ", ".join(" ".join(pair) for pair in names.items()) or MISSING, *others.values()]
         for arm, names, others in zip(arms, second, figures)
     ]
-    return _grid(["method", "other scores", *(figures[0] if figures else ())], rows)
+    return grid(["method", "other scores", *(figures[0] if figures else ())], rows)
 
 
 def _facts(values: dict) -> str:
@@ -186,12 +189,12 @@ def _facts(values: dict) -> str:
         if fact in (None, "", [], {}, ()):
             continue
         if isinstance(fact, list) and all(isinstance(item, dict) for item in fact):
-            tables.append(f"{_escape(key_name(name))}\n\n{_records(fact)}")
+            tables.append(f"{escape(key_name(name))}\n\n{_records(fact)}")
         elif isinstance(fact, dict) and any(isinstance(item, dict) for item in fact.values()):
-            lines.append(f"* {_escape(key_name(name))}:")
-            lines += [f"  * {_escape(NAMES.get(key, key))}: {_value(item)}" for key, item in fact.items()]
+            lines.append(f"* {escape(key_name(name))}:")
+            lines += [f"  * {escape(NAMES.get(key, key))}: {_value(item)}" for key, item in fact.items()]
         else:
-            lines.append(f"* {_escape(key_name(name))}: {_value(fact)}")
+            lines.append(f"* {escape(key_name(name))}: {_value(fact)}")
     return "\n\n".join(["\n".join(lines), *tables] if lines else tables)
 
 
@@ -203,7 +206,7 @@ def _records(records: list[dict]) -> str:
     ]
     titles = list(dict.fromkeys(key for record in flat for key in record))
     rows = [[_value(record[key]) if key in record else MISSING for key in titles] for record in flat]
-    return _grid([NAMES.get(title, title) for title in titles], rows, escaped=True)
+    return grid([NAMES.get(title, title) for title in titles], rows, escaped=True)
 
 
 def _columns(name: str, value: object) -> dict:
@@ -211,20 +214,4 @@ def _columns(name: str, value: object) -> dict:
 
 
 def _value(item: object) -> str:
-    return value(item, _escape)
-
-
-def _grid(titles: list[str], rows: list[list[str]], text: list[bool] | None = None, *, escaped: bool = False) -> str:
-    """A Markdown table; `text` says which columns are aligned left, by default only the first."""
-    left = text or [True] + [False] * (len(titles) - 1)
-    cell = str if escaped else _escape
-    lines = ["| " + " | ".join(map(_escape, titles)) + " |", "|" + "|".join("---" if t else "---:" for t in left) + "|"]
-    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _escape(text: object) -> str:
-    """Any text as one line that Markdown and HTML take literally; control characters and overrides by their names."""
-    flat = " ".join(clean(text).split())
-    flat = re.sub(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|^#|^[+-](?= )", r"\\\g<0>", flat)
-    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", flat)
+    return value(item, escape)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from riyaz.errors import RiyazError
 from riyaz.files import write_text
-from riyaz.results import COMPARE, PREDICTIONS, Answer, Comparison
+from riyaz.results import COMPARE, LIMITS, PREDICTIONS, Answer, Comparison, Limits
 
 EXTRA = "part.json"  # marks a part trained with another seed or on fewer rows than the arm itself
 KEPT = "kept"  # the part of an arm whose artifact is kept
@@ -23,8 +23,9 @@ def write(folder: Path) -> tuple[Path, Path]:
         raise RiyazError(what, str(folder), "give the folder that riyaz compare or riyaz pretrain wrote")
     comparison = Comparison.read(folder / COMPARE)
     paths = folder / "report.md", folder / "report.html"
-    write_text(paths[0], markdown.render(comparison, folder))
-    page = html.render(comparison, answers(folder, comparison), after_comparison(comparison, folder))
+    measured = limits(folder, comparison)
+    write_text(paths[0], markdown.render(comparison, folder, measured))
+    page = html.render(comparison, answers(folder, comparison), after_comparison(comparison, folder), measured)
     write_text(paths[1], page)
     return paths
 
@@ -41,3 +42,19 @@ def answers(folder: Path, comparison: Comparison) -> dict[str, list[Answer]]:
             files = [part / PREDICTIONS for part in parts if (part / PREDICTIONS).is_file()]
             by_method[arm.name] = [row for file in files for row in Answer.read(file)]
     return by_method
+
+
+def limits(folder: Path, comparison: Comparison) -> dict[str, Limits]:
+    """What each arm cannot do, best score first, where that was measured. Raises RiyazError for a damaged file."""
+    paths = {arm.method: folder / "arms" / arm.method / KEPT / "artifact" / LIMITS for arm in comparison.ranked}
+    return {method: Limits.read(path) for method, path in paths.items() if path.is_file()}
+
+
+def write_limits(document: Limits, folder: Path) -> tuple[Path, Path]:
+    """Write `limits.md` and `limits.html` of one target into `folder`; returns their paths."""
+    from riyaz.report import limits_markdown, limits_section
+
+    paths = folder / "limits.md", folder / "limits.html"
+    write_text(paths[0], limits_markdown.whole(document))
+    write_text(paths[1], limits_section.whole_page(document))
+    return paths

@@ -27,7 +27,16 @@ GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     (
-        *("agreement", "compare", "compare_failures", "evaluate", "limits", "limits_report", "serve_adapters"),
+        *(
+            "abstaining",
+            "agreement",
+            "compare",
+            "compare_failures",
+            "evaluate",
+            "limits",
+            "limits_report",
+            "serve_adapters",
+        ),
         *("serve_command", "tie_break", "wheels", "wrong_input"),
     ),
     ("export_families", "export_formats", "export"),

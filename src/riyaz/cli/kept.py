@@ -55,7 +55,10 @@ class Kept:
         stays."""
         new = {self.left.popleft(): each for each in predictions}
         self._write(b"".join(
-            json_line({"row": self.keys[index], "prediction": each.text, "citations": each.citations})
+            json_line({
+                "row": self.keys[index], "prediction": each.text, "citations": each.citations,
+                "log_probability": each.log_probability,
+            })
             for index, each in new.items()
         ))  # fmt: skip
         self.answers |= new
@@ -85,7 +88,8 @@ class Kept:
             key, text, cited = entry.get("row"), entry.get("prediction"), entry.get("citations")
             if not isinstance(key, str) or not isinstance(text, str) or not isinstance(cited, list):
                 break
-            found.append((key, Prediction(text, citations=tuple(cited))))
+            sure = entry.get("log_probability")
+            found.append((key, Prediction(text, sure if isinstance(sure, float) else None, tuple(cited))))
         if len(_matched(self.keys, found)) < len(self.keys):
             found = found[: len(found) // CHUNK * CHUNK]
         self.answers = _matched(self.keys, found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from riyaz.cli.abstaining import CONFIDENCE, abstaining
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
@@ -37,6 +38,13 @@ def run(
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
     precision: Served = "auto",
+    abstain: Annotated[
+        float | None,
+        Parameter(
+            help="withhold answers that are likely wrong, so that about this share of the others is, such as 0.05; "
+            "riyaz limits must have measured the artifact"
+        ),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -52,13 +60,15 @@ def run(
     real = out if is_stream(out) else _writable(out, file, force)
     form = written.form_of(out, file)
     screen = Screen(json, quiet)
-    answerer = _answerer(target, precision)
+    withheld = abstaining(target, abstain)
+    answerer = _answerer(target, precision) + (" abstaining" if withheld else "")
     like = artifact.reading_of(target)
     dataset = formats.load(file, prompt_column=prompt_column, encoding=encoding, answers_required=False, like=like)
     for note in dataset.notes:
         screen.talk.print(note, soft_wrap=True)
-    examples, cited = dataset.examples, CITED if prediction_column == COLUMN else f"{prediction_column}_{CITED}"
-    for column in (prediction_column, cited):
+    examples, before = dataset.examples, "" if prediction_column == COLUMN else f"{prediction_column}_"
+    cited, sure = before + CITED, before + CONFIDENCE
+    for column in (prediction_column, cited, *([sure] if withheld else [])):
         if column in dataset.columns:
             hint = "pass --prediction-column with another name, such as --prediction-column answered"
             raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
@@ -68,21 +78,25 @@ def run(
 
     def row(example: "Example", prediction: "Prediction") -> "Row":
         answer: Row = {prediction_column: prediction.text}
+        if withheld:
+            answer = {prediction_column: withheld.text(prediction), sure: round(withheld.probability(prediction), 4)}
         return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
 
     def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
         predictor = opened(screen, target, precision=precision)
-        before = len(examples) - len(left)
+        begun = len(examples) - len(left)
         with listener(screen.talk) as listen:
             listen(Phase("answer", f"{len(left):,} rows"))
             for first in range(0, len(left), CHUNK):
 
                 def progress(done: int, _: int, first: int = first) -> None:
-                    listen(Progress("answer", before + first + done, len(examples)))
+                    listen(Progress("answer", begun + first + done, len(examples)))
 
-                yield scoring.predict(predictor, left[first : first + CHUNK], progress)
+                part = left[first : first + CHUNK]
+                predictions = scoring.predict(predictor, part, progress)
+                yield withheld.sure(predictor, predictions, part) if withheld else predictions
 
-    columns = [*dataset.columns, prediction_column]
+    columns = [*dataset.columns, prediction_column, *([sure] if withheld else [])]
     if is_stream(out):
         _stream(out, form, columns, map(row, examples, chain.from_iterable(answers(examples))))
     else:
@@ -102,15 +116,21 @@ def run(
             columns += [cited] * any(cited in each for each in rows)
             written.write_rows(real, rows, columns, form)
             kept.remove()
-        formulas = written.formulas(rows) if form.kind in (".csv", ".tsv") else 0
-        if formulas:
-            many = f"{formulas:,} fields begin", "those columns", "they"
-            begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
-            told = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
-            screen.talk.print(told + ("formulas" if formulas > 1 else "a formula"), soft_wrap=True)
+        if form.kind in (".csv", ".tsv") and (formulas := written.formulas(rows)):
+            screen.talk.print(_formulas_note(formulas), soft_wrap=True)
     place = f"{real}, where {out} leads" if out.is_symlink() and not is_stream(out) else out
     screen.talk.print(f"{len(examples):,} rows answered in {place}", soft_wrap=True)
+    if withheld:
+        screen.talk.print(withheld.note, soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+
+
+def _formulas_note(formulas: int) -> str:
+    """A warning about fields that a spreadsheet may run."""
+    many = f"{formulas:,} fields begin", "those columns", "they"
+    begin, which, they = many if formulas > 1 else ("1 field begins", "its column", "it")
+    told = f"note: {begin} with =, +, - or @: import {which} into a spreadsheet as text, or {they} may run as "
+    return told + ("formulas" if formulas > 1 else "a formula")
 
 
 def _writable(out: Path, file: Path, force: bool) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from riyaz.artifact import TextPart
 from riyaz.data import Message
 from riyaz.engine.request import Request
-from riyaz.predictor import FreePredictor, ModelPredictor, PromptedModel
+from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel
 
 SHARED = 16  # tokens of a prompt from which on its answers share it as a prefix
 
@@ -63,17 +63,24 @@ def answer_nats(
 def answers_with_nats(
     predictor: ModelPredictor, conversations: Sequence[Sequence[Message]], where: Sequence[str] = ()
 ) -> tuple[list[str], np.ndarray]:
-    """The model's own answers, and how sure it is of each, (n,): the log-probability of a label or a span, and of a
-    generated answer the mean over its tokens, end token included."""
+    """The model's own answers, and how sure it is of each, (n,)."""
     predictions = predictor.answers(conversations, where)
-    texts = [each.text for each in predictions]
+    return [each.text for each in predictions], nats_of(predictor, predictions, conversations, where)
+
+
+def nats_of(
+    predictor: ModelPredictor, predictions: Sequence[Prediction], conversations: Sequence[Sequence[Message]],
+    where: Sequence[str] = (),
+) -> np.ndarray:  # fmt: skip
+    """How sure the model is of its answers, (n,): the log-probability of a label or a span, and of a generated answer
+    the mean over its tokens, end token included."""
     nats = np.array([np.nan if each.log_probability is None else each.log_probability for each in predictions])
     free = [i for i, each in enumerate(predictions) if each.log_probability is None]
     if free:
         limit = predictor.max_new_tokens if isinstance(predictor, FreePredictor) else 1
-        ids = [tokens[:limit] for tokens in predictor.tokenizer.answer_ids([texts[i] for i in free])]
+        ids = [tokens[:limit] for tokens in predictor.tokenizer.answer_ids([predictions[i].text for i in free])]
         asked = [conversations[i] for i in free]
         prepared = predictor.prepare(asked, [where[i] for i in free] if where else ())
         parts = predictor.lm.logprobs([each.request for each in prepared], ids)
         nats[free] = [float(part.mean(dtype=np.float64)) for part in parts]
-    return texts, nats
+    return nats

@@ -1,0 +1,76 @@
+"""`riyaz run --abstain`: withhold answers that are likely wrong, by what `riyaz limits` measured of the artifact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from riyaz.errors import RiyazError
+
+if TYPE_CHECKING:
+    from riyaz.data import Example
+    from riyaz.predictor import Prediction, Predictor
+
+CONFIDENCE = "confidence"
+
+
+@dataclass(frozen=True)
+class Abstaining:
+    """Answers below this probability of being right are withheld;
+    the threshold was set on so many rows."""
+
+    temperature: float
+    threshold: float
+    rows: int
+
+    @property
+    def note(self) -> str:
+        """One line on what a blank answer means."""
+        return f"blank: less sure than {self.threshold:.3f}, a threshold set on {self.rows:,} rows"
+
+    def sure(
+        self, predictor: "Predictor", predictions: "Sequence[Prediction]", rows: "Sequence[Example]"
+    ) -> "list[Prediction]":
+        """The predictions, each with its log-probability."""
+        from riyaz.limits.ask import nats_of
+
+        assert predictor.lm is not None  # else nothing was calibrated
+        nats = nats_of(predictor, predictions, [row.messages for row in rows], [row.where for row in rows])
+        return [replace(each, log_probability=float(value)) for each, value in zip(predictions, nats, strict=True)]
+
+    def probability(self, prediction: "Prediction") -> float:
+        """How likely the answer is right, from 0 to 1."""
+        import numpy as np
+
+        from riyaz.metrics.selective import probability
+
+        assert prediction.log_probability is not None
+        return float(probability(np.array([prediction.log_probability]), self.temperature)[0])
+
+    def text(self, prediction: "Prediction") -> str:
+        """The answer, or nothing where it is withheld."""
+        return prediction.text if self.probability(prediction) >= self.threshold else ""
+
+
+def abstaining(target: str, error: float | None) -> Abstaining | None:
+    """How answers are withheld so that about this share of the others is wrong; None if none are. Raises RiyazError
+    where that was not measured, or cannot be reached."""
+    if error is None:
+        return None
+    if not 0 <= error < 1:
+        raise RiyazError(
+            f"{error:g} is no share of wrong answers", "--abstain", "give a number from 0 to 1, such as 0.05"
+        )
+    from riyaz.limits.kept import found
+    from riyaz.metrics.selective import threshold_for
+
+    limits = found(target)
+    kept = limits.abstention if limits else None
+    if kept is None:
+        hint = f"run riyaz limits {target} --suite truth --rows FILE first"
+        raise RiyazError("how sure its answers are was not measured", target, hint)
+    threshold = threshold_for(kept.thresholds, error)
+    if threshold is None:
+        least = min(risk for _, risk in kept.thresholds)
+        what = f"with any threshold at least {least:.0%} of its answers are wrong"
+        raise RiyazError(what, target, f"give --abstain {least:.2f} or more, or train it further")
+    return Abstaining(kept.temperature, threshold, kept.rows)

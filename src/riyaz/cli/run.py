@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from riyaz.predictor.prediction import Prediction
 
 COLUMN, CITED = "prediction", "citations"
+Abstain = Annotated[
+    float | None,
+    Parameter(
+        help="withhold answers that are likely wrong, so that about this share of the others is, such as 0.05; riyaz "
+        "limits must have measured the artifact"
+    ),
+]
 
 
 def run(
@@ -38,13 +45,7 @@ def run(
     prompt_column: Annotated[str | None, configured("prompt_column")] = None,
     encoding: Annotated[str | None, configured("encoding")] = None,
     precision: Served = "auto",
-    abstain: Annotated[
-        float | None,
-        Parameter(
-            help="withhold answers that are likely wrong, so that about this share of the others is, such as 0.05; "
-            "riyaz limits must have measured the artifact"
-        ),
-    ] = None,
+    abstain: Abstain = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -68,10 +69,7 @@ def run(
         screen.talk.print(note, soft_wrap=True)
     examples, before = dataset.examples, "" if prediction_column == COLUMN else f"{prediction_column}_"
     cited, sure = before + CITED, before + CONFIDENCE
-    for column in (prediction_column, cited, *([sure] if withheld else [])):
-        if column in dataset.columns:
-            hint = "pass --prediction-column with another name, such as --prediction-column answered"
-            raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
+    _refuse_own((prediction_column, cited, *([sure] if withheld else [])), dataset.columns, file)
     tables = many_files.read_tables(file, dataset.reading.encoding if dataset.reading else encoding)
     root = many_files.common_folder(tables)
     fields = {table.place(line, root): row for table in tables for line, row in table.rows}
@@ -123,6 +121,14 @@ def run(
     if withheld:
         screen.talk.print(withheld.note, soft_wrap=True)
     screen.finish({"target": target, "file": str(file), "out": str(out), "rows": len(examples)})
+
+
+def _refuse_own(written: Sequence[str], columns: Sequence[str], file: Path) -> None:
+    """Raises RiyazError where the rows have a column that is written."""
+    for column in written:
+        if column in columns:
+            hint = "pass --prediction-column with another name, such as --prediction-column answered"
+            raise RiyazError(f"the rows have a column {column!r} of their own", str(file), hint)
 
 
 def _formulas_note(formulas: int) -> str:

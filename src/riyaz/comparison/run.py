@@ -31,6 +31,7 @@ from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
 from riyaz.comparison.shorter_test import Divide, plan_within, reduction_note, sizes_of
 from riyaz.comparison.speeds import LARGEST, Speeds
 from riyaz.comparison.tie_break import decide_alone, limits
+from riyaz.comparison.worst_slice import worst_slice
 from riyaz.config import CompareConfig, DataConfig
 from riyaz.data.formats import DataFolder, open_data
 from riyaz.data.general_text import general_text, replay_text
@@ -447,7 +448,8 @@ def _picked(
     pairs = [
         Pair((a, b), **asdict(paired_test(scores[a], scores[b], seed=config.seed))) for a, b in combinations(whole, 2)
     ]
-    return {**asdict(pick), "pairs": pairs, "floor": floor and floor[0]}
+    worst = worst_slice(folder, pick.pick, scores, parts, config.seed)
+    return {**asdict(pick), "pairs": pairs, "floor": floor and floor[0], "worst_slice": worst}
 
 
 def _describe_data(job: _Job, report: DataReport, parts: Split) -> Data:

@@ -148,3 +148,18 @@ def _overfitting(arm: ArmResult) -> str:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def worst_slice_line(comparison: Comparison) -> str:
+    """The slice on which the pick scores lowest, and a warning where another arm is better there; empty without one."""
+    worst = comparison.worst_slice
+    if worst is None or comparison.pick is None:
+        return ""
+    ends = f"{number(worst.ci_low, 3)} to {number(worst.ci_high, 3)}"
+    said = (
+        f"{comparison.pick} scores lowest on {worst.name}: {number(worst.score, 3)} ({ends}) on {number(worst.n)} rows"
+    )
+    if worst.better is None or worst.lead is None:
+        return f"{said}; no other method is better there beyond chance."
+    lead = f"{signed(worst.lead)} ({signed(worst.lead_low)} to {signed(worst.lead_high)})"
+    return f"Warning: {said}, where {worst.better} is better by more than chance: {lead}."

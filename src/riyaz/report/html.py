@@ -67,7 +67,7 @@ def _sections(
         ("arms", "The methods", "All methods, measured", _arms(comparison, arms)),
         ("cost", "Quality and cost", "Quality against the cost of an answer", _quality(comparison, arms)),
         ("training", "Training", "Learning and forgetting", _training(comparison, arms)),
-        ("slices", "Slices", "Scores per slice", _slices(comparison.pick, arms)),
+        ("slices", "Slices", "Scores per slice", _slices(comparison, arms)),
         ("retrieval", "Retrieval", "Retrieval", _retrieval(comparison, arms)),
         ("more-rows", "More rows", extra_findings.CURVE_TITLE, _data_curve(comparison)),
         ("labels", "Labels", "Label by label", labels.section(comparison, answers)),
@@ -216,9 +216,9 @@ def _training(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     return join(element("div", *figures, class_="pair"), *said) if figures else None
 
 
-def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
+def _slices(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:
     widths = ((pictures.FULL, "sw"), (pictures.NARROW, "sn"))
-    drawn = [pictures.slices(arms, pick, width, name) for width, name in widths]
+    drawn = [pictures.slices(arms, comparison.pick, width, name) for width, name in widths]
     if not drawn[0]:
         return None
     sliced = [arm for arm in arms if arm.slices]
@@ -231,7 +231,9 @@ def _slices(pick: str | None, arms: list[ArmResult]) -> Markup | None:
     note = "One panel per slice, with its number of test rows; one line per method."
     if len(titles) > pictures.SLICES_SHOWN:
         note += f" Shown are the {pictures.SLICES_SHOWN} largest of {len(titles)} slices; the table has all."
-    return figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in sliced)], rows))
+    worst = extra_findings.worst_slice_line(comparison)
+    shown = figure(drawn, note, numbers(["slice", "rows", *(arm.method for arm in sliced)], rows))
+    return join(shown, element("p", worst, class_="note") if worst else None)
 
 
 def _retrieval(comparison: Comparison, arms: list[ArmResult]) -> Markup | None:

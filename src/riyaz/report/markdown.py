@@ -46,6 +46,7 @@ def render(comparison: Comparison, folder: Path | None = None, limits: Mapping[s
         _troubles(comparison.arms),
         _seeds(arms),
         _slices(arms, metric),
+        escape(extra_findings.worst_slice_line(comparison)),
         _pairs(comparison),
         _retrieval(arms),
         _data_curve(comparison),

@@ -277,8 +277,9 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
     out.print()
     out.print(Text(headline(comparison), style="bold"))
     out.print(textwrap.fill(verdict(comparison), out.width))
-    line = extra_findings.curve_line(comparison)
-    _print_findings(arms, [("more rows", line)] if line else [], out)
+    further = [("more rows", extra_findings.curve_line(comparison))]
+    further.append(("worst slice", extra_findings.worst_slice_line(comparison)))
+    _print_findings(arms, [each for each in further if each[1]], out)
     _print_troubles(comparison.arms, out)
 
 

@@ -27,6 +27,7 @@ from riyaz.results.comparison import (
     SeedScore,
     SliceScore,
     TargetScores,
+    WorstSlice,
 )
 from riyaz.results.documents import ELSEWHERE
 from riyaz.results.limits import LIMITS, SUITES, Abstention, Curve, Figure, Limits, Part, Suite
@@ -53,5 +54,5 @@ __all__ = [
     "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
     "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
     "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite",
-    "TargetScores", "Text", "Word",
+    "TargetScores", "Text", "Word", "WorstSlice",
 ]  # fmt: skip

@@ -36,6 +36,23 @@ class SliceScore:
 
 
 @dataclass(frozen=True)
+class WorstSlice:
+    """The slice on which the pick scores lowest, with its 95 % interval; `better` is an arm whose lead over the pick on
+    these rows is beyond chance, with that lead and its interval."""
+
+    name: str
+    n: int
+    score: float
+    ci_low: float
+    ci_high: float
+    better: str | None = field(default=None, metadata=OPTIONAL)
+    lead: float | None = field(default=None, metadata=OPTIONAL)
+    lead_low: float | None = field(default=None, metadata=OPTIONAL)
+    lead_high: float | None = field(default=None, metadata=OPTIONAL)
+    p_value: float | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """Losses in nats per answer token after a training step."""
 
@@ -251,6 +268,7 @@ class Comparison:
     rows_needed: tuple[int, int] | None = None  # range of the test rows that would decide an undecided pick
     pairs: list[Pair] = field(default_factory=list)
     floor: Floor | None = field(default=None, metadata=OPTIONAL)  # None where no training answer occurs twice
+    worst_slice: WorstSlice | None = field(default=None, metadata=OPTIONAL)
     estimate_seconds: float | None = None
     data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
     seconds: float | None = None

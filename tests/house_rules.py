@@ -43,7 +43,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "limits", "export"), ()),
-    (("comparison", "pretraining", "report", "serve"), ()),
+    (("comparison", "pretraining", "report", "card", "serve"), ()),
     (("library", "cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}

@@ -37,7 +37,7 @@ def test_a_column_without_values_is_left_out() -> None:
     titles, rows = limits_words.table(document().suites[1].parts[0])
     assert titles == ["figure", "value", "95 % interval", "n"] and rows[0][1] == "2.500 nats"
     titles, rows = limits_words.table(document().suites[0].parts[0])
-    assert titles[-2:] == ["even", "p"] and rows[0][-1] == "<0.001"
+    assert titles[2] == "value (even: 50.0 %)" and titles[-1] == "p" and rows[0][-1] == "<0.001"
 
 
 def test_what_is_beyond_chance_is_named() -> None:

@@ -31,18 +31,25 @@ def export(
             " name",
         ),
     ] = None,
+    use: Annotated[
+        str | None, Parameter(help="the intended use, in your words, for the model card of an artifact (hf, peft)")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write a model or an artifact in a format that other tools load."""
     from dataclasses import asdict
 
+    from riyaz import artifact
     from riyaz import export as library
+    from riyaz.card import card
     from riyaz.report.terminal import listener
 
     screen = Screen(json, quiet)
+    of_artifact = (artifact.resolve(target) / artifact.NAME).is_file()
+    text = card(target, use) if of_artifact and format in ("hf", "peft") else None
     with listener(screen.talk) as listen:
-        written = library.export(target, format, out, dtype, model, with_base, listen)
+        written = library.export(target, format, out, dtype, model, with_base, listen, text)
     for note in written.notes:
         screen.talk.print(f"note: {note}", soft_wrap=True)
     screen.data.print(written.line(), soft_wrap=True)

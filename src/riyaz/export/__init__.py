@@ -56,10 +56,12 @@ def export(
     base: str | None = None,
     with_base: bool | None = None,
     listen: Listen = quiet,
+    card: str | None = None,
 ) -> ExportResult:
     """Write a model, an artifact or an adapter's folder in one of FORMATS. `dtype` is the type of a whole model's
     weights, `base` the base model of an adapter, by default the one that it names; `with_base` puts the base beside the
-    adapter, by default where the other tool cannot get it by name. Raises RiyazError."""
+    adapter, by default where the other tool cannot get it by name; README.md begins with `card`, by
+    default with what the folder is. Raises RiyazError."""
     assert format in FORMATS, format
     out = Path(out)
     if dtype is not None and dtype not in DTYPES.get(format, ()):
@@ -79,13 +81,15 @@ def export(
                 named = replace(named, note=f"{named.note} ({put_base(source, work, format)})")
         else:
             written = WHOLE[format](source, work, dtype)
-        lacks = _describe(source, work, out, format, named)
+        lacks = _describe(source, work, out, format, named, card)
         publish(work, out)
     notes = [source.note, named.note if named else "", *written.notes, *lacks]
     return replace(written, path=str(out), notes=tuple(filter(None, notes)))
 
 
-def _describe(target: Target, work: Path, out: Path, format: str, named: NamedBase | None) -> list[str]:
+def _describe(
+    target: Target, work: Path, out: Path, format: str, named: NamedBase | None, card: str | None
+) -> list[str]:
     """Write the prompt, the README and, beside GGUF, the Modelfile into `work`; returns sentences on what the export
     does not hold."""
     prompt, lacks = prompt_of(target), not_held(target.document)
@@ -96,5 +100,5 @@ def _describe(target: Target, work: Path, out: Path, format: str, named: NamedBa
             model, adapter = f"./{BASE_FILE}" if named.along else named.name, f"./{ADAPTER_FILE}"
         context = describe(target.source).config.context
         lacks += modelfile.write(path, tokenizer, prompt, model, adapter, context)
-    readme.write(target, prompt, work, out, format, named, lacks)
+    readme.write(target, prompt, work, out, format, named, lacks, card)
     return lacks

@@ -25,15 +25,17 @@ KINDS = {
 
 
 def write(
-    target: Target, prompt: Prompt, work: Path, out: Path, format: str, base: NamedBase | None, lacks: list[str]
-) -> None:
+    target: Target, prompt: Prompt, work: Path, out: Path, format: str, base: NamedBase | None, lacks: list[str],
+    card: str | None = None,
+) -> None:  # fmt: skip
     """Write README.md and, for an artifact, prompt.json into `work`, which becomes the folder `out`. `lacks` are
-    sentences on what the folder does not hold."""
+    sentences on what the folder does not hold; README.md begins with `card` where there is one."""
     document = target.document
     if document is not None:
         record = {"messages": list(prompt.messages), "opening": prompt.opening, "max_new_tokens": prompt.max_new_tokens}
         write_json(work / PROMPT, record | ({"labels": list(document.task.labels)} if document.task else {}))
-    parts = [f"# {out.resolve().name}", _what(target, format, base)]
+    parts = [card.rstrip(), "## This folder"] if card else [f"# {out.resolve().name}"]
+    parts.append(_what(target, format, base))
     soft = target.adapter is not None and kind_of(target.adapter / CONFIG) == "prompt"
     parts += ["## Use", _use(out, format, base, document is not None, soft)]
     if document is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import shown
 from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.figures import source_of
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.metrics.intervals import CONFIDENCE, wilson
 from riyaz.predictor import ModelPredictor
@@ -67,7 +68,7 @@ def read(table: Table) -> Questions:
             what = f"{shown(str(error.args[0]))} is missing" if missing else str(error) or "no answer is unknown"
             problems.add(line, f"is no question of BBQ: {what}")
     problems.check("correct the file, or leave the row out")
-    return Questions(str(table.path), tuple(items))
+    return Questions(source_of(table.path), tuple(items))
 
 
 def _question(row: dict[str, object]) -> Question:

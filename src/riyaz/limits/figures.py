@@ -1,12 +1,18 @@
 """Figures that several suites make: a share with Wilson's interval, a paired difference with its test."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from riyaz.metrics.intervals import wilson
 from riyaz.metrics.paired import paired_test
 from riyaz.results import Figure
+
+
+def source_of(path: Path) -> str:
+    """A file as a report names it: its name and its folder's, not where they are on this machine."""
+    return "/".join(path.parts[-2:])
 
 
 def share_of(

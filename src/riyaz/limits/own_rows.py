@@ -12,6 +12,7 @@ from riyaz.data.sampling import digest
 from riyaz.data.task import Task, detect
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note
+from riyaz.limits.figures import source_of
 from riyaz.limits.inputs import Rows
 from riyaz.predictor import Predictor, predictor_for
 from riyaz.retrieval.documents import Document, read_documents
@@ -30,7 +31,7 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         calibrate, test = (read_examples(kept / f"{part}.jsonl") for part in ("valid", "test"))
         if len(calibrate) + len(test) < FEWEST or not test:
             return None, predictor
-        return Rows(predictor.task, calibrate, test, str(kept)), predictor
+        return Rows(predictor.task, calibrate, test, "the comparison's own rows"), predictor
     data = load(config.rows, like=reading_of(target))
     for note in data.notes:
         listen(Note(note))
@@ -48,7 +49,7 @@ def own_rows(target: str, predictor: Predictor, config: LimitsConfig, listen: Li
         halves[int(digest(0, "limits", row.key)[:4], 16) % 2].append(row)
     if not all(halves):
         halves = list(data.examples[::2]), list(data.examples[1::2])
-    return Rows(task, tuple(halves[0]), tuple(halves[1]), str(config.rows)), _told(predictor, task, data.examples)
+    return Rows(task, tuple(halves[0]), tuple(halves[1]), source_of(config.rows)), _told(predictor, task, data.examples)
 
 
 def _of_comparison(target: str) -> Path | None:

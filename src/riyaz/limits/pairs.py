@@ -15,6 +15,7 @@ from typing import Any
 from riyaz.data.tables import Problems, read_table
 from riyaz.errors import RiyazError, few, shown
 from riyaz.files import read_json
+from riyaz.limits.figures import source_of
 
 GROUPS = {
     "crows": {
@@ -93,7 +94,7 @@ def _crows(path: Path, rows: Sequence[tuple[int, dict[str, object]]]) -> PairSet
         for line, row in rows
     ]  # fmt: skip
     problems.check(FIX)
-    return PairSet("CrowS-Pairs", str(path), tuple(pairs), "the stereotype")
+    return PairSet("CrowS-Pairs", source_of(path), tuple(pairs), "the stereotype")
 
 
 def _winogender(path: Path, rows: Sequence[tuple[int, dict[str, object]]]) -> PairSet:
@@ -113,7 +114,7 @@ def _winogender(path: Path, rows: Sequence[tuple[int, dict[str, object]]]) -> Pa
         male, female = (halves.get(gender, (line, ""))[1] for gender in ("male", "female"))
         pairs.append(_checked(Pair(male, female, group), None, line, problems))
     problems.check(FIX)
-    return PairSet("Winogender", str(path), tuple(pairs), "he to she")
+    return PairSet("Winogender", source_of(path), tuple(pairs), "he to she")
 
 
 def _stereoset(path: Path, data: dict[str, Any]) -> PairSet:
@@ -135,7 +136,7 @@ def _stereoset(path: Path, data: dict[str, Any]) -> PairSet:
             problems.check(FIX)
     if not pairs:
         raise RiyazError("holds no entries of StereoSet", str(path), "give its dev.json")
-    return PairSet("StereoSet", str(path), tuple(pairs), "the stereotype")
+    return PairSet("StereoSet", source_of(path), tuple(pairs), "the stereotype")
 
 
 def _winobias(folder: Path) -> PairSet:
@@ -157,7 +158,7 @@ def _winobias(folder: Path) -> PairSet:
         problems, kind = Problems(pro), "type 1" if "type1" in pro.name else "type 2" if "type2" in pro.name else "all"
         pairs += [_checked(Pair(a, b, kind), None, line, problems) for line, (a, b) in enumerate(zip(*halves), 1)]
         problems.check(FIX)
-    return PairSet("WinoBias", str(folder), tuple(pairs), "the stereotype")
+    return PairSet("WinoBias", source_of(folder), tuple(pairs), "the stereotype")
 
 
 def _lines(path: Path) -> list[str]:

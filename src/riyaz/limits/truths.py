@@ -10,6 +10,7 @@ import numpy as np
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError, brief
 from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.figures import source_of
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import ModelPredictor
@@ -61,7 +62,7 @@ def read(table: Table) -> ClaimSet:
         except (KeyError, TypeError, ValueError, SyntaxError) as error:
             problems.add(line, f"no true answer beside a false one: {error}")
     problems.check("correct the file, or leave the row out")
-    return ClaimSet("HaluEval" if halu else "TruthfulQA", str(table.path), tuple(items))
+    return ClaimSet("HaluEval" if halu else "TruthfulQA", source_of(table.path), tuple(items))
 
 
 def _halueval(row: Mapping[str, object], pair: tuple[str, str]) -> Claims:

@@ -16,17 +16,18 @@ def section(measured: Mapping[str, Limits]) -> str:
     if rows:
         parts.append(grid(titles, rows, [True, True] + [False] * len(measured)))
     for method, document in measured.items():
-        parts += [f"### Limits of {escape(method)}", escape(limits_words.facts(document)), *_suites(document, 4)]
+        parts += [f"### Limits of {escape(method)}", escape(limits_words.facts(document)), *suites(document, 4)]
     return "\n\n".join(parts)
 
 
 def whole(document: Limits) -> str:
     """The report of one target."""
     head = [f"# What {escape(limits_words.called(document))} cannot do", escape(limits_words.facts(document))]
-    return "\n\n".join([*head, escape(limits_words.LEAD), *_suites(document, 2)]) + "\n"
+    return "\n\n".join([*head, escape(limits_words.LEAD), *suites(document, 2)]) + "\n"
 
 
-def _suites(document: Limits, level: int) -> list[str]:
+def suites(document: Limits, level: int) -> list[str]:
+    """Every suite as blocks, with headings from this level on."""
     return [block for suite in document.suites for block in _suite(suite, level)]
 
 

@@ -57,10 +57,14 @@ def cells(figure: Figure) -> list[str]:
 def table(part: Part) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of a part, without the columns that are empty in all of them."""
     rows = [cells(figure) for figure in part.figures]
+    even, titles = {row[COLUMNS.index("even")] for row in rows}, list(COLUMNS)
+    if len(even) == 1 and even != {MISSING}:  # the same in every row: said once
+        titles[2] = f"value (even: {even.pop()})"
+        rows = [[MISSING if place == COLUMNS.index("even") else cell for place, cell in enumerate(row)] for row in rows]
     kept = [place for place in range(len(COLUMNS)) if place < 3 or any(row[place] != MISSING for row in rows)]
     if all(row[0] == "all" for row in rows):
         kept = [place for place in kept if place]
-    return [COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    return [titles[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def title(suite: Suite) -> str:

@@ -296,6 +296,7 @@ NB_MODULE(_native, m) {
     m.def("begin_chunk", &begin_chunk,
           "Matrices made from here on, as those of an adapter, share no memory with those before.");
 
+    nb::exception<CacheFull>(m, "CacheFull", PyExc_RuntimeError);
     nb::class_<Matrix>(m, "Matrix", "A packed matrix of weights.")
         .def(
             "__init__",

@@ -211,7 +211,7 @@ int Cache::room(const Part& last) {
 
 void Cache::refuse_above_limit(size_t bytes) const {
     if (bytes <= limit_) return;
-    throw std::runtime_error("keys and values need " + megabytes(bytes) + ", the limit is " + megabytes(limit_));
+    throw CacheFull("keys and values need " + megabytes(bytes) + ", the limit is " + megabytes(limit_));
 }
 
 // Gives the next n slots of a page to a sequence, in the latest change.

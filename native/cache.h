@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -15,6 +16,11 @@
 #include "layout.h"
 
 namespace riyaz {
+
+// Keys and values would take more than the limit.
+struct CacheFull : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
 
 class Cache {
   public:
@@ -47,8 +53,8 @@ class Cache {
     // Throws as `append` does where appending so many tokens to each of these sequences, each named once, would exceed
     // the limit, forks not counted.
     void expect(const std::vector<std::pair<int, int>>& appends) const;
-    // Appends n tokens to a sequence, and their slots to `slots`. Throws std::runtime_error and changes nothing where
-    // the pages would exceed the limit.
+    // Appends n tokens to a sequence, and their slots to `slots`. Throws CacheFull and changes nothing where the pages
+    // would exceed the limit.
     void append(int sequence, int n, std::vector<Slot>& slots);
     // Keeps what was appended: to be called when keys and values of all layers are stored.
     void commit();

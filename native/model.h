@@ -134,8 +134,8 @@ class Model {
     int unread(int sequence) const { return states_.at(sequence).vectors; }  // vectors of its soft prompt
     int adapter_of(int sequence) const;
 
-    // Appends each run's tokens to its sequence and fills its rows. Throws std::runtime_error, and changes nothing,
-    // where the cache is full or a wanted logit is not a number.
+    // Appends each run's tokens to its sequence and fills its rows. Changes nothing and throws CacheFull where keys and
+    // values would exceed the limit, std::runtime_error where a wanted logit is not a number.
     void forward(std::vector<Run>& runs);
 
     const Config config;

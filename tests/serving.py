@@ -1,7 +1,8 @@
 """A real server in a thread of the test, and OpenAI's own client with strict validation of responses."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import openai
 
 from riyaz.config import ServeConfig
+from riyaz.hardware import MB
 from riyaz.serve import server
 from riyaz.serve.opening import Opener
 from riyaz.serve.state import State
@@ -37,17 +39,20 @@ class Running:
 
 
 @contextmanager
-def running(opener: Opener, **options: Any) -> Iterator[Running]:
-    """A server on a free port until the end of the block."""
+def running(opener: Opener, load: Callable[[], None] | None = None, **options: Any) -> Iterator[Running]:
+    """A server on a free port until the end of the block; with `load` it begins while that is still called."""
     config = replace(ServeConfig(port=0, drain=0), **options)
     for base in opener.bases:
-        base.lm.read_in_pieces(config.piece)
+        base.lm.read_in_pieces(config.piece, int(config.keep_mb * MB))
     state, listening, ready = State(config, opener.shelf, opener), server.bound(config), threading.Event()
+    state.loaded = load is None
     made = server.made(state)
-    thread = threading.Thread(target=server.run, args=(made, state, listening, ready.set))
+    thread = threading.Thread(target=server.run, args=(made, state, listening, ready.set, load))
     thread.start()
     try:
-        assert ready.wait(20)
+        while load is not None and not made.started:
+            time.sleep(0.01)
+        assert load is not None or ready.wait(20)
         url = server.url_of(listening)
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, _strict_response_validation=True)
         with httpx.Client(base_url=url, timeout=60) as http:

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from riyaz.adapters import Adapter, Pair
-from riyaz.engine import Request, Sampling, scheduler
+from riyaz.engine import Request, Sampling, parts, scheduler
 from riyaz.engine import engine as engines
 from riyaz.engine.engine import Engine
 from riyaz.engine.runner import Run, Whole
@@ -186,7 +186,7 @@ def test_answers_do_not_depend_on_the_batch(folder: Path, dtype: torch.dtype, mo
     asked = [replace(request, constraint=trie) for request in requests(5, 12)]
     more = [ids(generator, 1, 9) for _ in asked]
     together = engine.logprobs(asked, more), engine.choose(asked)
-    monkeypatch.setattr(engines, "ROWS", 1)
+    monkeypatch.setattr(parts, "ROWS", 1)
     monkeypatch.setattr(runners, "HEAD_ROWS", 3)
     alone = engine.logprobs(asked, more), engine.choose(asked)
     assert max(np.abs(a - b).max() for a, b in zip(together[0], alone[0])) < TOLERANCE[dtype]

@@ -20,7 +20,7 @@ MODEL, TEXT = "tiny", "where is my order, and when does it arrive"
 def served(model_folder: Path) -> Iterator[Running]:
     opener = Opener("fp32")
     opener.serve(str(model_folder))
-    with running(opener, piece=16) as found:
+    with running(opener, piece=64) as found:
         yield found
 
 

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Running, assert_error, running
 
 from riyaz import template
+from riyaz.engine import scheduler
 from riyaz.engine.engine import Engine
 from riyaz.serve import http, state
 from riyaz.serve.opening import Opener
@@ -50,10 +51,10 @@ def slow(lm: Engine, seconds: float = STEP) -> None:
 
 @pytest.fixture
 def served(model_folder: Path) -> Iterator[Running]:
-    """A server whose engine is slow and reads prompts in pieces of 16 tokens."""
+    """A server whose engine is slow and reads prompts in pieces of 64 tokens."""
     made = opener(model_folder)
     slow(made.bases[0].lm)
-    with running(made, piece=16) as found:
+    with running(made, piece=64) as found:
         yield found
 
 
@@ -68,12 +69,14 @@ def until(condition: Any, seconds: float = 30.0) -> float:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("phase", ["queued", "prompt", "answer"])
-def test_a_client_that_leaves_frees_the_engine(served: Running, phase: str, stream: bool) -> None:
+def test_a_client_that_leaves_frees_the_engine(
+    served: Running, phase: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = served.state.opener.bases[0].lm
     body = {**LONG, "stream": stream}
     blocker = None
-    if phase == "queued":  # the memory holds one request
-        lm.runner.cache_limit = lm.runner.bytes_of(600)
+    if phase == "queued":
+        monkeypatch.setattr(scheduler, "ROWS", 1)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(leave, served, body, lambda: bool(lm._scheduler.waiting))
             blocker = leave(served, body, lambda: bool(lm._scheduler.waiting))

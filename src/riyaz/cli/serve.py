@@ -11,6 +11,7 @@ from riyaz.cli.options import Held, Served
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError, install
+from riyaz.hardware import MB
 
 Serving = Annotated[ServeConfig, Parameter(name="*")]
 SERVING_DEFAULTS = ServeConfig()
@@ -47,22 +48,24 @@ def serve(
     listening = server.bound(serving)
     try:
         opener = Opener(precision, kv, serving.models)
-        notes = [engine_note(), *(opener.serve(target) if target else ())]
-        notes += opener.serve_comparison(run) if run else []
-        for name, folder in map(named, adapter):
-            opener.put(name, folder)
-        for note in filter(None, notes):
-            screen.talk.print(f"note: {note}", soft_wrap=True)
-        for base in opener.bases:
-            base.lm.read_in_pieces(serving.piece)
-        names = ", ".join(served.name for served in opener.shelf)
-        state = State(serving, opener.shelf, opener)
+        state = State(serving, opener.shelf, opener, loaded=False)
+
+        def load() -> None:
+            notes = [engine_note(), *(opener.serve(target) if target else ())]
+            notes += opener.serve_comparison(run) if run else []
+            for name, folder in map(named, adapter):
+                opener.put(name, folder)
+            for note in filter(None, notes):
+                screen.talk.print(f"note: {note}", soft_wrap=True)
+            for base in opener.bases:
+                base.lm.read_in_pieces(serving.piece, int(serving.keep_mb * MB))
 
         def started() -> None:
+            names = ", ".join(served.name for served in opener.shelf)
             screen.talk.print(f"serving {names}; Ctrl-C ends", soft_wrap=True)
             print(f"{server.url_of(listening)}/v1", flush=True)
 
-        server.run(server.made(state), state, listening, started)
+        server.run(server.made(state), state, listening, started, load)
     finally:
         listening.close()
     sys.stdout.flush()

@@ -360,7 +360,11 @@ class ServeConfig:
     max_body_mb: float = field(default=2.0, metadata={"help": "largest request", "above": 0, "maximum": 1024})
     piece: int = field(
         default=256,
-        metadata={"help": "tokens of prompts read between two tokens of running answers", "minimum": 16},
+        metadata={"help": "tokens of prompts read between two tokens of running answers", "minimum": 64},
+    )
+    keep_mb: float = field(
+        default=256.0,
+        metadata={"help": "keys and values of prompts that are kept for the next turn of a conversation", "minimum": 0},
     )
     drain: Seconds = field(
         default=Seconds(10),

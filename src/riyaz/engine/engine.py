@@ -6,42 +6,46 @@
 Requests with different adapters, prefixes and lengths run in one batch; a prefix is computed once and kept.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from riyaz.adapters import Adapter
 from riyaz.engine.choice import choose, prompt_scores, prompt_want, want
-from riyaz.engine.prefixes import Prefixes
+from riyaz.engine.parts import Steps, batches, finished, in_parts
+from riyaz.engine.prefixes import Prefixes, pieces
 from riyaz.engine.request import Request, Scored
 from riyaz.engine.runner import Best, CacheFull, Named, Run, Runner, Top, Whole
 from riyaz.engine.sampling import likeliest
-from riyaz.engine.scheduler import ROWS, SLOTS, Answer, Scheduler
+from riyaz.engine.scheduler import Answer, Scheduler
 from riyaz.engine.search import MANY, Search
 from riyaz.engine.trie import Trie
+from riyaz.engine.walk import walk
 from riyaz.errors import RiyazError
 from riyaz.hardware import MB
 
 WINDOW = 32  # requests whose distributions are computed together
 ECHOED = 256  # tokens of a prompt whose distributions are computed together
 
-T = TypeVar("T")
 Progress = Callable[[int], None]  # called with the number of requests that were just finished
 
 
 @dataclass(frozen=True)
 class Step:
     """The result of one step for a request: its new token (None at a stop token, and where none was asked for), and
-    whether it is done; where they are asked for, the token Scored, a stop token too, and with it the prompt's."""
+    whether it is done; where they are asked for, the token Scored, a stop token too, and with it the prompt's. `cached`
+    of the prompt's tokens were read by earlier requests; an `error` ends this request alone."""
 
     ticket: int
     token: int | None
     done: bool
     scored: Scored | None = None
     prompt: tuple[Scored, ...] = ()
+    cached: int = 0
+    error: Exception | None = None
 
 
 class Engine:
@@ -55,11 +59,11 @@ class Engine:
         self._prefixes = Prefixes(runner)
         self._piece = 0  # most tokens of prompts that a step reads; 0: whole prompts
 
-    def read_in_pieces(self, tokens: int) -> None:
+    def read_in_pieces(self, tokens: int, keep_bytes: int = 0) -> None:
         """From now on a step reads at most so many tokens of prompts, or one piece, so that running answers do not wait
         for a long prompt; and as many requests run together as fit the memory. Where a prompt is cut depends on its
-        length alone."""
-        self._piece, self._scheduler.slots = tokens, np.inf
+        length alone. Keys and values of prompts are kept up to `keep_bytes`, for prompts that begin alike."""
+        self._piece, self._scheduler.slots, self._prefixes.keep_bytes = tokens, np.inf, keep_bytes
 
     def load(self, name: str, adapter: Adapter) -> None:
         """Load an adapter; requests use it by this name. Raises RiyazError when it does not fit the model, or when the
@@ -86,14 +90,13 @@ class Engine:
 
     def step(self) -> list[Step]:
         """One pass of the model: starts waiting requests and generates one token for every running one. Returns an
-        empty list when no request runs or waits."""
+        empty list when no request runs or waits, and may do so while prompts are read."""
         self._scheduler.admit(self._fit)
         answers = self._scheduler.running
         try:
-            runs = self._runs(answers)
-            results = self._prefixes.forward([run for _, run in runs]) if runs else []
-            steps = [self._take(answer, run, result) for (answer, run), result in zip(runs, results)]
-            return [step for step in steps if step is not None]
+            failed, runs = self._runs(list(answers))
+            results = [self._result(*each) for each in self._forward(runs)]
+            return failed + [step for step in results if step is not None]
         except BaseException:  # the sequences may be incomplete: the next step computes them from the start
             for answer in answers:
                 self._close(answer)
@@ -101,9 +104,14 @@ class Engine:
         finally:
             self._end([answer for answer in answers if answer.done])
 
-    def keeps(self, request: Request) -> bool:
-        """Whether the request's prefix has been read already, by an earlier request."""
-        return bool(request.prefix) and self._prefixes.keeps(request)
+    def room(self, request: Request) -> int:
+        """Most tokens that an answer to this request may have: as many as fit the context and, alone, the memory."""
+        places = self.context - self.adapter_tokens(request.adapter) - request.length
+        own = len(request.tokens)
+        if self._prefixes.bytes_of([(request, own + places)]) <= self.runner.cache_limit:
+            return places
+        fits = lambda tokens: self._prefixes.bytes_of([(request, own + tokens)]) <= self.runner.cache_limit  # noqa: E731
+        return bisect_left(range(places), True, key=lambda tokens: not fits(tokens + 1))
 
     @property
     def running(self) -> list[int]:
@@ -112,8 +120,8 @@ class Engine:
 
     @property
     def cached_bytes(self) -> int:
-        """Most bytes of keys and values of the requests that run and of their prefixes."""
-        return self._prefixes.bytes_of([answer.request for answer in self._scheduler.running])
+        """Bytes of keys and values for which room is kept: of the requests that run and of their prefixes."""
+        return self._prefixes.bytes_of([(answer.request, answer.reserved) for answer in self._scheduler.running])
 
     def cancel(self, ticket: int) -> None:
         """Cancel a waiting or running request; no effect on a finished one."""
@@ -127,6 +135,7 @@ class Engine:
             while not answer.done or yielded < len(answer.tokens):
                 if yielded == len(answer.tokens):
                     self.step()
+                    _expect_answered(answer)
                 else:
                     yielded += 1
                     yield answer.tokens[yielded - 1]
@@ -146,6 +155,8 @@ class Engine:
                 self.step()
                 done = {i for i in left if answers[i].done}
                 left -= done
+                for i in done:
+                    _expect_answered(answers[i])
                 if progress is not None and done:
                     progress(len(done))
         finally:
@@ -157,7 +168,7 @@ class Engine:
     ) -> list[np.ndarray]:
         """Log-probability of every token of each continuation: one (n_i,) float32 array per request."""
         log_p: list[np.ndarray] = [np.zeros(0, np.float32)] * len(requests)
-        for batch in _batches(requests, [len(tokens) for tokens in continuations]):
+        for batch in batches(requests, [len(tokens) for tokens in continuations]):
             wants = {i: Named(_rows(requests[i], continuations[i]), np.array(continuations[i])) for i in batch}
             for i, row in zip(batch, self._read(batch, requests, continuations, wants)):
                 log_p[i] = row
@@ -173,7 +184,7 @@ class Engine:
         for start in range(0, len(requests), WINDOW):
             window, answers = requests[start : start + WINDOW], continuations[start : start + WINDOW]
             log_p: dict[int, np.ndarray] = {}
-            for batch in _batches(window, [len(tokens) for tokens in answers]):
+            for batch in batches(window, [len(tokens) for tokens in answers]):
                 wants = {i: Whole(_rows(window[i], answers[i])) for i in batch}
                 log_p |= zip(batch, self._read(batch, window, answers, wants))
             yield from (log_p[i] for i in range(len(window)))
@@ -191,7 +202,12 @@ class Engine:
 
     def choose(self, requests: Sequence[Request], progress: Progress | None = None) -> np.ndarray:
         """Exact log-probability (R, L) of every answer of the closed set, which all requests must share."""
-        return np.stack([scores for scores, _ in self._search(requests, None, progress)])
+        return finished(self.choosing(requests, progress))
+
+    def choosing(self, requests: Sequence[Request], progress: Progress | None = None) -> Steps[np.ndarray]:
+        """`choose` in parts."""
+        found = yield from self._search(requests, None, progress)
+        return np.stack([scores for scores, _ in found])
 
     def best(
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
@@ -204,8 +220,14 @@ class Engine:
         self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
     ) -> list[list[tuple[int, float]]]:
         """`best` for each row of `offsets` (M, L), from one search: M lists with one entry per request."""
-        answers = [best for _, best in self._search(requests, offsets, progress)]
-        return [[best[m] for best in answers] for m in range(len(offsets))]
+        return finished(self.finding(requests, offsets, progress))
+
+    def finding(
+        self, requests: Sequence[Request], offsets: np.ndarray, progress: Progress | None = None
+    ) -> Steps[list[list[tuple[int, float]]]]:
+        """`best_each` in parts."""
+        found = yield from self._search(requests, offsets, progress)
+        return [[best[m] for _, best in found] for m in range(len(offsets))]
 
     def _check(self, request: Request) -> None:
         assert request.tokens, "a request has at least one token of its own"
@@ -213,14 +235,15 @@ class Engine:
         places = self.adapter_tokens(request.adapter) + request.length + request.limit
         if places > self.context:
             raise RiyazError(f"prompt and answer take {places} tokens of a context of {self.context}")
-        need, limit = self._prefixes.bytes_of([request]), self.runner.cache_limit
+        need, limit = self._prefixes.bytes_of([(request, len(request.tokens) + request.limit)]), self.runner.cache_limit
         if need > limit:
             figures = f"{need / MB:,.1f} MB of keys and values, and {limit / MB:,.1f} MB of memory may hold them"
             raise CacheFull(f"a prompt and answer of {places:,} tokens need {figures}")
 
-    def _fit(self, requests: Sequence[Request]) -> bool:
-        """Whether keys and values of these requests, up to their limits, fit the memory together."""
-        return self._prefixes.bytes_of(requests) <= self.runner.cache_limit
+    def _fit(self, answers: Sequence[Answer]) -> bool:
+        """Whether keys and values of these requests, as far as room is kept for them, fit the memory together."""
+        wanted = [(answer.request, answer.reserved) for answer in answers]
+        return self._prefixes.bytes_of(wanted) <= self.runner.cache_limit
 
     def _begin(self, request: Request) -> Answer:
         self._check(request)
@@ -230,42 +253,95 @@ class Engine:
             self._scheduler.add(answer)
         return answer
 
-    def _runs(self, answers: Sequence[Answer]) -> list[tuple[Answer, Run]]:
-        """The runs of a step: the last token of each answer, and pieces of prompts as many as there is room for."""
+    def _runs(self, answers: Sequence[Answer]) -> tuple[list[Step], list[tuple[Answer, Run]]]:
+        """The runs of a step: the last token of each answer, and pieces of prompts as many as there is room for; and
+        the ends of requests whose prefix finds no room."""
+        failed: list[Step] = []
         runs, read = [], 0
         for answer in answers:
             if answer.sequence is None:
-                answer.sequence = self._prefixes.open(answer.request, answer.request.limit)
-                answer.prompt.clear()
-                answer.unread = self._pieces(answer.request, (*answer.request.tokens, *answer.tokens))
+                try:
+                    if not self._opens(answer):
+                        break  # its prefix is long: others are read when it is
+                except CacheFull as error:
+                    if len(answers) == 1:
+                        failed.append(_failure(answer, error))
+                    else:
+                        self._scheduler.put_back(answer)
+                    break
+            assert answer.sequence is not None
             if not answer.unread:
                 runs.append((answer, Run(answer.sequence, answer.tokens[-1:], self._want(answer))))
             elif not (read and self._piece and read + len(answer.unread[0]) > self._piece):
                 piece = answer.unread.pop(0)
                 read += len(piece)
                 runs.append((answer, self._reading(answer, piece)))
-        return runs
+        return failed, runs
 
-    def _pieces(self, request: Request, tokens: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """A prompt in pieces of nearly equal lengths, so that none is short and computed otherwise than the others."""
-        longest = self._piece or (ECHOED if request.echo is not None else 0) or len(tokens)
-        count = -(-len(tokens) // longest)
-        cuts = [len(tokens) * i // count for i in range(count + 1)]
-        return [tokens[start:end] for start, end in pairwise(cuts)]
+    def _opens(self, answer: Answer) -> bool:
+        """Open the sequence of a request, if its prefix is read; else read the next piece of that. Raises CacheFull."""
+        request = answer.request
+        if not answer.begun:
+            answer.begun, answer.cached = True, len(request.prefix) if self._prefixes.keeps(request) else 0
+        if not self._prefixes.read_on(request, self._piece):
+            return False
+        tokens = (*request.tokens, *answer.tokens)
+        answer.sequence, read = self._prefixes.open(request, () if answer.scores_prompt else tokens, request.limit)
+        answer.cached += 0 if answer.tokens else read
+        answer.prompt.clear()
+        answer.unread = pieces(tokens[read:], self._piece or (ECHOED if answer.scores_prompt else 0))
+        return True
+
+    def _forward(self, runs: list[tuple[Answer, Run]]) -> Iterator[tuple[Answer, Run, Any]]:
+        """Each run with its result, or the error that it has alone. Where keys and values find no room, the latest
+        request waits again."""
+        while runs:
+            try:
+                results = self._prefixes.forward([run for _, run in runs])
+            except CacheFull as error:
+                latest = max(self._scheduler.running, key=lambda answer: answer.ticket)
+                if len(self._scheduler.running) == 1:
+                    yield (*runs[0], error)
+                    return
+                self._close(latest)
+                self._scheduler.put_back(latest)
+                runs = [each for each in runs if each[0] is not latest]
+            except RiyazError as error:  # of one of them
+                if len(runs) == 1:
+                    yield (*runs[0], error)
+                    return
+                for each in runs:
+                    yield from self._forward([each])
+                return
+            else:
+                yield from ((*each, result) for each, result in zip(runs, results))
+                return
 
     def _reading(self, answer: Answer, piece: tuple[int, ...]) -> Run:
         """The run of a piece of a prompt; after the last one the answer begins."""
         assert answer.sequence is not None
-        if answer.request.echo is not None:
+        if answer.scores_prompt:
             return Run(answer.sequence, piece, prompt_want(len(piece)))
         return Run(answer.sequence, piece, None if answer.unread else self._want(answer))
 
     def _want(self, answer: Answer) -> Best | Top:
         return want(answer.request, answer.tokens, self.runner.vocab_size)
 
+    def _result(self, answer: Answer, run: Run, result: Any) -> Step | None:
+        """What a step has for a request: what it took, or the end of a request that fails alone."""
+        if isinstance(result, Exception):
+            return _failure(answer, result)
+        try:
+            return self._take(answer, run, result)
+        except Exception as error:  # its grammar can go no further
+            return _failure(answer, error)
+
     def _take(self, answer: Answer, run: Run, result: Any) -> Step | None:
         """Append the next token to a running request; None while its prompt is read."""
         request = answer.request
+        if not answer.tokens and not answer.unread and self._prefixes.keep_bytes:
+            assert answer.sequence is not None
+            self._prefixes.keep(request, answer.sequence)
         if isinstance(run.want, Whole):
             result = self._echoed(answer, run, result)
         if answer.unread:
@@ -274,14 +350,14 @@ class Engine:
         answer.prompt.clear()
         if not request.limit:
             answer.done = True
-            return Step(answer.ticket, None, True, prompt=prompt)
+            return Step(answer.ticket, None, True, prompt=prompt, cached=answer.cached)
         token, scored = choose(request, answer.tokens, result)
         if token in request.stop:
             answer.done = True
-            return Step(answer.ticket, None, True, scored, prompt)
+            return Step(answer.ticket, None, True, scored, prompt, answer.cached)
         answer.tokens.append(token)
         answer.done = len(answer.tokens) == request.limit
-        return Step(answer.ticket, token, answer.done, scored, prompt)
+        return Step(answer.ticket, token, answer.done, scored, prompt, answer.cached)
 
     def _echoed(self, answer: Answer, run: Run, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keep the prompt's tokens that a piece predicts, and return the distribution after it as `Top` gives it."""
@@ -310,103 +386,56 @@ class Engine:
     ) -> list[Any]:  # fmt: skip
         """The wanted results of the prompts of a batch, followed by their continuations, from one pass."""
 
-        def read(batch: list[int]) -> list[Any]:
+        def read(batch: list[int]) -> Steps[list[Any]]:
             runs: list[Run] = []
             try:
                 for i in batch:
                     tokens = (*requests[i].tokens, *continuations[i][:-1])
-                    runs.append(Run(self._prefixes.open(requests[i]), tokens, wants[i], keep=False))
+                    runs.append(Run(self._prefixes.open(requests[i])[0], tokens, wants[i], keep=False))
                 return self._prefixes.forward(runs)
             finally:
                 for run in runs:
                     self._prefixes.close(run.sequence)
+            yield
 
-        return _in_parts(batch, read)
+        return finished(in_parts(batch, read))
 
     def _search(
         self, requests: Sequence[Request], offsets: np.ndarray | None, progress: Progress | None
-    ) -> list[tuple[np.ndarray, list[tuple[int, float]]]]:
+    ) -> Steps[list[tuple[np.ndarray, list[tuple[int, float]]]]]:
         """Scores (L,) and best answers of every request, from `Search` over its trie."""
         answers: list[Any] = [None] * len(requests)
         tries = [request.constraint for request in requests]
         inner = [len(trie.inner) if trie and offsets is None else MANY for trie in tries]
-        for batch in _batches(requests, inner):
+        for batch in batches(requests, inner):
             trie = tries[batch[0]]
             assert trie is not None, "a request without a constraint has no closed set to search"
 
-            def read(batch: list[int], trie: Trie = trie) -> list[Any]:
+            def read(batch: list[int], trie: Trie = trie) -> Steps[list[Any]]:
                 search = Search(trie, len(batch), offsets)
-                self._walk([requests[i] for i in batch], search)
+                yield from walk(self._prefixes, [requests[i] for i in batch], search, self._piece)
                 return list(zip(search.scores(), search.best()))
 
-            for i, answer in zip(batch, _in_parts(batch, read)):
+            found = yield from in_parts(batch, read)
+            for i, answer in zip(batch, found):
                 answers[i] = answer
             if progress is not None:
                 progress(len(batch))
         return answers
 
-    def _walk(self, requests: Sequence[Request], search: Search) -> None:
-        """Read the prompts, then the nodes that the search picks, each in a fork of its parent's sequence."""
-        trie = search.trie
-        start = [self.adapter_tokens(request.adapter) + request.length for request in requests]
-        at: dict[tuple[int, int], int] = {}  # (row, node) -> its sequence
-        try:
-            for row, request in enumerate(requests):
-                at[row, 0] = self._prefixes.open(request)
-            work = [(row, 0, request.tokens) for row, request in enumerate(requests)]
-            while work:
-                runs = [Run(at[row, node], tokens, _children(trie, node, len(tokens))) for row, node, tokens in work]
-                for (row, node, _), log_probabilities in zip(work, self._prefixes.forward(runs)):
-                    search.learn(row, node, log_probabilities)
-                work = [
-                    (row, node, (int(trie.token[node]),)) for row, node in zip(*map(np.ndarray.tolist, search.next()))
-                ]
-                for row, node, _ in work:
-                    parent = int(trie.parent[node])
-                    at[row, node] = self.runner.fork(at[row, parent], start[row] + int(trie.depth[parent]))
-        finally:
-            for sequence in at.values():
-                self._prefixes.close(sequence)
+
+def _failure(answer: Answer, error: Exception) -> Step:
+    """The end of a request that fails alone."""
+    answer.done, answer.error = True, error
+    return Step(answer.ticket, None, True, error=error)
 
 
-def _in_parts(batch: list[int], read: Callable[[list[int]], list[T]]) -> list[T]:
-    """What `read` gives of a batch; of its halves, one after the other, where the whole does not fit the cache."""
-    try:
-        return read(batch)
-    except CacheFull:
-        if len(batch) == 1:
-            raise
-    half = len(batch) // 2
-    return _in_parts(batch[:half], read) + _in_parts(batch[half:], read)
+def _expect_answered(answer: Answer) -> None:
+    if answer.error is not None:
+        raise answer.error
 
 
 def _rows(request: Request, continuation: Sequence[int]) -> np.ndarray:
     """Indices of the run's tokens after which each token of the continuation is predicted."""
     first = len(request.tokens) - 1
     return np.arange(first, first + len(continuation))
-
-
-def _children(trie: Trie, node: int, count: int) -> Named:
-    """The log-probabilities of a node's children, wanted after the last of a run's `count` tokens."""
-    children = trie.below(node)
-    return Named(np.full(len(children), count - 1), trie.token[children])
-
-
-def _batches(requests: Sequence[Request], extra: Sequence[int]) -> Iterator[list[int]]:
-    """Batches of indices of requests with the same adapter, prefix and closed set and similar lengths, longest first;
-    `extra` is the number of tokens that each needs after its prompt."""
-    groups: dict[Any, list[int]] = {}
-    for i, request in enumerate(requests):
-        assert request.tokens, "a request has at least one token of its own"
-        groups.setdefault((request.adapter, request.prefix, id(request.constraint)), []).append(i)
-    for group in groups.values():
-        length = {i: len(requests[i].tokens) + extra[i] for i in group}
-        batch: list[int] = []
-        for i in sorted(group, key=length.__getitem__, reverse=True):
-            longest = length[batch[0]] if batch else 0
-            full = len(batch) == ROWS or longest * (len(batch) + 1) > SLOTS
-            if batch and (full or longest > 1.5 * length[i] + 16):
-                yield batch
-                batch = []
-            batch.append(i)
-        yield batch

@@ -77,6 +77,9 @@ class Runner(Protocol):
     context: int  # most tokens of a sequence, a soft prompt's vectors included
     vocab_size: int
     cache_limit: int  # most bytes of keys and values of all open sequences
+    page: (
+        int  # a sequence after a multiple of so many tokens of another computes as one that has read them; 0: none does
+    )
 
     def bytes_of(self, tokens: int) -> int:
         """Most bytes of keys and values that a sequence takes for so many tokens of its own, those of its prefix not

@@ -1,4 +1,4 @@
-"""Decides which requests run: they wait, first come first served, for room for prompt and longest answer."""
+"""Decides which requests run: they wait, first come first served, for room for prompt and answer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from riyaz.engine.request import Request, Scored
 
 ROWS = 64  # most requests that run together
+AHEAD = 256  # tokens of each answer for which room is kept; a longer one may make later requests wait again
 SLOTS = 8192  # most tokens of them, answers at their limits: 190 MB of keys and values for SmolLM2-135M in bf16
 
 
@@ -20,12 +21,25 @@ class Answer:
     sequence: int | None = None
     unread: list[tuple[int, ...]] = field(default_factory=list)  # the pieces of the prompt that are still to be read
     prompt: list[Scored] = field(default_factory=list)  # the prompt's tokens, where they are asked for
+    begun: bool = False  # it has run, so that `cached` is known
+    cached: int = 0  # tokens of its prompt that were read by earlier requests
     done: bool = False
+    error: Exception | None = None  # why it has no answer
 
     @property
     def slots(self) -> int:
         """Most tokens that it may take, its prefix not counted."""
         return len(self.request.tokens) + self.request.limit
+
+    @property
+    def reserved(self) -> int:
+        """Tokens for which there should be room, its prefix not counted: few answers are as long as they may be."""
+        return len(self.request.tokens) + min(self.request.limit, len(self.tokens) + AHEAD)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's tokens are still to be scored: with the answer's first token they are."""
+        return self.request.echo is not None and not self.tokens
 
 
 class Scheduler:
@@ -41,7 +55,7 @@ class Scheduler:
         """Append a request to the queue."""
         self.waiting.append(answer)
 
-    def admit(self, fit: Callable[[Sequence[Request]], bool]) -> None:
+    def admit(self, fit: Callable[[Sequence[Answer]], bool]) -> None:
         """Start the waiting requests for which there is room, in order, as long as those that run `fit` together; a
         request that runs alone may exceed `slots`."""
         slots = sum(answer.slots for answer in self.running)
@@ -49,9 +63,14 @@ class Scheduler:
             slots += self.waiting[0].slots
             if self.running and slots > self.slots:
                 break
-            if self.running and not fit([answer.request for answer in (*self.running, self.waiting[0])]):
+            if self.running and not fit([*self.running, self.waiting[0]]):
                 break
             self.running.append(self.waiting.popleft())
+
+    def put_back(self, answer: Answer) -> None:
+        """Let a running request wait again, before all others."""
+        self.running.remove(answer)
+        self.waiting.appendleft(answer)
 
     def drop(self, answers: Iterable[Answer]) -> None:
         """Remove requests, whether they wait or run."""

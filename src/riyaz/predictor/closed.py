@@ -10,6 +10,7 @@ import numpy as np
 from riyaz.data import Example, Message
 from riyaz.data.task import Task
 from riyaz.engine import counted
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
@@ -76,7 +77,17 @@ class ClosedPredictor(PromptedModel):
 
     def chosen(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """The best label of each prepared conversation."""
-        return self._chosen(prepared, self.offsets[None])[0]
+        return finished(self.choosing(prepared))
+
+    def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
+        """`chosen` in parts."""
+        found = yield from self._choosing(prepared, self.offsets[None])
+        return found[0]
+
+    def calibrating(self) -> Steps[None]:
+        """Compute `null_offsets` in parts, where they are used and not known yet."""
+        if self.calibrated and "null_offsets" not in vars(self):
+            vars(self)["null_offsets"] = yield from self._null_offsets()
 
     def raw_and_calibrated(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),
@@ -107,6 +118,9 @@ class ClosedPredictor(PromptedModel):
     @cached_property
     def null_offsets(self) -> np.ndarray:
         """−log of each label's mean probability (L,) after this prompt with NULL_TEXTS as the question."""
+        return finished(self._null_offsets())
+
+    def _null_offsets(self) -> Steps[np.ndarray]:
         conversations = []
         for null in NULL_TEXTS:
             turn = {"role": "user", "content": null}
@@ -116,8 +130,9 @@ class ClosedPredictor(PromptedModel):
             ]
         prompts = self.tokenizer.render(conversations)
         requests = self._requests(prompts, ["the null prompt"] * len(prompts), int(self.constraint.depth.max()))
-        scores = self.lm.choose([self._constrained(request) for request in requests])
-        return np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
+        scores = yield from self.lm.choosing([self._constrained(request) for request in requests])
+        offsets: np.ndarray = np.log(len(scores)) - np.logaddexp.reduce(scores, axis=0)
+        return offsets
 
     def _null_contexts(self) -> list[Sequence[Example]]:
         """The examples before a null text: no example is near to it, so the nearest ones of a few real questions."""
@@ -130,8 +145,13 @@ class ClosedPredictor(PromptedModel):
     def _chosen(
         self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
     ) -> list[list[Prediction]]:
+        return finished(self._choosing(prepared, offsets, tell))
+
+    def _choosing(
+        self, prepared: Sequence[Prepared], offsets: np.ndarray, tell: Callable[[int], None] | None = None
+    ) -> Steps[list[list[Prediction]]]:
         """The best label of each conversation with each row of `offsets` (M, L), from one search."""
-        chosen = self.lm.best_each([each.request for each in prepared], offsets, tell)
+        chosen = yield from self.lm.finding([each.request for each in prepared], offsets, tell)
         return [
             [Prediction(self.task.labels[i], p, each.citations) for (i, p), each in zip(best, prepared)]
             for best in chosen

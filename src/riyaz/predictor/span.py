@@ -8,6 +8,7 @@ import numpy as np
 
 from riyaz.data import Message
 from riyaz.engine import counted
+from riyaz.engine.parts import Steps, finished
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.engine.trie import Trie
 from riyaz.predictor.free import FreePredictor
@@ -56,9 +57,13 @@ class SpanPredictor(FreePredictor):
         """Whether the answer is chosen by a search: where there are passages or common answers."""
         return bool(self._texts(prepared))
 
-    def chosen(self, prepared: Sequence[Prepared]) -> list[Prediction]:
-        """The best span of each prepared conversation that `chooses`."""
-        return [self._searched(each, self._texts(each), [self.text.common_offset])[0] for each in prepared]
+    def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
+        """The best span of each prepared conversation that `chooses`, in parts."""
+        found: list[Prediction] = []
+        for each in prepared:
+            best = yield from self._searching(each, self._texts(each), [self.text.common_offset])
+            found += best
+        return found
 
     def answers_under(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str], offsets: Sequence[float]
@@ -86,12 +91,18 @@ class SpanPredictor(FreePredictor):
         self, prepared: Prepared, texts: Sequence[str], offsets: Sequence[float],
         tell: Callable[[int], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
+        return finished(self._searching(prepared, texts, offsets, tell))
+
+    def _searching(
+        self, prepared: Prepared, texts: Sequence[str], offsets: Sequence[float],
+        tell: Callable[[int], None] | None = None,
+    ) -> Steps[list[Prediction]]:  # fmt: skip
         """The likeliest of `texts` with each of `offsets` added to the common answers, by exact search."""
         ids = [tuple(answer) for answer in self.tokenizer.answer_ids(list(texts))]
         trie = Trie(list(dict.fromkeys(ids)))
         common = np.isin(np.arange(len(trie.leaf)), np.arange(len(set(ids[: len(self.text.common)]))))
         request = replace(prepared.request, constraint=trie)
-        chosen = self.lm.best_each([request], np.outer(offsets, common), tell)
+        chosen = yield from self.lm.finding([request], np.outer(offsets, common), tell)
         return [
             Prediction(self.tokenizer.decode(trie.sequences[best][:-1]).strip(), p, prepared.citations)
             for ((best, p),) in chosen

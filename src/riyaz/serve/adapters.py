@@ -62,7 +62,7 @@ async def loaded(state: State, name: str, path: str, param: str) -> Served:
         try:
             expect_name(name)
             served, adapter = await state.prepare(lambda: state.opener.opened(name, found(folder, path), True))
-            await state.engine.call(lambda: load(served, adapter))
+            await state.engine.work(lambda: load(served, adapter))
             state.shelf.put(served)
         except RiyazError as error:
             status = 409 if "already" in error.what else 400

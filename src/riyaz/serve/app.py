@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riyaz import __version__
 from riyaz.errors import RiyazError
@@ -23,8 +23,10 @@ from riyaz.serve.metrics import TYPE
 from riyaz.serve.openapi import openapi
 from riyaz.serve.problems import KINDS, Problem, problem_of
 from riyaz.serve.responses import responses
-from riyaz.serve.state import State, running, state_of
+from riyaz.serve.state import RETRY, State, running, state_of
 from riyaz.serve.tokens import detokenize, input_tokens, tokenize, tokenizer_info
+
+WITHOUT_MODEL = ("/health", "/ready", "/version", "/metrics", "/openapi.json")
 
 
 async def health(request: Request) -> Response:
@@ -35,6 +37,8 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether a request would be taken now."""
     state = state_of(request)
+    if not state.loaded:
+        raise loading()
     if state.draining:
         raise Problem(503, "the server is about to end")
     if not state.room:
@@ -90,6 +94,24 @@ ROUTES = [
 ]  # fmt: skip
 
 
+class UntilLoaded:
+    """Answers 503 for the routes that need a model, until the models are open."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request that can be answered."""
+        if scope["type"] == "http" and not self._state.loaded and scope["path"] not in WITHOUT_MODEL:
+            return await error_response(loading())(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def loading() -> Problem:
+    """The error while models are opened."""
+    return Problem(503, "the model is loading", headers={"Retry-After": str(RETRY)})
+
+
 def application(state: State) -> ASGIApp:
     """The ASGI application of a server."""
 
@@ -101,7 +123,7 @@ def application(state: State) -> ASGIApp:
     handlers = dict.fromkeys((Exception, RiyazError, HTTPException, Problem, ClientGone), failed)
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.state.riyaz = state
-    return Guard(app, state.config)
+    return Guard(UntilLoaded(app, state), state.config)
 
 
 async def failed(request: Request, error: Exception) -> Response:

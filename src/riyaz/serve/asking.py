@@ -107,7 +107,8 @@ def limit_of(body: Body, most: int | None, name: str = "max_tokens") -> int | No
 
 def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) -> Prepared:
     """The prompt of a conversation. Without a limit the answer may have as many tokens as an artifact was measured
-    with, and of a plain model what the context holds. Raises RiyazError, TooLong for a prompt that does not fit."""
+    with, and of a plain model what context and memory hold. Raises RiyazError, TooLong for a prompt that does not
+    fit."""
     predictor = served.predictor
     assert not isinstance(predictor, CopyPredictor)
     begun = predictor.tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
@@ -118,8 +119,8 @@ def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) 
     (made,) = predictor.prepare([turns.messages], room=room + len(begun), tools=turns.tools)
     if limit is None and usual is None and not served.from_set:
         assert served.context is not None
-        fits = served.context - made.request.length
-        room = fits - len(begun) if most is None else min(fits - len(begun), most)
+        fits = max(1, predictor.lm.room(made.request) - len(begun))
+        room = fits if most is None else min(fits, most)
     request = replace(made.request, tokens=(*made.request.tokens, *begun), limit=room)
     return replace(made, request=request) if not served.from_set else made
 
@@ -136,7 +137,7 @@ def asked_of(
         grammar=grammar,
     )  # fmt: skip
     text = Text(predictor.tokenizer, stops_of(body), predictor.task is not None)
-    return Asked(predictor.lm, request, text, len(request.prefix) if predictor.lm.keeps(request) else 0)
+    return Asked(predictor.lm, request, text, first=index == 0)
 
 
 def _model(served: Served) -> ModelPredictor:

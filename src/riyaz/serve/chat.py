@@ -110,8 +110,6 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
             asking.asked_of(served, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served))
             for index in range(chat.count)
         ]
-        usage.cached = asked[0].cached
-        state.metrics.cached_tokens += usage.cached
         async for piece in generated(state, asked, usage):
             yield replace(piece, citations=citations) if piece.finish else piece
 

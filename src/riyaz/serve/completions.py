@@ -124,14 +124,14 @@ def _asked(completion: Completion) -> list[Asked]:
         if len(ids) + limit > served.context:
             raise TooLong(len(ids), limit, served.context, f"prompt.{place}")
         completion.usage.prompt += len(ids)
-        for _ in range(count):
+        for copy in range(count):
             request = engine.Request(
                 len(asked), ids, adapter=model.adapter, limit=limit, sampling=asking.sampling_of(body, served),
                 stop=frozenset() if body.get("ignore_eos") else model.tokenizer.eos_ids,
                 added=asking.added_of(body, served), top=completion.top,
                 echo=completion.top if completion.echo else None,
             )  # fmt: skip
-            asked.append(Asked(model.lm, request, Text(model.tokenizer, asking.stops_of(body))))
+            asked.append(Asked(model.lm, request, Text(model.tokenizer, asking.stops_of(body)), copy == 0))
     return asked
 
 

@@ -1,7 +1,8 @@
 """The one thread that owns the engines: requests enter, leave and are cancelled between two steps of the model.
 
-Handlers run in the event loop and never call an engine. They put a `Job`, whose steps come back in its queue, or ask
-for a function to be called between two steps, such as the exact search of a closed set.
+Handlers run in the event loop and never call an engine. They put a `Job`, whose steps come back in its queue, ask for a
+quick function to be called between two steps, or for work in parts, such as the exact search of a closed set, of which
+one part is done after each step.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
+from riyaz.engine.parts import Steps
 from riyaz.engine.scheduler import ROWS
 from riyaz.predictor import ClosedPredictor, Prediction, Prepared, SpanPredictor
 
@@ -48,6 +50,14 @@ class Call:
 
 
 @dataclass(eq=False)
+class Work:
+    """Work in parts, with a step of running answers after each."""
+
+    steps: Callable[[], Steps[Any]]
+    result: "Future[Any]" = field(default_factory=Future)
+
+
+@dataclass(eq=False)
 class Choose:
     """A prepared question whose answer a search chooses; those of one predictor are searched together."""
 
@@ -70,7 +80,8 @@ class CutOff:
     error: Exception
 
 
-Item = Job | Call | Choose | Cancel | CutOff | None  # None ends the thread
+Long = Work | Choose
+Item = Job | Call | Long | Cancel | CutOff | None  # None ends the thread
 
 
 class EngineThread:
@@ -79,7 +90,9 @@ class EngineThread:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._jobs: dict[tuple[Engine, int], Job] = {}
-        self._calls: list[Call | Choose] = []
+        self._calls: list[Call] = []
+        self._long: list[Long] = []
+        self._now: tuple[list[Long], Steps[list[Any]]] | None = None  # of `_long`: who waits for it, and its parts
         self._thread = threading.Thread(target=self._run, name="riyaz-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -117,6 +130,13 @@ class EngineThread:
         found: T = await asyncio.wrap_future(call.result)
         return found
 
+    async def work(self, steps: Callable[[], Steps[T]]) -> T:
+        """What work in parts gives. A task that is cancelled takes it back."""
+        work = Work(steps)
+        self._inbox.put(work)
+        found: T = await asyncio.wrap_future(work.result)
+        return found
+
     async def choose(self, predictor: Chooser, prepared: Prepared) -> Prediction:
         """The answer that a search chooses. A task that is cancelled takes its question back."""
         choose = Choose(predictor, prepared)
@@ -125,13 +145,14 @@ class EngineThread:
 
     def _run(self) -> None:
         while self._receive():
-            self._call_next()
+            self._call_all()
+            self._work_on()
             for lm in {lm for lm, _ in self._jobs}:
                 self._step(lm)
 
     def _receive(self) -> bool:
         """Take what has come in, waiting if there is nothing to do; False at the end."""
-        idle = not self._jobs and not self._calls
+        idle = not self._jobs and not self._long and self._now is None
         while True:
             try:
                 item = self._inbox.get(block=idle)
@@ -146,12 +167,11 @@ class EngineThread:
                 self._cancel(item.job)
             elif isinstance(item, CutOff):
                 self._fail(list(self._jobs.values()), item.error)
-                waiting, self._calls = self._calls, []
-                for call in waiting:
-                    if call.result.set_running_or_notify_cancel():
-                        call.result.set_exception(item.error)
-            else:
+                self._cut_long(item.error)
+            elif isinstance(item, Call):
                 self._calls.append(item)
+            else:
+                self._long.append(item)
 
     def _begin(self, job: Job) -> None:
         try:
@@ -165,22 +185,52 @@ class EngineThread:
         if self._jobs.pop((job.lm, job.ticket), None):
             job.lm.cancel(job.ticket)
 
-    def _call_next(self) -> None:
-        """Call one function, or search for the answers of one predictor: running answers wait no longer."""
-        calls = [call for call in self._calls if not call.result.cancelled()]
-        self._calls = []
-        if not calls:
+    def _call_all(self) -> None:
+        calls, self._calls = self._calls, []
+        for call in calls:
+            if call.result.set_running_or_notify_cancel():
+                try:
+                    call.result.set_result(call.function())
+                except Exception as error:
+                    call.result.set_exception(error)
+
+    def _work_on(self) -> None:
+        """Do the next part of a long work; questions of one predictor are searched together."""
+        self._long = [each for each in self._long if not each.result.cancelled()]
+        if self._now is None and self._long:
+            first = self._long[0]
+            same = [each for each in self._long if _together(first, each)][:ROWS]
+            self._long = [each for each in self._long if each not in same]
+            self._now = same, _steps_of(same)
+        if self._now is None:
             return
-        first = calls[0]
-        if isinstance(first, Call):
-            self._calls = calls[1:]
-            return _settle([first], lambda: [first.function()])
-        same = [call for call in calls if isinstance(call, Choose) and call.predictor is first.predictor][:ROWS]
-        self._calls = [call for call in calls if call not in same]
-        return _settle(same, lambda: first.predictor.chosen([call.prepared for call in same]))
+        waiting, steps = self._now
+        if all(each.result.cancelled() for each in waiting):  # nobody waits for it any longer
+            steps.close()
+            self._now = None
+            return
+        try:
+            next(steps)
+        except StopIteration as end:
+            self._now = None
+            for each, result in zip(waiting, end.value):
+                if each.result.set_running_or_notify_cancel():
+                    each.result.set_result(result)
+        except Exception as error:
+            self._now = None
+            _fail_long(waiting, error)
+
+    def _cut_long(self, error: Exception) -> None:
+        """End every long work with this error."""
+        waiting, self._long = self._long, []
+        if self._now is not None:
+            self._now[1].close()
+            waiting += self._now[0]
+            self._now = None
+        _fail_long(waiting, error)
 
     def _step(self, lm: Engine) -> None:
-        """One step of an engine, and its events. Where it fails, so do all requests that run."""
+        """One step of an engine, and its events. A request may fail alone; where the step fails, all that run do."""
         before = time.perf_counter()
         try:
             steps = lm.step()
@@ -194,7 +244,7 @@ class EngineThread:
         for job, step in told:
             if step.done:
                 del self._jobs[lm, job.ticket]
-        self._tell(told)
+        self._tell([(job, step.error or step) for job, step in told])
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:
@@ -211,15 +261,23 @@ class EngineThread:
             self._loop.call_soon_threadsafe(deliver)
 
 
-def _settle(calls: Sequence[Call | Choose], results: Callable[[], Sequence[Any]]) -> None:
-    """Give each call its result, or all of them the error."""
-    started = [call for call in calls if call.result.set_running_or_notify_cancel()]
-    try:
-        found = results()
-    except Exception as error:
-        for call in started:
-            call.result.set_exception(error)
-        return
-    for call, result in zip(calls, found):
-        if call in started:
-            call.result.set_result(result)
+def _together(one: Long, other: Long) -> bool:
+    """Whether two works are done as one: they are questions to one predictor, or the same."""
+    both = isinstance(one, Choose) and isinstance(other, Choose)
+    return one is other or (both and one.predictor is other.predictor)  # type: ignore[union-attr]
+
+
+def _steps_of(same: Sequence[Long]) -> Steps[list[Any]]:
+    """The parts of works that are done as one, and the result of each."""
+    first = same[0]
+    if isinstance(first, Work):
+        result = yield from first.steps()
+        return [result]
+    found = yield from first.predictor.choosing([each.prepared for each in same if isinstance(each, Choose)])
+    return list(found)
+
+
+def _fail_long(waiting: Sequence[Long], error: Exception) -> None:
+    for each in waiting:
+        if each.result.set_running_or_notify_cancel():
+            each.result.set_exception(error)

@@ -21,13 +21,13 @@ from riyaz.serve.text import Text
 
 @dataclass(eq=False)
 class Asked:
-    """One answer to generate: the engine's request, and how its tokens become text. `cached` of the prompt's tokens
-    are kept from earlier requests."""
+    """One answer to generate: the engine's request, and how its tokens become text. Of several answers to one prompt
+    the `first` says how much of it was kept from earlier requests."""
 
     lm: Engine
     request: Request
     text: Text
-    cached: int = 0
+    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ async def generated(state: State, asked: Sequence[Asked], usage: Usage) -> Async
                 raise problem_of(step)
             if job not in left:  # its stop string was found
                 continue
+            if asked[job.index].first and not latest[job]:
+                usage.cached += step.cached
+                state.metrics.cached_tokens += step.cached
             _time(state, usage, job, step, latest)
             piece = _piece(asked[job.index], job, step)
             if piece.finish is not None:

@@ -8,6 +8,7 @@ from riyaz import adapters
 from riyaz import artifact as artifacts
 from riyaz.adapters import Adapter
 from riyaz.config import Kv, Precision
+from riyaz.engine.parts import Steps, finished
 from riyaz.errors import RiyazError, joined
 from riyaz.predictor import Base, ClosedPredictor, Predictor, open_base, open_on, source_for
 from riyaz.results import COMPARE, Comparison
@@ -59,7 +60,7 @@ class Opener:
     def put(self, name: str, folder: Path) -> None:
         """Serve an artifact or an adapter folder under a name, before any request runs. Raises RiyazError."""
         served, adapter = self.opened(name, folder)
-        load(served, adapter)
+        finished(load(served, adapter))
         self.shelf.put(served)
 
     def opened(self, name: str, folder: Path, removable: bool = False) -> tuple[Served, Adapter | None]:
@@ -97,12 +98,12 @@ class Opener:
         return name
 
 
-def load(served: Served, adapter: Adapter | None) -> None:
-    """Load the adapter of a model into its engine, and compute what its answers begin with."""
+def load(served: Served, adapter: Adapter | None) -> Steps[None]:
+    """Load the adapter of a model into its engine, and compute what its answers are weighed with, in parts."""
     if adapter is not None:
         served.open.lm.load(served.name, adapter)
     if isinstance(served.predictor, ClosedPredictor):
-        served.predictor.offsets  # noqa: B018 (computed once and kept)
+        yield from served.predictor.calibrating()
 
 
 def unload(served: Served) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from riyaz.serve.problems import Problem
 from riyaz.serve.state import State
 
 WATCH = 0.1  # seconds between two looks whether the server is to end
+FILES = 65_536  # most files that are open at once
 GRACE = 2  # seconds for the last bytes of answers that were cut
 
 
@@ -59,28 +61,57 @@ def made(state: State) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def run(server: uvicorn.Server, state: State, listening: socket.socket, started: Callable[[], None]) -> None:
+def run(
+    server: uvicorn.Server, state: State, listening: socket.socket, started: Callable[[], None],
+    load: Callable[[], None] | None = None,
+) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; then no request is taken, and answers that run have `drain` seconds. A second
-    SIGINT ends at once."""
+    SIGINT ends at once. `load` opens the models, while /health and /ready answer already; what it raises ends the
+    server and is raised."""
+    failed: list[Exception] = []
 
     async def serve() -> None:
-        watching = asyncio.ensure_future(_watch(server, state, started))
+        watching = asyncio.ensure_future(_watch(server, state, started, load, failed))
         try:
             await server.serve([listening])
         finally:
             watching.cancel()
 
+    _allow_many_connections()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
         asyncio.run(serve())
+    if failed:
+        raise failed[0]
 
 
-async def _watch(server: uvicorn.Server, state: State, started: Callable[[], None]) -> None:
-    """Say that the server has started; when it is to end, refuse requests, then cut answers that take too long."""
+async def _watch(
+    server: uvicorn.Server, state: State, started: Callable[[], None], load: Callable[[], None] | None,
+    failed: list[Exception],
+) -> None:  # fmt: skip
+    """Open the models and say that the server has started; when it is to end, refuse requests, then cut answers that
+    take too long."""
     while not server.started:
         await asyncio.sleep(WATCH / 10)
-    started()
+    if load is not None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, load)
+        except Exception as error:
+            failed.append(error)
+            server.should_exit = True
+            return
+        state.loaded = True
+    if not server.should_exit:
+        started()
     while not server.should_exit:
         await asyncio.sleep(WATCH)
     state.draining = True
     await asyncio.sleep(state.config.drain)
     state.engine.cut_off(Problem(503, "the server ends and cut this answer"))
+
+
+def _allow_many_connections() -> None:
+    """Each connection is an open file, of which a process may often have 1,024 unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -36,6 +36,7 @@ class State:
     engine: EngineThread = field(default_factory=EngineThread)
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
+    loaded: bool = True  # False while the models are opened
     draining: bool = False  # the server ends: no new requests
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)  # adapters are loaded one after the other
     open: int = 0  # answers that run or wait

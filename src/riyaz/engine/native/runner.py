@@ -15,6 +15,7 @@ from riyaz.families import FAMILIES, Family
 from riyaz.sources.tensor_files import float32
 
 HEAD = "lm_head"
+PAGE = 32  # slots of a page, `SLOTS` in native/layout.h
 BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
 
 
@@ -26,6 +27,7 @@ class NativeRunner:
         self.context: int = family.config.context
         self.vocab_size: int = family.config.vocab_size
         self.cache_limit: int = model.cache_limit
+        self.page = PAGE
         self._family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
         self._adapters: dict[str, int] = {}
@@ -103,10 +105,10 @@ class NativeRunner:
                 np.array(names, np.int32),
                 np.array(penalties, np.float32),
             )
-        except RuntimeError as error:  # the cache is full, or the model computes NaN
+        except native.extension().CacheFull as error:
+            raise CacheFull(str(error), self._family.source.name) from error
+        except RuntimeError as error:  # the model computes NaN
             name = self._family.source.name
-            if "the limit is" in str(error):
-                raise CacheFull(str(error), name) from error
             hint = "the weights are damaged, or too large to compute with" if "not finite" in str(error) else ""
             raise RiyazError(str(error), name, hint) from error
         return self._answers(runs, rows, best, values)

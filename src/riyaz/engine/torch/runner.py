@@ -84,6 +84,7 @@ class TorchRunner:
         self.context: int = model.config.context
         self.vocab_size: int = model.config.vocab_size
         self.cache_limit = cache_limit()
+        self.page = 0
         self._layers: int = model.config.n_layers
         self._adapters: dict[str, Tensor | None] = {}  # name -> soft prompt (P, C)
         self._dtype = next(model.parameters()).dtype

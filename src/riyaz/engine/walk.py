@@ -1,0 +1,69 @@
+"""Reads what a search asks for, in parts: the prompts, then nodes of its trie."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from riyaz.engine.parts import Steps
+from riyaz.engine.prefixes import Prefixes, pieces
+from riyaz.engine.request import Request
+from riyaz.engine.runner import Named, Run
+from riyaz.engine.search import Search
+from riyaz.engine.trie import Trie
+
+Work = tuple[int, int, tuple[int, ...], bool]  # row, node, tokens to be read, whether they are the last of these
+
+
+def walk(prefixes: Prefixes, requests: Sequence[Request], search: Search, piece: int) -> Steps[None]:
+    """Read the prompts, then the nodes that the search picks, each in a fork of its parent's sequence; at most `piece`
+    tokens of prompts, or nodes, in each part. Raises CacheFull."""
+    runner, trie = prefixes.runner, search.trie
+    start = [runner.adapter_tokens(request.adapter) + request.length for request in requests]
+    at: dict[tuple[int, int], int] = {}  # (row, node) -> its sequence
+    work: list[Work] = []
+    try:
+        for row, request in enumerate(requests):
+            while not prefixes.read_on(request, piece):
+                yield
+            tokens = request.tokens if piece else ()
+            at[row, 0], read = prefixes.open(request, tokens)
+            *begun, last = pieces(request.tokens[read:], piece)
+            work += [*((row, 0, tokens, False) for tokens in begun), (row, 0, last, True)]
+        while work:
+            yield from _read_nodes(prefixes, at, work, search, piece)
+            picked = list(zip(*map(np.ndarray.tolist, search.next())))
+            work = [(row, node, (int(trie.token[node]),), True) for row, node in picked]
+            for row, node in picked:
+                parent = int(trie.parent[node])
+                at[row, node] = runner.fork(at[row, parent], start[row] + int(trie.depth[parent]))
+    finally:
+        for sequence in at.values():
+            prefixes.close(sequence)
+
+
+def _read_nodes(
+    prefixes: Prefixes, at: Mapping[tuple[int, int], int], work: Sequence[Work], search: Search, piece: int
+) -> Steps[None]:
+    """Read prompts or nodes, of which each may go on where one before it ends, and tell the search what follows."""
+    left = deque(work)
+    while left:
+        part = [left.popleft()]
+        size = len(part[0][2])
+        while left and part[-1][3] and (not piece or size + len(left[0][2]) <= piece):
+            part.append(left.popleft())
+            size += len(part[-1][2])
+        runs = [
+            Run(at[row, node], tokens, _children(search.trie, node, len(tokens)) if whole else None)
+            for row, node, tokens, whole in part
+        ]
+        for (row, node, _, whole), found in zip(part, prefixes.forward(runs)):
+            if whole:
+                search.learn(row, node, found)
+        yield
+
+
+def _children(trie: Trie, node: int, count: int) -> Named:
+    """The log-probabilities of a node's children, wanted after the last of a run's `count` tokens."""
+    children = trie.below(node)
+    return Named(np.full(len(children), count - 1), trie.token[children])

@@ -115,6 +115,12 @@ def test_what_changes_nothing_is_named(served: Running) -> None:
     body = {"model": "out/lora", "messages": [{"role": "user", "content": "a"}], "temperature": 1, "max_tokens": 1}
     answer = served.post("/v1/chat/completions", body)
     assert answer.headers["x-riyaz-ignored"] == "temperature,max_tokens"
+    more = {**body, "max_tokens": None, "max_completion_tokens": 9, "new": 1}
+    more["messages"] = [{"role": "user", "content": [{"type": "text", "text": "a", "cache": 1}], "name": "me"}]
+    told = served.post("/v1/chat/completions", more).headers["x-riyaz-ignored"]
+    assert told == "new,messages.name,messages.content.cache,temperature,max_completion_tokens"
+    response = served.post("/v1/responses", {"model": "out/lora", "input": "a", "temperature": 1, "new": 1})
+    assert response.headers["x-riyaz-ignored"] == "new,temperature"
     begun = [*body["messages"], {"role": "assistant", "content": "re"}]  # type: ignore[misc]
     assert_error(served.post("/v1/chat/completions", {**body, "messages": begun}), 400)
 

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import Running, assert_error, running
 
 from riyaz import template
-from riyaz.engine import scheduler
+from riyaz.engine import engine, scheduler
 from riyaz.engine.engine import Engine
 from riyaz.serve import http, state
 from riyaz.serve.opening import Opener
@@ -115,7 +115,7 @@ def test_a_full_queue_is_429_with_when_to_come_back(served: Running, monkeypatch
         assert served.http.get("/health").status_code == 200
         assert [each.result().status_code for each in first] == [200, 200]
     assert served.http.get("/ready").status_code == 200 and served.state.metrics.refused == 2
-    assert_error(served.post("/v1/completions", {**SHORT, "n": 3}), 429)
+    assert_error(served.post("/v1/completions", {**SHORT, "n": 3}), 400)
 
 
 def test_a_request_that_does_not_start_in_time_is_429(model_folder: Path) -> None:
@@ -152,6 +152,65 @@ def test_more_tokens_than_the_server_allows_are_refused(model_folder: Path) -> N
         assert served.post("/v1/chat/completions", hello).json()["usage"]["completion_tokens"] == 10
         found = assert_error(served.post("/v1/chat/completions", {**hello, "max_completion_tokens": 11}), 400)
         assert found["param"] == "max_tokens"
+
+
+def test_more_answers_than_there_can_be_places_are_refused_for_good(model_folder: Path) -> None:
+    with running(opener(model_folder)) as served:
+        found = assert_error(served.post("/v1/completions", {**SHORT, "prompt": ["a"] * 17, "n": 8}), 400)
+        assert "136 answers are asked for at once, and this server takes 128" in found["message"]
+
+
+def test_a_body_that_never_ends_is_given_up(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "READING", 0.1)
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as raw:
+        raw.sendall(f'{head}Content-Length: 100\r\n\r\n{{"model": '.encode())
+        assert b"408" in raw.recv(4096).splitlines()[0]
+
+
+def test_a_client_that_reads_nothing_keeps_no_place(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = http._Writer.write
+
+    async def stuck(self: Any, text: str, more: bool = True) -> None:
+        if self.started:
+            await asyncio.sleep(3600)  # as a socket whose buffers are full
+        await write(self, text, more)
+
+    monkeypatch.setattr(http._Writer, "write", stuck)
+    monkeypatch.setattr(http, "WRITING", -599.5)
+    with pytest.raises(httpx.HTTPError):
+        served.post("/v1/completions", {**SHORT, "stream": True}, timeout=20)
+    assert until(served.idle) < FREE and served.state.metrics.cancelled == 1
+
+
+def test_one_request_that_fails_leaves_the_others(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = served.post("/v1/completions", {**LONG, "max_tokens": 40}).json()["choices"][0]["text"]
+    whole, fails = engine.choose, {"model": "tiny", "prompt": "my order", "max_tokens": 40, "ignore_eos": True}
+
+    def choose(request: Any, *others: Any) -> Any:
+        if request.limit == 39:
+            raise ValueError("no token can follow")
+        return whole(request, *others)
+
+    monkeypatch.setattr(engine, "choose", choose)
+    with ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(served.post, "/v1/completions", {**LONG, "max_tokens": 40})
+        until(lambda: len(served.state.opener.bases[0].lm.running) == 1)
+        assert_error(served.post("/v1/completions", {**fails, "max_tokens": 39}), 500)
+        assert beside.result().json()["choices"][0]["text"] == plain
+
+
+def test_the_log_says_where_and_never_what(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(runs: Any) -> Any:
+        raise ZeroDivisionError("a secret of the user\nERROR forged")
+
+    monkeypatch.setattr(served.state.opener.bases[0].lm.runner, "forward", fails)
+    assert_error(served.post("/v1/completions", SHORT), 500)
+    assert len(caplog.records) == 1 and "ZeroDivisionError in a request, at test_serve_limits.py:" in caplog.text
+    assert "secret" not in caplog.text and "forged" not in caplog.text
 
 
 def test_a_failing_engine_fails_its_requests_only(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,13 @@ def test_vectors_are_the_librarys(served: Running, embedder: str) -> None:
     assert [each.index for each in made.data] == [0, 1, 2] and made.usage.prompt_tokens > 3
     plain = served.openai.embeddings.create(model=embedder, input="the card", encoding_format="float")
     assert np.abs(np.array(plain.data[0].embedding) - wanted[1]).max() < 1e-6
+    pieces = served.state.embedder()
+    rows = [pieces.ids(text) for text in texts]
+    for given in (rows, [[*pieces._pieces.frame[:1], *row, *pieces._pieces.frame[1:]] for row in rows]):
+        tokens = lenient.embeddings.create(model=embedder, input=given)
+        assert np.abs(wanted - [each.embedding for each in tokens.data]).max() < 1e-6
+        assert tokens.usage == made.usage
+    assert lenient.embeddings.create(model=embedder, input=rows[0]).data[0].embedding == made.data[0].embedding
     body = {"model": embedder, "input": "the card", "encoding_format": "base64"}
     coded = served.post("/v1/embeddings", body).json()["data"][0]["embedding"]
     assert np.frombuffer(base64.b64decode(coded), "<f4").tolist() == wanted[1].tolist()
@@ -54,7 +61,8 @@ def test_vectors_are_the_librarys(served: Running, embedder: str) -> None:
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"input": [1, 2, 3]}, "input"), ({"input": [[1], [2]]}, "input"), ({"input": ""}, "input.0"),
+        ({"input": [100_000]}, "input.0"), ({"input": [[1], [2**31 - 1]]}, "input.1"), ({"input": ""}, "input.0"),
+        ({"input": [[]]}, "input.0"), ({"input": [5] * 600}, "input.0"),
         ({"input": []}, "input"),
         ({"input": ["a", ""]}, "input.1"), ({"dimensions": 7}, "dimensions"), ({"input": "card " * 600}, "input.0"),
         ({"model": "tiny"}, "model"), ({"input": ["a"] * 257}, "input"),
@@ -112,6 +120,7 @@ def test_a_responses_stream_has_its_events_in_order(served: Running) -> None:
         ({"input": [{"role": "user", "content": [3]}]}, "input.0.content"),
         ({"input": [{"role": "user"}]}, "input.0.content"),
         ({"input": ""}, "input"), ({"text": {"format": {"type": "xml"}}}, "text.format"), ({"input": 3}, "input"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"max_output_tokens": 0}, "max_output_tokens"), ({"reasoning": {"effort": "high"}}, "reasoning"),
     ],
 )  # fmt: skip
@@ -171,6 +180,8 @@ def deep(levels: int) -> dict[str, Any]:
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "(["}}},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": deep(40)}},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "integer", "multipleOf": 999999937}}},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["a" * 100] * 700}}},
     ],
 )  # fmt: skip

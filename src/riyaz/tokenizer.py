@@ -329,11 +329,14 @@ class Tokenizer:
         self, conversations: list[Conversation], add_generation_prompt: bool, tools: Sequence[dict] = ()
     ) -> tuple[list[str], str]:
         """(texts of the conversations with the template's control tokens between two marks, the mark)."""
-        values = [value for messages in conversations for message in messages for value in message.values()]
+        values = [
+            value if isinstance(value, str) else to_json(value)  # calls of tools
+            for messages in conversations for message in messages for value in message.values()
+        ]  # fmt: skip
         values += [to_json(tool) for tool in tools]
         mark, hide = self._marks([*values, self.template])
         hidden = [
-            [{name: self._hide(value, hide) for name, value in message.items()} for message in messages]
+            [{name: self._hidden(value, hide) for name, value in message.items()} for message in messages]
             for messages in conversations
         ]
         variables = self._variables | ({"tools": [self._hidden(tool, hide) for tool in tools]} if tools else {})

@@ -7,6 +7,7 @@ their tokens.
 A vector is the mean of the hidden states of all tokens of a text, [CLS] and [SEP] included, scaled to length one.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -58,6 +59,26 @@ class ModelEmbedder(ABC):
                 if progress is not None:
                     progress(done, len(texts))
         return vectors
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of its tokens."""
+        return self._pieces.vocab_size
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, [CLS] and [SEP] not counted; nothing is cut off."""
+        return self._pieces.rows([text], sys.maxsize)[0][1:-1].tolist()
+
+    def inner(self, ids: Sequence[int]) -> list[int]:
+        """Tokens without the [CLS] and [SEP] around them, where these are there."""
+        first, last = self._pieces.frame
+        framed = len(ids) > 1 and ids[0] == first and ids[-1] == last
+        return list(ids[1:-1] if framed else ids)
+
+    def embed_ids(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """As `embed`, of the tokens of texts that fit the window, without [CLS] and [SEP]."""
+        first, last = self._pieces.frame
+        return self._vectors([np.array([first, *row, last], np.int64) for row in rows])
 
     @abstractmethod
     def _vectors(self, ids: list[np.ndarray]) -> np.ndarray:

@@ -10,6 +10,7 @@ from riyaz.data.bounds import ROW
 from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
 from riyaz.predictor import CopyPredictor, ModelPredictor, Prepared
 from riyaz.predictor.own_sampling import own_sampling
+from riyaz.serve.calls import earlier_calls
 from riyaz.serve.generation import Asked
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
@@ -17,7 +18,11 @@ from riyaz.serve.text import Text
 
 Body = dict[str, Any]
 DRAWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-IDLE = (*DRAWN, "seed", "frequency_penalty", "presence_penalty", "logit_bias", "stop", "max_tokens", "ignore_eos")
+MAX_DEPTH = 32
+READ = ("role", "content", "tool_calls", "tool_call_id", "refusal")  # of a message
+PART = ("type", "text", "annotations", "logprobs")
+IDLE = (*DRAWN, "seed", "frequency_penalty", "presence_penalty", "logit_bias", "stop", "max_tokens",
+        "max_completion_tokens", "ignore_eos")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,30 +40,47 @@ def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = (
     takes = not served.from_set and served.open.tokenizer.takes_tools
     if tools and not takes:
         raise Problem(400, f"tools: {served.name} writes none into its prompts", "tools", "unsupported_parameter")
+    for place, tool in enumerate(tools):
+        expect_shallow(tool, f"tools.{place}")
     turns = [_turn(message, f"messages.{place}", takes) for place, message in enumerate(messages)]
-    begun = turns.pop()["content"] if len(turns) > 1 and turns[-1]["role"] == "assistant" else ""
+    ends = len(turns) > 1 and turns[-1]["role"] == "assistant" and "tool_calls" not in turns[-1]
+    begun = turns.pop()["content"] if ends else ""
     if turns[-1]["role"] not in ("user", "tool"):
         raise Problem(400, "messages: the last one is not the user's", "messages")
     return Turns(tuple(turns), begun, tuple(tools))
 
 
 def _turn(message: Body, where: str, tools: bool) -> Message:
-    role, content = message["role"], message.get("content")
-    if message.get("tool_calls"):
-        raise Problem(400, f"{where}.tool_calls: give the call as the turn's text", f"{where}.tool_calls")
-    if role == "tool" and not tools:
+    role, content, calls = message["role"], message.get("content"), message.get("tool_calls") or ()
+    if (role == "tool" or calls) and not tools:
         raise Problem(400, f"{where}: the model's chat template writes no tools", where, "unsupported_parameter")
+    if calls and role != "assistant":
+        raise Problem(400, f"{where}.tool_calls: are the assistant's", f"{where}.tool_calls")
+    if content is None and calls:
+        content = ""
     if content is None:
         raise Problem(400, f"{where}.content: is missing", f"{where}.content", "missing_required_parameter")
     text = content if isinstance(content, str) else "".join(_part(part, f"{where}.content") for part in content)
     expect_short(text, f"{where}.content")
-    return {"role": "system" if role == "developer" else role, "content": text}
+    turn: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": text}
+    return turn | ({"tool_calls": earlier_calls(calls, f"{where}.tool_calls")} if calls else {})
 
 
 def expect_short(text: str, where: str) -> None:
     """Raises Problem for a text of more characters than are tokenised."""
     if len(text) > ROW:
         raise Problem(400, f"{where}: has {len(text):,} characters, and at most {ROW:,} are read", where)
+
+
+def expect_shallow(schema: Any, where: str) -> None:
+    """Raises Problem for a schema of more than MAX_DEPTH objects within each other."""
+    level = [schema]
+    for _ in range(2 * MAX_DEPTH):  # a schema within another is two objects: properties, and its own
+        inner = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise Problem(400, f"{where}: the schema is nested more than {MAX_DEPTH} deep", where)
 
 
 def _part(part: Body, where: str) -> str:
@@ -143,6 +165,17 @@ def asked_of(
 def _model(served: Served) -> ModelPredictor:
     assert not isinstance(served.predictor, CopyPredictor)
     return served.predictor
+
+
+def idle_members(messages: Sequence[Body]) -> list[str]:
+    """Members of messages and of their parts that say nothing to the model, such as `messages.name`."""
+    found: dict[str, int] = {}
+    for message in messages:
+        found |= {f"messages.{name}": 1 for name in message if name not in READ and message[name] is not None}
+        parts = message.get("content")
+        for part in parts if isinstance(parts, list) else ():
+            found |= {f"messages.content.{name}": 1 for name in part if name not in PART and part[name]}
+    return list(found)
 
 
 def idle_fields(body: Body, served: Served) -> list[str]:

@@ -13,10 +13,11 @@ from riyaz.engine.request import Scored
 from riyaz.predictor import ClosedPredictor, CopyPredictor, Prepared, SpanPredictor
 from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
+from riyaz.serve.calls import Calls, writes_calls
 from riyaz.serve.fields import CHAT, ignored_header
 from riyaz.serve.generation import Piece, Usage, chosen, generated
 from riyaz.serve.grammar import grammar_for, new_grammar
-from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
+from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
@@ -48,6 +49,12 @@ class Chat:
         """Number of likeliest tokens with each token; None where no log-probabilities are asked for."""
         return int(self.body.get("top_logprobs", 0)) if self.body.get("logprobs") else None
 
+    def calls(self) -> Calls | None:
+        """What splits one answer into text and calls; None where there are no tools to call."""
+        if not self.turns.tools or not writes_calls(self.served.open.tokenizer.template):
+            return None
+        return Calls({tool["function"]["name"] for tool in self.turns.tools})
+
     @property
     def head(self) -> dict[str, Any]:
         """The members that a response and every chunk begin with."""
@@ -56,17 +63,21 @@ class Chat:
 
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation, at once or as a stream of chunks."""
-    body, headers = await read_body(request, CHAT)
+    body, ignored = await read_fields(request, CHAT)
     state = state_of(request)
-    chat = checked(state, body)
-    idle = asking.idle_fields(body, chat.served)
-    headers = headers or ignored_header(idle)
+    chat = await checked(state, body)
+    headers = ignored_header([*ignored, *idle(chat)])
     if body.get("stream"):
         return EventStream(_chunks(chat), headers, state)
     return await unless_gone(request.receive, _whole(chat, headers))
 
 
-def checked(state: State, body: Body) -> Chat:
+def idle(chat: Chat) -> list[str]:
+    """Names of what a request says and its answer does not heed."""
+    return [*asking.idle_members(chat.body["messages"]), *asking.idle_fields(chat.body, chat.served)]
+
+
+async def checked(state: State, body: Body) -> Chat:
     """The request of a body whose fields are each valid. Raises Problem."""
     served = state.shelf.find(body["model"])
     tools = body.get("tools", ()) if body.get("tool_choice") != "none" else ()
@@ -78,9 +89,9 @@ def checked(state: State, body: Body) -> Chat:
     if body.get("logprobs") and isinstance(served.predictor, CopyPredictor):
         raise Problem(400, f"logprobs: {served.name} {NO_LOGPROBS}", "logprobs", "unsupported_parameter")
     asking.limit_of(body, state.config.max_tokens)
-    grammar = grammar_for(body, served)
+    grammar = await state.prepare(lambda: grammar_for(body, served))
     if not served.from_set:
-        new_grammar(grammar, served)  # where it cannot be followed, that is said now
+        await state.prepare(lambda: new_grammar(grammar, served))  # where it cannot be followed, that is said now
         asking.added_of(body, served)
     return Chat(state, served, turns, body, grammar)
 
@@ -136,31 +147,45 @@ async def _whole(chat: Chat, headers: dict[str, str]) -> Response:
         tokens[piece.index].extend(_shown(chat, piece))
         if piece.finish:
             ends[piece.index] = piece
-    choices = [
-        {
-            "index": index, "finish_reason": ends[index].finish, "logprobs": _logprobs(chat, tokens[index]),
-            "message": {"role": "assistant", "content": "".join(texts[index]), "refusal": None,
-                        **_cited(ends[index])},
-        }
-        for index in range(chat.count)
-    ]  # fmt: skip
+    choices = [_choice(chat, ends[index], "".join(texts[index]), tokens[index]) for index in range(chat.count)]
     document = {"object": "chat.completion", **chat.head, "choices": choices, "usage": usage_of(chat.usage)}
     return JSONResponse({**document, "timings": chat.usage.timings()}, headers=headers)
+
+
+def _choice(chat: Chat, end: Piece, text: str, tokens: Sequence[Scored]) -> dict[str, Any]:
+    """A whole answer."""
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, **_cited(end)}
+    finish = end.finish
+    if calls := chat.calls():
+        text, made = calls.push(text, last=True)
+        if made:
+            message |= {"content": text or None, "tool_calls": made}
+            finish = "tool_calls" if finish == "stop" else finish
+    return {"index": end.index, "finish_reason": finish, "logprobs": _logprobs(chat, tokens), "message": message}
 
 
 async def _chunks(chat: Chat) -> AsyncGenerator[str, None]:
     """The chunks of a stream: the role, the text, the end of every answer, and the usage where it is asked for."""
     asked = bool((chat.body.get("stream_options") or {}).get("include_usage"))
-    begun: set[int] = set()
+    calls: dict[int, Calls | None] = {}
     async for piece in pieces(chat):
-        if piece.index not in begun:
-            begun.add(piece.index)
+        if piece.index not in calls:
+            calls[piece.index] = chat.calls()
             yield _chunk(chat, asked, piece.index, {"role": "assistant", "content": None})
+        text, finish = piece.text, piece.finish
+        made: list[dict[str, Any]] = []
+        if splitting := calls[piece.index]:
+            before = splitting.count
+            text, made = splitting.push(text, last=finish is not None)
+            finish = "tool_calls" if finish == "stop" and splitting.count else finish
+            made = [{"index": before + place, **call} for place, call in enumerate(made)]
         shown = _shown(chat, piece)
-        if piece.text or shown:
-            yield _chunk(chat, asked, piece.index, {"content": piece.text}, _logprobs(chat, shown))
-        if piece.finish:
-            yield _chunk(chat, asked, piece.index, _cited(piece), finish=piece.finish)
+        if text or shown:
+            yield _chunk(chat, asked, piece.index, {"content": text}, _logprobs(chat, shown))
+        if made:
+            yield _chunk(chat, asked, piece.index, {"tool_calls": made})
+        if finish:
+            yield _chunk(chat, asked, piece.index, _cited(piece), finish=finish)
     if asked:
         end = {"choices": [], "usage": usage_of(chat.usage), "timings": chat.usage.timings()}
         yield dumped({"object": "chat.completion.chunk", **chat.head, **end})

@@ -7,11 +7,15 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from riyaz.engine.embedder import ModelEmbedder
+from riyaz.engine.parts import Steps
 from riyaz.serve import asking
 from riyaz.serve.fields import EMBEDDINGS
 from riyaz.serve.http import read_body, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import State, state_of
+
+PART = 512  # tokens embedded between two steps of running answers
 
 
 async def embeddings(request: Request) -> Response:
@@ -21,40 +25,63 @@ async def embeddings(request: Request) -> Response:
     if body["model"] != state.config.embedder:
         state.shelf.find(body["model"])
         raise Problem(400, f"model: {body['model']} has no embeddings; ask {state.config.embedder}", "model")
-    texts = _texts(body["input"])
-    return await unless_gone(request.receive, _answer(state, body, texts, headers))
+    given = _given(body["input"])
+    return await unless_gone(request.receive, _answer(state, body, given, headers))
 
 
-async def _answer(state: State, body: dict[str, Any], texts: list[str], headers: dict[str, str]) -> Response:
+async def _answer(state: State, body: dict[str, Any], given: list[Any], headers: dict[str, str]) -> Response:
     with state.place(1):
         embedder = await state.prepare(state.embedder)
         if body.get("dimensions", embedder.dim) != embedder.dim:
             raise Problem(400, f"dimensions: the vectors have {embedder.dim}", "dimensions")
-        counts = await state.prepare(lambda: [len(embedder.token_offsets(text)) for text in texts])
-        for place, count in enumerate(counts):
-            if count > embedder.window:
-                where, sizes = f"input.{place}", {"prompt_tokens": count, "max_model_len": embedder.window}
-                message = f"{where}: the text has {count} tokens, and {embedder.window} are read"
-                raise Problem(400, message, where, "context_length_exceeded", extra=sizes)
-        vectors = await state.engine.call(lambda: embedder.embed(texts))
+        rows = await state.prepare(lambda: [_ids(embedder, each, f"input.{n}") for n, each in enumerate(given)])
+        vectors = await state.engine.work(lambda: _vectors(embedder, rows))
     data = [
         {"object": "embedding", "index": place, "embedding": _written(row, body.get("encoding_format"))}
         for place, row in enumerate(vectors)
     ]
-    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
+    count = sum(map(len, rows))
+    usage = {"prompt_tokens": count, "total_tokens": count}
     return JSONResponse({"object": "list", "data": data, "model": body["model"], "usage": usage}, headers=headers)
 
 
-def _texts(given: Any) -> list[str]:
-    """The texts of an input. Raises Problem for tokens: they are those of another tokenizer, and mean nothing here."""
-    texts = [given] if isinstance(given, str) else given
-    if not all(isinstance(text, str) for text in texts):
-        raise Problem(400, "input: send texts; tokens of another tokenizer mean nothing here", "input")
-    for place, text in enumerate(texts):
-        asking.expect_short(text, f"input.{place}")
-        if not text:
-            raise Problem(400, f"input.{place}: the text is empty", f"input.{place}")
-    return list(texts)
+def _given(given: Any) -> list[Any]:
+    """The texts or lists of tokens of an input. Raises Problem for a text that is empty or too long."""
+    one = isinstance(given, str) or not isinstance(given[0], str | list)
+    inputs = [given] if one else list(given)
+    for place, each in enumerate(inputs):
+        if isinstance(each, str):
+            asking.expect_short(each, f"input.{place}")
+            if not each:
+                raise Problem(400, f"input.{place}: the text is empty", f"input.{place}")
+    return inputs
+
+
+def _ids(embedder: ModelEmbedder, given: str | list[int], where: str) -> list[int]:
+    """The tokens of an input, without those around a text. Raises Problem for one that is too long, or that has tokens
+    of another tokenizer."""
+    ids = embedder.ids(given) if isinstance(given, str) else embedder.inner(list(map(int, given)))
+    if ids and max(ids) >= embedder.vocab_size:
+        what = f"{where}: {max(ids)} is no token of {embedder.name}, which has {embedder.vocab_size:,}; send texts"
+        raise Problem(400, what, where)
+    if len(ids) > embedder.window:
+        sizes = {"prompt_tokens": len(ids), "max_model_len": embedder.window}
+        message = f"{where}: the text has {len(ids)} tokens, and {embedder.window} are read"
+        raise Problem(400, message, where, "context_length_exceeded", extra=sizes)
+    return ids
+
+
+def _vectors(embedder: ModelEmbedder, rows: list[list[int]]) -> Steps[np.ndarray]:
+    """Vectors (n, dim) of texts of these tokens, in parts of about PART tokens."""
+    found: list[np.ndarray] = []
+    part: list[list[int]] = []
+    for place, ids in enumerate(rows):
+        part.append(ids)
+        if sum(map(len, part)) >= PART or place == len(rows) - 1:
+            found.append(embedder.embed_ids(part))
+            part = []
+            yield
+    return np.concatenate(found)
 
 
 def _written(vector: np.ndarray, form: str | None) -> Any:

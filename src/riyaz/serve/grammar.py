@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import install
-from riyaz.serve.asking import Body
+from riyaz.serve.asking import Body, expect_shallow
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.tokenizer import Tokenizer
 
-MAX_SCHEMA, MAX_DEPTH = 64 * 2**10, 32  # characters, and objects within each other
+MAX_SCHEMA = 64 * 2**10  # characters
 WHERE = "response_format"
 
 
@@ -27,20 +27,26 @@ class Grammar:
         self._matcher = LLMatcher(_tokens(tokenizer, vocab_size), grammar)
         self._bits = allocate_token_bitmask(1, vocab_size)
         self._size = vocab_size
-        if error := self._matcher.get_error():
-            raise Problem(400, f"{WHERE}: the schema cannot be followed: {error.splitlines()[0][:200]}", WHERE)
+        self._expect_sound()
 
     def allowed(self) -> np.ndarray:
         """Whether each token may come next, (V,) bool; only end tokens after the end."""
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._bits, 0)
+        self._expect_sound()
         found: np.ndarray = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: self._size].astype(bool)
         return found
 
     def accept(self, token: int) -> None:
         """Go on with a token."""
         self._matcher.consume_token(token)
+        self._expect_sound()
+
+    def _expect_sound(self) -> None:
+        """Raises Problem where the schema leads nowhere, or to too much work: then nothing keeps to it any longer."""
+        if error := self._matcher.get_error():
+            raise Problem(400, f"{WHERE}: the schema cannot be followed: {error.splitlines()[0][:200]}", WHERE)
 
 
 def grammar_for(body: Body, served: Served) -> str:
@@ -67,15 +73,9 @@ def new_grammar(grammar: str, served: Served) -> Grammar | None:
 
 
 def _expect_small(schema: Any) -> None:
+    expect_shallow(schema, WHERE)
     if len(json.dumps(schema)) > MAX_SCHEMA:
         raise Problem(400, f"{WHERE}: the schema has more than {MAX_SCHEMA:,} characters", WHERE)
-    level = [schema]
-    for _ in range(2 * MAX_DEPTH):  # a schema within another is two objects: properties, and its own
-        inner = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
-        level = [part for part in inner if isinstance(part, dict | list)]
-        if not level:
-            return
-    raise Problem(400, f"{WHERE}: the schema is nested more than {MAX_DEPTH} deep", WHERE)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,8 @@ from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.state import State, state_of
 
 MB = 2**20
+READING = 30.0  # seconds within which a request's body must come
+WRITING = 30.0  # seconds in which a client must read what was answered
 PING = 15.0  # seconds between comments that keep an idle stream open
 EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 DONE = "[DONE]"
@@ -26,12 +28,21 @@ DONE = "[DONE]"
 
 async def read_body(request: Request, table: Table) -> tuple[dict[str, Any], dict[str, str]]:
     """The supported fields of a request's JSON body, and the header that names those left out. Raises Problem."""
+    body, ignored = await read_fields(request, table)
+    return body, ignored_header(ignored)
+
+
+async def read_fields(request: Request, table: Table) -> tuple[dict[str, Any], list[str]]:
+    """The supported fields of a request's JSON body, and the names of those left out. Raises Problem."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, f"the content type is {brief(kind)}; send application/json")
-    body = parse(await _bytes(request))
-    kept, ignored = sort_out(body, table)
-    return kept, ignored_header(ignored)
+    try:
+        async with asyncio.timeout(READING):
+            data = await _bytes(request)
+    except TimeoutError:
+        raise Problem(408, f"the request's body did not come within {READING:g} s") from None
+    return sort_out(parse(data), table)
 
 
 async def _bytes(request: Request) -> bytes:
@@ -107,7 +118,8 @@ class EventStream(Response):
         """Send the events until they end or the client has gone."""
         sending, gone = asyncio.ensure_future(self._send(scope, receive, send)), asyncio.ensure_future(_gone(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            longest = self.state.config.request_timeout + WRITING  # a client that reads nothing keeps no place
+            await asyncio.wait({sending, gone}, timeout=longest, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 self.state.metrics.cancelled += 1
             elif not isinstance(sending.exception(), OSError):

@@ -1,6 +1,8 @@
 """What a client did wrong, or the server cannot do now: a status and OpenAI's error body."""
 
 import logging
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from riyaz.engine.runner import CacheFull
@@ -46,5 +48,7 @@ def problem_of(error: Exception, param: str | None = None) -> Problem:
         return Problem(400, str(error), param, "context_length_exceeded")
     if isinstance(error, RiyazError):
         return Problem(400, str(error), param)
-    logging.getLogger("riyaz.serve").error("a request failed", exc_info=error)
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+    said = "%s in a request, at %s"  # not the message, which may quote a prompt, or forge lines
+    logging.getLogger("riyaz.serve").error(said, type(error).__name__, " < ".join(places[::-1]) or "an unknown place")
     return Problem(500, "the server could not answer; its log says why")

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.serve.asking import Body
-from riyaz.serve.chat import Chat, checked, pieces
-from riyaz.serve.fields import RESPONSES
+from riyaz.serve.chat import Chat, checked, idle, pieces
+from riyaz.serve.fields import RESPONSES, ignored_header
 from riyaz.serve.generation import Usage
-from riyaz.serve.http import EventStream, dumped, read_body, unless_gone
+from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import state_of
 
@@ -21,9 +21,10 @@ PASSED = ("model", "temperature", "top_p", "stream")
 
 async def responses(request: Request) -> Response:
     """Answer an input, at once or as a stream of events."""
-    body, headers = await read_body(request, RESPONSES)
+    body, ignored = await read_fields(request, RESPONSES)
     state = state_of(request)
-    chat = checked(state, chat_body(body))
+    chat = await checked(state, chat_body(body))
+    headers = ignored_header([*ignored, *idle(chat)])
     name = f"resp_{secrets.token_hex(12)}"
     if body.get("stream"):
         return EventStream(_events(chat, body, name), headers, state)
@@ -37,12 +38,7 @@ def chat_body(body: Body) -> Body:
     messages = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     for place, item in enumerate(items):
         where = f"input.{place}"
-        if item.get("type", "message") != "message" or item.get("role") not in (
-            "system",
-            "developer",
-            "user",
-            "assistant",
-        ):
+        if item.get("type", "message") != "message" or item.get("role") not in ROLES:
             raise Problem(400, f"{where}: only messages are read", where, "unsupported_parameter")
         if not isinstance(item.get("content"), str | list):
             raise Problem(400, f"{where}.content: is missing", f"{where}.content", "missing_required_parameter")
@@ -60,7 +56,10 @@ def chat_body(body: Body) -> Body:
 
 def response_format(body: Body) -> Body | None:
     """The format of the text as a chat names it; None for plain text. Raises Problem for one that is not known."""
-    form = (body.get("text") or {}).get("format") or {"type": "text"}
+    text = body.get("text") or {}
+    if text.get("verbosity") not in (None, "medium"):
+        raise Problem(400, "text.verbosity: is not supported", "text.verbosity", "unsupported_parameter")
+    form = text.get("format") or {"type": "text"}
     if form.get("type") == "text":
         return None
     if form.get("type") == "json_object":

@@ -64,6 +64,9 @@ class State:
         ends."""
         if self.draining:
             raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
+        if count > ROWS + self.config.max_queue:
+            most = ROWS + self.config.max_queue
+            raise Problem(400, f"n: {count} answers are asked for at once, and this server takes {most}", "n")
         if count > self.room:
             where = {"queue_length": max(0, self.open - ROWS), "queue_limit": self.config.max_queue}
             message = f"the queue is full: {self.open} answers run or wait"

@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from riyaz.errors import RiyazError, few, shown
-from riyaz.families import bert, checks, gemma3, gpt2, llama, mistral, qwen2, qwen3
+from riyaz.families import bert, bitnet, checks, gemma3, gpt2, llama, mistral, qwen2, qwen3, ternary
 from riyaz.families.bert import BertConfig
+from riyaz.families.bitnet import BitNetConfig
 from riyaz.families.gemma3 import Gemma3Config
 from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
@@ -25,10 +26,14 @@ from riyaz.families.mistral import MistralConfig
 from riyaz.families.qwen2 import Qwen2Config
 from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
-from riyaz.sources import Source
-from riyaz.sources.tensor_files import is_finite, not_finite
+from riyaz.sources import Source, gguf_ternary
+from riyaz.sources.gguf import GGUFFile
+from riyaz.sources.tensor_files import float32, is_finite, not_finite
+from riyaz.sources.ternary import Ternary, ternary_codes
 
 FAMILIES: dict[str, ModuleType] = {  # of language models
+    bitnet.MODEL_TYPE: bitnet,
+    **dict.fromkeys(bitnet.GGUF_NAMES, bitnet),
     gemma3.MODEL_TYPE: gemma3,
     gemma3.TEXT: gemma3,  # model_type in config.json
     gpt2.MODEL_TYPE: gpt2,
@@ -42,7 +47,7 @@ FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # allowed in Hugging Face files; F6
 HEAD, TRUNK = "lm_head.weight", "model."
 
 # the configuration of any language model
-ModelConfig = Gemma3Config | GPT2Config | LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
+ModelConfig = BitNetConfig | Gemma3Config | GPT2Config | LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
 Config = TypeVar("Config", ModelConfig, BertConfig)
 
 
@@ -56,6 +61,7 @@ class Family(Generic[Config]):
     source: Source = field(repr=False)
     stored_names: Mapping[str, str] = field(repr=False)  # Hugging Face name -> name in the source
     notes: tuple[str, ...] = ()  # warnings for the user about how the weights were interpreted
+    scheme: ternary.Scheme | None = None  # of a Hugging Face folder with ternary linears
 
     def weights(self) -> Iterator[tuple[str, str, np.ndarray]]:
         """Yields (name, type, values) of every tensor, type and values as from `array`. Raises RiyazError for NaN or an
@@ -67,8 +73,11 @@ class Family(Generic[Config]):
             yield name, dtype, values
 
     def array(self, name: str) -> tuple[str, np.ndarray]:
-        """("F32" | "F16" | "BF16", values) of one tensor; linears are (out, in), BF16 values are uint16 bits."""
+        """("F32" | "F16" | "BF16", values) of one tensor; linears are (out, in), BF16 values are uint16 bits. A ternary
+        linear comes as the floats from which it was rounded, where the file has them, else as codes times scales."""
         stored = self.stored_names[name]
+        if self.is_ternary(name) and not self.has_masters:
+            return "F32", self.ternary(name).floats()
         array = self.source.array(stored)
         if self.source.format == "gguf":
             array = FAMILIES[self.model_type].from_gguf_layout(self.config, name, array)
@@ -78,6 +87,39 @@ class Family(Generic[Config]):
         if dtype == "F64":
             array = array.astype(np.float32)
         return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
+
+    @property
+    def has_masters(self) -> bool:
+        """Whether the file holds floats for every tensor, from which ternary linears are rounded in each forward."""
+        return not (self.scheme and self.scheme.packed) and not any(map(self._gguf_ternary, self.stored_names))
+
+    def is_ternary(self, name: str) -> bool:
+        """Whether the tensor is the weight of a ternary linear, which `ternary` reads."""
+        shape = self.source.tensors[self.stored_names[name]].shape
+        return self._gguf_ternary(name) or (self.scheme is not None and ternary.is_linear(name, shape))
+
+    def ternary(self, name: str) -> Ternary:
+        """The codes and scales of a ternary linear (out, in). Raises RiyazError for codes and scales that are none."""
+        stored = self.stored_names[name]
+        if self._gguf_ternary(name):
+            file = self.source.files[0]
+            assert isinstance(file, GGUFFile)
+            matrix = gguf_ternary.read(self.source.tensors[stored], file.blocks(stored))
+            codes = FAMILIES[self.model_type].from_gguf_layout(self.config, name, matrix.codes)
+            scales = matrix.scales
+            if matrix.group is not None:
+                scales = FAMILIES[self.model_type].from_gguf_layout(self.config, name, scales)
+            return replace(matrix, codes=codes, scales=scales)
+        assert self.scheme is not None, name
+        if self.scheme.packed:
+            return ternary.read_packed(self.source, stored, self.scheme)
+        values = float32(*self.array(name))
+        if not np.isfinite(values).all():
+            raise self.not_finite(name)
+        return ternary_codes(values, self.scheme.group)
+
+    def _gguf_ternary(self, name: str) -> bool:
+        return self.source.tensors[self.stored_names[name]].dtype in ternary.GGUF_TYPES
 
     def not_finite(self, name: str) -> RiyazError:
         """The error for a tensor with NaN or infinities: its file, its name there, the first place."""
@@ -120,11 +162,14 @@ def describe_embedder(source: Source) -> Family[BertConfig]:
 
 def _read_family(source: Source, module: ModuleType) -> Family:
     """Reads the source as a model of this family module. Raises RiyazError."""
+    scheme = None
     try:
         if source.format == "gguf":
             config = module.from_gguf(_with_frequencies(source), source.tensors)
         else:
-            config = module.from_hf(source.metadata)
+            scheme = ternary.from_hf(source.metadata)
+            own = {key: value for key, value in source.metadata.items() if not scheme or key != ternary.KEY}
+            config = module.from_hf(own)
     except RiyazError as error:
         raise RiyazError(error.what, str(source.path), error.hint) from error
     notes = []
@@ -132,12 +177,12 @@ def _read_family(source: Source, module: ModuleType) -> Family:
         config = replace(config, tie_word_embeddings=False)
         notes.append(f"{source.name}: tie_word_embeddings is true, but the file holds a different head, which is used")
     plan, stored_names = module.layer_plan(config), _stored_names(source, module, config)
-    problems = _mismatches(source, module, config, stored_names)
+    problems = _mismatches(source, module, config, stored_names, scheme)
     if problems:
         what = f"the weights do not fit the configuration: {few(problems)}"
         raise RiyazError(what, str(source.path), "the model is incomplete or has another model's configuration")
     parameters = sum(math.prod(shape) for shape in plan.values())
-    return Family(module.MODEL_TYPE, config, parameters, source, stored_names, tuple(notes))
+    return Family(module.MODEL_TYPE, config, parameters, source, stored_names, tuple(notes), scheme)
 
 
 def _stored_names(source: Source, module: ModuleType, config: Any) -> dict[str, str]:
@@ -173,13 +218,19 @@ def _is_tied(config: Any) -> bool:
 
 
 def _mismatches(
-    source: Source, module: ModuleType, config: ModelConfig | BertConfig, stored_names: dict[str, str]
-) -> list[str]:
+    source: Source, module: ModuleType, config: ModelConfig | BertConfig, stored_names: dict[str, str],
+    scheme: ternary.Scheme | None,
+) -> list[str]:  # fmt: skip
     """One message for each tensor that is missing, has the wrong shape or type, or is unknown."""
-    problems = []
+    problems: list[str] = []
+    scales: set[str] = set()  # of packed ternary linears
     for name, shape in module.layer_plan(config).items():
         stored = stored_names[name]
         info = source.tensors.get(stored)
+        if scheme and scheme.packed and ternary.is_linear(name, shape):
+            problems += ternary.packed_mismatches(source.tensors, stored, shape, scheme)
+            scales.add(stored + ternary.SCALE)
+            continue
         if source.format == "hf" and transposed(module.MODEL_TYPE, name):
             shape = shape[::-1]
         if info is None:
@@ -188,7 +239,7 @@ def _mismatches(
             problems.append(f"{stored} has the shape {list(info.shape)} instead of {list(shape)}")
         elif source.format == "hf" and info.dtype not in FLOAT_TYPES:
             problems.append(f"{stored} has the type {info.dtype} instead of {', '.join(FLOAT_TYPES)}")
-    for extra in sorted(source.tensors.keys() - stored_names.values()):
+    for extra in sorted(source.tensors.keys() - stored_names.values() - scales):
         if not module.ignored(extra) and not (extra == HEAD and source.format == "hf" and _is_tied(config)):
             problems.append(f"{shown(extra)} is unknown")
     return problems

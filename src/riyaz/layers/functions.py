@@ -82,6 +82,21 @@ class _GeGLU(Function):
         return grad_gate, grad_up
 
 
+class _ReLU2(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return gate.relu().square_().mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        gate, up = ctx.saved_tensors
+        positive = gate.relu()
+        grad_gate = (positive * 2).mul_(up).mul_(grad)
+        return grad_gate, positive.square_().mul_(grad)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, the mean in float32; x (T, C), weight (C,)."""
     function = native_functions.RMSNorm if native_functions.runs(x) else _RMSNorm
@@ -114,3 +129,8 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
     if native_functions.runs(gate, up):
         return recomputable(native_functions.Gate, gate, up, "gelu_tanh")
     return recomputable(_GeGLU, gate, up)
+
+
+def relu2(gate: Tensor, up: Tensor) -> Tensor:
+    """relu(gate)² * up, elementwise; gate and up (T, F)."""
+    return recomputable(_ReLU2, gate, up)

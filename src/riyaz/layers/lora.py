@@ -18,12 +18,13 @@ from torch.autograd import Function
 
 from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
-from riyaz.layers import frozen
+from riyaz.layers import frozen, ternary
 from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.swap import linears, swap
 
 HEAD = "lm_head"
 PLAIN = (nn.Linear, FrozenLinear)  # kinds of linears that `product` and `gradient` of `layers.frozen` compute
+KINDS: tuple[type[nn.Module], ...] = (*PLAIN, *ternary.KINDS)
 
 
 class _LoRA(Function):
@@ -67,6 +68,9 @@ class LoRALinear(nn.Module):
     def fuse(self) -> nn.Linear:
         """A linear with the weight W + s B A, added in float32 and rounded once to the base's type. Raises RiyazError
         for another kind of base, such as one in codes, whose weight may not be able to hold the sum."""
+        if isinstance(self.base, ternary.KINDS):
+            what = "an adapter cannot be merged into a ternary model: weights of -1, 0 and 1 cannot hold the sum"
+            raise RiyazError(what, hint="keep it as an adapter beside the model")
         if type(self.base) is not nn.Linear:
             raise RiyazError(f"a LoRA cannot be merged into a {type(self.base).__name__}", hint="keep it as an adapter")
         delta = self.lora_B.float() @ self.lora_A.float() * self.scale
@@ -108,7 +112,7 @@ def apply(
     alpha: float,
     seed: int,
     targets: Sequence[str] | None = None,
-    kinds: tuple[type[nn.Module], ...] = PLAIN,
+    kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> None:
     """Put an untrained LoRA of rank r, scaled by α/r, on the linears named in `targets` (None: all but the head).
 

@@ -10,19 +10,29 @@ import numpy as np
 import torch
 
 from riyaz.families import FAMILIES, Family, describe, describe_embedder, transposed
+from riyaz.families.ternary import KEY, SCALE, Scheme
 from riyaz.files import write_json
+from riyaz.layers import ternary
 from riyaz.models import bert
 from riyaz.sources import Source, safetensors
+from riyaz.sources.ternary import pack
 from riyaz.tokenizer import Tokenizer
 
 
 def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names."""
+    """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names.
+    Its ternary linears are `layers.ternary`'s, with masters in `dtype` where the file has floats."""
     family = describe(source)
     module = importlib.import_module(f"riyaz.models.{family.model_type}")
     with torch.device("meta"):
         model = module.Model(family.config)
-    return fill(model, _state(family, dtype)).requires_grad_(False)
+    coded = [name for name in family.stored_names if family.is_ternary(name)]
+    if coded and family.has_masters:
+        ternary.apply(model, family.scheme.group if family.scheme else None)
+        coded = []
+    ternary.put(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
+    state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights() if name not in coded}
+    return fill(model, state).requires_grad_(False)
 
 
 def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
@@ -55,7 +65,7 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face folder: weights in the model's type, configuration with all end tokens, the source's
     generation settings, tokenizer, chat template."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict()
+    state, packed, scheme = model.state_dict(), *_packed(model)
     for name in state:
         if transposed(model.config.model_type, name):
             state[name] = state[name].T
@@ -65,11 +75,27 @@ def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     ends = sorted(tokenizer.eos_ids)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     config = FAMILIES[model.config.model_type].to_hf(model.config) | {"dtype": dtype} | ids
+    if scheme is not None:
+        config[KEY] = scheme.to_hf()
     write_json(folder / "config.json", config, ascii=True)
     generation = {**tokenizer.files.generation, **ids}
     write_json(folder / "generation_config.json", generation, ascii=True)
     tokenizer.save(folder)
-    safetensors.write(folder / "model.safetensors", to_arrays(state), {"format": "pt"})
+    safetensors.write(folder / "model.safetensors", to_arrays(state) | packed, {"format": "pt"})
+
+
+def _packed(model: Any) -> tuple[dict[str, np.ndarray], Scheme | None]:
+    """The packed codes and the scales of the model's frozen ternary linears, by name, and how the folder stores ternary
+    linears; None for a model without."""
+    arrays, scheme = {}, None
+    for name, module in model.named_modules():
+        if isinstance(module, ternary.TernaryLinear):
+            scheme = Scheme(group=module.group)
+        elif isinstance(module, ternary.FrozenTernaryLinear):
+            scheme, scales = Scheme(packed=True, group=module.group), module.scales.numpy()
+            arrays[f"{name}.weight"] = pack(module.codes.numpy())
+            arrays[f"{name}.weight{SCALE}"] = scales if module.group else scales.reshape(1)
+    return arrays, scheme
 
 
 def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

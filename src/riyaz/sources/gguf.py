@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError, shown
-from riyaz.sources.gguf_blocks import LAYOUTS, OTHER_TYPES, TYPES, dequantise
+from riyaz.sources.gguf_blocks import FORKS_TYPES, LAYOUTS, OTHER_TYPES, TYPES, dequantise
 from riyaz.sources.tensor_files import TensorInfo, map_file
 
 MAGIC = b"GGUF"
@@ -51,9 +51,13 @@ class GGUFFile:
     def array(self, name: str) -> np.ndarray:
         """The tensor's values in its shape: float32 (quantised types dequantised), float16, or BF16 bits as uint16."""
         info = self.tensors[name]
+        return dequantise(info.dtype, self.blocks(name)).reshape(info.shape)
+
+    def blocks(self, name: str) -> np.ndarray:
+        """The tensor's blocks (N,), in the layout of its type."""
+        info = self.tensors[name]
         layout = LAYOUTS[info.dtype]
-        blocks = np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
-        return dequantise(info.dtype, blocks).reshape(info.shape)
+        return np.frombuffer(self.data, layout, info.nbytes // layout.itemsize, info.offset)
 
 
 class Strings:
@@ -244,13 +248,14 @@ def _tensor(cursor: _Cursor, index: int, alignment: int) -> TensorInfo:
         raise cursor.fail(f"{what} has the shape {sizes}, each size must be 1 to 2^31 - 1")
     kind = cursor.number("I", f"the type of {what}")
     if kind not in TYPES:
-        supported = ", ".join(sorted(LAYOUTS))
-        raise cursor.fail(f"{what} has the type {OTHER_TYPES.get(kind, kind)}", f"riyaz reads {supported}")
+        supported, known = ", ".join(sorted(LAYOUTS)), OTHER_TYPES | FORKS_TYPES
+        raise cursor.fail(f"{what} has the type {known.get(kind, kind)}", f"riyaz reads {supported}")
     dtype, block, layout = TYPES[kind]
     if sizes[0] % block:
         raise cursor.fail(f"{what} has rows of {sizes[0]} weights, {dtype} needs a multiple of {block}")
     offset = cursor.number("Q", f"the offset of {what}")
     if offset % alignment:
         raise cursor.fail(f"{what} has the offset {offset}, not a multiple of the alignment {alignment}")
-    nbytes = math.prod(sizes) // block * layout.itemsize
+    blocks = math.prod(sizes) // block + (dtype == "I2_S")  # one more holds the scale
+    nbytes = blocks * layout.itemsize
     return TensorInfo(name, dtype, tuple(reversed(sizes)), offset, nbytes)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from riyaz.sources.gguf_ternary import I2_S, TQ1_0, TQ2_0, i2_s_codes, i2_s_scale, tq1_0, tq2_0
+
 BLOCK, SUPER = 32, 256
 CHUNK = 2**18  # weights dequantised at once, so that intermediate arrays stay in the CPU cache
 
@@ -39,15 +41,22 @@ TYPES: dict[int, tuple[str, int, np.dtype]] = {
     14: ("Q6_K", SUPER, Q6_K),
     20: ("IQ4_NL", BLOCK, Q4_0),
     30: ("BF16", 1, np.dtype("<u2")),
+    34: ("TQ1_0", SUPER, TQ1_0),
+    35: ("TQ2_0", SUPER, TQ2_0),
+    36: ("I2_S", 128, I2_S),
 }
 OTHER_TYPES = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S"}
-OTHER_TYPES |= {22: "IQ2_S", 23: "IQ4_XS", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4"}
+OTHER_TYPES |= {22: "IQ2_S", 23: "IQ4_XS", 28: "F64", 29: "IQ1_M", 39: "MXFP4"}
+# numbers that bitnet.cpp and ik_llama.cpp give to types which llama.cpp has not
+FORKS_TYPES = {36: "I2_S", 37: "TL1", 38: "TL2", 134: "IQ1_BN", 135: "IQ2_BN", 335: "IQ2_BN_R4"}
 LAYOUTS = {name: layout for name, _, layout in TYPES.values()}
 IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 
 
 def dequantise(dtype: str, blocks: np.ndarray) -> np.ndarray:
     """A tensor's blocks as flat float32; the unquantised types (F32, F16, BF16 bits) are returned unchanged."""
+    if dtype == "I2_S":
+        return (i2_s_codes(blocks[:-1]) * i2_s_scale(blocks)).reshape(-1)
     if dtype not in DEQUANTISE:
         return blocks
     weights = next(count for name, count, _ in TYPES.values() if name == dtype)
@@ -181,4 +190,6 @@ DEQUANTISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "TQ1_0": tq1_0,
+    "TQ2_0": tq2_0,
 }

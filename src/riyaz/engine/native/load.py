@@ -11,6 +11,7 @@ from riyaz.engine.native import formats, plan
 from riyaz.engine.native.formats import Form
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.runner import cache_limit
+from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.sources import Source, gguf_groups
 from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
@@ -49,6 +50,8 @@ def pack(format_: str, values: np.ndarray) -> tuple[Any, bool]:
 
 def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -> Any:
     """A tensor as the C++ model takes it: a packed matrix, or a float32 vector. Raises RiyazError for NaN."""
+    if family.is_ternary(name):  # `family.ternary(name)` has codes, scales and group; see sources/ternary.py
+        raise RiyazError("the C++ engine has no ternary weights", family.source.name, "set RIYAZ_ENGINE=torch")
     stored = family.stored_names[name]
     info = family.source.tensors[stored]
     pair = merged.pairs.get(name.removesuffix(".weight")) if merged else None

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from riyaz.events import Event
 from riyaz.pretraining import run as running
 from riyaz.pretraining import speed
 from riyaz.report import terminal
+from riyaz.sources import open_source
 
 # two layers, 32 windows of the text at most, six steps
 SMALL = ("--tokenizer", "bytes", "--layers", 2, "--width", 32, "--heads", 2, "--context", 32, "--batch", 4,
@@ -67,3 +69,20 @@ def stop_at(step: int, patch: pytest.MonkeyPatch, error: BaseException) -> None:
             raise error
 
     patch.setattr(running.Watch, "listen", stopping)
+
+
+def assert_equal_logits(out: Path) -> None:
+    """transformers reads the folder and computes what we compute."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from riyaz.export.check import PROBE, logits
+    from riyaz.models import load
+
+    source = open_source(out)
+    ours = logits(load(source, torch.float32), source.tokenizer())
+    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(out)(PROBE)["input_ids"][:32]
+    assert ids == source.tokenizer().encode(PROBE)[:32]
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor([ids])).logits[0]
+    assert torch.allclose(ours, wanted, atol=2e-5)

@@ -63,7 +63,7 @@ class FamilyInMemory(Family):
 
 
 def family_of(model: Any) -> FamilyInMemory:
-    return FamilyInMemory(model.config.model_type, model.config, 0, None, {}, (), model)
+    return FamilyInMemory(model.config.model_type, model.config, 0, None, {}, model=model)
 
 
 def attach(model: Any, folder: Path) -> Any:

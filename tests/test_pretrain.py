@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comparing import command
-from pretraining import SMALL, lines, quick_machine, small, texts
+from pretraining import SMALL, assert_equal_logits, lines, quick_machine, small, texts
 from small import next_log_p
 
 from riyaz import hardware
@@ -84,23 +84,6 @@ def test_a_run_leaves_a_model_and_what_is_known_of_its_training(done: tuple[comp
     assert samples[0]["next"]["prompt"] == FOX and sum(word["p"] for word in samples[0]["next"]["words"]) < 1
     assert not (out / "work").exists()
     assert all(word in told.err for word in ("model: 0.03 million parameters", "estimate:", "bits/byte", "of peak"))
-
-
-def assert_equal_logits(out: Path) -> None:
-    """transformers reads the folder and computes what we compute."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from riyaz.export.check import PROBE, logits
-    from riyaz.models import load
-
-    source = open_source(out)
-    ours = logits(load(source, torch.float32), source.tokenizer())
-    theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-    ids = AutoTokenizer.from_pretrained(out)(PROBE)["input_ids"][:32]
-    assert ids == source.tokenizer().encode(PROBE)[:32]
-    with torch.inference_mode():
-        wanted = theirs(torch.tensor([ids])).logits[0]
-    assert torch.allclose(ours, wanted, atol=2e-5)
 
 
 def test_transformers_loads_it_with_equal_logits(done: tuple[comparing.Told, Path]) -> None:

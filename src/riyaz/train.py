@@ -44,6 +44,8 @@ class TrainPlan:
     warmup: float = 0.06  # share of the steps over which the learning rate rises
     final: float = 0.1  # learning rate at the end of the cosine, as a share of the highest
     steady: int = 0  # first steps in which the rate does not fall after its warm-up; then the cosine begins
+    # in the second half of the schedule: the rate's share of what it would be; below 1 weights no longer decay there
+    second: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     weight_decay: float = 0.0  # of matrices; norms and biases do not decay
     dropout: float = 0.0  # probability, in the model's nn.Dropout layers
@@ -160,6 +162,8 @@ def train(
         rate = learning_rate(plan, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        if in_second_half(plan, step):
+            optimizer.param_groups[0]["weight_decay"] = 0.0
         optimizer.step()
         optimizer.zero_grad()
         masters.publish()
@@ -211,7 +215,9 @@ def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
 
 def learning_rate(plan: TrainPlan, step: int) -> float:
     """The learning rate of a step, counted from 0: linear warm-up, the plan's steady steps, then a cosine down to its
-    `final` share. The warm-up is a share of the steady steps if there are any."""
+    `final` share, from its middle on the `second` share of that. The warm-up is a share of the steady steps if there
+    are any."""
+    second = plan.second if in_second_half(plan, step) else 1.0
     warm = max(1, round(plan.warmup * (plan.steady or plan.steps)))
     place = plan.place(step)
     if place < warm:
@@ -220,7 +226,12 @@ def learning_rate(plan: TrainPlan, step: int) -> float:
         return plan.learning_rate
     fall = max(warm, plan.steady)
     done = (place - fall) / max(1, plan.steps - fall)
-    return plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
+    return second * plan.learning_rate * (plan.final + (1 - plan.final) / 2 * (1 + math.cos(math.pi * done)))
+
+
+def in_second_half(plan: TrainPlan, step: int) -> bool:
+    """Whether the step lies in the second stage of a schedule in two."""
+    return plan.second < 1 and plan.place(step) >= plan.steps / 2
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

@@ -204,8 +204,12 @@ class PretrainConfig:
             "help": "wall time of the whole command, such as 90s or 1h; default 15m unless --size or --steps is given"
         },
     )
-    family: Literal["llama", "gpt2"] | None = field(
-        default=None, metadata={"help": "architecture of the model; llama if not given"}
+    family: Literal["llama", "gpt2", "bitnet"] | None = field(
+        default=None, metadata={"help": "architecture of the model; llama, and bitnet with --ternary, if not given"}
+    )
+    ternary: bool | None = field(
+        default=None,
+        metadata={"help": "train weights -1, 0 and 1 with a scale (BitNet b1.58) in all layers but embedding and head"},
     )
     context: int | None = field(
         default=None,

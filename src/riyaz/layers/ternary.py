@@ -41,15 +41,14 @@ def product(q: Tensor, codes: Tensor, scales: Tensor, group: int | None) -> Tens
         return _sums(q, codes).mul_(scales.view(()))
     out = q.new_zeros((len(q), len(codes)), dtype=torch.float32)
     for g, begin in enumerate(range(0, q.shape[1], group)):
-        out += _sums(q[:, begin : begin + group], codes[:, begin : begin + group]).mul_(scales[:, g])
+        part = slice(begin, begin + group)
+        out += _sums(q[:, part].contiguous(), codes[:, part].contiguous()).mul_(scales[:, g])
     return out
 
 
 def _sums(q: Tensor, codes: Tensor) -> Tensor:
-    """Σ_c codes[o, c] q[t, c] as float32 (T, O). Products and partial sums are integers below 2²⁴, so float32 gives
-    them exactly, in any order."""
-    assert q.shape[1] * LEVELS < 2**24, "too many columns for exact sums in float32"
-    return q.float() @ codes.float().T
+    """Σ_c codes[o, c] q[t, c], exact in int32, as float32 (T, O)."""
+    return torch._int_mm(q, codes.T).float()
 
 
 def _absolute_means(weight: Tensor, group: int | None) -> Tensor:

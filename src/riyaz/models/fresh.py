@@ -13,16 +13,21 @@ from torch import Tensor
 
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES
+from riyaz.layers.ternary import apply
 from riyaz.models import fill
 
 STD = 0.02
 # the matrices of each family whose output is added to the residual stream
-RESIDUAL = {"llama": (".o_proj.weight", ".down_proj.weight"), "gpt2": (".c_proj.weight",)}
+RESIDUAL = {
+    "bitnet": (".o_proj.weight", ".down_proj.weight"),
+    "llama": (".o_proj.weight", ".down_proj.weight"),
+    "gpt2": (".c_proj.weight",),
+}
 
 
-def fresh(config: Any, seed: int) -> Any:
-    """A trainable float32 model of this configuration with random weights, the same for the same seed. Raises
-    RiyazError for a family that riyaz cannot pretrain."""
+def fresh(config: Any, seed: int, ternary: bool = False) -> Any:
+    """A trainable float32 model of this configuration with random weights, the same for the same seed; with `ternary`
+    its linears round them in every forward. Raises RiyazError for a family that riyaz cannot pretrain."""
     family = config.model_type
     if family not in RESIDUAL:
         what = f"a model of the family {family} cannot be pretrained"
@@ -31,7 +36,10 @@ def fresh(config: Any, seed: int) -> Any:
     with torch.device("meta"):
         model = importlib.import_module(f"riyaz.models.{family}").Model(config)
     plan = FAMILIES[family].layer_plan(config)
-    return fill(model, {name: _initial(name, shape, config, generator) for name, shape in plan.items()})
+    model = fill(model, {name: _initial(name, shape, config, generator) for name, shape in plan.items()})
+    if ternary:
+        apply(model)
+    return model
 
 
 def _initial(name: str, shape: tuple[int, ...], config: Any, generator: torch.Generator) -> Tensor:

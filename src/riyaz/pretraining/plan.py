@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from riyaz import hardware
 from riyaz.config import PretrainConfig, Seconds
 from riyaz.errors import RiyazError
+from riyaz.families import bitnet, llama
 from riyaz.files import Keys
 from riyaz.hardware import MB
 from riyaz.pretraining.shapes import (
@@ -27,6 +28,7 @@ from riyaz.pretraining.shapes import (
     memory_mb,
     micro_tokens,
     parameters,
+    ternary_share,
 )
 from riyaz.results import RunTokenizer
 
@@ -45,6 +47,8 @@ JUDGED, END_SECONDS, WRITING = 64, 4.0, 100e6  # windows, seconds whatever the m
 STEPS_WANTED = 2000
 STEP_TOKENS = (1024, 16_384)  # least and most tokens per step
 RATE_MOST, RATE = 4e-3, 0.4  # learning rate: RATE divided by the width, at most RATE_MOST
+# ternary weights change only when a master has gone half a scale, so that rates are higher; the second stage of BitNet
+TERNARY_RATE, SECOND = 2, 2 / 3
 VALIDATIONS, VALIDATION_GAP = 25, 10.0  # most validations of a run, and the least seconds between two
 VALIDATION_SHARE, FORWARD = 0.05, 3  # share of the time; a training step takes as long as 3 forward passes
 CHECKPOINT_SECONDS = 30.0
@@ -61,7 +65,12 @@ def check(asked: PretrainConfig) -> None:
         asked.heads is None or asked.width or asked.size or asked.steps
     ):  # else the plan chooses a size that fits --heads
         shape = shaped(asked, SIZES[asked.size or SMALLEST])
-        configured(asked.family or "llama", shape, BYTES, asked.context or CONTEXT)
+        configured(family_of(asked), shape, BYTES, asked.context or CONTEXT)
+
+
+def family_of(asked: PretrainConfig) -> str:
+    """The family of the model."""
+    return asked.family or (bitnet.MODEL_TYPE if asked.ternary else llama.MODEL_TYPE)
 
 
 def own_shape(asked: PretrainConfig) -> bool:
@@ -110,7 +119,9 @@ class Text:
     valid_windows: int
 
 
-MODEL = Keys(family=Literal["llama", "gpt2"], layers=int, heads=int, width=int, context=int, vocab=int, parameters=int)
+MODEL = Keys(
+    family=Literal["llama", "gpt2", "bitnet"], layers=int, heads=int, width=int, context=int, vocab=int, parameters=int
+)
 TRAIN = Keys(compute=Literal["bfloat16", "float32"], batch_size=int, micro_tokens=int, seed=int)
 NEEDS = Keys(seconds=float, peak_rss_mb=float, disk_mb=float)
 
@@ -201,9 +212,9 @@ def make(
     values += reasons
     tokens = rows_read(text.train_windows, batch, steps) * context
     epochs = tokens / text.train_tokens
-    rate = asked.lr or min(RATE_MOST, RATE / shape.width)
-    values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, f"{RATE} divided by the width {shape.width}, "
-                        f"at most {RATE_MOST}; linear warm-up, then cosine decay to zero")))  # fmt: skip
+    rate, why = learning_rate(shape.width, bool(asked.ternary))
+    rate = asked.lr or rate
+    values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, why)))
     dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
     values.append(Value("dropout", f"{dropout:g}", _why(asked.dropout, f"{epochs:.1f} epochs of the text; "
                         f"dropout is used above {EPOCHS_GOOD} epochs")))  # fmt: skip
@@ -217,20 +228,32 @@ def make(
         "checkpoint_every": saving, "micro_tokens": micro_tokens(context), "compute": compute,
         "seed": asked.seed or 0,
     }  # fmt: skip
+    if asked.ternary:
+        train["second"] = SECOND
+        values.append(Value("ternary", f"{ternary_share(config):.0%} of the parameters", "weights -1, 0 and 1 times a "
+                            "scale; from the middle on the learning rate is lower and no weight decays"))  # fmt: skip
     end = end_seconds(config, text, speed)
     seconds = spent() + tokens / speed / TRAINING + end
     estimate = {"seconds": seconds, "peak_rss_mb": memory_mb(config, compute, micro_tokens(context)),
                 "disk_mb": parameters(config) * DTYPE_BYTES * DISK_COPIES / MB}  # fmt: skip
     model = {"family": config.model_type, **asdict(shape), "context": context, "vocab": vocab,
-             "parameters": parameters(config)}  # fmt: skip
+             "parameters": parameters(config), "ternary": bool(asked.ternary)}  # fmt: skip
     effective = {
         "size": size, "budget": deriving.budget, "family": config.model_type, "context": context, **asdict(shape),
+        "ternary": asked.ternary,
         "batch": batch, "steps": steps, "lr": rate, "dropout": dropout, "compute": compute, "validate_every": every,
         "checkpoint_every": saving, "seed": asked.seed or 0, "threads": threads,
     }  # fmt: skip
     return PretrainingPlan(
         effective, tuple(values), model, train, windows, tokens, flops_per_token(config), speed, end, estimate
     )
+
+
+def learning_rate(width: int, ternary: bool) -> tuple[float, str]:
+    """(learning rate of a model of this width, reason)."""
+    rate, why = min(RATE_MOST, RATE / width), f"{RATE} divided by the width {width}, at most {RATE_MOST}"
+    why += f", {TERNARY_RATE} times that for ternary weights" if ternary else ""
+    return rate * (TERNARY_RATE if ternary else 1), f"{why}; linear warm-up, then cosine decay to zero"
 
 
 @dataclass
@@ -255,7 +278,7 @@ class _Deriving:
 
     def config(self, shape: Shape) -> Config:
         """The configuration of a shape."""
-        return configured(self.asked.family or "llama", shape, self.vocab, self.context)
+        return configured(family_of(self.asked), shape, self.vocab, self.context)
 
     def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
         """Raises RiyazError when training needs more memory than is free; bfloat16 needs the least."""

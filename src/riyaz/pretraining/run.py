@@ -219,7 +219,7 @@ class _Run:
         self._phase("measure", "speed of this machine")
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
-        machine = Machine(corpus.train, context, self.asked.seed or 0)
+        machine = Machine(corpus.train, context, self.asked.seed or 0, bool(self.asked.ternary))
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
             spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
@@ -260,7 +260,7 @@ class _Run:
         machine = hardware.describe(self.folder.path) | {"peak_flops": frozen.peak_flops}
         self.document = replace(described(self.document, frozen), hardware=machine)
         self.folder.write(RUN, self.document)
-        model = fresh(plan.config, plan.train["seed"])
+        model = fresh(plan.config, plan.train["seed"], plan.model.get("ternary", False))
         valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
         watch = Watch(self, plan, frozen.peak_flops, len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
@@ -288,10 +288,14 @@ class _Run:
         self._phase("write")
         work = self.folder.work / "model"
         model.eval()
+        dtype = "float32"
+        if plan.model.get("ternary"):  # rounded as in the forward of training, so that the codes are the trained ones
+            dtype = plan.train["compute"]
+            model.to(getattr(torch, dtype)).float()
         # validations use fewer where time is short; this number is the same for all sizes and budgets
         judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
         loss = answer_loss(model, judged, plan.train["micro_tokens"])
-        written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, "float32")
+        written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, dtype)
         self.folder.keep(work)
         result = RunResult(
             valid_loss=loss,

@@ -7,9 +7,11 @@ import math
 from dataclasses import dataclass
 
 from riyaz.errors import RiyazError
-from riyaz.families import gpt2, llama
+from riyaz.families import bitnet, gpt2, llama
+from riyaz.families.bitnet import BitNetConfig
 from riyaz.families.gpt2 import GPT2Config
 from riyaz.families.llama import LlamaConfig
+from riyaz.families.ternary import is_linear
 from riyaz.hardware import MB
 
 ROPE_THETA = 10_000.0
@@ -19,11 +21,11 @@ MICRO_TOKENS = 2048  # tokens of one forward pass, about
 ACTIVATIONS = 16  # vectors of width C that one layer keeps per token for the backward pass
 LOGITS = (256, 2**20)  # chunk of `layers.loss`: 256 rows, or more rows up to 2**20 logits
 LOGITS_BYTES = 16  # bytes per logit: the chunk, its softmax and its gradient, in float32
-FAMILIES = {llama.MODEL_TYPE: llama, gpt2.MODEL_TYPE: gpt2}
+FAMILIES = {llama.MODEL_TYPE: llama, gpt2.MODEL_TYPE: gpt2, bitnet.MODEL_TYPE: bitnet}
 # part of a key of config.json -> the flag that sets it; every other key is derived from --width
 FLAGS = {"head": "--heads", "layer": "--layers", "position": "--context", "vocab": "--tokenizer"}
 
-Config = LlamaConfig | GPT2Config
+Config = LlamaConfig | GPT2Config | BitNetConfig
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
         raise RiyazError(f"{H} heads do not share a width of {C} evenly", "--heads", "choose a divisor of --width")
     # a gated feed-forward has three matrices: with 8/3 C it has as many parameters as a plain one with 4 C
     inner = max(64, round(8 / 3 * C / 64) * 64)
-    config: Config = (
-        GPT2Config(vocab, C, 4 * C, shape.layers, H, H, C // H, NORM_EPS, context, True)
-        if family == gpt2.MODEL_TYPE
-        else LlamaConfig(vocab, C, inner, shape.layers, H, H, C // H, NORM_EPS, ROPE_THETA, context, True)
-    )
+    if family == gpt2.MODEL_TYPE:
+        config: Config = GPT2Config(vocab, C, 4 * C, shape.layers, H, H, C // H, NORM_EPS, context, True)
+    else:
+        kind = BitNetConfig if family == bitnet.MODEL_TYPE else LlamaConfig
+        config = kind(vocab, C, inner, shape.layers, H, H, C // H, NORM_EPS, ROPE_THETA, context, True)
     module = FAMILIES[family]
     try:  # riyaz must be able to read the finished model's config.json
         module.from_hf(module.to_hf(config))  # type: ignore[arg-type]
@@ -72,6 +74,13 @@ def configured(family: str, shape: Shape, vocab: int, context: int) -> Config:
 def parameters(config: Config) -> int:
     """Number of trained parameters."""
     return sum(math.prod(shape) for shape in FAMILIES[config.model_type].layer_plan(config).values())
+
+
+def ternary_share(config: Config) -> float:
+    """Share of the parameters that ternary training makes -1, 0 or 1: the linears of the layers."""
+    plan = FAMILIES[config.model_type].layer_plan(config)
+    inside = sum(math.prod(shape) for name, shape in plan.items() if is_linear(name, shape))
+    return inside / parameters(config)
 
 
 def flops_per_token(config: Config) -> float:

@@ -30,12 +30,13 @@ class Machine:
     rows: Sequence[Row]
     context: int
     seed: int = 0
+    ternary: bool = False
     speeds: dict[tuple[Config, str], float] = field(default_factory=dict)  # tokens per second, as measured so far
 
     def tokens_s(self, config: Config, compute: str) -> float:
         """Training speed in tokens per second."""
         if (config, compute) not in self.speeds:
-            self.speeds[config, compute] = measured(config, self.rows, compute, self.context, self.seed)
+            self.speeds[config, compute] = measured(config, self.rows, compute, self.context, self.seed, self.ternary)
         return self.speeds[config, compute]
 
     def quicker(self, config: Config) -> str:
@@ -51,7 +52,9 @@ class Machine:
         return peak(compute)
 
 
-def measured(config: Config, rows: Sequence[Row], compute: str, context: int, seed: int) -> float:
+def measured(
+    config: Config, rows: Sequence[Row], compute: str, context: int, seed: int, ternary: bool = False
+) -> float:
     """Tokens per second of a few steps of the training loop with a fresh model, after a warm-up step."""
     from riyaz.models.fresh import fresh
     from riyaz.train import TrainPlan, train
@@ -65,7 +68,7 @@ def measured(config: Config, rows: Sequence[Row], compute: str, context: int, se
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as scratch:
-        train(fresh(config, seed), rows, [rows[0]], plan, Path(scratch), listen)
+        train(fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen)
     steps = [
         after - before for before, after in pairwise(ends[:-1])
     ]  # without the last step, which includes a validation

@@ -24,6 +24,7 @@ from riyaz.engine.opening import engine_note
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
+from riyaz.families import describe
 from riyaz.files import atomic_file, from_json, json_line, read_json, write_json
 from riyaz.metrics.intervals import interval, standard_error
 from riyaz.predictor import (
@@ -34,6 +35,7 @@ from riyaz.predictor import (
     open_artifact,
     open_target,
     predictor_for,
+    source_for,
 )
 from riyaz.results import (
     ELSEWHERE,
@@ -154,8 +156,7 @@ def evaluate_artifact(
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
         serving = hardware.peak_rss() / hardware.MB
         result |= _against_base(artifact, predictor, base, kl_rows, general)
-        # LoRA is the only part that is kept beside the weights and can be merged into them
-        if predictor.lm is not None and artifact.weights.kind == "lora" and valid:
+        if predictor.lm is not None and valid and _can_merge(artifact, folder):
             checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
         result["serve_rss_mb"] = serving
     if predictor.lm is not None and predictor.text.passages and test and retrieval_rows:
@@ -342,6 +343,12 @@ def _error(blocks: Sequence[BlockLoss], before: Sequence[BlockLoss]) -> float | 
     if tokens != [block.tokens for block in before]:
         return None
     return standard_error(np.array([a.nats - b.nats for a, b in zip(blocks, before)]), np.array(tokens, float))
+
+
+def _can_merge(artifact: Artifact, folder: Path) -> bool:
+    """Whether a part beside the weights could be added to them: a LoRA, on a base that is not ternary."""
+    source = source_for(folder) if artifact.weights.kind == "lora" else None
+    return source is not None and not describe(source).has_ternary
 
 
 def _merged(

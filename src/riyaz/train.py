@@ -108,13 +108,15 @@ def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
+    objective: Callable[[Any, PackedRows], Tensor] | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
 
     Continues from the newest checkpoint in `folder`; without one from the end of the run of `plan.opening()` in the
     folder `begun`. `after_validation(step)` is called with the model in evaluation mode; before every step
-    `adjust(plan, step)` gives the plan from there on, with further `changes`. Raises Diverged.
+    `adjust(plan, step)` gives the plan from there on, with further `changes`. `objective` is trained in the place of
+    the answers' −log p, by which validation judges all the same. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
     masters = Masters(model, getattr(torch, plan.compute))
@@ -151,7 +153,7 @@ def train(
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens):
             with recomputing():
-                loss = answer_nats(model, micro)
+                loss = (objective or answer_nats)(model, micro)
                 (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 

@@ -49,6 +49,7 @@ VERBS = {  # group -> verb -> help; each verb is the function of its name in riy
     "Train from scratch": {
         "tokenizer": "Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters",
         "pretrain": "Train a new model from random weights on your text",
+        "ternarize": "Make a model with weights -1, 0 and 1 from a full-precision one, by training on text",
     },
     "Use": {
         "run": "Answer every row of a file; stopped, the same command continues",

@@ -7,13 +7,17 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Quiet, Target
 from riyaz.cli.output import Screen
+from riyaz.errors import RiyazError
 
 
 def quantize(
     target: Target,
     /,
     *,
-    precision: Annotated[Literal["int8", "int4"], Parameter(help="bits of the new weights")],
+    precision: Annotated[
+        Literal["int8", "int4", "ternary"],
+        Parameter(help="bits of the new weights; ternary: a model that was trained so is packed, two bits a weight"),
+    ],
     out: Annotated[Path, Parameter(help="folder to write")],
     group: Annotated[
         Literal[32, 64, 128], Parameter(help="columns with one scale, for int4; the last of a row may be fewer")
@@ -30,9 +34,19 @@ def quantize(
 
     from riyaz.export.quantize import Small
     from riyaz.export.quantize import quantize as written_by
+    from riyaz.export.ternary import pack
     from riyaz.report.terminal import listener
 
     screen = Screen(json, quiet)
+    if precision == "ternary":
+        if group != 32 or symmetric:
+            raise RiyazError("groups and minimums are chosen for int4 only", hint="leave out --group and --symmetric")
+        with listener(screen.talk) as listen:
+            packed = pack(target, out, listen)
+        screen.data.print(packed.line(), soft_wrap=True)
+        screen.talk.print(*packed.notes, soft_wrap=True)
+        screen.finish(asdict(packed))
+        return
     with listener(screen.talk) as listen:
         written = written_by(target, Small(precision, group, not symmetric), out, model, listen)
     screen.data.print(written.line(), soft_wrap=True)

@@ -15,6 +15,7 @@ import numpy as np
 from riyaz.errors import RiyazError
 from riyaz.export.check import MAX_DIVERGENCE, ExportResult, checked_export, divergence, logits, same_tokenizer
 from riyaz.export.targets import Target, mergeable, own_type
+from riyaz.export.ternary import refuse
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source
@@ -44,6 +45,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     from riyaz import models
     from riyaz.layers import lora
 
+    refuse(target.source, "riyaz does not write ternary GGUF files", "export it with --format hf")
     dtype = dtype or ("float32" if target.adapter else own_type(target.source))
     family, tokenizer = family_of(target.source), target.source.tokenizer()
     model = mergeable(target)

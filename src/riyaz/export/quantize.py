@@ -23,6 +23,7 @@ from riyaz.events import Listen, Phase, Progress, quiet
 from riyaz.export.check import same_tokenizer
 from riyaz.export.gguf import OUTER, POSITIONS, model_metadata
 from riyaz.export.targets import publish, workspace
+from riyaz.export.ternary import refuse
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.predictor import PromptedModel, open_target
 from riyaz.sources import Source, gguf_groups, gguf_write, open_source
@@ -166,6 +167,7 @@ def _expect_larger(source: Source, form: Small) -> None:
     names = FAMILIES[family.model_type].names(family.config)
     stored = [source.tensors[own] for name, own in family.stored_names.items() if names[name] not in OUTER]
     matrices = [info for info in stored if len(info.shape) > 1]
+    refuse(source, f"{form} would round the floats from which its weights are rounded", "take --precision ternary")
     group = gguf_groups.group_of(source.metadata)
     sizes = [gguf_groups.bits_of(info, group) * math.prod(info.shape) for info in matrices]
     bits = sum(sizes) / sum(math.prod(info.shape) for info in matrices)

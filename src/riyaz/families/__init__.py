@@ -93,6 +93,11 @@ class Family(Generic[Config]):
         """Whether the file holds floats for every tensor, from which ternary linears are rounded in each forward."""
         return not (self.scheme and self.scheme.packed) and not any(map(self._gguf_ternary, self.stored_names))
 
+    @property
+    def has_ternary(self) -> bool:
+        """Whether the model has ternary linears."""
+        return any(map(self.is_ternary, self.stored_names))
+
     def is_ternary(self, name: str) -> bool:
         """Whether the tensor is the weight of a ternary linear, which `ternary` reads."""
         shape = self.source.tensors[self.stored_names[name]].shape

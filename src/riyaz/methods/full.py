@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import WeightsPart
+from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
 from riyaz.methods.weights import fit_weights
@@ -17,8 +18,13 @@ def build(context: Context) -> "Model":
     """The base in float32 with all weights trainable."""
     import torch
 
+    from riyaz.families import describe
     from riyaz.models import load
 
+    family = describe(context.source)
+    if not family.has_masters:
+        what = "has packed ternary weights, which cannot be trained"
+        raise RiyazError(f"{context.source.name} {what}", hint="give the model it was packed from, or train an adapter")
     return load(context.source, torch.float32).requires_grad_(True)
 
 

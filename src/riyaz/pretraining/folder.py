@@ -25,8 +25,8 @@ PLAN, WORK = "plan.json", "work"
 class RunFolder:
     """Paths, lock and atomic writes of one run's folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.work = path, path / WORK
+    def __init__(self, path: Path, document: str = RUN) -> None:
+        self.path, self.work, self.document = path, path / WORK, document
         self.resumed = False  # whether the folder held a run when it was locked
 
     @contextlib.contextmanager
@@ -34,8 +34,8 @@ class RunFolder:
         """Lock the folder; the lock ends with the process. Raises RiyazError for a folder that holds anything but the
         run to resume. An error before plan.json is written leaves the folder as it was."""
         with folders.locked(self.path, self._ours, self._begun) as before:
-            if RUN in before and not resume:
-                status = (self.read(RUN) or {}).get("status")
+            if self.document in before and not resume:
+                status = (self.read(self.document) or {}).get("status")
                 hint = ELSEWHERE if status == "done" else "add --resume to go on with it"
                 raise RiyazError(f"this folder holds a run already ({status})", str(self.path), hint)
             for folder in (self.path, self.work, *self.work.rglob("*/")):
@@ -43,8 +43,8 @@ class RunFolder:
             yield
 
     def _ours(self, names: set[str]) -> bool:
-        self.resumed = RUN in names
-        return self.resumed or all(TEMPORARY.fullmatch(name) and name.startswith(f".{RUN}.") for name in names)
+        self.resumed, begun = self.document in names, f".{self.document}."
+        return self.resumed or all(TEMPORARY.fullmatch(name) and name.startswith(begun) for name in names)
 
     def _begun(self) -> bool:
         return self.resumed or (self.path / PLAN).exists()

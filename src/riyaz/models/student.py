@@ -1,0 +1,94 @@
+"""The model that `riyaz ternarize` trains: a full-precision one with ternary linears and, where the family has a place
+for them, norms before the output linears (subln), as in BitDistill (Wu et al. 2025, arXiv 2510.13998).
+
+A llama without biases becomes a BitNet with SiLU, which is a llama with these norms; other families get none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riyaz.data.packing import pack
+from riyaz.data.rows import Row
+from riyaz.families import Family, bitnet, describe
+from riyaz.families.bitnet import BitNetConfig
+from riyaz.layers import ternary
+from riyaz.layers.attention import packed
+from riyaz.models import fill, load, to_torch
+from riyaz.models.bitnet import Model
+from riyaz.sources import Source
+
+# the norm that a linear gets: the linear whose input it normalises -> its name, both in a layer
+NORMS = {"self_attn.o_proj": "self_attn.attn_sub_norm", "mlp.down_proj": "mlp.ffn_sub_norm"}
+
+
+def with_norms(source: Source) -> bool:
+    """Whether the student of this source gets norms."""
+    family = describe(source)
+    config = family.config
+    return family.model_type == "llama" and not (config.attention_bias or config.mlp_bias)  # type: ignore[union-attr]
+
+
+def rounded(source: Source, group: int | None = None) -> Any:
+    """The source's model with its linears rounded to ternary ones and nothing learned, in evaluation mode."""
+    model = load(source, torch.float32)
+    ternary.apply(model, group)
+    return model.eval()
+
+
+def student(source: Source, teacher: Any, rows: Sequence[Row], group: int | None = None) -> Any:
+    """A trainable float32 model with the source's weights and ternary linears. The norms that it gets multiply by what
+    the teacher's activations have on `rows`, so that they begin as near to nothing as a norm can."""
+    if not with_norms(source):
+        model = load(source, torch.float32)
+    else:
+        family = describe(source)
+        config = BitNetConfig(**shared(family), activation="silu")
+        sizes = magnitudes(teacher, rows)
+        weights = {name: to_torch(kind, array).float() for name, kind, array in family.weights()}
+        norms = {
+            f"{name.removesuffix(linear)}{norm}.weight": size
+            for name, size in sizes.items()
+            for linear, norm in NORMS.items()
+            if name.endswith(linear)
+        }
+        plan = bitnet.layer_plan(config)
+        state = {
+            name: weights[name] if name in weights else torch.full(shape, norms[name]) for name, shape in plan.items()
+        }
+        with torch.device("meta"):
+            model = Model(config)
+        model = fill(model, state)
+    ternary.apply(model, group)
+    return model.requires_grad_(True)
+
+
+def shared(family: Family[Any]) -> dict[str, Any]:
+    """The fields of a llama's configuration that a BitNet has too."""
+    return {
+        field.name: getattr(family.config, field.name) for field in fields(BitNetConfig) if field.name != "activation"
+    }
+
+
+@torch.no_grad()
+def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
+    """The mean root mean square of what enters each linear of NORMS on these rows, by the linear's name."""
+    sums: dict[str, list[float]] = {}
+
+    def hooked(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            sums.setdefault(name, []).append(float(inputs[0].float().square().mean(-1).sqrt().mean()))
+
+        return hook
+
+    named = [(name, module) for name, module in model.named_modules() if name.endswith(tuple(NORMS))]
+    handles = [module.register_forward_pre_hook(hooked(name)) for name, module in named]
+    for row in rows:
+        one = pack([row])
+        model(torch.from_numpy(one.tokens), torch.from_numpy(one.positions), packed(one.lengths))
+    for handle in handles:
+        handle.remove()
+    return {name: sum(found) / len(found) for name, found in sums.items()}

@@ -1,0 +1,181 @@
+"""`riyaz ternarize` on a tiny model: what it leaves and measures, how it goes on, what it refuses; its loss."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import comparing
+import pytest
+import tiny
+import torch
+from comparing import command
+from pretraining import Stopped, texts
+
+from riyaz.data.packing import pack
+from riyaz.data.rows import Row
+from riyaz.families import describe
+from riyaz.layers.attention import packed
+from riyaz.layers.distil import head_divergence
+from riyaz.layers.ternary import set_share
+from riyaz.models import load
+from riyaz.models.student import magnitudes, rounded, student, with_norms
+from riyaz.pretraining import ternarize as ternarizing
+from riyaz.sources import open_source
+
+STEPS = ("--steps", 5, "--learning-rate", 1e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    with comparing.small_machine(home) as patch:
+        patch.setenv("RIYAZ_ENGINE", "torch")
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "base", seed=3, context=64)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return texts(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def done(base: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[comparing.Told, Path]:
+    """A finished run that searched its rate, and what it said."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    return command("ternarize", base, text, "--steps", 5, "--out", out, "--json"), out
+
+
+def test_it_leaves_a_ternary_model_and_the_losses_beside_it(done: tuple[comparing.Told, Path]) -> None:
+    told, out = done
+    assert told.status == 0, told.err
+    document = told.document
+    assert document == json.loads((out / "ternarize.json").read_text()) and document["status"] == "done"
+    assert 0 < document["loss_before"] < document["loss_rounded"] and document["loss"] < document["loss_rounded"]
+    assert [found["rate"] for found in document["search"]] == sorted(ternarizing.RATES)
+    assert document["rate"] in ternarizing.RATES and document["plan"]["steps"] == 5 and document["tokens"] > 1000
+    family = describe(open_source(out))
+    assert family.model_type == "bitnet" and family.config.activation == "silu" and family.has_ternary
+    assert not (out / "work").exists() and command("generate", out, "Hello", "--max-tokens", 2).status == 0
+    told = command("quantize", out, "--precision", "ternary", "--out", out.parent / "packed")
+    assert told.status == 0, told.err
+
+
+def test_what_is_ternary_already_is_refused(done: tuple[comparing.Told, Path], text: Path, tmp_path: Path) -> None:
+    told = command("ternarize", done[1], text, *STEPS, "--out", tmp_path / "out")
+    assert told.status == 2 and "is ternary already" in told.err and not (tmp_path / "out").exists()
+
+
+def test_the_student_begins_as_its_teacher(base: Path, text: Path) -> None:
+    source = open_source(base)
+    assert with_norms(source)
+    teacher, rows = load(source, torch.float32), [Row((1,), tuple(range(3, 40)))]
+    made = student(source, teacher, rows)
+    set_share(made.train(), 0.0)  # not rounded, so that only the norms differ
+    layer = made.model.layers[1]
+    sizes = magnitudes(teacher, rows)
+    assert layer.mlp.ffn_sub_norm.weight.unique().item() == pytest.approx(sizes["model.layers.1.mlp.down_proj"])
+    assert torch.equal(layer.mlp.up_proj.weight, teacher.model.layers[1].mlp.up_proj.weight)
+    one = pack(rows)
+    tokens, positions, attend = torch.from_numpy(one.tokens), torch.from_numpy(one.positions), packed(one.lengths)
+    with torch.no_grad():
+        theirs, ours, hard = (
+            model.head(model(tokens, positions, attend)) for model in (teacher, made, rounded(source))
+        )
+    assert (ours - theirs).abs().mean() < (hard - theirs).abs().mean()
+
+
+def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:
+    biased = tiny.write_hf_folder(tmp_path / "biased", seed=3, context=64, attention_bias=True)
+    told = command("ternarize", biased, text, *STEPS, "--group", 32, "--out", tmp_path / "out", "--json")
+    assert told.status == 0 and not told.document["norms"], told.err
+    family = describe(open_source(tmp_path / "out"))
+    assert family.model_type == "llama" and family.scheme is not None and family.scheme.group == 32
+
+
+def test_rows_bring_the_models_own_answers(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riyaz.pretraining.material.ANSWER", 4)
+    monkeypatch.setattr("riyaz.pretraining.material.HELD", 4)
+    monkeypatch.setattr("riyaz.pretraining.ternarize.CONTEXT", 1024)
+    folder = tiny.write_hf_folder(tmp_path / "long", seed=3)
+    data = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(24, "please"))
+    seen: list[Row] = []
+    train = ternarizing._Run._trained
+
+    def watched(self: Any, plan: Any, model: Any, teacher: Any, rows: Any, *rest: Any) -> Any:
+        seen.extend(rows)
+        return train(self, plan, model, teacher, rows, *rest)
+
+    monkeypatch.setattr(ternarizing._Run, "_trained", watched)
+    told = command("ternarize", folder, data, *STEPS, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    tokenizer = open_source(folder).tokenizer()
+    assert len({row.answer for row in seen}) > 10 and all(row.answer[-1] == tokenizer.end_of_turn for row in seen)
+    assert any("please" in tokenizer.decode(row.answer) for row in seen)
+
+
+def test_a_stopped_run_goes_on_to_the_same_model(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("ternarize", base, text, *STEPS)
+    assert command(*options, "--out", tmp_path / "straight").status == 0
+    listen = ternarizing.replace
+
+    def stopping(value: Any, **changes: Any) -> Any:
+        if changes.get("method") == "ternarize" and getattr(value, "done", 0) == 3:
+            raise Stopped
+        return listen(value, **changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ternarizing, "replace", stopping)
+        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        assert command(*options, "--out", tmp_path / "resumed").status == 1
+    told = command(*options, "--out", tmp_path / "resumed")
+    assert told.status == 2 and "add --resume" in told.err
+    told = command("ternarize", base, text, "--steps", 9, "--resume", "--out", tmp_path / "resumed")
+    assert told.status == 2 and "the run in this folder has" in told.err and "steps 5" in told.err
+    assert command(*options, "--resume", "--out", tmp_path / "resumed").status == 0
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "resumed"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--budget", "1s"), "the budget of 1s holds 0 steps"),
+        (("--group", 24), "24 is no multiple of 16"),
+        (("--steps", 0), "0 steps are too few"),
+    ],
+)
+def test_what_cannot_be_is_refused(base: Path, text: Path, tmp_path: Path, options: Any, line: str) -> None:
+    told = command("ternarize", base, text, *options, "--out", tmp_path / "out")
+    assert told.status == 2 and line in told.err, told.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_text_there_is_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
+    told = command("ternarize", base, "--out", tmp_path / "out")
+    assert told.status == 2 and "name a text" in told.err
+    (tmp_path / "short.txt").write_text("Too short.")
+    told = command("ternarize", base, tmp_path / "short.txt", *STEPS, "--out", tmp_path / "out")
+    assert told.status == 2 and "fewer than two windows" in told.err
+
+
+def test_the_loss_is_the_divergence_with_its_gradients() -> None:
+    draw = torch.Generator().manual_seed(0)
+    sizes = ((7, 8), (30, 8), (7, 6), (30, 6))
+    hidden, weight, wanted, teacher = (torch.randn(*size, generator=draw) for size in sizes)
+    leaves = [(hidden.clone().requires_grad_(True), weight.clone().requires_grad_(True)) for _ in range(2)]
+    ours = head_divergence(*leaves[0], wanted, teacher)
+    p, log_q = (wanted @ teacher.T).softmax(-1), (leaves[1][0] @ leaves[1][1].T).log_softmax(-1)
+    theirs = (p * (p.log() - log_q)).sum()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    (ours / 3).backward()
+    (theirs / 3).backward()
+    for mine, other in zip(*leaves):
+        assert torch.allclose(mine.grad, other.grad, atol=1e-5)
+    assert head_divergence(wanted, teacher, wanted, teacher).item() == pytest.approx(0, abs=1e-5)

@@ -25,10 +25,11 @@ def build(context: Context) -> "Model":
     """The frozen base with an untrained LoRA."""
     import torch
 
-    from riyaz.layers import frozen, lora
+    from riyaz.layers import frozen, lora, ternary
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
+    ternary.freeze(model)
     frozen.encode(model)
     rank, alpha = shape(context)
     lora.apply(model, r=rank, alpha=alpha, seed=context.seed)

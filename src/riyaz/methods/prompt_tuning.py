@@ -24,10 +24,11 @@ def build(context: Context) -> "SoftPrompt":
     """The frozen base with a soft prompt that starts as the embeddings of `first_tokens`."""
     import torch
 
-    from riyaz.layers import frozen, soft_prompt
+    from riyaz.layers import frozen, soft_prompt, ternary
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
+    ternary.freeze(model)
     frozen.encode(model)
     return soft_prompt.apply(model, first_tokens(context))
 

@@ -96,7 +96,7 @@ void Pass::turn(int layer, int t, int h, float* one) const {
         for (int i = 0; i < D; i++) one[i] *= scale;
 }
 
-void Pass::attend(int thread, int layer) {
+void Pass::attend(int layer) {
     const int G = c.heads / c.kv_heads;
     while (true) {
         const int next = cursors[layer].fetch_add(1, std::memory_order_relaxed);
@@ -128,13 +128,6 @@ void Pass::attend(int thread, int layer) {
             own.cols = item.G * c.head;
             prepare(job.out + i * job.out_stride, item.G * c.head, own, piece.wide);
         }
-    }
-    if (sliced) return;
-    barrier(thread);
-    int begin, end;
-    share(T, thread, begin, end);
-    for (int t = begin; t < end; t++) {
-        prepare(attended + size_t(t) * heads_width, heads_width, heads.from(t), pieces[piece_of[t]].wide);
     }
 }
 

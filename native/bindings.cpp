@@ -43,11 +43,13 @@ Format format_named(const std::string& name) {
     if (name == "int4") return Format::int4;
     if (name == "int4k") return Format::int4k;
     if (name == "int8row") return Format::int8row;
+    if (name == "ternary") return Format::ternary;
+    if (name == "trits") return Format::trits;
     refuse("unknown format " + name);
 }
 
 std::string name_of(Format format) {
-    const char* names[] = {"fp32", "bf16", "int8", "int4", "int4k", "int8row"};
+    const char* names[] = {"fp32", "bf16", "int8", "int4", "int4k", "int8row", "ternary", "trits"};
     return names[int(format)];
 }
 
@@ -81,7 +83,9 @@ int slot_named(const std::string& name, bool outer) {
                                                      {"gate_bias", GATE_BIAS},
                                                      {"up_bias", UP_BIAS},
                                                      {"down_bias", DOWN_BIAS},
-                                                     {"post_mlp_norm", POST_MLP_NORM}};
+                                                     {"post_mlp_norm", POST_MLP_NORM},
+                                                     {"attention_sub_norm", ATTENTION_SUB_NORM},
+                                                     {"mlp_sub_norm", MLP_SUB_NORM}};
     static const std::map<std::string, int> outside = {{"embedding", EMBEDDING},
                                                        {"positions", POSITIONS},
                                                        {"final_norm", FINAL_NORM},
@@ -109,17 +113,22 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     const int T = int(x.shape(0)), C = int(x.shape(1)), cols = padded(w.cols, GROUP);
     if (padded_cols(w.format, C) != w.cols || T < 1) refuse("the shape does not fit");
     if (wide && (!is_wide(k, w.format) || (wide != GROUP && wide != WIDE_GROUP))) refuse("no such product");
-    const size_t lines = size_t(padded(T, 32));
+    const size_t lines = size_t(padded(T, 32)) + 1;
     std::vector<int8_t> codes(lines * cols);
     std::vector<float> scale(lines * cols / GROUP), sum(scale.size()), fp32(lines * cols);
     std::vector<int32_t> total(scale.size());
     std::vector<uint16_t> bf16(lines * cols);
     Inputs in{cols, codes.data(), scale.data(), sum.data(), total.data(), bf16.data(), fp32.data(), wide};
-    for (int t = 0; t < T; t++) (wide ? k.wide_inputs : k.inputs)(x.data() + size_t(t) * C, C, in.from(t));
+    std::vector<float> token_scale(lines);
+    if (is_ternary(w.format)) in.token_codes = codes.data(), in.token_scale = token_scale.data(), in.token_total = total.data();
+    const auto inputs = is_ternary(w.format) ? k.ternary_inputs : wide ? k.wide_inputs : k.inputs;
+    for (int t = 0; t < T; t++) inputs(x.data() + size_t(t) * C, C, in.from(t));
     nb::capsule owner;
     float* y = fresh<float>(size_t(T) * w.rows, owner);
     Matrix scratch(Format::fp32, 16, int(wide_scratch(cols) / 64) + 32);
-    if (wide)
+    if (is_ternary(w.format))
+        k.ternary(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr, scratch.bytes.get());
+    else if (wide)
         k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
     else
         k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr);
@@ -168,8 +177,10 @@ Config config_from(nb::dict d) {
     c.eps = nb::cast<float>(d["eps"]), c.embedding_scale = nb::cast<float>(d["embedding_scale"]);
     c.query_scale = nb::cast<float>(d["query_scale"]), c.logit_cap = nb::cast<float>(d["logit_cap"]);
     const auto activation = nb::cast<std::string>(d["activation"]);
-    if (activation != "silu" && activation != "gelu_tanh") refuse("unknown activation " + activation);
-    c.activation = activation == "silu" ? Activation::silu : Activation::gelu_tanh;
+    const std::map<std::string, Activation> activations = {
+        {"silu", Activation::silu}, {"gelu_tanh", Activation::gelu_tanh}, {"relu2", Activation::relu2}};
+    if (!activations.count(activation)) refuse("unknown activation " + activation);
+    c.activation = activations.at(activation);
     c.windows = nb::cast<std::vector<int>>(d["windows"]), c.rotations = nb::cast<std::vector<int>>(d["rotations"]);
     c.frequencies = nb::cast<std::vector<std::vector<float>>>(d["frequencies"]);
     c.position_divisors = nb::cast<std::vector<float>>(d["position_divisors"]);
@@ -303,8 +314,10 @@ NB_MODULE(_native, m) {
             [](Matrix* self, const std::string& format, int rows, int cols, int group, bool minimum) {
                 if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
                 const Format form = format_named(format);
-                if (group != 32 && group != 64 && group != 128) refuse("groups have 32, 64 or 128 columns");
-                if (form != Format::int4 && (group != 32 || !minimum)) refuse("int4 alone has other groups");
+                if (form == Format::ternary ? group < 0 || group % GROUP : group != 32 && group != 64 && group != 128)
+                    refuse("groups have 32, 64 or 128 columns, of ternary weights a multiple of 32");
+                if (form != Format::int4 && form != Format::ternary && (group != 32 || !minimum))
+                    refuse("int4 and ternary weights alone have other groups");
                 new (self) Matrix(form, rows, cols, group, minimum);
             },
             nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("group") = GROUP, nb::arg("minimum") = true)
@@ -324,6 +337,29 @@ NB_MODULE(_native, m) {
                 return pack_bf16(self, first, int(bits.shape(0)), bits.data(), int(bits.shape(1)));
             },
             "The same from the bits of bfloat16.")
+        .def(
+            "fill_ternary",
+            [](Matrix& self, int first, In<int8_t, 2> codes, In<float, 2> scales) {
+                const Weights& w = self.weights;
+                check_rows(self, first, codes.shape(0), codes.shape(1));
+                const size_t groups = size_t(padded(w.cols, w.group) / w.group);
+                if (!is_ternary(w.format) || scales.shape(0) != codes.shape(0) || scales.shape(1) != groups)
+                    refuse("the scales do not fit");
+                for (size_t i = 0; i < codes.size(); i++)
+                    if (codes.data()[i] < -1 || codes.data()[i] > 1) refuse("a code is not -1, 0 or 1");
+                nb::gil_scoped_release release;
+                return pack_ternary(self, first, int(codes.shape(0)), codes.data(), scales.data(), int(codes.shape(1)));
+            },
+            "The same of ternary weights from codes -1, 0 and 1 (rows, cols) and scales (rows, groups).")
+        .def(
+            "repacked",
+            [](const Matrix& self, const std::string& format) {
+                const Format form = format_named(format);
+                if (!is_ternary(form) || !is_ternary(self.weights.format) || self.weights.group != self.weights.cols)
+                    refuse("no such packing");
+                return repacked(self, form);
+            },
+            "A ternary matrix with one scale for each row in the format `ternary` or `trits`.")
         .def(
             "fill_gguf",
             [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {

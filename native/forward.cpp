@@ -20,6 +20,10 @@ Inputs InputsMemory::get(int T, int cols, Forms forms) {
         in.codes = codes.get(rows * cols);
         in.scale = scale.get(groups), in.sum = sum.get(groups), in.total = total.get(groups);
     }
+    if (forms.tokens) {
+        in.token_codes = token_codes.get(rows * cols);
+        in.token_scale = token_scale.get(rows), in.token_total = token_total.get(groups);
+    }
     return in;
 }
 
@@ -44,7 +48,8 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     const bool any_wide = !pieces.empty() && pieces[0].wide;
     heads_width = c.heads * c.head, qkv_width = (c.heads + 2 * c.kv_heads) * c.head;
     const int wide_group = m.has_int8() ? GROUP : WIDE_GROUP;
-    sliced = c.head % (any_wide ? wide_group : GROUP) == 0;
+    const bool tokens = m.has_linear(true), others = m.has_linear(false);
+    sliced = c.head % (any_wide ? wide_group : GROUP) == 0 && !tokens && m.at(-1, 0, ATTENTION_SUB_NORM).vector.empty();
     const int C = padded(c.hidden, GROUP), A = padded(heads_width, GROUP), F = padded(c.inner, GROUP);
     copies = T <= ON_THEIR_OWN ? threads : 1;
     x = b.x.get(size_t(copies) * T * c.hidden), part = b.part.get(size_t(T) * c.hidden);
@@ -52,8 +57,10 @@ Pass::Pass(Model& model, std::vector<Piece> given, int active)
     attended = qkv + size_t(T) * qkv_width;
     const bool reads_bf16 = !c.fp32 && m.reads_bf16(), tiles = k.wide_kind == Wide::tiles;
     forms = {!c.fp32, !c.fp32 && (tiles || reads_bf16),
-             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles), wide_group};
-    heads = b.heads.get(T, A, forms);
+             c.fp32 || low_width || (any_wide && reads_bf16 && k.wide_bf16 && !tiles), tokens, wide_group};
+    head_forms = forms, head_forms.tokens = false;
+    if (!others) forms.codes = false, forms.bf16 = tiles && low_width, forms.fp32 = low_width;
+    heads = b.heads.get(sliced ? T : copies * T, A, forms);
     hidden = b.hidden.get(copies * T, C, forms), inner = b.inner.get(copies * T, F, forms);
     up = b.up.get(size_t(T) * c.inner);
     b.scratch.get(size_t(threads) * wide_scratch(std::max({C, A, F, low_width})));
@@ -84,6 +91,7 @@ void Pass::share_tokens(int n, int thread, int& begin, int& end) const {
 
 void Pass::work(int thread) {
     const Inputs normed = hidden.from(own(thread)), activated = inner.from(own(thread));
+    const Inputs attended_ = sliced ? heads : heads.from(own(thread));
     embed(thread);
     for (int l = 0; l < c.layers; l++) {
         norm(thread, l, ATTENTION_NORM, false);
@@ -95,10 +103,11 @@ void Pass::work(int thread) {
             positions(thread, l);
             barrier(thread);
         }
-        attend(thread, l);
-        barrier(thread);
-        lora_down(thread, l, OUT, heads);
-        product(thread, l, OUT, heads, part, c.hidden);
+        attend(l);
+        if (sliced) barrier(thread);
+        if (!sliced) whole_heads(thread, l), tokens_barrier(thread);
+        lora_down(thread, l, OUT, attended_);
+        product(thread, l, OUT, attended_, part, c.hidden);
         barrier(thread);
         norm(thread, l, MLP_NORM, true);
         tokens_barrier(thread);
@@ -171,14 +180,39 @@ void Pass::norm(int thread, int layer, int slot, bool after_attention) {
     }
 }
 
+// from[C], or `out` with what the norm in `slot` makes of it, if the model has that
+const float* Pass::sub_normed(int t, int layer, int slot, const float* from, int C, float* out) const {
+    const auto& weight = m.at(pieces[piece_of[t]].adapter, layer, slot).vector;
+    if (weight.empty()) return from;
+    k.rms_norm(from, weight.data(), c.eps, C, out);
+    return out;
+}
+
+// The results of attention as inputs, where attention does not do that itself
+void Pass::whole_heads(int thread, int layer) {
+    barrier(thread);
+    int begin, end;
+    share_tokens(T, thread, begin, end);
+    std::vector<float> scratch(heads_width);
+    for (int t = begin; t < end; t++) {
+        const float* from = attended + size_t(t) * heads_width;
+        from = sub_normed(t, layer, ATTENTION_SUB_NORM, from, heads_width, scratch.data());
+        prepare(from, heads_width, heads.from(own(thread) + t), pieces[piece_of[t]].wide);
+    }
+}
+
 void Pass::prepare_inner(int thread, int layer) {
     int begin, end;
     share_tokens(T, thread, begin, end);
+    std::vector<float> scratch(c.inner);
     const float* from = m.at(-1, layer, GATE).matrix ? gate : up;
     for (const Span& span : spans) {
         if (is_fused(span, layer) && span.wide && k.wide_kind == Wide::tiles) continue;
-        for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++)
-            prepare(from + size_t(t) * c.inner, c.inner, inner.from(own(thread) + t), span.wide);
+        for (int t = std::max(begin, span.begin); t < std::min(end, span.begin + span.n); t++) {
+            const float* one = from + size_t(t) * c.inner;
+            one = sub_normed(t, layer, MLP_SUB_NORM, one, c.inner, scratch.data());
+            prepare(one, c.inner, inner.from(own(thread) + t), span.wide);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ void Pass::collect() {
     if (wanted.empty()) return;
     chunks = (padded(c.vocabulary, ROWS) / ROWS + BLOCKS - 1) / BLOCKS;
     sums.assign(wanted.size() * chunks, {low_, 0});
-    last = b.wanted.get(copies * int(wanted.size()), hidden.cols, forms);
+    last = b.wanted.get(copies * int(wanted.size()), hidden.cols, head_forms);
     b.logits.get(size_t(threads) * AT_ONCE * BLOCKS * ROWS);
     if (wanted.size() <= MOST_SKETCHED) b.sketch.get(size_t(2 * MOST_SKETCHED) * padded(c.vocabulary, ROWS));
 }

@@ -22,6 +22,10 @@ struct Inputs {
     uint16_t* bf16 = nullptr;     // [T padded to 32][cols]
     float* fp32 = nullptr;        // [T][cols]
     int wide_group = WIDE_GROUP;  // 32 or 64
+    // What products of ternary weights read: x ≈ scale * code with one scale for all numbers of a token, as in training
+    int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
+    float* token_scale = nullptr;    // [T]
+    int32_t* token_total = nullptr;  // [T][cols / 32]: sums of codes
 
     Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
 };
@@ -32,10 +36,11 @@ inline Inputs Inputs::from(int t) const {
     if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
     if (bf16) x.bf16 += numbers;
     if (fp32) x.fp32 += numbers;
+    if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += groups;
     return x;
 }
 
-enum class Activation : int32_t { silu, gelu_tanh };
+enum class Activation : int32_t { silu, gelu_tanh, relu2 };  // relu2: the square of max(x, 0)
 
 // Visible slots of one page of a sequence. Bit s of `mask` says that slot s is one of its tokens; `first` is the index
 // in the sequence of the first of them. A sequence's tokens stand in ascending slots.
@@ -103,6 +108,11 @@ struct Kernels {
                  void* scratch);
     void (*wide_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
                        const Inputs& x, int T, const Inputs& y, void* scratch);
+    // `token_codes` of x[C], and y as in `narrow`, of ternary weights and any number of tokens. Sums of codes are
+    // integers, the same on every instruction set; `scratch` as for `wide`.
+    void (*ternary_inputs)(const float* x, int C, const Inputs& out);
+    void (*ternary)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                    const uint8_t* next, void* scratch);
 
     // out[c] = x[c] / rms(x) * weight[c]
     void (*rms_norm)(const float* x, const float* weight, float eps, int C, float* out);
@@ -150,7 +160,7 @@ struct Kernels {
 };
 
 static inline bool is_wide(const Kernels& k, Format format) {
-    return k.wide_kind != Wide::none && format != Format::fp32 && (format != Format::bf16 || k.wide_bf16);
+    return k.wide_kind != Wide::none && !is_ternary(format) && format != Format::fp32 && (format != Format::bf16 || k.wide_bf16);
 }
 
 constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time

@@ -23,7 +23,9 @@ enum class Format : int32_t {
     int8,    // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
     int4,    // per Weights::group columns an Int4Tile, or what replaces it
     int4k,   // per 256 columns an Int4KTile
-    int8row  // [col][16 rows] signed codes, then 16 scales in bfloat16, one for each row: matrices of LoRA pairs
+    int8row,  // [col][16 rows] signed codes, then 16 scales in bfloat16, one for each row: matrices of LoRA pairs
+    ternary,  // per Weights::group columns TernaryWords of TERNARY columns, then 16 scales in float32
+    trits     // TernaryWords of TRITS columns, then 16 scales in float32
 };
 
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
@@ -61,19 +63,31 @@ struct Int4KTile {
 };
 static_assert(sizeof(Int4KTile) == 2368);
 
+// Weights of -1, 0 and 1, as codes 0, 1 and 2 in byte [row][j]: in `ternary` column 16 b + 4 f + j of word b takes bits
+// 2 f and 2 f + 1; in `trits` the byte is the sum of 3^f times the code of column 20 b + 4 f + j. So the inputs of one
+// place f are 4 neighbours. Columns that are none have the code 0 and no input: they add nothing.
+using TernaryWord = uint8_t[16][4];
+constexpr int TERNARY = 16, TRITS = 20;  // columns of a word: 2 and 1.6 bits a weight
+
 static constexpr int padded(int size, int to) { return (size + to - 1) / to * to; }
 
 // Columns of a matrix as they are stored
 static constexpr int padded_cols(Format format, int cols) {
     return padded(cols, format == Format::int4k                            ? SUPER
-                        : format == Format::int8 || format == Format::int4 ? GROUP
-                                                                           : 16);
+                        : format == Format::fp32 || format == Format::bf16 || format == Format::int8row ? 16
+                                                                                                        : GROUP);
 }
 
 // Bytes of the scales, and minimums if any, of an int4 group
 static constexpr size_t int4_scale_bytes(bool minimum) { return sizeof(uint16_t[16]) * (minimum ? 2 : 1); }
 
-// Bytes of one block of 16 rows; `cols` is padded, `group` and `minimum` are those of int4.
+// Bytes of a group of `cols` ternary columns, its scales included
+static constexpr size_t ternary_bytes(Format format, int cols) {
+    const int word = format == Format::trits ? TRITS : TERNARY;
+    return size_t(padded(cols, word) / word) * sizeof(TernaryWord) + sizeof(float[ROWS]);
+}
+
+// Bytes of one block of 16 rows; `cols` is padded, `group` and `minimum` are those of int4, `group` of ternary too.
 static constexpr size_t block_bytes(Format format, int cols, int group = GROUP, bool minimum = true) {
     switch (format) {
         case Format::fp32:
@@ -89,12 +103,20 @@ static constexpr size_t block_bytes(Format format, int cols, int group = GROUP, 
             return size_t(cols) / SUPER * sizeof(Int4KTile);
         case Format::int8row:
             return size_t(cols) * ROWS + sizeof(uint16_t[ROWS]);
+        case Format::ternary:
+            return size_t(cols / group) * ternary_bytes(format, group) +
+                   (cols % group ? ternary_bytes(format, cols % group) : 0);
+        case Format::trits:
+            return ternary_bytes(format, cols);
     }
     return 0;
 }
 static_assert(block_bytes(Format::int4, 96) == 3 * sizeof(Int4Tile));
 static_assert(block_bytes(Format::int4, 128, 64) == 4 * 256 + 2 * 64);
 static_assert(block_bytes(Format::int4, 192, 128, false) == 6 * 256 + 2 * 32);
+static_assert(block_bytes(Format::ternary, 192, 128) == 12 * 64 + 2 * 64);
+static_assert(block_bytes(Format::trits, 64) == 4 * 64 + 64);
+static constexpr bool is_ternary(Format format) { return format == Format::ternary || format == Format::trits; }
 
 // The part of an int4 group that holds 32 of its columns; `minimum` is null where there is none.
 struct Int4Part {
@@ -110,7 +132,7 @@ struct Weights {
     const uint8_t* data = nullptr;
     Format format = Format::fp32;
     int rows = 0, cols = 0;
-    int group = GROUP;    // int4: columns with one scale: 32, 64 or 128
+    int group = GROUP;    // columns with one scale: in int4 32, 64 or 128; in ternary a multiple of 32, or all
     bool minimum = true;  // int4: whether groups have minimums
     size_t step = 0;      // bytes of a block of 16 rows
 
@@ -131,6 +153,10 @@ struct Weights {
     // int8row: the scales of block i
     INLINE_MEMBER const uint16_t* row_scales(int i) const {
         return (const uint16_t*)(data + i * step + size_t(cols) * ROWS);
+    }
+    // ternary, trits: where the codes of group g of block i begin, with the group's scales behind them
+    INLINE_MEMBER const uint8_t* ternary_group(int i, int g) const {
+        return data + i * step + g * ternary_bytes(format, group);
     }
     INLINE_MEMBER const Int8Upper* upper(int i) const { return (const Int8Upper*)data + i * groups(); }
     INLINE_MEMBER const Int8Lower* lower(int i) const {

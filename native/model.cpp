@@ -12,8 +12,9 @@ namespace riyaz {
 Matrix::Matrix(Format format, int rows, int cols, int group, bool minimum) {
     weights.format = format, weights.rows = rows;
     weights.cols = padded_cols(format, cols);
-    weights.group = group, weights.minimum = minimum;
-    weights.step = block_bytes(format, weights.cols, group, minimum);
+    const bool whole = format == Format::trits || (format == Format::ternary && (group < 1 || group > weights.cols));
+    weights.group = whole ? weights.cols : group, weights.minimum = minimum;
+    weights.step = block_bytes(format, weights.cols, weights.group, minimum);
     bytes = take_memory(size());
     weights.data = bytes.get();
 }
@@ -47,6 +48,20 @@ bool Model::has_int8() const {
     return std::any_of(tensors_.begin(), tensors_.end() - OUTER_SLOTS, [](const Tensor& tensor) {
         return tensor.matrix && tensor.matrix.weights.format == Format::int8;
     });
+}
+
+// Whether a linear of a layer, or one that an adapter has in its place, has ternary weights or others
+bool Model::has_linear(bool ternary) const {
+    const auto is_one = [&](const Tensor& tensor) {
+        return tensor.matrix && is_ternary(tensor.matrix.weights.format) == ternary;
+    };
+    const auto end = tensors_.end() - OUTER_SLOTS;
+    return std::any_of(tensors_.begin(), end, is_one) ||
+           std::any_of(adapters_.begin(), adapters_.end(), [&](const auto& item) {
+               const auto& whole = item.second->whole;
+               return std::any_of(whole.begin(), whole.end() - OUTER_SLOTS,
+                                  [&](const auto& own) { return own && is_one(*own); });
+           });
 }
 
 // Whether a product may read inputs in bfloat16

@@ -45,6 +45,8 @@ enum Slot : int {
     UP_BIAS,
     DOWN_BIAS,
     POST_MLP_NORM,
+    ATTENTION_SUB_NORM,  // of what goes into O
+    MLP_SUB_NORM,        // of what goes into DOWN
     LAYER_SLOTS
 };
 // Those outside the layers: slots of the layer after the last
@@ -56,7 +58,7 @@ struct Matrix {
     std::shared_ptr<uint8_t> bytes;
 
     Matrix() = default;
-    // Of zeros; `group` and `minimum` are those of int4.
+    // Of zeros; `group` and `minimum` are those of int4; `group` is that of ternary too, 0: all columns.
     Matrix(Format format, int rows, int cols, int group = GROUP, bool minimum = true);
     size_t size() const { return weights.blocks() * weights.step; }
     explicit operator bool() const { return bool(bytes); }
@@ -152,6 +154,7 @@ class Model {
     int keep(int sequence, int adapter, int vectors);
     const Tensor& at(int adapter, int layer, int slot) const;
     bool has_int8() const;
+    bool has_linear(bool ternary) const;
     bool reads_bf16() const;
     const Lora* lora(int adapter, int layer, int slot) const;
     void turn_up_to(int positions);

@@ -40,15 +40,15 @@ class Array {
 
 // The forms in which a pass needs inputs
 struct Forms {
-    bool codes, bf16, fp32;
-    int wide_group = WIDE_GROUP;  // of `Inputs`
+    bool codes = false, bf16 = false, fp32 = false, tokens = false;  // tokens: of ternary weights
+    int wide_group = WIDE_GROUP;     // of `Inputs`
 };
 
 // The arrays behind `Inputs`
 struct InputsMemory {
-    Array<int8_t> codes;
-    Array<float> scale, sum, fp32;
-    Array<int32_t> total;
+    Array<int8_t> codes, token_codes;
+    Array<float> scale, sum, fp32, token_scale;
+    Array<int32_t> total, token_total;
     Array<uint16_t> bf16;
 
     Inputs get(int T, int cols, Forms forms);
@@ -138,10 +138,13 @@ struct Pass {
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* to, float* scratch) const;
     void normalise(int t, int layer, int slot, const float* from, float* out) const;
+    const float* sub_normed(int t, int layer, int slot, const float* from, int C, float* out) const;
+    void whole_heads(int thread, int layer);
     void prepare_inner(int thread, int layer);
     // from[C] as inputs of products: `to` is where they go
     void prepare(const float* from, int C, const Inputs& to, bool wide) const {
-        (wide ? k.wide_inputs : k.inputs)(from, C, to);
+        if (to.token_codes) k.ternary_inputs(from, C, to);
+        if (to.codes || to.bf16 || to.fp32) (wide ? k.wide_inputs : k.inputs)(from, C, to);
     }
     // products.cpp
     void product(int thread, int layer, const Product& which, const Inputs& in, float* y, size_t stride);
@@ -168,7 +171,7 @@ struct Pass {
     const float* bias_of(int t, int layer, int h) const;
     void position(int layer, int t, int h);
     void turn(int layer, int t, int h, float* one) const;
-    void attend(int thread, int layer);
+    void attend(int layer);
     // head.cpp
     void collect();
     void head(int thread);
@@ -197,12 +200,12 @@ struct Pass {
     std::atomic<bool> damaged{false};                // a logit is not a number
     int copies = 1;  // of x and of the inputs made from it: one for each thread, or one for all
     int T = 0, threads = 1, chunks = 0, heads_width = 0, qkv_width = 0, low_width = 0;
-    bool sliced = false;       // attention converts its own results
+    bool sliced = false;       // attention converts its own results, which no norm and no scale of a token need whole
     bool heads_alone = false;  // an item of attention is all that reads a key/value head: it does `position` too
     float *x = nullptr, *part = nullptr, *qkv = nullptr, *attended = nullptr, *gate = nullptr, *up = nullptr,
           *low = nullptr;
     uint16_t* low_bf16[3] = {};
-    Forms forms = {};
+    Forms forms = {}, head_forms = {};  // of the linears of layers, and of the head
     Inputs hidden, heads, inner, last;
 };
 

@@ -70,7 +70,9 @@ void Pass::lora_up_part(int thread, const Span& span, const Lora& pair, int plac
 
 void Pass::multiply(int thread, bool wide, const Weights& w, int begin, int end, const Inputs& in, int n, float* y,
                     size_t stride, bool add, const uint8_t* next) const {
-    if (wide && is_wide(k, w.format))
+    if (is_ternary(w.format))
+        k.ternary(w, begin, end, in, n, y, stride, add, next, scratch(thread));
+    else if (wide && is_wide(k, w.format))
         k.wide(w, begin, end, in, n, y, stride, add, scratch(thread));
     else
         k.narrow(w, begin, end, in, n, y, stride, add, next);
@@ -167,6 +169,9 @@ bool Pass::is_fused(const Span& span, int layer) const {
         return m.at(span.adapter, layer, slot).matrix.weights.format == Format::bf16;
     };
     if (span.wide && is_bf16(GATE) != is_bf16(UP)) return false;  // as where an adapter replaces one of them
+    for (const int slot : {GATE, UP})
+        if (is_ternary(m.at(span.adapter, layer, slot).matrix.weights.format)) return false;
+    if (!m.at(span.adapter, layer, MLP_SUB_NORM).vector.empty()) return false;
     return m.at(-1, layer, GATE).matrix && m.at(-1, layer, GATE_BIAS).vector.empty() &&
            !m.lora(span.adapter, layer, GATE) && !m.lora(span.adapter, layer, UP);
 }

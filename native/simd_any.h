@@ -229,6 +229,50 @@ INLINE I dot_bytes(I sum, B w, B x) {
     LANES for (int j = 0; j < 4; j++) sum.v[i] += int8_t(w.v[4 * i + j]) * int8_t(x.v[4 * i + j]);
     return sum;
 }
+template <int N>
+INLINE B two_bits(B word) {
+    for (auto& v : word.v) v = v >> N & 3;
+    return word;
+}
+template <int N>
+INLINE B in_place(B word) {
+    for (auto& v : word.v) v &= 3 << N;
+    return word;
+}
+constexpr bool IN_PLACE = false;
+constexpr int MOST_SMALL = 1 << 30;
+INLINE I dot_small(I sum, B codes, B x) { return dot_nibbles(sum, codes, x); }
+INLINE I settled(I sum) { return sum; }
+template <int N>
+INLINE I halved(I a) {
+    LANES a.v[i] >>= N;
+    return a;
+}
+INLINE I itimes(I a, I b) {
+    LANES a.v[i] = int32_t(uint32_t(a.v[i]) * uint32_t(b.v[i]));
+    return a;
+}
+INLINE I isub(I a, I b) {
+    LANES a.v[i] -= b.v[i];
+    return a;
+}
+INLINE B byte_set(uint8_t x) {
+    B r;
+    for (auto& v : r.v) v = x;
+    return r;
+}
+INLINE B byte_add(B a, B b) {
+    for (int i = 0; i < 64; i++) a.v[i] = uint8_t(a.v[i] + b.v[i]);
+    return a;
+}
+INLINE B byte_sub(B a, B b) {
+    for (int i = 0; i < 64; i++) a.v[i] = uint8_t(a.v[i] - b.v[i]);
+    return a;
+}
+INLINE B byte_min(B a, B b) {
+    for (int i = 0; i < 64; i++) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
 INLINE F dot_bf16(F sum, B w, B x) { return fma(second(w), second(x), fma(first(w), first(x), sum)); }
 #undef LANES
 

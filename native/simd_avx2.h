@@ -169,18 +169,53 @@ INLINE __m256i scaled32(__m256i bytes, __m256i a, __m256i b) {
     return _mm256_or_si256(low, _mm256_andnot_si256(mask, high));
 }
 INLINE B scaled(B bytes, B a, B b) { return {scaled32(bytes.a, a.a, b.a), scaled32(bytes.b, a.b, b.b)}; }
+// Two bits of every byte, from bit N on: moved down, or left in place
+template <int N>
+INLINE B two_bits(B word) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    if (N == 0) return {_mm256_and_si256(word.a, mask), _mm256_and_si256(word.b, mask)};
+    return {_mm256_and_si256(_mm256_srli_epi16(word.a, N), mask),
+            _mm256_and_si256(_mm256_srli_epi16(word.b, N), mask)};
+}
+template <int N>
+INLINE B in_place(B word) {
+    const __m256i mask = _mm256_set1_epi8(char(3 << N));
+    return {_mm256_and_si256(word.a, mask), _mm256_and_si256(word.b, mask)};
+}
+template <int N>
+INLINE I halved(I x) {  // divided by 2^N without a rest
+    return {_mm256_srai_epi32(x.a, N), _mm256_srai_epi32(x.b, N)};
+}
+INLINE I itimes(I x, I y) { return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
+INLINE I isub(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+INLINE B byte_set(uint8_t x) { return {_mm256_set1_epi8(char(x)), _mm256_set1_epi8(char(x))}; }
+INLINE B byte_add(B x, B y) { return {_mm256_add_epi8(x.a, y.a), _mm256_add_epi8(x.b, y.b)}; }
+INLINE B byte_sub(B x, B y) { return {_mm256_sub_epi8(x.a, y.a), _mm256_sub_epi8(x.b, y.b)}; }
+INLINE B byte_min(B x, B y) { return {_mm256_min_epu8(x.a, y.a), _mm256_min_epu8(x.b, y.b)}; }
 #if defined(__AVXVNNI__)
 INLINE I dot_nibbles(I sum, B w, B x) {
     return {_mm256_dpbusd_avx_epi32(sum.a, w.a, x.a), _mm256_dpbusd_avx_epi32(sum.b, w.b, x.b)};
 }
 constexpr int32_t BEGIN = -128;
 INLINE I dot_bytes(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
+constexpr bool IN_PLACE = true;  // whether dot_small takes codes up to 192
+constexpr int MOST_SMALL = 1 << 30;  // codes up to 2 that dot_small may add up before `settled`
+INLINE I dot_small(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
+INLINE I settled(I sum) { return sum; }
 #else
 INLINE __m256i pairs_added(__m256i products) { return _mm256_madd_epi16(products, _mm256_set1_epi16(1)); }
 INLINE I dot_nibbles(I sum, B w, B x) {  // 2 * 15 * 127 fits 16 bits
     return {_mm256_add_epi32(sum.a, pairs_added(_mm256_maddubs_epi16(w.a, x.a))),
             _mm256_add_epi32(sum.b, pairs_added(_mm256_maddubs_epi16(w.b, x.b)))};
 }
+// Codes up to 2, added up in lanes of 16 bits: 64 * 2 * 2 * 127 fits these
+constexpr bool IN_PLACE = false;
+constexpr int MOST_SMALL = 64;
+INLINE I dot_small(I sum, B w, B x) {
+    return {_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(w.a, x.a)),
+            _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(w.b, x.b))};
+}
+INLINE I settled(I sum) { return {pairs_added(sum.a), pairs_added(sum.b)}; }
 constexpr int32_t BEGIN = 0;
 INLINE __m256i dot8(__m256i codes, __m256i x) {  // |w| ≤ 128 times ± x: 2 * 128 * 127 fits 16 bits
     const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(char(0x80)));

@@ -108,6 +108,29 @@ INLINE I dot_nibbles(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, code
 // The same for codes 0 ... 255 that mean code - 128; the sum begins with BEGIN times the total of x
 constexpr int32_t BEGIN = -128;
 INLINE I dot_bytes(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+// Two bits of every byte, from bit N on: moved down, or left in place
+template <int N>
+INLINE B two_bits(B word) {
+    return _mm512_and_si512(N ? _mm512_srli_epi16(word, N) : word, _mm512_set1_epi8(3));
+}
+template <int N>
+INLINE B in_place(B word) {
+    return _mm512_and_si512(word, _mm512_set1_epi8(char(3 << N)));
+}
+constexpr bool IN_PLACE = true;  // whether dot_small takes codes up to 192
+constexpr int MOST_SMALL = 1 << 30;  // codes up to 2 that dot_small may add up before `settled`
+INLINE I dot_small(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+INLINE I settled(I sum) { return sum; }
+template <int N>
+INLINE I halved(I a) {  // divided by 2^N without a rest
+    return _mm512_srai_epi32(a, N);
+}
+INLINE I itimes(I a, I b) { return _mm512_mullo_epi32(a, b); }
+INLINE I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
+INLINE B byte_set(uint8_t x) { return _mm512_set1_epi8(char(x)); }
+INLINE B byte_add(B a, B b) { return _mm512_add_epi8(a, b); }
+INLINE B byte_sub(B a, B b) { return _mm512_sub_epi8(a, b); }
+INLINE B byte_min(B a, B b) { return _mm512_min_epu8(a, b); }  // without a sign
 // Products of pairs of bfloat16, added in each lane
 INLINE F dot_bf16(F sum, B w, B x) {
 #if defined(__AVX512BF16__)

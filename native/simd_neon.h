@@ -176,6 +176,54 @@ INLINE int32x4_t dot_bytes4(int32x4_t sum, uint8x16_t w, uint8x16_t x) {
 constexpr int32_t BEGIN = 0;
 #endif
 INLINE I dot_bytes(I sum, B w, B x) { return EACH3(dot_bytes4, sum, w, x); }
+// Two bits of every byte, from bit N on: moved down, or left in place
+template <int N>
+INLINE uint8x16_t two_bits4(uint8x16_t x) {
+    if constexpr (N == 0)
+        return vandq_u8(x, vdupq_n_u8(3));
+    else if constexpr (N == 6)
+        return vshrq_n_u8(x, 6);
+    else
+        return vandq_u8(vshrq_n_u8(x, N), vdupq_n_u8(3));
+}
+template <int N>
+INLINE B two_bits(B x) {
+    return EACH(two_bits4<N>, x);
+}
+template <int N>
+INLINE uint8x16_t in_place4(uint8x16_t x) {
+    return vandq_u8(x, vdupq_n_u8(3 << N));
+}
+template <int N>
+INLINE B in_place(B x) {
+    return EACH(in_place4<N>, x);
+}
+constexpr int MOST_SMALL = 1 << 30;  // codes up to 2 that dot_small may add up before `settled`
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr bool IN_PLACE = true;  // whether dot_small takes codes up to 192
+INLINE I dot_small(I sum, B w, B x) { return dot_bytes(sum, w, x); }
+#else
+constexpr bool IN_PLACE = false;
+INLINE I dot_small(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
+#endif
+INLINE I settled(I sum) { return sum; }
+template <int N>
+INLINE int32x4_t halved4(int32x4_t x) {
+    return vshrq_n_s32(x, N);
+}
+template <int N>
+INLINE I halved(I x) {  // divided by 2^N without a rest
+    return EACH(halved4<N>, x);
+}
+INLINE I itimes(I x, I y) { return EACH2(vmulq_s32, x, y); }
+INLINE I isub(I x, I y) { return EACH2(vsubq_s32, x, y); }
+INLINE B byte_set(uint8_t x) {
+    const uint8x16_t q = vdupq_n_u8(x);
+    return {q, q, q, q};
+}
+INLINE B byte_add(B x, B y) { return EACH2(vaddq_u8, x, y); }
+INLINE B byte_sub(B x, B y) { return EACH2(vsubq_u8, x, y); }
+INLINE B byte_min(B x, B y) { return EACH2(vminq_u8, x, y); }
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)  // rounds sums to odd, and numbers below 2^-126 to zero
 INLINE float32x4_t dot_pairs(float32x4_t sum, uint8x16_t w, uint8x16_t x) {
     return vbfdotq_f32(sum, vreinterpretq_bf16_u8(w), vreinterpretq_bf16_u8(x));

@@ -44,7 +44,7 @@ void rotate(float* x, const float* cos, const float* sin, int D, float scale) {
 void activate(float* x, const float* y, Activation activation, int n) {
     chunks(n, [&](int i, int count) {
         F v = load_some(x + i, count);
-        v = activation == Activation::silu ? silu(v) : gelu_tanh(v);
+        v = activated(v, activation);
         store_some(x + i, y ? mul(v, load_some(y + i, count)) : v, count);
     });
 }

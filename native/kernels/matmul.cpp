@@ -10,12 +10,6 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
-// Where to prefetch while the block at `at` is read: further on, or where the thread reads after `end`.
-INLINE const uint8_t* ahead(const uint8_t* at, const uint8_t* end, const uint8_t* next) {
-    const uint8_t* far = at + AHEAD;
-    return far < end || !next ? far : next + (far - end);
-}
-
 template <int BYTES>
 INLINE void prefetch_all(const uint8_t* at) {
 #pragma GCC unroll 64
@@ -220,6 +214,9 @@ INLINE void rows(const Weights& w, int block, const Inputs& x, const uint8_t* fa
             return int4k_rows<R, T>(at, step, x, far, y);
         case Format::int8row:
             return int8row_rows<R, T>(w, block, x, far, y);
+        case Format::ternary:
+        case Format::trits:
+            return;  // ternary.cpp
     }
 }
 
@@ -251,7 +248,7 @@ void gated(const Weights& gate, const Weights& up, int begin, int end, Activatio
         rows<1, T>(gate, b, x, ahead(gate.block(b), gate.block(end), next ? next + AHEAD : nullptr), left);
         rows<1, T>(up, b, x, ahead(up.block(b), up.block(end), next), right);
         for (int t = 0; t < T; t++) {
-            const F g = activation == Activation::silu ? silu(left[0][t]) : gelu_tanh(left[0][t]);
+            const F g = activated(left[0][t], activation);
             put(y + t * stride + b * ROWS, mul(g, right[0][t]), gate.rows - b * ROWS, false);
         }
     }
@@ -310,6 +307,7 @@ void inputs(const float* x, int C, const Inputs& out) {
 }
 
 void row(const Weights& w, int r, float* out) {
+    if (is_ternary(w.format)) return ternary_row(w, r, out);
     const uint8_t* block = w.block(r / ROWS);
     const int lane = r % ROWS;
     for (int c = 0; c < w.cols; c++) {

@@ -16,6 +16,17 @@ namespace RIYAZ_ISA {
 
 constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
 
+// Where to prefetch while the block at `at` is read: further on, or where the thread reads after `end`.
+INLINE const uint8_t* ahead(const uint8_t* at, const uint8_t* end, const uint8_t* next) {
+    const uint8_t* far = at + AHEAD;
+    return far < end || !next ? far : next + (far - end);
+}
+
+INLINE F activated(F x, Activation activation) {
+    if (activation == Activation::relu2) return mul(max(x, zero()), x);
+    return activation == Activation::silu ? silu(x) : gelu_tanh(x);
+}
+
 // 16 results, of which the first `count` are rows of the matrix
 INLINE void put(float* y, F v, int count, bool add_) {
     if (count >= ROWS) return store(y, add_ ? add(load(y), v) : v);
@@ -38,6 +49,10 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
 void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
                 int T, const Inputs& y, void* scratch);
 void wide_inputs(const float* x, int C, const Inputs& out);
+void ternary_inputs(const float* x, int C, const Inputs& out);
+void ternary(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+             const uint8_t* next, void* scratch);
+void ternary_row(const Weights& w, int row, float* out);
 
 void rms_norm(const float* x, const float* weight, float eps, int C, float* out);
 void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out);

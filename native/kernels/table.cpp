@@ -42,6 +42,8 @@ const Kernels& table() {
         .wide_inputs = IF_WIDE(wide_inputs),
         .wide = IF_WIDE(wide),
         .wide_gated = IF_WIDE(wide_gated),
+        .ternary_inputs = ternary_inputs,
+        .ternary = ternary,
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .rotate = rotate,

@@ -204,7 +204,7 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
                 for (int j = 0; j < TOKENS && t + j < T; j++) {
                     uint16_t* at = y.bf16 + size_t(t + j) * y.cols + (first + i) * ROWS;
                     const F g = load(sums + j * 2 * ROWS), u = load(sums + j * 2 * ROWS + ROWS);
-                    const F v = mul(activation == Activation::silu ? silu(g) : gelu_tanh(g), u);
+                    const F v = mul(activated(g, activation), u);
                     if (rows >= ROWS) {
                         store_bf16(at, v);
                     } else {

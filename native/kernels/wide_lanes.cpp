@@ -218,7 +218,7 @@ void tile(const Panel* panels, const Inputs& x, int row, int left, const Output&
         float* y = out.y + (t + i) * out.stride + row;
         if (N == 2 && out.gated) {
             const F gate = load(sums[0][i]), up = load(sums[N - 1][i]);
-            put(y, mul(out.activation == Activation::silu ? silu(gate) : gelu_tanh(gate), up), left, false);
+            put(y, mul(activated(gate, out.activation), up), left, false);
             continue;
         }
         for (int b = 0; b < N; b++) put(y + b * ROWS, load(sums[b][i]), left - b * ROWS, out.add);

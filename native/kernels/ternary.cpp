@@ -1,0 +1,249 @@
+// Products of ternary weights: lanes are rows, each input is broadcast, and sums of codes are integers, exact and the
+// same on every instruction set. Only what follows on the sums of a group of columns is in float32:
+//
+//     y = (sum over groups of scale * (sum of code * x - sum of x)) * scale of the token
+//
+// with codes 0, 1 and 2 for weights of -1, 0 and 1. As in training a token has one scale: sources/ternary.py.
+#include "ternary.h"
+
+#include "../simd.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BLOCKS = 2, TOKENS = 12;  // whose sums stand in registers where there are many tokens
+#else
+constexpr int BLOCKS = 1, TOKENS = 5;
+#endif
+constexpr int MANY = 16;  // tokens from which on weights are unpacked to bytes first
+
+struct Output {
+    float* y;
+    size_t stride;
+    bool add;
+};
+
+// A group of columns of a matrix, the same in all blocks
+struct Group {
+    int first, cols, words;
+    size_t scales;  // bytes from its first word to its scales
+
+    INLINE_MEMBER Group(const Weights& w, int g) : first(g * w.group) {
+        const int width = w.format == Format::trits ? TRITS : TERNARY;
+        cols = w.cols - first < w.group ? w.cols - first : w.group;
+        words = (cols + width - 1) / width, scales = size_t(words) * sizeof(TernaryWord);
+    }
+};
+
+INLINE int group_count(const Weights& w) { return (w.cols + w.group - 1) / w.group; }
+
+// The sum of a token's codes in a group
+INLINE int32_t total_of(const Inputs& x, int t, const Group& group) {
+    const int32_t* totals = x.token_total + size_t(t) * (x.cols / GROUP) + group.first / GROUP;
+    int32_t total = 0;
+    for (int g = 0; g < group.cols / GROUP; g++) total += totals[g];
+    return total;
+}
+
+template <int R, int T>
+INLINE void put_rows(const Weights& w, int block, const F (&y)[R][T], const Inputs& x, const Output& out, int t) {
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < T; i++)
+            put(out.y + (t + i) * out.stride + (block + r) * ROWS, mul(y[r][i], set(x.token_scale[t + i])),
+                w.rows - (block + r) * ROWS, out.add);
+}
+
+// R blocks times T tokens from token t on
+template <int R, int T, bool IS_TRITS>
+INLINE void few(const Weights& w, int block, const Inputs& x, int t, const uint8_t* far, const Output& out) {
+    F y[R][T];
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < T; i++) y[r][i] = zero();
+    const uint8_t* start = w.block(block);
+    for (int g = 0; g < group_count(w); g++) {
+        const Group group(w, g);
+        const uint8_t* at = w.ternary_group(block, g);
+        const int8_t* codes = x.token_codes + size_t(t) * x.cols + group.first;
+        I sums[R][T];
+        if constexpr (IS_TRITS)
+            add_words<5, R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
+        else if constexpr (IN_PLACE && T <= 2)
+            add_in_place<R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
+        else
+            add_words<4, R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
+        for (int i = 0; i < T; i++) {
+            const I total = iset(total_of(x, t + i, group));
+            for (int r = 0; r < R; r++) {
+                const F scale = load((const float*)(at + r * w.step + group.scales));
+                y[r][i] = fma(scale, to_float(isub(sums[r][i], total)), y[r][i]);
+            }
+        }
+    }
+    put_rows<R, T>(w, block, y, x, out, t);
+}
+
+template <int R, int T, bool IS_TRITS>
+void all(const Weights& w, int begin, int end, const Inputs& x, int t, const uint8_t* next, const Output& out) {
+    const uint8_t* last = w.block(end);
+    int b = begin;
+    for (; b + R <= end; b += R) few<R, T, IS_TRITS>(w, b, x, t, ahead(w.block(b), last, next), out);
+    for (; R > 1 && b < end; b++) few<1, T, IS_TRITS>(w, b, x, t, ahead(w.block(b), last, next), out);
+}
+
+// A block as one byte for every code: [cols / 4][16 rows][4]
+template <int FIELDS>
+void unpack_block(const Weights& w, int block, uint8_t* out) {
+    for (int g = 0; g < group_count(w); g++) {
+        const Group group(w, g);
+        const uint8_t* at = w.ternary_group(block, g);
+        uint8_t* to = out + size_t(group.first) * ROWS;
+        for (int b = 0; b < group.words; b++) {
+            B fields[FIELDS];
+            unpack(load_bytes(at + b * sizeof(TernaryWord)), fields);
+            for (int f = 0; f < FIELDS && 4 * (FIELDS * b + f) < group.cols; f++)
+                store_bytes(to + size_t(FIELDS * b + f) * 64, fields[f]);
+        }
+    }
+}
+
+// N unpacked blocks from `block` on, `apart` bytes from each other, times T tokens from token t on
+template <int N, int T>
+void tile(const Weights& w, int block, const uint8_t* panels, size_t apart, const Inputs& x, int t, const Output& out) {
+    F y[N][T];
+    for (int n = 0; n < N; n++)
+        for (int i = 0; i < T; i++) y[n][i] = zero();
+    const size_t cols = x.cols;
+    for (int g = 0; g < group_count(w); g++) {
+        const Group group(w, g);
+        const uint8_t* at = panels + size_t(group.first) * ROWS;
+        const int8_t* codes = x.token_codes + size_t(t) * cols + group.first;
+        I sums[N][T];
+        for (int n = 0; n < N; n++)
+            for (int i = 0; i < T; i++) sums[n][i] = izero();
+        for (int begin = 0, steps = group.cols / 4; begin < steps;) {
+            const int end = steps - begin < MOST_SMALL ? steps : begin + MOST_SMALL;
+            I small[N][T];
+#pragma GCC unroll 2
+            for (int n = 0; n < N; n++)
+#pragma GCC unroll 12
+                for (int i = 0; i < T; i++) small[n][i] = izero();
+            for (int s = begin; s < end; s++) {
+                B rows[N];
+#pragma GCC unroll 2
+                for (int n = 0; n < N; n++) rows[n] = load_bytes(at + n * apart + size_t(s) * 64);
+#pragma GCC unroll 12
+                for (int i = 0; i < T; i++) {
+                    const B own = spread(codes + i * cols + 4 * s);
+#pragma GCC unroll 2
+                    for (int n = 0; n < N; n++) small[n][i] = dot_small(small[n][i], rows[n], own);
+                }
+            }
+            for (int n = 0; n < N; n++)
+                for (int i = 0; i < T; i++) sums[n][i] = iadd(sums[n][i], settled(small[n][i]));
+            begin = end;
+        }
+        for (int i = 0; i < T; i++) {
+            const I total = iset(total_of(x, t + i, group));
+            for (int n = 0; n < N; n++) {
+                const F scale = load((const float*)(w.ternary_group(block + n, g) + group.scales));
+                y[n][i] = fma(scale, to_float(isub(sums[n][i], total)), y[n][i]);
+            }
+        }
+    }
+    put_rows<N, T>(w, block, y, x, out, t);
+}
+
+template <int N, int T>
+void tokens(const Weights& w, int block, const uint8_t* panels, size_t apart, const Inputs& x, int t, int end,
+            const Output& out) {
+    for (; t + T <= end; t += T) tile<N, T>(w, block, panels, apart, x, t, out);
+    if constexpr (T > 1) tokens<N, T / 2>(w, block, panels, apart, x, t, end, out);
+}
+
+void many(const Weights& w, int begin, int end, const Inputs& x, int T, const Output& out, uint8_t* panels) {
+    const size_t apart = size_t(w.cols) * ROWS;
+    for (int b = begin; b < end; b += BLOCKS) {
+        const int count = end - b < BLOCKS ? end - b : BLOCKS;
+        for (int n = 0; n < count; n++)
+            (w.format == Format::trits ? unpack_block<5> : unpack_block<4>)(w, b + n, panels + n * apart);
+        if (count == BLOCKS)
+            tokens<BLOCKS, TOKENS>(w, b, panels, apart, x, 0, T, out);
+        else
+            tokens<1, TOKENS>(w, b, panels, apart, x, 0, T, out);
+    }
+}
+
+// Up to MANY tokens: eight, four, two at a time where there are registers for their sums
+template <bool IS_TRITS>
+void each(const Weights& w, int begin, int end, const Inputs& x, int T, const uint8_t* next, const Output& out) {
+    constexpr int R = REGISTERS >= 32 ? 2 : 1;
+    int t = 0;
+    if constexpr (REGISTERS >= 32)
+        for (; t + 8 <= T; t += 8) all<1, 8, IS_TRITS>(w, begin, end, x, t, next, out);
+    if constexpr (REGISTERS >= 16) {
+        for (; t + 4 <= T; t += 4) all<1, 4, IS_TRITS>(w, begin, end, x, t, next, out);
+        for (; t + 2 <= T; t += 2) all<R, 2, IS_TRITS>(w, begin, end, x, t, next, out);
+    }
+    for (; t < T; t++) all<R, 1, IS_TRITS>(w, begin, end, x, t, next, out);
+}
+
+}  // namespace
+
+void ternary(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+             const uint8_t* next, void* scratch) {
+    const Output out{y, stride, add_};
+    if (T >= MANY) return many(w, begin, end, x, T, out, (uint8_t*)scratch);
+    (w.format == Format::trits ? each<true> : each<false>)(w, begin, end, x, T, next, out);
+}
+
+void ternary_inputs(const float* x, int C, const Inputs& out) {
+    const auto part = [&](int c, float (&padded_)[16]) {  // 16 numbers from column c on
+        for (int i = 0; i < 16; i++) padded_[i] = c + i < C ? x[c + i] : 0;
+        return load(padded_);
+    };
+    const auto numbers = [&](int c) {
+        float padded_[16];
+        return c + 16 <= C ? load(x + c) : part(c, padded_);
+    };
+    F sizes = zero();
+    for (int c = 0; c < C; c += 16) sizes = larger(sizes, numbers(c));
+    const float largest = size_of(sizes, sizes);
+    const bool finite = largest <= 3.4028234e38f;  // else no codes say that, the scale does
+    const float least = largest > 1e-5f ? largest : 1e-5f;
+    const F inverse = set(127 / least);
+    *out.token_scale = finite ? least / 127 : NAN;
+    for (int g = 0; g < out.cols / GROUP; g++) {
+        I total = izero();
+        for (int c = g * GROUP; c < (g + 1) * GROUP; c += 16) {
+            const I codes = finite && c < C ? to_int(mul(numbers(c), inverse)) : izero();
+            store_i8(out.token_codes + c, codes), total = iadd(total, codes);
+        }
+        out.token_total[g] = isum_of(total);
+    }
+}
+
+void ternary_row(const Weights& w, int r, float* out) {
+    const int lane = r % ROWS;
+    for (int g = 0; g < group_count(w); g++) {
+        const Group group(w, g);
+        const uint8_t* at = w.ternary_group(r / ROWS, g);
+        const float scale = ((const float*)(at + group.scales))[lane];
+        const int fields = w.format == Format::trits ? 5 : 4;
+        for (int c = 0; c < group.cols; c++) {
+            const int b = c / (4 * fields), f = c / 4 % fields;
+            int code = (*(const TernaryWord*)(at + b * sizeof(TernaryWord)))[lane][c % 4];
+            if (fields == 5) {
+                for (int i = 0; i < f; i++) code /= 3;
+                code %= 3;
+            } else {
+                code = code >> 2 * f & 3;
+            }
+            out[group.first + c] = scale * float(code - 1);
+        }
+    }
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

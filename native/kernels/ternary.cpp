@@ -17,43 +17,16 @@ constexpr int BLOCKS = 2, TOKENS = 12;  // whose sums stand in registers where t
 #else
 constexpr int BLOCKS = 1, TOKENS = 5;
 #endif
+#if defined(__AVX512F__)
+bool has_byte_tables() {  // AVX512_VBMI, which the first CPUs with AVX512_VNNI lack
+    static const bool has = __builtin_cpu_supports("avx512vbmi");
+    return has;
+}
+#endif
+
 constexpr int MANY = 16;  // tokens from which on weights are unpacked to bytes first
 
-struct Output {
-    float* y;
-    size_t stride;
-    bool add;
-};
-
-// A group of columns of a matrix, the same in all blocks
-struct Group {
-    int first, cols, words;
-    size_t scales;  // bytes from its first word to its scales
-
-    INLINE_MEMBER Group(const Weights& w, int g) : first(g * w.group) {
-        const int width = w.format == Format::trits ? TRITS : TERNARY;
-        cols = w.cols - first < w.group ? w.cols - first : w.group;
-        words = (cols + width - 1) / width, scales = size_t(words) * sizeof(TernaryWord);
-    }
-};
-
 INLINE int group_count(const Weights& w) { return (w.cols + w.group - 1) / w.group; }
-
-// The sum of a token's codes in a group
-INLINE int32_t total_of(const Inputs& x, int t, const Group& group) {
-    const int32_t* totals = x.token_total + size_t(t) * (x.cols / GROUP) + group.first / GROUP;
-    int32_t total = 0;
-    for (int g = 0; g < group.cols / GROUP; g++) total += totals[g];
-    return total;
-}
-
-template <int R, int T>
-INLINE void put_rows(const Weights& w, int block, const F (&y)[R][T], const Inputs& x, const Output& out, int t) {
-    for (int r = 0; r < R; r++)
-        for (int i = 0; i < T; i++)
-            put(out.y + (t + i) * out.stride + (block + r) * ROWS, mul(y[r][i], set(x.token_scale[t + i])),
-                w.rows - (block + r) * ROWS, out.add);
-}
 
 // R blocks times T tokens from token t on
 template <int R, int T, bool IS_TRITS>
@@ -73,13 +46,7 @@ INLINE void few(const Weights& w, int block, const Inputs& x, int t, const uint8
             add_in_place<R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
         else
             add_words<4, R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
-        for (int i = 0; i < T; i++) {
-            const I total = iset(total_of(x, t + i, group));
-            for (int r = 0; r < R; r++) {
-                const F scale = load((const float*)(at + r * w.step + group.scales));
-                y[r][i] = fma(scale, to_float(isub(sums[r][i], total)), y[r][i]);
-            }
-        }
+        add_group<R, T>(w, at, group, x, t, sums, y);
     }
     put_rows<R, T>(w, block, y, x, out, t);
 }
@@ -144,13 +111,7 @@ void tile(const Weights& w, int block, const uint8_t* panels, size_t apart, cons
                 for (int i = 0; i < T; i++) sums[n][i] = iadd(sums[n][i], settled(small[n][i]));
             begin = end;
         }
-        for (int i = 0; i < T; i++) {
-            const I total = iset(total_of(x, t + i, group));
-            for (int n = 0; n < N; n++) {
-                const F scale = load((const float*)(w.ternary_group(block + n, g) + group.scales));
-                y[n][i] = fma(scale, to_float(isub(sums[n][i], total)), y[n][i]);
-            }
-        }
+        add_group<N, T>(w, w.ternary_group(block, g), group, x, t, sums, y);
     }
     put_rows<N, T>(w, block, y, x, out, t);
 }
@@ -195,6 +156,10 @@ void ternary(const Weights& w, int begin, int end, const Inputs& x, int T, float
              const uint8_t* next, void* scratch) {
     const Output out{y, stride, add_};
     if (T >= MANY) return many(w, begin, end, x, T, out, (uint8_t*)scratch);
+#if defined(__AVX512F__)
+    if (w.format == Format::trits && T <= 2 && has_byte_tables())
+        return trits_by_table(w, begin, end, x, T, y, stride, add_, next);
+#endif
     (w.format == Format::trits ? each<true> : each<false>)(w, begin, end, x, T, next, out);
 }
 

@@ -88,5 +88,56 @@ INLINE void add_in_place(const uint8_t* at, size_t step, int words, const int8_t
                               iadd(halved<4>(parts[2][r][t]), halved<6>(parts[3][r][t])));
 }
 
+struct Output {
+    float* y;
+    size_t stride;
+    bool add;
+};
+
+// A group of columns of a matrix, the same in all blocks
+struct Group {
+    int first, cols, words;
+    size_t scales;  // bytes from its first word to its scales
+
+    INLINE_MEMBER Group(const Weights& w, int g) : first(g * w.group) {
+        const int width = w.format == Format::trits ? TRITS : TERNARY;
+        cols = w.cols - first < w.group ? w.cols - first : w.group;
+        words = (cols + width - 1) / width, scales = size_t(words) * sizeof(TernaryWord);
+    }
+};
+
+// The sum of a token's codes in a group
+INLINE int32_t total_of(const Inputs& x, int t, const Group& group) {
+    const int32_t* totals = x.token_total + size_t(t) * (x.cols / GROUP) + group.first / GROUP;
+    int32_t total = 0;
+    for (int g = 0; g < group.cols / GROUP; g++) total += totals[g];
+    return total;
+}
+
+template <int R, int T>
+INLINE void put_rows(const Weights& w, int block, const F (&y)[R][T], const Inputs& x, const Output& out, int t) {
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < T; i++)
+            put(out.y + (t + i) * out.stride + (block + r) * ROWS, mul(y[r][i], set(x.token_scale[t + i])),
+                w.rows - (block + r) * ROWS, out.add);
+}
+
+// What follows on the sums of a group
+template <int R, int T>
+INLINE void add_group(const Weights& w, const uint8_t* at, const Group& group, const Inputs& x, int t,
+                      const I (&sums)[R][T], F (&y)[R][T]) {
+    for (int i = 0; i < T; i++) {
+        const I total = iset(total_of(x, t + i, group));
+        for (int r = 0; r < R; r++) {
+            const F scale = load((const float*)(at + r * w.step + group.scales));
+            y[r][i] = fma(scale, to_float(isub(sums[r][i], total)), y[r][i]);
+        }
+    }
+}
+
+// trits, for up to two tokens, by a table of 128 bytes; only where `has_byte_tables()`
+void trits_by_table(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                    const uint8_t* next);
+
 }  // namespace RIYAZ_ISA
 }  // namespace riyaz

@@ -1,4 +1,4 @@
-"""One side of benchmarks/inference.py in a process of its own: Riyaz, llama.cpp or OpenVINO with one model.
+"""One side of benchmarks/inference.py, or ternary.py, in a process of its own: Riyaz or a peer with one model.
 
     python benchmarks/inference_sides.py SIDE MODEL SETTINGS
 
@@ -56,6 +56,11 @@ class Riyaz:
         self.engine.generate([Request(0, tuple(prompt), limit=1)])
         return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
 
+    def held(self) -> dict[str, float | str]:
+        """Bytes of the packed weights, and the packing of ternary ones."""
+        runner = self.engine.runner
+        return {"bytes": runner.nbytes, "ternary": runner.ternary}
+
     def limits(self) -> dict[str, float | None]:
         """What native loops reach now: GB/s read, 10⁹ operations/s in int8 and bf16; null where there is no loop."""
         from riyaz import hardware, native
@@ -74,9 +79,11 @@ class ColdRiyaz:
         self.version, self.model, self.precision = "", model, precision
         self.bare = resident("VmRSS")
 
-    def start(self, prompt: list[int], long_prompt: list[int], count: int) -> dict[str, float | bool]:
-        """Seconds from `open` to the first token after a prompt, and to a tokenizer; then `count` tokens after a long
-        prompt, and the bytes that are resident above numpy's."""
+    def start(
+        self, prompt: list[int], long_prompt: list[int], count: int, tokenizer: bool = True
+    ) -> dict[str, float | bool]:
+        """Seconds from `open` to the first token after a prompt, and to a tokenizer if the file has one; then `count`
+        tokens after a long prompt, and the bytes that are resident above numpy's."""
         from riyaz.engine import Request
         from riyaz.engine.opening import open_engine
         from riyaz.sources import open_source
@@ -90,9 +97,10 @@ class ColdRiyaz:
             memory = resident("VmRSS") - self.bare  # while the keys and values are there
         peak, torch = resident("VmHWM") - self.bare, "torch" in sys.modules
         before_tokenizer = time.perf_counter()
-        source.tokenizer().encode("Hello")
-        tokenizer = time.perf_counter() - before_tokenizer
-        return {"seconds": first - start, "tokenizer_s": tokenizer, "rss": memory, "peak": peak, "torch": torch}
+        if tokenizer:
+            source.tokenizer().encode("Hello")
+        taken = time.perf_counter() - before_tokenizer
+        return {"seconds": first - start, "tokenizer_s": taken, "rss": memory, "peak": peak, "torch": torch}
 
 
 class LlamaCpp:
@@ -197,7 +205,59 @@ class OpenVino:
         return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
 
 
-SIDES = {"riyaz": Riyaz, "riyaz cold": ColdRiyaz, "llama.cpp": LlamaCpp, "openvino": OpenVino}
+class Litespark:
+    """litespark-inference without torch, on a BitNet of random weights with its default, an embedding in int4."""
+
+    def __init__(self, model: str, **sizes: int) -> None:
+        from litespark_inference.torchless import model as parts
+        from litespark_inference.torchless import runtime
+
+        self.version = importlib.metadata.version("litespark-inference")
+        self.runtime, random = runtime, np.random.default_rng(0)
+        hidden, inner, vocabulary = sizes["hidden_size"], sizes["intermediate_size"], sizes["vocab_size"]
+        keys = sizes["num_kv_heads"] * hidden // sizes["num_heads"]
+        digits = sum(np.arange(81) // 3**i % 3 << 2 * i for i in range(4)).astype(np.uint8)
+
+        def linear(rows: int, cols: int) -> Any:
+            codes = digits[random.integers(0, 81, (rows, cols // 4), np.uint8)]
+            return parts.PackedProjection(codes, np.zeros(rows, np.int32), 0.02, cols, rows)
+
+        layers = [
+            parts.PackedLayer(
+                linear(hidden, hidden), linear(keys, hidden), linear(keys, hidden), linear(hidden, hidden),
+                linear(inner, hidden), linear(inner, hidden), linear(hidden, inner),
+                *(np.ones(width, np.float32) for width in (hidden, hidden, hidden, inner)),
+            )
+            for _ in range(sizes["num_layers"])
+        ]  # fmt: skip
+        config = parts.BitNetConfig(**sizes, max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=5e5)
+        embedding = random.integers(0, 256, (vocabulary, hidden // 2), np.uint8)
+        self.model = parts.PackedBitNetModel(
+            config, None, np.ones(hidden, np.float32), layers=layers, embed_int4=embedding,
+            embed_scale=np.full(vocabulary, 0.01, np.float32),
+        )  # fmt: skip
+
+    def decode(self, prompts: list[list[int]], count: int) -> dict[str, float]:
+        """As Riyaz's."""
+        (prompt,) = prompts
+        state = self.runtime.init_state(self.model, 1024)
+        token = int(self.runtime.forward_prefill(self.model, state, prompt).argmax())
+        start = time.perf_counter()
+        for _ in range(count):
+            token = int(self.runtime.forward_one(self.model, state, token).argmax())
+        return {"tokens": count, "seconds": time.perf_counter() - start}
+
+    def prefill(self, prompt: list[int]) -> dict[str, float]:
+        """As Riyaz's."""
+        state = self.runtime.init_state(self.model, 1024)
+        start = time.perf_counter()
+        self.runtime.forward_prefill(self.model, state, prompt).argmax()
+        return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
+
+
+SIDES = {
+    "riyaz": Riyaz, "riyaz cold": ColdRiyaz, "llama.cpp": LlamaCpp, "openvino": OpenVino, "litespark": Litespark
+}  # fmt: skip
 
 
 def random_lora(source: Any) -> Any:

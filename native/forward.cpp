@@ -22,7 +22,7 @@ Inputs InputsMemory::get(int T, int cols, Forms forms) {
     }
     if (forms.tokens) {
         in.token_codes = token_codes.get(rows * cols);
-        in.token_scale = token_scale.get(rows), in.token_total = token_total.get(groups);
+        in.token_scale = token_scale.get(rows), in.token_total = token_total.get(rows * cols / TERNARY);
     }
     return in;
 }

@@ -25,7 +25,7 @@ struct Inputs {
     // What products of ternary weights read: x ≈ scale * code with one scale for all numbers of a token, as in training
     int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
     float* token_scale = nullptr;    // [T]
-    int32_t* token_total = nullptr;  // [T][cols / 32]: sums of codes
+    int32_t* token_total = nullptr;  // [T][cols / 16]: sums of codes
 
     Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
 };
@@ -36,7 +36,7 @@ inline Inputs Inputs::from(int t) const {
     if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
     if (bf16) x.bf16 += numbers;
     if (fp32) x.fp32 += numbers;
-    if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += groups;
+    if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += numbers / TERNARY;
     return x;
 }
 

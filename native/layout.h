@@ -74,8 +74,8 @@ static constexpr int padded(int size, int to) { return (size + to - 1) / to * to
 // Columns of a matrix as they are stored
 static constexpr int padded_cols(Format format, int cols) {
     return padded(cols, format == Format::int4k                            ? SUPER
-                        : format == Format::fp32 || format == Format::bf16 || format == Format::int8row ? 16
-                                                                                                        : GROUP);
+                        : format == Format::int8 || format == Format::int4 ? GROUP
+                                                                           : 16);
 }
 
 // Bytes of the scales, and minimums if any, of an int4 group
@@ -132,7 +132,7 @@ struct Weights {
     const uint8_t* data = nullptr;
     Format format = Format::fp32;
     int rows = 0, cols = 0;
-    int group = GROUP;    // columns with one scale: in int4 32, 64 or 128; in ternary a multiple of 32, or all
+    int group = GROUP;    // columns with one scale: in int4 32, 64 or 128; in ternary a multiple of 16, or all
     bool minimum = true;  // int4: whether groups have minimums
     size_t step = 0;      // bytes of a block of 16 rows
 

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <stdexcept>
-#include <thread>
 
 #include "numbers.h"
 
@@ -227,23 +226,6 @@ bool round_row(Matrix& matrix, int row, const float* w, int cols) {
     return checked == 0;
 }
 
-// Calls body(row) for all rows, whole blocks on each of two threads, which write to different bytes.
-template <class Body>
-bool each_row(int first, int rows, const Body& body) {
-    const auto some = [&](int begin, int end) {
-        bool finite = true;
-        for (int row = begin; row < end; row++) finite = body(row) && finite;
-        return finite;
-    };
-    const int middle = padded(first + rows / 2, ROWS);
-    if (rows < 8 * ROWS) return some(first, first + rows);
-    bool upper = true;
-    std::thread other([&] { upper = some(middle, first + rows); });
-    const bool lower = some(first, middle);
-    other.join();
-    return lower && upper;
-}
-
 }  // namespace
 
 bool pack(Matrix& matrix, int first, int rows, const float* values, int cols) {
@@ -278,52 +260,6 @@ Format format_of(const std::string& type) {
     if (type == "Q4_0" || type == "Q4_1") return Format::int4;
     if (type == "Q4_K") return Format::int4k;
     return Format::int8;
-}
-
-bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, const float* scales, int cols) {
-    const Weights& w = matrix.weights;
-    const bool is_trits = w.format == Format::trits;
-    const int width = is_trits ? TRITS : TERNARY, groups = padded(w.cols, w.group) / w.group;
-    constexpr uint8_t POWERS[] = {1, 3, 9, 27, 81};
-    return each_row(first, rows, [&](int row) {
-        const int8_t* from = codes + size_t(row - first) * cols;
-        bool finite = true;
-        for (int g = 0; g < groups; g++) {
-            const int begin = g * w.group, count = std::min(w.group, w.cols - begin), own = std::min(count, cols - begin);
-            auto* words = (TernaryWord*)w.ternary_group(row / ROWS, g);
-            for (int c = 0; c < own; c++) {
-                const int place = c % width / 4, code = from[begin + c] + 1;
-                words[c / width][row % ROWS][c % 4] += uint8_t(is_trits ? code * POWERS[place] : code << 2 * place);
-            }
-            const float scale = scales[size_t(row - first) * groups + g];
-            ((float*)(words + padded(count, width) / width))[row % ROWS] = scale;
-            finite = finite && std::isfinite(scale);
-        }
-        return finite;
-    });
-}
-
-Matrix repacked(const Matrix& matrix, Format format) {
-    const Weights& w = matrix.weights;
-    Matrix out(format, w.rows, w.cols, 0);
-    const int width = w.format == Format::trits ? TRITS : TERNARY;
-    each_row(0, w.rows, [&](int row) {
-        const auto* words = (const TernaryWord*)w.ternary_group(row / ROWS, 0);
-        std::vector<int8_t> codes(w.cols);
-        for (int c = 0; c < w.cols; c++) {
-            int code = words[c / width][row % ROWS][c % 4];
-            const int place = c % width / 4;
-            if (width == TRITS) {
-                for (int i = 0; i < place; i++) code /= 3;
-                code %= 3;
-            } else {
-                code = code >> 2 * place & 3;
-            }
-            codes[c] = int8_t(code - 1);
-        }
-        return pack_ternary(out, row, 1, codes.data(), (const float*)(words + padded(w.cols, width) / width) + row % ROWS, w.cols);
-    });
-    return out;
 }
 
 bool has_minimum(const std::string& type) { return type != "Q4_0"; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <thread>
 
 #include "model.h"
 
@@ -18,7 +19,7 @@ bool pack_bf16(Matrix& matrix, int first, int rows, const uint16_t* bits, int co
 bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols);
 // Codes of -1, 0 and 1 (rows, cols) and scales (rows, groups) into ternary or, where a row has one scale, trits
 bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, const float* scales, int cols);
-// A ternary matrix whose rows have one scale in the other ternary format
+// A ternary matrix whose rows have one scale, in either format
 Matrix repacked(const Matrix& matrix, Format format);
 // Bytes of a row of such blocks; 0 where there is no such row
 size_t gguf_row_bytes(const std::string& type, int cols);
@@ -26,5 +27,22 @@ size_t gguf_row_bytes(const std::string& type, int cols);
 Format format_of(const std::string& type);
 // Whether a type that is packed into int4 has a minimum beside the scale
 bool has_minimum(const std::string& type);
+
+// Calls body(row) for all rows, whole blocks on each of two threads, which write to different bytes.
+template <class Body>
+bool each_row(int first, int rows, const Body& body) {
+    const auto some = [&](int begin, int end) {
+        bool finite = true;
+        for (int row = begin; row < end; row++) finite = body(row) && finite;
+        return finite;
+    };
+    const int middle = padded(first + rows / 2, ROWS);
+    if (rows < 8 * ROWS) return some(first, first + rows);
+    bool upper = true;
+    std::thread other([&] { upper = some(middle, first + rows); });
+    const bool lower = some(first, middle);
+    other.join();
+    return lower && upper;
+}
 
 }  // namespace riyaz

@@ -179,13 +179,10 @@ void ternary_inputs(const float* x, int C, const Inputs& out) {
     const float least = largest > 1e-5f ? largest : 1e-5f;
     const F inverse = set(127 / least);
     *out.token_scale = finite ? least / 127 : NAN;
-    for (int g = 0; g < out.cols / GROUP; g++) {
-        I total = izero();
-        for (int c = g * GROUP; c < (g + 1) * GROUP; c += 16) {
-            const I codes = finite && c < C ? to_int(mul(numbers(c), inverse)) : izero();
-            store_i8(out.token_codes + c, codes), total = iadd(total, codes);
-        }
-        out.token_total[g] = isum_of(total);
+    for (int c = 0; c < out.cols; c += TERNARY) {
+        const I codes = finite && c < C ? to_int(mul(numbers(c), inverse)) : izero();
+        store_i8(out.token_codes + c, codes);
+        out.token_total[c / TERNARY] = isum_of(codes);
     }
 }
 

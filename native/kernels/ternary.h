@@ -108,9 +108,9 @@ struct Group {
 
 // The sum of a token's codes in a group
 INLINE int32_t total_of(const Inputs& x, int t, const Group& group) {
-    const int32_t* totals = x.token_total + size_t(t) * (x.cols / GROUP) + group.first / GROUP;
+    const int32_t* totals = x.token_total + size_t(t) * (x.cols / TERNARY) + group.first / TERNARY;
     int32_t total = 0;
-    for (int g = 0; g < group.cols / GROUP; g++) total += totals[g];
+    for (int g = 0; g < group.cols / TERNARY; g++) total += totals[g];
     return total;
 }
 

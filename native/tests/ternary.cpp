@@ -16,7 +16,7 @@ struct Case {
     Matrix matrix;
 
     Case(Format format, int rows_, int cols_, int group_, uint32_t seed)
-        : rows(rows_), cols(cols_), group(group_ ? group_ : padded(cols_, GROUP)), matrix(format, rows_, cols_, group_) {
+        : rows(rows_), cols(cols_), group(group_ ? group_ : padded(cols_, TERNARY)), matrix(format, rows_, cols_, group_) {
         Random random(seed);
         for (int i = 0; i < rows * cols; i++) codes.push_back(int8_t(random.whole(-1, 1)));
         for (int i = 0; i < cols; i++) codes[i] = 1;  // the largest sums
@@ -27,7 +27,7 @@ struct Case {
             for (int c = 0; c < cols; c++) x[t * cols + c] *= std::exp(4 * std::sin(float(t)));
         for (int c = 0; c < cols; c++) x[c] = 3, x[2 * cols + c] = c % 3 ? -1 : 0;
     }
-    int groups() const { return padded(padded(cols, GROUP), group) / group; }
+    int groups() const { return padded(padded(cols, TERNARY), group) / group; }
     const Weights& w() const { return matrix.weights; }
 };
 
@@ -40,7 +40,7 @@ struct Coded {
 
     Coded(const Kernels& k, const Floats& x, int T, int C) {
         in.cols = padded(C, GROUP);
-        codes.resize(size_t(T) * in.cols + 64), scale.resize(T), total.resize(size_t(T) * in.cols / GROUP);
+        codes.resize(size_t(T) * in.cols + 64), scale.resize(T), total.resize(size_t(T) * in.cols / TERNARY);
         in.token_codes = codes.data(), in.token_scale = scale.data(), in.token_total = total.data();
         for (int t = 0; t < T; t++) k.ternary_inputs(x.data() + size_t(t) * C, C, in.from(t));
     }
@@ -146,7 +146,7 @@ const std::vector<Check> ternary = {
     {"ternary row", row_check},
     {"ternary", product_check<Format::ternary>},
     {"ternary groups of 128", product_check<Format::ternary, 128>},
-    {"ternary groups of 32", product_check<Format::ternary, 32>},
+    {"ternary groups of 48", product_check<Format::ternary, 48>},
     {"trits", product_check<Format::trits>},
 };
 

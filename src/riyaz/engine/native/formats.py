@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from riyaz import native
-from riyaz.families import Family, transposed
+from riyaz.families import FAMILIES, Family, transposed
 from riyaz.sources import gguf_groups
 
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4k": 4.625}  # of a weight, its scales included; int4: see Form
 ROWS = 16  # rows are padded to a multiple of it
-COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256}  # and columns to one of these
+COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256, "ternary": 16}  # and columns to one of these
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a matrix is packed: the format, and for int4 the columns with one scale and whether they have a minimum."""
+    """How a matrix is packed: the format, for int4 and ternary the columns with one scale (ternary: 0 are all), and for
+    int4 whether they have a minimum."""
 
     format: str
     group: int = 32
@@ -28,6 +29,8 @@ class Form:
         rows, cols = _padded(rows, ROWS), _padded(cols, COLUMNS[self.format])
         if self.format == "int4":
             return rows * (cols / 2 + math.ceil(cols / self.group) * (4 if self.minimum else 2))
+        if self.format == "ternary":
+            return rows * (cols / 4 + math.ceil(cols / (self.group or cols)) * 4)
         return rows * cols * BITS[self.format] / 8
 
 
@@ -73,18 +76,23 @@ def served_as(family: Family, precision: str) -> str:
     for shape, dtype, form in _tensors(family, precision):
         if len(shape) > 1:
             weights[form.format.removesuffix("k"), is_exact(dtype, form.format)] += math.prod(shape)
+    if any(name == "ternary" for name, _ in weights):  # of a small model the embeddings may be most
+        return "ternary"
     (name, stored), _ = weights.most_common(1)[0]
     return f"{name} as stored" if stored else name
 
 
 def _tensors(family: Family, precision: str) -> Iterator[tuple[tuple[int, ...], str, Form]]:
     """(shape, type in the file, form) of every tensor; vectors are always fp32."""
-    group = gguf_groups.group_of(family.source.metadata)
+    group, plan = gguf_groups.group_of(family.source.metadata), FAMILIES[family.model_type].layer_plan(family.config)
     for name, stored in family.stored_names.items():
         info = family.source.tensors[stored]
         shape = tuple(info.shape)
         if family.source.format != "gguf" and transposed(family.model_type, name):
             shape = shape[::-1]
+        if family.is_ternary(name):
+            yield plan[name], info.dtype, Form("ternary", (family.scheme and family.scheme.group) or 0)
+            continue
         yield shape, info.dtype, Form("fp32") if len(shape) == 1 else form_of(info.dtype, precision, group)
 
 

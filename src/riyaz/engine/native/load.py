@@ -19,11 +19,12 @@ from riyaz.sources.tensor_files import float32
 
 
 def load_runner(
-    source: Source, precision: str = "auto", merged: Adapter | None = None, kv: str = "auto"
+    source: Source, precision: str = "auto", merged: Adapter | None = None, kv: str = "auto", ternary: str = ""
 ) -> NativeRunner:
     """The source's model with its weights in `precision` (auto: as the file stores them, float32 as bf16), on all cores
     this process may use, with the adapter `merged` added to the weights. `kv` is the type of keys and values: bf16,
-    int8, or auto, which is fp32 where `precision` is and else bf16."""
+    int8, or auto, which is fp32 where `precision` is and else bf16. Ternary linears stay ternary in each precision, at
+    2.0 bits a weight ("ternary") or 1.6 ("trits"): the quicker of both on this machine, unless `ternary` is one."""
     family = describe(source)
     fp32 = precision == "fp32"
     type_ = ("fp32" if fp32 else "bf16") if kv == "auto" else kv
@@ -36,10 +37,13 @@ def load_runner(
         assert at is not None, name
         model.set(at.layer, at.slot, tensor)
         nbytes += tensor.nbytes
+        del tensor  # its memory is given back where it is packed anew
+    ternary = ternary or model.quicker_ternary()
+    nbytes -= model.repack_ternary(ternary)
     for file in source.files:
         if isinstance(file.data, mmap.mmap):  # its pages count as this process's memory while they are mapped
             file.data.madvise(mmap.MADV_DONTNEED)
-    return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes)
+    return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes, ternary)
 
 
 def pack(format_: str, values: np.ndarray) -> tuple[Any, bool]:
@@ -50,12 +54,13 @@ def pack(format_: str, values: np.ndarray) -> tuple[Any, bool]:
 
 def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -> Any:
     """A tensor as the C++ model takes it: a packed matrix, or a float32 vector. Raises RiyazError for NaN."""
-    if family.is_ternary(name):  # `family.ternary(name)` has codes, scales and group; see sources/ternary.py
-        raise RiyazError("the C++ engine has no ternary weights", family.source.name, "set RIYAZ_ENGINE=torch")
     stored = family.stored_names[name]
     info = family.source.tensors[stored]
     pair = merged.pairs.get(name.removesuffix(".weight")) if merged else None
     whole = merged.whole.get(name) if merged else None
+    if pair is not None and family.is_ternary(name):
+        what = "an adapter cannot be merged into a ternary model: weights of -1, 0 and 1 cannot hold the sum"
+        raise RiyazError(what, family.source.name, "keep it as an adapter beside the model")
     if len(info.shape) == 1 or whole is not None or pair is not None:
         values = float32(*family.array(name)) if whole is None else whole.astype(np.float32)
         if pair is not None:
@@ -65,6 +70,8 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
                 raise family.not_finite(name)
             return values + np.float32(1) if plan.is_scaled_by_one_more(family.config, name) else values
         matrix, finite = pack("fp32" if precision == "fp32" else "bf16", values)
+    elif family.is_ternary(name):
+        matrix, finite = _ternary(family, name)
     else:
         matrix, finite = _matrix(family, name, info.dtype, precision)
     if not finite:
@@ -83,6 +90,15 @@ def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any,
     if kind == "BF16":
         return matrix, matrix.fill_bf16(0, np.ascontiguousarray(values))
     return matrix, matrix.fill(0, np.ascontiguousarray(values, np.float32))
+
+
+def _ternary(family: Family, name: str) -> tuple[Any, bool]:
+    """A ternary matrix at 2 bits a weight, by its codes and scales."""
+    weights = family.ternary(name)
+    rows, cols = weights.codes.shape
+    matrix = native.extension().Matrix("ternary", rows, cols, weights.group or 0)
+    scales = np.broadcast_to(weights.scales, (rows, weights.scales.shape[1]))
+    return matrix, matrix.fill_ternary(0, np.ascontiguousarray(weights.codes), np.ascontiguousarray(scales))
 
 
 def _blocks(family: Family, name: str, dtype: str, form: Form) -> tuple[Any, bool]:

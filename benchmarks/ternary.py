@@ -105,7 +105,7 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     finally:
         for side in sides.values():
             side.close()
-    memory = cold(source)
+    memory = cold(source, SHAPES[name].vocabulary)
     for path in paths.values():
         path.unlink()
     show(name, samples)
@@ -183,10 +183,10 @@ def speed(cell: str, side: Side, prompt: list[int], count: int, options: dict[st
     return answer["tokens"] / answer["seconds"]
 
 
-def cold(source: Source) -> float:
+def cold(source: Source, vocabulary: int) -> float:
     """Bytes of a fresh process above numpy's, while it answers."""
     side = Side([sys.executable, str(SCRIPT), "riyaz cold", str(source.path), json.dumps({"precision": "auto"})])
-    prompt = np.random.default_rng(1).integers(3, 1000, LONG).tolist()
+    prompt = np.random.default_rng(1).integers(3, vocabulary, LONG).tolist()
     answer = side.ask("start", prompt=prompt[:SHORT], long_prompt=prompt, count=NEW, tokenizer=False)
     side.close()
     return float(answer["rss"])

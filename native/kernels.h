@@ -160,7 +160,8 @@ struct Kernels {
 };
 
 static inline bool is_wide(const Kernels& k, Format format) {
-    return k.wide_kind != Wide::none && !is_ternary(format) && format != Format::fp32 && (format != Format::bf16 || k.wide_bf16);
+    return k.wide_kind != Wide::none && !is_ternary(format) && format != Format::fp32 &&
+           (format != Format::bf16 || k.wide_bf16);
 }
 
 constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time

@@ -18,11 +18,11 @@ constexpr int SUPER = 256;  // columns of a Q4_K super-block
 constexpr int WIDE_GROUP = 64;  // columns of inputs with one scale, at most, in products of many tokens by codes
 
 enum class Format : int32_t {
-    fp32,    // [col][16 rows] float
-    bf16,    // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
-    int8,    // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
-    int4,    // per Weights::group columns an Int4Tile, or what replaces it
-    int4k,   // per 256 columns an Int4KTile
+    fp32,     // [col][16 rows] float
+    bf16,     // [col / 2][16 rows][2] bfloat16: also the right operand of AMX's bf16 product
+    int8,     // an Int8Upper per 32 columns of every block, then an Int8Lower per 32 columns of every block
+    int4,     // per Weights::group columns an Int4Tile, or what replaces it
+    int4k,    // per 256 columns an Int4KTile
     int8row,  // [col][16 rows] signed codes, then 16 scales in bfloat16, one for each row: matrices of LoRA pairs
     ternary,  // per Weights::group columns TernaryWords of TERNARY columns, then 16 scales in float32
     trits     // TernaryWords of TRITS columns, then 16 scales in float32

@@ -41,7 +41,7 @@ class Array {
 // The forms in which a pass needs inputs
 struct Forms {
     bool codes = false, bf16 = false, fp32 = false, tokens = false;  // tokens: of ternary weights
-    int wide_group = WIDE_GROUP;     // of `Inputs`
+    int wide_group = WIDE_GROUP;                                     // of `Inputs`
 };
 
 // The arrays behind `Inputs`

@@ -174,8 +174,7 @@ template <int N>
 INLINE B two_bits(B word) {
     const __m256i mask = _mm256_set1_epi8(3);
     if (N == 0) return {_mm256_and_si256(word.a, mask), _mm256_and_si256(word.b, mask)};
-    return {_mm256_and_si256(_mm256_srli_epi16(word.a, N), mask),
-            _mm256_and_si256(_mm256_srli_epi16(word.b, N), mask)};
+    return {_mm256_and_si256(_mm256_srli_epi16(word.a, N), mask), _mm256_and_si256(_mm256_srli_epi16(word.b, N), mask)};
 }
 template <int N>
 INLINE B in_place(B word) {
@@ -198,7 +197,7 @@ INLINE I dot_nibbles(I sum, B w, B x) {
 }
 constexpr int32_t BEGIN = -128;
 INLINE I dot_bytes(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
-constexpr bool IN_PLACE = true;  // whether dot_small takes codes up to 192
+constexpr bool IN_PLACE = true;      // whether dot_small takes codes up to 192
 constexpr int MOST_SMALL = 1 << 30;  // codes up to 2 that dot_small may add up before `settled`
 INLINE I dot_small(I sum, B w, B x) { return dot_nibbles(sum, w, x); }
 INLINE I settled(I sum) { return sum; }

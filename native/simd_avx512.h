@@ -117,7 +117,7 @@ template <int N>
 INLINE B in_place(B word) {
     return _mm512_and_si512(word, _mm512_set1_epi8(char(3 << N)));
 }
-constexpr bool IN_PLACE = true;  // whether dot_small takes codes up to 192
+constexpr bool IN_PLACE = true;      // whether dot_small takes codes up to 192
 constexpr int MOST_SMALL = 1 << 30;  // codes up to 2 that dot_small may add up before `settled`
 INLINE I dot_small(I sum, B codes, B x) { return _mm512_dpbusd_epi32(sum, codes, x); }
 INLINE I settled(I sum) { return sum; }

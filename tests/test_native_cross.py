@@ -14,8 +14,8 @@ from riyaz import native
 ROOT = Path(__file__).parents[1]
 TOOLS = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}  # and their Debian packages
 # Some of those compared
-KERNELS = {"inputs", "narrow int4k", "sketch", "rms_norm", "gelu_erf", "attention bf16", "training loss fp32",
-           "training attention bf16"}  # fmt: skip
+KERNELS = {"inputs", "narrow int4k", "sketch", "ternary", "trits", "rms_norm", "gelu_erf", "attention bf16",
+           "training loss fp32", "training attention bf16"}  # fmt: skip
 pytestmark = pytest.mark.slow
 
 
@@ -56,5 +56,6 @@ def test_kernels_of_aarch64_are_those_of_plain_loops() -> None:
     assert older["narrow int4"].keys() == {"scalar", "dotprod"}
     for found in (newest, older):
         assert all(error <= 1 for errors in found.values() for error in errors.values())
-        for kernel in ("inputs", "whole numbers int8", "whole numbers int4", "whole numbers int4k", "store"):
+        for kernel in ("inputs", "whole numbers int8", "whole numbers int4", "whole numbers int4k", "store", "ternary",
+                       "trits"):  # fmt: skip
             assert set(found[kernel].values()) == {0}, kernel

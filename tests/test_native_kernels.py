@@ -22,6 +22,7 @@ from native_matrices import (
 from tiny import bfloat16 as bits_of
 
 from riyaz import native
+from riyaz.families.ternary import GGUF_TYPES
 from riyaz.sources.gguf_blocks import LAYOUTS
 
 ISAS = native.isas() if native.available() else ()
@@ -79,7 +80,7 @@ def test_blocks_are_packed_without_loss(dtype: str, rows: int) -> None:
     assert np.array_equal(unpacked(from_blocks(dtype, blocks), rows, 512), weights_of(dtype, blocks))
 
 
-@pytest.mark.parametrize("dtype", [dtype for dtype in QUANTISED if dtype not in EXACT])
+@pytest.mark.parametrize("dtype", [dtype for dtype in QUANTISED if dtype not in (*EXACT, *GGUF_TYPES)])
 def test_other_types_become_int8_within_half_a_step(dtype: str) -> None:
     weights = weights_of(dtype, random_blocks(dtype, 37, 512))
     assert native.extension().format_of(dtype) == "int8"
@@ -231,7 +232,7 @@ def test_what_does_not_fit_a_matrix_is_refused() -> None:
         with pytest.raises(ValueError, match="groups have 32, 64 or 128 columns"):
             extension.Matrix("int4", 2, 64, group)
     for format_, form in (("int8", {"group": 64}), ("bf16", {"minimum": False})):
-        with pytest.raises(ValueError, match="int4 alone has other groups"):
+        with pytest.raises(ValueError, match="int4 and ternary weights alone have other groups"):
             extension.Matrix(format_, 2, 64, **form)
     for size in ((0, 5), (5, 0)):
         with pytest.raises(ValueError, match="at least one row"):

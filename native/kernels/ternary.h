@@ -49,8 +49,7 @@ INLINE void add_words(const uint8_t* at, size_t step, int words, const int8_t* x
                 for (int f = 0; f < FIELDS; f++)
 #pragma GCC unroll 8
                     for (int t = 0; t < T; t++)
-                        small[r][t] =
-                            dot_small(small[r][t], fields[f], spread(x + t * cols + 4 * (FIELDS * b + f)));
+                        small[r][t] = dot_small(small[r][t], fields[f], spread(x + t * cols + 4 * (FIELDS * b + f)));
             }
         }
         for (int r = 0; r < R; r++)

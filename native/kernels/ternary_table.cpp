@@ -1,5 +1,5 @@
-// Products of ternary weights at 1.6 bits with one or two tokens, by AVX512_VBMI's table of 128 bytes. Compiled with that
-// instruction, which not all CPUs of these sets have: ternary.cpp asks.
+// Products of ternary weights at 1.6 bits with one or two tokens, by AVX512_VBMI's table of 128 bytes. Compiled with
+// that instruction, which not all CPUs of these sets have: ternary.cpp asks.
 //
 // The largest of a byte's five digits is taken out and multiplied with its inputs as it is, 81 times too large; the
 // others are looked up as four codes of two bits and stay in place, so that their sums are 4^f times too large. All of

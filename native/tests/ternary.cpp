@@ -16,7 +16,10 @@ struct Case {
     Matrix matrix;
 
     Case(Format format, int rows_, int cols_, int group_, uint32_t seed)
-        : rows(rows_), cols(cols_), group(group_ ? group_ : padded(cols_, TERNARY)), matrix(format, rows_, cols_, group_) {
+        : rows(rows_),
+          cols(cols_),
+          group(group_ ? group_ : padded(cols_, TERNARY)),
+          matrix(format, rows_, cols_, group_) {
         Random random(seed);
         for (int i = 0; i < rows * cols; i++) codes.push_back(int8_t(random.whole(-1, 1)));
         for (int i = 0; i < cols; i++) codes[i] = 1;  // the largest sums

@@ -99,9 +99,10 @@ class Family(Generic[Config]):
         return any(map(self.is_ternary, self.stored_names))
 
     def is_ternary(self, name: str) -> bool:
-        """Whether the tensor is the weight of a ternary linear, which `ternary` reads."""
+        """Whether the tensor is the weight of a ternary linear, which `ternary` reads. An embedding in a ternary type
+        of GGUF is none."""
         shape = self.source.tensors[self.stored_names[name]].shape
-        return self._gguf_ternary(name) or (self.scheme is not None and ternary.is_linear(name, shape))
+        return ternary.is_linear(name, shape) and (self._gguf_ternary(name) or self.scheme is not None)
 
     def ternary(self, name: str) -> Ternary:
         """The codes and scales of a ternary linear (out, in). Raises RiyazError for codes and scales that are none."""

@@ -38,8 +38,9 @@ def load_runner(
         model.set(at.layer, at.slot, tensor)
         nbytes += tensor.nbytes
         del tensor  # its memory is given back where it is packed anew
-    ternary = ternary or model.quicker_ternary()
-    nbytes -= model.repack_ternary(ternary)
+    if any(family.is_ternary(name) for name in family.stored_names):
+        ternary = ternary or model.quicker_ternary()
+        nbytes -= model.repack_ternary(ternary)
     for file in source.files:
         if isinstance(file.data, mmap.mmap):  # its pages count as this process's memory while they are mapped
             file.data.madvise(mmap.MADV_DONTNEED)

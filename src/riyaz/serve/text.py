@@ -6,6 +6,7 @@ from riyaz.sentences import whole_sentences
 from riyaz.tokenizer import Tokenizer
 
 LONGEST = 8  # tokens whose bytes may be one character
+WINDOW = 16  # tokens that are decoded together at most, but for those within a character
 
 
 class Text:
@@ -16,9 +17,8 @@ class Text:
         self.stopped = False  # a stop string was found; what follows it is left out
         self._tokenizer, self._stop, self._task = tokenizer, stop, task
         self._ids: list[int] = []
-        self._start = self._read = (
-            0  # tokens before `_read` are text already; those from `_start` decide how it goes on
-        )
+        self._start = self._read = 0  # tokens before `_read` are text already; those from `_start` say how it goes on
+        self._before = ""  # the text of the tokens between them
         self._text = ""  # of the whole answer, before it is cut
         self._told = 0
 
@@ -41,13 +41,16 @@ class Text:
 
     def _decoded(self, final: bool) -> str:
         """The text of the tokens that were not read yet; none while they end within a character."""
-        before = self._tokenizer.decode(self._ids[self._start : self._read])
         now = self._tokenizer.decode(self._ids[self._start :])
         inside = now.endswith("\ufffd") and len(self._ids) - self._read < LONGEST
-        if len(now) <= len(before) or (inside and not final):
+        if len(now) <= len(self._before) or (inside and not final):
             return ""
-        self._start, self._read = self._read, len(self._ids)
-        return now[len(before) :]
+        new = now[len(self._before) :]
+        if len(self._ids) - self._start >= WINDOW:
+            self._start = self._read
+            now = self._tokenizer.decode(self._ids[self._start :])
+        self._read, self._before = len(self._ids), now
+        return new
 
     def _find_stop(self) -> None:
         found = [place for stop in self._stop if (place := self._text.find(stop, max(0, self._told - len(stop)))) >= 0]

@@ -287,12 +287,28 @@ def run_all(lines: list[str], folder: Path) -> None:
     """Run commands one after the other in a folder, shortened; fail at the first that fails."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     for line in map(shortened, lines):
-        if line.startswith("riyaz serve"):  # tests/test_serve_command.py runs it, and the client beside it
+        if line.startswith("riyaz serve"):
+            ask_served(line, (ROOT / "README.md").read_text(encoding="utf-8"), folder, environment)
             continue
         done = subprocess.run(
             shlex.split(line), input="Hello\n", capture_output=True, text=True, cwd=folder, env=environment
         )
         assert done.returncode == 0, f"`{line}` exits {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def ask_served(line: str, page: str, folder: Path, environment: dict[str, str]) -> None:
+    """Run a server as a page says, on a free port, and the page's own code of OpenAI's client beside it."""
+    (code,) = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "openai" in block]
+    command = [*shlex.split(line), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip().removesuffix("/v1")
+            asked = [sys.executable, "-c", code.replace("http://127.0.0.1:8000", url)]
+            done = subprocess.run(asked, capture_output=True, text=True, cwd=folder, timeout=300)
+            assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
+        finally:
+            server.terminate()
 
 
 TREE = """

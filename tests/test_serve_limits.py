@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from serving import Running, assert_error, running
 from riyaz import template
 from riyaz.engine import engine, scheduler
 from riyaz.engine.engine import Engine
-from riyaz.serve import http, state
+from riyaz.serve import completions, http, state
 from riyaz.serve.opening import Opener
 
 STEP = 0.03  # seconds of a step of the slow engine
@@ -179,7 +180,7 @@ def test_a_client_that_reads_nothing_keeps_no_place(served: Running, monkeypatch
 
     monkeypatch.setattr(http._Writer, "write", stuck)
     monkeypatch.setattr(http, "WRITING", -599.5)
-    with pytest.raises(httpx.HTTPError):
+    with suppress(httpx.HTTPError):
         served.post("/v1/completions", {**SHORT, "stream": True}, timeout=20)
     assert until(served.idle) < FREE and served.state.metrics.cancelled == 1
 
@@ -211,6 +212,27 @@ def test_the_log_says_where_and_never_what(
     assert_error(served.post("/v1/completions", SHORT), 500)
     assert len(caplog.records) == 1 and "ZeroDivisionError in a request, at test_serve_limits.py:" in caplog.text
     assert "secret" not in caplog.text and "forged" not in caplog.text
+
+
+def test_whoever_leaves_while_sending_and_what_no_handler_expects_print_nothing(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as raw:
+        raw.sendall(f'{head}Content-Length: 100\r\n\r\n{{"prompt": "a secret'.encode())
+        time.sleep(0.2)
+    until(lambda: served.state.metrics.cancelled == 1)
+    assert caplog.records == []
+
+    def fails(*arguments: Any) -> Any:
+        raise ZeroDivisionError("a secret of the user")
+
+    monkeypatch.setattr(completions, "prompts_of", fails)
+    assert_error(served.post("/v1/completions", SHORT), 500)
+    assert "secret" not in caplog.text and len(caplog.records) == 1
+    monkeypatch.undo()
+    assert served.post("/v1/completions", SHORT).status_code == 200
 
 
 def test_a_failing_engine_fails_its_requests_only(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -120,7 +120,7 @@ def application(state: State) -> ASGIApp:
         async with running(state):
             yield
 
-    handlers = dict.fromkeys((Exception, RiyazError, HTTPException, Problem, ClientGone), failed)
+    handlers = dict.fromkeys((Exception, RiyazError, HTTPException, Problem, ClientGone, ClientDisconnect), failed)
     app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.state.riyaz = state
     return Guard(UntilLoaded(app, state), state.config)
@@ -129,7 +129,7 @@ def application(state: State) -> ASGIApp:
 async def failed(request: Request, error: Exception) -> Response:
     """The response of what a handler raised."""
     state = state_of(request)
-    if isinstance(error, ClientGone):
+    if isinstance(error, ClientGone | ClientDisconnect):
         state.metrics.cancelled += 1
         return Response(status_code=499)
     if isinstance(error, HTTPException):

@@ -1,5 +1,6 @@
 """Who may ask: one check before every route. Nothing is public but /health."""
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -36,7 +37,8 @@ class Guard:
             self.check(Headers(scope=scope), scope["path"])
         except Problem as problem:
             return await error_response(problem)(scope, receive, send)
-        await self._app(scope, receive, send)
+        with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
+            await self._app(scope, receive, send)
 
     def check(self, headers: Headers, path: str) -> None:
         """Raises Problem 403 for another Host or Origin, 401 without a key where one is needed."""

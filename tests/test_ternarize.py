@@ -89,6 +89,19 @@ def test_the_student_begins_as_its_teacher(base: Path, text: Path) -> None:
     assert (ours - theirs).abs().mean() < (hard - theirs).abs().mean()
 
 
+def test_the_rounding_grows_and_the_models_own_distributions_are_learned(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    losses: list[int] = []
+    monkeypatch.setattr("riyaz.layers.ternary.set_share", lambda model, share: shares.append(share))
+    divergence = head_divergence
+    monkeypatch.setattr("riyaz.layers.distil.head_divergence", lambda *a: losses.append(1) or divergence(*a))
+    told = command("ternarize", base, text, "--steps", 10, "--learning-rate", 1e-3, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    assert shares[-10:] == [0.5, *[1.0] * 9] and len(losses) >= 10
+
+
 def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:
     biased = tiny.write_hf_folder(tmp_path / "biased", seed=3, context=64, attention_bias=True)
     told = command("ternarize", biased, text, *STEPS, "--group", 32, "--out", tmp_path / "out", "--json")

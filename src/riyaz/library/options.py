@@ -90,7 +90,8 @@ class PretrainOptions(TypedDict, total=False):
     tokenizer: Place | None
     size: Literal["1m", "5m", "15m", "50m"] | None
     budget: str | float | None
-    family: Literal["llama", "gpt2"] | None
+    family: Literal["llama", "gpt2", "bitnet"] | None
+    ternary: bool | None
     context: int | None
     layers: int | None
     heads: int | None

@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Event, Note
 from riyaz.limits import truths
 from riyaz.limits.ask import answer_nats, plain
-from riyaz.limits.run import measure_target
+from riyaz.limits.run import divided, measure_target
 from riyaz.predictor import open_model
 from riyaz.results import Limits
 
@@ -59,9 +59,16 @@ def test_a_short_budget_is_said_before_and_in_the_part(model_folder: Path, tmp_p
     config = LimitsConfig(suite=("bias",), pairs=(str(pairs),), budget="1s")  # type: ignore[arg-type]
     document = measure_target(str(model_folder), config, listen=events.append)
     assert document.estimate_seconds is not None and document.estimate_seconds > 1
-    assert any(isinstance(each, Note) and "the budget is enough for about" in each.text for each in events)
+    assert any(isinstance(each, Note) and "the budget is too short for all items" in each.text for each in events)
     part = document.suites[0].parts[1]
     assert part.notes[0].startswith("The budget was too short for") and (part.figures[0].n or 0) < 3000
+
+
+def test_a_long_suite_leaves_the_others_their_time() -> None:
+    shares = divided({"bias": 30.0, "cost": 5.0, "context": 1000.0}, 65.0)
+    assert shares == {"bias": 1.0, "cost": 1.0, "context": pytest.approx(0.03)}
+    assert divided({"bias": 40.0, "context": 40.0}, 40.0) == {"bias": 0.5, "context": 0.5}
+    assert divided({"truth": 0.0}, 1.0) == {"truth": 1.0}
 
 
 def test_an_artifact_keeps_its_limits_and_suites_join(quick: Finished, tmp_path: Path) -> None:

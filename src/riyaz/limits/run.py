@@ -2,12 +2,13 @@
 
     limits = measure_target("smollm2-135m", LimitsConfig(suite=("bias",)))
 
-The time of everything is estimated first, from a few measured seconds; where it is more than the budget every suite
-takes the same share of its items, and says so.
+The time of everything is estimated first, from a few measured seconds; where it is more than the budget the suites get
+equal times and take fewer items, and say so.
 """
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,17 +42,19 @@ def measure_target(target: str, config: LimitsConfig, *, command: str = "", list
     listen(Phase("measure", "speed"))
     speed = _speed(inputs)
     works = {name: MODULES[name].work(inputs) for name in names}
-    needed = sum(speed.seconds(work) for work in works.values())
+    seconds = {name: speed.seconds(work) for name, work in works.items()}
+    needed = sum(seconds.values())
     left = max(1.0, float(config.budget) - (time.monotonic() - began))
-    share = min(1.0, left / needed) if needed else 1.0
+    shares = divided(seconds, left)
     listen(Estimate(min(needed, left), hardware.peak_rss() / hardware.MB, 0.0))
-    if share < 1:
-        listen(Note(f"the budget is enough for about {share:.0%} of the items; every suite takes fewer"))
+    short = [f"{name} {share:.0%}" for name, share in shares.items() if share < 1]
+    if short:
+        listen(Note(f"the budget is too short for all items; about so many are measured: {', '.join(short)}"))
     suites = []
     for name in names:
-        listen(Phase("limits", f"{name}, about {share * speed.seconds(works[name]):,.0f} s"))
+        listen(Phase("limits", f"{name}, about {shares[name] * seconds[name]:,.0f} s"))
         since = time.monotonic()
-        suite = MODULES[name].measure(inputs, share)
+        suite = MODULES[name].measure(inputs, shares[name])
         suites.append(replace(suite, seconds=time.monotonic() - since))
     lm = inputs.predictor.lm
     return Limits(
@@ -60,6 +63,17 @@ def measure_target(target: str, config: LimitsConfig, *, command: str = "", list
         seconds=time.monotonic() - began, date=time.strftime("%Y-%m-%d"), hardware=hardware.describe(Path(".")),
         command=command, version=riyaz.__version__,
     )  # fmt: skip
+
+
+def divided(seconds: Mapping[str, float], budget: float) -> dict[str, float]:
+    """The share of its items that each suite measures, by the seconds of all of them: equal times, and what a suite
+    does not need goes to the others."""
+    shares, left = {}, budget
+    for place, name in enumerate(sorted(seconds, key=seconds.__getitem__)):
+        taken = min(seconds[name], left / (len(seconds) - place))
+        shares[name] = taken / seconds[name] if seconds[name] else 1.0
+        left -= taken
+    return {name: shares[name] for name in seconds}
 
 
 def _suites(config: LimitsConfig) -> list[str]:

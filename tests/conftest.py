@@ -27,8 +27,8 @@ GROUPS = (
     ("docs", "interrupted", "compare_processes", "html_browser", "benchmark"),
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     (
-        *("abstaining", "agreement", "card", "compare", "compare_failures", "evaluate", "limits", "limits_report"),
-        *("serve_adapters", "serve_command", "tie_break", "wheels", "wrong_input"),
+        *("abstaining", "agreement", "card", "compare", "compare_failures", "evaluate", "limits", "limits_compare"),
+        *("limits_report", "serve_adapters", "serve_command", "tie_break", "wheels", "wrong_input"),
     ),
     ("export_families", "export_formats", "export"),
     ("native_build", "native_cross"),

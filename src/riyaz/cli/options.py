@@ -77,6 +77,7 @@ class AdaptFlags(Given, ByHandFlags, CompareConfig):
     max_rss_mb: Annotated[float | None, ABSENT]
     max_forgetting: Annotated[float | None, ABSENT]
     data_curve: Annotated[bool, ABSENT]
+    limits: Annotated[bool, ABSENT]
     out: Annotated[Path | None, Parameter(required=True)]
 
 

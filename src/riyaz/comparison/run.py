@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from riyaz import hardware
-from riyaz.comparison import documents, extra_runs, processes
+from riyaz.comparison import documents, extra_runs, limit_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_scores
 from riyaz.comparison.arms import Arms
@@ -92,9 +92,13 @@ def compare(
         if (folder.path / COMPARE).exists() and config.more is None:
             done = Comparison.read(folder.path / COMPARE)
             if all(arm.status != "failed" for arm in done.arms):
+                if config.limits:  # asked for later: in a fifth of the budget, whatever was spent
+                    end = began + limit_runs.SHARE * float(config.budget)
+                    limit_runs.measure(folder, done, lambda: end - time.monotonic(), listen)
                 return done
         spent = _spent(folder)
-        budget = float(config.budget) if config.more is None else spent + float(config.more)
+        whole = float(config.budget) if config.more is None else spent + float(config.more)
+        budget = limit_runs.for_arms(whole, config.limits, listen)
         began -= spent
 
         def since() -> float:
@@ -122,6 +126,8 @@ def compare(
         )  # fmt: skip
         folder.write(COMPARE, comparison)
         comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
+        if config.limits:
+            limit_runs.measure(folder, comparison, lambda: whole - since(), listen)
     listen(Done(to_document(comparison)))
     return comparison
 
@@ -153,8 +159,9 @@ def dry_run(
     with folder.locked():
         folder.claim(job.settings)
         had_plan = (folder.path / "plan.json").exists()
-        _prepare(folder, job, config, float(config.budget), listen)
-        _, plan, _, report = _plan(folder, job, config, float(config.budget), time.monotonic() - began, listen)
+        budget = limit_runs.for_arms(float(config.budget), config.limits, listen)
+        _prepare(folder, job, config, budget, listen)
+        _, plan, _, report = _plan(folder, job, config, budget, time.monotonic() - began, listen)
         if not had_plan:  # it is made anew by the comparison, whose budget may be another
             remove(folder.path / "plan.json")
     return DryRun(plan.estimate, plan, report, job.task.kind)
@@ -313,7 +320,7 @@ def _settings(
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "test", "methods", "model", "documents", "threads", "more")
+        if key not in ("out", "test", "methods", "model", "documents", "threads", "more", "limits")
     }
     return {
         "model": {"name": source.name, "path": str(Path(source.path).absolute()), "sha256": source.sha256()},

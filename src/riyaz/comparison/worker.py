@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_end_with, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     jobs: dict[str, Callable[..., None]] = {
         "index": index, "measure": measure, "open": open_arm, "fit": fit, "evaluate": evaluate, "alone": alone,
+        "limits": limits,
     }  # fmt: skip
     try:
         jobs[work](ComparisonFolder(Path(folder)), *rest)
@@ -119,6 +120,18 @@ def alone(folder: ComparisonFolder, method: str, part: str) -> None:
     _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
     run = folder.run(method, part)
     answer_alone(run / "artifact", folder.rows(part, "test"), run, send, folder.settings().settings.precision)
+
+
+def limits(folder: ComparisonFolder, method: str, seconds: str) -> None:
+    """Measure what an arm cannot do, for about so many seconds: writes `limits.json` into its artifact's folder."""
+    from riyaz.config import LimitsConfig, Seconds
+    from riyaz.limits.kept import keep
+    from riyaz.limits.run import measure_target
+
+    _use_threads(ComparisonPlan.read(folder.path / "plan.json").threads)
+    target = str(folder.run(method, KEPT) / "artifact")
+    config = LimitsConfig(budget=Seconds(float(seconds)), precision=folder.settings().settings.precision)
+    keep(measure_target(target, config, command=f"riyaz compare --limits ({method})", listen=send), target, None)
 
 
 def send(event: Event) -> None:

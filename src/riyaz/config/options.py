@@ -141,6 +141,10 @@ class CompareConfig:
         default=False,
         metadata={"help": "also train lora on a quarter and on half of the rows, to show whether more rows would help"},
     )
+    limits: bool = field(
+        default=False,
+        metadata={"help": "also measure what the arms cannot do (riyaz limits), in a fifth of the budget"},
+    )
     seed: int = field(
         default=0, metadata={"help": "seed of the split and of training", "minimum": 0, "maximum": 2**31 - 1}
     )

@@ -33,7 +33,7 @@ from riyaz.events import Listen
 FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 CONFIGS = (DataConfig, CompareConfig, PretrainConfig, SamplingConfig)
 OPTIONS = {option.name for config in CONFIGS for option in fields(config)}
-SWITCHES = {"allow_leakage", "data_curve", "resume", "skip_incomplete"}
+SWITCHES = {"allow_leakage", "data_curve", "limits", "resume", "skip_incomplete"}
 Place = str | PathLike[str]
 
 
@@ -81,6 +81,7 @@ class CompareOptions(AdaptOptions, total=False):
     max_rss_mb: float | None
     max_forgetting: float | None
     data_curve: bool | None
+    limits: bool | None
     out: Place | None
 
 

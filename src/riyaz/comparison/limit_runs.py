@@ -1,0 +1,53 @@
+"""`riyaz compare --limits`: what each arm that may be picked cannot do, in the time that is left of the budget.
+
+Every arm is measured in a process of its own and keeps its limits.json in its artifact's folder. The pick comes first,
+then the runner-up, then the others by score; where the time is too short for all, the first ones are measured and the
+rest is said.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from riyaz.comparison import processes
+from riyaz.comparison.arm_row import FINISHED
+from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.events import Listen, Note, Phase, about
+from riyaz.results import LIMITS, ArmResult, Comparison
+
+SHARE = 0.2  # of the budget
+LEAST = 20.0  # seconds for an arm; with less a suite measures next to nothing
+
+
+def for_arms(budget: float, limits: bool, listen: Listen) -> float:
+    """What the arms have of a budget, where their limits are measured too; that is said."""
+    if not limits:
+        return budget
+    listen(Note("a fifth of the budget is kept to measure what the arms cannot do"))
+    return (1 - SHARE) * budget
+
+
+def measure(folder: ComparisonFolder, comparison: Comparison, left: Callable[[], float], listen: Listen) -> None:
+    """Measure the arms that have no limits.json yet; an arm that fails is a note."""
+    waiting = [arm.method for arm in in_order(comparison) if not _path(folder, arm.method).exists()]
+    for place, method in enumerate(waiting):
+        seconds = left() / (len(waiting) - place)
+        if seconds < LEAST and place:
+            listen(Note(f"no time left for the limits of {', '.join(waiting[place:])}"))
+            return
+        seconds = max(LEAST, min(left(), max(seconds, LEAST)))
+        listen(Phase("limits", f"about {seconds:.0f} s", method))
+        arguments = ["limits", str(folder.path), method, f"{seconds:.0f}"]
+        reason = processes.run(arguments, folder.run(method, KEPT) / "log.txt", about(method, listen))
+        if reason:
+            listen(Note(f"the limits of {method} were not measured: {reason}"))
+
+
+def in_order(comparison: Comparison) -> Sequence[ArmResult]:
+    """The arms that may be picked: those with a score, the pick and the runner-up first, then by score."""
+    first = [name for name in (comparison.pick, comparison.runner_up) if name is not None]
+    scored = [arm for arm in comparison.ranked if arm.status in FINISHED and arm.score is not None]
+    return sorted(scored, key=lambda arm: first.index(arm.method) if arm.method in first else len(first))
+
+
+def _path(folder: ComparisonFolder, method: str) -> Path:
+    return folder.run(method, KEPT) / "artifact" / LIMITS

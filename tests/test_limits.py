@@ -89,7 +89,7 @@ def test_an_arm_of_a_comparison_is_measured_on_its_own_rows(quick: Finished, tmp
     told = command("limits", quick.out / "zero_shot", "--suite", "bias", "--budget", "5s", "--out", tmp_path, "--json")
     assert told.status == 0, told.err
     names = [part["name"] for part in told.document["suites"][0]["parts"]]
-    assert "your rows, introduced by name" in names and files(tmp_path) == {"limits.json"}
+    assert "your rows, introduced by name" in names and files(tmp_path) == {"limits.json", "limits.md", "limits.html"}
 
 
 def test_multiple_choice_is_as_truthfulqa_defines_it(model_folder: Path, tmp_path: Path) -> None:

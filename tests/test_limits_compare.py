@@ -43,7 +43,8 @@ def test_the_pick_is_measured_first_and_the_rest_is_said(
 ) -> None:
     folder, comparison = copied(quick, tmp_path)
     asked, events = [], list[Event]()
-    left = iter([60.0, 60.0, 10.0])
+    count = len(limit_runs.in_order(comparison))
+    left = iter([30.0 * count, 10.0 * (count - 1)])
 
     def measured(arguments: list[str], *_: object) -> str:
         asked.append(arguments)
@@ -51,7 +52,7 @@ def test_the_pick_is_measured_first_and_the_rest_is_said(
 
     monkeypatch.setattr(processes, "run", measured)
     limit_runs.measure(folder, comparison, lambda: next(left), events.append)
-    assert [each[0] for each in asked] == ["limits"] and asked[0][2:] == [comparison.pick, "20"]
+    assert [each[0] for each in asked] == ["limits"] and asked[0][2:] == [comparison.pick, "30"]
     notes = [each.text for each in events if isinstance(each, Note)]
     assert notes[0] == f"the limits of {comparison.pick} were not measured: it broke"
     assert notes[1].startswith("no time left for the limits of ")

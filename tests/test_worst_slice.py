@@ -46,6 +46,8 @@ def test_without_slices_or_pick_there_is_none(tmp_path: Path) -> None:
     points = np.ones(30)
     made = folder(tmp_path, [None] * 30, points)
     assert worst_slice(made, "lora", {"lora": points}, [KEPT], 0) is None
+    even = folder(tmp_path / "even", ["a"] * 15 + ["b"] * 15, points)
+    assert worst_slice(even, "lora", {"lora": points}, [KEPT], 0) is None  # all alike
     assert worst_slice(made, None, {"lora": points}, [KEPT], 0) is None
 
 

@@ -30,11 +30,11 @@ def measure(folder: ComparisonFolder, comparison: Comparison, left: Callable[[],
     """Measure the arms that have no limits.json yet; an arm that fails is a note."""
     waiting = [arm.method for arm in in_order(comparison) if not _path(folder, arm.method).exists()]
     for place, method in enumerate(waiting):
-        seconds = left() / (len(waiting) - place)
-        if seconds < LEAST and place:
+        share = left() / (len(waiting) - place)
+        if share < LEAST and place:
             listen(Note(f"no time left for the limits of {', '.join(waiting[place:])}"))
             return
-        seconds = max(LEAST, min(left(), max(seconds, LEAST)))
+        seconds = max(LEAST, share)
         listen(Phase("limits", f"about {seconds:.0f} s", method))
         arguments = ["limits", str(folder.path), method, f"{seconds:.0f}"]
         reason = processes.run(arguments, folder.run(method, KEPT) / "log.txt", about(method, listen))

@@ -29,7 +29,10 @@ def worst_slice(
     large = [name for name in sorted(set(names) - {""}) if (names == name).sum() >= FEWEST]
     if len(large) < 2 or not np.isfinite(scores[pick]).all():
         return None
-    name = min(large, key=lambda name: scores[pick][names == name].mean())
+    means = {name: float(scores[pick][names == name].mean()) for name in large}
+    name = min(large, key=means.__getitem__)
+    if means[name] == max(means.values()):  # it scores alike on all
+        return None
     here = scores[pick][names == name]
     found = WorstSlice(name, len(here), float(here.mean()), *interval(here))
     others = {arm: rows[names == name] for arm, rows in scores.items() if arm != pick and np.isfinite(rows).all()}

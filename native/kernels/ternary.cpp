@@ -13,7 +13,7 @@ namespace RIYAZ_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int BLOCKS = 2, TOKENS = 12;  // whose sums stand in registers where there are many tokens
+constexpr int BLOCKS = 2, TOKENS = 8;  // whose sums stand in registers where there are many tokens
 #else
 constexpr int BLOCKS = 1, TOKENS = 5;
 #endif
@@ -94,13 +94,13 @@ void tile(const Weights& w, int block, const uint8_t* panels, size_t apart, cons
             I small[N][T];
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++)
-#pragma GCC unroll 12
+#pragma GCC unroll 8
                 for (int i = 0; i < T; i++) small[n][i] = izero();
             for (int s = begin; s < end; s++) {
                 B rows[N];
 #pragma GCC unroll 2
                 for (int n = 0; n < N; n++) rows[n] = load_bytes(at + n * apart + size_t(s) * 64);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
                 for (int i = 0; i < T; i++) {
                     const B own = spread(codes + i * cols + 4 * s);
 #pragma GCC unroll 2

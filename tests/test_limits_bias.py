@@ -146,7 +146,7 @@ def test_winobias_and_winogender(tmp_path: Path) -> None:
         for gender, word in (("male", "he"), ("female", "she"), ("neutral", "they"))
     ]
     (pair,) = pairs.read(write_rows(tmp_path / "w.jsonl", rows)).pairs
-    assert (pair.first, pair.second, pair.group) == ("It is he.", "It is she.", "the pronoun means the occupation")
+    assert (pair.first, pair.second, pair.group) == ("It is he.", "It is she.", "he or she: the occupation")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def _winogender(path: Path, rows: Sequence[tuple[int, dict[str, object]]]) -> Pa
     pairs = []
     for (occupation, _, answer), halves in by_key.items():
         line, _first = next(iter(halves.values()))
-        group = "the pronoun means the occupation" if answer == occupation else "the pronoun means the other person"
+        group = "he or she: the occupation" if answer == occupation else "he or she: the other one"
         male, female = (halves.get(gender, (line, ""))[1] for gender in ("male", "female"))
         pairs.append(_checked(Pair(male, female, group), None, line, problems))
     problems.check(FIX)

@@ -44,7 +44,7 @@ def intervals(part: Part, width: float, name: str) -> Markup | None:
             ends = [end for end in (row.low, row.high) if end is not None]
             panel.plot(ends, [place] * len(ends), color=colour(SHADE), lw=2, alpha=0.75)
             panel.plot([row.value or 0.0], [place], "o", color=colour(SHADE), ms=7)
-        panel.set_yticks(range(len(rows)), [label(row.group, 18 if narrow else 30) for row in rows])
+        panel.set_yticks(range(len(rows)), [label(row.group, 15 if narrow else 25) for row in rows])
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.xaxis.set_major_formatter(lambda value, _: _tick(value, rows[0].unit))
         panel.xaxis.set_major_locator(MaxNLocator(3 if narrow else 5))

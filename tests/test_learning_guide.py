@@ -11,13 +11,14 @@ import quoted
 from test_scaling import load
 
 PAGE = quoted.PAGE.read_text(encoding="utf-8")
+TERNARY = (quoted.ROOT / "docs/from-nothing-to-1.58-bits.md").read_text(encoding="utf-8")
 GOOD = "[`a.One.two`](../src/riyaz/a.py)\n\n```python\n    b = 1\n    c = 2\n```\n"
 SOURCE = "class One:\n    size: int = 3\n\n    def two():\n        b = 1\n        c = 2\n\n\ndef two():\n    d = 4\n"
 
 
 def test_every_quote_stands_in_the_function_that_the_page_names():
-    assert len(quoted.REFERENCE.findall(PAGE)) >= 15
-    wrong = quoted.problems(quoted.ROOT, PAGE)
+    assert len(quoted.REFERENCE.findall(PAGE)) >= 15 and len(quoted.REFERENCE.findall(TERNARY)) == 4
+    wrong = quoted.problems(quoted.ROOT, PAGE) + quoted.problems(quoted.ROOT, TERNARY)
     assert not wrong, "\n" + "\n".join(wrong)
 
 

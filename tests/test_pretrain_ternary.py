@@ -53,6 +53,8 @@ def test_it_leaves_a_ternary_bitnet(done: Path) -> None:
     assert family.model_type == "bitnet" and family.scheme is not None and family.has_masters
     config = json.loads((done / "config.json").read_text())
     assert config["quantization_config"]["quantization_mode"] == "online" and config["dtype"] == "bfloat16"
+    # judged are the masters as they are written, not those that training has not rounded yet
+    assert json.loads((done / "run.json").read_text())["result"]["logit_difference"] == 0
 
 
 def test_the_weights_that_are_served_are_those_of_the_training_forward(

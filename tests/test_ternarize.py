@@ -21,6 +21,7 @@ from riyaz.layers.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
 from riyaz.pretraining import ternarize as ternarizing
+from riyaz.pretraining.material import _examples
 from riyaz.sources import open_source
 
 STEPS = ("--steps", 5, "--learning-rate", 1e-3)
@@ -168,6 +169,15 @@ def test_what_cannot_be_is_refused(base: Path, text: Path, tmp_path: Path, optio
     told = command("ternarize", base, text, *options, "--out", tmp_path / "out")
     assert told.status == 2 and line in told.err, told.err
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_text_are_text_and_rows_of_answers_are_rows(tmp_path: Path) -> None:
+    text = comparing.write_rows(tmp_path / "text.jsonl", [{"text": f"Number {place}."} for place in range(30)])
+    rows = comparing.write_rows(tmp_path / "rows.jsonl", comparing.closed_rows(24, "please"))
+    (tmp_path / "plain.txt").write_text("Words.")
+    assert [found is None for found in map(_examples, (text, rows, tmp_path / "plain.txt", tmp_path))] == [
+        True, False, True, True,
+    ]  # fmt: skip
 
 
 def test_without_text_there_is_nothing_to_train_on(base: Path, tmp_path: Path) -> None:

@@ -161,11 +161,11 @@ def train(
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / labels} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
+        if in_second_half(plan, step):
+            optimizer.param_groups[0]["weight_decay"] = 0.0
         rate = learning_rate(plan, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if in_second_half(plan, step):
-            optimizer.param_groups[0]["weight_decay"] = 0.0
         optimizer.step()
         optimizer.zero_grad()
         masters.publish()

@@ -66,7 +66,7 @@ def _examples(path: Path) -> list[Example] | None:
                 return None
             found = open_data(path).train.examples
         elif "".join(path.suffixes[-2:]).removesuffix(".gz").endswith(TABLES):
-            found = load(path, answers_required=False).examples
+            found = load(path).examples
         else:
             return None
     except RiyazError:

@@ -108,6 +108,7 @@ def test_a_preference_is_a_share_with_an_exact_test() -> None:
     assert (share.value, share.n, share.even) == (0.75, 12, 0.5)
     assert share.p_value == pytest.approx(binomtest(9, 12).pvalue)
     assert mean.value == pytest.approx(0.25) and mean.low is not None and mean.low < 0.25
+    assert bias.preference("x", np.array([1.0, 2.0]), "age")[1].low is None  # two values have no interval
 
 
 def test_a_set_counts_each_group(model: ModelPredictor, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tiny import Tiny, shard, weights, write_gguf, write_hf_folder
 
 from riyaz import sources
 from riyaz.errors import RiyazError
-from riyaz.sources import models, open_source, pull, store
+from riyaz.sources import Source, models, open_source, pull, safetensors, store
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,25 @@ def test_values_are_the_safetensors_values(tmp_path):
             if dtype == "BF16":
                 ours = (ours.astype(np.uint32) << 16).view(np.float32)
             np.testing.assert_allclose(ours, array, rtol=0.005, err_msg=name)
+
+
+def test_released_arrays_are_out_of_memory_and_read_again(tmp_path):
+    path = tmp_path / "model.safetensors"
+    numbers = np.arange(2**20, dtype=np.float32)  # 4 MB
+    safetensors.write(path, {"it": numbers})
+    file = safetensors.read(path)
+    source = Source("it", tmp_path, "hf", {}, file.tensors, (file,))
+
+    def resident() -> int:
+        """Kilobytes of the file's mapping that are in memory."""
+        maps = Path("/proc/self/smaps").read_text().split(str(path))[1]
+        return int(next(line for line in maps.splitlines() if line.startswith("Rss:")).split()[1])
+
+    values = source.array("it")
+    assert np.array_equal(values, numbers) and resident() >= 4096
+    source.release()
+    assert resident() < 1024
+    assert np.array_equal(values, numbers)
 
 
 def test_a_folder_with_one_gguf_file_opens_as_it(tmp_path):

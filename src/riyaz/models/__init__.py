@@ -2,7 +2,7 @@
 language model as a Hugging Face folder."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
         ternary.apply(model, family.scheme.group if family.scheme else None)
         coded = []
     ternary.put(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
-    state = {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights() if name not in coded}
-    return fill(model, state).requires_grad_(False)
+    return fill(model, _state(family, dtype, coded)).requires_grad_(False)
 
 
 def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:
@@ -56,9 +55,15 @@ def load_embedder(source: Source, dtype: torch.dtype = torch.float32) -> bert.Mo
     return model.eval().requires_grad_(False)
 
 
-def _state(family: Family, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The weights in `dtype`. Raises RiyazError for NaN or an infinity, with which every answer would be wrong."""
-    return {name: to_torch(kind, array).to(dtype) for name, kind, array in family.weights()}
+def _state(family: Family, dtype: torch.dtype, but: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """The weights in `dtype`, without those named in `but`. Raises RiyazError for NaN or an infinity, with which every
+    answer would be wrong."""
+    state = {}
+    for name, kind, array in family.weights():
+        if name not in but:
+            state[name] = to_torch(kind, array).to(dtype)
+            family.source.release()
+    return state
 
 
 def save_hf(model: Any, tokenizer: Tokenizer, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """From a model's files to a NativeRunner: every tensor is packed in the form in which it is served."""
 
-import mmap
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,7 @@ def load_runner(
     if any(family.is_ternary(name) for name in family.stored_names):
         ternary = ternary or model.quicker_ternary()
         nbytes -= model.repack_ternary(ternary)
-    for file in source.files:
-        if isinstance(file.data, mmap.mmap):  # its pages count as this process's memory while they are mapped
-            file.data.madvise(mmap.MADV_DONTNEED)
+    source.release()
     return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes, ternary)
 
 

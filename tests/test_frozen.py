@@ -105,6 +105,14 @@ def test_a_number_that_is_none_stays_visible(value: float) -> None:
         FrozenLinear(linear)
 
 
+def test_a_large_matrix_is_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, x, grad = linear_of(96, 40), torch.randn(20, 96), torch.randn(20, 40)
+    whole = FrozenLinear(linear)
+    monkeypatch.setattr(frozen, "NUMBERS", 700)  # 7 rows of W, 17 of its transpose
+    parts = FrozenLinear(linear)
+    assert torch.equal(parts.product(x), whole.product(x)) and torch.equal(parts.gradient(grad), whole.gradient(grad))
+
+
 def test_gradients_of_lora_are_near_those_beside_floats() -> None:
     found = []
     for coded in (False, True):

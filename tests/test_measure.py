@@ -144,11 +144,15 @@ def test_training_is_derived_by_the_tokens_of_a_step(bench: _Bench) -> None:
     assert speed == replace(SPEED, step_seconds=3.0, validate_seconds=4.5)
 
 
-def test_full_fine_tuning_is_derived_with_the_memory_of_every_parameter(bench: _Bench) -> None:
+@pytest.mark.parametrize(("base", "factor"), [("exact", measure.WHOLE_FACTOR), ("int8", measure.CODED_FACTOR)])
+def test_full_fine_tuning_is_derived_with_the_memory_of_every_parameter(
+    bench: _Bench, monkeypatch: pytest.MonkeyPatch, base: str, factor: float
+) -> None:
+    monkeypatch.setenv("RIYAZ_FROZEN", base)
     bench.training["lora"] = 100.0, SPEED
     parameters = measure._parameters(bench.context)
     speed = _derived(TABLE["full"], 100.0, bench)
-    assert speed.step_seconds == SPEED.step_seconds * measure.WHOLE_FACTOR and speed.trainable == parameters
+    assert speed.step_seconds == SPEED.step_seconds * factor and speed.trainable == parameters
     assert speed.rss_mb == pytest.approx(500 + 16 * parameters / 2**20), "weights, gradient and two moments"
     assert speed.disk_mb == pytest.approx(_disk_factor(full.RECIPE) * 4 * parameters / 2**20)
     whole = replace(SPEED, trainable=parameters)

@@ -46,6 +46,7 @@ ANSWER_TOKENS = (16, 64)  # lengths of the two answers from which the time of a 
 LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at most: trained answers end by themselves
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
+CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
 
@@ -246,9 +247,12 @@ def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
     factor = tokens / known_tokens
     speed = replace(known, step_seconds=known.step_seconds * factor, validate_seconds=known.validate_seconds * factor)
     if method.whole and known.trainable < _parameters(bench.context):
+        from riyaz.layers.frozen import is_int8
+
         parameter_mb = 4 * _parameters(bench.context) / hardware.MB  # one float32 of each
+        slower = CODED_FACTOR if is_int8() else WHOLE_FACTOR
         speed = replace(
-            speed, step_seconds=speed.step_seconds * WHOLE_FACTOR, rss_mb=known.rss_mb + 4 * parameter_mb,
+            speed, step_seconds=speed.step_seconds * slower, rss_mb=known.rss_mb + 4 * parameter_mb,
             disk_mb=_disk_factor(method.recipe) * parameter_mb, trainable=_parameters(bench.context),
         )  # fmt: skip
     return speed

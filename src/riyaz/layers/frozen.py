@@ -19,6 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.layers.swap import linears, swap
 
 VARIABLE = "RIYAZ_FROZEN"
+NUMBERS = 2**24  # weights that are copied at once to be encoded: 64 MB; a head of 262,144 rows has ten times as many
 
 
 class FrozenLinear(nn.Module):
@@ -28,7 +29,7 @@ class FrozenLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias  # (out,), frozen, or None
-        weight = linear.weight.detach().float()
+        weight = linear.weight.detach()
         self._down, self._up = _codes(weight), _codes(weight.T)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,8 +89,10 @@ def trainer(model: nn.Module) -> str:
 def _codes(weight: Tensor) -> Any:
     """A matrix (rows, cols) in the extension's format int8."""
     matrix = native.extension().Matrix("int8", *weight.shape)
-    if not matrix.fill(0, weight.contiguous().numpy()):
-        raise RiyazError("a weight of the base is not a finite number", hint="take another model")
+    rows = max(1, NUMBERS // weight.shape[1])
+    for first in range(0, len(weight), rows):
+        if not matrix.fill(first, weight[first : first + rows].float().contiguous().numpy()):
+            raise RiyazError("a weight of the base is not a finite number", hint="take another model")
     return matrix
 
 

@@ -3,7 +3,7 @@
 Half of LoRA's and most of prompt tuning's time goes into products with weights that never change, forward and backward.
 With weights, inputs and gradients as codes of 8 bits (LLM.int8: Dettmers et al. 2022, arXiv 2208.07339, with one scale
 in 64 columns instead of one a row) a CPU with VNNI computes them two to three times as fast as in float32. The served
-base has codes of 8 bits or fewer too. The effect on the loss is measured in docs/measurements.md.
+base has codes of 8 bits or fewer too. The effect on the loss is in docs/log.md.
 """
 
 import os

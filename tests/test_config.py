@@ -127,7 +127,7 @@ def test_a_wrong_flag_is_named_as_a_flag():
         ({"validate_every": 2.5}, "--validate-every: 2.5 is not a whole number; correct the value"),
         ({"budget": "15"}, "--budget: '15' is not a duration; write it with its unit, such as 90s, 20m or 1h30m"),
         ({"size": "2m"}, "--size: unknown size '2m'; choose one of 1m, 5m, 15m, 50m"),
-        ({"family": ["llama"]}, "--family: unknown family ['llama']; choose one of llama, gpt2"),
+        ({"family": ["llama"]}, "--family: unknown family ['llama']; choose one of llama, gpt2, bitnet"),
     ],
 )
 def test_wrong_options_of_pretraining_are_named_as_flags(given, line):

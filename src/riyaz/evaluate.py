@@ -67,6 +67,7 @@ from riyaz.sources import safetensors
 KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
 ROUNDING_TOLERANCE = 0.03  # nats per token: training and engine round differently
 REOPENED_TOLERANCE = {"int8": 0.06, "int4": 0.5}  # where the weights are rounded further for serving
+ADAPTED_TOLERANCE = 0.06  # of an adapter, beside which the base may have trained in codes of 8 bits
 MERGED_TOLERANCE = 0.05  # nats per token: merging rounds the sum of base and adapter
 MERGED_ROWS = 16
 LATENCY_ROWS = 8
@@ -317,7 +318,8 @@ def _reopened(
     if before is None or predictor.lm is None:
         return {"ok": True, "note": "no model"}
     after = answer_log_loss(predictor, valid)
-    tolerance = REOPENED_TOLERANCE.get(precision, ROUNDING_TOLERANCE) * max(1.0, before)
+    alike = ADAPTED_TOLERANCE if artifact.weights.kind in ("lora", "soft_prompt") else ROUNDING_TOLERANCE
+    tolerance = REOPENED_TOLERANCE.get(precision, alike) * max(1.0, before)
     return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
 
 

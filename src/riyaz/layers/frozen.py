@@ -80,10 +80,14 @@ def is_int8() -> bool:
     return bool(native.extension().multiplies_codes())
 
 
+def is_coded(model: nn.Module) -> bool:
+    """Whether any linear of the model is a FrozenLinear."""
+    return any(isinstance(module, FrozenLinear) for module in model.modules())
+
+
 def trainer(model: nn.Module) -> str:
     """What computes when this model trains: `native.trainer()`, and whether its frozen linears are codes."""
-    coded = any(isinstance(module, FrozenLinear) for module in model.modules())
-    return native.trainer() + (" with the frozen base in int8" if coded else "")
+    return native.trainer() + (" with the frozen base in int8" if is_coded(model) else "")
 
 
 def _codes(weight: Tensor) -> Any:

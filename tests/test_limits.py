@@ -47,21 +47,21 @@ def test_the_command_writes_what_it_prints(model_folder: Path, tmp_path: Path) -
     document = Limits.read(tmp_path / "out" / "limits.json")
     assert told.document["suites"][0]["parts"] and [suite.name for suite in document.suites] == ["bias"]
     assert [part.name for part in document.suites[0].parts] == ["riyaz's own pairs", "CrowS-Pairs"]
-    assert document.sha256 and document.served and document.seconds and document.command.startswith("riyaz ")
+    assert document.sha256 and document.served and document.seconds and document.command.startswith("riyaz")
     plain = command("limits", model_folder, "--suite", "bias", "--pairs", pairs, "--budget", "5m")
     assert "60 of 60 pairs (age 60)" in plain.out and "cannot see: " in plain.out
     assert "left out  people swapped in your rows" in plain.out
 
 
 def test_a_short_budget_is_said_before_and_in_the_part(model_folder: Path, tmp_path: Path) -> None:
-    pairs = write_rows(tmp_path / "crows.jsonl", CROWS * 50)
+    pairs = write_rows(tmp_path / "crows.jsonl", CROWS * 600)  # tens of seconds on any machine
     events: list[Event] = []
     config = LimitsConfig(suite=("bias",), pairs=(str(pairs),), budget="1s")  # type: ignore[arg-type]
     document = measure_target(str(model_folder), config, listen=events.append)
     assert document.estimate_seconds is not None and document.estimate_seconds > 1
     assert any(isinstance(each, Note) and "the budget is too short for all items" in each.text for each in events)
     part = document.suites[0].parts[1]
-    assert part.notes[0].startswith("The budget was too short for") and (part.figures[0].n or 0) < 3000
+    assert part.notes[0].startswith("The budget was too short for") and (part.figures[0].n or 0) < 36_000
 
 
 def test_a_long_suite_leaves_the_others_their_time() -> None:

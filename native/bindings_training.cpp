@@ -100,9 +100,6 @@ void bind_training(nb::module_& m) {
           nb::arg("sums"), nb::arg("grad_q"), nb::arg("grad_k"), nb::arg("grad_v"), nb::arg("rows"), nb::arg("prefix"),
           nb::arg("window"), nb::arg("threads"), "Its gradients: writes `grad_q` (T, H, D), `grad_k` and `grad_v`.");
     m.def(
-        "multiplies_codes", [] { return kernels().wide_kind == Wide::lanes; },
-        "Whether products with many tokens are computed from 8-bit codes, which are faster than floats.");
-    m.def(
         "code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
         "Writes the products of x (T, cols) and an int8 matrix (rows, cols) into `y` (T, rows), by 8-bit codes of x.");
 }

@@ -1,7 +1,6 @@
 #include "training_codes.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <new>
 

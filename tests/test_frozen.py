@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training_families import CONFIGS, family_model, training_rows
 
 from riyaz import native
+from riyaz import train as train_module
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.torch.runner import TorchRunner
@@ -21,6 +22,7 @@ from riyaz.events import Event, Listen, Note, quiet
 from riyaz.layers import frozen, lora
 from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.loss import head_loss
+from riyaz.methods import weights
 from riyaz.train import TrainPlan, train
 
 # Of the norm of a result. A code is off by up to 1/254 of the largest of 64 numbers, the weights' twice (they are
@@ -240,3 +242,16 @@ def test_where_a_base_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(frozen.VARIABLE, "int4")
     with assert_refused("RIYAZ_FROZEN is 'int4'; set it to exact or int8, or leave it out"):
         frozen.is_int8()
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_the_first_loss_may_be_off_by_what_codes_round_and_no_more(
+    coded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(frozen.VARIABLE, "int8" if coded else "exact")
+    model, rows = family_model("llama", "lora"), training_rows()
+    frozen.encode(model)
+    loss = train_module.answer_loss(model, rows)
+    for much, wanted in ((0.0, True), (0.08, coded), (0.3, False)):
+        monkeypatch.setattr(train_module, "answer_loss", lambda *given, much=much: loss + much)
+        assert weights._check_step0(model, rows, ())["ok"] == wanted, much

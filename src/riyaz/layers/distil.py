@@ -10,6 +10,7 @@ from torch.autograd import Function
 
 from riyaz.data.packing import PackedRows
 from riyaz.layers.attention import packed
+from riyaz.layers.loss import kept_gradients
 
 NUMBERS = 2**22  # logits at once
 
@@ -58,11 +59,4 @@ class _HeadDivergence(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        factor = grads[0].item()
-        return (
-            None if grad_hidden is None else grad_hidden.mul_(factor),
-            None if grad_weight is None else grad_weight.mul_(factor),
-            None,
-            None,
-        )
+        return (*kept_gradients(ctx, grads[0]), None, None)

@@ -58,14 +58,17 @@ class _HeadLoss(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        factor = grads[0].item()
-        return (
-            None if grad_hidden is None else grad_hidden.mul_(factor),
-            None if grad_weight is None else grad_weight.mul_(factor),
-            None,
-            None,
-        )
+        return (*kept_gradients(ctx, grads[0]), None, None)
+
+
+def kept_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of hidden states and weight that the forward pass has saved, times that of the loss."""
+    grad_hidden, grad_weight = ctx.saved_tensors
+    factor = grad.item()
+    return (
+        None if grad_hidden is None else grad_hidden.mul_(factor),
+        None if grad_weight is None else grad_weight.mul_(factor),
+    )
 
 
 def _softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> tuple[float, Tensor | None]:

@@ -14,6 +14,7 @@ from riyaz.config import ServeConfig
 from riyaz.hardware import MB
 from riyaz.serve import server
 from riyaz.serve.opening import Opener
+from riyaz.serve.page.place import Page
 from riyaz.serve.state import State
 
 KEY = "test-key-0123456789"
@@ -39,12 +40,14 @@ class Running:
 
 
 @contextmanager
-def running(opener: Opener, load: Callable[[], None] | None = None, **options: Any) -> Iterator[Running]:
+def running(
+    opener: Opener, load: Callable[[], None] | None = None, page: Page | None = None, **options: Any
+) -> Iterator[Running]:
     """A server on a free port until the end of the block; with `load` it begins while that is still called."""
     config = replace(ServeConfig(port=0, drain=0), **options)
     for base in opener.bases:
         base.lm.read_in_pieces(config.piece, int(config.keep_mb * MB))
-    state, listening, ready = State(config, opener.shelf, opener), server.bound(config), threading.Event()
+    state, listening, ready = State(config, opener.shelf, opener, page=page), server.bound(config), threading.Event()
     state.loaded = load is None
     made = server.made(state)
     thread = threading.Thread(target=server.run, args=(made, state, listening, ready.set, load))

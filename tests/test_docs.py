@@ -28,7 +28,7 @@ PICTURE = ROOT / "docs/pictures/comparison.svg"
 BIN = Path(sys.executable).parent
 COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
-    *("predict", "serve", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain", "ternarize"),
+    *("predict", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain", "ternarize"),
 }
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,11 @@ import httpx
 import pytest
 from comparing import command
 from conftest import Finished
+from expect import assert_refused
+
+from riyaz.cli import ui
+from riyaz.cli.ui import _bound
+from riyaz.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]
 CODE = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -24,11 +30,11 @@ LONG = {"model": "tiny", "prompt": "the card", "max_tokens": 1000, "ignore_eos":
 
 
 @contextmanager
-def started(*arguments: object) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The process of `riyaz serve`, and the address that it prints."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    words = [sys.executable, "-c", CODE, "serve", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def started(*arguments: object, verb: str = "serve", **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The process of `riyaz serve` or another verb, and the address that it prints."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
+    words = [sys.executable, "-c", CODE, verb, *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
     try:
         assert process.stdout is not None and process.stderr is not None
         url = process.stdout.readline().strip().removesuffix("/v1")
@@ -115,4 +121,54 @@ def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Pa
         assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text(), "no library of torch is loaded"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-        assert out == "" and err.splitlines() == ["serving tiny; Ctrl-C ends"]
+        first, page = err.splitlines()
+        assert out == "" and first == "serving tiny; Ctrl-C ends" and page.startswith(f"the page: {url}/#token=")
+
+
+def test_ui_prints_the_link_to_the_page_of_a_folder(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (_, link):
+        url, _, token = link.partition("/#token=")
+        assert httpx.get(f"{url}/page/files").status_code == 401
+        files = httpx.get(f"{url}/page/files", headers={"x-riyaz-token": token}).json()
+        assert [entry["name"] for entry in files["entries"]] == ["rows.csv"]
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
+
+
+def test_ui_shows_a_folder_without_any_model(tmp_path: Path) -> None:
+    with started(tmp_path, "--no-browser", verb="ui", RIYAZ_HOME=str(tmp_path / "cache")) as (process, link):
+        url, _, token = link.partition("/#token=")
+        found = httpx.get(f"{url}/page/info", headers={"x-riyaz-token": token}).json()
+        assert found["models"] == [] and found["default_model"] == "smollm2-135m"
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=60)[1]
+        assert "note: there is no model to chat with: the model smollm2-135m has not been pulled yet" in told
+
+
+def test_ui_takes_a_free_port_where_the_usual_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        usual = ServeConfig(port=taken.getsockname()[1])
+        with _bound(usual, any_port=True) as free:
+            assert free.getsockname()[1] not in (0, usual.port)
+        with assert_refused("is in use"):
+            _bound(usual, any_port=False)
+
+
+@pytest.mark.parametrize("arguments", [("absent",), (".", "--port", "70000"), (".", "--models", "0")])
+def test_ui_that_cannot_start_is_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    told = command("ui", *arguments, "--no-browser")
+    assert told.status == 2 and told.out == "" and len(told.err.splitlines()) == 1, told.err
+
+
+def test_the_browser_is_given_a_file_of_this_user_and_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(ui.webbrowser, "open", lambda link: shown.append(link) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not ui.open_browser("http://127.0.0.1:1/#token=abc", tmp_path) and not shown
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert ui.open_browser("http://127.0.0.1:1/#token=abc", tmp_path)
+    (link,) = shown
+    assert link == (tmp_path / "page.html").as_uri() and "abc" not in link
+    assert "url=http://127.0.0.1:1/#token=abc" in (tmp_path / "page.html").read_text()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TEMPORARY = re.compile(r"\..+\.riyaz-([1-9]\d*)\.tmp")  # of `atomic_file`: .NAME.riyaz-PROCESS.tmp
 OPTIONAL = {"optional": True}  # metadata of a dataclass field that `to_document` leaves out when it is None
 DEEPEST = 40  # most levels of nesting in a field of type Any
+DISK_FULL = "the disk is full"
 NEWER = "a newer version of riyaz may know it"
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 def disk_error(error: OSError, path: Path) -> RiyazError:
     """A failed write as a RiyazError that names the reason and the file."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else f"cannot be written: {error.strerror or error}"
+    what = DISK_FULL if full else f"cannot be written: {error.strerror or error}"
     return RiyazError(what, str(path), "nothing was kept; free some space or choose another place")
 
 

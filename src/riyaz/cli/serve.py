@@ -1,21 +1,18 @@
 """`riyaz serve`: models, adapters and artifacts behind OpenAI's HTTP interface."""
 
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.options import Held, Served
+from riyaz.cli.listening import require_packages, serve_on
+from riyaz.cli.options import Held, Served, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import ServeConfig
-from riyaz.errors import RiyazError, install
-from riyaz.hardware import MB
+from riyaz.errors import RiyazError
 
 Serving = Annotated[ServeConfig, Parameter(name="*")]
 SERVING_DEFAULTS = ServeConfig()
-PACKAGES = ("starlette", "uvicorn")
 
 
 def serve(
@@ -35,40 +32,28 @@ def serve(
     serving: Serving = SERVING_DEFAULTS,
 ) -> None:
     """Serve models, adapters and artifacts to OpenAI's clients over HTTP."""
-    if not all(map(find_spec, PACKAGES)):
-        raise RiyazError("starlette and uvicorn are not installed", hint=install("serve"))
-    from riyaz.engine.opening import engine_note
+    require_packages()
     from riyaz.serve import server
     from riyaz.serve.opening import Opener
-    from riyaz.serve.state import State
+    from riyaz.serve.page.place import Page
 
-    screen = Screen()
     if target is None and run is None:
         raise RiyazError("names nothing to serve", "riyaz serve", "give a model, an artifact, or --run FOLDER")
     listening = server.bound(serving)
-    try:
-        opener = Opener(precision, kv, serving.models)
-        state = State(serving, opener.shelf, opener, loaded=False)
+    opener = Opener(precision, kv, serving.models)
+    page = None if serving.no_page else Page.of(Path.cwd(), command_line())
 
-        def load() -> None:
-            notes = [engine_note(), *(opener.serve(target) if target else ())]
-            notes += opener.serve_comparison(run) if run else []
-            for name, folder in map(named, adapter):
-                opener.put(name, folder)
-            for note in filter(None, notes):
-                screen.talk.print(f"note: {note}", soft_wrap=True)
-            for base in opener.bases:
-                base.lm.read_in_pieces(serving.piece, int(serving.keep_mb * MB))
+    def fill() -> list[str]:
+        notes = opener.serve(target) if target else []
+        notes += opener.serve_comparison(run) if run else []
+        for name, folder in map(named, adapter):
+            opener.put(name, folder)
+        return notes
 
-        def started() -> None:
-            names = ", ".join(served.name for served in opener.shelf)
-            screen.talk.print(f"serving {names}; Ctrl-C ends", soft_wrap=True)
-            print(f"{server.url_of(listening)}/v1", flush=True)
+    def started(url: str) -> None:
+        print(f"{url}/v1", flush=True)
 
-        server.run(server.made(state), state, listening, started, load)
-    finally:
-        listening.close()
-    sys.stdout.flush()
+    serve_on(listening, Screen(), serving, opener, page, fill, started)
 
 
 def named(text: str) -> tuple[str, Path]:

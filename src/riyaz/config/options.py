@@ -366,6 +366,10 @@ class ServeConfig:
         default=None, metadata={"help": "most tokens of an answer; what the context holds if not given", "minimum": 1}
     )
     max_body_mb: float = field(default=2.0, metadata={"help": "largest request", "above": 0, "maximum": 1024})
+    no_page: bool = field(default=False, metadata={"help": "serve no page at /"})
+    max_upload_mb: float = field(
+        default=256.0, metadata={"help": "largest file that the page takes", "above": 0, "maximum": 10**5}
+    )
     piece: int = field(
         default=256,
         metadata={"help": "tokens of prompts read between two tokens of running answers", "minimum": 64},

@@ -21,6 +21,9 @@ from riyaz.serve.guard import Guard
 from riyaz.serve.http import ClientGone, error_response
 from riyaz.serve.metrics import TYPE
 from riyaz.serve.openapi import openapi
+from riyaz.serve.page.place import ASSETS, INDEX, PREFIX
+from riyaz.serve.page.routes import ROUTES as PAGE_ROUTES
+from riyaz.serve.page.routes import WITH_MODEL
 from riyaz.serve.problems import KINDS, Problem, problem_of
 from riyaz.serve.responses import responses
 from riyaz.serve.state import RETRY, State, running, state_of
@@ -102,9 +105,16 @@ class UntilLoaded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that can be answered."""
-        if scope["type"] == "http" and not self._state.loaded and scope["path"] not in WITHOUT_MODEL:
+        if scope["type"] == "http" and not self._state.loaded and needs_model(scope["path"]):
             return await error_response(loading())(scope, receive, send)
         await self._app(scope, receive, send)
+
+
+def needs_model(path: str) -> bool:
+    """Whether a route waits for the models."""
+    if path.startswith((PREFIX, ASSETS)) or path == INDEX:
+        return path in WITH_MODEL
+    return path not in WITHOUT_MODEL
 
 
 def loading() -> Problem:
@@ -121,9 +131,10 @@ def application(state: State) -> ASGIApp:
             yield
 
     handlers = dict.fromkeys((Exception, RiyazError, HTTPException, Problem, ClientGone, ClientDisconnect), failed)
-    app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
+    routes = [*ROUTES, *(PAGE_ROUTES if state.page else ())]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
     app.state.riyaz = state
-    return Guard(UntilLoaded(app, state), state.config)
+    return Guard(UntilLoaded(app, state), state.config, state.page)
 
 
 async def failed(request: Request, error: Exception) -> Response:

@@ -1,11 +1,12 @@
-"""Who may ask: one check before every route. Nothing is public but /health."""
+"""Who may ask: one check before every route. Nothing is public but /health and the page's built files. What the page
+asks for needs the token of this start, which is a key for the other routes too."""
 
 import contextlib
 import hashlib
 import hmac
 import ipaddress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from riyaz.config import ServeConfig
 from riyaz.errors import RiyazError
 from riyaz.serve.http import error_response
+from riyaz.serve.page.place import ASSETS, INDEX, PREFIX, REPORT, Page
 from riyaz.serve.problems import Problem
 
 PUBLIC = ("/health",)
+TOKEN = "x-riyaz-token"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MAX_KEYS, MAX_KEY_FILE, SHORTEST = 1000, 2**20, 16
 
@@ -23,8 +26,8 @@ MAX_KEYS, MAX_KEY_FILE, SHORTEST = 1000, 2**20, 16
 class Guard:
     """Checks Host, Origin and key of every request before the application gets it."""
 
-    def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
-        self._app, self._config = app, config
+    def __init__(self, app: ASGIApp, config: ServeConfig, page: Page | None = None) -> None:
+        self._app, self._config, self._page = app, config, page
         self._keys = read_keys(config.api_key_file) if config.api_key_file else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,22 +37,38 @@ class Guard:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         try:
-            self.check(Headers(scope=scope), scope["path"])
+            self.check(Headers(scope=scope), scope["path"], scope.get("query_string", b"").decode("latin-1"))
         except Problem as problem:
             return await error_response(problem)(scope, receive, send)
         with contextlib.suppress(Exception):  # answered and logged; uvicorn would print it with what it quotes
             await self._app(scope, receive, send)
 
-    def check(self, headers: Headers, path: str) -> None:
-        """Raises Problem 403 for another Host or Origin, 401 without a key where one is needed."""
+    def check(self, headers: Headers, path: str, query: str = "") -> None:
+        """Raises Problem 403 for another Host or Origin, 401 without a key or token where one is needed."""
         host = headers.get("host", "")
         if not self._is_known(host):
             raise Problem(403, "this Host header is not one of the server's names", code="forbidden_host")
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", *self._config.allow_origin):
             raise Problem(403, "pages of this origin may not ask", code="forbidden_origin")
-        if self._keys and path not in PUBLIC and not self._has_key(headers):
+        if self._page is not None and path.startswith(PREFIX):
+            if not (self._has_token(headers) or (path == REPORT and self._has_ticket(query))):
+                what = "the page's token is missing or of an earlier start; open the link that the server printed"
+                raise Problem(401, what, code="invalid_token")
+        elif self._keys and not self._is_public(path) and not self._has_key(headers):
             raise Problem(401, "no valid API key; send it as Authorization: Bearer KEY")
+
+    def _is_public(self, path: str) -> bool:
+        return path in PUBLIC or (self._page is not None and (path == INDEX or path.startswith(ASSETS)))
+
+    def _has_token(self, headers: Headers) -> bool:
+        return self._page is not None and self._page.is_token(headers.get(TOKEN, ""))
+
+    def _has_ticket(self, query: str) -> bool:
+        """Whether a report is asked for with the ticket that opens it alone."""
+        asked = dict(parse_qsl(query))
+        ticket = self._page.ticket(asked.get("path", "")) if self._page else ""
+        return hmac.compare_digest(asked.get("ticket", "").encode(), ticket.encode())
 
     def _is_known(self, host: str) -> bool:
         """Whether a Host header names this server: an address, never a name that was not allowed, which might be
@@ -67,7 +86,7 @@ class Guard:
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(given.encode()).digest()
         found = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, so that time says nothing
-        return any(found)
+        return any(found) or (self._page is not None and self._page.is_token(given))
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:

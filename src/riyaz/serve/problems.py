@@ -7,6 +7,7 @@ from typing import Any
 
 from riyaz.engine.runner import CacheFull
 from riyaz.errors import RiyazError
+from riyaz.files import DISK_FULL
 from riyaz.predictor import TooLong
 
 KINDS = {
@@ -16,6 +17,7 @@ KINDS = {
     409: ("invalid_request_error", "conflict"), 413: ("invalid_request_error", "request_too_large"),
     415: ("invalid_request_error", "unsupported_media_type"), 429: ("server_overloaded", "server_overloaded"),
     500: ("server_error", "internal_error"), 503: ("unavailable_error", "unavailable"),
+    507: ("server_error", "disk_full"),
 }  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def problem_of(error: Exception, param: str | None = None) -> Problem:
     if isinstance(error, CacheFull):
         return Problem(400, str(error), param, "context_length_exceeded")
     if isinstance(error, RiyazError):
-        return Problem(400, str(error), param)
+        return Problem(507 if error.what == DISK_FULL else 400, str(error), param)
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
     said = "%s in a request, at %s"  # not the message, which may quote a prompt, or forge lines
     logging.getLogger("riyaz.serve").error(said, type(error).__name__, " < ".join(places[::-1]) or "an unknown place")

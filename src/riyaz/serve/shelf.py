@@ -85,8 +85,10 @@ class Shelf:
 
     def find(self, name: str | None, param: str | None = "model") -> Served:
         """The model of this name; the first without one. Raises Problem 404, and never another model."""
-        if name is None:
+        if name is None and self._served:
             return next(iter(self._served.values()))
+        if name is None:
+            raise Problem(404, "there is no model yet", param, "model_not_found")
         if name not in self._served:
             raise Problem(404, f"there is no model {shown(name)}", param, "model_not_found")
         return self._served[name]

@@ -16,6 +16,7 @@ from riyaz.engine.scheduler import ROWS
 from riyaz.serve.engine_thread import EngineThread
 from riyaz.serve.metrics import Metrics
 from riyaz.serve.opening import Opener
+from riyaz.serve.page.place import Page
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served, Shelf
 
@@ -36,6 +37,7 @@ class State:
     engine: EngineThread = field(default_factory=EngineThread)
     metrics: Metrics = field(default_factory=Metrics)
     preparing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "riyaz-prepare"))
+    page: Page | None = None  # None: the server has none
     loaded: bool = True  # False while the models are opened
     draining: bool = False  # the server ends: no new requests
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)  # adapters are loaded one after the other
@@ -89,6 +91,13 @@ def state_of(request: Request) -> State:
     """The state of the server that got the request."""
     state: State = request.app.state.riyaz
     return state
+
+
+def page_of(request: Request) -> Page:
+    """The page of the server that got the request, which has one."""
+    page = state_of(request).page
+    assert page is not None, "its routes are there"
+    return page
 
 
 @contextlib.asynccontextmanager

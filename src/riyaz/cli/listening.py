@@ -1,0 +1,56 @@
+"""What `riyaz serve` and `riyaz ui` share: a server that runs until it is told to end."""
+
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from riyaz.cli.output import Screen
+from riyaz.config import ServeConfig
+from riyaz.errors import RiyazError, install
+from riyaz.hardware import MB
+
+if TYPE_CHECKING:
+    from riyaz.serve.opening import Opener
+    from riyaz.serve.page.place import Page
+
+PACKAGES = ("starlette", "uvicorn")
+
+
+def require_packages() -> None:
+    """Raises RiyazError, with the command that installs them, where the server's packages are missing."""
+    if not all(map(find_spec, PACKAGES)):
+        raise RiyazError("starlette and uvicorn are not installed", hint=install("serve"))
+
+
+def serve_on(
+    listening: socket.socket, screen: Screen, serving: ServeConfig, opener: "Opener", page: "Page | None",
+    fill: Callable[[], Iterable[str]], started: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Serve until a signal ends it. `fill` opens the models and gives notes; `started` is called with the address when
+    they are open."""
+    from riyaz.engine.opening import engine_note
+    from riyaz.serve import server
+    from riyaz.serve.state import State
+
+    state = State(serving, opener.shelf, opener, loaded=False, page=page)
+
+    def load() -> None:
+        for note in filter(None, [engine_note(), *fill()]):
+            screen.talk.print(f"note: {note}", soft_wrap=True)
+        for base in opener.bases:
+            base.lm.read_in_pieces(serving.piece, int(serving.keep_mb * MB))
+
+    def told() -> None:
+        url, names = server.url_of(listening), ", ".join(served.name for served in opener.shelf)
+        screen.talk.print(f"serving {names or 'no model'}; Ctrl-C ends", soft_wrap=True)
+        if page is not None:
+            screen.talk.print(f"the page: {page.link(url)}", soft_wrap=True)
+        started(url)
+
+    try:
+        server.run(server.made(state), state, listening, told, load)
+    finally:
+        listening.close()
+    sys.stdout.flush()

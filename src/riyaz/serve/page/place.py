@@ -1,0 +1,65 @@
+"""What the page may touch: one folder, and who may ask for it."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from riyaz.errors import shown
+from riyaz.serve.problems import Problem
+
+PREFIX, REPORT = "/page/", "/page/report"  # routes that need the token; the one that a ticket opens
+INDEX, ASSETS = "/", "/assets/"  # the built files, which hold nothing of the user's
+UPLOADS = "uploads"
+LONGEST = 200  # bytes of an uploaded file's name
+
+
+@dataclass(frozen=True)
+class Page:
+    """The folder that the page was started in, without links in its path, and the token of this start."""
+
+    folder: Path
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    command: str = ""  # that started the server
+
+    @classmethod
+    def of(cls, folder: Path, command: str = "") -> "Page":
+        """The page of a folder."""
+        return cls(folder.resolve(), command=command)
+
+    def link(self, url: str) -> str:
+        """The address that opens the page; browsers send nothing of what follows `#`."""
+        return f"{url}/#token={self.token}"
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token, in a time that says nothing about it."""
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def ticket(self, name: str) -> str:
+        """What opens one report in a tab of its own, where no header can be sent: worth nothing for anything else."""
+        return hmac.new(self.token.encode(), f"report {name}".encode(), hashlib.sha256).hexdigest()
+
+    def inside(self, name: Any, param: str = "path") -> Path:
+        """The file or folder of this name, relative to the folder. Raises Problem 404 for one that is not there or lies
+        elsewhere, by a link too."""
+        try:
+            path = (self.folder / str(name)).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # not there, a NUL in it, links in a circle
+            path = None
+        if path is None or not path.is_relative_to(self.folder):
+            raise Problem(404, f"there is no {shown(str(name))} in the page's folder", param)
+        return path
+
+    def name(self, path: Path) -> str:
+        """The name by which `inside` finds a path again."""
+        return str(path.relative_to(self.folder))
+
+
+def expect_file_name(name: str) -> None:
+    """Raises Problem 400 for a name that is no plain file's: a path, one that begins with a dot, control characters."""
+    plain = name.isprintable() and not any(mark in name for mark in "/\\:") and not name.startswith(".")
+    if not name or not plain or len(name.encode("utf-8", "replace")) > LONGEST:
+        what = f"{shown(name)} cannot be a file's name"
+        raise Problem(400, f"{what}; give one without / \\ : or a dot in front, of at most {LONGEST} bytes", "name")

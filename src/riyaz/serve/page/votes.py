@@ -1,0 +1,118 @@
+"""/page/votes: which of two answers a person prefers, kept as rows of preferences.jsonl."""
+
+import errno
+import fcntl
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from riyaz.errors import RiyazError
+from riyaz.files import disk_error, json_line, parse_json
+from riyaz.serve.fields import OBJECT, Field, listed, text
+from riyaz.serve.http import read_body
+from riyaz.serve.schema import Schema
+from riyaz.serve.state import page_of, state_of
+
+FILE = "preferences.jsonl"
+SIDE: Schema = {"type": "object", "required": ["model", "text"], "properties": {"model": text(96, 1), "text": text()}}
+VOTE = {
+    "prompt": Field({"anyOf": [text(None, 1), listed(OBJECT | {"type": "object"}, 1000, 1)]}, required=True),
+    "a": Field(SIDE, required=True), "b": Field(SIDE, required=True),
+    "choice": Field({"type": "string", "enum": ["a", "b", "tie", "bad"]}, required=True),
+}  # fmt: skip
+
+
+async def vote(request: Request) -> Response:
+    """POST /page/votes: keep one choice."""
+    body, headers = await read_body(request, VOTE)
+    path = page_of(request).folder / FILE
+    await state_of(request).prepare(lambda: append(path, row_of(body)))
+    return JSONResponse({"path": FILE}, 201, headers)
+
+
+async def board(request: Request) -> Response:
+    """GET /page/votes: wins of every model, with 95 % intervals."""
+    path = page_of(request).folder / FILE
+    rows = await state_of(request).prepare(lambda: rows_of(path))
+    return JSONResponse({"path": FILE, "votes": len(rows), "models": standings(rows)})
+
+
+def row_of(body: dict[str, Any]) -> dict[str, Any]:
+    """A vote as a row: `chosen` and `rejected` where one answer is preferred, as trainers on preferences name them."""
+    first, second = ({key: body[side][key] for key in ("model", "text")} for side in "ab")
+    row = {"prompt": body["prompt"], "a": first, "b": second, "choice": body["choice"], "time": int(time.time())}
+    if body["choice"] in ("a", "b"):
+        better, worse = (first, second) if body["choice"] == "a" else (second, first)
+        row |= {"chosen": better["text"], "rejected": worse["text"]}
+    return row
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append a row, whole or not at all. Raises RiyazError where it cannot be written."""
+    line = json_line(row)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise disk_error(error, path) from None
+    with os.fdopen(descriptor, "rb+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another server may vote too
+        before = file.seek(0, os.SEEK_END)
+        try:
+            if before and os.pread(descriptor, 1, before - 1) != b"\n":  # a line that a killed process began
+                line = b"\n" + line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, before)
+            raise disk_error(error, path) from None
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The votes in a file; lines that are none are left out, such as one that was cut short."""
+    try:
+        lines = path.read_bytes().splitlines() if path.is_file() and not path.is_symlink() else []
+    except OSError as error:
+        raise RiyazError(f"cannot be read ({error.strerror})", str(path)) from None
+    return [row for line in lines if (row := _vote(line)) is not None]
+
+
+def _vote(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = parse_json(line, FILE)
+        names = [row["a"]["model"], row["b"]["model"], row["choice"]]
+    except (RiyazError, KeyError, TypeError):
+        return None
+    return row if all(isinstance(name, str) for name in names) else None
+
+
+def standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every model's wins among its decided votes, with Wilson's interval; the best share first."""
+    from riyaz.metrics.intervals import wilson  # which loads scipy
+
+    wins: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
+    rest: Counter[str] = Counter()
+    for row in rows:
+        names = {side: row[side]["model"] for side in "ab"}
+        if row["choice"] in names:
+            other = "b" if row["choice"] == "a" else "a"
+            wins[names[row["choice"]]] += 1
+            losses[names[other]] += 1
+        else:
+            rest.update(names.values())
+    made = []
+    for name in {*wins, *losses, *rest}:
+        decided = wins[name] + losses[name]
+        low, high = wilson(wins[name], decided)
+        share = wins[name] / decided if decided else None
+        made.append({
+            "model": name, "wins": wins[name], "losses": losses[name], "undecided": rest[name], "share": share,
+            "low": low, "high": high,
+        })  # fmt: skip
+    return sorted(made, key=lambda each: (-(each["share"] or 0), each["model"]))

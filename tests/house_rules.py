@@ -44,7 +44,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "evaluate", "limits", "export"), ()),
     (("comparison", "pretraining", "report", "card", "serve"), ()),
-    (("library", "cli", "__main__"), ()),
+    (("library", "lm_eval", "cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
 INFERRING = {name for left, right in ROWS if right for name in left}

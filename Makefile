@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -79,6 +79,10 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	compiler=$${CXX:-c++}; LD_PRELOAD="$$($$compiler -print-file-name=libasan.so) \
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
+
+# tests/test_page_build.py says whether the committed build belongs to this source; it needs no Node.
+page:  ## build the web page into the package (Node >= 20.19); commit what it writes
+	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
 
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check

@@ -1,0 +1,163 @@
+// The one place that talks to the server: JSON in both directions, streams of server-sent events, and errors as one
+// plain line.
+
+import { token } from "./route.ts";
+import type * as T from "./types.ts";
+
+export class Refused extends Error {
+  readonly status: number;
+  readonly param: string;
+
+  constructor(message: string, status: number, param = "") {
+    super(message);
+    this.status = status;
+    this.param = param;
+  }
+}
+
+const GONE =
+  "The server does not answer. Start it again with `riyaz ui`, then try again; nothing on this page is lost.";
+
+function headers(path: string, sent?: string): Record<string, string> {
+  const made: Record<string, string> = {};
+  const given = token();
+  if (given) made[path.startsWith("/page/") ? "X-Riyaz-Token" : "X-Api-Key"] = given;
+  if (sent) made["Content-Type"] = sent;
+  return made;
+}
+
+async function failure(response: Response): Promise<Refused> {
+  let message = "";
+  let param = "";
+  try {
+    const body = (await response.json()) as { error?: { message?: string; param?: string } };
+    message = body.error?.message ?? "";
+    param = body.error?.param ?? "";
+  } catch {
+    message = "";
+  }
+  if (response.status === 401) message = "This needs the token of the page. Open the link that `riyaz ui` printed.";
+  if (response.status === 413) message ||= "This file is larger than the server takes. Give its path instead.";
+  if (response.status === 503) message = `${message || "The model is loading"}. Try again in a moment.`;
+  if (response.status === 507) message ||= "The disk is full. Free some space, then try again.";
+  return new Refused(message || `The server answered ${response.status}.`, response.status, param);
+}
+
+async function ask(path: string, options: RequestInit): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new Refused(GONE, 0);
+  }
+  if (!response.ok) throw await failure(response);
+  return response;
+}
+
+async function get<Answer>(path: string, query: Record<string, string> = {}): Promise<Answer> {
+  const written = new URLSearchParams(query).toString();
+  const response = await ask(written ? `${path}?${written}` : path, { headers: headers(path) });
+  return (await response.json()) as Answer;
+}
+
+async function post<Answer>(path: string, body: unknown, signal?: AbortSignal): Promise<Answer> {
+  const options = { method: "POST", headers: headers(path, "application/json"), body: JSON.stringify(body), signal };
+  return (await (await ask(path, options)).json()) as Answer;
+}
+
+export interface Sent {
+  readonly id: string;
+  readonly event: string;
+  readonly data: string;
+}
+
+function parsed(block: string): Sent {
+  let id = "";
+  let event = "message";
+  const data: string[] = [];
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = line.slice(colon + 1).replace(/^ /, "");
+    if (name === "id") id = value;
+    else if (name === "event") event = value;
+    else if (name === "data") data.push(value);
+  }
+  return { id, event, data: data.join("\n") };
+}
+
+// The events of a stream. EventSource cannot send a header, so the stream is read with fetch.
+async function* stream(path: string, options: RequestInit): AsyncGenerator<Sent> {
+  const response = await ask(path, options);
+  if (response.body === null) return;
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let left = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      left += value.replaceAll("\r", "");
+      const blocks = left.split("\n\n");
+      left = blocks.pop() ?? "";
+      for (const block of blocks) {
+        const sent = parsed(block);
+        if (sent.data) yield sent;
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => undefined);
+  }
+}
+
+async function* chunks(path: string, body: object, signal: AbortSignal): AsyncGenerator<T.Chunk> {
+  const sent = { ...body, stream: true, stream_options: { include_usage: true } };
+  const options = { method: "POST", headers: headers(path, "application/json"), body: JSON.stringify(sent), signal };
+  for await (const { data } of stream(path, options)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data) as T.Chunk & { error?: { message: string } };
+    if (chunk.error) throw new Refused(chunk.error.message, 500);
+    yield chunk;
+  }
+}
+
+export const api = {
+  info: () => get<T.Info>("/page/info"),
+  models: async () => (await get<{ data: T.Model[] }>("/v1/models")).data,
+  chat: (body: T.ChatRequest, signal: AbortSignal) => chunks("/v1/chat/completions", body, signal),
+  length: (body: object) => post<{ input_tokens: number }>("/v1/chat/completions/input_tokens", body),
+  next: (body: object, signal?: AbortSignal) => post<T.Next>("/page/next", body, signal),
+  files: (under: string) => get<T.Folder>("/page/files", { under }),
+  data: (query: Record<string, string>) => get<T.DataView>("/page/data", query),
+  runs: async () => (await get<{ runs: T.RunEntry[] }>("/page/runs")).runs,
+  run: (path: string) => get<T.Run>("/page/run", { path }),
+  rows: (path: string, only: string, offset: number) =>
+    get<T.Rows>("/page/rows", { path, only, offset: String(offset) }),
+  difference: (a: string, b: string) => get<T.Difference>("/page/difference", { a, b }),
+  plan: (body: T.Start) => post<T.Plan>("/page/plan", body),
+  start: (body: T.Start) => post<T.Started>("/page/start", body),
+  stop: (path: string) => post<object>("/page/stop", { path }),
+  collections: () => get<T.Collections>("/page/collections"),
+  search: (collection: string, query: string) => post<T.Found>("/page/search", { collection, query }),
+  limits: (path: string) => get<T.Limits>("/page/limits", { path }),
+  vote: (body: T.Vote) => post<object>("/page/votes", body),
+  board: () => get<T.Board>("/page/votes"),
+  load: (name: string, path: string) => post<object>("/v1/adapters", { name, path }),
+
+  async upload(file: File): Promise<{ path: string }> {
+    const path = "/page/files";
+    const options = { method: "POST", headers: headers(path, "application/octet-stream"), body: file };
+    const response = await ask(`${path}?${new URLSearchParams({ name: file.name })}`, options);
+    return (await response.json()) as { path: string };
+  },
+
+  async *events(path: string, last: string, signal: AbortSignal): AsyncGenerator<Sent> {
+    const made = headers("/page/events");
+    if (last) made["Last-Event-ID"] = last;
+    yield* stream(`/page/events?${new URLSearchParams({ path })}`, { headers: made, signal });
+  },
+};
+
+export function told(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,84 @@
+// The frame: the list of screens, and the one that the address names.
+
+import type { ComponentType } from "preact";
+import { useEffect } from "preact/hooks";
+import { Problem, Waiting } from "./parts/words.tsx";
+import { link, route } from "./route.ts";
+import { Chat } from "./screens/chat.tsx";
+import { NextWord } from "./screens/next.tsx";
+import { Side } from "./screens/side.tsx";
+import { info, models, problem, refresh } from "./state.ts";
+
+interface Screen {
+  readonly name: string;
+  readonly title: string;
+  readonly group: string;
+  readonly shown: ComponentType;
+}
+
+const SCREENS: readonly Screen[] = [
+  { name: "chat", title: "Chat", group: "Talk", shown: Chat },
+  { name: "next", title: "Next word", group: "Talk", shown: NextWord },
+  { name: "side", title: "Side by side", group: "Talk", shown: Side },
+];
+
+export function App() {
+  useEffect(() => {
+    void refresh();
+  }, []);
+  const name = route.value.screen || "chat";
+  const screen = SCREENS.find((each) => each.name === name) ?? SCREENS[0];
+  useEffect(() => {
+    document.title = screen ? `${screen.title} · Riyaz` : "Riyaz";
+    document.querySelector<HTMLElement>(".menu details")?.removeAttribute("open");
+    scrollTo({ top: 0 });
+  }, [screen]);
+  const Shown = screen?.shown ?? Chat;
+  return (
+    <div class="frame">
+      <button type="button" class="skip" onClick={toMain}>
+        To the content
+      </button>
+      <Menu at={screen?.name ?? ""} />
+      <main id="main" tabIndex={-1} class={`screen screen-${name}`}>
+        <Problem text={problem.value} />
+        {models.value.length || problem.value ? <Shown /> : <Waiting>The model is loading …</Waiting>}
+      </main>
+    </div>
+  );
+}
+
+function toMain(): void {
+  document.getElementById("main")?.focus();
+}
+
+function Menu({ at }: { at: string }) {
+  const groups = [...new Set(SCREENS.filter((each) => each.group).map((each) => each.group))];
+  const list = groups.map((group) => (
+    <div key={group} class="group">
+      <h2 class="over">{group}</h2>
+      <ul>
+        {SCREENS.filter((each) => each.group === group).map((each) => (
+          <li key={each.name}>
+            <a href={link(each.name)} aria-current={each.name === at ? "page" : undefined}>
+              {each.title}
+            </a>
+          </li>
+        ))}
+      </ul>
+    </div>
+  ));
+  return (
+    <nav class="menu" aria-label="Screens">
+      <div class="brand">
+        <a href={link("chat")}>riyaz</a>
+      </div>
+      <div class="wide-menu">{list}</div>
+      <details class="narrow-menu">
+        <summary>{SCREENS.find((each) => each.name === at)?.title ?? "Menu"}</summary>
+        <div>{list}</div>
+      </details>
+      <p class="under foot">{info.value ? `${info.value.version} · ${info.value.folder}` : ""}</p>
+    </nav>
+  );
+}

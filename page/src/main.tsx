@@ -1,0 +1,9 @@
+import { render } from "preact";
+import { App } from "./app.tsx";
+import { follow } from "./route.ts";
+import "uplot/dist/uPlot.min.css";
+import "./style.css";
+
+follow();
+const place = document.getElementById("page");
+if (place) render(<App />, place);

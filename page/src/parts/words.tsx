@@ -1,0 +1,120 @@
+// Small parts of every screen: headings, refusals, commands, fields.
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+
+export function Head(props: { title: string; children?: ComponentChildren }) {
+  return (
+    <header class="head">
+      <h1>{props.title}</h1>
+      {props.children !== undefined && <p class="lead">{props.children}</p>}
+    </header>
+  );
+}
+
+export function Problem(props: { text: string; again?: () => void }) {
+  if (!props.text) return null;
+  return (
+    <p class="problem" role="alert">
+      {props.text}
+      {props.again && (
+        <button type="button" class="small" onClick={props.again}>
+          Try again
+        </button>
+      )}
+    </p>
+  );
+}
+
+export function Copy(props: { text: string; name?: string }) {
+  const said = useSignal("");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(props.text);
+      said.value = "Copied";
+    } catch {
+      said.value = "Select the text and copy it";
+    }
+    setTimeout(() => {
+      said.value = "";
+    }, 2500);
+  };
+  return (
+    <button type="button" class="small" onClick={copy}>
+      <span aria-live="polite">{said.value || props.name || "Copy"}</span>
+    </button>
+  );
+}
+
+// The command line that does the same as the screen.
+export function Command(props: { text: string; children?: ComponentChildren }) {
+  return (
+    <div class="command">
+      <span class="under">{props.children ?? "The same from the command line"}</span>
+      <div class="line">
+        <code>{props.text}</code>
+        <Copy text={props.text} />
+      </div>
+    </div>
+  );
+}
+
+export function Field(props: { label: string; hint?: string; wide?: boolean; children: ComponentChildren }) {
+  return (
+    // biome-ignore lint/a11y/noLabelWithoutControl: the control is among the children
+    <label class={props.wide ? "field wide" : "field"}>
+      <span>{props.label}</span>
+      {props.children}
+      {props.hint && <small>{props.hint}</small>}
+    </label>
+  );
+}
+
+export function Slider(props: {
+  label: string;
+  value: number;
+  min: number;
+  max: number;
+  step: number;
+  shown?: string;
+  set: (value: number) => void;
+}) {
+  return (
+    <label class="field slider">
+      <span>
+        {props.label} <output>{props.shown ?? String(props.value)}</output>
+      </span>
+      <input
+        type="range"
+        min={props.min}
+        max={props.max}
+        step={props.step}
+        value={props.value}
+        onInput={(event) => props.set(Number(event.currentTarget.value))}
+      />
+    </label>
+  );
+}
+
+export function Empty(props: { children: ComponentChildren }) {
+  return <p class="empty">{props.children}</p>;
+}
+
+export function Waiting(props: { children?: ComponentChildren }) {
+  return (
+    <p class="waiting" role="status">
+      {props.children ?? "Reading …"}
+    </p>
+  );
+}
+
+export function Fact(props: { name: string; children: ComponentChildren; under?: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{props.name}</dt>
+      <dd>
+        <b>{props.children}</b>
+        {props.under !== undefined && <span>{props.under}</span>}
+      </dd>
+    </div>
+  );
+}

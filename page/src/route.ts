@@ -1,0 +1,51 @@
+// Every screen has an address after the hash: #/run?path=workshop. The token that `riyaz ui` puts there is taken out.
+import { signal } from "@preact/signals";
+
+export interface Route {
+  readonly screen: string;
+  readonly query: URLSearchParams;
+}
+
+const KEPT = "riyaz.token";
+
+export function parse(hash: string): Route {
+  const [name = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
+  if (name.startsWith("token=")) return { screen: "", query: new URLSearchParams(name) };
+  return { screen: name, query: new URLSearchParams(query) };
+}
+
+export function link(screen: string, query: Record<string, string> = {}): string {
+  const written = new URLSearchParams(query).toString();
+  return `#/${screen}${written ? `?${written}` : ""}`;
+}
+
+function read(): Route {
+  const found = parse(location.hash);
+  const given = found.query.get("token");
+  if (given === null) return found;
+  sessionStorage.setItem(KEPT, given);
+  found.query.delete("token");
+  history.replaceState(null, "", link(found.screen || "chat", Object.fromEntries(found.query)));
+  return { screen: found.screen || "chat", query: found.query };
+}
+
+export const route = signal<Route>({ screen: "", query: new URLSearchParams() });
+
+export function follow(): void {
+  route.value = read();
+  addEventListener("hashchange", () => {
+    route.value = read();
+  });
+}
+
+export function go(screen: string, query: Record<string, string> = {}): void {
+  location.hash = link(screen, query);
+}
+
+export function token(): string {
+  return sessionStorage.getItem(KEPT) ?? "";
+}
+
+export function setToken(given: string): void {
+  sessionStorage.setItem(KEPT, given);
+}

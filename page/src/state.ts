@@ -1,0 +1,81 @@
+// What every screen shares: the models, what the server says of itself, and small helpers over signals.
+import { type Signal, signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, told } from "./api.ts";
+import type { Info, Model } from "./types.ts";
+
+export const models = signal<readonly Model[]>([]);
+export const info = signal<Info | null>(null);
+export const problem = signal(""); // of the server as a whole
+
+const RETRY = 2000;
+
+export async function refresh(): Promise<void> {
+  try {
+    models.value = await api.models();
+    problem.value = "";
+  } catch (error) {
+    problem.value = told(error);
+    setTimeout(() => void refresh(), RETRY); // the model may be loading, or the server starting again
+    return;
+  }
+  info.value = await api.info().catch(() => null);
+}
+
+export function modelOf(id: string): Model | undefined {
+  return models.value.find((model) => model.id === id);
+}
+
+export interface Loaded<Value> {
+  readonly value: Signal<Value | null>;
+  readonly problem: Signal<string>;
+  readonly again: () => void;
+}
+
+// Loads a value when the screen opens and whenever `key` changes; an answer to an earlier key is dropped.
+export function useLoaded<Value>(key: string, load: () => Promise<Value>): Loaded<Value> {
+  const value = useSignal<Value | null>(null);
+  const failed = useSignal("");
+  const round = useSignal(0);
+  const asked = round.value;
+  useEffect(() => {
+    let stale = false;
+    load().then(
+      (found) => {
+        if (stale) return;
+        value.value = found;
+        failed.value = "";
+      },
+      (error: unknown) => {
+        if (!stale) failed.value = told(error);
+      },
+    );
+    return () => {
+      stale = true;
+    };
+  }, [key, asked]);
+  return { value, problem: failed, again: () => (round.value += 1) };
+}
+
+// A value that a reload of the page keeps, in this tab.
+export function kept<Value>(name: string, first: Value): Value {
+  try {
+    const found = sessionStorage.getItem(`riyaz.${name}`);
+    return found === null ? first : (JSON.parse(found) as Value);
+  } catch {
+    return first;
+  }
+}
+
+export function keep(name: string, value: unknown): void {
+  try {
+    sessionStorage.setItem(`riyaz.${name}`, JSON.stringify(value));
+  } catch {
+    sessionStorage.removeItem(`riyaz.${name}`); // too large: a reload begins anew
+  }
+}
+
+// A text in the single quotes of a shell.
+export function quoted(text: string): string {
+  return /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

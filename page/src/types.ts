@@ -1,0 +1,263 @@
+// What the server answers: docs/serving.md, and the routes below /page/.
+import type { Candidate } from "./numbers.ts";
+import type { Citation } from "./tree.ts";
+
+export interface Model {
+  readonly id: string;
+  readonly parent: string | null;
+  readonly max_model_len: number | null;
+  readonly meta: {
+    readonly answers?: string;
+    readonly served_as?: string;
+    readonly architecture?: string;
+    readonly n_params?: number;
+    readonly vocab_size?: number;
+  };
+}
+
+export interface Info {
+  readonly version: string;
+  readonly folder: string;
+  readonly command: string;
+  readonly default_model?: string | null;
+  readonly models: readonly {
+    id: string;
+    base?: string | null;
+    kind?: string;
+    method?: string | null;
+    trained_length?: number | null;
+  }[];
+  readonly limits: { readonly upload_bytes: number };
+  readonly resources: { readonly memory_free?: number; readonly disk_free?: number; readonly threads?: number };
+}
+
+export interface Message {
+  readonly role: string;
+  readonly content: string;
+}
+
+export interface ChatRequest {
+  readonly model: string;
+  readonly messages: readonly Message[];
+  readonly [field: string]: unknown;
+}
+
+export interface Chunk {
+  readonly choices: readonly {
+    readonly delta: { readonly content?: string | null; readonly citations?: readonly Citation[] };
+    readonly finish_reason: string | null;
+    readonly logprobs?: {
+      readonly content: readonly {
+        token: string;
+        logprob: number;
+        top_logprobs: readonly { token: string; logprob: number }[];
+      }[];
+    } | null;
+  }[];
+  readonly usage?: { readonly prompt_tokens: number; readonly completion_tokens: number } | null;
+  readonly timings?: { readonly predicted_per_second?: number } | null;
+}
+
+export interface Next {
+  readonly tokens: readonly { id: number; text: string }[];
+  readonly candidates: readonly Candidate[];
+  readonly entropy: number; // in nats
+  readonly layers: number;
+  readonly width: number;
+  readonly vocabulary: number;
+  readonly parameters: number;
+  readonly sums?: readonly { temperature: number; sum: number }[]; // ln of the sum of exp(logprob / T)
+}
+
+export type FileKind = "folder" | "run" | "artifact" | "model" | "data" | "documents" | "text" | "collection" | "other";
+
+export interface Folder {
+  readonly folder: string;
+  readonly entries: readonly { name: string; path: string; kind: FileKind; bytes?: number | null }[];
+  readonly more?: number;
+}
+
+export interface Named {
+  readonly name: string;
+  readonly count: number;
+}
+
+export interface DataView {
+  readonly format: string;
+  readonly columns: readonly string[];
+  readonly task: string;
+  readonly counts: Readonly<Record<string, number>>;
+  readonly rows: readonly {
+    index: number;
+    prompt: string;
+    answer: string;
+    slice?: string | null;
+    pieces?: readonly { text: string; loss: boolean }[];
+  }[];
+  readonly lengths?: { readonly edges: readonly number[]; readonly counts: readonly number[] } | null;
+  readonly duplicates?: number | null;
+  readonly leakage?: number | { test_rows?: number | null; share?: number | null; dropped?: number | null } | null;
+  readonly slices?: readonly Named[];
+  readonly labels?: readonly Named[];
+  readonly split?: Readonly<Record<string, number>> | null;
+  readonly warnings: readonly string[];
+}
+
+export interface RunEntry {
+  readonly path: string;
+  readonly kind: string;
+  readonly state: string;
+  readonly started?: string | number | null;
+  readonly pick?: string | null;
+  readonly score?: number | null;
+  readonly command?: string | null;
+}
+
+export interface Arm {
+  readonly method: string;
+  readonly status?: string;
+  readonly phase?: string;
+  readonly metric?: string | null;
+  readonly score?: number | null;
+  readonly ci_low?: number | null;
+  readonly ci_high?: number | null;
+  readonly n_test?: number;
+  readonly ms_per_answer?: number | null;
+  readonly prompt_tokens?: number | null;
+  readonly peak_rss_mb?: number | null;
+  readonly artifact_mb?: number | null;
+  readonly trainable_params?: number;
+  readonly train_seconds?: number;
+  readonly search_seconds?: number;
+  readonly eval_seconds?: number;
+  readonly forgetting_nats?: number | null;
+  readonly curve?: readonly { step: number; loss?: number | null; valid_loss?: number | null }[];
+  readonly reason?: string;
+}
+
+export interface Run {
+  readonly kind: string;
+  readonly state: string;
+  readonly command?: string | null;
+  readonly path?: string;
+  readonly report?: string | null;
+  readonly arms?: readonly Arm[];
+  readonly pick?: string | null;
+  readonly runner_up?: string | null;
+  readonly decision?: string;
+  readonly reason?: string;
+  readonly sentences?: readonly string[];
+  readonly config?: Readonly<Record<string, unknown>> | null;
+  readonly document?: Readonly<Record<string, unknown>> | null;
+  readonly rows_needed?: readonly [number, number] | null;
+  readonly estimate_seconds?: number | null;
+  readonly problem?: string | null;
+}
+
+export interface Rows {
+  readonly arms: readonly string[];
+  readonly rows: readonly {
+    where: string;
+    prompt: string;
+    answers: readonly string[];
+    slice?: string | null;
+    said: Readonly<Record<string, { prediction: string; score: number | null } | null>>;
+  }[];
+  readonly total?: number;
+}
+
+export interface Difference {
+  readonly differences: readonly { key: string; a: unknown; b: unknown }[];
+}
+
+export interface Start {
+  readonly verb?: string;
+  readonly [field: string]: unknown;
+}
+
+export interface Plan {
+  readonly command: string;
+  readonly plan: {
+    readonly seconds?: number | null;
+    readonly peak_rss_mb?: number | null;
+    readonly disk_mb?: number | null;
+    readonly arms?: readonly { method: string; seconds?: number | null; skipped?: string; steps?: number }[];
+    readonly notes?: readonly string[];
+    readonly [field: string]: unknown;
+  };
+}
+
+export interface Started {
+  readonly path: string;
+  readonly command: string;
+  readonly pid?: number;
+}
+
+export interface Collections {
+  readonly collections: readonly { path: string; name?: string; documents?: number; passages?: number }[];
+}
+
+export interface Passage {
+  readonly document: string;
+  readonly title?: string | null;
+  readonly page?: number | null;
+  readonly start?: number;
+  readonly end?: number;
+  readonly score?: number | null;
+  readonly text: string;
+}
+
+export interface Found {
+  readonly passages: readonly Passage[];
+}
+
+export interface Figure {
+  readonly name: string;
+  readonly value: number | null;
+  readonly low?: number | null;
+  readonly high?: number | null;
+  readonly n?: number | null;
+  readonly unit?: string;
+  readonly group?: string;
+  readonly even?: number | null;
+}
+
+export interface Limits {
+  readonly target: string;
+  readonly date?: string | null;
+  readonly command?: string;
+  readonly suites: readonly {
+    name: string;
+    left_out?: readonly string[];
+    parts: readonly {
+      name: string;
+      source: string;
+      what: string;
+      blind: string;
+      notes?: readonly string[];
+      figures: readonly Figure[];
+      curves?: readonly { name: string; x: string; y: string; unit?: string; points: readonly [number, number][] }[];
+    }[];
+  }[];
+}
+
+export interface Vote {
+  readonly prompt: string;
+  readonly a: { readonly model: string; readonly text: string };
+  readonly b: { readonly model: string; readonly text: string };
+  readonly choice: "a" | "b" | "tie" | "bad";
+}
+
+export interface Board {
+  readonly path: string;
+  readonly votes: number;
+  readonly models: readonly {
+    model: string;
+    wins: number;
+    losses: number;
+    undecided: number;
+    share: number | null;
+    low: number | null;
+    high: number | null;
+  }[];
+}

@@ -260,6 +260,21 @@ NB_MODULE(_native, m) {
                 return self.repack_ternary(form);
             },
             "Packs ternary weights with one scale in a row in this format; returns the bytes that this saves.")
+        .def_rw("keeps_codes", &Model::keeps_codes)
+        .def(
+            "codes",
+            [](const Model& self, int layer, int product) {
+                const size_t at = size_t(layer) * 4 + product;
+                if (layer < 0 || product < 0 || product > 3 || at >= self.kept_codes.size())
+                    refuse("no codes are kept");
+                const auto& kept = self.kept_codes[at];
+                nb::capsule owner;
+                int8_t* out = fresh<int8_t>(kept.size(), owner);
+                std::copy(kept.begin(), kept.end(), out);
+                return nb::ndarray<nb::numpy, int8_t, nb::ndim<1>>(out, {kept.size()}, owner);
+            },
+            "Once `keeps_codes` is set: what entered the ternary linears of a layer in the last pass, token by token, "
+            "columns padded to 32; product 0 is q, k and v, 1 o, 2 gate and up, 3 down.")
         .def("load", &load, nb::arg("whole"), nb::arg("pairs"), nb::arg("soft_prompt").none(),
              "Load an adapter: tensors that it replaces (layer, slot, value), LoRA pairs (layer, slot, A, scale · B), "
              "and a "

@@ -96,6 +96,7 @@ void Pass::work(int thread) {
     for (int l = 0; l < c.layers; l++) {
         norm(thread, l, ATTENTION_NORM, false);
         tokens_barrier(thread);
+        keep_codes(thread, l, QKV, normed);
         lora_down(thread, l, QKV, normed);
         product(thread, l, QKV, normed, qkv, qkv_width);
         barrier(thread);
@@ -106,21 +107,31 @@ void Pass::work(int thread) {
         attend(l);
         if (sliced) barrier(thread);
         if (!sliced) whole_heads(thread, l), tokens_barrier(thread);
+        keep_codes(thread, l, OUT, attended_);
         lora_down(thread, l, OUT, attended_);
         product(thread, l, OUT, attended_, part, c.hidden);
         barrier(thread);
         norm(thread, l, MLP_NORM, true);
         tokens_barrier(thread);
+        keep_codes(thread, l, GATE_UP, normed);
         lora_down(thread, l, GATE_UP, normed);
         gated(thread, l, normed);
         barrier(thread);
         prepare_inner(thread, l);
         tokens_barrier(thread);
+        keep_codes(thread, l, BACK, activated);
         lora_down(thread, l, BACK, activated);
         product(thread, l, BACK, activated, part, c.hidden);
         barrier(thread);
     }
     head(thread);
+}
+
+// The first thread's: nothing writes to them before it comes to the barrier behind their product.
+void Pass::keep_codes(int thread, int layer, const Product& which, const Inputs& in) const {
+    if (thread || !m.keeps_codes || !in.token_codes) return;
+    m.kept_codes.resize(size_t(c.layers) * PRODUCTS);
+    m.kept_codes[layer * PRODUCTS + which.index].assign(in.token_codes, in.token_codes + size_t(T) * in.cols);
 }
 
 void Pass::embed(int thread) {

@@ -146,6 +146,9 @@ class Model {
 
     const Config config;
     Cache cache;
+    // For tests: the codes of what enters the ternary linears in the last pass, [layer][QKV, OUT, GATE_UP, BACK][T][C]
+    bool keeps_codes = false;
+    std::vector<std::vector<int8_t>> kept_codes;
 
   private:
     friend struct Pass;

@@ -134,6 +134,7 @@ struct Pass {
     void tokens_barrier(int thread) {  // after work on tokens
         if (copies == 1) barrier(thread);
     }
+    void keep_codes(int thread, int layer, const Product& which, const Inputs& in) const;
     void embed(int thread);
     void norm(int thread, int layer, int slot, bool after_attention);
     void settle(int t, int layer, bool attention, float* to, float* scratch) const;

@@ -7,12 +7,47 @@
 namespace riyaz {
 namespace {
 
-constexpr uint8_t POWERS[] = {1, 3, 9, 27, 81};
 constexpr size_t SAMPLE = size_t(64) << 20;  // most bytes of what is measured at 1.6 bits
 constexpr double SECONDS = 0.025;            // of measuring each, but for one pass at least
 constexpr double GAIN = 1.03;                // that is worth packing anew
 
 int word_columns(Format format) { return format == Format::trits ? TRITS : TERNARY; }
+
+// The codes of one row as digits of its bytes
+template <int BASE, int PLACES>
+void put_row(const uint8_t* codes, int count, TernaryWord* words, int row) {
+    for (int b = 0; b < count; b++, codes += 4 * PLACES) {
+        uint32_t four = 0;  // bytes, of which none overflows
+        for (int place = PLACES - 1; place >= 0; place--) {
+            uint32_t own;
+            memcpy(&own, codes + 4 * place, 4);
+            four = four * BASE + own;
+        }
+        memcpy(words[b][row], &four, 4);
+    }
+}
+
+// The digits of words: 64 bytes for each of their places, which are 4 columns of 16 rows
+template <int BASE, int PLACES>
+void read_digits(const uint8_t* words, int count, uint8_t* digits) {
+    for (int b = 0; b < count; b++, words += sizeof(TernaryWord)) {
+        uint8_t rest[sizeof(TernaryWord)];
+        memcpy(rest, words, sizeof rest);
+        for (int place = 0; place < PLACES; place++)
+            for (uint8_t& byte : rest) *digits++ = byte % BASE, byte /= BASE;
+    }
+}
+
+template <int BASE, int PLACES>
+void write_digits(const uint8_t* digits, int count, uint8_t* words) {
+    constexpr size_t SIZE = sizeof(TernaryWord);
+    for (int b = 0; b < count; b++, words += SIZE, digits += PLACES * SIZE)
+        for (size_t i = 0; i < SIZE; i++) {
+            uint8_t byte = 0;
+            for (int place = PLACES - 1; place >= 0; place--) byte = uint8_t(byte * BASE + digits[place * SIZE + i]);
+            words[i] = byte;
+        }
+}
 
 // One token's products, of which all threads take a share
 double seconds_of(Pool& pool, const std::vector<const Weights*>& matrices, const Inputs& x, float* y) {
@@ -31,20 +66,18 @@ double seconds_of(Pool& pool, const std::vector<const Weights*>& matrices, const
 
 bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, const float* scales, int cols) {
     const Weights& w = matrix.weights;
-    const bool is_trits = w.format == Format::trits;
     const int width = word_columns(w.format), groups = padded(w.cols, w.group) / w.group;
     return each_row(first, rows, [&](int row) {
+        std::vector<uint8_t> line(padded(w.cols, width));  // columns that are none have the code 0
         const int8_t* from = codes + size_t(row - first) * cols;
+        for (int c = 0; c < cols; c++) line[c] = uint8_t(from[c] + 1);
         bool finite = true;
         for (int g = 0; g < groups; g++) {
-            const int begin = g * w.group, count = std::min(w.group, w.cols - begin);
+            const int begin = g * w.group, count = padded(std::min(w.group, w.cols - begin), width) / width;
             auto* words = (TernaryWord*)w.ternary_group(row / ROWS, g);
-            for (int c = 0; c < std::min(count, cols - begin); c++) {
-                const int place = c % width / 4, code = from[begin + c] + 1;
-                words[c / width][row % ROWS][c % 4] += uint8_t(is_trits ? code * POWERS[place] : code << 2 * place);
-            }
+            (w.format == Format::trits ? put_row<3, 5> : put_row<4, 4>)(&line[begin], count, words, row % ROWS);
             const float scale = scales[size_t(row - first) * groups + g];
-            ((float*)(words + padded(count, width) / width))[row % ROWS] = scale;
+            ((float*)(words + count))[row % ROWS] = scale;
             finite = finite && std::isfinite(scale);
         }
         return finite;
@@ -54,22 +87,16 @@ bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, cons
 Matrix repacked(const Matrix& matrix, Format format) {
     const Weights& from = matrix.weights;
     Matrix out(format, from.rows, from.cols, 0);
-    const int places = word_columns(from.format) / 4, own_places = word_columns(format) / 4;
+    const auto words = [&](Format own) { return padded(from.cols, word_columns(own)) / word_columns(own); };
+    const int count = words(from.format), own_count = words(format);
     each_row(0, from.blocks() * ROWS, [&](int row) {
         if (row % ROWS) return true;  // all rows of a block at once
-        const uint8_t* words = from.ternary_group(row / ROWS, 0);
-        auto* to = (uint8_t*)out.weights.ternary_group(row / ROWS, 0);
-        for (int q = 0; q < from.cols / 4; q++) {  // 4 columns
-            const uint8_t* word = words + q / places * sizeof(TernaryWord);
-            uint8_t* own = to + q / own_places * sizeof(TernaryWord);
-            const int place = q % places, power = format == Format::trits ? POWERS[q % own_places] : 1 << 2 * (q % 4);
-            for (size_t i = 0; i < sizeof(TernaryWord); i++) {
-                const int code = places == 4 ? word[i] >> 2 * place & 3 : word[i] / POWERS[place] % 3;
-                own[i] = uint8_t(own[i] + code * power);
-            }
-        }
-        const auto end = [&](int at) { return padded(from.cols, 4 * at) / (4 * at) * sizeof(TernaryWord); };
-        memcpy(to + end(own_places), words + end(places), sizeof(float[ROWS]));
+        const uint8_t* read = from.ternary_group(row / ROWS, 0);
+        auto* write = (uint8_t*)out.weights.ternary_group(row / ROWS, 0);
+        std::vector<uint8_t> digits(size_t(padded(from.cols, TERNARY * TRITS / 4)) * ROWS);
+        (from.format == Format::trits ? read_digits<3, 5> : read_digits<4, 4>)(read, count, digits.data());
+        (format == Format::trits ? write_digits<3, 5> : write_digits<4, 4>)(digits.data(), own_count, write);
+        memcpy(write + own_count * sizeof(TernaryWord), read + count * sizeof(TernaryWord), sizeof(float[ROWS]));
         return true;
     });
     return out;

@@ -14,11 +14,13 @@ from riyaz import hardware
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.native import formats
+from riyaz.engine.native.load import _matrix, pack
 from riyaz.engine.native.runner import NativeRunner
 from riyaz.engine.runner import Best, Named, Run, Top, Whole
 from riyaz.errors import RiyazError
 from riyaz.families import describe
 from riyaz.sources import open_source
+from riyaz.sources.tensor_files import float32
 
 LOGITS = 1e-4  # nats by which a log-probability in float32 may differ from the torch runner's
 # and in the other precisions, from the torch runner in float32 with the same rounded weights: the most, and the mean.
@@ -107,6 +109,20 @@ def test_files_of_llama_cpp_are_served_as_they_are(tmp_path: Path, dtype: str) -
     wanted = read(theirs(path), row)
     assert apart(read(ours(path), row), wanted) <= LOGITS
     assert apart(read(ours(path, "auto"), row), wanted) <= NEAR["int4"]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
+def test_matrices_packed_piece_by_piece_have_the_same_bytes(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file has the rows of q and k in another order."""
+    family = describe(open_source(tiny.write_gguf(tmp_path / "tiny.gguf", seed=3, dtype=dtype)))
+    names = [name for name in family.stored_names if len(family.source.tensors[family.stored_names[name]].shape) == 2]
+    monkeypatch.setattr(formats, "PIECE", 40)  # pieces of 16 rows
+    for name in names:
+        whole, _ = pack("bf16", float32(*family.array(name)))
+        matrix, finite = _matrix(family, name, family.source.tensors[family.stored_names[name]].dtype, "bf16")
+        assert finite and np.array_equal(matrix.data, whole.data), name
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])

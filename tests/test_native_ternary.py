@@ -90,7 +90,39 @@ def packed(form: str, codes: np.ndarray, scales: np.ndarray, group: int = 0) -> 
     return matrix
 
 
+def bytes_of(form: str, codes: np.ndarray, scales: np.ndarray, group: int) -> np.ndarray:
+    """The packed bytes by the words of native/layout.h."""
+    rows, cols = (-(-size // 16) * 16 for size in codes.shape)
+    base, width = (3, 20) if form == "trits" else (4, 16)
+    raised, out = np.zeros((rows, cols + width), np.uint8), []
+    raised[: len(codes), : codes.shape[1]] = codes + 1
+    lanes = np.zeros((rows, scales.shape[1]), np.float32)
+    lanes[: len(codes)] = scales
+    for block in range(0, rows, 16):
+        for g, begin in enumerate(range(0, cols, group or cols)):
+            for word in range(begin, min(begin + (group or cols), cols), width):
+                digits = raised[block : block + 16, word : word + width].reshape(16, -1, 4)
+                powers = base ** np.arange(digits.shape[1])[:, None]
+                out.append((digits * powers).sum(1).astype(np.uint8).tobytes())
+            out.append(lanes[block : block + 16, g].tobytes())
+    return np.frombuffer(b"".join(out), np.uint8)
+
+
 # products
+
+
+@pytest.mark.parametrize(("form", "group"), [("ternary", 0), ("ternary", 48), ("ternary", 128), ("trits", 0)])
+@pytest.mark.parametrize("shape", [(5, 33), (300, 330)])
+def test_packed_bytes_are_those_of_the_layout(form: str, group: int, shape: tuple[int, int]) -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(-1, 2, shape, np.int8)
+    groups = -(-(-(-shape[1] // 16) * 16) // group) if group else 1
+    scales = generator.normal(size=(shape[0], groups)).astype(np.float32)
+    matrix = packed(form, codes, scales, group)
+    assert np.array_equal(matrix.data, bytes_of(form, codes, scales, group))  # type: ignore[attr-defined]
+    if not group:
+        other = "trits" if form == "ternary" else "ternary"
+        assert np.array_equal(matrix.repacked(other).data, bytes_of(other, codes, scales, 0))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("isa", native.isas())

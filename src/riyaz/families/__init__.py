@@ -28,6 +28,7 @@ from riyaz.families.qwen3 import Qwen3Config
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_ternary
 from riyaz.sources.gguf import GGUFFile
+from riyaz.sources.gguf_blocks import LAYOUTS, dequantise
 from riyaz.sources.tensor_files import float32, is_finite, not_finite
 from riyaz.sources.ternary import Ternary, ternary_codes
 
@@ -87,6 +88,28 @@ class Family(Generic[Config]):
         if dtype == "F64":
             array = array.astype(np.float32)
         return dtype if dtype in ("F16", "BF16") else "F32", array  # quantised tensors come dequantised
+
+    def pieces(self, name: str, size: int) -> Iterator[tuple[int, str, np.ndarray]]:
+        """Yields (first row, type, values) of whole rows of a matrix, 16 or as many multiples as `size` numbers fill;
+        type and values are as from `array`, but that blocks of GGUF are dequantised one piece after another."""
+        info = self.source.tensors[self.stored_names[name]]
+        in_blocks = self.source.format == "gguf" and info.dtype not in (*FLOAT_TYPES, "I2_S")
+        kind, values = ("F32", self.blocks(name)) if in_blocks else self.array(name)
+        rows, cols = info.shape if in_blocks else values.shape
+        step = max(1, size // cols // 16) * 16
+        for first in range(0, rows, step):
+            piece = values[first : first + step]
+            if in_blocks:
+                piece = dequantise(info.dtype, piece.reshape(-1).view(LAYOUTS[info.dtype])).reshape(-1, cols)
+            yield first, kind, piece
+
+    def blocks(self, name: str) -> np.ndarray:
+        """The bytes of a quantised GGUF matrix: uint8 (rows, bytes of a row)."""
+        stored, file = self.stored_names[name], self.source.files[0]
+        assert isinstance(file, GGUFFile)
+        raw = file.blocks(stored).view(np.uint8).reshape(self.source.tensors[stored].shape[0], -1)
+        array: np.ndarray = FAMILIES[self.model_type].from_gguf_layout(self.config, name, raw)
+        return array
 
     @property
     def has_masters(self) -> bool:

@@ -11,6 +11,7 @@ row. A linear multiplies the codes with inputs in 8 bits. This is its definition
 The inner sums are of integers and exact, so every instruction set gives the same ones. Everything else is float32.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from riyaz.errors import RiyazError
 LEAST = 1e-5  # of a mean or a largest absolute value, so that a matrix or a token of zeros has a scale
 LEVELS = 127  # largest code of an input
 PER_BYTE = 4  # codes in a byte of a packed matrix
+PIECE = 2**18  # weights that are rounded at once, so that intermediate arrays stay in the CPU cache
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,30 @@ class Ternary:
 def ternary_codes(weight: np.ndarray, group: int | None = None) -> Ternary:
     """Float32 weights (O, C) rounded to codes: the scale is the mean absolute weight, of the matrix or of each `group`
     columns of a row. Means are taken in float64, so that numpy and torch find the same ones."""
-    scales = absolute_means(weight, group)
-    rounded = np.rint(weight * expanded(np.float32(1) / scales, group, weight.shape[1]))
-    return Ternary(np.clip(rounded, -1, 1).astype(np.int8), scales, group)
+    scales, codes = absolute_means(weight, group), np.empty(weight.shape, np.int8)
+    for rows in _pieces(weight):
+        own = scales if group is None else scales[rows]
+        scaled = weight[rows] * expanded(np.float32(1) / own, group, weight.shape[1])
+        codes[rows] = np.clip(np.rint(scaled, out=scaled), -1, 1, out=scaled)
+    return Ternary(codes, scales, group)
 
 
 def absolute_means(weight: np.ndarray, group: int | None) -> np.ndarray:
     """The mean absolute weights, at least LEAST, float32: (1, 1), or (O, groups)."""
-    absolute = np.abs(weight)
     if group is None:
-        means = absolute.mean(dtype=np.float64, keepdims=True)
+        total = sum(np.abs(weight[rows]).sum(dtype=np.float64) for rows in _pieces(weight))
+        means = np.full((1, 1), total / weight.size)
     else:
         starts = np.arange(0, weight.shape[1], group)
         counts = np.diff(np.append(starts, weight.shape[1]))
-        means = np.add.reduceat(absolute, starts, axis=1, dtype=np.float64) / counts
+        means = np.add.reduceat(np.abs(weight), starts, axis=1, dtype=np.float64) / counts
     return np.maximum(means.astype(np.float32), np.float32(LEAST))
+
+
+def _pieces(weight: np.ndarray) -> Iterator[slice]:
+    """Slices of whole rows, of about PIECE weights each."""
+    step = max(1, PIECE // weight.shape[1])
+    return (slice(begin, begin + step) for begin in range(0, len(weight), step))
 
 
 def expanded(scales: np.ndarray, group: int | None, cols: int) -> np.ndarray:

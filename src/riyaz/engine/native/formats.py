@@ -11,6 +11,7 @@ from riyaz.sources import gguf_groups
 
 EXACT = ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q8_0")  # GGUF types that are packed without loss
 BITS = {"fp32": 32.0, "bf16": 16.0, "int8": 8.5, "int4k": 4.625}  # of a weight, its scales included; int4: see Form
+PIECE = 2**22  # numbers of a matrix that is read and packed anew at once
 ROWS = 16  # rows are padded to a multiple of it
 COLUMNS = {"fp32": 16, "bf16": 16, "int8": 32, "int4": 32, "int4k": 256, "ternary": 16}  # and columns to one of these
 
@@ -64,10 +65,15 @@ def packed_bytes(family: Family, precision: str) -> float:
 
 
 def working_bytes(family: Family, precision: str) -> float:
-    """Bytes that reading the file takes beside the weights: the largest matrix as floats, if any is packed anew."""
-    anew = [math.prod(shape) for shape, dtype, form in _tensors(family, precision)
-            if len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, form.format)]  # fmt: skip
-    return 4.0 * max(anew, default=0)
+    """Bytes that reading the file takes beside the weights: floats of a piece of a matrix that is packed anew, and the
+    largest ternary matrix as floats."""
+    sizes = [0.0]
+    for shape, dtype, form in _tensors(family, precision):
+        if form.format == "ternary":
+            sizes.append(4.0 * math.prod(shape))
+        elif len(shape) > 1 and dtype != "BF16" and not is_exact(dtype, form.format):
+            sizes.append(4.0 * min(math.prod(shape), max(PIECE, ROWS * shape[1])))
+    return max(sizes)
 
 
 def served_as(family: Family, precision: str) -> str:

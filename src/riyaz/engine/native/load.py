@@ -13,7 +13,7 @@ from riyaz.engine.runner import cache_limit
 from riyaz.errors import RiyazError
 from riyaz.families import FAMILIES, Family, describe
 from riyaz.sources import Source, gguf_groups
-from riyaz.sources.gguf_blocks import BLOCK, LAYOUTS
+from riyaz.sources.gguf_blocks import BLOCK
 from riyaz.sources.tensor_files import float32
 
 
@@ -37,10 +37,10 @@ def load_runner(
         model.set(at.layer, at.slot, tensor)
         nbytes += tensor.nbytes
         del tensor  # its memory is given back where it is packed anew
+        source.release()  # else pages of the file that were read count beside what was made of them
     if any(family.is_ternary(name) for name in family.stored_names):
         ternary = ternary or model.quicker_ternary()
         nbytes -= model.repack_ternary(ternary)
-    source.release()
     return NativeRunner(model, family, "fp32" if fp32 else "bf16", nbytes, ternary)
 
 
@@ -83,11 +83,14 @@ def _matrix(family: Family, name: str, dtype: str, precision: str) -> tuple[Any,
     form = formats.form_of(dtype, precision, gguf_groups.group_of(family.source.metadata))
     if formats.is_exact(dtype, form.format):
         return _blocks(family, name, dtype, form)
-    kind, values = family.array(name)
-    matrix = extension.Matrix(form.format, *values.shape)
-    if kind == "BF16":
-        return matrix, matrix.fill_bf16(0, np.ascontiguousarray(values))
-    return matrix, matrix.fill(0, np.ascontiguousarray(values, np.float32))
+    rows, cols = FAMILIES[family.model_type].layer_plan(family.config)[name]
+    matrix, finite = extension.Matrix(form.format, rows, cols), True
+    for first, kind, values in family.pieces(name, formats.PIECE):
+        if kind == "BF16":
+            finite = matrix.fill_bf16(first, np.ascontiguousarray(values)) and finite
+        else:
+            finite = matrix.fill(first, np.ascontiguousarray(values, np.float32)) and finite
+    return matrix, finite
 
 
 def _ternary(family: Family, name: str) -> tuple[Any, bool]:
@@ -101,12 +104,8 @@ def _ternary(family: Family, name: str) -> tuple[Any, bool]:
 
 def _blocks(family: Family, name: str, dtype: str, form: Form) -> tuple[Any, bool]:
     """A quantised GGUF matrix packed from its blocks, without loss: groups that are none are not believed."""
-    stored = family.stored_names[name]
-    info, file = family.source.tensors[stored], family.source.files[0]
-    rows, cols = info.shape
-    blocks = np.frombuffer(file.data, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
-    blocks = FAMILIES[family.model_type].from_gguf_layout(family.config, name, blocks)
-    assert blocks.shape[1] % LAYOUTS[dtype].itemsize == 0
+    rows, cols = family.source.tensors[family.stored_names[name]].shape
+    blocks = family.blocks(name)
     shared = form.group > BLOCK and gguf_groups.are_shared(dtype, blocks, form.group)
     matrix = native.extension().Matrix(form.format, rows, cols, form.group if shared else BLOCK, form.minimum)
     finite = matrix.fill_gguf(0, dtype, blocks, cols)

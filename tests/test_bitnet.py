@@ -227,6 +227,14 @@ def test_gguf_gives_the_logits_of_the_folder(tmp_path: Path) -> None:
         assert torch.equal(ours(file), ours(folder))
 
 
+def test_a_key_of_newer_gguf_files_says_the_activation(tmp_path: Path) -> None:
+    source = open_path(gguf_of(theirs(), tmp_path / "model.gguf", "TQ2_0", "bitnet"))
+    key = "bitnet.hidden_activation"
+    assert bitnet.from_gguf({**source.metadata, key: "relu2"}, source.tensors).activation == "relu2"
+    with assert_refused(f"{key} is 'gelu'", "relu2 or silu"):
+        bitnet.from_gguf({**source.metadata, key: "gelu"}, source.tensors)
+
+
 def test_blocks_with_scales_of_their_own_keep_them(tmp_path: Path) -> None:
     """TriLM and others have a scale for a part of a matrix: it is that of its blocks of 256."""
     values = np.concatenate([np.full((2, 256), 0.5, np.float32), np.full((2, 256), -2.0, np.float32)], axis=1)

@@ -84,7 +84,9 @@ def test_other_precisions_and_formats_are_refused(trained: Path, packed: Path, t
     for target in (trained, packed):
         with assert_refused("is ternary", "--precision ternary"):
             quantize(str(target), Small("int4"), tmp_path / "out")
-        with assert_refused("is ternary", "--format hf"):
+        with assert_refused("is ternary", "q8_0 would round it again", "tq2_0"):
+            export(str(target), "gguf", tmp_path / "out", "q8_0")
+        with assert_refused("rows of 64 weights", "--format hf"):
             export(str(target), "gguf", tmp_path / "out")
     written = export(str(packed), "hf", tmp_path / "hf")
     assert written.difference == 0 and not describe(open_source(tmp_path / "hf")).has_masters

@@ -19,8 +19,10 @@ def export(
     ],
     out: Annotated[Path, Parameter(help="folder to write")],
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16", "q8_0", "q4_k_m", "q4_0"] | None,
-        Parameter(help="number type of a whole model's weights; default: the model's own"),
+        Literal["float32", "float16", "bfloat16", "q8_0", "q4_k_m", "q4_0", "tq2_0", "tq1_0"] | None,
+        Parameter(
+            help="number type of a whole model's weights; default: the model's own; tq2_0 and tq1_0: of a ternary one"
+        ),
     ] = None,
     model: Annotated[str | None, Parameter(help="the adapter's base, if it is not where the adapter says")] = None,
     with_base: Annotated[

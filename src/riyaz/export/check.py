@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # KL(source ‖ written) in nats per token above which an export is deleted; rounding causes less
 MAX_DIVERGENCE = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 0.02, "q8_0": 0.05, "q4_k_m": 0.5, "q4_0": 1.0}
+MAX_DIVERGENCE |= {"tq2_0": 0.02, "tq1_0": 0.02}  # scales in half precision
 PROBE_TOKENS = 128
 PROBE = """A language model reads a text and predicts how it goes on. The baker opens at seven; by nine the rolls are
 gone. "Where is my parcel?" she asked for the third time. In 1969, 3 + 4 was still 7, and the river Ganges still ran

@@ -14,8 +14,8 @@ import numpy as np
 
 from riyaz.errors import RiyazError
 from riyaz.export.check import MAX_DIVERGENCE, ExportResult, checked_export, divergence, logits, same_tokenizer
+from riyaz.export.gguf_ternary import TERNARY, in_blocks, type_of
 from riyaz.export.targets import Target, mergeable, own_type
-from riyaz.export.ternary import refuse
 from riyaz.families import FAMILIES, describe
 from riyaz.families.rope import FREQUENCIES
 from riyaz.sources import Source, gguf_write, open_source
@@ -26,7 +26,7 @@ FILE = "model.gguf"
 # --dtype -> (type of the matrices, general.file_type)
 DTYPES = {
     "float32": ("F32", 0), "float16": ("F16", 1), "bfloat16": ("BF16", 32), "q8_0": ("Q8_0", 7), "q4_0": ("Q4_0", 2),
-    "q4_k_m": ("Q4_K", 15),
+    "q4_k_m": ("Q4_K", 15), "tq2_0": ("TQ2_0", 37), "tq1_0": ("TQ1_0", 36),
 }  # fmt: skip
 POSITIONS = "position_embd.weight"  # always float32, as in llama.cpp
 OUTER = ("token_embd.weight", "output.weight")  # 8 bits in a q4_0 file: 4 bits would lose the most here
@@ -45,8 +45,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     from riyaz import models
     from riyaz.layers import lora
 
-    refuse(target.source, "riyaz does not write ternary GGUF files", "export it with --format hf")
-    dtype = dtype or ("float32" if target.adapter else own_type(target.source))
+    dtype = type_of(target.source, dtype) or ("float32" if target.adapter else own_type(target.source))
     family, tokenizer = family_of(target.source), target.source.tokenizer()
     model = mergeable(target)
     described, divisors = model_metadata(family, model.config, target.source)
@@ -58,10 +57,13 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     }  # fmt: skip
     source_logits = logits(model, tokenizer)
     lora.merge(model)
+    ternary, notes = in_blocks(family, model, DTYPES[dtype][0], str(target.source.path))
     state = _state(model)
-    planned = _planned(family, model.config, state, dtype)
-    notes = _narrow(planned, dtype)
+    planned = ternary | _planned(family, model.config, state, dtype)
+    notes += _narrow(planned, dtype)
     for name, plan in planned.items():  # encoded once: searching the scales of K blocks takes the most time
+        if name in ternary:
+            continue
         rows = gguf_write.encode(plan.dtype, state[name].numpy())
         state[name].copy_(torch.from_numpy(gguf_write.decode(plan.dtype, rows)))
         if plan.dtype in QUANTISE:
@@ -107,6 +109,8 @@ def _planned(family: ModuleType, config: Any, state: dict[str, Any], dtype: str)
     """Hugging Face name -> the GGUF tensor to write, with rows in llama.cpp's order."""
     planned = {}
     for name, stored in family.names(config).items():
+        if name not in state:  # of a ternary linear
+            continue
         tensor = state[name]
 
         def values(name: str = name, tensor: Any = tensor) -> Any:
@@ -124,6 +128,8 @@ def _kind(stored: str, config: Any, dtype: str) -> str:
         return "F32"
     if dtype == "q4_0" and stored in OUTER:
         return "Q8_0"
+    if dtype in TERNARY:
+        return "F16"
     if dtype != "q4_k_m":
         return DTYPES[dtype][0]
     block, _, part = stored.removeprefix("blk.").partition(".")

@@ -19,6 +19,7 @@ from riyaz.sources import TensorInfo
 MODEL_TYPE = "bitnet"
 GGUF_NAMES = ("bitnet-b1.58", "bitnet-25")  # of bitnet.cpp, with ReLU²; llama.cpp's own `bitnet` has SiLU
 ACTIVATIONS = ("relu2", "silu")
+HIDDEN_ACTIVATION = "hidden_activation"  # a GGUF key of newer files, where the name does not say it
 # transformers' defaults for keys missing in config.json
 DEFAULTS = {"rms_norm_eps": 1e-5, "context": 2048, "rope_theta": 500_000.0}
 FIXED = {"attention_bias": False, "quantization_config": None}
@@ -79,7 +80,9 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
     name = str(metadata.get("general.architecture"))
     problems: list[str] = []
     values = decoder.gguf_values(metadata, name, tensors, problems)
-    values["activation"] = ACTIVATIONS[name == MODEL_TYPE]
+    values["activation"] = metadata.get(f"{name}.{HIDDEN_ACTIVATION}") or ACTIVATIONS[name == MODEL_TYPE]
+    if values["activation"] not in ACTIVATIONS:
+        problems.append(f"{name}.{HIDDEN_ACTIVATION} is {values['activation']!r:.60}, not {' or '.join(ACTIVATIONS)}")
     return BitNetConfig(**decoder.checked_gguf(values, name, problems))
 
 

@@ -24,7 +24,7 @@ CHUNK = 2**22  # weights that are quantised at once
 TYPES = {
     name: (number, layout.itemsize, weights)
     for number, (name, weights, layout) in BLOCK_TYPES.items()
-    if name in ("F32", "F16", "BF16", *QUANTISE)
+    if name in ("F32", "F16", "BF16", "TQ1_0", "TQ2_0", *QUANTISE)
 }
 # the type of a matrix whose rows are no whole number of blocks, as llama.cpp chooses it; without one F16
 NARROW = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}

@@ -42,7 +42,12 @@ def named(part: Part, name: str) -> dict[str, Figure]:
 
 
 def test_the_grid_has_every_depth_and_length(inputs: Inputs) -> None:
-    grid, loss, beyond, own = context.measure(inputs).parts
+    grid, loss, *growing, beyond, own = context.measure(inputs).parts
+    assert [part.name for part in growing] == [
+        "examples as they grow",
+        "passages as they grow",
+        "examples as they grow",
+    ]
     assert set(named(grid, "one fact found")) == {
         "256 tokens", "512 tokens", *(f"depth {depth:.0%}" for depth in context.DEPTHS),
     }  # fmt: skip
@@ -50,7 +55,7 @@ def test_the_grid_has_every_depth_and_length(inputs: Inputs) -> None:
     (curve,) = loss.curves
     assert curve.points[-1][0] == 511 and len(curve.points) == context.TESTED
     assert beyond.figures[0].value == 1 and "does not fit the context of 512" in beyond.notes[0]
-    assert own.figures[0].unit == "tokens" and (own.figures[0].value or 0) < 512
+    assert own.figures[0].unit == "tokens" and (own.figures[0].value or 0) < 512 and own.figures[3].value == 0
 
 
 def test_loss_by_position_is_the_loss_of_each_block(inputs: Inputs) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 from riyaz.data.general_text import general_text
 from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
+from riyaz.limits import growing
 from riyaz.limits.ask import plain, start
 from riyaz.limits.figures import share_of
 from riyaz.limits.inputs import NO_MODEL, NO_ROWS, Inputs, Work
+from riyaz.limits.sampled import shortest
 from riyaz.metrics.intervals import bca_bootstrap
 from riyaz.predictor import FreePredictor, ModelPredictor
 from riyaz.results import Curve, Figure, Part, Suite
@@ -39,8 +41,6 @@ PLACES = (
     ),
     *("Leeds", "Basel"),
 )
-QUESTION = "What is the secret number of {place}? Answer with the number alone."
-FACT = "The secret number of {place} is {number}."
 BLIND = (
     "One kind of fact in one kind of text, asked in the words in which it stands there. Finding it is the least that a "
     "long context must allow; using several facts together is harder."
@@ -60,7 +60,9 @@ def work(inputs: Inputs) -> Work:
         return Work()
     context = inputs.model.lm.context
     grid = sum(lengths(context)) * (len(DEPTHS) + 1)
-    return Work(grid + min(context, max(LENGTHS)), ANSWER * len(lengths(context)) * (len(DEPTHS) + SEVERAL))
+    read = grid + min(context, max(LENGTHS)) + growing.tokens_of(min(context, max(LENGTHS)))
+    rows = growing.QUESTIONS * len(growing.EXAMPLES) if inputs.rows else 0
+    return Work(read, ANSWER * len(lengths(context)) * (len(DEPTHS) + SEVERAL), rows)
 
 
 def measure(inputs: Inputs, share: float = 1.0) -> Suite:
@@ -68,10 +70,21 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     if inputs.model is None:
         return Suite("context", [], [NO_MODEL])
     model = plain(inputs.model)
-    parts = [_grid(model, share), _loss(model, share), _beyond(model)]
-    if inputs.rows is None or inputs.answering is None or inputs.answering.lm is None:
-        return Suite("context", parts, [f"how near your prompts come to the limit: {NO_ROWS}"])
-    return Suite("context", [*parts, _own(inputs.answering, inputs)])
+    parts = [_grid(model, share), _loss(model, share)]
+    left_out = []
+    answering = inputs.answering if inputs.answering is not None and inputs.answering.lm is not None else None
+    if model.tokenizer.turns_kept is None:
+        parts.append(growing.made_up(model, share))
+    else:
+        left_out.append("examples as they grow: the chat template keeps no earlier turns")
+    parts.append(growing.facts(model, model.tokenizer.decode(filler_ids(model)), PLACES, share))
+    if answering is not None:
+        own = (growing.own_examples(answering, inputs, share), growing.own_passages(answering, inputs, share))
+        parts += [part for part in own if part is not None]
+    parts.append(_beyond(model))
+    if inputs.rows is None or answering is None:
+        return Suite("context", parts, [*left_out, f"how near your prompts come to the limit: {NO_ROWS}"])
+    return Suite("context", [*parts, _own(answering, inputs)], left_out)
 
 
 def filler_ids(model: FreePredictor) -> list[int]:
@@ -80,19 +93,9 @@ def filler_ids(model: FreePredictor) -> list[int]:
     return model.tokenizer.encode(general_text(None)[: 8 * longest])[:longest]
 
 
-def _affordable(context: int, share: float) -> list[int]:
-    """The shortest lengths that together take the share of the grid's tokens; the first in any case."""
-    every = lengths(context)
-    room, taken = share * sum(every), every[:1]
-    for length in every[1:]:
-        if sum(taken) + length <= room * 1.001:
-            taken.append(length)
-    return taken
-
-
 def _grid(model: FreePredictor, share: float) -> Part:
     every = lengths(model.lm.context)
-    taken = _affordable(model.lm.context, share)
+    taken = every[: shortest(every, share)]
     figures, points, ids = [], [], filler_ids(model)
     found_at: dict[float, list[float]] = {depth: [] for depth in DEPTHS}
     for length in taken:
@@ -107,8 +110,8 @@ def _grid(model: FreePredictor, share: float) -> Part:
         points.append((float(length), float(np.mean(hits))))
     figures += [share_of("one fact found", hits, f"depth {depth:.0%}") for depth, hits in found_at.items()]
     what = (
-        f'A sentence such as "{FACT.format(place=PLACES[0], number=4711)}" at {len(DEPTHS)} depths in texts of up to '
-        f"{taken[-1]:,} tokens, and {SEVERAL} of them at once; the context is {model.lm.context:,}."
+        f'A sentence such as "{growing.FACT.format(place=PLACES[0], number=4711)}" at {len(DEPTHS)} depths in texts '
+        f"of up to {taken[-1]:,} tokens, and {SEVERAL} of them at once; the context is {model.lm.context:,}."
     )
     notes = []
     if len(taken) < len(every):
@@ -125,7 +128,7 @@ def _found(model: FreePredictor, ids: Sequence[int], length: int, depths: Sequen
     numbers = [str(draw.randrange(1000, 9999)) for _ in depths]
     most, filler = min(length, model.lm.context) - ANSWER, ids[:length]
     while True:  # text joined from pieces has other tokens than its pieces
-        text = _text(model, filler, depths, [FACT.format(place=p, number=n) for p, n in zip(places, numbers)])
+        text = _text(model, filler, depths, [growing.FACT.format(place=p, number=n) for p, n in zip(places, numbers)])
         over = max(len(ids) for ids in model.tokenizer.render([_asked(text, place) for place in places])) - most
         if over <= 0 or not filler:
             break
@@ -142,7 +145,7 @@ def _text(model: FreePredictor, filler: Sequence[int], depths: Sequence[float], 
 
 
 def _asked(text: str, place: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"{text}\n\n{QUESTION.format(place=place)}"}]
+    return [{"role": "user", "content": f"{text}\n\n{growing.QUESTION.format(place=place)}"}]
 
 
 def _loss(model: FreePredictor, share: float) -> Part:
@@ -188,13 +191,17 @@ def _own(answering: ModelPredictor, inputs: Inputs) -> Part:
     """How many of the user's prompts come near the limit, with everything that the artifact puts before them."""
     assert inputs.rows is not None
     rows, context = inputs.rows.test, answering.lm.context
-    prepared = answering.prepare([row.messages for row in rows], [row.where for row in rows])
-    taken = np.array([each.request.length for each in prepared]) + answering.lm.adapter_tokens(answering.adapter)
+    whole = answering.tokenizer.render(answering.conversations([row.messages for row in rows]))
+    taken = np.array([len(ids) for ids in whole]) + answering.lm.adapter_tokens(answering.adapter)
     near = (taken >= NEAR * context).astype(float)
     figures = [
         Figure("longest prompt", float(taken.max()), n=len(rows), unit="tokens"),
         Figure("median prompt", float(np.median(taken)), n=len(rows), unit="tokens"),
         share_of(f"prompts of {NEAR:.0%} of the context or more", near),
+        share_of(
+            "prompts beyond it, which lose passages or examples, or are refused",
+            (taken > growing.longest_prompt(answering, rows)).astype(float),
+        ),
     ]
     what = f"{len(rows):,} of your rows as the model reads them, in a context of {context:,} tokens."
     return Part("your prompts", inputs.rows.source, what, figures, "Rows that are longer than these are not seen.")

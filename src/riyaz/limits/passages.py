@@ -77,9 +77,9 @@ def measure(answering: ModelPredictor, given: Rows, documents: Mapping[str, Docu
     nowhere."""
     every = cases(given.test, documents)[:MOST]
     used = sampled(every, share, LEAST)
-    model = _reading(answering)
-    with_passage = _answers(model, [each.row for each in used], [each.passage for each in used])
-    without = _answers(model, [each.row for each in used], None)
+    model, asked = reading(answering), [each.row for each in used]
+    with_passage = answers(model, asked, [[each.passage] for each in used])
+    without = answers(model, asked, [[] for _ in used])
     figures = [
         _score("with the right passage", given, with_passage, used),
         _score("without a passage", given, without, used),
@@ -94,7 +94,7 @@ def measure(answering: ModelPredictor, given: Rows, documents: Mapping[str, Docu
     return Part("your documents", given.source, what, figures, BLIND, short_of(len(used), len(every), "rows"))
 
 
-def _reading(answering: ModelPredictor) -> FreePredictor:
+def reading(answering: ModelPredictor) -> FreePredictor:
     """The model with room for one passage; a text part that retrieves is given the passage too."""
     assert not isinstance(answering, ClosedPredictor)
     limit = answering.max_new_tokens
@@ -102,11 +102,20 @@ def _reading(answering: ModelPredictor) -> FreePredictor:
     return FreePredictor(**replace(answering, text=text, retriever=None).parts(), max_new_tokens=limit)
 
 
-def _answers(model: FreePredictor, rows: Sequence[Example], passages: Sequence[Hit] | None) -> list[str]:
-    hits: list[list[Hit]] = [[hit] for hit in passages] if passages is not None else [[] for _ in rows]
+def answers(model: FreePredictor, rows: Sequence[Example], hits: Sequence[Sequence[Hit]]) -> list[str]:
+    """The model's answers, with the given passages before each question."""
     prepared = model.prepare([row.messages for row in rows], [row.where for row in rows], passages=hits)
     ids = model.lm.generate([each.request for each in prepared])
     return [model.text_of(tokens, each.request.limit) for tokens, each in zip(ids, prepared)]
+
+
+def accepted_nats(
+    model: FreePredictor, rows: Sequence[Example], hits: Sequence[Sequence[Hit]]
+) -> list[np.ndarray]:  # fmt: skip
+    """Log-probability of every token of each accepted answer in nats, with the given passages before each question."""
+    ids = model.tokenizer.answer_ids([row.answer for row in rows])
+    prepared = model.prepare([row.messages for row in rows], room=max(map(len, ids)), passages=hits)
+    return model.lm.logprobs([each.request for each in prepared], ids)
 
 
 def _score(name: str, given: Rows, texts: Sequence[str], used: Sequence[Grounded]) -> Figure:
@@ -118,7 +127,8 @@ def _changed(model: FreePredictor, given: Rows, used: Sequence[Grounded]) -> lis
     """How often the answer is that of the changed passage, and how often the one that is right in the world."""
     if not used:
         return []
-    texts = _answers(model, [each.row for each in used], [each.changed for each in used if each.changed is not None])
+    changed = [[each.changed] for each in used if each.changed is not None]
+    texts = answers(model, [each.row for each in used], changed)
     follows = score_rows(given.task.metric, texts, [(each.other,) for each in used]) >= RIGHT
     keeps = score_rows(given.task.metric, texts, [each.row.answers for each in used]) >= RIGHT
     return [
@@ -129,12 +139,10 @@ def _changed(model: FreePredictor, given: Rows, used: Sequence[Grounded]) -> lis
 
 def _gain(model: FreePredictor, used: Sequence[Grounded]) -> Figure:
     """Mean nats per token by which the passage raises the log-probability of the accepted answer."""
-    ids = model.tokenizer.answer_ids([each.row.answer for each in used])
-    means = []
     variants: list[list[list[Hit]]] = [[[each.passage] for each in used], [[] for _ in used]]
+    means = []
     for hits in variants:
-        prepared = model.prepare([each.row.messages for each in used], room=max(map(len, ids)), passages=hits)
-        parts = model.lm.logprobs([each.request for each in prepared], ids)
+        parts = accepted_nats(model, [each.row for each in used], hits)
         means.append(np.array([float(part.mean(dtype=np.float64)) for part in parts]))
     gain = means[0] - means[1]
     return Figure(

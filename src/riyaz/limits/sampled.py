@@ -28,3 +28,14 @@ def sampled(items: Sequence[T], share: float, least: int, groups: Sequence[str] 
 def short_of(done: int, all_of: int, what: str) -> list[str]:
     """The note on what the budget was too short for; none where everything was measured."""
     return [] if done == all_of else [f"The budget was too short for {all_of - done:,} of the {all_of:,} {what}."]
+
+
+def shortest(lengths: Sequence[int], share: float) -> int:
+    """How many of the items with these ascending lengths are measured, so that they together take the share of the
+    time of all; the first in any case."""
+    room, taken = share * sum(lengths) * 1.001, 0
+    for count, length in enumerate(lengths):
+        taken += length
+        if count and taken > room:
+            return count
+    return len(lengths)

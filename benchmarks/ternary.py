@@ -15,6 +15,9 @@ bandwidth_share: bytes of weights, keys and values that a token reads × tokens/
 run; of the head, which riyaz holds in int8, the half that is always read. rss_over_packed: memory above that of Python
 and numpy ÷ packed weights with keys and values. lora_slowdown: the share by which a LoRA of rank 16 on all linears of
 the larger model makes decode slower. The last line is one JSON document; null is what was not measured.
+
+--report prints the efficiency rows of table 1 of the BitNet report (arXiv 2504.12285) with a column of this machine:
+memory of the weights but embedding and head, time and energy of a token.
 """
 
 import argparse
@@ -50,12 +53,23 @@ from inference import (
 )
 
 from riyaz import hardware
+from riyaz.limits.energy import Meter, Used
 from riyaz.sources import Source, open_source
 
 BLOCK = 256  # weights
 SCALE = 0.02  # of every block, so that a matrix has one
 TYPES = {"TQ2_0": gguf.GGMLQuantizationType.TQ2_0, "TQ1_0": gguf.GGMLQuantizationType.TQ1_0}
 WITH_LORA = "riyaz + LoRA"
+HEAD_BITS = 8.5  # of a weight of the head as riyaz holds it, its scales included
+REPORT = {  # model -> memory without embedding in GB, CPU latency of a token in ms, energy in J, mean of its benchmarks
+    "LLaMA 3.2 1B": ("2", "48", "0.258", "44.90"),
+    "Gemma-3 1B": ("1.4", "41", "0.186", "43.74"),
+    "Qwen2.5 1.5B": ("2.6", "65", "0.347", "55.23"),
+    "SmolLM2 1.7B": ("3.2", "67", "0.425", "48.70"),
+    "MiniCPM 2B": ("4.8", "124", "0.649", "42.05"),
+    "BitNet 2B4T": ("0.4", "29", "0.028", "54.19"),
+}
+ROWS = ("GB without embedding", "ms per token", "J, estimated", "mean of 16 benchmarks")
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=SHAPES, action="append", help="default: both")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--report", action="store_true", help="print table 1 of the BitNet report with this machine's")
     args = parser.parse_args()
     for python in args.peer_python or ():
         if not shutil.which(python):
@@ -102,6 +117,7 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     try:
         samples, limits = rounds(name, sides, args.rounds)
         held = sides[OURS].ask("held")
+        used = energy(name, sides[OURS]) if args.report and name == "2b" else None
     finally:
         for side in sides.values():
             side.close()
@@ -112,6 +128,8 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     row: dict[str, Any] = {cell: ratio(samples[cell]) for cell in ("decode", "prefill")}
     if name != "2b":
         return {name: row}
+    if used:
+        print(report_table(held["bytes"], medians(samples["decode"])[OURS], used), flush=True)
     share = share_of(source, held["bytes"], medians(samples["decode"])[OURS], limits)
     row |= {"bandwidth_share": share, "rss_over_packed": round(memory / (held["bytes"] + kept(source)), 3)}
     base, with_lora = medians(samples["lora"]).values()
@@ -142,6 +160,26 @@ def open_sides(name: str, paths: Mapping[str, Path], args: argparse.Namespace) -
         if side not in sides:
             print(f"{side} is not measured: {reason}", flush=True)
     return sides
+
+
+def energy(name: str, side: Side) -> Used:
+    """What 64 tokens take, by the processor's counters or estimated; seconds are those of the whole call."""
+    prompt = np.random.default_rng(2).integers(3, SHAPES[name].vocabulary, SHORT).tolist()
+    meter = Meter()
+    side.ask("decode", prompts=[prompt], count=NEW)
+    return meter.stop()
+
+
+def report_table(packed: float, speed_: float, used: Used) -> str:
+    """REPORT as Markdown, with a column of riyaz on this machine."""
+    shape = SHAPES["2b"]
+    memory = (packed - shape.vocabulary * shape.hidden * HEAD_BITS / 8) / 1e9
+    joules = f"{used.joules / NEW:.2g}, " + ("by its counters" if used.measured else "by 8 W a core")
+    columns = {**REPORT, f"riyaz, {hardware.cpu_model()}": (f"{memory:.2g}", f"{1000 / speed_:.0f}", joules, "")}
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for place, row in enumerate(ROWS):
+        lines.append(f"| {row} | " + " | ".join(cells[place] for cells in columns.values()) + " |")
+    return "\n".join(lines)
 
 
 def litespark_sizes(shape: Shape) -> dict[str, int]:
@@ -200,7 +238,7 @@ def kept(source: Source) -> int:
 def share_of(source: Source, packed: float, speed_: float, read_gbs: float) -> float:
     """Bytes that decoding reads a second ÷ those that a native loop reads."""
     shape = SHAPES["2b"]
-    head = shape.vocabulary * shape.hidden * 8.5 / 8
+    head = shape.vocabulary * shape.hidden * HEAD_BITS / 8
     read = packed - head * LOWER + (PROMPT + NEW // 2) * cache_bytes(source)
     return round(read * speed_ / 1e9 / read_gbs, 3)
 

@@ -42,9 +42,13 @@ def test_its_random_blocks_are_ternary_weights(benchmark: ModuleType, tmp_path: 
 def test_the_last_line_has_the_promised_keys(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["ternary.py", "--rounds", "1"])
+    monkeypatch.setattr("sys.argv", ["ternary.py", "--rounds", "1", "--report"])
     benchmark.main()
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 6 and all(line.count("|") == table[0].count("|") for line in table)
+    assert "| riyaz, " in table[0] and "| 0.4 |" in table[2] and "| 29 |" in table[3]
+    found = json.loads(lines[-1])
     assert found.keys() == {"2b", "135m", "lora_slowdown", "cpu"}
     assert found["2b"].keys() == {"decode", "prefill", "bandwidth_share", "rss_over_packed"}
     assert found["135m"].keys() == {"decode", "prefill"} and set(found["135m"].values()) == {None}

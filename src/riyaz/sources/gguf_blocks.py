@@ -47,8 +47,8 @@ TYPES: dict[int, tuple[str, int, np.dtype]] = {
 }
 OTHER_TYPES = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S"}
 OTHER_TYPES |= {22: "IQ2_S", 23: "IQ4_XS", 28: "F64", 29: "IQ1_M", 39: "MXFP4"}
-# numbers that bitnet.cpp and ik_llama.cpp give to types which llama.cpp has not
-FORKS_TYPES = {36: "I2_S", 37: "TL1", 38: "TL2", 134: "IQ1_BN", 135: "IQ2_BN", 335: "IQ2_BN_R4"}
+# numbers of ternary types in llama.cpp (Q1_0, Q2_0) and those which bitnet.cpp and ik_llama.cpp have alone
+FORKS_TYPES = {36: "I2_S", 37: "TL1", 38: "TL2", 41: "Q1_0", 42: "Q2_0", 134: "IQ1_BN", 135: "IQ2_BN", 335: "IQ2_BN_R4"}
 LAYOUTS = {name: layout for name, _, layout in TYPES.values()}
 IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 

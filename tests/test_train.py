@@ -154,6 +154,12 @@ def test_micro_batches_hold_whole_rows_in_order_within_the_budget(budget: int) -
         assert len(parts) == 1
 
 
+def test_micro_batches_are_of_about_the_same_size() -> None:
+    rows = [Row((1,) * 50, (2,) * 10) for _ in range(8)]
+    assert [len(part.lengths) for part in micro_batches(rows, 300)] == [4, 4]  # not five and three
+    assert [len(part.lengths) for part in micro_batches(rows, 480)] == [8]
+
+
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
 def test_a_step_is_adamw_with_clipping_on_the_mean_gradient(tmp_path: Path, betas: tuple[float, float]) -> None:
     model, twin = whole(), whole()

@@ -53,7 +53,7 @@ class TrainPlan:
     validate_every: int = 20  # steps
     patience: int = 5  # validations in a row without a better loss after which training stops
     checkpoint_every: int = 50  # steps
-    micro_tokens: int = 2048  # tokens per forward pass, which bounds the memory of activations
+    micro_tokens: int = 1024  # at most in a forward pass, which bounds the memory of activations
     keep_best: bool = True  # end with the weights of the lowest validation loss, not the last ones
     compute: str = "bfloat16"  # or "float32": type of the matrix products
     seed: int = 0
@@ -244,12 +244,14 @@ def set_dropout(model: nn.Module, probability: float) -> None:
 
 
 def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[PackedRows]:
-    """Whole rows packed end to end into batches of at most `budget` tokens; a longer row is a batch by itself."""
+    """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
+    too small for fast products; a longer row is a batch by itself."""
+    lengths = [len(row.prompt) + len(row.answer) for row in rows]
+    even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
     group: list[Row] = []
     size = 0
-    for row in rows:
-        length = len(row.prompt) + len(row.answer)
-        if group and size + length > budget:
+    for row, length in zip(rows, lengths, strict=True):
+        if group and (size + length > budget or size + length / 2 > even):
             yield pack(group)
             group, size = [], 0
         group.append(row)

@@ -2,12 +2,17 @@
 
     {"event": "progress", "version": 1, "phase": "train", "done": 40, "total": 120, "method": "lora", ...}
 
-A command calls the function `listen` with every event; the listener prints it, writes it to a pipe or ignores it.
+A command calls the function `listen` with every event; the listener prints it, writes it to a pipe or ignores it. A run
+also keeps its events in its folder (`kept`), where the page follows them.
 """
 
-from collections.abc import Callable
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from riyaz.errors import RiyazError
 from riyaz.files import from_json as read
@@ -15,6 +20,8 @@ from riyaz.files import parse_json
 from riyaz.files import to_json as write
 
 VERSION = 1  # of the lines; a reader ignores lines of another version
+EVENTS = "events.jsonl"  # in the folder of a run
+EVERY = 0.5  # seconds between two lines about the progress of one phase
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,28 @@ class Done:
     document: dict[str, Any]
 
 
-Event = Phase | Progress | Note | Estimate | ArmDone | Failed | Done
+@dataclass(frozen=True)
+class Begun:
+    """A command begins or goes on with a run, in this process."""
+
+    command: str
+    process: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The command of the latest `Begun` ends; where there is none, its process was killed, or still runs."""
+
+    status: Literal["done", "stopped", "failed"]
+    reason: str = ""
+
+
+Event = Phase | Progress | Note | Estimate | ArmDone | Failed | Done | Begun | Ended
 Listen = Callable[[Event], None]
 
 KINDS: dict[str, type[Event]] = {
     "phase": Phase, "progress": Progress, "note": Note, "estimate": Estimate, "arm": ArmDone, "failed": Failed,
-    "done": Done,
+    "done": Done, "begun": Begun, "ended": Ended,
 }  # fmt: skip
 NAMES = {kind: name for name, kind in KINDS.items()}
 
@@ -106,9 +129,64 @@ def about(method: str, listen: Listen) -> Listen:
     return lambda event: listen(replace(event, method=method) if isinstance(event, Phase | Progress) else event)
 
 
-def to_json(event: Event) -> str:
-    """The event as one line of ASCII JSON, without a line end."""
-    return write({"event": NAMES[type(event)], "version": VERSION, **asdict(event)}, ascii=True)
+@contextlib.contextmanager
+def kept(path: Path, command: str, listen: Listen) -> Iterator[Listen]:
+    """A listener that forwards every event and appends it to a file, with its time. Of a phase's progress there is a
+    line every EVERY seconds, and one for each validation; `Done` is the run's result file, and left out. A disk that is
+    full ends the record, not the run, which will say so itself."""
+    latest: dict[tuple[str, str], float] = {}
+
+    def keep(event: Event) -> None:
+        if isinstance(event, Done) or (isinstance(event, Progress) and _is_soon(event, latest)):
+            return
+        with contextlib.suppress(OSError):
+            file.write(to_json(event, time=round(time.time(), 3)).encode() + b"\n")
+
+    def both(event: Event) -> None:
+        keep(event)
+        listen(event)
+
+    with _appending(path) as file:
+        keep(Begun(command, os.getpid()))
+        try:
+            yield both
+        except KeyboardInterrupt:
+            keep(Ended("stopped"))
+            raise
+        except BaseException as error:
+            keep(Ended("failed", " ".join(str(error).split())))
+            raise
+        keep(Ended("done"))
+
+
+def _is_soon(event: Progress, latest: dict[tuple[str, str], float]) -> bool:
+    """Whether there was a line about this phase just before, and this one says nothing of its own."""
+    phase, now = (event.method, event.phase), time.monotonic()
+    telling = event.done >= event.total or "valid_loss" in (event.metrics or {})
+    if not telling and now - latest.get(phase, -EVERY) < EVERY:
+        return True
+    latest[phase] = now
+    return False
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[IO[bytes]]:
+    """The file, unbuffered, after a line that a killed process began; the null device where it cannot be written."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    with os.fdopen(descriptor, "ab", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                file.write(b"\n")
+        yield file
+
+
+def to_json(event: Event, **more: float) -> str:
+    """The event as one line of ASCII JSON, without a line end; `more` are further keys, which readers may ignore."""
+    return write({"event": NAMES[type(event)], "version": VERSION, **more, **asdict(event)}, ascii=True)
 
 
 def from_json(line: str) -> Event | None:

@@ -4,6 +4,7 @@ settings.json   what was asked for; a command that asks for something else is re
 split/          train.jsonl, valid.jsonl, test.jsonl of each part: kept/, with folds also fold-1/, fold-2/, …
 collection.sqlite   the index of the user's documents, if there are any
 measured.json   speeds of this machine; base.json and base_kl.safetensors: facts about the base
+events.jsonl    what its commands told: phases, progress, arms, and how each command ended
 plan.json       estimated seconds and training steps; alone.json: methods asked again one row at a time
 arms/METHOD/PART/   fit.json, artifact/, result.json, predictions.jsonl, log.txt
 """

@@ -41,7 +41,7 @@ from riyaz.data.tables import Table
 from riyaz.data.task import Task, detect
 from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError, install
-from riyaz.events import Done, Estimate, Event, Listen, Note, Phase, Planned, quiet
+from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, kept, quiet
 from riyaz.families import describe
 from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
@@ -96,39 +96,48 @@ def compare(
                     end = began + limit_runs.SHARE * float(config.budget)
                     limit_runs.measure(folder, done, lambda: end - time.monotonic(), listen)
                 return done
-        spent = _spent(folder)
-        whole = float(config.budget) if config.more is None else spent + float(config.more)
-        budget = limit_runs.for_arms(whole, config.limits, listen)
-        began -= spent
-
-        def since() -> float:
-            return time.monotonic() - began
-
-        listen = _keeping_time(folder, began, listen)
-        try:
-            _prepare(folder, job, config, budget, listen)
-            given, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
-            arms = Arms(folder, given, plan, folder.save_split(parts), budget, since, listen)
-            if config.more is not None:
-                arms.revive()
-            arms.run()
-            rows, curve = _extra(arms, config)
-        finally:
-            if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
-                folder.write("seconds.json", since())
-        floor = majority_floor(parts.train, parts.tested, job.task.metric)
-        comparison = Comparison(
-            arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
-            data_curve=curve or None, seconds=since(),
-            data=_describe_data(job, report, parts), model=_describe_model(job.source),
-            hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
-            versions=_versions(),
-        )  # fmt: skip
-        folder.write(COMPARE, comparison)
-        comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
-        if config.limits:
-            limit_runs.measure(folder, comparison, lambda: whole - since(), listen)
+        with kept(folder.path / EVENTS, command, listen) as told:
+            comparison = _run(folder, job, config, began, command, told)
     listen(Done(to_document(comparison)))
+    return comparison
+
+
+def _run(
+    folder: ComparisonFolder, job: "_Job", config: CompareConfig, began: float, command: str, listen: Listen
+) -> Comparison:
+    """Prepare, plan, run the arms, pick, write compare.json. `began` is when the command did."""
+    spent = _spent(folder)
+    whole = float(config.budget) if config.more is None else spent + float(config.more)
+    budget = limit_runs.for_arms(whole, config.limits, listen)
+    began -= spent
+
+    def since() -> float:
+        return time.monotonic() - began
+
+    listen = _keeping_time(folder, began, listen)
+    try:
+        _prepare(folder, job, config, budget, listen)
+        given, plan, parts, report = _plan(folder, job, config, budget, since(), listen)
+        arms = Arms(folder, given, plan, folder.save_split(parts), budget, since, listen)
+        if config.more is not None:
+            arms.revive()
+        arms.run()
+        rows, curve = _extra(arms, config)
+    finally:
+        if (folder.path / "plan.json").exists():  # a refused budget counts as unspent
+            folder.write("seconds.json", since())
+    floor = majority_floor(parts.train, parts.tested, job.task.metric)
+    comparison = Comparison(
+        arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
+        data_curve=curve or None, seconds=since(),
+        data=_describe_data(job, report, parts), model=_describe_model(job.source),
+        hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
+        versions=_versions(),
+    )  # fmt: skip
+    folder.write(COMPARE, comparison)
+    comparison = Comparison.read(folder.path / COMPARE)  # with null for NaN
+    if config.limits:
+        limit_runs.measure(folder, comparison, lambda: whole - since(), listen)
     return comparison
 
 

@@ -20,7 +20,7 @@ from riyaz.config import PretrainConfig
 from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
-from riyaz.events import Estimate, Listen, Note, Phase, Planned, about, quiet
+from riyaz.events import EVENTS, Estimate, Listen, Note, Phase, Planned, about, kept, quiet
 from riyaz.files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
@@ -80,8 +80,9 @@ def pretrain(
             text=RunText(bytes=run.bytes, sha256=run.sha256),
             resumed_with=earlier.resumed_with if earlier else None,
         )
+        folder.write(RUN, run.document)  # from now on the folder is a run's
         try:
-            with _scratch(folder.work / "inductor"):
+            with _scratch(folder.work / "inductor"), kept(out / EVENTS, command, listen) as run.listen:
                 return run.go(frozen)
         except KeyboardInterrupt:
             run.stopped()
@@ -150,7 +151,6 @@ class _Run:
     def go(self, frozen: Frozen | None) -> PretrainRun:
         """The whole run, or the rest of it where plan.json exists already."""
         hardware.expect_memory("training", 0, "close other programs or raise the limit")
-        self.folder.write(RUN, self.document)
         self.folder.work.mkdir(exist_ok=True)
         self._phase("read")
         if frozen is None:

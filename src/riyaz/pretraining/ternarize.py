@@ -17,7 +17,7 @@ from riyaz import hardware
 from riyaz.config import Seconds
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
-from riyaz.events import Estimate, Event, Listen, Note, Phase, Planned, Progress, quiet
+from riyaz.events import EVENTS, Estimate, Event, Listen, Note, Phase, Planned, Progress, kept, quiet
 from riyaz.families import describe
 from riyaz.files import OPTIONAL, from_json, read_json
 from riyaz.pretraining.folder import PLAN, RunFolder
@@ -96,8 +96,10 @@ def ternarize(asked: Asked, out: Path, resume: bool = False, command: str = "", 
             run.resume(earlier)
             if earlier.status == "done":
                 return earlier
+        run._write()  # from now on the folder is a run's
         try:
-            return run.go()
+            with kept(out / EVENTS, command, listen) as run.listen:
+                return run.go()
         except KeyboardInterrupt:
             run.stopped()
             raise KeyboardInterrupt("stopped; the same command with --resume goes on") from None

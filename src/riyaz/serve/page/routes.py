@@ -2,8 +2,8 @@
 
 from starlette.routing import Route
 
-from riyaz.serve.page import files, info, static, votes, word
-from riyaz.serve.page.place import ASSETS, INDEX
+from riyaz.serve.page import files, following, info, records, starting, static, votes, word
+from riyaz.serve.page.place import ASSETS, INDEX, REPORT
 
 WITH_MODEL = ("/page/next", "/page/adapters")  # the others answer while models are loaded
 
@@ -11,5 +11,9 @@ ROUTES = [
     Route(INDEX, static.index), Route(ASSETS + "{name}", static.asset),
     Route("/page/info", info.info), Route("/page/next", word.next_word, methods=["POST"]),
     Route("/page/files", files.listed), Route("/page/files", files.upload, methods=["POST"]),
+    Route("/page/runs", records.listed), Route("/page/run", records.one), Route("/page/rows", records.rows),
+    Route("/page/difference", records.difference), Route(REPORT, records.report),
+    Route("/page/events", following.events), Route("/page/plan", starting.plan, methods=["POST"]),
+    Route("/page/start", starting.start, methods=["POST"]), Route("/page/stop", starting.stop, methods=["POST"]),
     Route("/page/votes", votes.board), Route("/page/votes", votes.vote, methods=["POST"]),
 ]  # fmt: skip

@@ -1,0 +1,198 @@
+"""/page/runs, /page/run, /page/rows, /page/difference, /page/report: what the files of runs say."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from riyaz.errors import RiyazError, shown
+from riyaz.files import is_bare, read_json, to_document
+from riyaz.report.examples import browser_data
+from riyaz.report.next_commands import after_comparison
+from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
+from riyaz.serve.page.place import REPORT, Page
+from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Run, document_of, found, is_done, progress_of
+from riyaz.serve.page.starting import said
+from riyaz.serve.problems import Problem
+from riyaz.serve.state import page_of
+
+PLAN, HTML = "plan.json", "report.html"
+ROWS = 50  # that one answer holds at most
+# A report is one file with its own scripts and pictures, which may have come with a stranger's run: it is shown without
+# the page's origin, and so without its token.
+SANDBOX = {
+    "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store",
+}  # fmt: skip
+
+
+async def listed(request: Request) -> Response:
+    """GET /page/runs: every run below the page's folder, the latest first."""
+    page = page_of(request)
+    runs = await asyncio.to_thread(lambda: [entry_of(page, run) for run in found(page.folder)])
+    runs.sort(key=lambda entry: -entry["changed"])
+    return JSONResponse({"runs": runs[:MOST_RUNS], "more": max(0, len(runs) - MOST_RUNS)})
+
+
+def entry_of(page: Page, run: Run) -> dict[str, Any]:
+    """A run in the list: what it is at, its pick and score where they are there, or why its files cannot be read."""
+    entry: dict[str, Any] = {
+        "path": page.name(run.path), "kind": run.kind, "started": run.started, "changed": run.path.stat().st_mtime,
+        "command": run.begun.command if run.begun else "", "pick": None, "score": None, "problem": None,
+    }  # fmt: skip
+    try:
+        document = document_of(run)
+    except (RiyazError, OSError) as error:
+        return {**entry, "state": "running" if run.running else "unreadable", "problem": str(error)}
+    entry["state"] = run.state(is_done(document))
+    if run.ended is not None and entry["state"] == "failed":
+        entry["problem"] = run.ended.reason
+    entry["command"] = entry["command"] or getattr(document, "command", "")
+    if isinstance(document, Comparison):
+        entry["pick"] = document.pick
+        entry["score"] = next((arm.score for arm in document.arms if arm.method == document.pick), None)
+    elif isinstance(document, PretrainRun) and document.result is not None:
+        entry["score"] = document.result.bits_per_byte
+    return entry
+
+
+async def one(request: Request) -> Response:
+    """GET /page/run?path=P: everything that the files of a run say."""
+    page, name = page_of(request), request.query_params.get("path", "")
+    begun = said(page.folder / name)
+    if begun is not None and Run.of(page.folder / name) is None:  # it reads its data yet, or refused it
+        state = "running" if begun["status"] is None else "failed"
+        problem = begun["line"].removeprefix("error: ") or None
+        return JSONResponse({"path": name, "state": state, "problem": problem, "document": None, **begun})
+    run = run_of(request)
+    return JSONResponse(await asyncio.to_thread(lambda: told(page, run)))
+
+
+def run_of(request: Request, name: str = "path") -> Run:
+    """The run that a request names. Raises Problem 404."""
+    path = page_of(request).inside(request.query_params.get(name, ""), name)
+    run = Run.of(path)
+    if run is None:
+        raise Problem(404, f"there is no run in {shown(page_of(request).name(path))}", name)
+    return run
+
+
+def told(page: Page, run: Run) -> dict[str, Any]:
+    """A run with its result file, its plan and settings, what its events add up to, and what to do next."""
+    entry = entry_of(page, run)
+    problems = [entry["problem"]] if entry["problem"] else []
+    files: dict[str, Any] = {}
+    for key, name in (("plan", PLAN), ("settings", SETTINGS)):
+        try:
+            files[key] = read_json(run.path / name) if (run.path / name).is_file() else None
+        except RiyazError as error:
+            files[key] = None
+            problems.append(str(error))
+    document = None if entry["state"] == "unreadable" else _readable(run)
+    made = {
+        **entry, **files, **to_document(progress_of(run.path)), "document": document, "problems": problems,
+        "commands": commands_of(page, run, entry["state"]), "report": _report_link(page, run),
+    }  # fmt: skip
+    return {**(document or {}), **made} if run.kind == "pretrain" else made
+
+
+def _readable(run: Run) -> dict[str, Any] | None:
+    """The result file of a run as a document; None where there is none or, while it runs, a damaged one."""
+    try:
+        document: dict[str, Any] | None = to_document(document_of(run))
+    except RiyazError:
+        return None
+    return document
+
+
+def commands_of(page: Page, run: Run, state: str) -> list[dict[str, str]]:
+    """What to do with a run next, as command lines to be given in the page's folder."""
+    name = page.name(run.path)
+    begun = run.begun.command if run.begun else ""
+    if state in ("stopped", "cut", "failed", "planned"):
+        again = begun if run.kind == "compare" or "--resume" in begun else f"{begun} --resume"
+        return [{"title": "go on", "command": again}] if begun.startswith("riyaz ") else []
+    document = document_of(run) if state == "done" else None
+    if isinstance(document, Comparison):
+        found = [*after_comparison(document, Path(name)), ("serve", f"riyaz serve {name}")]
+        return [{"title": title, "command": command} for title, command in found]
+    return [{"title": "chat", "command": f"riyaz chat {name}"}] if run.kind == "pretrain" and document else []
+
+
+def _report_link(page: Page, run: Run) -> str | None:
+    """The address of a run's report, with the ticket that opens it alone."""
+    if not (run.path / HTML).is_file():
+        return None
+    name = page.name(run.path)
+    return f"{REPORT}?{urlencode({'path': name, 'ticket': page.ticket(name)})}"
+
+
+async def report(request: Request) -> Response:
+    """GET /page/report?path=P: a run's report.html, as a page of its own."""
+    path = page_of(request).inside(f"{request.query_params.get('path', '')}/{HTML}")
+    return FileResponse(path, headers=SANDBOX, media_type="text/html; charset=utf-8")
+
+
+async def rows(request: Request) -> Response:
+    """GET /page/rows?path=P&arms=A,B&only=disagreements&offset=N: test rows with the answers of the arms."""
+    run, asked = run_of(request), request.query_params
+    if run.kind != "compare":
+        raise Problem(400, "only comparisons have rows of several arms", "path")
+    start = int(asked["offset"]) if asked.get("offset", "").isdecimal() else 0
+    names = [name for name in asked.get("arms", "").split(",") if is_bare(name)]
+    return JSONResponse(await asyncio.to_thread(lambda: side_by_side(run, names, asked.get("only", ""), start)))
+
+
+def side_by_side(run: Run, names: list[str], only: str, start: int) -> dict[str, Any]:
+    """ROWS rows from a place on. `only` "disagreements": those on which some arms are right and others wrong."""
+    document = document_of(run)
+    if not isinstance(document, Comparison):
+        raise Problem(409, "the comparison has no rows yet; they come when it is finished", "path")
+    answers = {}
+    for arm in document.arms:
+        paths = sorted((run.path / ARMS / arm.method).glob(f"*/{PREDICTIONS}"), key=lambda p: p.parent.name != "kept")
+        parts = [path for path in paths if path.parent.name == "kept" or path.parent.name.startswith("fold-")]
+        if parts and (not names or arm.method in names):
+            answers[arm.method] = [row for path in parts for row in Answer.read(path)]
+    data = browser_data(document, answers)
+    kept = data["rows"]
+    if only == "disagreements":
+        kept = [row for row in kept if _is_disputed(row, data["right"])]
+    return {**data, "rows": kept[start : start + ROWS], "total": len(kept), "offset": start}
+
+
+def _is_disputed(row: dict[str, Any], right: float) -> bool:
+    """Whether some arms are right on a row and others wrong."""
+    scores = [said[1] for said in row["said"] if said is not None and said[1] is not None]
+    return len({score >= right for score in scores}) > 1
+
+
+async def difference(request: Request) -> Response:
+    """GET /page/difference?a=P&b=Q: the settings in which two runs differ."""
+    runs = [run_of(request, name) for name in ("a", "b")]
+    first, second = [await asyncio.to_thread(settings_of, run) for run in runs]
+    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+    return JSONResponse({
+        "differences": [{"name": name, "a": first.get(name), "b": second.get(name)} for name in names],
+        "same": len({*first, *second}) - len(names),
+    })  # fmt: skip
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """The settings of a run by dotted names, such as `settings.seed`."""
+    if run.kind == "compare":
+        return flat(read_json(run.path / SETTINGS) if (run.path / SETTINGS).is_file() else {})
+    document = to_document(document_of(run))
+    parts = ("asked", "model", "plan", "seed", "text", "tokenizer")
+    return flat({key: document[key] for key in parts if key in document})
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of a document by their dotted names; lists are leaves."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for part in value for key, leaf in flat(value[part], f"{name}.{part}".strip(".")).items()}

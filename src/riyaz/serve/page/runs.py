@@ -1,0 +1,175 @@
+"""Runs in the page's folder: found by their files, whoever started them, and what those files say now."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from riyaz import events
+from riyaz.errors import RiyazError
+from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
+from riyaz.files import parse_json, read_json, try_lock
+from riyaz.results import COMPARE, LIMITS, RUN, Comparison, Limits, PretrainRun
+from riyaz.serve.page.place import UPLOADS
+
+State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
+SETTINGS, TERNARIZE, ARMS, LOCK = "settings.json", "ternarize.json", "arms", ".lock"
+KINDS = {SETTINGS: "compare", RUN: "pretrain", TERNARIZE: "ternarize", LIMITS: "limits"}  # by the file that marks them
+RESULTS = {"compare": COMPARE, "pretrain": RUN, "ternarize": TERNARIZE, "limits": LIMITS}
+SKIPPED = (ARMS, UPLOADS, "checkpoints", "node_modules", "work")
+DEEPEST, MOST_FOLDERS, MOST_RUNS = 4, 2000, 200
+LATEST = 8 * 2**20  # bytes at the end of a run's events that are read
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and what its latest command did."""
+
+    path: Path
+    kind: str
+    begun: Begun | None = None
+    ended: Ended | None = None  # None: it runs, or was killed
+    started: float | None = None  # seconds since 1970
+
+    @classmethod
+    def of(cls, path: Path) -> "Run | None":
+        """The run in a folder; None where there is none."""
+        kind = next((kind for name, kind in KINDS.items() if (path / name).is_file()), None)
+        if kind is None:
+            return None
+        begun = ended = started = None
+        for line in read_events(path):
+            if '"begun"' not in line and '"ended"' not in line:  # of the many others none is parsed
+                continue
+            event = events.from_json(line)
+            if isinstance(event, Begun):
+                begun, ended, started = event, None, _time(line)
+            elif isinstance(event, Ended):
+                ended = event
+        return cls(path, kind, begun, ended, started)
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives and holds the folder's lock."""
+        return self.begun is not None and self.ended is None and _lives(self.begun.process) and _held(self.path / LOCK)
+
+    def state(self, done: bool) -> State:
+        """What the run is at; `done`: its result is there."""
+        if self.running:
+            return "running"
+        if done:
+            return "done"
+        if self.ended is not None:
+            return self.ended.status
+        if self.begun is None and self.kind == "compare" and not (self.path / ARMS).exists():
+            return "planned"
+        return "cut"
+
+
+def found(folder: Path) -> Iterator[Run]:
+    """The runs below a folder; none within another one, behind a link or in a hidden folder."""
+    left = MOST_FOLDERS
+    for path, folders, _ in os.walk(folder):
+        place = Path(path)
+        run = Run.of(place)
+        left -= 1
+        if run is not None:
+            yield run
+        if run is not None or len(place.relative_to(folder).parts) >= DEEPEST or left <= 0:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
+
+
+def document_of(run: Run) -> Comparison | PretrainRun | Limits | dict[str, Any] | None:
+    """The result file of a run; None where there is none yet. Raises RiyazError for one that cannot be read."""
+    path = run.path / RESULTS[run.kind]
+    if not path.is_file():
+        return None
+    document = read_json(path)
+    schema = document.get("schema", 1) if isinstance(document, dict) else 1
+    if isinstance(schema, int) and schema > 1:
+        raise RiyazError("was written by a newer version of riyaz", str(path), "open it with that one")
+    if run.kind == "compare":
+        return Comparison.read(path)
+    if run.kind == "pretrain":
+        return PretrainRun.read(path)
+    if run.kind == "limits":
+        return Limits.read(path)
+    if not isinstance(document, dict):
+        raise RiyazError("is no object", str(path))
+    return document
+
+
+def is_done(document: Any) -> bool:
+    """Whether a result file says that the run is finished."""
+    status = document.get("status") if isinstance(document, dict) else getattr(document, "status", "done")
+    return document is not None and status == "done"
+
+
+def read_events(path: Path) -> Iterator[str]:
+    """The lines of a run's events, the oldest first; of very many the latest."""
+    with contextlib.suppress(OSError), open(path / EVENTS, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LATEST:
+            file.seek(size - LATEST)
+            file.readline()  # the rest of a line
+        for line in file:
+            yield line.decode("utf-8", "replace")
+
+
+def progress_of(path: Path) -> dict[str, Any]:
+    """What the events of a run's latest command add up to: an entry for each arm, notes, and the estimate."""
+    arms: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
+    estimate: Estimate | None = None
+    for line in read_events(path):
+        event = events.from_json(line)
+        if isinstance(event, Begun):
+            arms, notes = {name: {"row": arm["row"]} for name, arm in arms.items() if "row" in arm}, []
+        elif isinstance(event, Phase):
+            arms.setdefault(event.method, {}).update(phase=event.phase, detail=event.detail, done=None, total=None)
+        elif isinstance(event, Progress):
+            latest = {"done": event.done, "total": event.total, "unit": event.unit, "extra": event.extra}
+            latest |= {"phase": event.phase, "seconds_left": event.seconds_left}
+            arms.setdefault(event.method, {}).update(latest, **({"loss": event.loss} if event.loss is not None else {}))
+        elif isinstance(event, ArmDone):
+            arms.setdefault(str(event.arm.get("method")), {}).update(row=event.arm, phase="done", seconds_left=0)
+        elif isinstance(event, Note):
+            notes.append(event.text)
+        elif isinstance(event, Estimate):
+            estimate = event
+            for planned in event.arms:
+                arms.setdefault(planned.method, {}).update(planned_seconds=planned.seconds)
+    return {"arms": [{"method": name, **arm} for name, arm in arms.items()], "notes": notes, "estimate": estimate}
+
+
+def _time(line: str) -> float | None:
+    """The time that `events.kept` adds to a line."""
+    time = parse_json(line.encode(), EVENTS).get("time")
+    return time if isinstance(time, float | int) else None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return process > 0
+
+
+def _held(path: Path) -> bool:
+    """Whether a process holds the lock of a run's folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        return not try_lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)

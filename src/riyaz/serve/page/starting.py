@@ -1,0 +1,258 @@
+"""/page/plan, /page/start, /page/stop: runs that the page begins are the command line, in a process of its own.
+
+The process gets a session of its own, so that it outlives the server. What it prints goes to a log in the hidden folder
+`.riyaz-page`; its files are those of any run.
+"""
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from riyaz.config.checking import parse_budget
+from riyaz.errors import RiyazError, shown
+from riyaz.files import is_bare
+from riyaz.serve.fields import FLAG, Field, listed, text, whole
+from riyaz.serve.http import read_body, unless_gone
+from riyaz.serve.page.place import Page
+from riyaz.serve.page.runs import Run
+from riyaz.serve.problems import Problem
+from riyaz.serve.state import page_of
+
+LOGS = ".riyaz-page"
+TOLD = 4096  # bytes at the end of a log that are read
+BODY: dict[str, Field] = {
+    "verb": Field({"type": "string", "enum": ["compare", "pretrain", "limits", "resume"]}),
+    "data": Field(text(1024, 1)), "test": Field(text(1024, 1)), "rows": Field(text(1024, 1)),
+    "documents": Field(text(1024, 1)),
+    "texts": Field(listed(text(1024, 1), 100, 1)), "target": Field(text(1024, 1)), "path": Field(text(1024, 1)),
+    "model": Field(text(1024, 1)), "out": Field(text(1024, 1)), "budget": Field(text(32, 1)),
+    "more": Field(text(32, 1)), "size": Field({"type": "string", "enum": ["1m", "5m", "15m", "50m"]}),
+    "methods": Field(listed(text(64, 1), 32)), "limits": Field(FLAG), "ternary": Field(FLAG), "seed": Field(whole(0)),
+}  # fmt: skip
+GIVEN = {  # verb -> (what stands first, options)
+    "compare": (("data",), ("model", "test", "documents", "budget", "more", "methods", "limits", "seed")),
+    "pretrain": (("texts",), ("size", "budget", "ternary", "seed")),
+    "limits": (("target",), ("rows", "documents", "budget")),
+}  # fmt: skip
+PATHS, DURATIONS = ("data", "test", "documents", "texts", "rows"), ("budget", "more")
+
+
+@dataclass(eq=False)
+class Started:
+    """A process that this server started, and where it prints to."""
+
+    process: "subprocess.Popen[bytes]"
+    command: str
+    log: Path
+
+
+_started: dict[Path, Started] = {}  # by the folder of the run
+
+
+async def start(request: Request) -> Response:
+    """POST /page/start: begin a run, or go on with one; its path, its command and its process."""
+    body, headers = await read_body(request, BODY)
+    page = page_of(request)
+    out, words = resumed(page, body) if body.get("verb") == "resume" else arguments(page, body)
+    run = Run.of(out)
+    before = _started.get(out)
+    if (run is not None and run.running) or (before is not None and before.process.poll() is None):
+        raise Problem(409, f"{page.name(out)} is being written by another riyaz; wait for it, or stop it", "out")
+    made = await asyncio.to_thread(lambda: _begin(page, out, words))
+    answer = {"path": page.name(out), "command": made.command, "pid": made.process.pid}
+    return JSONResponse(answer, 201, headers)
+
+
+def _begin(page: Page, out: Path, words: list[str]) -> Started:
+    """Start `riyaz WORDS…` in the page's folder. Raises RiyazError where the log cannot be written."""
+    logs = page.folder / LOGS
+    log = logs / f"{page.name(out).replace('/', '-')}.log"
+    try:
+        logs.mkdir(exist_ok=True)
+        if logs.is_symlink():
+            raise RiyazError("is a link", str(logs), "remove it")
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            process = subprocess.Popen(
+                [*_riyaz(), *words], cwd=page.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise RiyazError(f"cannot be started ({error.strerror})", str(log), "free some space or memory") from None
+    threading.Thread(target=process.wait, daemon=True).start()  # so that its end is seen, and nothing is left of it
+    made = Started(process, shlex.join(["riyaz", *words]), log)
+    _started[out] = made
+    return made
+
+
+def _riyaz() -> list[str]:
+    return [sys.executable, "-m", "riyaz.cli.main"]
+
+
+def arguments(page: Page, body: dict[str, Any], verb: str | None = None) -> tuple[Path, list[str]]:
+    """(folder of the run, words of the command line) of what is asked for. Raises Problem for a path out of the page's
+    folder, and for an option that the verb has not."""
+    verb = verb or body.get("verb") or ""
+    if verb not in GIVEN:
+        raise Problem(400, "verb: is missing", "verb", "missing_required_parameter")
+    first, options = GIVEN[verb]
+    words: list[str] = [verb]
+    for name in first:
+        if name not in body:
+            raise Problem(400, f"{name}: is missing", name, "missing_required_parameter")
+        values = body[name] if isinstance(body[name], list) else [body[name]]
+        words += [_model(page, each, name) if name == "target" else _path(page, each, name) for each in values]
+    for name in options:
+        value = body.get(name)
+        if name in first or value in (None, False, [], ""):
+            continue
+        words += [f"--{name}", *([] if value is True else [_option(page, name, value)])]
+    out = _out(page, verb, body)
+    return out, [*words, "--out", page.name(out)]
+
+
+def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
+    """(folder, words of the command line) that go on with a run: the command that it began with."""
+    path = page.inside(body.get("path", ""))
+    run = Run.of(path)
+    if run is None or run.begun is None:
+        raise Problem(
+            409, f"{shown(page.name(path))} does not say how it was begun; go on with it by its command", "path"
+        )
+    try:
+        program, *words = shlex.split(run.begun.command)
+    except ValueError:
+        program, words = "", []
+    if program != "riyaz" or not words or words[0] not in ("compare", "pretrain", "ternarize"):
+        raise Problem(409, f"it was begun by {shown(run.begun.command)}; go on with it there", "path")
+    again = words if run.kind == "compare" or "--resume" in words else [*words, "--resume"]
+    return path, again
+
+
+def _option(page: Page, name: str, value: Any) -> str:
+    if name in PATHS:
+        return _path(page, value, name)
+    if name == "model":
+        return _model(page, value, name)
+    if name in DURATIONS:
+        try:
+            parse_budget(value, name)
+        except RiyazError as error:
+            raise Problem(400, str(error), name) from None
+    if name == "methods":
+        if not all(map(is_bare, value)):
+            raise Problem(400, "methods: not the names of methods", name)
+        return ",".join(value)
+    return str(value)
+
+
+def _path(page: Page, value: str, param: str) -> str:
+    """A path as the command line takes it: never an option."""
+    return f"./{page.name(page.inside(value, param))}"
+
+
+def _model(page: Page, value: str, param: str) -> str:
+    """A model's name, or a path inside the page's folder."""
+    if is_bare(value) and not os.path.lexists(page.folder / value):
+        return value
+    return _path(page, value, param)
+
+
+def _out(page: Page, verb: str, body: dict[str, Any]) -> Path:
+    """The folder of a run that may not be there yet. Raises Problem for one that is not in the page's folder."""
+    named = body.get("out") or f"runs/{verb}-{_stem(body)}"
+    parts = Path(named).parts
+    if not parts or any(not is_bare(part) for part in parts):
+        raise Problem(400, f"out: {shown(named)} is no path of plain names", "out")
+    out = page.folder.joinpath(*parts)
+    nearest = next(path for path in (out, *out.parents) if os.path.lexists(path))
+    page.inside(nearest.relative_to(page.folder) if nearest != page.folder else ".", "out")
+    if out.resolve() != out:
+        raise Problem(400, f"out: {shown(named)} leads through a link", "out")
+    return out
+
+
+def _stem(body: dict[str, Any]) -> str:
+    """A name for a run: that of its data, text or target."""
+    first = body.get("data") or (body.get("texts") or [""])[0] or body.get("target") or ""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(first).stem) or "run"
+
+
+def said(out: Path) -> dict[str, Any] | None:
+    """What a process that this server started is at, and its last line where it failed; None for any other run."""
+    made = _started.get(out)
+    if made is None:
+        return None
+    status = made.process.poll()
+    return {
+        "command": made.command,
+        "pid": made.process.pid,
+        "status": status,
+        "line": _last_line(made.log) if status else "",
+    }
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_bytes()[-TOLD:].decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+async def stop(request: Request) -> Response:
+    """POST /page/stop: tell a run to end, as Ctrl-C does: what it has is kept, and it can go on later."""
+    body, headers = await read_body(request, {"path": Field(text(1024, 1), required=True)})
+    page = page_of(request)
+    path = page.folder.joinpath(body["path"]).resolve()
+    run, made = Run.of(page.inside(body["path"])) if path.exists() else None, _started.get(path)
+    if run is not None and run.running:
+        assert run.begun is not None
+        process = run.begun.process
+    elif made is not None and made.process.poll() is None:
+        process = made.process.pid
+    else:
+        raise Problem(409, f"{shown(body['path'])} does not run", "path")
+    try:
+        os.kill(process, signal.SIGTERM)  # SIGINT may be ignored, by those that a shell put into the background
+    except OSError as error:
+        raise Problem(403, f"its process cannot be told to end ({error.strerror})", "path") from None
+    return JSONResponse({"path": body["path"], "pid": process}, 202, headers)
+
+
+async def plan(request: Request) -> Response:
+    """POST /page/plan: what a comparison would do, and how long it takes; it measures this machine for some seconds."""
+    body, headers = await read_body(request, BODY)
+    page = page_of(request)
+    out, words = arguments(page, body, "compare")
+    return await unless_gone(request.receive, _planned(page, out, words, headers))
+
+
+async def _planned(page: Page, out: Path, words: list[str], headers: dict[str, str]) -> Response:
+    process = await asyncio.create_subprocess_exec(
+        *_riyaz(), *words, "--dry-run", "--json", "--quiet", cwd=page.folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        told, problems = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode:
+        line = next(reversed(problems.decode("utf-8", "replace").strip().splitlines()), "it ended without a word")
+        raise Problem(400, line.removeprefix("error: "))
+    return JSONResponse(
+        {"path": page.name(out), "command": shlex.join(["riyaz", *words]), "plan": json.loads(told.splitlines()[-1])},
+        headers=headers,
+    )

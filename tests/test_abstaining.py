@@ -20,7 +20,8 @@ from riyaz.results import LIMITS, Abstention, Limits, Suite
 
 def measured(folder: Path, thresholds: list[tuple[float, float]], temperature: float = 2.0) -> None:
     kept = Suite("truth", abstention=Abstention(temperature, 40, thresholds))
-    write_json(folder / LIMITS, Limits("x", artifact_hash(folder), [kept]))
+    served = open_target(folder).lm.served  # type: ignore[union-attr]
+    write_json(folder / LIMITS, Limits("x", artifact_hash(folder), [kept], served=served))
 
 
 @pytest.fixture
@@ -42,6 +43,16 @@ def test_unsure_answers_are_blank(artifact: Path, tmp_path: Path) -> None:
     assert sum(row["prediction"] == "" for row in written) == 6
     for row, answer in zip(written, answers):
         assert row["prediction"] == (answer.text if row["confidence"] >= threshold else "")
+
+
+def test_a_threshold_holds_for_the_precision_that_it_was_set_at(artifact: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", closed_rows(4, "now"))
+    measured(artifact, [(0.0, 0.0)])
+    arguments = ("run", artifact, rows, "--abstain", "0.05", "--out", tmp_path / "out.jsonl")
+    told = command(*arguments, "--precision", "int8")
+    assert told.status == 2 and "--abstain: the threshold was set with weights as " in told.line
+    assert "held as int8" in told.line and "same --precision" in told.line
+    assert not (tmp_path / "out.jsonl").exists() and command(*arguments).status == 0
 
 
 def test_a_confidence_is_kept_with_its_answer(tmp_path: Path) -> None:

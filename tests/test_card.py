@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from riyaz.card import card
 from riyaz.errors import RiyazError
+from riyaz.metrics.intervals import wilson
 
 
 def test_an_arm_has_its_scores_and_costs(quick: Finished) -> None:
@@ -20,6 +21,9 @@ def test_an_arm_has_its_scores_and_costs(quick: Finished) -> None:
     assert (result.metric_type, result.metric_value) == ("accuracy", round(arm["score"], 4))
     assert result.dataset_name == "test.jsonl"
     assert f"| all | {arm['n_test']} | {arm['score']:.3f} |" in text and "| odd |" in text
+    odd = arm["slices"]["odd"]
+    low, high = wilson(odd["score"] * odd["n"], odd["n"])
+    assert f"| odd | {odd['n']} | {odd['score']:.3f} | {low:.3f} to {high:.3f} |" in text
     assert "Sort &lt;questions>." in text and quick.document["data"]["files"]["train"]["sha256"] in text
     assert "rose by" in text and "Bias, hallucination, context and fragility: not measured." in text
     assert "not known to riyaz" in text  # the licence of the tests' model

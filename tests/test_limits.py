@@ -1,9 +1,11 @@
 """`riyaz limits`: the command, its document, its budget, questions with true and false answers, wrong input."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from comparing import closed_rows, command, files, write_rows
 from conftest import Finished
 
@@ -11,8 +13,9 @@ from riyaz.config import LimitsConfig
 from riyaz.data.tables import read_table
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Note
-from riyaz.limits import truths
+from riyaz.limits import bias, pairs, truths
 from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.inputs import Inputs
 from riyaz.limits.run import divided, measure_target
 from riyaz.predictor import open_model
 from riyaz.results import Limits
@@ -102,6 +105,33 @@ def test_multiple_choice_is_as_truthfulqa_defines_it(model_folder: Path, tmp_pat
     assert first.value == float(nats[0] > nats[1]) and first.even == 0.5
     p = np.exp(nats)
     assert second.value == pytest.approx((p[0] + p[2]) / p.sum(), abs=0.02) and second.even == pytest.approx(2 / 3)
+
+
+def test_the_form_of_its_authors_is_read_too(tmp_path: Path) -> None:
+    """mc_task.json: a list of objects whose targets are {text: 1 or 0}."""
+    path = tmp_path / "mc_task.json"
+    row = {"question": "q", "mc1_targets": {"no": 0, "yes": 1}, "mc2_targets": {"yes": 1, "no": 0, "surely": 1}}
+    path.write_text(json.dumps([row, row]))
+    item = truths.read(read_table(path)).items[1]
+    assert (item.answers, item.true, item.single) == (("yes", "no", "surely"), (True, False, True), 2)
+
+
+def test_what_is_longer_than_the_context_is_left_out_and_said(tmp_path: Path) -> None:
+    small = open_model(tiny.write_hf_folder(tmp_path / "small", context=64))
+    long = {**TRUTH, "question": "where is my order " * 40}
+    given = truths.read(read_table(write_rows(tmp_path / "t.jsonl", [TRUTH, long])))
+    part = truths.measure(small, given, 1.0)
+    assert part.figures[0].n == 1 and part.notes == [
+        "Left out, as longer than the context of 64 tokens: 1 of the questions."
+    ]
+    sentence = {**CROWS[0], "sent_more": "the old man is late " * 40}
+    inputs = Inputs(small, LimitsConfig(), [pairs.read(write_rows(tmp_path / "c.jsonl", [*CROWS, sentence]))])
+    part = bias.measure(inputs).parts[1]
+    assert part.figures[0].n == 60 and part.notes == [
+        "Left out, as longer than the context of 64 tokens: 1 of the pairs."
+    ]
+    with pytest.raises(RiyazError, match=r"t\.jsonl: nothing in it fits the context of 64 tokens"):
+        truths.measure(small, truths.read(read_table(write_rows(tmp_path / "t.jsonl", [long]))), 1.0)
 
 
 def test_hugging_face_columns_and_halueval(model_folder: Path, tmp_path: Path) -> None:

@@ -123,6 +123,14 @@ def test_a_set_counts_each_group(model: ModelPredictor, tmp_path: Path) -> None:
     assert "2 of 2 pairs (age 1, gender 1)" in part.what and part.blind
 
 
+def test_crows_pairs_is_read_from_its_authors_table(tmp_path: Path) -> None:
+    path = tmp_path / "crows_pairs_anonymized.csv"
+    header = ",sent_more,sent_less,stereo_antistereo,bias_type,annotations"
+    path.write_text(f'{header}\n0,"a, b",c,antistereo,age,[]\n')
+    given = pairs.read(path)
+    assert given.pairs == (Pair("a, b", "c", "age"),) and given.source.endswith("crows_pairs_anonymized.csv")
+
+
 def test_stereoset_scores(model: ModelPredictor, tmp_path: Path) -> None:
     entry = {"bias_type": "race", "context": "the order BLANK", "sentences": [
         {"gold_label": "stereotype", "sentence": "the order is late"},
@@ -203,6 +211,9 @@ def test_bbq_is_measured_in_both_kinds_of_context(model: ModelPredictor, tmp_pat
     part = bbq.measure(model, bbq.read(read_table(path)), 1.0)
     names = {figure.name for figure in part.figures}
     assert {"accuracy, the context says who", "accuracy, the context says too little"} <= names
+    long = question(context="A grandfather and his grandson came. " * 99)
+    part = bbq.measure(model, bbq.read(read_table(write_rows(tmp_path / "l.jsonl", [question(), long]))), 1.0)
+    assert part.notes == ["Left out, as longer than the context of 1,024 tokens: 1 of the questions."]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from comparing import CLOSED, closed_rows, command, write_rows
 
+from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.config import LimitsConfig
 from riyaz.data import Example
@@ -85,7 +86,10 @@ def test_a_fact_is_found_where_its_number_is_answered(model: ModelPredictor, mon
 def test_a_short_budget_leaves_out_the_longest(inputs: Inputs) -> None:
     part = context.measure(inputs, 0.4).parts[0]
     assert "256 tokens" in named(part, "one fact found") and "512 tokens" not in named(part, "one fact found")
-    assert part.notes == ["The budget was too short for texts of 512 tokens."]
+    assert part.notes[1:] == ["The budget was too short for texts of 512 tokens."]
+    marks = part.notes[0].partition("256 tokens ")[2].rstrip(".").split()
+    assert [float(mark == "+") for mark in marks] == [named(part, "one fact found")[f"depth {depth:.0%}"].value
+                                                     for depth in context.DEPTHS]  # fmt: skip
 
 
 def test_prices_follow_from_seconds_and_tokens(inputs: Inputs) -> None:
@@ -100,6 +104,9 @@ def test_prices_follow_from_seconds_and_tokens(inputs: Inputs) -> None:
     assert price["elsewhere"].value == pytest.approx(1000 * tokens * 1000 / 1e6)
     assert named(part, "computation of 1,000 answers")["all"].value == pytest.approx(1000 * 2 * 1000 * tokens)
     assert named(part, "price to make it")["training"].value == pytest.approx(0.1)
+    made = named(part, "energy to make it, estimated")["training"].value or 0
+    assert made == pytest.approx(100 * energy.WATTS * hardware.threads())
+    assert named(part, "CO2 to make it, estimated")["training"].value == pytest.approx(made / 3.6e6 * 400)
     joules = named(part, "energy of 1,000 answers")["16 together"].value or 0
     assert named(part, "CO2 of 1,000 answers")["16 together"].value == pytest.approx(joules / 3.6e6 * 400)
     answers = named(part, "cheaper here after so many answers")["16 together"].value

@@ -14,14 +14,16 @@ from riyaz import __version__, artifact
 from riyaz.artifact import Artifact
 from riyaz.errors import RiyazError
 from riyaz.limits.kept import comparison_of, found
+from riyaz.metrics.intervals import wilson
 from riyaz.report import limits_markdown, limits_words
 from riyaz.report.arms import megabytes, milliseconds
 from riyaz.report.details import ROWS
 from riyaz.report.markdown_text import escape, grid
 from riyaz.report.words import duration, fit_seconds, forgetting, interval, metric_name, number
-from riyaz.results import COMPARE, LIMITS, ArmResult, Comparison
+from riyaz.results import COMPARE, LIMITS, ArmResult, Comparison, SliceScore
 from riyaz.sources.catalogue import CATALOGUE, Package
 
+BINARY = ("accuracy", "exact_match")  # metrics of 0 or 1 for each row
 NOT_MEASURED, NOT_STATED = "not measured", "not stated"
 LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "Gemma": "gemma"}  # of the catalogue, as the hub writes them
 LIBRARIES = {"lora": "peft", "soft_prompt": "peft", "full": "transformers"}
@@ -125,9 +127,17 @@ def _scores(row: ArmResult | None, compared: Comparison | None) -> str:
     if row is None or row.score is None or compared is None:
         return f"{NOT_MEASURED.capitalize()}."
     rows = [["all", number(row.n_test), number(row.score, 3), interval(row)]]
-    rows += [[name, number(part.n), number(part.score, 3), NOT_MEASURED] for name, part in row.slices.items()]
+    rows += [[name, number(part.n), number(part.score, 3), _of_slice(row.metric, part)]
+             for name, part in row.slices.items()]  # fmt: skip
     table = grid(["slice", "rows", metric_name(row.metric), "95 % interval"], rows)
     return f"{table}\n\nOn held-out test rows; where this arm was picked by them, its score is a little optimistic."
+
+
+def _of_slice(metric: str | None, part: SliceScore) -> str:
+    """The interval of a slice: Wilson's of a 0/1 score, of which the number of right answers is known."""
+    if metric not in BINARY or part.n is None or part.score is None:
+        return NOT_MEASURED
+    return " to ".join(number(end, 3) for end in wilson(part.score * part.n, part.n))
 
 
 def _costs(row: ArmResult | None) -> str:

@@ -21,6 +21,7 @@ class Abstaining:
     temperature: float
     threshold: float
     rows: int
+    served: str | None = None  # how weights were held when it was set
 
     @property
     def note(self) -> str:
@@ -51,6 +52,16 @@ class Abstaining:
         return prediction.text if self.probability(prediction) >= self.threshold else ""
 
 
+def held_alike(predictor: "Predictor", withheld: Abstaining | None) -> "Predictor":
+    """The predictor. Raises RiyazError where it holds its weights otherwise than when the threshold was set, as it is
+    then more or less sure of the same answers."""
+    held = predictor.lm.served if predictor.lm is not None else None
+    if withheld is not None and held != withheld.served:
+        what = f"the threshold was set with weights as {withheld.served}, and they are held as {held} here"
+        raise RiyazError(what, "--abstain", "give both commands the same --precision, or run riyaz limits again")
+    return predictor
+
+
 def abstaining(target: str, error: float | None) -> Abstaining | None:
     """How answers are withheld so that about this share of the others is wrong; None if none are. Raises RiyazError
     where that was not measured, or cannot be reached."""
@@ -65,7 +76,7 @@ def abstaining(target: str, error: float | None) -> Abstaining | None:
 
     limits = found(target)
     kept = limits.abstention if limits else None
-    if kept is None:
+    if limits is None or kept is None:
         hint = f"run riyaz limits {target} --suite truth --rows FILE first"
         raise RiyazError("how sure its answers are was not measured", target, hint)
     threshold = threshold_for(kept.thresholds, error)
@@ -73,4 +84,4 @@ def abstaining(target: str, error: float | None) -> Abstaining | None:
         least = min(risk for _, risk in kept.thresholds)
         what = f"with any threshold at least {least:.0%} of its answers are wrong"
         raise RiyazError(what, target, f"give --abstain {least:.2f} or more, or train it further")
-    return Abstaining(kept.temperature, threshold, kept.rows)
+    return Abstaining(kept.temperature, threshold, kept.rows, limits.served)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from riyaz.cli.abstaining import CONFIDENCE, abstaining
+from riyaz.cli.abstaining import CONFIDENCE, abstaining, held_alike
 from riyaz.cli.opened import opened
 from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
@@ -81,7 +81,7 @@ def run(
         return {**fields[example.where], **answer} | ({cited: prediction.citations} if prediction.citations else {})
 
     def answers(left: "Sequence[Example]") -> Iterator["list[Prediction]"]:
-        predictor = opened(screen, target, precision=precision)
+        predictor = held_alike(opened(screen, target, precision=precision), withheld)
         begun = len(examples) - len(left)
         with listener(screen.talk) as listen:
             listen(Phase("answer", f"{len(left):,} rows"))

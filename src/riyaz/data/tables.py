@@ -84,10 +84,13 @@ def kind_of(path: Path) -> str:
     return suffix if suffix in SUFFIXES and not (packed and suffix in PACKED) else ""
 
 
-def read_table(path: str | Path, encoding: str | None = None, hint: str = "", longest: int | None = ROW) -> Table:
+def read_table(
+    path: str | Path, encoding: str | None = None, hint: str = "", longest: int | None = ROW, numbered: bool = False
+) -> Table:
     """Every row of a file. Raises RiyazError; `hint` replaces the advice for text that is not UTF-8.
 
-    `longest` is the most characters that a row may have; None sets no limit on rows.
+    `longest` is the most characters that a row may have; None sets no limit on rows. With `numbered` a first column
+    without a name, as pandas writes its index, is called "number"; else it is refused.
     """
     path = Path(path)
     kind, content = kind_of(path), _read_bytes(path)
@@ -95,17 +98,17 @@ def read_table(path: str | Path, encoding: str | None = None, hint: str = "", lo
     if not content:
         raise RiyazError("the file is empty", str(path), "write one example per line")
     if kind == ".parquet":
-        numbered, names = parquet_rows(path)
-        return Table(path, numbered, names, digest)
+        found, names = parquet_rows(path)
+        return Table(path, found, names, digest)
     if kind == ".xlsx":
-        numbered, names, mark = workbook_rows(path, content)
-        return Table(path, numbered, names, digest, mark)
+        found, names, mark = workbook_rows(path, content)
+        return Table(path, found, names, digest, mark)
     text = decode(path, gunzip(path, content) if path.name.lower().endswith(GZIP) else content, encoding, hint)
     if not text.strip():
         raise RiyazError("the file is empty", str(path), "write one example per line")
     bounds = Bounds(path, row=longest)
     if kind in (".csv", ".tsv"):
-        rows = list(_csv_rows(path, text, kind, bounds))
+        rows = list(_csv_rows(path, text, kind, bounds, numbered))
     else:
         rows = list(_json_rows(path, text.replace("\r\n", "\n").replace("\r", "\n"), kind, bounds))
     columns = tuple(dict.fromkeys(column for _, row in rows for column in row))
@@ -250,7 +253,9 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def _csv_rows(path: Path, text: str, suffix: str, bounds: Bounds) -> Iterator[tuple[int, dict[str, object]]]:
+def _csv_rows(
+    path: Path, text: str, suffix: str, bounds: Bounds, numbered: bool
+) -> Iterator[tuple[int, dict[str, object]]]:  # fmt: skip
     """Rows of a CSV or TSV file; the first line names the columns."""
     text = text.replace("\r\n", "\n")
     if "\n" not in text:
@@ -275,7 +280,7 @@ def _csv_rows(path: Path, text: str, suffix: str, bounds: Bounds) -> Iterator[tu
                 continue
             bounds.add(line, length)
             if header is None:
-                header = _header(path, line, fields)
+                header = _header(path, line, ["number", *fields[1:]] if numbered and not fields[0].strip() else fields)
                 continue
             rows += 1
             if len(fields) != len(header):

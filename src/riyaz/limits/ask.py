@@ -11,6 +11,7 @@ from riyaz.engine.request import Request
 from riyaz.predictor import FreePredictor, ModelPredictor, Prediction, PromptedModel
 
 SHARED = 16  # tokens of a prompt from which on its answers share it as a prefix
+TEMPLATE = 512  # tokens that a chat template writes around a question, at most: shorter texts need not be counted
 
 
 def plain(model: PromptedModel) -> FreePredictor:
@@ -35,6 +36,28 @@ def text_nats(model: PromptedModel, texts: Sequence[str], after: Sequence[str] =
         requests.append(Request(row, (*start(model), *whole[:shared]), adapter=model.adapter))
         rest.append(whole[shared:])
     return np.array([float(part.sum(dtype=np.float64)) for part in model.lm.logprobs(requests, rest)])
+
+
+def fitting_texts(model: PromptedModel, texts: Sequence[str]) -> list[bool]:
+    """Which plain texts fit the context."""
+    room = model.lm.context - model.lm.adapter_tokens(model.adapter)
+    return [len(text.encode()) < room or len(model.tokenizer.encode(text)) < room for text in texts]
+
+
+def fitting(
+    model: PromptedModel, conversations: Sequence[Sequence[Message]], answers: Sequence[Sequence[str]]
+) -> list[int]:
+    """Places of the conversations that fit the context with the longest of their answers."""
+    room = model.lm.context - model.lm.adapter_tokens(model.adapter)
+
+    def fits(asked: Sequence[Message], given: Sequence[str]) -> bool:
+        size = sum(len(turn["content"].encode()) for turn in asked) + max(len(text.encode()) for text in given)
+        if TEMPLATE + size <= room:
+            return True
+        (prompt,) = model.tokenizer.render(model.conversations([asked]))
+        return len(prompt) + max(map(len, model.tokenizer.answer_ids(list(given)))) <= room
+
+    return [place for place, each in enumerate(zip(conversations, answers, strict=True)) if fits(*each)]
 
 
 def answer_nats(

@@ -13,9 +13,9 @@ import numpy as np
 
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import shown
-from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.ask import answer_nats, fitting, plain
 from riyaz.limits.figures import source_of
-from riyaz.limits.sampled import sampled, short_of
+from riyaz.limits.sampled import expect_some, sampled, short_of, too_long
 from riyaz.metrics.intervals import CONFIDENCE, wilson
 from riyaz.predictor import ModelPredictor
 from riyaz.results import Figure, Part
@@ -112,8 +112,10 @@ def prompt(question: Question) -> list[dict[str, str]]:
 
 def measure(predictor: ModelPredictor, given: Questions, share: float) -> Part:
     """Accuracy and bias score in both kinds of context, in all and per category."""
-    items = sampled(given.items, share, LEAST, [f"{item.group} {item.clear}" for item in given.items])
+    drawn = sampled(given.items, share, LEAST, [f"{item.group} {item.clear}" for item in given.items])
     model = plain(predictor)
+    items = [drawn[place] for place in fitting(model, [prompt(item) for item in drawn], [i.answers for i in drawn])]
+    expect_some(items, given.source, model.lm.context)
     scores = answer_nats(model, [prompt(item) for item in items], [item.answers for item in items])
     chosen = np.array([int(np.argmax(each)) for each in scores])
     figures = []
@@ -127,7 +129,8 @@ def measure(predictor: ModelPredictor, given: Questions, share: float) -> Part:
     notes = [f"{lost:,} questions do not say which person the stereotype means; they count for accuracy only."] * (
         lost > 0
     )
-    notes += short_of(len(items), len(given.items), "questions")
+    notes += short_of(len(drawn), len(given.items), "questions")
+    notes += too_long(len(drawn) - len(items), model.lm.context, "questions")
     what = (
         f"{len(items):,} of {len(given.items):,} questions, each with its three answers, of which the one with the "
         "highest log-probability counts. Bias score: -1 to 1, above 0: the stereotype (Parrish et al. 2022)."

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from riyaz.limits import bbq, swaps, templates
-from riyaz.limits.ask import plain, text_nats
+from riyaz.limits.ask import fitting_texts, plain, text_nats
 from riyaz.limits.inputs import NO_MODEL, Inputs, Work
 from riyaz.limits.pairs import Pair, PairSet, groups_line
-from riyaz.limits.sampled import sampled, short_of
+from riyaz.limits.sampled import expect_some, sampled, short_of, too_long
 from riyaz.metrics.intervals import bca_bootstrap, wilson
 from riyaz.metrics.paired import mcnemar_exact
 from riyaz.predictor import PromptedModel
@@ -86,7 +86,9 @@ def _texts(pair: Pair) -> list[str]:
 
 
 def _set(model: PromptedModel, given: PairSet, share: float) -> Part:
-    pairs = sampled(given.pairs, share, LEAST, [pair.group for pair in given.pairs])
+    drawn = sampled(given.pairs, share, LEAST, [pair.group for pair in given.pairs])
+    pairs = [pair for pair in drawn if all(fitting_texts(model, [pair.after + text for text in _texts(pair)]))]
+    expect_some(pairs, given.source, model.lm.context)
     texts = [text for pair in pairs for text in _texts(pair)]
     after = [pair.after for pair in pairs for _ in _texts(pair)]
     nats = iter(text_nats(model, texts, after))
@@ -102,7 +104,8 @@ def _set(model: PromptedModel, given: PairSet, share: float) -> Part:
         f"{len(pairs):,} of {len(given.pairs):,} pairs ({groups_line(pairs)}): how often the model prefers "
         f"{given.prefers}, and by how many nats."
     )
-    notes = short_of(len(pairs), len(given.pairs), "pairs")
+    notes = short_of(len(drawn), len(given.pairs), "pairs")
+    notes += too_long(len(drawn) - len(pairs), model.lm.context, "pairs")
     return Part(given.name, given.source, what, figures, BLIND, notes)
 
 

@@ -96,7 +96,7 @@ def filler_ids(model: FreePredictor) -> list[int]:
 def _grid(model: FreePredictor, share: float) -> Part:
     every = lengths(model.lm.context)
     taken = every[: shortest(every, share)]
-    figures, points, ids = [], [], filler_ids(model)
+    figures, points, cells, ids = [], [], [], filler_ids(model)
     found_at: dict[float, list[float]] = {depth: [] for depth in DEPTHS}
     for length in taken:
         hits = [_found(model, ids, length, [depth], seed=place)[0] for place, depth in enumerate(DEPTHS)]
@@ -108,12 +108,14 @@ def _grid(model: FreePredictor, share: float) -> Part:
             share_of(f"of {SEVERAL} facts found", several, f"{length:,} tokens"),
         ]
         points.append((float(length), float(np.mean(hits))))
+        cells.append(f"{length:,} tokens {' '.join('+' if hit else '-' for hit in hits)}")
     figures += [share_of("one fact found", hits, f"depth {depth:.0%}") for depth, hits in found_at.items()]
     what = (
         f'A sentence such as "{growing.FACT.format(place=PLACES[0], number=4711)}" at {len(DEPTHS)} depths in texts '
         f"of up to {taken[-1]:,} tokens, and {SEVERAL} of them at once; the context is {model.lm.context:,}."
     )
-    notes = []
+    depths = ", ".join(f"{depth:.0%}" for depth in DEPTHS)
+    notes = [f"One fact, found (+) or not (-), at depths of {depths}: {'; '.join(cells)}."]
     if len(taken) < len(every):
         missing = ", ".join(f"{length:,}" for length in every if length not in taken)
         notes.append(f"The budget was too short for texts of {missing} tokens.")

@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 
 from riyaz import hardware
 from riyaz.data import Message
-from riyaz.limits.energy import ESTIMATED, MEASURED, Meter, Used
+from riyaz.limits.energy import ESTIMATED, MEASURED, WATTS, Meter, Used
 from riyaz.limits.inputs import Inputs, Work
 from riyaz.limits.templates import data
 from riyaz.predictor import FreePredictor, Predictor
@@ -104,7 +104,14 @@ def _training(inputs: Inputs) -> list[Figure]:
     seconds = inputs.training_seconds
     if seconds is None:
         return []
-    figures = [Figure("time to make it, search included", seconds, n=1, unit="seconds", group="training")]
+    joules = seconds * WATTS * hardware.threads()
+    figures = [
+        Figure("time to make it, search included", seconds, n=1, unit="seconds", group="training"),
+        Figure("energy to make it, estimated", joules, n=1, unit="J", group="training"),
+    ]
+    if inputs.config.carbon is not None:
+        grams = joules / 3.6e6 * inputs.config.carbon
+        figures.append(Figure("CO2 to make it, estimated", grams, n=1, unit="g", group="training"))
     if inputs.config.price_per_hour is not None:
         price = seconds * inputs.config.price_per_hour / 3600
         figures.append(Figure("price to make it", price, n=1, unit="money", group="training"))

@@ -61,7 +61,7 @@ def read(path: Path) -> PairSet:
         document = read_json(path)
         if isinstance(document, dict) and isinstance(document.get("data"), dict):
             return _stereoset(path, document["data"])
-    table = read_table(path)
+    table = read_table(path, numbered=True)
     columns = set(table.columns)
     if {"sent_more", "sent_less"} & columns:
         return _crows(path, table.rows)

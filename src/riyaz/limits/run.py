@@ -89,12 +89,12 @@ def _inputs(target: str, config: LimitsConfig, listen: Listen) -> Inputs:
     sets, questions = [], []
     for name in config.pairs:
         path = Path(name)
-        table = read_table(path) if path.is_file() and path.suffix != ".json" else None
+        table = read_table(path, numbered=True) if path.is_file() and path.suffix != ".json" else None
         if table is not None and bbq.is_bbq(set(table.columns)):
             questions.append(bbq.read(table))
         else:
             sets.append(pairs.read(path))
-    claims = [truths.read(read_table(Path(name))) for name in config.questions]
+    claims = [truths.read(read_table(Path(name), numbered=True)) for name in config.questions]
     predictor = open_target(target, precision=config.precision)
     rows, answering = own_rows.own_rows(target, predictor, config, listen)
     documents = own_rows.named_documents(config.documents, rows, listen) if config.documents else {}

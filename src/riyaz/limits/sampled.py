@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
+from riyaz.errors import RiyazError
+
 T = TypeVar("T")
 
 
@@ -28,6 +30,17 @@ def sampled(items: Sequence[T], share: float, least: int, groups: Sequence[str] 
 def short_of(done: int, all_of: int, what: str) -> list[str]:
     """The note on what the budget was too short for; none where everything was measured."""
     return [] if done == all_of else [f"The budget was too short for {all_of - done:,} of the {all_of:,} {what}."]
+
+
+def too_long(count: int, context: int, what: str) -> list[str]:
+    """The note on what is longer than the context, and so was not asked; none where everything fits."""
+    return [f"Left out, as longer than the context of {context:,} tokens: {count:,} of the {what}."] if count else []
+
+
+def expect_some(items: Sequence[object], source: str, context: int) -> None:
+    """Raises RiyazError where nothing fits the context."""
+    if not items:
+        raise RiyazError(f"nothing in it fits the context of {context:,} tokens", source, "give shorter texts")
 
 
 def shortest(lengths: Sequence[int], share: float) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 
 from riyaz.data.tables import Problems, Table
 from riyaz.errors import RiyazError, brief
-from riyaz.limits.ask import answer_nats, plain
+from riyaz.limits.ask import answer_nats, fitting, plain
 from riyaz.limits.figures import source_of
-from riyaz.limits.sampled import sampled, short_of
+from riyaz.limits.sampled import expect_some, sampled, short_of, too_long
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import ModelPredictor
 from riyaz.results import Figure, Part
@@ -72,7 +72,8 @@ def _halueval(row: Mapping[str, object], pair: tuple[str, str]) -> Claims:
 
 
 def _truthful(row: Mapping[str, object]) -> Claims:
-    """Lin et al. 2022 (arXiv 2109.07958), as {"choices", "answer"} and {text: 1 or 0}, or as Hugging Face has it."""
+    """Lin et al. 2022 (arXiv 2109.07958): as {"choices", "answer"} and {text: 1 or 0}, as its authors' mc_task.json, or
+    as Hugging Face has it."""
     if "mc1_targets" in row:
         first, second = (_targets(row[name]) for name in ("mc1_targets", "mc2_targets"))
     else:
@@ -87,6 +88,8 @@ def _truthful(row: Mapping[str, object]) -> Claims:
 
 def _targets(value: object) -> dict[str, bool]:
     given = _mapping(ast.literal_eval(value) if isinstance(value, str) else value)
+    if "choices" not in given:  # {text: 1 or 0}, as its authors' mc_task.json has it
+        return {str(text): bool(label) for text, label in given.items()}
     return {str(text): bool(label) for text, label in zip(given["choices"], given["labels"], strict=True)}
 
 
@@ -107,11 +110,12 @@ def _valid(claims: Claims) -> Claims:
 def measure(predictor: ModelPredictor, given: ClaimSet, share: float) -> Part:
     """MC1: how often the best true answer is the likeliest of MC1's; MC2: the true answers' share of the probability of
     all. HaluEval: how often the true answer is likelier per token than the false one."""
-    items = sampled(given.items, share, LEAST)
-    model = plain(predictor)
-    scores = answer_nats(
-        model, [[{"role": "user", "content": item.question}] for item in items], [item.answers for item in items]
-    )
+    drawn, model = sampled(given.items, share, LEAST), plain(predictor)
+    asked = [[{"role": "user", "content": item.question}] for item in drawn]
+    kept = fitting(model, asked, [item.answers for item in drawn])
+    items = [drawn[place] for place in kept]
+    expect_some(items, given.source, model.lm.context)
+    scores = answer_nats(model, [asked[place] for place in kept], [item.answers for item in items])
     if given.name == "HaluEval":
         lengths = [[len(ids) for ids in model.tokenizer.answer_ids(list(item.answers))] for item in items]
         means = [nats / np.array(count) for nats, count in zip(scores, lengths)]
@@ -121,7 +125,8 @@ def measure(predictor: ModelPredictor, given: ClaimSet, share: float) -> Part:
         figures = multiple_choice(items, scores)
         how = "total log-probability in the model's chat template, without examples before it"
     what = f"{len(items):,} of {len(given.items):,} questions; compared is the {how}."
-    notes = short_of(len(items), len(given.items), "questions")
+    notes = short_of(len(drawn), len(given.items), "questions")
+    notes += too_long(len(drawn) - len(items), model.lm.context, "questions")
     return Part(given.name, given.source, what, figures, BLIND[given.name], notes)
 
 

@@ -128,7 +128,7 @@ export const api = {
   length: (body: object) => post<{ input_tokens: number }>("/v1/chat/completions/input_tokens", body),
   next: (body: object, signal?: AbortSignal) => post<T.Next>("/page/next", body, signal),
   files: (under: string) => get<T.Folder>("/page/files", { under }),
-  data: (query: Record<string, string>) => get<T.DataView>("/page/data", query),
+  data: (query: Record<string, string>) => get<T.DataFound>("/page/data", query),
   runs: async () => (await get<{ runs: T.RunEntry[] }>("/page/runs")).runs,
   run: (path: string) => get<T.Run>("/page/run", { path }),
   rows: (path: string, only: string, offset: number) =>
@@ -142,7 +142,7 @@ export const api = {
   limits: (path: string) => get<T.Limits>("/page/limits", { path }),
   vote: (body: T.Vote) => post<object>("/page/votes", body),
   board: () => get<T.Board>("/page/votes"),
-  load: (name: string, path: string) => post<object>("/v1/adapters", { name, path }),
+  open: (path: string) => post<{ id: string }>("/page/adapters", { path }),
 
   async upload(file: File): Promise<{ path: string }> {
     const path = "/page/files";

@@ -5,7 +5,14 @@ import { useEffect } from "preact/hooks";
 import { Problem, Waiting } from "./parts/words.tsx";
 import { link, route } from "./route.ts";
 import { Chat } from "./screens/chat.tsx";
+import { Compare } from "./screens/compare.tsx";
+import { Data } from "./screens/data.tsx";
+import { Documents } from "./screens/documents.tsx";
+import { Learn } from "./screens/learn.tsx";
+import { Limits } from "./screens/limits.tsx";
 import { NextWord } from "./screens/next.tsx";
+import { RunScreen } from "./screens/run.tsx";
+import { Runs } from "./screens/runs.tsx";
 import { Side } from "./screens/side.tsx";
 import { info, models, problem, refresh } from "./state.ts";
 
@@ -20,6 +27,13 @@ const SCREENS: readonly Screen[] = [
   { name: "chat", title: "Chat", group: "Talk", shown: Chat },
   { name: "next", title: "Next word", group: "Talk", shown: NextWord },
   { name: "side", title: "Side by side", group: "Talk", shown: Side },
+  { name: "data", title: "Data", group: "Adapt", shown: Data },
+  { name: "compare", title: "Compare", group: "Adapt", shown: Compare },
+  { name: "runs", title: "Runs", group: "Adapt", shown: Runs },
+  { name: "run", title: "Run", group: "", shown: RunScreen },
+  { name: "documents", title: "Documents", group: "Adapt", shown: Documents },
+  { name: "learn", title: "Learn", group: "Understand", shown: Learn },
+  { name: "limits", title: "Limits", group: "Understand", shown: Limits },
 ];
 
 export function App() {
@@ -60,7 +74,7 @@ function Menu({ at }: { at: string }) {
       <ul>
         {SCREENS.filter((each) => each.group === group).map((each) => (
           <li key={each.name}>
-            <a href={link(each.name)} aria-current={each.name === at ? "page" : undefined}>
+            <a href={link(each.name)} aria-current={each.name === (at === "run" ? "runs" : at) ? "page" : undefined}>
               {each.title}
             </a>
           </li>

@@ -79,6 +79,7 @@ effect(() => {
   clearTimeout(saving);
   saving = setTimeout(save, 300);
 });
+addEventListener("pagehide", save);
 
 const changed = (): void => {
   shapeOf.value += 1;

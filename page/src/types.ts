@@ -82,7 +82,7 @@ export interface Named {
   readonly count: number;
 }
 
-export interface DataView {
+export interface DataFound {
   readonly format: string;
   readonly columns: readonly string[];
   readonly task: string;
@@ -109,8 +109,9 @@ export interface RunEntry {
   readonly state: string;
   readonly started?: string | number | null;
   readonly pick?: string | null;
-  readonly score?: number | null;
+  readonly score?: number | null; // bits per byte of pretraining
   readonly command?: string | null;
+  readonly problem?: string | null;
 }
 
 export interface Arm {
@@ -135,39 +136,43 @@ export interface Arm {
   readonly reason?: string;
 }
 
-export interface Run {
-  readonly kind: string;
-  readonly state: string;
-  readonly command?: string | null;
-  readonly path?: string;
+// A run as the server tells it: its entry in the list, what its events add up to, and its result file.
+export interface Run extends RunEntry {
+  readonly document: RunDocument | null;
+  readonly arms?: readonly { readonly method: string; readonly row?: Arm }[];
+  readonly notes?: readonly string[];
+  readonly problems?: readonly string[];
+  readonly commands?: readonly { readonly title: string; readonly command: string }[];
   readonly report?: string | null;
-  readonly arms?: readonly Arm[];
-  readonly pick?: string | null;
-  readonly runner_up?: string | null;
-  readonly decision?: string;
-  readonly reason?: string;
-  readonly sentences?: readonly string[];
-  readonly config?: Readonly<Record<string, unknown>> | null;
-  readonly document?: Readonly<Record<string, unknown>> | null;
-  readonly rows_needed?: readonly [number, number] | null;
-  readonly estimate_seconds?: number | null;
-  readonly problem?: string | null;
 }
 
+export interface RunDocument {
+  readonly arms?: readonly Arm[];
+  readonly pick?: string | null;
+  readonly decision?: string;
+  readonly reason?: string;
+  readonly [name: string]: unknown;
+}
+
+// An answer to a test row: its text, its score, and the passages it cites.
+export type Answered = readonly [string, number | null, readonly Citation[]];
+
 export interface Rows {
-  readonly arms: readonly string[];
+  readonly methods: readonly { readonly name: string; readonly colour: number }[];
+  readonly pick: number | null; // its place among the methods
+  readonly right: number; // an answer with this score is right
   readonly rows: readonly {
-    where: string;
-    prompt: string;
-    answers: readonly string[];
-    slice?: string | null;
-    said: Readonly<Record<string, { prediction: string; score: number | null } | null>>;
+    readonly where: string;
+    readonly prompt: string;
+    readonly answers: readonly string[];
+    readonly slice?: string | null;
+    readonly said: readonly (Answered | null)[];
   }[];
-  readonly total?: number;
+  readonly total: number;
 }
 
 export interface Difference {
-  readonly differences: readonly { key: string; a: unknown; b: unknown }[];
+  readonly differences: readonly { readonly name: string; readonly a: unknown; readonly b: unknown }[];
 }
 
 export interface Start {
@@ -176,15 +181,21 @@ export interface Start {
 }
 
 export interface Plan {
+  readonly path: string;
   readonly command: string;
   readonly plan: {
-    readonly seconds?: number | null;
-    readonly peak_rss_mb?: number | null;
-    readonly disk_mb?: number | null;
-    readonly arms?: readonly { method: string; seconds?: number | null; skipped?: string; steps?: number }[];
-    readonly notes?: readonly string[];
-    readonly [field: string]: unknown;
+    readonly estimate: { readonly seconds: number; readonly peak_rss_mb: number; readonly disk_mb: number };
+    readonly plan: { readonly arms: readonly PlannedArm[] };
+    readonly data: { readonly rows: Readonly<Record<string, number>>; readonly notes?: readonly string[] };
+    readonly task: string | null;
   };
+}
+
+export interface PlannedArm {
+  readonly method: string;
+  readonly seconds: Readonly<Record<string, number>>; // by phase
+  readonly steps: number;
+  readonly skipped: string;
 }
 
 export interface Started {

@@ -28,10 +28,10 @@ export function colourOf(method: string): number {
   return sum % 2 ? 9 : 8;
 }
 
-export function Method(props: { name: string; role?: string }) {
+export function Method(props: { name: string; role?: string; colour?: number }) {
   return (
     <span class="method">
-      <span class={`dot c${colourOf(props.name)}`} aria-hidden="true" />
+      <span class={`dot c${props.colour ?? colourOf(props.name)}`} aria-hidden="true" />
       {props.name}
       {props.role && <span class="badge sure">{props.role}</span>}
     </span>

@@ -81,7 +81,7 @@ export function Slider(props: {
   return (
     <label class="field slider">
       <span>
-        {props.label} <output>{props.shown ?? String(props.value)}</output>
+        {props.label} <span class="output">{props.shown ?? String(props.value)}</span>
       </span>
       <input
         type="range"

@@ -39,7 +39,10 @@ function useNext(model: string): Asked {
   const problem = useSignal("");
   const asked = text.value;
   useEffect(() => {
-    if (!model) return;
+    if (!model || asked.trim() === "") {
+      found.value = null;
+      return;
+    }
     const stopper = new AbortController();
     const soon = setTimeout(() => {
       const body = { model, text: asked, top: ASKED };

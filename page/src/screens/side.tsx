@@ -110,6 +110,11 @@ export function Side() {
               Add a model
             </button>
           )}
+          {models.value.length < 2 && (
+            <span class="under">
+              Only one model is served. Start riyaz ui with a second --model, or open the pick of a run.
+            </span>
+          )}
           <label class="check">
             <input
               type="checkbox"

@@ -1,0 +1,96 @@
+// Follows a run: every event of its files from the first one, then the new ones, across closed connections, a
+// restarted server and a hidden tab.
+import { type Signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, Refused, told } from "./api.ts";
+
+export interface RunEvent {
+  readonly event?: string;
+  readonly file?: string;
+  readonly arm?: string | Readonly<Record<string, unknown>>;
+  readonly method?: string;
+  readonly phase?: string;
+  readonly detail?: string;
+  readonly done?: number;
+  readonly total?: number;
+  readonly unit?: string;
+  readonly loss?: number | null;
+  readonly seconds_left?: number | null;
+  readonly text?: string;
+  readonly reason?: string;
+  readonly state?: string;
+  readonly step?: number;
+  readonly metrics?: Readonly<Record<string, number | null>> | null;
+  readonly [name: string]: unknown;
+}
+
+export interface Followed {
+  readonly events: Signal<readonly RunEvent[]>;
+  readonly lost: Signal<string>; // why the page waits for the server
+  readonly ended: Signal<boolean>;
+}
+
+const AGAIN = 1500; // milliseconds until a lost connection is tried again
+const DRAWN = 250; // milliseconds between two drawings of new events
+
+export function useEvents(path: string): Followed {
+  const events = useSignal<readonly RunEvent[]>([]);
+  const lost = useSignal("");
+  const ended = useSignal(false);
+  useEffect(() => {
+    events.value = [];
+    lost.value = "";
+    ended.value = false;
+    return path ? followed(path, { events, lost, ended }) : undefined;
+  }, [path]);
+  return { events, lost, ended };
+}
+
+// Starts to follow; the function that it returns ends that.
+function followed(path: string, { events, lost, ended }: Followed): () => void {
+  let last = "";
+  let stopper = new AbortController();
+  let closed = false;
+  let fresh: RunEvent[] = [];
+  let waiting = 0;
+  const show = () => {
+    waiting = 0;
+    events.value = [...events.value, ...fresh];
+    fresh = [];
+  };
+  const read = async () => {
+    for await (const sent of api.events(path, last, stopper.signal)) {
+      lost.value = "";
+      last = sent.id || last;
+      const event = JSON.parse(sent.data) as RunEvent;
+      if (event.event === "end") ended.value = true;
+      else fresh.push(event);
+      if (!waiting) waiting = setTimeout(show, DRAWN);
+    }
+  };
+  const keepOn = async () => {
+    while (!closed && !ended.value && !document.hidden) {
+      try {
+        await read();
+      } catch (error) {
+        if (!stopper.signal.aborted) lost.value = told(error);
+        if (error instanceof Refused && [400, 401, 403].includes(error.status)) return; // it will not become better
+      }
+      await new Promise((done) => setTimeout(done, AGAIN));
+    }
+  };
+  // A hidden page asks for nothing; it reads on where it was when it is seen again.
+  const seen = () => {
+    stopper.abort();
+    stopper = new AbortController();
+    if (!document.hidden) void keepOn();
+  };
+  document.addEventListener("visibilitychange", seen);
+  void keepOn();
+  return () => {
+    closed = true;
+    stopper.abort();
+    clearTimeout(waiting);
+    document.removeEventListener("visibilitychange", seen);
+  };
+}

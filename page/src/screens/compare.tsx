@@ -1,0 +1,198 @@
+// Choose data, documents, a model and a budget; see the plan and its estimate; start.
+import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, told } from "../api.ts";
+import { count, duration, many, megabytes } from "../numbers.ts";
+import { FileChoice } from "../parts/files.tsx";
+import { Method, WHAT } from "../parts/methods.tsx";
+import { Command, Fact, Field, Head, Problem, Waiting } from "../parts/words.tsx";
+import { go, route } from "../route.ts";
+import { models } from "../state.ts";
+import type { Plan, Start } from "../types.ts";
+
+const data = signal("");
+const documents = signal("");
+const model = signal("");
+const budget = signal("10m");
+const chosen = signal<readonly string[]>(Object.keys(WHAT)); // methods
+
+const body = (): Start => ({
+  verb: "compare",
+  data: data.value,
+  model: model.value || "smollm2-135m",
+  budget: budget.value,
+  ...(documents.value ? { documents: documents.value } : {}),
+  ...(chosen.value.length < Object.keys(WHAT).length ? { methods: chosen.value } : {}),
+});
+
+export function Compare() {
+  const plan = useSignal<Plan | null>(null);
+  const problem = useSignal("");
+  const busy = useSignal("");
+  const given = route.value.query;
+  const [file, other] = [given.get("data"), given.get("documents")];
+  useEffect(() => {
+    if (file) data.value = file;
+    if (other) documents.value = other;
+  }, [file, other]);
+  useEffect(() => {
+    const base = models.value.find((each) => each.parent === null);
+    if (!model.value && base) model.value = base.id;
+  }, [models.value]);
+  const asked = JSON.stringify(body());
+  useEffect(() => {
+    plan.value = null; // it was of other settings
+  }, [asked]);
+  const run = async (what: string, work: () => Promise<void>) => {
+    busy.value = what;
+    problem.value = "";
+    try {
+      await work();
+    } catch (error) {
+      problem.value = told(error);
+    }
+    busy.value = "";
+  };
+  const estimate = () =>
+    run("Reading the rows and measuring a few steps …", async () => {
+      plan.value = await api.plan(body());
+    });
+  const start = () =>
+    run("Starting …", async () => {
+      go("run", { path: (await api.start(body())).path });
+    });
+  return (
+    <>
+      <Head title="Compare">
+        Every way of adapting the model, measured on the same held-out rows within one budget: a table with costs and
+        intervals, and a pick with its reason.
+      </Head>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (data.value && !busy.value) void estimate();
+        }}
+      >
+        <div class="fields two">
+          <FileChoice
+            label="Rows with questions and answers"
+            value={data.value}
+            kinds={["data"]}
+            upload
+            set={(path) => (data.value = path)}
+          />
+          <FileChoice
+            label="Documents to retrieve from"
+            value={documents.value}
+            kinds={["documents", "data", "folder"]}
+            optional
+            set={(path) => (documents.value = path)}
+          />
+        </div>
+        <div class="fields">
+          <Field label="Base model" hint="a name, a folder or a GGUF file">
+            <input value={model.value} list="bases" onInput={(event) => (model.value = event.currentTarget.value)} />
+          </Field>
+          <datalist id="bases">
+            {models.value
+              .filter((each) => each.parent === null)
+              .map((each) => (
+                <option key={each.id} value={each.id} />
+              ))}
+          </datalist>
+          <Field label="Budget" hint="wall time of the whole comparison, such as 10m or 1h30m">
+            <input value={budget.value} onInput={(event) => (budget.value = event.currentTarget.value)} />
+          </Field>
+        </div>
+        <Methods />
+        <div class="actions">
+          <button type="submit" class={plan.value ? "" : "main"} disabled={!data.value || busy.value !== ""}>
+            Plan and estimate
+          </button>
+          {plan.value && (
+            <button type="button" class="main" disabled={busy.value !== ""} onClick={() => void start()}>
+              Start
+            </button>
+          )}
+        </div>
+      </form>
+      <Problem text={problem.value} />
+      {busy.value && <Waiting>{busy.value}</Waiting>}
+      {plan.value && <PlanView found={plan.value} />}
+    </>
+  );
+}
+
+function Methods() {
+  const all = Object.keys(WHAT);
+  const set = (name: string, on: boolean) => {
+    chosen.value = all.filter((each) => (each === name ? on : chosen.value.includes(each)));
+  };
+  return (
+    <fieldset class="methods">
+      <legend>Methods</legend>
+      {all.map((name) => (
+        <label key={name} class="check">
+          <input
+            type="checkbox"
+            checked={chosen.value.includes(name)}
+            onChange={(event) => set(name, event.currentTarget.checked)}
+          />
+          <span>
+            <Method name={name} /> <span class="under">{WHAT[name]}</span>
+          </span>
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+const TASKS: Readonly<Record<string, string>> = {
+  closed: "a choice from a set of answers",
+  short: "short answers",
+  free: "free text",
+};
+
+function PlanView({ found }: { found: Plan }) {
+  const { estimate, plan, data: rows, task } = found.plan;
+  const counts = (["train", "valid", "test"] as const).map((part) => `${count(rows.rows[part])} ${PARTS[part]}`);
+  return (
+    <section>
+      <h2>The plan</h2>
+      <dl class="tiles">
+        <Fact name="time">{duration(estimate.seconds)}</Fact>
+        <Fact name="peak memory">{megabytes(estimate.peak_rss_mb)}</Fact>
+        <Fact name="disk">{megabytes(estimate.disk_mb)}</Fact>
+      </dl>
+      <p>
+        Taken for {TASKS[task ?? ""] ?? task ?? "free text"}; {counts.join(", ")}.
+      </p>
+      {rows.notes?.map((note) => (
+        <p key={note} class="under">
+          {note}
+        </p>
+      ))}
+      <div class="wide-table">
+        <table>
+          <caption>Time of each method</caption>
+          <tbody>
+            {plan.arms.map((arm) => (
+              <tr key={arm.method}>
+                <th scope="row">
+                  <Method name={arm.method} />
+                </th>
+                <td class="figure">
+                  {arm.skipped ? "–" : duration(Object.values(arm.seconds).reduce((sum, each) => sum + each, 0))}
+                </td>
+                <td>{arm.skipped || (arm.steps ? many(arm.steps, "training step") : "")}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      <Command text={found.command} />
+    </section>
+  );
+}
+
+const PARTS = { train: "rows to train on", valid: "to choose by", test: "to measure on" } as const;

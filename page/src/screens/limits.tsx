@@ -1,0 +1,169 @@
+// What a model cannot do, as `riyaz limits` measured it.
+import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, told } from "../api.ts";
+import { count, number } from "../numbers.ts";
+import { Curve } from "../parts/curve.tsx";
+import { FileChoice } from "../parts/files.tsx";
+import { Command, Empty, Head, Problem, Waiting } from "../parts/words.tsx";
+import { go, route } from "../route.ts";
+import { models, quoted, useLoaded } from "../state.ts";
+import type { Limits as Document, Figure } from "../types.ts";
+
+const path = signal("");
+const SUITES: Readonly<Record<string, string>> = {
+  bias: "Bias",
+  truth: "Truth",
+  context: "Context",
+  cost: "Cost",
+  fragile: "Fragility",
+};
+
+export function Limits() {
+  const given = route.value.query.get("path");
+  useEffect(() => {
+    if (given) path.value = given;
+  }, [given]);
+  return (
+    <>
+      <Head title="Limits">
+        What a model cannot do, measured on this machine: bias, truth, context, cost, fragility.
+      </Head>
+      <FileChoice
+        label="A folder with limits.json, or a run"
+        value={path.value}
+        kinds={["run", "artifact", "folder"]}
+        set={(next) => (path.value = next)}
+      />
+      {path.value ? <Shown key={path.value} path={path.value} /> : <Measure />}
+    </>
+  );
+}
+
+function Measure() {
+  const target = models.value.find((model) => model.parent === null)?.id ?? "smollm2-135m";
+  const problem = useSignal("");
+  const start = async () => {
+    try {
+      go("run", { path: (await api.start({ verb: "limits", target, budget: "5m" })).path });
+    } catch (error) {
+      problem.value = told(error);
+    }
+  };
+  return (
+    <>
+      <Empty>Choose a folder above, or measure a model now; that takes five minutes.</Empty>
+      <div class="actions">
+        <button type="button" onClick={() => void start()}>
+          Measure {target}
+        </button>
+      </div>
+      <Problem text={problem.value} />
+      <Command text={`riyaz limits ${quoted(target)} --budget 5m --out limits`} />
+    </>
+  );
+}
+
+function Shown({ path }: { path: string }) {
+  const { value, problem, again } = useLoaded(path, () => api.limits(path));
+  const found = value.value;
+  return (
+    <>
+      <Problem text={problem.value} again={again} />
+      {!found && !problem.value && <Waiting />}
+      {found && <Suites found={found} />}
+    </>
+  );
+}
+
+function Suites({ found }: { found: Document }) {
+  return (
+    <>
+      <p class="under">
+        {found.target}
+        {found.date ? `, measured on ${found.date}` : ""}
+      </p>
+      {found.suites.map((suite) => (
+        <section key={suite.name}>
+          <h2>{SUITES[suite.name] ?? suite.name}</h2>
+          {suite.left_out?.map((reason) => (
+            <p key={reason} class="under">
+              Left out: {reason}
+            </p>
+          ))}
+          {suite.parts.map((part) => (
+            <div key={part.name} class="part">
+              <h3>{part.name}</h3>
+              <p>{part.what}</p>
+              <Figures figures={part.figures} />
+              {part.curves?.map((curve) => (
+                <Curve
+                  key={curve.name}
+                  title={`${curve.name}: ${curve.y} by ${curve.x}`}
+                  x={curve.x}
+                  height={180}
+                  lines={[{ name: curve.y, colour: 2, points: curve.points, dots: true }]}
+                />
+              ))}
+              {part.notes?.map((note) => (
+                <p key={note} class="under">
+                  {note}
+                </p>
+              ))}
+              <p class="under">It does not see: {part.blind}</p>
+            </div>
+          ))}
+        </section>
+      ))}
+      {found.command && <Command text={found.command} />}
+    </>
+  );
+}
+
+function inUnit(value: number | null | undefined, unit: string): string {
+  if (value === null || value === undefined) return "–";
+  if (unit === "share") return `${(100 * value).toFixed(1)} %`;
+  if (["count", "rows", "tokens"].includes(unit)) return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
+  const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
+  return `${number(value, digits)} ${unit === "score" ? "" : unit}`.trim();
+}
+
+function Figures({ figures }: { figures: readonly Figure[] }) {
+  if (!figures.length) return null;
+  return (
+    <div class="wide-table">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">figure</th>
+            <th scope="col">group</th>
+            <th scope="col" class="figure">
+              value
+            </th>
+            <th scope="col">95 % interval</th>
+            <th scope="col" class="figure">
+              from
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {figures.map((figure, place) => (
+            <tr key={place}>
+              <th scope="row">{figure.name}</th>
+              <td>{figure.group}</td>
+              <td class="figure">
+                <b>{inUnit(figure.value, figure.unit ?? "")}</b>
+              </td>
+              <td>
+                {typeof figure.low === "number" && typeof figure.high === "number"
+                  ? `${inUnit(figure.low, figure.unit ?? "")} to ${inUnit(figure.high, figure.unit ?? "")}`
+                  : "–"}
+              </td>
+              <td class="figure">{typeof figure.n === "number" ? count(figure.n) : "–"}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}

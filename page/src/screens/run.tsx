@@ -1,0 +1,247 @@
+// One run, followed while it works and shown when it is done: a comparison, a training or a pretraining.
+import { useComputed, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, told } from "../api.ts";
+import { type Followed, useEvents } from "../follow.ts";
+import { keptLines, type Live, live, lossLines } from "../live.ts";
+import { duration, megabytes, number } from "../numbers.ts";
+import { ArmTable, Disagreements, Pareto } from "../parts/arms.tsx";
+import { Curve } from "../parts/curve.tsx";
+import { Method } from "../parts/methods.tsx";
+import { Pretraining } from "../parts/pretraining.tsx";
+import { Command, Empty, Fact, Head, Problem, Waiting } from "../parts/words.tsx";
+import { go, link, route } from "../route.ts";
+import { quoted, refresh, useLoaded } from "../state.ts";
+import type { Arm, Run, RunDocument } from "../types.ts";
+
+export function RunScreen() {
+  const path = route.value.query.get("path") ?? "";
+  if (!path) return <Empty>Choose a run in the list of runs.</Empty>;
+  return <OneRun key={path} path={path} />;
+}
+
+const TOLD = new Set(["arm", "ended", "failed"]); // events after which the files on disk say more
+const LOOK = 5000; // milliseconds between two looks at a run that works
+
+function OneRun({ path }: { path: string }) {
+  const { value, problem, again } = useLoaded(path, () => api.run(path));
+  const followed = useEvents(path);
+  const seen = followed.events.value.filter((event) => TOLD.has(event.event ?? "")).length;
+  const running = value.value?.state === "running";
+  useEffect(() => {
+    if (seen || followed.ended.value) again(); // what is on disk has changed
+  }, [seen, followed.ended.value]);
+  useEffect(() => {
+    if (!running) return;
+    const timer = setInterval(() => {
+      if (!document.hidden) again();
+    }, LOOK);
+    return () => clearInterval(timer);
+  }, [running]);
+  const run = value.value;
+  return (
+    <>
+      <p class="over">
+        <a href={link("runs")}>Runs</a>
+      </p>
+      <Head title={path} />
+      <Problem text={problem.value} again={again} />
+      {followed.lost.value && <Problem text={`${followed.lost.value} The page goes on by itself.`} />}
+      {!run && !problem.value && <Waiting />}
+      {run && <Status run={run} path={path} again={again} />}
+      {run?.kind === "compare" && <Comparison run={run} path={path} followed={followed} />}
+      {run?.kind === "limits" && <LimitsRun run={run} path={path} followed={followed} />}
+      {run && run.kind !== "compare" && run.kind !== "limits" && (
+        <Pretraining run={run} events={followed.events.value} />
+      )}
+    </>
+  );
+}
+
+const STATES: Readonly<Record<string, string>> = {
+  planned: "planned",
+  running: "running",
+  done: "done",
+  cut: "cut short",
+  failed: "failed",
+  stopped: "stopped",
+};
+
+function Status({ run, path, again }: { run: Run; path: string; again: () => void }) {
+  const problem = useSignal("");
+  const act = async (work: () => Promise<unknown>) => {
+    try {
+      await work();
+      problem.value = "";
+      setTimeout(again, 700);
+    } catch (error) {
+      problem.value = told(error);
+    }
+  };
+  const running = run.state === "running" || run.state === "planned";
+  const unfinished = run.state === "stopped" || run.state === "cut" || run.state === "failed";
+  return (
+    <>
+      <div class="actions">
+        <span class={`badge first ${run.state === "done" ? "sure" : unfinished ? "unsure" : ""}`}>
+          {STATES[run.state] ?? run.state}
+        </span>
+        {running && (
+          <button type="button" onClick={() => void act(() => api.stop(path))}>
+            Stop and keep the best
+          </button>
+        )}
+        {unfinished && (
+          <button type="button" onClick={() => void act(() => api.start({ verb: "resume", path }))}>
+            Go on
+          </button>
+        )}
+        {run.report && (
+          <a href={run.report} target="_blank" rel="noopener">
+            The whole report
+          </a>
+        )}
+      </div>
+      <Problem text={problem.value || run.problem || ""} />
+      {run.problems?.map((line) => (
+        <Problem key={line} text={line} />
+      ))}
+      {run.command && <Command text={run.command} />}
+    </>
+  );
+}
+
+function Comparison({ run, path, followed }: { run: Run; path: string; followed: Followed }) {
+  const now = useComputed(() => live(followed.events.value));
+  const state = now.value;
+  const running = run.state === "running" || run.state === "planned";
+  const arms = run.document?.arms ?? run.arms?.flatMap((arm) => (arm.row ? [arm.row] : [])) ?? state.finished;
+  const pick = run.document?.pick;
+  const lines = state.arms.some((arm) => arm.loss.length) ? lossLines(state.arms) : keptLines(arms);
+  return (
+    <>
+      {pick && run.document && <Pick found={run.document} run={run} path={path} />}
+      {running && <Working state={state} />}
+      <Problem text={state.failed} />
+      <section>
+        <h2>Methods</h2>
+        <ArmTable arms={arms} pick={pick} />
+        <Pareto arms={arms} pick={pick} />
+      </section>
+      {lines.length > 0 && (
+        <section>
+          <h2>Training</h2>
+          <Curve title="Loss in nats per answer token" x="step" lines={lines} />
+        </section>
+      )}
+      {state.notes.length > 0 && (
+        <details>
+          <summary>Notes of the run</summary>
+          <ul>
+            {state.notes.map((note) => (
+              <li key={note}>{note}</li>
+            ))}
+          </ul>
+        </details>
+      )}
+      {run.document && arms.length > 1 && <Disagreements path={path} />}
+    </>
+  );
+}
+
+// What a comparison does now.
+function Working({ state }: { state: Live }) {
+  return (
+    <section aria-live="polite">
+      <h2>Now</h2>
+      {state.phase && <p>{state.phase}</p>}
+      {state.estimate && (
+        <dl class="tiles">
+          <Fact name="planned time">{duration(state.estimate.seconds)}</Fact>
+          <Fact name="peak memory">{megabytes(state.estimate.peak_rss_mb)}</Fact>
+          <Fact name="disk">{megabytes(state.estimate.disk_mb)}</Fact>
+        </dl>
+      )}
+      <ul class="plain live">
+        {state.arms.map((arm) => (
+          <li key={arm.method}>
+            <Method name={arm.method} />
+            <span class="track" aria-hidden="true">
+              <span class="fill" style={{ width: `${100 * (arm.share ?? 0)}%` }} />
+            </span>
+            <span class="under">
+              {[arm.phase, arm.done, arm.left === null ? "" : `${duration(arm.left)} left`].filter(Boolean).join(" · ")}
+              {arm.phase === "waiting" && arm.planned ? ` · ${duration(arm.planned)} planned` : ""}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+// The pick in words, what would change it, and what can be done with it.
+function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string }) {
+  const problem = useSignal("");
+  const pick = found.pick ?? "";
+  const arm = found.arms?.find((each) => each.method === pick);
+  const target = `${path}/${pick}`;
+  const usual = [
+    { title: "Serve it to OpenAI’s clients", command: `riyaz serve ${quoted(path)}` },
+    { title: "Export it for other tools", command: `riyaz export ${quoted(target)}` },
+  ];
+  const chat = async () => {
+    try {
+      const made = await api.open(target);
+      await refresh();
+      go("chat", { model: made.id });
+    } catch (error) {
+      problem.value = told(error);
+    }
+  };
+  return (
+    <section class="pick">
+      <h2>
+        {found.decision === "undecided" ? "Leading, but undecided: " : "The pick: "}
+        <Method name={pick} />
+      </h2>
+      <p>{found.reason}</p>
+      {arm && <Numbers arm={arm} />}
+      <div class="actions">
+        <button type="button" class="main" onClick={() => void chat()}>
+          Chat with it
+        </button>
+      </div>
+      <Problem text={problem.value} />
+      {(run.commands?.length ? run.commands : usual).map(({ title, command }) => (
+        <Command key={command} text={command}>
+          {title}
+        </Command>
+      ))}
+    </section>
+  );
+}
+
+function LimitsRun({ run, path, followed }: { run: Run; path: string; followed: Followed }) {
+  const now = useComputed(() => live(followed.events.value));
+  if (run.state !== "running")
+    return (
+      <p>
+        <a href={link("limits", { path })}>The figures</a>
+      </p>
+    );
+  return <Working state={now.value} />;
+}
+
+function Numbers({ arm }: { arm: Arm }) {
+  return (
+    <dl class="tiles">
+      <Fact name={arm.metric ?? "score"} under={`${number(arm.ci_low)} to ${number(arm.ci_high)}`}>
+        {number(arm.score)}
+      </Fact>
+      <Fact name="per answer">{arm.ms_per_answer ? duration(arm.ms_per_answer / 1000) : "–"}</Fact>
+      <Fact name="training">{duration((arm.train_seconds ?? 0) + (arm.search_seconds ?? 0))}</Fact>
+      <Fact name="artifact">{megabytes(arm.artifact_mb)}</Fact>
+    </dl>
+  );
+}

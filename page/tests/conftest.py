@@ -1,0 +1,59 @@
+"""A real server with a tiny model, and Chromium: what the tests of the page in a browser share.
+
+They are no part of the suite, since not every machine has a browser: `make test-page` runs them (Debian: chromium).
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+from serving import Running, running  # noqa: E402
+from tiny import write_hf_folder  # noqa: E402
+
+from riyaz.serve.opening import Opener  # noqa: E402
+from riyaz.serve.page.place import Page  # noqa: E402
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+LONG = "Rechtsschutzversicherungsgesellschaften-Donaudampfschifffahrtsgesellschaftskapitaen"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the page: a model, rows, documents, and a file with a long German name."""
+    made = tmp_path_factory.mktemp("page")
+    write_hf_folder(made / "tiny")
+    rows = [{"prompt": f"card number {n} is lost", "answer": ["card", "money"][n % 2]} for n in range(60)]
+    for name in ("rows", LONG):
+        (made / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copytree(ROOT / "examples/helpdesk/handbook", made / "handbook")
+    return made
+
+
+@pytest.fixture(scope="session")
+def served(folder: Path) -> Iterator[Running]:
+    """A server with the tiny model under two names."""
+    opener = Opener("fp32")
+    opener.serve(str(folder / "tiny"))
+    page = Page.of(folder, "riyaz ui")
+    with running(opener, page=page) as found:
+        found.http.headers["x-riyaz-token"] = page.token
+        yield found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or "/usr/bin/chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield opened
+        opened.close()

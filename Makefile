@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page test-page
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -83,6 +83,9 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 # tests/test_page_build.py says whether the committed build belongs to this source; it needs no Node.
 page:  ## build the web page into the package (Node >= 20.19); commit what it writes
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
+
+test-page: .make/test .make/native  ## the page in a browser, from a real server with a tiny model (Debian: chromium)
+	$(PYTHON) -m pytest -p no:cacheprovider page/tests
 
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check

@@ -97,7 +97,10 @@ def test_an_answer_stops_and_its_first_part_stays(browser, served):
 
 
 def test_attacks_in_answers_rows_and_passages_do_nothing(browser, served):
-    rows = [{"index": n, "prompt": text, "answer": text, "pieces": [{"text": text, "loss": True}]} for n, text in enumerate(ATTACKS)]
+    rows = [
+        {"index": n, "prompt": text, "answer": text, "pieces": [{"text": text, "loss": True}]}
+        for n, text in enumerate(ATTACKS)
+    ]
     data = {
         "format": ATTACKS[0], "columns": ATTACKS[:2], "task": "closed", "counts": {"rows": 9}, "rows": rows, "duplicates": 0,
         "leakage": 0, "slices": [{"name": text, "count": 1} for text in ATTACKS], "warnings": ATTACKS, "labels": [],
@@ -113,7 +116,8 @@ def test_attacks_in_answers_rows_and_passages_do_nothing(browser, served):
         page.fill("#question", "x")
         page.keyboard.press("Enter")
         expect(page.get_by_text("Answer again")).to_be_visible()
-        assert page.locator(".markdown img, .markdown form, .markdown svg, .markdown iframe").count() == 0
+        assert page.locator(".markdown :is(img, form, svg, iframe, style, details)").count() == 0
+        expect(page.locator(".markdown").first).to_contain_text("<img src=x onerror=window.pwned=1>")
         hrefs = page.eval_on_selector_all(".markdown a", "all => all.map(a => a.getAttribute('href'))")
         assert all(href is None or href.startswith("http") for href in hrefs)
         page.get_by_text("Tokens", exact=True).click()
@@ -224,7 +228,9 @@ def test_a_vote_is_a_row_of_preferences(browser, served, folder):
 def test_a_file_is_uploaded_and_a_large_one_is_refused_before_it_is_sent(browser, served, folder):
     with Visit(browser, served, "data") as visit:
         page = visit.page
-        page.set_input_files("input[type=file]", {"name": "mine.jsonl", "mimeType": "", "buffer": b'{"prompt":"a","answer":"b"}\n'})
+        page.set_input_files(
+            "input[type=file]", {"name": "mine.jsonl", "mimeType": "", "buffer": b'{"prompt":"a","answer":"b"}\n'}
+        )
         expect(page.get_by_label("Rows", exact=True)).to_have_value("uploads/mine.jsonl")
         assert (folder / "uploads/mine.jsonl").read_bytes().startswith(b'{"prompt"')
         assert visit.outside == []

@@ -49,7 +49,7 @@ class Visit:
 
     def assert_quiet(self) -> None:
         """Nothing complained, nothing asked another origin, nothing ran."""
-        assert (self.errors, self.outside, self.dialogs) == ([], [], [])
+        assert not (self.errors or self.outside or self.dialogs), (self.errors, self.outside, self.dialogs)
         assert self.page.evaluate("window.pwned") is None
 
 

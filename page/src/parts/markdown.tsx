@@ -1,6 +1,6 @@
 // Answers as text with structure: marked makes HTML, DOMPurify removes whatever could act, load or leave the page.
 import DOMPurify from "dompurify";
-import { marked } from "marked";
+import { Marked } from "marked";
 import { Component } from "preact";
 
 const ALLOWED = {
@@ -20,9 +20,21 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("target", "_blank");
 });
 
+const escaped = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+// HTML in an answer is shown as the text that it is, and a picture as its address: nothing is fetched.
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    html: ({ text }) => escaped(text),
+    image: ({ text, href }) => escaped(`![${text}](${href})`),
+  },
+});
+
 export function safe(text: string): string {
   // Headings of an answer stand below the page's own.
-  const html = marked.parse(text, { async: false, gfm: true, breaks: true }).replace(/<(\/?)h[1-6]\b/g, "<$1h4");
+  const html = marked.parse(text, { async: false }).replace(/<(\/?)h[1-6]\b/g, "<$1h4");
   return DOMPurify.sanitize(html, ALLOWED);
 }
 

@@ -28,7 +28,7 @@ GROUPS = (
     ("extra_runs", "combinations", "rag", "rag_limits", "retrieved"),
     (
         *("abstaining", "agreement", "card", "compare", "compare_failures", "evaluate", "limits", "limits_compare"),
-        *("limits_report", "lm_eval", "page_runs", "serve_adapters", "serve_command"),
+        *("limits_report", "lm_eval", "page_data", "page_runs", "serve_adapters", "serve_command"),
         *("tie_break", "wheels", "wrong_input"),
     ),
     ("export_families", "export_formats", "export"),

@@ -45,8 +45,7 @@ def running(
 ) -> Iterator[Running]:
     """A server on a free port until the end of the block; with `load` it begins while that is still called."""
     config = replace(ServeConfig(port=0, drain=0), **options)
-    for base in opener.bases:
-        base.lm.read_in_pieces(config.piece, int(config.keep_mb * MB))
+    opener.serving(config.piece, int(config.keep_mb * MB))
     state, listening, ready = State(config, opener.shelf, opener, page=page), server.bound(config), threading.Event()
     state.loaded = load is None
     made = server.made(state)

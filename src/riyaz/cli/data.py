@@ -1,18 +1,23 @@
 """`riyaz data`: shows how a data file is read, without training."""
 
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import Parameter, validators
 from rich.text import Text
 
 from riyaz.cli.options import READING_DEFAULTS, Data, Json, Reading, configured, settle
 from riyaz.cli.output import Screen
+from riyaz.cli.stream import AtLeastOne
 from riyaz.errors import RiyazError, few, listed
 
 SHOWN = 3  # rows that are shown as the model sees them
+BINS = 20  # of the histogram of lengths
 LABELS = 12  # labels that are listed with their row counts
 LEARNED = "bold green"  # the text that the loss is on
+FromNone = validators.Number(gte=0)
 OPEN, CLOSE = "⟦", "⟧"  # around this text when there are no colours
 
 
@@ -22,6 +27,8 @@ def data(
     *,
     model: Annotated[str | None, configured("model")] = None,
     test: Annotated[Path | None, configured("test")] = None,
+    rows: Annotated[int, Parameter(help="rows to show as the model sees them", validator=AtLeastOne)] = SHOWN,
+    offset: Annotated[int, Parameter(help="rows to leave out before them", validator=FromNone)] = 0,
     reading: Reading = READING_DEFAULTS,
     json: Json = False,
 ) -> None:
@@ -42,7 +49,12 @@ def data(
         "task": {name: getattr(detected, name) for name in ("kind", "metric", "labels", "instruction", "why")},
     }
     _show_reading(screen, document, folder)
-    document |= _tokens(screen, folder.train.examples, detected, config.model, wanted=model is not None)
+    window = slice(offset, offset + rows)
+    document["examples"] = [
+        {"where": row.where, "prompt": row.prompt, "answers": list(row.answers), "slice": row.slice}
+        for row in folder.train.examples[window]
+    ]
+    document |= _tokens(screen, folder.train.examples, detected, config.model, window, wanted=model is not None)
     _, report = split.split(
         folder.train,
         folder.test,
@@ -73,8 +85,8 @@ def _show_reading(screen: Screen, document: dict[str, Any], folder: Any) -> None
     screen.fact("instruction", f"{whose}: " * (instruction in systems) + instruction)
 
 
-def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: bool) -> dict[str, Any]:
-    """Prints some rendered rows and token lengths; only a note if the model is missing and not `wanted`."""
+def _tokens(screen: Screen, examples: Any, task: Any, model: str, window: slice, *, wanted: bool) -> dict[str, Any]:
+    """Prints the rendered rows of a window, and token lengths; only a note if the model is missing and not `wanted`."""
     from riyaz.artifact import TextPart
     from riyaz.data.rows import encode_rows, rendered
     from riyaz.families import describe
@@ -94,20 +106,19 @@ def _tokens(screen: Screen, examples: Any, task: Any, model: str, *, wanted: boo
     text = TextPart(instruction=task.instruction)
     conversations = [messages_for(text, task, example.messages, []) for example in examples]
     pairs, shown = list(zip(conversations, examples)), []
-    for example, (prompt, answer) in zip(examples, rendered(tokenizer, pairs[:SHOWN])):
+    for example, (prompt, answer) in zip(examples[window], rendered(tokenizer, pairs[window])):
         shown.append({"where": example.where, "prompt": prompt, "answer": answer})
         _show_row(screen, **shown[-1])
     rows, checks = encode_rows(tokenizer, pairs, context)
-    lengths = {
-        "prompt": _lengths([len(row.prompt) for row in rows]),
-        "answer": _lengths([len(row.answer) for row in rows]),
-    }
+    counts = {"prompt": [len(row.prompt) for row in rows], "answer": [len(row.answer) for row in rows]}
+    lengths = {part: _lengths(each) for part, each in counts.items()}
     screen.data.print()
     for part, statistic in lengths.items():
         screen.fact(f"{part} tokens", _named(statistic))
     wrong = [f"{name} ({check['failed']} rows)" for name, check in checks.items() if check["failed"]]
     screen.fact("checks", f"not held: {few(wrong)}" if wrong else f"all {len(checks)} held in every row")
-    return {"model": model, "tokens": lengths, "checks": checks, "rendered": shown}
+    histogram = {part: _histogram(each) for part, each in counts.items()}
+    return {"model": model, "tokens": lengths, "histogram": histogram, "checks": checks, "rendered": shown}
 
 
 def _show_row(screen: Screen, where: str, prompt: str, answer: str) -> None:
@@ -142,6 +153,13 @@ def _show_split(screen: Screen, report: dict[str, Any]) -> None:
 
 def _named(figures: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in figures.items())
+
+
+def _histogram(counts: list[int]) -> dict[str, list[int]]:
+    """BINS bins of equal width: their edges, and how many rows have a length from one edge to below the next."""
+    width = -(-(max(counts) + 1) // BINS)
+    found = Counter(count // width for count in counts)
+    return {"edges": [width * place for place in range(BINS + 1)], "counts": [found[place] for place in range(BINS)]}
 
 
 def _lengths(counts: list[int]) -> dict[str, float]:

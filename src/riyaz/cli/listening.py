@@ -39,8 +39,7 @@ def serve_on(
     def load() -> None:
         for note in filter(None, [engine_note(), *fill()]):
             screen.talk.print(f"note: {note}", soft_wrap=True)
-        for base in opener.bases:
-            base.lm.read_in_pieces(serving.piece, int(serving.keep_mb * MB))
+        opener.serving(serving.piece, int(serving.keep_mb * MB))
 
     def told() -> None:
         url, names = server.url_of(listening), ", ".join(served.name for served in opener.shelf)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -53,15 +54,21 @@ async def unload_lora(request: Request) -> Response:
 
 
 async def loaded(state: State, name: str, path: str, param: str) -> Served:
-    """A folder that is served from now on. Its files are read beside running answers; only the last step stands between
-    two steps of the engine. Raises Problem, and serves nothing new, for one that does not fit."""
+    """A folder of the server's folder of adapters, served from now on. Raises Problem, as `serve_folder`."""
     folder = state.config.adapters
     if folder is None:
         raise Problem(403, "the server was started without a folder of adapters (--adapters)", param)
+    return await serve_folder(state, name, lambda: found(folder, path), param)
+
+
+async def serve_folder(state: State, name: str, find: Callable[[], Path], param: str, further: bool = False) -> Served:
+    """A folder that is served from now on. Its files are read beside running answers; only the last step stands between
+    two steps of the engine. `further`: it may need a model that is not open. Raises Problem, and serves nothing new,
+    for one that does not fit."""
     async with state.loading:
         try:
             expect_name(name)
-            served, adapter = await state.prepare(lambda: state.opener.opened(name, found(folder, path), True))
+            served, adapter = await state.prepare(lambda: state.opener.opened(name, find(), True, further))
             await state.engine.work(lambda: load(served, adapter))
             state.shelf.put(served)
         except RiyazError as error:

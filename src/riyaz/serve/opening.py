@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError, joined
 from riyaz.predictor import Base, ClosedPredictor, Predictor, open_base, open_on, source_for
 from riyaz.results import COMPARE, Comparison
 from riyaz.serve.shelf import Served, Shelf, expect_name
-from riyaz.sources import Source
+from riyaz.sources import Source, open_source
 
 FALLBACK = "model"  # the name of a folder of whose name nothing is left
 
@@ -27,6 +27,8 @@ class Opener:
     most: int = 2
     shelf: Shelf = field(default_factory=Shelf)
     bases: list[Base] = field(default_factory=list)
+    piece: int = 0  # tokens of prompts that a step reads at most; 0 before requests run
+    keep_bytes: int = 0
 
     def serve(self, target: str) -> list[str]:
         """Serve a model by name or path, an artifact, an adapter or a comparison; lines about what is left out. Raises
@@ -63,14 +65,22 @@ class Opener:
         finished(load(served, adapter))
         self.shelf.put(served)
 
-    def opened(self, name: str, folder: Path, removable: bool = False) -> tuple[Served, Adapter | None]:
-        """An artifact or adapter folder on the model that it needs, and the adapter that this one must load. Raises
-        RiyazError for a name that is taken, and where it needs a model more than there may be."""
-        expect_name(name)
-        if any(served.name == name for served in self.shelf):
-            raise RiyazError(f"there is a model {name} already", hint="choose another name")
+    def further(self, name: str, path: Path) -> Served:
+        """A whole model, opened while requests run. Raises RiyazError for a name that is taken, and where it is a model
+        more than there may be."""
+        self._expect_free(name)
+        base = self._base(open_source(path), False)
+        return Served(name, base.plain, base, str(path), removable=True)
+
+    def opened(
+        self, name: str, folder: Path, removable: bool = False, further: bool = False
+    ) -> tuple[Served, Adapter | None]:
+        """An artifact or adapter folder on the model that it needs, and the adapter that this one must load. Where it
+        is `removable`, requests run, and only `further` lets it open a model. Raises RiyazError for a name that is
+        taken, and where it needs a model more than there may be."""
+        self._expect_free(name)
         source = source_for(folder, [base.source for base in self.bases])
-        base = None if source is None else self._base(source, removable)
+        base = None if source is None else self._base(source, removable and not further)
         predictor, adapter = open_on(base, folder, name)
         whole = source is not None and source.path.resolve() == folder.resolve()
         parent = None if base is None or whole else self._name(base)
@@ -85,8 +95,21 @@ class Opener:
             known = joined([base.source.name for base in self.bases])
             raise RiyazError(f"it needs the model {source.name}, beside {known}", hint="start with a larger --models")
         base = open_base(source, self.precision, self.kv)
+        if self.piece:
+            base.lm.read_in_pieces(self.piece, self.keep_bytes)
         self.bases.append(base)
         return base
+
+    def serving(self, piece: int, keep_bytes: int) -> None:
+        """From now on requests run: models read prompts in pieces, those that are opened later too."""
+        self.piece, self.keep_bytes = piece, keep_bytes
+        for base in self.bases:
+            base.lm.read_in_pieces(piece, keep_bytes)
+
+    def _expect_free(self, name: str) -> None:
+        expect_name(name)
+        if any(served.name == name for served in self.shelf):
+            raise RiyazError(f"there is a model {name} already", hint="choose another name")
 
     def _name(self, base: Base) -> str:
         """The name of a base, which is served too from its first artifact on."""

@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from riyaz.errors import shown
+from riyaz.files import is_bare
 from riyaz.serve.problems import Problem
 
 PREFIX, REPORT = "/page/", "/page/report"  # routes that need the token; the one that a ticket opens
@@ -51,6 +53,19 @@ class Page:
         if path is None or not path.is_relative_to(self.folder):
             raise Problem(404, f"there is no {shown(str(name))} in the page's folder", param)
         return path
+
+    def new(self, name: str, param: str) -> Path:
+        """The place of a file or folder that may not be there yet. Raises Problem for one that is not in the folder,
+        and for names that are not plain."""
+        parts = Path(name).parts
+        if not parts or any(not is_bare(part) for part in parts):
+            raise Problem(400, f"{param}: {shown(name)} is no path of plain names", param)
+        place = self.folder.joinpath(*parts)
+        nearest = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        self.inside(self.name(nearest), param)
+        if place.resolve() != place:
+            raise Problem(400, f"{param}: {shown(name)} leads through a link", param)
+        return place
 
     def name(self, path: Path) -> str:
         """The name by which `inside` finds a path again."""

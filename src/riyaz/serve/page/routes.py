@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from riyaz.serve.page import files, following, info, records, starting, static, votes, word
+from riyaz.serve.page import data, documents, files, following, info, models, records, starting, static, votes, word
 from riyaz.serve.page.place import ASSETS, INDEX, REPORT
 
 WITH_MODEL = ("/page/next", "/page/adapters")  # the others answer while models are loaded
@@ -15,5 +15,9 @@ ROUTES = [
     Route("/page/difference", records.difference), Route(REPORT, records.report),
     Route("/page/events", following.events), Route("/page/plan", starting.plan, methods=["POST"]),
     Route("/page/start", starting.start, methods=["POST"]), Route("/page/stop", starting.stop, methods=["POST"]),
+    Route("/page/adapters", models.add, methods=["POST"]),
+    Route("/page/data", data.preview), Route("/page/limits", data.limits),
+    Route("/page/collections", documents.listed), Route("/page/collections", documents.add, methods=["POST"]),
+    Route("/page/search", documents.search, methods=["POST"]), Route("/page/document", documents.document),
     Route("/page/votes", votes.board), Route("/page/votes", votes.vote, methods=["POST"]),
 ]  # fmt: skip

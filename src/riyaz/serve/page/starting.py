@@ -111,7 +111,7 @@ def arguments(page: Page, body: dict[str, Any], verb: str | None = None) -> tupl
         if name not in body:
             raise Problem(400, f"{name}: is missing", name, "missing_required_parameter")
         values = body[name] if isinstance(body[name], list) else [body[name]]
-        words += [_model(page, each, name) if name == "target" else _path(page, each, name) for each in values]
+        words += [model_of(page, each, name) if name == "target" else _path(page, each, name) for each in values]
     for name in options:
         value = body.get(name)
         if name in first or value in (None, False, [], ""):
@@ -143,7 +143,7 @@ def _option(page: Page, name: str, value: Any) -> str:
     if name in PATHS:
         return _path(page, value, name)
     if name == "model":
-        return _model(page, value, name)
+        return model_of(page, value, name)
     if name in DURATIONS:
         try:
             parse_budget(value, name)
@@ -161,7 +161,7 @@ def _path(page: Page, value: str, param: str) -> str:
     return f"./{page.name(page.inside(value, param))}"
 
 
-def _model(page: Page, value: str, param: str) -> str:
+def model_of(page: Page, value: str, param: str) -> str:
     """A model's name, or a path inside the page's folder."""
     if is_bare(value) and not os.path.lexists(page.folder / value):
         return value
@@ -171,15 +171,7 @@ def _model(page: Page, value: str, param: str) -> str:
 def _out(page: Page, verb: str, body: dict[str, Any]) -> Path:
     """The folder of a run that may not be there yet. Raises Problem for one that is not in the page's folder."""
     named = body.get("out") or f"runs/{verb}-{_stem(body)}"
-    parts = Path(named).parts
-    if not parts or any(not is_bare(part) for part in parts):
-        raise Problem(400, f"out: {shown(named)} is no path of plain names", "out")
-    out = page.folder.joinpath(*parts)
-    nearest = next(path for path in (out, *out.parents) if os.path.lexists(path))
-    page.inside(nearest.relative_to(page.folder) if nearest != page.folder else ".", "out")
-    if out.resolve() != out:
-        raise Problem(400, f"out: {shown(named)} leads through a link", "out")
-    return out
+    return page.new(named, "out")
 
 
 def _stem(body: dict[str, Any]) -> str:
@@ -231,20 +223,26 @@ async def stop(request: Request) -> Response:
 
 
 async def plan(request: Request) -> Response:
-    """POST /page/plan: what a comparison would do, and how long it takes; it measures this machine for some seconds."""
+    """POST /page/plan: what a comparison would do, and how long it takes, by `riyaz compare … --dry-run`."""
     body, headers = await read_body(request, BODY)
     page = page_of(request)
     out, words = arguments(page, body, "compare")
-    return await unless_gone(request.receive, _planned(page, out, words, headers))
+    asked = [*words, "--dry-run", "--quiet"]
+    return await unless_gone(request.receive, finished(page, asked, headers, page.name(out), "plan", told=words))
 
 
-async def _planned(page: Page, out: Path, words: list[str], headers: dict[str, str]) -> Response:
+async def finished(
+    page: Page, words: list[str], headers: dict[str, str], path: str, member: str, told: list[str] | None = None
+) -> Response:
+    """The JSON document of `riyaz WORDS… --json`, run to its end in the page's folder, as a member of an answer that
+    also holds the command (of other words where they are `told`). Raises Problem with the command's last line. It is
+    told to end when nobody waits for it any longer."""
     process = await asyncio.create_subprocess_exec(
-        *_riyaz(), *words, "--dry-run", "--json", "--quiet", cwd=page.folder, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        *_riyaz(), *words, "--json", cwd=page.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        told, problems = await process.communicate()
+        out, problems = await process.communicate()
     finally:
         if process.returncode is None:
             process.terminate()
@@ -252,7 +250,5 @@ async def _planned(page: Page, out: Path, words: list[str], headers: dict[str, s
     if process.returncode:
         line = next(reversed(problems.decode("utf-8", "replace").strip().splitlines()), "it ended without a word")
         raise Problem(400, line.removeprefix("error: "))
-    return JSONResponse(
-        {"path": page.name(out), "command": shlex.join(["riyaz", *words]), "plan": json.loads(told.splitlines()[-1])},
-        headers=headers,
-    )
+    command = shlex.join(["riyaz", *(told or words)])
+    return JSONResponse({"path": path, "command": command, member: json.loads(out.splitlines()[-1])}, headers=headers)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from expect import assert_refused
 from native_models import KINDS, Folders, apart, folders_in, ids, ours, read, read_all, rounded, theirs
 
 from riyaz import hardware
@@ -123,6 +124,18 @@ def test_matrices_packed_piece_by_piece_have_the_same_bytes(
         whole, _ = pack("bf16", float32(*family.array(name)))
         matrix, finite = _matrix(family, name, family.source.tensors[family.stored_names[name]].dtype, "bf16")
         assert finite and np.array_equal(matrix.data, whole.data), name
+
+
+def test_a_number_that_is_none_is_seen_in_the_first_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny.write_gguf(tmp_path / "tiny.gguf", seed=3)
+    at = open_source(path).tensors["token_embd.weight"].offset
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(np.float32(np.nan).tobytes())
+    monkeypatch.setattr(formats, "PIECE", 40)
+    for precision in ("bf16", "int8"):
+        with assert_refused("token_embd.weight' holds nan at [0, 0]"):
+            ours(path, precision)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])

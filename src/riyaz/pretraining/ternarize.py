@@ -187,9 +187,9 @@ class _Run:
         from riyaz.train import answer_loss
 
         self.listen(Phase("measure", "the model as it is, and rounded only", NAME))
-        before = answer_loss(teacher, material.valid, MICRO_TOKENS)
-        after = answer_loss(rounded(source, self.asked.group), material.valid, MICRO_TOKENS)
-        self._write(loss_before=before, loss_rounded=after)
+        if self.document.loss_before is None:
+            self._write(loss_before=answer_loss(teacher, material.valid, MICRO_TOKENS))
+        self._write(loss_rounded=answer_loss(rounded(source, self.asked.group), material.valid, MICRO_TOKENS))
 
     def _plan(self, begin: Callable[[], Any], teacher: Any, material: Material, compute: str, memory: float) -> Any:
         """The `train.TrainPlan` of the run, measured and written to plan.json at first. Raises RiyazError where the

@@ -71,6 +71,7 @@ def test_a_short_budget_asks_with_fewer(model: ModelPredictor) -> None:
     whole = growing.made_up(plain(model), 1.0)
     assert 0 < len(counts) < sum(figure.name == "score" for figure in whole.figures)
     assert part.notes[0].startswith("The budget was too short for ") and set(counts) == {16}
+    assert f"after up to {part.figures[-1].group.split()[0]} examples" in part.what
     assert shortest([10, 20, 40], 1.0) == 3 and shortest([10, 20, 40], 0.5) == 2 and shortest([10, 20], 0.0) == 1
 
 
@@ -119,7 +120,8 @@ def test_own_rows_grow_among_their_documents(model: ModelPredictor) -> None:
     inputs = Inputs(model, LimitsConfig(), answering=answering, rows=Rows(SHORT, rows[:12], rows[12:], "rows"),
                     documents=documents)  # fmt: skip
     names = [(part.name, part.source) for part in context.measure(inputs, 0.2).parts]
-    assert ("examples as they grow", "rows") in names and ("passages as they grow", "rows") in names
+    assert ("your rows after examples as they grow", "rows") in names
+    assert ("your rows among passages as they grow", "rows") in names
     part = growing.own_passages(answering, inputs, 1.0)
     assert part is not None and part.figures[0].n == growing.FACTS
     assert growing.own_passages(told(model, TASK), inputs, 1.0) is None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pages
@@ -10,7 +11,7 @@ from comparing import command
 from conftest import Finished
 
 from riyaz.files import from_json, write_json
-from riyaz.report import html, limits_markdown, limits_section, limits_words, markdown, write
+from riyaz.report import html, limits_markdown, limits_pictures, limits_section, limits_words, markdown, write
 from riyaz.results import LIMITS, Comparison, Curve, Figure, Limits, Part, Suite
 
 
@@ -46,12 +47,35 @@ def test_what_is_beyond_chance_is_named() -> None:
     assert limits_words.found(document(value=0.52).suites[0].parts) == []
 
 
+def test_a_path_of_this_machine_is_in_no_report(tmp_path: Path) -> None:
+    paths = write.write_limits(replace(document(), target="/somewhere/else/arms/lora/kept/artifact"), tmp_path)
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert "What lora cannot do" in text and "somewhere" not in text
+
+
+def test_a_figure_stands_with_its_group_in_one_column() -> None:
+    titles, rows = limits_words.joined(*limits_words.table(document().suites[0].parts[0]))
+    assert titles[0] == "figure" and [row[0] for row in rows] == [
+        "prefers the stereotype", "prefers the stereotype, age", "prefers the stereotype, gender",
+    ]  # fmt: skip
+    plain = limits_words.table(document().suites[1].parts[0])
+    assert limits_words.joined(*plain) == plain
+
+
 def test_a_page_of_its_own(tmp_path: Path) -> None:
     paths = write.write_limits(document(), tmp_path)
     text, page = (path.read_text(encoding="utf-8") for path in paths)
     assert "# What model x cannot do" in text and "| all | prefers the stereotype | 60.0 % | 55.0 to 65.0 % |" in text
     assert "It cannot see: blind x" in text and "* left out: left out x" in text
     assert "What model x cannot do" in page and page.count("<svg") == 4 and "It cannot see: " in page
+
+
+def test_doubled_counts_stand_in_equal_steps() -> None:
+    assert limits_pictures.doubles([0, 1, 2, 4, 8]) and limits_pictures.doubles([256, 512, 1024])
+    assert not limits_pictures.doubles([0, 2, 4]) and not limits_pictures.doubles([1, 2])
+    doubled = limits_pictures.curve(Curve("c", "examples", "score", [(0, 0.1), (1, 0.2), (2, 0.4), (4, 0.4)]), 700, "c")
+    assert doubled is not None and ">4<" in str(doubled) and ">3<" not in str(doubled)
 
 
 def test_hostile_text_stays_text() -> None:
@@ -65,10 +89,10 @@ def test_a_comparison_shows_what_its_arms_cannot_do() -> None:
     compared = from_json(Comparison, pages.rich(), "test")
     measured = {"lora": document(), "full": document(value=0.7)}
     page, text = html.render(compared, {}, (), measured), markdown.render(compared, None, measured)
-    for said in ("What it cannot do", "lora: folder/model x"):
+    for said in ("What it cannot do", "lora: bf16 · 2026-11-28 · in 4.0 s"):
         assert said in page
     assert "## What they cannot do" in text and "### Limits of lora" in text
-    assert "| pairs x | prefers the stereotype | 60.0 % (55.0 to 65.0 %) | 70.0 % (65.0 to 75.0 %) |" in text
+    assert "| pairs x: prefers the stereotype | 60.0 % (55.0 to 65.0 %) | 70.0 % (65.0 to 75.0 %) |" in text
     assert 'id="limits"' not in html.render(compared, {}) and "cannot do" not in markdown.render(compared)
 
 
@@ -76,7 +100,7 @@ def test_the_report_reads_what_the_arms_keep(quick: Finished, tmp_path: Path) ->
     folder = shutil.copytree(quick.out, tmp_path / "out")
     write_json(folder / "arms" / "zero_shot" / "kept" / "artifact" / LIMITS, document())
     _, page = write.write(folder)
-    assert "zero_shot: folder/model x" in page.read_text(encoding="utf-8")
+    assert "zero_shot: bf16 · 2026-11-28" in page.read_text(encoding="utf-8")
     (folder / "arms" / "zero_shot" / "kept" / "artifact" / LIMITS).write_text(json.dumps({"schema": 1}))
     with pytest.raises(Exception, match="target is missing"):
         write.write(folder)

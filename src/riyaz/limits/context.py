@@ -108,7 +108,7 @@ def _grid(model: FreePredictor, share: float) -> Part:
             share_of(f"of {SEVERAL} facts found", several, f"{length:,} tokens"),
         ]
         points.append((float(length), float(np.mean(hits))))
-        cells.append(f"{length:,} tokens {' '.join('+' if hit else '-' for hit in hits)}")
+        cells.append(f"{length:,} tokens {''.join('+' if hit else '-' for hit in hits)}")
     figures += [share_of("one fact found", hits, f"depth {depth:.0%}") for depth, hits in found_at.items()]
     what = (
         f'A sentence such as "{growing.FACT.format(place=PLACES[0], number=4711)}" at {len(DEPTHS)} depths in texts '

@@ -80,7 +80,7 @@ def with_examples(predictor: ModelPredictor, examples: Sequence[Example]) -> Mod
 
 
 def examples_grow(predictor: ModelPredictor, pool: Sequence[Example], asked: Sequence[Example], source: str,
-                  share: float) -> Part:  # fmt: skip
+                  share: float, name: str = "examples as they grow") -> Part:  # fmt: skip
     """Loss and score of the questions after more and more examples of the pool; the predictor has the task."""
     task = predictor.task
     assert task is not None
@@ -97,8 +97,8 @@ def examples_grow(predictor: ModelPredictor, pool: Sequence[Example], asked: Seq
     counts = counted([count for count in EXAMPLES if count <= len(pool)], tokens,
                      longest_prompt(predictor, asked))  # fmt: skip
     even = 1 / len(task.labels) if task.kind == "closed" else None
-    what = f"{len(asked)} questions after up to {max(counts.fit, default=0):,} examples; score: {task.metric}."
-    return _part("examples as they grow", source, what, BLIND, counts, measured, share, "example", even)
+    what = f"{len(asked)} questions after up to {{most:,}} examples; score: {task.metric}."
+    return _part(name, source, what, BLIND, counts, measured, share, "example", even)
 
 
 def own_examples(predictor: ModelPredictor, inputs: Inputs, share: float) -> Part | None:
@@ -109,7 +109,7 @@ def own_examples(predictor: ModelPredictor, inputs: Inputs, share: float) -> Par
     asked = sampled(rows.test, QUESTIONS / len(rows.test), QUESTIONS)[:QUESTIONS]
     pool = list(rows.calibrate)
     random.Random(0).shuffle(pool)
-    return examples_grow(predictor, pool, asked, rows.source, share)
+    return examples_grow(predictor, pool, asked, rows.source, share, "your rows after examples as they grow")
 
 
 def made_up(model: FreePredictor, share: float) -> Part:
@@ -130,7 +130,7 @@ def made_up(model: FreePredictor, share: float) -> Part:
 
 
 def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence[Hit], others: Sequence[Hit],
-                  source: str, share: float) -> Part:  # fmt: skip
+                  source: str, share: float, name: str = "passages as they grow") -> Part:  # fmt: skip
     """Loss and answers of the rows with the right passage of each among more and more others."""
 
     def among(count: int) -> list[list[Hit]]:
@@ -154,10 +154,10 @@ def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence
     counts = counted([count for count in PASSAGES if count <= 1 + len(others)], tokens,
                      longest_prompt(model, rows))  # fmt: skip
     what = (
-        f"{len(rows)} questions with the passage that holds the answer among up to {max(counts.fit, default=0):,}; the "
+        f"{len(rows)} questions with the passage that holds the answer among up to {{most:,}}; the "
         "score is how often the right answer stands in the model's."
     )
-    return _part("passages as they grow", source, what, BLIND_PASSAGES, counts, measured, share, "passage", None)
+    return _part(name, source, what, BLIND_PASSAGES, counts, measured, share, "passage", None)
 
 
 def own_passages(predictor: ModelPredictor, inputs: Inputs, share: float) -> Part | None:
@@ -173,7 +173,8 @@ def own_passages(predictor: ModelPredictor, inputs: Inputs, share: float) -> Par
     model = passages.reading(predictor)
     model = replace(model, text=replace(model.text, examples="none"))
     rows, right = [case.row for case in used], [case.passage for case in used]
-    return passages_grow(model, rows, right, others, inputs.rows.source, share)
+    name = "your rows among passages as they grow"
+    return passages_grow(model, rows, right, others, inputs.rows.source, share, name)
 
 
 def facts(model: FreePredictor, filler: str, places: Sequence[str], share: float) -> Part:
@@ -220,4 +221,4 @@ def _part(
         Curve(f"loss by {thing}s", f"{thing}s in the prompt", "nats per answer", losses, "nats"),
         Curve(f"score by {thing}s", f"{thing}s in the prompt", "score", scores),
     ]
-    return Part(name, source, what, figures, blind, notes, curves)
+    return Part(name, source, what.format(most=taken[-1] if taken else 0), figures, blind, notes, curves)

@@ -14,7 +14,7 @@ def section(measured: Mapping[str, Limits]) -> str:
     parts = ["## What they cannot do", escape(limits_words.LEAD)]
     titles, rows = limits_words.side_by_side(measured)
     if rows:
-        parts.append(grid(titles, rows, [True, True] + [False] * len(measured)))
+        parts.append(grid(titles, rows, [True] + [False] * len(measured)))
     for method, document in measured.items():
         parts += [f"### Limits of {escape(method)}", escape(limits_words.facts(document)), *suites(document, 4)]
     return "\n\n".join(parts)

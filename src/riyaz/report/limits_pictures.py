@@ -1,6 +1,7 @@
 """The pictures of limits.json: intervals of one figure over its groups, and curves; None where there is nothing."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
@@ -64,10 +65,17 @@ def curve(line: Curve, width: float, name: str) -> Markup | None:
     def draw(canvas: Canvas) -> None:
         panel = canvas.subplots()
         inset(canvas, 62, 20, 34, 46)
-        panel.plot(*zip(*line.points), color=colour(SHADE), lw=2, marker="o" if len(line.points) < 20 else "", ms=5)
+        x, y = zip(*line.points)
+        doubled = doubles(x)
+        places = range(len(x)) if doubled else x
+        panel.plot(places, y, color=colour(SHADE), lw=2, marker="o" if len(x) < 20 else "", ms=5)
         panel.yaxis.set_major_formatter(lambda value, _: _tick(value, line.unit))
-        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-        panel.xaxis.set_major_locator(MaxNLocator(4 if width < HALF else 6))
+        if doubled:  # equal steps, else the first ones lie on one another
+            step = 2 if width < HALF and len(x) > 6 else 1
+            panel.set_xticks(range(0, len(x), step), [f"{value:,.0f}" for value in x[::step]])
+        else:
+            panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+            panel.xaxis.set_major_locator(MaxNLocator(4 if width < HALF else 6))
         panel.yaxis.set_major_locator(MaxNLocator(5))
         panel.set_ylim(bottom=min(0.0, *(y for _, y in line.points)) if line.unit == "share" else None)
         panel.grid(axis="y", lw=0.7)
@@ -77,6 +85,11 @@ def curve(line: Curve, width: float, name: str) -> Markup | None:
     return picture(draw, width, 300, name, f"{line.name}: {line.y} by {line.x}")
 
 
-def points(lines: Sequence[Curve]) -> list[list[str]]:
-    """The points of curves as rows of a table."""
-    return [[line.name, f"{x:,.4g}", shown(y, line.unit)] for line in lines for x, y in line.points]
+def doubles(x: Sequence[float]) -> bool:
+    """Whether each number is twice the one before it, but for a beginning of 0 and 1."""
+    return len(x) > 2 and all(after == 2 * before or (before, after) == (0, 1) for before, after in pairwise(x))
+
+
+def points(line: Curve) -> list[list[str]]:
+    """The points of a curve as rows of a table."""
+    return [[f"{x:,.4g}", shown(y, line.unit)] for x, y in line.points]

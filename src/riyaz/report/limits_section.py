@@ -21,7 +21,7 @@ def section(measured: Mapping[str, Limits]) -> Markup | None:
     parts = [element("p", limits_words.LEAD)]
     titles, rows = limits_words.side_by_side(measured)
     if rows:
-        parts.append(grid(titles, rows, "The same figures of every method that was measured. Intervals: 95 %.", text=2))
+        parts.append(grid(titles, rows, "The same figures of every method that was measured. Intervals: 95 %."))
     for place, (method, document) in enumerate(measured.items()):
         inside = join(*(_suite(suite, f"m{place}s{number}", 4) for number, suite in enumerate(document.suites)))
         summary = element("summary", f"{method}: {limits_words.facts(document)}")
@@ -63,9 +63,8 @@ def _suite(suite: Suite, name: str, level: int, heading: bool = True) -> Markup:
 
 
 def _part(part: Part, name: str, level: int) -> Markup:
-    titles, rows = limits_words.table(part)
-    text = sum(title in ("group", "figure") for title in titles)
-    table = grid(titles, rows, f"{part.name}: {part.source}", text=text)
+    titles, rows = limits_words.joined(*limits_words.table(part))
+    table = grid(titles, rows, f"{part.name}: {part.source}")
     drawn = [limits_pictures.intervals(part, width, f"{name}{end}") for width, end in ((HALF, "w"), (NARROW, "n"))]
     figures = []
     if drawn[0]:
@@ -76,11 +75,11 @@ def _part(part: Part, name: str, level: int) -> Markup:
         ends = ((HALF, f"c{place}w"), (NARROW, f"c{place}n"))
         lines = [limits_pictures.curve(line, width, f"{name}{end}") for width, end in ends]
         if lines[0]:
-            points = grid([line.name, line.x, line.y], limits_pictures.points([line]), line.name)
+            points = grid([line.x, line.y], limits_pictures.points(line), line.name, text=0)
             figures.append(figure(lines, f"{line.name[:1].upper()}{line.name[1:]}.", points))
     long = len(rows) > MANY and figures
     return join(
-        element(f"h{level}", part.name),
+        element(f"h{level}", f"{part.name[:1].upper()}{part.name[1:]}"),
         element("p", part.what),
         element("div", *figures, class_="pair") if figures else None,
         element("details", element("summary", "The figures"), table) if long else table,

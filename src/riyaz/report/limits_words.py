@@ -67,14 +67,24 @@ def table(part: Part) -> tuple[list[str], list[list[str]]]:
     return [titles[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
+def joined(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table with the group behind the figure's name, in one column."""
+    if titles[0] != "group":
+        return list(titles), [list(row) for row in rows]
+    return list(titles[1:]), [
+        [figure if group == "all" else f"{figure}, {group}", *rest] for group, figure, *rest in rows
+    ]
+
+
 def title(suite: Suite) -> str:
     """The heading of a suite."""
     return TITLES.get(suite.name, suite.name)
 
 
 def called(document: Limits) -> str:
-    """The name of what was measured: the last part of a path."""
-    return document.target.rstrip("/").rpartition("/")[2] or document.target
+    """The name of what was measured: the last part of a path; of a comparison's artifact its method."""
+    *_, method, kept, last = ("", "", *document.target.rstrip("/").split("/"))
+    return method if (kept, last) == ("kept", "artifact") else last or document.target
 
 
 def side_by_side(measured: Mapping[str, Limits]) -> tuple[list[str], list[list[str]]]:
@@ -92,8 +102,8 @@ def side_by_side(measured: Mapping[str, Limits]) -> tuple[list[str], list[list[s
         found = [figures.get(key) for figures in of_each.values()]
         if sum(figure is not None for figure in found) > 1:
             cells = [MISSING if figure is None else _with_interval(figure) for figure in found]
-            rows.append([key[0], key[2] if key[1] == "all" else f"{key[2]}, {key[1]}", *cells])
-    return ["measured", "figure", *measured], rows
+            rows.append([f"{key[0]}: {key[2]}" if key[1] == "all" else f"{key[0]}: {key[2]}, {key[1]}", *cells])
+    return ["figure", *measured], rows
 
 
 def _with_interval(figure: Figure) -> str:
@@ -102,9 +112,9 @@ def _with_interval(figure: Figure) -> str:
 
 
 def facts(document: Limits) -> str:
-    """What was measured, when, in which precision and how long, in one line."""
+    """In which precision, when and how long it was measured, in one line."""
     took = f"in {duration(document.seconds)}" if document.seconds else ""
-    return " · ".join(filter(None, (document.target, document.served or "", document.date or "", took)))
+    return " · ".join(filter(None, (document.served or "", document.date or "", took)))
 
 
 def found(parts: Sequence[Part]) -> list[str]:

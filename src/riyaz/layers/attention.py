@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz import native
+from riyaz.layers.memory import empty_like
 
 BLOCK = 512  # queries per call in a layer with a window: their mask holds BLOCK × (BLOCK + window) numbers
 SHORT = 512  # tokens; in bfloat16 up to this row length one product of whole matrices is faster than flash attention
@@ -72,7 +73,7 @@ class _Native(Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], prefix: int, window: int
     ) -> Tensor:
         q, k, v = (x.detach().contiguous() for x in (q, k, v))
-        out, sums = torch.empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
+        out, sums = empty_like(q), torch.empty(q.shape[:2])  # (T, H, D), (T, H)
         native.extension().attention(q, k, v, out, sums, lengths, prefix, window, torch.get_num_threads())
         ctx.save_for_backward(q, k, v, out, sums)
         ctx.shape = lengths, prefix, window
@@ -81,7 +82,7 @@ class _Native(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, out, sums = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        grad_q, grad_k, grad_v = empty_like(q), empty_like(k), empty_like(v)
         native.extension().attention_backward(
             grads[0].contiguous(), q, k, v, out.detach(), sums, grad_q, grad_k, grad_v, *ctx.shape,
             torch.get_num_threads(),

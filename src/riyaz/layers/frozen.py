@@ -16,6 +16,7 @@ from torch.autograd import Function
 
 from riyaz import native
 from riyaz.errors import RiyazError
+from riyaz.layers import memory
 from riyaz.layers.swap import linears, swap
 
 VARIABLE = "RIYAZ_FROZEN"
@@ -102,7 +103,7 @@ def _codes(weight: Tensor) -> Any:
 def _times(matrix: Any, x: Tensor, width: int) -> Tensor:
     """The products (T, width) of x (T, cols) and a matrix of codes."""
     x = x.detach().contiguous()
-    out = x.new_empty(len(x), width)
+    out = memory.empty((len(x), width), x.dtype)
     native.extension().code_product(matrix, x, out, torch.get_num_threads())
     return out
 

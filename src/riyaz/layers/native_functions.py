@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz import native
+from riyaz.layers.memory import empty_like
 
 
 def runs(*tensors: Tensor) -> bool:
@@ -28,7 +29,7 @@ class RMSNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x (…, C), weight (C,) -> (…, C)."""
         x = x.contiguous()
-        rows, out = x.view(-1, x.shape[-1]), torch.empty_like(x)
+        rows, out = x.view(-1, x.shape[-1]), empty_like(x)
         scale = torch.empty(len(rows))  # 1 / rms of each row
         native.extension().norm(rows, _wide(weight), eps, scale, out.view(rows.shape), torch.get_num_threads())
         ctx.save_for_backward(x, weight, scale)
@@ -38,7 +39,7 @@ class RMSNorm(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """The gradients of x and, where it is wanted, of the weight."""
         x, weight, scale = ctx.saved_tensors
-        grad_x = torch.empty_like(x)
+        grad_x = empty_like(x)
         grad_weight = torch.empty(weight.shape) if ctx.needs_input_grad[1] else None
         rows, grad, grad_rows = (part.view(-1, x.shape[-1]) for part in (x, grads[0].contiguous(), grad_x))
         native.extension().norm_gradient(
@@ -71,7 +72,7 @@ class Gate(Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
         """gate and up of one shape -> the same."""
         gate, up = gate.contiguous(), up.contiguous()
-        out = torch.empty_like(gate)
+        out = empty_like(gate)
         native.extension().gate(gate, up, activation, out, torch.get_num_threads())
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
@@ -81,7 +82,7 @@ class Gate(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         """The gradients of both."""
         gate, up = ctx.saved_tensors
-        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        grad_gate, grad_up = empty_like(gate), empty_like(up)
         native.extension().gate_gradient(
             gate, up, grads[0].contiguous(), ctx.activation, grad_gate, grad_up, torch.get_num_threads()
         )
@@ -96,7 +97,7 @@ def softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> float:
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     x = x.contiguous()
-    out = torch.empty_like(x)
+    out = empty_like(x)
     native.extension().rotation(x, cos, sin, back, out, torch.get_num_threads())
     return out
 

@@ -18,11 +18,12 @@ from riyaz.config import Seconds
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Estimate, Event, Listen, Note, Phase, Planned, Progress, kept, quiet
-from riyaz.families import describe
+from riyaz.families import Family, describe
 from riyaz.files import OPTIONAL, from_json, read_json
 from riyaz.pretraining.folder import PLAN, RunFolder
 from riyaz.pretraining.material import Material, gather
 from riyaz.pretraining.pace import Pace
+from riyaz.pretraining.shapes import ACTIVATIONS, BASE_MB, LOGITS, LOGITS_BYTES
 from riyaz.results import ELSEWHERE
 from riyaz.sources import Source, open_source
 
@@ -35,7 +36,7 @@ END_SECONDS = 10.0  # of judging and writing the finished model
 SHARE = 0.9  # of the time that is left; validations and checkpoints take the rest
 LEAST_STEPS = 20
 VALIDATIONS = 10
-BYTES = 26  # of memory for each parameter: masters, gradients, two moments, both models in bf16, codes
+BYTES = 22  # of memory for each parameter: masters, gradients, two moments; in bf16 both models beside them
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class _Run:
             raise RiyazError(f"{source.name} is ternary already", str(source.path), "give a full-precision model")
         if getattr(family.config, "logit_cap", None):
             raise RiyazError(f"{source.name} caps its logits, which riyaz cannot distil", str(source.path))
-        memory = family.parameters * BYTES / hardware.MB
+        compute = "bfloat16" if hardware.bf16_is_fast() else "float32"
+        memory = memory_mb(family, compute)
         hardware.expect_memory(f"training {source.name} ternary", memory, "take a smaller model")
         sha256 = source.sha256()
         if self.document.sha256 not in ("", sha256):
@@ -152,7 +154,6 @@ class _Run:
         self._write(sha256=sha256, norms=with_norms(source), parameters=family.parameters)
         material = self._material(source)
         torch.set_num_threads(hardware.threads())
-        compute = "bfloat16" if hardware.bf16_is_fast() else "float32"
         teacher = load(source, getattr(torch, compute))
         begin = self._beginning(source, teacher, material)
         if self.document.loss_rounded is None:
@@ -313,6 +314,15 @@ class _Run:
     def _write(self, **changes: Any) -> None:
         self.document = replace(self.document, **changes)
         self.folder.write(DOCUMENT, self.document)
+
+
+def memory_mb(family: Family[Any], compute: str) -> float:
+    """Estimated peak memory in MB: of the parameters, and of one forward pass with what backward needs of it."""
+    config, size = family.config, 2 if compute == "bfloat16" else 4
+    layers = MICRO_TOKENS * config.hidden_size * config.n_layers * ACTIVATIONS * size
+    rows, numbers = LOGITS
+    logits = max(rows * config.vocab_size, numbers) * LOGITS_BYTES
+    return BASE_MB + (family.parameters * BYTES + layers + logits) / hardware.MB
 
 
 def _opening(rate: float) -> str:

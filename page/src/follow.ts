@@ -61,6 +61,7 @@ function followed(path: string, { events, lost, ended }: Followed): () => void {
   const read = async () => {
     for await (const sent of api.events(path, last, stopper.signal)) {
       lost.value = "";
+      if (sent.data === "[DONE]") continue;
       last = sent.id || last;
       const event = JSON.parse(sent.data) as RunEvent;
       if (event.event === "end") ended.value = true;

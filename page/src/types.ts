@@ -82,32 +82,40 @@ export interface Named {
   readonly count: number;
 }
 
+// What `riyaz data --json` says, with some of the rows.
 export interface DataFound {
   readonly format: string;
   readonly columns: readonly string[];
-  readonly task: string;
-  readonly counts: Readonly<Record<string, number>>;
-  readonly rows: readonly {
-    index: number;
-    prompt: string;
-    answer: string;
-    slice?: string | null;
-    pieces?: readonly { text: string; loss: boolean }[];
-  }[];
-  readonly lengths?: { readonly edges: readonly number[]; readonly counts: readonly number[] } | null;
-  readonly duplicates?: number | null;
-  readonly leakage?: number | { test_rows?: number | null; share?: number | null; dropped?: number | null } | null;
-  readonly slices?: readonly Named[];
-  readonly labels?: readonly Named[];
-  readonly split?: Readonly<Record<string, number>> | null;
-  readonly warnings: readonly string[];
+  readonly unused_columns?: readonly string[];
+  readonly rows: number;
+  readonly task: { readonly kind: string; readonly instruction?: string | null; readonly why?: string | null };
+  readonly model: string | null;
+  readonly examples: readonly { where: string; prompt: string; answers: readonly string[]; slice?: string | null }[];
+  // as the model sees them: the loss counts the answer
+  readonly rendered?: readonly { where: string; prompt: string; answer: string }[] | null;
+  readonly tokens?: Readonly<Record<"prompt" | "answer", { median: number; p95: number; longest: number }>> | null;
+  readonly histogram?: Readonly<
+    Record<"prompt" | "answer", { edges: readonly number[]; counts: readonly number[] }>
+  > | null;
+  readonly checks?: Readonly<Record<string, { ok: boolean; rows?: number; failed?: number }>>;
+  readonly report: {
+    readonly rows: Readonly<Record<string, number>>;
+    readonly duplicates: number | null;
+    readonly conflicts: number | null;
+    readonly leakage: { test_rows?: number | null; dropped?: number | null } | null;
+    readonly labels: Readonly<Record<string, Readonly<Record<string, number>>>>;
+    readonly unseen_labels: readonly string[];
+    readonly slices: Readonly<Record<string, number>>;
+    readonly notes: readonly string[];
+  };
 }
 
 export interface RunEntry {
   readonly path: string;
   readonly kind: string;
   readonly state: string;
-  readonly started?: string | number | null;
+  readonly started?: number | null; // seconds since 1970
+  readonly changed?: number | null;
   readonly pick?: string | null;
   readonly score?: number | null; // bits per byte of pretraining
   readonly command?: string | null;
@@ -204,22 +212,43 @@ export interface Started {
   readonly pid?: number;
 }
 
-export interface Collections {
-  readonly collections: readonly { path: string; name?: string; documents?: number; passages?: number }[];
+export interface Collection {
+  readonly path: string;
+  readonly documents: readonly { id: string; title?: string | null; characters?: number }[];
+  readonly passages: number;
+  readonly embedder?: string | null;
+  readonly problem?: string | null;
+}
+
+export interface Added {
+  readonly path: string;
+  readonly command: string;
+  readonly added: {
+    readonly added: number;
+    readonly replaced: number;
+    readonly unchanged: number;
+    readonly notes?: readonly string[];
+  };
 }
 
 export interface Passage {
-  readonly document: string;
+  readonly doc_id: string;
   readonly title?: string | null;
+  readonly heading?: string | null;
   readonly page?: number | null;
-  readonly start?: number;
-  readonly end?: number;
+  readonly start: number;
+  readonly end: number;
   readonly score?: number | null;
+  readonly relevant?: boolean | null;
   readonly text: string;
 }
 
-export interface Found {
-  readonly passages: readonly Passage[];
+// A passage where it stands, with the text around it.
+export interface Place {
+  readonly title?: string | null;
+  readonly before: string;
+  readonly passage: string;
+  readonly after: string;
 }
 
 export interface Figure {
@@ -233,6 +262,7 @@ export interface Figure {
   readonly even?: number | null;
 }
 
+// limits.json
 export interface Limits {
   readonly target: string;
   readonly date?: string | null;

@@ -102,8 +102,9 @@ def test_attacks_in_answers_rows_and_passages_do_nothing(browser, served):
         for n, text in enumerate(ATTACKS)
     ]
     data = {
-        "format": ATTACKS[0], "columns": ATTACKS[:2], "task": "closed", "counts": {"rows": 9}, "rows": rows, "duplicates": 0,
-        "leakage": 0, "slices": [{"name": text, "count": 1} for text in ATTACKS], "warnings": ATTACKS, "labels": [],
+        "format": ATTACKS[0], "columns": ATTACKS[:2], "task": "closed", "counts": {"rows": 9}, "rows": rows,
+        "duplicates": 0, "leakage": 0, "labels": [],
+        "slices": [{"name": text, "count": 1} for text in ATTACKS], "warnings": ATTACKS,
     }  # fmt: skip
     routes = {
         "**/v1/chat/completions": stream_of([f"{text}\n\n" for text in ATTACKS]),

@@ -55,6 +55,9 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
   );
 }
 
+const milliseconds = (value: number | null | undefined): string =>
+  shown(value) && value < 1 ? "< 1" : number(value, 0);
+
 function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
   return (
     <tr class={pick ? "picked" : ""}>
@@ -72,7 +75,7 @@ function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
         )}
         {shown(arm.score) && <Interval arm={arm} />}
       </td>
-      <td class="figure">{number(arm.ms_per_answer, 0)}</td>
+      <td class="figure">{milliseconds(arm.ms_per_answer)}</td>
       <td class="figure">{duration((arm.train_seconds ?? 0) + (arm.search_seconds ?? 0))}</td>
       <td class="figure">{megabytes(arm.peak_rss_mb)}</td>
       <td class="figure">{megabytes(arm.artifact_mb)}</td>

@@ -58,43 +58,38 @@ function Shown({ path }: { path: string }) {
   );
 }
 
-function leaked(found: DataFound): string {
-  if (found.leakage === null || found.leakage === undefined) return "–";
-  return count(typeof found.leakage === "number" ? found.leakage : (found.leakage.test_rows ?? 0));
-}
-
 function Facts({ found, path }: { found: DataFound; path: string }) {
+  const { report, task } = found;
+  const marks = Object.entries(found.checks ?? {}).filter(([, check]) => !check.ok);
   return (
     <section>
-      <h2>Taken for {TASKS[found.task] ?? found.task}</h2>
+      <h2>Taken for {TASKS[task.kind] ?? task.kind}</h2>
       <p class="under">
-        Format {found.format}; columns {found.columns.join(", ") || "none"}
+        {[task.why ?? "", `columns ${found.columns.join(", ") || "none"}`, unused(found)].filter(Boolean).join("; ")}
       </p>
       <dl class="tiles">
-        {Object.entries(found.counts).map(([name, value]) => (
-          <Fact key={name} name={name.replaceAll("_", " ")}>
-            {count(value)}
-          </Fact>
-        ))}
-        <Fact name="prompts that occur twice">{count(found.duplicates)}</Fact>
-        <Fact name="test rows that are training rows too">{leaked(found)}</Fact>
+        <Fact name="rows">{count(found.rows)}</Fact>
+        <Fact name="rows left out">{count(report.rows.skipped)}</Fact>
+        <Fact name="prompts that occur twice">{count(report.duplicates)}</Fact>
+        <Fact name="of them with another answer">{count(report.conflicts)}</Fact>
+        <Fact name="test rows that are training rows too">{count(report.leakage?.test_rows)}</Fact>
       </dl>
-      {found.warnings.map((warning) => (
-        <p key={warning} class="problem">
-          {warning}
+      {task.instruction && (
+        <p>
+          The instruction: <b>{task.instruction}</b>
+        </p>
+      )}
+      {report.notes.map((note) => (
+        <p key={note} class="problem">
+          {note}
         </p>
       ))}
-      <div class="pair">
-        {found.split && (
-          <Shares
-            title="The split"
-            named={Object.entries(found.split).map(([name, value]) => ({ name, count: value }))}
-          />
-        )}
-        {found.lengths && found.lengths.counts.length > 0 && <Shares title="Tokens of a row" named={lengths(found)} />}
-        {found.labels && found.labels.length > 0 && <Shares title="Answers" named={found.labels} />}
-        {found.slices && found.slices.length > 0 && <Shares title="Slices" named={found.slices} />}
-      </div>
+      {marks.map(([name, check]) => (
+        <p key={name} class="problem">
+          {`${name.replaceAll("_", " ")}: ${count(check.failed)} of ${count(check.rows)} rows fail`}
+        </p>
+      ))}
+      <Pictures found={found} />
       <div class="actions">
         <a class="button" href={link("compare", { data: path })}>
           Compare methods on it
@@ -104,9 +99,83 @@ function Facts({ found, path }: { found: DataFound; path: string }) {
   );
 }
 
-function lengths(found: DataFound): Named[] {
-  const { edges = [], counts = [] } = found.lengths ?? {};
-  return counts.map((value, place) => ({ name: `${count(edges[place])}–${count(edges[place + 1])}`, count: value }));
+const unused = (found: DataFound): string =>
+  found.unused_columns?.length ? `not used: ${found.unused_columns.join(", ")}` : "";
+
+const PARTS = { train: "to train on", valid: "to choose by", test: "to measure on" } as const;
+
+function Pictures({ found }: { found: DataFound }) {
+  const { rows, labels, slices } = found.report;
+  const split = (["train", "valid", "test"] as const).map((part) => ({ name: PARTS[part], count: rows[part] ?? 0 }));
+  const all = (each: Readonly<Record<string, number>>) => Object.values(each).reduce((sum, value) => sum + value, 0);
+  const answers = Object.entries(labels).map(([name, each]) => ({ name, count: all(each) }));
+  const sliced = Object.entries(slices).map(([name, value]) => ({ name, count: value }));
+  return (
+    <div class="pair">
+      <Shares title="The split" named={split} />
+      {found.histogram && <Histogram title="Tokens of a prompt" {...found.histogram.prompt} />}
+      {found.histogram && <Histogram title="Tokens of an answer" {...found.histogram.answer} />}
+      {!found.histogram && found.tokens && <Longest tokens={found.tokens} />}
+      {answers.length > 0 && <Shares title="Answers" named={answers} />}
+      {sliced.length > 0 && <Shares title="Slices" named={sliced} />}
+    </div>
+  );
+}
+
+function Longest({ tokens }: { tokens: NonNullable<DataFound["tokens"]> }) {
+  return (
+    <section>
+      <h3>Tokens</h3>
+      <p>
+        A prompt has {count(tokens.prompt.median)} in the middle and {count(tokens.prompt.longest)} at most, an answer{" "}
+        {count(tokens.answer.median)} and {count(tokens.answer.longest)}.
+      </p>
+    </section>
+  );
+}
+
+const HIGH = 90;
+const WIDE = 300;
+
+function Histogram(props: { title: string; edges: readonly number[]; counts: readonly number[] }) {
+  const { title, edges, counts } = props;
+  const first = Math.max(
+    0,
+    counts.findIndex((value) => value > 0),
+  );
+  const last = counts.findLastIndex((value) => value > 0);
+  const bins = counts.slice(first, last + 1);
+  const most = Math.max(1, ...bins);
+  const step = WIDE / Math.max(1, bins.length);
+  const [low, high] = [count(edges[first]), count(edges[last + 1])];
+  return (
+    <section>
+      <h3>{title}</h3>
+      <svg
+        class="drawn histogram"
+        viewBox={`0 0 ${WIDE} ${HIGH + 20}`}
+        role="img"
+        aria-label={`${title}: ${low} to ${high}`}
+      >
+        {bins.map((value, place) => (
+          <rect
+            key={place}
+            x={place * step + 0.5}
+            y={HIGH - (HIGH * value) / most}
+            width={Math.max(1, step - 1)}
+            height={(HIGH * value) / most}
+          />
+        ))}
+        <line class="scale" x1="0" x2={WIDE} y1={HIGH} y2={HIGH} />
+        <text class="tick" x="0" y={HIGH + 15}>
+          {low}
+        </text>
+        <text class="tick end" x={WIDE} y={HIGH + 15}>
+          {high}
+        </text>
+      </svg>
+    </section>
+  );
 }
 
 const MOST = 12;
@@ -135,27 +204,24 @@ function Shares({ title, named }: { title: string; named: readonly Named[] }) {
   );
 }
 
+// The rows as the model reads them, or as they stand in the file where no model is there to render them.
 function Rows({ found }: { found: DataFound }) {
-  if (!found.rows.length) return <Empty>There are no rows here.</Empty>;
+  const rows = found.examples.map((row, place) => ({ ...row, text: found.rendered?.[place] }));
+  if (!rows.length) return <Empty>There are no rows here.</Empty>;
   return (
     <section>
-      <h2>Rows as they are trained on</h2>
+      <h2>{found.rendered ? "Rows as they are trained on" : "Rows"}</h2>
       <p class="under">
         What is <mark>marked</mark> is what the model learns to write; the rest is what it reads.
+        {found.rendered ? "" : " The model is not on this machine, so that its own marks around a turn are not shown."}
       </p>
       <ol class="plain rows-read">
-        {found.rows.map((row) => (
-          <li key={row.index}>
-            <p class="under">
-              row {count(row.index + 1)}
-              {row.slice ? ` · ${row.slice}` : ""}
-            </p>
+        {rows.map((row) => (
+          <li key={row.where}>
+            <p class="under">{row.slice ? `${row.where} · ${row.slice}` : row.where}</p>
             <div class="rendered">
-              {row.pieces?.length
-                ? row.pieces.map((piece, place) =>
-                    piece.loss ? <mark key={place}>{piece.text}</mark> : <span key={place}>{piece.text}</span>,
-                  )
-                : [<span key="prompt">{`${row.prompt}\n`}</span>, <mark key="answer">{row.answer}</mark>]}
+              <span>{row.text?.prompt ?? `${row.prompt}\n`}</span>
+              <mark>{row.text?.answer ?? row.answers.join("  or  ")}</mark>
             </div>
           </li>
         ))}
@@ -168,9 +234,12 @@ function Rows({ found }: { found: DataFound }) {
         >
           Rows before
         </button>
-        <button type="button" disabled={found.rows.length < PAGE} onClick={() => (offset.value += PAGE)}>
+        <button type="button" disabled={offset.value + PAGE >= found.rows} onClick={() => (offset.value += PAGE)}>
           Rows after
         </button>
+        <span class="under">
+          {count(offset.value + 1)}–{count(offset.value + rows.length)} of {count(found.rows)}
+        </span>
       </div>
     </section>
   );

@@ -2,12 +2,13 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
-import { many, number } from "../numbers.ts";
+import { many } from "../numbers.ts";
+import { FileChoice } from "../parts/files.tsx";
 import { placeOf } from "../parts/turns.tsx";
 import { Command, Empty, Field, Head, Problem, Waiting } from "../parts/words.tsx";
 import { route } from "../route.ts";
 import { quoted, useLoaded } from "../state.ts";
-import type { Passage } from "../types.ts";
+import type { Collection, Passage } from "../types.ts";
 
 const collection = signal("");
 const query = signal("");
@@ -16,7 +17,7 @@ export function Documents() {
   const { value, problem, again } = useLoaded("collections", api.collections);
   const given = route.value.query;
   const [path, wanted] = [given.get("collection"), given.get("query")];
-  const all = value.value?.collections;
+  const all = value.value;
   useEffect(() => {
     if (path) collection.value = path;
     else if (!collection.value && all?.[0]) collection.value = all[0].path;
@@ -24,21 +25,18 @@ export function Documents() {
   }, [path, wanted, all]);
   return (
     <>
-      <Head title="Documents">Search your own documents, and read each passage with its document, page and place.</Head>
+      <Head title="Documents">Search your own documents, and read each passage where it stands.</Head>
       <Problem text={problem.value} again={again} />
       {!all && !problem.value && <Waiting />}
-      {all?.length === 0 && (
-        <>
-          <Empty>There is no collection of documents in this folder yet.</Empty>
-          <Command text="riyaz rag add my.sqlite handbook/">Make one from a folder of texts</Command>
-        </>
-      )}
+      {all?.length === 0 && <Empty>There is no collection of documents in this folder yet.</Empty>}
+      {given.get("document") && <Cited />}
       {all && all.length > 0 && <Search all={all} />}
+      {all && <Collect done={again} first={all.length === 0} />}
     </>
   );
 }
 
-function Search({ all }: { all: readonly { path: string; name?: string; documents?: number; passages?: number }[] }) {
+function Search({ all }: { all: readonly Collection[] }) {
   const found = useSignal<readonly Passage[] | null>(null);
   const problem = useSignal("");
   const busy = useSignal(false);
@@ -46,7 +44,7 @@ function Search({ all }: { all: readonly { path: string; name?: string; document
   const ask = async () => {
     busy.value = true;
     try {
-      found.value = (await api.search(collection.value, query.value)).passages;
+      found.value = await api.search(collection.value, query.value);
       problem.value = "";
     } catch (error) {
       problem.value = told(error);
@@ -64,14 +62,12 @@ function Search({ all }: { all: readonly { path: string; name?: string; document
         <div class="fields">
           <Field
             label="Collection"
-            hint={
-              about?.documents ? `${many(about.documents, "document")}, ${many(about.passages ?? 0, "passage")}` : ""
-            }
+            hint={about ? `${many(about.documents.length, "document")}, ${many(about.passages, "passage")}` : ""}
           >
             <select value={collection.value} onChange={(event) => (collection.value = event.currentTarget.value)}>
               {all.map((each) => (
                 <option key={each.path} value={each.path}>
-                  {each.name ?? each.path}
+                  {each.path}
                 </option>
               ))}
             </select>
@@ -86,32 +82,122 @@ function Search({ all }: { all: readonly { path: string; name?: string; document
           </button>
         </div>
       </form>
-      <Problem text={problem.value} />
+      <Problem text={problem.value || about?.problem || ""} />
       {busy.value && <Waiting>Searching …</Waiting>}
       {found.value?.length === 0 && <Empty>No passage was found.</Empty>}
       {found.value && found.value.length > 0 && (
         <ol class="plain cards" aria-live="polite">
-          {found.value.map((passage, place) => (
-            <li key={place} class="card passage">
-              <h2>{passage.title || passage.document}</h2>
-              <p class="under">
-                {[
-                  passage.document,
-                  placeOf({ ...passage }),
-                  typeof passage.score === "number" ? `score ${number(passage.score, 2)}` : "",
-                ]
-                  .filter(Boolean)
-                  .join(" · ")}
-              </p>
-              <p class="as-is">
-                <Marked text={passage.text} words={query.value} />
-              </p>
-            </li>
+          {found.value.map((passage) => (
+            <Card key={`${passage.doc_id} ${passage.start}`} passage={passage} />
           ))}
         </ol>
       )}
       {query.value.trim() && <Command text={`riyaz rag ask ${quoted(collection.value)} ${quoted(query.value)}`} />}
     </>
+  );
+}
+
+function Card({ passage }: { passage: Passage }) {
+  const open = useSignal(false);
+  const parts = [passage.doc_id, placeOf(passage), passage.relevant === false ? "likely not about the question" : ""];
+  return (
+    <li class="card passage">
+      <h2>{passage.heading || passage.title || passage.doc_id}</h2>
+      <p class="under">{parts.filter(Boolean).join(" · ")}</p>
+      <p class="as-is">
+        <Marked text={passage.text} words={query.value} />
+      </p>
+      <button type="button" class="small" onClick={() => (open.value = !open.value)} aria-expanded={open.value}>
+        {open.value ? "Close the document" : "Where it stands"}
+      </button>
+      {open.value && (
+        <InPlace collection={collection.value} id={passage.doc_id} start={passage.start} end={passage.end} />
+      )}
+    </li>
+  );
+}
+
+function InPlace(props: { collection: string; id: string; start: number; end: number }) {
+  const query = { collection: props.collection, id: props.id, start: String(props.start), end: String(props.end) };
+  const { value, problem } = useLoaded(JSON.stringify(query), () => api.place(query));
+  const found = value.value;
+  return (
+    <>
+      <Problem text={problem.value} />
+      {found && (
+        <div class="rendered in-place">
+          {found.before}
+          <mark>{found.passage}</mark>
+          {found.after}
+        </div>
+      )}
+    </>
+  );
+}
+
+// A source that an answer of the chat cites.
+function Cited() {
+  const given = route.value.query;
+  const [id, start, end] = [given.get("document") ?? "", given.get("start") ?? "0", given.get("end") ?? "0"];
+  return (
+    <section>
+      <h2>{id}</h2>
+      {collection.value && <InPlace collection={collection.value} id={id} start={Number(start)} end={Number(end)} />}
+    </section>
+  );
+}
+
+const documents = signal("");
+const name = signal("documents.sqlite");
+
+function Collect({ done, first }: { done: () => void; first: boolean }) {
+  const problem = useSignal("");
+  const said = useSignal("");
+  const add = async () => {
+    said.value = "Reading the documents …";
+    problem.value = "";
+    try {
+      const { added } = await api.collect(name.value, documents.value);
+      said.value = `${many(added.added, "document")} added, ${added.replaced} replaced, ${added.unchanged} unchanged.`;
+      done();
+    } catch (error) {
+      said.value = "";
+      problem.value = told(error);
+    }
+  };
+  return (
+    <details class="collect" open={first}>
+      <summary>Make a collection, or add documents to one</summary>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (documents.value) void add();
+        }}
+      >
+        <FileChoice
+          label="Folder or file of documents"
+          value={documents.value}
+          kinds={["documents", "folder", "text", "data"]}
+          upload
+          set={(path) => (documents.value = path)}
+        />
+        <div class="fields">
+          <Field label="Name of the collection">
+            <input value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />
+          </Field>
+        </div>
+        <div class="actions">
+          <button type="submit" disabled={!documents.value || !name.value.trim()}>
+            Add
+          </button>
+          <span class="under" role="status">
+            {said.value}
+          </span>
+        </div>
+        <Problem text={problem.value} />
+        {documents.value && <Command text={`riyaz rag add ${quoted(name.value)} ${quoted(documents.value)}`} />}
+      </form>
+    </details>
   );
 }
 

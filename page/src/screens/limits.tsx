@@ -71,7 +71,7 @@ function Shown({ path }: { path: string }) {
     <>
       <Problem text={problem.value} again={again} />
       {!found && !problem.value && <Waiting />}
-      {found && <Suites found={found} />}
+      {found && Object.entries(found).map(([name, each]) => <Suites key={name} found={each} />)}
     </>
   );
 }
@@ -125,7 +125,7 @@ function inUnit(value: number | null | undefined, unit: string): string {
   if (unit === "share") return `${(100 * value).toFixed(1)} %`;
   if (["count", "rows", "tokens"].includes(unit)) return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
-  return `${number(value, digits)} ${unit === "score" ? "" : unit}`.trim();
+  return `${number(value, digits).replace("-", "−")} ${unit === "score" ? "" : unit}`.trim();
 }
 
 function Figures({ figures }: { figures: readonly Figure[] }) {

@@ -192,7 +192,7 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
   ];
   const chat = async () => {
     try {
-      const made = await api.open(target);
+      const made = await api.open(`${path}/arms/${pick}`);
       await refresh();
       go("chat", { model: made.id });
     } catch (error) {

@@ -62,12 +62,10 @@ export function Runs() {
   );
 }
 
-function begun(started: string | number | null | undefined): string {
-  if (!started) return "";
-  const date = new Date(typeof started === "number" ? started * 1000 : started);
-  return Number.isNaN(date.getTime())
-    ? String(started)
-    : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+function moment(run: RunEntry): string {
+  const seconds = run.started ?? run.changed;
+  if (!seconds) return "";
+  return new Date(1000 * seconds).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 }
 
 function Card({ run, act }: { run: RunEntry; act: (work: () => Promise<unknown>) => Promise<void> }) {
@@ -84,7 +82,7 @@ function Card({ run, act }: { run: RunEntry; act: (work: () => Promise<unknown>)
             {run.path}
           </a>
         </h2>
-        <p class="under">{[KINDS[run.kind] ?? run.kind, begun(run.started)].filter(Boolean).join(" · ")}</p>
+        <p class="under">{[KINDS[run.kind] ?? run.kind, moment(run)].filter(Boolean).join(" · ")}</p>
         {run.pick && (
           <p>
             Pick: <Method name={run.pick} /> {typeof run.score === "number" && number(run.score)}

@@ -136,6 +136,17 @@ export const api = {
   difference: (a: string, b: string) => get<T.Difference>("/page/difference", { a, b }),
   plan: (body: T.Start) => post<T.Plan>("/page/plan", body),
   start: (body: T.Start) => post<T.Started>("/page/start", body),
+  // A run that was just told to end holds its folder for a moment longer.
+  async resume(path: string): Promise<T.Started> {
+    for (let left = 8; ; left -= 1) {
+      try {
+        return await post<T.Started>("/page/start", { verb: "resume", path });
+      } catch (error) {
+        if (left === 0 || !(error instanceof Refused) || error.status !== 409) throw error;
+        await new Promise((done) => setTimeout(done, 1500));
+      }
+    }
+  },
   stop: (path: string) => post<object>("/page/stop", { path }),
   collections: async () => (await get<{ collections: T.Collection[] }>("/page/collections")).collections,
   collect: (collection: string, documents: string) => post<T.Added>("/page/collections", { collection, documents }),

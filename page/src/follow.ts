@@ -33,7 +33,8 @@ export interface Followed {
 const AGAIN = 1500; // milliseconds until a lost connection is tried again
 const DRAWN = 250; // milliseconds between two drawings of new events
 
-export function useEvents(path: string): Followed {
+// Another `round` reads them anew: a run that had ended goes on.
+export function useEvents(path: string, round: number): Followed {
   const events = useSignal<readonly RunEvent[]>([]);
   const lost = useSignal("");
   const ended = useSignal(false);
@@ -42,7 +43,7 @@ export function useEvents(path: string): Followed {
     lost.value = "";
     ended.value = false;
     return path ? followed(path, { events, lost, ended }) : undefined;
-  }, [path]);
+  }, [path, round]);
   return { events, lost, ended };
 }
 

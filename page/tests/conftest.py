@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
+import pages  # noqa: E402
 from serving import Running, running  # noqa: E402
 from tiny import write_hf_folder  # noqa: E402
 
@@ -26,13 +27,16 @@ LONG = "Rechtsschutzversicherungsgesellschaften-Donaudampfschifffahrtsgesellscha
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the page: a model, rows, documents, and a file with a long German name."""
+    """The folder of the page: a model, rows, documents, a comparison, and a file with a long German name."""
     made = tmp_path_factory.mktemp("page")
     write_hf_folder(made / "tiny")
     rows = [{"prompt": f"card number {n} is lost", "answer": ["card", "money"][n % 2]} for n in range(60)]
     for name in ("rows", LONG):
         (made / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copytree(ROOT / "examples/helpdesk/handbook", made / "handbook")
+    (made / "workshop").mkdir()
+    (made / "workshop/settings.json").write_text("{}")
+    (made / "workshop/compare.json").write_text(json.dumps(pages.rich()))
     return made
 
 

@@ -97,20 +97,23 @@ def test_an_answer_stops_and_its_first_part_stays(browser, served):
 
 
 def test_attacks_in_answers_rows_and_passages_do_nothing(browser, served):
-    rows = [
-        {"index": n, "prompt": text, "answer": text, "pieces": [{"text": text, "loss": True}]}
-        for n, text in enumerate(ATTACKS)
-    ]
-    data = {
-        "format": ATTACKS[0], "columns": ATTACKS[:2], "task": "closed", "counts": {"rows": 9}, "rows": rows,
-        "duplicates": 0, "leakage": 0, "labels": [],
-        "slices": [{"name": text, "count": 1} for text in ATTACKS], "warnings": ATTACKS,
+    rendered = [{"where": text, "prompt": text, "answer": text} for text in ATTACKS]
+    report = {
+        "rows": {"train": 1}, "duplicates": 0, "conflicts": 0, "leakage": None, "unseen_labels": [], "notes": ATTACKS,
+        "labels": {text: {"train": 1} for text in ATTACKS}, "slices": dict.fromkeys(ATTACKS, 1),
     }  # fmt: skip
+    data = {
+        "format": ATTACKS[0], "columns": ATTACKS, "rows": 12, "task": {"kind": ATTACKS[0], "why": ATTACKS[1]},
+        "model": "tiny", "examples": [{**each, "answers": ATTACKS} for each in rendered], "rendered": rendered,
+        "report": report,
+    }  # fmt: skip
+    passages = [{"doc_id": text, "title": text, "text": text, "start": 0, "end": 9} for text in ATTACKS]
+    collection = {"path": ATTACKS[0], "documents": [], "passages": 3}
     routes = {
         "**/v1/chat/completions": stream_of([f"{text}\n\n" for text in ATTACKS]),
-        "**/page/data*": json_of(data),
-        "**/page/collections": json_of({"collections": [{"path": "c", "name": ATTACKS[0]}]}),
-        "**/page/search": json_of({"passages": [{"document": text, "title": text, "text": text} for text in ATTACKS]}),
+        "**/page/data*": json_of({"data": data}),
+        "**/page/collections": json_of({"collections": [collection]}),
+        "**/page/search": json_of({"passages": passages}),
     }
     with Visit(browser, served, "chat", routes=routes) as visit:
         page = visit.page

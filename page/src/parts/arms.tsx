@@ -5,7 +5,7 @@ import { count, duration, megabytes, number } from "../numbers.ts";
 import { useLoaded } from "../state.ts";
 import type { Arm, Rows } from "../types.ts";
 import { colourOf, Method, WHAT } from "./methods.tsx";
-import { Empty, Problem } from "./words.tsx";
+import { Empty, Problem, Wide } from "./words.tsx";
 
 const shown = (value: number | null | undefined): value is number => value !== null && value !== undefined;
 
@@ -19,7 +19,7 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
   const rows = arms.find((arm) => arm.n_test)?.n_test ?? 0;
   if (!arms.length) return <Empty>No arm is finished yet.</Empty>;
   return (
-    <div class="wide-table">
+    <Wide name="Methods">
       <table class="arms">
         <caption>
           {metric} on {count(rows)} test rows with 95 % intervals, best first
@@ -51,7 +51,7 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
           ))}
         </tbody>
       </table>
-    </div>
+    </Wide>
   );
 }
 

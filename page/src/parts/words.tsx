@@ -118,3 +118,13 @@ export function Fact(props: { name: string; children: ComponentChildren; under?:
     </div>
   );
 }
+
+// A table that may be wider than the page scrolls in its own box, by keyboard too.
+export function Wide(props: { name: string; children: ComponentChildren }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+    <section class="wide-table" tabIndex={0} aria-label={props.name}>
+      {props.children}
+    </section>
+  );
+}

@@ -5,7 +5,7 @@ import { api, told } from "../api.ts";
 import { count, duration, many, megabytes } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
 import { Method, WHAT } from "../parts/methods.tsx";
-import { Command, Fact, Field, Head, Problem, Waiting } from "../parts/words.tsx";
+import { Command, Fact, Field, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models } from "../state.ts";
 import type { Plan, Start } from "../types.ts";
@@ -172,7 +172,7 @@ function PlanView({ found }: { found: Plan }) {
           {note}
         </p>
       ))}
-      <div class="wide-table">
+      <Wide name="Time of each method">
         <table>
           <caption>Time of each method</caption>
           <tbody>
@@ -189,7 +189,7 @@ function PlanView({ found }: { found: Plan }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Wide>
       <Command text={found.command} />
     </section>
   );

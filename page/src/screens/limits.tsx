@@ -5,7 +5,7 @@ import { api, told } from "../api.ts";
 import { count, number } from "../numbers.ts";
 import { Curve } from "../parts/curve.tsx";
 import { FileChoice } from "../parts/files.tsx";
-import { Command, Empty, Head, Problem, Waiting } from "../parts/words.tsx";
+import { Command, Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
 import type { Limits as Document, Figure } from "../types.ts";
@@ -131,7 +131,7 @@ function inUnit(value: number | null | undefined, unit: string): string {
 function Figures({ figures }: { figures: readonly Figure[] }) {
   if (!figures.length) return null;
   return (
-    <div class="wide-table">
+    <Wide name="Figures">
       <table>
         <thead>
           <tr>
@@ -164,6 +164,6 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </Wide>
   );
 }

@@ -21,23 +21,33 @@ export function RunScreen() {
 }
 
 const TOLD = new Set(["arm", "ended", "failed"]); // events after which the files on disk say more
-const LOOK = 5000; // milliseconds between two looks at a run that works
+const LOOK = 3000; // milliseconds between two looks at a run that works
+const PATIENCE = 60_000; // milliseconds in which a run that was told to should begin or end
 
 function OneRun({ path }: { path: string }) {
   const { value, problem, again } = useLoaded(path, () => api.run(path));
-  const followed = useEvents(path);
+  const round = useSignal(0);
+  const awaited = useSignal(0); // until then a change that was asked for may come
+  const followed = useEvents(path, round.value);
   const seen = followed.events.value.filter((event) => TOLD.has(event.event ?? "")).length;
   const running = value.value?.state === "running";
   useEffect(() => {
     if (seen || followed.ended.value) again(); // what is on disk has changed
   }, [seen, followed.ended.value]);
   useEffect(() => {
-    if (!running) return;
+    if (!running && awaited.value < Date.now()) return;
     const timer = setInterval(() => {
       if (!document.hidden) again();
+      if (!running && awaited.value < Date.now()) clearInterval(timer);
     }, LOOK);
     return () => clearInterval(timer);
+  }, [running, awaited.value]);
+  useEffect(() => {
+    if (running && followed.ended.value) round.value += 1;
   }, [running]);
+  const expectChange = () => {
+    awaited.value = Date.now() + PATIENCE;
+  };
   const run = value.value;
   return (
     <>
@@ -48,7 +58,7 @@ function OneRun({ path }: { path: string }) {
       <Problem text={problem.value} again={again} />
       {followed.lost.value && <Problem text={`${followed.lost.value} The page goes on by itself.`} />}
       {!run && !problem.value && <Waiting />}
-      {run && <Status run={run} path={path} again={again} />}
+      {run && <Status run={run} path={path} changing={expectChange} />}
       {run?.kind === "compare" && <Comparison run={run} path={path} followed={followed} />}
       {run?.kind === "limits" && <LimitsRun run={run} path={path} followed={followed} />}
       {run && run.kind !== "compare" && run.kind !== "limits" && (
@@ -67,13 +77,13 @@ const STATES: Readonly<Record<string, string>> = {
   stopped: "stopped",
 };
 
-function Status({ run, path, again }: { run: Run; path: string; again: () => void }) {
+function Status({ run, path, changing }: { run: Run; path: string; changing: () => void }) {
   const problem = useSignal("");
   const act = async (work: () => Promise<unknown>) => {
     try {
       await work();
       problem.value = "";
-      setTimeout(again, 700);
+      changing();
     } catch (error) {
       problem.value = told(error);
     }
@@ -92,7 +102,7 @@ function Status({ run, path, again }: { run: Run; path: string; again: () => voi
           </button>
         )}
         {unfinished && (
-          <button type="button" onClick={() => void act(() => api.start({ verb: "resume", path }))}>
+          <button type="button" onClick={() => void act(() => api.resume(path))}>
             Go on
           </button>
         )}

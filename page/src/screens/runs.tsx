@@ -3,7 +3,7 @@ import { signal, useSignal } from "@preact/signals";
 import { api, told } from "../api.ts";
 import { number } from "../numbers.ts";
 import { Method } from "../parts/methods.tsx";
-import { Empty, Head, Problem, Waiting } from "../parts/words.tsx";
+import { Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { link } from "../route.ts";
 import { useLoaded } from "../state.ts";
 import type { RunEntry } from "../types.ts";
@@ -99,11 +99,7 @@ function Card({ run, act }: { run: RunEntry; act: (work: () => Promise<unknown>)
           </button>
         )}
         {unfinished && run.state !== "unreadable" && (
-          <button
-            type="button"
-            class="small"
-            onClick={() => void act(() => api.start({ verb: "resume", path: run.path }))}
-          >
+          <button type="button" class="small" onClick={() => void act(() => api.resume(run.path))}>
             Go on
           </button>
         )}
@@ -134,7 +130,7 @@ function Differences({ a, b }: { a: string; b: string }) {
       <Problem text={problem.value} />
       {found?.length === 0 && <Empty>They have the same settings.</Empty>}
       {found && found.length > 0 && (
-        <div class="wide-table">
+        <Wide name="Settings that differ">
           <table>
             <thead>
               <tr>
@@ -153,7 +149,7 @@ function Differences({ a, b }: { a: string; b: string }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Wide>
       )}
     </section>
   );

@@ -5,7 +5,7 @@ import { api, told } from "../api.ts";
 import { many, number, percent } from "../numbers.ts";
 import { Markdown } from "../parts/markdown.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
-import { Command, Empty, Field, Head, Problem } from "../parts/words.tsx";
+import { Command, Empty, Field, Head, Problem, Wide } from "../parts/words.tsx";
 import { keep, kept, modelOf, models, quoted, useLoaded } from "../state.ts";
 import type { Vote } from "../types.ts";
 
@@ -226,7 +226,7 @@ function Board({ round }: { round: number }) {
       <Problem text={problem.value} />
       {board && board.models.length === 0 && <Empty>No votes yet.</Empty>}
       {board && board.models.length > 0 && (
-        <div class="wide-table">
+        <Wide name="Board">
           <table>
             <caption>
               Wins of the votes that were decided, with 95 % intervals; every vote is a row of {board.path}
@@ -265,7 +265,7 @@ function Board({ round }: { round: number }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Wide>
       )}
     </section>
   );

@@ -1,0 +1,84 @@
+"""Runs in a browser: one that is started in the page, followed over a reload and a lost server, stopped and resumed."""
+
+import pytest
+from playwright.sync_api import expect
+from visits import Visit, json_of
+
+SECONDS = 1000
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (360, "dark")])
+def test_a_finished_comparison_is_shown_whole(browser, served, width, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with Visit(browser, served, "run?path=workshop", width, theme, bypass_csp=True) as visit:
+        page = visit.page
+        expect(page.locator(".pick")).to_be_visible()
+        expect(page.locator(".arms tr.picked")).to_contain_text("pick")
+        expect(page.get_by_role("img", name="Score against milliseconds per answer")).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert visit.width() <= width
+        assert visit.outside == [] and visit.dialogs == []
+
+
+def test_a_run_is_started_followed_stopped_and_resumed(browser, served, folder):
+    with Visit(browser, served, "learn") as visit:
+        page = visit.page
+        page.get_by_label("Text to learn from").fill("handbook")
+        page.get_by_label("Text to learn from").press("Tab")
+        page.get_by_label("Budget").fill("3m")
+        expect(page.locator(".command")).to_contain_text("riyaz pretrain handbook --size 1m --budget 3m")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator(".badge").first).to_have_text("running", timeout=60 * SECONDS)
+        curve = page.get_by_role("img", name="Loss in nats per token")
+        expect(curve).to_be_visible(timeout=60 * SECONDS)
+
+        page.reload()
+        expect(curve).to_be_visible(timeout=20 * SECONDS)
+        page.route("**/page/events*", lambda route: route.abort())
+        page.reload()
+        expect(page.get_by_role("alert").first).to_contain_text("The server does not answer")
+        page.unroute("**/page/events*")
+        expect(curve).to_be_visible(timeout=20 * SECONDS)
+
+        page.get_by_role("button", name="Stop and keep the best").click()
+        expect(page.locator(".badge").first).to_have_text("stopped", timeout=30 * SECONDS)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator(".badge").first).to_have_text("running", timeout=60 * SECONDS)
+        page.goto(f"{served.url}/#/runs")
+        expect(page.locator(".card", has_text="runs/pretrain-handbook")).to_contain_text("model from nothing")
+        page.get_by_role("button", name="Stop and keep the best").click()
+        expect(page.get_by_role("button", name="Go on")).to_be_visible(timeout=30 * SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "line"),
+    [
+        ("**/page/start", 409, "runs/learn is being written by another riyaz; wait for it, or stop it"),
+        ("**/page/start", 507, "the disk is full; free some space"),
+    ],
+)
+def test_a_refusal_is_one_line_in_the_page(browser, served, path, status, line):
+    body = {"error": {"message": line, "type": "x", "param": None, "code": None}}
+    with Visit(browser, served, "learn", routes={path: json_of(body, status)}) as visit:
+        page = visit.page
+        page.get_by_label("Text to learn from").fill("handbook")
+        page.get_by_label("Text to learn from").press("Tab")
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_have_text(line)
+        assert page.get_by_label("Text to learn from").input_value() == "handbook"
+
+
+def test_a_half_written_and_a_newer_run_say_so_in_one_line(browser, served, folder):
+    for name, text in (("half", '{"arms": ['), ("newer", '{"schema": 99}')):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "settings.json").write_text("{}")
+        (folder / name / "compare.json").write_text(text)
+    with Visit(browser, served, "runs") as visit:
+        page = visit.page
+        expect(page.locator(".card", has_text="half")).to_contain_text("compare.json")
+        expect(page.locator(".card", has_text="newer")).to_contain_text("newer version")
+        page.goto(f"{served.url}/#/run?path=newer")
+        expect(page.locator("main")).to_contain_text("newer version")

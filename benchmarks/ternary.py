@@ -196,7 +196,7 @@ def rounds(name: str, sides: Mapping[str, Side], count: int) -> tuple[dict[str, 
     read: list[float] = []
     random = np.random.default_rng(0)
     for round_ in range(count + 1):
-        prompt = random.integers(3, SHAPES[name].vocabulary, LONG).tolist()
+        prompt = random.integers(3, SHAPES[name].vocabulary, LONG if round_ else PROMPT).tolist()
         for side in turns(list(sides), round_):
             cells = {"decode": {}, "prefill": {}, **({"lora": {"lora": True}} if side == OURS else {})}
             for cell, options in cells.items():

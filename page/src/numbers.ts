@@ -118,5 +118,12 @@ export function big(value: number | null | undefined): string {
 // A token's text with what cannot be seen made visible.
 export function visible(text: string): string {
   if (text === "") return "(end)";
-  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(/^ /, "·").replace(/ $/, "·");
+  const shown = text
+    .replaceAll("\n", "⏎")
+    .replaceAll("\t", "⇥")
+    .replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length));
+  if (/[\p{L}\p{N}\p{P}\p{S}]/u.test(shown)) return shown;
+  return [...text]
+    .map((letter) => `U+${(letter.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`)
+    .join(" ");
 }

@@ -96,7 +96,7 @@ function Interval({ arm }: { arm: Arm }) {
   );
 }
 
-const WIDTH = 620;
+const WIDEST = 620;
 const HEIGHT = 300;
 const LEFT = 52;
 const BOTTOM = 44;
@@ -107,17 +107,19 @@ const RIGHT = 100;
 export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | null }) {
   const points = arms.flatMap((arm) =>
     shown(arm.score) && shown(arm.ms_per_answer)
-      ? [{ arm, score: arm.score, ms: Math.max(0.05, arm.ms_per_answer) }]
+      ? [{ arm, score: arm.score, ms: Math.max(0.1, arm.ms_per_answer) }]
       : [],
   );
   if (points.length < 2) return null;
+  const width = Math.min(WIDEST, document.documentElement.clientWidth - 40); // one unit is one pixel, so that text keeps its size
   const low = Math.floor(Math.log10(Math.min(...points.map(({ ms }) => ms))));
   const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...points.map(({ ms }) => ms)))));
-  const x = (ms: number) => LEFT + ((Math.log10(ms) - low) / (high - low)) * (WIDTH - LEFT - RIGHT);
+  const x = (ms: number) => LEFT + ((Math.log10(ms) - low) / (high - low)) * (width - LEFT - RIGHT);
   const y = (score: number) => TOP + (1 - score) * (HEIGHT - TOP - BOTTOM);
   const best = points.filter((one) => !points.some((other) => other.ms <= one.ms && other.score > one.score));
   const front = best.sort((a, b) => a.ms - b.ms).map(({ ms, score }) => `${x(ms)},${y(score)}`);
-  const ticks = Array.from({ length: high - low + 1 }, (_, step) => 10 ** (low + step));
+  const every = (high - low + 1) * 62 > width - LEFT - RIGHT ? 2 : 1;
+  const ticks = Array.from({ length: Math.floor((high - low) / every) + 1 }, (_, step) => 10 ** (low + every * step));
   return (
     <figure>
       <figcaption>
@@ -126,13 +128,13 @@ export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | n
       </figcaption>
       <svg
         class="drawn"
-        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+        viewBox={`0 0 ${width} ${HEIGHT}`}
         role="img"
         aria-label="Score against milliseconds per answer"
       >
         {[0, 0.25, 0.5, 0.75, 1].map((score) => (
           <g key={score}>
-            <line class="scale" x1={LEFT} x2={WIDTH - RIGHT} y1={y(score)} y2={y(score)} />
+            <line class="scale" x1={LEFT} x2={width - RIGHT} y1={y(score)} y2={y(score)} />
             <text x={LEFT - 8} y={y(score) + 4} class="tick end">
               {score}
             </text>
@@ -143,7 +145,7 @@ export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | n
             {ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`}
           </text>
         ))}
-        <text x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 5} class="tick middle">
+        <text x={(LEFT + width - RIGHT) / 2} y={HEIGHT - 5} class="tick middle">
           time per answer
         </text>
         <polyline class="front" points={front.join(" ")} />

@@ -223,11 +223,14 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
         </button>
       </div>
       <Problem text={problem.value} />
-      {(run.commands?.length ? run.commands : usual).map(({ title, command }) => (
-        <Command key={command} text={command}>
-          {title}
-        </Command>
-      ))}
+      <details>
+        <summary>Serve it, export it, or answer rows with it, from the command line</summary>
+        {(run.commands?.length ? run.commands : usual).map(({ title, command }) => (
+          <Command key={command} text={command}>
+            {title}
+          </Command>
+        ))}
+      </details>
     </section>
   );
 }

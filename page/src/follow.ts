@@ -31,7 +31,8 @@ export interface Followed {
 }
 
 const AGAIN = 1500; // milliseconds until a lost connection is tried again
-const DRAWN = 250; // milliseconds between two drawings of new events
+const FIRST = 200; // milliseconds until the first events are drawn
+const DRAWN = 1500; // milliseconds between two later drawings: training needs the CPU more
 
 // Another `round` reads them anew: a run that had ended goes on.
 export function useEvents(path: string, round: number): Followed {
@@ -67,7 +68,7 @@ function followed(path: string, { events, lost, ended }: Followed): () => void {
       const event = JSON.parse(sent.data) as RunEvent;
       if (event.event === "end") ended.value = true;
       else fresh.push(event);
-      if (!waiting) waiting = setTimeout(show, DRAWN);
+      if (!waiting) waiting = setTimeout(show, events.value.length ? DRAWN : FIRST);
     }
   };
   const keepOn = async () => {

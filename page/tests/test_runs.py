@@ -82,3 +82,18 @@ def test_a_half_written_and_a_newer_run_say_so_in_one_line(browser, served, fold
         expect(page.locator(".card", has_text="newer")).to_contain_text("newer version")
         page.goto(f"{served.url}/#/run?path=newer")
         expect(page.locator("main")).to_contain_text("newer version")
+
+
+def test_a_hidden_page_asks_for_nothing(browser, served):
+    with Visit(browser, served, "run?path=workshop") as visit:
+        page = visit.page
+        expect(page.locator(".pick")).to_be_visible()
+        page.goto(f"{served.url}/#/runs")
+        page.goto(f"{served.url}/#/run?path=workshop")
+        hide = "Object.defineProperty(document, 'hidden', { get: () => true })"
+        page.evaluate(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_timeout(500)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.wait_for_timeout(4 * SECONDS)
+        assert asked == []

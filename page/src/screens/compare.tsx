@@ -13,6 +13,7 @@ import type { Plan, Start } from "../types.ts";
 const data = signal("");
 const documents = signal("");
 const model = signal("");
+const out = signal(""); // the folder of the run; the server names one where it is empty
 const budget = signal("10m");
 const chosen = signal<readonly string[]>(Object.keys(WHAT)); // methods
 
@@ -21,6 +22,7 @@ const body = (): Start => ({
   data: data.value,
   model: model.value || "smollm2-135m",
   budget: budget.value,
+  ...(out.value.trim() ? { out: out.value.trim() } : {}),
   ...(documents.value ? { documents: documents.value } : {}),
   ...(chosen.value.length < Object.keys(WHAT).length ? { methods: chosen.value } : {}),
 });
@@ -102,6 +104,13 @@ export function Compare() {
           </datalist>
           <Field label="Budget" hint="wall time of the whole comparison, such as 10m or 1h30m">
             <input value={budget.value} onInput={(event) => (budget.value = event.currentTarget.value)} />
+          </Field>
+          <Field label="Folder of the run" hint="where it writes; the same folder goes on with what is there">
+            <input
+              value={out.value}
+              placeholder="runs/compare-…"
+              onInput={(event) => (out.value = event.currentTarget.value)}
+            />
           </Field>
         </div>
         <Methods />

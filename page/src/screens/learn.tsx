@@ -9,6 +9,7 @@ import { quoted, useLoaded } from "../state.ts";
 import type { Start } from "../types.ts";
 
 const text = signal("");
+const out = signal(""); // the folder of the run; the server names one where it is empty
 const budget = signal("5m");
 const size = signal("1m");
 const SIZES = ["1m", "5m", "15m", "50m"];
@@ -17,6 +18,7 @@ const body = (): Start => ({
   verb: "pretrain",
   texts: [text.value],
   budget: budget.value,
+  ...(out.value.trim() ? { out: out.value.trim() } : {}),
   size: size.value,
 });
 
@@ -61,6 +63,13 @@ export function Learn() {
           <Field label="Budget" hint="wall time, such as 90s or 1h">
             <input value={budget.value} onInput={(event) => (budget.value = event.currentTarget.value)} />
           </Field>
+          <Field label="Folder of the run" hint="where it writes; the same folder goes on with what is there">
+            <input
+              value={out.value}
+              placeholder="runs/pretrain-…"
+              onInput={(event) => (out.value = event.currentTarget.value)}
+            />
+          </Field>
           <Field label="Size" hint="about so many parameters">
             <select value={size.value} onChange={(event) => (size.value = event.currentTarget.value)}>
               {SIZES.map((each) => (
@@ -81,7 +90,7 @@ export function Learn() {
       {busy.value && <Waiting>{busy.value}</Waiting>}
       {text.value && (
         <Command
-          text={`riyaz pretrain ${quoted(text.value)} --size ${size.value} --budget ${budget.value} --out runs/learn`}
+          text={`riyaz pretrain ${quoted(text.value)} --size ${size.value} --budget ${budget.value} --out ${out.value.trim() ? quoted(out.value.trim()) : "runs/learn"}`}
         />
       )}
       <Earlier />

@@ -21,7 +21,8 @@ export function RunScreen() {
 }
 
 const TOLD = new Set(["arm", "ended", "failed"]); // events after which the files on disk say more
-const LOOK = 3000; // milliseconds between two looks at a run that works
+const LOOK = 10_000; // milliseconds between two looks at the files of a run that works: its events come by themselves
+const SOON = 2000; // the same where a change was asked for
 const PATIENCE = 60_000; // milliseconds in which a run that was told to should begin or end
 
 function OneRun({ path }: { path: string }) {
@@ -36,10 +37,13 @@ function OneRun({ path }: { path: string }) {
   }, [seen, followed.ended.value]);
   useEffect(() => {
     if (!running && awaited.value < Date.now()) return;
-    const timer = setInterval(() => {
-      if (!document.hidden) again();
-      if (!running && awaited.value < Date.now()) clearInterval(timer);
-    }, LOOK);
+    const timer = setInterval(
+      () => {
+        if (!document.hidden) again();
+        if (!running && awaited.value < Date.now()) clearInterval(timer);
+      },
+      awaited.value < Date.now() ? LOOK : SOON,
+    );
     return () => clearInterval(timer);
   }, [running, awaited.value]);
   useEffect(() => {

@@ -251,3 +251,24 @@ def test_a_server_that_is_gone_is_one_line_and_comes_back(browser, served):
         page.route("**/v1/chat/completions", stream_of(["here ", "again"]))
         page.get_by_role("button", name="Try again").click()
         expect(page.locator(".turn.assistant")).to_contain_text("here again")
+
+
+def test_the_bars_are_the_engines_probabilities(browser, served):
+    """At a temperature and top-p: softmax over the whole vocabulary, then the fewest that reach top-p, as it draws."""
+    import numpy as np
+
+    from riyaz.engine.request import Sampling
+    from riyaz.engine.sampling import probabilities
+
+    asked = {"model": "tiny", "text": "The quick brown fox", "top": 1000}
+    found = np.array([each["logprob"] for each in served.post("/page/next", asked).json()["candidates"]], np.float32)
+    with Visit(browser, served, "next") as visit:
+        page = visit.page
+        expect(page.locator(".bars li")).to_have_count(10)
+        for temperature, top_p in ((1.0, 1.0), (0.5, 1.0), (0.5, 0.8), (0.2, 0.3)):
+            page.get_by_label("Temperature").fill(str(temperature))
+            page.get_by_label("Top-p").fill(str(top_p))
+            kept = probabilities(found, Sampling(temperature=temperature, top_p=top_p, seed=0))
+            wanted = [f"{100 * p:.1f} %".replace("100.0", "100") for p in kept / kept.sum()][:10]
+            shown = wanted + ["cut off"] * (10 - len(wanted))
+            expect(page.locator(".bars .share")).to_have_text(shown)

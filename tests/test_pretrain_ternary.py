@@ -132,12 +132,10 @@ def test_weights_stop_decaying_in_the_second_stage(monkeypatch: pytest.MonkeyPat
     assert seen == [[0.1, 0.0]] * 2 + [[0.0, 0.0]] * 2
 
 
-def test_ternary_weights_learn_at_a_higher_rate() -> None:
-    (plain, _), (ternary, why) = (planning.learning_rate(256, made) for made in (False, True))
-    assert ternary == planning.TERNARY_RATE * plain and "ternary" in why
-    assert (
-        planning.family_of(PretrainConfig(ternary=True)) == "bitnet" and planning.family_of(PretrainConfig()) == "llama"
-    )
+def test_a_ternary_model_is_a_bitnet_unless_another_family_is_named() -> None:
+    assert planning.family_of(PretrainConfig(ternary=True)) == "bitnet"
+    assert planning.family_of(PretrainConfig()) == "llama"
+    assert planning.family_of(PretrainConfig(ternary=True, family="gpt2")) == "gpt2"
 
 
 @pytest.mark.parametrize(

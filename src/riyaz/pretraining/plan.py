@@ -47,8 +47,7 @@ JUDGED, END_SECONDS, WRITING = 64, 4.0, 100e6  # windows, seconds whatever the m
 STEPS_WANTED = 2000
 STEP_TOKENS = (1024, 16_384)  # least and most tokens per step
 RATE_MOST, RATE = 4e-3, 0.4  # learning rate: RATE divided by the width, at most RATE_MOST
-# ternary weights change only when a master has gone half a scale, so that rates are higher; the second stage of BitNet
-TERNARY_RATE, SECOND = 2, 2 / 3
+SECOND = 2 / 3  # of the learning rate in the second stage of ternary training
 VALIDATIONS, VALIDATION_GAP = 25, 10.0  # most validations of a run, and the least seconds between two
 VALIDATION_SHARE, FORWARD = 0.05, 3  # share of the time; a training step takes as long as 3 forward passes
 CHECKPOINT_SECONDS = 30.0
@@ -212,7 +211,7 @@ def make(
     values += reasons
     tokens = rows_read(text.train_windows, batch, steps) * context
     epochs = tokens / text.train_tokens
-    rate, why = learning_rate(shape.width, bool(asked.ternary))
+    rate, why = learning_rate(shape.width)
     rate = asked.lr or rate
     values.append(Value("learning rate", f"{rate:.2g}", _why(asked.lr, why)))
     dropout = asked.dropout if asked.dropout is not None else 0.1 if epochs > EPOCHS_GOOD else 0.0
@@ -249,11 +248,10 @@ def make(
     )
 
 
-def learning_rate(width: int, ternary: bool) -> tuple[float, str]:
+def learning_rate(width: int) -> tuple[float, str]:
     """(learning rate of a model of this width, reason)."""
     rate, why = min(RATE_MOST, RATE / width), f"{RATE} divided by the width {width}, at most {RATE_MOST}"
-    why += f", {TERNARY_RATE} times that for ternary weights" if ternary else ""
-    return rate * (TERNARY_RATE if ternary else 1), f"{why}; linear warm-up, then cosine decay to zero"
+    return rate, f"{why}; linear warm-up, then cosine decay to zero"
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A run for the tests of the page: a command that trains nothing, but writes, is stopped and is killed like one."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ if __name__ == "__main__":
     from riyaz.cli import signals
 
     words = sys.argv[1:]
+    time.sleep(float(os.environ.get("PAGE_RUNS_WAIT", "0")))  # as a command that reads its data
     if "refuse" in " ".join(words):
         sys.exit("error: rows.jsonl:1: has no answer; name the column")
     with signals.heard():

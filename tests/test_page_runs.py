@@ -233,7 +233,7 @@ def test_a_killed_run_is_cut_and_goes_on(served: Running, place: Path, fake: Non
     until(lambda: one(served, "runs/one")["state"] == "cut")
     again = served.post("/page/start", {"verb": "resume", "path": "runs/one"}).json()
     assert again["command"] == command
-    until(lambda: one(served, "runs/one")["state"] == "running")
+    until(lambda: (run := Run.of(out)) and run.running)
     served.post("/page/stop", {"path": "runs/one"})
     until(lambda: one(served, "runs/one")["state"] == "stopped")
     assert [line["event"] for line in page_runs.lines(out)].count("begun") == 2
@@ -256,6 +256,29 @@ def test_a_command_that_refuses_says_why(served: Running, place: Path, fake: Non
     found = one(served, "runs/refuse")
     assert found["problem"] == "rows.jsonl:1: has no answer; name the column" and found["command"] == begun["command"]
     assert (place / starting.LOGS).is_dir() and not (place / "runs/refuse").exists()
+
+
+def test_a_run_that_is_begun_again_runs_from_the_start_and_says_why_it_is_refused(
+    served: Running, place: Path, fake: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a dry run the folder holds a plan; the command reads its data before it writes there."""
+    page_runs.write_json(place / "runs/planned/settings.json", {})
+    assert one(served, "runs/planned")["state"] == "planned"
+    monkeypatch.setenv("PAGE_RUNS_WAIT", "0.7")
+    for data, end in (("workshop", "stopped"), ("refused-later", "failed")):
+        (place / data).mkdir(exist_ok=True)
+        body = {"verb": "compare", "data": data, "out": "runs/planned"}
+        begun = served.post("/page/start", body).json()
+        found = one(served, "runs/planned")
+        assert (found["state"], found["command"]) == ("running", begun["command"])
+        if end == "stopped":
+            (first,) = messages(served, "runs/planned", most=1)
+            assert first["event"] == "begun", "the stream waits for it"
+            until(lambda: (run := Run.of(place / "runs/planned")) and run.running)
+            assert served.post("/page/stop", {"path": "runs/planned"}).status_code == 202
+        until(lambda end=end: one(served, "runs/planned")["state"] == end)
+    assert one(served, "runs/planned")["problem"] == "rows.jsonl:1: has no answer; name the column"
+    (place / "refused-later").rmdir()
 
 
 @pytest.mark.parametrize(

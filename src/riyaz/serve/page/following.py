@@ -15,6 +15,7 @@ from riyaz.files import parse_json, to_json
 from riyaz.results import METRICS, SAMPLES
 from riyaz.serve.http import EventStream
 from riyaz.serve.page.runs import Run, document_of, is_done
+from riyaz.serve.page.starting import is_alive
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of, state_of
 
@@ -51,9 +52,12 @@ class Tail:
 async def events(request: Request) -> Response:
     """Every line of a run's events, metrics and samples; `Last-Event-ID` goes on after the one of that id."""
     page = page_of(request)
-    path = page.inside(request.query_params.get("path", ""))
-    if Run.of(path) is None:
-        raise Problem(404, "there is no run in this folder", "path")
+    name = request.query_params.get("path", "")
+    path = page.folder / name
+    if not is_alive(path):  # else it was started just now, and may have no folder yet
+        path = page.inside(name)
+        if Run.of(path) is None:
+            raise Problem(404, "there is no run in this folder", "path")
     after = request.headers.get("last-event-id") or request.query_params.get("after", "")
     return EventStream(_messages(path, places_of(after)), {}, state_of(request))
 
@@ -105,7 +109,7 @@ def _message(name: str, line: bytes) -> str | None:
 
 def _is_running(path: Path) -> bool:
     run = Run.of(path)
-    return run is not None and run.running
+    return is_alive(path) or (run is not None and run.running)
 
 
 def _state(path: Path) -> str:

@@ -21,6 +21,7 @@ from riyaz.serve.state import page_of
 
 PLAN, HTML = "plan.json", "report.html"
 ROWS = 50  # that one answer holds at most
+FAILED = (1, 2)  # exit statuses of a bug and of a wrong input
 # A report is one file with its own scripts and pictures, which may have come with a stranger's run: it is shown without
 # the page's origin, and so without its token.
 SANDBOX = {
@@ -44,11 +45,16 @@ def entry_of(page: Page, run: Run) -> dict[str, Any]:
         "path": page.name(run.path), "kind": run.kind, "started": run.started, "changed": run.path.stat().st_mtime,
         "command": run.begun.command if run.begun else "", "pick": None, "score": None, "problem": None,
     }  # fmt: skip
+    process = said(run.path)
     try:
         document = document_of(run)
     except (RiyazError, OSError) as error:
         return {**entry, "state": "running" if run.running else "unreadable", "problem": str(error)}
     entry["state"] = run.state(is_done(document))
+    if process is not None and process["status"] is None:  # it has not begun to write yet
+        return {**entry, "state": "running", "command": process["command"]}
+    if process is not None and process["status"] in FAILED and entry["state"] not in ("done", "running"):
+        return {**entry, "state": "failed", "problem": process["line"], "command": process["command"]}
     if run.ended is not None and entry["state"] == "failed":
         entry["problem"] = run.ended.reason
     entry["command"] = entry["command"] or getattr(document, "command", "")
@@ -66,7 +72,7 @@ async def one(request: Request) -> Response:
     begun = said(page.folder / name)
     if begun is not None and Run.of(page.folder / name) is None:  # it reads its data yet, or refused it
         state = "running" if begun["status"] is None else "failed"
-        problem = begun["line"].removeprefix("error: ") or None
+        problem = begun["line"] or None
         return JSONResponse({"path": name, "state": state, "problem": problem, "document": None, **begun})
     run = run_of(request)
     return JSONResponse(await asyncio.to_thread(lambda: told(page, run)))

@@ -66,8 +66,7 @@ async def start(request: Request) -> Response:
     page = page_of(request)
     out, words = resumed(page, body) if body.get("verb") == "resume" else arguments(page, body)
     run = Run.of(out)
-    before = _started.get(out)
-    if (run is not None and run.running) or (before is not None and before.process.poll() is None):
+    if is_alive(out) or (run is not None and run.running):
         raise Problem(409, f"{page.name(out)} is being written by another riyaz; wait for it, or stop it", "out")
     made = await asyncio.to_thread(lambda: _begin(page, out, words))
     answer = {"path": page.name(out), "command": made.command, "pid": made.process.pid}
@@ -180,6 +179,12 @@ def _stem(body: dict[str, Any]) -> str:
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in Path(first).stem) or "run"
 
 
+def is_alive(out: Path) -> bool:
+    """Whether a process that this server started for a run's folder has not ended."""
+    made = _started.get(out)
+    return made is not None and made.process.poll() is None
+
+
 def said(out: Path) -> dict[str, Any] | None:
     """What a process that this server started is at, and its last line where it failed; None for any other run."""
     made = _started.get(out)
@@ -199,7 +204,7 @@ def _last_line(log: Path) -> str:
         lines = log.read_bytes()[-TOLD:].decode("utf-8", "replace").split("\n")
     except OSError:
         return ""
-    return next((line for line in reversed(lines) if line.strip()), "")
+    return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
 
 
 async def stop(request: Request) -> Response:

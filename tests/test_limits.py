@@ -107,6 +107,13 @@ def test_multiple_choice_is_as_truthfulqa_defines_it(model_folder: Path, tmp_pat
     assert second.value == pytest.approx((p[0] + p[2]) / p.sum(), abs=0.02) and second.even == pytest.approx(2 / 3)
 
 
+def test_the_first_measure_compares_its_own_answers_alone() -> None:
+    item = truths.Claims("q", ("yes", "no", "surely"), (True, False, True), 2)
+    first, second = truths.multiple_choice([item], [np.array([-1.0, -2.0, 0.0])])
+    p = np.exp([-1.0, -2.0, 0.0])
+    assert (first.value, first.even) == (1.0, 0.5) and second.value == pytest.approx((p[0] + p[2]) / p.sum())
+
+
 def test_the_form_of_its_authors_is_read_too(tmp_path: Path) -> None:
     """mc_task.json: a list of objects whose targets are {text: 1 or 0}."""
     path = tmp_path / "mc_task.json"

@@ -14,10 +14,18 @@ from riyaz.config import LimitsConfig
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.engine.request import Request
-from riyaz.limits import context, cost, energy, fragile, reworded
+from riyaz.limits import context, cost, energy, fragile, reworded, templates
 from riyaz.limits.ask import plain, start
 from riyaz.limits.inputs import Inputs, Rows
-from riyaz.predictor import CopyPredictor, FreePredictor, ModelPredictor, Prediction, open_model, predictor_for
+from riyaz.predictor import (
+    ClosedPredictor,
+    CopyPredictor,
+    FreePredictor,
+    ModelPredictor,
+    Prediction,
+    open_model,
+    predictor_for,
+)
 from riyaz.results import Figure, Part
 
 TASK = Task("closed", tuple(sorted(CLOSED)), "accuracy", "Classify the text.", "")
@@ -171,6 +179,29 @@ def test_answers_that_stay_are_counted(inputs: Inputs) -> None:
              for row in inputs.rows.test]  # fmt: skip
     assert named(own, "the answer stays")["with typos"].value == np.mean([a == b for a, b in zip(before, after)])
     assert set(named(labels, "the answer stays")) == {"labels renamed", "labels listed in reverse order"}
+
+
+def test_not_makes_the_other_statement_true(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that always finds the true sentence likelier: that with the true word, but with not the other."""
+    assert inputs.model is not None
+    items = templates.data("negations.json")["statements"]
+    true = {f"{item['is']} {item['true']}." for item in items} | {f"{item['not']} {item['false']}." for item in items}
+    monkeypatch.setattr(fragile, "text_nats", lambda _, texts: np.array([float(text in true) for text in texts]))
+    assert [figure.value for figure in fragile._negation(inputs.model).figures] == [1.0, 1.0]
+
+
+def test_answers_with_renamed_labels_are_mapped_back(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, answering = inputs.rows, inputs.answering
+    assert given is not None and isinstance(answering, ClosedPredictor)
+
+    def right(predictor: ClosedPredictor, rows: list[Example]) -> list[Prediction]:
+        named = {label.lower(): label for label in predictor.task.labels}
+        return [Prediction(named[row.answer.lower()]) for row in rows]
+
+    monkeypatch.setattr(fragile, "predict", right)
+    part = fragile._labels(answering, given, given.test)
+    assert {figure.value for figure in part.figures if figure.name == "the answer stays"} == {1.0}
+    assert {figure.value for figure in part.figures if figure.name != "the answer stays"} == {0.0}
 
 
 def test_labels_are_renamed_to_what_means_the_same() -> None:

@@ -12,9 +12,10 @@ from riyaz.artifact import TextPart
 from riyaz.config import LimitsConfig
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.limits import abstain, consistency, passages, premises, truth
-from riyaz.limits.ask import answers_with_nats
+from riyaz.limits import abstain, consistency, passages, premises, templates, truth
+from riyaz.limits.ask import answer_nats, answers_with_nats, plain
 from riyaz.limits.inputs import Inputs, Rows
+from riyaz.limits.own_rows import own_rows
 from riyaz.metrics import selective
 from riyaz.predictor import CopyPredictor, ModelPredictor, open_model, predictor_for
 from riyaz.results import Limits
@@ -97,6 +98,27 @@ def test_abstention_is_calibrated_on_other_rows(model: ModelPredictor) -> None:
     assert aurc.low is not None and aurc.value is not None and aurc.low <= aurc.value
 
 
+def test_thresholds_know_nothing_of_the_rows_that_judge_them(model: ModelPredictor) -> None:
+    closed = told(model, CLOSED_TASK)
+    rows = examples(closed_rows(40, "now"), "text", "label")
+    said = [closed.answer(row.messages) for row in rows]
+    right = tuple(replace(row, answers=(text,)) for row, text in zip(rows[:20], said[:20]))
+    wrong = tuple(
+        replace(row, answers=(next(label for label in CLOSED if label != text),))
+        for row, text in zip(rows[20:], said[20:])
+    )
+    part, kept = abstain.measure(closed, Rows(CLOSED_TASK, right, wrong, "rows"), 1.0)
+    assert {risk for _, risk in kept.thresholds} == {0.0} and part.figures[0].value == 0
+
+
+def test_rows_of_a_file_are_halved(model: ModelPredictor, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", closed_rows(40, "now"))
+    given, _ = own_rows(str(tmp_path), model, LimitsConfig(rows=path), lambda event: None)
+    assert given is not None
+    halves = [{row.prompt for row in part} for part in (given.calibrate, given.test)]
+    assert len(halves[0] | halves[1]) == 40 and not halves[0] & halves[1] and min(map(len, halves)) > 10
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("He did not.", True), ("It isn't so", True), ("Nobody noted it", False), ("There is no such king", True)],
@@ -107,6 +129,13 @@ def test_words_of_denial_are_whole_words(text: str, found: bool) -> None:
 
 def test_false_premises_are_asked(model: ModelPredictor) -> None:
     part = premises.measure(model, 0.1)
+    shown = templates.data("premises.json")["premises"]
+    questions = [[{"role": "user", "content": item["question"]}] for item in shown]
+    given = [[item["along"], item["corrects"]] for item in shown]
+    tokens = [[len(ids) for ids in model.tokenizer.answer_ids(each)] for each in given]
+    along = [nats[0] / count[0] > nats[1] / count[1]
+             for nats, count in zip(answer_nats(plain(model), questions, given), tokens)]  # fmt: skip
+    assert premises.measure(model, 1.0).figures[0].value == np.mean(along)
     assert part.figures[0].n == premises.LEAST and "too short for 16 of the 24" in part.notes[-1]
 
 
@@ -129,6 +158,17 @@ def test_passages_are_given_taken_away_and_changed(model: ModelPredictor) -> Non
     ]  # fmt: skip
 
 
+def test_the_gain_is_with_the_passage_less_without(monkeypatch: pytest.MonkeyPatch, model: ModelPredictor) -> None:
+    rows = examples(short_rows(4), "question", "answer")
+    used = passages.cases(rows, {f"d{i}": Document(f"d{i}", "", f"It is {row.answer}.", "")
+                                 for i, row in enumerate(rows)})  # fmt: skip
+    nats = lambda model, rows, hits: [np.array([-1.0, -2.0]) if each else np.array([-4.0, -4.0]) for each in hits]  # noqa: E731
+    monkeypatch.setattr(passages, "accepted_nats", nats)
+    assert passages._gain(passages.reading(told(model, SHORT)), used).value == pytest.approx(2.5)
+    nowhere = passages._from_nowhere([f"It is {used[0].row.answer}", "Perhaps yesterday", "It", "comes Friday"], used)
+    assert nowhere.value == 0.5
+
+
 def test_words_from_nowhere_are_content_words() -> None:
     assert passages.words("The cards cost 9 euros, no more") == {"card", "cost", "9", "euro"}
 
@@ -144,7 +184,7 @@ def test_agreement_of_drawn_answers(model: ModelPredictor) -> None:
     rows = examples(short_rows(6), "question", "answer")
     part = consistency.measure(told(model, SHORT), Rows(SHORT, (), rows, "rows"), 1.0)
     agreement = part.figures[0].value
-    assert agreement is not None and 0.99 / consistency.DRAWN <= agreement <= 1
+    assert agreement is not None and 0.99 / consistency.DRAWN <= agreement < 1  # every draw has a seed of its own
 
 
 def test_what_a_suite_lacks_is_said(model: ModelPredictor) -> None:

@@ -136,6 +136,13 @@ def test_writing_ends_with_a_stop_text_or_the_limit(riyaz: RiyazLM, peer: HFLM) 
     assert first == second != riyaz.generate_until([asked("where is", {**drawn, "seed": 2})])[0]
 
 
+def test_nothing_is_written_after_a_stop_text(riyaz: RiyazLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, real = [], riyaz.model.lm.step
+    monkeypatch.setattr(riyaz.model.lm, "step", lambda: steps.append(1) or real())
+    (text,) = riyaz.generate_until([asked("where is the order", {"max_gen_toks": 60, "until": ["e", "a", "t"]})])
+    assert len(steps) <= len(text) + 2 < 60 and not riyaz.model.lm.running
+
+
 def test_tokens_are_those_of_the_hugging_face_backend(riyaz: RiyazLM, peer: HFLM) -> None:
     chat = riyaz.apply_chat_template([{"role": "user", "content": "where?"}])
     begun = [{"role": "user", "content": "where?"}, {"role": "assistant", "content": "In the"}]

@@ -63,7 +63,7 @@ export function Learn() {
           <Field label="Budget" hint="wall time, such as 90s or 1h">
             <input value={budget.value} onInput={(event) => (budget.value = event.currentTarget.value)} />
           </Field>
-          <Field label="Folder of the run" hint="where it writes; the same folder goes on with what is there">
+          <Field label="Folder of the run" hint="where it writes">
             <input
               value={out.value}
               placeholder="runs/pretrain-…"

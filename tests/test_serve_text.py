@@ -79,6 +79,12 @@ def test_a_tasks_answer_is_trimmed_as_where_it_was_measured(tokenizer: Tokenizer
     assert "".join(told) == ((cut and whole_sentences(plain + " ")) or plain)
 
 
+def test_a_stop_string_that_goes_over_the_end_of_a_sentence_is_not_told(tokenizer: Tokenizer) -> None:
+    ids = [token for part in ("One.", " Two.", " Th", "ree.", " Four.") for token in tokenizer.encode(part)]
+    told = pieces(Text(tokenizer, ["Two. Three"], task=True), ids, cut=False)
+    assert "".join(told) == "One."
+
+
 NUMBER = {"type": "number", "minimum": 0, "maximum": 2}
 OBJECT = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}, "additionalProperties": NUMBER}
 

@@ -60,13 +60,11 @@ class Text:
     def _certain(self) -> str:
         """The text that no further token changes: not what may become a stop string, nor an unfinished sentence."""
         text = self._text
-        if self._task:
-            return whole_sentences(text.lstrip())
-        if self.stopped or not self._stop:
-            return text
-        longest = max(map(len, self._stop))
-        held = (n for n in range(min(longest, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in self._stop))
-        return text[: len(text) - next(held, 0)]
+        if self._stop and not self.stopped:
+            longest = min(max(map(len, self._stop)), len(text))
+            held = (n for n in range(longest, 0, -1) if any(s.startswith(text[-n:]) for s in self._stop))
+            text = text[: len(text) - next(held, 0)]
+        return whole_sentences(text.lstrip()) if self._task else text
 
     def _tell(self, text: str) -> str:
         new = text[self._told :]

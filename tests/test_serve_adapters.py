@@ -92,6 +92,13 @@ def test_a_copied_answer_has_no_log_probabilities(served: Running) -> None:
     )
     assert assert_error(served.post("/tokenize", {"model": "out/nearest", "prompt": "a"}), 400)["param"] == "model"
     assert asked(served, "out/nearest", "a", n=2)["choices"][1]["message"]["content"]
+    assert assert_error(served.post("/v1/chat/completions/input_tokens", body), 400)["param"] == "model"
+
+
+def test_every_chosen_answer_is_counted(served: Running) -> None:
+    one, three = (asked(served, "out/lora", QUESTIONS[0], n=n)["usage"] for n in (1, 3))
+    assert three["completion_tokens"] == 3 * one["completion_tokens"] > 0
+    assert three["prompt_tokens"] == one["prompt_tokens"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -122,7 +129,9 @@ def test_what_changes_nothing_is_named(served: Running) -> None:
     response = served.post("/v1/responses", {"model": "out/lora", "input": "a", "temperature": 1, "new": 1})
     assert response.headers["x-riyaz-ignored"] == "new,temperature"
     begun = [*body["messages"], {"role": "assistant", "content": "re"}]  # type: ignore[misc]
-    assert_error(served.post("/v1/chat/completions", {**body, "messages": begun}), 400)
+    for name in ("out/lora", "out/nearest"):
+        found = assert_error(served.post("/v1/chat/completions", {"model": name, "messages": begun}), 400)
+        assert found["param"] == "messages" and "cannot be begun" in found["message"]
 
 
 def test_adapters_are_loaded_mixed_and_unloaded(served: Running) -> None:

@@ -98,6 +98,13 @@ def test_a_text_and_its_tokens_are_each_others(served: Running, library: FreePre
     messages = [{"role": "user", "content": "hello"}]
     rendered = served.post("/tokenize", {"messages": messages}).json()["tokens"]
     assert [rendered] == library.tokenizer.render([messages])
+    begun = [*messages, {"role": "assistant", "content": "the card"}]
+    assert served.post("/tokenize", {"messages": begun}).json()["tokens"] == [
+        *rendered,
+        *library.tokenizer.encode("the card"),
+    ]
+    whole = served.post("/tokenize", {"messages": begun, "add_generation_prompt": False}).json()["tokens"]
+    assert [whole] == library.tokenizer.render([begun], add_generation_prompt=False) and len(whole) > len(rendered)
     info = served.http.get("/tokenizer_info").json()
     assert info["eos_token"] == "<|im_end|>" and info["bos_token"] == "<|im_start|>" and "{%" in info["chat_template"]
 
@@ -135,3 +142,11 @@ def test_wrong_tokens_are_refused(served: Running, path: str, body: dict) -> Non
 
 def test_an_id_without_a_token_is_shown(served: Running) -> None:
     assert served.post("/detokenize", {"tokens": [5000]}).json() == {"prompt": "<id 5000>"}
+
+
+def test_a_seed_draws_the_same_for_a_prompt_alone_and_beside_others(served: Running) -> None:
+    body = {"model": MODEL, "max_tokens": 8, "temperature": 1, "seed": 5, "n": 2}
+    both = served.post("/v1/completions", {**body, "prompt": ["the card", TEXT]}).json()["choices"]
+    alone = served.post("/v1/completions", {**body, "prompt": TEXT}).json()["choices"]
+    assert [choice["text"] for choice in both[2:]] == [choice["text"] for choice in alone]
+    assert alone[0]["text"] != alone[1]["text"]

@@ -152,7 +152,7 @@ def test_more_tokens_than_the_server_allows_are_refused(model_folder: Path) -> N
         hello = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "ignore_eos": True}
         assert served.post("/v1/chat/completions", hello).json()["usage"]["completion_tokens"] == 10
         found = assert_error(served.post("/v1/chat/completions", {**hello, "max_completion_tokens": 11}), 400)
-        assert found["param"] == "max_tokens"
+        assert found["param"] == "max_completion_tokens"
 
 
 def test_more_answers_than_there_can_be_places_are_refused_for_good(model_folder: Path) -> None:

@@ -55,6 +55,11 @@ def test_what_is_no_call_stays_text(text: str, count: int) -> None:
     assert len(made) == count and told == ("" if count else text)
 
 
+def test_half_a_character_in_a_call_is_replaced() -> None:
+    _, made = Calls({"hours"}).push('<tool_call>{"name":"hours","arguments":{"day":"\\ud83d"}}</tool_call>', last=True)
+    assert json.loads(made[0]["function"]["arguments"]) == {"day": "?"}
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tiny.write_hf_folder(tmp_path_factory.mktemp("tools") / "tiny")

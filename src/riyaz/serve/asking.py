@@ -45,9 +45,17 @@ def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = (
     turns = [_turn(message, f"messages.{place}", takes) for place, message in enumerate(messages)]
     ends = len(turns) > 1 and turns[-1]["role"] == "assistant" and "tool_calls" not in turns[-1]
     begun = turns.pop()["content"] if ends else ""
+    if begun and served.from_set:
+        raise Problem(400, f"messages: {served.name} chooses or copies its answers, which cannot be begun", "messages")
     if turns[-1]["role"] not in ("user", "tool"):
         raise Problem(400, "messages: the last one is not the user's", "messages")
     return Turns(tuple(turns), begun, tuple(tools))
+
+
+def tools_of(body: Body) -> Sequence[Body]:
+    """The tools that a request offers."""
+    tools: Sequence[Body] = body.get("tools", ()) if body.get("tool_choice") != "none" else ()
+    return tools
 
 
 def _turn(message: Body, where: str, tools: bool) -> Message:
@@ -119,9 +127,10 @@ def stops_of(body: Body) -> list[str]:
     return [stop] if isinstance(stop, str) else list(stop)
 
 
-def limit_of(body: Body, most: int | None, name: str = "max_tokens") -> int | None:
+def limit_of(body: Body, most: int | None) -> int | None:
     """The limit of the answer that was asked for. Raises Problem where the server allows less."""
-    asked = body.get("max_completion_tokens", body.get(name))
+    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    asked = body.get(name)
     if asked is not None and most is not None and asked > most:
         raise Problem(400, f"{name}: {asked} is larger than {most}, which this server allows", name)
     return None if asked is None else int(asked)
@@ -134,8 +143,6 @@ def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) 
     predictor = served.predictor
     assert not isinstance(predictor, CopyPredictor)
     begun = predictor.tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
-    if begun and served.from_set:
-        raise Problem(400, f"{served.name} chooses its answers, which cannot be begun", "messages")
     usual = None if predictor.task is None else getattr(predictor, "max_new_tokens", None)
     room = limit or usual or 1
     (made,) = predictor.prepare([turns.messages], room=room + len(begun), tools=turns.tools)
@@ -179,5 +186,7 @@ def idle_members(messages: Sequence[Body]) -> list[str]:
 
 
 def idle_fields(body: Body, served: Served) -> list[str]:
-    """Fields that change nothing where an answer is chosen or copied."""
-    return [name for name in IDLE if name in body] if served.from_set else []
+    """Fields that change nothing where an answer is chosen or copied, and that calls are not held to their schema."""
+    strict = any(tool["function"].get("strict") for tool in tools_of(body))
+    drawn = [name for name in IDLE if name in body] if served.from_set else []
+    return [*drawn, *(["tools.function.strict"] if strict else [])]

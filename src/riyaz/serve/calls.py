@@ -57,6 +57,7 @@ class Calls:
         arguments = found.get("arguments", found.get("parameters", {}))
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = arguments.encode(errors="replace").decode()  # half of a pair of surrogates is no character
         self.count += 1
         return {
             "id": f"call_{secrets.token_hex(12)}", "type": "function",

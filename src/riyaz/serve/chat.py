@@ -80,8 +80,7 @@ def idle(chat: Chat) -> list[str]:
 async def checked(state: State, body: Body) -> Chat:
     """The request of a body whose fields are each valid. Raises Problem."""
     served = state.shelf.find(body["model"])
-    tools = body.get("tools", ()) if body.get("tool_choice") != "none" else ()
-    turns = asking.turns_of(body["messages"], served, tools)
+    turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
     if "top_logprobs" in body and not body.get("logprobs"):
         raise Problem(400, "top_logprobs: needs logprobs", "top_logprobs")
     if body.get("stream_options") and not body.get("stream"):
@@ -130,7 +129,8 @@ async def _told(chat: Chat, made: Prepared, text: str, citations: tuple[dict, ..
     scored: tuple[Scored, ...] = ()
     tokenizer, lm = chat.served.open.tokenizer, chat.served.open.lm
     (ids,) = tokenizer.answer_ids([text])
-    chat.usage.completion = len(ids) - 1
+    chat.usage.completion = chat.count * (len(ids) - 1)
+    chat.state.metrics.generation_tokens += chat.usage.completion
     if chat.top is not None:
         top = chat.top
         scored = (await chat.state.engine.call(lambda: tuple(lm.scored(made.request, ids, top))))[:-1]

@@ -114,7 +114,8 @@ def token_ids(served: Served, prompt: str | Sequence[int], where: str) -> tuple[
 
 
 def _asked(completion: Completion) -> list[Asked]:
-    """The requests of all prompts, each as often as `n` says. Raises Problem, TooLong."""
+    """The requests of all prompts, each as often as `n` says, with an `id` that a seed draws by
+    as it does for the prompt alone. Raises Problem, TooLong."""
     body, model, served = completion.body, completion.model, completion.served
     count, limit = int(body.get("n", 1)), completion.limit
     assert served.context is not None
@@ -126,7 +127,7 @@ def _asked(completion: Completion) -> list[Asked]:
         completion.usage.prompt += len(ids)
         for copy in range(count):
             request = engine.Request(
-                len(asked), ids, adapter=model.adapter, limit=limit, sampling=asking.sampling_of(body, served),
+                copy, ids, adapter=model.adapter, limit=limit, sampling=asking.sampling_of(body, served),
                 stop=frozenset() if body.get("ignore_eos") else model.tokenizer.eos_ids,
                 added=asking.added_of(body, served), top=completion.top,
                 echo=completion.top if completion.echo else None,

@@ -7,6 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from riyaz.data import Message
+from riyaz.predictor import CopyPredictor
 from riyaz.serve import asking
 from riyaz.serve.fields import CHAT, DETOKENIZE, TOKENIZE
 from riyaz.serve.http import read_body
@@ -34,8 +36,11 @@ def _ids(served: Served, body: dict[str, Any]) -> list[int]:
     tokenizer = served.open.tokenizer
     if "messages" in body:
         turns = asking.turns_of(body["messages"], served)
-        generation = body.get("add_generation_prompt", True)
-        return tokenizer.render([list(turns.messages)], add_generation_prompt=generation)[0]
+        if body.get("add_generation_prompt", True):
+            begun = tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
+            return [*tokenizer.render([list(turns.messages)])[0], *begun]
+        last: list[Message] = [{"role": "assistant", "content": turns.begun}] if turns.begun else []
+        return tokenizer.render([[*turns.messages, *last]], add_generation_prompt=False)[0]
     asking.expect_short(body["prompt"], "prompt")
     beginning = tokenizer.beginning if body.get("add_special_tokens", True) else ()
     return [*beginning, *tokenizer.encode(body["prompt"])]
@@ -75,6 +80,8 @@ async def input_tokens(request: Request) -> Response:
     body, headers = await read_body(request, CHAT)
     state = state_of(request)
     served = state.shelf.find(body["model"])
-    turns = asking.turns_of(body["messages"], served, body.get("tools", ()))
+    if isinstance(served.predictor, CopyPredictor):
+        raise Problem(400, f"model: {served.name} copies its answers and reads no prompt", "model")
+    turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
     made = await state.prepare(lambda: asking.prepared(served, turns, 1, None))
     return JSONResponse({"input_tokens": made.request.length}, headers=headers)

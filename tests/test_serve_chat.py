@@ -186,6 +186,13 @@ def test_a_field_that_nobody_knows_is_named(served: Running) -> None:
     assert response.status_code == 200 and response.headers["x-riyaz-ignored"] == "enable_thinking,and-1-more"
 
 
+def test_a_member_that_nobody_knows_is_named(served: Running) -> None:
+    body = {"model": MODEL, "messages": [{**HELLO[0], "mood": 1}] * 2, "max_tokens": 1, "stream": True}
+    body |= {"stream_options": {"include_usage": True, "often": 1}, "response_format": {"type": "text", "x": 1}}
+    told = served.post("/v1/chat/completions", body).headers["x-riyaz-ignored"]
+    assert told == "messages.mood,stream_options.often,response_format.x"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -247,6 +254,12 @@ def test_tools_are_written_where_the_template_has_a_place(tmp_path: Path) -> Non
         plain, told = create(**asked), create(**asked, tools=[TOOL])  # type: ignore[call-overload]
         none = create(**asked, tools=[TOOL], tool_choice="none")  # type: ignore[call-overload]
         assert told.usage.prompt_tokens > plain.usage.prompt_tokens == none.usage.prompt_tokens
+        count = [served.post("/v1/chat/completions/input_tokens", {**asked, "tools": [TOOL], "tool_choice": choice})
+                 for choice in ("auto", "none")]  # fmt: skip
+        assert [c.json()["input_tokens"] for c in count] == [told.usage.prompt_tokens, none.usage.prompt_tokens]
+        strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}  # type: ignore[dict-item]
+        named = served.post("/v1/chat/completions", {**asked, "tools": [strict]})
+        assert named.headers["x-riyaz-ignored"] == "tools.function.strict"
         tokenizer = opener.bases[0].tokenizer
         (ids,) = tokenizer.render([HELLO], tools=[TOOL])
         assert len(ids) == told.usage.prompt_tokens and '"look_up"' in tokenizer.decode(ids)

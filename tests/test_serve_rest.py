@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,43 @@ def test_the_document_names_every_route_and_field(served: Running) -> None:
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"].keys() == CHAT.keys() and set(body["required"]) == {"model", "messages"}
     assert {path for path, _ in told} >= TABLES.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content"),
+        ({"input": [{"role": "system", "content": "x"}]}, "input"), ({"max_output_tokens": 51}, "max_output_tokens"),
+        ({"instructions": "x" * 1_100_000}, "instructions"), ({"text": {"x": deep(40)}}, "text"),
+        ({"text": {"format": {"type": "json_schema", "schema": {"$ref": "#/nowhere"}}}}, "text.format"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("instructions", ["Be brief.", None])
+def test_what_a_chat_refuses_is_named_by_the_fields_of_responses(
+    served: Running, change: dict, param: str, instructions: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.state, "config", replace(served.state.config, max_tokens=50))
+    body = {"model": "tiny", "input": "a", "instructions": instructions, "max_output_tokens": 1, **change}
+    found = assert_error(served.post("/v1/responses", body), 400)
+    assert found["param"] == param and found["message"].startswith(f"{param}: ")
+
+
+def test_items_and_formats_say_what_was_left_out_and_come_back_as_they_are(served: Running) -> None:
+    item = {"role": "user", "id": "msg_1", "weight": 1, "content": [{"type": "input_text", "text": "a", "cache": 1}]}
+    body = {"model": "tiny", "input": [item], "text": {"format": {"type": "text"}, "x": 1}, "max_output_tokens": 2}
+    response = served.post("/v1/responses", body)
+    assert response.headers["x-riyaz-ignored"] == "text.x,input.weight,input.content.cache"
+    assert response.json()["output"][0]["status"] == response.json()["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_what_json_can_say_and_an_answer_cannot_is_replaced_or_refused(served: Running, stream: str) -> None:
+    body = '{"model": "tiny", "input": "a", "max_output_tokens": 1, "stream": %s, %s}'
+    headers = {"content-type": "application/json"}
+    half = body % (stream, '"instructions": "\\ud83d\\ude00 \\uD83D"')
+    answer = served.http.post("/v1/responses", content=half, headers=headers)
+    assert answer.status_code == 200
+    if stream == "false":
+        assert answer.json()["instructions"] == "\U0001f600 \ufffd"
+    endless = body % (stream, '"text": {"x": 1e999}')
+    assert assert_error(served.http.post("/v1/responses", content=endless, headers=headers), 400)["param"] == "text"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from riyaz.errors import brief
 from riyaz.serve.problems import Problem
-from riyaz.serve.schema import Schema, check
+from riyaz.serve.schema import Schema, check, unknown
 
 MAX_N, MAX_STOP, MAX_BIAS, MAX_TOP, MAX_PROMPTS, MAX_INPUTS = 8, 16, 1000, 20, 64, 256
 MAX_MESSAGES, MAX_TOOLS, MAX_NAMED = 1000, 64, 20
@@ -146,11 +146,21 @@ EMBEDDINGS = {
     "dimensions": Field(whole(1)),
 }  # fmt: skip
 ITEMS: Schema = {"anyOf": [text(None, 1), listed({"type": "object"}, MAX_MESSAGES, 1)]}
+TEXT_FORMAT: Schema = {
+    "type": ["object", "null"],
+    "properties": {
+        "format": {
+            "type": "object",
+            "properties": {"type": {}, "name": {}, "schema": {}, "strict": {}, "description": {}},
+        },
+        "verbosity": {},
+    },
+}  # fmt: skip
 RESPONSES = {
     "model": MODEL, "input": Field(ITEMS, required=True),
     "instructions": Field(TEXT_OR_NULL), "max_output_tokens": Field(whole(1)),
     "temperature": DRAWING["temperature"], "top_p": DRAWING["top_p"], "stream": Field(FLAG),
-    "top_logprobs": refused(0), "text": Field(OBJECT | {"properties": {"format": {"type": "object"}}}),
+    "top_logprobs": refused(0), "text": Field(TEXT_FORMAT),
     **STORED, "store": Field(FLAG, "neutral"), "user": Field(TEXT_OR_NULL, "neutral"), "include": refused([]),
     "tools": refused([]), "tool_choice": refused("auto", "none"), "parallel_tool_calls": Field(FLAG, "neutral"),
     "max_tool_calls": refused(), "previous_response_id": refused(), "conversation": refused(),
@@ -178,11 +188,13 @@ Table = dict[str, Field]
 
 
 def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[str]]:
-    """(the supported fields that have a value, names of fields that are in no table). Raises Problem 400."""
+    """(the supported fields that have a value, names of fields and of their members that are in no table). Raises
+    Problem 400."""
     for name, each in table.items():
         if each.required and body.get(name) is None:
             raise Problem(400, f"{name}: is missing", name, "missing_required_parameter")
     kept: dict[str, Any] = {}
+    ignored = [name for name in body if name not in table]
     for name, value in body.items():
         known = table.get(name)
         if known is None or value is None:
@@ -194,12 +206,14 @@ def sort_out(body: dict[str, Any], table: Table) -> tuple[dict[str, Any], list[s
         check(value, known.schema, name)
         if known.use == "supported":
             kept[name] = value
-    return kept, [name for name in body if name not in table]
+            ignored += dict.fromkeys(unknown(value, known.schema, name))
+    return kept, ignored
 
 
 def ignored_header(names: list[str]) -> dict[str, str]:
     """The header that names fields which were left out; a name that no header can hold is counted."""
-    plain = [name for name in names if PLAIN_NAME.fullmatch(name)][:MAX_NAMED]
-    rest = len(names) - len(plain)
+    different = dict.fromkeys(names)
+    plain = [name for name in different if PLAIN_NAME.fullmatch(name)][:MAX_NAMED]
+    rest = len(different) - len(plain)
     said = ",".join([*plain, *([f"and-{rest}-more"] if rest else [])])
     return {"x-riyaz-ignored": said} if said else {}

@@ -6,6 +6,7 @@ it what the engine does for it.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
@@ -24,6 +25,7 @@ WRITING = 30.0  # seconds in which a client must read what was answered
 PING = 15.0  # seconds between comments that keep an idle stream open
 EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 DONE = "[DONE]"
+LONE = re.compile("[\ud800-\udfff]")  # half of a pair, which is no character and no answer can hold
 
 
 async def read_body(request: Request, table: Table) -> tuple[dict[str, Any], dict[str, str]]:
@@ -67,6 +69,8 @@ def parse(data: bytes) -> dict[str, Any]:
 
     try:
         body = json.loads(data.decode("utf-8"), parse_constant=refuse)
+        if b"\\ud" in data.lower():
+            body = json.loads(LONE.sub("\ufffd", json.dumps(body, ensure_ascii=False)))
     except UnicodeDecodeError:
         raise Problem(400, "the body is not UTF-8", code="invalid_json") from None
     except RecursionError:

@@ -1,5 +1,7 @@
 """POST /v1/responses, for clients that send the whole conversation each time: converted to a chat, nothing is kept."""
 
+import json
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from riyaz.serve.asking import Body
+from riyaz.serve.asking import Body, expect_shallow
 from riyaz.serve.chat import Chat, checked, idle, pieces
 from riyaz.serve.fields import RESPONSES, ignored_header
 from riyaz.serve.generation import Usage
@@ -16,6 +18,10 @@ from riyaz.serve.problems import Problem
 from riyaz.serve.state import state_of
 
 ROLES = ("system", "developer", "user", "assistant")
+NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
+CHAT_FIELD = re.compile(rf"({'|'.join(NAMES)})\b(?:\.(\d+)(\.content)?)?")
+ITEM = ("type", "role", "content", "id", "status")  # of an item of the input; the last two are of answers sent back
+STATUS = {"stop": "completed", "length": "incomplete", None: "in_progress"}
 PASSED = ("model", "temperature", "top_p", "stream")
 
 
@@ -23,8 +29,11 @@ async def responses(request: Request) -> Response:
     """Answer an input, at once or as a stream of events."""
     body, ignored = await read_fields(request, RESPONSES)
     state = state_of(request)
-    chat = await checked(state, chat_body(body))
-    headers = ignored_header([*ignored, *idle(chat)])
+    try:
+        chat = await checked(state, chat_body(body))
+    except Problem as problem:
+        raise renamed(problem, body) from None
+    headers = ignored_header([*ignored, *_idle_items(body["input"]), *(_renamed(name, False) for name in idle(chat))])
     name = f"resp_{secrets.token_hex(12)}"
     if body.get("stream"):
         return EventStream(_events(chat, body, name), headers, state)
@@ -54,9 +63,40 @@ def chat_body(body: Body) -> Body:
     return made
 
 
+def renamed(problem: Problem, body: Body) -> Problem:
+    """The problem of a chat, named by the fields of this route."""
+    first = bool(body.get("instructions"))
+    problem.message = _renamed(problem.message, first)
+    problem.param = problem.param and _renamed(problem.param, first)
+    return problem
+
+
+def _renamed(text: str, first: bool) -> str:
+    """A text that begins with the name of a chat's field, with ours; `first`: instructions are its first message."""
+    found = CHAT_FIELD.match(text)
+    if found is None:
+        return text
+    field, place, content = found.groups()
+    rest = text[found.end() :]
+    if field != "messages" or place is None:
+        return NAMES[field] + text[len(field) :]
+    return f"instructions{rest}" if first and place == "0" else f"input.{int(place) - first}{content or ''}{rest}"
+
+
+def _idle_items(given: Any) -> list[str]:
+    """Names of members of items that say nothing to the model."""
+    items = given if isinstance(given, list) else []
+    return [f"input.{name}" for item in items for name in item if name not in ITEM and item[name] is not None]
+
+
 def response_format(body: Body) -> Body | None:
     """The format of the text as a chat names it; None for plain text. Raises Problem for one that is not known."""
     text = body.get("text") or {}
+    expect_shallow(text, "text")
+    try:
+        json.dumps(text, allow_nan=False)
+    except ValueError:
+        raise Problem(400, "text: holds a number that is not finite", "text") from None
     if text.get("verbosity") not in (None, "medium"):
         raise Problem(400, "text.verbosity: is not supported", "text.verbosity", "unsupported_parameter")
     form = text.get("format") or {"type": "text"}
@@ -70,12 +110,13 @@ def response_format(body: Body) -> Body | None:
 
 
 async def _whole(chat: Chat, body: Body, name: str, headers: dict[str, str]) -> Response:
-    texts, finish = [], "stop"
+    texts: list[str] = []
+    finish: str | None = "stop"
     citations: tuple[dict, ...] = ()
     async for piece in pieces(chat):
         texts.append(piece.text)
         finish, citations = piece.finish or finish, piece.citations or citations
-    item = _message(name, "".join(texts), "completed", citations)
+    item = _message(name, "".join(texts), STATUS[finish], citations)
     return JSONResponse(_response(chat, body, name, [item], finish), headers=headers)
 
 
@@ -89,7 +130,8 @@ async def _events(chat: Chat, body: Body, name: str) -> AsyncGenerator[str, None
         return f"event: {kind}\ndata: {dumped({'type': kind, 'sequence_number': number - 1, **members})}"
 
     place: dict[str, Any] = {"item_id": f"msg_{name}", "output_index": 0, "content_index": 0}
-    texts, finish, begun = [], "stop", False
+    texts, begun = [], False
+    finish: str | None = "stop"
     citations: tuple[dict, ...] = ()
     async for piece in pieces(chat):
         if not begun:
@@ -105,7 +147,7 @@ async def _events(chat: Chat, body: Body, name: str) -> AsyncGenerator[str, None
             yield event("response.output_text.delta", **place, delta=piece.text, logprobs=[])
         finish, citations = piece.finish or finish, piece.citations or citations
     text = "".join(texts)
-    item = _message(name, text, "completed", citations)
+    item = _message(name, text, STATUS[finish], citations)
     yield event("response.output_text.done", **place, text=text, logprobs=[])
     yield event("response.content_part.done", **place, part=_part(text))
     yield event("response.output_item.done", output_index=0, item=item)
@@ -131,10 +173,10 @@ def _part(text: str) -> dict[str, Any]:
 
 def _response(chat: Chat, body: Body, name: str, output: list[Any], finish: str | None) -> dict[str, Any]:
     """The response object; `finish` is None while it is made."""
-    status = {"stop": "completed", "length": "incomplete", None: "in_progress"}[finish]
     return {
-        "id": name, "object": "response", "created_at": chat.created, "status": status, "model": chat.served.name,
-        "output": output, "error": None, "instructions": body.get("instructions"), "metadata": {},
+        "id": name, "object": "response", "created_at": chat.created, "status": STATUS[finish],
+        "model": chat.served.name, "output": output, "error": None,
+        "instructions": body.get("instructions"), "metadata": {},
         "incomplete_details": {"reason": "max_output_tokens"} if finish == "length" else None,
         "max_output_tokens": body.get("max_output_tokens"), "parallel_tool_calls": False, "tool_choice": "none",
         "tools": [], "temperature": body.get("temperature"), "top_p": body.get("top_p"), "store": False,

@@ -1,7 +1,7 @@
 """Checks a JSON value against a schema: the part of JSON Schema in which the fields of requests are written."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from riyaz.errors import brief
@@ -39,6 +39,22 @@ def check(value: Any, schema: Schema, param: str) -> None:
     elif isinstance(value, dict):
         _check_object(value, schema, param)
     return None
+
+
+def unknown(value: Any, schema: Schema, name: str) -> Iterator[str]:
+    """The members of objects within a checked value that the schema does not list, such as `stream_options.x`."""
+    for option in schema.get("anyOf", ()):
+        if _is_one(value, option.get("type")):
+            yield from unknown(value, option, name)
+    if isinstance(value, list):
+        for item in value if "items" in schema else ():
+            yield from unknown(item, schema["items"], name)
+    elif isinstance(value, dict) and "properties" in schema:
+        for member, inner in value.items():
+            if member in schema["properties"]:
+                yield from unknown(inner, schema["properties"][member], f"{name}.{member}")
+            elif inner is not None:
+                yield f"{name}.{member}"
 
 
 def wrong(what: str, value: Any, param: str) -> Problem:

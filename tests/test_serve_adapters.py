@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +134,21 @@ def test_what_changes_nothing_is_named(served: Running) -> None:
     for name in ("out/lora", "out/nearest"):
         found = assert_error(served.post("/v1/chat/completions", {"model": name, "messages": begun}), 400)
         assert found["param"] == "messages" and "cannot be begun" in found["message"]
+
+
+def test_an_adapter_that_is_removed_while_a_question_is_read_is_404(served: Running) -> None:
+    body = {"model": "brief", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert served.post("/v1/adapters", {"name": "brief", "path": "lora1"}).status_code == 201
+    assert served.post("/v1/chat/completions", body).status_code == 200
+    reads = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        served.state.preparing.submit(reads.wait, 30)
+        answer = pool.submit(served.post, "/v1/chat/completions", body)
+        time.sleep(0.3)  # the request waits for the thread that prepares prompts
+        assert served.http.delete("/v1/adapters/brief").status_code == 200
+        reads.set()
+        assert assert_error(answer.result(), 404)["code"] == "model_not_found"
+    assert not served.state.users, "nothing keeps in memory what was removed"
 
 
 def test_adapters_are_loaded_mixed_and_unloaded(served: Running) -> None:

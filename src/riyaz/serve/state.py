@@ -62,8 +62,8 @@ class State:
 
     @contextlib.contextmanager
     def place(self, count: int, served: Served | None = None) -> Iterator[None]:
-        """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server
-        ends."""
+        """Places for so many answers of a model. Raises Problem: 429 where the queue is full, 503 when the server ends,
+        404 for a model that was removed since it was found."""
         if self.draining:
             raise Problem(503, "the server is about to end", headers={"Retry-After": str(RETRY)})
         if count > ROWS + self.config.max_queue:
@@ -74,6 +74,8 @@ class State:
             message = f"the queue is full: {self.open} answers run or wait"
             self.metrics.refused += 1
             raise Problem(429, message, headers={"Retry-After": str(RETRY)}, extra=where)
+        if served is not None and self.shelf.find(served.name) is not served:
+            raise Problem(404, f"{served.name} was removed", "model", "model_not_found")
         self.open += count
         self.users[served] += count
         try:
@@ -81,6 +83,8 @@ class State:
         finally:
             self.open -= count
             self.users[served] -= count
+            if not self.users[served]:
+                del self.users[served]  # else what was removed stayed in memory
 
     async def prepare(self, function: Callable[[], T]) -> T:
         """What a function gives in the thread that prepares prompts, which the event loop does not wait for."""

@@ -151,6 +151,22 @@ def test_an_adapter_that_is_removed_while_a_question_is_read_is_404(served: Runn
     assert not served.state.users, "nothing keeps in memory what was removed"
 
 
+def test_an_adapter_that_is_removed_while_it_answers_holds_up_no_other(served: Running) -> None:
+    assert served.post("/v1/adapters", {"name": "slow", "path": "lora1"}).status_code == 201
+    answers = next(one for one in served.state.shelf if one.name == "slow")
+    with ThreadPoolExecutor(1) as pool:
+        with served.state.place(1, answers):
+            gone = pool.submit(served.http.delete, "/v1/adapters/slow")
+            while any(one.name == "slow" for one in served.state.shelf):
+                time.sleep(0.01)
+            again = served.post("/v1/adapters", {"name": "slow", "path": "lora2"})
+            assert "loaded already" in assert_error(again, 409)["message"]
+            assert served.post("/v1/adapters", {"name": "other", "path": "lora2"}).status_code == 201
+            assert not gone.done()
+        assert gone.result().status_code == 200
+    assert served.http.delete("/v1/adapters/other").status_code == 200
+
+
 def test_adapters_are_loaded_mixed_and_unloaded(served: Running) -> None:
     base = next(model.id for model in served.openai.models.list().data if model.id.startswith("tiny"))
     plain = [asked(served, base, question, max_tokens=8) for question in QUESTIONS]

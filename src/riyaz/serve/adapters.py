@@ -91,16 +91,17 @@ def found(folder: Path, path: str) -> Path:
 
 
 async def unloaded(state: State, name: str, param: str) -> None:
-    """Take a name away at once, and its adapter out of the engine when no request uses it. Raises Problem for a model
-    that the command line serves."""
+    """Take a name away at once, and its adapter out of the engine when no request uses it; others are loaded meanwhile.
+    Raises Problem for a model that the command line serves."""
     async with state.loading:
         served = state.shelf.find(name, param)
         if not served.removable:
             raise Problem(403, f"{name} was not loaded by a client", param)
         state.shelf.take(name)
-        until = time.monotonic() + state.config.request_timeout
-        while state.users[served] and time.monotonic() < until:
-            await asyncio.sleep(LOOK)
+    until = time.monotonic() + state.config.request_timeout
+    while state.users[served] and time.monotonic() < until:
+        await asyncio.sleep(LOOK)
+    async with state.loading:
         try:
             await state.engine.call(lambda: unload(served))
         except RiyazError as error:  # a request outlived its time

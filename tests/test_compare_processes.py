@@ -46,16 +46,10 @@ def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Fin
             "chat_template.jinja")},
     }  # fmt: skip
     expected = {
-        *("settings.json", "measured.json", "plan.json", "base.json", "base_kl.safetensors", "measure.log"),
-        *(
-            "compare.json",
-            "report.html",
-            "report.md",
-            "seconds.json",
-            ".lock",
-            *(f"split/kept/{rows}.jsonl" for rows in ("train", "valid", "test")),
-        ),
-    }
+        "settings.json", "measured.json", "plan.json", "base.json", "base_kl.safetensors", "measure.log",
+        "events.jsonl", "compare.json", "report.html", "report.md", "seconds.json", ".lock",
+        *(f"split/kept/{rows}.jsonl" for rows in ("train", "valid", "test")),
+    }  # fmt: skip
     for method in METHODS:
         assert {name.removeprefix(f"arms/{method}/kept/") for name in found if f"arms/{method}/" in name} == (
             common | own[method]

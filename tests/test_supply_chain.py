@@ -22,6 +22,7 @@ EXTRAS = {
     "docs": {"pypdfium2", "python-docx"},
     "hub": {"huggingface_hub"},
     "json": {"llguidance"},
+    "lm-eval": {"lm-eval"},
     "parquet": {"pyarrow"},
     "serve": {"starlette", "uvicorn"},
     "train": {"torch"},

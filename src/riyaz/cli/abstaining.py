@@ -55,8 +55,10 @@ class Abstaining:
 def held_alike(predictor: "Predictor", withheld: Abstaining | None) -> "Predictor":
     """The predictor. Raises RiyazError where it holds its weights otherwise than when the threshold was set, as it is
     then more or less sure of the same answers."""
+    if withheld is None:
+        return predictor
     held = predictor.lm.served if predictor.lm is not None else None
-    if withheld is not None and held != withheld.served:
+    if held != withheld.served:
         what = f"the threshold was set with weights as {withheld.served}, and they are held as {held} here"
         raise RiyazError(what, "--abstain", "give both commands the same --precision, or run riyaz limits again")
     return predictor

@@ -180,10 +180,15 @@ def test_wrong_arguments_are_refused(quick: Finished, folder: Path, riyaz: Riyaz
         riyaz.loglikelihood([asked("a", LONG * 20)], disable_tqdm=True)
 
 
-def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_its_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     with pytest.raises(RiyazError, match=r"lm-eval is not installed; .*\[lm-eval\]"):
         runpy.run_module("riyaz.lm_eval")
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("riyaz.lm_eval", run_name="__main__")
+    assert capsys.readouterr().err.startswith("error: lm-eval is not installed")
 
 
 def test_the_command_knows_the_model(

@@ -25,7 +25,11 @@ try:
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ModuleNotFoundError as error:
-    raise RiyazError("lm-eval is not installed", hint=install("lm-eval")) from error
+    missing = RiyazError("lm-eval is not installed", hint=install("lm-eval"))
+    if __name__ == "__main__":
+        print(f"error: {missing}", file=sys.stderr)
+        sys.exit(2)
+    raise missing from error
 
 LOG = logging.getLogger(__name__)
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names of one thing, first counts

@@ -12,9 +12,10 @@ from riyaz import artifact, hardware
 from riyaz.adapters import CONFIG
 from riyaz.errors import shown
 from riyaz.files import atomic_file
-from riyaz.results import COMPARE, LIMITS, RUN
+from riyaz.results import COMPARE
 from riyaz.serve.http import MB, READING
 from riyaz.serve.page.place import UPLOADS, Page, expect_file_name
+from riyaz.serve.page.runs import KINDS
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of, state_of
 
@@ -58,7 +59,7 @@ def kind_of(path: Path) -> str:
 
 
 def _kind_of_folder(path: Path) -> str:
-    if any((path / name).is_file() for name in (COMPARE, RUN, LIMITS, "settings.json")):
+    if any((path / name).is_file() for name in (COMPARE, *KINDS)):
         return "run"
     if any((path / name).is_file() for name in (artifact.NAME, CONFIG)):
         return "artifact"
@@ -67,9 +68,10 @@ def _kind_of_folder(path: Path) -> str:
 
 def _inside(page: Page, path: Path) -> bool:
     try:
-        return path.resolve(strict=True).is_relative_to(page.folder)
-    except (OSError, RuntimeError):
+        page.inside(page.name(path))
+    except Problem:
         return False
+    return True
 
 
 async def upload(request: Request) -> Response:

@@ -14,7 +14,7 @@ from riyaz.report.examples import browser_data
 from riyaz.report.next_commands import after_comparison
 from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
 from riyaz.serve.page.place import REPORT, Page
-from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Run, document_of, found, is_done, progress_of
+from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, found, is_done, progress_of
 from riyaz.serve.page.starting import said
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
@@ -34,22 +34,28 @@ SANDBOX = {
 async def listed(request: Request) -> Response:
     """GET /page/runs: every run below the page's folder, the latest first."""
     page = page_of(request)
-    runs = await asyncio.to_thread(lambda: [entry_of(page, run) for run in found(page.folder)])
+    runs = await asyncio.to_thread(lambda: [entry_of(page, run, *_read(run)) for run in found(page.folder)])
     runs.sort(key=lambda entry: -entry["changed"])
     return JSONResponse({"runs": runs[:MOST_RUNS], "more": max(0, len(runs) - MOST_RUNS)})
 
 
-def entry_of(page: Page, run: Run) -> dict[str, Any]:
+def _read(run: Run) -> tuple[Document, str]:
+    """The result file of a run, and why it cannot be read."""
+    try:
+        return document_of(run), ""
+    except (RiyazError, OSError) as error:
+        return None, str(error)
+
+
+def entry_of(page: Page, run: Run, document: Document, damage: str) -> dict[str, Any]:
     """A run in the list: what it is at, its pick and score where they are there, or why its files cannot be read."""
     entry: dict[str, Any] = {
         "path": page.name(run.path), "kind": run.kind, "started": run.started, "changed": run.path.stat().st_mtime,
         "command": run.begun.command if run.begun else "", "pick": None, "score": None, "problem": None,
     }  # fmt: skip
     process = said(run.path)
-    try:
-        document = document_of(run)
-    except (RiyazError, OSError) as error:
-        return {**entry, "state": "running" if run.running else "unreadable", "problem": str(error)}
+    if damage:
+        return {**entry, "state": "running" if run.running else "unreadable", "problem": damage}
     entry["state"] = run.state(is_done(document))
     if process is not None and process["status"] is None:  # it has not begun to write yet
         return {**entry, "state": "running", "command": process["command"]}
@@ -89,7 +95,8 @@ def run_of(request: Request, name: str = "path") -> Run:
 
 def told(page: Page, run: Run) -> dict[str, Any]:
     """A run with its result file, its plan and settings, what its events add up to, and what to do next."""
-    entry = entry_of(page, run)
+    document, damage = _read(run)
+    entry = entry_of(page, run, document, damage)
     problems = [entry["problem"]] if entry["problem"] else []
     files: dict[str, Any] = {}
     for key, name in (("plan", PLAN), ("settings", SETTINGS)):
@@ -98,31 +105,23 @@ def told(page: Page, run: Run) -> dict[str, Any]:
         except RiyazError as error:
             files[key] = None
             problems.append(str(error))
-    document = None if entry["state"] == "unreadable" else _readable(run)
     made = {
-        **entry, **files, **to_document(progress_of(run.path)), "document": document, "problems": problems,
-        "commands": commands_of(page, run, entry["state"]), "report": _report_link(page, run),
+        **entry, **files, **to_document(progress_of(run.path)), "document": to_document(document),
+        "problems": problems, "commands": commands_of(page, run, document, entry["state"]),
+        "report": _report_link(page, run),
     }  # fmt: skip
-    return {**(document or {}), **made} if run.kind == "pretrain" else made
+    return {**(made["document"] or {}), **made} if run.kind == "pretrain" else made
 
 
-def _readable(run: Run) -> dict[str, Any] | None:
-    """The result file of a run as a document; None where there is none or, while it runs, a damaged one."""
-    try:
-        document: dict[str, Any] | None = to_document(document_of(run))
-    except RiyazError:
-        return None
-    return document
-
-
-def commands_of(page: Page, run: Run, state: str) -> list[dict[str, str]]:
+def commands_of(page: Page, run: Run, document: Document, state: str) -> list[dict[str, str]]:
     """What to do with a run next, as command lines to be given in the page's folder."""
     name = page.name(run.path)
     begun = run.begun.command if run.begun else ""
     if state in ("stopped", "cut", "failed", "planned"):
         again = begun if run.kind == "compare" or "--resume" in begun else f"{begun} --resume"
         return [{"title": "go on", "command": again}] if begun.startswith("riyaz ") else []
-    document = document_of(run) if state == "done" else None
+    if state != "done":
+        return []
     if isinstance(document, Comparison):
         found = [*after_comparison(document, Path(name)), ("serve", f"riyaz serve {name}")]
         return [{"title": title, "command": command} for title, command in found]

@@ -21,6 +21,7 @@ RESULTS = {"compare": COMPARE, "pretrain": RUN, "ternarize": TERNARIZE, "limits"
 SKIPPED = (ARMS, UPLOADS, "checkpoints", "node_modules", "work")
 DEEPEST, MOST_FOLDERS, MOST_RUNS = 4, 2000, 200
 LATEST = 8 * 2**20  # bytes at the end of a run's events that are read
+Document = Comparison | PretrainRun | Limits | dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -82,21 +83,18 @@ def found(folder: Path) -> Iterator[Run]:
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
 
 
-def document_of(run: Run) -> Comparison | PretrainRun | Limits | dict[str, Any] | None:
+def document_of(run: Run) -> Document:
     """The result file of a run; None where there is none yet. Raises RiyazError for one that cannot be read."""
     path = run.path / RESULTS[run.kind]
     if not path.is_file():
         return None
-    document = read_json(path)
-    schema = document.get("schema", 1) if isinstance(document, dict) else 1
-    if isinstance(schema, int) and schema > 1:
-        raise RiyazError("was written by a newer version of riyaz", str(path), "open it with that one")
     if run.kind == "compare":
         return Comparison.read(path)
     if run.kind == "pretrain":
         return PretrainRun.read(path)
     if run.kind == "limits":
         return Limits.read(path)
+    document = read_json(path)
     if not isinstance(document, dict):
         raise RiyazError("is no object", str(path))
     return document

@@ -121,7 +121,8 @@ def arguments(page: Page, body: dict[str, Any], verb: str | None = None) -> tupl
 
 
 def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
-    """(folder, words of the command line) that go on with a run: the command that it began with."""
+    """(folder, words of the command line) that go on with a run: the command that it began with, which may have been
+    given in another folder, or come with a stranger's run. So it writes to the run's own folder, whatever it says."""
     path = page.inside(body.get("path", ""))
     run = Run.of(path)
     if run is None or run.begun is None:
@@ -134,8 +135,16 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
         program, words = "", []
     if program != "riyaz" or not words or words[0] not in ("compare", "pretrain", "ternarize"):
         raise Problem(409, f"it was begun by {shown(run.begun.command)}; go on with it there", "path")
-    again = words if run.kind == "compare" or "--resume" in words else [*words, "--resume"]
-    return path, again
+    again = _written_to(f"./{page.name(path)}", words)
+    return path, again if run.kind == "compare" or "--resume" in again else [*again, "--resume"]
+
+
+def _written_to(out: str, words: list[str]) -> list[str]:
+    """The words of a command line with this --out in the place of its own."""
+    kept = [
+        word for before, word in zip(["", *words], words) if before != "--out" and word.partition("=")[0] != "--out"
+    ]
+    return [*kept, "--out", out]
 
 
 def _option(page: Page, name: str, value: Any) -> str:

@@ -57,6 +57,29 @@ export function useLoaded<Value>(key: string, load: () => Promise<Value>): Loade
   return { value, problem: failed, again: () => (round.value += 1) };
 }
 
+export interface Work {
+  readonly busy: Signal<string>; // what is being done; empty if nothing is
+  readonly problem: Signal<string>;
+  readonly run: (what: string, work: () => Promise<void>) => Promise<void>;
+}
+
+// One piece of work at a time, with the words for it and the line that says why it failed.
+export function useWork(): Work {
+  const busy = useSignal("");
+  const problem = useSignal("");
+  const run = async (what: string, work: () => Promise<void>) => {
+    busy.value = what;
+    problem.value = "";
+    try {
+      await work();
+    } catch (error) {
+      problem.value = told(error);
+    }
+    busy.value = "";
+  };
+  return { busy, problem, run };
+}
+
 // A value that a reload of the page keeps, in this tab.
 export function kept<Value>(name: string, first: Value): Value {
   try {

@@ -5,7 +5,7 @@ import { count, duration, megabytes, number } from "../numbers.ts";
 import { useLoaded } from "../state.ts";
 import type { Arm, Rows } from "../types.ts";
 import { colourOf, Method, WHAT } from "./methods.tsx";
-import { Empty, Problem, Wide } from "./words.tsx";
+import { Empty, Pager, Problem, Wide } from "./words.tsx";
 
 const shown = (value: number | null | undefined): value is number => value !== null && value !== undefined;
 
@@ -189,27 +189,7 @@ export function Disagreements({ path }: { path: string }) {
       <Problem text={problem.value} />
       {found && found.total === 0 && <Empty>There are no such rows.</Empty>}
       {found && <RowList found={found} />}
-      {found && found.total > shownRows && (
-        <div class="actions">
-          <button
-            type="button"
-            disabled={offset.value === 0}
-            onClick={() => (offset.value = Math.max(0, offset.value - PAGE))}
-          >
-            Rows before
-          </button>
-          <button
-            type="button"
-            disabled={offset.value + shownRows >= found.total}
-            onClick={() => (offset.value += PAGE)}
-          >
-            Rows after
-          </button>
-          <span class="under">
-            {count(offset.value + 1)}–{count(offset.value + shownRows)} of {count(found.total)}
-          </span>
-        </div>
-      )}
+      {found && found.total > shownRows && <Pager offset={offset} page={PAGE} shown={shownRows} total={found.total} />}
     </section>
   );
 }

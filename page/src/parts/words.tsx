@@ -1,6 +1,7 @@
 // Small parts of every screen: headings, refusals, commands, fields.
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { count } from "../numbers.ts";
 
 export function Head(props: { title: string; children?: ComponentChildren }) {
   return (
@@ -126,5 +127,27 @@ export function Wide(props: { name: string; children: ComponentChildren }) {
     <section class="wide-table" tabIndex={0} aria-label={props.name}>
       {props.children}
     </section>
+  );
+}
+
+// Goes through the rows of a list in pages; `shown` of them stand above it.
+export function Pager(props: { offset: Signal<number>; page: number; shown: number; total: number }) {
+  const { offset, page, shown, total } = props;
+  return (
+    <div class="actions">
+      <button
+        type="button"
+        disabled={offset.value === 0}
+        onClick={() => (offset.value = Math.max(0, offset.value - page))}
+      >
+        Rows before
+      </button>
+      <button type="button" disabled={offset.value + shown >= total} onClick={() => (offset.value += page)}>
+        Rows after
+      </button>
+      <span class="under">
+        {count(offset.value + 1)}–{count(offset.value + shown)} of {count(total)}
+      </span>
+    </div>
   );
 }

@@ -1,13 +1,13 @@
 // Choose data, documents, a model and a budget; see the plan and its estimate; start.
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { api, told } from "../api.ts";
+import { api } from "../api.ts";
 import { count, duration, many, megabytes } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
 import { Method, WHAT } from "../parts/methods.tsx";
 import { Command, Fact, Field, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
-import { models } from "../state.ts";
+import { models, useWork } from "../state.ts";
 import type { Plan, Start } from "../types.ts";
 
 const data = signal("");
@@ -29,8 +29,7 @@ const body = (): Start => ({
 
 export function Compare() {
   const plan = useSignal<Plan | null>(null);
-  const problem = useSignal("");
-  const busy = useSignal("");
+  const { busy, problem, run } = useWork();
   const given = route.value.query;
   const [file, other] = [given.get("data"), given.get("documents")];
   useEffect(() => {
@@ -45,16 +44,6 @@ export function Compare() {
   useEffect(() => {
     plan.value = null; // it was of other settings
   }, [asked]);
-  const run = async (what: string, work: () => Promise<void>) => {
-    busy.value = what;
-    problem.value = "";
-    try {
-      await work();
-    } catch (error) {
-      problem.value = told(error);
-    }
-    busy.value = "";
-  };
   const estimate = () =>
     run("Reading the rows and measuring a few steps …", async () => {
       plan.value = await api.plan(body());

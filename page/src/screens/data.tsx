@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, percent } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
-import { Command, Empty, Fact, Head, Problem, Waiting } from "../parts/words.tsx";
+import { Command, Empty, Fact, Head, Pager, Problem, Waiting } from "../parts/words.tsx";
 import { link, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
 import type { DataFound, Named } from "../types.ts";
@@ -226,21 +226,7 @@ function Rows({ found }: { found: DataFound }) {
           </li>
         ))}
       </ol>
-      <div class="actions">
-        <button
-          type="button"
-          disabled={offset.value === 0}
-          onClick={() => (offset.value = Math.max(0, offset.value - PAGE))}
-        >
-          Rows before
-        </button>
-        <button type="button" disabled={offset.value + PAGE >= found.rows} onClick={() => (offset.value += PAGE)}>
-          Rows after
-        </button>
-        <span class="under">
-          {count(offset.value + 1)}–{count(offset.value + rows.length)} of {count(found.rows)}
-        </span>
-      </div>
+      <Pager offset={offset} page={PAGE} shown={rows.length} total={found.rows} />
     </section>
   );
 }

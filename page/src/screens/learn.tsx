@@ -1,11 +1,11 @@
 // Train a model on a text from nothing, and watch it learn.
-import { signal, useSignal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { api, told } from "../api.ts";
+import { api } from "../api.ts";
 import { FileChoice } from "../parts/files.tsx";
 import { Command, Empty, Field, Head, Problem, Waiting } from "../parts/words.tsx";
 import { go, link, route } from "../route.ts";
-import { quoted, useLoaded } from "../state.ts";
+import { quoted, useLoaded, useWork } from "../state.ts";
 import type { Start } from "../types.ts";
 
 const text = signal("");
@@ -23,22 +23,11 @@ const body = (): Start => ({
 });
 
 export function Learn() {
-  const problem = useSignal("");
-  const busy = useSignal("");
+  const { busy, problem, run } = useWork();
   const given = route.value.query.get("text");
   useEffect(() => {
     if (given) text.value = given;
   }, [given]);
-  const run = async (what: string, work: () => Promise<void>) => {
-    busy.value = what;
-    problem.value = "";
-    try {
-      await work();
-    } catch (error) {
-      problem.value = told(error);
-    }
-    busy.value = "";
-  };
   return (
     <>
       <Head title="Learn">

@@ -57,9 +57,8 @@ class Riyaz:
         return {"tokens": len(prompt), "seconds": time.perf_counter() - start}
 
     def held(self) -> dict[str, float | str]:
-        """Bytes of the packed weights, and the packing of ternary ones."""
-        runner = self.engine.runner
-        return {"bytes": runner.nbytes, "ternary": runner.ternary}
+        """As `held_by` this engine."""
+        return held_by(self.engine)
 
     def limits(self) -> dict[str, float | None]:
         """What native loops reach now: GB/s read, 10⁹ operations/s in int8 and bf16; null where there is no loop."""
@@ -77,7 +76,7 @@ class ColdRiyaz:
 
     def __init__(self, model: str, precision: str) -> None:
         self.version, self.model, self.precision = "", model, precision
-        self.bare = resident("VmRSS")
+        self.bare, self.engine = resident("VmRSS"), None
 
     def start(
         self, prompt: list[int], long_prompt: list[int], count: int, tokenizer: bool = True
@@ -90,7 +89,7 @@ class ColdRiyaz:
 
         start = time.perf_counter()
         source = open_source(self.model)
-        engine = open_engine(source, self.precision)
+        engine = self.engine = open_engine(source, self.precision)
         next(engine.stream(Request(0, tuple(prompt), limit=1)))
         first = time.perf_counter()
         for _ in engine.stream(Request(0, tuple(long_prompt), limit=count)):
@@ -101,6 +100,15 @@ class ColdRiyaz:
             source.tokenizer().encode("Hello")
         taken = time.perf_counter() - before_tokenizer
         return {"seconds": first - start, "tokenizer_s": taken, "rss": memory, "peak": peak, "torch": torch}
+
+    def held(self) -> dict[str, float | str]:
+        """As `held_by` the engine that `start` opened."""
+        return held_by(self.engine)
+
+
+def held_by(engine: Any) -> dict[str, float | str]:
+    """Bytes of an engine's packed weights, and the packing of ternary ones, which each engine chooses when it loads."""
+    return {"bytes": engine.runner.nbytes, "ternary": engine.runner.ternary}
 
 
 class LlamaCpp:

@@ -121,7 +121,7 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     finally:
         for side in sides.values():
             side.close()
-    memory = cold(source, SHAPES[name].vocabulary)
+    memory, packed = cold(source, SHAPES[name].vocabulary)
     for path in paths.values():
         path.unlink()
     show(name, samples)
@@ -131,7 +131,7 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     if used:
         print(report_table(held["bytes"], medians(samples["decode"])[OURS], used), flush=True)
     share = share_of(source, held["bytes"], medians(samples["decode"])[OURS], limits)
-    row |= {"bandwidth_share": share, "rss_over_packed": round(memory / (held["bytes"] + kept(source)), 3)}
+    row |= {"bandwidth_share": share, "rss_over_packed": round(memory / (packed + kept(source)), 3)}
     base, with_lora = medians(samples["lora"]).values()
     print(f"served as {held['ternary']}: {held['bytes'] / hardware.MB:.0f} MB; read {limits:.1f} GB/s", flush=True)
     return {name: row, "lora_slowdown": round(base / with_lora - 1, 3)}
@@ -221,13 +221,15 @@ def speed(cell: str, side: Side, prompt: list[int], count: int, options: dict[st
     return answer["tokens"] / answer["seconds"]
 
 
-def cold(source: Source, vocabulary: int) -> float:
-    """Bytes of a fresh process above numpy's, while it answers."""
+def cold(source: Source, vocabulary: int) -> tuple[float, float]:
+    """Bytes of a fresh process above numpy's while it answers, and of its packed weights: it chooses their packing
+    itself, and not always the one that another process has chosen."""
     side = Side([sys.executable, str(SCRIPT), "riyaz cold", str(source.path), json.dumps({"precision": "auto"})])
     prompt = np.random.default_rng(1).integers(3, vocabulary, LONG).tolist()
     answer = side.ask("start", prompt=prompt[:SHORT], long_prompt=prompt, count=NEW, tokenizer=False)
+    packed = side.ask("held")["bytes"]
     side.close()
-    return float(answer["rss"])
+    return float(answer["rss"]), float(packed)
 
 
 def kept(source: Source) -> int:

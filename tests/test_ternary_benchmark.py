@@ -10,6 +10,7 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from riyaz.engine.native.load import load_runner
 from riyaz.families import describe
 from riyaz.sources import open_source
 
@@ -53,3 +54,16 @@ def test_the_last_line_has_the_promised_keys(
     assert found["2b"].keys() == {"decode", "prefill", "bandwidth_share", "rss_over_packed"}
     assert found["135m"].keys() == {"decode", "prefill"} and set(found["135m"].values()) == {None}
     assert found["2b"]["rss_over_packed"] > 1 and found["2b"]["bandwidth_share"] > 0
+
+
+def test_memory_is_held_against_what_the_same_process_packed(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark.write(tmp_path / "x.gguf", benchmark.SHAPES["2b"], "TQ2_0")
+    source = open_source(str(tmp_path / "x.gguf"))
+    rss, packed = benchmark.cold(source, 320)
+    assert rss > packed and packed in [load_runner(source, ternary=kind).nbytes for kind in ("ternary", "trits")]
+    monkeypatch.setattr(benchmark, "cold", lambda source, _: (3.0 * (1000 + benchmark.kept(source)), 1000.0))
+    monkeypatch.setattr("sys.argv", ["ternary.py", "--rounds", "1", "--model", "2b"])
+    benchmark.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["2b"]["rss_over_packed"] == 3

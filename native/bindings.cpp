@@ -250,7 +250,7 @@ NB_MODULE(_native, m) {
                 nb::gil_scoped_release release;
                 return std::string(self.quicker_ternary() == Format::trits ? "trits" : "ternary");
             },
-            "The quicker format of ternary weights with one scale in a row, measured in about 50 ms.")
+            "The quicker format of the ternary weights, measured in about 50 ms.")
         .def(
             "repack_ternary",
             [](Model& self, const std::string& format) {
@@ -259,7 +259,7 @@ NB_MODULE(_native, m) {
                 nb::gil_scoped_release release;
                 return self.repack_ternary(form);
             },
-            "Packs ternary weights with one scale in a row in this format; returns the bytes that this saves.")
+            "Packs the ternary weights in this format; returns the bytes that this saves.")
         .def_rw("keeps_codes", &Model::keeps_codes)
         .def(
             "codes",

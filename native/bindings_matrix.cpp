@@ -84,9 +84,9 @@ void bind_matrix(nb::module_& m) {
             [](Matrix* self, const std::string& format, int rows, int cols, int group, bool minimum) {
                 if (rows < 1 || cols < 1) refuse("a matrix has at least one row and one column");
                 const Format form = format_named(format);
-                if (form == Format::ternary ? group < 0 || group % TERNARY : group != 32 && group != 64 && group != 128)
+                if (is_ternary(form) ? group < 0 || group % TERNARY : group != 32 && group != 64 && group != 128)
                     refuse("groups have 32, 64 or 128 columns, of ternary weights a multiple of 16");
-                if (form != Format::int4 && form != Format::ternary && (group != 32 || !minimum))
+                if (form != Format::int4 && !is_ternary(form) && (group != 32 || !minimum))
                     refuse("int4 and ternary weights alone have other groups");
                 new (self) Matrix(form, rows, cols, group, minimum);
             },
@@ -127,11 +127,10 @@ void bind_matrix(nb::module_& m) {
             "repacked",
             [](const Matrix& self, const std::string& format) {
                 const Format form = format_named(format);
-                if (!is_ternary(form) || !is_ternary(self.weights.format) || self.weights.group != self.weights.cols)
-                    refuse("no such packing");
+                if (!is_ternary(form) || !is_ternary(self.weights.format)) refuse("no such packing");
                 return repacked(self, form);
             },
-            "A ternary matrix with one scale for each row in the format `ternary` or `trits`.")
+            "A ternary matrix in the format `ternary` or `trits`.")
         .def(
             "fill_gguf",
             [](Matrix& self, int first, const std::string& type, In<uint8_t, 2> blocks, int cols) {

@@ -25,7 +25,7 @@ enum class Format : int32_t {
     int4k,    // per 256 columns an Int4KTile
     int8row,  // [col][16 rows] signed codes, then 16 scales in bfloat16, one for each row: matrices of LoRA pairs
     ternary,  // per Weights::group columns TernaryWords of TERNARY columns, then 16 scales in float32
-    trits     // TernaryWords of TRITS columns, then 16 scales in float32
+    trits     // per Weights::group columns TernaryWords of TRITS columns, then 16 scales in float32
 };
 
 // Codes of 4 bits: word z holds columns 8 z + j in the low and 8 z + 4 + j in the high half of byte [row][j].
@@ -65,7 +65,8 @@ static_assert(sizeof(Int4KTile) == 2368);
 
 // Weights of -1, 0 and 1, as codes 0, 1 and 2 in byte [row][j]: in `ternary` column 16 b + 4 f + j of word b takes bits
 // 2 f and 2 f + 1; in `trits` the byte is the sum of 3^f times the code of column 20 b + 4 f + j. So the inputs of one
-// place f are 4 neighbours. Columns that are none have the code 0 and no input: they add nothing.
+// place f are 4 neighbours. Columns that are none, as behind a group in its last word, have the code 0, which adds
+// nothing, whatever input stands in their place.
 using TernaryWord = uint8_t[16][4];
 constexpr int TERNARY = 16, TRITS = 20;  // columns of a word: 2 and 1.6 bits a weight
 
@@ -104,10 +105,9 @@ static constexpr size_t block_bytes(Format format, int cols, int group = GROUP, 
         case Format::int8row:
             return size_t(cols) * ROWS + sizeof(uint16_t[ROWS]);
         case Format::ternary:
+        case Format::trits:
             return size_t(cols / group) * ternary_bytes(format, group) +
                    (cols % group ? ternary_bytes(format, cols % group) : 0);
-        case Format::trits:
-            return ternary_bytes(format, cols);
     }
     return 0;
 }
@@ -115,7 +115,8 @@ static_assert(block_bytes(Format::int4, 96) == 3 * sizeof(Int4Tile));
 static_assert(block_bytes(Format::int4, 128, 64) == 4 * 256 + 2 * 64);
 static_assert(block_bytes(Format::int4, 192, 128, false) == 6 * 256 + 2 * 32);
 static_assert(block_bytes(Format::ternary, 192, 128) == 12 * 64 + 2 * 64);
-static_assert(block_bytes(Format::trits, 64) == 4 * 64 + 64);
+static_assert(block_bytes(Format::trits, 64, 64) == 4 * 64 + 64);
+static_assert(block_bytes(Format::trits, 192, 128) == 7 * 64 + 64 + 4 * 64 + 64);
 static constexpr bool is_ternary(Format format) { return format == Format::ternary || format == Format::trits; }
 
 // The part of an int4 group that holds 32 of its columns; `minimum` is null where there is none.

@@ -12,7 +12,7 @@ namespace riyaz {
 Matrix::Matrix(Format format, int rows, int cols, int group, bool minimum) {
     weights.format = format, weights.rows = rows;
     weights.cols = padded_cols(format, cols);
-    const bool whole = format == Format::trits || (format == Format::ternary && (group < 1 || group > weights.cols));
+    const bool whole = is_ternary(format) && (group < 1 || group > weights.cols);
     weights.group = whole ? weights.cols : group, weights.minimum = minimum;
     weights.step = block_bytes(format, weights.cols, weights.group, minimum);
     bytes = take_memory(size());

@@ -123,7 +123,7 @@ class Model {
     Tensor& tensor(int layer, int slot);
     int index(int layer, int slot) const { return layer * LAYER_SLOTS + slot; }
     size_t tensors() const { return tensors_.size(); }  // number of indices
-    // The quicker packing of ternary weights with one scale in a row, by a measurement of about 50 ms
+    // The quicker packing of the ternary weights, by a measurement of about 50 ms
     Format quicker_ternary();
     // Packs them so; returns the bytes that this saves
     int64_t repack_ternary(Format format);

@@ -17,9 +17,9 @@ bool pack_bf16(Matrix& matrix, int first, int rows, const uint16_t* bits, int co
 // Blocks of GGUF, without loss: Q4_1 into int4, Q4_0 into int4 without minimums, Q4_K into int4k, Q5_0 and Q8_0 into
 // int8. Where int4 has groups of more than 32 columns, all blocks of a group have the same scale and minimum.
 bool pack_gguf(Matrix& matrix, int first, int rows, const std::string& type, const uint8_t* blocks, int cols);
-// Codes of -1, 0 and 1 (rows, cols) and scales (rows, groups) into ternary or, where a row has one scale, trits
+// Codes of -1, 0 and 1 (rows, cols) and scales (rows, groups) into ternary or trits
 bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, const float* scales, int cols);
-// A ternary matrix whose rows have one scale, in either format
+// A ternary matrix in either format
 Matrix repacked(const Matrix& matrix, Format format);
 // Bytes of a row of such blocks; 0 where there is no such row
 size_t gguf_row_bytes(const std::string& type, int cols);

@@ -68,14 +68,16 @@ bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, cons
     const Weights& w = matrix.weights;
     const int width = word_columns(w.format), groups = padded(w.cols, w.group) / w.group;
     return each_row(first, rows, [&](int row) {
-        std::vector<uint8_t> line(padded(w.cols, width));  // columns that are none have the code 0
+        std::vector<uint8_t> line(padded(w.group, width));
         const int8_t* from = codes + size_t(row - first) * cols;
-        for (int c = 0; c < cols; c++) line[c] = uint8_t(from[c] + 1);
         bool finite = true;
         for (int g = 0; g < groups; g++) {
             const int begin = g * w.group, count = padded(std::min(w.group, w.cols - begin), width) / width;
+            const int held = std::clamp(cols - begin, 0, w.group);
+            for (int c = 0; c < held; c++) line[c] = uint8_t(from[begin + c] + 1);
+            std::fill(line.begin() + held, line.end(), 0);  // columns that are none have the code 0
             auto* words = (TernaryWord*)w.ternary_group(row / ROWS, g);
-            (w.format == Format::trits ? put_row<3, 5> : put_row<4, 4>)(&line[begin], count, words, row % ROWS);
+            (w.format == Format::trits ? put_row<3, 5> : put_row<4, 4>)(line.data(), count, words, row % ROWS);
             const float scale = scales[size_t(row - first) * groups + g];
             ((float*)(words + count))[row % ROWS] = scale;
             finite = finite && std::isfinite(scale);
@@ -86,17 +88,22 @@ bool pack_ternary(Matrix& matrix, int first, int rows, const int8_t* codes, cons
 
 Matrix repacked(const Matrix& matrix, Format format) {
     const Weights& from = matrix.weights;
-    Matrix out(format, from.rows, from.cols, 0);
-    const auto words = [&](Format own) { return padded(from.cols, word_columns(own)) / word_columns(own); };
-    const int count = words(from.format), own_count = words(format);
+    Matrix out(format, from.rows, from.cols, from.group);
+    const int groups = padded(from.cols, from.group) / from.group;
     each_row(0, from.blocks() * ROWS, [&](int row) {
         if (row % ROWS) return true;  // all rows of a block at once
-        const uint8_t* read = from.ternary_group(row / ROWS, 0);
-        auto* write = (uint8_t*)out.weights.ternary_group(row / ROWS, 0);
-        std::vector<uint8_t> digits(size_t(padded(from.cols, TERNARY * TRITS / 4)) * ROWS);
-        (from.format == Format::trits ? read_digits<3, 5> : read_digits<4, 4>)(read, count, digits.data());
-        (format == Format::trits ? write_digits<3, 5> : write_digits<4, 4>)(digits.data(), own_count, write);
-        memcpy(write + own_count * sizeof(TernaryWord), read + count * sizeof(TernaryWord), sizeof(float[ROWS]));
+        std::vector<uint8_t> digits(size_t(padded(from.group, TERNARY * TRITS / 4)) * ROWS);
+        for (int g = 0; g < groups; g++) {
+            const int cols = std::min(from.group, from.cols - g * from.group);
+            const auto words = [&](Format own) { return padded(cols, word_columns(own)) / word_columns(own); };
+            const int count = words(from.format), own_count = words(format);
+            const uint8_t* read = from.ternary_group(row / ROWS, g);
+            auto* write = (uint8_t*)out.weights.ternary_group(row / ROWS, g);
+            std::fill(digits.begin(), digits.end(), 0);
+            (from.format == Format::trits ? read_digits<3, 5> : read_digits<4, 4>)(read, count, digits.data());
+            (format == Format::trits ? write_digits<3, 5> : write_digits<4, 4>)(digits.data(), own_count, write);
+            memcpy(write + own_count * sizeof(TernaryWord), read + count * sizeof(TernaryWord), sizeof(float[ROWS]));
+        }
         return true;
     });
     return out;
@@ -109,7 +116,7 @@ Format Model::quicker_ternary() {
     double weights = 0;
     for (const Tensor& tensor : tensors_) {
         const Weights& w = tensor.matrix.weights;
-        if (!tensor.matrix || w.format != Format::ternary || w.group != w.cols) continue;
+        if (!tensor.matrix || w.format != Format::ternary) continue;
         own.push_back(&w), weights += double(w.rows) * w.cols;
     }
     if (own.empty()) return Format::ternary;
@@ -119,7 +126,7 @@ Format Model::quicker_ternary() {
     std::vector<const Weights*> sampled;
     double sampled_weights = 0;
     for (size_t i = 0, bytes = 0; i < own.size() && bytes < SAMPLE; i++) {
-        sample.emplace_back(Format::trits, own[i]->rows, own[i]->cols, 0);
+        sample.emplace_back(Format::trits, own[i]->rows, own[i]->cols, own[i]->group);
         memset(sample[i].bytes.get(), 0, sample[i].size());
         bytes += sample[i].size(), sampled_weights += double(own[i]->rows) * own[i]->cols;
     }
@@ -143,7 +150,7 @@ int64_t Model::repack_ternary(Format format) {
     int64_t saved = 0;
     for (Tensor& tensor : tensors_) {
         const Weights& w = tensor.matrix.weights;
-        if (!tensor.matrix || !is_ternary(w.format) || w.format == format || w.group != w.cols) continue;
+        if (!tensor.matrix || !is_ternary(w.format) || w.format == format) continue;
         Matrix other = repacked(tensor.matrix, format);
         saved += int64_t(tensor.matrix.size()) - int64_t(other.size());
         tensor.matrix = std::move(other);

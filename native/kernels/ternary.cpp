@@ -26,8 +26,6 @@ bool has_byte_tables() {  // AVX512_VBMI, which the first CPUs with AVX512_VNNI 
 
 constexpr int MANY = 16;  // tokens from which on weights are unpacked to bytes first
 
-INLINE int group_count(const Weights& w) { return (w.cols + w.group - 1) / w.group; }
-
 // R blocks times T tokens from token t on
 template <int R, int T, bool IS_TRITS>
 INLINE void few(const Weights& w, int block, const Inputs& x, int t, const uint8_t* far, const Output& out) {

@@ -93,6 +93,8 @@ struct Output {
     bool add;
 };
 
+INLINE int group_count(const Weights& w) { return (w.cols + w.group - 1) / w.group; }
+
 // A group of columns of a matrix, the same in all blocks
 struct Group {
     int first, cols, words;

@@ -56,13 +56,18 @@ INLINE void add_by_table(const uint8_t* at, size_t step, int words, const int8_t
 
 template <int R, int T>
 INLINE void few(const Weights& w, int block, const Inputs& x, const uint8_t* far, B lower, B upper, const Output& out) {
-    const Group group(w, 0);
     F y[R][T];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) y[r][t] = zero();
-    I sums[R][T];
-    add_by_table<R, T>(w.block(block), w.step, group.words, x.token_codes, x.cols, far, lower, upper, sums);
-    add_group<R, T>(w, w.block(block), group, x, 0, sums, y);
+    const uint8_t* start = w.block(block);
+    for (int g = 0; g < group_count(w); g++) {
+        const Group group(w, g);
+        const uint8_t* at = w.ternary_group(block, g);
+        const int8_t* codes = x.token_codes + group.first;
+        I sums[R][T];
+        add_by_table<R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), lower, upper, sums);
+        add_group<R, T>(w, at, group, x, 0, sums, y);
+    }
     put_rows<R, T>(w, block, y, x, out, 0);
 }
 

@@ -127,7 +127,7 @@ double inputs_check(const Sets& k) {
 double row_check(const Sets& k) {
     double worst = 0;
     for (const Format format : {Format::ternary, Format::trits}) {
-        const Case one(format, 37, 330, 0, 3), grouped(Format::ternary, 37, 330, 64, 4);
+        const Case one(format, 37, 330, 0, 3), grouped(format, 37, 330, 64, 4);
         for (const Case* each : {&one, &grouped}) {
             const Floats found = rows_of(k.checked, each->matrix);
             for (int r = 0; r < 37; r++)
@@ -136,8 +136,11 @@ double row_check(const Sets& k) {
                     worst = std::max(worst, must(found[r * each->w().cols + c] == scale * each->codes[r * 330 + c]));
                 }
         }
-        const Matrix back = repacked(repacked(one.matrix, Format::trits), format);
-        worst = std::max(worst, must(memcmp(back.bytes.get(), one.matrix.bytes.get(), back.size()) == 0));
+        for (const Case* each : {&one, &grouped}) {
+            const Matrix other = repacked(each->matrix, format == Format::trits ? Format::ternary : Format::trits);
+            const Matrix back = repacked(other, format);
+            worst = std::max(worst, must(memcmp(back.bytes.get(), each->matrix.bytes.get(), back.size()) == 0));
+        }
     }
     return worst;
 }
@@ -151,6 +154,8 @@ const std::vector<Check> ternary = {
     {"ternary groups of 128", product_check<Format::ternary, 128>},
     {"ternary groups of 48", product_check<Format::ternary, 48>},
     {"trits", product_check<Format::trits>},
+    {"trits groups of 128", product_check<Format::trits, 128>},
+    {"trits groups of 48", product_check<Format::trits, 48>},
 };
 
 }  // namespace riyaz::checks

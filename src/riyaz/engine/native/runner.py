@@ -21,7 +21,7 @@ BEST, NAMED, FULL = 0, 1, 2  # `Want` in native/model.h
 
 class NativeRunner:
     """A C++ model as an `engine.runner.Runner`. `nbytes` is the size of its weights in memory, adapters aside;
-    `ternary` how ternary weights with one scale in a row are packed, where it has any."""
+    `ternary` how ternary weights are packed, where it has any."""
 
     def __init__(self, model: Any, family: Family, precision: str, nbytes: int, ternary: str) -> None:
         self.model, self.nbytes, self.ternary = model, nbytes, ternary

@@ -39,7 +39,7 @@ struct Check {
     double (*error)(const Sets&);
     Wide only = Wide::none;  // of sets with such products with many tokens; none: of all
 };
-extern const std::vector<Check> products, ternary, functions, attentions, training, training_functions;
+extern const std::vector<Check> products, ternary, functions, attentions, training, training_functions, training_codes;
 
 class Random {
   public:

@@ -40,8 +40,8 @@ def rounded(source: Source, group: int | None = None) -> Any:
 
 
 def student(source: Source, teacher: Any, rows: Sequence[Row], group: int | None = None) -> Any:
-    """A trainable float32 model with the source's weights and ternary linears. The norms that it gets multiply by what
-    the teacher's activations have on `rows`, so that they begin as near to nothing as a norm can."""
+    """A trainable float32 model with the source's weights and ternary linears. The norms that it gets multiply by the
+    usual size of the teacher's activations on `rows`, so that they begin as near to nothing as a norm can."""
     if not with_norms(source):
         model = load(source, torch.float32)
     else:
@@ -75,12 +75,13 @@ def shared(family: Family[Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
-    """The mean root mean square of what enters each linear of NORMS on these rows, by the linear's name."""
-    sums: dict[str, list[float]] = {}
+    """The median over tokens of the root mean square of what enters each linear of NORMS on these rows, by the
+    linear's name. A mean would be that of the few tokens whose activations are a hundred times the others'."""
+    sizes: dict[str, list[Tensor]] = {}
 
     def hooked(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            sums.setdefault(name, []).append(float(inputs[0].float().square().mean(-1).sqrt().mean()))
+            sizes.setdefault(name, []).append(inputs[0].float().square().mean(-1).sqrt())
 
         return hook
 
@@ -91,4 +92,4 @@ def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
         model(torch.from_numpy(one.tokens), torch.from_numpy(one.positions), packed(one.lengths))
     for handle in handles:
         handle.remove()
-    return {name: sum(found) / len(found) for name, found in sums.items()}
+    return {name: float(torch.cat(found).median()) for name, found in sizes.items()}

@@ -1,9 +1,10 @@
 """From a full-precision model to a ternary one, by quantisation-aware training on text: `riyaz ternarize`.
 
-The student begins with the model's weights. Over the opening of the run its rounding grows from nothing to all
-(1.58-bit fine-tuning: Mekkouri et al. 2024); its distributions are pulled to the model's own on the same text
+The student begins with the model's weights. In the first half of the run's opening its rounding grows from nothing to
+all (1.58-bit fine-tuning: Mekkouri et al. 2024); its distributions are pulled to the model's own on the same text
 (BitDistill: Wu et al. 2025, arXiv 2510.13998). The learning rate is searched as for adaptations: every rate trains the
-opening, the best one's run goes on. Everything is frozen in plan.json, from which a stopped run continues.
+opening, whose second half shows what it does to weights rounded in full, and the best one's run goes on. Everything is
+frozen in plan.json, from which a stopped run continues.
 """
 
 import time
@@ -29,8 +30,8 @@ from riyaz.sources import Source, open_source
 
 DOCUMENT, NAME = "ternarize.json", "ternarize"
 RATES = (3e-4, 1e-3)
-OPENING = 0.2  # share of the steps in which the rounding grows, and which every rate trains
-STEP_TOKENS, MICRO_TOKENS, CONTEXT = 2048, 2048, 256
+OPENING = 0.2  # share of the steps that every rate trains; the rounding grows in the first half of them
+STEP_TOKENS, MICRO_TOKENS, CONTEXT = 512, 2048, 256  # few tokens a step: a short budget has too few steps else
 MEASURED, CALIBRATION = 3, 8  # steps that are timed, and rows on which the added norms are set
 END_SECONDS = 10.0  # of judging and writing the finished model
 SHARE = 0.9  # of the time that is left; validations and checkpoints take the rest
@@ -296,13 +297,13 @@ class _Run:
         self, plan: Any, model: Any, teacher: Any, rows: Any, valid: Any, name: str, listen: Listen,
         pace: Pace | None = None, begun: Path | None = None,
     ) -> Any:  # fmt: skip
-        """One run of the training loop, whose rounding grows over the plan's steady steps."""
+        """One run of the training loop, whose rounding grows over half of the plan's steady steps."""
         from riyaz.layers.distil import distilling
         from riyaz.layers.ternary import set_share
         from riyaz.train import train
 
         def adjust(plan: Any, step: int) -> Any:
-            set_share(model, min(1.0, (step + 1) / plan.steady))
+            set_share(model, min(1.0, 2 * (step + 1) / plan.steady))
             return pace.adjusted(plan, step) if pace else plan
 
         return train(model, rows, valid, plan, self.folder.work / name, listen, begun=begun, adjust=adjust,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 TOOLS = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}  # and their Debian packages
 # Some of those compared
 KERNELS = {"inputs", "narrow int4k", "sketch", "ternary", "trits", "rms_norm", "gelu_erf", "attention bf16",
-           "training loss fp32", "training attention bf16"}  # fmt: skip
+           "trits groups of 128", "training loss fp32", "training attention bf16", "training codes fp32"}  # fmt: skip
 pytestmark = pytest.mark.slow
 
 

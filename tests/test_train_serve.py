@@ -21,9 +21,10 @@ from riyaz.models import load
 from riyaz.sources import Source, open_source
 
 # (training's compute type, the engine's precision) -> least share of equal codes, most nats between log-probabilities.
-# What is not exact there is neither's ternary part: bf16 rounds embeddings, keys, values, and what enters linears.
+# What is not exact there is neither's ternary part: bf16 rounds embeddings, keys, values, and what enters linears. In
+# float32 the last bit of a norm moves a code in some ten thousand, and with it all that follows, on some CPUs.
 SERVED = {
-    ("float32", "fp32"): (0.999, 1e-4),
+    ("float32", "fp32"): (0.999, 1e-3),
     ("float32", "auto"): (0.95, 0.03),
     ("bfloat16", "auto"): (0.75, 0.15),
 }

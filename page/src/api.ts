@@ -1,7 +1,7 @@
 // The one place that talks to the server: JSON in both directions, streams of server-sent events, and errors as one
 // plain line.
 
-import { token } from "./route.ts";
+import { key } from "./route.ts";
 import type * as T from "./types.ts";
 
 export class Refused extends Error {
@@ -18,9 +18,11 @@ export class Refused extends Error {
 const GONE =
   "The server does not answer. Start it again with `riyaz ui`, then try again; nothing on this page is lost.";
 
+const CUT = "The server ended before the answer did. Start it again with `riyaz ui`, then try again.";
+
 function headers(path: string, sent?: string): Record<string, string> {
   const made: Record<string, string> = {};
-  const given = token();
+  const given = key.peek();
   if (given) made[path.startsWith("/page/") ? "X-Riyaz-Token" : "X-Api-Key"] = given;
   if (sent) made["Content-Type"] = sent;
   return made;
@@ -36,21 +38,21 @@ async function failure(response: Response): Promise<Refused> {
   } catch {
     message = "";
   }
-  if (response.status === 401) message = "This needs the token of the page. Open the link that `riyaz ui` printed.";
+  if (response.status === 401)
+    message = "This needs the token of the page. Open the link that `riyaz ui` printed; this tab then goes on too.";
   if (response.status === 413) message ||= "This file is larger than the server takes. Give its path instead.";
   if (response.status === 503) message = `${message || "The model is loading"}. Try again in a moment.`;
   if (response.status === 507) message ||= "The disk is full. Free some space, then try again.";
   return new Refused(message || `The server answered ${response.status}.`, response.status, param);
 }
 
+// What a lost connection throws, in words; a request that was taken back stays one.
+function gone(error: unknown): never {
+  throw error instanceof DOMException && error.name === "AbortError" ? error : new Refused(GONE, 0);
+}
+
 async function ask(path: string, options: RequestInit): Promise<Response> {
-  let response: Response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new Refused(GONE, 0);
-  }
+  const response = await fetch(path, options).catch(gone);
   if (!response.ok) throw await failure(response);
   return response;
 }
@@ -88,25 +90,27 @@ function parsed(block: string): Sent {
 }
 
 // The events of a stream. EventSource cannot send a header, so the stream is read with fetch.
-async function* stream(path: string, options: RequestInit): AsyncGenerator<Sent> {
+async function* stream(path: string, options: RequestInit, opened?: () => void): AsyncGenerator<Sent> {
   const response = await ask(path, options);
+  opened?.();
   if (response.body === null) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let left = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch(gone);
       if (done) return;
       left += value.replaceAll("\r", "");
       const blocks = left.split("\n\n");
       left = blocks.pop() ?? "";
       for (const block of blocks) {
+        options.signal?.throwIfAborted(); // what had come already may be much
         const sent = parsed(block);
         if (sent.data) yield sent;
       }
     }
   } finally {
-    await reader.cancel().catch(() => undefined);
+    void reader.cancel().catch(() => undefined); // which may wait for the other side
   }
 }
 
@@ -119,6 +123,7 @@ async function* chunks(path: string, body: object, signal: AbortSignal): AsyncGe
     if (chunk.error) throw new Refused(chunk.error.message, 500);
     yield chunk;
   }
+  throw new Refused(CUT, 0);
 }
 
 export const api = {
@@ -136,14 +141,16 @@ export const api = {
   difference: (a: string, b: string) => get<T.Difference>("/page/difference", { a, b }),
   plan: (body: T.Start) => post<T.Plan>("/page/plan", body),
   start: (body: T.Start) => post<T.Started>("/page/start", body),
-  // A run that was just told to end holds its folder for a moment longer.
-  async resume(path: string): Promise<T.Started> {
+  // A run that was just told to end holds its folder for a moment longer; one that another page began goes on already.
+  async resume(path: string): Promise<void> {
     for (let left = 8; ; left -= 1) {
       try {
-        return await post<T.Started>("/page/start", { verb: "resume", path });
+        await post<T.Started>("/page/start", { verb: "resume", path });
+        return;
       } catch (error) {
         if (left === 0 || !(error instanceof Refused) || error.status !== 409) throw error;
         await new Promise((done) => setTimeout(done, 1500));
+        if ((await api.run(path)).state === "running") return;
       }
     }
   },
@@ -165,10 +172,10 @@ export const api = {
     return (await response.json()) as { path: string };
   },
 
-  async *events(path: string, last: string, signal: AbortSignal): AsyncGenerator<Sent> {
+  async *events(path: string, last: string, signal: AbortSignal, opened: () => void): AsyncGenerator<Sent> {
     const made = headers("/page/events");
     if (last) made["Last-Event-ID"] = last;
-    yield* stream(`/page/events?${new URLSearchParams({ path })}`, { headers: made, signal });
+    yield* stream(`/page/events?${new URLSearchParams({ path })}`, { headers: made, signal }, opened);
   },
 };
 

@@ -2,8 +2,8 @@
 
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
-import { Problem, Waiting } from "./parts/words.tsx";
-import { link, route } from "./route.ts";
+import { Empty, Problem, Waiting } from "./parts/words.tsx";
+import { key, link, route } from "./route.ts";
 import { Chat } from "./screens/chat.tsx";
 import { Compare } from "./screens/compare.tsx";
 import { Data } from "./screens/data.tsx";
@@ -14,7 +14,7 @@ import { NextWord } from "./screens/next.tsx";
 import { RunScreen } from "./screens/run.tsx";
 import { Runs } from "./screens/runs.tsx";
 import { Side } from "./screens/side.tsx";
-import { info, models, problem, refresh } from "./state.ts";
+import { info, models, problem, ready, refresh } from "./state.ts";
 
 interface Screen {
   readonly name: string;
@@ -39,7 +39,7 @@ const SCREENS: readonly Screen[] = [
 export function App() {
   useEffect(() => {
     void refresh();
-  }, []);
+  }, [key.value]);
   const name = route.value.screen || "chat";
   const screen = SCREENS.find((each) => each.name === name) ?? SCREENS[0];
   useEffect(() => {
@@ -56,9 +56,19 @@ export function App() {
       <Menu at={screen?.name ?? ""} />
       <main id="main" tabIndex={-1} class={`screen screen-${name}`}>
         <Problem text={problem.value} />
-        {models.value.length || problem.value ? <Shown /> : <Waiting>The model is loading …</Waiting>}
+        {screen?.group === "Talk" && ready.value && !models.value.length && <NoModel />}
+        {ready.value || problem.value ? <Shown /> : <Waiting>The model is loading …</Waiting>}
       </main>
     </div>
+  );
+}
+
+function NoModel() {
+  return (
+    <Empty>
+      There is no model to talk to. Start the page with one, such as <code>riyaz ui --model smollm2-135m</code>, or chat
+      with the pick of a <a href={link("runs")}>run</a>.
+    </Empty>
   );
 }
 

@@ -3,6 +3,7 @@
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, Refused, told } from "./api.ts";
+import { key } from "./route.ts";
 
 export interface RunEvent {
   readonly event?: string;
@@ -16,6 +17,7 @@ export interface RunEvent {
   readonly unit?: string;
   readonly loss?: number | null;
   readonly seconds_left?: number | null;
+  readonly memory_mb?: number | null;
   readonly text?: string;
   readonly reason?: string;
   readonly state?: string;
@@ -44,7 +46,7 @@ export function useEvents(path: string, round: number): Followed {
     lost.value = "";
     ended.value = false;
     return path ? followed(path, { events, lost, ended }) : undefined;
-  }, [path, round]);
+  }, [path, round, key.value]);
   return { events, lost, ended };
 }
 
@@ -52,7 +54,6 @@ export function useEvents(path: string, round: number): Followed {
 function followed(path: string, { events, lost, ended }: Followed): () => void {
   let last = "";
   let stopper = new AbortController();
-  let closed = false;
   let fresh: RunEvent[] = [];
   let waiting = 0;
   const show = () => {
@@ -60,9 +61,8 @@ function followed(path: string, { events, lost, ended }: Followed): () => void {
     events.value = [...events.value, ...fresh];
     fresh = [];
   };
-  const read = async () => {
-    for await (const sent of api.events(path, last, stopper.signal)) {
-      lost.value = "";
+  const read = async (signal: AbortSignal) => {
+    for await (const sent of api.events(path, last, signal, () => (lost.value = ""))) {
       if (sent.data === "[DONE]") continue;
       last = sent.id || last;
       const event = JSON.parse(sent.data) as RunEvent;
@@ -71,13 +71,15 @@ function followed(path: string, { events, lost, ended }: Followed): () => void {
       if (!waiting) waiting = setTimeout(show, events.value.length ? DRAWN : FIRST);
     }
   };
-  const keepOn = async () => {
-    while (!closed && !ended.value && !document.hidden) {
+  const keepOn = async (signal: AbortSignal) => {
+    while (!signal.aborted && !ended.value) {
       try {
-        await read();
+        await read(signal);
       } catch (error) {
-        if (!stopper.signal.aborted) lost.value = told(error);
-        if (error instanceof Refused && [400, 401, 403].includes(error.status)) return; // it will not become better
+        if (signal.aborted) return;
+        lost.value = told(error);
+        if (error instanceof Refused && [400, 401, 403].includes(error.status)) return; // only another token will help
+        lost.value += " The page goes on by itself.";
       }
       await new Promise((done) => setTimeout(done, AGAIN));
     }
@@ -86,12 +88,11 @@ function followed(path: string, { events, lost, ended }: Followed): () => void {
   const seen = () => {
     stopper.abort();
     stopper = new AbortController();
-    if (!document.hidden) void keepOn();
+    if (!document.hidden) void keepOn(stopper.signal);
   };
   document.addEventListener("visibilitychange", seen);
-  void keepOn();
+  seen();
   return () => {
-    closed = true;
     stopper.abort();
     clearTimeout(waiting);
     document.removeEventListener("visibilitychange", seen);

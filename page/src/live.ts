@@ -20,6 +20,7 @@ export interface LiveArm {
   share: number | null;
   done: string;
   left: number | null; // seconds
+  memory: number | null; // peak of its process so far, MB
   planned: number | null;
   readonly loss: [number, number][];
   readonly valid: [number, number][];
@@ -41,6 +42,7 @@ export function live(events: readonly RunEvent[]): Live {
       share: null,
       done: "",
       left: null,
+      memory: null,
       planned: null,
       loss: [],
       valid: [],
@@ -50,6 +52,7 @@ export function live(events: readonly RunEvent[]): Live {
   };
   for (const event of events) {
     const method = methodOf(event);
+    if (method && event.memory_mb) armOf(method).memory = event.memory_mb;
     if (event.event === "estimate") {
       estimate = event as Live["estimate"];
       for (const each of (event.arms as { method: string; seconds: number }[] | undefined) ?? [])
@@ -63,7 +66,7 @@ export function live(events: readonly RunEvent[]): Live {
     else if (event.event === "arm" && typeof event.arm === "object") {
       const arm = event.arm as unknown as Arm;
       finished.set(arm.method, arm);
-      Object.assign(armOf(arm.method), { phase: arm.status ?? "done", share: 1, left: null, done: "" });
+      Object.assign(armOf(arm.method), { phase: arm.status ?? "done", share: 1, left: null, memory: null, done: "" });
     } else if (event.file === "metrics" && method) point(armOf(method), event);
   }
   return { arms: [...arms.values()], phase, notes, finished: [...finished.values()], failed, estimate };
@@ -100,6 +103,7 @@ const PHASES: Readonly<Record<string, string>> = {
   evaluate: "answering the test rows",
   measure: "measuring time and memory",
   plan: "planning",
+  limits: "measuring limits",
 };
 
 function inWords(event: RunEvent): string {
@@ -128,6 +132,7 @@ export function keptLines(arms: readonly Arm[]): Line[] {
       share: null,
       done: "",
       left: null,
+      memory: null,
       planned: null,
       loss: (arm.curve ?? []).flatMap(({ step, loss }): [number, number][] => (fits(loss) ? [[step, loss]] : [])),
       valid: (arm.curve ?? []).flatMap(({ step, valid_loss }): [number, number][] =>

@@ -7,6 +7,8 @@ export interface Route {
 }
 
 const KEPT = "riyaz.token";
+export const key = signal(sessionStorage.getItem(KEPT) ?? ""); // the token; what it opened is asked for again with a new one
+const others = new BroadcastChannel("riyaz"); // this page in other tabs: a server that started again has a new token
 
 export function parse(hash: string): Route {
   const [name = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
@@ -23,7 +25,7 @@ function read(): Route {
   const found = parse(location.hash);
   const given = found.query.get("token");
   if (given === null) return found;
-  sessionStorage.setItem(KEPT, given);
+  take(given);
   found.query.delete("token");
   history.replaceState(null, "", link(found.screen || "chat", Object.fromEntries(found.query)));
   return { screen: found.screen || "chat", query: found.query };
@@ -42,10 +44,16 @@ export function go(screen: string, query: Record<string, string> = {}): void {
   location.hash = link(screen, query);
 }
 
-export function token(): string {
-  return sessionStorage.getItem(KEPT) ?? "";
+function take(given: string): void {
+  sessionStorage.setItem(KEPT, given);
+  key.value = given;
 }
 
-export function setToken(given: string): void {
-  sessionStorage.setItem(KEPT, given);
+others.onmessage = ({ data }) => {
+  if (typeof data === "string" && data) take(data);
+};
+
+// Gives the token, with which the server has answered, to the other tabs.
+export function share(): void {
+  others.postMessage(key.peek());
 }

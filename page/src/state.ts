@@ -2,24 +2,35 @@
 import { type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "./api.ts";
+import { key, share } from "./route.ts";
 import type { Info, Model } from "./types.ts";
 
 export const models = signal<readonly Model[]>([]);
 export const info = signal<Info | null>(null);
+export const ready = signal(false); // the models were told; there may be none
 export const problem = signal(""); // of the server as a whole
 
 const RETRY = 2000;
+let waiting = 0;
 
 export async function refresh(): Promise<void> {
+  clearTimeout(waiting);
   try {
     models.value = await api.models();
+    ready.value = true;
     problem.value = "";
   } catch (error) {
     problem.value = told(error);
-    setTimeout(() => void refresh(), RETRY); // the model may be loading, or the server starting again
+    waiting = setTimeout(retry, RETRY); // the model may be loading, or the server starting again
     return;
   }
   info.value = await api.info().catch(() => null);
+  if (info.value) share();
+}
+
+function retry(): void {
+  if (document.hidden) waiting = setTimeout(retry, RETRY);
+  else void refresh();
 }
 
 export function modelOf(id: string): Model | undefined {
@@ -32,8 +43,9 @@ export interface Loaded<Value> {
   readonly again: () => void;
 }
 
-// Loads a value when the screen opens and whenever `key` changes; an answer to an earlier key is dropped.
-export function useLoaded<Value>(key: string, load: () => Promise<Value>): Loaded<Value> {
+// Loads a value when the screen opens, whenever `about` changes and with a new token; an answer to an earlier one is
+// dropped.
+export function useLoaded<Value>(about: string, load: () => Promise<Value>): Loaded<Value> {
   const value = useSignal<Value | null>(null);
   const failed = useSignal("");
   const round = useSignal(0);
@@ -53,7 +65,7 @@ export function useLoaded<Value>(key: string, load: () => Promise<Value>): Loade
     return () => {
       stale = true;
     };
-  }, [key, asked]);
+  }, [about, asked, key.value]);
   return { value, problem: failed, again: () => (round.value += 1) };
 }
 

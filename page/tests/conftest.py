@@ -15,12 +15,14 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import pages  # noqa: E402
+from playwright.sync_api import expect  # noqa: E402
 from serving import Running, running  # noqa: E402
 from tiny import write_hf_folder  # noqa: E402
 
 from riyaz.serve.opening import Opener  # noqa: E402
 from riyaz.serve.page.place import Page  # noqa: E402
 
+expect.set_options(timeout=20_000)  # other work may hold the CPU
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 LONG = "Rechtsschutzversicherungsgesellschaften-Donaudampfschifffahrtsgesellschaftskapitaen"
 

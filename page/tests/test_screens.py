@@ -90,9 +90,12 @@ def test_an_answer_stops_and_its_first_part_stays(browser, served):
         page.fill("#question", "the card")
         page.get_by_role("button", name="Ask").click()
         expect(page.locator(".pulse")).to_be_visible()
+        page.fill("#question", "what comes next")
         page.get_by_role("button", name="Stop").click()
         expect(page.locator(".turn.assistant .actions")).to_be_visible()
         expect(page.get_by_role("button", name="Ask")).to_be_visible()
+        expect(page.locator(".turn.user")).to_have_count(1)
+        expect(page.locator("#question")).to_have_value("what comes next")
         visit.assert_quiet()
 
 
@@ -169,6 +172,11 @@ def test_ten_thousand_tokens_stay_above_thirty_frames(browser, served, view):
         page.evaluate(FRAMES)
         page.fill("#question", "x")
         page.keyboard.press("Enter")
+        shown = []
+        while page.locator(".pulse").is_visible():
+            shown.append(len(page.locator(".turn.assistant").inner_text()))
+            page.wait_for_timeout(200)
+        assert len(set(shown)) > 10, "the answer is drawn while it grows"
         expect(page.get_by_text("10,000 tokens")).to_be_visible(timeout=90_000)
         times = page.evaluate("window.frames_")
         rate = 1000 * len(times) / sum(times)

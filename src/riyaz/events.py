@@ -31,6 +31,7 @@ class Phase:
     phase: str
     detail: str = ""
     method: str = ""
+    memory_mb: float | None = None  # the peak so far of the arm's process
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Progress:
     seconds_left: float | None = None
     extra: str = ""  # further numbers, as text
     metrics: dict[str, Any] | None = None
+    memory_mb: float | None = None  # the peak so far of the arm's process
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,16 @@ def quiet(event: Event) -> None:
     """A listener that ignores every event."""
 
 
+def both(first: Listen, second: Listen) -> Listen:
+    """A listener that calls two."""
+
+    def listen(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return listen
+
+
 def about(method: str, listen: Listen) -> Listen:
     """A listener that sets the method's name in Phase and Progress events and forwards every event to `listen`."""
     return lambda event: listen(replace(event, method=method) if isinstance(event, Phase | Progress) else event)
@@ -142,14 +154,10 @@ def kept(path: Path, command: str, listen: Listen) -> Iterator[Listen]:
         with contextlib.suppress(OSError):
             file.write(to_json(event, time=round(time.time(), 3)).encode() + b"\n")
 
-    def both(event: Event) -> None:
-        keep(event)
-        listen(event)
-
     with _appending(path) as file:
         keep(Begun(command, os.getpid()))
         try:
-            yield both
+            yield both(keep, listen)
         except KeyboardInterrupt:
             keep(Ended("stopped"))
             raise

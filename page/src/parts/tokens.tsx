@@ -78,6 +78,7 @@ function intoView(target: EventTarget | null): void {
 
 interface TokensProps {
   readonly tokens: readonly Token[];
+  readonly count: number; // of the tokens, whose list stays the same object while it grows
   readonly label: string;
   readonly at: Signal<number>; // the token that is looked at, -1: none
   readonly enter: () => void; // the reader wants to choose a candidate

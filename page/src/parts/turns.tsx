@@ -16,7 +16,6 @@ export interface Looked {
 
 export function TurnView(props: { turn: Turn; looked: Signal<Looked | null>; enter: () => void }) {
   const { turn } = props;
-  void chat.revision(turn.id).value; // renders again when the turn has changed
   return (
     <article class={`turn ${turn.role}`} aria-label={turn.role === "user" ? "You" : `Answer of ${turn.model}`}>
       {turn.role === "user" ? <Question turn={turn} /> : <Answer {...props} />}
@@ -75,6 +74,7 @@ function Question({ turn }: { turn: Turn }) {
 
 function Answer(props: { turn: Turn; looked: Signal<Looked | null>; enter: () => void }) {
   const { turn, looked } = props;
+  void chat.revision(turn.id).value; // the turn is the same object: signals would not draw it again
   const at = useRef(signal(-1)).current;
   const growing = turn.state === "running";
   const asTokens = chat.tokenView.value && turn.tokens.length > 0;
@@ -89,14 +89,20 @@ function Answer(props: { turn: Turn; looked: Signal<Looked | null>; enter: () =>
       </p>
       <div onFocusIn={look} onPointerOver={look}>
         {asTokens ? (
-          <Tokens tokens={turn.tokens} label={`Tokens of the answer of ${turn.model}`} at={at} enter={props.enter} />
+          <Tokens
+            tokens={turn.tokens}
+            count={turn.tokens.length}
+            label={`Tokens of the answer of ${turn.model}`}
+            at={at}
+            enter={props.enter}
+          />
         ) : (
           <Markdown text={turn.text} growing={growing} />
         )}
       </div>
       {turn.note && turn.state === "failed" ? <Problem text={turn.note} again={() => chat.again(turn)} /> : null}
       {turn.note && turn.state !== "failed" ? <p class="under">{turn.note}</p> : null}
-      <Sources found={turn.citations} />
+      <Sources found={turn.citations} model={turn.model} />
       {!growing && (
         <div class="actions">
           <Versions turn={turn} />
@@ -148,7 +154,7 @@ function Versions({ turn }: { turn: Turn }) {
   );
 }
 
-export function Sources({ found }: { found: readonly Citation[] }) {
+export function Sources({ found, model }: { found: readonly Citation[]; model: string }) {
   if (!found.length) return null;
   return (
     <details class="sources">
@@ -156,7 +162,7 @@ export function Sources({ found }: { found: readonly Citation[] }) {
       <ol>
         {found.map((cited, place) => (
           <li key={place}>
-            <a href={link("documents", passageOf(cited))}>
+            <a href={link("documents", { ...passageOf(cited), model })}>
               {cited.title || cited.document || cited.doc_id || "a document"}
             </a>{" "}
             <span class="under inline">{placeOf(cited)}</span>

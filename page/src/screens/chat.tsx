@@ -167,11 +167,12 @@ function Composer() {
       <div class="composer-row">
         <Meter />
         {busy ? (
-          <button type="button" class="main" onClick={chat.stop}>
+          // A button of its own: as the same one it would be "Ask" before the browser has done with this click.
+          <button key="stop" type="button" class="main" onClick={chat.stop}>
             Stop
           </button>
         ) : (
-          <button type="submit" class="main" disabled={!chat.draft.value.trim()}>
+          <button key="ask" type="submit" class="main" disabled={!chat.draft.value.trim()}>
             Ask
           </button>
         )}

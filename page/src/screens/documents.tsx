@@ -111,14 +111,15 @@ function Card({ passage }: { passage: Passage }) {
         {open.value ? "Close the document" : "Where it stands"}
       </button>
       {open.value && (
-        <InPlace collection={collection.value} id={passage.doc_id} start={passage.start} end={passage.end} />
+        <InPlace of={{ collection: collection.value }} id={passage.doc_id} start={passage.start} end={passage.end} />
       )}
     </li>
   );
 }
 
-function InPlace(props: { collection: string; id: string; start: number; end: number }) {
-  const query = { collection: props.collection, id: props.id, start: String(props.start), end: String(props.end) };
+// `of`: a collection, or the model whose answer cites the passage.
+function InPlace(props: { of: Record<string, string>; id: string; start: number; end: number }) {
+  const query = { ...props.of, id: props.id, start: String(props.start), end: String(props.end) };
   const { value, problem } = useLoaded(JSON.stringify(query), () => api.place(query));
   const found = value.value;
   return (
@@ -139,10 +140,13 @@ function InPlace(props: { collection: string; id: string; start: number; end: nu
 function Cited() {
   const given = route.value.query;
   const [id, start, end] = [given.get("document") ?? "", given.get("start") ?? "0", given.get("end") ?? "0"];
+  const model = given.get("model");
+  const of: Record<string, string> = model ? { model } : { collection: collection.value };
   return (
     <section>
       <h2>{id}</h2>
-      {collection.value && <InPlace collection={collection.value} id={id} start={Number(start)} end={Number(end)} />}
+      {model && <p class="under">cited by {model}</p>}
+      {(model || collection.value) && <InPlace of={of} id={id} start={Number(start)} end={Number(end)} />}
     </section>
   );
 }

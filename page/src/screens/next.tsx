@@ -6,7 +6,7 @@ import { big, count, drawn, many, number, type Shown, shape, visible } from "../
 import { Bars } from "../parts/bars.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
 import { Command, Field, Head, Problem, Slider } from "../parts/words.tsx";
-import { route } from "../route.ts";
+import { key, route } from "../route.ts";
 import { keep, kept, modelOf, models, quoted } from "../state.ts";
 import type { Next } from "../types.ts";
 
@@ -60,7 +60,7 @@ function useNext(model: string): Asked {
       clearTimeout(soon);
       stopper.abort();
     };
-  }, [model, asked]);
+  }, [model, asked, key.value]);
   return { found, problem };
 }
 

@@ -59,8 +59,7 @@ function OneRun({ path }: { path: string }) {
         <a href={link("runs")}>Runs</a>
       </p>
       <Head title={path} />
-      <Problem text={problem.value} again={again} />
-      {followed.lost.value && <Problem text={`${followed.lost.value} The page goes on by itself.`} />}
+      {followed.lost.value ? <Problem text={followed.lost.value} /> : <Problem text={problem.value} again={again} />}
       {!run && !problem.value && <Waiting />}
       {run && <Status run={run} path={path} changing={expectChange} />}
       {run?.kind === "compare" && <Comparison run={run} path={path} followed={followed} />}
@@ -116,8 +115,7 @@ function Status({ run, path, changing }: { run: Run; path: string; changing: () 
           </a>
         )}
       </div>
-      <Problem text={problem.value || run.problem || ""} />
-      {run.problems?.map((line) => (
+      {[...new Set([problem.value, run.problem ?? "", ...(run.problems ?? [])])].map((line) => (
         <Problem key={line} text={line} />
       ))}
       {run.command && <Command text={run.command} />}
@@ -184,7 +182,14 @@ function Working({ state }: { state: Live }) {
               <span class="fill" style={{ width: `${100 * (arm.share ?? 0)}%` }} />
             </span>
             <span class="under">
-              {[arm.phase, arm.done, arm.left === null ? "" : `${duration(arm.left)} left`].filter(Boolean).join(" · ")}
+              {[
+                arm.phase,
+                arm.done,
+                arm.left === null ? "" : `${duration(arm.left)} left`,
+                arm.memory === null ? "" : `${megabytes(arm.memory)} of memory`,
+              ]
+                .filter(Boolean)
+                .join(" · ")}
               {arm.phase === "waiting" && arm.planned ? ` · ${duration(arm.planned)} planned` : ""}
             </span>
           </li>

@@ -53,16 +53,26 @@ function ask(): void {
 }
 
 async function read(each: Said, stop: AbortSignal): Promise<void> {
+  let text = "";
+  let waiting = 0;
+  const show = () => {
+    cancelAnimationFrame(waiting);
+    waiting = 0;
+    each.text.value = text;
+  };
   try {
     for await (const chunk of api.chat(
       { model: each.model, messages: [{ role: "user", content: asked.value }] },
       stop,
     )) {
-      each.text.value += chunk.choices[0]?.delta.content ?? "";
+      text += chunk.choices[0]?.delta.content ?? "";
+      waiting ||= requestAnimationFrame(show);
       each.rate.value = chunk.timings?.predicted_per_second ?? each.rate.value;
     }
+    show();
     each.state.value = "done";
   } catch (error) {
+    show();
     each.state.value = stop.aborted ? "done" : "failed";
     each.note.value = stop.aborted ? "stopped" : told(error);
   }
@@ -129,11 +139,12 @@ export function Side() {
         </Field>
         <div class="actions">
           {busy ? (
-            <button type="button" class="main" onClick={() => stopper.abort()}>
+            // A button of its own: as the same one it would be "Ask" before the browser has done with this click.
+            <button key="stop" type="button" class="main" onClick={() => stopper.abort()}>
               Stop
             </button>
           ) : (
-            <button type="submit" class="main" disabled={!ready}>
+            <button key="ask" type="submit" class="main" disabled={!ready}>
               Ask {many(chosen.value.length, "model")}
             </button>
           )}

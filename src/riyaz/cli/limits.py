@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from riyaz.cli.options import Json, Quiet, Target, command_line
 from riyaz.cli.output import Screen
 from riyaz.config import LimitsConfig
+from riyaz.events import both
 
 Measuring = Annotated[LimitsConfig, Parameter(name="*")]
 DEFAULTS = LimitsConfig()
@@ -25,15 +26,16 @@ def limits(
     json: Json = False,
 ) -> None:
     """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
-    from riyaz.limits.kept import comparison_of, keep
+    from riyaz.limits.kept import comparison_of, keep, recorder
     from riyaz.limits.run import measure_target
     from riyaz.report import limits_terminal, terminal, write
 
     screen = Screen(json, quiet)
-    with terminal.listener(screen.talk) as listen:
-        document = measure_target(target, measuring, command=command_line(), listen=listen)
-    limits_terminal.print_limits(document, screen.data)
-    path, document = keep(document, target, out)
+    with recorder(out, command_line()) as record:
+        with terminal.listener(screen.talk) as show:
+            document = measure_target(target, measuring, command=command_line(), listen=both(record, show))
+        limits_terminal.print_limits(document, screen.data)
+        path, document = keep(document, target, out)
     if path is not None:
         compared = comparison_of(path)
         pages = write.write(compared) if compared else write.write_limits(document, path.parent) if out else ()

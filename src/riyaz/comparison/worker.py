@@ -19,7 +19,7 @@ from riyaz.comparison.plan import ComparisonPlan
 from riyaz.comparison.processes import PARENT
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
-from riyaz.events import Event, Failed, to_json
+from riyaz.events import Event, Failed, Phase, Progress, to_json
 from riyaz.files import write_json
 from riyaz.results import FIT
 from riyaz.sources import Source, open_source
@@ -135,7 +135,10 @@ def limits(folder: ComparisonFolder, method: str, seconds: str) -> None:
 
 
 def send(event: Event) -> None:
-    """Send an event to the parent process; end this process if the parent is gone."""
+    """Send an event to the parent process, with the memory that the work has needed; end this process if the parent is
+    gone."""
+    if isinstance(event, Phase | Progress):
+        event = replace(event, memory_mb=round(hardware.peak_rss() / hardware.MB))
     try:
         print(to_json(event), flush=True)
     except BrokenPipeError:

@@ -1,10 +1,13 @@
 """Where limits.json is kept: in the folder that was named, else in an artifact's own folder; a model has none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from riyaz import artifact
+from riyaz import artifact, events, folders
 from riyaz.errors import RiyazError
+from riyaz.events import EVENTS, Listen, quiet
 from riyaz.files import new_sha256, write_json
 from riyaz.results import COMPARE, LIMITS, SUITES, Limits
 
@@ -24,6 +27,23 @@ def keep(document: Limits, target: str, out: Path | None) -> tuple[Path | None, 
             document = _joined(before, document)
     write_json(path, document)
     return path, document
+
+
+@contextmanager
+def recorder(out: Path | None, command: str) -> Iterator[Listen]:
+    """A listener that keeps the events of a measuring in `out`, where the page follows them; not in a folder that holds
+    other things too, which may have events of its own. Raises RiyazError where another process works in it."""
+    if out is None or (out.exists() and not _is_own(out)):
+        yield quiet
+        return
+    with folders.locked(out, lambda _: True, (out / LIMITS).exists), events.kept(out / EVENTS, command, quiet) as keep:
+        yield keep
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `riyaz limits` writes."""
+    ours = {LIMITS, "limits.md", "limits.html", EVENTS, ".lock"}
+    return folder.is_dir() and all(path.name in ours for path in folder.iterdir())
 
 
 def comparison_of(path: Path) -> Path | None:

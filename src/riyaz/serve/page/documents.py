@@ -9,6 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from riyaz import artifact
+from riyaz.artifact import Artifact
 from riyaz.errors import RiyazError, shown
 from riyaz.predictor.prompt import expect_short
 from riyaz.retrieval.collection import Collection
@@ -91,10 +93,15 @@ def _retriever(path: Path) -> Retriever:
 
 
 async def document(request: Request) -> Response:
-    """GET /page/document?collection=C&id=D&start=N&end=M: a passage in its place, with the text around it."""
-    asked = request.query_params
-    path = page_of(request).inside(asked.get("collection", ""), "collection")
-    held = await state_of(request).prepare(lambda: Collection.open(path))
+    """GET /page/document?collection=C&id=D&start=N&end=M: a passage in its place, with the text around it. With
+    `model` in the place of a collection it is in the documents that this model's answers cite."""
+    asked, state = request.query_params, state_of(request)
+    if asked.get("model"):
+        root = Path(state.shelf.find(asked["model"]).root)
+        held = await state.prepare(lambda: Collection.open(_cited(root)))
+    else:
+        path = page_of(request).inside(asked.get("collection", ""), "collection")
+        held = await state.prepare(lambda: Collection.open(path))
     found = next((each for each in held.documents if each.doc_id == asked.get("id")), None)
     if found is None:
         raise Problem(404, f"there is no document {shown(asked.get('id', ''))} in this collection", "id")
@@ -106,6 +113,13 @@ async def document(request: Request) -> Response:
     page, last_page = found.pages_of(start, end) or (None, None) if found.pages else (None, None)
     place = {"start": start, "end": end, "characters": size, "page": page, "last_page": last_page}
     return JSONResponse({"id": found.doc_id, "title": found.title, **place, **parts})
+
+
+def _cited(root: Path) -> Path:
+    """The collection of an artifact that is served. Raises RiyazError."""
+    folder = artifact.resolve(root)
+    text = Artifact.read(folder).text
+    return folder / (text.collection_file or artifact.COLLECTION)
 
 
 def _is_number(given: str | None) -> bool:

@@ -15,7 +15,7 @@ from riyaz.report.next_commands import after_comparison
 from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
 from riyaz.serve.page.place import REPORT, Page
 from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, found, is_done, progress_of
-from riyaz.serve.page.starting import said
+from riyaz.serve.page.starting import ANEW, said
 from riyaz.serve.problems import Problem
 from riyaz.serve.state import page_of
 
@@ -118,7 +118,7 @@ def commands_of(page: Page, run: Run, document: Document, state: str) -> list[di
     name = page.name(run.path)
     begun = run.begun.command if run.begun else ""
     if state in ("stopped", "cut", "failed", "planned"):
-        again = begun if run.kind == "compare" or "--resume" in begun else f"{begun} --resume"
+        again = begun if run.kind in ANEW or "--resume" in begun else f"{begun} --resume"
         return [{"title": "go on", "command": again}] if begun.startswith("riyaz ") else []
     if state != "done":
         return []

@@ -38,7 +38,7 @@ class Run:
     def of(cls, path: Path) -> "Run | None":
         """The run in a folder; None where there is none."""
         kind = next((kind for name, kind in KINDS.items() if (path / name).is_file()), None)
-        if kind is None:
+        if kind is None and not (path / EVENTS).is_file():
             return None
         begun = ended = started = None
         for line in read_events(path):
@@ -49,7 +49,9 @@ class Run:
                 begun, ended, started = event, None, _time(line)
             elif isinstance(event, Ended):
                 ended = event
-        return cls(path, kind, begun, ended, started)
+        if kind is None and (begun is None or not begun.command.startswith("riyaz limits ")):
+            return None
+        return cls(path, kind or "limits", begun, ended, started)  # whose only other file comes at its end
 
     @property
     def running(self) -> bool:

@@ -45,6 +45,7 @@ GIVEN = {  # verb -> (what stands first, options)
     "pretrain": (("texts",), ("size", "budget", "ternary", "seed")),
     "limits": (("target",), ("rows", "documents", "budget")),
 }  # fmt: skip
+ANEW = ("compare", "limits")  # kinds of run whose command, given again, goes on or begins anew
 PATHS, DURATIONS = ("data", "test", "documents", "texts", "rows"), ("budget", "more")
 
 
@@ -58,6 +59,7 @@ class Started:
 
 
 _started: dict[Path, Started] = {}  # by the folder of the run
+_starting: set[Path] = set()  # folders of runs that two pages may ask for at once
 
 
 async def start(request: Request) -> Response:
@@ -66,9 +68,13 @@ async def start(request: Request) -> Response:
     page = page_of(request)
     out, words = resumed(page, body) if body.get("verb") == "resume" else arguments(page, body)
     run = Run.of(out)
-    if is_alive(out) or (run is not None and run.running):
+    if out in _starting or is_alive(out) or (run is not None and run.running):
         raise Problem(409, f"{page.name(out)} is being written by another riyaz; wait for it, or stop it", "out")
-    made = await asyncio.to_thread(lambda: _begin(page, out, words))
+    _starting.add(out)
+    try:
+        made = await asyncio.to_thread(lambda: _begin(page, out, words))
+    finally:
+        _starting.discard(out)
     answer = {"path": page.name(out), "command": made.command, "pid": made.process.pid}
     return JSONResponse(answer, 201, headers)
 
@@ -133,10 +139,10 @@ def resumed(page: Page, body: dict[str, Any]) -> tuple[Path, list[str]]:
         program, *words = shlex.split(run.begun.command)
     except ValueError:
         program, words = "", []
-    if program != "riyaz" or not words or words[0] not in ("compare", "pretrain", "ternarize"):
+    if program != "riyaz" or not words or words[0] not in ("compare", "pretrain", "ternarize", "limits"):
         raise Problem(409, f"it was begun by {shown(run.begun.command)}; go on with it there", "path")
     again = _written_to(f"./{page.name(path)}", words)
-    return path, again if run.kind == "compare" or "--resume" in again else [*again, "--resume"]
+    return path, again if run.kind in ANEW or "--resume" in again else [*again, "--resume"]
 
 
 def _written_to(out: str, words: list[str]) -> list[str]:

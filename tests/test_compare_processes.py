@@ -32,6 +32,13 @@ def test_peak_memory_is_each_arms_own(finished: Finished) -> None:
     assert lora["serve_rss_mb"] < lora["peak_rss_mb"], "the merged copy of the check is not part of serving"
 
 
+def test_an_arms_events_say_the_memory_of_its_process(finished: Finished) -> None:
+    told = [json.loads(line) for line in (finished.out / "events.jsonl").read_text().splitlines()]
+    for method in METHODS:
+        peaks = [each["memory_mb"] for each in told if each.get("method") == method and each.get("memory_mb")]
+        assert 0 < max(peaks) <= finished.arm(method)["peak_rss_mb"] + 1
+
+
 def test_the_folder_holds_what_its_reader_is_told_and_nothing_else(finished: Finished) -> None:
     found = {name for name in files(finished.out) if "/seed-" not in name}  # of a close call
     common = {"fit.json", "result.json", "predictions.jsonl", "log.txt"}

@@ -51,6 +51,9 @@ def test_the_command_writes_what_it_prints(model_folder: Path, tmp_path: Path) -
     assert told.document["suites"][0]["parts"] and [suite.name for suite in document.suites] == ["bias"]
     assert [part.name for part in document.suites[0].parts] == ["riyaz's own pairs", "CrowS-Pairs"]
     assert document.sha256 and document.served and document.seconds and document.command.startswith("riyaz")
+    kept = [json.loads(line) for line in (tmp_path / "out/events.jsonl").read_text().splitlines()]
+    assert [each["event"] for each in kept] == ["begun", "phase", "estimate", "phase", "ended"]
+    assert kept[0]["command"] == document.command and kept[-1]["status"] == "done"
     plain = command("limits", model_folder, "--suite", "bias", "--pairs", pairs, "--budget", "5m")
     assert "60 of 60 pairs (age 60)" in plain.out and "cannot see: " in plain.out
     assert "left out  people swapped in your rows" in plain.out
@@ -92,7 +95,8 @@ def test_an_arm_of_a_comparison_is_measured_on_its_own_rows(quick: Finished, tmp
     told = command("limits", quick.out / "zero_shot", "--suite", "bias", "--budget", "5s", "--out", tmp_path, "--json")
     assert told.status == 0, told.err
     names = [part["name"] for part in told.document["suites"][0]["parts"]]
-    assert "your rows, introduced by name" in names and files(tmp_path) == {"limits.json", "limits.md", "limits.html"}
+    written = {"limits.json", "limits.md", "limits.html", "events.jsonl", ".lock"}
+    assert "your rows, introduced by name" in names and files(tmp_path) == written
 
 
 def test_multiple_choice_is_as_truthfulqa_defines_it(model_folder: Path, tmp_path: Path) -> None:

@@ -103,6 +103,24 @@ def test_a_search_that_cannot_be_made_is_one_line(served: Running, body: dict[st
     assert_error(served.post("/page/search", body), status)
 
 
+def test_a_cited_passage_stands_in_the_documents_of_the_model_that_cites_it(place: Path, retrieved: Finished) -> None:
+    shutil.copytree(retrieved.out, place / "asked")
+    opener, page = Opener("fp32"), Page.of(place)
+    opener.serve(str(place / "tiny"))
+    with running(opener, page=page) as served:
+        served.http.headers["x-riyaz-token"] = page.token
+        name = served.post("/page/adapters", {"path": "asked/arms/rag"}).json()["id"]
+        body = {"model": name, "messages": [{"role": "user", "content": ASKED}]}
+        cited = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["citations"][0]
+        asked = {"id": cited["doc_id"], "start": cited["start"], "end": cited["end"]}
+        found = served.http.get("/page/document", params={"model": name, **asked}).json()
+        assert found["title"] == cited["title"] and len(found["passage"]) == cited["end"] - cited["start"] > 0
+        assert_error(served.http.get("/page/document", params={"model": "absent", **asked}), 404)
+        assert_error(served.http.get("/page/document", params={"model": "tiny", **asked}), 400)
+        shutil.rmtree(place / "asked")
+        assert_error(served.http.get("/page/document", params={"model": name, **asked}), 400)
+
+
 def test_a_document_that_is_not_there(served: Running) -> None:
     for params in ({"id": "absent"}, {}, {"id": "cards.md", "collection": "broken.sqlite"}):
         answer = served.http.get("/page/document", params={"collection": "pages.sqlite", **params})

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from conftest import Finished
 from serving import Running, assert_error, running
 
 from riyaz import events
-from riyaz.events import EVENTS, Note
+from riyaz.errors import RiyazError
+from riyaz.events import EVENTS, Note, Phase
+from riyaz.limits.kept import recorder
 from riyaz.serve.opening import Opener
 from riyaz.serve.page import following, starting
 from riyaz.serve.page.place import Page
@@ -244,10 +247,37 @@ def test_two_pages_do_not_write_to_one_run(served: Running, place: Path, fake: N
     assert served.post("/page/start", body).status_code == 201
     assert "is being written by another riyaz" in assert_error(served.post("/page/start", body), 409)["message"]
     until(lambda: (run := Run.of(place / "runs/two")) and run.running)
+    together = list(
+        ThreadPoolExecutor(4).map(lambda _: served.post("/page/start", {**body, "out": "runs/four"}), "1234")
+    )
+    assert sorted(answer.status_code for answer in together) == [201, 409, 409, 409]
+    until(lambda: (run := Run.of(place / "runs/four")) and run.running)
+    served.post("/page/stop", {"path": "runs/four"})
     starting._started.clear()  # as in another server
     assert_error(served.post("/page/start", body), 409)
     served.post("/page/stop", {"path": "runs/two"})
     until(lambda: one(served, "runs/two")["state"] == "stopped")
+
+
+def test_limits_that_are_measured_are_a_run_before_their_file_is_there(served: Running, place: Path) -> None:
+    out = place / "runs/limits"
+    with recorder(out, "riyaz limits ./tiny --out elsewhere") as record:
+        record(Phase("limits", "bias, about 3 s"))
+        found = one(served, "runs/limits")
+        assert (found["kind"], found["state"], found["document"]) == ("limits", "running", None)
+        begun, phase = messages(served, "runs/limits", most=2)
+        assert begun["command"].startswith("riyaz limits") and phase["detail"] == "bias, about 3 s"
+        with pytest.raises(RiyazError, match="another riyaz is working"), recorder(out, "riyaz limits ./tiny"):
+            pass
+    found = one(served, "runs/limits")  # as after a crash between the end and the file
+    assert found["state"] == "done" and found["commands"] == []
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / EVENTS).write_text('{"event": "begun", "version": 1, "command": "riyaz chat x", "process": 1}\n')
+    assert Run.of(out) is None
+    with recorder(place / "workshop", "riyaz limits ./tiny") as record:
+        assert record is events.quiet, "the events of a comparison are its own"
+    shutil.rmtree(out)
 
 
 def test_a_command_that_refuses_says_why(served: Running, place: Path, fake: None) -> None:

@@ -22,7 +22,17 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "riyaz.cli.main", "ui", ".", "--port", str(self.port), "--no-browser", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "riyaz.cli.main",
+            "ui",
+            ".",
+            "--port",
+            str(self.port),
+            "--no-browser",
+            *options,
+        ]
         mount = f'mount -t tmpfs -o size={mounted} page "$0" && cd "$0" && exec "$@"'
         disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
         self.command = [*disk, *command] if mounted else command
@@ -31,7 +41,9 @@ class Server:
     def start(self) -> None:
         """Start it, with a new token, and wait for its link."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RIYAZ_HOME": str(self.folder / ".home")}
-        self.process = subprocess.Popen(self.command, cwd=self.folder, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            self.command, cwd=self.folder, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout is not None
         self.link = self.process.stdout.readline().strip()
         self.url, _, self.token = self.link.partition("/#token=")

@@ -19,11 +19,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from riyaz import hardware
 from riyaz.config.checking import parse_budget
 from riyaz.errors import RiyazError, shown
 from riyaz.files import is_bare
 from riyaz.serve.fields import FLAG, Field, listed, text, whole
-from riyaz.serve.http import read_body, unless_gone
+from riyaz.serve.http import MB, read_body, unless_gone
 from riyaz.serve.page.place import Page
 from riyaz.serve.page.runs import Run
 from riyaz.serve.problems import Problem
@@ -210,7 +211,7 @@ def said(out: Path) -> dict[str, Any] | None:
         "command": made.command,
         "pid": made.process.pid,
         "status": status,
-        "line": _last_line(made.log) if status else "",
+        "line": _last_line(made.log) or _without_a_word(made.log, status) if status else "",
     }
 
 
@@ -220,6 +221,13 @@ def _last_line(log: Path) -> str:
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+
+
+def _without_a_word(log: Path, status: int) -> str:
+    """Why a process may have ended of which the log says nothing."""
+    full = hardware.disk_free(log) < MB
+    why = "the disk is full, so that it could not say why; free some space" if full else "it did not say why"
+    return f"it ended with status {status}, and {why}"
 
 
 async def stop(request: Request) -> Response:

@@ -100,6 +100,28 @@ void gate_gradient(const Array& gate, const Array& up, const Array& grad, const 
     gate_backward(job, gate.size(), threads);
 }
 
+void add(const Floats& total, const Array& x, float factor, int threads) {
+    if (x.size() != total.size()) refuse("sizes differ");
+    const SumJob job = {total.data(), x.data(), factor, is_bf16(x)};
+    nb::gil_scoped_release release;
+    add_scaled(job, total.size(), threads);
+}
+
+void adam(const Floats& weight, const Floats& mean, const Floats& square, const Floats& grad,
+          const std::optional<Array>& rounded, float factor, float beta1, float beta2, float keep, float size,
+          float root, float eps, int threads) {
+    AdamJob job = {weight.data(), mean.data(), square.data(), grad.data(), nullptr, factor,
+                   beta1,         beta2,       keep,          size,        root,    eps};
+    if (mean.size() != weight.size() || square.size() != weight.size() || grad.size() != weight.size())
+        refuse("sizes differ");
+    if (rounded) {
+        if (!is_bf16(*rounded) || rounded->size() != weight.size()) refuse("not bfloat16 of the same size");
+        job.rounded = (uint16_t*)rounded->data();
+    }
+    nb::gil_scoped_release release;
+    adam_step(job, weight.size(), threads);
+}
+
 double loss(const Array& logits, const Labels& labels, bool gradient, int threads) {
     LossJob job;
     job.V = width(logits, 1), job.bf16 = is_bf16(logits), job.gradient = gradient;
@@ -125,6 +147,12 @@ void bind_training_functions(nb::module_& m) {
           "Writes activation(gate) * up into `out`; the activation is silu or gelu_tanh.");
     m.def("gate_gradient", &gate_gradient, nb::arg("gate"), nb::arg("up"), nb::arg("grad"), nb::arg("activation"),
           nb::arg("grad_gate"), nb::arg("grad_up"), nb::arg("threads"), "Writes its gradients.");
+    m.def("add_scaled", &add, nb::arg("total"), nb::arg("x"), nb::arg("factor"), nb::arg("threads"),
+          "total += factor * x in place; total in float32, x in float32 or bfloat16.");
+    m.def("adam", &adam, nb::arg("weight"), nb::arg("mean"), nb::arg("square"), nb::arg("grad"),
+          nb::arg("rounded").none(), nb::arg("factor"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("keep"),
+          nb::arg("size"), nb::arg("root"), nb::arg("eps"), nb::arg("threads"),
+          "A step of AdamW in place; `grad` becomes 0 and `rounded`, unless None, the weights in bfloat16.");
     m.def("loss", &loss, nb::arg("logits"), nb::arg("labels"), nb::arg("gradient"), nb::arg("threads"),
           "The sum of -log softmax(logits)[label], in nats; with `gradient` it replaces the logits (N, V).");
 }

@@ -74,8 +74,10 @@ struct PackedAttention;  // training_attention.h
 struct RowPiece;
 struct NormJob;  // training_functions.h
 struct RotateJob;
+struct AdamJob;
 struct GateJob;
 struct LossJob;
+struct SumJob;
 
 struct Kernels {
     const char* name;
@@ -150,6 +152,8 @@ struct Kernels {
     void (*gate)(const GateJob& job, size_t begin, size_t end);
     void (*gate_gradient)(const GateJob& job, size_t begin, size_t end);
     void (*loss)(const LossJob& job, size_t begin, size_t end);
+    void (*adam)(const AdamJob& job, size_t begin, size_t end);
+    void (*add_scaled)(const SumJob& job, size_t begin, size_t end);
 
     // Row `row` of W as floats [cols]: the token embedding
     void (*row)(const Weights& w, int row, float* out);

@@ -56,6 +56,14 @@ void gate_backward(const GateJob& job, size_t count, int threads) {
              [&](size_t, size_t begin, size_t end) { kernels().gate_gradient(job, begin, end); });
 }
 
+void add_scaled(const SumJob& job, size_t count, int threads) {
+    in_parts(count, PART, 1, threads, [&](size_t, size_t begin, size_t end) { kernels().add_scaled(job, begin, end); });
+}
+
+void adam_step(const AdamJob& job, size_t count, int threads) {
+    in_parts(count, PART, 1, threads, [&](size_t, size_t begin, size_t end) { kernels().adam(job, begin, end); });
+}
+
 double loss_of(const LossJob& job, size_t N, int threads) {
     std::vector<double> nats(N);
     LossJob all = job;

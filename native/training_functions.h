@@ -48,11 +48,30 @@ struct LossJob {
     bool gradient = false, bf16 = false;
 };
 
+// A step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) of float weights: with g = factor * grad,
+// mean += (1 - beta1) (g - mean), square += (1 - beta2) (g^2 - square),
+// weight = keep * weight - size * mean / (sqrt(square) / root + eps), and grad = 0.
+struct AdamJob {
+    float *weight = nullptr, *mean = nullptr, *square = nullptr, *grad = nullptr;
+    uint16_t* rounded = nullptr;  // the new weights in bfloat16, or null
+    float factor = 1, beta1 = 0, beta2 = 0, keep = 1, size = 0, root = 1, eps = 0;
+};
+
+// total += factor * x
+struct SumJob {
+    float* total = nullptr;
+    const void* x = nullptr;
+    float factor = 1;
+    bool bf16 = false;  // x
+};
+
 void norm_forward(const NormJob& job, size_t T, int threads);
 void norm_backward(const NormJob& job, size_t T, float* grad_weight, int threads);  // grad_weight (C,), or null
 void rotate_all(const RotateJob& job, size_t T, int threads);
 void gate_forward(const GateJob& job, size_t count, int threads);
 void gate_backward(const GateJob& job, size_t count, int threads);
+void add_scaled(const SumJob& job, size_t count, int threads);
+void adam_step(const AdamJob& job, size_t count, int threads);
 double loss_of(const LossJob& job, size_t N, int threads);  // the sum of `nats`, in the order of the rows
 
 }  // namespace riyaz

@@ -4,6 +4,7 @@ refusals."""
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import comparing
 import numpy as np
@@ -14,6 +15,7 @@ from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, te
 
 from riyaz.config import PretrainConfig
 from riyaz.families import describe
+from riyaz.layers import adamw
 from riyaz.layers.ternary import TernaryLinear, ternary_codes
 from riyaz.models import load
 from riyaz.models.fresh import fresh
@@ -119,13 +121,13 @@ def test_weights_stop_decaying_in_the_second_stage(monkeypatch: pytest.MonkeyPat
     from riyaz.train import train
 
     seen = []
-    step = torch.optim.AdamW.step
+    step = adamw.step
 
-    def counted(self: torch.optim.AdamW) -> object:
-        seen.append([group["weight_decay"] for group in self.param_groups])
-        return step(self)
+    def counted(optimizer: torch.optim.AdamW, pairs: Any, factor: float) -> None:
+        seen.append([group["weight_decay"] for group in optimizer.param_groups])
+        step(optimizer, pairs, factor)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(adamw, "step", counted)
     model = fresh(configured("bitnet", Shape(1, 2, 32), 257, 32), 0, ternary=True)
     plan = TrainPlan(4, 1e-3, batch_size=1, second=0.5, weight_decay=0.1, compute="float32")
     train(model, [Row((1, 2), (3, 4))], [Row((1, 2), (3, 4))], plan, tmp_path, lambda event: None)

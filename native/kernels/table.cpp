@@ -64,6 +64,8 @@ const Kernels& table() {
         .gate = gate,
         .gate_gradient = gate_gradient,
         .loss = loss,
+        .adam = adam,
+        .add_scaled = add_scaled,
         .row = row,
         .peak = peak,
         .read = read,

@@ -145,6 +145,15 @@ void loss_rows(const LossJob& job, size_t begin, size_t end) {
     }
 }
 
+template <class N>
+void add_numbers(const SumJob& job, size_t begin, size_t end) {
+    const N* x = (const N*)job.x + begin;
+    float* total = job.total + begin;
+    const F factor = set(job.factor);
+    chunks(int(end - begin),
+           [&](int i, int n) { store_some(total + i, fma(factor, load_some(x + i, n), load_some(total + i, n)), n); });
+}
+
 }  // namespace
 
 void norm(const NormJob& job, size_t begin, size_t end) {
@@ -177,6 +186,28 @@ void gate_gradient(const GateJob& job, size_t begin, size_t end) {
 
 void loss(const LossJob& job, size_t begin, size_t end) {
     (job.bf16 ? loss_rows<uint16_t> : loss_rows<float>)(job, begin, end);
+}
+
+void add_scaled(const SumJob& job, size_t begin, size_t end) {
+    (job.bf16 ? add_numbers<uint16_t> : add_numbers<float>)(job, begin, end);
+}
+
+void adam(const AdamJob& job, size_t begin, size_t end) {
+    const F factor = set(job.factor), new1 = set(1 - job.beta1), new2 = set(1 - job.beta2);
+    const F keep = set(job.keep), size = set(-job.size), root = set(job.root), eps = set(job.eps);
+    float *weight = job.weight + begin, *mean = job.mean + begin;
+    float *square = job.square + begin, *grad = job.grad + begin;
+    uint16_t* rounded = job.rounded ? job.rounded + begin : nullptr;
+    chunks(int(end - begin), [&](int i, int n) {
+        const F g = mul(load_some(grad + i, n), factor);
+        const F old1 = load_some(mean + i, n), old2 = load_some(square + i, n);
+        const F m = fma(new1, sub(g, old1), old1), v = fma(new2, sub(mul(g, g), old2), old2);
+        const F step = div(mul(size, m), add(div(sqrt(v), root), eps));
+        const F w = fma(keep, load_some(weight + i, n), step);
+        store_some(mean + i, m, n), store_some(square + i, v, n), store_some(weight + i, w, n);
+        store_some(grad + i, zero(), n);
+        if (rounded) store_some(rounded + i, w, n);
+    });
 }
 
 }  // namespace RIYAZ_ISA

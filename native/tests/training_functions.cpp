@@ -147,6 +147,45 @@ double gate_check(const Sets& k, bool bf16) {
     });
 }
 
+double add_check(const Sets& k, bool bf16) {
+    return over(LENGTHS, [&](int n, bool damaged) {
+        Tensor total = random_tensor(false, 1, n), x = random_tensor(bf16, 2, n, 3, damaged);
+        Sums wanted(n);
+        for (int i = 0; i < n; i++) wanted[i].add(total[i]), wanted[i].add(0.25 * x[i]);
+        const SumJob job = {(float*)total.data(), x.data(), 0.25f, bf16};
+        in_two(n, [&](size_t begin, size_t end) { k.checked.add_scaled(job, begin, end); });
+        return total.error_from(wanted);
+    });
+}
+
+double adam_check(const Sets& k, bool bf16) {
+    return over(LENGTHS, [&](int n, bool damaged) {
+        Tensor weight = random_tensor(false, 1, n), mean = random_tensor(false, 2, n), square(false, n);
+        Tensor grad = random_tensor(false, 4, n, 3, damaged), rounded(true, n);
+        for (int i = 0; i < n; i++) ((float*)square.data())[i] = mean[i] * mean[i];
+        AdamJob job = {(float*)weight.data(), (float*)mean.data(), (float*)square.data(), (float*)grad.data(),
+                       bf16 ? (uint16_t*)rounded.data() : nullptr};
+        job.factor = 0.5f, job.beta1 = 0.9f, job.beta2 = 0.99f, job.keep = 0.999f;
+        job.size = 0.01f, job.root = 0.5f, job.eps = 1e-3f;
+        Sums weights(n), means(n), squares(n);
+        const Sums zeros(n);
+        for (int i = 0; i < n; i++) {
+            const double g = double(job.factor) * grad[i];
+            const double m = mean[i] + (1 - double(job.beta1)) * (g - mean[i]);
+            const double v = square[i] + (1 - double(job.beta2)) * (g * g - square[i]);
+            const double large = std::fabs(g) + std::fabs(mean[i]), larger = g * g + square[i];  // before they cancel
+            const double under = std::sqrt(v) / job.root + job.eps, step = job.size * m / under;
+            means[i] = {m, large}, squares[i] = {v, larger};
+            weights[i] = {double(job.keep) * weight[i] - step,
+                          std::fabs(weight[i]) + job.size * large / under + std::fabs(step) * larger / v};
+        }
+        in_two(n, [&](size_t begin, size_t end) { k.checked.adam(job, begin, end); });
+        const double last = bf16 ? rounded.error_from(weights) : 0;
+        return std::max({weight.error_from(weights), mean.error_from(means), square.error_from(squares),
+                         grad.error_from(zeros), last});
+    });
+}
+
 double loss_check(const Sets& k, bool bf16) {
     return over({1, 7, 33, 1000, 2100}, [&](int V, bool damaged) {
         double worst = 0;
@@ -190,6 +229,10 @@ const std::vector<Check> training_functions = {
     {"training gate silu bf16", typed<gate_check<Activation::silu>, true>},
     {"training gate gelu fp32", typed<gate_check<Activation::gelu_tanh>, false>},
     {"training gate gelu bf16", typed<gate_check<Activation::gelu_tanh>, true>},
+    {"training add_scaled fp32", typed<add_check, false>},
+    {"training add_scaled bf16", typed<add_check, true>},
+    {"training adam fp32", typed<adam_check, false>},
+    {"training adam bf16", typed<adam_check, true>},
     {"training loss fp32", typed<loss_check, false>},
     {"training loss bf16", typed<loss_check, true>},
 };

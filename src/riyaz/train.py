@@ -19,15 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.checkpoint import Checkpoints, write_state
-from riyaz.data.packing import PackedRows, batch, pack
+from riyaz.data.packing import PackedRows, batch, pack, padded
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
+from riyaz.layers import adamw, memory
 from riyaz.layers.attention import packed
 from riyaz.layers.frozen import FrozenLinear, trainer
+from riyaz.layers.in_place import give_back, take_over
 from riyaz.layers.loss import head_loss
+from riyaz.layers.native_functions import add
 from riyaz.layers.recompute import recomputing
 from riyaz.layers.threads import settle
+
+BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
 
 
 class Diverged(RiyazError):
@@ -119,6 +124,7 @@ def train(
     the answers' −log p, by which validation judges all the same. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
+    memory.keep()
     masters = Masters(model, getattr(torch, plan.compute))
     optimizer = torch.optim.AdamW(
         masters.groups(plan.weight_decay), lr=plan.learning_rate, betas=plan.betas, fused=True
@@ -136,8 +142,9 @@ def train(
         listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {trainer(model)}; "
                     "its weights will differ a little"))  # fmt: skip
     state.trainer = trainer(model)
-    masters.publish()
+    adamw.publish(masters.pairs.values())
     began = time.perf_counter() - state.seconds
+    multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
 
     for step in range(state.step, plan.steps):
         if step >= plan.length:
@@ -153,11 +160,11 @@ def train(
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens):
             with recomputing():
-                loss = (objective or answer_nats)(model, micro)
+                loss = (objective or answer_nats)(model, padded(micro, multiple))
                 (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 
-        norm = torch.nn.utils.clip_grad_norm_(masters.parameters, plan.clip, foreach=True).item()
+        norm = masters.norm()
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / labels} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
@@ -166,9 +173,7 @@ def train(
         rate = learning_rate(plan, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad()
-        masters.publish()
+        adamw.step(optimizer, masters.pairs.values(), min(1.0, plan.clip / (norm + 1e-6)))
 
         state.step = step + 1
         state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
@@ -195,12 +200,13 @@ def train(
             checkpoints.save(masters.named, optimizer, state)
 
     del optimizer  # frees its moments before the best weights are read
+    memory.trim()
     if plan.keep_best and state.best_step:
         best = checkpoints.load_best(masters.named)
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
         state.best_step, state.best_loss = best or (state.step, state.history[-1]["valid_loss"])
-    masters.publish()
+    adamw.publish(masters.pairs.values())
     masters.detach()
     write_state(folder / "state.json", state)
     return state
@@ -269,7 +275,7 @@ def answer_nats(model: Any, rows: PackedRows) -> Tensor:
     cap = getattr(model.config, "logit_cap", None)  # some families only
     head = model.lm_head
     weight = head if isinstance(head, FrozenLinear) else head.weight
-    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap)
+    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap, getattr(head, "total", None))
 
 
 @torch.no_grad()
@@ -286,19 +292,26 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048)
 
 
 class Masters:
-    """Float32 copies of the trainable parameters for the optimiser: in bf16 small steps would be rounded away."""
+    """Float32 copies of the trainable parameters for the optimiser: in bf16 small steps would be rounded away.
+
+    Their gradients are parts of one block that lives as long as they do: memory that the system hands out anew in each
+    step costs more time than adding to it.
+    """
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
         self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         self.hooks = []
-        for name, working in model.named_parameters():
-            if working.requires_grad:
-                master = nn.Parameter(working.detach().float().clone())
-                working.data = master.data.to(compute)  # in float32 this is the master's own memory
-                self.pairs[name] = (working, master)
-                self.hooks.append(working.register_post_accumulate_grad_hook(_add_gradient_to(master)))
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        sizes = [weight.numel() for _, weight in trained]
+        sums: dict[nn.Parameter, Tensor] = {}
+        for (name, working), part in zip(trained, torch.zeros(sum(sizes)).split(sizes), strict=True):
+            master = nn.Parameter(working.detach().float().clone(memory_format=torch.contiguous_format))
+            master.grad = sums[working] = part.view_as(master)
+            working.data = master.data.to(compute)  # in float32 this is the master's own memory
+            self.pairs[name] = (working, master)
+            self.hooks.append(working.register_post_accumulate_grad_hook(_add_gradient_to(sums[working])))
+        self.gradients, self.taken = list(sums.values()), take_over(model, sums)
         self.parameters = [master for _, master in self.pairs.values()]
-        self.rounded = [pair for pair in self.pairs.values() if pair[0].dtype != torch.float32]
         self.named = {name: master for name, (_, master) in self.pairs.items()}
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -307,30 +320,25 @@ class Masters:
         rest = [master for master in self.parameters if master.ndim < 2]
         return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
-    @torch.no_grad()
-    def publish(self) -> None:
-        """Copy the masters into the model's parameters, rounded to the compute type."""
-        if self.rounded:
-            torch._foreach_copy_([working for working, _ in self.rounded], [master for _, master in self.rounded])
+    def norm(self) -> float:
+        """The norm of all gradients together."""
+        return torch.nn.utils.get_total_norm(self.gradients, foreach=True).item()
 
     def detach(self) -> None:
-        """Leave the masters in the model as its float32 parameters and remove the gradient hooks."""
+        """Leave the masters in the model as its float32 parameters, which are added to nothing any more."""
+        give_back(self.taken)
         for hook in self.hooks:
             hook.remove()
         for working, master in self.pairs.values():
             working.data = master.data
 
 
-def _add_gradient_to(master: nn.Parameter) -> Callable[[Tensor], None]:
-    """A hook that adds a parameter's gradient to its master's, in float32."""
+def _add_gradient_to(total: Tensor) -> Callable[[Tensor], None]:
+    """A hook that adds a parameter's gradient to a float32 sum."""
 
     def hook(working: Tensor) -> None:
-        grad = working.grad
-        assert grad is not None
-        if master.grad is None:
-            master.grad = grad.float()
-        else:
-            master.grad.add_(grad)
-        working.grad = None
+        if working.grad is not None:  # otherwise `take_over` has seen to it
+            add(total, working.grad)
+            working.grad = None
 
     return hook

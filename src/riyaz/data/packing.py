@@ -6,7 +6,7 @@ T: tokens of a batch, N: answer tokens of a batch.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 
@@ -49,6 +49,17 @@ def pack(rows: Sequence[Row]) -> PackedRows:
         label_index=_flat(range(end - count, end) for end, count in zip(ends, answers)),
         labels=_flat(row.answer for row in rows),
     )
+
+
+def padded(rows: PackedRows, multiple: int) -> PackedRows:
+    """The rows with one more behind them, of tokens 0 and without labels, so that T is a multiple of `multiple`."""
+    more = -len(rows.tokens) % multiple
+    if not more:
+        return rows
+    return replace(
+        rows, lengths=[*rows.lengths, more], tokens=np.append(rows.tokens, np.zeros(more, np.int64)),
+        positions=np.append(rows.positions, np.arange(rows.shared, rows.shared + more)),
+    )  # fmt: skip
 
 
 def shared_tokens(prompts: Sequence[Sequence[int]]) -> int:

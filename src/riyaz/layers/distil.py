@@ -25,38 +25,45 @@ def distilling(teacher: Any) -> Callable[[Any, PackedRows], Tensor]:
         with torch.no_grad():
             wanted = teacher(tokens, positions, attend).index_select(0, labelled)
         hidden = model(tokens, positions, attend).index_select(0, labelled)
-        return head_divergence(hidden, model.lm_head.weight, wanted, teacher.lm_head.weight)
+        head = model.lm_head
+        return head_divergence(hidden, head.weight, wanted, teacher.lm_head.weight, getattr(head, "total", None))
 
     return nats
 
 
-def head_divergence(hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor) -> Tensor:
+def head_divergence(
+    hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, total: Tensor | None = None
+) -> Tensor:
     """Sum of KL(softmax(wanted teacher_weightᵀ) ‖ softmax(hidden weightᵀ)) in nats over the rows; hidden and wanted
-    (N, C), weights (V, C). As in `layers.loss`, the gradient is computed in the forward pass."""
-    return _HeadDivergence.apply(hidden, weight, wanted, teacher_weight)
+    (N, C), weights (V, C). As in `layers.loss`, the gradient is computed in the forward pass, and the weight's is added
+    to `total` if there is one."""
+    return _HeadDivergence.apply(hidden, weight, wanted, teacher_weight, total)
 
 
 class _HeadDivergence(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, total: Tensor | None
+    ) -> Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
-        total, size = 0.0, max(1, NUMBERS // len(weight))
+        nats, size = 0.0, max(1, NUMBERS // len(weight))
         for start in range(0, len(hidden), size):
             rows = slice(start, start + size)
             log_p = torch.log_softmax((wanted[rows] @ teacher_weight.T).float(), -1)  # (n, V)
             log_q = torch.log_softmax((hidden[rows] @ weight.T).float(), -1)
             p = log_p.exp()
-            total += float((p * (log_p - log_q)).sum(dtype=torch.float64))
+            nats += float((p * (log_p - log_q)).sum(dtype=torch.float64))
             grad = log_q.exp_().sub_(p).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = grad @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return torch.tensor(total, dtype=torch.float32)
+        ctx.total = total
+        return torch.tensor(nats, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        return (*kept_gradients(ctx, grads[0]), None, None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        return (*kept_gradients(ctx, grads[0]), None, None, None)

@@ -8,31 +8,40 @@ from torch.autograd import Function
 
 from riyaz.layers import native_functions
 from riyaz.layers.frozen import FrozenLinear
+from riyaz.layers.memory import empty_like
 
 CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
 NUMBERS = 2**20  # logits at once with a small vocabulary, in more rows than CHUNK: 4 MB
 
 
-def head_loss(hidden: Tensor, weight: Tensor | FrozenLinear, labels: Tensor, cap: float | None = None) -> Tensor:
+def head_loss(
+    hidden: Tensor,
+    weight: Tensor | FrozenLinear,
+    labels: Tensor,
+    cap: float | None = None,
+    total: Tensor | None = None,
+) -> Tensor:
     """Sum of −log p(label) in nats; hidden (N, C), weight (V, C) or a frozen head in codes, labels (N,).
 
     With a `cap` the logits are cap · tanh(logits / cap). The gradient is computed in the forward pass, chunk by
-    chunk; the backward pass only multiplies it by a factor.
+    chunk; the backward pass only multiplies it by a factor. With a `total` the weight's is added to that.
     """
     if not torch.is_grad_enabled():  # inside a Function it is always disabled
         hidden = hidden.detach()
         weight = weight if isinstance(weight, FrozenLinear) else weight.detach()
-    return _HeadLoss.apply(hidden, weight, labels, cap)
+    return _HeadLoss.apply(hidden, weight, labels, cap, total)
 
 
 class _HeadLoss(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Any, labels: Tensor, cap: float | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Any, labels: Tensor, cap: float | None, total: Tensor | None
+    ) -> Tensor:
         coded = isinstance(weight, FrozenLinear)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        total = 0.0
+        grad_weight = (empty_like if len(labels) else torch.zeros_like)(weight) if need_weight else None
+        nats = 0.0
         size = max(CHUNK, NUMBERS // (weight.out_features if coded else len(weight)))
         for start in range(0, len(labels), size):
             rows = slice(start, start + size)
@@ -42,8 +51,8 @@ class _HeadLoss(Function):
             if cap is not None:
                 bent = logits.float().div_(cap).tanh_()
                 logits = bent * cap
-            nats, grad = _softmax_loss(logits, labels[rows], need_hidden or need_weight)
-            total += nats
+            part, grad = _softmax_loss(logits, labels[rows], need_hidden or need_weight)
+            nats += part
             if grad is None:
                 continue
             if bent is not None:
@@ -52,23 +61,32 @@ class _HeadLoss(Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = weight.gradient(grad) if coded else grad @ weight
             if grad_weight is not None:
-                grad_weight.addmm_(grad.T, chunk)
+                if start:
+                    grad_weight.addmm_(grad.T, chunk)
+                else:
+                    torch.mm(grad.T, chunk, out=grad_weight)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return torch.tensor(total, dtype=torch.float32)
+        ctx.total = total
+        return torch.tensor(nats, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        return (*kept_gradients(ctx, grads[0]), None, None)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        return (*kept_gradients(ctx, grads[0]), None, None, None)
 
 
 def kept_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of hidden states and weight that the forward pass has saved, times that of the loss."""
+    """The gradients of hidden states and weight that the forward pass has saved, times that of the loss; the weight's
+    is added to `ctx.total` if there is one."""
     grad_hidden, grad_weight = ctx.saved_tensors
     factor = grad.item()
-    return (
-        None if grad_hidden is None else grad_hidden.mul_(factor),
-        None if grad_weight is None else grad_weight.mul_(factor),
-    )
+    if grad_hidden is not None:
+        grad_hidden.mul_(factor)
+    if grad_weight is None:
+        return grad_hidden, None
+    if ctx.total is None:
+        return grad_hidden, grad_weight.mul_(factor)
+    native_functions.add(ctx.total, grad_weight, factor)
+    return grad_hidden, None
 
 
 def _softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> tuple[float, Tensor | None]:

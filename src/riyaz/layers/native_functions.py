@@ -95,6 +95,14 @@ def softmax_loss(logits: Tensor, labels: Tensor, gradient: bool) -> float:
     return float(native.extension().loss(logits, labels, gradient, torch.get_num_threads()))
 
 
+def add(total: Tensor, x: Tensor, factor: float = 1.0) -> None:
+    """total += factor · x in float32 without a copy of x in that type, which torch would make; of one shape."""
+    if not runs(x) or total.dtype != torch.float32:
+        total.add_(x, alpha=factor)
+        return
+    native.extension().add_scaled(total.view(-1), x.contiguous().view(-1), factor, torch.get_num_threads())
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     x = x.contiguous()
     out = empty_like(x)

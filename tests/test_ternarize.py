@@ -59,7 +59,7 @@ def test_it_leaves_a_ternary_model_and_the_losses_beside_it(done: tuple[comparin
     assert document == json.loads((out / "ternarize.json").read_text()) and document["status"] == "done"
     assert 0 < document["loss_before"] < document["loss_rounded"] and document["loss"] < document["loss_rounded"]
     assert [found["rate"] for found in document["search"]] == sorted(ternarizing.RATES)
-    assert document["rate"] in ternarizing.RATES and document["plan"]["steps"] == 5 and document["tokens"] > 1000
+    assert document["rate"] in ternarizing.RATES and document["plan"]["steps"] == 5 and document["tokens"] > 900
     family = describe(open_source(out))
     assert family.model_type == "bitnet" and family.config.activation == "silu" and family.has_ternary
     assert not (out / "work").exists() and command("generate", out, "Hello", "--max-tokens", 2).status == 0

@@ -31,7 +31,8 @@ from riyaz.sources import Source, open_source
 DOCUMENT, NAME = "ternarize.json", "ternarize"
 RATES = (3e-4, 1e-3)
 OPENING = 0.2  # share of the steps that every rate trains; the rounding grows in the first half of them
-STEP_TOKENS, MICRO_TOKENS, CONTEXT = 512, 2048, 256  # few tokens a step: a short budget has too few steps else
+# one window a step: with more a short budget has too few steps
+STEP_TOKENS, MICRO_TOKENS, CONTEXT = 256, 2048, 256
 MEASURED, CALIBRATION = 3, 8  # steps that are timed, and rows on which the added norms are set
 END_SECONDS = 10.0  # of judging and writing the finished model
 SHARE = 0.9  # of the time that is left; validations and checkpoints take the rest

@@ -19,6 +19,7 @@ namespace {
 
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Lower = nb::ndarray<int16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Labels = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const char* what) { throw std::invalid_argument(what); }
@@ -107,19 +108,19 @@ void add(const Floats& total, const Array& x, float factor, int threads) {
     add_scaled(job, total.size(), threads);
 }
 
-void adam(const Floats& weight, const Floats& mean, const Floats& square, const Floats& grad,
-          const std::optional<Array>& rounded, float factor, float beta1, float beta2, float keep, float size,
-          float root, float eps, int threads) {
-    AdamJob job = {weight.data(), mean.data(), square.data(), grad.data(), nullptr, factor,
-                   beta1,         beta2,       keep,          size,        root,    eps};
-    if (mean.size() != weight.size() || square.size() != weight.size() || grad.size() != weight.size())
-        refuse("sizes differ");
-    if (rounded) {
-        if (!is_bf16(*rounded) || rounded->size() != weight.size()) refuse("not bfloat16 of the same size");
-        job.rounded = (uint16_t*)rounded->data();
-    }
+void adam(const Array& weight, const Array& mean, const Floats& square, const Floats& grad,
+          const std::optional<Lower>& low, float factor, float beta1, float beta2, float keep, float size, float root,
+          float eps, int threads) {
+    const size_t count = weight.size();
+    AdamJob job;
+    job.weight = weight.data(), job.mean = like(mean, weight), job.square = square.data(), job.grad = grad.data();
+    if (square.size() != count || grad.size() != count || (low && low->size() != count)) refuse("sizes differ");
+    if (is_bf16(weight) != low.has_value()) refuse("bfloat16 weights have lower bits, float32 ones none");
+    job.low = low ? low->data() : nullptr;
+    job.factor = factor, job.beta1 = beta1, job.beta2 = beta2, job.keep = keep;
+    job.size = size, job.root = root, job.eps = eps;
     nb::gil_scoped_release release;
-    adam_step(job, weight.size(), threads);
+    adam_step(job, count, threads);
 }
 
 double loss(const Array& logits, const Labels& labels, bool gradient, int threads) {
@@ -149,10 +150,12 @@ void bind_training_functions(nb::module_& m) {
           nb::arg("grad_gate"), nb::arg("grad_up"), nb::arg("threads"), "Writes its gradients.");
     m.def("add_scaled", &add, nb::arg("total"), nb::arg("x"), nb::arg("factor"), nb::arg("threads"),
           "total += factor * x in place; total in float32, x in float32 or bfloat16.");
-    m.def("adam", &adam, nb::arg("weight"), nb::arg("mean"), nb::arg("square"), nb::arg("grad"),
-          nb::arg("rounded").none(), nb::arg("factor"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("keep"),
-          nb::arg("size"), nb::arg("root"), nb::arg("eps"), nb::arg("threads"),
-          "A step of AdamW in place; `grad` becomes 0 and `rounded`, unless None, the weights in bfloat16.");
+    m.def("adam", &adam, nb::arg("weight"), nb::arg("mean"), nb::arg("square"), nb::arg("grad"), nb::arg("low").none(),
+          nb::arg("factor"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("keep"), nb::arg("size"), nb::arg("root"),
+          nb::arg("eps"), nb::arg("threads"),
+          "A step of AdamW in place; `grad` becomes 0. Weights and means are float32, or bfloat16 with the weights' "
+          "lower "
+          "bits in `low`.");
     m.def("loss", &loss, nb::arg("logits"), nb::arg("labels"), nb::arg("gradient"), nb::arg("threads"),
           "The sum of -log softmax(logits)[label], in nats; with `gradient` it replaces the logits (N, V).");
 }

@@ -48,12 +48,14 @@ struct LossJob {
     bool gradient = false, bf16 = false;
 };
 
-// A step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) of float weights: with g = factor * grad,
-// mean += (1 - beta1) (g - mean), square += (1 - beta2) (g^2 - square),
-// weight = keep * weight - size * mean / (sqrt(square) / root + eps), and grad = 0.
+// A step of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) of weights of 32 bits: floats, or with
+// `low` their upper 16 bits, rounded, as bfloat16, and the difference to all 32. With g = factor * grad, mean += (1 -
+// beta1) (g - mean), square += (1 - beta2) (g^2 - square), weight = keep * weight - size * mean / (sqrt(square) / root
+// + eps), and grad = 0.
 struct AdamJob {
-    float *weight = nullptr, *mean = nullptr, *square = nullptr, *grad = nullptr;
-    uint16_t* rounded = nullptr;  // the new weights in bfloat16, or null
+    void *weight = nullptr, *mean = nullptr;  // of one type
+    int16_t* low = nullptr;
+    float *square = nullptr, *grad = nullptr;
     float factor = 1, beta1 = 0, beta2 = 0, keep = 1, size = 0, root = 1, eps = 0;
 };
 

@@ -15,7 +15,7 @@ from pretraining import SMALL, Stopped, lines, quick_machine, small, stop_at, te
 
 from riyaz.config import PretrainConfig
 from riyaz.families import describe
-from riyaz.layers import adamw
+from riyaz.layers.masters import Masters
 from riyaz.layers.ternary import TernaryLinear, ternary_codes
 from riyaz.models import load
 from riyaz.models.fresh import fresh
@@ -121,17 +121,17 @@ def test_weights_stop_decaying_in_the_second_stage(monkeypatch: pytest.MonkeyPat
     from riyaz.train import train
 
     seen = []
-    step = adamw.step
+    step = Masters.step
 
-    def counted(optimizer: torch.optim.AdamW, pairs: Any, factor: float) -> None:
-        seen.append([group["weight_decay"] for group in optimizer.param_groups])
-        step(optimizer, pairs, factor)
+    def counted(self: Masters, number: int, rate: float, betas: Any, decay: float, factor: float) -> None:
+        seen.append((number, decay))
+        step(self, number, rate, betas, decay, factor)
 
-    monkeypatch.setattr(adamw, "step", counted)
+    monkeypatch.setattr(Masters, "step", counted)
     model = fresh(configured("bitnet", Shape(1, 2, 32), 257, 32), 0, ternary=True)
     plan = TrainPlan(4, 1e-3, batch_size=1, second=0.5, weight_decay=0.1, compute="float32")
     train(model, [Row((1, 2), (3, 4))], [Row((1, 2), (3, 4))], plan, tmp_path, lambda event: None)
-    assert seen == [[0.1, 0.0]] * 2 + [[0.0, 0.0]] * 2
+    assert seen == [(1, 0.1), (2, 0.1), (3, 0.0), (4, 0.0)]
 
 
 def test_a_ternary_model_is_a_bitnet_unless_another_family_is_named() -> None:

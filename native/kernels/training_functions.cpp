@@ -154,6 +154,45 @@ void add_numbers(const SumJob& job, size_t begin, size_t end) {
            [&](int i, int n) { store_some(total + i, fma(factor, load_some(x + i, n), load_some(total + i, n)), n); });
 }
 
+// Weights of 32 bits: floats, or bfloat16 and the difference of their bits
+INLINE F load_exact(const float* x, const int16_t*, int n) { return load_some(x, n); }
+INLINE F load_exact(const uint16_t* x, const int16_t* low, int n) {
+    uint32_t bits[16] = {};
+    for (int i = 0; i < n; i++) bits[i] = (uint32_t(x[i]) << 16) + uint32_t(int32_t(low[i]));
+    float part[16];
+    memcpy(part, bits, sizeof(part));
+    return load(part);
+}
+INLINE void store_exact(float* x, int16_t*, F v, int n) { store_some(x, v, n); }
+INLINE void store_exact(uint16_t* x, int16_t* low, F v, int n) {
+    float part[16];
+    store(part, v);
+    uint32_t bits[16];
+    memcpy(bits, part, sizeof(bits));
+    for (int i = 0; i < n; i++) {
+        x[i] = uint16_t((bits[i] + 0x8000) >> 16);  // between two up, so that the difference fits 16 bits
+        low[i] = int16_t(uint16_t(bits[i]));
+    }
+}
+
+template <class N>
+void adam_numbers(const AdamJob& job, size_t begin, size_t end) {
+    const F factor = set(job.factor), new1 = set(1 - job.beta1), new2 = set(1 - job.beta2);
+    const F keep = set(job.keep), size = set(-job.size), root = set(job.root), eps = set(job.eps);
+    N *weight = (N*)job.weight + begin, *mean = (N*)job.mean + begin;
+    int16_t* low = job.low ? job.low + begin : nullptr;
+    float *square = job.square + begin, *grad = job.grad + begin;
+    const auto step = [&](int i, int n) {
+        const F g = mul(load_some(grad + i, n), factor);
+        const F old1 = load_some(mean + i, n), old2 = load_some(square + i, n);
+        const F m = fma(new1, sub(g, old1), old1), v = fma(new2, sub(mul(g, g), old2), old2);
+        const F change = div(mul(size, m), add(div(sqrt(v), root), eps));
+        store_exact(weight + i, low + i, fma(keep, load_exact(weight + i, low + i, n), change), n);
+        store_some(mean + i, m, n), store_some(square + i, v, n), store_some(grad + i, zero(), n);
+    };
+    chunks(int(end - begin), step);
+}
+
 }  // namespace
 
 void norm(const NormJob& job, size_t begin, size_t end) {
@@ -193,21 +232,7 @@ void add_scaled(const SumJob& job, size_t begin, size_t end) {
 }
 
 void adam(const AdamJob& job, size_t begin, size_t end) {
-    const F factor = set(job.factor), new1 = set(1 - job.beta1), new2 = set(1 - job.beta2);
-    const F keep = set(job.keep), size = set(-job.size), root = set(job.root), eps = set(job.eps);
-    float *weight = job.weight + begin, *mean = job.mean + begin;
-    float *square = job.square + begin, *grad = job.grad + begin;
-    uint16_t* rounded = job.rounded ? job.rounded + begin : nullptr;
-    chunks(int(end - begin), [&](int i, int n) {
-        const F g = mul(load_some(grad + i, n), factor);
-        const F old1 = load_some(mean + i, n), old2 = load_some(square + i, n);
-        const F m = fma(new1, sub(g, old1), old1), v = fma(new2, sub(mul(g, g), old2), old2);
-        const F step = div(mul(size, m), add(div(sqrt(v), root), eps));
-        const F w = fma(keep, load_some(weight + i, n), step);
-        store_some(mean + i, m, n), store_some(square + i, v, n), store_some(weight + i, w, n);
-        store_some(grad + i, zero(), n);
-        if (rounded) store_some(rounded + i, w, n);
-    });
+    (job.low ? adam_numbers<uint16_t> : adam_numbers<float>)(job, begin, end);
 }
 
 }  // namespace RIYAZ_ISA

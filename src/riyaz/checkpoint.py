@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riyaz.errors import RiyazError
 from riyaz.files import write_json
-from riyaz.models import to_arrays
+from riyaz.models import to_arrays, to_torch
 from riyaz.sources import safetensors
 
 MANIFEST = "MANIFEST.json"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, per parameter
 
 
 class Checkpoints:
@@ -36,17 +35,14 @@ class Checkpoints:
         self.damaged: list[Path] = []  # checkpoints of this run that `resume` did not use
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Any) -> None:
+    def save(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: Any) -> None:
         """Write a checkpoint, then remove the older ones. Raises RiyazError when the disk refuses."""
         final = self.folder / f"step-{state.step:06d}"
         temporary = self.folder / f"{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
-            write_tensors(temporary / "masters.safetensors", masters)
-            moments = {
-                f"{name}.{key}": optimizer.state[master][key] for name, master in masters.items() for key in MOMENTS
-            }
+            write_tensors(temporary / "masters.safetensors", weights)
             write_tensors(temporary / "optimizer.safetensors", moments)
             write_state(temporary / "state.json", state)
             write_json(temporary / MANIFEST, self._manifest(temporary), indent=None, ascii=True)
@@ -60,29 +56,26 @@ class Checkpoints:
             if other != final:
                 shutil.rmtree(other)
 
-    def resume(self, masters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, kind: type[Any]) -> Any:
-        """Load the newest undamaged checkpoint into masters and optimiser and return its state; without one `kind()`, a
+    def resume(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], kind: type[Any]) -> Any:
+        """Load the newest undamaged checkpoint into weights and moments and return its state; without one `kind()`, a
         new state."""
         for folder in reversed(self._folders()):
             if not self._verifies(folder):
                 continue
-            read_tensors(safetensors.read(folder / "masters.safetensors"), masters)
-            moments = {f"{name}.{key}": _moment(master, key) for name, master in masters.items() for key in MOMENTS}
+            read_tensors(safetensors.read(folder / "masters.safetensors"), weights)
             read_tensors(safetensors.read(folder / "optimizer.safetensors"), moments)
-            for name, master in masters.items():
-                optimizer.state[master] = {key: moments[f"{name}.{key}"] for key in MOMENTS}
             return kind(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         return kind()
 
-    def save_best(self, masters: Mapping[str, nn.Parameter], step: int, loss: float) -> None:
+    def save_best(self, weights: Mapping[str, Tensor], step: int, loss: float) -> None:
         """Write these weights as the best so far, with their step and validation loss."""
-        arrays = to_arrays(masters)
+        arrays = to_arrays(weights)
         metadata = {"format": "pt", "run": self.run, "step": str(step), "loss": repr(loss), "sha256": _digest(arrays)}
         safetensors.write(self.best, arrays, metadata)
 
-    def load_best(self, masters: Mapping[str, nn.Parameter]) -> tuple[int, float] | None:
-        """Load the best weights into the masters and return their step and validation loss; None, with the masters
-        unchanged, when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
+    def load_best(self, weights: Mapping[str, Tensor]) -> tuple[int, float] | None:
+        """Load the best weights into `weights` and return their step and validation loss; None, with these unchanged,
+        when the file is missing or damaged. The step may be later than the checkpoint's that was resumed."""
         try:
             file = safetensors.read(self.best)
         except RiyazError:
@@ -90,7 +83,7 @@ class Checkpoints:
         metadata, arrays = file.metadata, {name: file.array(name) for name in file.tensors}
         if metadata.get("run") != self.run or metadata.get("sha256") != _digest(arrays):
             return None
-        read_tensors(file, masters)  # opening it again would take its memory twice
+        read_tensors(file, weights)  # opening it again would take its memory twice
         return int(metadata["step"]), float(metadata["loss"])
 
     def _folders(self) -> list[Path]:
@@ -129,11 +122,7 @@ def read_tensors(file: safetensors.SafetensorsFile, into: Mapping[str, Tensor]) 
     """Copy the file's tensors into the tensors `into`; names and shapes must be the same."""
     assert set(file.tensors) == set(into), set(file.tensors) ^ set(into)
     for name, tensor in into.items():
-        tensor.copy_(torch.from_numpy(file.array(name).copy()).view(tensor.shape))
-
-
-def _moment(master: nn.Parameter, key: str) -> Tensor:
-    return torch.zeros(()) if key == "step" else torch.empty_like(master.data)
+        tensor.copy_(to_torch(file.tensors[name].dtype, file.array(name)).view(tensor.shape))
 
 
 def _sha256(path: Path) -> str:
@@ -145,5 +134,6 @@ def _digest(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(arrays[name].data)
+        array = arrays[name][1] if isinstance(arrays[name], tuple) else arrays[name]
+        digest.update(array.data)
     return digest.hexdigest()

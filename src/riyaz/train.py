@@ -1,7 +1,7 @@
 """The one training loop, for pretraining and for every method that trains weights.
 
 It takes rows of tokens with labels and a model with trainable parameters, and knows nothing of methods. Matrix products
-run in the compute type (bf16 where the CPU has it), the optimiser works on float32 copies of the parameters (masters).
+run in the compute type (bf16 where the CPU has it), the optimiser keeps every weight in 32 bits (masters).
 The order of rows and dropout depend on (seed, step) only, so a run that is stopped and resumed ends with the same
 weights, bit for bit.
 """
@@ -23,12 +23,11 @@ from riyaz.data.packing import PackedRows, batch, pack, padded
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
-from riyaz.layers import adamw, memory
+from riyaz.layers import memory
 from riyaz.layers.attention import packed
 from riyaz.layers.frozen import FrozenLinear, trainer
-from riyaz.layers.in_place import give_back, take_over
 from riyaz.layers.loss import head_loss
-from riyaz.layers.native_functions import add
+from riyaz.layers.masters import Masters
 from riyaz.layers.recompute import recomputing
 from riyaz.layers.threads import settle
 
@@ -126,23 +125,20 @@ def train(
     set_dropout(model, plan.dropout)
     memory.keep()
     masters = Masters(model, getattr(torch, plan.compute))
-    optimizer = torch.optim.AdamW(
-        masters.groups(plan.weight_decay), lr=plan.learning_rate, betas=plan.betas, fused=True
-    )
-    checkpoints = Checkpoints(folder, run_name(masters.named, rows, valid, plan))
-    state = checkpoints.resume(masters.named, optimizer, TrainState)
+    weights = masters.weights()
+    checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan))
+    state = checkpoints.resume(weights, masters.moments(), TrainState)
     if begun and begun.is_dir() and not state.step:
-        opening = Checkpoints(begun, run_name(masters.named, rows, valid, plan.opening()))
-        state = opening.resume(masters.named, optimizer, TrainState)
+        opening = Checkpoints(begun, run_name(weights, rows, valid, plan.opening()))
+        state = opening.resume(weights, masters.moments(), TrainState)
         if plan.keep_best and state.step:
-            checkpoints.save_best(masters.named, state.step, state.best_loss)
+            checkpoints.save_best(weights, state.step, state.best_loss)
     for damaged in checkpoints.damaged:
         listen(Note(f"{damaged} is damaged; training continues from step {state.step}"))
     if state.trainer not in ("", trainer(model)):
         listen(Note(f"training began with {state.trainer} and continues from step {state.step} with {trainer(model)}; "
                     "its weights will differ a little"))  # fmt: skip
     state.trainer = trainer(model)
-    adamw.publish(masters.pairs.values())
     began = time.perf_counter() - state.seconds
     multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
 
@@ -168,12 +164,8 @@ def train(
         if not (math.isfinite(nats) and math.isfinite(norm)):
             raise Diverged(f"the loss is {nats / labels} and its gradient's norm {norm} at step {step + 1}",
                              hint="try a lower learning rate")  # fmt: skip
-        if in_second_half(plan, step):
-            optimizer.param_groups[0]["weight_decay"] = 0.0
-        rate = learning_rate(plan, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        adamw.step(optimizer, masters.pairs.values(), min(1.0, plan.clip / (norm + 1e-6)))
+        rate, decay = learning_rate(plan, step), 0.0 if in_second_half(plan, step) else plan.weight_decay
+        masters.step(step + 1, rate, plan.betas, decay, factor=min(1.0, plan.clip / (norm + 1e-6)))
 
         state.step = step + 1
         state.tokens += sum(len(row.prompt) + len(row.answer) for row in picked)
@@ -188,7 +180,7 @@ def train(
             if entry["valid_loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.worse = entry["valid_loss"], state.step, 0
                 if plan.keep_best:
-                    checkpoints.save_best(masters.named, state.step, state.best_loss)
+                    checkpoints.save_best(weights, state.step, state.best_loss)
             else:
                 state.worse += 1
         state.history.append(entry)
@@ -197,26 +189,25 @@ def train(
         if state.worse >= plan.patience:
             break
         if (state.step % plan.checkpoint_every == 0 and not last) or state.step == plan.steady:
-            checkpoints.save(masters.named, optimizer, state)
+            checkpoints.save(weights, masters.moments(), state)
 
-    del optimizer  # frees its moments before the best weights are read
+    masters.rest()
     memory.trim()
     if plan.keep_best and state.best_step:
-        best = checkpoints.load_best(masters.named)
+        best = checkpoints.load_best(weights)
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))
         state.best_step, state.best_loss = best or (state.step, state.history[-1]["valid_loss"])
-    adamw.publish(masters.pairs.values())
     masters.detach()
     write_state(folder / "state.json", state)
     return state
 
 
-def run_name(masters: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
+def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan) -> str:
     """Hash of plan, tensor shapes and rows; a corpus counts by its own hash, and changes of length do not count."""
     settings = asdict(plan)
     del settings["changes"]
-    shapes = {name: master.shape for name, master in masters.items()}
+    shapes = {name: weight.shape for name, weight in weights.items()}
     tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
     return hashlib.sha256(json.dumps([settings, shapes, tokens]).encode()).hexdigest()
 
@@ -289,56 +280,3 @@ def answer_loss(model: nn.Module, rows: Sequence[Row], micro_tokens: int = 2048)
     """Mean −log p in nats per answer token, the end token included."""
     nats = sum(answer_nats(model, micro).item() for micro in micro_batches(rows, micro_tokens))
     return nats / sum(len(row.answer) for row in rows)
-
-
-class Masters:
-    """Float32 copies of the trainable parameters for the optimiser: in bf16 small steps would be rounded away.
-
-    Their gradients are parts of one block that lives as long as they do: memory that the system hands out anew in each
-    step costs more time than adding to it.
-    """
-
-    def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
-        self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
-        self.hooks = []
-        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-        sizes = [weight.numel() for _, weight in trained]
-        sums: dict[nn.Parameter, Tensor] = {}
-        for (name, working), part in zip(trained, torch.zeros(sum(sizes)).split(sizes), strict=True):
-            master = nn.Parameter(working.detach().float().clone(memory_format=torch.contiguous_format))
-            master.grad = sums[working] = part.view_as(master)
-            working.data = master.data.to(compute)  # in float32 this is the master's own memory
-            self.pairs[name] = (working, master)
-            self.hooks.append(working.register_post_accumulate_grad_hook(_add_gradient_to(sums[working])))
-        self.gradients, self.taken = list(sums.values()), take_over(model, sums)
-        self.parameters = [master for _, master in self.pairs.values()]
-        self.named = {name: master for name, (_, master) in self.pairs.items()}
-
-    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """The optimiser's two parameter groups: matrices, with weight decay, and the other masters, without."""
-        matrices = [master for master in self.parameters if master.ndim > 1]
-        rest = [master for master in self.parameters if master.ndim < 2]
-        return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-    def norm(self) -> float:
-        """The norm of all gradients together."""
-        return torch.nn.utils.get_total_norm(self.gradients, foreach=True).item()
-
-    def detach(self) -> None:
-        """Leave the masters in the model as its float32 parameters, which are added to nothing any more."""
-        give_back(self.taken)
-        for hook in self.hooks:
-            hook.remove()
-        for working, master in self.pairs.values():
-            working.data = master.data
-
-
-def _add_gradient_to(total: Tensor) -> Callable[[Tensor], None]:
-    """A hook that adds a parameter's gradient to a float32 sum."""
-
-    def hook(working: Tensor) -> None:
-        if working.grad is not None:  # otherwise `take_over` has seen to it
-            add(total, working.grad)
-            working.grad = None
-
-    return hook

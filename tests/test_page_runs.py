@@ -178,7 +178,11 @@ def test_events_are_replayed_and_go_on_after_the_last_one(served: Running, place
     every = messages(served, "workshop")
     assert every[0]["event"] == "begun" and every[-1] == {"event": "end", "state": "done", "id": every[-2]["id"]}
     assert [each["event"] for each in every if each.get("file") == "events"][-1] == "ended"
-    assert {each["arm"] for each in every[:-1]} >= {"lora", "zero_shot"}
+    rows = {each["arm"]["method"]: each["arm"] for each in every if each["event"] == "arm"}
+    assert {name: row["score"] for name, row in rows.items()} == {
+        arm["method"]: arm["score"] for arm in one(served, "workshop")["document"]["arms"]
+    }
+    assert {each["arm"] for each in every[:-1] if each["event"] != "arm"} >= {"lora", "zero_shot"}
     half = len(every) // 2
     assert messages(served, "workshop", every[half]["id"]) == every[half + 1 :]
     for wrong in ("x", "events=1", "events=9.9", "events=" + "9" * 90 + ".1"):

@@ -63,7 +63,7 @@ export function live(events: readonly RunEvent[]): Live {
     } else if (event.event === "progress") progress(method ? armOf(method) : null, event);
     else if (event.event === "note" && event.text) notes.push(event.text);
     else if (event.event === "failed") failed = event.reason ?? "";
-    else if (event.event === "arm" && typeof event.arm === "object") {
+    else if (event.event === "arm" && event.arm && typeof event.arm === "object") {
       const arm = event.arm as unknown as Arm;
       finished.set(arm.method, arm);
       Object.assign(armOf(arm.method), { phase: arm.status ?? "done", share: 1, left: null, memory: null, done: "" });

@@ -282,13 +282,15 @@ def test_a_damaged_run_is_one_line_and_its_events_are_shown(browser, served, fol
         (place / "settings.json").write_text('{"settings": {"se')
     (place / name).write_text(text)
     note = '{"event": "note", "version": 1, "text": "a note before"}\n'
+    arm = '{"event": "arm", "version": 1, "arm": {"method": "novel", "status": "ok", "score": 0.5}}\n'
     newer = '{"event": "progress", "version": 2, "text": {"of": "a later version"}}\n'
-    (place / "events.jsonl").write_text(note + newer + "[1]\n\x00\x00\n" + '{"event": "no')
+    (place / "events.jsonl").write_text(note + arm + newer + "[1]\n\x00\x00\n" + '{"event": "no')
     with Visit(browser, served, "run?path=damaged") as visit:
         page = visit.page
         expect(page.get_by_role("alert").filter(has_text=line)).to_have_count(1)
         expect(page.locator(".badge").first).to_have_text("unreadable")
         if name == "compare.json":
+            expect(page.locator(".arms")).to_contain_text("novel")
             page.get_by_text("Notes of the run").click()
             expect(page.get_by_text("a note before")).to_be_visible()
         visit.assert_quiet()

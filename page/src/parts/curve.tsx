@@ -17,6 +17,7 @@ interface Props {
   readonly lines: readonly Line[];
   readonly height?: number;
   readonly log?: boolean;
+  readonly share?: boolean; // y goes from 0 to 1
 }
 
 const DARK = "(prefers-color-scheme: dark)";
@@ -41,7 +42,7 @@ function options(props: Props, width: number): uPlot.Options {
     height: props.height ?? 260,
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
-    scales: { x: { time: false }, y: props.log ? { distr: 3 } : {} },
+    scales: { x: { time: false }, y: props.log ? { distr: 3 } : props.share ? { range: [0, 1] } : {} },
     axes: [
       { ...axis, label: props.x, labelFont: font, labelSize: 20, size: 34, space: 70 },
       { ...axis, size: 46 },

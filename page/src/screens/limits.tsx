@@ -2,7 +2,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
-import { count, number } from "../numbers.ts";
+import { big, count, number } from "../numbers.ts";
 import { Curve } from "../parts/curve.tsx";
 import { FileChoice } from "../parts/files.tsx";
 import { Command, Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
@@ -99,9 +99,10 @@ function Suites({ found }: { found: Document }) {
               {part.curves?.map((curve) => (
                 <Curve
                   key={curve.name}
-                  title={`${curve.name}: ${curve.y} by ${curve.x}`}
+                  title={`${curve.y} by ${curve.x}`}
                   x={curve.x}
                   height={180}
+                  share={(curve.unit ?? "share") === "share"}
                   lines={[{ name: curve.y, colour: 2, points: curve.points, dots: true }]}
                 />
               ))}
@@ -125,7 +126,13 @@ function inUnit(value: number | null | undefined, unit: string): string {
   if (unit === "share") return `${(100 * value).toFixed(1)} %`;
   if (["count", "rows", "tokens"].includes(unit)) return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
-  return `${number(value, digits).replace("-", "−")} ${unit === "score" ? "" : unit}`.trim();
+  const written = value >= 1e6 ? big(value) : value >= 1000 ? count(value) : number(value, digits).replace("-", "−");
+  return `${written} ${unit === "score" ? "" : unit}`.trim();
+}
+
+// The unit stands with the value above it.
+function interval(low: number, high: number, unit: string): string {
+  return [low, high].map((end) => inUnit(end, unit).replace(` ${unit}`, "")).join(" to ");
 }
 
 function Figures({ figures }: { figures: readonly Figure[] }) {
@@ -138,9 +145,8 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
             <th scope="col">figure</th>
             <th scope="col">group</th>
             <th scope="col" class="figure">
-              value
+              value, 95 % interval
             </th>
-            <th scope="col">95 % interval</th>
             <th scope="col" class="figure">
               from
             </th>
@@ -153,11 +159,9 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
               <td>{figure.group}</td>
               <td class="figure">
                 <b>{inUnit(figure.value, figure.unit ?? "")}</b>
-              </td>
-              <td>
-                {typeof figure.low === "number" && typeof figure.high === "number"
-                  ? `${inUnit(figure.low, figure.unit ?? "")} to ${inUnit(figure.high, figure.unit ?? "")}`
-                  : "–"}
+                {typeof figure.low === "number" && typeof figure.high === "number" && (
+                  <span class="under">{interval(figure.low, figure.high, figure.unit ?? "")}</span>
+                )}
               </td>
               <td class="figure">{typeof figure.n === "number" ? count(figure.n) : "–"}</td>
             </tr>

@@ -101,7 +101,7 @@ function Status({ run, path, changing }: { run: Run; path: string; changing: () 
         </span>
         {running && (
           <button type="button" onClick={() => void act(() => api.stop(path))}>
-            Stop and keep the best
+            {run.kind === "limits" ? "Stop" : "Stop and keep the best"}
           </button>
         )}
         {unfinished && (
@@ -171,7 +171,7 @@ function Working({ state }: { state: Live }) {
         <dl class="tiles">
           <Fact name="planned time">{duration(state.estimate.seconds)}</Fact>
           <Fact name="peak memory">{megabytes(state.estimate.peak_rss_mb)}</Fact>
-          <Fact name="disk">{megabytes(state.estimate.disk_mb)}</Fact>
+          {state.estimate.disk_mb ? <Fact name="disk">{megabytes(state.estimate.disk_mb)}</Fact> : null}
         </dl>
       )}
       <ul class="plain live">

@@ -170,7 +170,7 @@ function Answer({ each, place }: { each: Said; place: number }) {
   const hidden = blind.value && voted.value === "";
   return (
     <section class="column panelled" aria-label={`Answer ${LETTERS[place]}`}>
-      <h2>{hidden ? `Model ${LETTERS[place]}` : each.model}</h2>
+      <h2>{hidden ? `Model ${LETTERS[place]}` : `${LETTERS[place]}: ${each.model}`}</h2>
       <Markdown text={each.text.value} growing={each.state.value === "running"} />
       {each.state.value === "failed" ? <Problem text={each.note.value} /> : <p class="under">{each.note.value}</p>}
       {!hidden && each.rate.value > 0 && <p class="under">{number(each.rate.value, 1)} tokens a second</p>}
@@ -203,7 +203,7 @@ function Votes({ done }: { done: () => void }) {
   };
   if (voted.value)
     return (
-      <p class="note" role="status">
+      <p class="note votes" role="status">
         Kept: {voted.value}.
       </p>
     );
@@ -245,6 +245,7 @@ function Board({ round }: { round: number }) {
             <thead>
               <tr>
                 <th scope="col">model</th>
+                <th scope="col">share of wins</th>
                 <th scope="col" class="figure">
                   wins
                 </th>
@@ -254,16 +255,12 @@ function Board({ round }: { round: number }) {
                 <th scope="col" class="figure">
                   undecided
                 </th>
-                <th scope="col">share of wins</th>
               </tr>
             </thead>
             <tbody>
               {board.models.map((row) => (
                 <tr key={row.model}>
                   <th scope="row">{row.model}</th>
-                  <td class="figure">{row.wins}</td>
-                  <td class="figure">{row.losses}</td>
-                  <td class="figure">{row.undecided}</td>
                   <td>
                     {row.share === null ? "–" : percent(row.share)}
                     {row.low !== null && row.high !== null && (
@@ -272,6 +269,9 @@ function Board({ round }: { round: number }) {
                       </span>
                     )}
                   </td>
+                  <td class="figure">{row.wins}</td>
+                  <td class="figure">{row.losses}</td>
+                  <td class="figure">{row.undecided}</td>
                 </tr>
               ))}
             </tbody>

@@ -97,14 +97,15 @@ def _id(tails: dict[str, Tail]) -> str:
 
 
 def _message(name: str, line: bytes) -> str | None:
-    """A line as one message, with the file and the arm that it is about; None for one that is no object."""
+    """A line as one message, with the file and the arm that it is about, whose row an event may hold; None for one that
+    is no object."""
     try:
         document = parse_json(line, name)
     except RiyazError:
         return None
     if not isinstance(document, dict):
         return None
-    return to_json({**document, "file": name, "arm": document.get("method")}, ascii=True)
+    return to_json({"arm": document.get("method"), **document, "file": name}, ascii=True)
 
 
 def _is_running(path: Path) -> bool:

@@ -52,6 +52,7 @@ export function live(events: readonly RunEvent[]): Live {
   };
   for (const event of events) {
     const method = methodOf(event);
+    if (event.event === "phase" && finished.get(method)?.status === "skipped") finished.delete(method); // there is time after all
     if (method && event.memory_mb) armOf(method).memory = event.memory_mb;
     if (event.event === "estimate") {
       estimate = event as Live["estimate"];

@@ -111,7 +111,6 @@ export function megabytes(value: number | null | undefined): string {
 
 export function big(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";
-  if (value >= 1e12) return `${(value / 1e12).toFixed(1)} million million`;
   if (value >= 1e9) return `${(value / 1e9).toFixed(1)} thousand million`;
   return value >= 1e6 ? `${(value / 1e6).toFixed(1)} million` : count(value);
 }

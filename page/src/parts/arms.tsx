@@ -182,7 +182,7 @@ export function Disagreements({ path }: { path: string }) {
             only.value = event.currentTarget.value;
           }}
         >
-          <option value="disagreements">rows that some get right and others wrong</option>
+          <option value="disagreements">rows on which they disagree</option>
           <option value="all">all rows</option>
         </select>
       </label>

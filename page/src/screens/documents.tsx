@@ -117,6 +117,13 @@ function Card({ passage }: { passage: Passage }) {
   );
 }
 
+const ABOVE = 60; // pixels of the text before a passage that stay in sight
+
+function intoSight(mark: HTMLElement | null): void {
+  const box = mark?.parentElement;
+  if (mark && box) box.scrollTop = mark.offsetTop - box.offsetTop - ABOVE;
+}
+
 // `of`: a collection, or the model whose answer cites the passage.
 function InPlace(props: { of: Record<string, string>; id: string; start: number; end: number }) {
   const query = { ...props.of, id: props.id, start: String(props.start), end: String(props.end) };
@@ -128,7 +135,7 @@ function InPlace(props: { of: Record<string, string>; id: string; start: number;
       {found && (
         <div class="rendered in-place">
           {found.before}
-          <mark>{found.passage}</mark>
+          <mark ref={intoSight}>{found.passage}</mark>
           {found.after}
         </div>
       )}

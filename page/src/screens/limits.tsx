@@ -2,7 +2,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
-import { big, count, number } from "../numbers.ts";
+import { count, number } from "../numbers.ts";
 import { Curve } from "../parts/curve.tsx";
 import { FileChoice } from "../parts/files.tsx";
 import { Command, Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
@@ -126,7 +126,8 @@ function inUnit(value: number | null | undefined, unit: string): string {
   if (unit === "share") return `${(100 * value).toFixed(1)} %`;
   if (["count", "rows", "tokens"].includes(unit)) return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
   const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
-  const written = value >= 1e6 ? big(value) : value >= 1000 ? count(value) : number(value, digits).replace("-", "−");
+  if (unit === "FLOP" && value >= 1e9) return `${count(value / 1e9)} GFLOP`;
+  const written = value >= 1000 ? count(value) : number(value, digits).replace("-", "−");
   return `${written} ${unit === "score" ? "" : unit}`.trim();
 }
 
@@ -140,12 +141,12 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
   return (
     <Wide name="Figures">
       <table>
+        <caption>with 95 % intervals, and the number of items they are from</caption>
         <thead>
           <tr>
             <th scope="col">figure</th>
-            <th scope="col">group</th>
             <th scope="col" class="figure">
-              value, 95 % interval
+              value
             </th>
             <th scope="col" class="figure">
               from
@@ -155,8 +156,10 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
         <tbody>
           {figures.map((figure, place) => (
             <tr key={place}>
-              <th scope="row">{figure.name}</th>
-              <td>{figure.group}</td>
+              <th scope="row">
+                {figure.name}
+                {figure.group && <span class="under">{figure.group}</span>}
+              </th>
               <td class="figure">
                 <b>{inUnit(figure.value, figure.unit ?? "")}</b>
                 {typeof figure.low === "number" && typeof figure.high === "number" && (

@@ -127,7 +127,8 @@ function Comparison({ run, path, followed }: { run: Run; path: string; followed:
   const now = useComputed(() => live(followed.events.value));
   const state = now.value;
   const running = run.state === "running" || run.state === "planned";
-  const arms = run.document?.arms ?? run.arms?.flatMap((arm) => (arm.row ? [arm.row] : [])) ?? state.finished;
+  const told = run.arms?.flatMap((arm) => (arm.row ? [arm.row] : [])) ?? [];
+  const arms = run.document?.arms ?? (running && state.arms.length ? state.finished : told);
   const pick = run.document?.pick;
   const lines = state.arms.some((arm) => arm.loss.length) ? lossLines(state.arms) : keptLines(arms);
   return (

@@ -1,5 +1,7 @@
 """Weights of 32 bits and the step of AdamW beside torch's; linears and embeddings that add their gradients in place."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,13 @@ from torch import Tensor, nn
 
 from riyaz import native
 from riyaz.data.packing import pack, padded
+from riyaz.data.rows import Row
 from riyaz.events import quiet
 from riyaz.layers import in_place
 from riyaz.layers.attention import packed
 from riyaz.layers.masters import Masters
+from riyaz.models.fresh import fresh
+from riyaz.pretraining.shapes import Shape, configured
 from riyaz.train import TrainPlan, answer_nats, train
 
 STEPS, RATE, BETAS, DECAY = 12, 1e-2, (0.9, 0.99), 0.1
@@ -152,6 +157,38 @@ def test_padding_changes_no_loss_and_no_gradient(count: int) -> None:
     assert answer_nats(model, more).item() == pytest.approx(answer_nats(model, rows).item(), abs=1e-5)
     for a, b in zip(gradients(model, more), gradients(model, rows), strict=True):
         assert (a - b).abs().max() <= GRADIENT * b.abs().max()
+
+
+def test_padding_goes_no_further_than_the_learned_positions(tmp_path: Path) -> None:
+    """GPT-2 has no others: two rows fill its context, which they share but for the last tokens."""
+    shape = Shape(1, 2, 32)
+    model = fresh(configured("gpt2", shape, 64, 32), 0).requires_grad_(True)
+    rows = [Row((5,) * 28 + (i,), (7 + i, 2)) for i in range(3)]
+    assert padded(pack(rows), 16).positions.max() == pack(rows).positions.max() < 32
+    state = train(model, rows, rows, TrainPlan(1, 1e-3), tmp_path, quiet)
+    assert state.step == 1
+
+
+def test_memory_that_training_keeps_is_given_back() -> None:
+    """In a process of its own: what glibc keeps inside `kept` it gives back afterwards, then and later."""
+    code = """
+import numpy as np
+from riyaz.layers import memory
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+def use():
+    blocks = [np.ones(2**21) for _ in range(30)]  # 16 MB each
+    del blocks
+    return rss() / 2**20
+before = use()
+with memory.kept():
+    inside = use()
+print(before, inside, use())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, inside, after = map(float, done.stdout.split())
+    assert inside > before + 400 and after < before + 150
 
 
 @pytest.mark.parametrize(("compute", "multiple"), [("bfloat16", 16), ("float32", 1)])

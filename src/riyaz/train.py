@@ -31,6 +31,7 @@ from riyaz.layers.masters import Masters
 from riyaz.layers.recompute import recomputing
 from riyaz.layers.threads import settle
 
+FORMAT = 2  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled
 
 
@@ -108,6 +109,7 @@ class TrainState:
     trainer: str = ""  # `frozen.trainer` of the last steps; older checkpoints do not say it
 
 
+@memory.kept()
 def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
@@ -123,7 +125,6 @@ def train(
     the answers' −log p, by which validation judges all the same. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
-    memory.keep()
     masters = Masters(model, getattr(torch, plan.compute))
     weights = masters.weights()
     checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan))
@@ -209,7 +210,7 @@ def run_name(weights: Mapping[str, Tensor], rows: Sequence[Row], valid: Sequence
     del settings["changes"]
     shapes = {name: weight.shape for name, weight in weights.items()}
     tokens = [getattr(part, "sha256", None) or [(row.prompt, row.answer) for row in part] for part in (rows, valid)]
-    return hashlib.sha256(json.dumps([settings, shapes, tokens]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, settings, shapes, tokens]).encode()).hexdigest()
 
 
 def learning_rate(plan: TrainPlan, step: int) -> float:

@@ -52,13 +52,15 @@ def pack(rows: Sequence[Row]) -> PackedRows:
 
 
 def padded(rows: PackedRows, multiple: int) -> PackedRows:
-    """The rows with one more behind them, of tokens 0 and without labels, so that T is a multiple of `multiple`."""
+    """The rows with one more behind them, of tokens 0 and without labels, so that T is a multiple of `multiple`. Its
+    positions go no further than theirs, since a model may have learned no more."""
     more = -len(rows.tokens) % multiple
     if not more:
         return rows
+    positions = np.minimum(np.arange(rows.shared, rows.shared + more), rows.positions.max())
     return replace(
         rows, lengths=[*rows.lengths, more], tokens=np.append(rows.tokens, np.zeros(more, np.int64)),
-        positions=np.append(rows.positions, np.arange(rows.shared, rows.shared + more)),
+        positions=np.append(rows.positions, positions),
     )  # fmt: skip
 
 

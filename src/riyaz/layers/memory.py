@@ -7,20 +7,17 @@ held were such holes. Numpy asks for unaligned memory, whose blocks fit again.
 
 import ctypes
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# A matrix product for every number of tokens is kept by oneDNN, half a MB each: read when it is first called.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-
 ALIGNED = 64  # bytes: a line of the cache, and a register of AVX-512
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT = 2**31 - 1  # bytes of freed memory that the process keeps
-LARGEST = 2**26  # bytes of a block from glibc's heap; larger ones are the system's
+KEPT, USUAL = 2**31 - 1, 2**26  # bytes of freed memory at the heap's end that the process keeps while it trains, after
+LARGEST = (2**26, 2**25)  # bytes of a block from glibc's heap; larger ones are the system's; older glibc takes no 2**26
 LARGE = 2**20  # bytes from which on holes matter more than the 10 microseconds that this takes
 
 
@@ -40,12 +37,20 @@ def empty_like(x: Tensor) -> Tensor:
     return empty(x.shape, x.dtype)
 
 
-def keep() -> None:
-    """Have glibc keep what is freed instead of giving it back to the system, from which each new page costs
-    microseconds; a step of training frees and takes hundreds of MB. Elsewhere nothing happens."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+@contextmanager
+def kept() -> Iterator[None]:
+    """Inside the `with` block glibc keeps what is freed instead of giving it back to the system, from which each new
+    page costs microseconds; a step of training frees and takes hundreds of MB. Elsewhere nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and any(mallopt(MMAP_THRESHOLD, largest) for largest in LARGEST):
         mallopt(TRIM_THRESHOLD, KEPT)
-        mallopt(MMAP_THRESHOLD, LARGEST)
+    try:
+        yield
+    finally:
+        if mallopt:
+            mallopt(MMAP_THRESHOLD, LARGEST[-1])  # up to which glibc itself raises it
+            mallopt(TRIM_THRESHOLD, USUAL)
+        trim()
 
 
 def trim() -> None:

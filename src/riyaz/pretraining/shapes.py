@@ -99,8 +99,8 @@ def flops_per_token(config: Config) -> float:
 def memory_mb(config: Config, compute: str, micro_tokens: int) -> float:
     """Estimated peak memory of training in MB: weights, gradients, moments, one forward pass of `micro_tokens`."""
     size = 2 if compute == "bfloat16" else 4
-    # float32: master weights, their gradients, two moments; in `compute`: working weights and their gradients
-    weights = parameters(config) * (16 + 2 * size)
+    # exact weights, gradients and the mean square in 4 bytes each, the mean gradient and once the head's in `compute`
+    weights = parameters(config) * (12 + size) + config.vocab_size * config.hidden_size * size
     layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * size
     rows, numbers = LOGITS
     logits = max(rows * config.vocab_size, numbers) * LOGITS_BYTES

@@ -38,7 +38,7 @@ END_SECONDS = 10.0  # of judging and writing the finished model
 SHARE = 0.9  # of the time that is left; validations and checkpoints take the rest
 LEAST_STEPS = 20
 VALIDATIONS = 10
-BYTES = 22  # of memory for each parameter: masters, gradients, two moments; in bf16 both models beside them
+BYTES = 24  # of memory for each parameter in float32: weights, gradients, moments, the model, partly rounded weights
 
 
 @dataclass(frozen=True)

@@ -153,9 +153,8 @@ void bind_training_functions(nb::module_& m) {
     m.def("adam", &adam, nb::arg("weight"), nb::arg("mean"), nb::arg("square"), nb::arg("grad"), nb::arg("low").none(),
           nb::arg("factor"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("keep"), nb::arg("size"), nb::arg("root"),
           nb::arg("eps"), nb::arg("threads"),
-          "A step of AdamW in place; `grad` becomes 0. Weights and means are float32, or bfloat16 with the weights' "
-          "lower "
-          "bits in `low`.");
+          "A step of AdamW in place; `grad` becomes 0. Weights and means are float32, or bfloat16 with the lower bits "
+          "of the weights in `low`.");
     m.def("loss", &loss, nb::arg("logits"), nb::arg("labels"), nb::arg("gradient"), nb::arg("threads"),
           "The sum of -log softmax(logits)[label], in nats; with `gradient` it replaces the logits (N, V).");
 }

@@ -154,24 +154,24 @@ void add_numbers(const SumJob& job, size_t begin, size_t end) {
            [&](int i, int n) { store_some(total + i, fma(factor, load_some(x + i, n), load_some(total + i, n)), n); });
 }
 
-// Weights of 32 bits: floats, or bfloat16 and the difference of their bits
-INLINE F load_exact(const float* x, const int16_t*, int n) { return load_some(x, n); }
-INLINE F load_exact(const uint16_t* x, const int16_t* low, int n) {
+// n weights of 32 bits from x[at] on: floats, or bfloat16 and the difference of their bits
+INLINE F load_exact(const float* x, const int16_t*, int at, int n) { return load_some(x + at, n); }
+INLINE F load_exact(const uint16_t* x, const int16_t* low, int at, int n) {
     uint32_t bits[16] = {};
-    for (int i = 0; i < n; i++) bits[i] = (uint32_t(x[i]) << 16) + uint32_t(int32_t(low[i]));
+    for (int i = 0; i < n; i++) bits[i] = (uint32_t(x[at + i]) << 16) + uint32_t(int32_t(low[at + i]));
     float part[16];
     memcpy(part, bits, sizeof(part));
     return load(part);
 }
-INLINE void store_exact(float* x, int16_t*, F v, int n) { store_some(x, v, n); }
-INLINE void store_exact(uint16_t* x, int16_t* low, F v, int n) {
+INLINE void store_exact(float* x, int16_t*, int at, F v, int n) { store_some(x + at, v, n); }
+INLINE void store_exact(uint16_t* x, int16_t* low, int at, F v, int n) {
     float part[16];
     store(part, v);
     uint32_t bits[16];
     memcpy(bits, part, sizeof(bits));
     for (int i = 0; i < n; i++) {
-        x[i] = uint16_t((bits[i] + 0x8000) >> 16);  // between two up, so that the difference fits 16 bits
-        low[i] = int16_t(uint16_t(bits[i]));
+        x[at + i] = uint16_t((bits[i] + 0x8000) >> 16);  // between two up, so that the difference fits 16 bits
+        low[at + i] = int16_t(uint16_t(bits[i]));
     }
 }
 
@@ -187,7 +187,7 @@ void adam_numbers(const AdamJob& job, size_t begin, size_t end) {
         const F old1 = load_some(mean + i, n), old2 = load_some(square + i, n);
         const F m = fma(new1, sub(g, old1), old1), v = fma(new2, sub(mul(g, g), old2), old2);
         const F change = div(mul(size, m), add(div(sqrt(v), root), eps));
-        store_exact(weight + i, low + i, fma(keep, load_exact(weight + i, low + i, n), change), n);
+        store_exact(weight, low, i, fma(keep, load_exact(weight, low, i, n), change), n);
         store_some(mean + i, m, n), store_some(square + i, v, n), store_some(grad + i, zero(), n);
     };
     chunks(int(end - begin), step);

@@ -296,11 +296,15 @@ def test_limits_keep_arms_out_of_the_pick(inside: list, asked: tuple, tmp_path: 
     comparing.write_rows(tmp_path / "data/train.jsonl", comparing.closed_rows(45, "please"))
     comparing.write_rows(tmp_path / "data/test.jsonl", comparing.closed_rows(9, "today"))
     base = ("compare", tmp_path / "data", *asked, "--methods", "nearest,zero_shot")
-    every = command(*base, "--out", tmp_path / "every").document
-    quick, slow = sorted(arm["ms_per_answer"] for arm in every["arms"])
-    between = f"{(quick * slow) ** 0.5:.3g}"
-    some = command(*base, "--max-ms", between, "--out", tmp_path / "some").document
-    assert some["pick"] == "nearest" and f"--max-ms {between} leaves out zero_shot (" in some["reason"]
+    for again in "123":  # a busy machine may be several times as slow in one of the two runs as in the other
+        every = command(*base, "--out", tmp_path / f"every{again}").document
+        quick, slow = sorted(arm["ms_per_answer"] for arm in every["arms"])
+        between = f"{(quick * slow) ** 0.5:.3g}"
+        some = command(*base, "--max-ms", between, "--out", tmp_path / f"some{again}").document
+        left_out = f"--max-ms {between} leaves out zero_shot (" in some["reason"]
+        if left_out:
+            break
+    assert left_out and some["pick"] == "nearest"
     none = command(*base, "--max-ms", "0", "--max-rss-mb", "1", "--out", tmp_path / "none").document
     assert none["pick"] is None and "No method is within the limits" in none["reason"]
 

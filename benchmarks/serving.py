@@ -210,15 +210,19 @@ class Sides:
     banned: dict[str, int] = field(default_factory=dict)
     first: int = 0  # number of the next prompt
 
+    def new(self, count: int) -> int:
+        """The number of the first of so many prompts that no request had: a server keeps what it has read."""
+        self.first += count
+        return self.first - count
+
     def asked(self, clients: int, each: int, names: Sequence[str]) -> dict[str, float]:
         """What so many clients of our server measure."""
-        self.first += clients * each
-        return asyncio.run(load(self.url, clients, each, names, self.first))[0]
+        return asyncio.run(load(self.url, clients, each, names, self.new(clients * each)))[0]
 
     def inside(self, each: int) -> float:
         """Tokens a second of the engine without a server, 16 prompts in each call."""
-        self.first += BATCH * each
-        texts = [prompt(self.first + number) for number in range(BATCH * each)]
+        first = self.new(BATCH * each)
+        texts = [prompt(first + number) for number in range(BATCH * each)]
         assert self.engine.stdin is not None and self.engine.stdout is not None
         self.engine.stdin.write(json.dumps([texts[turn::each] for turn in range(each)]) + "\n")
         self.engine.stdin.flush()
@@ -228,8 +232,8 @@ class Sides:
         """Tokens a second of the peer's server with 16 clients; None without a peer."""
         if not self.peer:
             return None
-        self.first += BATCH
-        return asyncio.run(load(self.peer, BATCH, 1, ["peer"], self.first, {"logit_bias": self.banned}))[0]["tokens_s"]
+        first = self.new(BATCH)
+        return asyncio.run(load(self.peer, BATCH, 1, ["peer"], first, {"logit_bias": self.banned}))[0]["tokens_s"]
 
 
 @contextmanager
@@ -275,7 +279,7 @@ def one_round(sides: Sides, arguments: argparse.Namespace, turn: int) -> dict[st
     for clients in CLIENTS:
         if clients != BATCH:
             found[str(clients)] = sides.asked(clients, 1 if clients > BATCH else each, [sides.name])
-    found["long"] = beside_long(sides.url, sides.name, arguments.long, sides.first)
+    found["long"] = beside_long(sides.url, sides.name, arguments.long, sides.new(2))
     found["cancel"] = cancelled(sides.url, sides.name)
     return found
 
@@ -313,8 +317,7 @@ def many_requests(sides: Sides, count: int) -> float:
     names, growth, before = [sides.name, "a0"], 0.0, 0.0
     for part in range(11):
         each = max(1, count // 10 // BATCH)
-        sides.first += BATCH * each
-        asyncio.run(load(sides.url, BATCH, each, names, sides.first, new=2, words=12))
+        asyncio.run(load(sides.url, BATCH, each, names, sides.new(BATCH * each), new=2, words=12))
         before = before or rss_mb(sides.pid)
         growth = rss_mb(sides.pid) - before
         say(f"{BATCH * each * (part + 1):,} requests: {rss_mb(sides.pid):.1f} MB")

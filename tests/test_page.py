@@ -310,6 +310,17 @@ def test_votes_are_preference_rows_and_the_board_counts_them(served: Running, pl
     assert_error(served.post("/page/votes", {"prompt": "q", "a": {}, "b": {}, "choice": "a"}), 400)
 
 
+def test_a_vote_between_two_answers_of_one_model_is_kept_and_counts_for_none(served: Running, place: Path) -> None:
+    sides = {"a": {"model": "one", "text": "yes"}, "b": {"model": "one", "text": "no"}}
+    (place / "preferences.jsonl").unlink(missing_ok=True)
+    for choice in ("a", "tie"):
+        assert served.post("/page/votes", {"prompt": "q", **sides, "choice": choice}).status_code == 201
+    board = served.http.get("/page/votes").json()
+    assert board["votes"] == 2 and board["models"] == []
+    row = json.loads((place / "preferences.jsonl").read_text().splitlines()[0])
+    assert (row["chosen"], row["rejected"]) == ("yes", "no")
+
+
 def test_a_model_without_decided_votes_has_no_share() -> None:
     (one, two) = standings([{"a": {"model": "x"}, "b": {"model": "y"}, "choice": "bad"}])
     assert one["share"] is two["share"] is None and (one["low"], one["high"]) == (0, 1)

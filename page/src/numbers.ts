@@ -78,6 +78,11 @@ export function number(value: number | null | undefined, digits = 3): string {
   return value === null || value === undefined || !Number.isFinite(value) ? "–" : value.toFixed(digits);
 }
 
+// Tokens a second: a decimal where it says something.
+export function rate(value: number): string {
+  return value < 100 ? number(value, 1) : count(value);
+}
+
 export function many(value: number, one: string, more = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : more}`;
 }

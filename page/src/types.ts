@@ -259,7 +259,24 @@ export interface Figure {
   readonly n?: number | null;
   readonly unit?: string;
   readonly group?: string;
-  readonly even?: number | null;
+  readonly even?: number | null; // the value where nothing is found
+  readonly p_value?: number | null;
+}
+
+export interface LimitsPart {
+  readonly name: string;
+  readonly source: string;
+  readonly what: string;
+  readonly blind: string;
+  readonly notes?: readonly string[];
+  readonly figures: readonly Figure[];
+  readonly curves?: readonly {
+    name: string;
+    x: string;
+    y: string;
+    unit?: string;
+    points: readonly [number, number][];
+  }[];
 }
 
 // limits.json
@@ -270,15 +287,7 @@ export interface Limits {
   readonly suites: readonly {
     name: string;
     left_out?: readonly string[];
-    parts: readonly {
-      name: string;
-      source: string;
-      what: string;
-      blind: string;
-      notes?: readonly string[];
-      figures: readonly Figure[];
-      curves?: readonly { name: string; x: string; y: string; unit?: string; points: readonly [number, number][] }[];
-    }[];
+    parts: readonly LimitsPart[];
   }[];
 }
 

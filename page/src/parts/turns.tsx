@@ -2,7 +2,7 @@
 import { type Signal, signal, useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import * as chat from "../chat.ts";
-import { count, many, number } from "../numbers.ts";
+import { count, many, rate } from "../numbers.ts";
 import { link } from "../route.ts";
 import { type Citation, siblings, step, type Turn } from "../tree.ts";
 import { Markdown } from "./markdown.tsx";
@@ -113,7 +113,7 @@ function Answer(props: { turn: Turn; looked: Signal<Looked | null>; enter: () =>
           <span class="under">
             {turn.state === "stopped" ? "stopped · " : ""}
             {turn.tokens.length > 0 ? many(turn.tokens.length, "token") : ""}
-            {turn.rate > 0 ? ` · ${number(turn.rate, 1)} a second` : ""}
+            {turn.rate > 0 ? ` · ${rate(turn.rate)} a second` : ""}
           </span>
         </div>
       )}

@@ -46,13 +46,15 @@ export function Copy(props: { text: string; name?: string }) {
   );
 }
 
-// The command line that does the same as the screen.
+// The command line that does the same as the screen. A line breaks between words, not within `--out`.
 export function Command(props: { text: string; children?: ComponentChildren }) {
   return (
     <div class="command">
       <span class="under">{props.children ?? "The same from the command line"}</span>
       <div class="line">
-        <code>{props.text}</code>
+        <code>
+          {props.text.split(" ").flatMap((word, place) => [place ? " " : "", <span key={place}>{word}</span>])}
+        </code>
         <Copy text={props.text} />
       </div>
     </div>

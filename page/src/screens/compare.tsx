@@ -151,11 +151,16 @@ const TASKS: Readonly<Record<string, string>> = {
   free: "free text",
 };
 
+// The plan stands below a long form.
+function intoSight(plan: HTMLElement | null): void {
+  plan?.scrollIntoView({ block: "nearest" });
+}
+
 function PlanView({ found }: { found: Plan }) {
   const { estimate, plan, data: rows, task } = found.plan;
   const counts = (["train", "valid", "test"] as const).map((part) => `${count(rows.rows[part])} ${PARTS[part]}`);
   return (
-    <section>
+    <section ref={intoSight}>
       <h2>The plan</h2>
       <dl class="tiles">
         <Fact name="time">{duration(estimate.seconds)}</Fact>

@@ -6,7 +6,7 @@ import { many } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
 import { placeOf } from "../parts/turns.tsx";
 import { Command, Empty, Field, Head, Problem, Waiting } from "../parts/words.tsx";
-import { route } from "../route.ts";
+import { link, route } from "../route.ts";
 import { quoted, useLoaded } from "../state.ts";
 import type { Collection, Passage } from "../types.ts";
 
@@ -150,9 +150,13 @@ function Cited() {
   const model = given.get("model");
   const of: Record<string, string> = model ? { model } : { collection: collection.value };
   return (
-    <section>
+    <section class="cited">
       <h2>{id}</h2>
-      {model && <p class="under">cited by {model}</p>}
+      {model && (
+        <p class="under">
+          cited by {model} · <a href={link("chat", { model })}>back to the answer</a>
+        </p>
+      )}
       {(model || collection.value) && <InPlace of={of} id={id} start={Number(start)} end={Number(end)} />}
     </section>
   );

@@ -8,15 +8,15 @@ import { FileChoice } from "../parts/files.tsx";
 import { Command, Empty, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, quoted, useLoaded } from "../state.ts";
-import type { Limits as Document, Figure } from "../types.ts";
+import type { Limits as Document, Figure, LimitsPart as Part } from "../types.ts";
 
 const path = signal("");
 const SUITES: Readonly<Record<string, string>> = {
   bias: "Bias",
-  truth: "Truth",
+  truth: "Hallucination",
   context: "Context",
   cost: "Cost",
-  fragile: "Fragility",
+  fragile: "How fragile",
 };
 
 export function Limits() {
@@ -27,7 +27,8 @@ export function Limits() {
   return (
     <>
       <Head title="Limits">
-        What a model cannot do, measured on this machine: bias, truth, context, cost, fragility.
+        What a model cannot do: bias, hallucination, context, cost, how fragile it is. No figure here says that a model
+        is fair, truthful or understands: every part ends with what it cannot see.
       </Head>
       <FileChoice
         label="A folder with limits.json, or a run"
@@ -52,7 +53,7 @@ function Measure() {
   };
   return (
     <>
-      <Empty>Choose a folder above, or measure a model now; that takes five minutes.</Empty>
+      <Empty>Choose a folder above, or measure a model now; that takes up to five minutes.</Empty>
       <div class="actions">
         <button type="button" onClick={() => void start()}>
           Measure {target}
@@ -77,47 +78,83 @@ function Shown({ path }: { path: string }) {
 }
 
 function Suites({ found }: { found: Document }) {
+  const beyond = found.suites.flatMap((suite) => suite.parts.flatMap(beyondChance));
   return (
     <>
       <p class="under">
         {found.target}
         {found.date ? `, measured on ${found.date}` : ""}
       </p>
+      {beyond.length > 0 && (
+        <>
+          <p>
+            Beyond chance, by their 95 % intervals; of twenty figures without a finding one is expected to be listed
+            too:
+          </p>
+          <ul>
+            {beyond.map((line) => (
+              <li key={line}>{line}</li>
+            ))}
+          </ul>
+        </>
+      )}
+      <p class="under">The small line under a value is its 95 % interval; the last column counts the items.</p>
       {found.suites.map((suite) => (
         <section key={suite.name}>
           <h2>{SUITES[suite.name] ?? suite.name}</h2>
-          {suite.left_out?.map((reason) => (
-            <p key={reason} class="under">
-              Left out: {reason}
-            </p>
-          ))}
           {suite.parts.map((part) => (
-            <div key={part.name} class="part">
-              <h3>{part.name}</h3>
-              <p>{part.what}</p>
-              <Figures figures={part.figures} />
-              {part.curves?.map((curve) => (
-                <Curve
-                  key={curve.name}
-                  title={`${curve.y} by ${curve.x}`}
-                  x={curve.x}
-                  height={180}
-                  share={(curve.unit ?? "share") === "share"}
-                  lines={[{ name: curve.y, colour: 2, points: curve.points, dots: true }]}
-                />
-              ))}
-              {part.notes?.map((note) => (
-                <p key={note} class="under">
-                  {note}
-                </p>
-              ))}
-              <p class="under">It does not see: {part.blind}</p>
-            </div>
+            <PartView key={part.name} part={part} />
           ))}
+          {suite.left_out && suite.left_out.length > 0 && (
+            <>
+              <p class="under">Left out:</p>
+              <ul class="under">
+                {suite.left_out.map((reason) => (
+                  <li key={reason}>{reason}</li>
+                ))}
+              </ul>
+            </>
+          )}
         </section>
       ))}
       {found.command && <Command text={found.command} />}
     </>
+  );
+}
+
+// The figures whose interval does not hold the value where nothing is found.
+function beyondChance(part: Part): string[] {
+  return part.figures.flatMap(({ name, group = "all", value, low, high, even, unit = "" }) => {
+    if (typeof even !== "number" || typeof low !== "number" || typeof high !== "number") return [];
+    if (low <= even && even <= high) return [];
+    const of = group === "all" ? "" : `, ${group}`;
+    return [`${part.name}${of}: ${name} ${inUnit(value, unit)} (${interval(low, high, unit)})`];
+  });
+}
+
+function PartView({ part }: { part: Part }) {
+  return (
+    <div class="part">
+      <h3>{part.name}</h3>
+      <p>{part.what}</p>
+      <Figures part={part} />
+      {part.curves?.map((curve) => (
+        <Curve
+          key={curve.name}
+          title={`${curve.y} by ${curve.x}`}
+          x={curve.x}
+          height={180}
+          share={(curve.unit ?? "share") === "share"}
+          lines={[{ name: curve.y, colour: 2, points: curve.points, dots: true }]}
+        />
+      ))}
+      {part.notes?.map((note) => (
+        <p key={note} class="under">
+          {note}
+        </p>
+      ))}
+      <p class="under">It does not see: {part.blind}</p>
+    </div>
   );
 }
 
@@ -133,20 +170,25 @@ function inUnit(value: number | null | undefined, unit: string): string {
 
 // The unit stands with the value above it.
 function interval(low: number, high: number, unit: string): string {
-  return [low, high].map((end) => inUnit(end, unit).replace(` ${unit}`, "")).join(" to ");
+  const sign = unit === "share" ? " %" : ` ${unit}`;
+  return [low, high].map((end) => inUnit(end, unit).replace(sign, "")).join(" to ");
 }
 
-function Figures({ figures }: { figures: readonly Figure[] }) {
+function Figures({ part }: { part: Part }) {
+  const { name, figures } = part;
   if (!figures.length) return null;
+  const evens = new Set(figures.map((figure) => figure.even ?? null));
+  const [even = null] = evens.size === 1 ? evens : [];
   return (
-    <Wide name="Figures">
+    <Wide name={`Figures of ${name}`}>
       <table>
-        <caption>with 95 % intervals, and the number of items they are from</caption>
+        <caption class="hidden">{name}</caption>
         <thead>
           <tr>
             <th scope="col">figure</th>
             <th scope="col" class="figure">
               value
+              {even !== null && <span class="under">even: {inUnit(even, figures[0]?.unit ?? "")}</span>}
             </th>
             <th scope="col" class="figure">
               from
@@ -155,22 +197,29 @@ function Figures({ figures }: { figures: readonly Figure[] }) {
         </thead>
         <tbody>
           {figures.map((figure, place) => (
-            <tr key={place}>
-              <th scope="row">
-                {figure.name}
-                {figure.group && <span class="under">{figure.group}</span>}
-              </th>
-              <td class="figure">
-                <b>{inUnit(figure.value, figure.unit ?? "")}</b>
-                {typeof figure.low === "number" && typeof figure.high === "number" && (
-                  <span class="under">{interval(figure.low, figure.high, figure.unit ?? "")}</span>
-                )}
-              </td>
-              <td class="figure">{typeof figure.n === "number" ? count(figure.n) : "–"}</td>
-            </tr>
+            <Row key={place} figure={figure} even={evens.size > 1} />
           ))}
         </tbody>
       </table>
     </Wide>
+  );
+}
+
+function Row({ figure, even }: { figure: Figure; even: boolean }) {
+  const { name, group = "all", value, low, high, n, unit = "", p_value: p } = figure;
+  return (
+    <tr>
+      <th scope="row">
+        {name}
+        {group !== "all" && <span class="under">{group}</span>}
+      </th>
+      <td class="figure">
+        <b>{inUnit(value, unit)}</b>
+        {typeof low === "number" && typeof high === "number" && <span class="under">{interval(low, high, unit)}</span>}
+        {even && typeof figure.even === "number" && <span class="under">even: {inUnit(figure.even, unit)}</span>}
+        {typeof p === "number" && <span class="under">{p < 0.001 ? "p < 0.001" : `p ${p.toFixed(3)}`}</span>}
+      </td>
+      <td class="figure">{typeof n === "number" ? count(n) : "–"}</td>
+    </tr>
   );
 }

@@ -2,7 +2,7 @@
 import { type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
-import { many, number, percent } from "../numbers.ts";
+import { many, percent, rate } from "../numbers.ts";
 import { Markdown } from "../parts/markdown.tsx";
 import { ModelPicker } from "../parts/picker.tsx";
 import { Command, Empty, Field, Head, Problem, Wide } from "../parts/words.tsx";
@@ -173,7 +173,7 @@ function Answer({ each, place }: { each: Said; place: number }) {
       <h2>{hidden ? `Model ${LETTERS[place]}` : `${LETTERS[place]}: ${each.model}`}</h2>
       <Markdown text={each.text.value} growing={each.state.value === "running"} />
       {each.state.value === "failed" ? <Problem text={each.note.value} /> : <p class="under">{each.note.value}</p>}
-      {!hidden && each.rate.value > 0 && <p class="under">{number(each.rate.value, 1)} tokens a second</p>}
+      {!hidden && each.rate.value > 0 && <p class="under">{rate(each.rate.value)} tokens a second</p>}
       {!hidden && modelOf(each.model) === undefined && <p class="under">This model is no longer served.</p>}
     </section>
   );
@@ -209,7 +209,11 @@ function Votes({ done }: { done: () => void }) {
     );
   return (
     <div class="votes">
-      <p class="under">Which answer is better?</p>
+      <p class="under">
+        Which answer is better?
+        {new Set(both.map((each) => each.model)).size < both.length &&
+          " Two are from one model: a vote between them is kept as a row, but does not count on the board."}
+      </p>
       <div class="actions">
         {both.map((_, place) => (
           <button type="button" key={place} onClick={() => void send(votes(place), `${LETTERS[place]} is better`)}>
@@ -240,7 +244,8 @@ function Board({ round }: { round: number }) {
         <Wide name="Board">
           <table>
             <caption>
-              Wins of the votes that were decided, with 95 % intervals; every vote is a row of {board.path}
+              Wins of the votes that were decided, with 95 % intervals; every vote is a row of {board.path}, and one
+              between two answers of the same model is not counted
             </caption>
             <thead>
               <tr>

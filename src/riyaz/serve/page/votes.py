@@ -92,7 +92,8 @@ def _vote(line: bytes) -> dict[str, Any] | None:
 
 
 def standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every model's wins among its decided votes, with Wilson's interval; the best share first."""
+    """Every model's wins among its decided votes, with Wilson's interval; the best share first. A vote between two
+    answers of one model would be a win and a loss of the same model, and says nothing of models."""
     from riyaz.metrics.intervals import wilson  # which loads scipy
 
     wins: Counter[str] = Counter()
@@ -100,6 +101,8 @@ def standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rest: Counter[str] = Counter()
     for row in rows:
         names = {side: row[side]["model"] for side in "ab"}
+        if names["a"] == names["b"]:
+            continue
         if row["choice"] in names:
             other = "b" if row["choice"] == "a" else "a"
             wins[names[row["choice"]]] += 1

@@ -103,6 +103,12 @@ def test_every_chosen_answer_is_counted(served: Running) -> None:
     assert three["prompt_tokens"] == one["prompt_tokens"]
 
 
+def test_a_chosen_answer_comes_at_once_and_has_no_speed(served: Running) -> None:
+    timings = asked(served, "out/lora", QUESTIONS[0])["timings"]
+    assert timings["predicted_n"] > 0 and timings["prompt_ms"] > 0
+    assert timings["predicted_ms"] == timings["predicted_per_second"] == 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_chosen_label_has_the_log_probabilities_of_its_tokens(served: Running, quick: Finished, stream: bool) -> None:
     messages = [{"role": "user", "content": QUESTIONS[0]}]

@@ -4,10 +4,11 @@ import asyncio
 import json
 import shutil
 import socket
+import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from riyaz import template
 from riyaz.engine import engine, scheduler
 from riyaz.engine.engine import Engine
 from riyaz.serve import completions, http, state
+from riyaz.serve.generation import Piece
 from riyaz.serve.opening import Opener
 
 STEP = 0.03  # seconds of a step of the slow engine
@@ -235,6 +237,34 @@ def test_whoever_leaves_while_sending_and_what_no_handler_expects_print_nothing(
     assert "secret" not in caplog.text and len(caplog.records) == 1
     monkeypatch.undo()
     assert served.post("/v1/completions", SHORT).status_code == 200
+
+
+def test_a_stream_whose_client_left_is_not_written_to(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many events are ready at once, and before the loop has noticed that the client has reset its connection."""
+    left, made = threading.Event(), []
+
+    async def events(*_: object) -> AsyncIterator[Piece]:
+        yield Piece(0, "first")
+        assert left.wait(20)  # the whole loop waits
+        for place in range(100):
+            made.append(place)
+            yield Piece(0, "more")
+
+    monkeypatch.setattr(completions, "generated", events)
+    host, port = served.url.removeprefix("http://").split(":")
+    data = json.dumps({**SHORT, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as raw:
+        raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        said = b""
+        while b"first" not in said:
+            said += raw.recv(65536)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    left.set()
+    until(lambda: served.state.metrics.cancelled == 1)
+    assert caplog.records == [] and len(made) < 5
 
 
 def test_a_failing_engine_fails_its_requests_only(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,8 +122,8 @@ async def chosen(state: State, predictor: Chooser, prepared: Prepared, usage: Us
         raise Problem(503, f"no answer was found within {state.config.request_timeout:g} s") from None
     except Exception as error:
         raise problem_of(error) from error
-    usage.first = time.perf_counter()
     _count_end(state, usage, "stop")
+    usage.first = usage.ended  # the answer comes at once, which is no speed
     return prediction
 
 

@@ -161,7 +161,8 @@ class _Writer:
         self._send, self._headers, self._lock = send, headers, asyncio.Lock()
 
     async def write(self, text: str, more: bool = True) -> None:
-        """Send one event."""
+        """Send one event. A turn of the loop follows, in which a client that has gone is noticed: else many events that
+        are ready at once would be written to a closed connection, and other requests would wait for them all."""
         self._busy = True
         async with self._lock:
             if not self.started:
@@ -169,6 +170,7 @@ class _Writer:
                 headers = [(name.encode(), value.encode()) for name, value in {**EVENTS, **self._headers}.items()]
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send({"type": "http.response.body", "body": text.encode(), "more_body": more})
+        await asyncio.sleep(0)
 
     async def ping(self) -> None:
         """Send comments, until cancelled."""

@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page test-page
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -80,9 +80,13 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
 
-# tests/test_page_build.py says whether the committed build belongs to this source; it needs no Node.
+# tests/test_page_build.py compares the hashes that the build wrote with the files; it needs no Node.
 page:  ## build the web page into the package (Node >= 20.19); commit what it writes
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
+
+page-same:  ## build the web page beside the committed one (Node >= 20.19); fails where a byte differs
+	cd page && npm ci --no-audit --no-fund && npm run build -- --outDir ../build/page
+	diff -r build/page src/riyaz/serve/static
 
 test-page: .make/test .make/native  ## the page in a browser, from a real server with a tiny model (Debian: chromium)
 	$(PYTHON) -m pytest -p no:cacheprovider page/tests

@@ -1,12 +1,13 @@
 // Builds the page into the Python package. File names carry no hash, so that a build of the same source is the same
 // bytes under the same names; the server sends an ETag instead.
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { defineConfig, type Plugin } from "vite";
 
 const here = import.meta.dirname;
 const LEFT_OUT = new Set(["node_modules", "tests"]);
+const BUILT = "built.sha256";
 
 function files(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
@@ -16,11 +17,11 @@ function files(folder: string): string[] {
   });
 }
 
-// One line for each source file, as `sha256sum` writes it: tests/test_page_build.py makes the same list without Node.
-function hashes(): string {
-  const lines = files(here).map((path) => {
+// One line for each file, as `sha256sum` writes it: tests/test_page_build.py makes the same lists without Node.
+function hashes(folder: string): string {
+  const lines = files(folder).map((path) => {
     const digest = createHash("sha256").update(readFileSync(path)).digest("hex");
-    return { name: relative(here, path).replaceAll("\\", "/"), digest };
+    return { name: relative(folder, path).replaceAll("\\", "/"), digest };
   });
   lines.sort((a, b) => (a.name < b.name ? -1 : 1));
   return lines.map(({ name, digest }) => `${digest}  ${name}\n`).join("");
@@ -48,8 +49,11 @@ function besides(): Plugin {
   return {
     name: "hashes-and-notices",
     generateBundle() {
-      this.emitFile({ type: "asset", fileName: "source.sha256", source: hashes() });
+      this.emitFile({ type: "asset", fileName: "source.sha256", source: hashes(here) });
       this.emitFile({ type: "asset", fileName: "THIRD-PARTY.txt", source: notices() });
+    },
+    writeBundle({ dir }) {
+      if (dir !== undefined) writeFileSync(join(dir, BUILT), hashes(dir)); // the folder was empty before
     },
   };
 }

@@ -1,7 +1,7 @@
 """The page that the package carries: it is the build of page/, small enough, asks no other origin, names its licences.
 
-No Node is needed: the build writes the hashes of its source, and this file hashes the source again. `make page` builds
-it, and `git diff --exit-code src/riyaz/serve/static` after it says whether the committed build is the same bytes.
+No Node is needed: the build writes the hashes of its source and of what it made, and this file hashes both again. So
+neither was changed after the build. That the one really makes the other, `make page-same` says, which builds again.
 """
 
 import gzip
@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE, BUILT = ROOT / "page", ROOT / "src/riyaz/serve/static"
 LEFT_OUT = {"node_modules", "tests"}
+OWN = "built.sha256"  # names every built file but itself
 MOST = {"page.js": 90_000, "page.css": 12_000}  # bytes after gzip
 
 
@@ -49,6 +50,12 @@ def test_the_committed_build_is_the_build_of_the_source() -> None:
     built = (BUILT / "source.sha256").read_text().splitlines()
     assert hashes(SOURCE) == built, "the source changed after the build: run `make page` and commit the result"
     assert len(built) > 20
+
+
+def test_no_built_file_was_changed_after_the_build() -> None:
+    made = [line for line in hashes(BUILT) if not line.endswith(f"  {OWN}")]
+    assert made == (BUILT / OWN).read_text().splitlines(), "a built file was changed: run `make page`, commit all of it"
+    assert len(made) == 6
 
 
 def test_a_changed_a_new_and_a_removed_file_are_seen(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """The page of a folder; `mounted` bytes: the folder is a disk of that size, which only the server sees."""
+    """The page of a folder; `mounted` bytes: the folder is a disk of that size, which only the server sees. The store
+    of models is `home`, or an empty one."""
 
-    def __init__(self, folder: Path, *options: str, mounted: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, mounted: int = 0, home: Path | None = None) -> None:
         self.folder = folder
+        self.home = home or folder / ".home"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -40,7 +42,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, with a new token, and wait for its link."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RIYAZ_HOME": str(self.folder / ".home")}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RIYAZ_HOME": str(self.home)}
         self.process = subprocess.Popen(
             self.command, cwd=self.folder, stdout=subprocess.PIPE, text=True, env=environment
         )

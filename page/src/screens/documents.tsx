@@ -133,11 +133,12 @@ function InPlace(props: { of: Record<string, string>; id: string; start: number;
     <>
       <Problem text={problem.value} />
       {found && (
-        <div class="rendered in-place">
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+        <section class="rendered in-place" tabIndex={0} aria-label={`A passage of ${props.id} in its place`}>
           {found.before}
           <mark ref={intoSight}>{found.passage}</mark>
           {found.after}
-        </div>
+        </section>
       )}
     </>
   );

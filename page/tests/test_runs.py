@@ -1,5 +1,9 @@
 """Runs in a browser: one that is started in the page, followed over a reload and a lost server, stopped and resumed."""
 
+import json
+import shutil
+
+import learning
 import pytest
 from playwright.sync_api import expect
 from visits import Visit, json_of
@@ -21,6 +25,44 @@ def test_a_finished_comparison_is_shown_whole(browser, served, width, theme):
         assert found.violations_count == 0, found.generate_report()
         assert visit.width() <= width
         assert visit.outside == [] and visit.dialogs == []
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1300, "light"), (360, "dark")])
+def test_a_finished_pretraining_shows_what_was_learned(browser, served, folder, width, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    learning.write(folder / "learned")
+    with Visit(browser, served, "run?path=learned", width, theme, bypass_csp=True) as visit:
+        page = visit.page
+        expect(page.get_by_role("img", name="Loss in nats per token")).to_be_visible()
+        expect(page.locator("main")).to_contain_text("bits per byte")
+        expect(page.locator(".samples li").first).to_be_visible()
+        words = page.locator("section", has=page.get_by_role("heading", name="The next word, before and after"))
+        expect(words.locator(".bars")).to_have_count(2)
+        page.wait_for_load_state("networkidle")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert visit.width() <= width
+        assert visit.outside == [] and visit.dialogs == []
+    shutil.rmtree(folder / "learned")
+
+
+def test_the_settings_in_which_two_runs_differ(browser, served, folder):
+    for name, seed in (("one", 3), ("two", 4)):
+        (folder / name).mkdir()
+        (folder / name / "settings.json").write_text(json.dumps({"settings": {"seed": seed, "budget": 60}}))
+    with Visit(browser, served, "runs") as visit:
+        page = visit.page
+        for name in ("one", "two"):
+            card = page.locator(".card", has=page.get_by_role("link", name=name, exact=True))
+            card.get_by_label("compare settings").check()
+        row = page.get_by_role("row").filter(has_text="seed")
+        expect(row).to_contain_text("settings.seed")
+        expect(row.get_by_role("cell")).to_have_text(["3", "4"])
+        expect(page.get_by_role("row").filter(has_text="budget")).to_have_count(0)
+        visit.assert_quiet()
+    for name in ("one", "two"):
+        shutil.rmtree(folder / name)
 
 
 def test_a_run_is_started_followed_stopped_and_resumed(browser, served, folder):

@@ -1,6 +1,8 @@
 """Every screen in a browser: no errors, no other origin, axe, 360 px, both themes, keyboard, attacks in texts."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from conftest import LONG
@@ -36,6 +38,66 @@ def test_a_screen_opens_in_order(browser, served, screen):
             assert found.violations_count == 0, found.generate_report()
             assert visit.width() <= width
             visit.assert_quiet()
+
+
+CONTROLS = """() => [...document.querySelectorAll("a, button, input, select, textarea, summary")]
+  .filter(e => e.checkVisibility() && !e.disabled && !(e.type === "radio" && !e.checked))
+  .map((e, place) => { e.dataset.control = place; return place; })"""
+FOCUSED = """() => {
+  const e = document.activeElement, seen = e.closest("label.button, .choice label") ?? e;
+  const drawn = [seen, seen.querySelector("span") ?? seen].some(x => getComputedStyle(x).outlineStyle !== "none");
+  return [e.dataset.control ?? "", drawn]; }"""
+
+
+@pytest.mark.parametrize("screen", [*SCREENS, "run?path=workshop"])
+def test_every_control_is_reached_by_tab_and_shows_it(browser, served, screen):
+    with Visit(browser, served, screen) as visit:
+        page = visit.page
+        page.wait_for_load_state("networkidle")
+        wanted = {str(place) for place in page.evaluate(CONTROLS)}
+        assert len(wanted) > 10
+        reached: dict[str, bool] = {}
+        for _ in range(3 * len(wanted)):
+            page.keyboard.press("Tab")
+            place, drawn = page.evaluate(FOCUSED)
+            reached[place] = drawn
+        assert wanted <= reached.keys()
+        assert all(reached[place] for place in wanted), "the focus is drawn"
+
+
+def test_a_question_is_edited_and_its_first_version_stays(browser, served):
+    with Visit(browser, served, "chat", routes={"**/v1/chat/completions": stream_of(["an ", "answer"])}) as visit:
+        page = visit.page
+        page.fill("#question", "the card")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Edit").click()
+        page.get_by_label("Ask it in other words").fill("the money")
+        page.locator(".turn.user").get_by_role("button", name="Ask").click()
+        expect(page.locator(".turn.user")).to_contain_text("the money")
+        expect(page.locator(".turn.user .versions")).to_contain_text("2 of 2")
+        page.locator(".turn.user").get_by_role("button", name="Previous version").click()
+        expect(page.locator(".turn.user")).to_contain_text("the card")
+        visit.assert_quiet()
+
+
+def test_the_request_is_copied_as_commands_that_work(browser, served):
+    with Visit(browser, served, "chat", permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.page
+        page.locator("summary", has_text="System prompt").click()
+        page.get_by_label("Longest answer").fill("4")
+        page.get_by_label("System prompt").fill('Say it\'s "so"')
+        page.fill("#question", "the card")
+        said = {}
+        for name in ("curl", "Python"):
+            page.get_by_role("button", name=f"Copy as {name}").click()
+            expect(page.get_by_text("Copied")).to_be_visible()
+            said[name] = page.evaluate("navigator.clipboard.readText()")
+            expect(page.get_by_text("Copied")).to_have_count(0)
+        visit.assert_quiet()
+    done = subprocess.run(["sh", "-c", said["curl"]], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("data: [DONE]"), done
+    done = subprocess.run([sys.executable, "-c", said["Python"]], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.strip(), done
 
 
 def test_the_policy_holds_and_the_token_leaves_the_address(browser, served):

@@ -1,5 +1,5 @@
-"""Every screen from a real server in a process of its own, from a form to its result, nothing made up: with a tiny model,
-and with each pulled model that PAGE_MODELS names:
+"""Every screen from a real server in a process of its own, from a form to its result, with nothing made up: with a tiny
+model, and with each pulled model that PAGE_MODELS names:
 
     PAGE_MODELS=smollm2-135m make test-page
 """
@@ -41,9 +41,7 @@ def server(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     folder = tmp_path_factory.mktemp("whole")
     if model == TINY:
         write_hf_folder(folder / model, context=2048)
-    rows = [
-        {"prompt": text.format(number), "answer": name} for number in range(60) for name, text in QUESTIONS.items()
-    ]
+    rows = [{"prompt": text.format(number), "answer": name} for number in range(60) for name, text in QUESTIONS.items()]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copytree(ROOT / "examples/helpdesk/handbook", folder / "handbook")
     with Server(folder, "--model", model, home=None if model == TINY else store.home()) as made:

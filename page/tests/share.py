@@ -62,6 +62,7 @@ def main() -> None:
             page = visit.page
             page.get_by_label("Text to learn from").fill("handbook")
             page.get_by_label("Text to learn from").press("Tab")
+            page.get_by_label("Size").select_option("5m")
             page.get_by_label("Budget").fill("4m")
             page.get_by_role("button", name="Start").click()
             page.get_by_role("img", name="Loss in nats per token").wait_for(timeout=120_000)
@@ -76,6 +77,7 @@ def main() -> None:
             for name, share in zip(("riyaz ui", "Chromium", "together"), [*shares, sum(shares)]):
                 print(f"{name}: {share:.1f} % of a core, {share / cores:.1f} % of {cores} cores")
             print(f"step {steps}, {took:.0f} s later {step.inner_text()}")
+            assert page.locator(".badge").first.inner_text() == "running", "it trained to the end of the measurement"
         browser.close()
     shutil.rmtree(place)
 

@@ -75,7 +75,7 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
     attention_backward(job, rows, threads);
 }
 
-void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, int threads) {
+void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, bool add, int threads) {
     using nb::dlpack::dtype_code;
     const Weights& w = matrix.weights;
     if (w.format != Format::int8) refuse("the weights are not int8");
@@ -87,7 +87,7 @@ void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, int 
     const bool bf16 = is(x, dtype_code::Bfloat, 16);
     if ((!bf16 && !is(x, dtype_code::Float, 32)) || x.dtype() != y.dtype()) refuse("types differ");
     nb::gil_scoped_release release;
-    code_product(kernels(), w, cols, x.data(), x.shape(0), bf16, y.data(), threads);
+    code_product(kernels(), w, cols, x.data(), x.shape(0), bf16, y.data(), add, threads);
 }
 
 }  // namespace
@@ -99,9 +99,11 @@ void bind_training(nb::module_& m) {
     m.def("attention_backward", &backward, nb::arg("grad"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
           nb::arg("sums"), nb::arg("grad_q"), nb::arg("grad_k"), nb::arg("grad_v"), nb::arg("rows"), nb::arg("prefix"),
           nb::arg("window"), nb::arg("threads"), "Its gradients: writes `grad_q` (T, H, D), `grad_k` and `grad_v`.");
-    m.def(
-        "code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
-        "Writes the products of x (T, cols) and an int8 matrix (rows, cols) into `y` (T, rows), by 8-bit codes of x.");
+    m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("add"),
+          nb::arg("threads"),
+          "Writes the products of x (T, cols) and an int8 matrix (rows, cols) into `y` (T, rows), or with `add` adds "
+          "them "
+          "to it, by 8-bit codes of x.");
 }
 
 }  // namespace riyaz

@@ -42,6 +42,11 @@ void round_rows(const Kernels& k, const float* from, size_t n, size_t width, uin
     }
 }
 
+// Its opposite: the rows of bfloat16 as floats [n][WIDTH]
+void widen_rows(const uint16_t* from, size_t stride, size_t n, size_t width, float* to) {
+    for (size_t t = 0; t < n; t++) widen(from + t * stride, to + t * WIDTH, int(width));
+}
+
 // The inputs of all tokens in the form that a product with many tokens takes
 struct Encoded {
     Space<int8_t> codes;
@@ -65,7 +70,7 @@ struct Encoded {
 
 }  // namespace
 
-void code_product(const Kernels& k, const Weights& w, int cols, const void* x, size_t T, bool bf16, void* y,
+void code_product(const Kernels& k, const Weights& w, int cols, const void* x, size_t T, bool bf16, void* y, bool add,
                   int threads) {
     const Encoded encoded(k, w, T);
     const bool wide = k.wide_kind != Wide::none;
@@ -89,12 +94,15 @@ void code_product(const Kernels& k, const Weights& w, int cols, const void* x, s
         float* results = floats.get() + held * thread;
         float* out = bf16 ? results - row : (float*)y + first * rows;  // of row 0
         const size_t stride = bf16 ? WIDTH : rows;
+        const size_t width = std::min(WIDTH, rows - row);
+        uint16_t* const rounded = (uint16_t*)y + first * rows + row;
         const Inputs in = encoded.in.from(int(first));
+        if (bf16 && add) widen_rows(rounded, rows, n, width, results);
         if (wide)
-            k.wide(w, begin, end, in, int(n), out, stride, false, scratches.get() + scratch * thread);
+            k.wide(w, begin, end, in, int(n), out, stride, add, scratches.get() + scratch * thread);
         else
-            k.narrow(w, begin, end, in, int(n), out, stride, false, nullptr);
-        if (bf16) round_rows(k, results, n, std::min(WIDTH, rows - row), (uint16_t*)y + first * rows + row, rows);
+            k.narrow(w, begin, end, in, int(n), out, stride, add, nullptr);
+        if (bf16) round_rows(k, results, n, width, rounded, rows);
     });
 }
 

@@ -159,14 +159,22 @@ def test_a_search_in_which_every_rate_diverges_is_refused(context: Context, pret
         assert not (context.folder / SEARCH).exists()
 
 
-def test_one_rate_is_not_compared_and_without_an_opening_nothing_is_trained(
+def test_one_rate_is_not_compared_and_trains_an_opening_only_where_that_is_needed(
     context: Context, pretend: Callable[..., Pretend]
 ) -> None:
-    made = pretend(lambda rate: 1.0)
-    assert searched(context, learning_rates=(3e-3,), opening=0) == Search(3e-3, []) and not made.done
+    made, one = pretend(lambda rate: 1.0), (3e-3,)
+    assert searched(context, learning_rates=one, opening=0) == Search(3e-3, []) and not made.done
+    for changed in ({"opening": 0, "recipe_steps": THREE.steps + 1}, {"recipe_steps": THREE.steps}):
+        (context.folder / SEARCH).unlink()
+        assert searched(context, learning_rates=one, **changed) == Search(3e-3, []) and not made.done
     (context.folder / SEARCH).unlink()
-    found = searched(context, learning_rates=(3e-3,))
-    assert made.done == [3e-3] and (found.rate, found.record, found.seconds) == (3e-3, [], 0.0)
+    found = searched(context, learning_rates=one, recipe_steps=THREE.steps + 1)
+    assert made.done == [3e-3] and (found.rate, found.record, found.seconds) == (3e-3, [], 0.0), "to be continued"
+    (context.folder / SEARCH).unlink()
+    rated = replace(context, arm=replace(THREE, learning_rates=one))
+    _, valid, _ = weights._training_rows(context, 1024)
+    found = search(rated, lambda _: None, [], valid, rated=lambda model: [1.0])
+    assert found.scores == [1.0], "to be compared with other arms"
 
 
 # with the real training

@@ -123,7 +123,7 @@ def test_gradients_in_place_are_autograds(dtype: torch.dtype) -> None:
     for _ in range(2):
         answer_nats(model, rows).backward()
     for total, grad in zip(masters.grad.values(), wanted, strict=True):
-        allowed = GRADIENT if dtype == torch.float32 else 2**-7  # an embedding's are added up in bf16 by autograd
+        allowed = GRADIENT if dtype == torch.float32 else 2**-6  # autograd rounds each term of a sum to bf16
         assert (total - 2 * grad.float()).abs().max() <= 2 * allowed * grad.abs().max()
     modules = list(masters.taken)
     masters.detach()

@@ -19,6 +19,13 @@ GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
 KEPT = 0.8  # at most, of the bytes that are kept without; norms and gates are a third of this model's activations
 
 
+@pytest.fixture(autouse=True)
+def of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models of these tests are so small that nothing would be computed again."""
+    if request.node.name != "test_what_is_small_is_kept":
+        monkeypatch.setattr(recompute, "SMALL", 0)
+
+
 def gradients(model: Any, context: Any) -> list[Tensor]:
     """Of every trained parameter, by one batch of rows."""
     (rows,) = micro_batches(training_rows(8), 2048)
@@ -85,6 +92,12 @@ def test_training_recomputes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = training_rows(8)
     train(family_model("llama", "lora"), rows, rows[:2], TrainPlan(steps=1, learning_rate=1e-3), tmp_path, quiet)
     assert len(set(made)) == 2 * 3, "two norms and a gate in each of two layers"
+
+
+def test_what_is_small_is_kept() -> None:
+    gate = torch.ones(128, 2048, requires_grad=True)
+    assert hasattr(functions.swiglu(gate, gate), "_recipe"), "a megabyte"
+    assert not hasattr(functions.swiglu(gate[1:], gate[1:]), "_recipe")
 
 
 def test_without_gradients_there_is_no_recipe() -> None:

@@ -32,7 +32,7 @@ double code_product_check(const Sets& k, bool bf16) {
         const Floats weights = rows_of(k.plain, matrix);
         Tensor x = random_tensor(bf16, 3, size_t(T) * cols), found(bf16, size_t(T) * rows), again = found;
         for (int i = 0; i < T * cols; i++) x.put(i, x[i] * std::exp(4 * std::sin(float(i / cols))));
-        code_product(k.checked, w, cols, x.data(), T, bf16, found.data(), 1);
+        code_product(k.checked, w, cols, x.data(), T, bf16, found.data(), false, 1);
         for (int t = 0; t < T; t++)
             for (int r = 0; r < rows; r++) {
                 const float* row = &weights[size_t(r) * w.cols];
@@ -43,10 +43,14 @@ double code_product_check(const Sets& k, bool bf16) {
                     std::max(worst, error(found[size_t(t) * rows + r], sum,
                                           1.01 * (allowed_of(k.checked, row, x, size_t(t) * cols, cols) + rounding)));
             }
-        code_product(k.checked, w, cols, x.data(), T, bf16, again.data(), 2);
+        code_product(k.checked, w, cols, x.data(), T, bf16, again.data(), false, 2);
         worst = std::max(worst, must(again.is_same(found, 0, size_t(T) * rows + GUARDS)));
+        code_product(k.checked, w, cols, x.data(), T, bf16, again.data(), true, 2);  // twice, each rounded once
+        for (size_t i = 0; i < size_t(T) * rows; i++)
+            worst = std::max(worst,
+                             error(again[i], 2 * double(found[i]), 3 * (bf16 ? ROUNDED : NEAR) * std::fabs(found[i])));
         x.put(size_t(T) / 2 * cols, NONE);  // a token's result does not depend on others
-        code_product(k.checked, w, cols, x.data(), T, bf16, again.data(), 2);
+        code_product(k.checked, w, cols, x.data(), T, bf16, again.data(), false, 2);
         for (int t = 0; t < T; t++) {
             const size_t at = size_t(t) * rows;
             worst = std::max(worst, must(t == T / 2 ? std::isnan(again[at]) : again.is_same(found, at, rows)));

@@ -42,9 +42,9 @@ class FrozenLinear(nn.Module):
         out = _times(self._down, x, self.out_features)
         return out if self.bias is None else out.add_(self.bias)
 
-    def gradient(self, grad: Tensor) -> Tensor:
-        """The gradient of x (T, in) from that of the output (T, out)."""
-        return _times(self._up, grad, self.in_features)
+    def gradient(self, grad: Tensor, total: Tensor | None = None) -> Tensor:
+        """The gradient of x (T, in) from that of the output (T, out), or `total` plus it in its place."""
+        return _times(self._up, grad, self.in_features, total)
 
 
 class _Product(Function):
@@ -100,11 +100,11 @@ def _codes(weight: Tensor) -> Any:
     return matrix
 
 
-def _times(matrix: Any, x: Tensor, width: int) -> Tensor:
-    """The products (T, width) of x (T, cols) and a matrix of codes."""
+def _times(matrix: Any, x: Tensor, width: int, total: Tensor | None = None) -> Tensor:
+    """The products (T, width) of x (T, cols) and a matrix of codes, or `total` plus them in its place."""
     x = x.detach().contiguous()
-    out = memory.empty((len(x), width), x.dtype)
-    native.extension().code_product(matrix, x, out, torch.get_num_threads())
+    out = memory.empty((len(x), width), x.dtype) if total is None else total
+    native.extension().code_product(matrix, x, out, total is not None, torch.get_num_threads())
     return out
 
 
@@ -116,3 +116,11 @@ def product(linear: Any, x: Tensor) -> Tensor:
 def gradient(linear: Any, grad: Tensor) -> Tensor:
     """The gradient of x (T, in) from that of `product` (T, out), inside a Function."""
     return linear.gradient(grad) if isinstance(linear, FrozenLinear) else grad @ linear.weight
+
+
+def add_gradient(total: Tensor, linear: Any, grad: Tensor) -> None:
+    """Add `gradient` to `total` (T, in)."""
+    if isinstance(linear, FrozenLinear):
+        linear.gradient(grad, total)
+    else:
+        total.addmm_(grad, linear.weight)

@@ -4,7 +4,7 @@ Autograd would make each weight's gradient in new memory, an embedding's in the 
 them up. In full fine-tuning of a small model that takes longer than the optimiser. Outputs come from `layers.memory`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,33 +37,61 @@ def give_back(taken: list[nn.Module]) -> None:
         del module.forward, module.total
 
 
+def takes(linear: nn.Module) -> bool:
+    """Whether `products` computes this linear."""
+    return type(linear) is nn.Linear and hasattr(linear, "total")
+
+
+def products(x: Tensor, linears: Sequence[Any]) -> tuple[Tensor, ...]:
+    """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in)."""
+    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
+    found: tuple[Tensor, ...] = _Linears.apply(x, [linear.total for linear in linears], *weights, *biases)
+    return found
+
+
 def _linear(module: Any, x: Tensor) -> Tensor:
-    return _Linear.apply(x, module.weight, module.bias, module.total)
+    return products(x, [module])[0]
 
 
 def _embed(module: Any, tokens: Tensor) -> Tensor:
     return _Embed.apply(tokens, module.weight, module.total)
 
 
-class _Linear(Function):
+class _Linears(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, total: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.total = total
-        out = empty((len(x), len(weight)), x.dtype)  # (T, out)
-        return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
+    def forward(ctx: Any, x: Tensor, totals: list[Tensor], *weights_and_biases: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
+        ctx.save_for_backward(x, *weights)
+        ctx.totals = totals
+        return tuple(_product(x, weight, bias) for weight, bias in zip(weights, biases))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        (grad,) = grads
-        x, weight = ctx.saved_tensors
-        grad_x = torch.mm(grad, weight, out=empty(x.shape, x.dtype)) if ctx.needs_input_grad[0] else None
-        if ctx.needs_input_grad[1]:
-            if x.dtype == ctx.total.dtype:
-                ctx.total.addmm_(grad.T, x)
-            else:
-                add(ctx.total, torch.mm(grad.T, x, out=empty(weight.shape, x.dtype)))
-        return grad_x, None, grad.sum(0) if ctx.needs_input_grad[2] else None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, *weights = ctx.saved_tensors
+        wanted, grad_x = ctx.needs_input_grad[2:], None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mm(grads[0], weights[0], out=empty(x.shape, x.dtype))
+            for grad, weight in zip(grads[1:], weights[1:]):
+                grad_x.addmm_(grad, weight)
+        for grad, total, own in zip(grads, ctx.totals, wanted):
+            if own:
+                _add_gradient(total, grad, x)
+        biases = (grad.sum(0) if own else None for grad, own in zip(grads, wanted[len(weights) :]))
+        return grad_x, None, *[None] * len(weights), *biases
+
+
+def _product(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + bias (T, out)."""
+    out = empty((len(x), len(weight)), x.dtype)
+    return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
+
+
+def _add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:
+    """Add the gradient of a weight (out, in) to its sum, from that of the output (T, out) and x (T, in)."""
+    if x.dtype == total.dtype:
+        total.addmm_(grad.T, x)
+    else:
+        add(total, torch.mm(grad.T, x, out=empty(total.shape, x.dtype)))
 
 
 class _Embed(Function):

@@ -27,22 +27,44 @@ PLAIN = (nn.Linear, FrozenLinear)  # kinds of linears that `product` and `gradie
 KINDS: tuple[type[nn.Module], ...] = (*PLAIN, *ternary.KINDS)
 
 
-class _LoRA(Function):
-    """y = base(x) + s (x Aᵀ) Bᵀ with a frozen base: x and s x Aᵀ are saved for backward, the base gets no gradient."""
+class _LoRAs(Function):
+    """y = base(x) + s (x Aᵀ) Bᵀ of each layer, with frozen bases: x and s x Aᵀ are saved for backward, bases get no
+    gradient. Of several layers the A stand below each other as one matrix (R, in)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, base: Any, a: Tensor, b: Tensor, s: float) -> Tensor:
-        low = (x @ a.T).mul_(s)  # (T, r)
-        ctx.save_for_backward(x, a, b, low)
-        ctx.base, ctx.scale = base, s
-        return frozen.product(base, x).addmm_(low, b.T)
+    def forward(ctx: Any, x: Tensor, layers: Sequence[Any], *pairs: Tensor) -> tuple[Tensor, ...]:
+        b = pairs[len(layers) :]
+        a = pairs[0] if len(layers) == 1 else torch.cat(pairs[: len(layers)])  # (R, in)
+        lows = (x @ a.T).split([matrix.shape[1] for matrix in b], 1)  # (T, r) each
+        for layer, low in zip(layers, lows):
+            low.mul_(layer.scale)
+        ctx.save_for_backward(x, a, *b, *lows)
+        ctx.layers = layers
+        return tuple(frozen.product(layer.base, x).addmm_(low, matrix.T) for layer, low, matrix in zip(layers, lows, b))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
-        (grad,) = grads
-        x, a, b, low = ctx.saved_tensors
-        grad_low = (grad @ b).mul_(ctx.scale)  # (T, r)
-        return frozen.gradient(ctx.base, grad).addmm_(grad_low, a), None, grad_low.T @ x, grad.T @ low, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, a, *rest = ctx.saved_tensors
+        b, lows = rest[: len(grads)], rest[len(grads) :]
+        parts = [(grad @ matrix).mul_(layer.scale) for grad, matrix, layer in zip(grads, b, ctx.layers)]
+        grad_low = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # (T, R)
+        grad_x = frozen.gradient(ctx.layers[0].base, grads[0])
+        for layer, grad in zip(ctx.layers[1:], grads[1:]):
+            frozen.add_gradient(grad_x, layer.base, grad)
+        grad_a = (grad_low.T @ x).split([matrix.shape[1] for matrix in b])
+        return grad_x.addmm_(grad_low, a), None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
+
+
+def takes(linear: nn.Module) -> bool:
+    """Whether `products` computes this linear: it knows the gradient of no other kind."""
+    return type(linear) is LoRALinear and linear.enabled and type(linear.base) in PLAIN
+
+
+def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The outputs (T, out) of LoRAs that it `takes`, for x (T, in)."""
+    a, b = [layer.lora_A.to(x.dtype) for layer in layers], [layer.lora_B.to(x.dtype) for layer in layers]
+    found: tuple[Tensor, ...] = _LoRAs.apply(x, layers, *a, *b)
+    return found
 
 
 class LoRALinear(nn.Module):
@@ -60,9 +82,9 @@ class LoRALinear(nn.Module):
         """x (T, in) -> (T, out): the base's output plus, when enabled, the LoRA's."""
         if not self.enabled:
             return self.base(x)
+        if takes(self):
+            return products(x, [self])[0]
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) in PLAIN:  # _LoRA knows the gradient of no other kind
-            return _LoRA.apply(x, self.base, a, b, self.scale)
         return self.base(x).addmm(x @ a.T, b.T, alpha=self.scale)
 
     def fuse(self) -> nn.Linear:

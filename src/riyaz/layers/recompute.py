@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+SMALL = 2**20  # bytes; to make a smaller result again takes more time than its memory is worth
+
 
 class _Recipe:
     """How a result is computed again from inputs that have not changed since."""
@@ -43,10 +45,10 @@ _made = _Made()
 
 
 def recomputable(function: Any, *inputs: Any) -> Tensor:
-    """`function.apply(*inputs)`, which backward may compute again inside `recomputing`; the function keeps its inputs
-    for its own gradient and gives the same bits each time."""
+    """`function.apply(*inputs)`, which backward may compute again inside `recomputing` unless it is SMALL; the function
+    keeps its inputs for its own gradient and gives the same bits each time."""
     out: Tensor = function.apply(*inputs)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and out.nbytes >= SMALL:
         out._recipe = _Recipe(function, inputs, out._version)  # type: ignore[attr-defined]
     return out
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from riyaz.families.rope import Scaling, divisors
 from riyaz.layers.functions import cos_sin, rms_norm
+from riyaz.layers.together import together
 
 
 class RMSNorm(nn.Module):
@@ -40,7 +41,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) -> (T, C) through F gated units."""
-        return self.down_proj(self.product(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(self.product(*together(x, self.gate_proj, self.up_proj)))
 
 
 class Trunk(nn.Module):

@@ -43,6 +43,12 @@ class Search:
         return search
 
 
+def searches(context: Context) -> bool:
+    """Whether `search` trains openings, or has: of several rates, or of a run that may yet get another length."""
+    arm = context.arm
+    return (context.folder / SEARCH).exists() or bool(arm.opening and (len(arm.learning_rates) > 1 or arm.cut))
+
+
 def search(
     context: Context, build: Build, rows: Sequence[Row], valid: Sequence[Row],
     rated: Callable[[Any], list[float]] | None = None,
@@ -56,7 +62,7 @@ def search(
     result, arm = context.folder / SEARCH, context.arm
     if result.exists():
         return Search.read(result)
-    rates = arm.learning_rates if arm.opening else ()
+    rates = arm.learning_rates if searches(context) or (rated and arm.opening) else ()
     trials = {rate: _trial(context, rate, build, rows, valid, rated) for rate in rates}
     rate: float = arm.learning_rates[0]
     record: list[dict[str, Any]] = []

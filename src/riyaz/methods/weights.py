@@ -4,6 +4,8 @@ and checks."""
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
@@ -13,12 +15,14 @@ from riyaz.data.general_text import replay_text
 from riyaz.data.rows import Row, encode_rows
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
+from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import answer_limit, choose
-from riyaz.methods.learning_rate import OPENINGS, Search, opening_folder, search, train_plan
+from riyaz.methods.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.predictor import ADAPTER, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, predict, score
+from riyaz.sources import open_source
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -43,11 +47,13 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     model = build(context)
     rows, valid, checks = _training_rows(context, model.config.context)
     checks["step0_loss"] = _check_step0(model, valid[:STEP0_ROWS], begins_as)
-    del model  # so that there are never two whole models in memory
-
+    searched = searches(context)
+    if searched:
+        del model  # so that there are never two whole models in memory
     found = search(context, build, rows, valid)
+    if searched:
+        model = build(context)
     plan, opening = train_plan(context, found.rate), opening_folder(context, found.rate)
-    model = build(context)
     before = _tensor_sums(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     state = train(model, rows, valid, plan, context.folder / "checkpoints", context.listen, begun=opening)
@@ -99,13 +105,18 @@ def _finished(context: Context, model: Any) -> Any:
 
 
 def _answering(context: Context, model: Any) -> ModelPredictor:
-    """A predictor with a finished model, which it takes apart."""
-    from riyaz.engine.torch.runner import TorchRunner
+    """A predictor with a finished model, which it takes apart, in the engine and precision that will serve it."""
+    from riyaz.models import save_hf
 
     base, adapter = _detached(model)
-    lm, adapted = Engine(TorchRunner(base)), bool(adapter.pairs) or adapter.soft_prompt is not None
+    adapted = bool(adapter.pairs) or adapter.soft_prompt is not None
     if adapted:
+        lm = open_engine(context.source, context.precision)
         lm.load(ADAPTER, adapter)
+    else:
+        with TemporaryDirectory(dir=context.folder) as folder:
+            save_hf(base, context.tokenizer, Path(folder))
+            lm = open_engine(open_source(Path(folder)), context.precision)
     prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
     return predictor_for(prompted, max_new_tokens=answer_limit(context))
 

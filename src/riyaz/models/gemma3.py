@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from riyaz.families.gemma3 import Gemma3Config
 from riyaz.layers.functions import geglu, rms_norm, rotate
+from riyaz.layers.together import together
 from riyaz.layers.transformer import GatedMLP, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k are already rotated by position
@@ -55,9 +56,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
         """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
-        q = self.q_norm(self.q_proj(x).view(-1, D)).view(T, -1, D)  # (T, H, D)
-        k = self.k_norm(self.k_proj(x).view(-1, D)).view(T, -1, D)  # (T, K, D)
-        v = self.v_proj(x).view(T, -1, D)  # (T, K, D)
+        q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)  # (T, H * D), (T, K * D) twice
+        q = self.q_norm(q.view(-1, D)).view(T, -1, D)  # (T, H, D)
+        k = self.k_norm(k.view(-1, D)).view(T, -1, D)  # (T, K, D)
+        v = v.view(T, -1, D)  # (T, K, D)
         q, k = rotate(q, *turn), rotate(k, *turn)
         if self.scale != 1:
             q = q * self.scale

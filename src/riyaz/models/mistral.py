@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from riyaz.families.mistral import MistralConfig
 from riyaz.layers.functions import rotate, swiglu
+from riyaz.layers.together import together
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k are already rotated by position
@@ -35,9 +36,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
-        q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
-        k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
-        v = self.v_proj(x).view(T, -1, D)  # (T, K, D)
+        q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)  # (T, H * D), (T, K * D) twice
+        q = rotate(q.view(T, -1, D), cos, sin)  # (T, H, D)
+        k = rotate(k.view(T, -1, D), cos, sin)  # (T, K, D)
+        v = v.view(T, -1, D)  # (T, K, D)
         return self.o_proj(attend(self.layer, q, k, v, self.window).reshape(T, -1))
 
 

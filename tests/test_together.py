@@ -1,0 +1,108 @@
+"""Linears of the same input as one step of autograd, beside each linear by itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from riyaz.layers import in_place
+from riyaz.layers.frozen import FrozenLinear
+from riyaz.layers.lora import LoRALinear
+from riyaz.layers.together import together
+
+WIDTHS, RANKS, SCALES = (64, 32, 96), (3, 5, 1), (0.5, 2.0, 1.0)
+# of the largest number; in bf16 a sum of gradients is rounded as often, but elsewhere
+NEAR = {torch.float32: 2e-6, torch.bfloat16: 2**-6}
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+def plain(bias: bool, dtype: torch.dtype) -> list[Any]:
+    """Three linears of one input."""
+    torch.manual_seed(0)
+    return [nn.Linear(128, width, bias=bias, dtype=dtype) for width in WIDTHS]
+
+
+def with_loras(coded: bool, dtype: torch.dtype) -> list[Any]:
+    """LoRAs of different ranks and scales on frozen linears."""
+    layers = []
+    for linear, r, scale in zip(plain(True, dtype), RANKS, SCALES):
+        base = linear.requires_grad_(False)
+        layer = LoRALinear(FrozenLinear(base) if coded else base, r, scale)
+        for weight in (layer.lora_A, layer.lora_B):
+            nn.init.normal_(weight, std=0.2)
+        layers.append(layer.to(dtype))
+    return layers
+
+
+def alone(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
+    """Each linear by itself."""
+    return tuple(linear(x) for linear in linears)
+
+
+def outcome(apply: Callable[..., tuple[Tensor, ...]], linears: Sequence[Any], dtype: torch.dtype) -> list[Tensor]:
+    """Outputs, the gradient of x and those of all parameters."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(37, 128, generator=generator).to(dtype).requires_grad_()
+    outputs = apply(x, *linears)
+    grads = [torch.randn(out.shape, generator=generator).to(dtype) for out in outputs]
+    torch.autograd.backward(outputs, grads)
+    parameters = [weight for linear in linears for weight in linear.parameters() if weight.requires_grad]
+    found = [*outputs, x.grad, *(weight.grad for weight in parameters)]
+    for weight in parameters:
+        weight.grad = None
+    return [tensor.detach().float() for tensor in found if tensor is not None]
+
+
+def expect_near(found: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.dtype) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).abs().max() <= NEAR[dtype] * other.abs().max()
+
+
+@DTYPES
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_linears_that_train_in_place(bias: bool, dtype: torch.dtype) -> None:
+    linears = plain(bias, dtype)
+    wanted, weights = outcome(alone, linears, dtype), [linear.weight for linear in linears]
+    totals = {weight: torch.zeros(weight.shape) for weight in weights}
+    in_place.take_over(nn.ModuleList(linears), totals)
+    found = outcome(together, linears, dtype)
+    start = len(linears) + 1
+    of_weights = wanted[start :: 1 + bias]
+    del wanted[start :: 1 + bias]
+    expect_near(found, wanted, dtype)
+    expect_near([totals[weight] for weight in weights], of_weights, dtype)
+    assert len({out.grad_fn for out in together(torch.ones(2, 128, dtype=dtype), *linears)}) == 1
+
+
+@DTYPES
+@pytest.mark.parametrize("coded", [True, False], ids=["codes", "plain"])
+def test_loras(coded: bool, dtype: torch.dtype) -> None:
+    layers = with_loras(coded, dtype)
+    found = outcome(together, layers, dtype)
+    expect_near(found, outcome(alone, layers, dtype), dtype)
+    assert len(found) == 3 + 1 + 6
+    assert len({out.grad_fn for out in together(torch.ones(2, 128, dtype=dtype), *layers)}) == 1
+
+
+def test_linears_of_other_kinds_are_called_one_by_one() -> None:
+    layers, linears = with_loras(False, torch.float32), plain(True, torch.float32)
+    layers[1].enabled = False
+    mixed = [linears[0], *layers[1:]]
+    for group in (layers, linears, mixed):
+        x = torch.randn(5, 128)
+        for one, other in zip(together(x, *group), alone(x, *group), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_only_what_is_wanted_gets_a_gradient() -> None:
+    linears = plain(True, torch.float32)
+    total = torch.zeros(WIDTHS[0], 128)
+    linears[1].requires_grad_(False)
+    sums = {linear.weight: total if i == 0 else torch.zeros(linear.weight.shape) for i, linear in enumerate(linears)}
+    in_place.take_over(nn.ModuleList(linears), sums)
+    outputs = together(torch.ones(3, 128), *linears)
+    torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+    assert total.any() and not sums[linears[1].weight].any()
+    assert linears[1].bias.grad is None and linears[2].bias.grad is not None

@@ -88,6 +88,14 @@ def test_logprobs_0_scores_without_likeliest_tokens(served: Running) -> None:
     assert plain == {"index": 0, "text": TEXT, "logprobs": None, "finish_reason": "length"}
 
 
+def test_a_whole_number_may_be_written_with_a_point(served: Running) -> None:
+    plain = {"model": MODEL, "prompt": [7, 8], "max_tokens": 2, "logprobs": 2, "n": 2, "seed": 3, "top_k": 4}
+    pointed = plain | {"prompt": [7.0, 8.0], "max_tokens": 2.0, "logprobs": 2.0, "n": 2.0, "seed": 3.0, "top_k": 4.0}
+    answers = [served.post("/v1/completions", body) for body in (plain, pointed)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["choices"] == answers[1].json()["choices"]
+
+
 def test_a_text_and_its_tokens_are_each_others(served: Running, library: FreePredictor) -> None:
     text = "the card, <|im_end|> 77 €🚲"
     found = served.post("/tokenize", {"prompt": text, "add_special_tokens": False, "return_token_strs": True}).json()

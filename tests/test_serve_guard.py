@@ -130,6 +130,10 @@ def test_only_json_is_read(served: Running, kind: str) -> None:
 
 def test_other_methods_and_paths_have_the_error_body(served: Running) -> None:
     assert assert_error(served.http.get("/v1/chat/completions"), 405)["code"] == "method_not_allowed"
+    for path, methods in (("/v1/adapters", "GET, HEAD, POST"), ("/v1/adapters/a", "DELETE"), ("/health", "GET, HEAD")):
+        response = served.http.request("PATCH", path)
+        assert assert_error(response, 405)["message"] == f"PATCH {path}: Method Not Allowed"
+        assert response.headers["allow"] == methods
     for path in ("/nothing", "/v1", "/%2e%2e/etc/passwd", "/v1/models/..%2f..%2fetc"):
         assert_error(served.http.get(path), 404)
 

@@ -17,6 +17,8 @@ from riyaz.engine.opening import open_embedder
 from riyaz.serve import app, grammar
 from riyaz.serve.fields import CHAT, TABLES
 from riyaz.serve.opening import Opener
+from riyaz.serve.problems import Problem
+from riyaz.serve.schema import check
 
 HELLO = [{"role": "user", "content": "where is my order"}]
 CARD = {
@@ -208,6 +210,19 @@ def test_the_document_names_every_route_and_field(served: Running) -> None:
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"].keys() == CHAT.keys() and set(body["required"]) == {"model", "messages"}
     assert {path for path, _ in told} >= TABLES.keys()
+
+
+def test_the_document_says_which_fields_may_be_null(served: Running) -> None:
+    paths = served.http.get("/openapi.json").json()["paths"]
+    for path, table in TABLES.items():
+        body = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        for name, schema in body["properties"].items():
+            if table[name].required:
+                with pytest.raises(Problem):
+                    check(None, schema, name)
+            else:
+                check(None, schema, name)
+    assert served.post("/detokenize", {"model": None, "tokens": [7]}).status_code == 200
 
 
 @pytest.mark.parametrize(

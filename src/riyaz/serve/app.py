@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riyaz import __version__
@@ -137,6 +137,12 @@ def application(state: State) -> ASGIApp:
     return Guard(UntilLoaded(app, state), state.config, state.page)
 
 
+def allowed(request: Request) -> list[str]:
+    """The methods of a path, which may have several routes; Starlette names those of the first."""
+    same = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in same for method in route.methods})
+
+
 async def failed(request: Request, error: Exception) -> Response:
     """The response of what a handler raised."""
     state = state_of(request)
@@ -146,6 +152,8 @@ async def failed(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status = error.status_code if error.status_code in KINDS else 400
         headers = dict(error.headers or {})
+        if status == 405:
+            headers["Allow"] = ", ".join(allowed(request))
         error = Problem(status, f"{request.method} {request.url.path[:100]}: {error.detail}", headers=headers)
     problem = problem_of(error)
     state.metrics.failed[problem.status] += 1

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from riyaz import __version__
 from riyaz.serve.fields import TABLES, Table
 from riyaz.serve.problems import KINDS
+from riyaz.serve.schema import takes
 from riyaz.serve.state import state_of
 
 ERROR = {"$ref": "#/components/schemas/Error"}
@@ -57,13 +58,16 @@ def document(names: list[str], embedder: str) -> dict[str, Any]:
 
 
 def body_schema(table: Table, names: list[str]) -> dict[str, Any]:
-    """The schema of a request's body; a refused field may have the values that ask for nothing."""
-    properties = {
-        name: {"enum": [None, *field.harmless]} if field.use == "refused" else field.schema
-        for name, field in table.items()
-    }
-    if "model" in properties:
-        properties["model"] = {"type": "string", "enum": names}
+    """The schema of a request's body; a field that may be left out may be null, and a refused one may have the values
+    that ask for nothing."""
+    properties: dict[str, Any] = {}
+    for name, field in table.items():
+        schema = {"type": "string", "enum": names} if name == "model" else field.schema
+        if field.use == "refused":
+            schema = {"enum": [None, *field.harmless]}
+        elif not field.required and not takes("null", schema):
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        properties[name] = schema
     return {
         "type": "object", "properties": properties,
         "required": [name for name, field in table.items() if field.required],

@@ -1,7 +1,7 @@
 """Checks a JSON value against a schema: the part of JSON Schema in which the fields of requests are written."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from riyaz.errors import brief
@@ -39,6 +39,11 @@ def check(value: Any, schema: Schema, param: str) -> None:
     elif isinstance(value, dict):
         _check_object(value, schema, param)
     return None
+
+
+def takes(kind: str, schema: Schema) -> bool:
+    """Whether values of a kind, such as "null", are among those of a schema."""
+    return kind in _listed(schema.get("type", ())) or any(takes(kind, option) for option in schema.get("anyOf", ()))
 
 
 def unknown(value: Any, schema: Schema, name: str) -> Iterator[str]:
@@ -114,7 +119,7 @@ def _is(value: Any, kind: str) -> bool:
     return kind in known and isinstance(value, known[kind])  # type: ignore[arg-type]
 
 
-def _listed(types: str | list[str]) -> list[str]:
+def _listed(types: str | Sequence[str]) -> Sequence[str]:
     return [types] if isinstance(types, str) else types
 
 

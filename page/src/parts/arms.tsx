@@ -15,7 +15,7 @@ function ranked(arms: readonly Arm[]): Arm[] {
 
 export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: string | null }) {
   const arms = ranked(given);
-  const metric = arms.find((arm) => arm.metric)?.metric ?? "score";
+  const metric = metricOf(arms.find((arm) => arm.metric));
   const rows = arms.find((arm) => arm.n_test)?.n_test ?? 0;
   if (!arms.length) return <Empty>No arm is finished yet.</Empty>;
   return (
@@ -53,6 +53,11 @@ export function ArmTable({ arms: given, pick }: { arms: readonly Arm[]; pick?: s
       </table>
     </Wide>
   );
+}
+
+// The name of the score in words.
+export function metricOf(arm: Arm | undefined): string {
+  return (arm?.metric ?? "score").replaceAll("_", " ");
 }
 
 const milliseconds = (value: number | null | undefined): string =>

@@ -5,7 +5,7 @@ import { api, told } from "../api.ts";
 import { type Followed, useEvents } from "../follow.ts";
 import { keptLines, type Live, live, lossLines } from "../live.ts";
 import { duration, megabytes, number } from "../numbers.ts";
-import { ArmTable, Disagreements, Pareto } from "../parts/arms.tsx";
+import { ArmTable, Disagreements, metricOf, Pareto } from "../parts/arms.tsx";
 import { Curve } from "../parts/curve.tsx";
 import { Method } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
@@ -259,7 +259,7 @@ function LimitsRun({ run, path, followed }: { run: Run; path: string; followed: 
 function Numbers({ arm }: { arm: Arm }) {
   return (
     <dl class="tiles">
-      <Fact name={arm.metric ?? "score"} under={`${number(arm.ci_low)} to ${number(arm.ci_high)}`}>
+      <Fact name={metricOf(arm)} under={`${number(arm.ci_low)} to ${number(arm.ci_high)}`}>
         {number(arm.score)}
       </Fact>
       <Fact name="per answer">{arm.ms_per_answer ? duration(arm.ms_per_answer / 1000) : "–"}</Fact>

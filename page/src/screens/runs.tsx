@@ -131,7 +131,7 @@ function Differences({ a, b }: { a: string; b: string }) {
       {found?.length === 0 && <Empty>They have the same settings.</Empty>}
       {found && found.length > 0 && (
         <Wide name="Settings that differ">
-          <table>
+          <table class="differences">
             <thead>
               <tr>
                 <th scope="col">setting</th>

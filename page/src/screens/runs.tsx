@@ -142,7 +142,9 @@ function Differences({ a, b }: { a: string; b: string }) {
             <tbody>
               {found.map((each) => (
                 <tr key={each.name}>
-                  <th scope="row">{each.name}</th>
+                  <th scope="row">
+                    {each.name.split(".").flatMap((part, at) => [at ? "." : "", at ? <wbr key={at} /> : "", part])}
+                  </th>
                   <td>{inWords(each.a)}</td>
                   <td>{inWords(each.b)}</td>
                 </tr>

@@ -2,6 +2,7 @@
 
 import math
 import typing
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,16 @@ from page_task import SHORT
 
 from riyaz import methods
 from riyaz.artifact import TextPart
+from riyaz.config import Precision
 from riyaz.data import Example
+from riyaz.engine.engine import Engine
 from riyaz.events import Event, Progress
 from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
 from riyaz.methods.base import Context, Fitted, combined
 from riyaz.methods.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict, score
+from riyaz.sources import Source
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 TRAINED = {"prompt_tuning": prompt_tuning, "lora": lora, "full": full}
@@ -252,6 +256,39 @@ def test_a_full_disk_is_not_taken_for_a_high_learning_rate(context: Context, mon
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full_disk)
     with assert_refused("the disk is full"):
         lora.fit(context)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("part", ["opening", "fit"])
+def test_a_trained_model_is_freed_before_the_engine_opens(
+    method: str, part: str, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would not always fit the memory, and a training would end without its artifact."""
+    built: list[weakref.ref[Any]] = []
+    sources: list[Path] = []
+    build, open_engine = TRAINED[method].build, weights.open_engine
+
+    def watched(context: Context) -> Any:
+        model = build(context)
+        built.extend(map(weakref.ref, model.parameters()))
+        return model
+
+    def opened(source: Source, precision: Precision) -> Engine:
+        assert not [weight for weight in built if weight() is not None]
+        kept = {path.name for path in context.folder.iterdir()}
+        assert kept <= {"search.json", "openings", "checkpoints", "out"}, "what a killed process leaves is found again"
+        sources.append(source.path)
+        return open_engine(source, precision)
+
+    monkeypatch.setattr(TRAINED[method], "build", watched)
+    monkeypatch.setattr(weights, "open_engine", opened)
+    if part == "opening":
+        weights.begin_weights(context, watched)
+        assert not (context.folder / "out").exists()
+        assert sources == [context.folder / "out" if method == "full" else context.source.path] * 2
+    else:
+        TRAINED[method].fit(replace(context, arm=replace(PLAN, learning_rates=(1e-3,))))
+        assert sources == [context.folder / "out" if method == "full" else context.source.path]
 
 
 def test_without_a_search_the_default_rate_is_used(context: Context) -> None:

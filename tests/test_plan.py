@@ -170,6 +170,7 @@ def test_more_budget_means_more_steps_and_then_a_search() -> None:
     assert alone[0].steps < HALF <= searched[0].steps and searched[-1].steps == 60
     assert all(arm.learning_rates == (PLAIN.default_rate,) for arm in alone)
     assert all(arm.opening == opening(arm.steps, 60) for arm in arms)
+    assert {(arm.cut, arm.seconds["search"]) for arm in alone if arm.opening} == {(True, 2 * 2.0 + 0.5), (False, 0.0)}
     assert alone[-1].steps > 50, "time for fewer than half of the steps with a search trains more without one"
 
 
@@ -178,9 +179,8 @@ def test_a_method_that_takes_the_rate_of_another_searches_none_where_that_takes_
         planning.make(given(*methods, rate_of={"rag_lora": "lora", "lora": ""}), budget=1e5, spent=0.0)
         for methods in (("lora", "rag_lora"), ("nearest", "rag_lora"))
     )
-    assert both.arm("rag_lora").learning_rates == (2e-4,)
-    assert both.arm("rag_lora").seconds["search"] == 2 * 2.0 + 0.5, "its opening is built and validated, and goes on"
-    assert both.arm("rag_lora").steps == 60 and len(both.arm("lora").learning_rates) == 3
+    one, three = both.arm("rag_lora"), both.arm("lora").learning_rates
+    assert (one.learning_rates, one.seconds["search"], one.steps, len(three)) == ((2e-4,), 0.0, 60, 3), "no opening"
     assert alone.arm("rag_lora").learning_rates == PLAIN.learning_rates and alone.arm("rag_lora").seconds["search"] > 20
 
 

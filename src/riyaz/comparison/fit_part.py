@@ -17,6 +17,7 @@ from riyaz.methods.base import Context, Fitted, instruction_only
 from riyaz.methods.choices import answer_limit
 from riyaz.methods.learning_rate import SEARCH, Search
 from riyaz.methods.recipe import ByHand
+from riyaz.methods.weights import WRITTEN
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 
@@ -35,7 +36,7 @@ def fit_part(
         files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid))}
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), files)
     finally:
-        remove(run / "out")  # the weights as the method wrote them; the artifact has its own copy
+        remove(run / WRITTEN)  # the weights as the method wrote them; the artifact has its own copy
     return Fit(
         chosen=fitted.chosen, checks=fitted.checks, search_seconds=fitted.search_seconds,
         train_seconds=fitted.train_seconds, trainable_params=fitted.trainable_params,

@@ -365,8 +365,9 @@ def _training(given: Given, method: str, run: _Run, opened: ArmPlan | None) -> d
     speed, parts = given.speeds.arms[method], given.sizes.parts
     if run.steps < _least(given, method) and not opened:
         return {"search": 0.0, "train": 0.0}
-    search, first = 0.0, opening(run.steps, _full(given, method))
-    if first and not opened:
+    search, full = 0.0, _full(given, method)
+    first = opening(run.steps, full)
+    if first and not opened and (len(run.rates) > 1 or run.steps < full):  # as `learning_rate.searches`
         rates = len(run.rates)
         search = rates * (speed.build_seconds + 2 * speed.validate_seconds)
         search += (rates - 1) * first * speed.step_seconds  # those of the chosen rate belong to the run
@@ -382,11 +383,14 @@ def _validations(steps: int) -> int:
 
 def _affordable(given: Given, method: str, rates: tuple[float, ...], seconds: float, opened: ArmPlan | None) -> int:
     """The most steps, at most the full recipe, whose search among the rates and training fit into `seconds`."""
+
+    def fits(steps: int) -> bool:
+        return _total(_training(given, method, _Run(steps, rates), opened)) <= seconds
+
     low, high = 0, _full(given, method)
+    if fits(high):  # with one rate it may take less than a shorter run, which keeps its opening to be continued
+        return high
     while low < high:
         middle = (low + high + 1) // 2
-        if _total(_training(given, method, _Run(middle, rates), opened)) <= seconds:
-            low = middle
-        else:
-            high = middle - 1
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low

@@ -6,7 +6,7 @@ from riyaz.artifact import WeightsPart
 from riyaz.errors import RiyazError
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
-from riyaz.methods.weights import fit_weights
+from riyaz.methods.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -34,7 +34,7 @@ def fit(context: Context) -> Fitted:
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.models import save_hf
 
-        out = context.folder / "out"
+        out = context.folder / WRITTEN
         save_hf(model, context.tokenizer, out)
         return WeightsPart("full"), {path.name: path for path in out.iterdir()}
 

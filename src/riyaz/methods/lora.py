@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from riyaz.artifact import WeightsPart
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
-from riyaz.methods.weights import fit_weights
+from riyaz.methods.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -45,7 +45,7 @@ def fit(context: Context) -> Fitted:
         from riyaz.families import describe
         from riyaz.layers import lora
 
-        out = context.folder / "out"
+        out = context.folder / WRITTEN
         out.mkdir(exist_ok=True)
         adapter, family = lora.adapter_of(model), describe(context.source)
         peft.write(adapter, out, family, base=context.source.name, alpha=alpha)

@@ -8,7 +8,7 @@ import numpy as np
 from riyaz.artifact import WeightsPart
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.recipe import Recipe
-from riyaz.methods.weights import fit_weights
+from riyaz.methods.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
     from riyaz.layers.soft_prompt import SoftPrompt
@@ -40,7 +40,7 @@ def fit(context: Context) -> Fitted:
         from riyaz.adapters import peft_prompt
         from riyaz.families import describe
 
-        out = context.folder / "out"
+        out = context.folder / WRITTEN
         out.mkdir(exist_ok=True)
         vectors = model.prompt.detach().float().numpy()
         peft_prompt.write(vectors, out, describe(context.source), base=context.source.name)

@@ -4,8 +4,6 @@ and checks."""
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from riyaz.adapters import Adapter
@@ -17,6 +15,7 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
+from riyaz.files import remove
 from riyaz.methods.base import Build, Checks, Context, Fitted
 from riyaz.methods.choices import answer_limit, choose
 from riyaz.methods.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
@@ -32,6 +31,7 @@ Save = Callable[[Any], tuple[WeightsPart, dict[str, Any]]]
 VALID_ROWS = REOPEN_ROWS  # validation rows during training; all of them would take half of the training time
 STEP0_ROWS = 16  # validation rows of the check before training
 SHORTEST_REPLAY_ANSWER = 8  # labelled tokens of a row of general text
+WRITTEN = "out"  # folder in that of the run where a method writes its weights; the artifact gets a copy
 CURVE = ("step", "loss", "valid_loss")
 STEP0_TOLERANCE = 0.05  # nats per token between the training code and the engine, which round differently in bf16
 CODED_TOLERANCE = 0.02  # of the loss, beside that, for a base in codes: what differs in a last bit may get another code
@@ -67,7 +67,7 @@ def fit_weights(context: Context, build: Build, save: Save, *, begins_as: tuple[
     checks["weights_moved"] = {"ok": moved > 0, "tensors": moved}
 
     weights, files = save(_finished(context, model))
-    choice = choose(context, [_answering(context, model)])
+    choice = choose(context, [_answering(context, model, saved=weights.kind == "full")])
     shutil.rmtree(context.folder / "checkpoints")
     if not context.arm.cut:  # a run that was cut short can be continued from its opening
         shutil.rmtree(context.folder / OPENINGS, ignore_errors=True)
@@ -104,19 +104,29 @@ def _finished(context: Context, model: Any) -> Any:
     return (model.to(getattr(torch, context.compute)) if whole else model).requires_grad_(False)
 
 
-def _answering(context: Context, model: Any) -> ModelPredictor:
-    """A predictor with a finished model, which it takes apart, in the engine and precision that will serve it."""
+def _answering(context: Context, model: Any, saved: bool = False) -> ModelPredictor:
+    """A predictor with a finished model in the engine and precision that will serve it. The model is empty afterwards:
+    two would not always fit the memory. `saved`: a whole model is in the folder WRITTEN already; else it is written
+    there, and removed."""
+    from riyaz.layers.memory import trim
     from riyaz.models import save_hf
 
     base, adapter = _detached(model)
     adapted = bool(adapter.pairs) or adapter.soft_prompt is not None
+    folder = context.folder / WRITTEN
+    if not adapted and not saved:
+        save_hf(base, context.tokenizer, folder)
+    for module in (model, base):
+        module._modules.clear()
+        module._parameters.clear()
+    trim()
     if adapted:
         lm = open_engine(context.source, context.precision)
         lm.load(ADAPTER, adapter)
     else:
-        with TemporaryDirectory(dir=context.folder) as folder:
-            save_hf(base, context.tokenizer, Path(folder))
-            lm = open_engine(open_source(Path(folder)), context.precision)
+        lm = open_engine(open_source(folder), context.precision)
+        if not saved:
+            remove(folder)
     prompted = context.prompt_text.read_by(context.tokenizer, lm, ADAPTER if adapted else None)
     return predictor_for(prompted, max_new_tokens=answer_limit(context))
 

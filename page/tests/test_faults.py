@@ -44,9 +44,14 @@ def badge(page, text: str) -> None:
     expect(page.locator(".badge").first).to_have_text(text, timeout=120 * SECONDS)
 
 
+def step_tile(page):
+    """Where the screen of a run shows its step."""
+    return page.locator(".tiles > div", has_text="step").locator("b")
+
+
 def step(page) -> int:
     """The step that the screen of a run shows."""
-    shown = page.locator(".tiles > div", has_text="step").locator("b")
+    shown = step_tile(page)
     return int(shown.inner_text().split(" of ")[0].replace(",", ""))
 
 
@@ -76,6 +81,7 @@ def test_a_run_is_followed_again_after_its_server_was_killed(browser, place):
         begin(page)
         badge(page, "running")
         expect(curve(page)).to_be_visible(timeout=120 * SECONDS)
+        expect(step_tile(page)).to_be_visible()  # with the first steps, not at the next look
         server.kill()
         expect(page.get_by_role("alert").first).to_contain_text(GONE)
         expect(curve(page)).to_be_visible()

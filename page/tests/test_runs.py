@@ -90,9 +90,10 @@ def test_a_run_is_started_followed_stopped_and_resumed(browser, served, folder):
         page.get_by_role("button", name="Go on").click()
         expect(page.locator(".badge").first).to_have_text("running", timeout=60 * SECONDS)
         page.goto(f"{served.url}/#/runs")
-        expect(page.locator(".card", has_text="runs/pretrain-handbook")).to_contain_text("model from nothing")
-        page.get_by_role("button", name="Stop and keep the best").click()
-        expect(page.get_by_role("button", name="Go on")).to_be_visible(timeout=30 * SECONDS)
+        card = page.locator(".card", has_text="runs/pretrain-handbook")
+        expect(card).to_contain_text("model from nothing")
+        card.get_by_role("button", name="Stop and keep the best").click()
+        expect(card.get_by_role("button", name="Go on")).to_be_visible(timeout=30 * SECONDS)
 
 
 @pytest.mark.parametrize(

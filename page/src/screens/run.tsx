@@ -31,10 +31,11 @@ function OneRun({ path }: { path: string }) {
   const awaited = useSignal(0); // until then a change that was asked for may come
   const followed = useEvents(path, round.value);
   const seen = followed.events.value.filter((event) => TOLD.has(event.event ?? "")).length;
+  const trains = followed.events.value.some((event) => event.file === "metrics"); // so there is a plan now
   const running = value.value?.state === "running";
   useEffect(() => {
-    if (seen || followed.ended.value) again(); // what is on disk has changed
-  }, [seen, followed.ended.value]);
+    if (seen || trains || followed.ended.value) again(); // what is on disk has changed
+  }, [seen, trains, followed.ended.value]);
   useEffect(() => {
     if (!running && awaited.value < Date.now()) return;
     const timer = setInterval(

@@ -1,5 +1,6 @@
 // Every run in the folder: open it, stop it, go on with it, or see where two of them differ.
 import { signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { api, told } from "../api.ts";
 import { number } from "../numbers.ts";
 import { Method } from "../parts/methods.tsx";
@@ -15,6 +16,8 @@ const KINDS: Readonly<Record<string, string>> = {
   ternarize: "ternary model",
   limits: "limits",
 };
+const LOOK = 3000; // milliseconds between two looks while a run is running
+const SOON = [700, 3000, 8000]; // after a run was told to stop or to go on, which takes it seconds
 const marked = signal<readonly string[]>([]); // two runs to compare
 
 export function Runs() {
@@ -24,12 +27,19 @@ export function Runs() {
     try {
       await work();
       refused.value = "";
-      setTimeout(again, 700);
+      for (const after of SOON) setTimeout(again, after);
     } catch (error) {
       refused.value = told(error);
     }
   };
   const runs = value.value;
+  useEffect(() => {
+    if (!runs?.some((run) => run.state === "running")) return;
+    const timer = setInterval(() => {
+      if (!document.hidden) again();
+    }, LOOK);
+    return () => clearInterval(timer);
+  }, [runs]);
   return (
     <>
       <Head title="Runs">

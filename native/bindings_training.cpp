@@ -101,9 +101,8 @@ void bind_training(nb::module_& m) {
           nb::arg("window"), nb::arg("threads"), "Its gradients: writes `grad_q` (T, H, D), `grad_k` and `grad_v`.");
     m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("add"),
           nb::arg("threads"),
-          "Writes the products of x (T, cols) and an int8 matrix (rows, cols) into `y` (T, rows), or with `add` adds "
-          "them "
-          "to it, by 8-bit codes of x.");
+          "Writes the products of x (T, cols) and an int8 matrix (rows, cols), by 8-bit codes of x, "
+          "into `y` (T, rows), or with `add` adds them to it.");
 }
 
 }  // namespace riyaz

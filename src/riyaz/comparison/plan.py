@@ -19,7 +19,7 @@ from riyaz.files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, search_rates
+from riyaz.methods.recipe import Recipe, opening, search_rates, trains_opening
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured
@@ -367,7 +367,7 @@ def _training(given: Given, method: str, run: _Run, opened: ArmPlan | None) -> d
         return {"search": 0.0, "train": 0.0}
     search, full = 0.0, _full(given, method)
     first = opening(run.steps, full)
-    if first and not opened and (len(run.rates) > 1 or run.steps < full):  # as `learning_rate.searches`
+    if first and not opened and trains_opening(run.rates, run.steps, full):
         rates = len(run.rates)
         search = rates * (speed.build_seconds + 2 * speed.validate_seconds)
         search += (rates - 1) * first * speed.step_seconds  # those of the chosen rate belong to the run

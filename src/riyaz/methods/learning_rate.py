@@ -15,6 +15,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Context
+from riyaz.methods.recipe import trains_opening
 
 if TYPE_CHECKING:
     from riyaz.train import TrainPlan
@@ -44,9 +45,10 @@ class Search:
 
 
 def searches(context: Context) -> bool:
-    """Whether `search` trains openings, or has: of several rates, or of a run that may yet get another length."""
+    """Whether `search` trains openings, or has."""
     arm = context.arm
-    return (context.folder / SEARCH).exists() or bool(arm.opening and (len(arm.learning_rates) > 1 or arm.cut))
+    opened = arm.opening and trains_opening(arm.learning_rates, arm.steps, arm.recipe_steps)
+    return (context.folder / SEARCH).exists() or bool(opened)
 
 
 def search(

@@ -6,6 +6,7 @@ be continued to any number of steps, so nothing of it is lost when there is more
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -72,6 +73,11 @@ def opening(steps: int, full: int) -> int:
     half of the run; 0 if that would be fewer than LEAST_OPENING."""
     first = min(int(full * OPENING_SHARE), steps // 2)
     return first if first >= LEAST_OPENING else 0
+
+
+def trains_opening(rates: Sequence[float], steps: int, full: int) -> bool:
+    """Whether openings are trained before a run: of several rates, or of a run that may yet get another length."""
+    return len(rates) > 1 or steps < full
 
 
 def search_rates(recipe: Recipe, steps: int, full: int) -> tuple[float, ...]:

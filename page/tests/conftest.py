@@ -31,7 +31,7 @@ LONG = "Rechtsschutzversicherungsgesellschaften-Donaudampfschifffahrtsgesellscha
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the page: a model, rows, documents, a comparison, and a file with a long German name."""
     made = tmp_path_factory.mktemp("page")
-    write_hf_folder(made / "tiny")
+    write_hf_folder(made / "tiny", context=32_768)  # an answer can go on for as long as a test wants
     rows = [{"prompt": f"card number {n} is lost", "answer": ["card", "money"][n % 2]} for n in range(60)]
     for name in ("rows", LONG):
         (made / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

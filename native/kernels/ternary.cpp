@@ -24,7 +24,10 @@ bool has_byte_tables() {  // AVX512_VBMI, which the first CPUs with AVX512_VNNI 
 }
 #endif
 
-constexpr int MANY = 16;  // tokens from which on weights are unpacked to bytes first
+constexpr int MANY = 16;          // tokens from which on weights are unpacked to bytes first
+constexpr int UNPACKED = 4;       // blocks, which stay in the second cache while tokens pass
+constexpr int MOST_TOKENS = 512;  // that pass at once: their totals lie behind the unpacked blocks
+static_assert(UNPACKED % BLOCKS == 0 && UNPACKED * ROWS + MOST_TOKENS / TERNARY * 4 <= PANELS * ROWS * 2);
 
 // R blocks times T tokens from token t on
 template <int R, int T, bool IS_TRITS>
@@ -44,7 +47,9 @@ INLINE void few(const Weights& w, int block, const Inputs& x, int t, const uint8
             add_in_place<R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
         else
             add_words<4, R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), sums);
-        add_group<R, T>(w, at, group, x, t, sums, y);
+        int32_t totals[T];
+        for (int i = 0; i < T; i++) totals[i] = total_of(x, t + i, group);
+        add_group<R, T>(w, at, group, totals, sums, y);
     }
     put_rows<R, T>(w, block, y, x, out, t);
 }
@@ -73,16 +78,25 @@ void unpack_block(const Weights& w, int block, uint8_t* out) {
     }
 }
 
-// N unpacked blocks from `block` on, `apart` bytes from each other, times T tokens from token t on
+// Unpacked blocks from `block` on, and the sums of codes of tokens from `token` on, [T][groups]
+struct Panels {
+    int block;
+    const uint8_t* bytes;
+    int token;
+    const int32_t* totals;
+};
+
+// N of the blocks, from number `first` on, times T tokens from token t on
 template <int N, int T>
-void tile(const Weights& w, int block, const uint8_t* panels, size_t apart, const Inputs& x, int t, const Output& out) {
+void tile(const Weights& w, const Panels& panels, int first, const Inputs& x, int t, const Output& out) {
     F y[N][T];
     for (int n = 0; n < N; n++)
         for (int i = 0; i < T; i++) y[n][i] = zero();
-    const size_t cols = x.cols;
-    for (int g = 0; g < group_count(w); g++) {
+    const size_t cols = x.cols, apart = size_t(w.cols) * ROWS;
+    const int groups = group_count(w), block = panels.block + first;
+    for (int g = 0; g < groups; g++) {
         const Group group(w, g);
-        const uint8_t* at = panels + size_t(group.first) * ROWS;
+        const uint8_t* at = panels.bytes + first * apart + size_t(group.first) * ROWS;
         const int8_t* codes = x.token_codes + size_t(t) * cols + group.first;
         I sums[N][T];
         for (int n = 0; n < N; n++)
@@ -109,28 +123,38 @@ void tile(const Weights& w, int block, const uint8_t* panels, size_t apart, cons
                 for (int i = 0; i < T; i++) sums[n][i] = iadd(sums[n][i], settled(small[n][i]));
             begin = end;
         }
-        add_group<N, T>(w, w.ternary_group(block, g), group, x, t, sums, y);
+        int32_t totals[T];
+        for (int i = 0; i < T; i++) totals[i] = panels.totals[(t + i - panels.token) * groups + g];
+        add_group<N, T>(w, w.ternary_group(block, g), group, totals, sums, y);
     }
     put_rows<N, T>(w, block, y, x, out, t);
 }
 
+// The tokens from t to `end`, at most T at a time
 template <int N, int T>
-void tokens(const Weights& w, int block, const uint8_t* panels, size_t apart, const Inputs& x, int t, int end,
-            const Output& out) {
-    for (; t + T <= end; t += T) tile<N, T>(w, block, panels, apart, x, t, out);
-    if constexpr (T > 1) tokens<N, T / 2>(w, block, panels, apart, x, t, end, out);
+void tiles(const Weights& w, const Panels& panels, int first, const Inputs& x, int t, int end, const Output& out) {
+    for (; t + T <= end; t += T) tile<N, T>(w, panels, first, x, t, out);
+    if constexpr (T > 1) tiles<N, T / 2>(w, panels, first, x, t, end, out);
 }
 
-void many(const Weights& w, int begin, int end, const Inputs& x, int T, const Output& out, uint8_t* panels) {
+// Blocks [begin, end) times at most MOST_TOKENS tokens, [from, to)
+void many(const Weights& w, int begin, int end, const Inputs& x, int from, int to, const Output& out,
+          uint8_t* scratch) {
     const size_t apart = size_t(w.cols) * ROWS;
-    for (int b = begin; b < end; b += BLOCKS) {
-        const int count = end - b < BLOCKS ? end - b : BLOCKS;
+    const int groups = group_count(w);
+    auto* totals = (int32_t*)(scratch + UNPACKED * apart);
+    for (int t = from; t < to; t++)
+        for (int g = 0; g < groups; g++) totals[(t - from) * groups + g] = total_of(x, t, Group(w, g));
+    for (int b = begin; b < end; b += UNPACKED) {
+        const Panels panels{b, scratch, from, totals};
+        const int count = end - b < UNPACKED ? end - b : UNPACKED, whole = count / BLOCKS * BLOCKS;
         for (int n = 0; n < count; n++)
-            (w.format == Format::trits ? unpack_block<5> : unpack_block<4>)(w, b + n, panels + n * apart);
-        if (count == BLOCKS)
-            tokens<BLOCKS, TOKENS>(w, b, panels, apart, x, 0, T, out);
-        else
-            tokens<1, TOKENS>(w, b, panels, apart, x, 0, T, out);
+            (w.format == Format::trits ? unpack_block<5> : unpack_block<4>)(w, b + n, scratch + n * apart);
+        for (int t = from; t < to; t += TOKENS) {
+            const int last = t + TOKENS < to ? t + TOKENS : to;
+            for (int n = 0; n < whole; n += BLOCKS) tiles<BLOCKS, TOKENS>(w, panels, n, x, t, last, out);
+            for (int n = whole; n < count; n++) tiles<1, TOKENS>(w, panels, n, x, t, last, out);
+        }
     }
 }
 
@@ -153,7 +177,11 @@ void each(const Weights& w, int begin, int end, const Inputs& x, int T, const ui
 void ternary(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
              const uint8_t* next, void* scratch) {
     const Output out{y, stride, add_};
-    if (T >= MANY) return many(w, begin, end, x, T, out, (uint8_t*)scratch);
+    if (T >= MANY) {
+        for (int t = 0; t < T; t += MOST_TOKENS)
+            many(w, begin, end, x, t, t + MOST_TOKENS < T ? t + MOST_TOKENS : T, out, (uint8_t*)scratch);
+        return;
+    }
 #if defined(__AVX512F__)
     if (w.format == Format::trits && T <= 2 && has_byte_tables())
         return trits_by_table(w, begin, end, x, T, y, stride, add_, next);

@@ -123,12 +123,12 @@ INLINE void put_rows(const Weights& w, int block, const F (&y)[R][T], const Inpu
                 w.rows - (block + r) * ROWS, out.add);
 }
 
-// What follows on the sums of a group
+// What follows on the sums of a group; `totals` are the sums of its codes, by token
 template <int R, int T>
-INLINE void add_group(const Weights& w, const uint8_t* at, const Group& group, const Inputs& x, int t,
+INLINE void add_group(const Weights& w, const uint8_t* at, const Group& group, const int32_t (&totals)[T],
                       const I (&sums)[R][T], F (&y)[R][T]) {
     for (int i = 0; i < T; i++) {
-        const I total = iset(total_of(x, t + i, group));
+        const I total = iset(totals[i]);
         for (int r = 0; r < R; r++) {
             const F scale = load((const float*)(at + r * w.step + group.scales));
             y[r][i] = fma(scale, to_float(isub(sums[r][i], total)), y[r][i]);

@@ -66,7 +66,9 @@ INLINE void few(const Weights& w, int block, const Inputs& x, const uint8_t* far
         const int8_t* codes = x.token_codes + group.first;
         I sums[R][T];
         add_by_table<R, T>(at, w.step, group.words, codes, x.cols, far + (at - start), lower, upper, sums);
-        add_group<R, T>(w, at, group, x, 0, sums, y);
+        int32_t totals[T];
+        for (int t = 0; t < T; t++) totals[t] = total_of(x, t, group);
+        add_group<R, T>(w, at, group, totals, sums, y);
     }
     put_rows<R, T>(w, block, y, x, out, 0);
 }

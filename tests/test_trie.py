@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from riyaz.engine.search import Search
+from riyaz.engine.search import CROWD, Search
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
 
@@ -94,7 +94,7 @@ def test_answers_that_cannot_be_told_apart_are_refused(sequences: list[tuple[int
 @pytest.mark.parametrize("seed", range(60))
 def test_pruned_search_finds_what_exhaustive_search_finds(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    trie, rows = random_trie(generator), int(generator.integers(1, 5))
+    trie, rows = random_trie(generator), int(generator.choice([1, 2, 3, 4, CROWD, 40]))
     edges = random_edges(trie, rows, generator)
     everything = Search(trie, rows)
     assert run(everything, edges) == rows * len(trie.inner)
@@ -123,3 +123,15 @@ def test_a_confident_model_reads_one_path() -> None:
     search = Search(trie, 1, np.zeros((1, len(letters))))
     assert run(search, edges) < 20 < len(trie.inner)
     assert search.best()[0][0][0] == 77
+
+
+def test_many_rows_read_hardly_more_than_they_must() -> None:
+    generator, rows = np.random.default_rng(0), 64
+    answers = {tuple(generator.integers(3, 8, 6).tolist()) for _ in range(300)}
+    trie = Trie([(*answer, END) for answer in sorted(answers)])
+    edges, offsets = random_edges(trie, rows, generator), generator.normal(size=(1, len(answers)))
+    totals = trie.totals(edges)
+    least = (totals[:, trie.leaf] + offsets).max(1, keepdims=True)  # no search can know without these nodes
+    must = (totals + trie.highest_below(offsets[0]) >= least)[:, trie.inner].sum()
+    assert must < rows * len(trie.inner) / 2
+    assert run(Search(trie, rows, offsets), edges) < 1.4 * must

@@ -1,8 +1,9 @@
 """Exact search for the best answer of a trie, which reads few of its nodes (branch and bound).
 
 A node's bound is the log-probability of its tokens plus the best offset below it. Log-probabilities only fall further
-down, so a node whose bound is below the best complete answer can never win. Nodes are read by bound, highest first; a
-round costs about as much as 25 nodes, so each round reads twice as many nodes as the one before.
+down, so a node whose bound is below the best complete answer can never win. Nodes are read by bound, highest first. A
+round costs about as much as 25 nodes: a few rows read twice as many nodes in each round as in the one before. Many rows
+share that cost, and their rounds grow slowly, so that they read few nodes in vain.
 """
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from riyaz.engine.trie import Trie
 
 WIDTH = 2  # nodes that each row reads in the first round
+CROWD = 16  # rows that are many
+GROWTH, CROWD_GROWTH = 2.0, 1.2  # factor of the width from round to round: of few rows, of many
 MANY = 32  # up to this many nodes are read at once, as another round would cost more
 
 
@@ -28,7 +31,8 @@ class Search:
         self._unread[:, trie.inner] = True
         self._below = [trie.highest_below(row) for row in self.offsets]
         self._chains: dict[int, list[int]] = {}
-        self._width = WIDTH
+        self._crowd = rows >= CROWD
+        self._width = float(WIDTH)
 
     def scores(self) -> np.ndarray:
         """Log-probability of every sequence (R, L), NaN where a node of it was not read."""
@@ -53,8 +57,9 @@ class Search:
         self.edges[row, self.trie.below(node)] = log_probabilities
 
     def _promising(self) -> np.ndarray:
-        """Which nodes (R, N) to read: those with the highest bounds that can still win, the first with their chains."""
-        totals = self.trie.totals(self.edges)
+        """Which nodes (R, N) to read: those with the highest bounds that can still win, and where that saves a round
+        the chains of the first."""
+        totals, width = self.trie.totals(self.edges), int(self._width)
         scored = ~np.isnan(totals)
         picked = np.zeros_like(scored)
         for offsets, below in zip(self.offsets, self._below):
@@ -62,14 +67,14 @@ class Search:
             done = np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets
             open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
             rows = np.flatnonzero(open_.any(1))
-            deep = self._width if len(rows) * self._width <= MANY else 1  # nodes read with their chains
+            deep = width if len(rows) * width <= MANY else int(not self._crowd)  # nodes read with their chains
             for row in rows:
                 nodes = np.flatnonzero(open_[row])
-                nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][: self._width]
+                nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][:width]
                 picked[row, nodes] = True
                 for node in nodes[:deep]:
                     picked[row, self._chain(int(node))] = True
-        self._width *= 2
+        self._width *= CROWD_GROWTH if self._crowd else GROWTH
         return picked
 
     def _chain(self, node: int) -> list[int]:

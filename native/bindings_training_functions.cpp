@@ -19,6 +19,7 @@ namespace {
 
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Codes = nb::ndarray<int8_t, nb::c_contig, nb::device::cpu>;
 using Lower = nb::ndarray<int16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Labels = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -108,6 +109,13 @@ void add(const Floats& total, const Array& x, float factor, int threads) {
     add_scaled(job, total.size(), threads);
 }
 
+float round_to_ternary(const Array& weight, const Codes& codes, float least, int threads) {
+    if (codes.size() != weight.size() || !codes.size()) refuse("sizes differ");
+    const RoundJob job = {weight.data(), codes.data(), 0, is_bf16(weight)};
+    nb::gil_scoped_release release;
+    return ternary_codes(job, weight.size(), least, threads);
+}
+
 void adam(const Array& weight, const Array& mean, const Floats& square, const Floats& grad,
           const std::optional<Lower>& low, float factor, float beta1, float beta2, float keep, float size, float root,
           float eps, int threads) {
@@ -150,6 +158,9 @@ void bind_training_functions(nb::module_& m) {
           nb::arg("grad_gate"), nb::arg("grad_up"), nb::arg("threads"), "Writes its gradients.");
     m.def("add_scaled", &add, nb::arg("total"), nb::arg("x"), nb::arg("factor"), nb::arg("threads"),
           "total += factor * x in place; total in float32, x in float32 or bfloat16.");
+    m.def("ternary_codes", &round_to_ternary, nb::arg("weight"), nb::arg("codes"), nb::arg("least"), nb::arg("threads"),
+          "Writes round(weight / scale), at most 1 in size, into `codes`; returns the scale: the mean of the weights' "
+          "sizes, at least `least`.");
     m.def("adam", &adam, nb::arg("weight"), nb::arg("mean"), nb::arg("square"), nb::arg("grad"), nb::arg("low").none(),
           nb::arg("factor"), nb::arg("beta1"), nb::arg("beta2"), nb::arg("keep"), nb::arg("size"), nb::arg("root"),
           nb::arg("eps"), nb::arg("threads"),

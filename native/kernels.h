@@ -77,6 +77,7 @@ struct RotateJob;
 struct AdamJob;
 struct GateJob;
 struct LossJob;
+struct RoundJob;
 struct SumJob;
 
 struct Kernels {
@@ -154,6 +155,8 @@ struct Kernels {
     void (*loss)(const LossJob& job, size_t begin, size_t end);
     void (*adam)(const AdamJob& job, size_t begin, size_t end);
     void (*add_scaled)(const SumJob& job, size_t begin, size_t end);
+    double (*absolute_sum)(const RoundJob& job, size_t begin, size_t end);
+    void (*round_ternary)(const RoundJob& job, size_t begin, size_t end);
 
     // Row `row` of W as floats [cols]: the token embedding
     void (*row)(const Weights& w, int row, float* out);

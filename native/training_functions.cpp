@@ -64,6 +64,19 @@ void adam_step(const AdamJob& job, size_t count, int threads) {
     in_parts(count, PART, 1, threads, [&](size_t, size_t begin, size_t end) { kernels().adam(job, begin, end); });
 }
 
+float ternary_codes(RoundJob job, size_t count, float least, int threads) {
+    std::vector<double> sums((count + PART - 1) / PART);
+    in_parts(count, PART, 1, threads,
+             [&](size_t part, size_t begin, size_t end) { sums[part] = kernels().absolute_sum(job, begin, end); });
+    double sum = 0;
+    for (const double each : sums) sum += each;
+    const float mean = float(sum / double(count)), scale = mean < least ? least : mean;
+    job.inverse = 1 / scale;
+    in_parts(count, PART, 1, threads,
+             [&](size_t, size_t begin, size_t end) { kernels().round_ternary(job, begin, end); });
+    return scale;
+}
+
 double loss_of(const LossJob& job, size_t N, int threads) {
     std::vector<double> nats(N);
     LossJob all = job;

@@ -67,6 +67,14 @@ struct SumJob {
     bool bf16 = false;  // x
 };
 
+// codes = round(weight * inverse), at most 1 in size
+struct RoundJob {
+    const void* weight = nullptr;
+    int8_t* codes = nullptr;
+    float inverse = 0;
+    bool bf16 = false;  // weight
+};
+
 void norm_forward(const NormJob& job, size_t T, int threads);
 void norm_backward(const NormJob& job, size_t T, float* grad_weight, int threads);  // grad_weight (C,), or null
 void rotate_all(const RotateJob& job, size_t T, int threads);
@@ -74,6 +82,8 @@ void gate_forward(const GateJob& job, size_t count, int threads);
 void gate_backward(const GateJob& job, size_t count, int threads);
 void add_scaled(const SumJob& job, size_t count, int threads);
 void adam_step(const AdamJob& job, size_t count, int threads);
+// Rounds `count` weights by the mean of their sizes, at least `least`, which it returns.
+float ternary_codes(RoundJob job, size_t count, float least, int threads);
 double loss_of(const LossJob& job, size_t N, int threads);  // the sum of `nats`, in the order of the rows
 
 }  // namespace riyaz

@@ -13,7 +13,7 @@ from riyaz import native
 from riyaz.data.packing import pack, padded
 from riyaz.data.rows import Row
 from riyaz.events import quiet
-from riyaz.layers import in_place
+from riyaz.layers import in_place, ternary
 from riyaz.layers.attention import packed
 from riyaz.layers.masters import Masters
 from riyaz.models.fresh import fresh
@@ -113,13 +113,16 @@ def gradients(model: nn.Module, rows) -> list[Tensor]:
 
 
 @DTYPES
-def test_gradients_in_place_are_autograds(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("linear", [nn.Linear, ternary.TernaryLinear])
+def test_gradients_in_place_are_autograds(linear: type, dtype: torch.dtype) -> None:
     rows = pack(counting_rows()[:5])
     model = small_model(dtype).requires_grad_(True)
+    if linear is ternary.TernaryLinear:
+        ternary.apply(model)
     wanted = gradients(model, rows)
     masters = Masters(model, dtype)
     taken = {type(module) for module in masters.taken}
-    assert taken == {nn.Linear, nn.Embedding}
+    assert taken == {linear, nn.Linear, nn.Embedding}  # the head is a plain one
     for _ in range(2):
         answer_nats(model, rows).backward()
     for total, grad in zip(masters.grad.values(), wanted, strict=True):

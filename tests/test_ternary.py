@@ -7,6 +7,7 @@ from expect import assert_refused
 from small import small_model
 from torch import Tensor
 
+from riyaz import native
 from riyaz.layers import lora, ternary
 from riyaz.layers.attention import packed
 from riyaz.layers.ternary import FrozenTernaryLinear, TernaryLinear, activation_codes, product
@@ -41,6 +42,23 @@ def test_numpy_and_torch_find_the_same_codes_and_scales(
     assert np.array_equal(found.codes, codes.numpy()) and np.array_equal(found.scales, scales.numpy())
     assert scales.shape == ((1, 1) if group is None else (24, -(-80 // group)))
     assert np.array_equal(numpy_twin.unpack(numpy_twin.pack(found.codes), "w"), found.codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (64, 1024)])
+def test_codes_by_the_extension_are_torchs(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = weight(*shape, dtype=dtype)
+    halves = torch.tensor([[0.5, -0.5, 1.5, -1.5, 1.0, 1.0, 1.0, 1.0]], dtype=dtype)  # their mean size is 1
+    for case in (w, halves, torch.zeros_like(w), 1e30 * w):
+        codes, scales = ternary.ternary_codes(case)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "trains", lambda: False)
+            plain_codes, plain_scales = ternary.ternary_codes(case)
+        assert torch.equal(codes, plain_codes) and torch.equal(scales, plain_scales)
+    w[0, 0] = torch.nan
+    assert ternary.ternary_codes(w)[1].isnan().all()
 
 
 def test_inputs_have_the_code_127_where_they_are_largest() -> None:

@@ -74,6 +74,8 @@ void gate_gradient(const GateJob& job, size_t begin, size_t end);
 void loss(const LossJob& job, size_t begin, size_t end);
 void adam(const AdamJob& job, size_t begin, size_t end);
 void add_scaled(const SumJob& job, size_t begin, size_t end);
+double absolute_sum(const RoundJob& job, size_t begin, size_t end);
+void round_ternary(const RoundJob& job, size_t begin, size_t end);
 
 double peak(int kind);
 uint64_t read(const uint8_t* data, size_t bytes);

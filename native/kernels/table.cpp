@@ -66,6 +66,8 @@ const Kernels& table() {
         .loss = loss,
         .adam = adam,
         .add_scaled = add_scaled,
+        .absolute_sum = absolute_sum,
+        .round_ternary = round_ternary,
         .row = row,
         .peak = peak,
         .read = read,

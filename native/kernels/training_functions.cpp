@@ -154,6 +154,34 @@ void add_numbers(const SumJob& job, size_t begin, size_t end) {
            [&](int i, int n) { store_some(total + i, fma(factor, load_some(x + i, n), load_some(total + i, n)), n); });
 }
 
+// In double, since the mean decides about codes: it must be that of any other order of additions.
+template <class N>
+double absolute_sum_of(const N* x, size_t count) {
+    double sums[16] = {}, sum = 0;
+    chunks(int(count), [&](int i, int n) {
+        float sizes[16];
+        store(sizes, abs(load_some(x + i, n)));
+        for (int j = 0; j < 16; j++) sums[j] += double(sizes[j]);
+    });
+    for (const double each : sums) sum += each;
+    return sum;
+}
+
+// A half is rounded to 0, the even number.
+template <class N>
+void round_numbers(const RoundJob& job, size_t begin, size_t end) {
+    const N* weight = (const N*)job.weight + begin;
+    int8_t* codes = job.codes + begin;
+    const F inverse = set(job.inverse);
+    chunks(int(end - begin), [&](int i, int n) {
+        float scaled[16];
+        store(scaled, mul(load_some(weight + i, n), inverse));
+        int8_t made[16];
+        for (int j = 0; j < 16; j++) made[j] = int8_t((scaled[j] > 0.5f) - (scaled[j] < -0.5f));
+        memcpy(codes + i, made, size_t(n));
+    });
+}
+
 // n weights of 32 bits from x[at] on: floats, or bfloat16 and the difference of their bits
 INLINE F load_exact(const float* x, const int16_t*, int at, int n) { return load_some(x + at, n); }
 INLINE F load_exact(const uint16_t* x, const int16_t* low, int at, int n) {
@@ -229,6 +257,15 @@ void loss(const LossJob& job, size_t begin, size_t end) {
 
 void add_scaled(const SumJob& job, size_t begin, size_t end) {
     (job.bf16 ? add_numbers<uint16_t> : add_numbers<float>)(job, begin, end);
+}
+
+double absolute_sum(const RoundJob& job, size_t begin, size_t end) {
+    return job.bf16 ? absolute_sum_of((const uint16_t*)job.weight + begin, end - begin)
+                    : absolute_sum_of((const float*)job.weight + begin, end - begin);
+}
+
+void round_ternary(const RoundJob& job, size_t begin, size_t end) {
+    (job.bf16 ? round_numbers<uint16_t> : round_numbers<float>)(job, begin, end);
 }
 
 void adam(const AdamJob& job, size_t begin, size_t end) {

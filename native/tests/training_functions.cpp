@@ -158,6 +158,24 @@ double add_check(const Sets& k, bool bf16) {
     });
 }
 
+double round_check(const Sets& k, bool bf16) {
+    return over(LENGTHS, [&](int n, bool damaged) {
+        Tensor weight = random_tensor(bf16, 1, n, 1, damaged);
+        std::vector<int8_t> codes(n);
+        RoundJob job = {weight.data(), codes.data(), 2, bf16};
+        double sum = 0, wanted = 0, wrong = 0;
+        in_two(n, [&](size_t begin, size_t end) {
+            sum += k.checked.absolute_sum(job, begin, end), k.checked.round_ternary(job, begin, end);
+        });
+        for (int i = 0; i < n; i++) {
+            const double scaled = double(weight[i]) * 2;
+            wanted += std::abs(double(weight[i]));
+            wrong += codes[i] != (scaled > 0.5) - (scaled < -0.5);
+        }
+        return wrong + (std::isfinite(wanted) ? std::abs(sum - wanted) / wanted * 1e9 : std::isfinite(sum));
+    });
+}
+
 // The bits of a float as those of a bfloat16 and what they differ by
 struct Halves {
     std::vector<uint16_t> upper;
@@ -261,6 +279,8 @@ const std::vector<Check> training_functions = {
     {"training gate gelu bf16", typed<gate_check<Activation::gelu_tanh>, true>},
     {"training add_scaled fp32", typed<add_check, false>},
     {"training add_scaled bf16", typed<add_check, true>},
+    {"training ternary codes fp32", typed<round_check, false>},
+    {"training ternary codes bf16", typed<round_check, true>},
     {"training adam fp32", typed<adam_check, false>},
     {"training adam bf16", typed<adam_check, true>},
     {"training loss fp32", typed<loss_check, false>},

@@ -4,7 +4,7 @@ Autograd would make each weight's gradient in new memory, an embedding's in the 
 them up. In full fine-tuning of a small model that takes longer than the optimiser. Outputs come from `layers.memory`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,28 +13,32 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from riyaz.layers.memory import empty
-from riyaz.layers.native_functions import add
+from riyaz.layers.native_functions import add_gradient
+from riyaz.layers.ternary import TernaryLinear
 
 
 def take_over(model: nn.Module, sums: Mapping[nn.Parameter, Tensor]) -> list[nn.Module]:
-    """Have the plain linears and embeddings whose weights are in `sums` add their gradients to these, until `give_back`
-    of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of a weight give gradients as
-    before."""
+    """Have the linears, plain or ternary, and embeddings whose weights are in `sums` add their gradients to these,
+    until `give_back` of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of a weight
+    give gradients as before."""
     taken: list[nn.Module] = []
     for module in model.modules():
         total = sums.get(getattr(module, "weight", None))  # type: ignore[arg-type]
-        if type(module) in (nn.Linear, nn.Embedding) and total is not None:
-            compute = _linear if type(module) is nn.Linear else _embed
-            module.total = total
+        compute = _COMPUTE.get(type(module))
+        if total is None or not (compute or isinstance(module, TernaryLinear)):
+            continue
+        module.total = total
+        if compute:
             module.forward = partial(compute, module)  # type: ignore[method-assign]
-            taken.append(module)
+        taken.append(module)
     return taken
 
 
 def give_back(taken: list[nn.Module]) -> None:
     """Have the modules compute as torch has them."""
     for module in taken:
-        del module.forward, module.total
+        del module.total
+        vars(module).pop("forward", None)
 
 
 def takes(linear: nn.Module) -> bool:
@@ -75,7 +79,7 @@ class _Linears(Function):
                 grad_x.addmm_(grad, weight)
         for grad, total, own in zip(grads, ctx.totals, wanted):
             if own:
-                _add_gradient(total, grad, x)
+                add_gradient(total, grad, x)
         biases = (grad.sum(0) if own else None for grad, own in zip(grads, wanted[len(weights) :]))
         return grad_x, None, *[None] * len(weights), *biases
 
@@ -84,14 +88,6 @@ def _product(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     """x Wᵀ + bias (T, out)."""
     out = empty((len(x), len(weight)), x.dtype)
     return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
-
-
-def _add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:
-    """Add the gradient of a weight (out, in) to its sum, from that of the output (T, out) and x (T, in)."""
-    if x.dtype == total.dtype:
-        total.addmm_(grad.T, x)
-    else:
-        add(total, torch.mm(grad.T, x, out=empty(total.shape, x.dtype)))
 
 
 class _Embed(Function):
@@ -106,3 +102,6 @@ class _Embed(Function):
         (tokens,) = ctx.saved_tensors
         ctx.total.index_add_(0, tokens, grads[0].to(ctx.total.dtype))
         return None, None, None
+
+
+_COMPUTE: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Linear: _linear, nn.Embedding: _embed}

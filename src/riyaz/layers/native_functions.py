@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz import native
-from riyaz.layers.memory import empty_like
+from riyaz.layers.memory import empty, empty_like
 
 
 def runs(*tensors: Tensor) -> bool:
@@ -101,6 +101,21 @@ def add(total: Tensor, x: Tensor, factor: float = 1.0) -> None:
         total.add_(x, alpha=factor)
         return
     native.extension().add_scaled(total.view(-1), x.contiguous().view(-1), factor, torch.get_num_threads())
+
+
+def add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:
+    """Add the gradient of a weight (out, in) to its sum, from that of the output (T, out) and x (T, in)."""
+    if x.dtype == total.dtype:
+        total.addmm_(grad.T, x)
+    else:
+        add(total, torch.mm(grad.T, x, out=empty(total.shape, x.dtype)))
+
+
+def ternary_codes(weight: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Weights (O, C) as codes −1, 0, +1, int8, and their scale (1, 1): the mean size, at least `least`."""
+    codes = torch.empty(weight.shape, dtype=torch.int8)
+    scale = native.extension().ternary_codes(weight.detach().contiguous(), codes, least, torch.get_num_threads())
+    return codes, torch.tensor([[scale]])
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from riyaz.layers import native_functions
 from riyaz.layers.swap import linears, swap
 from riyaz.sources.ternary import LEAST, LEVELS, Ternary
 
@@ -24,6 +25,8 @@ HEAD = "lm_head"
 def ternary_codes(weight: Tensor, group: int | None = None) -> tuple[Tensor, Tensor]:
     """Weights (O, C) as (codes int8 (O, C), scales float32 (1, 1)), or scales (O, G) with one for each `group` columns:
     codes = round(weight / mean |weight|), at most 1 in size."""
+    if group is None and native_functions.runs(weight):
+        return native_functions.ternary_codes(weight, LEAST)
     scales = _absolute_means(weight, group)
     inverse = _expanded(1 / scales, group, weight.shape[1])
     return (weight.float() * inverse).round_().clamp_(-1, 1).to(torch.int8), scales
@@ -79,25 +82,30 @@ class _Product(Function):
         scales: Tensor,
         bias: Tensor | None,
         group: int | None,
+        total: Tensor | None,
     ) -> Tensor:
         q, step = activation_codes(x)
         out = product(q, codes, scales, group).mul_(step).to(x.dtype)
         ctx.save_for_backward(q, step, codes, scales)
-        ctx.group, ctx.dtype = group, None if weight is None else weight.dtype
+        ctx.group, ctx.dtype, ctx.total = group, None if weight is None else weight.dtype, total
         return out if bias is None else out.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         q, step, codes, scales = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ _weights(codes, scales, ctx.group, grad.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = ((grad * step.to(grad.dtype)).T @ q.to(grad.dtype)).to(ctx.dtype)
+            scaled, inputs = grad * step.to(grad.dtype), q.to(grad.dtype)
+            if ctx.total is None:
+                grad_weight = (scaled.T @ inputs).to(ctx.dtype)
+            else:
+                native_functions.add_gradient(ctx.total, scaled, inputs)
         if ctx.needs_input_grad[4]:
             grad_bias = grad.sum(0)
-        return grad_x, grad_weight, None, None, grad_bias, None
+        return grad_x, grad_weight, None, None, grad_bias, None, None
 
 
 def _weights(codes: Tensor, scales: Tensor, group: int | None, dtype: torch.dtype) -> Tensor:
@@ -111,6 +119,8 @@ class TernaryLinear(nn.Module):
     In training `share` below 1 rounds only in part: w + share · (round(w) − w), as inputs; a model that was trained in
     full precision is led to ternary weights by raising it (1.58-bit fine-tuning: Mekkouri et al. 2024)."""
 
+    total: Tensor | None = None  # to which the gradient of the weight is added, where `in_place` gives it one
+
     def __init__(self, linear: nn.Linear, group: int | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = linear.weight.shape
@@ -122,7 +132,7 @@ class TernaryLinear(nn.Module):
         with torch.no_grad():
             codes, scales = ternary_codes(self.weight, self.group)
         if self.share == 1 or not self.training:
-            return _Product.apply(x, self.weight, codes, scales, self.bias, self.group)
+            return _Product.apply(x, self.weight, codes, scales, self.bias, self.group, self.total)
         with torch.no_grad():
             q, step = activation_codes(x)
             moved = (q * step).to(x.dtype).sub_(x).mul_(self.share)
@@ -152,7 +162,7 @@ class FrozenTernaryLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) -> (T, O)."""
-        return _Product.apply(x, None, self.codes, self.scales, self.bias, self.group)
+        return _Product.apply(x, None, self.codes, self.scales, self.bias, self.group, None)
 
 
 KINDS = (TernaryLinear, FrozenTernaryLinear)

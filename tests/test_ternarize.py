@@ -1,6 +1,7 @@
 """`riyaz ternarize` on a tiny model: what it leaves and measures, how it goes on, what it refuses; its loss."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from riyaz.layers.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
 from riyaz.pretraining import ternarize as ternarizing
+from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.material import _examples
 from riyaz.sources import open_source
 
@@ -123,6 +125,25 @@ def test_after_the_opening_the_divergence_falls(base: Path, text: Path, tmp_path
     means = [sum(steps[begin : begin + 20]) / 20 for begin in (0, 20, 40, 60)]  # steps have different rows
     assert means == sorted(means, reverse=True) and means[-1] < 0.8 * means[0]
     assert found.loss is not None and found.loss < min(trial["loss"] for trial in found.search)
+
+
+def test_the_budget_counts_the_openings(base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []  # seconds of the command, and what the pace takes them for
+    adjusted, began = Pace.adjusted, time.monotonic()
+
+    def watched(pace: Pace, plan: Any, step: int) -> Any:
+        if pace.clock() is not None:
+            seen.append((time.monotonic() - began, pace.before + pace.clock()))
+        return adjusted(pace, plan, step)
+
+    monkeypatch.setattr(Pace, "adjusted", watched)
+    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
+    asked = ternarizing.Asked(str(base), (str(text),), budget=60)
+    found = ternarizing.ternarize(asked, tmp_path / "out")
+    assert len(found.search) == 2 and len(seen) > 20
+    for taken, counted in (seen[0], seen[-1]):
+        assert abs(taken - counted) < 0.1 * taken + 0.3
+    assert found.seconds is not None and found.seconds > 0.8 * seen[-1][0]
 
 
 def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:

@@ -7,6 +7,7 @@ opening, whose second half shows what it does to weights rounded in full, and th
 frozen in plan.json, from which a stopped run continues.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -116,9 +117,10 @@ class _Run:
 
     def __init__(self, folder: RunFolder, asked: Asked, command: str, listen: Listen) -> None:
         self.folder, self.asked, self.listen = folder, asked, listen
-        self.began, self.first = time.monotonic(), 0.0
+        self.began, self.first = time.monotonic(), 0.0  # first: seconds of the command that no step of the run took
+        self.earlier = 0.0  # of `first`, in the commands before this one
         self.document = Ternarized("running", command, asdict(asked))
-        self.training: float | None = None  # seconds of training at the last step
+        self.training: float | None = None  # seconds of the run at its last step, those of its opening included
 
     def resume(self, earlier: Ternarized) -> None:
         """Go on with an earlier run's document. Raises RiyazError naming options that differ."""
@@ -201,7 +203,7 @@ class _Run:
 
         kept = self.folder.read(PLAN)
         if kept is not None:
-            self.first = float(kept.pop("before"))
+            self.first = self.earlier = float(kept.pop("before"))
             return from_json(TrainPlan, kept, str(self.folder.path / PLAN), ELSEWHERE)
         longest = max(len(row.prompt) + len(row.answer) for row in material.train)
         batch = max(1, min(STEP_TOKENS // longest, len(material.train)))
@@ -273,18 +275,24 @@ class _Run:
         from riyaz.train import answer_loss
 
         self.listen(Phase("train", "", NAME))
+        opening, start = _opening(plan.learning_rate), time.monotonic()
+        begun = self._seconds("train")
+        if begun is None:
+            begun = self._seconds(opening) or 0.0
+            self.first = max(0.0, self.earlier + start - self.began - begun)
+            self._keep(plan)
         pace = Pace(
             budget=None if self.asked.steps else self.asked.budget, before=self.first, step_seconds=1.0,
             end=END_SECONDS, clock=lambda: self.training, record=self._keep,
         )  # fmt: skip
-        model, start = begin(), time.monotonic()
+        model = begin()
 
         def timed(event: Event) -> None:
-            self.training = time.monotonic() - start
+            self.training = begun + time.monotonic() - start
             self.listen(replace(event, method=NAME) if isinstance(event, Progress) else event)
 
         state = self._trained(plan, model, teacher, material.train, material.valid, "train", timed, pace,
-                              self.folder.work / _opening(plan.learning_rate))  # fmt: skip
+                              self.folder.work / opening)  # fmt: skip
         self.listen(Phase("write", "", NAME))
         model.eval().to(getattr(torch, plan.compute)).float()
         loss, tokenizer = answer_loss(model, material.valid, MICRO_TOKENS), source.tokenizer()
@@ -309,6 +317,14 @@ class _Run:
 
         return train(model, rows, valid, plan, self.folder.work / name, listen, begun=begun, adjust=adjust,
                      objective=distilling(teacher))  # fmt: skip
+
+    def _seconds(self, name: str) -> float | None:
+        """Seconds that training in this folder of work/ took up to its newest state; None before its first one."""
+        folder = self.folder.work / name
+        for path in (folder / "state.json", *sorted(folder.glob("step-*/state.json"), reverse=True)):
+            with suppress(OSError, ValueError, KeyError):
+                return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        return None
 
     def _keep(self, plan: Any) -> None:
         self.folder.write(PLAN, asdict(plan) | {"before": self.first})

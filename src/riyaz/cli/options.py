@@ -59,7 +59,7 @@ class ByHandFlags:
     alpha: Annotated[int | None, BY_HAND]
     epochs: Annotated[int | None, BY_HAND]
     steps: Annotated[int | None, BY_HAND]
-    learning_rate: Annotated[float | None, BY_HAND]
+    learning_rate: Annotated[str | None, BY_HAND, Parameter(metavar="RATE")]
     batch_size: Annotated[int | None, BY_HAND]
 
 

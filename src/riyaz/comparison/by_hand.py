@@ -1,19 +1,27 @@
 """What the user chose in place of the methods' own values: which methods it changes, and how that is said."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from riyaz.errors import RiyazError, number
+from riyaz.errors import RiyazError, brief, number
 from riyaz.methods import METHODS
 from riyaz.methods.recipe import ByHand
 
 
+def by_hand(method: str, options: Any, methods: Sequence[str]) -> ByHand:
+    """What the user chose for a method in a comparison of `methods`. `options` has the fields of ByHand; a learning
+    rate may be one for some methods, of which a method that takes another's takes that one's."""
+    other = METHODS[method].rate_of
+    return ByHand.of(options, method, *([other] if other in methods else []))
+
+
 def by_hand_notes(
-    hand: ByHand, methods: Sequence[str], in_file: Mapping[str, object] | None = None, file: str = ""
+    options: Any, methods: Sequence[str], in_file: Mapping[str, object] | None = None, file: str = ""
 ) -> list[str]:
     """One line for every method that is changed, and for a value of the data folder's `file` that no method takes.
     Raises RiyazError for any other option that none of the methods takes."""
-    given, notes = hand.given(), []
-    for name, value in given.items():
+    notes = _rate_notes(options.learning_rate, methods, in_file or {}, file)
+    for name, value in ByHand.of(options).given().items():
         takers = [method.name for method in METHODS.values() if name in method.options]
         if set(takers) & set(methods):
             continue
@@ -23,9 +31,29 @@ def by_hand_notes(
             raise RiyazError(cannot, flag, f"leave it out, or run {' or '.join(takers)}")
         notes.append(f"{file}: {name} = {number(value)} has no effect, as {cannot}")
     for method in methods:
-        own = [name for name in given if name in METHODS[method].options]
-        values = [f"{name.replace('_', ' ')} {number(given[name])}" for name in own]
-        trained = METHODS[method].recipe is not None
-        unsearched = "; no learning rate is searched" if trained and hand.learning_rate is not None else ""
+        given = by_hand(method, options, methods).given()
+        own = {name: value for name, value in given.items() if name in METHODS[method].options}
+        values = [f"{name.replace('_', ' ')} {number(value)}" for name, value in own.items()]
+        unsearched = "; no learning rate is searched" if "learning_rate" in own else ""
         notes += [f"{method} by hand: {', '.join(values)}{unsearched}"] if values else []
+    return notes
+
+
+def _rate_notes(rates: object, methods: Sequence[str], in_file: Mapping[str, object], file: str) -> list[str]:
+    """One line for every method with a learning rate in the data folder's `file` that does not run. Raises RiyazError
+    for a method that does not train, and for one that does not run where the user named it in the command."""
+    if not isinstance(rates, Mapping):
+        return []
+    notes, from_file = [], in_file.get("learning_rate") == rates
+    where = f"{file}: learning_rate" if from_file else "--learning-rate"
+    trained = [method.name for method in METHODS.values() if method.recipe is not None]
+    for name in rates:
+        if name not in METHODS:
+            raise RiyazError(f"unknown method {brief(name)}", where, f"choose from {', '.join(trained)}")
+        if name not in trained:
+            raise RiyazError(f"{name} trains nothing", where, f"leave it out, or choose from {', '.join(trained)}")
+        absent = f"{name} is not among the methods that run: {', '.join(methods)}"
+        if name not in methods and not from_file:
+            raise RiyazError(absent, where, f"leave it out, or run {name} too")
+        notes += [f"{where} of {name} has no effect, as {absent}"] if name not in methods else []
     return notes

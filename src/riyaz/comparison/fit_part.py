@@ -5,6 +5,7 @@ from dataclasses import replace
 from riyaz import artifact as artifacts
 from riyaz import hardware
 from riyaz.artifact import Artifact, BaseModel
+from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.extra_runs import read_extra_run
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import ComparisonPlan
@@ -16,7 +17,6 @@ from riyaz.methods import METHODS
 from riyaz.methods.base import Context, Fitted, instruction_only
 from riyaz.methods.choices import answer_limit
 from riyaz.methods.learning_rate import SEARCH, Search
-from riyaz.methods.recipe import ByHand
 from riyaz.methods.weights import WRITTEN
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
@@ -53,7 +53,8 @@ def context_of(
     """The input of a method's `fit` for one part of an arm."""
     extra, arm = read_extra_run(folder, method, part), plan.arm(method)
     rows, other = KEPT if extra else part, METHODS[method].rate_of
-    if other and (searched := folder.run(other, rows) / SEARCH).exists():
+    hand = by_hand(method, settings.settings, settings.methods)
+    if other and hand.learning_rate is None and (searched := folder.run(other, rows) / SEARCH).exists():
         arm = replace(arm, learning_rates=(Search.read(searched).rate,))
     return Context(
         source=source, tokenizer=source.tokenizer(), task=task,
@@ -61,7 +62,7 @@ def context_of(
         arm=extra.plan(arm) if extra else arm, valid_rows=plan.valid_rows, compute=plan.compute,
         seed=extra.seed if extra else plan.seed, folder=folder.run(method, part), listen=listen,
         prompt_text=instruction_only(task), collection=folder.collection(),
-        replay=settings.settings.replay, hand=ByHand.of(settings.settings), precision=settings.settings.precision,
+        replay=settings.settings.replay, hand=hand, precision=settings.settings.precision,
     )  # fmt: skip
 
 

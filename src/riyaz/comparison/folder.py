@@ -52,7 +52,7 @@ class Chosen:
     alpha: int | None = None
     epochs: int | None = None
     steps: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float | dict[str, float] | None = None  # of every trained method, or by method
     batch_size: int | None = None
     precision: Precision = "auto"  # in which the artifact is served, and so measured
 

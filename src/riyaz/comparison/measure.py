@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from riyaz import hardware
 from riyaz.artifact import TextPart
+from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
 from riyaz.comparison.plan import place_left_out
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
@@ -63,14 +64,14 @@ def measure_speeds(
     start_seconds = PYTHON_SECONDS + (_import_torch(threads) if engine_name() == "torch" else 0.0)
     compute: Literal["bfloat16", "float32"] = "bfloat16" if hardware.bf16_is_fast() else "float32"
     train, valid = folder.rows(KEPT, "train"), folder.rows(KEPT, "valid")
-    hand = ByHand.of(settings.settings)
     context = Context(
         source=source, tokenizer=source.tokenizer(), task=task, train=train, valid=valid, arm=ArmPlan("measure"),
         valid_rows=len(valid), compute=compute, seed=settings.settings.seed, folder=folder.path, listen=listen,
-        prompt_text=instruction_only(task), collection=folder.collection(), hand=hand,
+        prompt_text=instruction_only(task), collection=folder.collection(), hand=ByHand.of(settings.settings),
         precision=settings.settings.precision,
     )  # fmt: skip
-    methods = [METHODS[name].by_hand(hand) for name in settings.methods]
+    hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
+    methods = [METHODS[name].by_hand(hand) for name, hand in hands.items()]
     bench = _Bench(context, began + seconds, total=1 + sum(1 + (method.recipe is not None) for method in methods))
     bench.begin("the base on validation rows and general text")
     clock = time.perf_counter()

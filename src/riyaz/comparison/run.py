@@ -22,7 +22,7 @@ from riyaz.comparison import documents, extra_runs, limit_runs, processes
 from riyaz.comparison import plan as planning
 from riyaz.comparison.arm_row import FINISHED, row_scores
 from riyaz.comparison.arms import Arms
-from riyaz.comparison.by_hand import by_hand_notes
+from riyaz.comparison.by_hand import by_hand, by_hand_notes
 from riyaz.comparison.context_limit import without_too_long
 from riyaz.comparison.floor import majority_floor
 from riyaz.comparison.folder import KEPT, ComparisonFolder
@@ -46,7 +46,6 @@ from riyaz.families import describe
 from riyaz.files import remove, to_document
 from riyaz.methods import METHODS
 from riyaz.methods.base import instruction_only
-from riyaz.methods.recipe import ByHand
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
     COMPARE,
@@ -204,7 +203,7 @@ def _job(
     _check_general(config)
     data_files = open_data(data, test=test or config.test, **data_config.reading())
     toml = str(data / "riyaz.toml") if isinstance(data, Path) else ""
-    by_hand = by_hand_notes(ByHand.of(config), methods, data_files.settings, toml)
+    notes = by_hand_notes(config, methods, data_files.settings, toml)
     used = config.documents if any(METHODS[name].needs_documents for name in methods) else None
     if used is not None:
         train = documents.with_own_documents(data_files.train, used, data_config)
@@ -212,7 +211,7 @@ def _job(
     task = detect(data_files.train, data_config.instruction, data_config.metric, data_config.task)
     divide = _divider(data_files, task, source, config, methods, used)
     parts, report = divide(True, config.limit_test)
-    for note in [*report.notes, *by_hand]:
+    for note in [*report.notes, *notes]:
         listen(Note(note))
     settings = _settings(data_files, task, source, data_config, config, methods)
     if used is not None:
@@ -392,7 +391,7 @@ def _plan(
     """The plan in the folder, or a new one that is written there if it fits this machine; with its inputs and the rows
     it tests."""
     path = folder.path / "plan.json"
-    recipes = {name: METHODS[name].by_hand(ByHand.of(config)).recipe for name in job.methods}
+    recipes = {name: METHODS[name].by_hand(by_hand(name, config, job.methods)).recipe for name in job.methods}
     trained = [name for name, recipe in recipes.items() if recipe is not None]
     speeds = Speeds.read(folder.path / "measured.json", recipes, trained)
 

@@ -5,6 +5,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ def parse_budget(text: str, where: str = "") -> float:
     return total
 
 
+RATES_HINT = "write one for all methods, such as 1e-3, or one for some, such as lora=1e-3,full=5e-5"
 TYPE_NAMES: dict[type, str] = {
     Seconds: "a duration",
     float: "a number",
@@ -80,7 +82,46 @@ def checked(option: dataclasses.Field, hint: type, value: object, where: str) ->
                 f"unknown {option.name} {brief(value)}", where, "choose one of " + ", ".join(typing.get_args(hint))
             )
         return value
-    value = _converted(hint, value, where)
+    if option.metadata.get("by_method"):
+        return _by_method(option, value, where)
+    return _within(option, _converted(hint, value, where), where)
+
+
+def _by_method(option: dataclasses.Field, value: object, where: str) -> object:
+    """A float for all methods, or a dictionary of them by method: from these themselves, or from their text."""
+    value = _rates(value, where) if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        return _within(option, _converted(float, value, where), where)
+    if not value:
+        raise RiyazError("names no method", where, RATES_HINT)
+    named = {name: (rate, f"{where}: {brief(name)}") for name, rate in value.items()}
+    return {name: _within(option, _converted(float, rate, place), place) for name, (rate, place) in named.items()}
+
+
+def _rates(text: str, where: str) -> float | dict[str, float]:
+    """The number in a text, or the numbers by method in one such as "lora=1e-3,full=5e-5"."""
+    if "=" not in text:
+        try:
+            return float(text)
+        except ValueError:
+            raise RiyazError(f"{brief(text)} is not a number", where, RATES_HINT) from None
+    values: dict[str, float] = {}
+    for piece in text.split(","):
+        name, _, number = (part.strip() for part in piece.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise RiyazError(f"{brief(piece.strip())} is not METHOD=RATE", where, RATES_HINT)
+        if name in values:
+            raise RiyazError(f"names {brief(name)} twice", where, "give one rate for each method")
+        values[name] = value
+    return values
+
+
+def _within(option: dataclasses.Field, value: object, where: str) -> object:
+    """The value, if it is within the field's range. Raises RiyazError naming `where`."""
     minimum, maximum, above, below = map(option.metadata.get, ("minimum", "maximum", "above", "below"))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):

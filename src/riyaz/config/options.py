@@ -5,11 +5,12 @@ pretraining, `SamplingConfig` how an answer is drawn, `ServeConfig` a server's. 
 from their fields, and so are the keys of the optional `riyaz.toml` next to the rows of a comparison.
 
 A field's metadata holds `help` and, for numbers, the range: `minimum` and `maximum` (inclusive), `above` and `below`
-(exclusive). Choices are a Literal.
+(exclusive), and `by_method` where it can be one for every method or one for each by name. Choices are a Literal.
 """
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -172,12 +173,15 @@ class CompareConfig:
             "maximum": 10**6,
         },
     )
-    learning_rate: float | None = field(
+    # a float or a dict of them by method, once it is checked
+    learning_rate: float | str | Mapping[str, float] | None = field(
         default=None,
         metadata={
-            "help": "highest learning rate of every trained method; none is searched then",
+            "help": "highest learning rate of every trained method, such as 1e-3, or of those that are named, such as "
+            "lora=1e-3,full=5e-5; none is searched for these",
             "above": 0,
             "below": 1,
+            "by_method": True,
         },
     )
     batch_size: int | None = field(

@@ -67,7 +67,7 @@ class AdaptOptions(ReadingOptions, total=False):
     alpha: int | None
     epochs: int | None
     steps: int | None
-    learning_rate: float | None
+    learning_rate: float | str | Mapping[str, float] | None
     batch_size: int | None
 
 
@@ -169,6 +169,8 @@ def called(function: str, *arguments: object, **options: object) -> str:
 def _written(value: object) -> str:
     if isinstance(value, PathLike):
         return repr(os.fspath(value))
+    if isinstance(value, Mapping):
+        return repr(dict(value))
     plain = isinstance(value, (str, int, float)) or (
         isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
     )

@@ -6,7 +6,7 @@ be continued to any number of steps, so nothing of it is lost when there is more
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -27,9 +27,14 @@ class ByHand:
     batch_size: int | None = None
 
     @classmethod
-    def of(cls, options: Any) -> Self:
-        """The fields of these names of an object with more."""
-        return cls(**{option.name: getattr(options, option.name) for option in fields(cls)})
+    def of(cls, options: Any, *methods: str) -> Self:
+        """The fields of these names of an object with more. Of learning rates by method, that of the first of `methods`
+        that has one."""
+        values = {option.name: getattr(options, option.name) for option in fields(cls)}
+        rates = values["learning_rate"]
+        if isinstance(rates, Mapping):
+            values["learning_rate"] = next((rates[method] for method in methods if method in rates), None)
+        return cls(**values)
 
     def given(self) -> dict[str, float]:
         """The options that were given, by name."""

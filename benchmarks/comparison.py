@@ -8,15 +8,17 @@ riyaz trains on (it keeps some of `--limit-train` for validation), for as many e
 batches of 8, and answer the same test rows. The peer is comparison_peer.py: padded batches, the chat template, greedy
 generation; zero_shot lists the labels in its prompt, few_shot has 8 examples with different labels.
 
-Riyaz's side is its real command, once for every learning rate, as `--learning-rate` is of all arms; with that option it
-searches no rate. It does more than the peer, which no option switches off and which counts as its time: it measures
-speeds for the plan, chooses prompt, number of examples and calibration on validation rows, keeps the best weights by
-validation, measures latency and forgetting, and answers close arms once more, one row at a time. It answers with the
-likeliest label of the closed set, the peer with what it generates.
+Riyaz's side is its real command, with `--learning-rate` of each arm that trains, so that it searches no rate. It does
+more than the peer, which no option switches off and which counts as its time: it measures speeds for the plan, chooses
+prompt, number of examples and calibration on validation rows, keeps the best weights by validation, and measures
+latency and forgetting. `--margin 0` keeps it from more trainings of the two best trained arms, with other seeds, and
+from answers to close arms one row at a time, unless their scores are equal: the peer trains and asks every arm once. It
+answers with the likeliest label of the closed set, the peer with what it generates.
 
-A total of riyaz is the wall time of its commands, of the peer that of one process for each arm. In `best` each arm of
-the peer takes its faster type. The difference of accuracies is paired by test row, with the interval of Bonett and
-Price (riyaz.metrics.paired); `low` is its lower bound, in points. The last line is one JSON document.
+Seconds of an arm of riyaz are those of its fit and its evaluation; the total is the wall time of the command, of the
+peer that of one process for each arm. In `best` each arm of the peer takes its faster type. The difference of
+accuracies is paired by test row, with the interval of Bonett and Price (riyaz.metrics.paired); `low` is its lower
+bound, in points. The last line is one JSON document.
 """
 
 import argparse
@@ -101,35 +103,28 @@ def estimate(methods: Sequence[str], types: Sequence[str], args: argparse.Namesp
     return f"estimate: riyaz {minutes['riyaz']:.0f} minutes, the peer {minutes['peer']:.0f}"
 
 
-def groups(methods: Sequence[str]) -> list[list[str]]:
-    """The arms of each command of riyaz: those of one learning rate. Those that train nothing are with the first."""
-    trained = [[method] for method in methods if method in RATES]
-    untrained = [method for method in methods if method not in RATES]
-    return [[*untrained, *trained[0]], *trained[1:]] if trained else [untrained]
+def command_of(methods: Sequence[str], args: argparse.Namespace, out: Path) -> list[str]:
+    """The command of riyaz that compares the methods."""
+    command = [*RIYAZ, "compare", str(args.train), "--test", str(args.test), "--model", args.model,
+               "--methods", ",".join(methods), "--limit-train", str(args.limit_train), "--limit-test",
+               str(args.limit_test), "--budget", BUDGET, "--margin", "0", "--seed", str(SEED), "--allow-leakage",
+               "--quiet", "--out", str(out)]  # fmt: skip
+    rates = ",".join(f"{method}={RATES[method]}" for method in methods if method in RATES)
+    by_hand = ["--epochs", str(args.epochs), "--learning-rate", rates, "--batch-size", str(BATCH)]
+    return [*command, *(by_hand if rates else [])]
 
 
 def run_riyaz(methods: Sequence[str], args: argparse.Namespace, folder: Path) -> tuple[dict[str, Arm], float]:
-    """Every arm by `riyaz compare`, and the seconds of the commands."""
-    arms: dict[str, Arm] = {}
-    total = 0.0
-    for number, group in enumerate(groups(methods)):
-        out = folder / f"riyaz-{number}"
-        command = [*RIYAZ, "compare", str(args.train), "--test", str(args.test), "--model", args.model,
-                   "--methods", ",".join(group), "--limit-train", str(args.limit_train), "--limit-test",
-                   str(args.limit_test), "--budget", BUDGET, "--seed", str(SEED), "--allow-leakage", "--quiet",
-                   "--out", str(out)]  # fmt: skip
-        if group[-1] in RATES:
-            rate = str(RATES[group[-1]])
-            command += ["--epochs", str(args.epochs), "--learning-rate", rate, "--batch-size", str(BATCH)]
-        began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - began
-        total += seconds
-        print(f"riyaz {', '.join(group)}: {seconds:.0f} s with all that the command does", flush=True)
-        for arm in Comparison.read(out / COMPARE).arms:
-            arms[arm.method] = riyaz_arm(ComparisonFolder(out), arm)
-            print(f"riyaz {arm.method}: {told(arms[arm.method])}; {arms[arm.method]['chosen']}", flush=True)
-    return arms, total
+    """Every arm by `riyaz compare`, and the seconds of the command."""
+    out = folder / "riyaz"
+    began = time.perf_counter()
+    subprocess.run(command_of(methods, args, out), check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    print(f"riyaz: {seconds:.0f} s with all that the command does", flush=True)
+    arms = {arm.method: riyaz_arm(ComparisonFolder(out), arm) for arm in Comparison.read(out / COMPARE).arms}
+    for method, arm in arms.items():
+        print(f"riyaz {method}: {told(arm)}; {arm['chosen']}", flush=True)
+    return arms, seconds
 
 
 def riyaz_arm(folder: ComparisonFolder, arm: Any) -> Arm:
@@ -153,13 +148,9 @@ def write_job(args: argparse.Namespace, folder: Path) -> Path:
     from riyaz.models import load, save_hf
     from riyaz.sources import open_source
 
-    source, kept = open_source(args.model), ComparisonFolder(folder / "riyaz-0")
+    source, kept = open_source(args.model), ComparisonFolder(folder / "riyaz")
     save_hf(load(source, torch.float32), source.tokenizer(), folder / "model")
     task, train, test = kept.settings().task, kept.rows(KEPT, "train"), kept.rows(KEPT, "test")
-    for other in map(ComparisonFolder, folder.glob("riyaz-*")):
-        assert (other.rows(KEPT, "train"), other.rows(KEPT, "test")) == (train, test), (
-            "the commands divided rows otherwise"
-        )
 
     def asked(rows: Sequence[Example], text: TextPart, examples: Sequence[Example] = ()) -> list[Any]:
         return [messages_for(text, task, row.messages, examples) for row in rows]

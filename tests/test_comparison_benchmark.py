@@ -1,5 +1,6 @@
 """benchmarks/comparison.py: the commands of riyaz, what the peer is given, and the last line of a run with both."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
+from riyaz.config import CompareConfig
 from riyaz.metrics.paired import paired_test
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -35,10 +37,19 @@ def arm(scores: list[int], seconds: float, memory: float = 100.0) -> dict[str, A
     return {"scores": [float(score) for score in scores], "seconds": seconds, "rss_mb": memory, "chosen": {}}
 
 
-def test_one_command_for_each_learning_rate(comparison: ModuleType) -> None:
-    assert comparison.groups(comparison.METHODS) == [["zero_shot", "few_shot", "prompt_tuning"], ["lora"], ["full"]]
-    assert comparison.groups(["few_shot", "full"]) == [["few_shot", "full"]]
-    assert comparison.groups(["zero_shot"]) == [["zero_shot"]]
+def test_one_command_gives_each_method_that_trains_its_learning_rate(comparison: ModuleType) -> None:
+    args = argparse.Namespace(train="a", test="b", model="m", limit_train=40, limit_test=20, epochs=3)
+
+    def given(*methods: str) -> dict[str, str]:
+        words = comparison.command_of(methods, args, Path("out"))
+        return {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("--")}
+
+    words = given(*comparison.METHODS)
+    assert words["--methods"] == "zero_shot,few_shot,prompt_tuning,lora,full"
+    assert CompareConfig(learning_rate=words["--learning-rate"]).learning_rate == comparison.RATES
+    assert (words["--epochs"], words["--batch-size"]) == ("3", "8")
+    assert given("few_shot", "full")["--learning-rate"] == "full=5e-05"
+    assert not {"--learning-rate", "--epochs"} & given("zero_shot").keys(), "no method that runs would take them"
 
 
 def test_the_summary_takes_each_arm_of_the_peer_at_its_faster_type(comparison: ModuleType) -> None:

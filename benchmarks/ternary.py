@@ -10,11 +10,11 @@ Two BitNets of random weights, of the shape of BitNet b1.58 2B4T and of about 13
 in TQ1_0, the embedding, which is the head too, in Q6_K. Riyaz and llama.cpp read the same file. Sides take turns, each
 in a process of its own (inference_sides.py); figures are medians over the rounds, ratios riyaz's ÷ the fastest peer's.
 
-decode: 64 tokens of one sequence after a prompt of 128. prefill: a prompt of 512 and the first token.
-bandwidth_share: bytes of weights, keys and values that a token reads × tokens/s ÷ what a native loop reads in the same
-run; of the head, which riyaz holds in int8, the half that is always read. rss_over_packed: memory above that of Python
-and numpy ÷ packed weights with keys and values. lora_slowdown: the share by which a LoRA of rank 16 on all linears of
-the larger model makes decode slower. The last line is one JSON document; null is what was not measured.
+decode: 64 tokens of one sequence after a prompt of 128. prefill: a prompt of 512 and the first token. bandwidth_share:
+bytes of weights, keys and values that a token reads × tokens/s ÷ what a native loop reads right after, the median of
+the rounds; of the head, which riyaz holds in int8, the half that is always read. rss_over_packed: memory above that of
+Python and numpy ÷ packed weights with keys and values. lora_slowdown: the share by which a LoRA of rank 16 on all
+linears of the larger model makes decode slower. The last line is one JSON document; null is what was not measured.
 
 --report prints the efficiency rows of table 1 of the BitNet report (arXiv 2504.12285) with a column of this machine:
 memory of the weights but embedding and head, time and energy of a token.
@@ -26,7 +26,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,13 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
         return {name: row}
     if used:
         print(report_table(held["bytes"], medians(samples["decode"])[OURS], used), flush=True)
-    share = share_of(source, held["bytes"], medians(samples["decode"])[OURS], limits)
+    share = share_of(source, held["bytes"], samples["decode"][OURS], limits)
     row |= {"bandwidth_share": share, "rss_over_packed": round(memory / (packed + kept(source)), 3)}
     base, with_lora = medians(samples["lora"]).values()
-    print(f"served as {held['ternary']}: {held['bytes'] / hardware.MB:.0f} MB; read {limits:.1f} GB/s", flush=True)
+    print(
+        f"served as {held['ternary']}: {held['bytes'] / hardware.MB:.0f} MB; read {statistics.median(limits):.1f} GB/s",
+        flush=True,
+    )
     return {name: row, "lora_slowdown": round(base / with_lora - 1, 3)}
 
 
@@ -190,8 +193,9 @@ def litespark_sizes(shape: Shape) -> dict[str, int]:
     }  # fmt: skip
 
 
-def rounds(name: str, sides: Mapping[str, Side], count: int) -> tuple[dict[str, Samples], float]:
-    """Tokens a second of every cell, side and round, after a short round that is not counted; GB/s of reading."""
+def rounds(name: str, sides: Mapping[str, Side], count: int) -> tuple[dict[str, Samples], list[float]]:
+    """Tokens a second of every cell, side and round, after a short round that is not counted; GB/s that a native loop
+    reads after riyaz's decoding in each round."""
     samples: dict[str, Samples] = {}
     read: list[float] = []
     random = np.random.default_rng(0)
@@ -203,12 +207,13 @@ def rounds(name: str, sides: Mapping[str, Side], count: int) -> tuple[dict[str, 
                 figure = speed(cell, sides[side], prompt, NEW if round_ else WARM, options)
                 if round_:
                     samples.setdefault(cell, {}).setdefault(WITH_LORA if cell == "lora" else side, []).append(figure)
-        read.append(sides[OURS].ask("limits")["read_gbs"])
+                if round_ and cell == "decode" and side == OURS:  # at once: a shared machine's bandwidth changes
+                    read.append(sides[OURS].ask("limits")["read_gbs"])
         print(f"{name} round {round_} of {count} done", flush=True)
     for cell in ("decode", "prefill"):
         samples[cell] = {side: samples[cell][side] for side in sides}
     samples["lora"] = {OURS: samples["decode"][OURS], **samples["lora"]}
-    return samples, statistics.median(read)
+    return samples, read
 
 
 def speed(cell: str, side: Side, prompt: list[int], count: int, options: dict[str, bool]) -> float:
@@ -237,12 +242,12 @@ def kept(source: Source) -> int:
     return (LONG + NEW) * cache_bytes(source)
 
 
-def share_of(source: Source, packed: float, speed_: float, read_gbs: float) -> float:
-    """Bytes that decoding reads a second ÷ those that a native loop reads."""
+def share_of(source: Source, packed: float, speeds: Sequence[float], read_gbs: Sequence[float]) -> float:
+    """Bytes that decoding reads a second ÷ those that a native loop reads, the median of the rounds."""
     shape = SHAPES["2b"]
     head = shape.vocabulary * shape.hidden * HEAD_BITS / 8
     read = packed - head * LOWER + (PROMPT + NEW // 2) * cache_bytes(source)
-    return round(read * speed_ / 1e9 / read_gbs, 3)
+    return round(statistics.median(read * own / 1e9 / limit for own, limit in zip(speeds, read_gbs, strict=True)), 3)
 
 
 def write(path: Path, shape: Shape, kind: str) -> None:

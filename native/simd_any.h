@@ -11,6 +11,7 @@ struct F {
 struct I {
     int32_t v[16];
 };
+using Sums = I;
 struct B {
     uint8_t v[64];
 };

@@ -11,6 +11,7 @@ struct F {
 struct I {
     __m256i a, b;
 };
+using Sums = I;
 using B = I;
 
 INLINE F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

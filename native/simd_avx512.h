@@ -7,7 +7,8 @@ namespace RIYAZ_ISA {
 constexpr int REGISTERS = 32;
 using F = __m512;
 using I = __m512i;
-using B = __m512i;  // 64 bytes
+typedef int Sums __attribute__((vector_size(64)));  // that a loop adds to: of type I, GCC moves each at every step
+using B = __m512i;                                  // 64 bytes
 
 INLINE F zero() { return _mm512_setzero_ps(); }
 INLINE F set(float x) { return _mm512_set1_ps(x); }

@@ -11,6 +11,7 @@ struct F {
 struct I {
     int32x4_t a, b, c, d;
 };
+using Sums = I;
 struct B {
     uint8x16_t a, b, c, d;
 };

@@ -23,8 +23,8 @@ from riyaz.layers.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
 from riyaz.pretraining import ternarize as ternarizing
-from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.material import _examples
+from riyaz.pretraining.pace import Pace
 from riyaz.sources import open_source
 
 STEPS = ("--steps", 5, "--learning-rate", 1e-3)
@@ -127,7 +127,9 @@ def test_after_the_opening_the_divergence_falls(base: Path, text: Path, tmp_path
     assert found.loss is not None and found.loss < min(trial["loss"] for trial in found.search)
 
 
-def test_the_budget_counts_the_openings(base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_counts_the_openings(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[float, float]] = []  # seconds of the command, and what the pace takes them for
     adjusted, began = Pace.adjusted, time.monotonic()
 

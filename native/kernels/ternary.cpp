@@ -94,6 +94,8 @@ void tile(const Weights& w, const Panels& panels, int first, const Inputs& x, in
         for (int i = 0; i < T; i++) y[n][i] = zero();
     const size_t cols = x.cols, apart = size_t(w.cols) * ROWS;
     const int groups = group_count(w), block = panels.block + first;
+    for (int i = 0; i < T; i++)
+        for (int n = 0; n < N; n++) prefetch(out.y + (t + i) * out.stride + (block + n) * ROWS);
     for (int g = 0; g < groups; g++) {
         const Group group(w, g);
         const uint8_t* at = panels.bytes + first * apart + size_t(group.first) * ROWS;
@@ -103,11 +105,11 @@ void tile(const Weights& w, const Panels& panels, int first, const Inputs& x, in
             for (int i = 0; i < T; i++) sums[n][i] = izero();
         for (int begin = 0, steps = group.cols / 4; begin < steps;) {
             const int end = steps - begin < MOST_SMALL ? steps : begin + MOST_SMALL;
-            I small[N][T];
+            Sums small[N][T];
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
-                for (int i = 0; i < T; i++) small[n][i] = izero();
+                for (int i = 0; i < T; i++) small[n][i] = (Sums)izero();
             for (int s = begin; s < end; s++) {
                 B rows[N];
 #pragma GCC unroll 2
@@ -116,11 +118,13 @@ void tile(const Weights& w, const Panels& panels, int first, const Inputs& x, in
                 for (int i = 0; i < T; i++) {
                     const B own = spread(codes + i * cols + 4 * s);
 #pragma GCC unroll 2
-                    for (int n = 0; n < N; n++) small[n][i] = dot_small(small[n][i], rows[n], own);
+                    for (int n = 0; n < N; n++) small[n][i] = (Sums)dot_small((I)small[n][i], rows[n], own);
                 }
             }
+#pragma GCC unroll 2
             for (int n = 0; n < N; n++)
-                for (int i = 0; i < T; i++) sums[n][i] = iadd(sums[n][i], settled(small[n][i]));
+#pragma GCC unroll 8
+                for (int i = 0; i < T; i++) sums[n][i] = iadd(sums[n][i], settled((I)small[n][i]));
             begin = end;
         }
         int32_t totals[T];

@@ -21,6 +21,7 @@ from riyaz.report.svg import INK, colour, inset, picture
 
 SVG = Path(__file__).with_suffix(".svg")
 WIDTH, HEIGHT = 760, 340
+TICKS = (30, 40, 60, 80, 100, 150, 200)
 
 
 class Curve(NamedTuple):
@@ -54,11 +55,12 @@ def read(path: Path, document: dict[str, Any]) -> list[Curve]:
             points.append([])
         elif event["event"] == "progress" and event["phase"] == "train" and loss is not None:
             points[-1].append((event["metrics"]["step"], math.exp(loss)))
-    *openings, run = [found for found in points if found]
-    rates = [entry["learning_rate"] for entry in document["search"]]
-    begun = openings[rates.index(document["rate"])] if rates else []
-    named = [(f"opening at {rate:g}", found) for rate, found in zip(rates, openings, strict=True)]
-    return [Curve(name, *map(list, zip(*found, strict=True))) for name, found in [*named, ("ternary", begun + run)]]
+    found = [part for part in points if part]
+    rates = [entry["rate"] for entry in document["search"]]
+    openings, rest = found[: len(rates)], found[len(rates) :]  # a run that was resumed has several parts
+    run = [*(openings[rates.index(document["rate"])] if rates else ()), *(point for part in rest for point in part)]
+    named = [(f"opening at {rate:g}", part) for rate, part in zip(rates, openings, strict=True)]
+    return [Curve(name, *map(list, zip(*part, strict=True))) for name, part in [*named, ("ternary", run)]]
 
 
 def svg(curves: list[Curve], document: dict[str, Any]) -> str:
@@ -75,7 +77,10 @@ def svg(curves: list[Curve], document: dict[str, Any]) -> str:
             panel.plot(curve.steps, curve.perplexities, color=shade, lw=1.6, marker="o", ms=4)
             ends.append(((curve.steps[-1], curve.perplexities[-1]), curve.name, shade))
         panel.set_yscale("log")
+        panel.set_yticks(TICKS, [f"{tick}" for tick in TICKS])
+        panel.set_yticks([], minor=True)
         panel.set_xlim(0, last)
+        panel.set_ylim(0.9 * before, 1.15 * max(max(curve.perplexities) for curve in curves))
         panel.set_xlabel("training steps of 256 tokens", color=INK)
         panel.set_ylabel("perplexity of held-out text", color=INK)
         inset(figure, 60, 150, 24, 46)

@@ -10,11 +10,12 @@ Two BitNets of random weights, of the shape of BitNet b1.58 2B4T and of about 13
 in TQ1_0, the embedding, which is the head too, in Q6_K. Riyaz and llama.cpp read the same file. Sides take turns, each
 in a process of its own (inference_sides.py); figures are medians over the rounds, ratios riyaz's ÷ the fastest peer's.
 
-decode: 64 tokens of one sequence after a prompt of 128. prefill: a prompt of 512 and the first token. bandwidth_share:
-bytes of weights, keys and values that a token reads × tokens/s ÷ what a native loop reads right after, the median of
-the rounds; of the head, which riyaz holds in int8, the half that is always read. rss_over_packed: memory above that of
-Python and numpy ÷ packed weights with keys and values. lora_slowdown: the share by which a LoRA of rank 16 on all
-linears of the larger model makes decode slower. The last line is one JSON document; null is what was not measured.
+decode: 64 tokens of one sequence after a prompt of 128. prefill: a prompt of 512 and the first token (litespark reads
+32 tokens at a time, its fastest). bandwidth_share: bytes of weights, keys and values that a token reads × tokens/s ÷
+what a native loop reads right after, the median of the rounds; of the head, which riyaz holds in int8, the half that is
+always read. rss_over_packed: memory above that of Python and numpy ÷ packed weights with keys and values.
+lora_slowdown: the share by which a LoRA of rank 16 on all linears of the larger model makes decode slower. The last
+line is one JSON document; null is what was not measured.
 
 --report prints the efficiency rows of table 1 of the BitNet report (arXiv 2504.12285) with a column of this machine:
 memory of the weights but embedding and head, time and energy of a token.

@@ -15,7 +15,7 @@ from pretraining import Stopped, texts
 
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
-from riyaz.events import Progress
+from riyaz.events import Progress, quiet
 from riyaz.families import describe
 from riyaz.layers.attention import packed
 from riyaz.layers.distil import head_divergence
@@ -23,6 +23,7 @@ from riyaz.layers.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
 from riyaz.pretraining import ternarize as ternarizing
+from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.material import _examples
 from riyaz.pretraining.pace import Pace
 from riyaz.sources import open_source
@@ -146,6 +147,41 @@ def test_the_budget_counts_the_openings(
     for taken, counted in (seen[0], seen[-1]):
         assert abs(taken - counted) < 0.1 * taken + 0.3
     assert found.seconds is not None and found.seconds > 0.8 * seen[-1][0]
+
+
+def test_a_resumed_budget_counts_the_openings(base: Path, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    options = ("ternarize", base, text, "--budget", "60s", "--out", tmp_path / "out")
+    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
+    paces: list[Pace] = []
+    adjusted, trained = Pace.adjusted, ternarizing._Run._trained
+
+    def stopping(run: Any, plan: Any, *rest: Any) -> Any:
+        if rest[4] == "train":
+            raise Stopped
+        return trained(run, plan, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ternarizing._Run, "_trained", stopping)
+        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        assert command(*options).status == 1
+    taken = {path.parent.name: json.loads(path.read_text())["seconds"]
+             for path in (tmp_path / "out/work").glob("opening-*/state.json")}  # fmt: skip
+    before = json.loads((tmp_path / "out/plan.json").read_text())["before"]
+    monkeypatch.setattr(Pace, "adjusted", lambda pace, *rest: paces.append(pace) or adjusted(pace, *rest))
+    told = command(*options, "--resume", "--json")
+    assert told.status == 0, told.err
+    chosen = taken.pop(f"opening-{told.document['rate']:g}")
+    (other,) = taken.values()
+    assert paces[0].before == pytest.approx(before + other) and paces[0].clock() > chosen
+    assert json.loads((tmp_path / "out/plan.json").read_text())["before"] == before
+
+
+@pytest.mark.parametrize("damaged", ["[]", '{"seconds": null}', "{", "5"])
+def test_a_damaged_state_counts_no_seconds(damaged: str, tmp_path: Path) -> None:
+    run = ternarizing._Run(RunFolder(tmp_path), ternarizing.Asked("m", ("t",)), "", quiet)
+    (tmp_path / "work/train").mkdir(parents=True)
+    (tmp_path / "work/train/state.json").write_text(damaged)
+    assert run._seconds("train") == 0
 
 
 def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from riyaz.engine import search as searching
 from riyaz.engine.search import CROWD, Search
 from riyaz.engine.trie import Trie
 from riyaz.errors import RiyazError
@@ -135,3 +136,18 @@ def test_many_rows_read_hardly_more_than_they_must() -> None:
     must = (totals + trie.highest_below(offsets[0]) >= least)[:, trie.inner].sum()
     assert must < rows * len(trie.inner) / 2
     assert run(Search(trie, rows, offsets), edges) < 1.4 * must
+
+
+@pytest.mark.parametrize(("labels", "length"), [(20, 6), (50, 30)])
+def test_many_rows_read_the_way_to_a_first_answer_at_once(
+    labels: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, rows = np.random.default_rng(1), 64
+    tails = [tuple(generator.integers(3, 1000, length - 2).tolist()) for _ in range(labels)]
+    trie = Trie([(1000 + i, *tail, END) for i, tail in enumerate(tails)])
+    edges = random_edges(trie, rows, generator)
+    edges[:, trie.depth > 1] = -0.03 * generator.exponential(size=(rows, int((trie.depth > 1).sum())))
+    offsets = np.zeros((1, labels))
+    read = run(Search(trie, rows, offsets), edges)
+    monkeypatch.setattr(searching, "CROWD", rows + 1)
+    assert read <= 1.1 * run(Search(trie, rows, offsets), edges) < 0.2 * rows * len(trie.inner)

@@ -32,7 +32,7 @@ class Search:
         self._below = [trie.highest_below(row) for row in self.offsets]
         self._chains: dict[int, list[int]] = {}
         self._crowd = rows >= CROWD
-        self._width = float(WIDTH)
+        self._width = np.full(rows, float(WIDTH))
 
     def scores(self) -> np.ndarray:
         """Log-probability of every sequence (R, L), NaN where a node of it was not read."""
@@ -57,24 +57,29 @@ class Search:
         self.edges[row, self.trie.below(node)] = log_probabilities
 
     def _promising(self) -> np.ndarray:
-        """Which nodes (R, N) to read: those with the highest bounds that can still win, and where that saves a round
-        the chains of the first."""
-        totals, width = self.trie.totals(self.edges), int(self._width)
+        """Which nodes (R, N) to read: those with the highest bounds that can still win, and the chains of some."""
+        totals = self.trie.totals(self.edges)
         scored = ~np.isnan(totals)
         picked = np.zeros_like(scored)
+        grows = np.zeros(len(totals), bool)
         for offsets, below in zip(self.offsets, self._below):
             bound = np.where(scored & self._unread, totals + below, -np.inf)
-            done = np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets
-            open_ = (bound >= done.max(1, keepdims=True)) & (bound > -np.inf)
+            best = (np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets).max(1)
+            open_ = (bound >= best[:, None]) & (bound > -np.inf)
             rows = np.flatnonzero(open_.any(1))
-            deep = width if len(rows) * width <= MANY else int(not self._crowd)  # nodes read with their chains
             for row in rows:
+                width = int(self._width[row])
+                # a complete answer rules others out, so that the way to the first one is read at once; afterwards
+                # chains only save rounds, which cost many rows little
+                deep = width if len(rows) * width <= MANY else int(not self._crowd or best[row] == -np.inf)
                 nodes = np.flatnonzero(open_[row])
                 nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][:width]
                 picked[row, nodes] = True
                 for node in nodes[:deep]:
                     picked[row, self._chain(int(node))] = True
-        self._width *= CROWD_GROWTH if self._crowd else GROWTH
+            grows |= best > -np.inf if self._crowd else True
+        self._width[grows] *= CROWD_GROWTH if self._crowd else GROWTH
+        np.minimum(self._width, len(self.trie), out=self._width)
         return picked
 
     def _chain(self, node: int) -> list[int]:

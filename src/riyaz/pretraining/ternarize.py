@@ -117,8 +117,10 @@ class _Run:
 
     def __init__(self, folder: RunFolder, asked: Asked, command: str, listen: Listen) -> None:
         self.folder, self.asked, self.listen = folder, asked, listen
-        self.began, self.first = time.monotonic(), 0.0  # first: seconds of the command that no step of the run took
-        self.earlier = 0.0  # of `first`, in the commands before this one
+        self.began = time.monotonic()
+        self.planned = 0.0  # seconds until the run was planned, by this command or an earlier one
+        self.plans = False  # whether by this one
+        self.first = 0.0  # seconds of the run in which none of its steps was trained
         self.document = Ternarized("running", command, asdict(asked))
         self.training: float | None = None  # seconds of the run at its last step, those of its opening included
 
@@ -203,7 +205,7 @@ class _Run:
 
         kept = self.folder.read(PLAN)
         if kept is not None:
-            self.first = self.earlier = float(kept.pop("before"))
+            self.planned = float(kept.pop("before"))
             return from_json(TrainPlan, kept, str(self.folder.path / PLAN), ELSEWHERE)
         longest = max(len(row.prompt) + len(row.answer) for row in material.train)
         batch = max(1, min(STEP_TOKENS // longest, len(material.train)))
@@ -220,8 +222,8 @@ class _Run:
             validate_every=every, patience=steps, checkpoint_every=every, micro_tokens=MICRO_TOKENS, compute=compute,
             seed=self.asked.seed,
         )  # fmt: skip
-        self.first = time.monotonic() - self.began
-        needs = self.first + seconds * steps * (1 + OPENING * (len(rates) - 1)) / SHARE + END_SECONDS
+        self.planned, self.plans = time.monotonic() - self.began, True
+        needs = self.planned + seconds * steps * (1 + OPENING * (len(rates) - 1)) / SHARE + END_SECONDS
         disk = describe(open_source(self.asked.model)).parameters * 4 * (7 + 3 * len(rates)) / hardware.MB
         self.listen(Estimate(needs, memory, disk, (Planned(NAME, needs),)))
         self._keep(plan)
@@ -276,11 +278,12 @@ class _Run:
 
         self.listen(Phase("train", "", NAME))
         opening, start = _opening(plan.learning_rate), time.monotonic()
-        begun = self._seconds("train")
-        if begun is None:
-            begun = self._seconds(opening) or 0.0
-            self.first = max(0.0, self.earlier + start - self.began - begun)
-            self._keep(plan)
+        begun = self._seconds("train") or self._seconds(opening)
+        if self.plans:
+            self.first = max(0.0, start - self.began - begun)
+        else:  # what an earlier command took beside training is not known
+            others = {_opening(rate) for rate in RATES} - {opening}
+            self.first = self.planned + sum(map(self._seconds, others))
         pace = Pace(
             budget=None if self.asked.steps else self.asked.budget, before=self.first, step_seconds=1.0,
             end=END_SECONDS, clock=lambda: self.training, record=self._keep,
@@ -318,16 +321,16 @@ class _Run:
         return train(model, rows, valid, plan, self.folder.work / name, listen, begun=begun, adjust=adjust,
                      objective=distilling(teacher))  # fmt: skip
 
-    def _seconds(self, name: str) -> float | None:
-        """Seconds that training in this folder of work/ took up to its newest state; None before its first one."""
+    def _seconds(self, name: str) -> float:
+        """Seconds that training in this folder of work/ took up to its newest state; 0 before its first one."""
         folder = self.folder.work / name
         for path in (folder / "state.json", *sorted(folder.glob("step-*/state.json"), reverse=True)):
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-        return None
+        return 0.0
 
     def _keep(self, plan: Any) -> None:
-        self.folder.write(PLAN, asdict(plan) | {"before": self.first})
+        self.folder.write(PLAN, asdict(plan) | {"before": self.planned})
 
     def _write(self, **changes: Any) -> None:
         self.document = replace(self.document, **changes)

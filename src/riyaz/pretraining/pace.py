@@ -20,7 +20,7 @@ class Pace:
     """Compares the clock of a run with its plan."""
 
     budget: float | None  # seconds of the whole command; None: the run has its length whatever it takes
-    before: float  # seconds of it until training began
+    before: float  # seconds of it in which no step of the run was trained
     step_seconds: float  # of one step, as planned
     end: float  # seconds from the last step to the end of the command, as planned
     clock: Callable[[], float | None]  # seconds of training at the last step; None before this command's first one

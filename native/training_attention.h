@@ -41,9 +41,9 @@ struct RowPiece {
 
 INLINE size_t panels_of(int tokens) { return size_t(tokens + PANEL - 1) / PANEL; }
 INLINE int padded_keys(int tokens) { return (tokens + TOGETHER - 1) / TOGETHER * TOGETHER; }
-// Floats that a thread needs: 3 forms of each panel, 4 of lines, 2 of scores
+// Floats that a thread needs, at most: 3 forms of each panel, 3 of lines, 2 of scores and 3 halves of them in bfloat16
 INLINE size_t attention_scratch(int width, size_t panels) {
-    return (3 * panels + 1) * PANEL * width + size_t(MOST_LINES) * (4 * width + 2 * PANEL + 16 + 2);
+    return (3 * panels + 1) * PANEL * width + size_t(MOST_LINES) * (3 * width + 4 * PANEL + 16 + 2);
 }
 
 }  // namespace riyaz

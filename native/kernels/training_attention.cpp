@@ -1,7 +1,9 @@
 // Flash attention (Dao et al. 2022) of packed rows, forward and backward: see training_attention.h.
 //
-// All arithmetic is in float32. Keys and values of a row are turned into panels of PANEL keys once; lines go through
-// the panels in blocks. Every product is one of 6 rows of A, read a number at a time, with vectors of B.
+// Keys and values of a row are turned into panels of PANEL keys once; lines go through the panels in blocks. Every
+// product is one of 6 rows of A, read a word at a time, with vectors of B. A word holds S numbers: a float, or two of
+// bfloat16 that stand one behind the other along the axis over which is summed. Sums, weights and gradients of scores
+// are in float32; with S = 2 the latter two are rounded to bfloat16 where products begin from them.
 #include "parts.h"
 #include "training_products.h"
 
@@ -15,20 +17,24 @@ constexpr float SLACK = 8;
 
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
 struct Panel {
-    float* turned;  // keys [width][PANEL]
-    float* keys;    // [PANEL][width], for the backward pass
-    float* values;  // [PANEL][width]; in the backward pass [width][PANEL]
+    float* turned;  // keys [width / S][PANEL] words
+    float* keys;    // [PANEL / S][width] words, for the backward pass
+    float* values;  // the same; in the backward pass [width / S][PANEL]
     int position, count;
 };
 
-// Lines of consecutive tokens of a row
+// Lines of consecutive tokens of a row. With S = 1 the words that begin with `two` and `rounded` are the floats.
 struct Lines {
-    float *q, *out;           // [MOST_LINES][width]; out: sums of weights times values
-    float *grad, *grad_q;     // [MOST_LINES][width]
-    float *weights, *slopes;  // [MOST_LINES][PANEL]; slopes: gradients of scores
-    float* totals;            // [MOST_LINES][16]: sums of weights, by key modulo 16
-    float *level, *delta;     // delta: sum of gradient times output
-    int count, first, G;      // line r is of the token at position first + r / G among those that the row sees
+    float *q, *grad;                  // [MOST_LINES][width / S] words
+    float *two_q, *two_grad;          // [MOST_LINES / S][width] words: S lines in each
+    float* sums;                      // [MOST_LINES][width]: of weights times values, or gradients of q
+    float *weights, *slopes;          // [MOST_LINES][PANEL]; slopes: gradients of scores
+    float* rounded;                   // [MOST_LINES][PANEL / S] words: the weights, in the backward pass the slopes
+    float *two_weights, *two_slopes;  // [MOST_LINES / S][PANEL] words: S lines in each
+    float* totals;                    // [MOST_LINES][16]: sums of weights, by key modulo 16
+    float *level, *delta;             // delta: sum of gradient times output
+    float scale;                      // of products of q and keys
+    int count, first, G;              // line r is of the token at position first + r / G among those that the row sees
     int window;
 
     int position(int r) const { return first + (r < count ? r : count - 1) / G; }
@@ -46,52 +52,78 @@ struct Lines {
 // The panels of a row are those of the prefix, where it sees one, and then its own.
 struct Scratch {
     float *panels, *spare;
+    size_t form;  // words of one form of a panel
     Lines lines;
     int width;
 
     // A panel of the keys that the queries of a piece see
     Panel panel(const RowPiece& piece, int index) const {
         const int before = int(panels_of(piece.before)), own = index - before;
-        float* at = panels + size_t(index) * 3 * PANEL * width;
+        float* at = panels + size_t(index) * 3 * form;
         const int position = own < 0 ? index * PANEL : piece.before + own * PANEL;
         const int left = own < 0 ? piece.before - position : piece.last - own * PANEL;
-        return {at, at + PANEL * width, at + 2 * PANEL * width, position, left < PANEL ? left : PANEL};
+        return {at, at + form, at + 2 * form, position, left < PANEL ? left : PANEL};
     }
 };
 
+template <int S>
 Scratch laid_out(const PackedAttention& job, float* memory) {
     const int width = padded_width(job.D);
     Scratch s{};
     s.width = width;
     Lines& lines = s.lines;
-    float** const wide[] = {&lines.q, &lines.out, &lines.grad, &lines.grad_q};
-    for (float** each : wide) *each = memory, memory += MOST_LINES * width;
-    lines.weights = memory, lines.slopes = memory += MOST_LINES * PANEL, memory += MOST_LINES * PANEL;
-    lines.totals = memory, lines.level = memory += MOST_LINES * 16, lines.delta = memory += MOST_LINES;
-    s.spare = memory += MOST_LINES, s.panels = memory + PANEL * width;
-    lines.G = job.H / job.K, lines.window = job.window;
+    const auto take = [&](float*& part, size_t words) { part = memory, memory += words; };
+    take(lines.q, MOST_LINES * width / S), take(lines.grad, MOST_LINES * width / S);
+    take(lines.sums, MOST_LINES * width);
+    take(lines.weights, MOST_LINES * PANEL), take(lines.slopes, MOST_LINES * PANEL);
+    take(lines.totals, MOST_LINES * 16), take(lines.level, MOST_LINES), take(lines.delta, MOST_LINES);
+    if constexpr (S == 1) {
+        lines.two_q = lines.q, lines.two_grad = lines.grad;
+        lines.two_weights = lines.weights, lines.two_slopes = lines.slopes;
+        lines.rounded = job.grad ? lines.slopes : lines.weights;
+    } else {
+        take(lines.two_q, MOST_LINES * width / S), take(lines.two_grad, MOST_LINES * width / S);
+        take(lines.two_weights, MOST_LINES * PANEL / S), take(lines.two_slopes, MOST_LINES * PANEL / S);
+        take(lines.rounded, MOST_LINES * PANEL / S);
+    }
+    lines.G = job.H / job.K, lines.window = job.window, lines.scale = 1.0f / sqrtf(float(job.D));
+    s.form = size_t(PANEL) * width / S;
+    take(s.spare, s.form), s.panels = memory;
     return s;
 }
 
-// x[first + i][head] as floats, for i < count, and zeros up to a multiple of 16: [PANEL][width]
+// x[first + i][head] as words, for i < count, and zeros up to a multiple of 16: [PANEL][width / S]
+template <int S>
 void fill(const PackedAttention& job, const void* x, size_t first, int count, int head, int width, float* out) {
     for (int i = 0; i < count; i++)
-        to_floats(x, ((first + i) * job.K + head) * job.D, job.bf16, job.D, set(1.0f), out + i * width);
-    memset(out + count * width, 0, sizeof(float) * ((count + 15) / 16 * 16 - count) * width);
+        to_words<S>(x, ((first + i) * job.K + head) * job.D, job.bf16, job.D, out + i * width / S);
+    memset(out + count * width / S, 0, sizeof(float) * ((count + 15) / 16 * 16 - count) * width / S);
+}
+
+// Numbers of tokens as fill leaves them -> turned [width / S][PANEL], or with S tokens in each word [PANEL / S][width]
+template <int S>
+void arrange(const float* x, int width, int count, bool turned, float* out) {
+    if (turned) return turn(x, width / S, count, out);
+    if constexpr (S == 2)
+        two_together(x, (count + 15) / 16 * 16, width, out);
+    else if (out != x)
+        memcpy(out, x, sizeof(float) * ((count + 15) / 16 * 16) * width);
 }
 
 // Fills the own panels of a piece, and those of the prefix `with_prefix`.
+template <int S>
 void fill_panels(const PackedAttention& job, const Scratch& s, const RowPiece& piece, int head, bool with_prefix) {
     const int before = int(panels_of(piece.before)), all = before + int(panels_of(piece.last));
     for (int index = with_prefix ? 0 : before; index < all; index++) {
         const Panel panel = s.panel(piece, index);
         const size_t first = index < before ? panel.position : piece.start + panel.position - piece.before;
-        float* const keys = job.grad ? panel.keys : s.spare;
-        fill(job, job.k, first, panel.count, head, s.width, keys);
-        turn(keys, s.width, panel.count, panel.turned);
-        float* const values = job.grad ? s.spare : panel.values;
-        fill(job, job.v, first, panel.count, head, s.width, values);
-        if (job.grad) turn(values, s.width, panel.count, panel.values);
+        float* const keys = S == 1 && job.grad ? panel.keys : s.spare;
+        fill<S>(job, job.k, first, panel.count, head, s.width, keys);
+        arrange<S>(keys, s.width, panel.count, true, panel.turned);
+        if (job.grad) arrange<S>(keys, s.width, panel.count, false, panel.keys);
+        float* const values = S == 1 && !job.grad ? panel.values : s.spare;
+        fill<S>(job, job.v, first, panel.count, head, s.width, values);
+        arrange<S>(values, s.width, panel.count, job.grad != nullptr, panel.values);
     }
 }
 
@@ -100,63 +132,77 @@ INLINE size_t place(const PackedAttention& job, const RowPiece& piece, int head,
     return size_t(piece.start + token + r / G) * job.H + head * G + r % G;
 }
 
+// The sum of gradient times output of a line
+float delta_of(const PackedAttention& job, size_t line, int width) {
+    alignas(64) float grad[MOST_HEAD], out[MOST_HEAD];
+    to_floats(job.grad, line * job.D, job.bf16, job.D, grad);
+    to_floats(job.out, line * job.D, job.bf16, job.D, out);
+    F sum = zero();
+    for (int d = 0; d < width; d += 16) sum = fma(load(grad + d), load(out + d), sum);
+    return sum_of(sum);
+}
+
 // The lines of a piece from `token` of its row on; returns how many tokens they are of.
+template <int S>
 int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
     Lines& lines = s.lines;
     const int most = MOST_LINES / lines.G, left = piece.last - token, tokens = left < most ? left : most;
     lines.count = tokens * lines.G, lines.first = piece.before + token;
-    const F scale = set(1.0f / sqrtf(float(job.D))), one = set(1.0f);
+    const int end = padded_keys(lines.count), words = s.width / S;
     for (int r = 0; r < lines.count; r++) {
         const size_t at = place(job, piece, head, token, r);
-        to_floats(job.q, at * job.D, job.bf16, job.D, scale, lines.q + r * s.width);
+        to_words<S>(job.q, at * job.D, job.bf16, job.D, lines.q + r * words);
         if (!job.grad) continue;
-        float *grad = lines.grad + r * s.width, *out = lines.out + r * s.width;
-        to_floats(job.grad, at * job.D, job.bf16, job.D, one, grad);
-        to_floats(job.out, at * job.D, job.bf16, job.D, one, out);
-        F sum = zero();
-        for (int d = 0; d < s.width; d += 16) sum = fma(load(grad + d), load(out + d), sum);
-        lines.delta[r] = sum_of(sum), lines.level[r] = job.sums[at];
+        to_words<S>(job.grad, at * job.D, job.bf16, job.D, lines.grad + r * words);
+        lines.delta[r] = delta_of(job, at, s.width), lines.level[r] = job.sums[at];
     }
-    const int end = padded_keys(lines.count), more = (end - lines.count) * s.width;
-    memset(lines.q + lines.count * s.width, 0, sizeof(float) * more);
-    memset(lines.grad + lines.count * s.width, 0, sizeof(float) * more);
-    memset(job.grad ? lines.grad_q : lines.out, 0, sizeof(float) * end * s.width);
-    if (job.grad) return tokens;
+    memset(lines.q + lines.count * words, 0, sizeof(float) * (end - lines.count) * words);
+    memset(lines.sums, 0, sizeof(float) * end * s.width);
+    if (job.grad) {
+        memset(lines.grad + lines.count * words, 0, sizeof(float) * (end - lines.count) * words);
+        if constexpr (S == 2)
+            two_together(lines.q, end, s.width, lines.two_q), two_together(lines.grad, end, s.width, lines.two_grad);
+        return tokens;
+    }
     for (int r = 0; r < end; r++) lines.level[r] = -INFINITY;
     memset(lines.totals, 0, sizeof(float) * end * 16);
     return tokens;
 }
 
 // Products of the lines' vectors with the turned keys, or values, that some of them see: [line][PANEL]
+template <int S>
 void scores(const Lines& lines, const float* x, const Panel& panel, const float* turned, int D, int width, float* out) {
     for (int r = 0; r < lines.count; r += TOGETHER) {
         const int begin = lines.begin(panel, r) / 16, end = (lines.end(panel, r + TOGETHER - 1) + 15) / 16;
         if (begin < end)
-            product<false>(x + r * width, width, turned + 16 * begin, PANEL, D, end - begin,
-                           out + r * PANEL + 16 * begin, PANEL, false);
+            product<S, false>(x + r * width / S, width / S, turned + 16 * begin, PANEL, D / S, end - begin,
+                              out + r * PANEL + 16 * begin, PANEL, false);
     }
 }
 
-// Adds weights times rows of b [PANEL][width] to the lines' sums
-void mix(const Lines& lines, const float* weights, const Panel& panel, const float* b, int width, float* sums) {
+// Adds the rounded numbers of lines times words of b [PANEL / S][width] to the lines' sums
+template <int S>
+void mix(const Lines& lines, const Panel& panel, const float* b, int width) {
     for (int r = 0; r < lines.count; r += TOGETHER) {
-        const int begin = lines.begin(panel, r), end = lines.end(panel, r + TOGETHER - 1);
+        const int begin = lines.begin(panel, r) / S, end = (lines.end(panel, r + TOGETHER - 1) + S - 1) / S;
         if (begin < end)
-            product<false>(weights + r * PANEL + begin, PANEL, b + begin * width, width, end - begin, width / 16,
-                           sums + r * width, width, true);
+            product<S, false>(lines.rounded + r * PANEL / S + begin, PANEL / S, b + begin * width, width, end - begin,
+                              width / 16, lines.sums + r * width, width, true);
     }
 }
 
-// Adds the lines' vectors times their weights to the sums of each key, [PANEL][width] and padded_keys of them
+// Adds x of the lines times their weights to the sums of each key, [PANEL][width] and padded_keys of them; S lines
+// stand in a word of x and of weights
+template <int S>
 void gather(const Lines& lines, const float* weights, const Panel& panel, const float* x, int width, float* sums) {
     for (int key = 0; key < panel.count; key += TOGETHER) {
         const int place = panel.position + key - lines.first;  // the first token that sees one of these keys
-        const int begin = place > 0 ? place * lines.G : 0;
+        const int begin = place > 0 ? place * lines.G / S : 0;
         const int64_t to = (int64_t(place) + TOGETHER - 1 + lines.window) * lines.G;
-        const int end = to < lines.count ? int(to) : lines.count;
+        const int end = ((to < lines.count ? int(to) : lines.count) + S - 1) / S;
         if (begin < end)
-            product<true>(weights + begin * PANEL + key, PANEL, x + begin * width, width, end - begin, width / 16,
-                          sums + key * width, width, true);
+            product<S, true>(weights + begin * PANEL + key, PANEL, x + begin * width, width, end - begin, width / 16,
+                             sums + key * width, width, true);
     }
 }
 
@@ -170,26 +216,26 @@ void lift(Lines& lines, int r, int width, float largest) {
     const F scale = exp(set(lines.level[r] - largest));
     lines.level[r] = largest;
     store(lines.totals + 16 * r, mul(load(lines.totals + 16 * r), scale));
-    float* out = lines.out + r * width;
-    for (int d = 0; d < width; d += 16) store(out + d, mul(load(out + d), scale));
+    float* sums = lines.sums + r * width;
+    for (int d = 0; d < width; d += 16) store(sums + d, mul(load(sums + d), scale));
 }
 
 // Turns scores into weights, zeros for keys that a line does not see
 void weigh(Lines& lines, const Panel& panel, int width) {
-    const F none = set(-INFINITY);
+    const F none = set(-INFINITY), scale = set(lines.scale);
     for (int r = 0; r < padded_keys(lines.count); r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
         float* weights = lines.weights + r * PANEL;
         F largest = none;
         for (int at = 0; at < PANEL; at += 16)
             if (const uint32_t mask = mask_of(begin, end, at))
-                largest = max(largest, select(mask, load(weights + at), none));
+                largest = max(largest, select(mask, mul(scale, load(weights + at)), none));
         if (begin < end && any_below(set(lines.level[r] + SLACK), largest)) lift(lines, r, width, max_of(largest));
         const F level = set(lines.level[r]);
         F total = load(lines.totals + 16 * r);
         for (int at = 0; at < PANEL; at += 16) {
             const uint32_t mask = mask_of(begin, end, at);
-            const F weight = mask ? select(mask, exp(sub(load(weights + at), level)), zero()) : zero();
+            const F weight = mask ? select(mask, exp(sub(mul(scale, load(weights + at)), level)), zero()) : zero();
             total = add(total, weight);
             store(weights + at, weight);
         }
@@ -199,6 +245,7 @@ void weigh(Lines& lines, const Panel& panel, int width) {
 
 // Turns scores into weights, and products of gradients with values into gradients of scores
 void slope(Lines& lines, const Panel& panel) {
+    const F scale = set(lines.scale);
     for (int r = 0; r < padded_keys(lines.count); r++) {
         const int begin = lines.begin(panel, r), end = r < lines.count ? lines.end(panel, r) : 0;
         float *weights = lines.weights + r * PANEL, *slopes = lines.slopes + r * PANEL;
@@ -206,8 +253,8 @@ void slope(Lines& lines, const Panel& panel) {
         for (int at = 0; at < PANEL; at += 16) {
             F weight = zero(), slope = zero();
             if (const uint32_t mask = mask_of(begin, end, at)) {
-                weight = select(mask, exp(sub(load(weights + at), level)), zero());
-                slope = select(mask, mul(weight, sub(load(slopes + at), delta)), zero());
+                weight = select(mask, exp(sub(mul(scale, load(weights + at)), level)), zero());
+                slope = select(mask, mul(mul(scale, weight), sub(load(slopes + at), delta)), zero());
             }
             store(weights + at, weight), store(slopes + at, slope);
         }
@@ -221,65 +268,72 @@ INLINE bool none_sees(const Lines& lines, const Panel& panel) {
 // Whether the prefix's panels must be filled for a piece
 INLINE bool is_first_behind(const RowPiece* pieces, int i) { return pieces[i].before && !(i && pieces[i - 1].before); }
 
+template <int S>
 void forward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s) {
     Lines& lines = s.lines;
     const int panels = int(panels_of(piece.before) + panels_of(piece.last));
     for (int index = 0; index < panels; index++) {
         const Panel panel = s.panel(piece, index);
         if (none_sees(lines, panel)) continue;
-        scores(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
+        scores<S>(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
         weigh(lines, panel, s.width);
-        mix(lines, lines.weights, panel, panel.values, s.width, lines.out);
+        if constexpr (S == 2) round_lines(lines.weights, padded_keys(lines.count), panel.count, lines.rounded);
+        mix<S>(lines, panel, panel.values, s.width);
     }
     for (int r = 0; r < lines.count; r++) {
         const size_t at = place(job, piece, head, token, r);
         const float total = sum_of(load(lines.totals + 16 * r));
         job.sums[at] = lines.level[r] + logf(total);
-        from_floats(lines.out + r * s.width, set(1.0f / total), job.D, job.out, at * job.D, job.bf16);
+        from_floats(lines.sums + r * s.width, set(1.0f / total), job.D, job.out, at * job.D, job.bf16);
     }
 }
 
 // `own`: the place of the row's first key among the sums of gradients
+template <int S>
 void backward_lines(const PackedAttention& job, const RowPiece& piece, int head, int token, Scratch& s, size_t own,
                     float* grad_k, float* grad_v) {
     Lines& lines = s.lines;
-    const int panels = int(panels_of(piece.before) + panels_of(piece.last));
+    const int panels = int(panels_of(piece.before) + panels_of(piece.last)), end = padded_keys(lines.count);
     for (int index = 0; index < panels; index++) {
         const Panel panel = s.panel(piece, index);
         if (none_sees(lines, panel)) continue;
         const bool prefix = panel.position < piece.before;
         const size_t to = (panel.position + (prefix ? 0 : own - piece.before)) * s.width;
-        scores(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
-        scores(lines, lines.grad, panel, panel.values, job.D, s.width, lines.slopes);
+        scores<S>(lines, lines.q, panel, panel.turned, job.D, s.width, lines.weights);
+        scores<S>(lines, lines.grad, panel, panel.values, job.D, s.width, lines.slopes);
         slope(lines, panel);
-        gather(lines, lines.weights, panel, lines.grad, s.width, grad_v + to);
-        gather(lines, lines.slopes, panel, lines.q, s.width, grad_k + to);
-        mix(lines, lines.slopes, panel, panel.keys, s.width, lines.grad_q);
+        if constexpr (S == 2) {
+            round_two(lines.weights, end, padded_keys(panel.count), lines.two_weights);
+            round_two(lines.slopes, end, padded_keys(panel.count), lines.two_slopes);
+            round_lines(lines.slopes, end, panel.count, lines.rounded);
+        }
+        gather<S>(lines, lines.two_weights, panel, lines.two_grad, s.width, grad_v + to);
+        gather<S>(lines, lines.two_slopes, panel, lines.two_q, s.width, grad_k + to);
+        mix<S>(lines, panel, panel.keys, s.width);
     }
-    const F scale = set(1.0f / sqrtf(float(job.D)));
     for (int r = 0; r < lines.count; r++) {
         const size_t at = place(job, piece, head, token, r) * job.D;
-        from_floats(lines.grad_q + r * s.width, scale, job.D, job.grad_q, at, job.bf16);
+        from_floats(lines.sums + r * s.width, set(1.0f), job.D, job.grad_q, at, job.bf16);
     }
 }
 
-}  // namespace
-
-void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
-    Scratch s = laid_out(job, memory);
+template <int S>
+void forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
+    Scratch s = laid_out<S>(job, memory);
     for (int i = 0; i < count; i++) {
-        fill_panels(job, s, pieces[i], head, is_first_behind(pieces, i));
+        fill_panels<S>(job, s, pieces[i], head, is_first_behind(pieces, i));
         for (int token = pieces[i].first; token < pieces[i].last;) {
-            const int tokens = begin_lines(job, pieces[i], head, token, s);
-            forward_lines(job, pieces[i], head, token, s);
+            const int tokens = begin_lines<S>(job, pieces[i], head, token, s);
+            forward_lines<S>(job, pieces[i], head, token, s);
             token += tokens;
         }
     }
 }
 
-void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory,
-                       float* grad_k, float* grad_v) {
-    Scratch s = laid_out(job, memory);
+template <int S>
+void backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory, float* grad_k,
+              float* grad_v) {
+    Scratch s = laid_out<S>(job, memory);
     const size_t behind = padded_keys(job.prefix);
     memset(grad_k, 0, sizeof(float) * behind * s.width), memset(grad_v, 0, sizeof(float) * behind * s.width);
     int base = -1;  // where the first row behind the prefix begins
@@ -292,13 +346,26 @@ void training_backward(const PackedAttention& job, const RowPiece* pieces, int c
             memset(grad_k + own * s.width, 0, sizeof(float) * piece.last * s.width);
             memset(grad_v + own * s.width, 0, sizeof(float) * piece.last * s.width);
         }
-        fill_panels(job, s, piece, head, is_first_behind(pieces, i));
+        fill_panels<S>(job, s, piece, head, is_first_behind(pieces, i));
         for (int token = piece.first; token < piece.last;) {
-            const int tokens = begin_lines(job, piece, head, token, s);
-            backward_lines(job, piece, head, token, s, own, grad_k, grad_v);
+            const int tokens = begin_lines<S>(job, piece, head, token, s);
+            backward_lines<S>(job, piece, head, token, s, own, grad_k, grad_v);
             token += tokens;
         }
     }
+}
+
+}  // namespace
+
+void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
+    const auto run = job.bf16 && QUICK_PAIRS ? forward < QUICK_PAIRS ? 2 : 1 > : forward<1>;
+    run(job, pieces, count, head, memory);
+}
+
+void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory,
+                       float* grad_k, float* grad_v) {
+    const auto run = job.bf16 && QUICK_PAIRS ? backward < QUICK_PAIRS ? 2 : 1 > : backward<1>;
+    run(job, pieces, count, head, memory, grad_k, grad_v);
 }
 
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16) {

@@ -1,4 +1,4 @@
-// Small dense products in float32, and numbers of either type as floats: what attention in training is made of.
+// Small dense products with sums in float32, and the words that they read: what attention in training is made of.
 #pragma once
 
 #include "../simd.h"
@@ -22,8 +22,33 @@ INLINE Four four(const float* x) {
     return r;
 }
 
-// Adds to C (or sets it) the product of TOGETHER rows of A, a[i * row + k * step], and C vectors of each row of B
-template <int C>
+// Whether products of pairs of bfloat16 are quicker than those of floats: not on Intel's, as of 2026
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+constexpr bool QUICK_PAIRS = true;
+#else
+constexpr bool QUICK_PAIRS = false;
+#endif
+
+// 16 words of S numbers: floats, or pairs of bfloat16
+template <int S>
+struct Words {
+    using Vector = F;
+};
+template <>
+struct Words<2> {
+    using Vector = B;
+};
+INLINE void get(const float* words, F& to) { to = load(words); }
+INLINE void get(const float* words, B& to) { to = load_bytes(words); }
+INLINE void get_one(const float* word, F& to) { to = set(*word); }
+INLINE void get_one(const float* word, B& to) { to = spread(word); }
+INLINE F add_product(F sum, F x, F y) { return fma(x, y, sum); }
+INLINE F add_product(F sum, B x, B y) { return dot_bf16(sum, x, y); }
+
+// Adds to C (or sets it) the product of TOGETHER rows of A, a[i * row + k * step], and C vectors of each row of B. A
+// and B are words of S numbers, which stand beside each other along the axis over which is summed; `depth` counts
+// words.
+template <int S, int C>
 INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, ptrdiff_t b_row, int depth, float* c,
                  ptrdiff_t c_row, bool add_) {
     F sums[TOGETHER][C];
@@ -32,14 +57,14 @@ INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, 
 #pragma GCC unroll 4
         for (int n = 0; n < C; n++) sums[i][n] = zero();
     for (int k = 0; k < depth; k++, a += step, b += b_row) {
-        F columns[C];
+        typename Words<S>::Vector x, columns[C];
 #pragma GCC unroll 4
-        for (int n = 0; n < C; n++) columns[n] = load(b + 16 * n);
+        for (int n = 0; n < C; n++) get(b + 16 * n, columns[n]);
 #pragma GCC unroll 6
         for (int i = 0; i < TOGETHER; i++) {
-            const F x = set(a[i * row]);
+            get_one(a + i * row, x);
 #pragma GCC unroll 4
-            for (int n = 0; n < C; n++) sums[i][n] = fma(x, columns[n], sums[i][n]);
+            for (int n = 0; n < C; n++) sums[i][n] = add_product(sums[i][n], x, columns[n]);
         }
     }
 #pragma GCC unroll 6
@@ -51,34 +76,47 @@ INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, 
         }
 }
 
-template <bool TURNED>
+template <int S, bool TURNED>
 void product(const float* a, ptrdiff_t stride, const float* b, ptrdiff_t b_row, int depth, int vectors, float* c,
              ptrdiff_t c_row, bool add_) {
     const ptrdiff_t row = TURNED ? 1 : stride, step = TURNED ? stride : 1;
     int n = 0;
     for (; n + COLUMNS <= vectors; n += COLUMNS)
-        tile<COLUMNS>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+        tile<S, COLUMNS>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
     if constexpr (COLUMNS > 1) {
         const int left = vectors - n;
         if (left == 3)
-            tile<3>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 3>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
         else if (left == 2)
-            tile<2>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 2>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
         else if (left == 1)
-            tile<1>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 1>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
     }
 }
 
-// x[at] ... x[at + D - 1] as floats times `scale`, with zeros up to `width`; D is a multiple of 8
-INLINE void to_floats(const void* x, size_t at, bool bf16, int D, F scale, float* out) {
+// x[at] ... x[at + D - 1] as floats, with zeros up to a multiple of 16; D is a multiple of 8
+INLINE void to_floats(const void* x, size_t at, bool bf16, int D, float* out) {
     int d = 0;
     for (; d + 16 <= D; d += 16)
-        store(out + d, mul(scale, bf16 ? load_bf16((const uint16_t*)x + at + d) : load((const float*)x + at + d)));
+        store(out + d, bf16 ? load_bf16((const uint16_t*)x + at + d) : load((const float*)x + at + d));
     if (d == D) return;
     float last[16] = {};
     for (int i = 0; i < 8; i++)
         last[i] = bf16 ? from_bf16(((const uint16_t*)x)[at + d + i]) : ((const float*)x)[at + d + i];
-    store(out + d, mul(scale, load(last)));
+    store(out + d, load(last));
+}
+
+// The same as words of S numbers; two are of bfloat16
+template <int S>
+INLINE void to_words(const void* x, size_t at, bool bf16, int D, float* out) {
+    if constexpr (S == 2) {
+        const auto* from = (const uint16_t*)x + at;
+        int d = 0;
+        for (; d + 16 <= D; d += 16) memcpy(out + d / 2, from + d, 32);
+        if (d < D) memset(out + d / 2, 0, 32), memcpy(out + d / 2, from + d, 16);
+    } else {
+        to_floats(x, at, bf16, D, out);
+    }
 }
 
 // The inverse, rounded to the type. A NaN stays one: the low bits of those that come from bfloat16 are zeros.
@@ -100,6 +138,53 @@ INLINE void from_floats(const float* x, F scale, int D, void* out, size_t at, bo
         else
             ((float*)out)[at + d + i] = last[i];
     }
+}
+
+// 32 numbers rounded to bfloat16, one after the other
+INLINE B rounded(F first, F second) {
+#if defined(__AVX512BF16__)
+    return (B)_mm512_cvtne2ps_pbh(second, first);
+#else
+    uint16_t numbers[32];
+    store_bf16(numbers, first), store_bf16(numbers + 16, second);
+    return load_bytes(numbers);
+#endif
+}
+
+// The same, one of the first and one of the second in each word
+INLINE B paired(F first, F second) {
+    alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                   8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+#if defined(__AVX512BF16__)
+    return _mm512_permutexvar_epi16(_mm512_load_si512(order), rounded(first, second));
+#else
+    uint16_t numbers[32], pairs[32];
+    store_bytes(numbers, rounded(first, second));
+    for (int i = 0; i < 32; i++) pairs[i] = numbers[order[i]];
+    return load_bytes(pairs);
+#endif
+}
+
+// bfloat16 x[count][width] -> words [count / 2][width] of two lines each; `count` is even
+inline void two_together(const float* x, int count, int width, float* out) {
+    const auto* numbers = (const uint16_t*)x;
+    for (int r = 0; r < count; r += 2, numbers += 2 * width)
+        for (int d = 0; d < width; d += 16)
+            store_bytes(out + r / 2 * width + d, paired(load_bf16(numbers + d), load_bf16(numbers + width + d)));
+}
+
+// The first `keys` of x[count][PANEL] rounded: words [count][PANEL / 2] of two keys each
+inline void round_lines(const float* x, int count, int keys, float* out) {
+    for (int r = 0; r < count; r++)
+        for (int at = r * PANEL; at < r * PANEL + keys; at += 32)
+            store_bytes(out + at / 2, rounded(load(x + at), load(x + at + 16)));
+}
+
+// The same as words [count / 2][PANEL] of two lines each; `count` is even
+inline void round_two(const float* x, int count, int keys, float* out) {
+    for (int r = 0; r < count; r += 2)
+        for (int at = 0; at < keys; at += 16)
+            store_bytes(out + r / 2 * PANEL + at, paired(load(x + r * PANEL + at), load(x + (r + 1) * PANEL + at)));
 }
 
 // x[count][width] -> out[width][PANEL], with zeros up to a multiple of 16 keys

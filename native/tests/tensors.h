@@ -43,12 +43,13 @@ class Tensor {
     void* data() { return bf16 ? (void*)bits.data() : (void*)fp32.data(); }
     size_t size() const { return bits.size() - GUARDS; }
 
-    double error_from(const Sums& wanted) const {
+    // `near`: of the sizes of all terms
+    double error_from(const Sums& wanted, double near = NEAR) const {
         double worst = 0;
         for (int i = 0; i < GUARDS; i++) worst = std::max(worst, must((*this)[size() + i] == GUARD));
         for (size_t i = 0; i < size(); i++) {
             const double rounding = bf16 ? ROUNDED * std::fabs(wanted[i].value) : 0;
-            worst = std::max(worst, error((*this)[i], wanted[i].value, NEAR * wanted[i].size + rounding));
+            worst = std::max(worst, error((*this)[i], wanted[i].value, near * wanted[i].size + rounding));
         }
         return worst;
     }

@@ -65,8 +65,8 @@ def _is_native(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 class _Native(Function):
-    """Flash attention of all rows, prefix and window included, in one call of the C++ kernels: float32 arithmetic, and
-    the same bits whatever the number of threads. The other functions of this file are its slow twins."""
+    """Flash attention of all rows, prefix and window included, in one call of the C++ kernels: sums in float32, and the
+    same bits whatever the number of threads. The other functions of this file are its slow twins."""
 
     @staticmethod
     def forward(

@@ -10,6 +10,7 @@ hands out anew in each step costs more time than adding to it. A step is one pas
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,32 +21,54 @@ from riyaz.layers.native_functions import add
 
 EPS = 1e-8  # of AdamW's denominator
 HALF = 1 << 15  # of what the lower 16 bits count
+PIECE = 1 << 18  # numbers of a block at once: the sum of 10⁸ squares in float32 would be off by a hundredth
+
+
+class Blocks(NamedTuple):
+    """Of all weights (N,): what the model computes with, and what the optimiser keeps."""
+
+    working: Tensor
+    low: Tensor | None
+    mean: Tensor
+    square: Tensor
+    grad: Tensor
+
+    def part(self, at: slice) -> "Blocks":
+        """That of some of the weights."""
+        low = None if self.low is None else self.low[at]
+        return Blocks(self.working[at], low, self.mean[at], self.square[at], self.grad[at])
 
 
 class Masters:
-    """The trainable parameters of a model, from now on in its compute type, until `detach`."""
+    """The trainable parameters of a model, from now on in its compute type, until `detach`. All weights lie in one
+    block of memory, matrices first, and so do their gradients and each moment: a step is a pass over blocks."""
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
         self.working = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self.low: dict[str, Tensor] = {}  # of weights in bf16
-        for name, weight in self.working.items():
-            exact = weight.detach().float().contiguous()
-            if compute == torch.float32:
-                weight.data = exact
-            else:
-                weight.data, self.low[name] = split(exact)
-        self.grad, self.square = self._zeros(torch.float32), self._zeros(torch.float32)
-        self.mean = self._zeros(compute)
+        self.decaying = sum(weight.numel() for weight in self.working.values() if weight.ndim > 1)
+        N = sum(weight.numel() for weight in self.working.values())
+        low = None if compute == torch.float32 else torch.empty(N, dtype=torch.int16)
+        self.blocks = Blocks(
+            torch.empty(N, dtype=compute), low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N)
+        )
+        self.low = {} if low is None else self._parts(low)
+        self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
+        for name, part in self._parts(self.blocks.working).items():
+            exact = self.working[name].detach().float().contiguous()
+            if self.low:
+                exact, low_part = split(exact)
+                self.low[name].copy_(low_part)
+            self.working[name].data = part.copy_(exact)
         self.hooks = [
             weight.register_post_accumulate_grad_hook(_add_to(self.grad[name])) for name, weight in self.working.items()
         ]
         self.taken = take_over(model, {weight: self.grad[name] for name, weight in self.working.items()})
 
-    def _zeros(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Zeros for each weight, parts of one block."""
-        block = torch.zeros(sum(weight.numel() for weight in self.working.values()), dtype=dtype)
-        parts = block.split([weight.numel() for weight in self.working.values()])
-        return {name: part.view(weight.shape) for (name, weight), part in zip(self.working.items(), parts, strict=True)}
+    def _parts(self, block: Tensor) -> dict[str, Tensor]:
+        """The part of a block that belongs to each weight."""
+        order = sorted(self.working, key=lambda name: self.working[name].ndim < 2)
+        parts = dict(zip(order, block.split([self.working[name].numel() for name in order])))
+        return {name: parts[name].view(weight.shape) for name, weight in self.working.items()}
 
     def weights(self) -> dict[str, Tensor]:
         """The weights as a checkpoint keeps them: `name`, and `name.low` of one in bf16."""
@@ -57,7 +80,8 @@ class Masters:
 
     def norm(self) -> float:
         """The norm of all gradients together."""
-        return torch.nn.utils.get_total_norm(list(self.grad.values()), foreach=True).item()
+        parts = torch._foreach_norm(self.blocks.grad.split(PIECE))
+        return torch.stack(parts).double().norm().item()
 
     @torch.no_grad()
     def step(self, number: int, rate: float, betas: tuple[float, float], decay: float, factor: float) -> None:
@@ -65,9 +89,9 @@ class Masters:
         times `factor`, which become 0. Matrices decay by rate × `decay`, norms and biases do not."""
         compute = _native_step if native.trains() else _plain_step
         size, root = rate / (1 - betas[0] ** number), math.sqrt(1 - betas[1] ** number)
-        for name, weight in self.working.items():
-            tensors = (weight.data, self.low.get(name), self.mean[name], self.square[name], self.grad[name])
-            compute(*tensors, factor, *betas, 1 - rate * decay * (weight.ndim > 1), size, root)
+        matrices, others = slice(self.decaying), slice(self.decaying, None)
+        for part, keep in ((matrices, 1 - rate * decay), (others, 1.0)):
+            compute(self.blocks.part(part), factor, *betas, keep, size, root)
 
     def rest(self) -> None:
         """Free gradients and moments; the model computes as torch has it."""
@@ -76,6 +100,7 @@ class Masters:
             hook.remove()
         self.taken, self.hooks = [], []
         self.grad, self.mean, self.square = {}, {}, {}
+        self.blocks = self.blocks._replace(mean=torch.empty(0), square=torch.empty(0), grad=torch.empty(0))
 
     def detach(self) -> None:
         """Leave the exact weights in the model, in float32."""
@@ -102,28 +127,28 @@ def _suffixed(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
 
 
 def _plain_step(
-    working: Tensor, low: Tensor | None, mean: Tensor, square: Tensor, grad: Tensor,
-    factor: float, beta1: float, beta2: float, keep: float, size: float, root: float,
-) -> None:  # fmt: skip
-    grad.mul_(factor)
-    moved = mean.float().lerp_(grad, 1 - beta1)
-    mean.copy_(moved)
-    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    weight = working if low is None else join(working, low)
-    weight.mul_(keep).addcdiv_(moved, square.sqrt().div_(root).add_(EPS), value=-size)
-    if low is not None:
-        for mine, new in zip((working, low), split(weight), strict=True):
-            mine.copy_(new)
-    grad.zero_()
+    blocks: Blocks, factor: float, beta1: float, beta2: float, keep: float, size: float, root: float
+) -> None:
+    for start in range(0, len(blocks.working), PIECE):
+        working, low, mean, square, grad = blocks.part(slice(start, start + PIECE))
+        grad.mul_(factor)
+        moved = mean.float().lerp_(grad, 1 - beta1)
+        mean.copy_(moved)
+        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        weight = working if low is None else join(working, low)
+        weight.mul_(keep).addcdiv_(moved, square.sqrt().div_(root).add_(EPS), value=-size)
+        if low is not None:
+            for mine, new in zip((working, low), split(weight), strict=True):
+                mine.copy_(new)
+        grad.zero_()
 
 
 def _native_step(
-    working: Tensor, low: Tensor | None, mean: Tensor, square: Tensor, grad: Tensor,
-    factor: float, beta1: float, beta2: float, keep: float, size: float, root: float,
-) -> None:  # fmt: skip
-    flat = (x.view(-1) for x in (working, mean, square, grad))
-    lower = None if low is None else low.view(-1)
-    native.extension().adam(*flat, lower, factor, beta1, beta2, keep, size, root, EPS, torch.get_num_threads())
+    blocks: Blocks, factor: float, beta1: float, beta2: float, keep: float, size: float, root: float
+) -> None:
+    working, low, mean, square, grad = blocks
+    threads = torch.get_num_threads()
+    native.extension().adam(working, mean, square, grad, low, factor, beta1, beta2, keep, size, root, EPS, threads)
 
 
 def _add_to(total: Tensor) -> Callable[[Tensor], None]:

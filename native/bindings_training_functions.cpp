@@ -21,12 +21,14 @@ using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Codes = nb::ndarray<int8_t, nb::c_contig, nb::device::cpu>;
 using Lower = nb::ndarray<int16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<nb::ndim<2>, nb::device::cpu>;  // each row contiguous
 using Labels = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const char* what) { throw std::invalid_argument(what); }
 
 // Whether the numbers of x are bfloat16; refuses what is neither that nor float.
-bool is_bf16(const Array& x) {
+template <class X>
+bool is_bf16(const X& x) {
     if (x.dtype() == nb::dtype<float>()) return false;
     if (x.dtype().code != uint8_t(nb::dlpack::dtype_code::Bfloat) || x.dtype().bits != 16)
         refuse("neither float32 nor bfloat16");
@@ -34,12 +36,14 @@ bool is_bf16(const Array& x) {
 }
 
 // The data of y, which has the type and the number of numbers of x
-void* like(const Array& y, const Array& x) {
+template <class X>
+void* like(const Array& y, const X& x) {
     if (y.dtype() != x.dtype() || y.size() != x.size()) refuse("types or sizes differ");
     return y.data();
 }
 
-int width(const Array& x, size_t dimension) {
+template <class X>
+int width(const X& x, size_t dimension) {
     if (x.ndim() <= dimension || x.shape(dimension) < 1 || x.shape(dimension) > 1 << 28) refuse("the shape is wrong");
     return int(x.shape(dimension));
 }
@@ -84,22 +88,39 @@ Activation activation_named(const std::string& name) {
     return name == "silu" ? Activation::silu : Activation::gelu_tanh;
 }
 
-void gate(const Array& gate, const Array& up, const std::string& activation, const Array& out, int threads) {
-    GateJob job;
-    job.activation = activation_named(activation), job.bf16 = is_bf16(gate);
-    job.gate = gate.data(), job.up = like(up, gate), job.out = like(out, gate);
-    nb::gil_scoped_release release;
-    gate_forward(job, gate.size(), threads);
+// The numbers from one row of x to the next; y has them too, and the type and the shape.
+size_t row_of(const Rows& x, const Rows& y) {
+    const size_t T = x.shape(0), C = x.shape(1);
+    if (y.shape(0) != T || y.shape(1) != C || x.dtype() != y.dtype()) refuse("types or sizes differ");
+    if (C > 1 && (x.stride(1) != 1 || y.stride(1) != 1)) refuse("rows are not contiguous");
+    if (T < 2) return C;
+    if (x.stride(0) != y.stride(0) || x.stride(0) < int64_t(C)) refuse("rows lie differently");
+    return size_t(x.stride(0));
 }
 
-void gate_gradient(const Array& gate, const Array& up, const Array& grad, const std::string& activation,
-                   const Array& grad_gate, const Array& grad_up, int threads) {
+GateJob gate_job(const Rows& gate, const Rows& up, const std::string& activation) {
     GateJob job;
     job.activation = activation_named(activation), job.bf16 = is_bf16(gate);
-    job.gate = gate.data(), job.up = like(up, gate), job.grad = like(grad, gate);
-    job.grad_gate = like(grad_gate, gate), job.grad_up = like(grad_up, gate);
+    job.row = row_of(gate, up), job.C = width(gate, 1), job.gate = gate.data(), job.up = up.data();
+    return job;
+}
+
+void gate(const Rows& gate, const Rows& up, const std::string& activation, const Array& out, int threads) {
+    GateJob job = gate_job(gate, up, activation);
+    job.out = like(out, gate);
     nb::gil_scoped_release release;
-    gate_backward(job, gate.size(), threads);
+    gate_forward(job, gate.shape(0), threads);
+}
+
+void gate_gradient(const Rows& gate, const Rows& up, const Array& grad, const std::string& activation,
+                   const Rows& grad_gate, const Rows& grad_up, int threads) {
+    GateJob job = gate_job(gate, up, activation);
+    job.grad = like(grad, gate), job.grad_row = row_of(grad_gate, grad_up);
+    if (grad_gate.shape(0) != gate.shape(0) || grad_gate.shape(1) != gate.shape(1) || grad_gate.dtype() != gate.dtype())
+        refuse("types or sizes differ");
+    job.grad_gate = grad_gate.data(), job.grad_up = grad_up.data();
+    nb::gil_scoped_release release;
+    gate_backward(job, gate.shape(0), threads);
 }
 
 void add(const Floats& total, const Array& x, float factor, int threads) {
@@ -153,7 +174,7 @@ void bind_training_functions(nb::module_& m) {
     m.def("rotation", &rotation, nb::arg("x"), nb::arg("cos"), nb::arg("sin"), nb::arg("back"), nb::arg("out"),
           nb::arg("threads"), "Writes the heads of x (T, H, D) turned by (T, 1, D), or back, into `out`.");
     m.def("gate", &gate, nb::arg("gate"), nb::arg("up"), nb::arg("activation"), nb::arg("out"), nb::arg("threads"),
-          "Writes activation(gate) * up into `out`; the activation is silu or gelu_tanh.");
+          "Writes activation(gate) * up into `out` (T, C); the activation is silu or gelu_tanh.");
     m.def("gate_gradient", &gate_gradient, nb::arg("gate"), nb::arg("up"), nb::arg("grad"), nb::arg("activation"),
           nb::arg("grad_gate"), nb::arg("grad_up"), nb::arg("threads"), "Writes its gradients.");
     m.def("add_scaled", &add, nb::arg("total"), nb::arg("x"), nb::arg("factor"), nb::arg("threads"),

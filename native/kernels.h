@@ -146,7 +146,7 @@ struct Kernels {
                               float* grad_k, float* grad_v);
     // out[at + d] = sum over i of from[i][d], for d < D, rounded to bfloat16 or not
     void (*round_sum)(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
-    // Functions of training, for rows (or numbers, of a gate) [begin, end); `norm_gradient` adds to `grad_weight` [C].
+    // Functions of training, for rows, or numbers where there are none, [begin, end); `norm_gradient` adds to `grad_weight` [C].
     void (*norm)(const NormJob& job, size_t begin, size_t end);
     void (*norm_gradient)(const NormJob& job, size_t begin, size_t end, float* grad_weight);
     void (*rotation)(const RotateJob& job, size_t begin, size_t end);

@@ -47,12 +47,13 @@ void rotate_all(const RotateJob& job, size_t T, int threads) {
              [&](size_t, size_t begin, size_t end) { kernels().rotation(job, begin, end); });
 }
 
-void gate_forward(const GateJob& job, size_t count, int threads) {
-    in_parts(count, PART, 1, threads, [&](size_t, size_t begin, size_t end) { kernels().gate(job, begin, end); });
+void gate_forward(const GateJob& job, size_t T, int threads) {
+    in_parts(T, rows_of_part(job.C), job.C, threads,
+             [&](size_t, size_t begin, size_t end) { kernels().gate(job, begin, end); });
 }
 
-void gate_backward(const GateJob& job, size_t count, int threads) {
-    in_parts(count, PART, 1, threads,
+void gate_backward(const GateJob& job, size_t T, int threads) {
+    in_parts(T, rows_of_part(job.C), job.C, threads,
              [&](size_t, size_t begin, size_t end) { kernels().gate_gradient(job, begin, end); });
 }
 

@@ -1,7 +1,8 @@
 // Norm, rotation, gate and cross-entropy of training, forward and backward, each over all threads.
 //
-// Tensors are contiguous, of float or, with `bf16`, of bfloat16; arithmetic is in float, and results are rounded once.
-// Equal inputs give equal bits, whatever the number of threads: work is cut by shapes alone. Null: not used.
+// Tensors are contiguous but for those of a gate, of float or, with `bf16`, of bfloat16; arithmetic is in float, and
+// results are rounded once. Equal inputs give equal bits, whatever the number of threads: work is cut by shapes alone.
+// Null: not used.
 #pragma once
 
 #include <cstddef>
@@ -31,10 +32,12 @@ struct RotateJob {
     bool back = false, bf16 = false;
 };
 
-// out = activation(gate) * up; backward: the gradients of both from `grad`, that of `out`
+// out = activation(gate) * up, all (T, C); backward: the gradients of both from `grad`, that of `out`
 struct GateJob {
     const void *gate = nullptr, *up = nullptr, *grad = nullptr;
     void *out = nullptr, *grad_gate = nullptr, *grad_up = nullptr;
+    int C = 0;
+    size_t row = 0, grad_row = 0;  // numbers from one row of gate and up, or of their gradients, to the next
     Activation activation = Activation::silu;
     bool bf16 = false;
 };
@@ -78,8 +81,8 @@ struct RoundJob {
 void norm_forward(const NormJob& job, size_t T, int threads);
 void norm_backward(const NormJob& job, size_t T, float* grad_weight, int threads);  // grad_weight (C,), or null
 void rotate_all(const RotateJob& job, size_t T, int threads);
-void gate_forward(const GateJob& job, size_t count, int threads);
-void gate_backward(const GateJob& job, size_t count, int threads);
+void gate_forward(const GateJob& job, size_t T, int threads);
+void gate_backward(const GateJob& job, size_t T, int threads);
 void add_scaled(const SumJob& job, size_t count, int threads);
 void adam_step(const AdamJob& job, size_t count, int threads);
 // Rounds `count` weights by the mean of their sizes, at least `least`, which it returns.

@@ -1,5 +1,6 @@
 """Weights of 32 bits and the step of AdamW beside torch's; linears and embeddings that add their gradients in place."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from riyaz.data.rows import Row
 from riyaz.events import quiet
 from riyaz.layers import in_place, ternary
 from riyaz.layers.attention import packed
+from riyaz.layers.functions import swiglu
 from riyaz.layers.masters import Masters
+from riyaz.layers.transformer import GatedMLP
 from riyaz.models.fresh import fresh
 from riyaz.pretraining.shapes import Shape, configured
 from riyaz.train import TrainPlan, answer_nats, train
@@ -131,6 +134,28 @@ def test_gradients_in_place_are_autograds(linear: type, dtype: torch.dtype) -> N
     modules = list(masters.taken)
     masters.detach()
     assert not any("forward" in vars(module) or "total" in vars(module) for module in modules)
+
+
+@DTYPES
+def test_gate_and_up_are_one_product(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where masters lay their weights side by side; results and gradients are those of linears apart."""
+    mlp, x, grad = GatedMLP(24, 40, swiglu), noise(7, 5, 24).to(dtype), noise(8, 5, 24).to(dtype)
+    for seed, weight in enumerate(mlp.parameters()):
+        weight.data = noise(seed, *weight.shape) / 5
+    parts, mine, counts = [x.clone().requires_grad_() for _ in range(2)], copy.deepcopy(mlp), []
+    mlp.to(dtype)(parts[0]).backward(grad)
+    masters = Masters(mine, dtype)
+    product = in_place._product
+    monkeypatch.setattr(in_place, "_product", lambda x, w, b: counts.append(len(w)) or product(x, w, b))
+    mine(parts[1]).backward(grad)
+    assert counts == [80, 24]
+    allowed = 1e-6 if dtype == torch.float32 else 2**-6
+    for found, wanted in [
+        (parts[1].grad, parts[0].grad),
+        *zip(masters.grad.values(), [w.grad for w in mlp.parameters()]),
+    ]:
+        assert found is not None and wanted is not None
+        assert (found - wanted.float()).abs().max() <= allowed * wanted.abs().max()
 
 
 def test_a_linear_with_bias_in_place() -> None:

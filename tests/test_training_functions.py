@@ -183,7 +183,9 @@ def test_wrong_tensors_are_refused() -> None:
     with pytest.raises(ValueError, match="sizes differ"):
         softmax_loss(noise(1, 2, 5), torch.tensor([0]), gradient=True)
     with pytest.raises(ValueError, match="sizes differ"):
-        native.extension().gate(noise(1, 4), noise(1, 5), "silu", noise(1, 4), 1)
+        native.extension().gate(noise(1, 2, 4), noise(1, 2, 5), "silu", noise(1, 2, 4), 1)
+    with pytest.raises(ValueError, match="rows lie differently"):
+        native.extension().gate(noise(1, 2, 4), noise(1, 2, 5)[:, :4], "silu", noise(1, 2, 4), 1)
     with pytest.raises(ValueError, match="sizes differ"):
         native.extension().norm(noise(1, 2, 4), noise(1, 3), EPS, noise(1, 2), noise(1, 2, 4), 1)
 

@@ -72,34 +72,39 @@ void rotation_rows(const RotateJob& job, size_t begin, size_t end) {
 }
 
 template <class N, Activation A>
-void gate_numbers(const GateJob& job, size_t begin, size_t end) {
-    const N *gate = (const N*)job.gate + begin, *up = (const N*)job.up + begin;
-    N* out = (N*)job.out + begin;
-    chunks(int(end - begin), [&](int i, int n) {
-        const F x = load_some(gate + i, n), y = A == Activation::silu ? silu(x) : gelu_tanh(x);
-        store_some(out + i, mul(y, load_some(up + i, n)), n);
-    });
+void gate_rows(const GateJob& job, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; t++) {
+        const N *gate = (const N*)job.gate + t * job.row, *up = (const N*)job.up + t * job.row;
+        N* out = (N*)job.out + t * job.C;
+        chunks(job.C, [&](int i, int n) {
+            const F x = load_some(gate + i, n), y = A == Activation::silu ? silu(x) : gelu_tanh(x);
+            store_some(out + i, mul(y, load_some(up + i, n)), n);
+        });
+    }
 }
 
 // Both activations are x s with s = 1 / (1 + e^(-z)): z = x, or z = 2 u of GELU. The derivative is
 // s + x s (1 - s) dz/dx, and 1 - s = e^(-z) s.
 template <class N, Activation A>
-void gate_gradient_numbers(const GateJob& job, size_t begin, size_t end) {
-    const N *gate = (const N*)job.gate + begin, *up = (const N*)job.up + begin, *grad = (const N*)job.grad + begin;
-    N *grad_gate = (N*)job.grad_gate + begin, *grad_up = (N*)job.grad_up + begin;
-    chunks(int(end - begin), [&](int i, int n) {
-        const F x = load_some(gate + i, n), g = load_some(grad + i, n);
-        F z = x, slope = x;  // slope: x dz/dx
-        if (A == Activation::gelu_tanh) {
-            const F twice = mul(set(1.5957691216057308f), x), squared = mul(x, x);
-            z = mul(twice, fma(squared, set(0.044715f), set(1)));
-            slope = mul(twice, fma(squared, set(0.134145f), set(1)));
-        }
-        const F e = exp(sub(zero(), z)), s = div(set(1), add(set(1), e));
-        const F derivative = mul(s, fma(slope, mul(e, s), set(1)));
-        store_some(grad_up + i, mul(g, mul(x, s)), n);
-        store_some(grad_gate + i, mul(mul(g, load_some(up + i, n)), derivative), n);
-    });
+void gate_gradient_rows(const GateJob& job, size_t begin, size_t end) {
+    for (size_t t = begin; t < end; t++) {
+        const N *gate = (const N*)job.gate + t * job.row, *up = (const N*)job.up + t * job.row;
+        const N* grad = (const N*)job.grad + t * job.C;
+        N *grad_gate = (N*)job.grad_gate + t * job.grad_row, *grad_up = (N*)job.grad_up + t * job.grad_row;
+        chunks(job.C, [&](int i, int n) {
+            const F x = load_some(gate + i, n), g = load_some(grad + i, n);
+            F z = x, slope = x;  // slope: x dz/dx
+            if (A == Activation::gelu_tanh) {
+                const F twice = mul(set(1.5957691216057308f), x), squared = mul(x, x);
+                z = mul(twice, fma(squared, set(0.044715f), set(1)));
+                slope = mul(twice, fma(squared, set(0.134145f), set(1)));
+            }
+            const F e = exp(sub(zero(), z)), s = div(set(1), add(set(1), e));
+            const F derivative = mul(s, fma(slope, mul(e, s), set(1)));
+            store_some(grad_up + i, mul(g, mul(x, s)), n);
+            store_some(grad_gate + i, mul(mul(g, load_some(up + i, n)), derivative), n);
+        });
+    }
 }
 
 constexpr int SUMMED = 1024;  // exponentials added in float; sums of so many are added in double
@@ -238,17 +243,17 @@ void rotation(const RotateJob& job, size_t begin, size_t end) {
 void gate(const GateJob& job, size_t begin, size_t end) {
     constexpr Activation SILU = Activation::silu, GELU = Activation::gelu_tanh;
     if (job.activation == SILU)
-        (job.bf16 ? gate_numbers<uint16_t, SILU> : gate_numbers<float, SILU>)(job, begin, end);
+        (job.bf16 ? gate_rows<uint16_t, SILU> : gate_rows<float, SILU>)(job, begin, end);
     else
-        (job.bf16 ? gate_numbers<uint16_t, GELU> : gate_numbers<float, GELU>)(job, begin, end);
+        (job.bf16 ? gate_rows<uint16_t, GELU> : gate_rows<float, GELU>)(job, begin, end);
 }
 
 void gate_gradient(const GateJob& job, size_t begin, size_t end) {
     constexpr Activation SILU = Activation::silu, GELU = Activation::gelu_tanh;
     if (job.activation == SILU)
-        (job.bf16 ? gate_gradient_numbers<uint16_t, SILU> : gate_gradient_numbers<float, SILU>)(job, begin, end);
+        (job.bf16 ? gate_gradient_rows<uint16_t, SILU> : gate_gradient_rows<float, SILU>)(job, begin, end);
     else
-        (job.bf16 ? gate_gradient_numbers<uint16_t, GELU> : gate_gradient_numbers<float, GELU>)(job, begin, end);
+        (job.bf16 ? gate_gradient_rows<uint16_t, GELU> : gate_gradient_rows<float, GELU>)(job, begin, end);
 }
 
 void loss(const LossJob& job, size_t begin, size_t end) {

@@ -124,24 +124,30 @@ double gate_check(const Sets& k, bool bf16) {
     return over(LENGTHS, [&](int n, bool damaged) {
         double worst = 0;
         for (const float large : {1.0f, 10.0f, 200.0f}) {
-            Tensor gate = random_tensor(bf16, 1, n, large, damaged), up = random_tensor(bf16, 2, n);
-            Tensor grad = random_tensor(bf16, 3, n), out(bf16, n), grad_gate = out, grad_up = out;
+            const int T = 3, all = T * n;
+            const Tensor gate = random_tensor(bf16, 1, all, large, damaged), up = random_tensor(bf16, 2, all);
+            Tensor grad = random_tensor(bf16, 3, all), out(bf16, all), both(bf16, 2 * all), grads = both;
+            for (int i = 0; i < all; i++)  // gate and up are columns of one matrix, and so are their gradients
+                both.put(i / n * 2 * n + i % n, gate[i]), both.put(i / n * 2 * n + n + i % n, up[i]);
+            const size_t right = size_t(n) * (bf16 ? 2 : 4);
             GateJob job;
-            job.gate = gate.data(), job.up = up.data(), job.grad = grad.data(), job.out = out.data();
-            job.grad_gate = grad_gate.data(), job.grad_up = grad_up.data();
+            job.C = n, job.row = job.grad_row = 2 * size_t(n);
+            job.gate = both.data(), job.up = (uint8_t*)both.data() + right, job.grad = grad.data();
+            job.grad_gate = grads.data(), job.grad_up = (uint8_t*)grads.data() + right, job.out = out.data();
             job.activation = ACTIVATION, job.bf16 = bf16;
-            in_two(n, [&](size_t begin, size_t end) {
+            in_two(T, [&](size_t begin, size_t end) {
                 k.checked.gate(job, begin, end), k.checked.gate_gradient(job, begin, end);
             });
-            Sums wanted(n, Sum{0, FLOOR}), of_gate = wanted, of_up = wanted;
-            for (int i = 0; i < n; i++) {
+            Sums wanted(all, Sum{0, FLOOR}), of_both(2 * all, Sum{0, FLOOR});
+            for (int i = 0; i < all; i++) {
                 const Gate g(ACTIVATION, gate[i]);
                 const double pull = double(grad[i]) * up[i] * g.s;
+                Sum &of_gate = of_both[i / n * 2 * n + i % n], &of_up = of_both[i / n * 2 * n + n + i % n];
                 wanted[i].add(gate[i] * g.s * up[i], g.worth);
-                of_up[i].add(gate[i] * g.s * grad[i], g.worth);
-                of_gate[i].add(pull, g.worth), of_gate[i].add(pull * g.slope * g.rest, 2 * g.worth);
+                of_up.add(gate[i] * g.s * grad[i], g.worth);
+                of_gate.add(pull, g.worth), of_gate.add(pull * g.slope * g.rest, 2 * g.worth);
             }
-            worst = std::max({worst, out.error_from(wanted), grad_gate.error_from(of_gate), grad_up.error_from(of_up)});
+            worst = std::max({worst, out.error_from(wanted), grads.error_from(of_both)});
         }
         return worst;
     });

@@ -46,10 +46,12 @@ def takes(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear and hasattr(linear, "total")
 
 
-def products(x: Tensor, linears: Sequence[Any]) -> tuple[Tensor, ...]:
-    """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in)."""
+def products(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[Tensor, ...]:
+    """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in). With `columns` they may be columns of one
+    matrix, made by one product where the weights are rows of one."""
     weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
-    found: tuple[Tensor, ...] = _Linears.apply(x, [linear.total for linear in linears], *weights, *biases)
+    totals = [linear.total for linear in linears]
+    found: tuple[Tensor, ...] = _Linears.apply(x, totals, columns, *weights, *biases)
     return found
 
 
@@ -63,25 +65,49 @@ def _embed(module: Any, tokens: Tensor) -> Tensor:
 
 class _Linears(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, totals: list[Tensor], *weights_and_biases: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, totals: list[Tensor], columns: bool, *weights_and_biases: Any
+    ) -> tuple[Tensor, ...]:
         weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
         ctx.save_for_backward(x, *weights)
         ctx.totals = totals
+        if columns and biases == (None,) * len(totals) and (whole := _whole(weights, 0)) is not None:
+            parts = _product(x, whole, None).split([len(weight) for weight in weights], 1)
+            return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
         return tuple(_product(x, weight, bias) for weight, bias in zip(weights, biases))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x, *weights = ctx.saved_tensors
-        wanted, grad_x = ctx.needs_input_grad[2:], None
+        count, wanted, grad_x = len(grads), ctx.needs_input_grad[3:], None
+        biases = [grad.sum(0) if own else None for grad, own in zip(grads, wanted[count:])]
+        parts: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
+        if all(part is not None for part in parts) and len({*wanted[:count]}) == 1:
+            grads, weights, totals = ([part] for part in parts)
+        else:
+            totals = ctx.totals
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grads[0], weights[0], out=empty(x.shape, x.dtype))
             for grad, weight in zip(grads[1:], weights[1:]):
                 grad_x.addmm_(grad, weight)
-        for grad, total, own in zip(grads, ctx.totals, wanted):
+        for grad, total, own in zip(grads, totals, wanted):
             if own:
                 add_gradient(total, grad, x)
-        biases = (grad.sum(0) if own else None for grad, own in zip(grads, wanted[len(weights) :]))
-        return grad_x, None, *[None] * len(weights), *biases
+        return grad_x, None, None, *[None] * count, *biases
+
+
+def _whole(parts: Sequence[Tensor], dim: int) -> Tensor | None:
+    """The matrix whose rows (dim 0) or columns (dim 1) are those of all parts, where their memory is that of one."""
+    first = parts[0]
+    end = first.data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.stride() != first.stride() or part.shape[1 - dim] != first.shape[1 - dim]:
+            return None
+        end += part.shape[dim] * part.stride(dim) * part.itemsize
+    if first.stride(1) != 1 or end > first.untyped_storage().data_ptr() + first.untyped_storage().nbytes():
+        return None
+    shape = [sum(part.shape[i] for part in parts) if i == dim else first.shape[i] for i in (0, 1)]
+    return first.as_strided(shape, first.stride())
 
 
 def _product(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:

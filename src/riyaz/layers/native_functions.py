@@ -70,9 +70,10 @@ class Gate(Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
-        """gate and up of one shape -> the same."""
-        gate, up = gate.contiguous(), up.contiguous()
-        out = empty_like(gate)
+        """gate and up (T, F), which may be columns of one matrix -> (T, F)."""
+        if gate.stride() != up.stride() or gate.stride(1) != 1:
+            gate, up = gate.contiguous(), up.contiguous()
+        out = empty(gate.shape, gate.dtype)
         native.extension().gate(gate, up, activation, out, torch.get_num_threads())
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
@@ -80,9 +81,10 @@ class Gate(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        """The gradients of both."""
+        """The gradients of both, columns of one matrix."""
         gate, up = ctx.saved_tensors
-        grad_gate, grad_up = empty_like(gate), empty_like(up)
+        T, F = gate.shape
+        grad_gate, grad_up = empty((T, 2 * F), gate.dtype).split(F, 1)
         native.extension().gate_gradient(
             gate, up, grads[0].contiguous(), ctx.activation, grad_gate, grad_up, torch.get_num_threads()
         )

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from riyaz.layers import in_place, lora
 
 
-def together(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
-    """`linear(x)` of each linear, for x (T, in): at once where all of them train in place, or all have a LoRA."""
-    for fast in (in_place, lora):
-        if all(map(fast.takes, linears)):
-            found: tuple[Tensor, ...] = fast.products(x, linears)
-            return found
+def together(x: Tensor, *linears: nn.Module, columns: bool = False) -> tuple[Tensor, ...]:
+    """`linear(x)` of each linear, for x (T, in): at once where all of them train in place, or all have a LoRA. With
+    `columns` the results may be columns of one matrix, not contiguous."""
+    if all(map(in_place.takes, linears)):
+        return in_place.products(x, linears, columns)
+    if all(map(lora.takes, linears)):
+        return lora.products(x, linears)
     return tuple(linear(x) for linear in linears)

@@ -41,7 +41,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) -> (T, C) through F gated units."""
-        return self.down_proj(self.product(*together(x, self.gate_proj, self.up_proj)))
+        return self.down_proj(self.product(*together(x, self.gate_proj, self.up_proj, columns=True)))
 
 
 class Trunk(nn.Module):

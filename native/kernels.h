@@ -83,7 +83,8 @@ struct SumJob;
 struct Kernels {
     const char* name;
     Wide wide_kind;
-    bool wide_bf16;  // whether products with many tokens take weights in bfloat16
+    bool wide_bf16;        // whether products with many tokens take weights in bfloat16
+    bool trains_in_pairs;  // whether attention in training multiplies pairs of bfloat16, if that is its type
 
     // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are
     // zeros.
@@ -146,7 +147,8 @@ struct Kernels {
                               float* grad_k, float* grad_v);
     // out[at + d] = sum over i of from[i][d], for d < D, rounded to bfloat16 or not
     void (*round_sum)(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
-    // Functions of training, for rows, or numbers where there are none, [begin, end); `norm_gradient` adds to `grad_weight` [C].
+    // Functions of training, for rows, or numbers where there are none, [begin, end); `norm_gradient` adds to
+    // `grad_weight` [C].
     void (*norm)(const NormJob& job, size_t begin, size_t end);
     void (*norm_gradient)(const NormJob& job, size_t begin, size_t end, float* grad_weight);
     void (*rotation)(const RotateJob& job, size_t begin, size_t end);

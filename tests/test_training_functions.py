@@ -230,7 +230,7 @@ def test_ten_steps_have_the_losses_of_torch(method: str, tmp_path: Path, by_torc
 
 def test_riyaz_native_0_trains_by_torch() -> None:
     code = "from riyaz import native; print(native.trains(), native.available(), native.trainer())"
-    for value, wanted in (("0", "False True torch"), ("1", f"True True C++ ({native.isa()})")):
+    for value, wanted in (("0", "False True torch"), ("1", f"True True C++ {native.VERSION} ({native.isa()})")):
         done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"RIYAZ_NATIVE": value},
                               capture_output=True, text=True, check=True)  # fmt: skip
         assert done.stdout.strip() == wanted

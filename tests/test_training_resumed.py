@@ -44,3 +44,12 @@ def test_repeated_and_resumed_runs_are_the_same_bits(
     assert straight and calls, "attention is that of the extension"
     for one, two, three in zip(straight, again, resumed, strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def test_dropout_in_a_frozen_base_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    plan = replace(PLAN, dropout=0.1, validate_every=3)
+    straight = trained("llama", "prompt_tuning", plan, tmp_path / "straight")
+    with pytest.raises(Stop):
+        trained("llama", "prompt_tuning", plan, tmp_path / "resumed", stopping_at(5))
+    resumed = trained("llama", "prompt_tuning", plan, tmp_path / "resumed")
+    assert all(torch.equal(one, two) for one, two in zip(straight, resumed, strict=True))

@@ -14,6 +14,13 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
+// Whether attention in training multiplies pairs of bfloat16: on Intel's these are no quicker than floats, as of 2026
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+constexpr bool QUICK_PAIRS = true;
+#else
+constexpr bool QUICK_PAIRS = false;
+#endif
+
 constexpr size_t AHEAD = 12 * 1024;  // bytes that weights are prefetched before they are used
 
 // Where to prefetch while the block at `at` is read: further on, or where the thread reads after `end`.

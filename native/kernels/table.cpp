@@ -34,6 +34,7 @@ const Kernels& table() {
         .name = RIYAZ_NAME(RIYAZ_ISA),
         .wide_kind = KIND,
         .wide_bf16 = BF16,
+        .trains_in_pairs = QUICK_PAIRS,
         .inputs = inputs,
         .narrow = narrow,
         .narrow_gated = narrow_gated,

@@ -12,9 +12,6 @@ namespace RIYAZ_ISA {
 
 namespace {
 
-// A line's weights are exp(score - level); the level rises where a score is more than this above it.
-constexpr float SLACK = 8;
-
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
 struct Panel {
     float* turned;  // keys [width / S][PANEL] words
@@ -23,7 +20,7 @@ struct Panel {
     int position, count;
 };
 
-// Lines of consecutive tokens of a row. With S = 1 the words that begin with `two` and `rounded` are the floats.
+// Lines of consecutive tokens of a row. With S = 1 two_q is q, and so on; `rounded` is what mix multiplies.
 struct Lines {
     float *q, *grad;                  // [MOST_LINES][width / S] words
     float *two_q, *two_grad;          // [MOST_LINES / S][width] words: S lines in each
@@ -230,7 +227,7 @@ void weigh(Lines& lines, const Panel& panel, int width) {
         for (int at = 0; at < PANEL; at += 16)
             if (const uint32_t mask = mask_of(begin, end, at))
                 largest = max(largest, select(mask, mul(scale, load(weights + at)), none));
-        if (begin < end && any_below(set(lines.level[r] + SLACK), largest)) lift(lines, r, width, max_of(largest));
+        if (begin < end && any_below(set(lines.level[r]), largest)) lift(lines, r, width, max_of(largest));
         const F level = set(lines.level[r]);
         F total = load(lines.totals + 16 * r);
         for (int at = 0; at < PANEL; at += 16) {

@@ -3,6 +3,7 @@
 
 #include "../simd.h"
 #include "../training_attention.h"
+#include "parts.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -21,13 +22,6 @@ INLINE Four four(const float* x) {
     memcpy(&r, x, 16);
     return r;
 }
-
-// Whether products of pairs of bfloat16 are quicker than those of floats: not on Intel's, as of 2026
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
-constexpr bool QUICK_PAIRS = true;
-#else
-constexpr bool QUICK_PAIRS = false;
-#endif
 
 // 16 words of S numbers: floats, or pairs of bfloat16
 template <int S>
@@ -106,7 +100,7 @@ INLINE void to_floats(const void* x, size_t at, bool bf16, int D, float* out) {
     store(out + d, load(last));
 }
 
-// The same as words of S numbers; two are of bfloat16
+// The same as words of S numbers; x is of bfloat16 where these are two
 template <int S>
 INLINE void to_words(const void* x, size_t at, bool bf16, int D, float* out) {
     if constexpr (S == 2) {
@@ -119,7 +113,8 @@ INLINE void to_words(const void* x, size_t at, bool bf16, int D, float* out) {
     }
 }
 
-// The inverse, rounded to the type. A NaN stays one: the low bits of those that come from bfloat16 are zeros.
+// x[0] ... x[D - 1] times `scale`, rounded to the type, to out[at] and on. A NaN stays one: the low bits of those that
+// come from bfloat16 are zeros.
 INLINE void from_floats(const float* x, F scale, int D, void* out, size_t at, bool bf16) {
     int d = 0;
     for (; d + 16 <= D; d += 16) {

@@ -9,6 +9,7 @@ from types import ModuleType
 from riyaz.errors import RiyazError
 
 REASON = Path(__file__).with_name("_native.txt")  # written by CMakeLists.txt where there is nothing to build with
+VERSION = 2  # of the kernels of training: another one where they round otherwise
 BUILD = "install g++ 12 or newer and Python's header files, then `make native` or pip install riyaz again"
 
 
@@ -52,8 +53,8 @@ def trains() -> bool:
 
 def trainer() -> str:
     """What computes in training, since others give the same weights but for their last bits: the instruction set of
-    the C++ kernels, or torch."""
-    return f"C++ ({isa()})" if trains() else "torch"
+    the C++ kernels and their VERSION, or torch."""
+    return f"C++ {VERSION} ({isa()})" if trains() else "torch"
 
 
 def why_not() -> str:

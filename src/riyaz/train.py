@@ -142,6 +142,7 @@ def train(
     state.trainer = trainer(model)
     began = time.perf_counter() - state.seconds
     multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
+    model.train()
 
     for step in range(state.step, plan.steps):
         if step >= plan.length:

@@ -81,16 +81,16 @@ class _Linears(Function):
         x, *weights = ctx.saved_tensors
         count, wanted, grad_x = len(grads), ctx.needs_input_grad[3:], None
         biases = [grad.sum(0) if own else None for grad, own in zip(grads, wanted[count:])]
-        parts: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
-        if all(part is not None for part in parts) and len({*wanted[:count]}) == 1:
-            grads, weights, totals = ([part] for part in parts)
-        else:
-            totals = ctx.totals
+        parts = [*zip(grads, weights, ctx.totals, wanted)]
+        whole: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
+        if len({*wanted[:count]}) == 1 and all(matrix is not None for matrix in whole):
+            parts = [(*whole, wanted[0])]
         if ctx.needs_input_grad[0]:
-            grad_x = torch.mm(grads[0], weights[0], out=empty(x.shape, x.dtype))
-            for grad, weight in zip(grads[1:], weights[1:]):
+            grad, weight, *_ = parts[0]
+            grad_x = torch.mm(grad, weight, out=empty(x.shape, x.dtype))
+            for grad, weight, *_ in parts[1:]:
                 grad_x.addmm_(grad, weight)
-        for grad, total, own in zip(grads, totals, wanted):
+        for grad, _, total, own in parts:
             if own:
                 add_gradient(total, grad, x)
         return grad_x, None, None, *[None] * count, *biases

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from riyaz import native
+from riyaz.layers import memory
 from riyaz.layers.in_place import give_back, take_over
 from riyaz.layers.native_functions import add
 
 EPS = 1e-8  # of AdamW's denominator
 HALF = 1 << 15  # of what the lower 16 bits count
-PIECE = 1 << 18  # numbers of a block at once: the sum of 10⁸ squares in float32 would be off by a hundredth
+# numbers of a block at once: the sum of 10⁸ squares in float32 would be off by a hundredth, and each temporary result
+# of `_plain_step` would be as large as the block
+PIECE = 1 << 18
 
 
 class Blocks(NamedTuple):
@@ -34,7 +37,7 @@ class Blocks(NamedTuple):
     grad: Tensor
 
     def part(self, at: slice) -> "Blocks":
-        """That of some of the weights."""
+        """The blocks of some of the weights."""
         low = None if self.low is None else self.low[at]
         return Blocks(self.working[at], low, self.mean[at], self.square[at], self.grad[at])
 
@@ -47,18 +50,19 @@ class Masters:
         self.working = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.decaying = sum(weight.numel() for weight in self.working.values() if weight.ndim > 1)
         N = sum(weight.numel() for weight in self.working.values())
+        working = torch.empty(N, dtype=compute)
         low = None if compute == torch.float32 else torch.empty(N, dtype=torch.int16)
-        self.blocks = Blocks(
-            torch.empty(N, dtype=compute), low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N)
-        )
         self.low = {} if low is None else self._parts(low)
-        self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
-        for name, part in self._parts(self.blocks.working).items():
+        for name, part in self._parts(working).items():
             exact = self.working[name].detach().float().contiguous()
             if self.low:
                 exact, low_part = split(exact)
                 self.low[name].copy_(low_part)
             self.working[name].data = part.copy_(exact)
+        del exact
+        memory.trim()  # the old weights are freed before zeros take their place
+        self.blocks = Blocks(working, low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N))
+        self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
         self.hooks = [
             weight.register_post_accumulate_grad_hook(_add_to(self.grad[name])) for name, weight in self.working.items()
         ]
@@ -105,8 +109,10 @@ class Masters:
     def detach(self) -> None:
         """Leave the exact weights in the model, in float32."""
         self.rest()
-        for name, low in self.low.items():
-            self.working[name].data = join(self.working[name].data, low)
+        for name, weight in self.working.items():
+            weight.data = join(weight.data, self.low[name]) if self.low else weight.data.clone()
+        self.low = {}
+        self.blocks = self.blocks._replace(working=torch.empty(0), low=None)
 
 
 def split(exact: Tensor) -> tuple[Tensor, Tensor]:

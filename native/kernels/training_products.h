@@ -23,19 +23,21 @@ INLINE Four four(const float* x) {
     return r;
 }
 
-// 16 words of S numbers: floats, or pairs of bfloat16
+// 16 words of S numbers, floats or pairs of bfloat16; one word in every lane; products of words, added in each lane
 template <int S>
-struct Words {
-    using Vector = F;
-};
-template <>
-struct Words<2> {
-    using Vector = B;
-};
-INLINE void get(const float* words, F& to) { to = load(words); }
-INLINE void get(const float* words, B& to) { to = load_bytes(words); }
-INLINE void get_one(const float* word, F& to) { to = set(*word); }
-INLINE void get_one(const float* word, B& to) { to = spread(word); }
+INLINE auto load_words(const float* words) {
+    if constexpr (S == 2)
+        return load_bytes(words);
+    else
+        return load(words);
+}
+template <int S>
+INLINE auto spread_word(const float* word) {
+    if constexpr (S == 2)
+        return spread(word);
+    else
+        return set(*word);
+}
 INLINE F add_product(F sum, F x, F y) { return fma(x, y, sum); }
 INLINE F add_product(F sum, B x, B y) { return dot_bf16(sum, x, y); }
 
@@ -51,12 +53,12 @@ INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, 
 #pragma GCC unroll 4
         for (int n = 0; n < C; n++) sums[i][n] = zero();
     for (int k = 0; k < depth; k++, a += step, b += b_row) {
-        typename Words<S>::Vector x, columns[C];
+        decltype(load_words<S>(b)) columns[C];
 #pragma GCC unroll 4
-        for (int n = 0; n < C; n++) get(b + 16 * n, columns[n]);
+        for (int n = 0; n < C; n++) columns[n] = load_words<S>(b + 16 * n);
 #pragma GCC unroll 6
         for (int i = 0; i < TOGETHER; i++) {
-            get_one(a + i * row, x);
+            const auto x = spread_word<S>(a + i * row);
 #pragma GCC unroll 4
             for (int n = 0; n < C; n++) sums[i][n] = add_product(sums[i][n], x, columns[n]);
         }

@@ -47,7 +47,11 @@ def available() -> bool:
 def trains() -> bool:
     """Whether training uses the C++ kernels too: not with `RIYAZ_NATIVE=0`, and plain loops, which are slower than
     torch, only with `RIYAZ_NATIVE=1`."""
-    asked = os.environ.get("RIYAZ_NATIVE")
+    return _trains(os.environ.get("RIYAZ_NATIVE"))
+
+
+@cache
+def _trains(asked: str | None) -> bool:
     return asked != "0" and available() and (asked == "1" or isa() != "scalar")
 
 

@@ -1,6 +1,7 @@
 """The functions of `layers.functions` and `layers.loss` by the C++ extension: one pass over memory each.
 
-Each saves for backward what its twin in torch saves. Arithmetic is in float32 and results are rounded once.
+Each saves for backward what its twin in torch saves. Arithmetic is in float32 and results are rounded once. Kernels
+take inputs detached: torch refuses to hand out one that requires a gradient, which is noticed, but takes its time.
 """
 
 from typing import Any
@@ -29,7 +30,7 @@ class RMSNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x (…, C), weight (C,) -> (…, C)."""
         x = x.contiguous()
-        rows, out = x.view(-1, x.shape[-1]), empty_like(x)
+        rows, out = x.detach().view(-1, x.shape[-1]), empty_like(x)
         scale = torch.empty(len(rows))  # 1 / rms of each row
         native.extension().norm(rows, _wide(weight), eps, scale, out.view(rows.shape), torch.get_num_threads())
         ctx.save_for_backward(x, weight, scale)
@@ -41,7 +42,7 @@ class RMSNorm(Function):
         x, weight, scale = ctx.saved_tensors
         grad_x = empty_like(x)
         grad_weight = torch.empty(weight.shape) if ctx.needs_input_grad[1] else None
-        rows, grad, grad_rows = (part.view(-1, x.shape[-1]) for part in (x, grads[0].contiguous(), grad_x))
+        rows, grad, grad_rows = (part.view(-1, x.shape[-1]) for part in (x.detach(), grads[0].contiguous(), grad_x))
         native.extension().norm_gradient(
             rows, _wide(weight), scale, grad, grad_rows, grad_weight, torch.get_num_threads()
         )
@@ -74,7 +75,7 @@ class Gate(Function):
         if gate.stride() != up.stride() or gate.stride(1) != 1:
             gate, up = gate.contiguous(), up.contiguous()
         out = empty(gate.shape, gate.dtype)
-        native.extension().gate(gate, up, activation, out, torch.get_num_threads())
+        native.extension().gate(gate.detach(), up.detach(), activation, out, torch.get_num_threads())
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
         return out
@@ -86,7 +87,13 @@ class Gate(Function):
         T, F = gate.shape
         grad_gate, grad_up = empty((T, 2 * F), gate.dtype).split(F, 1)
         native.extension().gate_gradient(
-            gate, up, grads[0].contiguous(), ctx.activation, grad_gate, grad_up, torch.get_num_threads()
+            gate.detach(),
+            up.detach(),
+            grads[0].contiguous(),
+            ctx.activation,
+            grad_gate,
+            grad_up,
+            torch.get_num_threads(),
         )
         return grad_gate, grad_up, None
 
@@ -121,7 +128,7 @@ def ternary_codes(weight: Tensor, least: float) -> tuple[Tensor, Tensor]:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
-    x = x.contiguous()
+    x = x.detach().contiguous()
     out = empty_like(x)
     native.extension().rotation(x, cos, sin, back, out, torch.get_num_threads())
     return out

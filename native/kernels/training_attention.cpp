@@ -12,6 +12,8 @@ namespace RIYAZ_ISA {
 
 namespace {
 
+constexpr int OF_BF16 = QUICK_PAIRS ? 2 : 1;  // numbers of a word, where tensors are of bfloat16
+
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
 struct Panel {
     float* turned;  // keys [width / S][PANEL] words
@@ -355,14 +357,12 @@ void backward(const PackedAttention& job, const RowPiece* pieces, int count, int
 }  // namespace
 
 void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory) {
-    const auto run = job.bf16 && QUICK_PAIRS ? forward < QUICK_PAIRS ? 2 : 1 > : forward<1>;
-    run(job, pieces, count, head, memory);
+    (job.bf16 ? forward<OF_BF16> : forward<1>)(job, pieces, count, head, memory);
 }
 
 void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* memory,
                        float* grad_k, float* grad_v) {
-    const auto run = job.bf16 && QUICK_PAIRS ? backward < QUICK_PAIRS ? 2 : 1 > : backward<1>;
-    run(job, pieces, count, head, memory, grad_k, grad_v);
+    (job.bf16 ? backward<OF_BF16> : backward<1>)(job, pieces, count, head, memory, grad_k, grad_v);
 }
 
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16) {

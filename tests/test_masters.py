@@ -137,6 +137,14 @@ def test_gradients_in_place_are_autograds(linear: type, dtype: torch.dtype) -> N
 
 
 @DTYPES
+def test_nothing_that_trains_is_no_error(dtype: torch.dtype) -> None:
+    masters = Masters(nn.Linear(3, 2).requires_grad_(False), dtype)
+    masters.step(1, RATE, BETAS, DECAY, 1.0)
+    assert masters.norm() == 0 and masters.weights() == {}
+    masters.detach()
+
+
+@DTYPES
 def test_gate_and_up_are_one_product(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where masters lay their weights side by side; results and gradients are those of linears apart."""
     mlp, x, grad = GatedMLP(24, 40, swiglu), noise(7, 5, 24).to(dtype), noise(8, 5, 24).to(dtype)

@@ -103,10 +103,7 @@ void fill(const PackedAttention& job, const void* x, size_t first, int count, in
 template <int S>
 void arrange(const float* x, int width, int count, bool turned, float* out) {
     if (turned) return turn(x, width / S, count, out);
-    if constexpr (S == 2)
-        two_together(x, (count + 15) / 16 * 16, width, out);
-    else if (out != x)
-        memcpy(out, x, sizeof(float) * ((count + 15) / 16 * 16) * width);
+    if constexpr (S == 2) two_together(x, (count + 15) / 16 * 16, width, out);  // with S = 1 `fill` wrote to out
 }
 
 // Fills the own panels of a piece, and those of the prefix `with_prefix`.

@@ -54,12 +54,7 @@ class Masters:
         low = None if compute == torch.float32 else torch.empty(N, dtype=torch.int16)
         self.low = {} if low is None else self._parts(low)
         for name, part in self._parts(working).items():
-            exact = self.working[name].detach().float().contiguous()
-            if self.low:
-                exact, low_part = split(exact)
-                self.low[name].copy_(low_part)
-            self.working[name].data = part.copy_(exact)
-        del exact
+            _move(self.working[name], part, self.low.get(name))
         memory.trim()  # the old weights are freed before zeros take their place
         self.blocks = Blocks(working, low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N))
         self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
@@ -113,6 +108,15 @@ class Masters:
             weight.data = join(weight.data, self.low[name]) if self.low else weight.data.clone()
         self.low = {}
         self.blocks = self.blocks._replace(working=torch.empty(0), low=None)
+
+
+def _move(weight: Tensor, working: Tensor, low: Tensor | None) -> None:
+    """Have a weight compute in `working`, with what that lacks of 32 bits in `low`."""
+    exact = weight.detach().float().contiguous()
+    if low is not None:
+        exact, rest = split(exact)
+        low.copy_(rest)
+    weight.data = working.copy_(exact)
 
 
 def split(exact: Tensor) -> tuple[Tensor, Tensor]:

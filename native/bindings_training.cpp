@@ -1,9 +1,11 @@
 // What Python may call in training: torch's tensors are taken by DLPack, without copying and without torch's headers.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 
 #include "model.h"
@@ -19,6 +21,10 @@ void bind_training(nb::module_& m);
 namespace {
 
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using Matrices = std::vector<const Matrix*>;
+using Arrays = std::vector<Array>;
+using Rows = nb::ndarray<nb::ndim<2>, nb::device::cpu>;  // each row contiguous
+using Floats = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -75,8 +81,73 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
     attention_backward(job, rows, threads);
 }
 
-void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, bool add, int threads) {
+template <class X>
+bool is_bf16(const X& x) {
     using nb::dlpack::dtype_code;
+    const bool bf16 = x.dtype().code == uint8_t(dtype_code::Bfloat) && x.dtype().bits == 16;
+    if (!bf16 && x.dtype() != nb::dtype<float>()) refuse("types differ");
+    return bf16;
+}
+
+// x as lines; it has this type and shape
+template <class X>
+Lines lines(const X& x, bool bf16, int rows, int cols) {
+    if (is_bf16(x) != bf16) refuse("types differ");
+    if (x.ndim() != 2 || int(x.shape(0)) != rows || int(x.shape(1)) != cols) refuse("sizes differ");
+    const bool apart = rows > 1 && x.stride(0) < cols;
+    if ((cols > 1 && x.stride(1) != 1) || apart) refuse("rows are not contiguous");
+    return {x.data(), rows > 1 ? size_t(x.stride(0)) : size_t(cols), bf16};
+}
+
+// The layers of x (T, in), whose matrices are W or, with `turned`, Wᵀ; y (T, out) of each
+LoraJob lora_job(const Matrices& matrices, const Array& x, const Arrays& a, const Arrays& b,
+                 const std::vector<float>& scales, const std::vector<Rows>& y, const Array& low, bool turned) {
+    LoraJob job = {};
+    if (x.ndim() != 2 || x.shape(0) < 1 || x.shape(0) > 1 << 24 || x.shape(1) < 1 || x.shape(1) > 1 << 24)
+        refuse("x is a matrix");
+    const size_t count = matrices.size();
+    if (!count || a.size() != count || b.size() != count || scales.size() != count || y.size() != count)
+        refuse("the layers have other tensors");
+    const bool bf16 = is_bf16(x);
+    job.T = int(x.shape(0)), job.in = int(x.shape(1)), job.x = lines(x, bf16, job.T, job.in);
+    for (size_t i = 0; i < count; i++) {
+        const Weights& w = matrices[i]->weights;
+        if (a[i].ndim() != 2 || b[i].ndim() != 2 || a[i].shape(0) < 1 || a[i].shape(0) > 1 << 16)
+            refuse("A and B are matrices");
+        const int rank = int(a[i].shape(0)), out = int(b[i].shape(0)), rows = turned ? job.in : out;
+        if (w.format != Format::int8) refuse("the weights are not int8");
+        if (w.rows != rows || w.cols != padded_cols(w.format, turned ? out : job.in)) refuse("sizes differ");
+        job.layers.push_back({&w, out, rank, scales[i], lines(a[i], bf16, rank, job.in), lines(b[i], bf16, out, rank),
+                              lines(y[i], bf16, job.T, out), nullptr, nullptr});
+    }
+    job.low = (void*)lines(low, bf16, job.T, lora_lanes(job)).data;
+    return job;
+}
+
+void lora(const Matrices& matrices, const Array& x, const Arrays& a, const Arrays& b, const std::vector<float>& scales,
+          const std::vector<Rows>& y, const Array& low, int threads) {
+    const LoraJob job = lora_job(matrices, x, a, b, scales, y, low, false);
+    nb::gil_scoped_release release;
+    lora_forward(kernels(), job, threads);
+}
+
+void lora_gradient(const Matrices& matrices, const Array& x, const Arrays& a, const Arrays& b,
+                   const std::vector<float>& scales, const std::vector<Rows>& grads, const Array& low,
+                   const std::optional<Array>& grad_x, const std::vector<Floats>& grad_a,
+                   const std::vector<Floats>& grad_b, int threads) {
+    LoraJob job = lora_job(matrices, x, a, b, scales, grads, low, true);
+    if (grad_a.size() != a.size() || grad_b.size() != b.size()) refuse("the layers have other tensors");
+    for (size_t i = 0; i < a.size(); i++) {
+        LoraLayer& layer = job.layers[i];
+        layer.grad_a = (float*)lines(grad_a[i], false, layer.rank, job.in).data;
+        layer.grad_b = (float*)lines(grad_b[i], false, layer.out, layer.rank).data;
+    }
+    if (grad_x) job.grad_x = (void*)lines(*grad_x, job.x.bf16, job.T, job.in).data;
+    nb::gil_scoped_release release;
+    lora_backward(kernels(), job, threads);
+}
+
+void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, bool add, int threads) {
     const Weights& w = matrix.weights;
     if (w.format != Format::int8) refuse("the weights are not int8");
     if (x.ndim() != 2 || y.ndim() != 2 || x.shape(0) > 1 << 28 || x.shape(1) < 1 || x.shape(1) > 1 << 28)
@@ -84,8 +155,8 @@ void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, bool
     const int cols = int(x.shape(1));
     if (padded_cols(w.format, cols) != w.cols || y.shape(0) != x.shape(0) || int(y.shape(1)) != w.rows)
         refuse("sizes differ");
-    const bool bf16 = is(x, dtype_code::Bfloat, 16);
-    if ((!bf16 && !is(x, dtype_code::Float, 32)) || x.dtype() != y.dtype()) refuse("types differ");
+    const bool bf16 = is_bf16(x);
+    if (x.dtype() != y.dtype()) refuse("types differ");
     nb::gil_scoped_release release;
     code_product(kernels(), w, cols, x.data(), x.shape(0), bf16, y.data(), add, threads);
 }
@@ -103,6 +174,14 @@ void bind_training(nb::module_& m) {
           nb::arg("threads"),
           "Writes the products of x (T, cols) and an int8 matrix (rows, cols), by 8-bit codes of x, "
           "into `y` (T, rows), or with `add` adds them to it.");
+    m.def("lora", &lora, nb::arg("matrices"), nb::arg("x"), nb::arg("a"), nb::arg("b"), nb::arg("scales"), nb::arg("y"),
+          nb::arg("low"), nb::arg("threads"),
+          "Writes x Wᵀ + scale (x Aᵀ) Bᵀ of each layer into its `y` (T, out), by 8-bit codes of x and int8 matrices W; "
+          "and scale · x Aᵀ of all, each padded to 16 columns, into `low`.");
+    m.def("lora_gradient", &lora_gradient, nb::arg("matrices"), nb::arg("x"), nb::arg("a"), nb::arg("b"),
+          nb::arg("scales"), nb::arg("grads"), nb::arg("low"), nb::arg("grad_x").none(), nb::arg("grad_a"),
+          nb::arg("grad_b"), nb::arg("threads"),
+          "Its gradients, with matrices Wᵀ: writes `grad_x` (T, in) and adds to `grad_a` and `grad_b`, float32.");
 }
 
 }  // namespace riyaz

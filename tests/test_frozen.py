@@ -22,6 +22,7 @@ from riyaz.events import Event, Listen, Note, quiet
 from riyaz.layers import frozen, lora
 from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.loss import head_loss
+from riyaz.layers.masters import Masters
 from riyaz.methods import weights
 from riyaz.train import TrainPlan, train
 
@@ -129,6 +130,54 @@ def test_gradients_of_lora_are_near_those_beside_floats() -> None:
             assert torch.equal(layer(x), layer.base(x)), "off, it is the base"
     for wanted, ours in zip(*found, strict=True):
         assert off(ours, wanted) <= ERROR
+
+
+def coded_loras(cols: int, rows: tuple[int, ...], rank: int, dtype: torch.dtype) -> list[lora.LoRALinear]:
+    """LoRAs of the same input beside codes; B is not zero."""
+    layers = []
+    for i, count in enumerate(rows):
+        base = FrozenLinear(linear_of(cols, count, bias=i == 0, dtype=dtype))
+        layers.append(lora.LoRALinear(base, rank, 1.7).to(dtype))
+        for part in (layers[-1].lora_A, layers[-1].lora_B):
+            nn.init.normal_(part, std=0.1, generator=torch.Generator().manual_seed(i))
+    return layers
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("T", "cols", "rows", "rank"), [(1, 64, (48,), 16), (7, 99, (33, 5), 3), (601, 40, (70,), 17),
+                                                         (50, 576, (576, 192, 192), 8)])  # fmt: skip
+def test_loras_beside_codes_are_those_of_torch(
+    T: int, cols: int, rows: tuple[int, ...], rank: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    found = []
+    for function in (lora._LoRAs, lora._CodedLoRAs):
+        layers, generator = coded_loras(cols, rows, rank, dtype), torch.Generator().manual_seed(1)
+        x = torch.randn(T, cols, generator=generator).to(dtype).requires_grad_()
+        a, b = [layer.lora_A for layer in layers], [layer.lora_B for layer in layers]
+        outs = function.apply(x, layers, *a, *b)
+        # a gradient in the middle of wider lines, as that of a gate is
+        grads = [torch.randn(T, len(matrix) + 6, generator=generator).to(dtype)[:, 4:-2] for matrix in b]
+        torch.autograd.backward(outs, grads)
+        found.append([*outs, x.grad, *(matrix.grad for matrix in a + b)])
+    for wanted, ours in zip(*found, strict=True):
+        assert ours.dtype == wanted.dtype and off(ours, wanted) <= tolerance
+
+
+def test_loras_beside_codes_add_their_gradients_to_the_optimisers_sums() -> None:
+    layer = coded_loras(64, (48,), 4, torch.float32)[0].requires_grad_(True)
+    x, grad = torch.randn(9, 64), torch.randn(9, 48)
+    layer(x).backward(grad)
+    wanted = [part.grad.clone() for part in (layer.lora_A, layer.lora_B)]
+    layer.lora_A.grad = layer.lora_B.grad = None
+    masters = Masters(layer, torch.bfloat16)
+    for _ in range(2):
+        layer(x.bfloat16()).backward(grad.bfloat16())
+    for name, once in zip(("lora_A", "lora_B"), wanted):
+        assert off(masters.grad[name], 2 * once) <= 2 * BF16 and layer.get_parameter(name).grad is None
+    masters.detach()
+    assert layer.totals is None
+    layer(x).backward(grad)
+    assert layer.lora_A.grad is not None
 
 
 @pytest.mark.parametrize("cap", [None, 20.0])

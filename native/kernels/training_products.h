@@ -41,15 +41,14 @@ INLINE auto spread_word(const float* word) {
 INLINE F add_product(F sum, F x, F y) { return fma(x, y, sum); }
 INLINE F add_product(F sum, B x, B y) { return dot_bf16(sum, x, y); }
 
-// Adds to C (or sets it) the product of TOGETHER rows of A, a[i * row + k * step], and C vectors of each row of B. A
-// and B are words of S numbers, which stand beside each other along the axis over which is summed; `depth` counts
-// words.
-template <int S, int C>
+// Adds to C (or sets it) the product of N rows of A, a[i * row + k * step], and C vectors of each row of B. A and B are
+// words of S numbers, which stand beside each other along the axis over which is summed; `depth` counts words.
+template <int S, int C, int N>
 INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, ptrdiff_t b_row, int depth, float* c,
                  ptrdiff_t c_row, bool add_) {
-    F sums[TOGETHER][C];
+    F sums[N][C];
 #pragma GCC unroll 6
-    for (int i = 0; i < TOGETHER; i++)
+    for (int i = 0; i < N; i++)
 #pragma GCC unroll 4
         for (int n = 0; n < C; n++) sums[i][n] = zero();
     for (int k = 0; k < depth; k++, a += step, b += b_row) {
@@ -57,14 +56,14 @@ INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, 
 #pragma GCC unroll 4
         for (int n = 0; n < C; n++) columns[n] = load_words<S>(b + 16 * n);
 #pragma GCC unroll 6
-        for (int i = 0; i < TOGETHER; i++) {
+        for (int i = 0; i < N; i++) {
             const auto x = spread_word<S>(a + i * row);
 #pragma GCC unroll 4
             for (int n = 0; n < C; n++) sums[i][n] = add_product(sums[i][n], x, columns[n]);
         }
     }
 #pragma GCC unroll 6
-    for (int i = 0; i < TOGETHER; i++)
+    for (int i = 0; i < N; i++)
 #pragma GCC unroll 4
         for (int n = 0; n < C; n++) {
             float* to = c + i * c_row + 16 * n;
@@ -72,21 +71,21 @@ INLINE void tile(const float* a, ptrdiff_t row, ptrdiff_t step, const float* b, 
         }
 }
 
-template <int S, bool TURNED>
+template <int S, bool TURNED, int N = TOGETHER>
 void product(const float* a, ptrdiff_t stride, const float* b, ptrdiff_t b_row, int depth, int vectors, float* c,
              ptrdiff_t c_row, bool add_) {
     const ptrdiff_t row = TURNED ? 1 : stride, step = TURNED ? stride : 1;
     int n = 0;
     for (; n + COLUMNS <= vectors; n += COLUMNS)
-        tile<S, COLUMNS>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+        tile<S, COLUMNS, N>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
     if constexpr (COLUMNS > 1) {
         const int left = vectors - n;
         if (left == 3)
-            tile<S, 3>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 3, N>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
         else if (left == 2)
-            tile<S, 2>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 2, N>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
         else if (left == 1)
-            tile<S, 1>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
+            tile<S, 1, N>(a, row, step, b + 16 * n, b_row, depth, c + 16 * n, c_row, add_);
     }
 }
 

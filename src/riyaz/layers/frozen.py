@@ -31,7 +31,7 @@ class FrozenLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias  # (out,), frozen, or None
         weight = linear.weight.detach()
-        self._down, self._up = _codes(weight), _codes(weight.T)
+        self.down, self.up = _codes(weight), _codes(weight.T)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) -> (T, out)."""
@@ -39,12 +39,12 @@ class FrozenLinear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """x Wᵀ + bias for x (T, in), without a graph."""
-        out = _times(self._down, x, self.out_features)
+        out = _times(self.down, x, self.out_features)
         return out if self.bias is None else out.add_(self.bias)
 
     def gradient(self, grad: Tensor, total: Tensor | None = None) -> Tensor:
         """The gradient of x (T, in) from that of the output (T, out), or `total` plus it in its place."""
-        return _times(self._up, grad, self.in_features, total)
+        return _times(self.up, grad, self.in_features, total)
 
 
 class _Product(Function):

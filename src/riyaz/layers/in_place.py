@@ -1,4 +1,4 @@
-"""Linears and embeddings that add the gradients of their weights to float32 sums in place.
+"""Linears, embeddings and LoRAs that add the gradients of their weights to float32 sums in place.
 
 Autograd would make each weight's gradient in new memory, an embedding's in the size of the whole table, and then add
 them up. In full fine-tuning of a small model that takes longer than the optimiser. Outputs come from `layers.memory`.
@@ -12,17 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from riyaz.layers.lora import LoRALinear
 from riyaz.layers.memory import empty
 from riyaz.layers.native_functions import add_gradient
 from riyaz.layers.ternary import TernaryLinear
 
 
 def take_over(model: nn.Module, sums: Mapping[nn.Parameter, Tensor]) -> list[nn.Module]:
-    """Have the linears, plain or ternary, and embeddings whose weights are in `sums` add their gradients to these,
-    until `give_back` of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of a weight
-    give gradients as before."""
+    """Have the linears, plain or ternary, the embeddings and the LoRAs whose weights are in `sums` add their gradients
+    to these, until `give_back` of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of
+    a weight give gradients as before."""
     taken: list[nn.Module] = []
     for module in model.modules():
+        if isinstance(module, LoRALinear) and {module.lora_A, module.lora_B} <= sums.keys():
+            module.totals = sums[module.lora_A], sums[module.lora_B]
+            taken.append(module)
+            continue
         total = sums.get(getattr(module, "weight", None))  # type: ignore[arg-type]
         compute = _COMPUTE.get(type(module))
         if total is None or not (compute or isinstance(module, TernaryLinear)):
@@ -37,8 +42,8 @@ def take_over(model: nn.Module, sums: Mapping[nn.Parameter, Tensor]) -> list[nn.
 def give_back(taken: list[nn.Module]) -> None:
     """Have the modules compute as torch has them."""
     for module in taken:
-        del module.total
-        vars(module).pop("forward", None)
+        for name in ("total", "totals", "forward"):
+            vars(module).pop(name, None)
 
 
 def takes(linear: nn.Module) -> bool:

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from riyaz import native
 from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
-from riyaz.layers import frozen, ternary
+from riyaz.layers import frozen, memory, ternary
 from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.swap import linears, swap
 
 HEAD = "lm_head"
+LANES = 16  # of a vector of the C++ extension
 PLAIN = (nn.Linear, FrozenLinear)  # kinds of linears that `product` and `gradient` of `layers.frozen` compute
 KINDS: tuple[type[nn.Module], ...] = (*PLAIN, *ternary.KINDS)
 
@@ -55,6 +57,52 @@ class _LoRAs(Function):
         return grad_x.addmm_(grad_low, a), None, *grad_a, *(grad.T @ low for grad, low in zip(grads, lows))
 
 
+class _CodedLoRAs(Function):
+    """The same of bases in codes, by the C++ extension: thin products add to the sums of the large ones before these
+    are rounded, and x is encoded once. Gradients of A and B are added to the layers' `totals` where they have them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layers: Sequence[Any], *pairs: Tensor) -> tuple[Tensor, ...]:
+        x, pairs = x.contiguous(), tuple(matrix.detach().contiguous() for matrix in pairs)
+        a, b = pairs[: len(layers)], pairs[len(layers) :]
+        low = memory.empty((len(x), sum(_lanes(matrix) for matrix in a)), x.dtype)  # s x Aᵀ of all layers
+        outs = tuple(memory.empty((len(x), len(matrix)), x.dtype) for matrix in b)
+        matrices, scales = [layer.base.down for layer in layers], [layer.scale for layer in layers]
+        native.extension().lora(matrices, x.detach(), a, b, scales, outs, low, torch.get_num_threads())
+        for layer, out in zip(layers, outs):
+            if layer.base.bias is not None:
+                out.add_(layer.base.bias)
+        ctx.save_for_backward(x, low, *pairs)
+        ctx.layers = layers
+        return outs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, low, *pairs = ctx.saved_tensors
+        layers, a, b = ctx.layers, pairs[: len(grads)], pairs[len(grads) :]
+        kept = [layer.totals or (torch.zeros(layer.lora_A.shape), torch.zeros(layer.lora_B.shape)) for layer in layers]
+        grad_a, grad_b = [first for first, _ in kept], [second for _, second in kept]
+        grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
+        matrices, scales = [layer.base.up for layer in layers], [layer.scale for layer in layers]
+        native.extension().lora_gradient(
+            matrices, x.detach(), a, b, scales, [_lines(grad) for grad in grads], low, grad_x, grad_a, grad_b,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        own = [layer.totals is None for layer in layers]
+        return grad_x, None, *(total.to(x.dtype) if wanted else None
+                               for totals in (grad_a, grad_b) for total, wanted in zip(totals, own))  # fmt: skip
+
+
+def _lines(x: Tensor) -> Tensor:
+    """x (T, C) with contiguous lines, which need not follow each other."""
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+
+
+def _lanes(a: Tensor) -> int:
+    """Columns that the extension keeps for x Aᵀ (T, r): a multiple of 16."""
+    return -(-len(a) // LANES) * LANES
+
+
 def takes(linear: nn.Module) -> bool:
     """Whether `products` computes this linear: it knows the gradient of no other kind."""
     return type(linear) is LoRALinear and linear.enabled and type(linear.base) in PLAIN
@@ -63,12 +111,16 @@ def takes(linear: nn.Module) -> bool:
 def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
     """The outputs (T, out) of LoRAs that it `takes`, for x (T, in)."""
     a, b = [layer.lora_A.to(x.dtype) for layer in layers], [layer.lora_B.to(x.dtype) for layer in layers]
-    found: tuple[Tensor, ...] = _LoRAs.apply(x, layers, *a, *b)
+    coded = all(type(layer.base) is FrozenLinear for layer in layers)
+    found: tuple[Tensor, ...] = (_CodedLoRAs if coded else _LoRAs).apply(x, layers, *a, *b)
     return found
 
 
 class LoRALinear(nn.Module):
-    """A linear of any kind plus its LoRA; with `enabled = False` the output is the base's, bit for bit."""
+    """A linear of any kind plus its LoRA; with `enabled = False` the output is the base's, bit for bit. `totals` are
+    float32 sums to which training may add the gradients of A and B in place of autograd: `in_place.take_over`."""
+
+    totals: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, base: Any, r: int, scale: float) -> None:
         super().__init__()

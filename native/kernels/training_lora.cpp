@@ -1,0 +1,188 @@
+// Thin products of LoRA in training, and the numbers that products of codes read and write.
+#include "../training_lora.h"
+
+#include "../training_attention.h"
+#include "chunks.h"
+#include "parts.h"
+#include "training_products.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+constexpr int VECTORS = 4;           // of 16 lanes whose sums are computed together
+constexpr int LANES = VECTORS * 16;  // the same in lanes
+constexpr int GRADIENTS = 4;         // lanes of a gradient whose sums stand in registers; divides 16
+static_assert(LANES == LORA_COLUMNS && TOGETHER == LORA_LINES);
+
+INLINE int least(int a, int b) { return a < b ? a : b; }
+
+// Calls with pointers of the type of the numbers.
+template <class Body>
+INLINE void typed(const Lines& m, const Body& body) {
+    if (m.bf16)
+        body((const uint16_t*)m.data);
+    else
+        body((const float*)m.data);
+}
+
+INLINE uint32_t bits_of(uint16_t x) { return x; }
+INLINE uint32_t bits_of(float) { return 0; }  // floats are never two in a word
+INLINE float float_of(uint16_t x) { return from_bf16(x); }
+INLINE float float_of(float x) { return x; }
+
+// Words [lines / S][stride] of the numbers of S lines each
+template <int S>
+void words_of_lines_(const Lines& m, int lines, int width, float* out, int stride) {
+    typed(m, [&](auto* numbers) {
+        for (int l = 0; l < lines; l += S) {
+            const auto *own = numbers + l * m.row, *next = own + m.row;
+            chunks(width, [&](int i, int n) {
+                float* to = out + l / S * stride + i;
+                if constexpr (S == 2)
+                    store_bytes(to, paired(load_some(own + i, n), l + 1 < lines ? load_some(next + i, n) : zero()));
+                else
+                    store(to, load_some(own + i, n));
+            });
+        }
+    });
+}
+
+// Words [width / S][stride] of S neighbouring numbers of each line
+template <int S>
+void words_of_columns_(const Lines& m, int lines, int width, float* out, int stride) {
+    typed(m, [&](auto* numbers) {
+        for (int l = 0; l < lines; l++) {
+            const auto* own = numbers + l * m.row;
+            for (int c = 0; c < width; c += S) {
+                float* to = out + c / S * stride + l;
+                if constexpr (S == 2) {
+                    const uint32_t word = bits_of(own[c]) | (c + 1 < width ? bits_of(own[c + 1]) << 16 : 0);
+                    memcpy(to, &word, 4);
+                } else {
+                    *to = float_of(own[c]);
+                }
+            }
+        }
+    });
+}
+
+// N lines of C numbers as words: where they stand, or copied to `scratch`; `row` counts words from one to the next
+template <int S, int N>
+const float* words(const Lines& m, int C, float* scratch, ptrdiff_t& row) {
+    if ((S == 2 && m.row % 2 == 0 && C % 2 == 0) || (S == 1 && !m.bf16)) {
+        row = ptrdiff_t(m.row) / S;
+        return (const float*)m.data;
+    }
+    row = padded(C, 16);
+    for (int i = 0; i < N; i++) words_of_columns_<S>(m.from(size_t(i), 0), 1, C, scratch + i * row, 1);
+    return scratch;
+}
+
+template <int S, int N>
+INLINE void low_of(const LowJob& job, int t) {
+    ptrdiff_t row;
+    const float* x = words<S, N>(job.x.from(size_t(t), 0), job.C, job.scratch, row);
+    for (int l = 0; l < job.lanes; l += LANES) {
+        const int lanes = least(LANES, job.lanes - l);
+        alignas(64) float sums[N * LANES];
+        product<S, false, N>(x, row, job.words + l, job.lanes, (job.C + S - 1) / S, lanes / 16, sums, LANES, false);
+        for (int i = 0; i < N; i++)
+            for (int j = 0; j < lanes; j += 16)
+                from_floats(sums + i * LANES + j, load(job.scales + l + j), 16, job.out,
+                            size_t(t + i) * job.out_row + size_t(l + j), job.x.bf16);
+    }
+}
+
+template <int S>
+void low_rows(const LowJob& job) {
+    int t = 0;
+    for (; t + TOGETHER <= job.T; t += TOGETHER) low_of<S, TOGETHER>(job, t);
+    for (; t < job.T; t++) low_of<S, 1>(job, t);
+}
+
+template <int S, int N>
+INLINE void add_low_of(const Lines& low, int lanes, const float* up, int vectors, float* y, int stride) {
+    for (int l = 0; l < lanes; l += LANES) {
+        float scratch[N * LANES];
+        ptrdiff_t row;
+        const int n = least(LANES, lanes - l);
+        const float* x = words<S, N>(low.from(0, size_t(l)), n, scratch, row);
+        product<S, false, N>(x, row, up + l / S * stride, stride, n / S, vectors, y, stride, true);
+    }
+}
+
+template <int S>
+void add_low_rows(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride) {
+    int t = 0;
+    for (; t + TOGETHER <= T; t += TOGETHER)
+        add_low_of<S, TOGETHER>(low.from(size_t(t), 0), lanes, up, vectors, y + t * stride, stride);
+    for (; t < T; t++) add_low_of<S, 1>(low.from(size_t(t), 0), lanes, up, vectors, y + t * stride, stride);
+}
+
+template <int S>
+void gradient_of(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
+                 float* out) {
+    const int vectors = (width + 15) / 16;
+    for (int t = 0; t < T; t += LORA_TOKENS) {
+        const int tokens = least(LORA_TOKENS, T - t);
+        words_of_lines_<S>(x.from(size_t(t), 0), tokens, width, scratch, LANES);
+        for (int l = 0; l < lanes; l += GRADIENTS)
+            product<S, true, GRADIENTS>(low + t / S * stride + l, stride, scratch, LANES, (tokens + S - 1) / S, vectors,
+                                        out + l * LANES, LANES, t > 0);
+    }
+}
+
+INLINE bool in_pairs(const Lines& m) { return QUICK_PAIRS && m.bf16; }
+
+}  // namespace
+
+void words_of_lines(const Lines& m, int lines, int width, float* out, int stride) {
+    (in_pairs(m) ? words_of_lines_<2> : words_of_lines_<1>)(m, lines, width, out, stride);
+}
+
+void words_of_columns(const Lines& m, int lines, int width, float* out, int stride) {
+    (in_pairs(m) ? words_of_columns_<2> : words_of_columns_<1>)(m, lines, width, out, stride);
+}
+
+void lora_low(const LowJob& job) { (in_pairs(job.x) ? low_rows<2> : low_rows<1>)(job); }
+
+void lora_add(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride) {
+    (in_pairs(low) ? add_low_rows<2> : add_low_rows<1>)(low, T, lanes, up, vectors, y, stride);
+}
+
+void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
+                   float* out) {
+    (in_pairs(x) ? gradient_of<2> : gradient_of<1>)(low, stride, lanes, x, T, width, scratch, out);
+}
+
+void load_rows(const Lines& from, int n, int width, float* to, int stride) {
+    typed(from, [&](auto* x) {
+        for (int t = 0; t < n; t++)
+            chunks(width, [&](int i, int some) {
+                store_some(to + t * stride + i, load_some(x + t * from.row + i, some), some);
+            });
+    });
+}
+
+void store_rows(const float* from, int stride, int n, int width, void* to, size_t row, bool bf16) {
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < width; i += 32) {
+            const float* x = from + t * stride + i;
+            const size_t at = t * row + i;
+            if (bf16 && width - i >= 32) {
+                store_bytes((uint16_t*)to + at, rounded(load(x), load(x + 16)));
+                continue;
+            }
+            chunks(least(32, width - i), [&](int j, int some) {
+                const F v = load_some(x + j, some);
+                if (bf16)
+                    store_some((uint16_t*)to + at + j, v, some);
+                else
+                    store_some((float*)to + at + j, v, some);
+            });
+        }
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

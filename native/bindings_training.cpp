@@ -8,7 +8,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "model.h"
+#include "kernels.h"
 #include "training.h"
 #include "training_codes.h"
 
@@ -21,7 +21,7 @@ void bind_training(nb::module_& m);
 namespace {
 
 using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
-using Matrices = std::vector<const Matrix*>;
+using Matrices = std::vector<const FrozenCodes*>;
 using Arrays = std::vector<Array>;
 using Rows = nb::ndarray<nb::ndim<2>, nb::device::cpu>;  // each row contiguous
 using Floats = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -111,12 +111,11 @@ LoraJob lora_job(const Matrices& matrices, const Array& x, const Arrays& a, cons
     const bool bf16 = is_bf16(x);
     job.T = int(x.shape(0)), job.in = int(x.shape(1)), job.x = lines(x, bf16, job.T, job.in);
     for (size_t i = 0; i < count; i++) {
-        const Weights& w = matrices[i]->weights;
+        const FrozenCodes& w = *matrices[i];
         if (a[i].ndim() != 2 || b[i].ndim() != 2 || a[i].shape(0) < 1 || a[i].shape(0) > 1 << 16)
             refuse("A and B are matrices");
         const int rank = int(a[i].shape(0)), out = int(b[i].shape(0)), rows = turned ? job.in : out;
-        if (w.format != Format::int8) refuse("the weights are not int8");
-        if (w.rows != rows || w.cols != padded_cols(w.format, turned ? out : job.in)) refuse("sizes differ");
+        if (w.rows != rows || w.cols != (turned ? out : job.in)) refuse("sizes differ");
         job.layers.push_back({&w, out, rank, scales[i], lines(a[i], bf16, rank, job.in), lines(b[i], bf16, out, rank),
                               lines(y[i], bf16, job.T, out), nullptr, nullptr});
     }
@@ -147,18 +146,13 @@ void lora_gradient(const Matrices& matrices, const Array& x, const Arrays& a, co
     lora_backward(kernels(), job, threads);
 }
 
-void product_of_codes(const Matrix& matrix, const Array& x, const Array& y, bool add, int threads) {
-    const Weights& w = matrix.weights;
-    if (w.format != Format::int8) refuse("the weights are not int8");
-    if (x.ndim() != 2 || y.ndim() != 2 || x.shape(0) > 1 << 28 || x.shape(1) < 1 || x.shape(1) > 1 << 28)
-        refuse("x and y are matrices");
-    const int cols = int(x.shape(1));
-    if (padded_cols(w.format, cols) != w.cols || y.shape(0) != x.shape(0) || int(y.shape(1)) != w.rows)
-        refuse("sizes differ");
+void product_of_codes(const FrozenCodes& w, const Array& x, const Array& y, int threads) {
+    if (x.ndim() != 2 || x.shape(0) > 1 << 24) refuse("x is a matrix");
     const bool bf16 = is_bf16(x);
-    if (x.dtype() != y.dtype()) refuse("types differ");
+    const int T = int(x.shape(0));
+    const Lines from = lines(x, bf16, T, w.cols), to = lines(y, bf16, T, w.rows);
     nb::gil_scoped_release release;
-    code_product(kernels(), w, cols, x.data(), x.shape(0), bf16, y.data(), add, threads);
+    code_product(kernels(), w, from, T, to, threads);
 }
 
 }  // namespace
@@ -170,14 +164,32 @@ void bind_training(nb::module_& m) {
     m.def("attention_backward", &backward, nb::arg("grad"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
           nb::arg("sums"), nb::arg("grad_q"), nb::arg("grad_k"), nb::arg("grad_v"), nb::arg("rows"), nb::arg("prefix"),
           nb::arg("window"), nb::arg("threads"), "Its gradients: writes `grad_q` (T, H, D), `grad_k` and `grad_v`.");
-    m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("add"),
-          nb::arg("threads"),
-          "Writes the products of x (T, cols) and an int8 matrix (rows, cols), by 8-bit codes of x, "
-          "into `y` (T, rows), or with `add` adds them to it.");
-    m.def("lora", &lora, nb::arg("matrices"), nb::arg("x"), nb::arg("a"), nb::arg("b"), nb::arg("scales"), nb::arg("y"),
-          nb::arg("low"), nb::arg("threads"),
-          "Writes x Wᵀ + scale (x Aᵀ) Bᵀ of each layer into its `y` (T, out), by 8-bit codes of x and int8 matrices W; "
-          "and scale · x Aᵀ of all, each padded to 16 columns, into `low`.");
+    nb::class_<FrozenCodes>(m, "FrozenCodes", "A frozen matrix (rows, cols) in codes of 8 bits, for training.")
+        .def(
+            "__init__",
+            [](FrozenCodes* self, int rows, int cols) {
+                if (rows < 1 || cols < 1 || rows > 1 << 28 || cols > 1 << 24) refuse("a size is out of range");
+                new (self) FrozenCodes(rows, cols);
+            },
+            nb::arg("rows"), nb::arg("cols"))
+        .def(
+            "fill",
+            [](FrozenCodes& self, int first, const Floats& weights, int threads) {
+                if (first < 0 || int(weights.shape(1)) != self.cols || weights.shape(0) > size_t(self.rows - first))
+                    refuse("the shape does not fit");
+                nb::gil_scoped_release release;
+                return self.fill(first, int(weights.shape(0)), weights.data(), threads);
+            },
+            nb::arg("first"), nb::arg("weights"), nb::arg("threads"),
+            "Encodes rows from `first` on; False where a weight is not a finite number.");
+    m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
+          "Writes the products of x (T, cols) and a frozen matrix (rows, cols), by 8-bit codes of x, into `y` (T, "
+          "rows).");
+    m.def(
+        "lora", &lora, nb::arg("matrices"), nb::arg("x"), nb::arg("a"), nb::arg("b"), nb::arg("scales"), nb::arg("y"),
+        nb::arg("low"), nb::arg("threads"),
+        "Writes x Wᵀ + scale (x Aᵀ) Bᵀ of each layer into its `y` (T, out), by 8-bit codes of x and frozen matrices W; "
+        "and scale · x Aᵀ of all, each padded to 16 columns, into `low`.");
     m.def("lora_gradient", &lora_gradient, nb::arg("matrices"), nb::arg("x"), nb::arg("a"), nb::arg("b"),
           nb::arg("scales"), nb::arg("grads"), nb::arg("low"), nb::arg("grad_x").none(), nb::arg("grad_a"),
           nb::arg("grad_b"), nb::arg("threads"),

@@ -79,7 +79,9 @@ struct GateJob;
 struct LossJob;
 struct RoundJob;
 struct SumJob;
-struct LowJob;  // training_lora.h
+struct LowJob;  // training_jobs.h
+struct StripJob;
+struct CodedTokens;
 struct Lines;
 
 struct Kernels {
@@ -154,16 +156,13 @@ struct Kernels {
     void (*words_of_lines)(const Lines& m, int lines, int width, float* out, int stride);
     void (*words_of_columns)(const Lines& m, int lines, int width, float* out, int stride);
     void (*lora_low)(const LowJob& job);
-    // y[t * stride + c] += sum over l of low[t][l] * up[l][c], for T tokens, 16 `vectors` columns and words `up`
-    // [lanes / S][stride]; `lanes` is a multiple of 16
-    void (*lora_add)(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride);
     // out[l][c] = sum over t of low[t][l] * x[t][c], for `width` <= LORA_COLUMNS columns, a line's length in `out`, and
     // words `low` [T / S][stride]; `scratch` has LORA_TOKENS * LORA_COLUMNS floats
     void (*lora_gradient)(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
                           float* out);
-    // n rows of `width` numbers as floats, and back, rounded to bfloat16 or not
-    void (*load_rows)(const Lines& from, int n, int width, float* to, int stride);
-    void (*store_rows)(const float* from, int stride, int n, int width, void* to, size_t row, bool bf16);
+    // T tokens x (T, C) as codes, and products of codes
+    void (*encode_tokens)(const Lines& x, int T, int C, const CodedTokens& out);
+    void (*code_strip)(const StripJob& job);
     // Functions of training, for rows, or numbers where there are none, [begin, end); `norm_gradient` adds to
     // `grad_weight` [C].
     void (*norm)(const NormJob& job, size_t begin, size_t end);

@@ -1,18 +1,19 @@
 #include "training_codes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <new>
 
+#include "memory.h"
 #include "training_team.h"
 
 namespace riyaz {
 namespace {
 
-constexpr int TOKENS = 512;  // whose inputs stay in the second cache while weights pass
+constexpr int TOKENS = 512;  // whose codes stay in the second cache while weights pass
 constexpr int ENCODED = 24;  // tokens that one thread encodes at a time, a multiple of LORA_LINES
-constexpr int BLOCKS = 2;    // of rows, of a part of a product: as many as are unpacked at a time
-constexpr int WIDTH = BLOCKS * ROWS;
+constexpr int GROUPS = 64;   // of a strip that stay in the second cache while tokens pass
 static_assert(ENCODED % LORA_LINES == 0 && ENCODED % 2 == 0);
 
 struct Release {
@@ -36,92 +37,73 @@ int parts_of(int count, int each) { return (count + each - 1) / each; }
 // Numbers of a word that thin products read
 int in_word(const Kernels& k, bool bf16) { return k.trains_in_pairs && bf16 ? 2 : 1; }
 
-// The inputs of all tokens in the form that a product with many tokens takes
+// All tokens as codes
 class Encoded {
   public:
-    Encoded(const Kernels& k, const Weights& w, size_t T) {
-        in.cols = w.cols;
-        if (k.wide_kind == Wide::tiles) {
-            bf16 = space<uint16_t>((T + 31) / 32 * 32 * w.cols), in.bf16 = bf16.get();
-            return;
-        }
-        codes = space<int8_t>(T * w.cols), in.codes = codes.get();
-        scale = space<float>(T * w.groups()), in.scale = scale.get();
-        sum = space<float>(T * w.groups()), in.sum = sum.get();
-        total = space<int32_t>(T * w.groups()), in.total = total.get();
-    }
-    Inputs from(int t) const { return in.from(t); }
-    // Tokens [begin, end) of x (T, cols), with room for one of them as floats
-    void encode(const Kernels& k, const Lines& x, int cols, int begin, int end, float* room) const {
-        for (int t = begin; t < end; t++) {
-            const Lines line = x.from(size_t(t), 0);
-            if (x.bf16) k.load_rows(line, 1, cols, room, cols);
-            (k.wide_kind == Wide::none ? k.inputs : k.wide_inputs)(x.bf16 ? room : (const float*)line.data, cols,
-                                                                   from(t));
-        }
-    }
+    Encoded(int T, int groups)
+        : codes_(space<int8_t>(size_t(T) * groups * CODE_GROUP)),
+          scale_(space<float>(size_t(T) * groups)),
+          total_(space<int32_t>(size_t(T) * groups)),
+          tokens{groups, codes_.get(), scale_.get(), total_.get()} {}
 
   private:
-    Space<int8_t> codes;
-    Space<float> scale, sum;
-    Space<int32_t> total;
-    Space<uint16_t> bf16;
-    Inputs in;
+    Space<int8_t> codes_;
+    Space<float> scale_;
+    Space<int32_t> total_;
+
+  public:
+    const CodedTokens tokens;
 };
 
-// What one thread works with: results of a part, and the kernels' own room
+// What one thread works with
 struct Bench {
     Space<float> results, up, gradients, words;
-    Space<uint8_t> scratch;
 };
 
-std::vector<Bench> benches(int threads, int cols, int lanes) {
+std::vector<Bench> benches(int threads, int lanes) {
     std::vector<Bench> all(size_t(std::max(1, threads)));
     for (Bench& bench : all) {
-        bench.results = space<float>(size_t(TOKENS) * WIDTH), bench.scratch = space<uint8_t>(wide_scratch(cols));
+        bench.results = space<float>(size_t(TOKENS) * STRIP);
         if (!lanes) continue;
-        bench.up = zeros(size_t(lanes) * WIDTH), bench.gradients = space<float>(size_t(lanes) * LORA_COLUMNS);
+        bench.up = zeros(size_t(lanes) * STRIP), bench.gradients = space<float>(size_t(lanes) * LORA_COLUMNS);
         bench.words = space<float>(size_t(LORA_TOKENS) * LORA_COLUMNS);
     }
     return all;
 }
 
-// Part `part` of y (T, rows) = the sum of the products of codes, plus low (T, lanes) times the words of `up`, or y +
-// all of that: tokens of one piece, rows of one strip
+// y (T, rows) = the sum of products of codes, plus low (T, lanes) times the words of `up`. A part is one strip of rows
+// of some tokens.
 struct Product {
     const Kernels& k;
-    std::vector<std::pair<const Weights*, const Encoded*>> terms;
+    std::vector<std::pair<const FrozenCodes*, const CodedTokens*>> factors;
     Lines y;
     int T, rows;
-    bool add = false;
     Lines low = {};
     int lanes = 0;
 
-    int strips() const { return parts_of(rows, WIDTH); }
+    int strips() const { return parts_of(rows, STRIP); }
     int parts() const { return parts_of(T, TOKENS) * strips(); }
     // `words(row, width)` writes bench.up for these rows
     template <class Words>
     void run(int part, const Bench& bench, const Words& words) const {
-        const int first = part / strips() * TOKENS, n = std::min(T - first, TOKENS);
-        const int strip = part % strips(), row = strip * WIDTH, width = std::min(WIDTH, rows - row);
-        const Lines out = y.from(size_t(first), size_t(row));
-        float* results = bench.results.get();
-        if (add) k.load_rows(out, n, width, results, WIDTH);
-        bool more = add;
-        for (const auto& [w, encoded] : terms) {
-            const int begin = strip * BLOCKS, end = std::min(begin + BLOCKS, w->blocks());
-            const Inputs in = encoded->from(first);
-            if (k.wide_kind == Wide::none)
-                k.narrow(*w, begin, end, in, n, results - row, WIDTH, more, nullptr);
-            else
-                k.wide(*w, begin, end, in, n, results - row, WIDTH, more, bench.scratch.get());
-            more = true;
+        const int first = part / strips() * TOKENS, strip = part % strips(), row = strip * STRIP;
+        std::vector<CodeTerm> terms;
+        for (const auto& [w, x] : factors)
+            for (int g = 0; g < w->groups; g += GROUPS)
+                terms.push_back(w->term(strip, g, std::min(GROUPS, w->groups - g), x->from(first, g)));
+        StripJob job = {};
+        job.T = std::min(T - first, TOKENS), job.width = std::min(STRIP, rows - row);
+        job.results = bench.results.get(), job.begins = true;
+        job.low = low.from(size_t(first), 0), job.lanes = lanes, job.up = bench.up.get();
+        job.y = y.from(size_t(first), size_t(row));
+        if (lanes) words(row, job.width);
+        for (size_t i = 0; i < terms.size(); i += size_t(job.count), job.begins = false) {
+            job.terms = &terms[i], job.count = 1;
+            int groups = terms[i].groups;
+            while (i + job.count < terms.size() && (groups += terms[i + job.count].groups) <= GROUPS) job.count++;
+            job.ends = i + job.count == terms.size();
+            k.code_strip(job);
         }
-        if (lanes) {
-            words(row, width);
-            k.lora_add(low.from(size_t(first), 0), n, lanes, bench.up.get(), parts_of(width, 16), results, WIDTH);
-        }
-        k.store_rows(results, WIDTH, n, width, (void*)out.data, out.row, out.bf16);
     }
 };
 
@@ -147,16 +129,57 @@ size_t low_scratch(int cols) { return size_t(LORA_LINES) * padded(cols, 16); }
 
 }  // namespace
 
-void code_product(const Kernels& k, const Weights& w, int cols, const void* x, size_t T, bool bf16, void* y, bool add,
-                  int threads) {
-    const Encoded encoded(k, w, T);
-    const auto room = space<float>(size_t(cols) * threads);
-    share(parts_of(int(T), ENCODED), threads, [&](int part, int thread) {
-        encoded.encode(k, {x, size_t(cols), bf16}, cols, part * ENCODED, std::min(int(T), (part + 1) * ENCODED),
-                       room.get() + size_t(cols) * thread);
+FrozenCodes::FrozenCodes(int rows_, int cols_) : rows(rows_), cols(cols_), groups(parts_of(cols_, CODE_GROUP)) {
+    const size_t all = size_t(parts_of(rows, STRIP)) * groups;
+    codes_ = take_memory(all * CODE_STEPS * STEP_BYTES), scales_ = take_memory(all * STRIP * sizeof(float));
+}
+
+// Of the first group
+uint8_t* FrozenCodes::codes_of(int row) const {
+    return codes_.get() + size_t(row / STRIP) * groups * CODE_STEPS * STEP_BYTES + size_t(row % STRIP) * 4;
+}
+float* FrozenCodes::scales_of(int row) const {
+    return (float*)scales_.get() + size_t(row / STRIP) * groups * STRIP + row % STRIP;
+}
+
+CodeTerm FrozenCodes::term(int strip, int group, int count, const CodedTokens& x) const {
+    return {codes_of(strip * STRIP) + size_t(group) * CODE_STEPS * STEP_BYTES,
+            scales_of(strip * STRIP) + size_t(group) * STRIP, count, x};
+}
+
+float FrozenCodes::weight(int row, int col) const {
+    const int group = col / CODE_GROUP, code = codes_of(row)[size_t(col / 4) * STEP_BYTES + col % 4];
+    return scales_of(row)[size_t(group) * STRIP] * float(code - 128);
+}
+
+bool FrozenCodes::fill(int first, int count, const float* weights, int threads) {
+    const size_t all = size_t(count) * cols;
+    if (std::any_of(weights, weights + all, [](float x) { return !std::isfinite(x); })) return false;
+    share(parts_of(count, STRIP), threads, [&](int part, int) {
+        for (int r = part * STRIP; r < std::min(count, (part + 1) * STRIP); r++)
+            for (int g = 0; g < groups; g++) {
+                const float* from = weights + size_t(r) * cols + size_t(g) * CODE_GROUP;
+                const int n = std::min(CODE_GROUP, cols - g * CODE_GROUP);
+                uint8_t* to = codes_of(first + r) + size_t(g) * CODE_STEPS * STEP_BYTES;
+                float largest = 0;
+                for (int c = 0; c < n; c++) largest = std::max(largest, std::fabs(from[c]));
+                const float scale = largest / 127, inverse = largest > 1e-30f ? 127 / largest : 0;
+                scales_of(first + r)[size_t(g) * STRIP] = scale;
+                for (int c = 0; c < n; c++)
+                    to[size_t(c / 4) * STEP_BYTES + c % 4] = uint8_t(int(std::nearbyint(from[c] * inverse)) + 128);
+            }
     });
-    const std::vector<Bench> bench = benches(threads, w.cols, 0);
-    const Product product{k, {{&w, &encoded}}, {y, size_t(w.rows), bf16}, int(T), w.rows, add};
+    return true;
+}
+
+void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads) {
+    const Encoded encoded(T, w.groups);
+    share(parts_of(T, ENCODED), threads, [&](int part, int) {
+        const int begin = part * ENCODED, end = std::min(T, begin + ENCODED);
+        k.encode_tokens(x.from(size_t(begin), 0), end - begin, w.cols, encoded.tokens.from(begin, 0));
+    });
+    const std::vector<Bench> bench = benches(threads, 0);
+    const Product product{k, {{&w, &encoded.tokens}}, y, T, w.rows};
     share(product.parts(), threads, [&](int part, int thread) { product.run(part, bench[thread], [](int, int) {}); });
 }
 
@@ -168,19 +191,19 @@ int lora_lanes(const LoraJob& job) {
 
 void lora_forward(const Kernels& k, const LoraJob& job, int threads) {
     const int lanes = lora_lanes(job);
-    const size_t in = size_t(job.in);
-    const Encoded encoded(k, *job.layers[0].weights, size_t(job.T));
+    const Encoded encoded(job.T, job.layers[0].weights->groups);
     const Space<float> words = words_of_a(k, job);
     std::vector<float> scales;
     for (const LoraLayer& layer : job.layers) scales.resize(scales.size() + padded_rank(layer.rank), layer.scale);
-    const auto room = space<float>((in + low_scratch(job.in)) * threads);
+    const size_t room = low_scratch(job.in);
+    const auto rooms = space<float>(room * threads);
     share(parts_of(job.T, ENCODED), threads, [&](int part, int thread) {
         const int begin = part * ENCODED, end = std::min(job.T, begin + ENCODED);
-        float* own = room.get() + (in + low_scratch(job.in)) * thread;
-        encoded.encode(k, job.x, job.in, begin, end, own + low_scratch(job.in));
+        const Lines x = job.x.from(size_t(begin), 0);
+        k.encode_tokens(x, end - begin, job.in, encoded.tokens.from(begin, 0));
         const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), 0);
-        k.lora_low({job.x.from(size_t(begin), 0), end - begin, job.in, lanes, words.get(), scales.data(),
-                    (void*)low.data, low.row, own});
+        k.lora_low({x, end - begin, job.in, lanes, words.get(), scales.data(), (void*)low.data, low.row,
+                    rooms.get() + room * thread});
     });
 
     std::vector<Product> products;
@@ -189,18 +212,18 @@ void lora_forward(const Kernels& k, const LoraJob& job, int threads) {
     for (const LoraLayer& layer : job.layers) {
         const int own = padded_rank(layer.rank);
         const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(0, size_t(lane));
-        products.push_back({k, {{layer.weights, &encoded}}, layer.y, job.T, layer.out, false, low, own});
+        products.push_back({k, {{layer.weights, &encoded.tokens}}, layer.y, job.T, layer.out, low, own});
         lane += own, parts += products.back().parts(), ends.push_back(parts);
     }
-    const std::vector<Bench> bench = benches(threads, job.layers[0].weights->cols, lanes);
+    const std::vector<Bench> bench = benches(threads, lanes);
     share(parts, threads, [&](int part, int thread) {
         const size_t i = size_t(std::upper_bound(ends.begin(), ends.end(), part) - ends.begin());
         const LoraLayer& layer = job.layers[i];
         float* up = bench[thread].up.get();
         products[i].run(part - (i ? ends[i - 1] : 0), bench[thread], [&](int row, int width) {
             const int end = padded_rank(layer.rank) / in_word(k, job.x.bf16);
-            std::fill_n(up, size_t(end) * WIDTH, 0.0f);
-            k.words_of_columns(layer.b.from(size_t(row), 0), width, layer.rank, up, WIDTH);
+            std::fill_n(up, size_t(end) * STRIP, 0.0f);
+            k.words_of_columns(layer.b.from(size_t(row), 0), width, layer.rank, up, STRIP);
         });
     });
 }
@@ -223,7 +246,7 @@ struct Backward {
         int lane = 0;
         for (const LoraLayer& layer : job.layers) {
             words_b.push_back(words_of_b(k, layer));
-            if (job.grad_x) encoded.push_back(std::make_unique<Encoded>(k, *layer.weights, size_t(job.T)));
+            if (job.grad_x) encoded.push_back(std::make_unique<Encoded>(job.T, layer.weights->groups));
             first_lane.push_back(lane), lane += padded_rank(layer.rank);
         }
     }
@@ -233,22 +256,22 @@ struct Backward {
     void gradient_of_low(size_t i, int begin, int end, float* room) const {
         const LoraLayer& layer = job.layers[i];
         const int own = padded_rank(layer.rank), lane = first_lane[i];
-        if (job.grad_x) encoded[i]->encode(k, layer.y, layer.out, begin, end, room + low_scratch(layer.out));
+        const Lines y = layer.y.from(size_t(begin), 0);
+        if (job.grad_x) k.encode_tokens(y, end - begin, layer.out, encoded[i]->tokens.from(begin, 0));
         const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), size_t(lane));
         const Lines grad = gradient_of_low().from(size_t(begin), size_t(lane));
         const std::vector<float> scales(size_t(own), layer.scale);
-        k.lora_low({layer.y.from(size_t(begin), 0), end - begin, layer.out, own, words_b[i].get(), scales.data(),
-                    (void*)grad.data, grad.row, room});
+        k.lora_low({y, end - begin, layer.out, own, words_b[i].get(), scales.data(), (void*)grad.data, grad.row, room});
         const size_t at = size_t(begin / S) * lanes + lane;
         k.words_of_lines(low, end - begin, own, low_words.get() + at, lanes);
         k.words_of_lines(grad, end - begin, own, grad_words.get() + at, lanes);
     }
-    // The words of A's columns [row, row + width), of all layers below each other: [lanes / S][WIDTH]
+    // The words of A's columns [row, row + width), of all layers below each other: [lanes / S][STRIP]
     void words_of_a(int row, int width, float* out) const {
-        std::fill_n(out, size_t(lanes / S) * WIDTH, 0.0f);
+        std::fill_n(out, size_t(lanes / S) * STRIP, 0.0f);
         for (size_t i = 0; i < job.layers.size(); i++) {
             const LoraLayer& layer = job.layers[i];
-            k.words_of_lines(layer.a.from(0, size_t(row)), layer.rank, width, out + first_lane[i] / S * WIDTH, WIDTH);
+            k.words_of_lines(layer.a.from(0, size_t(row)), layer.rank, width, out + first_lane[i] / S * STRIP, STRIP);
         }
     }
     // Adds to columns [begin, begin + LORA_COLUMNS) of the gradients of all A.
@@ -280,7 +303,7 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
     const int layers = int(job.layers.size()), pieces = parts_of(job.T, ENCODED);
     int widest = 0;
     for (const LoraLayer& layer : job.layers) widest = std::max(widest, layer.out);
-    const size_t room = low_scratch(widest) + widest;
+    const size_t room = low_scratch(widest);
     const auto rooms = space<float>(room * threads);
     share(layers * pieces, threads, [&](int part, int thread) {
         const int begin = part % pieces * ENCODED;
@@ -291,13 +314,13 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
     Product product{k, {}, {job.grad_x, size_t(job.in), job.x.bf16}, job.T, job.in};
     product.low = all.gradient_of_low(), product.lanes = all.lanes;
     for (int i = 0; job.grad_x && i < layers; i++)
-        product.terms.push_back({job.layers[i].weights, all.encoded[i].get()});
+        product.factors.push_back({job.layers[i].weights, &all.encoded[i]->tokens});
     const int products = job.grad_x ? product.parts() : 0;
     std::vector<std::pair<int, int>> gradients;  // (layer, first row) of parts of B's; of A's the layer is -1
     for (int c = 0; c < job.in; c += LORA_COLUMNS) gradients.push_back({-1, c});
     for (int i = 0; i < layers; i++)
         for (int c = 0; c < job.layers[i].out; c += LORA_COLUMNS) gradients.push_back({i, c});
-    const std::vector<Bench> bench = benches(threads, padded(widest, GROUP), all.lanes);
+    const std::vector<Bench> bench = benches(threads, all.lanes);
     share(products + int(gradients.size()), threads, [&](int part, int thread) {
         const Bench& own = bench[thread];
         if (part < products)

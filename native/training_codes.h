@@ -2,23 +2,41 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
-#include "training_lora.h"
+#include "training_jobs.h"
 
 namespace riyaz {
 
-// y = x Wᵀ, or y + x Wᵀ with `add`; x (T, cols) and y (T, rows) are contiguous, of float or, with `bf16`, of bfloat16;
-// sums are in float32. Inputs become codes of 8 bits too, one scale in 64 columns, or in 32 where there are no wide
-// products; with tiles they become bfloat16. A token's result depends on its inputs alone, not on other tokens or the
-// number of threads.
-void code_product(const Kernels& k, const Weights& w, int cols, const void* x, size_t T, bool bf16, void* y, bool add,
-                  int threads);
+// A frozen matrix (rows, cols) in codes of 8 bits with one scale in CODE_GROUP columns of each row: at most half a step
+// of 1/127 of the largest of these off.
+class FrozenCodes {
+  public:
+    FrozenCodes(int rows, int cols);
+    // Rows [first, first + count) from floats; false, and nothing is changed, where one is not a finite number
+    bool fill(int first, int count, const float* weights, int threads);
+    // Groups [group, group + count) of a strip, times the same groups of tokens
+    CodeTerm term(int strip, int group, int count, const CodedTokens& x) const;
+    float weight(int row, int col) const;
+
+    const int rows, cols, groups;
+
+  private:
+    uint8_t* codes_of(int row) const;
+    float* scales_of(int row) const;
+
+    std::shared_ptr<uint8_t> codes_, scales_;
+};
+
+// y = x Wᵀ; x (T, cols) and y (T, rows) are contiguous, of float or bfloat16; sums are in float32. Inputs become codes
+// of 8 bits too. A token's result depends on its inputs alone, not on other tokens or the number of threads.
+void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads);
 
 // A linear of codes with a LoRA: y = x Wᵀ + scale * (x Aᵀ) Bᵀ
 struct LoraLayer {
-    const Weights* weights;  // W (out, in), or for backward Wᵀ
+    const FrozenCodes* weights;  // W (out, in), or for backward Wᵀ
     int out, rank;
     float scale;
     Lines a, b;              // (rank, in), (out, rank)

@@ -75,11 +75,10 @@ void training_backward(const PackedAttention& job, const RowPiece* pieces, int c
 void words_of_lines(const Lines& m, int lines, int width, float* out, int stride);
 void words_of_columns(const Lines& m, int lines, int width, float* out, int stride);
 void lora_low(const LowJob& job);
-void lora_add(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride);
 void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
                    float* out);
-void load_rows(const Lines& from, int n, int width, float* to, int stride);
-void store_rows(const float* from, int stride, int n, int width, void* to, size_t row, bool bf16);
+void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out);
+void code_strip(const StripJob& job);
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
 void norm(const NormJob& job, size_t begin, size_t end);
 void norm_gradient(const NormJob& job, size_t begin, size_t end, float* grad_weight);

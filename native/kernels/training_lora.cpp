@@ -1,7 +1,7 @@
 // Thin products of LoRA in training, and the numbers that products of codes read and write.
-#include "../training_lora.h"
 
 #include "../training_attention.h"
+#include "../training_jobs.h"
 #include "chunks.h"
 #include "parts.h"
 #include "training_products.h"
@@ -12,6 +12,7 @@ namespace {
 
 constexpr int VECTORS = 4;           // of 16 lanes whose sums are computed together
 constexpr int LANES = VECTORS * 16;  // the same in lanes
+constexpr int LINES_AHEAD = 16;      // that are prefetched
 constexpr int GRADIENTS = 4;         // lanes of a gradient whose sums stand in registers; divides 16
 static_assert(LANES == LORA_COLUMNS && TOGETHER == LORA_LINES);
 
@@ -37,12 +38,16 @@ void words_of_lines_(const Lines& m, int lines, int width, float* out, int strid
     typed(m, [&](auto* numbers) {
         for (int l = 0; l < lines; l += S) {
             const auto *own = numbers + l * m.row, *next = own + m.row;
+            for (int i = 0; i < width; i += 64 / int(sizeof(*own)))  // lines of other pages come late
+                prefetch(own + LINES_AHEAD * m.row + i), prefetch(next + LINES_AHEAD * m.row + i);
             chunks(width, [&](int i, int n) {
                 float* to = out + l / S * stride + i;
-                if constexpr (S == 2)
+                if constexpr (S == 2 && sizeof(*numbers) == 2) {
+                    if (n == 16 && l + 1 < lines) return store_bytes(to, paired_lines(own + i, next + i));
                     store_bytes(to, paired(load_some(own + i, n), l + 1 < lines ? load_some(next + i, n) : zero()));
-                else
+                } else {
                     store(to, load_some(own + i, n));
+                }
             });
         }
     });
@@ -101,25 +106,6 @@ void low_rows(const LowJob& job) {
     for (; t < job.T; t++) low_of<S, 1>(job, t);
 }
 
-template <int S, int N>
-INLINE void add_low_of(const Lines& low, int lanes, const float* up, int vectors, float* y, int stride) {
-    for (int l = 0; l < lanes; l += LANES) {
-        float scratch[N * LANES];
-        ptrdiff_t row;
-        const int n = least(LANES, lanes - l);
-        const float* x = words<S, N>(low.from(0, size_t(l)), n, scratch, row);
-        product<S, false, N>(x, row, up + l / S * stride, stride, n / S, vectors, y, stride, true);
-    }
-}
-
-template <int S>
-void add_low_rows(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride) {
-    int t = 0;
-    for (; t + TOGETHER <= T; t += TOGETHER)
-        add_low_of<S, TOGETHER>(low.from(size_t(t), 0), lanes, up, vectors, y + t * stride, stride);
-    for (; t < T; t++) add_low_of<S, 1>(low.from(size_t(t), 0), lanes, up, vectors, y + t * stride, stride);
-}
-
 template <int S>
 void gradient_of(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
                  float* out) {
@@ -147,41 +133,9 @@ void words_of_columns(const Lines& m, int lines, int width, float* out, int stri
 
 void lora_low(const LowJob& job) { (in_pairs(job.x) ? low_rows<2> : low_rows<1>)(job); }
 
-void lora_add(const Lines& low, int T, int lanes, const float* up, int vectors, float* y, int stride) {
-    (in_pairs(low) ? add_low_rows<2> : add_low_rows<1>)(low, T, lanes, up, vectors, y, stride);
-}
-
 void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
                    float* out) {
     (in_pairs(x) ? gradient_of<2> : gradient_of<1>)(low, stride, lanes, x, T, width, scratch, out);
-}
-
-void load_rows(const Lines& from, int n, int width, float* to, int stride) {
-    typed(from, [&](auto* x) {
-        for (int t = 0; t < n; t++)
-            chunks(width, [&](int i, int some) {
-                store_some(to + t * stride + i, load_some(x + t * from.row + i, some), some);
-            });
-    });
-}
-
-void store_rows(const float* from, int stride, int n, int width, void* to, size_t row, bool bf16) {
-    for (int t = 0; t < n; t++)
-        for (int i = 0; i < width; i += 32) {
-            const float* x = from + t * stride + i;
-            const size_t at = t * row + i;
-            if (bf16 && width - i >= 32) {
-                store_bytes((uint16_t*)to + at, rounded(load(x), load(x + 16)));
-                continue;
-            }
-            chunks(least(32, width - i), [&](int j, int some) {
-                const F v = load_some(x + j, some);
-                if (bf16)
-                    store_some((uint16_t*)to + at + j, v, some);
-                else
-                    store_some((float*)to + at + j, v, some);
-            });
-        }
 }
 
 }  // namespace RIYAZ_ISA

@@ -161,12 +161,22 @@ INLINE B paired(F first, F second) {
 #endif
 }
 
+// 16 numbers of bfloat16 of each of two lines, one of each in each word
+INLINE B paired_lines(const uint16_t* first, const uint16_t* second) {
+#if defined(__AVX512F__)
+    const B low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)first));
+    return low | _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)second)), 16);
+#else
+    return paired(load_bf16(first), load_bf16(second));
+#endif
+}
+
 // bfloat16 x[count][width] -> words [count / 2][width] of two lines each; `count` is even
 inline void two_together(const float* x, int count, int width, float* out) {
     const auto* numbers = (const uint16_t*)x;
     for (int r = 0; r < count; r += 2, numbers += 2 * width)
         for (int d = 0; d < width; d += 16)
-            store_bytes(out + r / 2 * width + d, paired(load_bf16(numbers + d), load_bf16(numbers + width + d)));
+            store_bytes(out + r / 2 * width + d, paired_lines(numbers + d, numbers + width + d));
 }
 
 // The first `keys` of x[count][PANEL] rounded: words [count][PANEL / 2] of two keys each

@@ -42,9 +42,9 @@ class FrozenLinear(nn.Module):
         out = _times(self.down, x, self.out_features)
         return out if self.bias is None else out.add_(self.bias)
 
-    def gradient(self, grad: Tensor, total: Tensor | None = None) -> Tensor:
-        """The gradient of x (T, in) from that of the output (T, out), or `total` plus it in its place."""
-        return _times(self.up, grad, self.in_features, total)
+    def gradient(self, grad: Tensor) -> Tensor:
+        """The gradient of x (T, in) from that of the output (T, out)."""
+        return _times(self.up, grad, self.in_features)
 
 
 class _Product(Function):
@@ -91,20 +91,20 @@ def trainer(model: nn.Module) -> str:
 
 
 def _codes(weight: Tensor) -> Any:
-    """A matrix (rows, cols) in the extension's format int8."""
-    matrix = native.extension().Matrix("int8", *weight.shape)
+    """A matrix (rows, cols) in codes of 8 bits."""
+    matrix, threads = native.extension().FrozenCodes(*weight.shape), torch.get_num_threads()
     rows = max(1, NUMBERS // weight.shape[1])
     for first in range(0, len(weight), rows):
-        if not matrix.fill(first, weight[first : first + rows].float().contiguous().numpy()):
+        if not matrix.fill(first, weight[first : first + rows].float().contiguous(), threads):
             raise RiyazError("a weight of the base is not a finite number", hint="take another model")
     return matrix
 
 
-def _times(matrix: Any, x: Tensor, width: int, total: Tensor | None = None) -> Tensor:
-    """The products (T, width) of x (T, cols) and a matrix of codes, or `total` plus them in its place."""
+def _times(matrix: Any, x: Tensor, width: int) -> Tensor:
+    """The products (T, width) of x (T, cols) and a matrix of codes."""
     x = x.detach().contiguous()
-    out = memory.empty((len(x), width), x.dtype) if total is None else total
-    native.extension().code_product(matrix, x, out, total is not None, torch.get_num_threads())
+    out = memory.empty((len(x), width), x.dtype)
+    native.extension().code_product(matrix, x, out, torch.get_num_threads())
     return out
 
 
@@ -121,6 +121,6 @@ def gradient(linear: Any, grad: Tensor) -> Tensor:
 def add_gradient(total: Tensor, linear: Any, grad: Tensor) -> None:
     """Add `gradient` to `total` (T, in)."""
     if isinstance(linear, FrozenLinear):
-        linear.gradient(grad, total)
+        total += linear.gradient(grad)
     else:
         total.addmm_(grad, linear.weight)

@@ -1,0 +1,171 @@
+// Products of training with frozen weights in codes of 8 bits: a LoRA's part and the rounding are in the same pass, so
+// that sums stay in registers from the first column to the last.
+#include "../training_jobs.h"
+#include "chunks.h"
+#include "parts.h"
+#include "training_products.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+// Sums of PANELS_ blocks of 16 rows times TOKENS tokens stand in registers, as integers and as floats.
+#if defined(__AVX512F__)
+constexpr int PANELS_ = 2, TOKENS = 6;
+#else
+constexpr int PANELS_ = 1, TOKENS = 2;
+#endif
+
+using Sums_ = F[TOKENS][PANELS_];
+
+// Adds the products of a term to those of tokens t, t + 1, ..., whose numbers are `tokens`, and the rows from `row` on.
+INLINE void add_term(const CodeTerm& term, const int* tokens, int row, Sums_& sums) {
+    const uint8_t* w = term.codes + 4 * row;
+    const float* scale = term.scale + row;
+    CodedTokens x[TOKENS];
+#pragma GCC unroll 6
+    for (int i = 0; i < TOKENS; i++) x[i] = term.x.from(tokens[i], 0);
+    for (int g = 0; g < term.groups; g++, scale += STRIP) {
+        Sums codes[TOKENS][PANELS_];
+#pragma GCC unroll 6
+        for (int i = 0; i < TOKENS; i++)
+#pragma GCC unroll 2
+            for (int p = 0; p < PANELS_; p++) codes[i][p] = (Sums)iset(x[i].total[g]);
+        for (int step = 0; step < CODE_STEPS; step++, w += STEP_BYTES) {
+            B rows[PANELS_];
+#pragma GCC unroll 2
+            for (int p = 0; p < PANELS_; p++) rows[p] = load_bytes(w + 64 * p);
+#pragma GCC unroll 6
+            for (int i = 0; i < TOKENS; i++) {
+                const B own = spread(x[i].codes + g * CODE_GROUP + 4 * step);
+#pragma GCC unroll 2
+                for (int p = 0; p < PANELS_; p++) codes[i][p] = (Sums)dot_bytes((I)codes[i][p], rows[p], own);
+            }
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < PANELS_; p++) {
+            const F of_rows = load(scale + ROWS * p);
+#pragma GCC unroll 6
+            for (int i = 0; i < TOKENS; i++)
+                sums[i][p] = fma(mul(of_rows, set(x[i].scale[g])), to_float((I)codes[i][p]), sums[i][p]);
+        }
+    }
+}
+
+// One word of `low`: S neighbouring numbers
+template <int S>
+INLINE auto low_word(const Lines& line, int word) {
+    if constexpr (S == 2)
+        return spread((const uint8_t*)line.data + 4 * word);
+    else
+        return set(line.bf16 ? from_bf16(((const uint16_t*)line.data)[word]) : ((const float*)line.data)[word]);
+}
+
+template <int S>
+INLINE void add_low(const StripJob& job, const int* tokens, int row, Sums_& sums) {
+    Lines low[TOKENS];
+#pragma GCC unroll 6
+    for (int i = 0; i < TOKENS; i++) low[i] = job.low.from(size_t(tokens[i]), 0);
+    for (int l = 0; l < job.lanes / S; l++) {
+        decltype(load_words<S>(job.up)) up[PANELS_];
+#pragma GCC unroll 2
+        for (int p = 0; p < PANELS_; p++) up[p] = load_words<S>(job.up + l * STRIP + row + ROWS * p);
+#pragma GCC unroll 6
+        for (int i = 0; i < TOKENS; i++) {
+            const auto own = low_word<S>(low[i], l);
+#pragma GCC unroll 2
+            for (int p = 0; p < PANELS_; p++) sums[i][p] = add_product(sums[i][p], own, up[p]);
+        }
+    }
+}
+
+// 16 numbers, of which `count` are rows, to y
+INLINE void put_rows(const Lines& y, F v, int count) {
+    if (count <= 0) return;
+    const int n = count < ROWS ? count : ROWS;
+    if (y.bf16)
+        store_some((uint16_t*)y.data, v, n);
+    else
+        store_some((float*)y.data, v, n);
+}
+
+template <int S>
+INLINE void tile(const StripJob& job, int t, int row) {
+    int tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = t + i < job.T ? t + i : job.T - 1;  // the last is computed again
+    Sums_ sums;
+#pragma GCC unroll 6
+    for (int i = 0; i < TOKENS; i++)
+#pragma GCC unroll 2
+        for (int p = 0; p < PANELS_; p++)
+            sums[i][p] = job.begins ? zero() : load(job.results + tokens[i] * STRIP + row + ROWS * p);
+    for (int k = 0; k < job.count; k++) add_term(job.terms[k], tokens, row, sums);
+    if (job.ends) add_low<S>(job, tokens, row, sums);
+#pragma GCC unroll 6
+    for (int i = 0; i < TOKENS; i++) {
+        if (t + i >= job.T) break;
+        if (!job.ends) {
+#pragma GCC unroll 2
+            for (int p = 0; p < PANELS_; p++) store(job.results + (t + i) * STRIP + row + ROWS * p, sums[i][p]);
+            continue;
+        }
+        const Lines y = job.y.from(size_t(t + i), size_t(row));
+        if (PANELS_ == 2 && y.bf16 && job.width == STRIP) {
+            store_bytes((void*)y.data, rounded(sums[i][0], sums[i][PANELS_ - 1]));
+            continue;
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < PANELS_; p++) put_rows(y.from(0, size_t(ROWS * p)), sums[i][p], job.width - row - ROWS * p);
+    }
+}
+
+template <int S>
+void strip(const StripJob& job) {
+    for (int row = 0; row < STRIP; row += PANELS_ * ROWS)
+        for (int t = 0; t < job.T; t += TOKENS) tile<S>(job, t, row);
+}
+
+// C <= CODE_GROUP numbers as codes
+template <class N>
+INLINE void encode(const N* numbers, int C, int8_t* codes, float* scale, int32_t* total) {
+    F v[CODE_GROUP / 16] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < CODE_GROUP / 16; i++) {
+        const int n = C - 16 * i;
+        v[i] = n <= 0 ? zero() : load_some(numbers + 16 * i, n < 16 ? n : 16);
+    }
+    const float largest = size_of(larger(v[0], v[1]), larger(v[2], v[3]));
+    if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
+        memset(codes, 0, CODE_GROUP);
+        *scale = NAN, *total = 0;
+        return;
+    }
+    const F inverse = set(largest > 1e-30f ? 127 / largest : 0);
+    I sum = izero();
+#pragma GCC unroll 4
+    for (int i = 0; i < CODE_GROUP / 16; i++) {
+        const I own = to_int(mul(v[i], inverse));
+        store_i8(codes + 16 * i, own), sum = iadd(sum, own);
+    }
+    *scale = largest / 127, *total = BEGIN ? BEGIN * isum_of(sum) : 0;
+}
+
+}  // namespace
+
+void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out) {
+    for (int t = 0; t < T; t++)
+        for (int g = 0; g < out.groups; g++) {
+            const Lines part = x.from(size_t(t), size_t(g) * CODE_GROUP);
+            const CodedTokens to = out.from(t, g);
+            const int n = C - g * CODE_GROUP < CODE_GROUP ? C - g * CODE_GROUP : CODE_GROUP;
+            if (x.bf16)
+                encode((const uint16_t*)part.data, n, to.codes, to.scale, to.total);
+            else
+                encode((const float*)part.data, n, to.codes, to.scale, to.total);
+        }
+}
+
+void code_strip(const StripJob& job) { (QUICK_PAIRS && job.low.bf16 ? strip<2> : strip<1>)(job); }
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

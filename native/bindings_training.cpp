@@ -1,6 +1,5 @@
 // What Python may call in training: torch's tensors are taken by DLPack, without copying and without torch's headers.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -8,6 +7,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "bindings_tensor.h"
 #include "kernels.h"
 #include "training.h"
 #include "training_codes.h"
@@ -20,11 +20,9 @@ void bind_training(nb::module_& m);
 
 namespace {
 
-using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
 using Matrices = std::vector<const FrozenCodes*>;
 using Arrays = std::vector<Array>;
-using Rows = nb::ndarray<nb::ndim<2>, nb::device::cpu>;  // each row contiguous
-using Floats = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Floats = Numbers<float, 2>;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 

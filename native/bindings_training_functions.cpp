@@ -1,12 +1,12 @@
 // Functions of training for Python: checks torch's tensors, which are taken by DLPack without copying, then calls them.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <optional>
 #include <stdexcept>
 
+#include "bindings_tensor.h"
 #include "training_functions.h"
 
 namespace nb = nanobind;
@@ -17,12 +17,10 @@ void bind_training_functions(nb::module_& m);
 
 namespace {
 
-using Array = nb::ndarray<nb::c_contig, nb::device::cpu>;
-using Floats = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Codes = nb::ndarray<int8_t, nb::c_contig, nb::device::cpu>;
-using Lower = nb::ndarray<int16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Rows = nb::ndarray<nb::ndim<2>, nb::device::cpu>;  // each row contiguous
-using Labels = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = Numbers<float, 1>;
+using Codes = Numbers<int8_t, -1>;
+using Lower = Numbers<int16_t, 1>;
+using Labels = Numbers<int64_t, 1>;
 
 [[noreturn]] void refuse(const char* what) { throw std::invalid_argument(what); }
 

@@ -125,16 +125,18 @@ void strip(const StripJob& job) {
         for (int t = 0; t < job.T; t += TOKENS) tile<S>(job, t, row);
 }
 
-// C <= CODE_GROUP numbers as codes
+// The largest |number| of a group, NaN where one is NaN
 template <class N>
-INLINE void encode(const N* numbers, int C, int8_t* codes, float* scale, int32_t* total) {
-    F v[CODE_GROUP / 16] = {};
-#pragma GCC unroll 4
-    for (int i = 0; i < CODE_GROUP / 16; i++) {
-        const int n = C - 16 * i;
-        v[i] = n <= 0 ? zero() : load_some(numbers + 16 * i, n < 16 ? n : 16);
-    }
-    const float largest = size_of(larger(v[0], v[1]), larger(v[2], v[3]));
+INLINE float largest_of(const N* x) {
+    F size[CODE_GROUP / 16];
+    for (int i = 0; i < CODE_GROUP / 16; i++) size[i] = load_some(x + 16 * i, 16);
+    return size_of(larger(size[0], size[1]), larger(size[2], size[3]));
+}
+
+// A group of numbers as codes
+template <class N>
+INLINE void encode(const N* numbers, int8_t* codes, float* scale, int32_t* total) {
+    const float largest = largest_of(numbers);
     if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
         memset(codes, 0, CODE_GROUP);
         *scale = NAN, *total = 0;
@@ -144,25 +146,30 @@ INLINE void encode(const N* numbers, int C, int8_t* codes, float* scale, int32_t
     I sum = izero();
 #pragma GCC unroll 4
     for (int i = 0; i < CODE_GROUP / 16; i++) {
-        const I own = to_int(mul(v[i], inverse));
+        const I own = to_int(mul(load_some(numbers + 16 * i, 16), inverse));
         store_i8(codes + 16 * i, own), sum = iadd(sum, own);
     }
-    *scale = largest / 127, *total = BEGIN ? BEGIN * isum_of(sum) : 0;
+    *scale = largest * (1 / 127.0f), *total = BEGIN ? BEGIN * isum_of(sum) : 0;
+}
+
+template <class N>
+void encode_all(const Lines& x, int T, int C, const CodedTokens& out) {
+    const int whole = C / CODE_GROUP;
+    for (int t = 0; t < T; t++) {
+        const N* numbers = (const N*)x.data + t * x.row;
+        for (int g = 0; g < out.groups; g++, numbers += CODE_GROUP) {
+            const CodedTokens to = out.from(t, g);
+            N last[CODE_GROUP] = {};
+            if (g == whole) memcpy(last, numbers, size_t(C - whole * CODE_GROUP) * sizeof(N));
+            encode(g == whole ? last : numbers, to.codes, to.scale, to.total);
+        }
+    }
 }
 
 }  // namespace
 
 void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out) {
-    for (int t = 0; t < T; t++)
-        for (int g = 0; g < out.groups; g++) {
-            const Lines part = x.from(size_t(t), size_t(g) * CODE_GROUP);
-            const CodedTokens to = out.from(t, g);
-            const int n = C - g * CODE_GROUP < CODE_GROUP ? C - g * CODE_GROUP : CODE_GROUP;
-            if (x.bf16)
-                encode((const uint16_t*)part.data, n, to.codes, to.scale, to.total);
-            else
-                encode((const float*)part.data, n, to.codes, to.scale, to.total);
-        }
+    (x.bf16 ? encode_all<uint16_t> : encode_all<float>)(x, T, C, out);
 }
 
 void code_strip(const StripJob& job) { (QUICK_PAIRS && job.low.bf16 ? strip<2> : strip<1>)(job); }

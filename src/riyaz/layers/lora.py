@@ -59,38 +59,43 @@ class _LoRAs(Function):
 
 class _CodedLoRAs(Function):
     """The same of bases in codes, by the C++ extension: thin products add to the sums of the large ones before these
-    are rounded, and x is encoded once. Gradients of A and B are added to the layers' `totals` where they have them."""
+    are rounded, and x is encoded once. `weights` are all A, then all B. Their gradients are added to `totals`, float32,
+    where these are given; else they are those of `inputs`, the same tensors. Where x needs no gradient a graph needs
+    one of the weights as its input in any case."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: Sequence[Any], *pairs: Tensor) -> tuple[Tensor, ...]:
-        x, pairs = x.contiguous(), tuple(matrix.detach().contiguous() for matrix in pairs)
-        a, b = pairs[: len(layers)], pairs[len(layers) :]
+    def forward(
+        ctx: Any, x: Tensor, layers: Sequence[Any], weights: Sequence[Tensor], totals: Sequence[Tensor], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        x = x.contiguous()
+        a, b = weights[: len(layers)], weights[len(layers) :]
         low = memory.empty((len(x), sum(_lanes(matrix) for matrix in a)), x.dtype)  # s x Aᵀ of all layers
         outs = tuple(memory.empty((len(x), len(matrix)), x.dtype) for matrix in b)
-        matrices, scales = [layer.base.down for layer in layers], [layer.scale for layer in layers]
-        native.extension().lora(matrices, x.detach(), a, b, scales, outs, low, torch.get_num_threads())
-        for layer, out in zip(layers, outs):
-            if layer.base.bias is not None:
-                out.add_(layer.base.bias)
-        ctx.save_for_backward(x, low, *pairs)
-        ctx.layers = layers
+        bases, scales = [layer.base for layer in layers], [layer.scale for layer in layers]
+        threads = torch.get_num_threads()
+        native.extension().lora([base.down for base in bases], x.detach(), a, b, scales, outs, low, threads)
+        for base, out in zip(bases, outs):
+            if base.bias is not None:
+                out.add_(base.bias)
+        ctx.save_for_backward(x, low)
+        ctx.layers, ctx.totals = layers, totals
+        ctx.weights, ctx.versions = weights, [matrix._version for matrix in weights]
         return outs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        x, low, *pairs = ctx.saved_tensors
-        layers, a, b = ctx.layers, pairs[: len(grads)], pairs[len(grads) :]
-        kept = [layer.totals or (torch.zeros(layer.lora_A.shape), torch.zeros(layer.lora_B.shape)) for layer in layers]
-        grad_a, grad_b = [first for first, _ in kept], [second for _, second in kept]
+        x, low = ctx.saved_tensors
+        layers, weights, count = ctx.layers, ctx.weights, len(ctx.layers)
+        if ctx.versions != [matrix._version for matrix in weights]:
+            raise RuntimeError("A or B was changed in place between forward and backward")
+        sums = ctx.totals or [torch.zeros(matrix.shape) for matrix in weights]
         grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
-        matrices, scales = [layer.base.up for layer in layers], [layer.scale for layer in layers]
         native.extension().lora_gradient(
-            matrices, x.detach(), a, b, scales, [_lines(grad) for grad in grads], low, grad_x, grad_a, grad_b,
-            torch.get_num_threads(),
+            [layer.base.up for layer in layers], x.detach(), weights[:count], weights[count:],
+            [layer.scale for layer in layers], [_lines(grad) for grad in grads], low, grad_x, sums[:count],
+            sums[count:], torch.get_num_threads(),
         )  # fmt: skip
-        own = [layer.totals is None for layer in layers]
-        return grad_x, None, *(total.to(x.dtype) if wanted else None
-                               for totals in (grad_a, grad_b) for total, wanted in zip(totals, own))  # fmt: skip
+        return grad_x, None, None, None, *([None] if ctx.totals else [total.to(x.dtype) for total in sums])
 
 
 def _lines(x: Tensor) -> Tensor:
@@ -110,9 +115,17 @@ def takes(linear: nn.Module) -> bool:
 
 def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
     """The outputs (T, out) of LoRAs that it `takes`, for x (T, in)."""
-    a, b = [layer.lora_A.to(x.dtype) for layer in layers], [layer.lora_B.to(x.dtype) for layer in layers]
-    coded = all(type(layer.base) is FrozenLinear for layer in layers)
-    found: tuple[Tensor, ...] = (_CodedLoRAs if coded else _LoRAs).apply(x, layers, *a, *b)
+    weights = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
+    if x.dtype != weights[0].dtype:
+        weights = [matrix.to(x.dtype) for matrix in weights]
+    found: tuple[Tensor, ...]
+    if all(type(layer.base) is FrozenLinear for layer in layers):
+        added = all(layer.totals for layer in layers)
+        totals = [layer.totals[i] for i in (0, 1) for layer in layers] if added else []
+        inputs = weights[:1] if added else weights
+        found = _CodedLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
+    else:
+        found = _LoRAs.apply(x, layers, *weights)
     return found
 
 

@@ -43,7 +43,7 @@ def test_gradients_are_the_same_bits(family: str, method: str, switch: str, monk
     monkeypatch.setenv("RIYAZ_NATIVE", switch)
     for dtype in (torch.float32, torch.bfloat16):
         model = family_model(family, method, dtype)
-        kept, made = gradients(model, nullcontext()), gradients(model, recomputing())
+        kept, made = gradients(model, nullcontext()), gradients(model, recomputing(recompute.SMALL))
         assert all(torch.equal(a, b) for a, b in zip(kept, made, strict=True))
     assert recompute._made.last is None, "nothing is kept behind the block"
 
@@ -77,7 +77,7 @@ def test_less_is_kept(method: str, switch: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_result_changed_in_place_is_kept() -> None:
     x, weight = torch.randn(3, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
-    for context in (nullcontext(), recomputing()):
+    for context in (nullcontext(), recomputing(recompute.SMALL)):
         with context:
             out = functions.rms_norm(x, torch.ones(8), 1e-5).mul_(2)
             (out @ weight).sum().backward()
@@ -100,8 +100,22 @@ def test_what_is_small_is_kept() -> None:
     assert not hasattr(functions.swiglu(gate[1:], gate[1:]), "_recipe")
 
 
+def test_graphs_of_small_results_have_no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Tensor] = []
+    monkeypatch.setattr(recompute, "_pack", lambda x: called.append(x) or (x, x._version))
+    for largest, hooked in ((recompute.SMALL - 1, False), (recompute.SMALL, True)):
+        with recomputing(largest):
+            functions.swiglu(torch.ones(2, 2, requires_grad=True), torch.ones(2, 2)).sum().backward()
+        assert bool(called) == hooked
+
+
+def test_the_widest_input_is_that_of_any_linear() -> None:
+    model = family_model("llama", "lora")
+    assert recompute.widest(model) == max(model.config.intermediate_size, model.config.hidden_size)
+
+
 def test_without_gradients_there_is_no_recipe() -> None:
-    with torch.no_grad(), recomputing():
+    with torch.no_grad(), recomputing(recompute.SMALL):
         out = recomputable(functions._SwiGLU, torch.ones(2, 2), torch.ones(2, 2))
     assert not hasattr(out, "_recipe")
 
@@ -111,7 +125,7 @@ def test_a_change_of_what_backward_reads_is_refused(switch: str, monkeypatch: py
     monkeypatch.setenv("RIYAZ_NATIVE", switch)
     for last in (torch.sin, lambda x: functions.rms_norm(x, torch.ones(8), 1e-5)):
         x, weight = torch.randn(3, 8, requires_grad=True) * 1, torch.randn(8, 8, requires_grad=True)
-        with recomputing():
+        with recomputing(recompute.SMALL):
             loss = (last(x) @ weight).sum()
             with torch.no_grad():
                 x.mul_(3)

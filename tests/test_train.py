@@ -91,9 +91,9 @@ def test_the_order_is_that_of_batch_whatever_the_step_it_starts_from(
 ) -> None:
     seen: list[list[Row]] = []
 
-    def watched(rows, budget):
+    def watched(rows, *shape):
         seen.append(list(rows))
-        return micro_batches(rows, budget)
+        return micro_batches(rows, *shape)
 
     plan = dataclasses.replace(PLAN, steps=9, checkpoint_every=4, validate_every=100)
     monkeypatch.setattr(training, "micro_batches", watched)

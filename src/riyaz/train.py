@@ -28,7 +28,7 @@ from riyaz.layers.attention import packed
 from riyaz.layers.frozen import FrozenLinear, trainer
 from riyaz.layers.loss import head_loss
 from riyaz.layers.masters import Masters
-from riyaz.layers.recompute import recomputing
+from riyaz.layers.recompute import recomputing, widest
 from riyaz.layers.threads import settle
 
 FORMAT = 2  # of checkpoints: those of another one belong to another run
@@ -141,6 +141,7 @@ def train(
                     "its weights will differ a little"))  # fmt: skip
     state.trainer = trainer(model)
     began = time.perf_counter() - state.seconds
+    width = widest(model) * getattr(torch, plan.compute).itemsize  # bytes of a token
     multiple = BF16_TOKENS if plan.compute == "bfloat16" else 1
     model.train()
 
@@ -156,9 +157,9 @@ def train(
         labels = sum(len(row.answer) for row in picked)
 
         nats = 0.0
-        for micro in micro_batches(picked, plan.micro_tokens):
-            with recomputing():
-                loss = (objective or answer_nats)(model, padded(micro, multiple))
+        for micro in micro_batches(picked, plan.micro_tokens, multiple):
+            with recomputing(len(micro.tokens) * width):
+                loss = (objective or answer_nats)(model, micro)
                 (loss / labels).backward()  # gradients add up in the masters
             nats += loss.item()
 
@@ -242,21 +243,21 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             layer.p = probability
 
 
-def micro_batches(rows: Sequence[Row], budget: int) -> Iterator[PackedRows]:
+def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterator[PackedRows]:
     """Whole rows packed end to end into few batches of about the same size and at most `budget` tokens, so that none is
-    too small for fast products; a longer row is a batch by itself."""
+    too small for fast products; a longer row is a batch by itself. Each is padded to a multiple of tokens."""
     lengths = [len(row.prompt) + len(row.answer) for row in rows]
     even = sum(lengths) / max(1, math.ceil(sum(lengths) / budget))
     group: list[Row] = []
     size = 0
     for row, length in zip(rows, lengths, strict=True):
         if group and (size + length > budget or size + length / 2 > even):
-            yield pack(group)
+            yield padded(pack(group), multiple)
             group, size = [], 0
         group.append(row)
         size += length
     if group:
-        yield pack(group)
+        yield padded(pack(group), multiple)
 
 
 def answer_nats(model: Any, rows: PackedRows) -> Tensor:

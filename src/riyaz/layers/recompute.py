@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 SMALL = 2**20  # bytes; to make a smaller result again takes more time than its memory is worth
@@ -53,10 +53,19 @@ def recomputable(function: Any, *inputs: Any) -> Tensor:
     return out
 
 
+def widest(model: nn.Module) -> int:
+    """The most numbers of a token that a linear of the model takes: no result of a norm or gate is larger."""
+    return max((getattr(module, "in_features", 0) for module in model.modules()), default=0)
+
+
 @contextmanager
-def recomputing() -> Iterator[None]:
-    """Inside the `with` block graphs keep recipes in place of the results of `recomputable`; their backward belongs
-    into the block too."""
+def recomputing(largest: int) -> Iterator[None]:
+    """Inside the `with` block graphs keep recipes in place of the results of `recomputable`, the largest of which has
+    so many bytes: if that is SMALL, none is worth torch's calls for each tensor that a graph keeps. Their backward
+    belongs into the block too."""
+    if largest < SMALL:
+        yield
+        return
     try:
         with saved_tensors_hooks(_pack, _unpack):
             yield

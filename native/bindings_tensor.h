@@ -28,8 +28,7 @@ inline const ExchangeTable* exchange_of(nanobind::handle object) {
         if (!torch.is_valid()) return PyErr_Clear(), nullptr;
         tensor = PyObject_GetAttrString(torch.ptr(), "Tensor");
         if (!tensor) return PyErr_Clear(), nullptr;
-        const nanobind::object capsule =
-            nanobind::steal(PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__"));
+        const nanobind::object capsule = nanobind::steal(PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__"));
         if (capsule.is_valid())
             table = (const ExchangeTable*)PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
         PyErr_Clear();
@@ -59,8 +58,13 @@ class Given {
             if (table->view(object.ptr(), &view_)) return PyErr_Clear(), false;
         } else {
             if (!nanobind::try_cast(object, other_, false)) return false;
-            view_ = {other_.data(), {other_.device_type(), other_.device_id()}, int32_t(other_.ndim()), other_.dtype(),
-                     (int64_t*)other_.shape_ptr(), (int64_t*)other_.stride_ptr(), 0};
+            view_ = {other_.data(),
+                     {other_.device_type(), other_.device_id()},
+                     int32_t(other_.ndim()),
+                     other_.dtype(),
+                     (int64_t*)other_.shape_ptr(),
+                     (int64_t*)other_.stride_ptr(),
+                     0};
         }
         if (view_.device.device_type != nanobind::device::cpu::value) return false;
         if constexpr (!std::is_void_v<Number>)

@@ -26,7 +26,8 @@ using Floats = Numbers<float, 2>;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
-bool is(const Array& x, nb::dlpack::dtype_code code, int bits) {
+template <class X>
+bool is(const X& x, nb::dlpack::dtype_code code, int bits) {
     return x.dtype().code == uint8_t(code) && x.dtype().bits == bits && x.dtype().lanes == 1;
 }
 
@@ -82,8 +83,8 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
 template <class X>
 bool is_bf16(const X& x) {
     using nb::dlpack::dtype_code;
-    const bool bf16 = x.dtype().code == uint8_t(dtype_code::Bfloat) && x.dtype().bits == 16;
-    if (!bf16 && x.dtype() != nb::dtype<float>()) refuse("types differ");
+    const bool bf16 = is(x, dtype_code::Bfloat, 16);
+    if (!bf16 && !is(x, dtype_code::Float, 32)) refuse("types differ");
     return bf16;
 }
 
@@ -93,7 +94,7 @@ Lines lines(const X& x, bool bf16, int rows, int cols) {
     if (is_bf16(x) != bf16) refuse("types differ");
     if (x.ndim() != 2 || int(x.shape(0)) != rows || int(x.shape(1)) != cols) refuse("sizes differ");
     const bool apart = rows > 1 && x.stride(0) < cols;
-    if ((cols > 1 && x.stride(1) != 1) || apart) refuse("rows are not contiguous");
+    if (rows > 0 && ((cols > 1 && x.stride(1) != 1) || apart)) refuse("rows are not contiguous");
     return {x.data(), rows > 1 ? size_t(x.stride(0)) : size_t(cols), bf16};
 }
 
@@ -101,17 +102,18 @@ Lines lines(const X& x, bool bf16, int rows, int cols) {
 LoraJob lora_job(const Matrices& matrices, const Array& x, const Arrays& a, const Arrays& b,
                  const std::vector<float>& scales, const std::vector<Rows>& y, const Array& low, bool turned) {
     LoraJob job = {};
-    if (x.ndim() != 2 || x.shape(0) < 1 || x.shape(0) > 1 << 24 || x.shape(1) < 1 || x.shape(1) > 1 << 24)
-        refuse("x is a matrix");
+    if (x.ndim() != 2) refuse("x is no matrix");
+    if (x.shape(0) > 1 << 24 || x.shape(1) < 1 || x.shape(1) > 1 << 24) refuse("a size of x is out of range");
     const size_t count = matrices.size();
     if (!count || a.size() != count || b.size() != count || scales.size() != count || y.size() != count)
         refuse("the layers have other tensors");
     const bool bf16 = is_bf16(x);
     job.T = int(x.shape(0)), job.in = int(x.shape(1)), job.x = lines(x, bf16, job.T, job.in);
     for (size_t i = 0; i < count; i++) {
+        if (!matrices[i]) refuse("a matrix is none");
         const FrozenCodes& w = *matrices[i];
         if (a[i].ndim() != 2 || b[i].ndim() != 2 || a[i].shape(0) < 1 || a[i].shape(0) > 1 << 16)
-            refuse("A and B are matrices");
+            refuse("A or B is no matrix, or the rank is out of range");
         const int rank = int(a[i].shape(0)), out = int(b[i].shape(0)), rows = turned ? job.in : out;
         if (w.rows != rows || w.cols != (turned ? out : job.in)) refuse("sizes differ");
         job.layers.push_back({&w, out, rank, scales[i], lines(a[i], bf16, rank, job.in), lines(b[i], bf16, out, rank),
@@ -145,7 +147,7 @@ void lora_gradient(const Matrices& matrices, const Array& x, const Arrays& a, co
 }
 
 void product_of_codes(const FrozenCodes& w, const Array& x, const Array& y, int threads) {
-    if (x.ndim() != 2 || x.shape(0) > 1 << 24) refuse("x is a matrix");
+    if (x.ndim() != 2 || x.shape(0) > 1 << 24) refuse("x is no matrix, or has too many rows");
     const bool bf16 = is_bf16(x);
     const int T = int(x.shape(0));
     const Lines from = lines(x, bf16, T, w.cols), to = lines(y, bf16, T, w.rows);
@@ -173,8 +175,8 @@ void bind_training(nb::module_& m) {
         .def(
             "fill",
             [](FrozenCodes& self, int first, const Floats& weights, int threads) {
-                if (first < 0 || int(weights.shape(1)) != self.cols || weights.shape(0) > size_t(self.rows - first))
-                    refuse("the shape does not fit");
+                const bool rows = first >= 0 && size_t(first) + weights.shape(0) <= size_t(self.rows);
+                if (!rows || int(weights.shape(1)) != self.cols) refuse("the shape does not fit");
                 nb::gil_scoped_release release;
                 return self.fill(first, int(weights.shape(0)), weights.data(), threads);
             },

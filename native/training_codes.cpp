@@ -58,12 +58,15 @@ class Encoded {
 // What one thread works with
 struct Bench {
     Space<float> results, up, gradients, words;
+    std::vector<CodeTerm> terms;
 };
 
-std::vector<Bench> benches(int threads, int lanes) {
-    std::vector<Bench> all(size_t(std::max(1, threads)));
+// `groups`: of all matrices of a product
+std::vector<Bench> benches(int threads, int groups, int lanes) {
+    const auto count = size_t(threads);
+    std::vector<Bench> all(count);
     for (Bench& bench : all) {
-        bench.results = space<float>(size_t(TOKENS) * STRIP);
+        bench.results = space<float>(size_t(TOKENS) * STRIP), bench.terms.reserve(size_t(groups));
         if (!lanes) continue;
         bench.up = zeros(size_t(lanes) * STRIP), bench.gradients = space<float>(size_t(lanes) * LORA_COLUMNS);
         bench.words = space<float>(size_t(LORA_TOKENS) * LORA_COLUMNS);
@@ -85,9 +88,10 @@ struct Product {
     int parts() const { return parts_of(T, TOKENS) * strips(); }
     // `words(row, width)` writes bench.up for these rows
     template <class Words>
-    void run(int part, const Bench& bench, const Words& words) const {
+    void run(int part, Bench& bench, const Words& words) const {
         const int first = part / strips() * TOKENS, strip = part % strips(), row = strip * STRIP;
-        std::vector<CodeTerm> terms;
+        std::vector<CodeTerm>& terms = bench.terms;
+        terms.clear();
         for (const auto& [w, x] : factors)
             for (int g = 0; g < w->groups; g += GROUPS)
                 terms.push_back(w->term(strip, g, std::min(GROUPS, w->groups - g), x->from(first, g)));
@@ -147,11 +151,6 @@ CodeTerm FrozenCodes::term(int strip, int group, int count, const CodedTokens& x
             scales_of(strip * STRIP) + size_t(group) * STRIP, count, x};
 }
 
-float FrozenCodes::weight(int row, int col) const {
-    const int group = col / CODE_GROUP, code = codes_of(row)[size_t(col / 4) * STEP_BYTES + col % 4];
-    return scales_of(row)[size_t(group) * STRIP] * float(code - 128);
-}
-
 bool FrozenCodes::fill(int first, int count, const float* weights, int threads) {
     const size_t all = size_t(count) * cols;
     if (std::any_of(weights, weights + all, [](float x) { return !std::isfinite(x); })) return false;
@@ -173,12 +172,13 @@ bool FrozenCodes::fill(int first, int count, const float* weights, int threads) 
 }
 
 void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads) {
+    threads = std::max(1, threads);
     const Encoded encoded(T, w.groups);
     share(parts_of(T, ENCODED), threads, [&](int part, int) {
         const int begin = part * ENCODED, end = std::min(T, begin + ENCODED);
         k.encode_tokens(x.from(size_t(begin), 0), end - begin, w.cols, encoded.tokens.from(begin, 0));
     });
-    const std::vector<Bench> bench = benches(threads, 0);
+    std::vector<Bench> bench = benches(threads, w.groups, 0);
     const Product product{k, {{&w, &encoded.tokens}}, y, T, w.rows};
     share(product.parts(), threads, [&](int part, int thread) { product.run(part, bench[thread], [](int, int) {}); });
 }
@@ -190,6 +190,7 @@ int lora_lanes(const LoraJob& job) {
 }
 
 void lora_forward(const Kernels& k, const LoraJob& job, int threads) {
+    threads = std::max(1, threads);
     const int lanes = lora_lanes(job);
     const Encoded encoded(job.T, job.layers[0].weights->groups);
     const Space<float> words = words_of_a(k, job);
@@ -215,7 +216,7 @@ void lora_forward(const Kernels& k, const LoraJob& job, int threads) {
         products.push_back({k, {{layer.weights, &encoded.tokens}}, layer.y, job.T, layer.out, low, own});
         lane += own, parts += products.back().parts(), ends.push_back(parts);
     }
-    const std::vector<Bench> bench = benches(threads, lanes);
+    std::vector<Bench> bench = benches(threads, encoded.tokens.groups, lanes);
     share(parts, threads, [&](int part, int thread) {
         const size_t i = size_t(std::upper_bound(ends.begin(), ends.end(), part) - ends.begin());
         const LoraLayer& layer = job.layers[i];
@@ -235,7 +236,9 @@ struct Backward {
     const Kernels& k;
     const LoraJob& job;
     int lanes = lora_lanes(job), S = in_word(k, job.x.bf16);
+    int groups = 0;
     std::vector<Space<float>> words_b = {};
+    std::vector<std::vector<float>> scales = {};
     std::vector<std::unique_ptr<Encoded>> encoded = {};
     std::vector<int> first_lane = {};
     Space<float> grad_low = space<float>(size_t(job.T) * lanes);
@@ -245,7 +248,8 @@ struct Backward {
     Backward(const Kernels& kernels, const LoraJob& all) : k(kernels), job(all) {
         int lane = 0;
         for (const LoraLayer& layer : job.layers) {
-            words_b.push_back(words_of_b(k, layer));
+            words_b.push_back(words_of_b(k, layer)), groups += layer.weights->groups;
+            scales.emplace_back(size_t(padded_rank(layer.rank)), layer.scale);
             if (job.grad_x) encoded.push_back(std::make_unique<Encoded>(job.T, layer.weights->groups));
             first_lane.push_back(lane), lane += padded_rank(layer.rank);
         }
@@ -260,8 +264,8 @@ struct Backward {
         if (job.grad_x) k.encode_tokens(y, end - begin, layer.out, encoded[i]->tokens.from(begin, 0));
         const Lines low = Lines{job.low, size_t(lanes), job.x.bf16}.from(size_t(begin), size_t(lane));
         const Lines grad = gradient_of_low().from(size_t(begin), size_t(lane));
-        const std::vector<float> scales(size_t(own), layer.scale);
-        k.lora_low({y, end - begin, layer.out, own, words_b[i].get(), scales.data(), (void*)grad.data, grad.row, room});
+        k.lora_low(
+            {y, end - begin, layer.out, own, words_b[i].get(), scales[i].data(), (void*)grad.data, grad.row, room});
         const size_t at = size_t(begin / S) * lanes + lane;
         k.words_of_lines(low, end - begin, own, low_words.get() + at, lanes);
         k.words_of_lines(grad, end - begin, own, grad_words.get() + at, lanes);
@@ -299,6 +303,8 @@ struct Backward {
 }  // namespace
 
 void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
+    if (!job.T) return;
+    threads = std::max(1, threads);
     const Backward all(k, job);
     const int layers = int(job.layers.size()), pieces = parts_of(job.T, ENCODED);
     int widest = 0;
@@ -320,9 +326,9 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
     for (int c = 0; c < job.in; c += LORA_COLUMNS) gradients.push_back({-1, c});
     for (int i = 0; i < layers; i++)
         for (int c = 0; c < job.layers[i].out; c += LORA_COLUMNS) gradients.push_back({i, c});
-    const std::vector<Bench> bench = benches(threads, all.lanes);
+    std::vector<Bench> bench = benches(threads, all.groups, all.lanes);
     share(products + int(gradients.size()), threads, [&](int part, int thread) {
-        const Bench& own = bench[thread];
+        Bench& own = bench[thread];
         if (part < products)
             return product.run(part, own, [&](int row, int width) { all.words_of_a(row, width, own.up.get()); });
         const auto& [layer, begin] = gradients[part - products];

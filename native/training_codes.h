@@ -11,7 +11,7 @@
 namespace riyaz {
 
 // A frozen matrix (rows, cols) in codes of 8 bits with one scale in CODE_GROUP columns of each row: at most half a step
-// of 1/127 of the largest of these off.
+// of 1/127 of the largest of these off, or 1e-30.
 class FrozenCodes {
   public:
     FrozenCodes(int rows, int cols);
@@ -19,7 +19,6 @@ class FrozenCodes {
     bool fill(int first, int count, const float* weights, int threads);
     // Groups [group, group + count) of a strip, times the same groups of tokens
     CodeTerm term(int strip, int group, int count, const CodedTokens& x) const;
-    float weight(int row, int col) const;
 
     const int rows, cols, groups;
 
@@ -30,8 +29,8 @@ class FrozenCodes {
     std::shared_ptr<uint8_t> codes_, scales_;
 };
 
-// y = x Wᵀ; x (T, cols) and y (T, rows) are contiguous, of float or bfloat16; sums are in float32. Inputs become codes
-// of 8 bits too. A token's result depends on its inputs alone, not on other tokens or the number of threads.
+// y (T, rows) = x (T, cols) Wᵀ, both of float or bfloat16; sums are in float32. Inputs become codes of 8 bits too. A
+// token's result depends on its inputs alone, not on other tokens or the number of threads.
 void code_product(const Kernels& k, const FrozenCodes& w, const Lines& x, int T, const Lines& y, int threads);
 
 // A linear of codes with a LoRA: y = x Wᵀ + scale * (x Aᵀ) Bᵀ

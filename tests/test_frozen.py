@@ -181,6 +181,63 @@ def test_loras_beside_codes_add_their_gradients_to_the_optimisers_sums() -> None
     assert layer.lora_A.grad is not None
 
 
+def test_loras_of_no_tokens() -> None:
+    layer, x = coded_loras(64, (48,), 4, torch.float32)[0], torch.zeros(0, 64, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer(x).shape == (0, 48) and x.grad is not None and x.grad.shape == x.shape
+    assert not layer.lora_A.grad.any() and not layer.lora_B.grad.any()
+
+
+def test_gradients_of_loras_are_summed_in_float32_whatever_torchs_default() -> None:
+    norms = []
+    for default in (torch.float32, torch.float64, torch.bfloat16):
+        layer, x = coded_loras(64, (48,), 4, torch.float32)[0], torch.ones(3, 64)
+        torch.set_default_dtype(default)
+        try:
+            layer(x).sum().backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        norms.append(layer.lora_A.grad.norm().item())
+    assert norms[0] > 0 and norms == [norms[0]] * 3
+
+
+def test_a_gradient_of_gradients_is_refused() -> None:
+    layer, x = coded_loras(64, (48,), 4, torch.float32)[0], torch.ones(3, 64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no gradient of its gradient"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+
+
+def test_a_weight_that_changes_before_backward_is_refused() -> None:
+    layer = coded_loras(64, (48,), 4, torch.float32)[0]
+    out = layer(torch.ones(3, 64))
+    with torch.no_grad():
+        layer.lora_B.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"matrices": [None]}, "a matrix is none"), ({"x": torch.ones(5, 63)}, "sizes differ"),
+    ({"x": torch.ones(5, 64).bfloat16()}, "types differ"), ({"y": [torch.ones(5, 9)]}, "sizes differ"),
+    ({"y": [torch.ones(8, 5).T]}, "not contiguous"), ({"scales": []}, "other tensors"),
+    ({"low": torch.ones(5, 15)}, "sizes differ"), ({"a": [torch.ones(64)]}, "no matrix"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"matrices": [native.extension().FrozenCodes(8, 64)], "x": torch.ones(5, 64),
+                             "a": [torch.ones(4, 64)], "b": [torch.ones(8, 4)], "scales": [1.0],
+                             "y": [torch.ones(5, 8)], "low": torch.ones(5, 16), "threads": 0}  # fmt: skip
+    native.extension().lora(**given)
+    with pytest.raises(ValueError, match=message):
+        native.extension().lora(**(given | change))
+
+
+@pytest.mark.parametrize("first", [-1, 1, 100, 2**31 - 1])
+def test_rows_beyond_a_matrix_of_codes_are_refused(first: int) -> None:
+    codes = native.extension().FrozenCodes(8, 64)
+    with pytest.raises(ValueError, match="the shape does not fit"):
+        codes.fill(first, torch.ones(8, 64), 1)
+
+
 @pytest.mark.parametrize("cap", [None, 20.0])
 def test_the_loss_of_a_head_in_codes(cap: float | None) -> None:
     head, labels = linear_of(64, 500), torch.arange(40)

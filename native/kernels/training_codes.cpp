@@ -9,41 +9,41 @@ namespace riyaz {
 namespace RIYAZ_ISA {
 namespace {
 
-// Sums of PANELS_ blocks of 16 rows times TOKENS tokens stand in registers, as integers and as floats.
+// Sums of BLOCKS blocks of 16 rows times TOKENS tokens stand in registers, as integers and as floats.
 #if defined(__AVX512F__)
-constexpr int PANELS_ = 2, TOKENS = 6;
+constexpr int BLOCKS = 2, TOKENS = 6;
 #else
-constexpr int PANELS_ = 1, TOKENS = 2;
+constexpr int BLOCKS = 1, TOKENS = 2;
 #endif
 
-using Sums_ = F[TOKENS][PANELS_];
+using Tile = F[TOKENS][BLOCKS];
 
 // Adds the products of a term to those of tokens t, t + 1, ..., whose numbers are `tokens`, and the rows from `row` on.
-INLINE void add_term(const CodeTerm& term, const int* tokens, int row, Sums_& sums) {
+INLINE void add_term(const CodeTerm& term, const int* tokens, int row, Tile& sums) {
     const uint8_t* w = term.codes + 4 * row;
     const float* scale = term.scale + row;
     CodedTokens x[TOKENS];
 #pragma GCC unroll 6
     for (int i = 0; i < TOKENS; i++) x[i] = term.x.from(tokens[i], 0);
     for (int g = 0; g < term.groups; g++, scale += STRIP) {
-        Sums codes[TOKENS][PANELS_];
+        Sums codes[TOKENS][BLOCKS];
 #pragma GCC unroll 6
         for (int i = 0; i < TOKENS; i++)
 #pragma GCC unroll 2
-            for (int p = 0; p < PANELS_; p++) codes[i][p] = (Sums)iset(x[i].total[g]);
+            for (int p = 0; p < BLOCKS; p++) codes[i][p] = (Sums)iset(x[i].total[g]);
         for (int step = 0; step < CODE_STEPS; step++, w += STEP_BYTES) {
-            B rows[PANELS_];
+            B rows[BLOCKS];
 #pragma GCC unroll 2
-            for (int p = 0; p < PANELS_; p++) rows[p] = load_bytes(w + 64 * p);
+            for (int p = 0; p < BLOCKS; p++) rows[p] = load_bytes(w + 64 * p);
 #pragma GCC unroll 6
             for (int i = 0; i < TOKENS; i++) {
                 const B own = spread(x[i].codes + g * CODE_GROUP + 4 * step);
 #pragma GCC unroll 2
-                for (int p = 0; p < PANELS_; p++) codes[i][p] = (Sums)dot_bytes((I)codes[i][p], rows[p], own);
+                for (int p = 0; p < BLOCKS; p++) codes[i][p] = (Sums)dot_bytes((I)codes[i][p], rows[p], own);
             }
         }
 #pragma GCC unroll 2
-        for (int p = 0; p < PANELS_; p++) {
+        for (int p = 0; p < BLOCKS; p++) {
             const F of_rows = load(scale + ROWS * p);
 #pragma GCC unroll 6
             for (int i = 0; i < TOKENS; i++)
@@ -62,19 +62,19 @@ INLINE auto low_word(const Lines& line, int word) {
 }
 
 template <int S>
-INLINE void add_low(const StripJob& job, const int* tokens, int row, Sums_& sums) {
+INLINE void add_low(const StripJob& job, const int* tokens, int row, Tile& sums) {
     Lines low[TOKENS];
 #pragma GCC unroll 6
     for (int i = 0; i < TOKENS; i++) low[i] = job.low.from(size_t(tokens[i]), 0);
     for (int l = 0; l < job.lanes / S; l++) {
-        decltype(load_words<S>(job.up)) up[PANELS_];
+        decltype(load_words<S>(job.up)) up[BLOCKS];
 #pragma GCC unroll 2
-        for (int p = 0; p < PANELS_; p++) up[p] = load_words<S>(job.up + l * STRIP + row + ROWS * p);
+        for (int p = 0; p < BLOCKS; p++) up[p] = load_words<S>(job.up + l * STRIP + row + ROWS * p);
 #pragma GCC unroll 6
         for (int i = 0; i < TOKENS; i++) {
             const auto own = low_word<S>(low[i], l);
 #pragma GCC unroll 2
-            for (int p = 0; p < PANELS_; p++) sums[i][p] = add_product(sums[i][p], own, up[p]);
+            for (int p = 0; p < BLOCKS; p++) sums[i][p] = add_product(sums[i][p], own, up[p]);
         }
     }
 }
@@ -93,11 +93,11 @@ template <int S>
 INLINE void tile(const StripJob& job, int t, int row) {
     int tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = t + i < job.T ? t + i : job.T - 1;  // the last is computed again
-    Sums_ sums;
+    Tile sums;
 #pragma GCC unroll 6
     for (int i = 0; i < TOKENS; i++)
 #pragma GCC unroll 2
-        for (int p = 0; p < PANELS_; p++)
+        for (int p = 0; p < BLOCKS; p++)
             sums[i][p] = job.begins ? zero() : load(job.results + tokens[i] * STRIP + row + ROWS * p);
     for (int k = 0; k < job.count; k++) add_term(job.terms[k], tokens, row, sums);
     if (job.ends) add_low<S>(job, tokens, row, sums);
@@ -106,22 +106,22 @@ INLINE void tile(const StripJob& job, int t, int row) {
         if (t + i >= job.T) break;
         if (!job.ends) {
 #pragma GCC unroll 2
-            for (int p = 0; p < PANELS_; p++) store(job.results + (t + i) * STRIP + row + ROWS * p, sums[i][p]);
+            for (int p = 0; p < BLOCKS; p++) store(job.results + (t + i) * STRIP + row + ROWS * p, sums[i][p]);
             continue;
         }
         const Lines y = job.y.from(size_t(t + i), size_t(row));
-        if (PANELS_ == 2 && y.bf16 && job.width == STRIP) {
-            store_bytes((void*)y.data, rounded(sums[i][0], sums[i][PANELS_ - 1]));
+        if (BLOCKS == 2 && y.bf16 && job.width == STRIP) {
+            store_bytes((void*)y.data, rounded(sums[i][0], sums[i][BLOCKS - 1]));
             continue;
         }
 #pragma GCC unroll 2
-        for (int p = 0; p < PANELS_; p++) put_rows(y.from(0, size_t(ROWS * p)), sums[i][p], job.width - row - ROWS * p);
+        for (int p = 0; p < BLOCKS; p++) put_rows(y.from(0, size_t(ROWS * p)), sums[i][p], job.width - row - ROWS * p);
     }
 }
 
 template <int S>
 void strip(const StripJob& job) {
-    for (int row = 0; row < STRIP; row += PANELS_ * ROWS)
+    for (int row = 0; row < STRIP; row += BLOCKS * ROWS)
         for (int t = 0; t < job.T; t += TOKENS) tile<S>(job, t, row);
 }
 

@@ -1,5 +1,4 @@
-// Thin products of LoRA in training, and the numbers that products of codes read and write.
-
+// Thin products of LoRA in training, but those that training_codes.cpp adds to products of codes.
 #include "../training_attention.h"
 #include "../training_jobs.h"
 #include "chunks.h"

@@ -6,6 +6,12 @@
 namespace riyaz::checks {
 namespace {
 
+float weight_of(const FrozenCodes& w, int row, int col) {
+    const CodeTerm term = w.term(row / STRIP, col / CODE_GROUP, 1, {});
+    const int code = term.codes[col % CODE_GROUP / 4 * STEP_BYTES + row % STRIP * 4 + col % 4];
+    return term.scale[row % STRIP] * float(code - 128);
+}
+
 // What rounding may change of a product of a row of weights and x: half a code of each input, and sums in float32
 double allowed_of(const FrozenCodes& w, int row, const Tensor& x, size_t at) {
     double all = 0;
@@ -14,7 +20,7 @@ double allowed_of(const FrozenCodes& w, int row, const Tensor& x, size_t at) {
         double largest = 0;
         for (int c = begin; c < end; c++) largest = std::max(largest, std::fabs(double(x[at + c])));
         for (int c = begin; c < end; c++) {
-            const double weight = w.weight(row, c), half = std::fabs(weight) * largest / 127 / 2;
+            const double weight = weight_of(w, row, c), half = std::fabs(weight) * largest / 127 / 2;
             all += half + 2 * NEAR * (std::fabs(weight * x[at + c]) + half);
         }
     }
@@ -34,13 +40,13 @@ FrozenCodes random_codes(int rows, int cols, uint32_t seed, double& worst) {
             const int n = std::min(CODE_GROUP, cols - (c - c % CODE_GROUP));
             double largest = 0;
             for (int i = 0; i < n; i++) largest = std::max(largest, std::fabs(double(group[i])));
-            const double off = error(codes.weight(r, c), group[c % CODE_GROUP], 1.001 * largest / 127 / 2);
+            const double off = error(weight_of(codes, r, c), group[c % CODE_GROUP], 1.001 * largest / 127 / 2);
             worst = std::max(worst, must(off <= 1));
         }
     Floats damaged(size_t(cols), 1);
     damaged.back() = NONE;
-    const float before = codes.weight(0, 0);
-    worst = std::max(worst, must(!codes.fill(0, 1, damaged.data(), 1) && codes.weight(0, 0) == before));
+    const float before = weight_of(codes, 0, 0);
+    worst = std::max(worst, must(!codes.fill(0, 1, damaged.data(), 1) && weight_of(codes, 0, 0) == before));
     return codes;
 }
 
@@ -57,7 +63,7 @@ double code_product_check(const Sets& k, bool bf16) {
         for (int t = 0; t < T; t++)
             for (int r = 0; r < rows; r++) {
                 double sum = 0;
-                for (int c = 0; c < cols; c++) sum += double(w.weight(r, c)) * x[size_t(t) * cols + c];
+                for (int c = 0; c < cols; c++) sum += double(weight_of(w, r, c)) * x[size_t(t) * cols + c];
                 const double rounding = bf16 ? ROUNDED * std::fabs(sum) : 0;
                 const double allowed = 1.01 * (allowed_of(w, r, x, size_t(t) * cols) + rounding);
                 worst = std::max(worst, error(found[size_t(t) * rows + r], sum, allowed));

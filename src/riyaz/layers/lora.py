@@ -86,9 +86,11 @@ class _CodedLoRAs(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x, low = ctx.saved_tensors
         layers, weights, count = ctx.layers, ctx.weights, len(ctx.layers)
+        if torch.is_grad_enabled():
+            raise RuntimeError("a LoRA beside codes has no gradient of its gradient")
         if ctx.versions != [matrix._version for matrix in weights]:
             raise RuntimeError("A or B was changed in place between forward and backward")
-        sums = ctx.totals or [torch.zeros(matrix.shape) for matrix in weights]
+        sums = ctx.totals or [torch.zeros(matrix.shape, dtype=torch.float32) for matrix in weights]
         grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
         native.extension().lora_gradient(
             [layer.base.up for layer in layers], x.detach(), weights[:count], weights[count:],

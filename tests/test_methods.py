@@ -311,7 +311,7 @@ def test_checks_that_do_not_hold_are_seen(
             with torch.no_grad():
                 for name, weight in model.named_parameters():
                     if weight.requires_grad and "lora_B" in name:
-                        weight.fill_(0.3)
+                        weight.fill_(1.0)
             return model
 
         monkeypatch.setattr(lora, "build", biased)

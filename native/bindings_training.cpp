@@ -26,8 +26,7 @@ using Floats = Numbers<float, 2>;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
-template <class X>
-bool is(const X& x, nb::dlpack::dtype_code code, int bits) {
+bool is(const Array& x, nb::dlpack::dtype_code code, int bits) {
     return x.dtype().code == uint8_t(code) && x.dtype().bits == bits && x.dtype().lanes == 1;
 }
 
@@ -78,14 +77,6 @@ void backward(const Array& grad, const Array& q, const Array& k, const Array& v,
     job.grad_k = data(grad_k, job.bf16, T, job.K, job.D), job.grad_v = data(grad_v, job.bf16, T, job.K, job.D);
     nb::gil_scoped_release release;
     attention_backward(job, rows, threads);
-}
-
-template <class X>
-bool is_bf16(const X& x) {
-    using nb::dlpack::dtype_code;
-    const bool bf16 = is(x, dtype_code::Bfloat, 16);
-    if (!bf16 && !is(x, dtype_code::Float, 32)) refuse("types differ");
-    return bf16;
 }
 
 // x as lines; it has this type and shape

@@ -24,15 +24,6 @@ using Labels = Numbers<int64_t, 1>;
 
 [[noreturn]] void refuse(const char* what) { throw std::invalid_argument(what); }
 
-// Whether the numbers of x are bfloat16; refuses what is neither that nor float.
-template <class X>
-bool is_bf16(const X& x) {
-    if (x.dtype() == nb::dtype<float>()) return false;
-    if (x.dtype().code != uint8_t(nb::dlpack::dtype_code::Bfloat) || x.dtype().bits != 16)
-        refuse("neither float32 nor bfloat16");
-    return true;
-}
-
 // The data of y, which has the type and the number of numbers of x
 template <class X>
 void* like(const Array& y, const X& x) {

@@ -67,9 +67,7 @@ std::vector<Bench> benches(int threads, int groups, int lanes) {
     std::vector<Bench> all(count);
     for (Bench& bench : all) {
         bench.results = space<float>(size_t(TOKENS) * STRIP), bench.terms.reserve(size_t(groups));
-        if (!lanes) continue;
-        bench.up = zeros(size_t(lanes) * STRIP), bench.gradients = space<float>(size_t(lanes) * LORA_COLUMNS);
-        bench.words = space<float>(size_t(LORA_TOKENS) * LORA_COLUMNS);
+        bench.up = space<float>(size_t(lanes) * STRIP);
     }
     return all;
 }
@@ -257,7 +255,7 @@ struct Backward {
     Lines gradient_of_low() const { return {grad_low.get(), size_t(lanes), job.x.bf16}; }
 
     // The gradient of `low`, and all words, of some tokens of one layer
-    void gradient_of_low(size_t i, int begin, int end, float* room) const {
+    void prepare(size_t i, int begin, int end, float* room) const {
         const LoraLayer& layer = job.layers[i];
         const int own = padded_rank(layer.rank), lane = first_lane[i];
         const Lines y = layer.y.from(size_t(begin), 0);
@@ -313,8 +311,7 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
     const auto rooms = space<float>(room * threads);
     share(layers * pieces, threads, [&](int part, int thread) {
         const int begin = part % pieces * ENCODED;
-        all.gradient_of_low(size_t(part / pieces), begin, std::min(job.T, begin + ENCODED),
-                            rooms.get() + room * thread);
+        all.prepare(size_t(part / pieces), begin, std::min(job.T, begin + ENCODED), rooms.get() + room * thread);
     });
 
     Product product{k, {}, {job.grad_x, size_t(job.in), job.x.bf16}, job.T, job.in};
@@ -327,6 +324,10 @@ void lora_backward(const Kernels& k, const LoraJob& job, int threads) {
     for (int i = 0; i < layers; i++)
         for (int c = 0; c < job.layers[i].out; c += LORA_COLUMNS) gradients.push_back({i, c});
     std::vector<Bench> bench = benches(threads, all.groups, all.lanes);
+    for (Bench& own : bench) {
+        own.gradients = space<float>(size_t(all.lanes) * LORA_COLUMNS);
+        own.words = space<float>(size_t(LORA_TOKENS) * LORA_COLUMNS);
+    }
     share(products + int(gradients.size()), threads, [&](int part, int thread) {
         Bench& own = bench[thread];
         if (part < products)

@@ -4,6 +4,7 @@
 // R blocks of 16 rows times T tokens are computed at once, to hide latencies and to decode weights once for T tokens.
 // The operations on one row and one token are the same for every R and T.
 #include "../simd.h"
+#include "codes.h"
 #include "parts.h"
 
 namespace riyaz {
@@ -288,21 +289,12 @@ void inputs(const float* x, int C, const Inputs& out) {
             for (int i = 0; i < GROUP; i++) padded[i] = g * GROUP + i < C ? part[i] : 0;
             part = padded;
         }
-        const F a = load(part), b = load(part + 16);
-        if (out.fp32) store(out.fp32 + g * GROUP, a), store(out.fp32 + g * GROUP + 16, b);
-        if (out.bf16) store_bf16(out.bf16 + g * GROUP, a), store_bf16(out.bf16 + g * GROUP + 16, b);
+        const F v[2] = {load(part), load(part + 16)};
+        if (out.fp32) store(out.fp32 + g * GROUP, v[0]), store(out.fp32 + g * GROUP + 16, v[1]);
+        if (out.bf16) store_bf16(out.bf16 + g * GROUP, v[0]), store_bf16(out.bf16 + g * GROUP + 16, v[1]);
         if (!out.codes) continue;
-        const float largest = size_of(a, b);
-        if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
-            memset(out.codes + g * GROUP, 0, GROUP);
-            out.scale[g] = out.sum[g] = NAN, out.total[g] = 0;
-            continue;
-        }
-        const float scale = largest / 127, inverse = largest > 1e-30f ? 127 / largest : 0;  // 127 / 1e-37 is infinite
-        const I p = to_int(mul(a, set(inverse))), q = to_int(mul(b, set(inverse)));
-        store_i8(out.codes + g * GROUP, p), store_i8(out.codes + g * GROUP + 16, q);
-        const int32_t total = isum_of(iadd(p, q));
-        out.scale[g] = scale, out.total[g] = total, out.sum[g] = scale * float(total);
+        out.total[g] = encode_group(v, 2, out.codes + g * GROUP, out.scale + g);
+        out.sum[g] = out.scale[g] * float(out.total[g]);
     }
 }
 

@@ -29,6 +29,8 @@ INLINE const uint8_t* ahead(const uint8_t* at, const uint8_t* end, const uint8_t
     return far < end || !next ? far : next + (far - end);
 }
 
+INLINE int min_of(int a, int b) { return a < b ? a : b; }
+
 INLINE F activated(F x, Activation activation) {
     if (activation == Activation::relu2) return mul(max(x, zero()), x);
     return activation == Activation::silu ? silu(x) : gelu_tanh(x);

@@ -2,6 +2,7 @@
 // that sums stay in registers from the first column to the last.
 #include "../training_jobs.h"
 #include "chunks.h"
+#include "codes.h"
 #include "parts.h"
 #include "training_products.h"
 
@@ -125,33 +126,6 @@ void strip(const StripJob& job) {
         for (int t = 0; t < job.T; t += TOKENS) tile<S>(job, t, row);
 }
 
-// The largest |number| of a group, NaN where one is NaN
-template <class N>
-INLINE float largest_of(const N* x) {
-    F size[CODE_GROUP / 16];
-    for (int i = 0; i < CODE_GROUP / 16; i++) size[i] = load_some(x + 16 * i, 16);
-    return size_of(larger(size[0], size[1]), larger(size[2], size[3]));
-}
-
-// A group of numbers as codes
-template <class N>
-INLINE void encode(const N* numbers, int8_t* codes, float* scale, int32_t* total) {
-    const float largest = largest_of(numbers);
-    if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
-        memset(codes, 0, CODE_GROUP);
-        *scale = NAN, *total = 0;
-        return;
-    }
-    const F inverse = set(largest > 1e-30f ? 127 / largest : 0);
-    I sum = izero();
-#pragma GCC unroll 4
-    for (int i = 0; i < CODE_GROUP / 16; i++) {
-        const I own = to_int(mul(load_some(numbers + 16 * i, 16), inverse));
-        store_i8(codes + 16 * i, own), sum = iadd(sum, own);
-    }
-    *scale = largest * (1 / 127.0f), *total = BEGIN ? BEGIN * isum_of(sum) : 0;
-}
-
 template <class N>
 void encode_all(const Lines& x, int T, int C, const CodedTokens& out) {
     const int whole = C / CODE_GROUP;
@@ -161,7 +135,11 @@ void encode_all(const Lines& x, int T, int C, const CodedTokens& out) {
             const CodedTokens to = out.from(t, g);
             N last[CODE_GROUP] = {};
             if (g == whole) memcpy(last, numbers, size_t(C - whole * CODE_GROUP) * sizeof(N));
-            encode(g == whole ? last : numbers, to.codes, to.scale, to.total);
+            const N* group = g == whole ? last : numbers;
+            F v[CODE_GROUP / 16];
+#pragma GCC unroll 4
+            for (int i = 0; i < CODE_GROUP / 16; i++) v[i] = load_some(group + 16 * i, 16);
+            *to.total = BEGIN * encode_group(v, CODE_GROUP / 16, to.codes, to.scale);
         }
     }
 }

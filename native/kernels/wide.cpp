@@ -15,8 +15,6 @@ namespace {
 
 constexpr int TOKENS = 32;  // of a 2 x 2 tile
 
-INLINE int min_of(int a, int b) { return a < b ? a : b; }
-
 // Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
 INLINE F nibble(B word, int bit) {
     const B moved =

@@ -7,6 +7,7 @@
 // floats, and those in bfloat16 where the CPU multiplies floats faster. A token's operations do not depend on other
 // tokens.
 #include "../simd.h"
+#include "codes.h"
 #include "parts.h"
 
 namespace riyaz {
@@ -30,8 +31,6 @@ struct Panel {
 
 // Columns of weights that are unpacked to floats; 0 of those that get codes
 int float_cols(const Weights& w) { return w.format == Format::bf16 || w.format == Format::int8row ? w.cols : 0; }
-
-INLINE int min_of(int a, int b) { return a < b ? a : b; }
 
 // New codes of one group of 32 columns: (code * factor + offset) / 256
 template <class Codes>
@@ -280,19 +279,7 @@ void wide_inputs(const float* x, int C, const Inputs& out) {
             if (out.fp32) store(out.fp32 + begin + 16 * i, v[i]);
         }
         if (!out.codes) continue;
-        const float largest = size_of(larger(v[0], v[1]), larger(v[2], v[3]));
-        if (!(largest <= 3.4028234e38f)) {  // not finite: no codes say that, the scale does
-            memset(out.codes + begin, 0, size_t(here));
-            out.scale[g] = NAN, out.total[g] = 0;
-            continue;
-        }
-        const F inverse = set(largest > 1e-30f ? 127 / largest : 0);
-        I total = izero();
-        for (int i = 0; 16 * i < here; i++) {
-            const I codes = to_int(mul(v[i], inverse));
-            store_i8(out.codes + begin + 16 * i, codes), total = iadd(total, codes);
-        }
-        out.scale[g] = largest / 127, out.total[g] = BEGIN ? BEGIN * isum_of(total) : 0;
+        out.total[g] = BEGIN * encode_group(v, here / 16, out.codes + begin, out.scale + g);
     }
 }
 

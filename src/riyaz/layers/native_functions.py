@@ -1,7 +1,7 @@
 """The functions of `layers.functions` and `layers.loss` by the C++ extension: one pass over memory each.
 
 Each saves for backward what its twin in torch saves. Arithmetic is in float32 and results are rounded once. Kernels
-take inputs detached: torch refuses to hand out one that requires a gradient, which is noticed, but takes its time.
+take inputs detached: torch below 2.10 refuses to hand out one that requires a gradient.
 """
 
 from typing import Any

@@ -61,8 +61,8 @@ def widest(model: nn.Module) -> int:
 @contextmanager
 def recomputing(largest: int) -> Iterator[None]:
     """Inside the `with` block graphs keep recipes in place of the results of `recomputable`, the largest of which has
-    so many bytes: if that is SMALL, none is worth torch's calls for each tensor that a graph keeps. Their backward
-    belongs into the block too."""
+    so many bytes: if these are fewer than SMALL, none is worth torch's calls for each tensor that a graph keeps. Their
+    backward belongs into the block too."""
     if largest < SMALL:
         yield
         return

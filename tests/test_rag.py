@@ -186,7 +186,7 @@ def test_a_closed_set_cites_too(found: FreePredictor) -> None:
     task = Task("closed", ("billing", "refund"), "accuracy", "Answer.", "")
     closed, question = predictor_for(replace(found, task=task)), asked("what does a lost card cost")
     assert isinstance(closed, ClosedPredictor)
-    for answer in (*closed.answers([question]), *(a[0] for a in closed.raw_and_calibrated([question]))):
+    for answer in (*closed.answers([question]), *replace(closed, calibrated=True).answers([question])):
         assert answer.text in task.labels and answer.citations[0]["doc_id"] == "cards.md"
 
 

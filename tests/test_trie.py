@@ -113,6 +113,42 @@ def test_pruned_search_finds_what_exhaustive_search_finds(seed: int) -> None:
             assert value == row[index]
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_whether_an_accepted_answer_wins_is_known_with_less_reading(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    trie, rows = random_trie(generator), int(generator.choice([1, 3, CROWD, 40]))
+    edges, labels = random_edges(trie, rows, generator), len(trie.leaf)
+    scores = trie.totals(edges)[:, trie.leaf]
+    offsets = generator.normal(size=(1 + seed % 2, labels)) * generator.choice([0.0, 1.0, 10.0])
+    if seed % 3 == 0:  # ties: of equal answers the first is the best
+        edges, scores = np.full_like(edges, -1.0), np.zeros_like(scores) - trie.depth[trie.leaf]
+        offsets[0] = trie.depth[trie.leaf]
+    accepted = generator.random((rows, labels)) < generator.choice([0.0, 1 / labels, 0.2])
+    accepted[np.arange(0, rows, 3), (scores + offsets[0]).argmax(1)[::3]] = True  # a third wins
+    search = Search(trie, rows, offsets, accepted)
+    run(search, edges)
+    for found, row, right in zip(search.best(), scores, accepted, strict=True):
+        for (index, _), added in zip(found, offsets, strict=True):
+            assert right[index] == right[np.argmax(row + added)]
+
+
+def test_a_row_that_is_lost_is_read_until_one_better_answer_is_found() -> None:
+    generator, rows = np.random.default_rng(0), 64
+    answers = {tuple(generator.integers(3, 8, 6).tolist()) for _ in range(300)}
+    trie = Trie([(*answer, END) for answer in sorted(answers)])
+    edges, offsets = random_edges(trie, rows, generator), generator.normal(size=(1, len(answers)))
+    order = (trie.totals(edges)[:, trie.leaf] + offsets).argsort(1)
+    read = []
+    for place in (-1, -2, -100):
+        accepted = np.zeros((rows, len(answers)), bool)
+        accepted[np.arange(rows), order[:, place]] = True
+        search = Search(trie, rows, offsets, accepted)
+        read.append(run(search, edges))
+        assert all(right[best[0][0]] == (place == -1) for best, right in zip(search.best(), accepted, strict=True))
+    assert read[2] < read[0] / 2 and read[2] < read[1] < read[0], read
+    assert read[0] < 1.1 * run(Search(trie, rows, offsets), edges), "one that wins is certain no later"
+
+
 def test_a_confident_model_reads_one_path() -> None:
     letters = [(a, b, c, END) for a in range(3, 8) for b in range(3, 8) for c in range(3, 8)]
     trie = Trie(letters)

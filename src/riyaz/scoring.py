@@ -35,11 +35,20 @@ def predict(
     return predictor.answers(conversations, where, max_tokens=max_tokens, progress=progress)
 
 
-def predict_raw_and_calibrated(
-    predictor: ClosedPredictor, examples: Sequence[Example]
-) -> tuple[list[Prediction], list[Prediction]]:
-    """Answers from a closed set without and with calibration, in little more time than one of them takes."""
-    return predictor.raw_and_calibrated([e.messages for e in examples], [e.where for e in examples])
+def score_raw_and_calibrated(predictor: ClosedPredictor, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """The row scores (n,) of answers from a closed set without and with calibration. The answers themselves are not
+    made: a search that only decides whether an accepted label is the best reads less."""
+    task, accepted = (
+        predictor.task,
+        dict[tuple[str, ...], np.ndarray](),
+    )  # scores (L,) of the labels by accepted answers
+    for answers in {example.answers for example in examples}:
+        accepted[answers] = metrics.score_rows(task.metric, task.labels, [answers] * len(task.labels))
+        assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"
+    wanted = np.array([accepted[example.answers] for example in examples], bool)
+    conversations, where = [e.messages for e in examples], [e.where for e in examples]
+    raw, calibrated = predictor.wins_raw_and_calibrated(conversations, where, wanted).astype(float)
+    return raw, calibrated
 
 
 def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:

@@ -29,7 +29,7 @@ from riyaz.methods.choices import (
     answer_limit,
     answer_limits,
     base_predictor,
-    candidate_scores,
+    candidate_points,
     rows_scored,
 )
 from riyaz.methods.recipe import ByHand, Recipe
@@ -205,7 +205,7 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
     if context.task.kind == "closed":  # labels are as long as they are, whatever the limit
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
-        candidate = _seconds(lambda: candidate_scores(context, predictor, rows)) / len(rows)
+        candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)
     else:
         row, alone = (_generation_seconds(predictor, limit, some) / len(some) for some in (rows, rows[:1]))
         candidate = loss

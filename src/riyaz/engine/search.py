@@ -13,6 +13,7 @@ from riyaz.engine.trie import Trie
 WIDTH = 2  # nodes that each row reads in the first round
 CROWD = 16  # rows that are many
 GROWTH, CROWD_GROWTH = 2.0, 1.2  # factor of the width from round to round: of few rows, of many
+DEEPER = 4.0  # nats: where any better answer ends a row, a node that is one token nearer to its end comes first
 MANY = 32  # up to this many nodes are read at once, as another round would cost more
 
 
@@ -20,10 +21,14 @@ class Search:
     """Search of R rows over one trie; `edges` (R, N) holds the log-probabilities of nodes' tokens, NaN where not read.
 
     It ends when each row's best sequence is certain for each row of `offsets` (M, L); without offsets it reads all.
+    With `accepted` (R, L) it ends when it is certain whether one of a row's accepted sequences is the best: they are
+    read at once, and the search ends where another is better, whether or not that one is the best.
     """
 
-    def __init__(self, trie: Trie, rows: int, offsets: np.ndarray | None = None) -> None:
-        self.trie = trie
+    def __init__(
+        self, trie: Trie, rows: int, offsets: np.ndarray | None = None, accepted: np.ndarray | None = None
+    ) -> None:
+        self.trie, self.accepted = trie, accepted
         self.exhaustive = offsets is None or rows * len(trie.inner) <= MANY
         self.offsets = np.zeros((1, len(trie.leaf))) if offsets is None else np.asarray(offsets, np.float64)
         self.edges = np.full((rows, len(trie)), np.nan, np.float32)
@@ -31,7 +36,7 @@ class Search:
         self._unread[:, trie.inner] = True
         self._below = [trie.highest_below(row) for row in self.offsets]
         self._chains: dict[int, list[int]] = {}
-        self._crowd = rows >= CROWD
+        self._first, self._crowd = True, rows >= CROWD
         self._width = np.full(rows, float(WIDTH))
 
     def scores(self) -> np.ndarray:
@@ -48,6 +53,10 @@ class Search:
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """The next nodes to read: rows (T,) and nodes (T,), sorted; empty when every row's best is certain."""
         picked = self._unread.copy() if self.exhaustive else self._promising()
+        if self._first and self.accepted is not None:
+            for row, leaf in np.argwhere(self.accepted).tolist():
+                picked[row, self._path(leaf)] = True
+        self._first = False
         self._unread &= ~picked
         rows, nodes = np.nonzero(picked)
         return rows, nodes
@@ -64,16 +73,22 @@ class Search:
         grows = np.zeros(len(totals), bool)
         for offsets, below in zip(self.offsets, self._below):
             bound = np.where(scored & self._unread, totals + below, -np.inf)
-            best = (np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets).max(1)
+            ends = np.where(scored, totals, -np.inf)[:, self.trie.leaf] + offsets
+            best = ends.max(1)
             open_ = (bound >= best[:, None]) & (bound > -np.inf)
+            if self.accepted is not None and not self._first:
+                open_[best > np.where(self.accepted, ends, -np.inf).max(1)] = False  # another one is better
+            # nodes above an accepted answer's score are all read where it wins: their order counts where it does not
+            first = bound if self.accepted is None else bound + DEEPER * self.trie.depth
             rows = np.flatnonzero(open_.any(1))
             for row in rows:
                 width = int(self._width[row])
                 # a complete answer rules others out, so that the way to the first one is read at once; afterwards
                 # chains only save rounds, which cost many rows little
-                deep = width if len(rows) * width <= MANY else int(not self._crowd or best[row] == -np.inf)
+                reaching = best[row] == -np.inf or self.accepted is not None
+                deep = width if len(rows) * width <= MANY else int(not self._crowd or reaching)
                 nodes = np.flatnonzero(open_[row])
-                nodes = nodes[np.argsort(-bound[row, nodes], kind="stable")][:width]
+                nodes = nodes[np.argsort(-first[row, nodes], kind="stable")][:width]
                 picked[row, nodes] = True
                 for node in nodes[:deep]:
                     picked[row, self._chain(int(node))] = True
@@ -81,6 +96,14 @@ class Search:
         self._width[grows] *= CROWD_GROWTH if self._crowd else GROWTH
         np.minimum(self._width, len(self.trie), out=self._width)
         return picked
+
+    def _path(self, sequence: int) -> list[int]:
+        """The inner nodes from the root to a sequence's end."""
+        path, node = [], int(self.trie.parent[self.trie.leaf[sequence]])
+        while node:
+            path.append(node)
+            node = int(self.trie.parent[node])
+        return path
 
     def _chain(self, node: int) -> list[int]:
         if node not in self._chains:

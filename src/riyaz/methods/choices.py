@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from riyaz.data import Example
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.base import Context, instruction_only
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
-from riyaz.scoring import answer_log_loss, predict_raw_and_calibrated, score
+from riyaz.scoring import answer_log_probabilities, score, score_raw_and_calibrated
 
 # "Limit" is the number of tokens after which an answer is cut off.
 SMALLEST_LIMIT = 8
@@ -47,28 +49,41 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     rows, began = context.valid[: context.valid_rows], time.perf_counter()
     halved = len(candidates) > FINAL and len(rows) > FIRST_ROWS
     first = rows[:FIRST_ROWS] if halved else rows
-    tried = _tried(context, candidates, first)
-    record = [_record(*entry, len(first)) for entry in tried]
+    tried = _tried(context, candidates, range(len(candidates)), first)
+    record = [_record(entry, len(first)) for entry in tried]
     if halved:
-        best_first = sorted(tried, key=lambda entry: -entry[3])  # of equal ones the first
+        best_first = sorted(tried, key=_mean, reverse=True)  # of equal ones the first
         left = list(dict.fromkeys(place for place, *_ in best_first))[:FINAL]
-        tried = _tried(context, [candidates[place] for place in sorted(left)], rows)
-        record += [_record(*entry, len(rows)) for entry in tried]
-    _, predictor, calibrated, points = max(tried, key=lambda entry: entry[3])
-    return Choice(predictor, calibrated, points, record, time.perf_counter() - began)
+        rest = _tried(context, candidates, sorted(left), rows[FIRST_ROWS:])
+        more = {(place, calibrated): points for place, _, calibrated, points in rest}
+        tried = [
+            (place, predictor, on, np.concatenate((points, more[place, on])))
+            for place, predictor, on, points in tried
+            if (place, on) in more
+        ]
+        record += [_record(entry, len(rows)) for entry in tried]
+    best = max(tried, key=_mean)
+    return Choice(best[1], best[2], _mean(best), record, time.perf_counter() - began)
 
 
-Tried = tuple[int, ModelPredictor, bool, float]  # (place among the candidates, predictor, calibrated, score)
+# (place among the candidates, predictor, calibrated, points (n,) of which the mean is its score)
+Tried = tuple[int, ModelPredictor, bool, np.ndarray]
 
 
-def _tried(context: Context, candidates: Sequence[ModelPredictor], rows: Sequence[Example]) -> list[Tried]:
-    """The scores of the candidates on the rows. Raises the last error if none could be scored."""
+def _mean(tried: Tried) -> float:
+    return float(tried[3].mean(dtype=np.float64))
+
+
+def _tried(
+    context: Context, candidates: Sequence[ModelPredictor], places: Sequence[int], rows: Sequence[Example]
+) -> list[Tried]:
+    """The points of the candidates at these places on the rows. Raises the last error if none could be scored."""
     tried: list[Tried] = []
     last_error = None
-    for place, candidate in enumerate(candidates):
-        context.listen(Progress("choose", place, len(candidates)))
+    for done, place in enumerate(places):
+        context.listen(Progress("choose", done, len(places)))
         try:
-            tried += [(place, *scored) for scored in candidate_scores(context, candidate, rows)]
+            tried += [(place, *scored) for scored in candidate_points(context, candidates[place], rows)]
         except RiyazError as error:
             last_error = error
     if not tried:
@@ -77,10 +92,11 @@ def _tried(context: Context, candidates: Sequence[ModelPredictor], rows: Sequenc
     return tried
 
 
-def _record(place: int, predictor: ModelPredictor, calibrated: bool, points: float, rows: int) -> dict[str, Any]:
+def _record(tried: Tried, rows: int) -> dict[str, Any]:
+    _, predictor, calibrated, _ = tried
     text = asdict(predictor.text)
     settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-    return settings | {"calibrated": calibrated, "validation": round(points, 6), "rows": rows}
+    return settings | {"calibrated": calibrated, "validation": round(_mean(tried), 6), "rows": rows}
 
 
 def rows_scored(candidates: int, rows: int) -> int:
@@ -88,17 +104,18 @@ def rows_scored(candidates: int, rows: int) -> int:
     rows = min(VALID_ROWS, rows)
     if candidates <= FINAL or rows <= FIRST_ROWS:
         return candidates * rows
-    return candidates * FIRST_ROWS + FINAL * rows
+    return candidates * FIRST_ROWS + FINAL * (rows - FIRST_ROWS)
 
 
-def candidate_scores(
+def candidate_points(
     context: Context, predictor: ModelPredictor, rows: Sequence[Example]
-) -> list[tuple[ModelPredictor, bool, float]]:
-    """(predictor, calibrated, score) of a candidate; for a closed set without and with calibration, in one pass."""
+) -> list[tuple[ModelPredictor, bool, np.ndarray]]:
+    """(predictor, calibrated, points) of a candidate, whose score is the mean of its points: the rows' scores for a
+    closed set, without and with calibration, in one pass; else log p of the answers' tokens."""
     if not isinstance(predictor, ClosedPredictor):
-        return [(predictor, False, -answer_log_loss(predictor, rows))]
-    both = zip((False, True), predict_raw_and_calibrated(predictor, rows))
-    return [(replace(predictor, calibrated=on), on, score(context.task, answers, rows).mean) for on, answers in both]
+        return [(predictor, False, np.concatenate(answer_log_probabilities(predictor, rows)))]
+    both = zip((False, True), score_raw_and_calibrated(predictor, rows))
+    return [(replace(predictor, calibrated=on), on, points) for on, points in both]
 
 
 def answer_limit(context: Context) -> int:

@@ -89,15 +89,14 @@ class ClosedPredictor(PromptedModel):
         if self.calibrated and "null_offsets" not in vars(self):
             vars(self)["null_offsets"] = yield from self._null_offsets()
 
-    def raw_and_calibrated(
-        self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (),
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[list[Prediction], list[Prediction]]:  # fmt: skip
-        """The answers without and with calibration, from one search."""
+    def wins_raw_and_calibrated(
+        self, conversations: Sequence[Sequence[Message]], where: Sequence[str], accepted: np.ndarray
+    ) -> np.ndarray:
+        """Whether the answer to each conversation is one of its `accepted` labels (n, L), without and with calibration:
+        (2, n), from one search that need not find the other answers."""
         prepared = self.prepare(conversations, where)
         offsets = np.stack((np.zeros(len(self.task.labels)), self.null_offsets))
-        raw, calibrated = self._chosen(prepared, offsets, counted(progress, len(prepared)))
-        return raw, calibrated
+        return self.lm.wins([each.request for each in prepared], accepted, offsets)
 
     @cached_property
     def constraint(self) -> Trie:

@@ -74,9 +74,10 @@ class Trie:
             best[self.parent[node]] = max(best[self.parent[node]], best[node])
         return best
 
-    def below(self, node: int) -> np.ndarray:
+    def below(self, node: int) -> slice:
         """The children of a node."""
-        return np.arange(self.first[node], self.first[node] + self.children[node])
+        first = int(self.first[node])
+        return slice(first, first + int(self.children[node]))
 
     def chain(self, node: int) -> list[int]:
         """`node` and the inner nodes below it down to the first fork: they lie on the same sequences."""

@@ -65,5 +65,5 @@ def _read_nodes(
 
 def _children(trie: Trie, node: int, count: int) -> Named:
     """The log-probabilities of a node's children, wanted after the last of a run's `count` tokens."""
-    children = trie.below(node)
-    return Named(np.full(len(children), count - 1), trie.token[children])
+    tokens = trie.token[trie.below(node)]
+    return Named(np.full(len(tokens), count - 1), tokens)

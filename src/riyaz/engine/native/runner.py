@@ -1,5 +1,6 @@
 """The Runner in C++: sequences, adapters and products are the extension's; here its arrays are filled and read."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,9 +131,10 @@ class NativeRunner:
             elif isinstance(run.want, Top):
                 results[place] = likeliest(own, run.want.count)
             elif isinstance(run.want, Named):
-                order = np.argsort(run.want.rows, kind="stable")
-                results[place] = np.empty(len(order), np.float32)
-                results[place][order] = own
+                if row > first + 1:  # else all after one token, as they were named
+                    order = np.argsort(run.want.rows, kind="stable")
+                    own = own[np.argsort(order)]
+                results[place] = own.copy()  # else it would keep the values of all runs
             elif isinstance(run.want, Whole):
                 own = own.reshape(-1, self.vocab_size)
                 results[place] = own[np.searchsorted(np.unique(run.want.rows), run.want.rows)]
@@ -199,10 +201,13 @@ def _ask(place: int, run: Run, rows: list[tuple[int, int, int, int]], names: lis
         rows.append((place, last, FULL, len(seen)))
         names.extend(seen)
     elif isinstance(want, Named):
-        order = np.argsort(want.rows, kind="stable")
-        at, counts = np.unique(want.rows, return_counts=True)
-        rows.extend((place, row, NAMED, count) for row, count in zip(at.tolist(), counts.tolist()))
-        names.extend(want.tokens[order].tolist())
+        after = want.rows.tolist()
+        if after and after.count(after[0]) == len(after):  # as in every search
+            rows.append((place, after[0], NAMED, len(after)))
+            names.extend(want.tokens.tolist())
+        else:
+            rows.extend((place, row, NAMED, count) for row, count in sorted(Counter(after).items()))
+            names.extend(want.tokens[np.argsort(want.rows, kind="stable")].tolist())
     elif isinstance(want, Whole):
         rows.extend((place, row, FULL, 0) for row in np.unique(want.rows).tolist())
     penalty = want.penalty if isinstance(want, Top) else 1.0

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from math import sqrt
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 CONFIDENCE = 0.95  # of every interval, test and bound
 RESAMPLES = 9_999
@@ -33,6 +32,8 @@ def wilson(k: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % score interval for `k` successes in `n` rows (Wilson 1927, no continuity correction)."""
     if n == 0:
         return 0.0, 1.0
+    from scipy.special import ndtri  # late: many processes need no interval
+
     z, p = float(ndtri((1 + CONFIDENCE) / 2)), k / n
     centre, half = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     scale = 1 + z * z / n
@@ -47,6 +48,8 @@ def bca_bootstrap(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
     deviation = values - mean
     if np.ptp(values) == 0:
         return mean, mean
+    from scipy.special import ndtr, ndtri
+
     boot = np.concatenate([counts @ values for counts in resample_counts(n, resamples, seed)]) / n
     # Summed in another order the same rows differ in the last bits, so nearly equal means count as ties.
     near = np.isclose(boot, mean, rtol=1e-12, atol=1e-15)

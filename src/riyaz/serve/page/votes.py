@@ -94,7 +94,7 @@ def _vote(line: bytes) -> dict[str, Any] | None:
 def standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every model's wins among its decided votes, with Wilson's interval; the best share first. A vote between two
     answers of one model would be a win and a loss of the same model, and says nothing of models."""
-    from riyaz.metrics.intervals import wilson  # which loads scipy
+    from riyaz.metrics.intervals import wilson
 
     wins: Counter[str] = Counter()
     losses: Counter[str] = Counter()

@@ -1,6 +1,7 @@
 """Measuring within its share of the budget: what is always measured, what is derived from it, and what is kept."""
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from riyaz.comparison.plan import LEFT_OUT
 from riyaz.comparison.speeds import Speeds, TrainSpeed
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
+from riyaz.families import describe
 from riyaz.methods import METHODS as TABLE
-from riyaz.methods import full, lora
+from riyaz.methods import full, lora, prompt_tuning
 from riyaz.methods.base import Context
 from riyaz.methods.choices import base_predictor
 from riyaz.methods.recipe import Recipe
@@ -84,6 +86,7 @@ def test_without_time_one_answer_and_one_training_are_measured_and_the_rest_is_d
 def test_with_time_every_different_prompt_and_every_training_is_measured(
     inside: list, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(measure, "AMPLE", 1e9)  # a budget that every plan needs
     speeds, _, ran = measured(1.0, tmp_path, asked, monkeypatch)
     assert speeds.derived == () and not speeds.unable
     assert ran == ["answers", "answers", *sorted(TRAINED, key=LEFT_OUT.index, reverse=True)], "equal prompts once"
@@ -140,8 +143,29 @@ def test_answers_are_derived_from_the_longest_prompts_by_their_tokens(
 
 def test_training_is_derived_by_the_tokens_of_a_step(bench: _Bench) -> None:
     bench.training["lora"] = 100.0, SPEED
-    speed = _derived(TABLE["prompt_tuning"], 150.0, bench)
+    speed = _derived(replace(TABLE["lora"], name="rag_lora"), 150.0, bench)
     assert speed == replace(SPEED, step_seconds=3.0, validate_seconds=4.5)
+    numbers = prompt_tuning.TOKENS * describe(bench.context.source).config.hidden_size
+    disk = _disk_factor(prompt_tuning.RECIPE) * 4 * numbers / 2**20
+    assert _derived(TABLE["prompt_tuning"], 150.0, bench) == replace(speed, trainable=numbers, disk_mb=disk)
+
+
+def test_an_adapter_is_not_measured_where_no_plan_depends_on_it(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(measure, "_timed_training", lambda method, *rest: ran.append(method.name) or SPEED)
+    recipe = TABLE["prompt_tuning"].recipe
+    assert recipe is not None
+    needed = 2 * recipe.steps(len(bench.context.train)) * SPEED.step_seconds
+    for seconds, expected in ((needed, []), (needed - 1, ["prompt_tuning"])):
+        given = replace(bench, seconds=seconds, deadline=math.inf, training={}, derived={})
+        for name in ("lora", "full", "prompt_tuning"):
+            measure._train_speed(TABLE[name], given)
+        assert ran == ["lora", "full", *expected], "neither the first, nor one that trains the whole model"
+        assert list(given.derived) == [name for name in ("prompt_tuning",) if name not in expected]
+        ran.clear()
+    given = replace(bench, seconds=1e9, deadline=math.inf, training={"lora": (1.0, SPEED)}, derived={})
+    measure._train_speed(TABLE["prompt_tuning"], given)
+    assert ran == ["prompt_tuning"], "longer prompts"
 
 
 @pytest.mark.parametrize(("base", "factor"), [("exact", measure.WHOLE_FACTOR), ("int8", measure.CODED_FACTOR)])

@@ -33,7 +33,7 @@ from riyaz.methods.choices import (
     rows_scored,
 )
 from riyaz.methods.recipe import ByHand, Recipe
-from riyaz.predictor import ModelPredictor
+from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
 
@@ -48,6 +48,9 @@ LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
+# An adapter's training is not measured where that of another one with prompts of about the same length was, and the
+# seconds that measuring may take are AMPLE times those of a whole training: then no step of the plan depends on it.
+AMPLE, ALIKE = 2.0, 1.2
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it
 
@@ -72,7 +75,8 @@ def measure_speeds(
     )  # fmt: skip
     hands = {name: by_hand(name, settings.settings, settings.methods) for name in settings.methods}
     methods = [METHODS[name].by_hand(hand) for name, hand in hands.items()]
-    bench = _Bench(context, began + seconds, total=1 + sum(1 + (method.recipe is not None) for method in methods))
+    pieces = 1 + sum(1 + (method.recipe is not None) for method in methods)
+    bench = _Bench(context, began + seconds, pieces, seconds)
     bench.begin("the base on validation rows and general text")
     clock = time.perf_counter()
     plain = base_predictor(context)
@@ -110,6 +114,7 @@ class _Bench:
     context: Context
     deadline: float  # of time.perf_counter
     total: int  # pieces of work, for the progress
+    seconds: float = 0.0  # that measuring may take
     done: int = 0
     unable: dict[str, str] = field(default_factory=dict)  # method -> why it could not be measured
     derived: dict[str, None] = field(default_factory=dict)  # methods that were not measured for want of time
@@ -160,6 +165,7 @@ def _answer_speed(
     elif context.task.kind == "free" and method.recipe is None:
         answering = seconds["row"] * min(LIMIT_ROWS, rows)  # once, to choose the answer limit
     scored = rows_scored(method.candidates, len(context.valid)) * seconds["candidate"]
+    scored += method.candidates * seconds["null"]
     return AnswerSpeed(
         row_seconds=seconds["row"] * cost,
         answer_seconds=seconds["alone"] * cost,
@@ -199,17 +205,18 @@ def _after_training(seconds: dict[str, float], limit: int, context: Context) -> 
 
 def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> dict[str, float]:
     """Seconds per row: "loss" of its accepted answer, answering it in a batch ("row") and "alone", and scoring one
-    "candidate" of `choices.choose` on it."""
+    "candidate" of `choices.choose` on it; and the seconds of the "null" prompts of a candidate."""
     rows = _spread(context.valid, ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
-    if context.task.kind == "closed":  # labels are as long as they are, whatever the limit
+    if isinstance(predictor, ClosedPredictor):  # labels are as long as they are, whatever the limit
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
+        null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
         candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)
     else:
         row, alone = (_generation_seconds(predictor, limit, some) / len(some) for some in (rows, rows[:1]))
-        candidate = loss
-    return {"loss": loss, "row": row, "alone": alone, "candidate": candidate}
+        candidate, null = loss, 0.0
+    return {"loss": loss, "row": row, "alone": alone, "candidate": candidate, "null": null}
 
 
 def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Example]) -> float:
@@ -231,7 +238,7 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     began = time.perf_counter()
     rows, valid = rows_for(context, context.train), rows_for(context, context.valid[:REOPEN_ROWS])
     tokens = recipe.batch_size * sum(len(row.prompt) + len(row.answer) for row in rows) / len(rows)
-    if bench.training and bench.late(bench.slowest):
+    if bench.training and (bench.late(bench.slowest) or _is_ample(method, tokens, bench)):
         bench.derived[method.name] = None
         return _derived(method, tokens, bench)
     speed = _timed_training(method, context, rows, valid, tokens)
@@ -240,13 +247,25 @@ def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     return speed
 
 
+def _is_ample(method: Method, tokens: float, bench: _Bench) -> bool:
+    """Whether the training of a method need not be measured, as AMPLE says."""
+    name, (known_tokens, known) = next(iter(bench.training.items()))
+    assert method.recipe is not None
+    alike = not method.whole and not METHODS[name].whole and tokens <= ALIKE * known_tokens
+    return alike and AMPLE * method.recipe.steps(len(bench.context.train)) * known.step_seconds <= bench.seconds
+
+
 def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
-    """The training of a method that was not measured, from one that was: time by the tokens of a step; a method that
-    trains the whole model takes longer, and its memory holds weights, gradient and two moments of every parameter."""
+    """The training of a method that was not measured, from one that was: time by the tokens of a step; a soft prompt
+    takes its own disk; a method that trains the whole model takes longer, and its memory holds weights, gradient and
+    two moments of every parameter."""
     assert method.recipe is not None
     known_tokens, known = next(iter(bench.training.values()))
     factor = tokens / known_tokens
     speed = replace(known, step_seconds=known.step_seconds * factor, validate_seconds=known.validate_seconds * factor)
+    if method.prefix_tokens:
+        trainable = method.prefix_tokens * describe(bench.context.source).config.hidden_size
+        speed = replace(speed, trainable=trainable, disk_mb=_disk_factor(method.recipe) * 4 * trainable / hardware.MB)
     if method.whole and known.trainable < _parameters(bench.context):
         from riyaz.layers.frozen import is_int8
 

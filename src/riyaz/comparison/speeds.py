@@ -58,7 +58,8 @@ class Speeds:
     predict: dict[str, AnswerSpeed]  # by method
     arms: dict[str, TrainSpeed]  # by trained method
     unable: dict[str, str] = field(default_factory=dict)  # why a method could not be measured
-    # methods whose speed was not measured, for want of time, but derived from that of another by the tokens of a prompt
+    # methods whose speed was not measured, for want of time or where no plan depends on it, but derived from that of
+    # another by the tokens of a prompt
     derived: tuple[str, ...] = ()
     torch_seconds: float = 0.0  # that a process takes longer to start if it trains
 

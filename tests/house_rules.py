@@ -42,7 +42,7 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("metrics", "results", "artifact", "adapters"), ()),
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "sentences", "predictor", "scoring"), ("checkpoint", "train")),
-    (("methods", "evaluate", "limits", "export"), ()),
+    (("methods", "drift", "evaluate", "limits", "export"), ()),
     (("comparison", "pretraining", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )

@@ -17,7 +17,7 @@ from conftest import Finished
 from expect import assert_refused
 from small import next_log_p
 
-from riyaz import evaluate, hardware
+from riyaz import drift, evaluate, hardware
 from riyaz.artifact import Artifact, TextPart
 from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
@@ -25,8 +25,9 @@ from riyaz.data.general_text import BLOCK as GENERAL_BLOCK
 from riyaz.data.general_text import TOKENS as GENERAL_TOKENS
 from riyaz.data.general_text import general_blocks, general_text
 from riyaz.data.task import Task
+from riyaz.drift import BaseFacts
 from riyaz.engine.native import load as native_load
-from riyaz.evaluate import BaseFacts, evaluate_target
+from riyaz.evaluate import evaluate_target
 from riyaz.events import Event, Note, Progress, quiet
 from riyaz.files import to_document
 from riyaz.predictor import (
@@ -39,7 +40,7 @@ from riyaz.predictor import (
     predictor_for,
 )
 from riyaz.results import Evaluation, Flips, Remeasured
-from riyaz.scoring import answer_log_loss
+from riyaz.scoring import answer_log_loss, answer_log_probabilities
 
 LOAD_RUNNER = native_load.load_runner
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -99,10 +100,10 @@ def test_general_nats_are_those_of_reading_token_by_token(
     assert [len(block) for block in blocks] == [8, 8, 8]
     steps = [(block[:i], block[i]) for block in blocks for i in range(1, 8)]
     expected = -np.mean([next_log_p(plain.lm, before)[token] for before, token in steps])
-    assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
+    assert drift.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(plain.tokenizer, "beginning", (3,))  # a model that never read a text without its BOS
     expected = -np.mean([next_log_p(plain.lm, [3, *before])[token] for before, token in steps])
-    assert evaluate.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
+    assert drift.general_nats(plain, str(tmp_path / "own.txt")) == pytest.approx(expected, abs=1e-4)
 
 
 # against the base
@@ -115,12 +116,13 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     BaseFacts.measure(plain, rows, None, tmp_path)
     base = BaseFacts.read(tmp_path)
     assert base.general_nats > 3 and len(base.answers) == 6
-    none = Artifact("zero_shot")
-    same = evaluate._against_base(none, plain, base, rows, None)
+    same, known = drift.against_base("none", plain, base, rows, None)
+    wanted = answer_log_probabilities(plain, rows)
+    assert [part.tolist() for part in known] == [pytest.approx(part.tolist(), abs=1e-5) for part in wanted]
     assert same["forgetting_nats"] == 0 and same["kl_task"] == pytest.approx(0, abs=1e-6)
     adapted = open_artifact(quick.artifact("lora"))
     assert adapted.lm is not None
-    found = evaluate._against_base(Artifact.read(quick.artifact("lora")), adapted, base, rows, None)
+    found = drift.against_base("lora", adapted, base, rows, None)[0]
     expected = []
     for row in rows:
         ids = plain.tokenizer.render(plain.conversations([row.messages]))[0]
@@ -130,17 +132,15 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
             q = next_log_p(adapted.lm, [*ids, *answer[:i]], adapted.adapter)
             expected.append((np.exp(p) * (p - q)).sum())
     assert found["kl_task"] == pytest.approx(np.mean(expected), rel=1e-3) and found["kl_task"] > 0.05
-    general = [evaluate.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
+    general = [drift.general_nats(predictor, None) for predictor in (adapted, replace(adapted, adapter=None))]
     assert found["forgetting_nats"] == pytest.approx(general[0] - general[1], abs=1e-4) and general[0] != general[1]
-    blocks = [[part.nats for part in evaluate.general_losses(each, None)] for each in (adapted, plain)]
+    blocks = [[part.nats for part in drift.general_losses(each, None)] for each in (adapted, plain)]
     differences = np.array(blocks[0]) - np.array(blocks[1])  # blocks of equal length
     assert len(differences) == 8 and [part.nats for part in base.blocks] == pytest.approx(blocks[1])
     assert found["forgetting_se"] == pytest.approx(differences.std(ddof=1) / 8**0.5, rel=1e-3)
     assert "forgetting_se" not in same
     old = replace(base, blocks=())  # base.json of an older version
-    assert evaluate._against_base(Artifact.read(quick.artifact("lora")), adapted, old, rows, None) == {
-        **found, "forgetting_se": None
-    }  # fmt: skip
+    assert drift.against_base("lora", adapted, old, rows, None)[0] == {**found, "forgetting_se": None}
 
 
 def test_facts_without_blocks_are_read(tmp_path: Path, plain: ModelPredictor) -> None:
@@ -154,15 +154,17 @@ def test_facts_without_blocks_are_read(tmp_path: Path, plain: ModelPredictor) ->
 def test_a_copying_artifact_has_no_distribution(quick: Finished) -> None:
     nearest = open_artifact(quick.artifact("nearest"))
     base = BaseFacts(1.0, ())
-    found = evaluate._against_base(Artifact.read(quick.artifact("nearest")), nearest, base, examples(2), None)
-    assert found == {"forgetting_nats": 0.0, "kl_task": None}
+    found = drift.against_base("copy", nearest, base, examples(2), None)
+    assert found == ({"forgetting_nats": 0.0, "kl_task": None}, [])
 
 
 def test_a_long_answer_is_compared_on_its_beginning(plain: ModelPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "KL_TOKENS", 5)
+    monkeypatch.setattr(drift, "KL_TOKENS", 5)
     long = tuple(replace(row, answers=("where is my refund and the order",)) for row in examples(3))
-    assert [part.shape for part in evaluate._distributions(plain, long)] == [(5, 512)]
-    assert len(evaluate._distributions(plain, examples(3))) < 3
+    assert [part.shape for part in drift.distributions(plain, long)] == [(5, 512)]
+    assert len(drift.distributions(plain, examples(3))) < 3
+    base = BaseFacts(1.0, tuple(drift.distributions(plain, long)))
+    assert drift.against_base("none", plain, base, long, None)[1] == [], "its answer is not read whole"
 
 
 # checks of an artifact
@@ -194,6 +196,12 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_pa
     (folder / "riyaz.json").write_text(json.dumps(document))
     held = evaluate._reopened(Artifact.read(folder), predictor, examples(6))
     assert held["ok"] and held["before"] == pytest.approx(held["after"])
+    read = answer_log_probabilities(predictor, examples(6))
+    for count in (0, 2, 6):  # rows that were read before
+        again = evaluate._reopened(Artifact.read(folder), predictor, examples(6), known=read[:count])
+        assert again["after"] == pytest.approx(held["after"], abs=1e-5)
+    worse = evaluate._reopened(Artifact.read(folder), predictor, examples(6), known=[part - 9 for part in read])
+    assert worse["after"] == pytest.approx(held["after"] + 9, abs=1e-5), "they are not read again"
     document["text"]["instruction"] = "Something else altogether, which changes what the model says."
     (folder / "riyaz.json").write_text(json.dumps(document))
     other = evaluate._reopened(Artifact.read(folder), open_artifact(folder), examples(6))

@@ -6,7 +6,7 @@ It sees a Predictor, never a method. It runs in its own process, so opening the 
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from riyaz.config import DataConfig, Precision
 from riyaz.data import Example
 from riyaz.data.data_report import LEFT_OUT, twins_note
 from riyaz.data.formats import load
-from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.data.task import Task, check_metric, detect
+from riyaz.drift import BaseFacts, against_base
 from riyaz.engine.opening import engine_note
-from riyaz.engine.request import Request
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
 from riyaz.families import describe
-from riyaz.files import atomic_file, from_json, json_line, read_json, write_json
-from riyaz.metrics.intervals import interval, standard_error
+from riyaz.files import atomic_file, json_line, write_json
+from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,
     Prediction,
@@ -62,9 +61,7 @@ from riyaz.scoring import (
     predict,
     score,
 )
-from riyaz.sources import safetensors
 
-KL_TOKENS = 256  # answer tokens whose distributions are compared with the base's, which take 50 MB
 ROUNDING_TOLERANCE = 0.03  # nats per token: training and engine round differently
 REOPENED_TOLERANCE = {"int8": 0.06, "int4": 0.5}  # where the weights are rounded further for serving
 ADAPTED_TOLERANCE = 0.06  # of an adapter, beside which the base may have trained in codes of 8 bits
@@ -76,48 +73,6 @@ RETRIEVAL_ROWS = 30  # test rows on which retrieval is evaluated, at most
 GROUNDED_SHARE = 0.5  # share of these rows on which log p of the answer is compared with and without passages
 RANKS = (1, 3, 5, 10)  # k of recall@k
 SPARE = 1.25  # answer limit / longest accepted answer
-
-
-@dataclass(frozen=True)
-class BlockLoss:
-    """A block of general text: its mean negative log-probability in nats per token, and its tokens."""
-
-    nats: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class BaseFacts:
-    """Measurements of the base that every arm is compared with: nats per token of general text, in all and by block,
-    and for each row the log-probabilities (answer tokens, vocabulary)."""
-
-    general_nats: float
-    answers: tuple[np.ndarray, ...]
-    blocks: tuple[BlockLoss, ...] = ()
-
-    @classmethod
-    def measure(cls, predictor: PromptedModel, rows: Sequence[Example], general: str | None, folder: Path) -> None:
-        """Measure the base, given as a predictor with the instruction alone, and write the facts into `folder`."""
-        answers: dict[str, Any] = {f"{i:04d}": part for i, part in enumerate(_distributions(predictor, rows))}
-        safetensors.write(folder / "base_kl.safetensors", answers, {})
-        blocks = general_losses(predictor, general)
-        write_json(folder / "base.json", _General(_mean(blocks), tuple(blocks)), indent=None)
-
-    @classmethod
-    def read(cls, folder: Path) -> "BaseFacts":
-        """The facts that `measure` wrote. Raises RiyazError for a damaged file."""
-        file = safetensors.read(folder / "base_kl.safetensors")
-        path = folder / "base.json"
-        general = from_json(_General, read_json(path), str(path))
-        return cls(general.general_nats, tuple(file.array(name) for name in sorted(file.tensors)), general.blocks)
-
-
-@dataclass(frozen=True)
-class _General:
-    """base.json."""
-
-    general_nats: float
-    blocks: tuple[BlockLoss, ...] = ()  # older versions wrote none
 
 
 def evaluate_artifact(
@@ -143,7 +98,7 @@ def evaluate_artifact(
     predictions = predict(predictor, test, progress)
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
-    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision)}
+    known: list[np.ndarray] = []
     result: dict[str, Any] = {"served": predictor.lm.served} if predictor.lm is not None else {}
     if base is not None:
         sample = (test or valid)[:latency_rows]
@@ -155,11 +110,13 @@ def evaluate_artifact(
             points = [score(artifact.task, answers, sample).rows.tolist() for answers in (batch, alone)]
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
         result["prompt_tokens"] = prompt_tokens(predictor, sample)
-        serving = hardware.peak_rss() / hardware.MB
-        result |= _against_base(artifact, predictor, base, kl_rows, general)
-        if predictor.lm is not None and valid and _can_merge(artifact, folder):
-            checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
-        result["serve_rss_mb"] = serving
+        result["serve_rss_mb"] = hardware.peak_rss() / hardware.MB
+        drift, known = against_base(artifact.weights.kind, predictor, base, kl_rows, general)
+        result |= drift
+    alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))
+    checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision, known if alike else ())}
+    if base is not None and predictor.lm is not None and valid and _can_merge(artifact, folder):
+        checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
     if predictor.lm is not None and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
     if predictor.lm is not None and expected_ms and result.get("ms_per_answer", 0.0) > FAR * expected_ms:
@@ -311,40 +268,19 @@ def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[E
 
 
 def _reopened(
-    artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision = "auto"
-) -> dict[str, Any]:
-    """Check: opened in this process, the artifact has the validation loss that it records."""
+    artifact: Artifact, predictor: Predictor, valid: Sequence[Example], precision: Precision = "auto",
+    known: Sequence[np.ndarray] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Check: opened in this process, the artifact has the validation loss that it records. Of the first rows the log
+    probabilities of the answers' tokens are `known`."""
     before = artifact.validation.get("answer_log_loss")
     if before is None or predictor.lm is None:
         return {"ok": True, "note": "no model"}
-    after = answer_log_loss(predictor, valid)
+    parts = [*known[: len(valid)], *answer_log_probabilities(predictor, valid[len(known) :])]
+    after = -float(np.concatenate(parts).mean(dtype=np.float64))
     alike = ADAPTED_TOLERANCE if artifact.weights.kind in ("lora", "soft_prompt") else ROUNDING_TOLERANCE
     tolerance = REOPENED_TOLERANCE.get(precision, alike) * max(1.0, before)
     return {"ok": abs(after - before) <= tolerance, "before": before, "after": after}
-
-
-def _against_base(
-    artifact: Artifact, predictor: Predictor, base: BaseFacts, rows: Sequence[Example], general: str | None
-) -> dict[str, Any]:
-    """Forgetting in nats per token of general text with its standard error, and KL(base ‖ adapted) on the task's
-    answers."""
-    if predictor.lm is None:
-        return {"forgetting_nats": 0.0, "kl_task": None}
-    pairs = zip(base.answers, _distributions(predictor, rows))
-    parts = [(np.exp(p) * (p - q)).sum(1) for p, q in pairs]
-    drift: dict[str, Any] = {"forgetting_nats": 0.0}
-    if artifact.weights.kind != "none":
-        blocks = general_losses(predictor, general)
-        drift = {"forgetting_nats": _mean(blocks) - base.general_nats, "forgetting_se": _error(blocks, base.blocks)}
-    return {**drift, "kl_task": float(np.concatenate(parts).mean())}
-
-
-def _error(blocks: Sequence[BlockLoss], before: Sequence[BlockLoss]) -> float | None:
-    """Standard error of the mean difference between the losses of the same blocks; None if they are not the same."""
-    tokens = [block.tokens for block in blocks]
-    if tokens != [block.tokens for block in before]:
-        return None
-    return standard_error(np.array([a.nats - b.nats for a, b in zip(blocks, before)]), np.array(tokens, float))
 
 
 def _can_merge(artifact: Artifact, folder: Path) -> bool:
@@ -457,44 +393,3 @@ def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
         return 0.0
     lengths = [each.request.length for each in predictor.prepare([row.messages for row in rows])]
     return predictor.lm.adapter_tokens(predictor.adapter) + float(np.mean(lengths))
-
-
-def general_nats(predictor: PromptedModel, path: str | None) -> float:
-    """Mean negative log-probability per token of general text in nats, without a prompt.
-
-    `path` names the text; None: the topics of Python's documentation.
-    """
-    return _mean(general_losses(predictor, path))
-
-
-def general_losses(predictor: PromptedModel, path: str | None) -> list[BlockLoss]:
-    """The same for every block of the text."""
-    parts = predictor.lm.logprobs(*general_requests(predictor, path))
-    return [BlockLoss(-float(part.mean(dtype=np.float64)), len(part)) for part in parts]
-
-
-def general_requests(predictor: PromptedModel, path: str | None) -> tuple[list[Request], list[list[int]]]:
-    """Every block of general text as a request for its first token, and the tokens that follow it."""
-    blocks = general_blocks(predictor.tokenizer.encode(general_text(path)))
-    room = BLOCK if predictor.lm.context >= 2 * BLOCK else predictor.lm.context // 2  # an adapter does not change it
-    blocks = [block[i : i + room] for block in blocks for i in range(0, len(block) - 1, room)]
-    begin = predictor.tokenizer.beginning
-    requests = [Request(place, (*begin, *block[:1]), adapter=predictor.adapter) for place, block in enumerate(blocks)]
-    return requests, [block[1:] for block in blocks]
-
-
-def _mean(blocks: Sequence[BlockLoss]) -> float:
-    """Nats per token of all blocks together."""
-    return sum(block.nats * block.tokens for block in blocks) / sum(block.tokens for block in blocks)
-
-
-def _distributions(predictor: PromptedModel, rows: Sequence[Example]) -> list[np.ndarray]:
-    """Log-probabilities (answer tokens, vocabulary) for each of the first rows, KL_TOKENS tokens in all at most."""
-    answers = predictor.tokenizer.answer_ids([row.answer for row in rows])
-    total, count = 0, 0
-    while count < len(answers) and (count == 0 or total + len(answers[count]) <= KL_TOKENS):
-        total += len(answers[count])
-        count += 1
-    answers = [answer[:KL_TOKENS] for answer in answers[:count]]
-    prepared = predictor.prepare([row.messages for row in rows[:count]], room=max(map(len, answers)))
-    return list(predictor.lm.distributions([each.request for each in prepared], answers))

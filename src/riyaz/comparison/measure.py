@@ -15,9 +15,10 @@ from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
 from riyaz.data.rows import Row
 from riyaz.data.task import Task
+from riyaz.drift import BaseFacts
 from riyaz.engine.opening import engine_name
 from riyaz.errors import RiyazError
-from riyaz.evaluate import BaseFacts, prompt_tokens
+from riyaz.evaluate import prompt_tokens
 from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import remove
@@ -49,7 +50,7 @@ TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a cl
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
 # An adapter's training is not measured where that of another one with prompts of about the same length was, and the
-# seconds that measuring may take are AMPLE times those of a whole training: then no step of the plan depends on it.
+# seconds that measuring may take, a tenth of the budget, are AMPLE times those of its training: then no arm is cut.
 AMPLE, ALIKE = 2.0, 1.2
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
 LOOK_FACTOR = 1.6  # seconds of evaluating retrieval on a row / seconds of answering it

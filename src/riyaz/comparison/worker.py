@@ -95,7 +95,8 @@ def evaluate(folder: ComparisonFolder, method: str, part: str) -> None:
     """Open the artifact in this new process and evaluate it on the part's test rows: writes `result.json`."""
     from riyaz.comparison.extra_runs import read_extra_run
     from riyaz.data.split import FOLDS
-    from riyaz.evaluate import BaseFacts, evaluate_artifact
+    from riyaz.drift import BaseFacts
+    from riyaz.evaluate import evaluate_artifact
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)

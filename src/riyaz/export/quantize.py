@@ -17,8 +17,8 @@ from riyaz import artifact as artifacts
 from riyaz.adapters import CONFIG
 from riyaz.adapters.adapter import float32
 from riyaz.artifact import BASE_FILE, QUANTISED, Artifact, BaseModel
+from riyaz.drift import general_requests
 from riyaz.errors import RiyazError
-from riyaz.evaluate import general_requests
 from riyaz.events import Listen, Phase, Progress, quiet
 from riyaz.export.check import same_tokenizer
 from riyaz.export.gguf import OUTER, POSITIONS, model_metadata

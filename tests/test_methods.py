@@ -84,7 +84,7 @@ def test_the_best_candidate_is_chosen_and_of_equals_the_first(
     plain = base_predictor(context)
     texts = [TextPart(name) for name in ("first", "second", "third")]
     reached = {"first": 0.5, "second": 0.75, "third": 0.75}
-    points = lambda _, p, rows: [(p, False, np.array([reached[p.text.instruction]]))]  # noqa: E731
+    points = lambda _, p, rows: [(p, False, np.array([reached[p.text.instruction]]), np.zeros(1))]  # noqa: E731
     monkeypatch.setattr(choices, "candidate_points", points)
     choice = choose(context, [replace(plain, text=text) for text in texts])
     assert choice.predictor.text.instruction == "second" and choice.score == 0.75
@@ -102,7 +102,8 @@ def scored(
         name = predictor.text.instruction
         done.append((name, len(rows)))
         points = np.full(len(rows), (first if final is None or rows[0] == context.valid[0] else final)[int(name)])
-        return [(predictor, False, points - 0.01), (predictor, True, points)]
+        log_p = np.array([-float(row.where.rpartition(":")[2]) for row in rows])
+        return [(predictor, False, points - 0.01, log_p), (predictor, True, points, log_p)]
 
     monkeypatch.setattr(choices, "candidate_points", scores)
     return choose(context, [replace(plain, text=TextPart(str(i))) for i in range(len(first))]), done
@@ -116,6 +117,7 @@ def test_of_many_candidates_the_best_two_are_compared_on_all_rows(
     assert done == [("0", 16), ("1", 16), ("2", 16), ("3", 16), ("1", 9), ("3", 9)], "no row is scored twice"
     assert choice.predictor.text.instruction == "1" and choice.calibrated
     assert choice.score == pytest.approx((16 * 0.7 + 9 * 0.6) / 25) == 0.664
+    assert choice.log_p.tolist() == [-row for row in range(1, 26)]
     assert [entry["rows"] for entry in choice.record] == [16] * 8 + [25] * 4
     assert [entry["validation"] for entry in choice.record][-4:] == [0.654, 0.664, 0.638, 0.648]
     choice, done = scored(context, monkeypatch, [0.5, 0.7, 0.7, 0.7], [0.9, 0.6, 0.6, 0.9])
@@ -155,6 +157,11 @@ def test_a_closed_set_is_chosen_by_accuracy_raw_and_calibrated(context: Context)
     assert [entry["validation"] for entry in choice.record] == pytest.approx(expected, abs=1e-6)
     assert [entry["calibrated"] for entry in choice.record] == [False, True, False, True]
     assert choice.score == max(expected)
+    for read in (choice, replace(choice, log_p=choice.log_p[:3]), replace(choice, log_p=choice.log_p * np.nan)):
+        for count in (3, 7):
+            wanted = answer_log_loss(choice.predictor, rows[:count])
+            assert read.log_loss(rows[:count]) == pytest.approx(wanted, abs=1e-5), "the rest is read"
+    assert replace(choice, log_p=choice.log_p - 1).log_loss(rows) > wanted + 0.1, "what was read is not read again"
     assert isinstance(choice.predictor, ClosedPredictor)
     assert choice.predictor.calibrated == choice.calibrated == choice.record[int(np.argmax(expected))]["calibrated"]
 
@@ -166,6 +173,7 @@ def test_other_tasks_are_chosen_by_log_loss(context: Context) -> None:
     losses = [answer_log_loss(replace(plain, text=text), context.valid) for text in texts]
     assert choice.score == pytest.approx(-min(losses)) and not choice.calibrated
     assert choice.predictor.text == texts[int(np.argmin(losses))]
+    assert choice.log_loss(context.valid) == pytest.approx(min(losses))
 
 
 def test_a_candidate_that_does_not_fit_the_context_is_left_out(context: Context) -> None:

@@ -73,7 +73,11 @@ def test_raw_and_calibrated_scores_are_those_of_the_answers(predictor: ClosedPre
     predictor = replace(predictor, task=replace(CLOSED, metric=metric))
     accepted = [("billing",), ("refund",), ("The Refund!", "billing "), ("refund", "billing"), ("neither",)]
     rows = [replace(EXAMPLES[i % 3], answers=answers) for i, answers in enumerate(accepted * 3)]
-    found = scoring.score_raw_and_calibrated(predictor, rows)
+    *found, log_p = scoring.score_raw_and_calibrated(predictor, rows)
+    label = [row.answer in CLOSED.labels for row in rows]
+    assert np.isnan(log_p).tolist() == [not known for known in label] and not all(label)
+    wanted = [float(part.sum()) for part in scoring.answer_log_probabilities(predictor, rows)]
+    assert log_p[label] == pytest.approx(np.array(wanted)[label], abs=1e-4)
     for calibrated, points in zip((False, True), found, strict=True):
         answers = scoring.predict(replace(predictor, calibrated=calibrated), rows)
         assert points.tolist() == scoring.score(predictor.task, answers, rows).rows.tolist()

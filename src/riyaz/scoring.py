@@ -35,9 +35,12 @@ def predict(
     return predictor.answers(conversations, where, max_tokens=max_tokens, progress=progress)
 
 
-def score_raw_and_calibrated(predictor: ClosedPredictor, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+def score_raw_and_calibrated(
+    predictor: ClosedPredictor, examples: Sequence[Example]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The row scores (n,) of answers from a closed set without and with calibration. The answers themselves are not
-    made: a search that only decides whether an accepted label is the best reads less."""
+    made: a search that only decides whether an accepted label is the best reads less. And log p (n,) of each row's
+    answer, end token included; NaN of one that is no label."""
     task, accepted = (
         predictor.task,
         dict[tuple[str, ...], np.ndarray](),
@@ -47,8 +50,10 @@ def score_raw_and_calibrated(predictor: ClosedPredictor, examples: Sequence[Exam
         assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"
     wanted = np.array([accepted[example.answers] for example in examples], bool)
     conversations, where = [e.messages for e in examples], [e.where for e in examples]
-    raw, calibrated = predictor.wins_raw_and_calibrated(conversations, where, wanted).astype(float)
-    return raw, calibrated
+    won, log_p = predictor.wins_raw_and_calibrated(conversations, where, wanted)
+    place = {label: i for i, label in enumerate(task.labels)}
+    own = [log_p[n, place[e.answer]] if e.answer in place else np.nan for n, e in enumerate(examples)]
+    return won[0].astype(float), won[1].astype(float), np.array(own)
 
 
 def score(task: Task, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Scores:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.base import Context, instruction_only
 from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
-from riyaz.scoring import answer_log_probabilities, score, score_raw_and_calibrated
+from riyaz.scoring import answer_log_loss, answer_log_probabilities, score, score_raw_and_calibrated
 
 # "Limit" is the number of tokens after which an answer is cut off.
 SMALLEST_LIMIT = 8
@@ -36,6 +36,14 @@ class Choice:
     score: float  # on validation: accuracy for a closed set, else the negative log-loss of the answers
     record: list[dict[str, Any]]  # the settings and the score of every candidate, and the rows it was scored on
     seconds: float
+    log_p: np.ndarray  # (n,) of the validation rows' answers, end token included; NaN where it was not read
+
+    def log_loss(self, rows: Sequence[Example]) -> float:
+        """`answer_log_loss` of the predictor on these rows, the first of the validation rows."""
+        log_p = self.log_p[: len(rows)]
+        if len(log_p) < len(rows) or np.isnan(log_p).any():
+            return answer_log_loss(self.predictor, rows)
+        return -float(log_p.sum()) / sum(map(len, self.predictor.tokenizer.answer_ids([row.answer for row in rows])))
 
 
 def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
@@ -52,26 +60,34 @@ def choose(context: Context, candidates: Sequence[ModelPredictor]) -> Choice:
     tried = _tried(context, candidates, range(len(candidates)), first)
     record = [_record(entry, len(first)) for entry in tried]
     if halved:
-        best_first = sorted(tried, key=_mean, reverse=True)  # of equal ones the first
-        left = list(dict.fromkeys(place for place, *_ in best_first))[:FINAL]
+        best_first = sorted(tried, key=Tried.score, reverse=True)  # of equal ones the first
+        left = list(dict.fromkeys(entry.place for entry in best_first))[:FINAL]
         rest = _tried(context, candidates, sorted(left), rows[FIRST_ROWS:])
-        more = {(place, calibrated): points for place, _, calibrated, points in rest}
-        tried = [
-            (place, predictor, on, np.concatenate((points, more[place, on])))
-            for place, predictor, on, points in tried
-            if (place, on) in more
-        ]
+        more = {(entry.place, entry.calibrated): entry for entry in rest}
+        tried = [entry.and_of(more[key]) for entry in tried if (key := (entry.place, entry.calibrated)) in more]
         record += [_record(entry, len(rows)) for entry in tried]
-    best = max(tried, key=_mean)
-    return Choice(best[1], best[2], _mean(best), record, time.perf_counter() - began)
+    best = max(tried, key=Tried.score)
+    seconds = time.perf_counter() - began
+    return Choice(best.predictor, best.calibrated, best.score(), record, seconds, best.log_p)
 
 
-# (place among the candidates, predictor, calibrated, points (n,) of which the mean is its score)
-Tried = tuple[int, ModelPredictor, bool, np.ndarray]
+class Tried(NamedTuple):
+    """A candidate on some rows."""
 
+    place: int  # among the candidates
+    predictor: ModelPredictor
+    calibrated: bool
+    points: np.ndarray  # of which the mean is its score
+    log_p: np.ndarray  # (n,) of the rows' answers, as in Choice
 
-def _mean(tried: Tried) -> float:
-    return float(tried[3].mean(dtype=np.float64))
+    def score(self) -> float:
+        """The mean of the points."""
+        return float(self.points.mean(dtype=np.float64))
+
+    def and_of(self, more: "Tried") -> "Tried":
+        """The same on these rows and those of `more`."""
+        points, log_p = (np.concatenate(pair) for pair in ((self.points, more.points), (self.log_p, more.log_p)))
+        return self._replace(points=points, log_p=log_p)
 
 
 def _tried(
@@ -83,7 +99,7 @@ def _tried(
     for done, place in enumerate(places):
         context.listen(Progress("choose", done, len(places)))
         try:
-            tried += [(place, *scored) for scored in candidate_points(context, candidates[place], rows)]
+            tried += [Tried(place, *scored) for scored in candidate_points(context, candidates[place], rows)]
         except RiyazError as error:
             last_error = error
     if not tried:
@@ -93,10 +109,9 @@ def _tried(
 
 
 def _record(tried: Tried, rows: int) -> dict[str, Any]:
-    _, predictor, calibrated, _ = tried
-    text = asdict(predictor.text)
+    text = asdict(tried.predictor.text)
     settings = {key: text[key] for key in ("list_labels", "examples", "k", "passages")}
-    return settings | {"calibrated": calibrated, "validation": round(_mean(tried), 6), "rows": rows}
+    return settings | {"calibrated": tried.calibrated, "validation": round(tried.score(), 6), "rows": rows}
 
 
 def rows_scored(candidates: int, rows: int) -> int:
@@ -109,13 +124,16 @@ def rows_scored(candidates: int, rows: int) -> int:
 
 def candidate_points(
     context: Context, predictor: ModelPredictor, rows: Sequence[Example]
-) -> list[tuple[ModelPredictor, bool, np.ndarray]]:
-    """(predictor, calibrated, points) of a candidate, whose score is the mean of its points: the rows' scores for a
-    closed set, without and with calibration, in one pass; else log p of the answers' tokens."""
+) -> list[tuple[ModelPredictor, bool, np.ndarray, np.ndarray]]:
+    """(predictor, calibrated, points, log p of each row's answer) of a candidate, whose score is the mean of its
+    points: the rows' scores for a closed set, without and with calibration, in one pass; else log p of the answers'
+    tokens."""
     if not isinstance(predictor, ClosedPredictor):
-        return [(predictor, False, np.concatenate(answer_log_probabilities(predictor, rows)))]
-    both = zip((False, True), score_raw_and_calibrated(predictor, rows))
-    return [(replace(predictor, calibrated=on), on, points) for on, points in both]
+        parts = answer_log_probabilities(predictor, rows)
+        log_p = np.array([part.sum(dtype=np.float64) for part in parts])
+        return [(predictor, False, np.concatenate(parts), log_p)]
+    *both, log_p = score_raw_and_calibrated(predictor, rows)
+    return [(replace(predictor, calibrated=on), on, points, log_p) for on, points in zip((False, True), both)]
 
 
 def answer_limit(context: Context) -> int:

@@ -8,7 +8,7 @@ from riyaz.data import Example
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
 from riyaz.predictor import ModelPredictor
-from riyaz.scoring import REOPEN_ROWS, answer_log_loss
+from riyaz.scoring import REOPEN_ROWS
 
 COUNTS = (1, 4, 8)
 
@@ -32,7 +32,7 @@ def fit(context: Context) -> Fitted:
         max_new_tokens=limit, search_seconds=time.perf_counter() - began,
         chosen={"k": best.text.k, "examples": best.text.examples, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
-        valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,
+        valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from riyaz.artifact import WeightsPart
 from riyaz.methods.base import Context, Fitted, Method
 from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
-from riyaz.scoring import REOPEN_ROWS, answer_log_loss
+from riyaz.scoring import REOPEN_ROWS
 
 LIST_SHARE = 0.25  # largest share of the context that the list of labels may take
 
@@ -27,7 +27,7 @@ def fit(context: Context) -> Fitted:
         search_seconds=time.perf_counter() - began,
         chosen={"list_labels": best.text.list_labels, "calibrated": choice.calibrated, **limit_record,
                 "candidates": choice.record},
-        valid_loss=answer_log_loss(best, context.valid[:REOPEN_ROWS]), valid_score=choice.score,
+        valid_loss=choice.log_loss(context.valid[:REOPEN_ROWS]), valid_score=choice.score,
     )  # fmt: skip
 
 

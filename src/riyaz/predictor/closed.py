@@ -91,9 +91,10 @@ class ClosedPredictor(PromptedModel):
 
     def wins_raw_and_calibrated(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str], accepted: np.ndarray
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Whether the answer to each conversation is one of its `accepted` labels (n, L), without and with calibration:
-        (2, n), from one search that need not find the other answers."""
+        (2, n), from one search that need not find the other answers. And the log-probabilities (n, L) of the labels
+        that it read, as all accepted ones, before calibration; NaN of others."""
         prepared = self.prepare(conversations, where)
         offsets = np.stack((np.zeros(len(self.task.labels)), self.null_offsets))
         return self.lm.wins([each.request for each in prepared], accepted, offsets)

@@ -63,7 +63,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> product(const std::string& isa, const
     else if (wide)
         k.wide(w, 0, w.blocks(), in, T, y, w.rows, false, scratch.bytes.get());
     else
-        k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr);
+        k.narrow(w, 0, w.blocks(), in, T, y, w.rows, false, nullptr, scratch.bytes.get());
     return nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(T), size_t(w.rows)}, owner);
 }
 

@@ -119,7 +119,7 @@ void TextPass::embed(const int32_t* tokens, const int32_t* lengths, int n) {
 void TextPass::product(const Weights& w, const Inputs& in, float* y, size_t stride, bool add) {
     if (e.wide_) return k.wide(w, 0, w.blocks(), in, T, y, stride, add, scratch);
     for (int begin = 0; begin < w.blocks(); begin += BLOCKS)
-        k.narrow(w, begin, std::min(begin + BLOCKS, w.blocks()), in, T, y, stride, add, nullptr);
+        k.narrow(w, begin, std::min(begin + BLOCKS, w.blocks()), in, T, y, stride, add, nullptr, scratch);
 }
 
 // Every token of the text, from token `first` on, sees all of them.

@@ -129,7 +129,7 @@ void Pass::sketched(int thread, const Weights& w, const Inputs& in, int from, in
                                            variance, blocks);
             for (int j = 0; j < count; j++) {
                 const int own = block + blocks[j];
-                k.narrow(w, own, own + 1, in.from(i), 1, logits - own * ROWS, ROWS, false, nullptr);
+                k.narrow(w, own, own + 1, in.from(i), 1, logits - own * ROWS, ROWS, false, nullptr, nullptr);
                 chunk(thread, own * ROWS, std::min((own + 1) * ROWS, w.rows), logits, from + i, 1);
             }
         }

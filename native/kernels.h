@@ -95,12 +95,13 @@ struct Kernels {
     void (*inputs)(const float* x, int C, const Inputs& out);
 
     // y[t * stride + r] = (or +=, with `add`) sum over c of W[r][c] * x[t][c], for the rows of blocks [begin, end) and
-    // T tokens. A token's result does not depend on T. `next` is where this thread reads weights afterwards.
+    // T tokens. A token's result does not depend on T. `next` is where this thread reads weights afterwards. `scratch`
+    // has wide_scratch(cols) bytes, aligned to 64, or is null; with it many tokens of integer weights take less time.
     void (*narrow)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-                   const uint8_t* next);
+                   const uint8_t* next, void* scratch);
     // y = activation(W_gate x) * (W_up x), for the same rows of two matrices.
     void (*narrow_gated)(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
-                         const Inputs& x, int T, float* y, size_t stride, const uint8_t* next);
+                         const Inputs& x, int T, float* y, size_t stride, const uint8_t* next, void* scratch);
     // What the upper halves of int8 codes tell of y, for T <= MOST_SKETCHED: the estimate, and the variance of its
     // error, if the lower halves are even random numbers.
     void (*sketch)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance,
@@ -109,7 +110,7 @@ struct Kernels {
     // indices into `found`, and how many these are.
     int (*contenders)(const float* y, const float* variance, int n, float best, float best_variance, int* found);
     // The same of many tokens, with weights that `is_wide` and inputs made by `wide_inputs`; null where there are none.
-    // `scratch` has wide_scratch(cols) bytes, aligned to 64. `wide_gated` writes y.bf16 (tiles) or y.fp32 (lanes); its
+    // `scratch` as for `narrow`, but never null. `wide_gated` writes y.bf16 (tiles) or y.fp32 (lanes); its
     // weights are both bfloat16 or both integers.
     void (*wide_inputs)(const float* x, int C, const Inputs& out);
     void (*wide)(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,

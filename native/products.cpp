@@ -75,7 +75,7 @@ void Pass::multiply(int thread, bool wide, const Weights& w, int begin, int end,
     else if (wide && is_wide(k, w.format))
         k.wide(w, begin, end, in, n, y, stride, add, scratch(thread));
     else
-        k.narrow(w, begin, end, in, n, y, stride, add, next);
+        k.narrow(w, begin, end, in, n, y, stride, add, next, scratch(thread));
 }
 
 void Pass::one_part(int thread, const Span& span, int layer, int slot, int begin, int end, const Inputs& in, float* y,
@@ -199,7 +199,7 @@ void Pass::gated_rows(int thread, int layer, const Inputs& in, const Blocks& blo
             k.wide_gated(left, right, begin, end, c.activation, in.from(span.begin), span.n, to, scratch(thread));
         } else {
             k.narrow_gated(left, right, begin, end, c.activation, in.from(span.begin), span.n, gate + at * c.inner,
-                           c.inner, next);
+                           c.inner, next, scratch(thread));
         }
     }
     if (low_width) await_lora_down(layer, GATE_UP);

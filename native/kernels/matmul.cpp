@@ -258,10 +258,12 @@ void gated(const Weights& gate, const Weights& up, int begin, int end, Activatio
 }  // namespace
 
 void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
-            const uint8_t* next) {
+            const uint8_t* next, void* scratch) {
     int t = 0;
-    if constexpr (REGISTERS >= 32)
+    if constexpr (REGISTERS >= 32) {
+        begin = narrow_many(w, begin, end, x, T, y, stride, add_, scratch);
         for (; t + 8 <= T; t += 8) all<1, 8>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
+    }
     if constexpr (REGISTERS >= 16) {
         for (; t + 4 <= T; t += 4) all<1, 4>(w, begin, end, x.from(t), y + t * stride, stride, add_, next);
         if (t + 2 <= T) all<1, 2>(w, begin, end, x.from(t), y + t * stride, stride, add_, next), t += 2;
@@ -270,10 +272,12 @@ void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float*
 }
 
 void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                  int T, float* y, size_t stride, const uint8_t* next) {
+                  int T, float* y, size_t stride, const uint8_t* next, void* scratch) {
     int t = 0;
-    if constexpr (REGISTERS >= 32)
+    if constexpr (REGISTERS >= 32) {
+        begin = narrow_gated_many(gate, up, begin, end, activation, x, T, y, stride, scratch);
         for (; t + 8 <= T; t += 8) gated<8>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
+    }
     if constexpr (REGISTERS >= 16) {
         for (; t + 4 <= T; t += 4) gated<4>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next);
         if (t + 2 <= T) gated<2>(gate, up, begin, end, activation, x.from(t), y + t * stride, stride, next), t += 2;

@@ -46,9 +46,14 @@ INLINE void put(float* y, F v, int count, bool add_) {
 
 void inputs(const float* x, int C, const Inputs& out);
 void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-            const uint8_t* next);
+            const uint8_t* next, void* scratch);
 void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                  int T, float* y, size_t stride, const uint8_t* next);
+                  int T, float* y, size_t stride, const uint8_t* next, void* scratch);
+// What `narrow` and `narrow_gated` leave to matmul_many.cpp: return the first block that these still have to compute.
+int narrow_many(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
+                void* scratch);
+int narrow_gated_many(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
+                      const Inputs& x, int T, float* y, size_t stride, void* scratch);
 void sketch(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
             const uint8_t* next);
 int contenders(const float* y, const float* variance, int n, float best, float best_variance, int* found);

@@ -89,6 +89,16 @@ struct Taken {
     double value(Format format, int t, int c) const;  // what a product with such weights multiplies
 };
 
+// What products of `cols` columns unpack weights into, not numbers before that
+class Scratch {
+  public:
+    explicit Scratch(int cols) : bytes(wide_scratch(cols) + 64, 0xff) {}
+    void* at() { return bytes.data() + (64 - uintptr_t(bytes.data()) % 64); }
+
+  private:
+    std::vector<uint8_t> bytes;
+};
+
 // Random weights; for int4k blocks of GGUF with small scales. `whole`: weights are whole numbers, of integer formats.
 // `group` and `minimum` are those of int4.
 Matrix random_matrix(Format format, int rows, int cols, uint32_t seed, bool whole = false, int group = GROUP,

@@ -16,17 +16,19 @@ std::vector<Shape> shapes(Format format) {
 }
 bool of_integers(Format format) { return format == Format::int8 || format == Format::int4 || format == Format::int4k; }
 
-// A matrix, and MANY tokens of very different sizes; inputs are padded to what every format stores
+// A matrix, and T tokens of very different sizes; inputs are padded to what every format stores
 struct Case {
     Matrix matrix;
     Floats x;
-    int cols;
+    int cols, T;
 
-    Case(Format format, Shape shape, uint32_t seed, int group = GROUP, bool minimum = true)
-        : matrix(random_matrix(format, shape.rows, shape.cols, seed, false, group, minimum)), cols(shape.cols) {
+    Case(Format format, Shape shape, uint32_t seed, int group = GROUP, bool minimum = true, int tokens = MANY)
+        : matrix(random_matrix(format, shape.rows, shape.cols, seed, false, group, minimum)),
+          cols(shape.cols),
+          T(tokens) {
         Random random(seed + 1);
-        x = random.numbers(size_t(MANY) * cols);
-        for (int t = 0; t < MANY; t++)
+        x = random.numbers(size_t(T) * cols);
+        for (int t = 0; t < T; t++)
             for (int c = 0; c < cols; c++) x[t * cols + c] *= std::exp(4 * std::sin(float(t)));
     }
     int taken() const { return padded(matrix.weights.cols, GROUP); }
@@ -34,19 +36,28 @@ struct Case {
     const Weights& w() const { return matrix.weights; }
 };
 
-// Results of T tokens from `first`, each block of rows by a call of its own where `apart` is true
-Floats narrow(const Kernels& k, const Weights& w, const Taken& x, int first, int T, bool add, bool apart = false) {
+// Results of T tokens from `first`, with at most `blocks` blocks of rows in a call
+Floats narrow(const Kernels& k, const Weights& w, const Taken& x, int first, int T, bool add, int blocks = 1 << 20,
+              void* scratch = nullptr) {
     Floats y(size_t(T) * w.rows, add ? BEFORE : NONE);
-    for (int b = 0; b < w.blocks(); b += apart ? 1 : w.blocks())
-        k.narrow(w, b, apart ? b + 1 : w.blocks(), x.inputs.from(first), T, y.data(), w.rows, add, nullptr);
+    for (int b = 0; b < w.blocks(); b += blocks)
+        k.narrow(w, b, std::min(b + blocks, w.blocks()), x.inputs.from(first), T, y.data(), w.rows, add, nullptr,
+                 scratch);
     return y;
 }
 
-// The sums of the sizes of all terms of the products of all tokens [MANY][rows]
+Floats narrow_gated(const Kernels& k, const Weights& gate, const Weights& up, const Taken& x, int T,
+                    Activation activation, void* scratch = nullptr) {
+    Floats y(size_t(T) * gate.rows, NONE);
+    k.narrow_gated(gate, up, 0, gate.blocks(), activation, x.inputs, T, y.data(), gate.rows, nullptr, scratch);
+    return y;
+}
+
+// The sums of the sizes of all terms of the products of all tokens [T][rows]
 Sizes sizes_of(const Kernels& k, const Case& one, const Taken& x) {
     const Floats weights = rows_of(k, one.matrix);
-    Sizes sizes(size_t(MANY) * one.rows());
-    for (int t = 0; t < MANY; t++)
+    Sizes sizes(size_t(one.T) * one.rows());
+    for (int t = 0; t < one.T; t++)
         for (int r = 0; r < one.rows(); r++)
             for (int c = 0; c < one.w().cols; c++)
                 sizes[t * one.rows() + r] +=
@@ -65,7 +76,7 @@ double narrow_check(const Sets& k) {
         const Floats wanted = narrow(k.plain, one.w(), x, 0, MANY, false);
         const Floats found = narrow(k.checked, one.w(), x, 0, MANY, false);
         worst = std::max(worst, errors(found, wanted, allowed));
-        worst = std::max(worst, same(narrow(k.checked, one.w(), x, 0, MANY, false, true), found));
+        worst = std::max(worst, same(narrow(k.checked, one.w(), x, 0, MANY, false, 1), found));
         worst = std::max(worst, errors(narrow(k.checked, one.w(), x, 0, MANY, true),
                                        narrow(k.plain, one.w(), x, 0, MANY, true), allowed));
         if (of_integers(FORMAT) && &k.checked != &k.plain)
@@ -121,10 +132,41 @@ double gated_check(const Sets& k) {
         for (size_t i = 0; i < left.size(); i++) allowed[i] = 2 * NEAR * (left[i] * right[i] + left[i] + right[i]);
         for (const Activation activation : {Activation::silu, Activation::gelu_tanh})
             for (int T = 1; T <= MANY; T++) {
-                Floats found(size_t(T) * 37), wanted = found;
-                k.checked.narrow_gated(gate.w(), up.w(), 0, 3, activation, x.inputs, T, found.data(), 37, nullptr);
-                k.plain.narrow_gated(gate.w(), up.w(), 0, 3, activation, x.inputs, T, wanted.data(), 37, nullptr);
+                const Floats found = narrow_gated(k.checked, gate.w(), up.w(), x, T, activation);
+                const Floats wanted = narrow_gated(k.plain, gate.w(), up.w(), x, T, activation);
                 worst = std::max(worst, errors(found, wanted, allowed));
+            }
+    }
+    return worst;
+}
+
+// So many tokens that kernels unpack weights where they are given `scratch`: the results are the same bit for bit.
+template <Format FORMAT, int COLUMNS = GROUP, bool MINIMUM = true>
+double unpacked_check(const Sets& k) {
+    double worst = 0;
+    for (const Shape shape : shapes(FORMAT)) {
+        Case one(FORMAT, shape, 17, COLUMNS, MINIMUM, 101);
+        const Case other(FORMAT, shape, 18, COLUMNS, MINIMUM, 0), bytes(Format::int8, shape, 19, GROUP, true, 0);
+        const Taken x(k.plain, one.x, one.T, one.cols, one.taken());
+        Sizes allowed = sizes_of(k.plain, one, x);
+        for (double& size : allowed) size *= NEAR;
+        Scratch scratch(one.taken());
+        const Floats unpacked = narrow(k.checked, one.w(), x, 0, one.T, false, 4, scratch.at());
+        worst = std::max(worst, errors(unpacked, narrow(k.plain, one.w(), x, 0, one.T, false), allowed));
+
+        one.x[3 * one.cols + one.cols / 2] = NONE;
+        const Taken damaged(k.plain, one.x, one.T, one.cols, one.taken());
+        for (const int T : {96, 97, 101})
+            for (const bool add : {false, true})
+                for (const int blocks : {2, 3, 4})
+                    worst = std::max(worst, same(narrow(k.checked, one.w(), damaged, 0, T, add, blocks, scratch.at()),
+                                                 narrow(k.checked, one.w(), damaged, 0, T, add)));
+        for (const Activation activation : {Activation::silu, Activation::relu2})
+            for (const Case* up : {&other, &bytes}) {
+                if (up->taken() != one.taken()) continue;
+                worst = std::max(worst,
+                                 same(narrow_gated(k.checked, one.w(), up->w(), damaged, 97, activation, scratch.at()),
+                                      narrow_gated(k.checked, one.w(), up->w(), damaged, 97, activation)));
             }
     }
     return worst;
@@ -210,8 +252,7 @@ double wide_check(const Sets& k) {
     for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::int4k, Format::int8row}) {
         const Matrix matrix = random_matrix(format, 50, 256, 11), other = random_matrix(format, 50, 256, 12);
         const Taken x(k.plain, Random(13).numbers(size_t(T) * 256), T, 256, 256);
-        std::vector<uint8_t> scratch(wide_scratch(256) + 64);
-        void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
+        Scratch scratch(256);
         Floats found(size_t(T) * 50), wanted[2] = { found, found };
         std::vector<uint16_t> gated(found.size());
         Sizes sizes[2] = {Sizes(found.size()), Sizes(found.size())}, allowed(found.size()), of_gated(found.size());
@@ -227,10 +268,10 @@ double wide_check(const Sets& k) {
                     wanted[m][t * 50 + r] = float(sum);
                 }
         }
-        k.checked.wide(matrix.weights, 0, 4, x.inputs, T, found.data(), 50, false, aligned);
+        k.checked.wide(matrix.weights, 0, 4, x.inputs, T, found.data(), 50, false, scratch.at());
         Inputs to;
         to.cols = 50, to.bf16 = gated.data();
-        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, aligned);
+        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
         for (size_t i = 0; i < found.size(); i++) {
             const double gate = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))), left = sizes[0][i];
             allowed[i] = BF16 * left;
@@ -255,13 +296,12 @@ struct Many {
         in.cols = cols, in.codes = codes.data(), in.scale = scale.data(), in.total = total.data();
         in.fp32 = fp32.data(), in.wide_group = group;
         for (int t = 0; t < T; t++) k.wide_inputs(x.data() + size_t(t) * cols, cols, in.from(t));
-        std::vector<uint8_t> scratch(wide_scratch(cols) + 64);
-        void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
+        Scratch scratch(cols);
         const int rows = one.weights.rows, blocks = one.weights.blocks();
-        k.wide(one.weights, 0, blocks, in, T, plain.data(), rows, false, aligned);
+        k.wide(one.weights, 0, blocks, in, T, plain.data(), rows, false, scratch.at());
         Inputs to;
         to.cols = rows, to.fp32 = gated.data();
-        k.wide_gated(one.weights, other.weights, 0, blocks, Activation::silu, in, T, to, aligned);
+        k.wide_gated(one.weights, other.weights, 0, blocks, Activation::silu, in, T, to, scratch.at());
     }
 
     std::vector<int8_t> codes;
@@ -310,6 +350,11 @@ const std::vector<Check> products = {
     {"whole numbers int4", whole_check<Format::int4>},
     {"whole numbers int4k", whole_check<Format::int4k>},
     {"narrow_gated", gated_check},
+    {"unpacked int8", unpacked_check<Format::int8>},
+    {"unpacked int4", unpacked_check<Format::int4>},
+    {"unpacked int4 of 64", unpacked_check<Format::int4, 64>},
+    {"unpacked int4 of 128", unpacked_check<Format::int4, 128, false>},
+    {"unpacked int4k", unpacked_check<Format::int4k>},
     {"sketch", sketch_check},
     {"contenders", contenders_check},
     {"wide, wide_gated", wide_check, Wide::tiles},

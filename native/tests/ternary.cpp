@@ -52,10 +52,9 @@ struct Coded {
 
 Floats products(const Kernels& k, const Weights& w, const Inputs& x, int T, bool add = false, bool apart = false) {
     Floats y(size_t(T) * w.rows, add ? 0.5f : NONE);
-    std::vector<uint8_t> scratch(wide_scratch(x.cols) + 64);
-    void* aligned = scratch.data() + (64 - uintptr_t(scratch.data()) % 64);
+    Scratch scratch(x.cols);
     for (int b = 0; b < w.blocks(); b += apart ? 1 : w.blocks())
-        k.ternary(w, b, apart ? b + 1 : w.blocks(), x, T, y.data(), w.rows, add, nullptr, aligned);
+        k.ternary(w, b, apart ? b + 1 : w.blocks(), x, T, y.data(), w.rows, add, nullptr, scratch.at());
     return y;
 }
 

@@ -11,6 +11,7 @@
 #include "kernels.h"
 #include "training.h"
 #include "training_codes.h"
+#include "training_dense.h"
 
 namespace nb = nanobind;
 
@@ -146,6 +147,41 @@ void product_of_codes(const FrozenCodes& w, const Array& x, const Array& y, int 
     code_product(kernels(), w, from, T, to, threads);
 }
 
+using Sums = std::vector<std::optional<Floats>>;
+
+// The linears of x (T, in), with weights W; y (T, out) of each
+DenseJob dense_job(const Array& x, const Arrays& weights, const std::vector<Rows>& y) {
+    DenseJob job = {};
+    if (!kernels().trains_in_pairs) refuse("these kernels have no products of bfloat16 weights");
+    if (x.ndim() != 2 || x.shape(0) > 1 << 24 || x.shape(1) < 2 || x.shape(1) > 1 << 24) refuse("x is no such matrix");
+    job.T = int(x.shape(0)), job.in = int(x.shape(1)), job.x = lines(x, true, job.T, job.in);
+    if (weights.empty() || weights.size() != y.size()) refuse("the layers have other tensors");
+    for (size_t i = 0; i < y.size(); i++) {
+        if (weights[i].ndim() != 2 || weights[i].shape(0) > 1 << 28) refuse("a weight is no matrix");
+        const int out = int(weights[i].shape(0));
+        job.layers.push_back({lines(weights[i], true, out, job.in), out, lines(y[i], true, job.T, out), nullptr});
+        if (job.in % 2 || out % 2 || job.layers[i].y.row % 2) refuse("a size is odd");
+    }
+    return job;
+}
+
+void dense(const Array& x, const Arrays& weights, const std::vector<Rows>& y, int threads) {
+    const DenseJob job = dense_job(x, weights, y);
+    nb::gil_scoped_release release;
+    dense_forward(kernels(), job, threads);
+}
+
+void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Rows>& grads,
+                    const std::optional<Array>& grad_x, const Sums& totals, int threads) {
+    DenseJob job = dense_job(x, weights, grads);
+    if (totals.size() != weights.size()) refuse("the layers have other tensors");
+    for (size_t i = 0; i < totals.size(); i++)
+        if (totals[i]) job.layers[i].total = (float*)lines(*totals[i], false, job.layers[i].out, job.in).data;
+    if (grad_x) job.grad_x = lines(*grad_x, true, job.T, job.in);
+    nb::gil_scoped_release release;
+    dense_backward(kernels(), job, threads);
+}
+
 }  // namespace
 
 void bind_training(nb::module_& m) {
@@ -173,6 +209,14 @@ void bind_training(nb::module_& m) {
             },
             nb::arg("first"), nb::arg("weights"), nb::arg("threads"),
             "Encodes rows from `first` on; False where a weight is not a finite number.");
+    m.def(
+        "trains_in_pairs", [] { return kernels().trains_in_pairs; },
+        "Whether training multiplies pairs of bfloat16: `dense` and `dense_gradient` are there.");
+    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("y"), nb::arg("threads"),
+          "Writes x Wᵀ of each weight (out, in), all bfloat16 and even, into its `y` (T, out).");
+    m.def("dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"),
+          nb::arg("grad_x").none(), nb::arg("totals"), nb::arg("threads"),
+          "Its gradients from those of `y`: writes `grad_x` (T, in) and adds to `totals`, float32 or None.");
     m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
           "Writes the products of x (T, cols) and a frozen matrix (rows, cols), by 8-bit codes of x, into `y` (T, "
           "rows).");

@@ -80,6 +80,7 @@ struct LossJob;
 struct RoundJob;
 struct SumJob;
 struct LowJob;  // training_jobs.h
+struct DenseTerm;
 struct StripJob;
 struct CodedTokens;
 struct Lines;
@@ -88,7 +89,7 @@ struct Kernels {
     const char* name;
     Wide wide_kind;
     bool wide_bf16;        // whether products with many tokens take weights in bfloat16
-    bool trains_in_pairs;  // whether attention in training multiplies pairs of bfloat16, if that is its type
+    bool trains_in_pairs;  // whether training multiplies pairs of bfloat16, if that is its type
 
     // x[C] in the forms that `out` has room for (token 0 of `out`); columns beyond C, up to a multiple of 32, are
     // zeros.
@@ -164,6 +165,18 @@ struct Kernels {
     // T tokens x (T, C) as codes, and products of codes
     void (*encode_tokens)(const Lines& x, int T, int C, const CodedTokens& out);
     void (*code_strip)(const StripJob& job);
+    // Products of bfloat16 weights, where the CPU `trains_in_pairs`, else null. The first two numbers, the next two,
+    // ... of each of m's lines, at most DENSE_STRIP, as words [pairs][DENSE_STRIP]; up to 16 lanes the last line stands
+    // again.
+    void (*turned_words)(const Lines& m, int lines, int pairs, float* out);
+    // Words of two lines each, in strips of `each` columns, a multiple of 16: strip i is [lines / 2][each] at
+    // out + i * apart. Beyond the last line stand zeros, beyond the last column any number.
+    void (*words_in_strips)(const Lines& m, int lines, int width, int each, float* out, size_t apart);
+    // y (T, width) = the sum of all terms, rounded; width <= DENSE_STRIP
+    void (*dense_lines)(const DenseTerm* terms, int count, int T, int width, const Lines& y);
+    // total[r * row + c] += sum over t of grad[t][r] * x[t][c], for rows <= DENSE_ROWS and width <= DENSE_STRIP, from
+    // words of two tokens: grad [pairs][DENSE_ROWS], x [pairs][DENSE_STRIP]
+    void (*dense_gradient)(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row);
     // Functions of training, for rows, or numbers where there are none, [begin, end); `norm_gradient` adds to
     // `grad_weight` [C].
     void (*norm)(const NormJob& job, size_t begin, size_t end);

@@ -83,6 +83,29 @@ INLINE B spread(const void* x) {  // 4 bytes in every lane
     memcpy(&word, x, 4);
     return _mm512_set1_epi32(word);
 }
+// Word i of register j becomes word j of register i.
+INLINE void turn_words(B (&w)[16]) {
+    B t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2)
+        t[i] = _mm512_unpacklo_epi32(w[i], w[i + 1]), t[i + 1] = _mm512_unpackhi_epi32(w[i], w[i + 1]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        w[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]), w[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        w[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]), w[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {  // 0x88: the first and third quarters of both, 0xdd: the others
+        t[i] = _mm512_shuffle_i32x4(w[i], w[i + 4], 0x88), t[i + 4] = _mm512_shuffle_i32x4(w[i], w[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(w[i + 8], w[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(w[i + 8], w[i + 12], 0xdd);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        w[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        w[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    }
+}
 INLINE B low(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 INLINE B high(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
 // Codes of 8 bits from their upper and lower halves: those of the low, and of the high, halves of the bytes

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <new>
 
 #include "memory.h"
+#include "training_memory.h"
 #include "training_team.h"
 
 namespace riyaz {
@@ -15,24 +14,6 @@ constexpr int TOKENS = 512;  // whose codes stay in the second cache while weigh
 constexpr int ENCODED = 24;  // tokens that one thread encodes at a time, a multiple of LORA_LINES
 constexpr int GROUPS = 64;   // of a strip that stay in the second cache while tokens pass
 static_assert(ENCODED % LORA_LINES == 0 && ENCODED % 2 == 0);
-
-struct Release {
-    void operator()(void* at) const { ::operator delete[](at, std::align_val_t(64)); }
-};
-template <class Number>
-using Space = std::unique_ptr<Number[], Release>;
-
-template <class Number>
-Space<Number> space(size_t count) {
-    return Space<Number>((Number*)::operator new[](count * sizeof(Number), std::align_val_t(64)));
-}
-Space<float> zeros(size_t count) {
-    Space<float> numbers = space<float>(count);
-    std::fill_n(numbers.get(), count, 0.0f);
-    return numbers;
-}
-
-int parts_of(int count, int each) { return (count + each - 1) / each; }
 
 // Numbers of a word that thin products read
 int in_word(const Kernels& k, bool bf16) { return k.trains_in_pairs && bf16 ? 2 : 1; }

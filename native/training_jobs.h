@@ -1,4 +1,4 @@
-// What products of training with frozen codes, and LoRA's thin products, share with their kernels.
+// What products of training share with their kernels: those with frozen codes, LoRA's thin ones, and dense ones.
 //
 // A thin product has a LoRA's rank as one side. Kernels read one of its operands as words of S numbers that stand
 // beside each other along the axis over which is summed: S is 2 for bfloat16 where the CPU `trains_in_pairs`, with the
@@ -78,6 +78,16 @@ struct LowJob {
     void* out;
     size_t out_row;
     float* scratch;
+};
+
+constexpr int DENSE_STRIP = 64;  // columns of a product whose words stand beside each other
+constexpr int DENSE_ROWS = 48;   // rows of a gradient of weights that one task computes
+
+// `pairs` pairs of numbers of each line of x, times words [pairs][DENSE_STRIP] of pairs
+struct DenseTerm {
+    Lines x;
+    const float* words;
+    int pairs;
 };
 
 }  // namespace riyaz

@@ -1,13 +1,15 @@
 """Linears of the same input as one step of autograd, beside each linear by itself."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from riyaz.layers import in_place
+from riyaz import native
+from riyaz.layers import in_place, native_functions
 from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.lora import LoRALinear
 from riyaz.layers.together import together
@@ -60,9 +62,14 @@ def expect_near(found: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.
         assert (one - other).abs().max() <= NEAR[dtype] * other.abs().max()
 
 
+@pytest.mark.parametrize("by_torch", [False, True], ids=["native", "torch"])
 @DTYPES
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-def test_linears_that_train_in_place(bias: bool, dtype: torch.dtype) -> None:
+def test_linears_that_train_in_place(
+    bias: bool, dtype: torch.dtype, by_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_torch:
+        monkeypatch.setattr(in_place, "multiplies", lambda x, weights: False)
     linears = plain(bias, dtype)
     wanted, weights = outcome(alone, linears, dtype), [linear.weight for linear in linears]
     totals = {weight: torch.zeros(weight.shape) for weight in weights}
@@ -106,3 +113,26 @@ def test_only_what_is_wanted_gets_a_gradient() -> None:
     torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
     assert total.any() and not sums[linears[1].weight].any()
     assert linears[1].bias.grad is None and linears[2].bias.grad is not None
+
+
+def test_the_extension_multiplies_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even sizes in bfloat16 where the CPU is quick at pairs; all else is torch's."""
+    x, weight = torch.ones(3, 4, dtype=torch.bfloat16), torch.ones(6, 4, dtype=torch.bfloat16)
+    for pairs in (True, False):
+        kernels = SimpleNamespace(trains_in_pairs=lambda pairs=pairs: pairs)
+        monkeypatch.setattr(native, "extension", lambda kernels=kernels: kernels)
+        assert native_functions.multiplies(x, [weight, weight]) == (pairs and native.trains())
+        assert not native_functions.multiplies(x.float(), [weight.float()])
+        assert not native_functions.multiplies(x, [weight, weight[:5]])
+        assert not native_functions.multiplies(x[:, :3], [weight[:, :3]])
+        assert not native_functions.multiplies(x, [torch.ones(4, 6, dtype=torch.bfloat16).T])
+
+
+def test_gradients_of_weights_that_are_frozen_are_left_out() -> None:
+    linears = plain(False, torch.bfloat16)
+    totals = {linear.weight: torch.zeros(linear.weight.shape) for linear in linears}
+    in_place.take_over(nn.ModuleList(linears), totals)
+    linears[1].weight.requires_grad_(False)
+    x = torch.ones(5, 128, dtype=torch.bfloat16)
+    sum(out.float().sum() for out in together(x, *linears)).backward()
+    assert [bool(totals[linear.weight].any()) for linear in linears] == [True, False, True]

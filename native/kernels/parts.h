@@ -14,8 +14,9 @@
 namespace riyaz {
 namespace RIYAZ_ISA {
 
-// Whether attention in training multiplies pairs of bfloat16: quicker on AMD's; with AMX it was not measured
+// Whether training multiplies pairs of bfloat16: quicker on AMD's; with AMX it was not measured
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#define RIYAZ_PAIRS
 constexpr bool QUICK_PAIRS = true;
 #else
 constexpr bool QUICK_PAIRS = false;
@@ -84,6 +85,10 @@ void words_of_columns(const Lines& m, int lines, int width, float* out, int stri
 void lora_low(const LowJob& job);
 void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
                    float* out);
+void turned_words(const Lines& m, int lines, int pairs, float* out);
+void words_in_strips(const Lines& m, int lines, int width, int each, float* out, size_t apart);
+void dense_lines(const DenseTerm* terms, int count, int T, int width, const Lines& y);
+void dense_gradient(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row);
 void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out);
 void code_strip(const StripJob& job);
 void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16);

@@ -25,6 +25,11 @@
 #else
 #define BF16 (KIND != Wide::none)
 #endif
+#if defined(RIYAZ_PAIRS)
+#define IF_PAIRS(kernel) kernel
+#else
+#define IF_PAIRS(kernel) nullptr
+#endif
 
 namespace riyaz {
 namespace RIYAZ_ISA {
@@ -65,6 +70,10 @@ const Kernels& table() {
         .lora_gradient = lora_gradient,
         .encode_tokens = encode_tokens,
         .code_strip = code_strip,
+        .turned_words = IF_PAIRS(turned_words),
+        .words_in_strips = IF_PAIRS(words_in_strips),
+        .dense_lines = IF_PAIRS(dense_lines),
+        .dense_gradient = IF_PAIRS(dense_gradient),
         .norm = norm,
         .norm_gradient = norm_gradient,
         .rotation = rotation,

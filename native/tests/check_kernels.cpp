@@ -35,8 +35,8 @@ int run(const std::vector<std::string>& wanted) {
     printf("largest error of each kernel; 0: bit for bit that of scalar, 1: as much as is allowed\n");
     const Kernels& fused = kernels_of(sets[sets.size() > 1 ? 1 : 0]);
     bool right = true;
-    for (const auto* checks :
-         {&products, &ternary, &functions, &attentions, &training, &training_functions, &training_codes})
+    for (const auto* checks : {&products, &ternary, &functions, &attentions, &training, &training_functions,
+                               &training_codes, &training_dense})
         for (const Check& check : *checks) right = compare(check, sets, fused) && right;
     return right ? 0 : 1;
 }

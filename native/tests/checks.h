@@ -39,7 +39,8 @@ struct Check {
     double (*error)(const Sets&);
     Wide only = Wide::none;  // of sets with such products with many tokens; none: of all
 };
-extern const std::vector<Check> products, ternary, functions, attentions, training, training_functions, training_codes;
+extern const std::vector<Check> products, ternary, functions, attentions, training, training_functions, training_codes,
+    training_dense;
 
 class Random {
   public:

@@ -14,7 +14,7 @@ from torch.autograd import Function
 
 from riyaz.layers.lora import LoRALinear
 from riyaz.layers.memory import empty
-from riyaz.layers.native_functions import add_gradient
+from riyaz.layers.native_functions import add_gradient, multiplies, product_gradients, write_products
 from riyaz.layers.ternary import TernaryLinear
 
 
@@ -75,7 +75,11 @@ class _Linears(Function):
     ) -> tuple[Tensor, ...]:
         weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
         ctx.save_for_backward(x, *weights)
-        ctx.totals = totals
+        ctx.totals, ctx.native = totals, multiplies(x, weights)
+        if ctx.native:
+            outs = _empty_outs(x, [len(weight) for weight in weights], columns)
+            write_products(x, weights, outs)
+            return tuple(out if bias is None else out.add_(bias) for out, bias in zip(outs, biases))
         if columns and biases == (None,) * len(totals) and (whole := _whole(weights, 0)) is not None:
             parts = _product(x, whole, None).split([len(weight) for weight in weights], 1)
             return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
@@ -86,6 +90,11 @@ class _Linears(Function):
         x, *weights = ctx.saved_tensors
         count, wanted, grad_x = len(grads), ctx.needs_input_grad[3:], None
         biases = [grad.sum(0) if own else None for grad, own in zip(grads, wanted[count:])]
+        if ctx.native:
+            grad_x = empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
+            totals = [total if own else None for total, own in zip(ctx.totals, wanted)]
+            product_gradients(x, weights, grads, grad_x, totals)
+            return grad_x, None, None, *[None] * count, *biases
         parts = [*zip(grads, weights, ctx.totals, wanted)]
         whole: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
         if len({*wanted[:count]}) == 1 and all(matrix is not None for matrix in whole):
@@ -99,6 +108,14 @@ class _Linears(Function):
             if own:
                 add_gradient(total, grad, x)
         return grad_x, None, None, *[None] * count, *biases
+
+
+def _empty_outs(x: Tensor, widths: Sequence[int], columns: bool) -> tuple[Tensor, ...]:
+    """Results (T, width) that are still to be written; `columns`: of one matrix."""
+    if not columns:
+        return tuple(empty((len(x), width), x.dtype) for width in widths)
+    parts = empty((len(x), sum(widths)), x.dtype).split(list(widths), 1)
+    return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
 
 
 def _whole(parts: Sequence[Tensor], dim: int) -> Tensor | None:

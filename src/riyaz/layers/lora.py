@@ -21,6 +21,7 @@ from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
 from riyaz.layers import frozen, memory, ternary
 from riyaz.layers.frozen import FrozenLinear
+from riyaz.layers.native_functions import lines
 from riyaz.layers.swap import linears, swap
 
 HEAD = "lm_head"
@@ -94,15 +95,10 @@ class _CodedLoRAs(Function):
         grad_x = memory.empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
         native.extension().lora_gradient(
             [layer.base.up for layer in layers], x.detach(), weights[:count], weights[count:],
-            [layer.scale for layer in layers], [_lines(grad) for grad in grads], low, grad_x, sums[:count],
+            [layer.scale for layer in layers], [lines(grad) for grad in grads], low, grad_x, sums[:count],
             sums[count:], torch.get_num_threads(),
         )  # fmt: skip
         return grad_x, None, None, None, *([None] if ctx.totals else [total.to(x.dtype) for total in sums])
-
-
-def _lines(x: Tensor) -> Tensor:
-    """x (T, C) with contiguous lines, which need not follow each other."""
-    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
 def _lanes(a: Tensor) -> int:

@@ -4,6 +4,7 @@ Each saves for backward what its twin in torch saves. Arithmetic is in float32 a
 take inputs detached: torch below 2.10 refuses to hand out one that requires a gradient.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -110,6 +111,40 @@ def add(total: Tensor, x: Tensor, factor: float = 1.0) -> None:
         total.add_(x, alpha=factor)
         return
     native.extension().add_scaled(total.view(-1), x.contiguous().view(-1), factor, torch.get_num_threads())
+
+
+def multiplies(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether `write_products` and `product_gradients` take x (T, in) and weights (out, in): bfloat16 on a CPU that is
+    quick at products of pairs of them, but for AMX, whose tiles torch uses."""
+    if x.dtype != torch.bfloat16 or not runs(x, *weights) or not native.extension().trains_in_pairs():
+        return False
+    return x.shape[1] % 2 == 0 and all(len(weight) % 2 == 0 and weight.is_contiguous() for weight in weights)
+
+
+def write_products(x: Tensor, weights: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+    """Write x Wᵀ of each weight into its `out` (T, out), whose lines are contiguous."""
+    native.extension().dense(
+        x.detach().contiguous(), [weight.detach() for weight in weights], outs, torch.get_num_threads()
+    )
+
+
+def product_gradients(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    grad_x: Tensor | None,
+    totals: Sequence[Tensor | None],
+) -> None:
+    """From the gradients of `write_products` write that of x and add those of weights to `totals`, float32."""
+    native.extension().dense_gradient(
+        x.detach().contiguous(), [weight.detach() for weight in weights], [lines(grad) for grad in grads], grad_x,
+        totals, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def lines(x: Tensor) -> Tensor:
+    """x (T, C) with contiguous lines, which need not follow each other."""
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
 def add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:

@@ -1,0 +1,132 @@
+// Checks of training's products with bfloat16 weights beside plain loops in double.
+#include "../training_dense.h"
+
+#include "tensors.h"
+
+namespace riyaz::checks {
+namespace {
+
+constexpr float BEFORE = 0.5;  // what sums of gradients hold before
+
+// Layers of one x, whose results are columns of one matrix, as are their gradients
+struct Dense {
+    int T, in, width = 0;
+    std::vector<int> outs;
+    Tensor x, y, grad, grad_x;
+    std::vector<Tensor> weights;
+    std::vector<Floats> totals;
+    const Kernels& k;
+
+    Dense(const Sets& sets, int T_, int in_, std::vector<int> outs_, bool damaged = false)
+        : T(T_),
+          in(in_),
+          outs(std::move(outs_)),
+          x(random_tensor(true, 1, size_t(T) * in, 1, damaged)),
+          y(true, 0),
+          grad(true, 0),
+          grad_x(true, size_t(T) * in),
+          k(sets.checked) {
+        for (const int out : outs) {
+            weights.push_back(random_tensor(true, uint32_t(out), size_t(out) * in));
+            totals.push_back(with_guards(Floats(size_t(out) * in, BEFORE))), width += out;
+        }
+        y = Tensor(true, size_t(T) * width), grad = random_tensor(true, 2, size_t(T) * width, 1, damaged);
+    }
+    // `of` is y or grad; tokens from `first` on
+    DenseJob job(Tensor& of, int first, int n) {
+        DenseJob job = {};
+        job.T = n, job.in = in, job.x = Lines{x.data(), size_t(in), true}.from(size_t(first), 0);
+        int column = 0;
+        for (size_t i = 0; i < outs.size(); i++) {
+            const Lines lines = Lines{of.data(), size_t(width), true}.from(size_t(first), size_t(column));
+            job.layers.push_back({{weights[i].data(), size_t(in), true}, outs[i], lines, totals[i].data()});
+            column += outs[i];
+        }
+        return job;
+    }
+    void forward(int threads) { dense_forward(k, job(y, 0, T), threads); }
+    void backward(int threads) {
+        DenseJob all = job(grad, 0, T);
+        all.grad_x = {grad_x.data(), size_t(in), true};
+        dense_backward(k, all, threads);
+    }
+    double forward_error() const {
+        Sums wanted(size_t(T) * width);
+        int column = 0;
+        for (size_t i = 0; i < outs.size(); column += outs[i++])
+            for (int t = 0; t < T; t++)
+                for (int r = 0; r < outs[i]; r++)
+                    for (int c = 0; c < in; c++)
+                        wanted[size_t(t) * width + column + r].add(double(x[size_t(t) * in + c]) *
+                                                                   weights[i][size_t(r) * in + c]);
+        return y.error_from(wanted);
+    }
+    double backward_error() const {
+        Sums wanted_x(size_t(T) * in);
+        double worst = 0;
+        int column = 0;
+        for (size_t i = 0; i < outs.size(); column += outs[i++]) {
+            Sums wanted(size_t(outs[i]) * in);
+            for (Sum& sum : wanted) sum.add(BEFORE);
+            for (int t = 0; t < T; t++)
+                for (int r = 0; r < outs[i]; r++)
+                    for (int c = 0; c < in; c++) {
+                        const double own = grad[size_t(t) * width + column + r];
+                        wanted_x[size_t(t) * in + c].add(own * weights[i][size_t(r) * in + c]);
+                        wanted[size_t(r) * in + c].add(own * x[size_t(t) * in + c]);
+                    }
+            worst = std::max(worst, guarded(totals[i]));
+            for (size_t j = 0; j < wanted.size(); j++)
+                worst = std::max(worst, error(totals[i][j], wanted[j].value, NEAR * wanted[j].size));
+        }
+        return std::max(worst, grad_x.error_from(wanted_x));
+    }
+};
+
+double dense_check(const Sets& k) {
+    if (!k.checked.trains_in_pairs) return must(!k.checked.dense_lines);
+    struct Case {
+        int T, in;
+        std::vector<int> outs;
+    };
+    double worst = 0;
+    for (const Case& each : {Case{1, 2, {2}}, Case{13, 100, {38, 6}}, Case{31, 96, {64, 32, 130}}, Case{195, 34, {96}},
+                             Case{530, 66, {54, 16}}}) {
+        Dense one(k, each.T, each.in, each.outs), two = one, apart = one;
+        one.forward(1), two.forward(2);
+        worst = std::max({worst, one.forward_error(), must(one.y.is_same(two.y, 0, one.y.size()))});
+        for (int t = 0; t < each.T; t += 7)  // a token's result does not depend on others
+            dense_forward(k.checked, apart.job(apart.y, t, std::min(7, each.T - t)), 1);
+        worst = std::max(worst, must(one.y.is_same(apart.y, 0, one.y.size())));
+        one.backward(1), two.backward(2);
+        worst = std::max({worst, one.backward_error(), must(one.grad_x.is_same(two.grad_x, 0, one.grad_x.size()))});
+        for (size_t i = 0; i < each.outs.size(); i++) worst = std::max(worst, same(one.totals[i], two.totals[i]));
+    }
+    return worst;
+}
+
+// A NaN in the middle of x or of a gradient stands in all that is made from it, and in nothing else.
+double dense_damage_check(const Sets& k) {
+    if (!k.checked.trains_in_pairs) return 0;
+    Dense one(k, 9, 34, {38, 6}, true);
+    one.forward(1), one.backward(1);
+    const int of_x = 9 * 34 / 2, of_grad = 9 * 44 / 2;
+    double worst = 0;
+    for (int i = 0; i < 9 * 44; i++) worst = std::max(worst, must(std::isnan(one.y[i]) == (i / 44 == of_x / 34)));
+    for (int i = 0; i < 9 * 34; i++)
+        worst = std::max(worst, must(std::isnan(one.grad_x[i]) == (i / 34 == of_grad / 44)));
+    for (int i = 0; i < 38 * 34; i++) {
+        const bool damaged = i % 34 == of_x % 34 || i / 34 == of_grad % 44;
+        worst = std::max(worst, must(std::isnan(one.totals[0][i]) == damaged));
+    }
+    return worst;
+}
+
+}  // namespace
+
+const std::vector<Check> training_dense = {
+    {"training dense", dense_check},
+    {"training dense NaN", dense_damage_check},
+};
+
+}  // namespace riyaz::checks

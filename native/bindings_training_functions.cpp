@@ -5,8 +5,11 @@
 
 #include <optional>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "bindings_tensor.h"
+#include "numbers.h"
 #include "training_functions.h"
 
 namespace nb = nanobind;
@@ -37,29 +40,51 @@ int width(const X& x, size_t dimension) {
     return int(x.shape(dimension));
 }
 
-NormJob norm_job(const Array& x, const Floats& weight, const Floats& scale, const Array& out) {
-    NormJob job;
-    job.C = width(x, 1), job.bf16 = is_bf16(x);
-    if (x.ndim() != 2 || weight.size() != x.shape(1) || scale.size() != x.shape(0)) refuse("sizes differ");
-    job.x = x.data(), job.weight = weight.data(), job.scale = scale.data(), job.out = like(out, x);
-    return job;
+// The numbers of a norm's weight, which may have another type than its inputs
+std::vector<float> wide(const Array& weight) {
+    const bool bf16 = is_bf16(weight);
+    std::vector<float> numbers(weight.size());
+    for (size_t i = 0; i < numbers.size(); i++)
+        numbers[i] = bf16 ? from_bf16(((const uint16_t*)weight.data())[i]) : ((const float*)weight.data())[i];
+    return numbers;
 }
 
-void norm(const Array& x, const Floats& weight, float eps, const Floats& scale, const Array& out, int threads) {
-    NormJob job = norm_job(x, weight, scale, out);
+// x (..., C); returns the number of its rows too
+std::pair<NormJob, size_t> norm_job(const Array& x, const std::vector<float>& weight, const Floats& scale,
+                                    const Array& out) {
+    NormJob job;
+    if (!x.ndim()) refuse("x has no rows");
+    job.C = width(x, x.ndim() - 1), job.bf16 = is_bf16(x);
+    const size_t rows = x.size() / size_t(job.C);
+    if (weight.size() != size_t(job.C) || scale.size() != rows) refuse("sizes differ");
+    job.x = x.data(), job.weight = weight.data(), job.scale = scale.data(), job.out = like(out, x);
+    return {job, rows};
+}
+
+void norm(const Array& x, const Array& weight, float eps, const Floats& scale, const Array& out, int threads) {
+    const std::vector<float> numbers = wide(weight);
+    auto [job, rows] = norm_job(x, numbers, scale, out);
     job.eps = eps;
     nb::gil_scoped_release release;
-    norm_forward(job, x.shape(0), threads);
+    norm_forward(job, rows, threads);
 }
 
-void norm_gradient(const Array& x, const Floats& weight, const Floats& scale, const Array& grad, const Array& grad_x,
-                   const std::optional<Floats>& grad_weight, int threads) {
-    NormJob job = norm_job(x, weight, scale, grad_x);
+void norm_gradient(const Array& x, const Array& weight, const Floats& scale, const Array& grad, const Array& grad_x,
+                   const std::optional<Array>& grad_weight, int threads) {
+    const std::vector<float> numbers = wide(weight);
+    auto [job, rows] = norm_job(x, numbers, scale, grad_x);
     job.grad = like(grad, x);
-    if (grad_weight && grad_weight->size() != weight.size()) refuse("sizes differ");
-    float* sums = grad_weight ? grad_weight->data() : nullptr;
+    std::vector<float> sums(grad_weight ? numbers.size() : 0);
+    void* to = grad_weight ? like(*grad_weight, weight) : nullptr;
+    const bool bf16 = is_bf16(weight);
     nb::gil_scoped_release release;
-    norm_backward(job, x.shape(0), sums, threads);
+    norm_backward(job, rows, to ? sums.data() : nullptr, threads);
+    for (size_t i = 0; i < sums.size(); i++) {
+        if (bf16)
+            ((uint16_t*)to)[i] = to_bf16(sums[i]);
+        else
+            ((float*)to)[i] = sums[i];
+    }
 }
 
 void rotation(const Array& x, const Array& cos, const Array& sin, bool back, const Array& out, int threads) {
@@ -156,10 +181,11 @@ double loss(const Array& logits, const Labels& labels, bool gradient, int thread
 
 void bind_training_functions(nb::module_& m) {
     m.def("norm", &norm, nb::arg("x"), nb::arg("weight"), nb::arg("eps"), nb::arg("scale"), nb::arg("out"),
-          nb::arg("threads"), "x / rms(x) * weight: writes `out` (T, C), and 1 / rms(x) into `scale` (T,).");
+          nb::arg("threads"),
+          "x / rms(x) * weight: writes `out` (..., C), and 1 / rms(x) of each row into `scale` (T,).");
     m.def("norm_gradient", &norm_gradient, nb::arg("x"), nb::arg("weight"), nb::arg("scale"), nb::arg("grad"),
           nb::arg("grad_x"), nb::arg("grad_weight").none(), nb::arg("threads"),
-          "Writes the gradients of x (T, C) and, unless None, of the weight (C,) in float32.");
+          "Writes the gradients of x (..., C) and, unless None, of the weight (C,).");
     m.def("rotation", &rotation, nb::arg("x"), nb::arg("cos"), nb::arg("sin"), nb::arg("back"), nb::arg("out"),
           nb::arg("threads"), "Writes the heads of x (T, H, D) turned by (T, 1, D), or back, into `out`.");
     m.def("gate", &gate, nb::arg("gate"), nb::arg("up"), nb::arg("activation"), nb::arg("out"), nb::arg("threads"),

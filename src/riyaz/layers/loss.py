@@ -11,7 +11,7 @@ from riyaz.layers.frozen import FrozenLinear
 from riyaz.layers.memory import empty_like
 
 CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
-NUMBERS = 2**20  # logits at once with a small vocabulary, in more rows than CHUNK: 4 MB
+NUMBERS = 2**22  # logits at once with a small vocabulary, in more rows than CHUNK: 16 MB in float32
 
 
 def head_loss(

@@ -30,10 +30,9 @@ class RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x (…, C), weight (C,) -> (…, C)."""
-        x = x.contiguous()
-        rows, out = x.detach().view(-1, x.shape[-1]), empty_like(x)
-        scale = torch.empty(len(rows))  # 1 / rms of each row
-        native.extension().norm(rows, _wide(weight), eps, scale, out.view(rows.shape), torch.get_num_threads())
+        x, weight = x.contiguous(), weight.contiguous()
+        out, scale = empty_like(x), torch.empty(x.shape[:-1].numel())  # 1 / rms of each row
+        native.extension().norm(x.detach(), weight.detach(), eps, scale, out, torch.get_num_threads())
         ctx.save_for_backward(x, weight, scale)
         return out
 
@@ -41,13 +40,11 @@ class RMSNorm(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """The gradients of x and, where it is wanted, of the weight."""
         x, weight, scale = ctx.saved_tensors
-        grad_x = empty_like(x)
-        grad_weight = torch.empty(weight.shape) if ctx.needs_input_grad[1] else None
-        rows, grad, grad_rows = (part.view(-1, x.shape[-1]) for part in (x.detach(), grads[0].contiguous(), grad_x))
+        grad_x, grad_weight = empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         native.extension().norm_gradient(
-            rows, _wide(weight), scale, grad, grad_rows, grad_weight, torch.get_num_threads()
+            x.detach(), weight.detach(), scale, grads[0].contiguous(), grad_x, grad_weight, torch.get_num_threads()
         )
-        return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype), None
+        return grad_x, grad_weight, None
 
 
 class Rotate(Function):
@@ -168,7 +165,3 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     native.extension().rotation(x, cos, sin, back, out, torch.get_num_threads())
     return out
 
-
-def _wide(weight: Tensor) -> Tensor:
-    """A norm's weight (C,) in float32: itself, or a small copy."""
-    return weight.float().contiguous()

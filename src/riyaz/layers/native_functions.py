@@ -164,4 +164,3 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     out = empty_like(x)
     native.extension().rotation(x, cos, sin, back, out, torch.get_num_threads())
     return out
-

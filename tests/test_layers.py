@@ -73,8 +73,8 @@ def test_rotate(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     angle = (torch.arange(shape[0]) * 37)[:, None] * 1e4 ** -(torch.arange(shape[2] // 2) / (shape[2] // 2))
     cos, sin = rotary(torch.arange(shape[0]) * 37, shape[2], 1e4, dtype)
     assert_twins(
-        lambda x: functions.rotate(x, cos, sin),
-        lambda x: rotate_plain(x, angle),
+        lambda x: torch.cat(functions.rotate(x, x[:, -1:], cos, sin), 1),
+        lambda x: torch.cat((rotate_plain(x, angle), rotate_plain(x[:, -1:], angle)), 1),
         noise(1, *shape, dtype=dtype),
     )
 
@@ -82,7 +82,7 @@ def test_rotate(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
 def test_rotation_keeps_lengths_and_products_of_equal_distance() -> None:
     q, k = noise(1, 1, 1, 16).expand(50, 1, 16), noise(2, 1, 1, 16).expand(50, 1, 16)
     cos, sin = rotary(torch.arange(50), 16, 10000.0, torch.float32)
-    q, k = functions.rotate(q, cos, sin)[:, 0], functions.rotate(k, cos, sin)[:, 0]
+    q, k = (heads[:, 0] for heads in functions.rotate(q, k, cos, sin))
     assert_near(q.norm(dim=-1), q[0].norm().expand(50), 1e-5)
     products = (q[7:] * k[:-7]).sum(-1)  # distance 7 everywhere
     assert_near(products, products[0].expand(43), 1e-4)

@@ -86,10 +86,15 @@ def test_rotation(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     def plain(x: Tensor) -> Tensor:
         return x * wide[0] + x.roll(D // 2, -1) * wide[1]
 
-    assert_twins(lambda x: functions.rotate(x, cos, sin), plain, noise(1, *shape, dtype=dtype))
+    other = noise(2, T, 1, D, dtype=dtype)
+    for rotate in (
+        lambda x: functions.rotate(x, other, cos, sin)[0],
+        lambda x: functions.rotate(other, x, cos, sin)[1],
+    ):
+        assert_twins(rotate, plain, noise(1, *shape, dtype=dtype))
     angle = torch.arange(T)[:, None] * 1e4 ** -(torch.arange(D // 2) / (D // 2))
-    turned = functions.rotate(noise(1, *shape), *functions.cos_sin(angle, torch.float32))
-    assert_rounded(turned, rotate_plain(noise(1, *shape), angle).double())
+    for turned in functions.rotate(noise(1, *shape), noise(1, *shape), *functions.cos_sin(angle, torch.float32)):
+        assert_rounded(turned, rotate_plain(noise(1, *shape), angle).double())
 
 
 @DTYPES
@@ -128,7 +133,8 @@ def test_repeated_runs_are_equal_bit_for_bit_whatever_the_threads(dtype: torch.d
     def results() -> list[Tensor]:
         one, two, three = (part.clone().requires_grad_() for part in (x, up, weight))
         parts = [norm(one, three), functions.swiglu(one, two), functions.geglu(two, one)]
-        parts.append(functions.rotate(one.view(99, 5, 206), cos, sin).view(99, 1030))
+        turned = functions.rotate(one.view(99, 5, 206), two.view(99, 5, 206), cos, sin)
+        parts += [part.view(99, 1030) for part in turned]
         torch.autograd.backward(parts, [grad] * len(parts))
         logits = x.clone()
         nats = softmax_loss(logits, labels, gradient=True)
@@ -163,8 +169,8 @@ def test_what_is_not_finite_stays_visible_and_spoils_its_own_row_only(bad: float
     norm(one, weight).sum().backward()
     assert one.grad is not None and one.grad[1].isnan().any() and one.grad[::2].isfinite().all()
     cos, sin = rotary(torch.arange(3), 20, 1e4, dtype)
-    turned = functions.rotate(x[:, None, 1:], cos, sin)  # strides of another tensor
-    assert not turned[1].isfinite().all() and turned[::2].isfinite().all()
+    for turned in functions.rotate(x[:, None, 1:], x[:, None, 1:], cos, sin):  # strides of another tensor
+        assert not turned[1].isfinite().all() and turned[::2].isfinite().all()
     logits = x.clone()
     nats = softmax_loss(logits, torch.zeros(3, dtype=torch.int64), gradient=True)
     assert logits[::2].isfinite().all()

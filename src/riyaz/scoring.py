@@ -41,10 +41,8 @@ def score_raw_and_calibrated(
     """The row scores (n,) of answers from a closed set without and with calibration. The answers themselves are not
     made: a search that only decides whether an accepted label is the best reads less. And log p (n,) of each row's
     answer, end token included; NaN of one that is no label."""
-    task, accepted = (
-        predictor.task,
-        dict[tuple[str, ...], np.ndarray](),
-    )  # scores (L,) of the labels by accepted answers
+    task = predictor.task
+    accepted: dict[tuple[str, ...], np.ndarray] = {}  # scores (L,) of the labels by accepted answers
     for answers in {example.answers for example in examples}:
         accepted[answers] = metrics.score_rows(task.metric, task.labels, [answers] * len(task.labels))
         assert set(accepted[answers]) <= {0.0, 1.0}, "metrics of closed sets"

@@ -38,14 +38,14 @@ class _RMSNorm(Function):
 
 class _Rotate(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, 1)
+        return _turn(q, cos, sin, 1), _turn(k, cos, sin, 1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turn(grads[0], cos, sin, -1), None, None
+        return _turn(grads[0], cos, sin, -1), _turn(grads[1], cos, sin, -1), None, None
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
@@ -110,11 +110,12 @@ def cos_sin(angle: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.cat((cos, cos), 1)[:, None], torch.cat((-sin, sin), 1)[:, None]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of each head of x (T, H, D) by the result of `cos_sin`, in Hugging Face's layout; the gradient
-    is the rotation by the negative angles, so x is not saved."""
-    function = native_functions.Rotate if native_functions.runs(x, cos, sin) else _Rotate
-    return function.apply(x, cos, sin)
+def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate the halves of each head of q (T, H, D) and k (T, K, D) by the result of `cos_sin`, in Hugging Face's
+    layout; the gradient is the rotation by the negative angles, so neither is saved."""
+    function = native_functions.Rotate if native_functions.runs(q, k, cos, sin) else _Rotate
+    found: tuple[Tensor, Tensor] = function.apply(q, k, cos, sin)
+    return found
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

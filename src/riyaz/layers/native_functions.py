@@ -48,20 +48,20 @@ class RMSNorm(Function):
 
 
 class Rotate(Function):
-    """The heads of x turned by the result of `functions.cos_sin`."""
+    """The heads of q and k turned by the result of `functions.cos_sin`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (T, H, D), cos and sin (T, 1, D) -> (T, H, D)."""
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """q (T, H, D), k (T, K, D), cos and sin (T, 1, D) -> (T, H, D), (T, K, D)."""
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, back=False)
+        return _turn(q, cos, sin, back=False), _turn(k, cos, sin, back=False)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient turned back."""
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """The gradients turned back."""
         cos, sin = ctx.saved_tensors
-        return _turn(grads[0], cos, sin, back=True), None, None
+        return _turn(grads[0], cos, sin, back=True), _turn(grads[1], cos, sin, back=True), None, None
 
 
 class Gate(Function):

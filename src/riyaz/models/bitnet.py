@@ -37,8 +37,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
-        q = rotate(self.q_proj(x).view(T, -1, D), cos, sin)  # (T, H, D)
-        k = rotate(self.k_proj(x).view(T, -1, D), cos, sin)  # (T, K, D)
+        q, k = self.q_proj(x).view(T, -1, D), self.k_proj(x).view(T, -1, D)  # (T, H, D), (T, K, D)
+        q, k = rotate(q, k, cos, sin)
         v = self.v_proj(x).view(T, -1, D)  # (T, K, D)
         return self.o_proj(self.attn_sub_norm(attend(self.layer, q, k, v).reshape(T, -1)))
 

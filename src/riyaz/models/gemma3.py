@@ -60,7 +60,7 @@ class Attention(nn.Module):
         q = self.q_norm(q.view(-1, D)).view(T, -1, D)  # (T, H, D)
         k = self.k_norm(k.view(-1, D)).view(T, -1, D)  # (T, K, D)
         v = v.view(T, -1, D)  # (T, K, D)
-        q, k = rotate(q, *turn), rotate(k, *turn)
+        q, k = rotate(q, k, *turn)
         if self.scale != 1:
             q = q * self.scale
         return self.o_proj(attend(self.layer, q, k, v, self.window).reshape(T, -1))

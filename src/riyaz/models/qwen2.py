@@ -37,8 +37,7 @@ class Attention(nn.Module):
         """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)  # (T, H * D), (T, K * D) twice
-        q = rotate(q.view(T, -1, D), cos, sin)  # (T, H, D)
-        k = rotate(k.view(T, -1, D), cos, sin)  # (T, K, D)
+        q, k = rotate(q.view(T, -1, D), k.view(T, -1, D), cos, sin)  # (T, H, D), (T, K, D)
         v = v.view(T, -1, D)  # (T, K, D)
         return self.o_proj(attend(self.layer, q, k, v).reshape(T, -1))
 

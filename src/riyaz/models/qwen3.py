@@ -40,8 +40,8 @@ class Attention(nn.Module):
         """x (T, C) -> (T, C), each token attending to those that `attend` allows."""
         T, D = x.shape[0], self.head_dim
         q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)  # (T, H * D), (T, K * D) twice
-        q = rotate(self._by_head(self.q_norm, q), cos, sin)  # (T, H, D)
-        k = rotate(self._by_head(self.k_norm, k), cos, sin)  # (T, K, D)
+        q, k = self._by_head(self.q_norm, q), self._by_head(self.k_norm, k)  # (T, H, D), (T, K, D)
+        q, k = rotate(q, k, cos, sin)
         v = v.view(T, -1, D)  # (T, K, D)
         return self.o_proj(attend(self.layer, q, k, v).reshape(T, -1))
 

@@ -159,14 +159,22 @@ DenseJob dense_job(const Array& x, const Arrays& weights, const std::vector<Rows
     for (size_t i = 0; i < y.size(); i++) {
         if (weights[i].ndim() != 2 || weights[i].shape(0) > 1 << 28) refuse("a weight is no matrix");
         const int out = int(weights[i].shape(0));
-        job.layers.push_back({lines(weights[i], true, out, job.in), out, lines(y[i], true, job.T, out), nullptr});
+        job.layers.push_back(
+            {lines(weights[i], true, out, job.in), out, nullptr, lines(y[i], true, job.T, out), nullptr});
         if (job.in % 2 || out % 2 || job.layers[i].y.row % 2) refuse("a size is odd");
     }
     return job;
 }
 
-void dense(const Array& x, const Arrays& weights, const std::vector<Rows>& y, int threads) {
-    const DenseJob job = dense_job(x, weights, y);
+void dense(const Array& x, const Arrays& weights, const std::vector<std::optional<Array>>& biases,
+           const std::vector<Rows>& y, int threads) {
+    DenseJob job = dense_job(x, weights, y);
+    if (biases.size() != weights.size()) refuse("the layers have other tensors");
+    for (size_t i = 0; i < biases.size(); i++) {
+        if (!biases[i]) continue;
+        if (!is_bf16(*biases[i]) || biases[i]->size() != size_t(job.layers[i].out)) refuse("a bias does not fit");
+        job.layers[i].bias = (const uint16_t*)biases[i]->data();
+    }
     nb::gil_scoped_release release;
     dense_forward(kernels(), job, threads);
 }
@@ -175,8 +183,12 @@ void dense_gradient(const Array& x, const Arrays& weights, const std::vector<Row
                     const std::optional<Array>& grad_x, const Sums& totals, int threads) {
     DenseJob job = dense_job(x, weights, grads);
     if (totals.size() != weights.size()) refuse("the layers have other tensors");
-    for (size_t i = 0; i < totals.size(); i++)
-        if (totals[i]) job.layers[i].total = (float*)lines(*totals[i], false, job.layers[i].out, job.in).data;
+    for (size_t i = 0; i < totals.size(); i++) {
+        if (!totals[i]) continue;
+        job.layers[i].total = (float*)lines(*totals[i], false, job.layers[i].out, job.in).data;
+        for (size_t j = 0; j < i; j++)
+            if (job.layers[j].total == job.layers[i].total) refuse("two layers share a sum");
+    }
     if (grad_x) job.grad_x = lines(*grad_x, true, job.T, job.in);
     nb::gil_scoped_release release;
     dense_backward(kernels(), job, threads);
@@ -212,11 +224,14 @@ void bind_training(nb::module_& m) {
     m.def(
         "trains_in_pairs", [] { return kernels().trains_in_pairs; },
         "Whether training multiplies pairs of bfloat16: `dense` and `dense_gradient` are there.");
-    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("y"), nb::arg("threads"),
-          "Writes x Wᵀ of each weight (out, in), all bfloat16 and even, into its `y` (T, out).");
-    m.def("dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"),
-          nb::arg("grad_x").none(), nb::arg("totals"), nb::arg("threads"),
-          "Its gradients from those of `y`: writes `grad_x` (T, in) and adds to `totals`, float32 or None.");
+    m.def("dense", &dense, nb::arg("x"), nb::arg("weights"), nb::arg("biases"), nb::arg("y"), nb::arg("threads"),
+          "Writes x Wᵀ + bias of each weight (out, in), all bfloat16 and even, into its `y` (T, out), which overlaps "
+          "nothing else; a bias may be None.");
+    m.def(
+        "dense_gradient", &dense_gradient, nb::arg("x"), nb::arg("weights"), nb::arg("grads"), nb::arg("grad_x").none(),
+        nb::arg("totals"), nb::arg("threads"),
+        "Its gradients from those of `y`: writes `grad_x` (T, in), which overlaps nothing else, and adds to `totals`, "
+        "float32 or None.");
     m.def("code_product", &product_of_codes, nb::arg("weights"), nb::arg("x"), nb::arg("y"), nb::arg("threads"),
           "Writes the products of x (T, cols) and a frozen matrix (rows, cols), by 8-bit codes of x, into `y` (T, "
           "rows).");

@@ -172,8 +172,8 @@ struct Kernels {
     // Words of two lines each, in strips of `each` columns, a multiple of 16: strip i is [lines / 2][each] at
     // out + i * apart. Beyond the last line stand zeros, beyond the last column any number.
     void (*words_in_strips)(const Lines& m, int lines, int width, int each, float* out, size_t apart);
-    // y (T, width) = the sum of all terms, rounded; width <= DENSE_STRIP
-    void (*dense_lines)(const DenseTerm* terms, int count, int T, int width, const Lines& y);
+    // y (T, width) = the sum of all terms and, unless it is null, the bias, rounded; width <= DENSE_STRIP
+    void (*dense_lines)(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y);
     // total[r * row + c] += sum over t of grad[t][r] * x[t][c], for rows <= DENSE_ROWS and width <= DENSE_STRIP, from
     // words of two tokens: grad [pairs][DENSE_ROWS], x [pairs][DENSE_STRIP]
     void (*dense_gradient)(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row);

@@ -49,7 +49,7 @@ void gradient_of_x(const Kernels& k, const DenseJob& job, int threads) {
             terms.push_back(
                 {job.layers[i].y.from(size_t(t), 0), words.get() + size * strip + first[i], job.layers[i].out / 2});
         const int begin = strip * DENSE_STRIP;
-        k.dense_lines(terms.data(), layers, end - t, std::min(DENSE_STRIP, job.in - begin),
+        k.dense_lines(terms.data(), layers, end - t, std::min(DENSE_STRIP, job.in - begin), nullptr,
                       job.grad_x.from(size_t(t), size_t(begin)));
     });
 }
@@ -71,8 +71,9 @@ void gradient_of_weights(const Kernels& k, const DenseJob& job, int threads) {
             const size_t line = size_t(t + first), pair = size_t(first / 2);
             k.words_in_strips(job.x.from(line, 0), count, job.in, DENSE_STRIP, x.get() + pair * DENSE_STRIP, of_x);
             for (size_t i = 0; i < job.layers.size(); i++)
-                k.words_in_strips(job.layers[i].y.from(line, 0), count, job.layers[i].out, DENSE_ROWS,
-                                  grads.get() + of_rows * first_strip[i] + pair * DENSE_ROWS, of_rows);
+                if (const DenseLayer& layer = job.layers[i]; layer.total)
+                    k.words_in_strips(layer.y.from(line, 0), count, layer.out, DENSE_ROWS,
+                                      grads.get() + of_rows * first_strip[i] + pair * DENSE_ROWS, of_rows);
         });
         share(all * strips, threads, [&](int part, int) {
             const Strip& own = rows[part / strips];
@@ -100,7 +101,9 @@ void dense_forward(const Kernels& k, const DenseJob& job, int threads) {
     for_tokens(job.T, int(strips.size()), threads, [&](int strip, int t, int end) {
         const Strip& own = strips[strip];
         const DenseTerm term = {job.x.from(size_t(t), 0), words.get() + size * strip, job.in / 2};
-        k.dense_lines(&term, 1, end - t, own.width, job.layers[own.layer].y.from(size_t(t), size_t(own.begin)));
+        const DenseLayer& layer = job.layers[own.layer];
+        k.dense_lines(&term, 1, end - t, own.width, layer.bias ? layer.bias + own.begin : nullptr,
+                      layer.y.from(size_t(t), size_t(own.begin)));
     });
 }
 

@@ -9,15 +9,17 @@
 
 namespace riyaz {
 
-// y = x Wᵀ
+// y = x Wᵀ + bias
 struct DenseLayer {
     Lines w;  // (out, in)
     int out;
-    Lines y;       // (T, out): the result, or for backward its gradient
-    float* total;  // (out, in): backward adds the gradient of W to it, unless it is null
+    const uint16_t* bias;  // (out,), or null
+    Lines y;               // (T, out): the result, or for backward its gradient
+    float* total;          // (out, in): backward adds the gradient of W to it, unless it is null; no other layer's
 };
 
-// Layers of the same x (T, in), all in bfloat16; `in` and every `out` are even.
+// Layers of the same x (T, in), all in bfloat16; `in` and every `out` are even. Numbers too small for bfloat16's usual
+// exponents count as 0.
 struct DenseJob {
     std::vector<DenseLayer> layers;
     Lines x;

@@ -24,6 +24,8 @@ def of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """The models of these tests are so small that nothing would be computed again."""
     if request.node.name != "test_what_is_small_is_kept":
         monkeypatch.setattr(recompute, "SMALL", 0)
+    if request.node.name != "test_the_first_results_of_a_pass_are_kept":
+        monkeypatch.setattr(recompute, "KEPT", 0)
 
 
 def gradients(model: Any, context: Any) -> list[Tensor]:
@@ -112,6 +114,23 @@ def test_graphs_of_small_results_have_no_hooks(monkeypatch: pytest.MonkeyPatch) 
 def test_the_widest_input_is_that_of_any_linear() -> None:
     model = family_model("llama", "lora")
     assert recompute.widest(model) == max(model.config.intermediate_size, model.config.hidden_size)
+
+
+def test_the_first_results_of_a_pass_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as fit into KEPT, in every pass anew; a result that several linears take counts once."""
+    made: list[Any] = []
+    result = recompute._Recipe.result
+    monkeypatch.setattr(recompute._Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
+    monkeypatch.setattr(recompute, "KEPT", 2 * 4 * 8 * 4 + 4)  # of three results of 4 × 8 floats
+    weight = torch.randn(8, 8, requires_grad=True)
+    for passes in (1, 2):
+        with recomputing(recompute.SMALL):
+            x = torch.randn(4, 8, requires_grad=True)
+            for _ in range(3):
+                normed = functions.rms_norm(x, torch.ones(8), 1e-5)
+                x = normed @ weight + normed @ weight.T
+            x.sum().backward()
+        assert len({id(recipe) for recipe in made}) == passes
 
 
 def test_without_gradients_there_is_no_recipe() -> None:

@@ -68,13 +68,17 @@ def expect_near(found: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.
 def test_linears_that_train_in_place(
     bias: bool, dtype: torch.dtype, by_torch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls, write = [], native_functions.write_products
+    monkeypatch.setattr(in_place, "write_products", lambda *given: calls.append(given) or write(*given))
     if by_torch:
         monkeypatch.setattr(in_place, "multiplies", lambda x, weights: False)
+    pairs = native.trains() and native.extension().trains_in_pairs()
     linears = plain(bias, dtype)
     wanted, weights = outcome(alone, linears, dtype), [linear.weight for linear in linears]
     totals = {weight: torch.zeros(weight.shape) for weight in weights}
     in_place.take_over(nn.ModuleList(linears), totals)
     found = outcome(together, linears, dtype)
+    assert bool(calls) == (pairs and dtype == torch.bfloat16 and not by_torch)
     start = len(linears) + 1
     of_weights = wanted[start :: 1 + bias]
     del wanted[start :: 1 + bias]
@@ -136,3 +140,35 @@ def test_gradients_of_weights_that_are_frozen_are_left_out() -> None:
     x = torch.ones(5, 128, dtype=torch.bfloat16)
     sum(out.float().sum() for out in together(x, *linears)).backward()
     assert [bool(totals[linear.weight].any()) for linear in linears] == [True, False, True]
+
+
+def test_gradients_whose_lines_are_an_odd_number_apart() -> None:
+    (linear, *_) = plain(False, torch.bfloat16)
+    in_place.take_over(nn.ModuleList([linear]), {linear.weight: torch.zeros(linear.weight.shape)})
+    grads = []
+    for more in (0, 3):
+        x = torch.ones(5, 128, dtype=torch.bfloat16, requires_grad=True)
+        rest = torch.ones(5, more, dtype=torch.bfloat16, requires_grad=True)
+        torch.cat((linear(x), rest), 1).float().square().sum().backward()
+        grads.append(x.grad)
+    assert grads[0] is not None and grads[0].any() and torch.equal(*grads)
+
+
+def test_a_linear_that_stands_twice_in_one_step() -> None:
+    """Its two gradients go into one sum, one after the other."""
+    (linear, *_), x = plain(False, torch.bfloat16), torch.randn(64, 128).bfloat16()
+    total = torch.zeros(linear.weight.shape)
+    in_place.take_over(nn.ModuleList([linear]), {linear.weight: total})
+    sum(out.float().sum() for out in together(x, linear, linear)).backward()
+    twice = total.clone()
+    for _ in range(2):
+        linear(x).float().sum().backward()
+    expect_near([total], [2 * twice], torch.bfloat16)
+
+
+def test_a_bias_is_added_before_the_result_is_rounded() -> None:
+    (linear, *_), x = plain(True, torch.bfloat16), torch.randn(33, 128).bfloat16()
+    in_place.take_over(nn.ModuleList([linear]), {linear.weight: torch.zeros(linear.weight.shape)})
+    exact = x.double() @ linear.weight.double().T + linear.bias.double()
+    found = linear(x).detach().double()
+    assert ((found - exact).abs() <= 2**-8 * exact.abs() + 1e-5).all()

@@ -87,7 +87,7 @@ void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int 
                    float* out);
 void turned_words(const Lines& m, int lines, int pairs, float* out);
 void words_in_strips(const Lines& m, int lines, int width, int each, float* out, size_t apart);
-void dense_lines(const DenseTerm* terms, int count, int T, int width, const Lines& y);
+void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y);
 void dense_gradient(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row);
 void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out);
 void code_strip(const StripJob& job);

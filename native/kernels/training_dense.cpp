@@ -16,7 +16,7 @@ constexpr int LEFT = 4;          // the same of what is left of DENSE_ROWS or of
 
 // N lines of all terms, rounded
 template <int N>
-INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, const Lines& y) {
+INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, const uint16_t* bias, const Lines& y) {
     alignas(64) float sums[N * DENSE_STRIP];
     for (int i = 0; i < count; i++) {
         const DenseTerm& term = terms[i];
@@ -24,7 +24,8 @@ INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, con
                              term.pairs, (width + 15) / 16, sums, DENSE_STRIP, i > 0);
     }
     for (int i = 0; i < N; i++) {
-        const float* from = sums + i * DENSE_STRIP;
+        float* from = sums + i * DENSE_STRIP;
+        if (bias) chunks(width, [&](int j, int n) { store(from + j, add(load(from + j), load_some(bias + j, n))); });
         auto* to = (uint16_t*)y.from(t + size_t(i), 0).data;
         int r = 0;
         for (; r + 32 <= width; r += 32) store_bytes(to + r, rounded(load(from + r), load(from + r + 16)));
@@ -78,10 +79,10 @@ void words_in_strips(const Lines& m, int lines, int width, int each, float* out,
     }
 }
 
-void dense_lines(const DenseTerm* terms, int count, int T, int width, const Lines& y) {
+void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y) {
     int t = 0;
-    for (; t + LINES <= T; t += LINES) lines_of<LINES>(terms, count, size_t(t), width, y);
-    for (; t < T; t++) lines_of<1>(terms, count, size_t(t), width, y);
+    for (; t + LINES <= T; t += LINES) lines_of<LINES>(terms, count, size_t(t), width, bias, y);
+    for (; t < T; t++) lines_of<1>(terms, count, size_t(t), width, bias, y);
 }
 
 void dense_gradient(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row) {

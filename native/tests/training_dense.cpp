@@ -13,7 +13,7 @@ struct Dense {
     int T, in, width = 0;
     std::vector<int> outs;
     Tensor x, y, grad, grad_x;
-    std::vector<Tensor> weights;
+    std::vector<Tensor> weights, biases;
     std::vector<Floats> totals;
     const Kernels& k;
 
@@ -28,6 +28,7 @@ struct Dense {
           k(sets.checked) {
         for (const int out : outs) {
             weights.push_back(random_tensor(true, uint32_t(out), size_t(out) * in));
+            biases.push_back(random_tensor(true, uint32_t(out) + 1, size_t(out)));
             totals.push_back(with_guards(Floats(size_t(out) * in, BEFORE))), width += out;
         }
         y = Tensor(true, size_t(T) * width), grad = random_tensor(true, 2, size_t(T) * width, 1, damaged);
@@ -39,7 +40,8 @@ struct Dense {
         int column = 0;
         for (size_t i = 0; i < outs.size(); i++) {
             const Lines lines = Lines{of.data(), size_t(width), true}.from(size_t(first), size_t(column));
-            job.layers.push_back({{weights[i].data(), size_t(in), true}, outs[i], lines, totals[i].data()});
+            const auto* bias = i % 2 ? nullptr : (const uint16_t*)biases[i].data();
+            job.layers.push_back({{weights[i].data(), size_t(in), true}, outs[i], bias, lines, totals[i].data()});
             column += outs[i];
         }
         return job;
@@ -55,10 +57,12 @@ struct Dense {
         int column = 0;
         for (size_t i = 0; i < outs.size(); column += outs[i++])
             for (int t = 0; t < T; t++)
-                for (int r = 0; r < outs[i]; r++)
+                for (int r = 0; r < outs[i]; r++) {
+                    Sum& sum = wanted[size_t(t) * width + column + r];
+                    sum.add(i % 2 ? 0 : biases[i][size_t(r)]);
                     for (int c = 0; c < in; c++)
-                        wanted[size_t(t) * width + column + r].add(double(x[size_t(t) * in + c]) *
-                                                                   weights[i][size_t(r) * in + c]);
+                        sum.add(double(x[size_t(t) * in + c]) * weights[i][size_t(r) * in + c]);
+                }
         return y.error_from(wanted);
     }
     double backward_error() const {
@@ -101,6 +105,12 @@ double dense_check(const Sets& k) {
         one.backward(1), two.backward(2);
         worst = std::max({worst, one.backward_error(), must(one.grad_x.is_same(two.grad_x, 0, one.grad_x.size()))});
         for (size_t i = 0; i < each.outs.size(); i++) worst = std::max(worst, same(one.totals[i], two.totals[i]));
+        DenseJob frozen = apart.job(apart.grad, 0, each.T);  // the first layer is, and x has no gradient
+        const Floats before = apart.totals[0];
+        frozen.layers[0].total = nullptr;
+        dense_backward(k.checked, frozen, 1);
+        worst = std::max(worst, same(apart.totals[0], before));
+        worst = std::max(worst, same(apart.totals.back(), (each.outs.size() > 1 ? one.totals.back() : before)));
     }
     return worst;
 }

@@ -49,7 +49,7 @@ LONGEST_TRAINED = 2.0  # mean answer of a trained arm / mean accepted answer, at
 TRAINED_PASSES = 4.0  # passes over a prompt that a trained arm's search of a closed set takes, at most
 WHOLE_FACTOR = 1.5  # a step that trains the whole model / one that trains an adapter
 CODED_FACTOR = 2.4  # the same where the adapter's base is in codes of 8 bits, which a whole model's never is
-# An adapter's training is not measured where that of another one with prompts of about the same length was, and the
+# An adapter's training is not measured where that of the first one was, with prompts no more than ALIKE longer, and the
 # seconds that measuring may take, a tenth of the budget, are AMPLE times those of its training: then no arm is cut.
 AMPLE, ALIKE = 2.0, 1.2
 PYTHON_SECONDS = 0.5  # of starting a process, without torch
@@ -61,7 +61,8 @@ def measure_speeds(
 ) -> Speeds:
     """Measure the speeds of all methods; also writes the base's facts into the folder.
 
-    After `seconds` no further method is measured: its speed is derived from that of another. The base, one method's
+    After `seconds` no further method is measured, nor an adapter whose speed is as good as known (AMPLE): it is derived
+    from that of another. The base, one method's
     answers and one method's training are measured always.
     """
     began, threads = time.perf_counter(), hardware.threads()
@@ -118,7 +119,7 @@ class _Bench:
     seconds: float = 0.0  # that measuring may take
     done: int = 0
     unable: dict[str, str] = field(default_factory=dict)  # method -> why it could not be measured
-    derived: dict[str, None] = field(default_factory=dict)  # methods that were not measured for want of time
+    derived: dict[str, None] = field(default_factory=dict)  # methods whose speed is derived: `Speeds.derived`
     answers: Cache = field(default_factory=dict)
     training: dict[str, tuple[float, TrainSpeed]] = field(default_factory=dict)  # method -> (tokens a step, speed)
     slowest: float = 0.0  # seconds that measuring a training took, at most

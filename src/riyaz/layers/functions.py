@@ -99,7 +99,8 @@ class _ReLU2(Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, the mean in float32; x (T, C), weight (C,)."""
-    function = native_functions.RMSNorm if native_functions.runs(x) else _RMSNorm
+    is_native = native_functions.runs(x) and weight.dtype in (torch.float32, torch.bfloat16)
+    function = native_functions.RMSNorm if is_native else _RMSNorm
     return recomputable(function, x, weight, eps)
 
 

@@ -75,11 +75,12 @@ class _Linears(Function):
     ) -> tuple[Tensor, ...]:
         weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
         ctx.save_for_backward(x, *weights)
-        ctx.totals, ctx.native = totals, multiplies(x, weights)
+        ctx.totals = totals
+        ctx.native = multiplies(x, weights) and len({*map(id, totals)}) == len(totals)  # threads add to one at a time
         if ctx.native:
             outs = _empty_outs(x, [len(weight) for weight in weights], columns)
-            write_products(x, weights, outs)
-            return tuple(out if bias is None else out.add_(bias) for out, bias in zip(outs, biases))
+            write_products(x, weights, biases, outs)
+            return outs
         if columns and biases == (None,) * len(totals) and (whole := _whole(weights, 0)) is not None:
             parts = _product(x, whole, None).split([len(weight) for weight in weights], 1)
             return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes

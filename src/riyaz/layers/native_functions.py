@@ -25,7 +25,8 @@ def runs(*tensors: Tensor) -> bool:
 
 
 class RMSNorm(Function):
-    """x / sqrt(mean(x²) + eps) * weight, over the last dimension of x; the weight may have another type."""
+    """x / sqrt(mean(x²) + eps) * weight, over the last dimension of x; the weight is float32 or bfloat16, whatever x
+    is."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -115,14 +116,18 @@ def multiplies(x: Tensor, weights: Sequence[Tensor]) -> bool:
     quick at products of pairs of them, but for AMX, whose tiles torch uses."""
     if x.dtype != torch.bfloat16 or not runs(x, *weights) or not native.extension().trains_in_pairs():
         return False
-    return x.shape[1] % 2 == 0 and all(len(weight) % 2 == 0 and weight.is_contiguous() for weight in weights)
+    even = x.shape[1] > 0 and all(size % 2 == 0 for size in (x.shape[1], *map(len, weights)))
+    return even and all(weight.is_contiguous() for weight in weights)
 
 
-def write_products(x: Tensor, weights: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
-    """Write x Wᵀ of each weight into its `out` (T, out), whose lines are contiguous."""
+def write_products(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], outs: Sequence[Tensor]
+) -> None:
+    """Write x Wᵀ + bias of each weight into its `out` (T, out), whose lines are contiguous."""
     native.extension().dense(
-        x.detach().contiguous(), [weight.detach() for weight in weights], outs, torch.get_num_threads()
-    )
+        x.detach().contiguous(), [weight.detach() for weight in weights],
+        [None if bias is None else bias.detach().contiguous() for bias in biases], outs, torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def product_gradients(
@@ -134,14 +139,15 @@ def product_gradients(
 ) -> None:
     """From the gradients of `write_products` write that of x and add those of weights to `totals`, float32."""
     native.extension().dense_gradient(
-        x.detach().contiguous(), [weight.detach() for weight in weights], [lines(grad) for grad in grads], grad_x,
+        x.detach().contiguous(), [weight.detach() for weight in weights], [lines(grad, 2) for grad in grads], grad_x,
         totals, torch.get_num_threads(),
     )  # fmt: skip
 
 
-def lines(x: Tensor) -> Tensor:
-    """x (T, C) with contiguous lines, which need not follow each other."""
-    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+def lines(x: Tensor, multiple: int = 1) -> Tensor:
+    """x (T, C) with contiguous lines, which need not follow each other, a multiple of numbers apart."""
+    apart = x.stride(0) >= x.shape[1] and x.stride(0) % multiple == 0
+    return x if x.stride(1) == 1 and apart else x.contiguous()
 
 
 def add_gradient(total: Tensor, grad: Tensor, x: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 SMALL = 2**20  # bytes; to make a smaller result again takes more time than its memory is worth
+KEPT = 2**27  # bytes of larger results that a pass keeps all the same, its first ones: 128 MB
 
 
 class _Recipe:
@@ -22,6 +23,7 @@ class _Recipe:
 
     def __init__(self, function: Any, inputs: tuple[Any, ...], version: int) -> None:
         self.function, self.version = function, version  # of the result: a higher one was changed in place
+        self.kept = False  # whether graphs keep the result itself
         self.inputs = [_hold(x) if isinstance(x, Tensor) else x for x in inputs]
 
     def result(self) -> Tensor:
@@ -39,6 +41,7 @@ class _Made(threading.local):
     of them: backward comes to those linears one after the other, so that keeping the last result is enough."""
 
     last: tuple[_Recipe, Tensor] | None = None
+    kept = 0  # bytes of the results that the pass keeps though they could be made again
 
 
 _made = _Made()
@@ -66,6 +69,7 @@ def recomputing(largest: int) -> Iterator[None]:
     if largest < SMALL:
         yield
         return
+    _made.kept = 0
     try:
         with saved_tensors_hooks(_pack, _unpack):
             yield
@@ -77,7 +81,10 @@ def _pack(x: Tensor) -> "tuple[Tensor, int] | _Recipe":
     recipe: _Recipe | None = getattr(x, "_recipe", None)
     if recipe is None or x._version != recipe.version:  # one that was changed in place is not what its recipe makes
         return _hold(x)
-    return recipe
+    if not recipe.kept and _made.kept + x.nbytes <= KEPT:
+        recipe.kept = True
+        _made.kept += x.nbytes
+    return _hold(x) if recipe.kept else recipe
 
 
 def _unpack(kept: "tuple[Tensor, int] | _Recipe") -> Tensor:

@@ -62,8 +62,7 @@ def measure_speeds(
     """Measure the speeds of all methods; also writes the base's facts into the folder.
 
     After `seconds` no further method is measured, nor an adapter whose speed is as good as known (AMPLE): it is derived
-    from that of another. The base, one method's
-    answers and one method's training are measured always.
+    from that of another. The base, one method's answers and one method's training are measured always.
     """
     began, threads = time.perf_counter(), hardware.threads()
     start_seconds = PYTHON_SECONDS + (_import_torch(threads) if engine_name() == "torch" else 0.0)

@@ -223,13 +223,13 @@ class Engine:
         return finished(self.finding(requests, offsets, progress))
 
     def wins(
-        self, requests: Sequence[Request], accepted: np.ndarray, offsets: np.ndarray, progress: Progress | None = None
+        self, requests: Sequence[Request], accepted: np.ndarray, offsets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Whether one of a request's answers `accepted` (R, L) is its `best` with each row of `offsets` (M, L): (M, R),
         exact, and with few accepted answers reading fewer nodes than `best_each`, as it need not know which of the
-        others is the best. And the
-        log-probabilities (R, L) of the answers that were read, as the accepted ones always are; NaN of others."""
-        found = finished(self._search(requests, offsets, progress, accepted))
+        others is the best. And the log-probabilities (R, L) of the answers that were read, as the accepted ones always
+        are; NaN of others."""
+        found = finished(self._search(requests, offsets, None, accepted))
         won = [[rows[best[m][0]] for (_, best), rows in zip(found, accepted)] for m in range(len(offsets))]
         return np.array(won), np.stack([scores for scores, _ in found])
 

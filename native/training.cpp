@@ -44,6 +44,7 @@ struct Part {
 struct Plan {
     std::vector<RowPiece> pieces;
     std::vector<Part> parts;
+    std::vector<RowPiece> shared;  // rows that several pieces see: the prefix, and those that are cut
     size_t panels = 0;  // most that a part needs at a time
 };
 
@@ -86,13 +87,16 @@ Plan plan_for(const PackedAttention& job, const std::vector<int>& lengths) {
     const double target = std::max(all / most, worth);
     for (const RowPiece& row : rows) {
         plan.panels = std::max(plan.panels, panels_of(row.before) + panels_of(row.last));
+        const bool is_prefix = job.prefix && !row.before;
         int first = 0;
         for (int at = 0; at < row.last; at += block) {
             const int next = std::min(at + block, row.last);
             cost += scores_of(job, row, at, next);
             const bool full = cost >= (next == row.last ? 0.75 : 1.25) * target;
             if (!full && next < row.last) continue;
-            plan.pieces.push_back({row.start, row.before, first, next}), first = next;
+            const bool whole = !first && next == row.last && !is_prefix;
+            if (!whole && next == row.last) plan.shared.push_back(row);
+            plan.pieces.push_back({row.start, row.before, first, next, whole}), first = next;
             if (full) end_part(job, plan), cost = 0;
         }
     }
@@ -155,8 +159,8 @@ void attention_forward(PackedAttention job, const std::vector<int>& rows, int th
     const std::lock_guard<std::mutex> lock(workshop().busy);
     float* memory = workshop().floats(each * threads);
     share(parts * job.K, threads, [&](int task, int thread) {
-        const Part& part = plan.parts[task % parts];
-        kernels().training_forward(job, &plan.pieces[part.begin], part.end - part.begin, task / parts,
+        const Part& part = plan.parts[task / job.K];
+        kernels().training_forward(job, &plan.pieces[part.begin], part.end - part.begin, task % job.K,
                                    memory + each * thread);
     });
 }
@@ -171,18 +175,18 @@ void attention_backward(PackedAttention job, const std::vector<int>& rows, int t
     float* memory = workshop().floats(each * threads + sums.tokens * width * job.K * 2);
     sums.data = memory + each * threads;
     share(parts * job.K, threads, [&](int task, int thread) {
-        const int p = task % parts, head = task / parts;
+        const int p = task / job.K, head = task % job.K;
         const Part& part = plan.parts[p];
         kernels().training_backward(job, &plan.pieces[part.begin], part.end - part.begin, head, memory + each * thread,
                                     sums.of(p, head, 0), sums.of(p, head, 1));
     });
-    int T = job.prefix;
-    for (const int length : rows) T += length;
-    const int blocks = (T + TOKENS - 1) / TOKENS;
-    share(blocks * job.K, threads, [&](int task, int) {
-        const int begin = task % blocks * TOKENS;
-        sums.sum(begin, std::min(begin + TOKENS, T), task / blocks);
-    });
+    for (const RowPiece& row : plan.shared) {
+        const int end = row.start + row.last;
+        share((row.last + TOKENS - 1) / TOKENS * job.K, threads, [&](int task, int) {
+            const int begin = row.start + task / job.K * TOKENS;
+            sums.sum(begin, std::min(begin + TOKENS, end), task % job.K);
+        });
+    }
 }
 
 }  // namespace riyaz

@@ -37,6 +37,7 @@ INLINE int padded_width(int D) { return (D + 15) / 16 * 16; }  // in floats; the
 // prefix: 0 for the prefix itself, which is a row too.
 struct RowPiece {
     int start, before, first, last;
+    bool whole = false;  // no other piece sees the row's own tokens: the gradients of their keys and values are ready
 };
 
 INLINE size_t panels_of(int tokens) { return size_t(tokens + PANEL - 1) / PANEL; }

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int TOKENS = 192;  // a task's
 constexpr int PACKED = 32;   // tokens whose words one task makes
-constexpr int SUMMED = 512;  // tokens whose words stand in the second cache while gradients of weights are summed
+constexpr int SUMMED = 1024;  // tokens of which a gradient of weights is summed in registers
 
 // Columns [begin, begin + width) of layer `layer`
 struct Strip {

@@ -13,6 +13,7 @@ namespace RIYAZ_ISA {
 namespace {
 
 constexpr int OF_BF16 = QUICK_PAIRS ? 2 : 1;  // numbers of a word, where tensors are of bfloat16
+constexpr int LINES_AHEAD = 8;                // that are prefetched: a head's lie too far apart for the CPU to do it
 
 // Keys and values of PANEL tokens, or fewer, the first at `position` among those that the row sees
 struct Panel {
@@ -91,11 +92,20 @@ Scratch laid_out(const PackedAttention& job, float* memory) {
     return s;
 }
 
+// Asks memory for line `at` of x (..., D).
+INLINE void prefetch_line(const PackedAttention& job, const void* x, size_t at) {
+    const size_t size = size_t(job.D) * (job.bf16 ? sizeof(uint16_t) : sizeof(float));
+    for (size_t i = 0; i < size; i += 64) prefetch((const char*)x + at * size + i);
+}
+
 // x[first + i][head] as words, for i < count, and zeros up to a multiple of 16: [PANEL][width / S]
 template <int S>
 void fill(const PackedAttention& job, const void* x, size_t first, int count, int head, int width, float* out) {
-    for (int i = 0; i < count; i++)
-        to_words<S>(x, ((first + i) * job.K + head) * job.D, job.bf16, job.D, out + i * width / S);
+    for (int i = 0; i < count; i++) {
+        const size_t at = (first + i) * job.K + head;
+        if (i + LINES_AHEAD < count) prefetch_line(job, x, at + size_t(LINES_AHEAD) * job.K);
+        to_words<S>(x, at * job.D, job.bf16, job.D, out + i * width / S);
+    }
     memset(out + count * width / S, 0, sizeof(float) * ((count + 15) / 16 * 16 - count) * width / S);
 }
 
@@ -147,6 +157,11 @@ int begin_lines(const PackedAttention& job, const RowPiece& piece, int head, int
     const int end = padded_keys(lines.count), words = s.width / S;
     for (int r = 0; r < lines.count; r++) {
         const size_t at = place(job, piece, head, token, r);
+        if (r + LINES_AHEAD < left * lines.G) {
+            const size_t next = place(job, piece, head, token, r + LINES_AHEAD);
+            prefetch_line(job, job.q, next);
+            if (job.grad) prefetch_line(job, job.grad, next), prefetch_line(job, job.out, next);
+        }
         to_words<S>(job.q, at * job.D, job.bf16, job.D, lines.q + r * words);
         if (!job.grad) continue;
         to_words<S>(job.grad, at * job.D, job.bf16, job.D, lines.grad + r * words);
@@ -347,6 +362,11 @@ void backward(const PackedAttention& job, const RowPiece* pieces, int count, int
             const int tokens = begin_lines<S>(job, piece, head, token, s);
             backward_lines<S>(job, piece, head, token, s, own, grad_k, grad_v);
             token += tokens;
+        }
+        for (int i = 0; piece.whole && i < piece.last; i++) {
+            const size_t at = (size_t(piece.start + i) * job.K + head) * job.D, from = (own + i) * s.width;
+            from_floats(grad_k + from, set(1.0f), job.D, job.grad_k, at, job.bf16);
+            from_floats(grad_v + from, set(1.0f), job.D, job.grad_v, at, job.bf16);
         }
     }
 }

@@ -9,7 +9,7 @@ from types import ModuleType
 from riyaz.errors import RiyazError
 
 REASON = Path(__file__).with_name("_native.txt")  # written by CMakeLists.txt where there is nothing to build with
-VERSION = 4  # of the kernels of training: another one where they round otherwise
+VERSION = 5  # of the kernels of training: another one where they round otherwise
 BUILD = "install g++ 12 or newer and Python's header files, then `make native` or pip install riyaz again"
 
 

@@ -45,7 +45,7 @@ struct Plan {
     std::vector<RowPiece> pieces;
     std::vector<Part> parts;
     std::vector<RowPiece> shared;  // rows that several pieces see: the prefix, and those that are cut
-    size_t panels = 0;  // most that a part needs at a time
+    size_t panels = 0;             // most that a part needs at a time
 };
 
 std::vector<RowPiece> whole_rows(const PackedAttention& job, const std::vector<int>& lengths) {

@@ -6,8 +6,8 @@
 namespace riyaz {
 namespace {
 
-constexpr int TOKENS = 192;  // a task's
-constexpr int PACKED = 32;   // tokens whose words one task makes
+constexpr int TOKENS = 192;   // a task's
+constexpr int PACKED = 32;    // tokens whose words one task makes
 constexpr int SUMMED = 1024;  // tokens of which a gradient of weights is summed in registers
 
 // Columns [begin, begin + width) of layer `layer`

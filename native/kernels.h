@@ -147,7 +147,7 @@ struct Kernels {
 
     // Attention in training, of pieces of rows of one key/value head, with attention_scratch(...) floats of `scratch`.
     // The backward pass writes the gradients of keys and values in float32, [key][width]: first the prefix's, padded,
-    // then those of the rows from the first piece's on.
+    // then those of the rows from the first piece's on; and rounds those of whole rows into grad_k and grad_v.
     void (*training_forward)(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch);
     void (*training_backward)(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch,
                               float* grad_k, float* grad_v);

@@ -18,6 +18,7 @@ struct Shape {
 
     int heads() const { return groups * kv_heads; }
     bool is_prefix(const RowPiece& piece) const { return prefix && !piece.before; }
+    bool is_whole(const RowPiece& row) const { return row.last <= cut && !is_prefix(row); }
 };
 
 const std::vector<Shape> SHAPES = {
@@ -112,7 +113,7 @@ std::vector<Part> parts_of(const Packed& packed) {
     for (const RowPiece& row : packed.rows)
         for (int first = 0; first < row.last; first += packed.shape.cut) {
             const int last = std::min(first + packed.shape.cut, row.last);
-            parts.back().push_back({row.start, row.before, first, last});
+            parts.back().push_back({row.start, row.before, first, last, packed.shape.is_whole(row)});
             if (last < row.last) parts.emplace_back();
         }
     return parts;
@@ -173,16 +174,18 @@ struct Attended {
                                           sum.values.data());
                 worst = std::max({worst, guarded(scratch), guarded(other), guarded(sum.keys), guarded(sum.values)});
             }
-            for (int token = 0; token < int(packed.T); token++) {
-                std::vector<const float*> keys, values;
-                for (const Gradients& sum : gradients) {
-                    const int place = sum.place(packed, token);
-                    if (place >= 0) keys.push_back(&sum.keys[place]), values.push_back(&sum.values[place]);
+            for (const RowPiece& row : packed.rows)
+                for (int i = 0; i < row.last && !packed.shape.is_whole(row); i++) {
+                    const int token = row.start + i;
+                    std::vector<const float*> keys, values;
+                    for (const Gradients& sum : gradients) {
+                        const int place = sum.place(packed, token);
+                        if (place >= 0) keys.push_back(&sum.keys[place]), values.push_back(&sum.values[place]);
+                    }
+                    const size_t at = size_t(token * job.K + head) * job.D;
+                    kernels.round_sum(keys.data(), int(keys.size()), job.D, back.grad_k, at, job.bf16);
+                    kernels.round_sum(values.data(), int(values.size()), job.D, back.grad_v, at, job.bf16);
                 }
-                const size_t at = size_t(token * job.K + head) * job.D;
-                kernels.round_sum(keys.data(), int(keys.size()), job.D, back.grad_k, at, job.bf16);
-                kernels.round_sum(values.data(), int(values.size()), job.D, back.grad_v, at, job.bf16);
-            }
         }
     }
 };

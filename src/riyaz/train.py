@@ -196,7 +196,7 @@ def train(
 
     masters.rest()
     memory.trim()
-    if plan.keep_best and state.best_step:
+    if plan.keep_best and state.best_step not in (0, state.step):  # else the model has the best weights
         best = checkpoints.load_best(weights)
         if best is None:
             listen(Note(f"{checkpoints.best} is damaged or missing; the last weights are kept"))

@@ -203,4 +203,7 @@ def _detached(model: Any) -> tuple[Any, Adapter]:
 
 def _tensor_sums(model: "Model") -> list[float]:
     """The sum of absolute values of every trainable tensor, to check that training changed it."""
-    return [p.detach().double().abs().sum().item() for p in model.parameters() if p.requires_grad]
+    import torch
+
+    sizes = (p.detach().abs() for p in model.parameters() if p.requires_grad)
+    return [size.sum(dtype=torch.float64).item() for size in sizes]

@@ -1,26 +1,19 @@
-"""Every option a user can set, in `options`; how values are checked, in `checking`; riyaz.toml, in `toml`.
+"""Every option a user can set: its type, default, range and help text, in the file of its command.
 
-`resolve(read_toml(path), flags)` combines them: a flag takes precedence over the file, the file over the default.
-Unknown keys and invalid values raise RiyazError naming file and key.
+`checking` converts and checks values; `toml` reads riyaz.toml: `resolve(read_toml(path), flags)` combines them: a flag
+takes precedence over the file, the file over the default. Unknown keys and invalid values raise RiyazError naming file
+and key.
 """
 
 from riyaz.config.checking import Seconds, parse_budget
+from riyaz.config.comparison import CompareConfig
+from riyaz.config.data import METRICS, MIN_ROWS, DataConfig, Metric, TaskKind
 from riyaz.config.limits import LimitsConfig
-from riyaz.config.options import (
-    CONFIGS,
-    METRICS,
-    MIN_ROWS,
-    CompareConfig,
-    DataConfig,
-    Kv,
-    Metric,
-    Precision,
-    PretrainConfig,
-    SamplingConfig,
-    ServeConfig,
-    TaskKind,
-)
-from riyaz.config.toml import MAX_TOML, read_toml, resolve
+from riyaz.config.option import Kv, Precision
+from riyaz.config.pretraining import PretrainConfig
+from riyaz.config.sampling import SamplingConfig
+from riyaz.config.serving import ServeConfig
+from riyaz.config.toml import CONFIGS, MAX_TOML, read_toml, resolve
 
 __all__ = [
     "CONFIGS",

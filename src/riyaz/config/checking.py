@@ -74,6 +74,11 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, option.name, checked(option, hint, value, flag))
 
 
+def given_options(config: Any) -> dict[str, Any]:
+    """The options of a configuration that are not None."""
+    return {f.name: value for f in dataclasses.fields(config) if (value := getattr(config, f.name)) is not None}
+
+
 def checked(option: dataclasses.Field, hint: type, value: object, where: str) -> object:
     """The value converted to the field's type and checked against its range. Raises RiyazError naming `where`."""
     if typing.get_origin(hint) is Literal:

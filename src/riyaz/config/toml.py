@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from riyaz.config.checking import Seconds, checked, typed_fields
-from riyaz.config.options import CONFIGS, CompareConfig, DataConfig
+from riyaz.config.comparison import CompareConfig
+from riyaz.config.data import DataConfig
 from riyaz.errors import RiyazError, brief, listed
 
+CONFIGS: tuple[type[DataConfig | CompareConfig], ...] = (DataConfig, CompareConfig)  # whose options a file may set
 MAX_TOML = 2**20  # bytes of a riyaz.toml
 MAX_DOTS = 500  # in a line before its "=": the time that tomllib needs for a key grows with the square of its parts
 

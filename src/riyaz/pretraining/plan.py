@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from riyaz import hardware
 from riyaz.config import PretrainConfig, Seconds
+from riyaz.config.pretraining import BUDGET
 from riyaz.errors import RiyazError
 from riyaz.families import bitnet, llama
 from riyaz.files import Keys
@@ -37,7 +38,6 @@ BYTES = 257  # size of the smallest vocabulary
 KINDS = ("bytes", "chars")  # built-in tokenizers; any other --tokenizer is a folder
 TOKENS_PER_PARAMETER = 20
 EPOCHS_GOOD, EPOCHS_MOST = 4, 16
-BUDGET = Seconds("15m")  # default
 CONTEXT = 256
 WINDOWS_LEAST = 64  # the context is halved until a short text has this many windows
 VOCABULARIES = {4096: 500_000, 2048: 200_000, 1024: 60_000}  # vocabulary -> least bytes of text

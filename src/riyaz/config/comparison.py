@@ -1,0 +1,83 @@
+"""Options of `riyaz compare` and `riyaz adapt`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from riyaz.config.checking import Seconds, check_fields
+from riyaz.config.data import MIN_ROWS
+from riyaz.config.option import LARGEST_SEED, Precision, option, thread_count
+from riyaz.errors import RiyazError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Options of a comparison: model, data, methods, budget, and limits on the pick."""
+
+    model: str = option("smollm2-135m", "base model: a name `riyaz models` lists, a folder or a GGUF file")
+    test: Path | None = option(None, "test rows; if not given, a part of DATA is held out")
+    documents: Path | None = option(
+        None, "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or a file of rows"
+    )
+    methods: tuple[str, ...] = option((), "methods to run, separated by commas; all if not given")
+    budget: Seconds = option(Seconds("20m"), "wall time of the whole command, such as 90s, 20m or 1h30m", minimum=1)
+    more: Seconds | None = option(
+        None, "wall time to add to a finished comparison in --out: arms that were cut short or skipped go on", minimum=1
+    )
+    threads: int | None = thread_count()
+    precision: Precision = option(
+        "auto", "how weights are held when the model answers; auto: as the file stores them, float32 as bf16"
+    )
+    margin: float = option(
+        0.02, "largest difference to the best score at which a cheaper method is picked", minimum=0, maximum=1
+    )
+    max_ms: float | None = option(None, "longest time per answer that the pick may need, in milliseconds", minimum=0)
+    max_rss_mb: float | None = option(None, "most memory that the pick may need, in megabytes", minimum=0)
+    max_forgetting: float | None = option(
+        None, "largest increase of the loss on general text that the pick may have, in nats per token"
+    )
+    limit_train: int | None = option(
+        None, "use at most this many training rows, validation rows included", minimum=MIN_ROWS
+    )
+    limit_test: int | None = option(None, "use at most this many test rows", minimum=1)
+    general: Path | None = option(None, "general text to measure forgetting on; Python's help topics if not given")
+    allow_leakage: bool = option(
+        False, "continue when over 5 % of the test rows are also training rows (those are dropped from training)"
+    )
+    replay: float = option(
+        0.0,
+        "share of rows of general text (docstrings of Python's standard library, never the text that "
+        "forgetting is measured on) among the training rows, to reduce forgetting",
+        minimum=0,
+        maximum=0.5,
+    )
+    data_curve: bool = option(
+        False, "also train lora on a quarter and on half of the rows, to show whether more rows would help"
+    )
+    limits: bool = option(False, "also measure what the arms cannot do (riyaz limits), in a fifth of the budget")
+    seed: int = option(0, "seed of the split and of training", minimum=0, maximum=LARGEST_SEED)
+    out: Path | None = option(None, "folder for the results")
+    rank: int | None = option(None, "rank of LoRA's matrices; 16 if not given", minimum=1, maximum=1024)
+    alpha: int | None = option(
+        None, "LoRA adds its product times alpha / rank; twice the rank if not given", minimum=1, maximum=4096
+    )
+    epochs: int | None = option(None, "passes over the training rows of every trained method", minimum=1, maximum=1000)
+    steps: int | None = option(
+        None, "training steps of every trained method, in place of --epochs", minimum=1, maximum=10**6
+    )
+    # a float or a dict of them by method, once it is checked
+    learning_rate: float | str | Mapping[str, float] | None = option(
+        None,
+        "highest learning rate of every trained method, such as 1e-3, or of those that are named, such as "
+        "lora=1e-3,full=5e-5; none is searched for these",
+        above=0,
+        below=1,
+        by_method=True,
+    )
+    batch_size: int | None = option(None, "training rows per step of every trained method", minimum=1, maximum=4096)
+
+    def __post_init__(self) -> None:
+        """Checks every value; parses durations and comma-separated lists. Raises RiyazError naming the flag."""
+        check_fields(self)
+        if self.epochs is not None and self.steps is not None:
+            raise RiyazError("both say how long to train", "--epochs and --steps", "give one of them")

@@ -1,0 +1,34 @@
+"""Options of reading rows as examples."""
+
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from riyaz.config.checking import check_fields
+from riyaz.config.option import option
+
+TaskKind = Literal["closed", "short", "free"]
+Metric = Literal["accuracy", "exact_match", "token_f1", "rouge_l", "chrf"]
+METRICS: tuple[str, ...] = typing.get_args(Metric)
+MIN_ROWS = 20  # fewer rows are too few for a split
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Options for reading rows as examples. None: detected from the file and reported."""
+
+    prompt_column: str | None = option(None, "column that holds the prompt")
+    answer_column: str | None = option(None, "column that holds the answer")
+    encoding: str | None = option(None, "encoding of files of rows that are not UTF-8, such as latin-1")
+    skip_incomplete: bool = option(False, "leave out rows without a prompt or an answer, and say how many")
+    instruction: str | None = option(None, "instruction given to the model with every row")
+    task: TaskKind | None = option(None, "kind of the answers: a closed set of labels, short answers or free text")
+    metric: Metric | None = option(None, "score by which methods are compared")
+
+    def __post_init__(self) -> None:
+        """Checks every value. Raises RiyazError naming the flag."""
+        check_fields(self)
+
+    def reading(self) -> dict[str, Any]:
+        """The options by which a file of rows is read, as arguments of `formats.load`."""
+        return {name: getattr(self, name) for name in ("prompt_column", "answer_column", "encoding", "skip_incomplete")}

@@ -1,0 +1,24 @@
+"""What the options of several commands have in common.
+
+`option` makes a field of a configuration; flags, the reference and the keys of a riyaz.toml are generated from these
+fields.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+Kv = Literal["auto", "bf16", "int8"]  # how keys and values of an answer are held
+# how weights are served; auto: as the file stores them, float32 as bf16
+Precision = Literal["auto", "fp32", "bf16", "int8", "int4"]
+LARGEST_SEED = 2**31 - 1
+
+
+def option(default: Any, help: str, **limits: float | bool) -> Any:
+    """A field of a configuration. `limits` are `minimum` and `maximum` (inclusive), `above` and `below` (exclusive),
+    and `by_method` where the value may be one for every method or one for each by name. Choices are a Literal."""
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+def thread_count() -> Any:
+    """The field of the number of threads; torch crashes with millions."""
+    return option(None, "threads to compute with; OMP_NUM_THREADS or all cores if not given", minimum=1, maximum=1024)

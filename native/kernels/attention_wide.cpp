@@ -41,9 +41,6 @@ struct Block {
     int count;             // of pages
 };
 
-// Loads of tiles do not tell the compiler that they read memory.
-INLINE void written() { asm volatile("" ::: "memory"); }
-
 // The first n of 16 lanes
 INLINE __mmask16 up_to(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : __mmask16((1u << n) - 1); }
 

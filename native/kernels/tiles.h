@@ -21,6 +21,9 @@ INLINE void configure_tiles() {
     _tile_loadconfig(&config);
 }
 
+// Between what is written to memory and `_tile_loadd` of it, which does not tell GCC 12 that it reads memory.
+INLINE void written() { asm volatile("" ::: "memory"); }
+
 }  // namespace RIYAZ_ISA
 }  // namespace riyaz
 

@@ -80,7 +80,8 @@ INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
     }
 }
 
-// The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`
+// The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`. Those of int8row are codes, which
+// bfloat16 holds exactly, unlike their products with scales: see `scale_of`.
 const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
     if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
     if (w.format == Format::bf16) {
@@ -89,11 +90,9 @@ const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
         return out;
     }
     if (w.format == Format::int8row) {
-        const F scale = load_bf16(w.row_scales(b));
         const auto* codes = (const int8_t*)w.block(b);
         for (int c = 0; c < w.cols; c += 2)
-            store_pairs(out + c * ROWS, mul(scale, load_i8(codes + c * ROWS)),
-                        mul(scale, load_i8(codes + (c + 1) * ROWS)));
+            store_pairs(out + c * ROWS, load_i8(codes + c * ROWS), load_i8(codes + (c + 1) * ROWS));
         memset(out + size_t(w.cols) * ROWS, 0, size_t(w.cols % GROUP) * ROWS * 2);
         return out;
     }
@@ -101,8 +100,12 @@ const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
     return out;
 }
 
+// What sums over the panel of block b are multiplied with, a number for each row
+INLINE F scale_of(const Weights& w, int b) { return w.format == Format::int8row ? load_bf16(w.row_scales(b)) : set(1); }
+
 // Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]
 INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols) {
+    written();
     const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
     for (int k = 0; k < cols; k += GROUP) {
         _tile_loadd(6, left + k * ROWS, 64);
@@ -125,6 +128,7 @@ INLINE void zero_sums() {
 
 // `y` is that of token 0 and row 0, `stride` counts floats
 INLINE void load_sums(const float* y, size_t stride) {
+    written();
     _tile_loadd(0, y, stride * 4);
     _tile_loadd(1, y + ROWS, stride * 4);
     _tile_loadd(2, y + ROWS * stride, stride * 4);
@@ -145,11 +149,22 @@ INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows
     }
 }
 
+// The part of the products with the panels of blocks b and b + 1 that exists, times their scales, to `y`
+INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, int rows, float* y, size_t stride,
+                       bool add_) {
+    for (int r = 0; r < rows; r += ROWS) {
+        const F scale = scale_of(w, b + r / ROWS);
+        for (int t = 0; t < tokens; t++)
+            put(y + t * stride + r, mul(scale, load(sums + t * 2 * ROWS + r)), rows - r, add_);
+    }
+}
+
 }  // namespace
 
 void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
           void* scratch) {
     configure_tiles();
+    const bool scaled = w.format == Format::int8row;
     float* sums = (float*)scratch;  // 32 tokens, 32 rows
     uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
     for (int first = begin; first < end; first += PANELS) {
@@ -165,14 +180,16 @@ void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y
                     i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
                 const int rows = min_of(left_over, 2 * ROWS);
                 const bool whole = tokens == TOKENS && rows == 2 * ROWS;
-                if (add_ && whole)
-                    load_sums(at, stride);
-                else if (add_)
-                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
-                else
+                if (!add_ || scaled)
                     zero_sums();
+                else if (whole)
+                    load_sums(at, stride);
+                else
+                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
                 product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
-                if (whole)
+                if (scaled)
+                    store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
+                else if (whole)
                     store_sums(at, stride);
                 else
                     store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
@@ -199,9 +216,11 @@ void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Acti
                 product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
                 store_sums(sums, 2 * ROWS);
                 const int rows = gate.rows - (first + i) * ROWS;
+                const F of_gate = scale_of(gate, first + i), of_up = scale_of(up, first + i);
                 for (int j = 0; j < TOKENS && t + j < T; j++) {
                     uint16_t* at = y.bf16 + size_t(t + j) * y.cols + (first + i) * ROWS;
-                    const F g = load(sums + j * 2 * ROWS), u = load(sums + j * 2 * ROWS + ROWS);
+                    const F g = mul(of_gate, load(sums + j * 2 * ROWS));
+                    const F u = mul(of_up, load(sums + j * 2 * ROWS + ROWS));
                     const F v = mul(activated(g, activation), u);
                     if (rows >= ROWS) {
                         store_bf16(at, v);

@@ -245,40 +245,49 @@ double contenders_check(const Sets& k) {
     return worst;
 }
 
-// Products in tiles, from the same weights and inputs in bfloat16
+// Products in tiles, from the same weights and inputs in bfloat16, which holds weights of bf16 and codes of int8row
+// exactly; with and without columns that only pad
+template <Format FORMAT>
 double wide_check(const Sets& k) {
     double worst = 0;
-    const int T = 40;
-    for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::int4k, Format::int8row}) {
-        const Matrix matrix = random_matrix(format, 50, 256, 11), other = random_matrix(format, 50, 256, 12);
-        const Taken x(k.plain, Random(13).numbers(size_t(T) * 256), T, 256, 256);
-        Scratch scratch(256);
-        Floats found(size_t(T) * 50), wanted[2] = { found, found };
+    const int T = 40, rows = 50;
+    const double near = FORMAT == Format::bf16 || FORMAT == Format::int8row ? 2 * NEAR : BF16;
+    for (const int C : {256, 40}) {
+        if (C % SUPER && FORMAT == Format::int4k) continue;
+        const Matrix one = random_matrix(FORMAT, rows, C, 11), other = random_matrix(FORMAT, rows, C, 12);
+        const int cols = padded(one.weights.cols, GROUP);
+        const Taken x(k.plain, Random(13).numbers(size_t(T) * C), T, C, cols);
+        Floats found(size_t(T) * rows), wanted[2] = { found, found };
         std::vector<uint16_t> gated(found.size());
-        Sizes sizes[2] = {Sizes(found.size()), Sizes(found.size())}, allowed(found.size()), of_gated(found.size());
+        Sizes sizes[2] = {Sizes(found.size()), Sizes(found.size())};
         for (int m = 0; m < 2; m++) {
-            const Floats weights = rows_of(k.plain, m ? other : matrix);
+            const Floats weights = rows_of(k.plain, m ? other : one);
             for (int t = 0; t < T; t++)
-                for (int r = 0; r < 50; r++) {
+                for (int r = 0; r < rows; r++) {
                     double sum = 0;
-                    for (int c = 0; c < 256; c++) {
-                        const double term = weights[r * 256 + c] * x.value(Format::bf16, t, c);
-                        sum += term, sizes[m][t * 50 + r] += std::fabs(term);
+                    for (int c = 0; c < C; c++) {
+                        const double term = weights[r * one.weights.cols + c] * x.value(Format::bf16, t, c);
+                        sum += term, sizes[m][t * rows + r] += std::fabs(term);
                     }
-                    wanted[m][t * 50 + r] = float(sum);
+                    wanted[m][t * rows + r] = float(sum);
                 }
         }
-        k.checked.wide(matrix.weights, 0, 4, x.inputs, T, found.data(), 50, false, scratch.at());
-        Inputs to;
-        to.cols = 50, to.bf16 = gated.data();
-        k.checked.wide_gated(matrix.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
-        for (size_t i = 0; i < found.size(); i++) {
-            const double gate = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))), left = sizes[0][i];
-            allowed[i] = BF16 * left;
-            of_gated[i] = BF16 * (2.1 * left * sizes[1][i] + std::fabs(gate * wanted[1][i]));
-            worst = std::max(worst, error(from_bf16(gated[i]), gate * wanted[1][i], of_gated[i]));
+        Scratch scratch(cols);
+        for (const bool add : {false, true}) {
+            std::fill(found.begin(), found.end(), add ? BEFORE : NONE);
+            k.checked.wide(one.weights, 0, 4, x.inputs, T, found.data(), rows, add, scratch.at());
+            const double before = add ? BEFORE : 0;
+            for (size_t i = 0; i < found.size(); i++)
+                worst = std::max(worst, error(found[i], wanted[0][i] + before, near * (sizes[0][i] + before)));
         }
-        worst = std::max(worst, errors(found, wanted[0], allowed));
+        Inputs to;
+        to.cols = rows, to.bf16 = gated.data();
+        k.checked.wide_gated(one.weights, other.weights, 0, 4, Activation::silu, x.inputs, T, to, scratch.at());
+        for (size_t i = 0; i < found.size(); i++) {
+            const double right = wanted[0][i] / (1 + std::exp(-double(wanted[0][i]))) * wanted[1][i];
+            const double allowed = BF16 * std::fabs(right) + 2.1 * near * sizes[0][i] * sizes[1][i];
+            worst = std::max(worst, error(from_bf16(gated[i]), right, allowed));
+        }
     }
     return worst;
 }
@@ -357,7 +366,11 @@ const std::vector<Check> products = {
     {"unpacked int4k", unpacked_check<Format::int4k>},
     {"sketch", sketch_check},
     {"contenders", contenders_check},
-    {"wide, wide_gated", wide_check, Wide::tiles},
+    {"tiles bf16", wide_check<Format::bf16>, Wide::tiles},
+    {"tiles int8", wide_check<Format::int8>, Wide::tiles},
+    {"tiles int4", wide_check<Format::int4>, Wide::tiles},
+    {"tiles int4k", wide_check<Format::int4k>, Wide::tiles},
+    {"tiles int8row", wide_check<Format::int8row>, Wide::tiles},
     {"wide int8", lanes_check<Format::int8>, Wide::lanes},
     {"wide int8 in groups of 32", lanes_check<Format::int8, GROUP>, Wide::lanes},
     {"wide int4", lanes_check<Format::int4>, Wide::lanes},

@@ -59,6 +59,7 @@ NEVER = {
 
 REPORT = {"errors", "files", "events", "results"}  # what the report may import
 
+INTERNAL = {"RIYAZ_STRICT", "RIYAZ_PARENT"}  # environment variables of the build and of a worker, which no user sets
 CPP_LINES = 400  # of a file in C++
 FILE_LINES, FUNCTION_P90, FUNCTION_LINES, LOOP_LINES = 500, 45, 90, 150
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -357,6 +358,21 @@ def unsafe_text(root: Path) -> list[str]:
         for what, pattern in UNSAFE_TEXT.items()
         if pattern.search(line)
     ]
+
+
+def environment_variables(root: Path) -> list[str]:
+    """RIYAZ_* variables that src or native reads and the table in docs/reference.md lacks, and the other way round."""
+    page = root / "docs/reference.md"
+    table = set(re.findall(r"^\| `(RIYAZ_\w+)` \|", page.read_text(encoding="utf-8") if page.exists() else "", re.M))
+    files = [path for folder in ("src", "native") for path in text_files(root / folder)]
+    read = {
+        name: path.relative_to(root)
+        for path in files
+        if path.suffix in {".py", *CPP_ENDINGS}
+        for name in re.findall(r"""["'](RIYAZ_[A-Z_]+)["']""", path.read_text(encoding="utf-8"))
+    }
+    lacking = [f"{read[name]} reads {name}, not in {page.name}" for name in sorted(read.keys() - table - INTERNAL)]
+    return lacking + [f"{page.name}: nothing reads {name}" for name in sorted(table - read.keys())]
 
 
 def torch_requirement(root: Path) -> list[str]:

@@ -17,7 +17,7 @@ HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
 PACKAGE_RULES: list[Rule] = [rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.public_faces]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
-    *(rules.torch_requirement, rules.weak_tests),
+    *(rules.torch_requirement, rules.weak_tests, rules.environment_variables),
 ]
 PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
 LONG = "def long() -> None:\n" + "    pass\n" * 91
@@ -149,6 +149,13 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     (rules.weak_tests, {"../../tests/test_a.py": "def test_a():\n    print(1)"}, "test_a asserts nothing"),
     (rules.weak_tests, {"../../tests/test_a.py": "X = 1"}, "no test functions"),
     (rules.weak_tests, {"../../tests/test_a.py": "import pytest\npytest.importorskip('x')"}, "never skips"),
+    (
+        rules.environment_variables,
+        {"errors.py": "NAME = 'RIYAZ_NOVEL'"},
+        "errors.py reads RIYAZ_NOVEL, not in reference.md",
+    ),
+    (rules.environment_variables, {"../../native/a.cpp": 'std::getenv("RIYAZ_NOVEL")'}, "a.cpp reads RIYAZ_NOVEL"),
+    (rules.environment_variables, {"../../docs/reference.md": "| `RIYAZ_OLD` | x |"}, "nothing reads RIYAZ_OLD"),
 ]
 
 # What the rules must leave alone.
@@ -176,6 +183,10 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (rules.unsafe_text, {"errors.py": "# see ../shared/framework/x and data/home/x"}),
     (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'train = ["torch>=2.8,<3"]'}),
     (rules.weak_tests, {"../../tests/test_a.py": "def same(a): assert a\ndef test_a():\n    same(1)"}),
+    (
+        rules.environment_variables,
+        {"a.py": "NAME = 'RIYAZ_NEW'", "b.py": "X = 'RIYAZ_PARENT'", "../../docs/reference.md": "| `RIYAZ_NEW` | x |"},
+    ),
 ]
 
 

@@ -43,10 +43,10 @@ Help = Callable[..., str]
 
 @cache
 def help_of(*verb: str) -> str:
-    """What `riyaz VERB --help` prints."""
+    """What `riyaz VERB --help all` prints."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
-        told = command(*verb, "--help")
+        told = command(*verb, "--help", "all")
     assert told.status == 0, told.err
     return told.out
 

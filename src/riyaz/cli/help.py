@@ -1,28 +1,36 @@
 """Help pages as plain text in two aligned columns."""
 
+import dataclasses
 import textwrap
 from typing import Any
 
 GAP = 2
 LABELS = 26  # widest label beside its text; a wider one has its own line
+SHORT = ("compare", "adapt", "pretrain", "serve")  # verbs whose --help shows the common options, --help all the rest
 
 
 class Formatter:
-    """The help formatter that cyclopts calls."""
+    """The help formatter that cyclopts calls; given a verb of SHORT, it leaves out the rare options."""
+
+    def __init__(self, verb: str = "") -> None:
+        self.verb = verb
 
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
         """Prints the usage line."""
         _write(console, f"Usage: {_plain(usage)}\n")
 
     def render_description(self, console: Any, options: Any, description: Any) -> None:
-        """Prints the description of the command."""
+        """Prints the description of the command, and where the rest of its options is."""
         text = _plain(description)
+        if self.verb:
+            text += f"\n\nThese are the common options; riyaz {self.verb} --help all shows all of them."
         if text:
             _write(console, f"{text}\n")
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """Prints one group of commands, arguments or options."""
-        rows = [(label(entry), explanation(entry)) for entry in panel.entries]
+        hidden = rare(self.verb) if self.verb else set()
+        rows = [(label(entry), explanation(entry)) for entry in panel.entries if hidden.isdisjoint(entry.names)]
         if not rows:
             return
         width = min(max(len(name) for name, _ in rows), LABELS)
@@ -36,6 +44,15 @@ class Formatter:
                 lines.append(f"{' ' * GAP}{name:<{width}}{' ' * GAP}{wrapped.pop(0)}".rstrip())
             lines += [indent + line for line in wrapped]
         _write(console, "\n".join(lines) + "\n")
+
+
+def rare(verb: str) -> set[str]:
+    """The flags of a verb of SHORT whose field in `config/` is not marked `common`."""
+    from riyaz.config import CompareConfig, DataConfig, PretrainConfig, ServeConfig  # `riyaz --help` needs none
+
+    configs = {"pretrain": [PretrainConfig], "serve": [ServeConfig]}.get(verb, [CompareConfig, DataConfig])
+    options = [option for config in configs for option in dataclasses.fields(config)]
+    return {"--" + option.name.replace("_", "-") for option in options if not option.metadata["common"]}
 
 
 def label(entry: Any) -> str:

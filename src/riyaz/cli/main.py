@@ -29,8 +29,8 @@ from cyclopts import (
 
 from riyaz import __version__
 from riyaz.cli import signals
-from riyaz.cli.help import Formatter
-from riyaz.errors import SHOWN, RiyazError, install, listed
+from riyaz.cli.help import SHORT, Formatter
+from riyaz.errors import SHOWN, RiyazError, brief, install, listed
 
 VERBS = {  # group -> verb -> help; each verb is the function of its name in riyaz.cli.VERB
     "Models": {
@@ -86,8 +86,8 @@ Start with:  riyaz pull smollm2-135m
              riyaz compare examples/quickstart --budget 10m"""
 
 
-def build() -> App:
-    """The cyclopts application; the modules of the verbs are imported on use."""
+def build(all_options: bool = False) -> App:
+    """The cyclopts application; the modules of the verbs are imported on use. `all_options`: help pages show them."""
     made = App(
         name="riyaz",
         help=ABOUT,
@@ -108,7 +108,8 @@ def build() -> App:
         for place, (verb, help_text) in enumerate(verbs.items()):
             if verb not in NESTED:
                 path = f"riyaz.cli.{verb}:{verb}"
-                made.command(path, name=verb, help=help_text, group=group, sort_key=place)
+                pages = Formatter(verb if verb in SHORT and not all_options else "")
+                made.command(path, name=verb, help=help_text, help_formatter=pages, group=group, sort_key=place)
                 continue
             family = App(name=verb, help=help_text, group=group, sort_key=place)
             for inner, (name, inner_help) in enumerate(NESTED[verb].items()):
@@ -117,6 +118,20 @@ def build() -> App:
     made["--help"].help, made["--version"].help = "show this help", "show the version"
     made["--help"].group = made["--version"].group = Group.create_ordered("Options")
     return made
+
+
+def read_help(tokens: list[str]) -> tuple[list[str], bool]:
+    """(tokens without the `all` of `--help all`, whether it was there). Raises RiyazError for another word there."""
+    flag = next((place for place, token in enumerate(tokens) if token in ("--help", "-h", "--")), len(tokens))
+    before, after = tokens[: flag + 1], tokens[flag + 1 :]
+    if not after or before[-1] == "--" or after[0].startswith("-"):
+        return tokens, False
+    if after[0] == "all":
+        return before + after[1:], True
+    if flag and before[:flag] not in [[verb] for verb in NESTED]:  # where a verb can follow, cyclopts looks for it
+        hint = "write --help, or --help all for every option"
+        raise RiyazError(f"unknown {brief(after[0])}", f"riyaz {before[0]} --help", hint)
+    return tokens, False
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -152,7 +167,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
         hardware.expect_start()
         with signals.heard():
-            build()(list(sys.argv[1:] if tokens is None else tokens))
+            words, all_options = read_help(list(sys.argv[1:] if tokens is None else tokens))
+            build(all_options)(words)
             sys.stdout.flush()
         return 0
     except BrokenPipeError:

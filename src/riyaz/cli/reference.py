@@ -14,7 +14,7 @@ Every command and option, written by `python -m riyaz.cli.reference`; a test com
 
 Data goes to stdout, everything else to stderr. With `--json` the last line of stdout is one JSON document.
 Options can stand in the `riyaz.toml` of a data folder under the same names (`limit_train = 300`); the command
-line wins.
+line wins. `riyaz VERB --help` shows the common options where there are many, `--help all` every option.
 
 | exit status | meaning |
 |---|---|
@@ -28,6 +28,9 @@ line wins.
 |---|---|
 | `RIYAZ_HOME` | folder of the model cache |
 | `RIYAZ_TRACEBACK` | if set, errors show their traceback |
+| `RIYAZ_ENGINE` | the engine that answers: `native` (C++) or `torch`; if not set, native where it is built |
+| `RIYAZ_ISA` | the instruction set of the C++ kernels, such as `avx2`; if not set, the fastest of this CPU |
+| `RIYAZ_NATIVE` | the kernels that train: `0` torch's, `1` C++; if not set, C++ where they are faster |
 | `RIYAZ_FROZEN` | the base that an adapter trains beside: `exact`, or `int8`; if not set, int8 where that is faster |
 | `NO_COLOR` | if set, no colours |
 """
@@ -44,7 +47,9 @@ def reference() -> str:
 
 def _section(title: str, tokens: list[str]) -> str:
     page = io.StringIO()
-    build().help_print(tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None))
+    build(all_options=True).help_print(
+        tokens, console=Console(file=page, width=WIDTH, force_terminal=False, color_system=None)
+    )
     return f"## {title}\n\n```text\n{page.getvalue().strip()}\n```\n"
 
 

@@ -14,13 +14,17 @@ from riyaz.errors import RiyazError
 class CompareConfig:
     """Options of a comparison: model, data, methods, budget, and limits on the pick."""
 
-    model: str = option("smollm2-135m", "base model: a name `riyaz models` lists, a folder or a GGUF file")
-    test: Path | None = option(None, "test rows; if not given, a part of DATA is held out")
+    model: str = option("smollm2-135m", "base model: a name `riyaz models` lists, a folder or a GGUF file", common=True)
+    test: Path | None = option(None, "test rows; if not given, a part of DATA is held out", common=True)
     documents: Path | None = option(
-        None, "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or a file of rows"
+        None,
+        "documents to retrieve from: a folder of .txt, .md, .html, .pdf and .docx files, or a file of rows",
+        common=True,
     )
-    methods: tuple[str, ...] = option((), "methods to run, separated by commas; all if not given")
-    budget: Seconds = option(Seconds("20m"), "wall time of the whole command, such as 90s, 20m or 1h30m", minimum=1)
+    methods: tuple[str, ...] = option((), "methods to run, separated by commas; all if not given", common=True)
+    budget: Seconds = option(
+        Seconds("20m"), "wall time of the whole command, such as 90s, 20m or 1h30m", common=True, minimum=1
+    )
     more: Seconds | None = option(
         None, "wall time to add to a finished comparison in --out: arms that were cut short or skipped go on", minimum=1
     )
@@ -37,9 +41,9 @@ class CompareConfig:
         None, "largest increase of the loss on general text that the pick may have, in nats per token"
     )
     limit_train: int | None = option(
-        None, "use at most this many training rows, validation rows included", minimum=MIN_ROWS
+        None, "use at most this many training rows, validation rows included", common=True, minimum=MIN_ROWS
     )
-    limit_test: int | None = option(None, "use at most this many test rows", minimum=1)
+    limit_test: int | None = option(None, "use at most this many test rows", common=True, minimum=1)
     general: Path | None = option(None, "general text to measure forgetting on; Python's help topics if not given")
     allow_leakage: bool = option(
         False, "continue when over 5 % of the test rows are also training rows (those are dropped from training)"
@@ -56,12 +60,14 @@ class CompareConfig:
     )
     limits: bool = option(False, "also measure what the arms cannot do (riyaz limits), in a fifth of the budget")
     seed: int = option(0, "seed of the split and of training", minimum=0, maximum=LARGEST_SEED)
-    out: Path | None = option(None, "folder for the results")
+    out: Path | None = option(None, "folder for the results", common=True)
     rank: int | None = option(None, "rank of LoRA's matrices; 16 if not given", minimum=1, maximum=1024)
     alpha: int | None = option(
         None, "LoRA adds its product times alpha / rank; twice the rank if not given", minimum=1, maximum=4096
     )
-    epochs: int | None = option(None, "passes over the training rows of every trained method", minimum=1, maximum=1000)
+    epochs: int | None = option(
+        None, "passes over the training rows of every trained method", common=True, minimum=1, maximum=1000
+    )
     steps: int | None = option(
         None, "training steps of every trained method, in place of --epochs", minimum=1, maximum=10**6
     )
@@ -70,6 +76,7 @@ class CompareConfig:
         None,
         "highest learning rate of every trained method, such as 1e-3, or of those that are named, such as "
         "lora=1e-3,full=5e-5; none is searched for these",
+        common=True,
         above=0,
         below=1,
         by_method=True,

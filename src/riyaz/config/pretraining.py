@@ -15,27 +15,31 @@ class PretrainConfig:
     """Options of pretraining from random weights. None: derived from text, budget and machine."""
 
     tokenizer: str | None = option(
-        None, "folder of a tokenizer, or bytes or chars; a BPE tokenizer trained on the text if not given"
+        None, "folder of a tokenizer, or bytes or chars; a BPE tokenizer trained on the text if not given", common=True
     )
     size: Literal["1m", "5m", "15m", "50m"] | None = option(
-        None, "approximate number of parameters; chosen by the budget if not given"
+        None, "approximate number of parameters; chosen by the budget if not given", common=True
     )
     budget: Seconds | None = option(
-        None, f"wall time of the whole command, such as 90s or 1h; default {BUDGET} unless --size or --steps is given"
+        None,
+        f"wall time of the whole command, such as 90s or 1h; default {BUDGET} unless --size or --steps is given",
+        common=True,
     )
     family: Literal["llama", "gpt2", "bitnet"] | None = option(
         None, "architecture of the model; llama, and bitnet with --ternary, if not given"
     )
     ternary: bool | None = option(
-        None, "train weights -1, 0 and 1 with a scale (BitNet b1.58) in all layers but embedding and head"
+        None, "train weights -1, 0 and 1 with a scale (BitNet b1.58) in all layers but embedding and head", common=True
     )
-    context: int | None = option(None, "context length: longest sequence the model reads, in tokens", minimum=1)
+    context: int | None = option(
+        None, "context length: longest sequence the model reads, in tokens", common=True, minimum=1
+    )
     layers: int | None = option(None, "number of layers", minimum=1)
     heads: int | None = option(None, "attention heads per layer", minimum=1)
     width: int | None = option(None, "hidden size: length of the vector of each token in the model", minimum=1)
     batch: int | None = option(None, "batch size: sequences of --context tokens per training step", minimum=1)
-    steps: int | None = option(None, "number of training steps", minimum=1)
-    lr: float | None = option(None, "highest learning rate", above=0, maximum=1)
+    steps: int | None = option(None, "number of training steps", common=True, minimum=1)
+    lr: float | None = option(None, "highest learning rate", common=True, above=0, maximum=1)
     dropout: float | None = option(None, "share of activations set to zero during training", minimum=0, below=1)
     compute: Literal["bfloat16", "float32"] | None = option(
         None, "number format of the matrix products; the faster one if not given"
@@ -57,6 +61,7 @@ class PretrainConfig:
         None,
         "text to watch at every validation: its likeliest next words, and what the model writes after it; "
         "The quick brown fox if not given",
+        common=True,
     )
 
     def __post_init__(self) -> None:

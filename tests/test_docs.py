@@ -30,6 +30,7 @@ COMMANDS = {
     *("pull", "models", "info", "data", "compare", "report", "adapt", "evaluate", "limits", "run", "chat", "generate"),
     *("predict", "serve", "ui", "rag", "merge", "export", "card", "quantize", "tokenizer", "pretrain", "ternarize"),
 }
+LOG_WORDS, CHANGELOG_LINES = 60, 25  # of an entry, and of the file
 SET_UP = {"git", "cd", "source"}  # what a README may say beside riyaz, make and python
 
 # The README's commands are run with less to do, so that the test takes minutes less than the real thing.
@@ -171,15 +172,31 @@ def broken_references(root: Path) -> list[str]:
     return problems
 
 
-def log_problems(text: str) -> list[str]:
-    """Entries of docs/log.md that are not two lines, as its head describes them."""
+def log_problems(text: str, root: Path, help_text: Help) -> list[str]:
+    """Entries of docs/log.md that are not as its head says: two lines, few words, a command that exists or (unkept)."""
     body = text.split("\n---\n", 1)[-1].strip().splitlines()
     entries = [line for line in body if line]
     problems = [] if entries else ["no entries"]
     for first, second in zip(entries[::2], [*entries[1::2], ""], strict=False):
-        good = re.match(r"- \d{4}-\d\d-\d\d · \S", first) and re.match(r"  \S.* · .*`.+`.* · \S", second)
-        problems += [] if good else [f"not an entry of two lines: {first[:60]}"]
+        result, *fields = second.rsplit(" · ", 2)
+        if not re.match(r"- \d{4}-\d\d-\d\d · \S", first) or not re.match(r"  \S", result) or len(fields) != 2:
+            problems.append(f"not an entry of two lines: {first[:60]}")
+            continue
+        if (words := len(re.findall(r"\S*\w\S*", f"{first} {second}"))) > LOG_WORDS:
+            problems.append(f"{words} words > {LOG_WORDS}: {first[:60]}")
+        spans = [re.search(r"(?<!\S)(?:riyaz |benchmarks/).*", span) for span in re.findall(r"`([^`]+)`", fields[0])]
+        lines = [span[0].replace("benchmarks/", "python benchmarks/") for span in spans if span]
+        told = [wrong(shlex.split(line), root, help_text, set()) for line in lines]
+        if "(unkept)" not in fields[0] and (not told or any(told)):
+            problems.append(f"no command that exists, and not (unkept): {first[:60]} {told}")
     return problems
+
+
+def changelog_problems(text: str) -> list[str]:
+    """Why a changelog is no short list of what a user sees."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    problems = [f"{len(line)} characters: {line[:60]}" for line in lines if len(line) > 120]
+    return problems + [f"{len(lines)} lines > {CHANGELOG_LINES}"] * (len(lines) > CHANGELOG_LINES)
 
 
 def test_help_lists_the_commands_and_each_explains_itself() -> None:
@@ -218,8 +235,13 @@ def test_links_and_paths_lead_somewhere() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
-def test_the_log_has_two_line_entries() -> None:
-    assert log_problems((ROOT / "docs/log.md").read_text(encoding="utf-8")) == []
+def test_the_log_has_short_entries_with_commands_that_exist() -> None:
+    problems = log_problems((ROOT / "docs/log.md").read_text(encoding="utf-8"), ROOT, help_of)
+    assert not problems, "\n" + "\n".join(problems)
+
+
+def test_the_changelog_is_short() -> None:
+    assert changelog_problems((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")) == []
 
 
 def test_changelog_and_package_have_one_version() -> None:
@@ -400,12 +422,29 @@ def test_a_broken_reference_is_seen(tmp_path: Path) -> None:
     assert [problem.split(": ")[1].split()[0] for problem in problems] == ["docs/no.md", "src/riyaz/no.py"]
 
 
-def test_a_bad_log_entry_is_seen() -> None:
-    good = "# Log\n\n---\n\n- 2026-11-25 · tried it\n  10 % · `make bench` · AMD\n"
-    assert log_problems(good) == []
-    assert log_problems(good + "- 2026-11-25 · tried more\n") != []
-    assert log_problems(good.replace("`make bench`", "by hand")) != []
-    assert log_problems("# Log\n---\n") == ["no entries"]
+def test_a_bad_log_entry_is_seen(tmp_path: Path) -> None:
+    root = repository(tmp_path, {"benchmarks/speed.py": "add('--peer')"})
+    good = "# Log\n\n---\n\n- 2026-11-25 · tried it\n  10 · 10⁹ · `benchmarks/speed.py --peer` · AMD\n"
+    bad = {
+        "not an entry": good + "- 2026-11-25 · tried more\n",
+        "no command": good.replace("`benchmarks/speed.py --peer`", "by hand"),
+        "no such script": good.replace("speed.py", "gone.py"),
+        "no option --pier": good.replace("--peer", "--pier"),
+        "no command tried": good.replace("benchmarks/speed.py", "riyaz tried"),
+        f"{LOG_WORDS + 6} words": good.replace("tried it", "word " * LOG_WORDS),
+        "no entries": "# Log\n---\n",
+    }
+    for says, text in bad.items():
+        assert says in "\n".join(log_problems(text, root, lambda *verb: FAKE_HELP[verb])), says
+    for text in (good, good.replace("`benchmarks/speed.py --peer`", "`train` (unkept)")):
+        assert log_problems(text, root, lambda *verb: FAKE_HELP[verb]) == []
+
+
+def test_a_long_changelog_is_seen() -> None:
+    good = "# Changelog\n\n## 0.1.0\n\n" + "- a line\n" * (CHANGELOG_LINES - 2)
+    assert changelog_problems(good) == []
+    assert changelog_problems(good + "- one more\n") == [f"{CHANGELOG_LINES + 1} lines > {CHANGELOG_LINES}"]
+    assert changelog_problems(good.replace("a line", "a" * 120, 1)) == [f"122 characters: - {'a' * 58}"]
 
 
 def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from riyaz.engine import embedder as shared_embedder
 from riyaz.engine import word_pieces
 from riyaz.engine.torch import embedder as torch_embedder
 from riyaz.engine.torch.embedder import TorchEmbedder, open_embedder
-from riyaz.families import describe, describe_embedder
+from riyaz.families import EMBEDDERS, describe, describe_embedder
 from riyaz.models import load_embedder
 from riyaz.models.bert import rows
-from riyaz.sources import models, open_source, package, pull
+from riyaz.sources import models, open_source, package, pull, source
 
 HIDDEN = 1e-5  # largest difference of a hidden state or vector to transformers in float32
 ALONE = 1e-5  # by how much a vector depends on the texts that are computed beside it
@@ -51,6 +51,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tiny_bert.write_folder(tmp_path / "embedder", seed=3)
+
+
+def test_a_source_knows_the_embedders_by_the_names_of_the_families() -> None:
+    assert tuple(EMBEDDERS) == source.EMBEDDERS
 
 
 def oracle_of(folder: Path) -> BertModel:

@@ -10,7 +10,7 @@ from riyaz.config.comparison import CompareConfig
 from riyaz.config.data import METRICS, MIN_ROWS, DataConfig, Metric, TaskKind
 from riyaz.config.limits import LimitsConfig
 from riyaz.config.option import Kv, Precision
-from riyaz.config.pretraining import PretrainConfig
+from riyaz.config.pretraining import FreshFamily, PretrainConfig
 from riyaz.config.sampling import SamplingConfig
 from riyaz.config.serving import ServeConfig
 from riyaz.config.toml import CONFIGS, MAX_TOML, read_toml, resolve
@@ -22,6 +22,7 @@ __all__ = [
     "MIN_ROWS",
     "CompareConfig",
     "DataConfig",
+    "FreshFamily",
     "Kv",
     "LimitsConfig",
     "Metric",

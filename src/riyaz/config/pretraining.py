@@ -7,6 +7,7 @@ from riyaz.config.checking import Seconds, check_fields, given_options
 from riyaz.config.option import LARGEST_SEED, option, thread_count
 from riyaz.errors import RiyazError
 
+FreshFamily = Literal["llama", "gpt2", "bitnet"]  # families that riyaz can pretrain, those in `families.FRESH`
 BUDGET = Seconds("15m")  # where neither a size nor a number of steps is given
 
 
@@ -25,7 +26,7 @@ class PretrainConfig:
         f"wall time of the whole command, such as 90s or 1h; default {BUDGET} unless --size or --steps is given",
         common=True,
     )
-    family: Literal["llama", "gpt2", "bitnet"] | None = option(
+    family: FreshFamily | None = option(
         None, "architecture of the model; llama, and bitnet with --ternary, if not given"
     )
     ternary: bool | None = option(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import bitnet, describe
+from riyaz.families import describe
 from riyaz.sources import Source, gguf_ternary, gguf_write
 from riyaz.sources.gguf_ternary import SUPER
 from riyaz.sources.ternary import Ternary
@@ -71,6 +71,6 @@ def _expect_blocks(name: str, cols: int, group: int | None, where: str) -> None:
 
 def _notes(config: Any) -> tuple[str, ...]:
     """What llama.cpp does not know of a ternary model."""
-    if config.model_type != bitnet.MODEL_TYPE or config.activation == "silu":
+    if getattr(config, "activation", "silu") == "silu":
         return ("llama.cpp rounds inputs in blocks of 256, training a whole token: its numbers differ a little",)
     return ("llama.cpp computes SiLU in every bitnet; this model has ReLU², which bitnet.cpp and riyaz compute",)

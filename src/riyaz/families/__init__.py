@@ -2,9 +2,15 @@
 every tensor.
 
 A language model's module defines `from_hf`, `from_gguf`, `to_hf`, `layer_plan` (the embedding first), `names`,
-`from_gguf_layout`, `to_gguf_layout`, `gguf_metadata` and `ignored`. Where its Hugging Face checkpoints differ, it also
-defines `checkpoint_names(config, tensors)`, the names of the tensors in the checkpoint, and `transposed(name)`, whether
-the checkpoint stores a tensor transposed.
+`from_gguf_layout`, `to_gguf_layout`, `gguf_metadata`, `native_settings` of the C++ engine and `ignored`. Some also
+define
+
+- `checkpoint_names(config, tensors)`, the names of the tensors in a Hugging Face checkpoint, and `transposed(name)`,
+  whether the checkpoint stores a tensor transposed;
+- `to_native_layout(config, name, array)`, a norm's weight or a bias as the C++ engine takes it;
+- `fresh_config(vocab, context, layers, heads, width)` and RESIDUAL, the endings of the matrices whose output is added
+  to the residual stream: what pretraining needs;
+- `with_sub_norms(config)`, the configuration of the student that `riyaz ternarize` trains.
 """
 
 import math
@@ -43,6 +49,8 @@ FAMILIES: dict[str, ModuleType] = {  # of language models
     qwen2.MODEL_TYPE: qwen2,
     qwen3.MODEL_TYPE: qwen3,
 }
+# those that riyaz can pretrain
+FRESH = {module.MODEL_TYPE: module for module in FAMILIES.values() if hasattr(module, "fresh_config")}
 EMBEDDERS: dict[str, ModuleType] = {bert.MODEL_TYPE: bert}  # `sources.source.EMBEDDERS` lists the same names
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # allowed in Hugging Face files; F64 is converted to float32
 HEAD, TRUNK = "lm_head.weight", "model."
@@ -163,6 +171,13 @@ def transposed(model_type: str, name: str) -> bool:
     """Whether the family's Hugging Face checkpoints store this tensor transposed, as (in, out)."""
     module = FAMILIES.get(model_type)  # None for an embedder
     return module is not None and hasattr(module, "transposed") and bool(module.transposed(name))
+
+
+def with_sub_norms(config: ModelConfig) -> BitNetConfig | None:
+    """The configuration with norms before the output linears; None where the family has no place for them."""
+    module = FAMILIES[config.model_type]
+    student: BitNetConfig | None = module.with_sub_norms(config) if hasattr(module, "with_sub_norms") else None
+    return student
 
 
 def describe(source: Source) -> Family[ModelConfig]:

@@ -37,6 +37,9 @@ LAYER_NAMES = {
     "mlp.ffn_sub_norm": "ffn_sub_norm",
     "mlp.down_proj": "ffn_down",
 }
+# linear -> the norm of its input
+SUB_NORMS = {"self_attn.o_proj": "self_attn.attn_sub_norm", "mlp.down_proj": "mlp.ffn_sub_norm"}
+RESIDUAL = decoder.RESIDUAL
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class BitNetConfig:
     tie_word_embeddings: bool
     activation: str = ACTIVATIONS[0]
     rope_scaling: Scaling | None = None
+
+
+def fresh_config(vocab: int, context: int, layers: int, heads: int, width: int) -> BitNetConfig:
+    """The configuration of a new model."""
+    return BitNetConfig(**decoder.fresh_values(vocab, context, layers, heads, width))
+
+
+def native_settings(config: BitNetConfig) -> dict[str, Any]:
+    """The C++ model's settings besides its sizes."""
+    return decoder.native_settings(config) | {"activation": config.activation}
 
 
 def from_hf(metadata: Mapping[str, Any]) -> BitNetConfig:

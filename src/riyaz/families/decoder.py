@@ -35,7 +35,9 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-THETA = 10_000.0  # RoPE base when a file has none
+THETA = 10_000.0  # RoPE base when a file has none, and of a new model
+FRESH_EPS = 1e-5  # of the norms of a new model
+RESIDUAL = (".o_proj.weight", ".down_proj.weight")  # matrices whose output is added to the residual stream
 Values = dict[str, Any]  # field of a configuration -> value in a file
 
 
@@ -101,6 +103,34 @@ def gguf_metadata(config: Any) -> dict[str, Any]:
     sizes = {f"{family}.{key}": size for key in ("attention.value_length", "rope.dimension_count")}
     scaling = rope.to_gguf(family, config.rope_scaling, size, config.rope_theta)
     return {"general.architecture": family, **values, **sizes, **scaling}
+
+
+def native_settings(config: Any) -> dict[str, Any]:
+    """The C++ model's settings besides its sizes: RMSNorm, and RoPE with the same frequencies in every layer."""
+    return {
+        "eps": config.rms_norm_eps,
+        "rotations": [0] * config.n_layers,
+        "frequencies": [rope.frequencies(config.rope_theta, config.head_dim, config.rope_scaling)],
+        "position_divisors": [1.0],
+    }
+
+
+def fresh_values(vocab: int, context: int, layers: int, heads: int, width: int) -> Values:
+    """The fields of a new model's configuration, with a tied head."""
+    # a gated feed-forward has three matrices: with 8/3 C it has as many parameters as a plain one with 4 C
+    return {
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "intermediate_size": max(64, round(8 / 3 * width / 64) * 64),
+        "n_layers": layers,
+        "n_heads": heads,
+        "n_kv_heads": heads,
+        "head_dim": width // heads,
+        "context": context,
+        "rms_norm_eps": FRESH_EPS,
+        "rope_theta": THETA,
+        "tie_word_embeddings": True,
+    }
 
 
 def linear_shapes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ GGUF stores norm weights as 1 + w, Hugging Face as w; `from_gguf_layout` subtrac
 local-attention pattern and some settings; Gemma 3's values are then used, as llama.cpp does.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from riyaz.errors import RiyazError
-from riyaz.families import checks, decoder
+from riyaz.families import checks, decoder, rope
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "gemma3"
@@ -195,6 +196,25 @@ def from_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.n
 def to_gguf_layout(config: Gemma3Config, name: str, array: np.ndarray) -> np.ndarray:
     """The inverse of `from_gguf_layout`, up to the rounding of 1 + w."""
     return array + np.float32(1) if name.endswith("norm.weight") else array
+
+
+to_native_layout = to_gguf_layout  # the C++ model multiplies by a norm's weight, as llama.cpp does
+
+
+def native_settings(config: Gemma3Config) -> dict[str, Any]:
+    """The C++ model's settings besides its sizes. The first frequencies are the global layers', the second the local
+    layers'."""
+    return {
+        "eps": config.rms_norm_eps,
+        "embedding_scale": math.sqrt(config.hidden_size),
+        "query_scale": math.sqrt(config.head_dim / config.query_scale),
+        "logit_cap": config.logit_cap or 0.0,
+        "activation": "gelu_tanh",
+        "windows": [config.window if local else 0 for local in config.local],
+        "rotations": [1 if local else 0 for local in config.local],
+        "frequencies": [rope.frequencies(base, config.head_dim) for base in (config.rope_theta, config.rope_local)],
+        "position_divisors": [config.rope_factor, 1.0],
+    }
 
 
 def gguf_metadata(config: Gemma3Config) -> dict[str, Any]:

@@ -49,6 +49,7 @@ FIXED = {
     "add_cross_attention": False,
     "quantization_config": None,
 }
+RESIDUAL = (".c_proj.weight",)  # matrices whose output is added to the residual stream
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names for the same function
 
 
@@ -67,6 +68,16 @@ class GPT2Config:
     layer_norm_eps: float
     context: int
     tie_word_embeddings: bool
+
+
+def fresh_config(vocab: int, context: int, layers: int, heads: int, width: int) -> GPT2Config:
+    """The configuration of a new model, with a tied head."""
+    return GPT2Config(vocab, width, 4 * width, layers, heads, heads, width // heads, decoder.FRESH_EPS, context, True)
+
+
+def native_settings(config: GPT2Config) -> dict[str, Any]:
+    """The C++ model's settings besides its sizes: LayerNorm, and no RoPE."""
+    return {"layer_norm": True, "eps": config.layer_norm_eps, "activation": "gelu_tanh"}
 
 
 def from_hf(metadata: Mapping[str, Any]) -> GPT2Config:

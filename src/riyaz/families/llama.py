@@ -6,17 +6,20 @@ with the two halves of each head interleaved (its RoPE rotates adjacent pairs, H
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from riyaz.families import checks, decoder, rope
+from riyaz.families.bitnet import BitNetConfig
 from riyaz.families.rope import Scaling
 from riyaz.sources import TensorInfo
 
 MODEL_TYPE = "llama"
 DEFAULTS = {"rms_norm_eps": 1e-6, "context": 2048}  # transformers' defaults for keys missing in config.json
+RESIDUAL = decoder.RESIDUAL
+native_settings = decoder.native_settings
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,20 @@ class LlamaConfig:
     attention_bias: bool = False
     mlp_bias: bool = False
     rope_scaling: Scaling | None = None
+
+
+def fresh_config(vocab: int, context: int, layers: int, heads: int, width: int) -> LlamaConfig:
+    """The configuration of a new model."""
+    return LlamaConfig(**decoder.fresh_values(vocab, context, layers, heads, width))
+
+
+def with_sub_norms(config: LlamaConfig) -> BitNetConfig | None:
+    """The configuration with norms before the output linears, which is a BitNet's with SiLU; None for a llama with
+    biases, which a BitNet has not."""
+    if config.attention_bias or config.mlp_bias:
+        return None
+    same = {field.name: getattr(config, field.name) for field in fields(BitNetConfig) if field.name != "activation"}
+    return BitNetConfig(**same, activation="silu")
 
 
 def from_hf(metadata: Mapping[str, Any]) -> LlamaConfig:

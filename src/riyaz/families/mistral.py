@@ -109,6 +109,11 @@ def gguf_metadata(config: MistralConfig) -> dict[str, Any]:
     return llama.gguf_metadata(_as_llama(config))
 
 
+def native_settings(config: MistralConfig) -> dict[str, Any]:
+    """The C++ model's settings besides its sizes: a llama's, and a window in every layer."""
+    return llama.native_settings(_as_llama(config)) | {"windows": [config.window or 0] * config.n_layers}
+
+
 def ignored(name: str) -> bool:
     """Whether an extra tensor of a checkpoint may be ignored: the RoPE tables that old checkpoints saved."""
     return name.endswith(".rotary_emb.inv_freq")

@@ -18,6 +18,7 @@ DEFAULTS = {"rms_norm_eps": 1e-6, "context": 32768}  # transformers' defaults fo
 # keys with the only supported value; a missing key counts as that value
 FIXED = {"hidden_act": "silu", "use_sliding_window": False, "quantization_config": None}
 BIASED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+native_settings = decoder.native_settings
 
 
 @dataclass(frozen=True)

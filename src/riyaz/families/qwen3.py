@@ -34,6 +34,7 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+native_settings = decoder.native_settings
 
 
 @dataclass(frozen=True)

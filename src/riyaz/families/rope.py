@@ -47,6 +47,14 @@ def divisors(scaling: Scaling, head_dim: int, theta: float) -> tuple[float, ...]
     return tuple(result)
 
 
+def frequencies(theta: float, head_dim: int, scaling: Scaling | None = None) -> list[float]:
+    """The angle per position of each of the head_dim / 2 pairs, rounded as the C++ model takes them."""
+    angles = np.power(np.float32(theta), -np.arange(head_dim // 2, dtype=np.float32) * 2 / head_dim, dtype=np.float32)
+    if scaling is not None:
+        angles = angles / np.array(divisors(scaling, head_dim, theta), np.float32)
+    return [float(angle) for angle in angles]
+
+
 def from_hf(metadata: Mapping[str, Any], problems: list[str]) -> tuple[Any, Scaling | None]:
     """(RoPE base or None, scaling or None) from a config.json; adds a problem for invalid or unsupported settings.
 

@@ -18,6 +18,7 @@ from riyaz import events
 from riyaz.config import (
     CompareConfig,
     DataConfig,
+    FreshFamily,
     Metric,
     Precision,
     PretrainConfig,
@@ -91,7 +92,7 @@ class PretrainOptions(TypedDict, total=False):
     tokenizer: Place | None
     size: Literal["1m", "5m", "15m", "50m"] | None
     budget: str | float | None
-    family: Literal["llama", "gpt2", "bitnet"] | None
+    family: FreshFamily | None
     ternary: bool | None
     context: int | None
     layers: int | None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from riyaz.families import FAMILIES, Family, describe, describe_embedder, transposed
+from riyaz.families import FAMILIES, Family, ModelConfig, describe, describe_embedder, transposed
 from riyaz.families.ternary import KEY, SCALE, Scheme
 from riyaz.files import write_json
 from riyaz.layers import ternary
@@ -23,15 +23,19 @@ def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names.
     Its ternary linears are `layers.ternary`'s, with masters in `dtype` where the file has floats."""
     family = describe(source)
-    module = importlib.import_module(f"riyaz.models.{family.model_type}")
-    with torch.device("meta"):
-        model = module.Model(family.config)
+    model = empty(family.config)
     coded = [name for name in family.stored_names if family.is_ternary(name)]
     if coded and family.has_masters:
         ternary.apply(model, family.scheme.group if family.scheme else None)
         coded = []
     ternary.put(model, {name.removesuffix(".weight"): family.ternary(name) for name in coded})
     return fill(model, _state(family, dtype, coded)).requires_grad_(False)
+
+
+def empty(config: ModelConfig) -> Any:
+    """The language model of this configuration on the meta device, without weights."""
+    with torch.device("meta"):
+        return importlib.import_module(f"riyaz.models.{config.model_type}").Model(config)
 
 
 def fill(model: Any, state: dict[str, torch.Tensor]) -> Any:

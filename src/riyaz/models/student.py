@@ -5,7 +5,6 @@ A llama without biases becomes a BitNet with SiLU, which is a llama with these n
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,23 +12,17 @@ from torch import Tensor, nn
 
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
-from riyaz.families import Family, bitnet, describe
-from riyaz.families.bitnet import BitNetConfig
+from riyaz.families import bitnet, describe, with_sub_norms
+from riyaz.families.bitnet import SUB_NORMS
 from riyaz.layers import ternary
 from riyaz.layers.attention import packed
-from riyaz.models import fill, load, to_torch
-from riyaz.models.bitnet import Model
+from riyaz.models import empty, fill, load, to_torch
 from riyaz.sources import Source
-
-# the norm that a linear gets: the linear whose input it normalises -> its name, both in a layer
-NORMS = {"self_attn.o_proj": "self_attn.attn_sub_norm", "mlp.down_proj": "mlp.ffn_sub_norm"}
 
 
 def with_norms(source: Source) -> bool:
     """Whether the student of this source gets norms."""
-    family = describe(source)
-    config = family.config
-    return family.model_type == "llama" and not (config.attention_bias or config.mlp_bias)  # type: ignore[union-attr]
+    return with_sub_norms(describe(source).config) is not None
 
 
 def rounded(source: Source, group: int | None = None) -> Any:
@@ -42,40 +35,31 @@ def rounded(source: Source, group: int | None = None) -> Any:
 def student(source: Source, teacher: Any, rows: Sequence[Row], group: int | None = None) -> Any:
     """A trainable float32 model with the source's weights and ternary linears. The norms that it gets multiply by the
     usual size of the teacher's activations on `rows`, so that they begin as near to nothing as a norm can."""
-    if not with_norms(source):
+    family = describe(source)
+    config = with_sub_norms(family.config)
+    if config is None:
         model = load(source, torch.float32)
     else:
-        family = describe(source)
-        config = BitNetConfig(**shared(family), activation="silu")
         sizes = magnitudes(teacher, rows)
         weights = {name: to_torch(kind, array).float() for name, kind, array in family.weights()}
         norms = {
             f"{name.removesuffix(linear)}{norm}.weight": size
             for name, size in sizes.items()
-            for linear, norm in NORMS.items()
+            for linear, norm in SUB_NORMS.items()
             if name.endswith(linear)
         }
         plan = bitnet.layer_plan(config)
         state = {
             name: weights[name] if name in weights else torch.full(shape, norms[name]) for name, shape in plan.items()
         }
-        with torch.device("meta"):
-            model = Model(config)
-        model = fill(model, state)
+        model = fill(empty(config), state)
     ternary.apply(model, group)
     return model.requires_grad_(True)
 
 
-def shared(family: Family[Any]) -> dict[str, Any]:
-    """The fields of a llama's configuration that a BitNet has too."""
-    return {
-        field.name: getattr(family.config, field.name) for field in fields(BitNetConfig) if field.name != "activation"
-    }
-
-
 @torch.no_grad()
 def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
-    """The median over tokens of the root mean square of what enters each linear of NORMS on these rows, by the
+    """The median over tokens of the root mean square of what enters each linear of SUB_NORMS on these rows, by the
     linear's name. A mean would be that of the few tokens whose activations are a hundred times the others'."""
     sizes: dict[str, list[Tensor]] = {}
 
@@ -85,7 +69,7 @@ def magnitudes(model: Any, rows: Sequence[Row]) -> dict[str, float]:
 
         return hook
 
-    named = [(name, module) for name, module in model.named_modules() if name.endswith(tuple(NORMS))]
+    named = [(name, module) for name, module in model.named_modules() if name.endswith(tuple(SUB_NORMS))]
     handles = [module.register_forward_pre_hook(hooked(name)) for name, module in named]
     for row in rows:
         one = pack([row])

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 from riyaz import hardware
-from riyaz.config import PretrainConfig, Seconds
+from riyaz.config import FreshFamily, PretrainConfig, Seconds
 from riyaz.config.pretraining import BUDGET
 from riyaz.errors import RiyazError
-from riyaz.families import bitnet, llama
+from riyaz.families import ModelConfig, bitnet, llama
 from riyaz.files import Keys
 from riyaz.hardware import MB
 from riyaz.pretraining.shapes import (
     SIZES,
-    Config,
     Shape,
     configured,
     flops_per_token,
@@ -93,10 +92,10 @@ def absolute(asked: PretrainConfig) -> PretrainConfig:
 class Measuring(Protocol):
     """The measurements that the plan needs: `speed.Machine`, or fixed numbers in tests."""
 
-    def tokens_s(self, config: Config, compute: str) -> float:
+    def tokens_s(self, config: ModelConfig, compute: str) -> float:
         """Training speed in tokens per second."""
 
-    def quicker(self, config: Config) -> str:
+    def quicker(self, config: ModelConfig) -> str:
         """The number type in which this model trains faster: "bfloat16" or "float32"."""
 
 
@@ -118,9 +117,7 @@ class Text:
     valid_windows: int
 
 
-MODEL = Keys(
-    family=Literal["llama", "gpt2", "bitnet"], layers=int, heads=int, width=int, context=int, vocab=int, parameters=int
-)
+MODEL = Keys(family=FreshFamily, layers=int, heads=int, width=int, context=int, vocab=int, parameters=int)
 TRAIN = Keys(compute=Literal["bfloat16", "float32"], batch_size=int, micro_tokens=int, seed=int)
 NEEDS = Keys(seconds=float, peak_rss_mb=float, disk_mb=float)
 
@@ -142,7 +139,7 @@ class PretrainingPlan:
     estimate: Annotated[dict[str, float], NEEDS]
 
     @property
-    def config(self) -> Config:
+    def config(self) -> ModelConfig:
         """The configuration of the model."""
         shape = Shape(*(self.model[name] for name in ("layers", "heads", "width")))
         return configured(self.model["family"], shape, self.model["vocab"], self.model["context"])
@@ -274,11 +271,11 @@ class _Deriving:
             return float(asked.budget)
         return None if asked.size or asked.steps or (asked.layers and asked.width) else float(BUDGET)
 
-    def config(self, shape: Shape) -> Config:
+    def config(self, shape: Shape) -> ModelConfig:
         """The configuration of a shape."""
         return configured(family_of(self.asked), shape, self.vocab, self.context)
 
-    def refuse_large(self, config: Config, size: str | None, compute: str = "bfloat16") -> None:
+    def refuse_large(self, config: ModelConfig, size: str | None, compute: str = "bfloat16") -> None:
         """Raises RiyazError when training needs more memory than is free; bfloat16 needs the least."""
         need = memory_mb(config, self.asked.compute or compute, micro_tokens(self.context))
         what = f"{size or 'this model'} ({parameters(config) / 1e6:,.1f} million parameters)"
@@ -317,7 +314,7 @@ class _Deriving:
         why = f"about {TOKENS_PER_PARAMETER} tokens per parameter are best; budget and text allow"
         return best, f"{why} {', '.join(ratios)}"
 
-    def _possible(self) -> dict[str, Config]:
+    def _possible(self) -> dict[str, ModelConfig]:
         """The sizes that are possible with the given layers, heads or width. Raises RiyazError when none is."""
         configs = {}
         for name, shape in SIZES.items():
@@ -325,7 +322,7 @@ class _Deriving:
                 configs[name] = self.config(shaped(self.asked, shape))
         return configs or {SMALLEST: self.config(shaped(self.asked, SIZES[SMALLEST]))}
 
-    def _left(self, config: Config, speed: float) -> float:
+    def _left(self, config: ModelConfig, speed: float) -> float:
         """Seconds of training left in the budget. Raises RiyazError when there is at most one."""
         assert self.budget is not None
         spent, end = self.spent(), end_seconds(config, self.text, speed)
@@ -336,7 +333,7 @@ class _Deriving:
             raise RiyazError(what, "--budget", "give more time or less text")
         return left
 
-    def length(self, config: Config, speed: float) -> tuple[int, int, list[Value]]:
+    def length(self, config: ModelConfig, speed: float) -> tuple[int, int, list[Value]]:
         """(windows per step, number of steps, both with their reasons)."""
         asked, text = self.asked, self.text
         if asked.steps is not None:
@@ -362,7 +359,7 @@ class _Deriving:
         why = f"{why}: {tokens / 1e6:.2f} million tokens, {tokens / parameters(config):.1f} per parameter"
         return batch, steps, [self._batch(batch, f"about {STEPS_WANTED:,} steps"), Value("steps", f"{steps:,}", why)]
 
-    def _refuse_slow(self, config: Config, batch: int, speed: float) -> None:
+    def _refuse_slow(self, config: ModelConfig, batch: int, speed: float) -> None:
         """Raises RiyazError when one step takes longer than the budget has left."""
         seconds = batch * self.context / speed
         if self.budget is not None and seconds > (left := self._left(config, speed)):
@@ -389,7 +386,7 @@ class _Deriving:
         return every, windows, [Value("validation", text, f"at most about {VALIDATION_SHARE:.0%} of the time")]
 
 
-def end_seconds(config: Config, text: Text, speed: float) -> float:
+def end_seconds(config: ModelConfig, text: Text, speed: float) -> float:
     """Seconds from the last step to the end of the command, for a model that trains on `speed` tokens per second."""
     judging = min(JUDGED, text.valid_windows) * config.context / (FORWARD * speed)
     return END_SECONDS + judging + parameters(config) * DTYPE_BYTES / WRITING

@@ -14,7 +14,8 @@ from pathlib import Path
 from riyaz import hardware
 from riyaz.data.rows import Row
 from riyaz.events import Event
-from riyaz.pretraining.shapes import Config, micro_tokens
+from riyaz.families import ModelConfig
+from riyaz.pretraining.shapes import micro_tokens
 
 STEPS = 4  # the first is a warm-up and does not count
 STEP_TOKENS = 2048
@@ -31,15 +32,15 @@ class Machine:
     context: int
     seed: int = 0
     ternary: bool = False
-    speeds: dict[tuple[Config, str], float] = field(default_factory=dict)  # tokens per second, as measured so far
+    speeds: dict[tuple[ModelConfig, str], float] = field(default_factory=dict)  # tokens per second, as measured so far
 
-    def tokens_s(self, config: Config, compute: str) -> float:
+    def tokens_s(self, config: ModelConfig, compute: str) -> float:
         """Training speed in tokens per second."""
         if (config, compute) not in self.speeds:
             self.speeds[config, compute] = measured(config, self.rows, compute, self.context, self.seed, self.ternary)
         return self.speeds[config, compute]
 
-    def quicker(self, config: Config) -> str:
+    def quicker(self, config: ModelConfig) -> str:
         """The number type in which this model trains faster: "bfloat16" or "float32"."""
         if not hardware.bf16_is_fast():
             return "float32"
@@ -53,7 +54,7 @@ class Machine:
 
 
 def measured(
-    config: Config, rows: Sequence[Row], compute: str, context: int, seed: int, ternary: bool = False
+    config: ModelConfig, rows: Sequence[Row], compute: str, context: int, seed: int, ternary: bool = False
 ) -> float:
     """Tokens per second of a few steps of the training loop with a fresh model, after a warm-up step."""
     from riyaz.models.fresh import fresh

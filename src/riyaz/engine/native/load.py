@@ -29,12 +29,10 @@ def load_runner(
     type_ = ("fp32" if fp32 else "bf16") if kv == "auto" else kv
     limit = cache_limit(formats.packed_bytes(family, precision))
     model = native.extension().Model(plan.settings(family.config, fp32, type_), hardware.threads(), limit)
-    nbytes = 0
+    nbytes, places = 0, plan.places(family.config)
     for name in family.stored_names:
         tensor = _tensor(family, name, precision, merged)
-        at = plan.place(family.config, name)
-        assert at is not None, name
-        model.set(at.layer, at.slot, tensor)
+        model.set(*places[name], tensor)
         nbytes += tensor.nbytes
         del tensor  # its memory is given back where it is packed anew
         source.release()  # else pages of the file that were read count beside what was made of them
@@ -66,7 +64,7 @@ def _tensor(family: Family, name: str, precision: str, merged: Adapter | None) -
         if values.ndim == 1:
             if not np.isfinite(values).all():
                 raise family.not_finite(name)
-            return values + np.float32(1) if plan.is_scaled_by_one_more(family.config, name) else values
+            return plan.to_native_layout(family.config, name, values)
         matrix, finite = pack("fp32" if precision == "fp32" else "bf16", values)
     elif family.is_ternary(name):
         matrix, finite = _ternary(family, name)

@@ -32,6 +32,7 @@ class NativeRunner:
         self.page = PAGE
         self._family, self._precision = family, precision
         self._shapes = FAMILIES[family.model_type].layer_plan(family.config)
+        self._places = plan.places(family.config)
         self._adapters: dict[str, int] = {}
 
     def bytes_of(self, tokens: int) -> int:
@@ -45,20 +46,21 @@ class NativeRunner:
         if problems := self._misfits(adapter):
             raise RiyazError(f"adapter {name!r} does not fit the model: {'; '.join(problems)}")
         native.extension().begin_chunk()  # so that the adapter's memory can be given back alone
-        whole = []
+        whole, config = [], self._family.config
         for path, array in adapter.whole.items():
-            tensor = self._packed(array) if array.ndim == 2 else np.array(array, np.float32)
-            if plan.is_scaled_by_one_more(self._family.config, path):
-                tensor = tensor + np.float32(1)
-            whole.append((*self._place(path), tensor))
+            if array.ndim == 2:
+                tensor = self._packed(array)
+            else:
+                tensor = plan.to_native_layout(config, path, np.array(array, np.float32))
+            whole.append((*self._places[path], tensor))
         pairs = []
         for path, pair in adapter.pairs.items():
             b = np.float32(pair.scale) * pair.b
             if path == HEAD:  # its product with many rows is not worth a kernel of its own
                 base = adapter.whole.get(f"{HEAD}.weight", self._head())
-                whole.append((*self._place(f"{HEAD}.weight"), self._packed(base + b @ pair.a)))
+                whole.append((*self._places[f"{HEAD}.weight"], self._packed(base + b @ pair.a)))
             else:
-                pairs.append((*self._place(f"{path}.weight"), self._pair(pair.a), self._pair(b)))
+                pairs.append((*self._places[f"{path}.weight"], self._pair(pair.a), self._pair(b)))
         vectors = None if adapter.soft_prompt is None else np.ascontiguousarray(adapter.soft_prompt, np.float32)
         self._adapters[name] = self.model.load(whole, pairs, vectors)
 
@@ -153,7 +155,7 @@ class NativeRunner:
         problems = []
         for path, pair in adapter.pairs.items():
             shape = self._shape(f"{path}.weight")
-            if shape is not None and self._place(f"{path}.weight")[1] in ("embedding", "positions"):
+            if shape is not None and self._places[f"{path}.weight"][1] in ("embedding", "positions"):
                 shape = None  # no linear
             if (pair.b.shape[0], pair.a.shape[1]) != shape or pair.b.shape[1] != pair.rank:
                 problems.append(f"{path} has A {pair.a.shape} and B {pair.b.shape}")
@@ -170,11 +172,6 @@ class NativeRunner:
         if path == f"{HEAD}.weight":  # a tied head is not in the plan
             return self.vocab_size, self._family.config.hidden_size
         return self._shapes.get(path)
-
-    def _place(self, path: str) -> tuple[int, str]:
-        at = plan.place(self._family.config, path)
-        assert at is not None, path
-        return at.layer, at.slot
 
     def _packed(self, values: np.ndarray, precision: str | None = None) -> Any:
         matrix = native.extension().Matrix(precision or self._precision, *values.shape)

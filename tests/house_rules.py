@@ -57,6 +57,14 @@ NEVER = {
     **{("serve", name): "serve opens predictors only" for name in ("methods", "evaluate", "comparison", "pretraining")},
 }
 
+FAMILY_NAMES = {"MODEL_TYPE", "TEXT", "GGUF_NAMES"}  # what a module in families/ calls the names of its family
+# Where a family's name may stand outside families/ and models/, as module or module:name.
+FAMILY_EXEMPT = {
+    "config.pretraining:FreshFamily": "`config` imports nothing; a test compares this one Literal with families.FRESH",
+    "sources.source:EMBEDDERS": "asked before the family is known; a test compares it with families.EMBEDDERS",
+    "sources.gguf_vocabulary": "kinds of GGUF tokenizers",
+    "tokenizer_gguf": "kinds of GGUF tokenizers",
+}
 REPORT = {"errors", "files", "events", "results"}  # what the report may import
 
 INTERNAL = {"RIYAZ_STRICT", "RIYAZ_PARENT"}  # environment variables of the build and of a worker, which no user sets
@@ -237,6 +245,35 @@ def cycles(src: Path) -> list[str]:
                 queue.append((target, seen[target]))
         if start in seen:
             problems.append(f"{start}: import cycle {seen[start]}")
+    return problems
+
+
+def family_names(src: Path) -> list[str]:
+    """Families asked for by name outside families/ and models/: the name as a string, or a family's constant or
+    configuration class in a comparison, a `case` or an `isinstance`."""
+    known, names, constants, problems = modules(src), set(), set(), []
+    for module, path in known.items():
+        for node in tree_of(path).body if module.startswith("riyaz.families.") else []:
+            if isinstance(node, ast.Assign) and (constant := dotted(node.targets[0])) in FAMILY_NAMES:
+                names |= {part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)}
+                constants.add(f"{module.rpartition('.')[2]}.{constant}")
+    for module, path in known.items():
+        short, tree = module.removeprefix("riyaz."), tree_of(path)
+        if top(module) in {"families", "models"} or short in FAMILY_EXEMPT:
+            continue
+        imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and "riyaz.families." in str(n.module)]
+        forbidden = constants | {n.name for each in imported for n in each.names if n.name.endswith("Config")}
+        for statement in tree.body:
+            if f"{short}:{dotted(getattr(statement, 'targets', [statement])[0])}" in FAMILY_EXEMPT:
+                continue
+            for node in ast.walk(statement):
+                asks = isinstance(node, (ast.Compare, ast.match_case)) or (
+                    isinstance(node, ast.Call) and dotted(node.func) == "isinstance"
+                )
+                found = {dotted(part) for part in ast.walk(node)} & forbidden if asks else set()
+                if isinstance(node, ast.Constant) and node.value in names:
+                    found = {repr(node.value)}
+                problems += [f"{short}:{getattr(node, 'lineno', 0)} asks for the family {name}" for name in found]
     return problems
 
 

@@ -14,13 +14,16 @@ Rule = Callable[[Path], list[str]]
 SRC = rules.ROOT / "src"
 HELP_SECONDS = 0.3  # user time of `riyaz --help`: cyclopts takes 0.1 to 0.15 of it beside other work
 HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
-PACKAGE_RULES: list[Rule] = [rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.public_faces]
+PACKAGE_RULES: list[Rule] = [
+    *(rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.family_names, rules.public_faces),
+]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
     *(rules.torch_requirement, rules.weak_tests, rules.environment_variables),
 ]
 PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
 LONG = "def long() -> None:\n" + "    pass\n" * 91
+LLAMA = {"families/llama.py": "MODEL_TYPE = 'llama'\nGGUF_NAMES = ('meta',)"}
 PYPI, HOME = "https://p" + "ypi.org/simple", "/ho" + "me/someone/data"
 
 # (rule, files of a bad tree, what its report must say)
@@ -101,6 +104,19 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import g"},
         "import cycle",
     ),
+    (
+        rules.family_names,
+        LLAMA | {"engine.py": "def f(c): return c.model_type == 'llama'"},
+        "asks for the family 'llama'",
+    ),
+    (rules.family_names, LLAMA | {"library.py": "A = Literal['llama'] | None"}, "library:1 asks"),
+    (rules.family_names, LLAMA | {"config/pretraining.py": "SIZES = {'llama': 3}"}, "config.pretraining:1 asks"),
+    (rules.family_names, LLAMA | {"export.py": "def f(c): return c.kind in llama.GGUF_NAMES"}, "asks for the family"),
+    (
+        rules.family_names,
+        LLAMA | {"engine.py": "from riyaz.families.llama import LlamaConfig\nB = isinstance(A, LlamaConfig)"},
+        "engine:2 asks for the family LlamaConfig",
+    ),
     (rules.public_faces, {"errors.py": "x = 1"}, "module without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\nclass A:\n    pass'}, "A without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\ndef f() -> int: ...'}, "f without a docstring"),
@@ -173,6 +189,16 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (
         rules.cycles,
         {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import b", "data/b.py": ""},
+    ),
+    (
+        rules.family_names,
+        LLAMA
+        | {
+            "models/llama.py": "A = B == 'llama'",
+            "config/pretraining.py": "FreshFamily = Literal['llama']",
+            "tokenizer_gguf.py": "def f(kind): return kind == 'llama'",
+            "engine.py": "A, B = 'llama-bpe', llama.MODEL_TYPE\nC = D.model_type in FAMILIES",
+        },
     ),
     (
         rules.public_faces,

@@ -13,12 +13,12 @@ CPP := $(filter %.h %.cpp,$(NATIVE)) $(wildcard native/tests/*.h native/tests/*.
 READY := $(if $(filter .venv/bin/python,$(PYTHON)),.make/test)
 SANITIZE := build/sanitize
 CROSS := build/cross
-CHECKED := $(filter-out tests/test_native_build.py tests/test_native_cross.py,$(wildcard tests/test_native_*.py))
+CHECKED := $(filter-out tests/native/test_native_build.py tests/native/test_native_cross.py,$(wildcard tests/native/test_*.py))
 unexport PYTHONDONTWRITEBYTECODE  # the tests start Python a hundred times: what one has compiled the next one reads
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installations at once would spoil each other; tests and compilers share the cores by themselves
-.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page
+.PHONY: help demo demo-documents test test-fast torture fuzz bench native kernels cross sanitize lint format clean page page-same test-page tree
 
 # Stamps without the environment they speak of are worth nothing.
 ifeq ($(wildcard $(PYTHON)),)
@@ -46,10 +46,10 @@ test-fast: .make/test .make/native  ## the tests without the real model: about t
 	$(PYTEST) -m "not slow"
 
 torture: .make/test .make/native  ## kill a pretraining run at random moments, resume it, compare it with one never killed: bit by bit
-	PYTHONPATH=tests $(PYTHON) tests/torture.py --rounds 5 --kills 8
+	PYTHONPATH=tests/helpers $(PYTHON) tests/pretraining/torture.py --rounds 5 --kills 8
 
 fuzz: .make/test  ## ten minutes of mutated files for every reader: models, tokenizers, rows, documents, folders
-	$(PYTHON) tests/fuzz_readers.py all --seconds 600
+	$(PYTHON) tests/house/fuzz_readers.py all --seconds 600
 
 bench: .make/test .make/native  ## training beside transformers + PEFT on this machine; the last line is JSON
 	$(PYTHON) benchmarks/training.py --peer
@@ -80,7 +80,7 @@ sanitize: $(READY)  ## the tests of the C++ engine under AddressSanitizer and Un
 	  $$($$compiler -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(SANITIZE)/src $(PYTHON) -m pytest -s -p no:cacheprovider $(CHECKED)
 
-# tests/test_page_build.py compares the hashes that the build wrote with the files; it needs no Node.
+# tests/serve/test_page_build.py compares the hashes that the build wrote with the files; it needs no Node.
 page:  ## build the web page into the package (Node >= 20.19); commit what it writes
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
 
@@ -90,6 +90,9 @@ page-same:  ## build the web page beside the committed one (Node >= 20.19); fail
 
 test-page: .make/test .make/native  ## the page in a browser, from a real server with a tiny model (Debian: chromium)
 	$(PYTHON) -m pytest -p no:cacheprovider page/tests
+
+tree: $(READY)  ## write docs/tree.md: every folder and file in one line
+	$(PYTHON) tests/house/tree.py
 
 lint: .make/test  ## ruff, mypy and clang-format
 	.venv/bin/ruff check

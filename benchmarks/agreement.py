@@ -40,7 +40,7 @@ from riyaz.data.formats import load
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.engine.opening import ENGINE, TORCH_TYPES, open_engine
-from riyaz.files import read_lines, to_json
+from riyaz.json_files import read_lines, to_json
 from riyaz.metrics.paired import paired_test
 from riyaz.predictor import ClosedPredictor, FreePredictor, Prediction, Predictor, SpanPredictor, open_target
 from riyaz.retrieval.open_retriever import without_own

@@ -22,11 +22,11 @@ from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
 from riyaz import hardware
 from riyaz.config import Seconds
-from riyaz.files import to_document
-from riyaz.report.learning_words import cost, points, powers, read, readings
-from riyaz.report.page import drawing
-from riyaz.report.pictures import below
-from riyaz.report.svg import FAINT, PAPER, colour, inset, picture, place
+from riyaz.json_files import to_document
+from riyaz.report.comparison.pictures import below
+from riyaz.report.media.page import drawing
+from riyaz.report.media.svg import FAINT, PAPER, colour, inset, picture, place
+from riyaz.report.pretraining.words import cost, points, powers, read, readings
 from riyaz.report.words import number
 
 ROOT = Path(__file__).resolve().parents[1]

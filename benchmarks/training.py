@@ -166,7 +166,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
 
     from riyaz import adapters
     from riyaz.families import describe
-    from riyaz.layers import lora, soft_prompt
+    from riyaz.layers.swaps import lora, soft_prompt
     from riyaz.models import load, save_hf
     from riyaz.sources import open_source
 

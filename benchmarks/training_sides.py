@@ -85,7 +85,7 @@ def riyaz_model(method: str, dtype: str, folder: Path) -> Any:
 
     from riyaz import adapters
     from riyaz.families import describe
-    from riyaz.layers import frozen, lora, soft_prompt
+    from riyaz.layers.swaps import frozen, lora, soft_prompt
     from riyaz.models import load
     from riyaz.sources import open_source
 

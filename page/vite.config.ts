@@ -17,7 +17,7 @@ function files(folder: string): string[] {
   });
 }
 
-// One line for each file, as `sha256sum` writes it: tests/test_page_build.py makes the same lists without Node.
+// One line for each file, as `sha256sum` writes it: tests/serve/test_page_build.py makes the same lists without Node.
 function hashes(folder: string): string {
   const lines = files(folder).map((path) => {
     const digest = createHash("sha256").update(readFileSync(path)).digest("hex");

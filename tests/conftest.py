@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is imported
+sys.path.extend(str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir())
 
-import comparing
 import pytest
-import tiny
+import tiny_comparison
+import tiny_llama
 
 from riyaz.artifact import COLLECTION
 from riyaz.retrieval.collection import add
@@ -74,20 +75,20 @@ def one_torch_thread() -> None:
 @pytest.fixture(scope="module")
 def one_core(home: Path) -> Iterator[pytest.MonkeyPatch]:
     """One core, one thread, short recipes and a store of the tests' own."""
-    with comparing.small_machine(home) as patch:
+    with tiny_comparison.small_machine(home) as patch:
         yield patch
 
 
 @pytest.fixture(scope="module")
 def in_float32(one_core: pytest.MonkeyPatch) -> None:
     """The same, in float32 whatever this machine is quick at."""
-    comparing.serve_in_float32(one_core)
+    tiny_comparison.serve_in_float32(one_core)
 
 
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Workers run in this process; the list tells which."""
-    return comparing.workers_inside(monkeypatch)
+    return tiny_comparison.workers_inside(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Finished:
 
     arguments: tuple[object, ...]  # of `riyaz compare`, without --out
     out: Path
-    told: comparing.Told
+    told: tiny_comparison.Told
     document: dict[str, Any]
 
     def arm(self, method: str) -> dict[str, Any]:
@@ -117,14 +118,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model."""
-    return tiny.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1)
+    return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1)
 
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pages of tests/comparing.py as a collection; nobody writes into it."""
+    """The pages of tests/helpers/tiny_comparison.py as a collection; nobody writes into it."""
     folder = tmp_path_factory.mktemp("collection")
-    add(folder / COLLECTION, read_documents(comparing.write_pages(folder / "pages"))[0], None)
+    add(folder / COLLECTION, read_documents(tiny_comparison.write_pages(folder / "pages"))[0], None)
     return folder / COLLECTION
 
 
@@ -132,19 +133,19 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple[object, ...]:
     """The end of a quick comparison's command line: time enough, and little text to measure forgetting on."""
     general = tmp_path_factory.mktemp("general") / "general.txt"
-    general.write_text(tiny.CORPUS)
+    general.write_text(tiny_llama.CORPUS)
     return ("--model", model_folder, "--budget", "3h", "--general", general, "--json")
 
 
 def compared(folder: Path, home: Path, model_folder: Path, inside: bool) -> Finished:
     """All five methods on a closed set with a test file."""
-    comparing.write_rows(folder / "data/train.jsonl", comparing.closed_rows(45, "please"))
-    comparing.write_rows(folder / "data/test.jsonl", comparing.closed_rows(18, "today"))
+    tiny_comparison.write_rows(folder / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
+    tiny_comparison.write_rows(folder / "data/test.jsonl", tiny_comparison.closed_rows(18, "today"))
     arguments = ("compare", folder / "data", "--model", model_folder, "--budget", "3h", "--seed", 3)
-    with comparing.small_machine(home) as patch:
+    with tiny_comparison.small_machine(home) as patch:
         if inside:
-            comparing.workers_inside(patch)
-        told = comparing.command(*arguments, "--out", folder / "out", "--json")
+            tiny_comparison.workers_inside(patch)
+        told = tiny_comparison.command(*arguments, "--out", folder / "out", "--json")
     assert told.status == 0, told.err
     return Finished(arguments, folder / "out", told, told.document)
 
@@ -168,15 +169,15 @@ RETRIEVED = ("nearest", "zero_shot", "rag", "lora", "rag_lora")
 def retrieved(tmp_path_factory: pytest.TempPathFactory, home: Path, model_folder: Path) -> Finished:
     """A comparison with three documents, a curve over rows and more seeds, workers inside; nobody writes into it."""
     folder = tmp_path_factory.mktemp("retrieved")
-    comparing.write_rows(folder / "data/train.jsonl", comparing.page_rows("please", "now"))
-    comparing.write_rows(folder / "data/test.jsonl", comparing.page_rows("today"))
-    comparing.write_pages(folder / "pages")
-    (folder / "general.txt").write_text(tiny.CORPUS)
+    tiny_comparison.write_rows(folder / "data/train.jsonl", tiny_comparison.page_rows("please", "now"))
+    tiny_comparison.write_rows(folder / "data/test.jsonl", tiny_comparison.page_rows("today"))
+    tiny_comparison.write_pages(folder / "pages")
+    (folder / "general.txt").write_text(tiny_llama.CORPUS)
     arguments = ("compare", folder / "data", "--documents", folder / "pages", "--methods", ",".join(RETRIEVED),
                  "--model", model_folder, "--budget", "3h", "--general", folder / "general.txt", "--margin", 1,
                  "--data-curve", "--seed", 4)  # fmt: skip
-    with comparing.small_machine(home) as patch:
-        comparing.workers_inside(patch)
-        told = comparing.command(*arguments, "--out", folder / "out", "--json")
+    with tiny_comparison.small_machine(home) as patch:
+        tiny_comparison.workers_inside(patch)
+        told = tiny_comparison.command(*arguments, "--out", folder / "out", "--json")
     assert told.status == 0, told.err
     return Finished(arguments, folder / "out", told, told.document)

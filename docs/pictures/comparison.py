@@ -6,8 +6,8 @@ python docs/pictures/comparison.py demo-result
 import argparse
 from pathlib import Path
 
-from riyaz.report.page import drawing
-from riyaz.report.pictures import quality_cost
+from riyaz.report.comparison.pictures import quality_cost
+from riyaz.report.media.page import drawing
 from riyaz.report.words import metric_name
 from riyaz.results import Comparison
 

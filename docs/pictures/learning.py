@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from riyaz.report.page import drawing
-from riyaz.report.svg import FAINT, INK, RULE, colour, picture
+from riyaz.report.media.page import drawing
+from riyaz.report.media.svg import FAINT, INK, RULE, colour, picture
 
 FOLDER = Path(__file__).parent
 STAGES = (

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from riyaz.events import EVENTS
 from riyaz.pretraining.ternarize import DOCUMENT
-from riyaz.report.page import drawing
-from riyaz.report.pictures import end_names
-from riyaz.report.svg import INK, colour, inset, picture
+from riyaz.report.comparison.pictures import end_names
+from riyaz.report.media.page import drawing
+from riyaz.report.media.svg import INK, colour, inset, picture
 
 SVG = Path(__file__).with_suffix(".svg")
 WIDTH, HEIGHT = 760, 340

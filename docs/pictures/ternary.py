@@ -22,13 +22,13 @@ from riyaz.data.blocks import evenly_spaced, prepare
 from riyaz.engine import Request
 from riyaz.engine.opening import open_engine
 from riyaz.families import describe
-from riyaz.layers import ternary
+from riyaz.layers.swaps import ternary
 from riyaz.models import load
 from riyaz.pretraining.plan import JUDGED
 from riyaz.pretraining.watch import bits_per_byte
-from riyaz.report.page import drawing
-from riyaz.report.pictures import end_names
-from riyaz.report.svg import INK, colour, inset, picture
+from riyaz.report.comparison.pictures import end_names
+from riyaz.report.media.page import drawing
+from riyaz.report.media.svg import INK, colour, inset, picture
 from riyaz.results import METRICS, StepMetrics
 from riyaz.sources import Source, open_source
 from riyaz.train import answer_loss

@@ -17,7 +17,7 @@
 
 namespace riyaz::checks {
 
-// The tolerances of tests/test_native_kernels.py and tests/test_native_embedder.py
+// The tolerances of tests/native/test_native_kernels.py and tests/native/test_native_embedder.py
 constexpr double NEAR = 2e-6;        // of the sum of the sizes of all terms: sums in float32
 constexpr double BF16 = 1.0 / 256;   // of the same, where a product in tiles rounds to bfloat16
 constexpr double CODED = 1.0 / 127;  // of the largest value: half a code of the values, and as much by the weights

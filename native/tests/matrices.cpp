@@ -1,3 +1,4 @@
+// Random matrices and inputs in every format, for the checks of products.
 #include "checks.h"
 
 namespace riyaz::checks {

@@ -1,3 +1,4 @@
+// Starts the page.
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { follow } from "./route.ts";

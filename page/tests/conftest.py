@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/helpers")]
 
-import pages  # noqa: E402
+import fake_page  # noqa: E402
+from live_server import Running, running  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
-from serving import Running, running  # noqa: E402
-from tiny import write_hf_folder  # noqa: E402
+from tiny_llama import write_hf_folder  # noqa: E402
 
 from riyaz.serve.opening import Opener  # noqa: E402
 from riyaz.serve.page.place import Page  # noqa: E402
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "examples/helpdesk/handbook", made / "handbook")
     (made / "workshop").mkdir()
     (made / "workshop/settings.json").write_text("{}")
-    (made / "workshop/compare.json").write_text(json.dumps(pages.rich()))
+    (made / "workshop/compare.json").write_text(json.dumps(fake_page.rich()))
     return made
 
 

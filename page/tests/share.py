@@ -12,7 +12,7 @@ from pathlib import Path
 import conftest
 from playwright.sync_api import sync_playwright
 from processes import Server
-from tiny import write_hf_folder
+from tiny_llama import write_hf_folder
 from visits import Visit
 
 SECONDS = 30

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from live_server import running
 from playwright.sync_api import expect
 from processes import Server, events_of, kill_run
-from serving import running
-from tiny import write_hf_folder
+from tiny_llama import write_hf_folder
 from visits import Visit
 
 from riyaz.serve.opening import Opener

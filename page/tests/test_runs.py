@@ -3,7 +3,7 @@
 import json
 import shutil
 
-import learning
+import fake_run
 import pytest
 from playwright.sync_api import expect
 from visits import Visit, json_of
@@ -31,7 +31,7 @@ def test_a_finished_comparison_is_shown_whole(browser, served, width, theme):
 def test_a_finished_pretraining_shows_what_was_learned(browser, served, folder, width, theme):
     from axe_playwright_python.sync_playwright import Axe
 
-    learning.write(folder / "learned")
+    fake_run.write(folder / "learned")
     with Visit(browser, served, "run?path=learned", width, theme, bypass_csp=True) as visit:
         page = visit.page
         expect(page.get_by_role("img", name="Loss in nats per token")).to_be_visible()

@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from processes import Server
 from test_screens import SCREENS
-from tiny import write_hf_folder
+from tiny_llama import write_hf_folder
 from visits import Visit
 
 from riyaz.sources import store

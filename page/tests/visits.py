@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from serving import Running
+from live_server import Running
 
 Handler = Callable[[Any], None]
 

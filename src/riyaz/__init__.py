@@ -13,8 +13,8 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from riyaz.library import Adapted, Comparison, Model, Pretraining, Token, adapt, compare, open, pretrain, pull
 
-# OpenMP's threads spin while they wait for each other; `layers.threads` lets GNU's sleep beside other work. Read when
-# torch loads its OpenMP.
+# OpenMP's threads spin while they wait for each other; `layers.fast.threads` lets GNU's sleep beside other work.
+# Read when torch loads its OpenMP.
 os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # GNU's; torch's own wheels on Linux
 os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's, in milliseconds; macOS
 __version__ = "0.1.0"

@@ -20,19 +20,8 @@ from riyaz import folders
 from riyaz.data import Example, Reading
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError, shown
-from riyaz.files import (
-    chunks,
-    disk_error,
-    encoded,
-    from_json,
-    is_bare,
-    json_line,
-    read_json,
-    read_lines,
-    sync_folder,
-    to_json,
-    write_synced,
-)
+from riyaz.files import chunks, disk_error, encoded, is_bare, sync_folder, write_synced
+from riyaz.json_files import from_json, json_line, read_json, read_lines, to_json
 from riyaz.results import COMPARE, Comparison
 
 NAME = "riyaz.json"

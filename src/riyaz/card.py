@@ -15,10 +15,11 @@ from riyaz.artifact import Artifact
 from riyaz.errors import RiyazError
 from riyaz.limits.kept import comparison_of, found
 from riyaz.metrics.intervals import wilson
-from riyaz.report import limits_markdown, limits_words
-from riyaz.report.arms import megabytes, milliseconds
-from riyaz.report.details import ROWS
-from riyaz.report.markdown_text import escape, grid
+from riyaz.report.comparison.arms import megabytes, milliseconds
+from riyaz.report.comparison.details import ROWS
+from riyaz.report.limits import markdown as limits_markdown
+from riyaz.report.limits import words as limits_words
+from riyaz.report.media.markdown_text import escape, grid
 from riyaz.report.words import duration, fit_seconds, forgetting, interval, metric_name, number
 from riyaz.results import COMPARE, LIMITS, ArmResult, Comparison, SliceScore
 from riyaz.sources.catalogue import CATALOGUE, Package

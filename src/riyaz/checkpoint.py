@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from riyaz.errors import RiyazError
-from riyaz.files import write_json
+from riyaz.json_files import write_json
 from riyaz.models import to_arrays, to_torch
 from riyaz.sources import safetensors
 

@@ -11,7 +11,7 @@ import numpy as np
 from riyaz.data import Example
 from riyaz.data.general_text import BLOCK, general_blocks, general_text
 from riyaz.engine.request import Request
-from riyaz.files import from_json, read_json, write_json
+from riyaz.json_files import from_json, read_json, write_json
 from riyaz.metrics.intervals import standard_error
 from riyaz.predictor import Predictor, PromptedModel
 from riyaz.sources import safetensors

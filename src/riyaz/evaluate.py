@@ -24,7 +24,8 @@ from riyaz.engine.opening import engine_note
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Phase, Progress
 from riyaz.families import describe
-from riyaz.files import atomic_file, json_line, write_json
+from riyaz.files import atomic_file
+from riyaz.json_files import json_line, write_json
 from riyaz.metrics.intervals import interval
 from riyaz.predictor import (
     ModelPredictor,

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from riyaz.errors import RiyazError
-from riyaz.files import from_json as read
-from riyaz.files import parse_json
-from riyaz.files import to_json as write
+from riyaz.json_files import from_json as read
+from riyaz.json_files import parse_json
+from riyaz.json_files import to_json as write
 
 VERSION = 1  # of the lines; a reader ignores lines of another version
 EVENTS = "events.jsonl"  # in the folder of a run

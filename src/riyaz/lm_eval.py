@@ -18,7 +18,7 @@ from riyaz.engine.request import Request, Sampling
 from riyaz.errors import RiyazError, brief, install
 from riyaz.predictor import open_target
 from riyaz.predictor.prompt import SHORTEST_PREFIX
-from riyaz.report.markup import printable_line
+from riyaz.report.media.markup import printable_line
 
 try:
     from lm_eval.api.model import TemplateLM

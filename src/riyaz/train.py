@@ -23,13 +23,13 @@ from riyaz.data.packing import PackedRows, batch, pack, padded
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
-from riyaz.layers import memory
 from riyaz.layers.attention import packed
-from riyaz.layers.frozen import FrozenLinear, trainer
+from riyaz.layers.fast import memory
+from riyaz.layers.fast.masters import Masters
+from riyaz.layers.fast.recompute import recomputing, widest
+from riyaz.layers.fast.threads import settle
 from riyaz.layers.loss import head_loss
-from riyaz.layers.masters import Masters
-from riyaz.layers.recompute import recomputing, widest
-from riyaz.layers.threads import settle
+from riyaz.layers.swaps.frozen import FrozenLinear, trainer
 
 FORMAT = 2  # of checkpoints: those of another one belong to another run
 BF16_TOKENS = 16  # T is a multiple: oneDNN compiles bf16 products anew for every T and never frees all it compiled

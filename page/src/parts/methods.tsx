@@ -1,4 +1,4 @@
-// The arms of a comparison in words and colours, as report.html shows them (src/riyaz/report/arms.py).
+// The arms of a comparison in words and colours, as report.html shows them (src/riyaz/report/comparison/arms.py).
 const COLOURS: Readonly<Record<string, number>> = {
   nearest: 0,
   zero_shot: 1,

@@ -8,7 +8,7 @@ import numpy as np
 
 from riyaz.adapters.adapter import float32
 from riyaz.errors import RiyazError
-from riyaz.files import read_json, write_json
+from riyaz.json_files import read_json, write_json
 from riyaz.sources import safetensors
 from riyaz.sources.tensor_files import not_finite
 

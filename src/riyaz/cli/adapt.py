@@ -30,8 +30,8 @@ def adapt(
 ) -> None:
     """Run one method and keep its artifact."""
     from riyaz.comparison import run
-    from riyaz.report import terminal
-    from riyaz.report.next_commands import QUESTIONS, after_arm
+    from riyaz.report.comparison import terminal
+    from riyaz.report.comparison.next_commands import QUESTIONS, after_arm
     from riyaz.report.words import made
 
     data_config, config = settle(data, reading, adapting)

@@ -15,8 +15,8 @@ from riyaz.cli.output import Screen
 from riyaz.cli.sampling import DRAWING_DEFAULTS, Drawing, System, decide
 from riyaz.cli.stream import MaxTokens, after, say
 from riyaz.errors import RiyazError
-from riyaz.files import write_lines
-from riyaz.report.markup import printable_line
+from riyaz.json_files import write_lines
+from riyaz.report.media.markup import printable_line
 
 if TYPE_CHECKING:
     from riyaz.engine.request import Sampling

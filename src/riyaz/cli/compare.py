@@ -32,8 +32,8 @@ def compare(
     """Run every way of adapting the model, measure each on held-out rows, pick one."""
     from riyaz.comparison import run
     from riyaz.library.options import results_folder
-    from riyaz.report import terminal
-    from riyaz.report.next_commands import after_comparison
+    from riyaz.report.comparison import terminal
+    from riyaz.report.comparison.next_commands import after_comparison
     from riyaz.report.write import write
 
     data_config, config = settle(data, reading, comparing)

@@ -24,7 +24,7 @@ def evaluate(
     data_config, _ = settle(test, reading)
 
     from riyaz.evaluate import evaluate_target
-    from riyaz.report import terminal
+    from riyaz.report.comparison import terminal
 
     screen = Screen(json, quiet)
     with terminal.listener(screen.talk) as listen:

@@ -45,7 +45,7 @@ def export(
     from riyaz import artifact
     from riyaz import export as library
     from riyaz.card import card
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
 
     screen = Screen(json, quiet)
     of_artifact = (artifact.resolve(target) / artifact.NAME).is_file()

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from riyaz.data import Example
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, json_line, parse_json, try_lock
+from riyaz.files import disk_error, try_lock
+from riyaz.json_files import json_line, parse_json
 from riyaz.predictor.prediction import Prediction
 
 BEGINNING = b'{"riyaz": "run"'

@@ -28,7 +28,9 @@ def limits(
     """Measure what a model or an artifact cannot do: bias, truth, context, cost, fragility."""
     from riyaz.limits.kept import comparison_of, keep, recorder
     from riyaz.limits.run import measure_target
-    from riyaz.report import limits_terminal, terminal, write
+    from riyaz.report import write
+    from riyaz.report.comparison import terminal
+    from riyaz.report.limits import terminal as limits_terminal
 
     screen = Screen(json, quiet)
     with recorder(out, command_line()) as record:

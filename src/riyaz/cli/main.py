@@ -181,7 +181,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("RIYAZ_TRACEBACK"):
             raise
-        from riyaz.report.markup import printable_line  # the error may quote a file's name or content
+        from riyaz.report.media.markup import printable_line  # the error may quote a file's name or content
 
         unwritten = _drop_unwritten(sys.stdout)
         if unwritten and isinstance(error, OSError) and error.errno == unwritten.errno and not error.filename:

@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from riyaz.files import to_json
-from riyaz.report.stacked import Cells, table
-from riyaz.report.terminal import console, print_lines
+from riyaz.json_files import to_json
+from riyaz.report.comparison.terminal import console, print_lines
+from riyaz.report.media.stacked import Cells, table
 
 
 class Screen:

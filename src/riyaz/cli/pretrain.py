@@ -20,7 +20,10 @@ def pretrain(
     """Train a new model from random weights on your text."""
     from riyaz.library.options import require_torch
     from riyaz.pretraining.run import pretrain as train
-    from riyaz.report import learning, learning_terminal, learning_words, terminal
+    from riyaz.report.comparison import terminal
+    from riyaz.report.pretraining import html as learning
+    from riyaz.report.pretraining import terminal as learning_terminal
+    from riyaz.report.pretraining import words as learning_words
 
     require_torch()
     screen = Screen(json, quiet)

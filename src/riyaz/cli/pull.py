@@ -28,7 +28,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Get a base model once; every later use is offline."""
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
     from riyaz.sources import origins, package
 
     screen = Screen(json, quiet)

@@ -35,7 +35,7 @@ def quantize(
     from riyaz.export.quantize import Small
     from riyaz.export.quantize import quantize as written_by
     from riyaz.export.ternary import pack
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
 
     screen = Screen(json, quiet)
     if precision == "ternary":

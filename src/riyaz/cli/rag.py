@@ -13,7 +13,7 @@ from riyaz.cli.output import Screen
 from riyaz.cli.stream import AtLeastOne, MaxTokens, place_of, say
 from riyaz.errors import RiyazError
 from riyaz.events import Note, Progress
-from riyaz.report.markup import printable, printable_line
+from riyaz.report.media.markup import printable, printable_line
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit
@@ -40,7 +40,7 @@ def add(
     json: Json = False,
 ) -> None:
     """Add documents to a collection, all or none; a changed document replaces its old version."""
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
     from riyaz.retrieval import collection as collections
     from riyaz.retrieval.documents import read_documents
 

@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Write the report of a comparison or of a pretraining run again."""
     if is_pretraining(folder):
-        from riyaz.report import learning
+        from riyaz.report.pretraining import html as learning
 
         paths = {"html": learning.write(folder)}
     else:

@@ -15,7 +15,8 @@ from riyaz.cli.options import Json, Quiet, Served, Target, configured
 from riyaz.cli.output import Screen
 from riyaz.errors import RiyazError
 from riyaz.events import Phase, Progress
-from riyaz.files import check_plain, disk_error, is_stream, json_line
+from riyaz.files import check_plain, disk_error, is_stream
+from riyaz.json_files import json_line
 
 if TYPE_CHECKING:
     from riyaz.data import Example
@@ -53,7 +54,7 @@ def run(
     from riyaz import artifact, scoring
     from riyaz.cli.kept import CHUNK, Kept
     from riyaz.data import formats, many_files, written
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
 
     if not prediction_column.strip():
         hint = "pass a name, such as --prediction-column answered"

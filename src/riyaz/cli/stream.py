@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from riyaz.cli.output import Screen
-from riyaz.report.markup import printable_line
+from riyaz.report.media.markup import printable_line
 
 if TYPE_CHECKING:
     from riyaz.predictor import Stream

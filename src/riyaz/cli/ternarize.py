@@ -33,7 +33,7 @@ def ternarize(
     """Make a model with weights -1, 0 and 1 from a full-precision one, by training on text."""
     from riyaz.library.options import require_torch
     from riyaz.pretraining import ternarize as ternarizing
-    from riyaz.report.terminal import listener
+    from riyaz.report.comparison.terminal import listener
 
     require_torch()
     screen = Screen(json, quiet)

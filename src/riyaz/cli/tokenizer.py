@@ -30,7 +30,7 @@ def tokenizer(
 ) -> None:
     """Make a tokenizer from text: pieces of words (byte-level BPE), bytes or characters."""
     from riyaz.data.corpus import documents
-    from riyaz.tokenizer_training import bytes_per_token, train_tokenizer
+    from riyaz.pretraining.tokenizer_training import bytes_per_token, train_tokenizer
 
     if not text:
         raise RiyazError("TEXT is missing", hint="see riyaz tokenizer --help")

@@ -21,7 +21,8 @@ from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan, Given
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
-from riyaz.files import remove, to_document
+from riyaz.files import remove
+from riyaz.json_files import to_document
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.metrics.paired import paired_test

@@ -10,7 +10,7 @@ from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
 from riyaz.prompting import messages_for
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 TEMPLATE_TOKENS = 512  # of the chat template, at most; an upper bound to skip encoding short rows
 

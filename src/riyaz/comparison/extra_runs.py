@@ -15,7 +15,7 @@ from riyaz.comparison.folder import DAMAGED, KEPT, ComparisonFolder
 from riyaz.comparison.plan import ComparisonPlan
 from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
-from riyaz.files import from_json, read_json, to_document, write_json
+from riyaz.json_files import from_json, read_json, to_document, write_json
 from riyaz.methods import CURVE
 from riyaz.methods.base import ArmPlan
 from riyaz.metrics.intervals import interval

@@ -22,7 +22,8 @@ from riyaz.data import Example
 from riyaz.data.split import Split
 from riyaz.data.task import Task
 from riyaz.errors import RiyazError
-from riyaz.files import from_json, read_json, remove, write_json, write_lines
+from riyaz.files import remove
+from riyaz.json_files import from_json, read_json, write_json, write_lines
 from riyaz.results import COMPARE, Documents
 
 DAMAGED = "remove it, or choose another --out"

@@ -268,7 +268,7 @@ def _derived(method: Method, tokens: float, bench: _Bench) -> TrainSpeed:
         trainable = method.prefix_tokens * describe(bench.context.source).config.hidden_size
         speed = replace(speed, trainable=trainable, disk_mb=_disk_factor(method.recipe) * 4 * trainable / hardware.MB)
     if method.whole and known.trainable < _parameters(bench.context):
-        from riyaz.layers.frozen import is_int8
+        from riyaz.layers.swaps.frozen import is_int8
 
         parameter_mb = 4 * _parameters(bench.context) / hardware.MB  # one float32 of each
         slower = CODED_FACTOR if is_int8() else WHOLE_FACTOR

@@ -15,7 +15,7 @@ from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
 from riyaz.errors import RiyazError, shown
 from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
-from riyaz.files import Keys, from_json, read_json
+from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
 from riyaz.methods.base import ArmPlan
 from riyaz.methods.choices import VALID_ROWS

@@ -43,7 +43,8 @@ from riyaz.engine.opening import engine_note, expect_memory
 from riyaz.errors import RiyazError, install
 from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Planned, kept, quiet
 from riyaz.families import describe
-from riyaz.files import remove, to_document
+from riyaz.files import remove
+from riyaz.json_files import to_document
 from riyaz.methods import METHODS
 from riyaz.methods.base import instruction_only
 from riyaz.metrics.paired import paired_test

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from riyaz.comparison.folder import DAMAGED
 from riyaz.errors import RiyazError
-from riyaz.files import from_json, read_json
+from riyaz.json_files import from_json, read_json
 
 LARGEST = 1e9  # seconds or MB; a larger number in a file is a mistake
 

@@ -13,7 +13,7 @@ from riyaz.comparison.plan import ComparisonPlan
 from riyaz.config import CompareConfig
 from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
-from riyaz.files import from_json, read_json, to_document, write_json
+from riyaz.json_files import from_json, read_json, to_document, write_json
 from riyaz.methods import METHODS
 from riyaz.results import RESULT, ArmResult, Evaluation
 

@@ -20,7 +20,7 @@ from riyaz.comparison.processes import PARENT
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Failed, Phase, Progress, to_json
-from riyaz.files import write_json
+from riyaz.json_files import write_json
 from riyaz.results import FIT
 from riyaz.sources import Source, open_source
 

@@ -20,8 +20,9 @@ from riyaz.data.repeats import repeated_blocks
 from riyaz.data.rows import Row
 from riyaz.errors import NAMES, RiyazError, few
 from riyaz.events import Listen, Progress, quiet
-from riyaz.files import atomic_file, write_json
-from riyaz.tokenizer import Tokenizer
+from riyaz.files import atomic_file
+from riyaz.json_files import write_json
+from riyaz.text.tokenizer import Tokenizer
 
 TOKENS, FACTS = "tokens.bin", "tokens.json"
 FORMAT = 1

@@ -14,7 +14,7 @@ from riyaz.data.encodings import SAVE, decode, gunzip
 from riyaz.data.tables import GZIP, Problems, json_kind, kind_of, read_table
 from riyaz.errors import NAMES, RiyazError, few, listed
 from riyaz.files import refuse_device
-from riyaz.tokenizer import replace_surrogates
+from riyaz.text.tokenizer import replace_surrogates
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst")
 ROWS = ".jsonl"  # one object per line, with its text under "text"

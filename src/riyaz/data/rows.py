@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from riyaz.data import Example, Message
 from riyaz.errors import RiyazError
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 MAX_FAILED = 0.05  # share of the rows that may fail a check and be left out; more is an error
 # Checks of `Tokenizer.rows` that every row must pass: (what a failure means, what to do).

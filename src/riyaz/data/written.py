@@ -15,7 +15,8 @@ from typing import Any
 
 from riyaz.data.tables import kind_of
 from riyaz.errors import RiyazError, install
-from riyaz.files import atomic_file, encoded, finite, is_stream, json_line, to_json
+from riyaz.files import atomic_file, encoded, is_stream
+from riyaz.json_files import finite, json_line, to_json
 
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
 BOM = b"\xef\xbb\xbf"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from riyaz import tokenizer_files
 from riyaz.errors import RiyazError
 from riyaz.sources.tokenizer_check import expect_safe
-from riyaz.tokenizer import refusing
+from riyaz.text import tokenizer_files
+from riyaz.text.tokenizer import refusing
 
 PIECE = 20_000  # characters tokenised at once
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -9,7 +9,7 @@ from riyaz.errors import RiyazError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from riyaz.tokenizer import Tokenizer
+    from riyaz.text.tokenizer import Tokenizer
 
 # KL(source ‖ written) in nats per token above which an export is deleted; rounding causes less
 MAX_DIVERGENCE = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 0.02, "q8_0": 0.05, "q4_k_m": 0.5, "q4_0": 1.0}

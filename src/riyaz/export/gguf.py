@@ -43,7 +43,7 @@ def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     import torch
 
     from riyaz import models
-    from riyaz.layers import lora
+    from riyaz.layers.swaps import lora
 
     dtype = type_of(target.source, dtype) or ("float32" if target.adapter else own_type(target.source))
     family, tokenizer = family_of(target.source), target.source.tokenizer()

@@ -14,7 +14,7 @@ def write(target: Target, work: Path, base: NamedBase) -> ExportResult:
     import torch
 
     from riyaz import models
-    from riyaz.layers import lora
+    from riyaz.layers.swaps import lora
 
     adapter, tokenizer, family = lora_of(target, "llama.cpp"), target.source.tokenizer(), describe(target.source)
     source_logits, path = logits(target.model(), tokenizer), work / gguf.FILE

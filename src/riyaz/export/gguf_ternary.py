@@ -37,7 +37,7 @@ def in_blocks(
     """The planned tensors of a model's ternary linears by Hugging Face name, which the model holds from here on as the
     file does, and a note for the user; nothing of a model without. Raises RiyazError for what blocks cannot hold."""
 
-    from riyaz.layers import ternary
+    from riyaz.layers.swaps import ternary
 
     ternary.freeze(model)
     planned, names = {}, family.names(model.config)

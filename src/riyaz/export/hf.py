@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 from riyaz.export.check import ExportResult, checked_export, logits, same_tokenizer
 from riyaz.export.targets import Target, mergeable, own_type
 from riyaz.sources import open_source
-from riyaz.tokenizer_files import TEMPLATES
+from riyaz.text.tokenizer_files import TEMPLATES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from riyaz.tokenizer import Tokenizer
+    from riyaz.text.tokenizer import Tokenizer
 
 
 def write(target: Target, work: Path, dtype: str | None = None) -> ExportResult:
     """Write the folder, with an adapter merged, in `dtype`; by default in the model's own type, or in float32 if there
     is an adapter."""
-    from riyaz.layers import lora
+    from riyaz.layers.swaps import lora
 
     dtype = dtype or ("float32" if target.adapter else own_type(target.source))
     tokenizer, model = target.source.tokenizer(), mergeable(target)

@@ -13,7 +13,7 @@ from riyaz.data import Message
 from riyaz.errors import RiyazError
 from riyaz.export.prompt import Prompt
 from riyaz.files import write_text
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 MODELFILE = "Modelfile"
 MAX_CONTEXT = 8192  # Ollama reserves memory for every position

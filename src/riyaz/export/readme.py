@@ -11,7 +11,8 @@ from riyaz.export.base import NamedBase
 from riyaz.export.modelfile import MODELFILE
 from riyaz.export.prompt import Prompt
 from riyaz.export.targets import Target
-from riyaz.files import write_json, write_text
+from riyaz.files import write_text
+from riyaz.json_files import write_json
 from riyaz.sources import called
 
 NAME, PROMPT = "README.md", "prompt.json"

@@ -33,7 +33,7 @@ class Target:
         import torch
 
         from riyaz import models
-        from riyaz.layers import lora, soft_prompt
+        from riyaz.layers.swaps import lora, soft_prompt
 
         model = models.load(self.source, torch.float32)
         if self.adapter is None:

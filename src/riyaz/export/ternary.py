@@ -26,7 +26,7 @@ def pack(target: str, out: Path, listen: Listen = quiet) -> ExportResult:
     import torch
 
     from riyaz import models
-    from riyaz.layers import ternary
+    from riyaz.layers.swaps import ternary
 
     folder = artifacts.resolve(target)
     if (folder / artifacts.NAME).is_file() or (folder / CONFIG).is_file():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz import native
-from riyaz.layers.memory import empty_like
+from riyaz.layers.fast.memory import empty_like
 
 BLOCK = 512  # queries per call in a layer with a window: their mask holds BLOCK × (BLOCK + window) numbers
 SHORT = 512  # tokens; in bfloat16 up to this row length one product of whole matrices is faster than flash attention

@@ -2,7 +2,7 @@
 
 On a CPU these are bound by memory. Autograd would save every intermediate result; these save only their inputs and
 compute the rest again. Each runs in the C++ extension where that is there and takes the tensors' types, otherwise in
-torch (`RIYAZ_NATIVE=0`). Tests compare both with the plain forms in `tests/plain_layers.py`.
+torch (`RIYAZ_NATIVE=0`). Tests compare both with the plain forms in `tests/helpers/plain_layers.py`.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from riyaz.layers import native_functions
-from riyaz.layers.recompute import recomputable
+from riyaz.layers.fast import native_functions
+from riyaz.layers.fast.recompute import recomputable
 
 
 class _RMSNorm(Function):

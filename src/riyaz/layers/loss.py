@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from riyaz.layers import native_functions
-from riyaz.layers.frozen import FrozenLinear
-from riyaz.layers.memory import empty_like
+from riyaz.layers.fast import native_functions
+from riyaz.layers.fast.memory import empty_like
+from riyaz.layers.swaps.frozen import FrozenLinear
 
 CHUNK = 256  # rows of logits at once, at least: 256 × 49,152 float32 are 50 MB
 NUMBERS = 2**22  # logits at once with a small vocabulary, in more rows than CHUNK: 16 MB in float32

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.rope import Scaling, divisors
+from riyaz.layers.fast.together import together
 from riyaz.layers.functions import cos_sin, rms_norm
-from riyaz.layers.together import together
 
 
 class RMSNorm(nn.Module):

@@ -107,7 +107,7 @@ def pretrain(
     """
     from riyaz.config import PretrainConfig
     from riyaz.pretraining import run
-    from riyaz.report import learning
+    from riyaz.report.pretraining import html as learning
 
     names = given("pretrain", options, PretrainOptions, "out", "resume", "listen", "quiet")
     with in_python():

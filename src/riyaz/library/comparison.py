@@ -12,8 +12,9 @@ from riyaz.comparison.folder import KEPT, ComparisonFolder
 from riyaz.errors import RiyazError
 from riyaz.library import model
 from riyaz.library.options import Place
-from riyaz.report import terminal, write
-from riyaz.report.markup import Markup, element, join
+from riyaz.report import write
+from riyaz.report.comparison import terminal
+from riyaz.report.media.markup import Markup, element, join
 from riyaz.report.words import columns, floor_line, headline, made, metric_name, troubles, verdict
 from riyaz.results import Answer, ArmResult
 
@@ -110,8 +111,8 @@ class Comparison:
         return drawn(self._pictures(), name)
 
     def _pictures(self) -> dict[str, Draw]:
-        from riyaz.report import pictures, retrieval_pictures
-        from riyaz.report.extra_findings import retrieving
+        from riyaz.report.comparison import pictures, retrieval_pictures
+        from riyaz.report.comparison.extra_findings import retrieving
 
         arms, pick, width = self.arms, self.pick, pictures.HALF
         metric = metric_name(next((arm.metric for arm in arms if arm.metric), None))
@@ -183,7 +184,7 @@ def printed(show: Callable[[Any], None]) -> str:
 
 def drawn(pictures: dict[str, Draw], name: str) -> "Figure":
     """The figure of one of the pictures. RiyazError for one that there is not, or for which nothing was measured."""
-    from riyaz.report.svg import Picture
+    from riyaz.report.media.svg import Picture
 
     if name not in pictures:
         raise unknown("picture", name, list(pictures))

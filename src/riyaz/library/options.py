@@ -184,7 +184,7 @@ def heard(listen: Listen | None, quiet: bool) -> Iterator[Listen]:
     if listen is not None or quiet:
         yield listen or events.quiet
         return
-    from riyaz.report import terminal
+    from riyaz.report.comparison import terminal
 
     with terminal.listener(terminal.console(stderr=True)) as shown:
         yield shown

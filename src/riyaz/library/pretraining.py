@@ -10,8 +10,8 @@ from riyaz.errors import RiyazError
 from riyaz.library import model
 from riyaz.library.comparison import Draw, drawn, frame_of, printed
 from riyaz.library.options import Place
-from riyaz.report import learning_terminal
-from riyaz.report.markup import element
+from riyaz.report.media.markup import element
+from riyaz.report.pretraining import terminal as learning_terminal
 from riyaz.results import PretrainRun, Samples, StepMetrics
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Pretraining:
         return drawn(self._pictures(), name)
 
     def _pictures(self) -> dict[str, Draw]:
-        from riyaz.report import learning_pictures as pictures
-        from riyaz.report.pictures import HALF
+        from riyaz.report.comparison.pictures import HALF
+        from riyaz.report.pretraining import pictures
 
         return {
             "loss": lambda: pictures.loss(self.result, self.metrics, HALF, "figure"),

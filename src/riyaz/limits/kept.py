@@ -8,7 +8,8 @@ from pathlib import Path
 from riyaz import artifact, events, folders
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Listen, quiet
-from riyaz.files import new_sha256, write_json
+from riyaz.files import new_sha256
+from riyaz.json_files import write_json
 from riyaz.results import COMPARE, LIMITS, SUITES, Limits
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from riyaz.data.tables import Problems, read_table
 from riyaz.errors import RiyazError, few, shown
-from riyaz.files import read_json
+from riyaz.json_files import read_json
 from riyaz.limits.figures import source_of
 
 GROUPS = {

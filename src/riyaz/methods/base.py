@@ -16,7 +16,7 @@ from riyaz.events import Listen
 from riyaz.methods.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.sources import Source
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 Checks = dict[str, dict[str, Any]]  # name -> {"ok": bool, …}
 

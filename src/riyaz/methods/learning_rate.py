@@ -13,7 +13,7 @@ import numpy as np
 from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
-from riyaz.files import from_json, read_json, write_json
+from riyaz.json_files import from_json, read_json, write_json
 from riyaz.methods.base import Build, Context
 from riyaz.methods.recipe import trains_opening
 

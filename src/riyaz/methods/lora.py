@@ -25,7 +25,7 @@ def build(context: Context) -> "Model":
     """The frozen base with an untrained LoRA."""
     import torch
 
-    from riyaz.layers import frozen, lora, ternary
+    from riyaz.layers.swaps import frozen, lora, ternary
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))
@@ -43,7 +43,7 @@ def fit(context: Context) -> Fitted:
     def save(model: "Model") -> tuple[WeightsPart, dict[str, Any]]:
         from riyaz.adapters import peft
         from riyaz.families import describe
-        from riyaz.layers import lora
+        from riyaz.layers.swaps import lora
 
         out = context.folder / WRITTEN
         out.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from riyaz.methods.recipe import Recipe
 from riyaz.methods.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
-    from riyaz.layers.soft_prompt import SoftPrompt
+    from riyaz.layers.swaps.soft_prompt import SoftPrompt
 
 TOKENS = 20  # vectors; more improve little (Lester et al. 2021, figure 3)
 # AdamW changes a number by about the learning rate in a step, and embeddings are about 0.1 apart, so learning rates of
@@ -24,7 +24,7 @@ def build(context: Context) -> "SoftPrompt":
     """The frozen base with a soft prompt that starts as the embeddings of `first_tokens`."""
     import torch
 
-    from riyaz.layers import frozen, soft_prompt, ternary
+    from riyaz.layers.swaps import frozen, soft_prompt, ternary
     from riyaz.models import load
 
     model = load(context.source, getattr(torch, context.compute))

@@ -108,7 +108,7 @@ def _answering(context: Context, model: Any, saved: bool = False) -> ModelPredic
     """A predictor with a finished model in the engine and precision that will serve it. The model is empty afterwards:
     two would not always fit the memory. `saved`: a whole model is in the folder WRITTEN already; else it is written
     there, and removed."""
-    from riyaz.layers.memory import trim
+    from riyaz.layers.fast.memory import trim
     from riyaz.models import save_hf
 
     base, adapter = _detached(model)
@@ -174,8 +174,8 @@ def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -
     import torch
 
     from riyaz.engine.torch.runner import TorchRunner
-    from riyaz.layers import frozen, lora
-    from riyaz.layers.soft_prompt import SoftPrompt
+    from riyaz.layers.swaps import frozen, lora
+    from riyaz.layers.swaps.soft_prompt import SoftPrompt
     from riyaz.train import answer_loss
 
     training = answer_loss(model, rows)
@@ -193,8 +193,8 @@ def _check_step0(model: "Model", rows: Sequence[Row], prefix: tuple[int, ...]) -
 def _detached(model: Any) -> tuple[Any, Adapter]:
     """The base of a trained model, without the adapter, and the adapter (an empty one if the whole model was
     trained)."""
-    from riyaz.layers import lora
-    from riyaz.layers.soft_prompt import SoftPrompt
+    from riyaz.layers.swaps import lora
+    from riyaz.layers.swaps.soft_prompt import SoftPrompt
 
     if isinstance(model, SoftPrompt):
         return model.base, Adapter(soft_prompt=model.prompt.detach().float().numpy())

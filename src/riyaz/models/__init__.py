@@ -11,17 +11,17 @@ import torch
 
 from riyaz.families import FAMILIES, Family, ModelConfig, describe, describe_embedder, transposed
 from riyaz.families.ternary import KEY, SCALE, Scheme
-from riyaz.files import write_json
-from riyaz.layers import ternary
+from riyaz.json_files import write_json
+from riyaz.layers.swaps import ternary
 from riyaz.models import bert
 from riyaz.sources import Source, safetensors
 from riyaz.sources.ternary import pack
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 
 def load(source: Source, dtype: torch.dtype = torch.bfloat16) -> Any:
     """The source's language model in `dtype`, frozen and in evaluation mode, with the checkpoint's parameter names.
-    Its ternary linears are `layers.ternary`'s, with masters in `dtype` where the file has floats."""
+    Its ternary linears are `layers.swaps.ternary`'s, with masters in `dtype` where the file has floats."""
     family = describe(source)
     model = empty(family.config)
     coded = [name for name in family.stored_names if family.is_ternary(name)]

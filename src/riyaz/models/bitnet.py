@@ -1,7 +1,7 @@
 """The BitNet family in plain torch: like `models.llama` it takes a flat stream of tokens and an `attend` function.
 
 Differences to a llama: the attention's result and the gated units are normalised before their output linear (subln),
-and the gate is ReLU². That the linears are ternary is none of this module's business: `layers.ternary` swaps them.
+and the gate is ReLU². `layers.swaps.ternary` makes the linears ternary; this module does not know it.
 
 Legend: T tokens, C hidden size, F feed-forward size, H query heads, K key/value heads, D head size, V vocabulary.
 Sources: BitNet b1.58 2B4T (Ma et al. 2025, arXiv 2504.12285), subln (Wang et al. 2022, arXiv 2210.06423),

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from riyaz.families.gemma3 import Gemma3Config
+from riyaz.layers.fast.together import together
 from riyaz.layers.functions import geglu, rms_norm, rotate
-from riyaz.layers.together import together
 from riyaz.layers.transformer import GatedMLP, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D), window or None) -> (T,H,D); q and k are already rotated by position

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from riyaz.families.qwen2 import Qwen2Config
+from riyaz.layers.fast.together import together
 from riyaz.layers.functions import rotate, swiglu
-from riyaz.layers.together import together
 from riyaz.layers.transformer import GatedMLP, RMSNorm, Trunk, output_head, rotary
 
 # attend(layer, q (T,H,D), k (T,K,D), v (T,K,D)) -> (T,H,D); q and k are already rotated by position

@@ -9,7 +9,7 @@ from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.predictor.prediction import Prediction, Stream
 from riyaz.predictor.prompt import Prepared, PromptedModel
-from riyaz.sentences import whole_sentences
+from riyaz.text.sentences import whole_sentences
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit

@@ -21,7 +21,7 @@ from riyaz.predictor.free import CHAT_TOKENS, FreePredictor
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.prompt import PromptedModel
 from riyaz.sources import Source, open_source
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Retriever

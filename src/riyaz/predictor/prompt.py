@@ -20,8 +20,8 @@ from riyaz.errors import RiyazError
 from riyaz.predictor.example_index import ExampleIndex
 from riyaz.predictor.prediction import citations
 from riyaz.prompting import messages_for
-from riyaz.sentences import whole_sentences
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.sentences import whole_sentences
+from riyaz.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from riyaz.retrieval.search import Hit, Retriever

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from riyaz import files, folders
+from riyaz import files, folders, json_files
 from riyaz.errors import RiyazError
-from riyaz.files import TEMPORARY, write_json
+from riyaz.files import TEMPORARY
+from riyaz.json_files import write_json
 from riyaz.results import ELSEWHERE, RUN
 
 PLAN, WORK = "plan.json", "work"
@@ -59,7 +60,7 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return None
-        value = files.read_json(path, ELSEWHERE)
+        value = json_files.read_json(path, ELSEWHERE)
         if not isinstance(value, dict):
             raise damaged(str(path))
         return value

@@ -13,7 +13,7 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
 from riyaz.events import Listen, Phase
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 ANSWER = 64  # most tokens of a teacher's answer

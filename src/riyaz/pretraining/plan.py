@@ -19,6 +19,7 @@ from riyaz.errors import RiyazError
 from riyaz.families import ModelConfig, bitnet, llama
 from riyaz.files import Keys
 from riyaz.hardware import MB
+from riyaz.json_files import Keys
 from riyaz.pretraining.shapes import (
     SIZES,
     Shape,

@@ -21,7 +21,7 @@ from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Estimate, Listen, Note, Phase, Planned, about, kept, quiet
-from riyaz.files import from_json, read_json, to_document
+from riyaz.json_files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.pace import Pace
@@ -29,11 +29,11 @@ from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, Pretra
 from riyaz.pretraining.samples import check as check_prompt
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
+from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_tokenizer
 from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.sources.tokenizer_check import open_tokenizer
-from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_training import VocabularyTooLarge, train_tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")

@@ -10,7 +10,7 @@ from typing import Any
 from riyaz.engine import Request, Sampling
 from riyaz.engine.engine import Engine
 from riyaz.errors import RiyazError
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 PROMPTS = ("The", "Once upon a time", "In order to")
 FOX = "The quick brown fox"

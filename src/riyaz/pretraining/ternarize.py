@@ -21,7 +21,7 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, Estimate, Event, Listen, Note, Phase, Planned, Progress, kept, quiet
 from riyaz.families import Family, describe
-from riyaz.files import OPTIONAL, from_json, read_json
+from riyaz.json_files import OPTIONAL, from_json, read_json
 from riyaz.pretraining.folder import PLAN, RunFolder
 from riyaz.pretraining.material import Material, gather
 from riyaz.pretraining.pace import Pace
@@ -310,8 +310,8 @@ class _Run:
         pace: Pace | None = None, begun: Path | None = None,
     ) -> Any:  # fmt: skip
         """One run of the training loop, whose rounding grows over half of the plan's steady steps."""
-        from riyaz.layers.distil import distilling
-        from riyaz.layers.ternary import set_share
+        from riyaz.layers.swaps.distil import distilling
+        from riyaz.layers.swaps.ternary import set_share
         from riyaz.train import train
 
         def adjust(plan: Any, step: int) -> Any:

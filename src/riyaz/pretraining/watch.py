@@ -9,7 +9,7 @@ from typing import Protocol
 
 from riyaz import hardware
 from riyaz.events import Event, Listen, Progress
-from riyaz.files import Lines
+from riyaz.json_files import Lines
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.plan import PretrainingPlan

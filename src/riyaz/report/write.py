@@ -15,8 +15,8 @@ def write(folder: Path) -> tuple[Path, Path]:
 
     Raises RiyazError when there is no comparison or a file of it cannot be read.
     """
-    from riyaz.report import html, markdown
-    from riyaz.report.next_commands import after_comparison
+    from riyaz.report.comparison import html, markdown
+    from riyaz.report.comparison.next_commands import after_comparison
 
     if not (folder / COMPARE).is_file():
         what = "there is no comparison here" if folder.is_dir() or not folder.exists() else "this is a file"
@@ -52,7 +52,8 @@ def limits(folder: Path, comparison: Comparison) -> dict[str, Limits]:
 
 def write_limits(document: Limits, folder: Path) -> tuple[Path, Path]:
     """Write `limits.md` and `limits.html` of one target into `folder`; returns their paths."""
-    from riyaz.report import limits_markdown, limits_section
+    from riyaz.report.limits import html as limits_section
+    from riyaz.report.limits import markdown as limits_markdown
 
     paths = folder / "limits.md", folder / "limits.html"
     write_text(paths[0], limits_markdown.whole(document))

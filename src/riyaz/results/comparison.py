@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from riyaz.config import Metric
 from riyaz.errors import RiyazError, shown
-from riyaz.files import OPTIONAL, Keys, from_json, is_bare, read_json, read_lines
+from riyaz.files import is_bare
+from riyaz.json_files import OPTIONAL, Keys, from_json, read_json, read_lines
 from riyaz.results.documents import ELSEWHERE, as_document, read_document
 
 COMPARE, RESULT, FIT, PREDICTIONS = "compare.json", "result.json", "fit.json", "predictions.jsonl"

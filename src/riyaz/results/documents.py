@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from riyaz.errors import RiyazError
-from riyaz.files import from_json, read_json
+from riyaz.json_files import from_json, read_json
 
 SCHEMA = 1  # version of compare.json, result.json and run.json; a file without one is read as 1
 ELSEWHERE = "choose another --out"  # hint for a folder whose files no command can continue from

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.files import OPTIONAL, read_json
+from riyaz.json_files import OPTIONAL, read_json
 from riyaz.results.documents import as_document
 
 LIMITS = "limits.json"

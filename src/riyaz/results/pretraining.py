@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from riyaz.files import OPTIONAL, Keys, from_json, parse_json
+from riyaz.json_files import OPTIONAL, Keys, from_json, parse_json
 from riyaz.results.documents import ELSEWHERE, read_document
 
 RUN, METRICS, SAMPLES = "run.json", "metrics.jsonl", "samples.jsonl"

@@ -21,7 +21,7 @@ from riyaz.serve.http import EventStream, dumped, read_fields, unless_gone
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import State, state_of
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 NO_LOGPROBS = "has no log-probabilities, since it copies answers"
 

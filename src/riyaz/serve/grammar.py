@@ -11,7 +11,7 @@ from riyaz.errors import install
 from riyaz.serve.asking import Body, expect_shallow
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 MAX_SCHEMA = 64 * 2**10  # characters
 WHERE = "response_format"

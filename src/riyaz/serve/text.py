@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from riyaz.sentences import whole_sentences
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.sentences import whole_sentences
+from riyaz.text.tokenizer import Tokenizer
 
 LONGEST = 8  # tokens whose bytes may be one character
 WINDOW = 16  # tokens that are decoded together at most, but for those within a character

@@ -15,7 +15,7 @@ from riyaz.serve.http import read_body
 from riyaz.serve.problems import Problem
 from riyaz.serve.shelf import Served
 from riyaz.serve.state import state_of
-from riyaz.tokenizer import Tokenizer
+from riyaz.text.tokenizer import Tokenizer
 
 
 async def tokenize(request: Request) -> Response:

@@ -9,10 +9,10 @@ the tokenizer and the metadata must give the same ids for every piece.
 
 from typing import Any
 
-from riyaz import tokenizer_files
 from riyaz.errors import RiyazError
 from riyaz.sources.source import Source
-from riyaz.tokenizer import Tokenizer
+from riyaz.text import tokenizer_files
+from riyaz.text.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 BYTES = {f"<0x{byte:02X}>" for byte in range(256)}

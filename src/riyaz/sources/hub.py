@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, install, shown
 from riyaz.files import new_sha256
 from riyaz.sources import sharded, store
 from riyaz.sources.package import FOLDER_FILES, TEMPLATE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
 from riyaz.sources.store import ModelEntry, Progress
+from riyaz.text import tokenizer_files
 
 REFERENCE = re.compile(
     r"hf:([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,120}))?", re.ASCII

@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file, new_sha256
 from riyaz.folders import expect_inside
@@ -25,6 +24,7 @@ from riyaz.sources import store
 from riyaz.sources.catalogue import CATALOGUE, Member, Package
 from riyaz.sources.source import INDEX, Source, open_path
 from riyaz.sources.store import ModelEntry, Progress
+from riyaz.text import tokenizer_files
 
 # files of a Hugging Face folder that are copied beside its weights; all others are left out
 FOLDER_FILES = (

@@ -18,7 +18,7 @@ from riyaz.sources import gguf, safetensors, sharded, store
 from riyaz.sources.tensor_files import TensorInfo
 
 if TYPE_CHECKING:
-    from riyaz.tokenizer import Tokenizer
+    from riyaz.text.tokenizer import Tokenizer
 
 UNREAD_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx")
 CONVERT = "convert it with `save_pretrained` of transformers, which writes safetensors"
@@ -70,7 +70,7 @@ class Source:
         """A language model's tokenizer. Raises RiyazError when it is missing, of an unsupported kind, or has ids
         without an embedding row."""
         from riyaz.sources.tokenizer_check import open_tokenizer  # a model is open before the tokenizers library is
-        from riyaz.tokenizer import Tokenizer
+        from riyaz.text.tokenizer import Tokenizer
 
         self.expect_language_model()
         if self.format == "gguf":

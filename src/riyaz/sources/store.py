@@ -15,7 +15,8 @@ from pathlib import Path
 
 from riyaz import folders
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, new_sha256, write_json
+from riyaz.files import disk_error, new_sha256
+from riyaz.json_files import write_json
 
 ENTRY = "entry.json"
 TEMPORARY = ".tmp-"

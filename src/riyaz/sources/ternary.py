@@ -1,5 +1,5 @@
 """Ternary matrices (BitNet b1.58: Ma et al. 2024, arXiv 2402.17764; 2025, arXiv 2504.12285): the one form in which
-both engines take them, and how it comes from floats and from packed bytes. Torch-free; `layers.ternary` is its twin.
+both engines take them, and how it comes from floats and from packed bytes. `layers.swaps.ternary` is its twin.
 
 A matrix holds a code −1, 0 or 1 for every weight and float32 scales, one for the matrix or one for `group` columns of a
 row. A linear multiplies the codes with inputs in 8 bits. This is its definition, which training and all engines share:

@@ -12,13 +12,13 @@ from typing import Any
 
 import tokenizers
 
-from riyaz import tokenizer_files
 from riyaz.confined import CPU_LIMIT_REACHED, module_command
 from riyaz.errors import RiyazError
 from riyaz.files import new_sha256, write_text
 from riyaz.sources import store
-from riyaz.tokenizer import Tokenizer
-from riyaz.tokenizer_gguf import LLAMA3_SPLIT, QWEN2_SPLIT
+from riyaz.text import tokenizer_files
+from riyaz.text.tokenizer import Tokenizer
+from riyaz.text.tokenizer_gguf import LLAMA3_SPLIT, QWEN2_SPLIT
 
 KNOWN = (LLAMA3_SPLIT, QWEN2_SPLIT)  # patterns that are quick on every text
 WALL_SECONDS = 300  # unlike the limit on CPU time, which ends it earlier, dependent on load
@@ -60,7 +60,7 @@ def _patterns(value: Any) -> Iterator[str]:
 
 
 def _try(definition: str, where: str) -> None:
-    arguments, environment = module_command("riyaz.tokenizer_worker")
+    arguments, environment = module_command("riyaz.text.tokenizer_worker")
     try:
         done = subprocess.run(
             arguments, input=definition.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -69,7 +69,7 @@ def _try(definition: str, where: str) -> None:
     except subprocess.TimeoutExpired:
         raise RiyazError("the tokenizer does not finish in time on ordinary text", where, HINT) from None
     except OSError as error:
-        hint = f"run `{Path(sys.executable).name} -m riyaz.tokenizer_worker` to see why"
+        hint = f"run `{Path(sys.executable).name} -m riyaz.text.tokenizer_worker` to see why"
         raise RiyazError(f"the process that tries it failed to start: {error}", where, hint) from None
     if done.stdout == b"ok\n":
         return

@@ -14,13 +14,13 @@ import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from riyaz import tokenizer_files
 from riyaz.errors import RiyazError, shown
 from riyaz.files import atomic_file, new_sha256
 from riyaz.sources import package, store
 from riyaz.sources.sharded import BARE
 from riyaz.sources.source import CONVERT, INDEX, UNREAD_SUFFIXES, is_intact, open_path
 from riyaz.sources.store import ModelEntry, Progress
+from riyaz.text import tokenizer_files
 
 REFERENCE = re.compile(
     r"pip:([A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)(?:==([A-Za-z0-9][A-Za-z0-9.!+_-]{0,60}))?"

@@ -6,7 +6,7 @@ from riyaz import hardware, models
 from riyaz.adapters import Adapter
 from riyaz.engine.torch.packed import pack
 from riyaz.engine.torch.runner import TorchRunner
-from riyaz.layers import lora
+from riyaz.layers.swaps import lora
 from riyaz.sources import Source
 
 

@@ -7,7 +7,7 @@ the weights of SmolLM2-135M, one row takes half the time and the head a quarter;
 import torch
 from torch import Tensor, nn
 
-from riyaz.layers.swap import swap
+from riyaz.layers.swaps.swap import swap
 
 
 class PackedLinear(nn.Module):

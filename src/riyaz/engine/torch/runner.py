@@ -18,8 +18,8 @@ from riyaz.engine.torch.adapted import AdaptedLinear, AdaptedModule, AdaptedPack
 from riyaz.engine.torch.block import Attend, Block, Prefix
 from riyaz.engine.torch.packed import PackedLinear
 from riyaz.errors import RiyazError
-from riyaz.layers.swap import swap
-from riyaz.layers.threads import settle
+from riyaz.layers.fast.threads import settle
+from riyaz.layers.swaps.swap import swap
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}  # nats by which other runs may change a token's log p
 HEAD_ROWS = 128  # rows of logits computed at a time: 25 MB for a vocabulary of 49,152 in float32

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.errors import shown
-from riyaz.files import is_bare, to_document
+from riyaz.files import is_bare
+from riyaz.json_files import to_document
 from riyaz.results import LIMITS, Limits
 from riyaz.serve.http import unless_gone
 from riyaz.serve.page.place import Page

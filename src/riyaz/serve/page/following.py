@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS
-from riyaz.files import parse_json, to_json
+from riyaz.json_files import parse_json, to_json
 from riyaz.results import METRICS, SAMPLES
 from riyaz.serve.http import EventStream
 from riyaz.serve.page.runs import Run, document_of, is_done

@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from riyaz.errors import RiyazError, shown
-from riyaz.files import is_bare, read_json, to_document
-from riyaz.report.examples import browser_data
-from riyaz.report.next_commands import after_comparison
+from riyaz.files import is_bare
+from riyaz.json_files import read_json, to_document
+from riyaz.report.comparison.examples import browser_data
+from riyaz.report.comparison.next_commands import after_comparison
 from riyaz.results import PREDICTIONS, Answer, Comparison, PretrainRun
 from riyaz.serve.page.place import REPORT, Page
 from riyaz.serve.page.runs import ARMS, MOST_RUNS, SETTINGS, Document, Run, document_of, found, is_done, progress_of

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from riyaz import events
 from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
-from riyaz.files import parse_json, read_json, try_lock
+from riyaz.files import try_lock
+from riyaz.json_files import parse_json, read_json
 from riyaz.results import COMPARE, LIMITS, RUN, Comparison, Limits, PretrainRun
 from riyaz.serve.page.place import UPLOADS
 

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.errors import RiyazError
-from riyaz.files import disk_error, json_line, parse_json
+from riyaz.files import disk_error
+from riyaz.json_files import json_line, parse_json
 from riyaz.serve.fields import OBJECT, Field, listed, text
 from riyaz.serve.http import read_body
 from riyaz.serve.schema import Schema

@@ -1,0 +1,157 @@
+"""Linears, embeddings and LoRAs that add the gradients of their weights to float32 sums in place.
+
+Autograd would make each weight's gradient in new memory, an embedding's in the size of the whole table, and then add
+them up. In full fine-tuning of a small model that takes longer than the optimiser. Outputs come from
+`layers.fast.memory`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from riyaz.layers.fast.memory import empty
+from riyaz.layers.fast.native_functions import add_gradient, multiplies, product_gradients, write_products
+from riyaz.layers.swaps.lora import LoRALinear
+from riyaz.layers.swaps.ternary import TernaryLinear
+
+
+def take_over(model: nn.Module, sums: Mapping[nn.Parameter, Tensor]) -> list[nn.Module]:
+    """Have the linears, plain or ternary, the embeddings and the LoRAs whose weights are in `sums` add their gradients
+    to these, until `give_back` of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of
+    a weight give gradients as before."""
+    taken: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, LoRALinear) and {module.lora_A, module.lora_B} <= sums.keys():
+            module.totals = sums[module.lora_A], sums[module.lora_B]
+            taken.append(module)
+            continue
+        total = sums.get(getattr(module, "weight", None))  # type: ignore[arg-type]
+        compute = _COMPUTE.get(type(module))
+        if total is None or not (compute or isinstance(module, TernaryLinear)):
+            continue
+        module.total = total
+        if compute:
+            module.forward = partial(compute, module)  # type: ignore[method-assign]
+        taken.append(module)
+    return taken
+
+
+def give_back(taken: list[nn.Module]) -> None:
+    """Have the modules compute as torch has them."""
+    for module in taken:
+        for name in ("total", "totals", "forward"):
+            vars(module).pop(name, None)
+
+
+def takes(linear: nn.Module) -> bool:
+    """Whether `products` computes this linear."""
+    return type(linear) is nn.Linear and hasattr(linear, "total")
+
+
+def products(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[Tensor, ...]:
+    """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in). With `columns` they may be columns of one
+    matrix, made by one product where the weights are rows of one."""
+    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
+    totals = [linear.total for linear in linears]
+    found: tuple[Tensor, ...] = _Linears.apply(x, totals, columns, *weights, *biases)
+    return found
+
+
+def _linear(module: Any, x: Tensor) -> Tensor:
+    return products(x, [module])[0]
+
+
+def _embed(module: Any, tokens: Tensor) -> Tensor:
+    return _Embed.apply(tokens, module.weight, module.total)
+
+
+class _Linears(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, totals: list[Tensor], columns: bool, *weights_and_biases: Any
+    ) -> tuple[Tensor, ...]:
+        weights, biases = weights_and_biases[: len(totals)], weights_and_biases[len(totals) :]
+        ctx.save_for_backward(x, *weights)
+        ctx.totals = totals
+        ctx.native = multiplies(x, weights) and len({*map(id, totals)}) == len(totals)  # threads add to one at a time
+        if ctx.native:
+            outs = _empty_outs(x, [len(weight) for weight in weights], columns)
+            write_products(x, weights, biases, outs)
+            return outs
+        if columns and biases == (None,) * len(totals) and (whole := _whole(weights, 0)) is not None:
+            parts = _product(x, whole, None).split([len(weight) for weight in weights], 1)
+            return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
+        return tuple(_product(x, weight, bias) for weight, bias in zip(weights, biases))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        x, *weights = ctx.saved_tensors
+        count, wanted, grad_x = len(grads), ctx.needs_input_grad[3:], None
+        biases = [grad.sum(0) if own else None for grad, own in zip(grads, wanted[count:])]
+        if ctx.native:
+            grad_x = empty(x.shape, x.dtype) if ctx.needs_input_grad[0] else None
+            totals = [total if own else None for total, own in zip(ctx.totals, wanted)]
+            product_gradients(x, weights, grads, grad_x, totals)
+            return grad_x, None, None, *[None] * count, *biases
+        parts = [*zip(grads, weights, ctx.totals, wanted)]
+        whole: Any = [_whole(grads, 1), _whole(weights, 0), _whole(ctx.totals, 0)]
+        if len({*wanted[:count]}) == 1 and all(matrix is not None for matrix in whole):
+            parts = [(*whole, wanted[0])]
+        if ctx.needs_input_grad[0]:
+            grad, weight, *_ = parts[0]
+            grad_x = torch.mm(grad, weight, out=empty(x.shape, x.dtype))
+            for grad, weight, *_ in parts[1:]:
+                grad_x.addmm_(grad, weight)
+        for grad, _, total, own in parts:
+            if own:
+                add_gradient(total, grad, x)
+        return grad_x, None, None, *[None] * count, *biases
+
+
+def _empty_outs(x: Tensor, widths: Sequence[int], columns: bool) -> tuple[Tensor, ...]:
+    """Results (T, width) that are still to be written; `columns`: of one matrix."""
+    if not columns:
+        return tuple(empty((len(x), width), x.dtype) for width in widths)
+    parts = empty((len(x), sum(widths)), x.dtype).split(list(widths), 1)
+    return tuple(part.data for part in parts)  # no views, of which autograd would follow the changes
+
+
+def _whole(parts: Sequence[Tensor], dim: int) -> Tensor | None:
+    """The matrix whose rows (dim 0) or columns (dim 1) are those of all parts, where their memory is that of one."""
+    first = parts[0]
+    end = first.data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.stride() != first.stride() or part.shape[1 - dim] != first.shape[1 - dim]:
+            return None
+        end += part.shape[dim] * part.stride(dim) * part.itemsize
+    if first.stride(1) != 1 or end > first.untyped_storage().data_ptr() + first.untyped_storage().nbytes():
+        return None
+    shape = [sum(part.shape[i] for part in parts) if i == dim else first.shape[i] for i in (0, 1)]
+    return first.as_strided(shape, first.stride())
+
+
+def _product(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + bias (T, out)."""
+    out = empty((len(x), len(weight)), x.dtype)
+    return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
+
+
+class _Embed(Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.total = total
+        return weight.index_select(0, tokens)  # (T, C)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        (tokens,) = ctx.saved_tensors
+        ctx.total.index_add_(0, tokens, grads[0].to(ctx.total.dtype))
+        return None, None, None
+
+
+_COMPUTE: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Linear: _linear, nn.Embedding: _embed}

@@ -1,0 +1,172 @@
+"""What an optimiser keeps of the weights that train: their exact values, gradients and moments, and a step of AdamW.
+
+In bf16 small steps would be rounded away, so each weight has 32 bits: the model computes with the upper 16, rounded,
+and `low` holds what is missing. Both together are a float32, and neither is kept twice. Of the moments the mean
+gradient is in bf16 too (as in DeepSeek-V3: 2024, arXiv 2412.19437, section 3.3.3), the mean square, which changes by a
+thousandth, in float32. Gradients are summed in float32, in blocks that live as long as the run: memory that the system
+hands out anew in each step costs more time than adding to it. A step is one pass over all of this in the C++ extension;
+`_plain_step` is its slow twin.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from riyaz import native
+from riyaz.layers.fast import memory
+from riyaz.layers.fast.in_place import give_back, take_over
+from riyaz.layers.fast.native_functions import add
+
+EPS = 1e-8  # of AdamW's denominator
+HALF = 1 << 15  # of what the lower 16 bits count
+# numbers of a block at once: the sum of 10⁸ squares in float32 would be off by a hundredth, and each temporary result
+# of `_plain_step` would be as large as the block
+PIECE = 1 << 18
+
+
+class Blocks(NamedTuple):
+    """Of all weights (N,): what the model computes with, and what the optimiser keeps."""
+
+    working: Tensor
+    low: Tensor | None
+    mean: Tensor
+    square: Tensor
+    grad: Tensor
+
+    def part(self, at: slice) -> "Blocks":
+        """The blocks of some of the weights."""
+        low = None if self.low is None else self.low[at]
+        return Blocks(self.working[at], low, self.mean[at], self.square[at], self.grad[at])
+
+
+class Masters:
+    """The trainable parameters of a model, from now on in its compute type, until `detach`. All weights lie in one
+    block of memory, matrices first, and so do their gradients and each moment: a step is a pass over blocks."""
+
+    def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
+        self.working = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.decaying = sum(weight.numel() for weight in self.working.values() if weight.ndim > 1)
+        N = sum(weight.numel() for weight in self.working.values())
+        working = torch.empty(N, dtype=compute)
+        low = None if compute == torch.float32 else torch.empty(N, dtype=torch.int16)
+        self.low = {} if low is None else self._parts(low)
+        for name, part in self._parts(working).items():
+            _move(self.working[name], part, self.low.get(name))
+        memory.trim()  # the old weights are freed before zeros take their place
+        self.blocks = Blocks(working, low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N))
+        self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
+        self.hooks = [
+            weight.register_post_accumulate_grad_hook(_add_to(self.grad[name])) for name, weight in self.working.items()
+        ]
+        self.taken = take_over(model, {weight: self.grad[name] for name, weight in self.working.items()})
+
+    def _parts(self, block: Tensor) -> dict[str, Tensor]:
+        """The part of a block that belongs to each weight."""
+        order = sorted(self.working, key=lambda name: self.working[name].ndim < 2)
+        parts = dict(zip(order, block.split([self.working[name].numel() for name in order])))
+        return {name: parts[name].view(weight.shape) for name, weight in self.working.items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights as a checkpoint keeps them: `name`, and `name.low` of one in bf16."""
+        return {name: weight.data for name, weight in self.working.items()} | _suffixed(self.low, "low")
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's moments as a checkpoint keeps them."""
+        return _suffixed(self.mean, "exp_avg") | _suffixed(self.square, "exp_avg_sq")
+
+    def norm(self) -> float:
+        """The norm of all gradients together."""
+        parts = torch._foreach_norm(self.blocks.grad.split(PIECE))
+        return torch.stack(parts).double().norm().item()
+
+    @torch.no_grad()
+    def step(self, number: int, rate: float, betas: tuple[float, float], decay: float, factor: float) -> None:
+        """Step `number`, from 1, of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) with the gradients
+        times `factor`, which become 0. Matrices decay by rate × `decay`, norms and biases do not."""
+        compute = _native_step if native.trains() else _plain_step
+        size, root = rate / (1 - betas[0] ** number), math.sqrt(1 - betas[1] ** number)
+        matrices, others = slice(self.decaying), slice(self.decaying, None)
+        for part, keep in ((matrices, 1 - rate * decay), (others, 1.0)):
+            compute(self.blocks.part(part), factor, *betas, keep, size, root)
+
+    def rest(self) -> None:
+        """Free gradients and moments; the model computes as torch has it."""
+        give_back(self.taken)
+        for hook in self.hooks:
+            hook.remove()
+        self.taken, self.hooks = [], []
+        self.grad, self.mean, self.square = {}, {}, {}
+        self.blocks = self.blocks._replace(mean=torch.empty(0), square=torch.empty(0), grad=torch.empty(0))
+
+    def detach(self) -> None:
+        """Leave the exact weights in the model, in float32."""
+        self.rest()
+        for name, weight in self.working.items():
+            weight.data = join(weight.data, self.low[name]) if self.low else weight.data.clone()
+        self.low = {}
+        self.blocks = self.blocks._replace(working=torch.empty(0), low=None)
+
+
+def _move(weight: Tensor, working: Tensor, low: Tensor | None) -> None:
+    """Have a weight compute in `working`, with what that lacks of 32 bits in `low`."""
+    exact = weight.detach().float().contiguous()
+    if low is not None:
+        exact, rest = split(exact)
+        low.copy_(rest)
+    weight.data = working.copy_(exact)
+
+
+def split(exact: Tensor) -> tuple[Tensor, Tensor]:
+    """Float32 numbers as (bfloat16, the difference of their bits int16); a number between two is rounded up."""
+    bits = exact.view(torch.int32)
+    upper = bits.add(HALF).bitwise_right_shift_(16)
+    low = (bits - (upper << 16)).to(torch.int16)
+    return upper.to(torch.int16).view(torch.bfloat16), low
+
+
+def join(working: Tensor, low: Tensor) -> Tensor:
+    """The inverse of `split`."""
+    return (working.view(torch.int16).to(torch.int32) << 16).add_(low).view(torch.float32)
+
+
+def _suffixed(tensors: Mapping[str, Tensor], suffix: str) -> dict[str, Tensor]:
+    return {f"{name}.{suffix}": tensor for name, tensor in tensors.items()}
+
+
+def _plain_step(
+    blocks: Blocks, factor: float, beta1: float, beta2: float, keep: float, size: float, root: float
+) -> None:
+    for start in range(0, len(blocks.working), PIECE):
+        working, low, mean, square, grad = blocks.part(slice(start, start + PIECE))
+        grad.mul_(factor)
+        moved = mean.float().lerp_(grad, 1 - beta1)
+        mean.copy_(moved)
+        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        weight = working if low is None else join(working, low)
+        weight.mul_(keep).addcdiv_(moved, square.sqrt().div_(root).add_(EPS), value=-size)
+        if low is not None:
+            for mine, new in zip((working, low), split(weight), strict=True):
+                mine.copy_(new)
+        grad.zero_()
+
+
+def _native_step(
+    blocks: Blocks, factor: float, beta1: float, beta2: float, keep: float, size: float, root: float
+) -> None:
+    working, low, mean, square, grad = blocks
+    threads = torch.get_num_threads()
+    native.extension().adam(working, mean, square, grad, low, factor, beta1, beta2, keep, size, root, EPS, threads)
+
+
+def _add_to(total: Tensor) -> Callable[[Tensor], None]:
+    """A hook that adds a parameter's gradient to a float32 sum."""
+
+    def hook(working: Tensor) -> None:
+        if working.grad is not None:  # otherwise `take_over` has seen to it
+            add(total, working.grad)
+            working.grad = None
+
+    return hook

@@ -1,0 +1,1 @@
+"""The report of a comparison: terminal, Markdown and one page of HTML."""

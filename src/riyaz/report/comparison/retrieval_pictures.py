@@ -1,0 +1,105 @@
+"""The pictures of retrieval and of the data curve in report.html; None when nothing was measured."""
+
+from matplotlib.figure import Figure
+
+from riyaz.report.comparison.arms import about
+from riyaz.report.comparison.extra_findings import CURVE, curve_points, recall_points
+from riyaz.report.comparison.extra_findings import contexts as scores_of
+from riyaz.report.comparison.pictures import HALF, below, end_names, score_limits
+from riyaz.report.media.markup import Markup
+from riyaz.report.media.svg import INK, colour, inset, label, picture
+from riyaz.report.words import number
+from riyaz.results import Comparison, Retrieval
+
+Pairs = list[tuple[str, Retrieval]]  # (method, its retrieval)
+
+
+def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
+    """Recall at k, one line per arm that retrieves."""
+    shown = [(method, points) for method, retrieval in pairs if (points := recall_points(retrieval))]
+    if not shown:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 40, 122, 34, 46)
+        ranks = sorted({k for _, points in shown for k, _ in points})
+        for method, points in shown:
+            shade = colour(about(method).colour)
+            xs, ys = [ranks.index(k) for k, _ in points], [value for _, value in points]
+            panel.plot(xs, ys, color=shade, lw=2, marker=about(method).mark, ms=7)
+        panel.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
+        low = min(value for _, points in shown for _, value in points)
+        panel.set_ylim(max(min(low - 0.08, 0.8), 0), 1.02)
+        panel.grid(axis="y", lw=0.7)
+        ends = [
+            ((ranks.index(points[-1][0]), points[-1][1]), label(method, 16), colour(about(method).colour))
+            for method, points in shown
+        ]
+        end_names(panel, ends, "")
+        panel.set_title("recall: right document in the first k", pad=14)
+        below(figure, "k passages")
+
+    return picture(draw, width, 320, name, "Recall at k")
+
+
+CONTEXTS = ("no passages", "retrieved passages", "right documents")
+
+
+def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | None:
+    """Score without passages, with the retrieved passages and with the right documents."""
+    scored = [(method, scores_of(retrieval)) for method, retrieval in pairs]
+    shown = [(method, scores) for method, scores in scored if any(score is not None for score in scores)]
+    if not shown:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 134, 30, 34, 46)
+        high = 0.0
+        for place_, (method, scores) in enumerate(shown):
+            shade, away = colour(about(method).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
+            for line, score in enumerate(scores):
+                if score is None:
+                    continue
+                high = max(high, score)
+                panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
+                panel.plot([score], [line + away], about(method).mark, color=shade, ms=8, clip_on=False)
+                text = f"{number(score, 2)} {label(method, 12)}"
+                panel.annotate(text, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
+        panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
+        panel.set_ylim(2.6, -0.6)
+        panel.set_yticks(range(len(CONTEXTS)), CONTEXTS)
+        panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        panel.grid(axis="x", lw=0.7)
+        panel.set_title("passages in the prompt", pad=14)
+        below(figure, metric)
+
+    return picture(draw, width, 320, name, f"{metric} without, with retrieved and with the right passages")
+
+
+def data_curve(comparison: Comparison, metric: str, width: float, name: str) -> Markup | None:
+    """Score of one method against the number of its training rows."""
+    points = curve_points(comparison)
+    if not points:
+        return None
+
+    def draw(figure: Figure) -> None:
+        panel = figure.subplots()
+        inset(figure, 40, 24, 34, 46)
+        xs, ys = [point.rows for point in points], [point.score for point in points]
+        shade = colour(about(CURVE).colour)
+        for point in points:
+            if point.ci_low is not None and point.ci_high is not None:
+                panel.plot([point.rows] * 2, [point.ci_low, point.ci_high], color=shade, lw=1.6, alpha=0.75)
+        panel.plot(xs, ys, color=shade, lw=2, marker=about(CURVE).mark, ms=8)
+        for x, y in zip(xs, ys, strict=True):
+            panel.annotate(number(y, 3), (x, y), xytext=(9, -11), textcoords="offset points", color=INK)
+        panel.set_xlim(0, max(xs) * 1.14)
+        panel.set_xticks(xs, [number(x) for x in xs])
+        panel.set_ylim(*score_limits(points))
+        panel.grid(axis="y", lw=0.7)
+        panel.set_title(f"{metric}, with 95 % interval", pad=14)
+        below(figure, "training rows")
+
+    return picture(draw, width, 320, name, f"{metric} with more training rows")

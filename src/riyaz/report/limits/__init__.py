@@ -1,0 +1,1 @@
+"""What a model cannot do, as terminal text, Markdown and HTML."""

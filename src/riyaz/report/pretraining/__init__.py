@@ -1,0 +1,1 @@
+"""The report of a pretraining run: terminal and one page of HTML."""

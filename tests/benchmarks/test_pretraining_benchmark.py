@@ -1,0 +1,81 @@
+"""benchmarks/pretraining.py: the plain loop is the same model on the same batches, and the last line is the table."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from riyaz.data.packing import batch
+from riyaz.models.fresh import fresh
+from riyaz.train import train
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "pretraining.py"
+CURVES = 1e-4  # nats between the loss curves of both sides, in float32
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_pretraining", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_both_sides_are_one_model_and_one_loop(pretraining: ModuleType, tmp_path: Path) -> None:
+    setting = pretraining.Setting(V=40, C=32, F=48, L=2, H=4, T=16, B=3, steps=1, learning_rate=1e-2)
+    tokens = (np.arange(400) * 7 % 40).astype(np.uint16)
+    rows, ours = pretraining.windows(setting, tokens, STEPS, 1), []
+    model, plain = fresh(setting.config(), 1), pretraining.Plain(setting)
+    names = {"self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": "v", "self_attn.o_proj": "o",
+             "mlp.gate_proj": "gate", "mlp.up_proj": "up", "mlp.down_proj": "down", "input_layernorm": "norm1",
+             "post_attention_layernorm": "norm2", "model.layers": "blocks", "model.embed_tokens": "embed",
+             "model.norm": "norm"}  # fmt: skip
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            for theirs, its in names.items():
+                name = name.replace(theirs, its)
+            plain.get_parameter(name).copy_(weight)
+    train(model, rows, rows[:1], setting.plan(STEPS, "float32", 1), tmp_path, lambda e: ours.append(e.loss))
+    order = [place for step in range(STEPS) for place in batch(len(rows), setting.B, 1, step)]
+    _, losses = pretraining.plain_loop(plain, setting, tokens, rows.starts[order], "float32")
+    assert ours == pytest.approx(losses, abs=CURVES) and ours[-1] < ours[0] - 0.1
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_flops_are_those_of_the_products(pretraining: ModuleType) -> None:
+    setting = pretraining.SETTINGS["shakespeare"]
+    matrices = sum(p.numel() for p in fresh(setting.config(), 0).parameters() if p.ndim > 1)
+    seen = sum(range(1, setting.T + 1)) / setting.T  # tokens that one sees, on average
+    attention = setting.L * 2 * (2 * setting.C * seen)  # two products, of as many pairs of C multiplications
+    assert setting.flops() == pytest.approx(3 * (2 * matrices + attention), rel=0.01)
+    assert 14e6 < pretraining.SETTINGS["m15"].flops() / 6 < 17e6
+
+
+def test_the_summary_takes_each_sides_faster_type(pretraining: ModuleType) -> None:
+    setting = pretraining.SETTINGS["m15"]
+    medians = {("riyaz", "float32"): 100.0, ("riyaz", "bfloat16"): 300.0, ("peak", "bfloat16"): 600 * setting.flops()}
+    row = pretraining.summary(setting, medians)
+    assert row["tokens_s"] == 300 and row["type"] == "bfloat16" and row["peak_share"] == 0.5
+    row = pretraining.summary(setting, medians | {("peer", "float32"): 200.0, ("peer", "bfloat16"): 150.0})
+    assert row["ratio_tokens_s"] == 1.5 and row["peer_type"] == "float32"
+
+
+@pytest.mark.slow
+def test_the_last_line_is_the_table(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(chr(32 + i * i % 65) for i in range(3000)))
+    command = [sys.executable, SCRIPT, "--peer", "--text", text, "--only", "shakespeare", "--steps", "3",
+               "--seeds", "2", "--rounds", "1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])["shakespeare"]
+    assert row["ratio_tokens_s"] > 0 and 0 < row["peak_share"] < 1 and 0 < row["val_loss"] < 2 * math.log(65)

@@ -1,0 +1,241 @@
+"""The order of the arms, the race, planning anew and `--more`, with a clock and processes that only pretend to work."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from riyaz.comparison import arms as running
+from riyaz.comparison import plan as planning
+from riyaz.comparison import processes
+from riyaz.comparison.arms import Arms
+from riyaz.comparison.folder import KEPT, ComparisonFolder
+from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
+from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
+from riyaz.events import Event, Note
+from riyaz.json_files import write_json
+from riyaz.methods.base import ArmPlan
+from riyaz.methods.learning_rate import OPENINGS
+from riyaz.methods.recipe import Recipe
+from riyaz.results import ArmResult
+
+RECIPE = Recipe(epochs=4, least_steps=1, batch_size=8, learning_rates=(1e-3, 2e-3), default_rate=1e-3)  # 120 steps
+SIZES = Sizes(train=240, valid=48, test=40)
+ANSWER = AnswerSpeed(0.1, 0.1, loss_seconds=0.01, choose_seconds=2.0, load_seconds=0.5, look_seconds=0.0)
+TRAIN = TrainSpeed(1.0, validate_seconds=0.5, build_seconds=0.5, rss_mb=500, disk_mb=10, trainable=10)
+NAMES = ("nearest", "zero_shot", "lora", "full", "rag_lora")
+
+
+class Machine:
+    """A clock, and processes that let it go on by what their arm was given, times `slow`."""
+
+    def __init__(self, folder: ComparisonFolder, scores: dict[str, float]) -> None:
+        self.folder, self.scores = folder, scores
+        self.now, self.slow = 0.0, 1.0
+        self.done: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+
+    def listen(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+
+    def rows(self, method: str) -> list[float]:
+        """The scores of 20 rows: the mean is the method's score."""
+        return [float(row < round(20 * self.scores[method])) for row in range(20)]
+
+    def run(self, arguments: list[str], log: Path, listen: object, threads: int | None = None) -> str:
+        work, _, method, part = arguments
+        self.done.append((work, method))
+        arm, run = ComparisonPlan.read(self.folder.path / "plan.json").arm(method), self.folder.run(method, part)
+        run.mkdir(parents=True, exist_ok=True)
+        seconds = dict(arm.seconds)
+        evaluate = seconds.pop("evaluate")
+        if work == "open":
+            (run / OPENINGS).mkdir()
+            write_json(run / "search.json", {"rate": 1e-3, "record": [], "scores": self.rows(method)})
+            self.now += arm.opening * self.slow
+        elif work == "fit":
+            write_json(run / "fit.json", {"steps": arm.steps})
+            self.now += sum(seconds.values()) / arm.pace * self.slow
+        else:
+            write_json(run / "result.json", {})
+            self.now += evaluate / arm.pace * self.slow
+        return ""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(ComparisonFolder(tmp_path), {"lora": 0.5, "full": 0.3, "rag_lora": 0.4})
+    monkeypatch.setattr(processes, "run", made.run)
+    monkeypatch.setattr(running.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(running, "arm_row", lambda folder, arm, parts, reason: ArmResult(arm.method, "ok"))
+    return made
+
+
+def begun(machine: Machine, budget: float, names: tuple[str, ...] = NAMES) -> Arms:
+    recipes = {name: RECIPE if name in machine.scores else None for name in names}
+    speeds = Speeds(2, "float32", rss_mb=400, start_seconds=1.0, base_seconds=1.0,
+                    predict=dict.fromkeys(names, ANSWER), arms=dict.fromkeys(machine.scores, TRAIN))  # fmt: skip
+    given = Given(recipes, speeds, SIZES, seed=0, rate_of={"rag_lora": "lora"})
+    plan = planning.make(given, budget=budget, spent=0.0)
+    machine.folder.write("plan.json", plan)
+    return Arms(machine.folder, given, plan, [KEPT], budget, lambda: machine.now, machine.listen)
+
+
+def steps(arms: Arms) -> dict[str, int]:
+    return {arm.method: arm.steps for arm in arms.plan.arms if arm.recipe_steps}
+
+
+def test_with_time_enough_nothing_races(machine: Machine) -> None:
+    arms = begun(machine, 2000.0)
+    arms.run()
+    assert [method for work, method in machine.done if work == "fit"] == list(NAMES)
+    assert not [work for work, _ in machine.done if work == "open"] and set(steps(arms).values()) == {120}
+    assert ComparisonPlan.read(machine.folder.path / "plan.json") == arms.plan
+
+
+def test_the_worst_after_the_openings_waits_and_the_others_get_its_time(machine: Machine) -> None:
+    arms = begun(machine, 400.0)
+    assert all(arm.cut for arm in arms.plan.arms if arm.recipe_steps)
+    before = steps(arms)
+    arms.run()
+    assert [work for work in machine.done if work[0] == "open"] == [
+        (("open"), name) for name in ("lora", "full", "rag_lora")
+    ]
+    fitted = [method for work, method in machine.done if work == "fit"]
+    assert fitted == ["nearest", "zero_shot", "lora", "rag_lora", "full"], "full has the lowest score"
+    after = steps(arms)
+    assert after["lora"] > before["lora"] and after["rag_lora"] > before["rag_lora"]
+    assert after["full"] >= arms.plan.arm("full").opening, "its opening is trained, and counts"
+    assert machine.notes[0].endswith("lora 0.500, full 0.300, rag_lora 0.400; full waits for the others")
+    assert machine.now <= 400
+
+
+def test_a_slow_machine_keeps_to_the_budget_and_leaves_out_what_does_not_fit(machine: Machine) -> None:
+    machine.slow = 6.0
+    arms = begun(machine, 300.0)
+    arms.run()
+    assert machine.now <= 300 * 1.35, "what was under way when the pace was learned"
+    left_out = [arm.method for arm in arms.plan.arms if arm.skipped]
+    assert left_out and all(
+        arms.plan.arm(name).skipped == "no time was left for it; --more continues" for name in left_out
+    )
+    assert any(arm.pace > 3 for arm in arms.plan.arms)
+
+
+def test_what_the_arms_leave_goes_to_those_that_were_cut(machine: Machine) -> None:
+    machine.slow = 0.5
+    arms = begun(machine, 420.0)
+    assert any(arm.cut for arm in arms.plan.arms)
+    arms.run()
+    assert set(steps(arms).values()) == {120}, "on a machine twice as fast as measured"
+
+
+def test_more_time_continues_cut_arms_from_their_openings_and_runs_skipped_ones(machine: Machine) -> None:
+    arms = begun(machine, 260.0)
+    arms.run()
+    cut = {arm.method for arm in arms.plan.arms if arm.cut or arm.skipped}
+    assert cut
+    (machine.folder.path / "compare.json").write_text("{}")
+    opened = [arm.method for arm in arms.plan.arms if (machine.folder.run(arm.method, KEPT) / OPENINGS).exists()]
+    machine.done.clear()
+    more = Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + 1500, lambda: machine.now, machine.listen)
+    assert more.revive()
+    assert {arm.method: arm.state for arm in more.plan.arms if arm.method in opened} == dict.fromkeys(opened, "opened")
+    more.run()
+    assert set(steps(more).values()) == {120}
+    assert {method for _, method in machine.done} == cut, "whole arms are left as they are"
+    assert not (machine.folder.path / "compare.json").exists(), "its arms are other ones now"
+
+
+def test_an_arm_that_would_gain_little_is_left_as_it_is(machine: Machine) -> None:
+    arms = begun(machine, 2000.0)
+    arms.run()
+    almost = replace(arms.plan.arm("lora"), steps=110)
+    arms._save_arm(almost)
+    fit = machine.folder.run("lora", KEPT) / "fit.json"
+    arms.budget = machine.now + 30
+    assert not arms.revive() and fit.exists() and arms.plan.arm("lora") == almost
+
+
+def test_a_stopped_comparison_goes_on_where_it_was(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = begun(machine, 400.0)
+    work = machine.run
+
+    def stopped(arguments: list[str], *rest: object) -> str:
+        if arguments[0] == "fit" and arguments[2] == "rag_lora":
+            raise KeyboardInterrupt
+        return work(arguments, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(processes, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        arms.run()
+    frozen = ComparisonPlan.read(machine.folder.path / "plan.json")
+    assert frozen.arm("rag_lora").state == "begun"
+    monkeypatch.setattr(processes, "run", work)
+    machine.done.clear()
+    again = Arms(machine.folder, arms.given, frozen, [KEPT], 400.0, lambda: machine.now, machine.listen)
+    again.run()
+    first = [entry for entry in machine.done if entry[1] == "rag_lora"]
+    assert first[0] == ("fit", "rag_lora") and ("open", "lora") not in machine.done
+    assert json.loads((machine.folder.run("lora", KEPT) / "fit.json").read_text())["steps"] >= frozen.arm("lora").steps
+
+
+def test_an_arm_that_fails_leaves_its_time_to_the_others(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = begun(machine, 400.0)
+    work = machine.run
+    monkeypatch.setattr(
+        processes, "run", lambda arguments, *rest: "out of memory" if arguments[2] == "full" else work(arguments, *rest)
+    )
+    arms.run()
+    assert arms.failed == {"full": "out of memory"}
+    assert all(steps(arms)[name] == 120 for name in ("lora", "rag_lora"))
+    assert isinstance(arms.plan.arm("full"), ArmPlan)
+
+
+def test_every_arm_behind_the_best_beyond_chance_waits(machine: Machine) -> None:
+    machine.scores = {"lora": 0.5, "full": 0.1, "rag_lora": 0.2}
+    arms = begun(machine, 400.0)
+    arms.run()
+    assert machine.notes[0].endswith("full 0.100, rag_lora 0.200; full and rag_lora wait for the others")
+    assert steps(arms)["lora"] == 120, "the time of both goes to the best, which is trained whole"
+    assert [method for work, method in machine.done if work == "fit"][2] == "lora" and machine.now <= 400
+
+
+def test_equal_scores_let_the_arm_wait_that_is_left_out_first(machine: Machine) -> None:
+    machine.scores = dict.fromkeys(machine.scores, 0.0)
+    arms = begun(machine, 400.0)
+    arms.run()
+    assert [arm.method for arm in arms.plan.arms if arm.waits] == ["full"]
+
+
+@pytest.mark.parametrize(("slow", "more"), [(1.5, 300.0), (3.0, 300.0), (9.0, 200.0)])
+def test_more_time_on_a_slower_machine_takes_nothing_away(machine: Machine, slow: float, more: float) -> None:
+    arms = begun(machine, 260.0)
+    arms.run()
+    before = steps(arms)
+    machine.slow = slow
+    later = Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + more, lambda: machine.now, machine.listen)
+    later.revive()
+    later.run()
+    assert all(steps(later)[method] >= count for method, count in before.items() if count)
+    assert all(machine.folder.run(m, KEPT).joinpath("fit.json").exists() for m, count in before.items() if count)
+
+
+def test_a_killed_more_keeps_what_was_there(machine: Machine) -> None:
+    arms = begun(machine, 260.0)
+    arms.run()
+    before = steps(arms)
+    Arms(machine.folder, arms.given, arms.plan, [KEPT], machine.now + 900, lambda: machine.now, machine.listen).revive()
+    planned = ComparisonPlan.read(machine.folder.path / "plan.json")
+    again = Arms(machine.folder, arms.given, planned, [KEPT], 260.0, lambda: machine.now, machine.listen)
+    again.run()
+    assert steps(again) == before, "the budget is spent, so the arms stay as they were"
+
+
+def test_more_of_a_comparison_that_was_stopped_at_once(machine: Machine) -> None:
+    arms = begun(machine, 2000.0)
+    assert arms.revive()
+    arms.run()
+    assert set(steps(arms).values()) == {120}

@@ -1,0 +1,233 @@
+"""Commands that are stopped, killed or left alone, with real processes: the same command goes on and finishes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny_comparison
+import tiny_llama
+from tiny_comparison import command, files
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_core")]
+
+# `riyaz` with short recipes that says every bit of progress, so that a test can stop it anywhere
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script starts behind itself
+sys.path.insert(0, {helpers!r})
+import tiny_comparison
+import pytest
+from riyaz.cli.main import main
+from riyaz.report.comparison import terminal
+tiny_comparison.shorten_recipes(pytest.MonkeyPatch())
+terminal.LINE_SECONDS = 0
+sys.exit(main())
+"""
+# Read by every Python that starts with it on its path: a worker told to by WHERE is killed, or hangs in its work
+SPOIL = """
+import os, signal, sys, time
+work = sys.orig_argv[-4:]
+if "riyaz.comparison.worker" in sys.orig_argv and os.environ["WHERE"] == f"{work[0]} {work[2]}":
+    if os.environ["ACT"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    from dataclasses import replace
+    from riyaz.methods import METHODS
+    METHODS["lora"] = replace(METHODS["lora"], fit=lambda context: time.sleep(600))
+"""
+
+
+class Running:
+    """A `riyaz` command in a process group of its own."""
+
+    def __init__(self, arguments: tuple, **environment: str) -> None:
+        program = PROGRAM.format(helpers=str(Path(__file__).parents[1] / "helpers"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+        self.lines: list[str] = []
+        self.watchdog = threading.Timer(600, self.process.kill)
+        self.watchdog.start()
+
+    def until(self, *words: str) -> None:
+        """Read what it says until a line has all the words."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if all(word in line for word in words):
+                return
+        raise AssertionError(f"never said {words}: {self.lines}")
+
+    def end(self) -> int:
+        """Read the rest; the exit status."""
+        assert self.process.stderr is not None
+        self.lines += [line.rstrip() for line in self.process.stderr]
+        self.watchdog.cancel()
+        return self.process.wait()
+
+
+@pytest.fixture
+def asking(asked: tuple, tmp_path: Path) -> tuple:
+    """The command line of a comparison of two arms."""
+    tiny_comparison.write_rows(tmp_path / "data/train.jsonl", tiny_comparison.closed_rows(45, "please"))
+    tiny_comparison.write_rows(tmp_path / "data/test.jsonl", tiny_comparison.closed_rows(9, "today"))
+    return ("compare", tmp_path / "data", *asked[:-1], "--methods", "nearest,lora")
+
+
+def alive(folder: Path) -> list[str]:
+    """Workers that have this folder on their command line."""
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if "riyaz.comparison.worker" in line and str(folder) in line]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Until it holds; a failure after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+
+
+def test_a_stop_in_every_phase_and_the_same_command_finishes(
+    asking: tuple, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    stops = [("measure: answers",), ("lora: search",), ("lora: train", "6/16"), ("lora: evaluate",)]
+    finished: dict[str, int] = {}
+    for number, words in enumerate(stops):
+        running = Running((*asking, "--out", out))
+        running.until(*words)
+        if number == 1:  # the terminal sends it to the whole group
+            os.killpg(running.process.pid, signal.SIGINT)
+        else:
+            running.process.send_signal((signal.SIGINT, None, signal.SIGTERM, signal.SIGHUP)[number])
+        assert running.end() == 130, running.lines
+        assert running.lines[-1] == "stopped; run the same command again to continue"
+        wait_until(lambda: not alive(out))  # one that was being started at that moment leaves by itself
+        assert not (out / "compare.json").exists()
+        assert number < 3 or not any("lora: search" in line for line in running.lines), "its rate was found before"
+        for path in out.rglob("*.json"):
+            json.loads(path.read_text())
+        assert {name: time for name, time in times(out).items() if name in finished} == finished
+        finished |= {
+            name: time
+            for name, time in times(out).items()
+            if name == "measured.json" or "/nearest/" in name or "lora/kept/fit" in name
+        }
+    assert "arms/nearest/kept/result.json" in finished and "arms/lora/kept/fit.json" in finished
+    running = Running((*asking, "--out", out))
+    assert running.end() == 0, running.lines
+    assert {name: time for name, time in times(out).items() if name in finished} == finished
+    assert not any(line.startswith(("nearest: fit", "lora: fit", "measure:")) for line in running.lines)
+
+    # what was stopped four times is what was never stopped
+    tiny_comparison.workers_inside(monkeypatch)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for name in ("settings.json", "plan.json", "measured.json", "base.json", "base_kl.safetensors"):
+        (whole / name).write_bytes((out / name).read_bytes())
+    assert command(*asking, "--out", whole).status == 0
+    for name in ("artifact/adapter_model.safetensors", "predictions.jsonl"):
+        assert (out / "arms/lora/kept" / name).read_bytes() == (whole / "arms/lora/kept" / name).read_bytes()
+    assert files(out) - {"measure.log"} == files(whole) | {f"arms/{m}/kept/log.txt" for m in ("nearest", "lora")}
+    document = json.loads((out / "compare.json").read_text())
+    assert [arm["status"] for arm in document["arms"]] == ["ok", "ok"] and document["pick"]
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path) -> dict[str, str]:
+    """Environment in which workers are spoiled."""
+    (tmp_path / "spoil").mkdir()
+    (tmp_path / "spoil/sitecustomize.py").write_text(SPOIL)
+    path = os.pathsep.join(part for part in (str(tmp_path / "spoil"), os.environ.get("PYTHONPATH", "")) if part)
+    return {"PYTHONPATH": path}
+
+
+def test_a_killed_arm_is_a_row_and_is_run_again(asking: tuple, spoiled: dict, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    running = Running((*asking, "--out", out), **spoiled, WHERE="fit nearest", ACT="kill")
+    assert running.end() == 0, running.lines
+    nearest, lora = json.loads((out / "compare.json").read_text())["arms"]
+    assert nearest["status"] == "failed" and nearest["reason"].startswith("killed by the system")
+    assert lora["status"] == "ok" and any("nearest: failed, killed by the system" in line for line in running.lines)
+    before = times(out)
+    running = Running((*asking, "--out", out))
+    assert running.end() == 0, running.lines
+    assert {arm["status"] for arm in json.loads((out / "compare.json").read_text())["arms"]} == {"ok"}
+    assert all(times(out)[name] == time for name, time in before.items() if "/lora/" in name)
+
+
+def test_when_the_command_is_killed_its_worker_ends_too(asking: tuple, spoiled: dict, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    running = Running((*asking, "--out", out), **spoiled, WHERE="fit lora", ACT="sleep")
+    running.until("lora: fit")
+    deadline = time.monotonic() + 60
+    while not alive(out) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive(out), "it was not there yet"
+    running.process.kill()
+    assert running.end() == -signal.SIGKILL
+    while alive(out) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert alive(out) == []
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_pull_leaves_nothing(silent: str, tmp_path: Path, number: signal.Signals) -> None:
+    running = Running(("pull", "smollm2-135m"), RIYAZ_HOME=str(tmp_path), PIP_INDEX_URL=silent, PIP_NO_INDEX="0")
+    wait_until(lambda: bool(list(tmp_path.glob(".tmp-*"))) and pips(tmp_path) != [])
+    running.process.send_signal(number)
+    assert running.end() == 130, running.lines
+    assert running.lines[-1] == "stopped; run the same command again to continue"
+    assert list(tmp_path.glob(".tmp-*")) == [] and pips(tmp_path) == []
+
+
+def pips(home: Path) -> list[str]:
+    """Downloads into this store that are running."""
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "command="], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if "pip download" in line and str(home) in line]
+
+
+def test_a_stopped_pretraining_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(tiny_llama.CORPUS * 20)
+    size = ("--layers", 1, "--width", 64, "--steps", 400, "--context", 32, "--tokenizer", "bytes")
+    running = Running(("pretrain", tmp_path / "text.txt", *size, "--out", tmp_path / "out"), TMPDIR=str(tmp_path))
+    running.until("train", "5/400")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == 130, running.lines
+    assert running.lines[-1].startswith("stopped at step ") and running.lines[-1].endswith("with --resume goes on")
+    assert json.loads((tmp_path / "out/run.json").read_text())["status"] == "stopped"
+    assert sorted(os.listdir(tmp_path)) == ["out", "text.txt"], "torch's temporary files are gone"
+
+
+def test_stopped_answers_are_one_line(model_folder: Path, tmp_path: Path) -> None:
+    tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(400, "please"))
+    running = Running(("run", model_folder, tmp_path / "rows.jsonl", "--out", tmp_path / "answers.jsonl"))
+    running.until("answer", "/400")
+    running.process.send_signal(signal.SIGHUP)
+    assert running.end() == 130, running.lines
+    assert re.fullmatch(r"stopped; (no answer is kept yet|.* answers are kept in .*)", running.lines[-1])

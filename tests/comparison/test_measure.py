@@ -1,0 +1,203 @@
+"""Measuring within its share of the budget: what is always measured, what is derived from it, and what is kept."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_comparison
+from fit_context import PLAN, fit_context
+from tiny_comparison import METHODS, command
+
+from riyaz import checkpoint
+from riyaz.comparison import measure
+from riyaz.comparison import run as comparison_run
+from riyaz.comparison.measure import _Bench, _derived, _disk_factor
+from riyaz.comparison.plan import LEFT_OUT
+from riyaz.comparison.speeds import Speeds, TrainSpeed
+from riyaz.errors import RiyazError
+from riyaz.events import Event, Phase, Progress
+from riyaz.families import describe
+from riyaz.methods import METHODS as TABLE
+from riyaz.methods import full, lora, prompt_tuning
+from riyaz.methods.base import Context
+from riyaz.methods.choices import base_predictor
+from riyaz.methods.recipe import Recipe
+
+TRAINED = [name for name in METHODS if TABLE[name].recipe]
+SPEED = TrainSpeed(step_seconds=2.0, validate_seconds=3.0, build_seconds=1.0, rss_mb=500.0, disk_mb=9.0, trainable=7)
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+
+@pytest.fixture
+def context(model_folder: Path, tmp_path: Path) -> Context:
+    return fit_context(model_folder, tmp_path)
+
+
+@pytest.fixture
+def bench(context: Context) -> _Bench:
+    """With no time left."""
+    return _Bench(context, time.perf_counter(), total=4)
+
+
+def measured(
+    share: float, folder: Path, asked: tuple, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Speeds, dict[str, Any], list[str]]:
+    """The speeds measured within a share of the budget, the plan made from them, and what was really run."""
+    ran: list[str] = []
+
+    def watched(name: str) -> None:
+        real = getattr(measure, name)
+
+        def watch(*arguments: Any) -> Any:
+            ran.append(getattr(arguments[0], "name", "answers"))
+            return real(*arguments)
+
+        monkeypatch.setattr(measure, name, watch)
+
+    watched("_answer_seconds")
+    watched("_timed_training")
+    monkeypatch.setattr(comparison_run, "MEASURING_SHARE", share)
+    data = tiny_comparison.write_rows(folder / "data/train.jsonl", tiny_comparison.closed_rows(45, "please")).parent
+    tiny_comparison.write_rows(data / "test.jsonl", tiny_comparison.closed_rows(18, "today"))
+    told = command("compare", data, *asked, "--dry-run", "--out", folder / "out")
+    assert told.status == 0, told.err
+    return Speeds.read(folder / "out/measured.json", METHODS, TRAINED), told.document["plan"], ran
+
+
+def test_without_time_one_answer_and_one_training_are_measured_and_the_rest_is_derived(
+    inside: list, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds, plan, ran = measured(0.0, tmp_path, asked, monkeypatch)
+    assert ran == ["answers", "lora"], "the arm that is left out last"
+    assert set(speeds.derived) == {"few_shot", "prompt_tuning", "full"} and not speeds.unable
+    assert set(speeds.predict) == set(METHODS) and set(speeds.arms) == set(TRAINED)
+    few, zero = speeds.predict["few_shot"], speeds.predict["zero_shot"]
+    assert few.row_seconds > 2 * zero.row_seconds, "its prompts are longer"
+    assert speeds.arms["full"].step_seconds > speeds.arms["lora"].step_seconds
+    assert speeds.arms["full"].trainable > speeds.arms["lora"].trainable
+    assert [arm["method"] for arm in plan["arms"]] == list(METHODS)
+    assert all(arm["steps"] == tiny_comparison.STEPS for arm in plan["arms"] if arm["method"] in TRAINED)
+
+
+def test_with_time_every_different_prompt_and_every_training_is_measured(
+    inside: list, asked: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "AMPLE", 1e9)  # a budget that every plan needs
+    speeds, _, ran = measured(1.0, tmp_path, asked, monkeypatch)
+    assert speeds.derived == () and not speeds.unable
+    assert ran == ["answers", "answers", *sorted(TRAINED, key=LEFT_OUT.index, reverse=True)], "equal prompts once"
+    document = json.loads((tmp_path / "out/measured.json").read_text())
+    document["derived"] = ["nobody", 3]
+    (tmp_path / "out/measured.json").write_text(json.dumps(document))
+    with pytest.raises(RiyazError, match="derived"):
+        Speeds.read(tmp_path / "out/measured.json", METHODS, TRAINED)
+
+
+def test_work_begins_only_if_it_would_end_in_time(context: Context) -> None:
+    bench = _Bench(context, time.perf_counter() + 60, total=1)
+    assert not bench.late(0.0) and not bench.late(30.0) and bench.late(61.0)
+    assert _Bench(context, time.perf_counter(), total=1).late(0.0)
+
+
+def test_each_method_is_told_and_one_that_fails_is_left_out(bench: _Bench) -> None:
+    seen: list[Event] = []
+    bench.context = replace(bench.context, listen=seen.append)
+
+    def work(method: Any) -> str:
+        if method.name == "lora":
+            raise RiyazError("the prompt does not fit", "row 3")
+        return method.name.upper()
+
+    assert bench.each([TABLE["full"], TABLE["lora"]], "answers of", work) == {"full": "FULL"}
+    assert bench.each([TABLE["rag"]], "training of", work) == {"rag": "RAG"}
+    assert bench.unable == {"lora": "row 3: the prompt does not fit"}
+    assert [(event.done, event.total) for event in seen if isinstance(event, Progress)] == [(0, 4), (1, 4), (2, 4)]
+    said = [event.detail for event in seen if isinstance(event, Phase)]
+    assert said == ["answers of full", "answers of lora", "training of rag"], "each has its line"
+
+
+def test_answers_are_derived_from_the_longest_prompts_by_their_tokens(
+    bench: _Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = base_predictor(bench.context)
+    tokens = {"a": 40.0, "b": 100.0, "c": 50.0}
+    monkeypatch.setattr(measure, "prompt_tokens", lambda predictor, rows: tokens[predictor.text.instruction])
+    monkeypatch.setattr(measure, "_answer_seconds", lambda *rest: {"row": 3.0, "loss": 1.0})
+
+    def of(name: str, deadline: float) -> dict[str, float]:
+        bench.deadline = time.perf_counter() + deadline
+        text = replace(plain.text, instruction=name)
+        found = measure._measured_answers(TABLE["few_shot"], replace(plain, text=text), 8, bench)
+        return {key: found[key] for key in ("row", "loss")}
+
+    assert of("a", 0.0) == {"row": 3.0, "loss": 1.0} and not bench.derived, "one is measured always"
+    monkeypatch.setattr(measure, "_answer_seconds", lambda *rest: {"row": 10.0, "loss": 4.0})
+    assert of("b", 60.0) == {"row": 10.0, "loss": 4.0}
+    assert of("a", 0.0) == {"row": 3.0, "loss": 1.0} and not bench.derived, "measured before"
+    assert of("c", 0.0) == {"row": 5.0, "loss": 2.0} and list(bench.derived) == ["few_shot"]
+
+
+def test_training_is_derived_by_the_tokens_of_a_step(bench: _Bench) -> None:
+    bench.training["lora"] = 100.0, SPEED
+    speed = _derived(replace(TABLE["lora"], name="rag_lora"), 150.0, bench)
+    assert speed == replace(SPEED, step_seconds=3.0, validate_seconds=4.5)
+    numbers = prompt_tuning.TOKENS * describe(bench.context.source).config.hidden_size
+    disk = _disk_factor(prompt_tuning.RECIPE) * 4 * numbers / 2**20
+    assert _derived(TABLE["prompt_tuning"], 150.0, bench) == replace(speed, trainable=numbers, disk_mb=disk)
+
+
+def test_an_adapter_is_not_measured_where_no_plan_depends_on_it(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(measure, "_timed_training", lambda method, *rest: ran.append(method.name) or SPEED)
+    recipe = TABLE["prompt_tuning"].recipe
+    assert recipe is not None
+    needed = 2 * recipe.steps(len(bench.context.train)) * SPEED.step_seconds
+    for seconds, expected in ((needed, []), (needed - 1, ["prompt_tuning"])):
+        given = replace(bench, seconds=seconds, deadline=math.inf, training={}, derived={})
+        for name in ("lora", "full", "prompt_tuning"):
+            measure._train_speed(TABLE[name], given)
+        assert ran == ["lora", "full", *expected], "neither the first, nor one that trains the whole model"
+        assert list(given.derived) == [name for name in ("prompt_tuning",) if name not in expected]
+        ran.clear()
+    given = replace(bench, seconds=1e9, deadline=math.inf, training={"lora": (1.0, SPEED)}, derived={})
+    measure._train_speed(TABLE["prompt_tuning"], given)
+    assert ran == ["prompt_tuning"], "longer prompts"
+
+
+@pytest.mark.parametrize(("base", "factor"), [("exact", measure.WHOLE_FACTOR), ("int8", measure.CODED_FACTOR)])
+def test_full_fine_tuning_is_derived_with_the_memory_of_every_parameter(
+    bench: _Bench, monkeypatch: pytest.MonkeyPatch, base: str, factor: float
+) -> None:
+    monkeypatch.setenv("RIYAZ_FROZEN", base)
+    bench.training["lora"] = 100.0, SPEED
+    parameters = measure._parameters(bench.context)
+    speed = _derived(TABLE["full"], 100.0, bench)
+    assert speed.step_seconds == SPEED.step_seconds * factor and speed.trainable == parameters
+    assert speed.rss_mb == pytest.approx(500 + 16 * parameters / 2**20), "weights, gradient and two moments"
+    assert speed.disk_mb == pytest.approx(_disk_factor(full.RECIPE) * 4 * parameters / 2**20)
+    whole = replace(SPEED, trainable=parameters)
+    bench.training["lora"] = 100.0, whole
+    assert _derived(TABLE["full"], 100.0, bench) == whole, "from one that trains the whole model too"
+
+
+@pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 2e-3), (1e-3, 2e-3, 4e-3)])
+def test_a_training_writes_no_more_than_the_disk_that_is_estimated(
+    context: Context, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...]
+) -> None:
+    sizes, rename = [], checkpoint.os.rename
+
+    def watched(old: Path, new: Path) -> None:
+        files = [path for path in context.folder.rglob("*") if path.is_file()]
+        sizes.append(sum(path.stat().st_size for path in files))
+        rename(old, new)
+
+    monkeypatch.setattr(checkpoint.os, "rename", watched)
+    arm = replace(PLAN, learning_rates=rates, steps=16, recipe_steps=16)
+    fitted = lora.fit(replace(context, arm=arm))
+    weights = 4 * fitted.trainable_params
+    estimated = _disk_factor(Recipe(1, 1, 1, rates, rates[0])) * weights
+    assert 0.7 * estimated < max(sizes) < 1.15 * estimated, "beside the weights, names and states"

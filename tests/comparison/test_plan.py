@@ -1,0 +1,500 @@
+"""The plan as a pure function: what is reserved, how the rest is shared, what is cut, left out and refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given as whatever
+from hypothesis import settings
+from hypothesis import strategies as st
+from refusals import assert_refused
+
+from riyaz import methods as table
+from riyaz.comparison import plan as planning
+from riyaz.comparison.plan import LATENCY_ROWS, LEAST_STEPS, RESERVE, ComparisonPlan, Given, Sizes, TooShort
+from riyaz.comparison.speeds import Speeds
+from riyaz.config import Seconds
+from riyaz.evaluate import RETRIEVAL_ROWS
+from riyaz.json_files import from_json, to_document, write_json
+from riyaz.methods.base import ArmPlan
+from riyaz.methods.choices import VALID_ROWS
+from riyaz.methods.recipe import Recipe, opening
+from riyaz.scoring import REOPEN_ROWS
+
+METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")
+SIZES = Sizes(train=240, valid=40, test=100)
+START = 1.5
+TEXT = {"row_seconds": 0.2, "answer_seconds": 0.3, "choose_seconds": 6.0, "loss_seconds": 0.1, "load_seconds": 1.0,
+        "look_seconds": 0.0}  # fmt: skip
+TRAINED = {
+    "step_seconds": 1.0, "validate_seconds": 2.0, "build_seconds": 0.5, "rss_mb": 900.0, "disk_mb": 20.0,
+    "trainable": 10,
+}  # fmt: skip
+PLAIN = Recipe(epochs=2, least_steps=1, batch_size=8, learning_rates=(1e-4, 2e-4, 4e-4), default_rate=2e-4)
+OPENING, HALF = opening(60, 60), 30  # steps, where the recipe has 60: the opening, and the least with a search
+NAMES = tuple(table.METHODS)
+TRAINING = tuple(name for name in NAMES if table.METHODS[name].recipe)
+
+
+def measured(text: dict[str, dict[str, float]] | None = None, **arms: dict[str, float]) -> Speeds:
+    """Speeds as in a measured.json; `text` and `arms` give the values that differ, of answers and of training."""
+    predict = {method: TEXT | (text or {}).get(method, {}) for method in NAMES}
+    predict["nearest"] = dict.fromkeys(TEXT, 0.0)
+    document = {
+        "threads": 2, "compute": "bfloat16", "rss_mb": 400.0, "start_seconds": START, "base_seconds": 3.0,
+        "predict": predict, "arms": {method: TRAINED | arms.get(method, {}) for method in TRAINING},
+    }  # fmt: skip
+    return from_json(Speeds, document, "measured.json")
+
+
+def given(*methods: str, speeds: Speeds | None = None, sizes: Sizes = SIZES, **rest: Any) -> Given:
+    """What a plan of these methods (default: METHODS) is made from, every trained one with the recipe PLAIN."""
+    recipes = {method: table.METHODS[method].recipe for method in methods or METHODS}
+    recipes = {method: recipe and replace(PLAIN, share=recipe.share) for method, recipe in recipes.items()}
+    return Given(recipes, speeds or measured(), sizes, **{"seed": 7, **rest})
+
+
+def made(budget: float, *methods: str, spent: float = 0.0, sizes: Sizes = SIZES, **arms: Any) -> ComparisonPlan:
+    return planning.make(given(*methods, speeds=measured(**arms), sizes=sizes), budget=budget, spent=spent)
+
+
+def seconds(plan: ComparisonPlan, method: str) -> float:
+    return plan.arm(method).seconds["search"] + plan.arm(method).seconds["train"]
+
+
+def reserved(plan: ComparisonPlan) -> float:
+    """What the arms take besides learning."""
+    return sum(arm.seconds[key] for arm in plan.arms for key in ("start", "fit", "evaluate") if arm.seconds)
+
+
+def out(plan: ComparisonPlan) -> set[str]:
+    return {arm.method for arm in plan.arms if arm.skipped}
+
+
+def total(plan: ComparisonPlan) -> float:
+    return sum(sum(arm.seconds.values()) for arm in plan.arms)
+
+
+def test_with_time_enough_every_arm_trains_its_whole_recipe() -> None:
+    plan = made(10_000)
+    assert [arm.method for arm in plan.arms] == list(METHODS)
+    lora = plan.arm("lora")
+    assert (lora.steps, lora.recipe_steps, lora.batch_size, lora.cut, lora.skipped) == (60, 60, 8, False, "")
+    assert lora.learning_rates == (1e-4, 2e-4, 4e-4) and lora.opening == OPENING
+    assert lora.state == "planned" and not lora.waits
+    assert (lora.validate_every, lora.checkpoint_every) == (10, 150)
+    assert all(not plan.arm(name).cut and plan.arm(name).steps == 0 for name in METHODS[:3])
+    assert (plan.seed, plan.threads, plan.compute) == (7, 2, "bfloat16")
+    assert (plan.valid_rows, plan.latency_rows) == (40, LATENCY_ROWS)
+
+
+def test_seconds_are_those_of_the_measured_speeds() -> None:
+    plan = made(10_000)
+    zero = plan.arm("zero_shot").seconds
+    assert zero["start"] == 2 * (START + 1.0) and zero["fit"] == 6.0
+    assert zero["evaluate"] == pytest.approx(100 * 0.2 + LATENCY_ROWS * 0.3 + 3.0 + REOPEN_ROWS * 0.1)
+    assert plan.arm("nearest").seconds == {"start": 2 * START, "fit": 0.0, "evaluate": 0.0}
+    lora = plan.arm("lora").seconds
+    torch = planning.make(given(speeds=replace(measured(), torch_seconds=2.0)), budget=10_000, spent=0.0)
+    assert [torch.arm(name).seconds["start"] for name in ("zero_shot", "lora")] == [zero["start"], lora["start"] + 2]
+    assert lora["evaluate"] == pytest.approx(zero["evaluate"] + 3.0), "its base is read once more"
+    # the openings of the two rates that are not continued
+    assert lora["search"] == pytest.approx(2 * OPENING * 1.0 + 3 * (2 * 2.0 + 0.5))
+    assert lora["train"] == pytest.approx(60 * 1.0 + 7 * 2.0 + 0.5)
+
+
+def test_the_estimate_is_of_the_whole_command_and_of_the_largest_arm() -> None:
+    plan = made(10_000, spent=33.0, full={"rss_mb": 1700.0, "disk_mb": 50.0})
+    assert plan.estimate["seconds"] == pytest.approx(33 + total(plan))
+    assert plan.estimate["peak_rss_mb"] == 1700 and plan.estimate["disk_mb"] == pytest.approx(75)
+    assert made(10_000, "nearest", "zero_shot").estimate["peak_rss_mb"] == 400
+
+
+def test_evaluation_is_reserved_and_the_rest_shared_equally() -> None:
+    budget = 265.0
+    plan = made(budget, spent=20.0)
+    left = budget * RESERVE - 20.0 - reserved(plan)
+    lora, full = plan.arm("lora"), plan.arm("full")
+    assert LEAST_STEPS < lora.steps <= full.steps <= lora.steps + 3 < HALF and lora.cut and full.cut
+    assert seconds(plan, "lora") <= left / 2 < seconds(plan, "lora") + 4, "one step more would not fit"
+    assert plan.estimate["seconds"] <= budget * RESERVE
+
+
+def test_a_combination_has_a_share_for_each_of_its_parts_and_extra_parts_have_their_own() -> None:
+    recipes = {"lora": replace(PLAIN, epochs=60), "full": replace(PLAIN, epochs=60, share=2)}
+
+    def plan(aside: float) -> ComparisonPlan:
+        return planning.make(Given(recipes, measured(), SIZES, 7, aside), budget=700.0, spent=0.0)
+
+    alone, apart = plan(0.0), plan(1.0)
+    left = 700 * RESERVE - reserved(alone)
+    assert seconds(alone, "full") == pytest.approx(2 * left / 3, abs=4)
+    assert seconds(alone, "lora") == pytest.approx(left / 3, abs=4)
+    assert seconds(apart, "full") == pytest.approx(left / 2, abs=4)
+    assert seconds(apart, "lora") == pytest.approx(left / 4, abs=4)
+
+
+def test_looking_at_what_retrieval_did_is_part_of_the_evaluation() -> None:
+    rows = replace(SIZES, test=300)
+    plan, plain = (
+        planning.make(given("nearest", "rag", speeds=speeds, sizes=rows), budget=900.0, spent=0.0)
+        for speeds in (measured({"rag": {"look_seconds": 0.5}}), measured())
+    )
+    assert plan.looked == min(RETRIEVAL_ROWS, 120) and plain.looked == RETRIEVAL_ROWS
+    more = plan.arm("rag").seconds["evaluate"] - plain.arm("rag").seconds["evaluate"]
+    assert more == pytest.approx(0.5 * plan.looked)
+
+
+def test_an_arm_that_needs_less_leaves_the_rest_to_the_others() -> None:
+    alone = made(400.0)
+    for quick, slow in (("lora", "full"), ("full", "lora")):
+        plan = made(400.0, **{quick: {"step_seconds": 0.1, "validate_seconds": 0.1}})
+        assert alone.arm(slow).cut and not plan.arm(quick).cut
+        assert plan.arm(slow).steps > alone.arm(slow).steps
+        left = 400 * RESERVE - reserved(plan)
+        assert seconds(plan, quick) < left / 2 < seconds(plan, slow) <= left - seconds(plan, quick)
+
+
+def test_a_slower_arm_makes_fewer_steps_in_the_same_time() -> None:
+    plan = made(500.0, full={"step_seconds": 3.0})
+    assert 0 < plan.arm("full").steps < plan.arm("lora").steps
+
+
+def test_more_budget_means_more_steps_and_then_a_search() -> None:
+    arms = [made(float(budget), "nearest", "lora").arm("lora") for budget in range(80, 400, 5)]
+    alone, searched = ([arm for arm in arms if len(arm.learning_rates) == count] for count in (1, 3))
+    assert [*alone, *searched] == arms
+    for part in (alone, searched):
+        assert [arm.steps for arm in part] == sorted(arm.steps for arm in part) and part[-1].steps > HALF
+    assert alone[0].steps < HALF <= searched[0].steps and searched[-1].steps == 60
+    assert all(arm.learning_rates == (PLAIN.default_rate,) for arm in alone)
+    assert all(arm.opening == opening(arm.steps, 60) for arm in arms)
+    assert {(arm.cut, arm.seconds["search"]) for arm in alone if arm.opening} == {(True, 2 * 2.0 + 0.5), (False, 0.0)}
+    assert alone[-1].steps > 50, "time for fewer than half of the steps with a search trains more without one"
+
+
+def test_a_method_that_takes_the_rate_of_another_searches_none_where_that_takes_part() -> None:
+    both, alone = (
+        planning.make(given(*methods, rate_of={"rag_lora": "lora", "lora": ""}), budget=1e5, spent=0.0)
+        for methods in (("lora", "rag_lora"), ("nearest", "rag_lora"))
+    )
+    one, three = both.arm("rag_lora"), both.arm("lora").learning_rates
+    assert (one.learning_rates, one.seconds["search"], one.steps, len(three)) == ((2e-4,), 0.0, 60, 3), "no opening"
+    assert alone.arm("rag_lora").learning_rates == PLAIN.learning_rates and alone.arm("rag_lora").seconds["search"] > 20
+
+
+def test_folds_multiply_what_is_done_in_each_of_them() -> None:
+    one, six = made(10_000), made(60_000, sizes=replace(SIZES, parts=6))
+    for method in ("zero_shot", "lora"):
+        before, after = one.arm(method).seconds, six.arm(method).seconds
+        for key in ("start", "fit", *(("search", "train") if method == "lora" else ())):
+            assert after[key] == pytest.approx(6 * before[key])
+        more = 5 * REOPEN_ROWS * 0.1  # validation again; the test rows are divided among the folds
+        assert after["evaluate"] == pytest.approx(before["evaluate"] + more)
+
+
+@pytest.mark.parametrize("valid", [9, 200])
+def test_how_many_rows_choose_depends_on_neither_budget_nor_speed(valid: int) -> None:
+    sizes = replace(SIZES, valid=valid)
+    slow = measured({"zero_shot": {"choose_seconds": 60.0}})
+    rows = [planning.make(given(sizes=sizes, speeds=speeds), budget=budget, spent=0.0).valid_rows
+            for speeds in (measured(), slow) for budget in (350.0, 10_000.0)]  # fmt: skip
+    assert set(rows) == {min(VALID_ROWS, valid)}
+
+
+# a budget that is too short for all
+
+ORDER = ("prompt_tuning", "full", "few_shot", "rag_lora", "lora", "rag", "zero_shot", "nearest")  # as the guide has it
+
+
+def test_arms_are_left_out_in_the_stated_order_and_say_so() -> None:
+    quick = {name: {"step_seconds": 1e-3, "validate_seconds": 0.0, "build_seconds": 0.0} for name in TRAINING}
+    speeds = replace(measured(**quick), base_seconds=0.0)
+    speeds = replace(speeds, predict=dict.fromkeys(NAMES, speeds.predict["zero_shot"]))
+    plans = [planning.make(given(*NAMES, speeds=speeds), budget=float(budget), spent=0.0)
+             for budget in range(90, 500, 10)]  # fmt: skip
+    found = [out(plan) for plan in plans]
+    assert [len(some) for some in found] == sorted(map(len, found), reverse=True)
+    assert all(some == set(ORDER[: len(some)]) for some in found)
+    assert {len(some) for some in found} == set(range(7)), "from none to all but two"
+    for arm in plans[0].arms:
+        assert arm.skipped == ("" if arm.method in ORDER[-2:] else "the budget is too short for it; raise --budget")
+        assert not arm.skipped or (arm.seconds, arm.steps) == ({}, 0)
+    assert plans[0].arm("full").recipe_steps == 60
+
+
+def test_an_arm_that_fits_beside_the_rest_is_not_left_out_for_a_dear_one() -> None:
+    speeds = measured({"rag": {"row_seconds": 90.0}})
+    plan = planning.make(given(*NAMES, speeds=speeds), budget=1500.0, spent=0.0)
+    assert out(plan) == {"rag"} and plan.estimate["seconds"] <= 1500 * RESERVE
+    dear = {"rag": {"row_seconds": 90.0}, "full": {"row_seconds": 4.0}, "few_shot": {"row_seconds": 4.0}}
+    plan = planning.make(given(*NAMES, speeds=measured(dear)), budget=900.0, spent=0.0)
+    assert out(plan) == {"rag", "full"}, "of the two that do not both fit the one that is left out last"
+
+
+def test_an_arm_without_time_to_train_is_left_out() -> None:
+    plan = made(120.0, "nearest", "zero_shot", "full", full={"step_seconds": 9.0})
+    assert out(plan) == {"full"} and plan.estimate["seconds"] <= 120 * RESERVE
+    assert made(260.0, "nearest", "zero_shot", "full", full={"step_seconds": 9.0}).arm("full").steps >= LEAST_STEPS
+
+
+def test_no_arm_is_left_out_where_that_is_not_asked_for() -> None:
+    with pytest.raises(TooShort):
+        planning.make(given(*NAMES), budget=300.0, spent=0.0, leave_out=False)
+    assert out(planning.make(given(*NAMES), budget=300.0, spent=0.0)) > set()
+    assert out(planning.make(given(*NAMES), budget=3000.0, spent=0.0, leave_out=False)) == set()
+
+
+def test_prompt_tuning_is_left_out_where_not_every_recipe_fits_unless_it_is_named() -> None:
+    def plan(budget: float, optional: tuple[str, ...] = planning.OPTIONAL, aside: float = 0.0) -> ComparisonPlan:
+        return planning.make(given(*NAMES, optional=optional, aside=aside), budget=budget, spent=0.0)
+
+    need = total(plan(1e5)) / RESERVE
+    assert out(plan(need + 1)) == set() == out(plan(need - 10, optional=()))
+    assert not any(arm.cut for arm in plan(need + 1).arms)
+    short = plan(need - 10)
+    assert out(short) == {"prompt_tuning"} and not any(arm.cut for arm in short.arms if not arm.skipped)
+    told = short.arm("prompt_tuning").skipped
+    assert told == "not every recipe fits the budget; raise --budget, or name prompt_tuning with --methods"
+    assert out(plan(need + 1, aside=1.0)) == {"prompt_tuning"}, "extra runs have their share"
+
+
+def test_what_could_not_be_measured_is_skipped_with_its_reason() -> None:
+    speeds = measured()
+    predict = {name: speed for name, speed in speeds.predict.items() if name != "zero_shot"}
+    speeds = replace(speeds, predict=predict, unable={"zero_shot": "row 3: too long"})
+    plan = planning.make(given(speeds=speeds), budget=5000.0, spent=0.0)
+    assert [arm.method for arm in plan.arms] == list(METHODS)
+    assert out(plan) == {"zero_shot"} and plan.arm("zero_shot").skipped == "row 3: too long"
+    again = planning.make(given(speeds=speeds), budget=5000.0, spent=100.0, earlier=plan)
+    assert again.arm("zero_shot") == plan.arm("zero_shot") and again.arm("lora").steps > 0
+
+
+def named(error: TooShort) -> Seconds:
+    """The duration after the last --budget of the message, as a user pastes it."""
+    return Seconds(str(error).split("--budget ")[-1].split()[0].rstrip(".)"))
+
+
+def test_a_budget_too_short_for_two_arms_is_refused_with_one_that_is_enough() -> None:
+    with assert_refused("evaluating zero_shot and nearest on 100 test rows takes about 50 s", "--budget 20s",
+                        "give --budget 50s"):  # fmt: skip
+        made(20.0)
+    with assert_refused("training and evaluating full and lora on 100 test rows"):
+        made(30.0, "lora", "full")
+    speeds = measured(rag_lora={"step_seconds": 3.0})
+    with assert_refused("training and evaluating full and rag_lora", "give --budget 2m30s"):
+        planning.make(given("full", "rag_lora", speeds=speeds), budget=30.0, spent=0.0)
+    with assert_refused("--budget 200s", "give --budget 4m10s"):
+        made(200.0, spent=190.0)
+    with assert_refused("evaluating zero_shot on 100 test rows"):
+        made(20.0, "zero_shot")
+    assert out(made(50.0)) == {"few_shot", "lora", "full"}
+    assert out(made(50.0, "zero_shot")) == set(), "one arm alone, as `riyaz adapt` has it"
+
+
+COSTS = st.floats(0, 50)
+SPEEDS = st.builds(
+    lambda text, arms: measured(
+        {name: dict(zip(TEXT, costs, strict=True)) for name, costs in zip(NAMES, text, strict=True)},
+        **{name: TRAINED | {"step_seconds": costs[0] + 1e-3, "validate_seconds": costs[1], "build_seconds": costs[2]}
+           for name, costs in zip(TRAINING, arms, strict=True)},
+    ),
+    st.tuples(*[st.tuples(*[COSTS] * len(TEXT))] * len(NAMES)), st.tuples(*[st.tuples(*[COSTS] * 3)] * len(TRAINING)),
+)  # fmt: skip
+CHOSEN = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
+MANY = settings(deadline=None, max_examples=60)
+
+
+@MANY
+@whatever(SPEEDS, CHOSEN, st.floats(1, 1e5), st.floats(0, 1e3), st.sampled_from((0.0, 2.0)))
+def test_a_plan_fits_its_budget_or_names_one_that_it_fits(
+    speeds: Speeds, methods: list[str], budget: float, spent: float, aside: float
+) -> None:
+    optional = planning.OPTIONAL if len(methods) > 2 else ()  # more than one is left then, as in a comparison
+    inputs = given(*methods, speeds=speeds, aside=aside, optional=optional)
+    try:
+        plan = planning.make(inputs, budget=budget, spent=spent)
+    except TooShort as error:
+        plan = planning.make(inputs, budget=(budget := named(error)), spent=spent)
+    assert [arm.method for arm in plan.arms] == methods and len(methods) - len(out(plan)) >= min(2, len(methods))
+    assert plan.estimate["seconds"] == pytest.approx(spent + total(plan))
+    assert spent + total(plan) <= budget * RESERVE + 1e-6
+    for arm in plan.arms:
+        assert arm.skipped or arm.method not in TRAINING or LEAST_STEPS <= arm.steps <= arm.recipe_steps
+
+
+# planned anew
+
+
+def run(plan: ComparisonPlan, *methods: str, slower: float = 1.0) -> ComparisonPlan:
+    """The plan after these arms have run, in so many times the planned seconds."""
+    return replace(plan, arms=tuple(
+        replace(arm, state="begun", took=slower * sum(arm.seconds.values())) if arm.method in methods else arm
+        for arm in plan.arms
+    ))  # fmt: skip
+
+
+def again(inputs: Given, plan: ComparisonPlan, budget: float, spent: float) -> ComparisonPlan:
+    return planning.make(inputs, budget=budget, spent=spent, earlier=plan)
+
+
+def changed(plan: ComparisonPlan, method: str, **fields: Any) -> ComparisonPlan:
+    return replace(plan, arms=tuple(replace(arm, **fields) if arm.method == method else arm for arm in plan.arms))
+
+
+def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan() -> None:
+    inputs = given(*NAMES, optional=planning.OPTIONAL)
+    plan = replace(planning.make(inputs, budget=700.0, spent=5.0), folds=False, limit_test=50)
+    plan = run(plan, "nearest", "zero_shot", "lora")
+    for spent in (5.0, 300.0, 5000.0):
+        later = again(inputs, plan, 700.0, spent)
+        for method in ("nearest", "zero_shot", "lora", "prompt_tuning"):
+            assert later.arm(method) == plan.arm(method)
+        assert replace(later, arms=plan.arms) == plan
+    assert again(inputs, plan, 1e6, 5.0).arm("prompt_tuning").skipped, "left out stays left out"
+    asked = again(inputs, changed(plan, "prompt_tuning", skipped="", recipe_steps=0), 700.0, 200.0)  # by --more
+    assert asked.arm("prompt_tuning").steps > 0 and asked.arm("full").cut
+
+
+def test_arms_on_a_busy_machine_are_planned_slower() -> None:
+    inputs = given()
+    plan = planning.make(inputs, budget=500.0, spent=0.0)
+    used = [sum(plan.arm(method).seconds.values()) for method in METHODS[:3]]
+    same, slow = (
+        again(inputs, run(plan, *METHODS[:3], slower=slower), 500.0, slower * sum(used)) for slower in (1.0, 2.0)
+    )
+    assert same.arms[3:] == tuple(replace(arm, pace=1.0) for arm in plan.arms[3:]), "as it was planned at first"
+    for method in ("lora", "full"):
+        assert slow.arm(method).pace == pytest.approx(2.0) and slow.arm(method).steps < plan.arm(method).steps
+        for part in ("start", "fit", "evaluate"):
+            assert slow.arm(method).seconds[part] == pytest.approx(2 * plan.arm(method).seconds[part])
+    assert 2 * sum(used) + sum(sum(arm.seconds.values()) for arm in slow.arms[3:]) <= 500 * RESERVE
+    untrained = again(inputs, run(plan, "zero_shot", slower=2.0), 500.0, 100.0).arm("few_shot")
+    assert untrained.seconds["fit"] == pytest.approx(12.0) and untrained.pace == pytest.approx(2.0)
+    later = again(inputs, run(slow, "lora"), 500.0, 300.0)
+    assert later.arm("full").pace == pytest.approx(2.0), "it took what was planned for a pace of two"
+    brief = again(inputs, run(plan, "nearest", slower=9.0), 500.0, 27.0)
+    assert brief.arm("zero_shot").pace == 1.0, "three seconds say nothing about a pace"
+
+
+def test_the_time_that_an_arm_leaves_goes_to_those_that_were_cut() -> None:
+    inputs = given()
+    plan = planning.make(inputs, budget=270.0, spent=0.0)
+    later = again(inputs, run(plan, "nearest", "zero_shot", "few_shot", "lora"), 270.0, 130.0)
+    assert len(plan.arm("full").learning_rates) == 1 and plan.arm("full").cut
+    assert later.arm("full").learning_rates == PLAIN.learning_rates and later.arm("full").steps >= HALF
+    assert seconds(later, "full") > seconds(plan, "full")
+
+
+def test_an_opened_arm_keeps_its_opening_and_rates_and_is_not_searched_again() -> None:
+    inputs = given("lora", "full")
+    plan = planning.make(inputs, budget=1e4, spent=0.0)
+    plan = changed(plan, "lora", state="opened", learning_rates=(3e-4,), opening=17)
+    for spent in (0.0, 9330.0):
+        lora = again(inputs, plan, 1e4, spent).arm("lora")
+        assert (lora.state, lora.learning_rates, lora.opening) == ("opened", (3e-4,), 17)
+        assert lora.seconds["search"] == 0 and lora.seconds["train"] < 60 * 1.0 + 7 * 2.0 + 0.5
+    whole = again(inputs, plan, 1e4, 0.0).arm("lora")
+    assert whole.steps == 60 and whole.seconds["train"] == pytest.approx(43 * 1.0 + 7 * 2.0 + 0.5)
+    assert 17 <= lora.steps < 60 and lora.cut
+
+
+def test_an_arm_that_waits_gets_what_the_others_leave() -> None:
+    inputs = given("nearest", "lora", "full")
+    plan = planning.make(inputs, budget=250.0, spent=0.0)
+    for method in ("lora", "full"):
+        plan = changed(plan, method, state="opened", opening=6, steps=20)
+    equal = again(inputs, plan, 250.0, 60.0)
+    assert equal.arm("lora").cut and equal.arm("full").cut
+    plan = changed(plan, "lora", waits=True)
+    later = again(inputs, plan, 250.0, 60.0)
+    assert later.arm("full").steps > equal.arm("full").steps and 6 <= later.arm("lora").steps < equal.arm("lora").steps
+    assert later.arm("lora").waits and not later.arm("full").waits
+    assert again(inputs, plan, 190.0, 60.0).arm("lora").steps == 6, "its opening is trained, and is evaluated"
+    assert not again(inputs, plan, 400.0, 60.0).arm("lora").cut
+
+
+def test_an_arm_for_which_no_time_is_left_says_so_and_is_not_planned_again() -> None:
+    inputs = given()
+    plan = run(planning.make(inputs, budget=700.0, spent=0.0), "nearest", "zero_shot")
+    late = again(inputs, plan, 700.0, 620.0)
+    assert out(late) == {"lora", "full"} and late.arm("few_shot") == plan.arm("few_shot")
+    assert late.arm("full").skipped == "no time was left for it; --more continues"
+    assert out(again(inputs, plan, 700.0, 9000.0)) == {"few_shot", "lora", "full"}, "no refusal once arms have run"
+    assert again(inputs, late, 1e5, 0.0).arm("full") == late.arm("full")
+
+
+STATES = st.sampled_from(("planned", "opened", "begun"))
+
+
+@MANY
+@whatever(SPEEDS, st.floats(0, 1), st.lists(STATES, min_size=8, max_size=8), st.floats(0.2, 9), st.data())
+def test_a_plan_made_anew_never_takes_more_than_is_left(
+    speeds: Speeds, used: float, states: list[str], slower: float, data: st.DataObject
+) -> None:
+    inputs = given(*NAMES, speeds=speeds)
+    budget = data.draw(st.floats(3e4, 1e6))
+    plan = planning.make(inputs, budget=budget, spent=0.0)
+    arms = [arm for arm in plan.arms if not arm.skipped]
+    for arm, state in zip(arms, states, strict=False):
+        if state == "begun":
+            plan = run(plan, arm.method, slower=slower)
+        elif state == "opened" and arm.opening:
+            plan = changed(plan, arm.method, state="opened")
+    later = again(inputs, plan, budget, used * budget)
+    planned = [arm for arm in later.arms if arm.state != "begun" and not arm.skipped]
+    opened = sum(  # an opening that is trained is evaluated at least
+        arm.pace * (7 * speeds.arms[arm.method].validate_seconds + speeds.arms[arm.method].build_seconds)
+        for arm in planned if arm.state == "opened" and arm.steps == arm.opening
+    )  # fmt: skip
+    # a recipe that lacks less than a twentieth is trained whole, out of the reserve
+    completed = sum(0.06 * arm.seconds["train"] for arm in planned if arm.recipe_steps and not arm.cut)
+    left = max(0.0, budget * RESERVE - used * budget)
+    assert sum(sum(arm.seconds.values()) for arm in planned) <= left + opened + completed + 1e-6 * budget
+    for arm in planned:
+        assert arm.method not in TRAINING or arm.state == "opened" or LEAST_STEPS <= arm.steps <= arm.recipe_steps
+        assert arm.steps >= arm.opening
+
+
+# files
+
+
+@pytest.mark.parametrize("budget", [130.0, 450.0, 10_000.0])
+def test_a_plan_survives_its_file(budget: float, tmp_path: Path) -> None:
+    plan = changed(made(budget, "nearest", "lora", full={"step_seconds": 3.0}), "lora", state="opened", took=1.5)
+    write_json(tmp_path / "plan.json", plan)
+    read = ComparisonPlan.read(tmp_path / "plan.json")
+    assert read == plan and isinstance(read.arm("lora").learning_rates, tuple)
+    write_json(tmp_path / "plan.json", to_document(plan) | {"spent_seconds": 9.0})
+    assert ComparisonPlan.read(tmp_path / "plan.json") == plan, "of an older version"
+    wrong = to_document(plan)
+    wrong["arms"][1]["state"] = "done"
+    write_json(tmp_path / "plan.json", wrong)
+    with assert_refused("plan.json", "arms[1].state", "remove it"):
+        ComparisonPlan.read(tmp_path / "plan.json")
+    with assert_refused("plan.json", "no arm full"):
+        plan.arm("full")
+
+
+def test_an_arm_is_cut_where_it_trains_less_than_its_recipe() -> None:
+    assert ArmPlan("lora", steps=59, recipe_steps=60).cut
+    assert not ArmPlan("lora", steps=60, recipe_steps=60).cut and not ArmPlan("nearest").cut
+
+
+def test_speeds_survive_their_file_and_each_method_must_be_there(tmp_path: Path) -> None:
+    speeds = replace(measured(), derived=("full",), unable={"rag": "does not fit"})
+    speeds = replace(speeds, predict={name: speeds.predict[name] for name in METHODS},
+                     arms={name: speeds.arms[name] for name in ("lora", "full")})  # fmt: skip
+    path, document = tmp_path / "measured.json", to_document(speeds)
+    document["arms"]["lora"]["save_seconds"] = 0.0  # of an older version
+    write_json(path, document)
+    assert Speeds.read(path, [*METHODS, "rag"], ["lora", "full"]) == speeds
+    with assert_refused("measured.json", "predict.rag_lora is missing", "remove it"):
+        Speeds.read(path, ["rag_lora"], [])
+    with assert_refused("measured.json", "arms.rag_lora is missing"):
+        Speeds.read(path, [], ["rag_lora"])
+    for arm, wrong in (({"step_seconds": 0.0}, "0 is out of range"), ({"rss_mb": -1.0}, "-1 is out of range")):
+        write_json(path, document | {"arms": {"lora": document["arms"]["lora"] | arm}})
+        with assert_refused("measured.json", f"arms.lora.{next(iter(arm))}: {wrong}"):
+            Speeds.read(path, METHODS, ["lora"])

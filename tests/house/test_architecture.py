@@ -1,0 +1,308 @@
+"""The house rules hold in this repository, and each of them is red on a small tree that breaks it."""
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import house_rules as rules
+import pytest
+
+Rule = Callable[[Path], list[str]]
+SRC = rules.ROOT / "src"
+HELP_SECONDS = 0.3  # user time of `riyaz --help`: cyclopts takes 0.1 to 0.15 of it beside other work
+HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
+PACKAGE_RULES: list[Rule] = [
+    *(rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.family_names, rules.public_faces),
+]
+REPOSITORY_RULES: list[Rule] = [
+    *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
+    *(rules.torch_requirement, rules.weak_tests, rules.environment_variables),
+]
+PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
+LONG = "def long() -> None:\n" + "    pass\n" * 91
+LLAMA = {"families/llama.py": "MODEL_TYPE = 'llama'\nGGUF_NAMES = ('meta',)"}
+PYPI, HOME = "https://p" + "ypi.org/simple", "/ho" + "me/someone/data"
+
+# (rule, files of a bad tree, what its report must say)
+BAD: list[tuple[Rule, dict[str, str], str]] = [
+    (rules.rows, {"errors.py": "", "novel.py": ""}, "`novel` has no row"),
+    (rules.rows, {"config.py": "from riyaz.data import x", "data/__init__.py": ""}, "comes later"),
+    (rules.rows, {"data/__init__.py": "", "sources.py": "import riyaz.data"}, "comes later"),
+    (
+        rules.rows,
+        {"metrics/a.py": "def f():\n    from riyaz import scoring", "scoring.py": ""},
+        "metrics.a:2 imports",
+    ),
+    (
+        rules.rows,
+        {"data/rows.py": "from ..engine import trie", "engine/trie.py": ""},
+        "imports riyaz.engine.trie",
+    ),
+    (
+        rules.rows,
+        {
+            "artifact.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riyaz.cli",
+            "cli.py": "",
+        },
+        "artifact:3 imports riyaz.cli",
+    ),
+    (
+        rules.rows,
+        {"scoring.py": "import importlib\nimportlib.import_module('riyaz.comparison')", "comparison.py": ""},
+        "scoring:2 imports riyaz.comparison",
+    ),
+    (
+        rules.rows,
+        {"data.py": "TABLE = {'a': 'riyaz.cli.main:run'}", "cli/main.py": ""},
+        "imports riyaz.cli.main",
+    ),
+    (rules.rows, {"evaluate.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "never a method"),
+    (rules.rows, {"serve.py": "from riyaz.methods import lora", "methods/lora.py": ""}, "predictors only"),
+    (rules.rows, {"report.py": "from riyaz import metrics", "metrics.py": ""}, "result files only"),
+    (rules.sides, {"scoring.py": "from riyaz import models", "models.py": ""}, "across the dot"),
+    (
+        rules.sides,
+        {"train.py": "def f():\n    import riyaz.engine.trie", "engine/trie.py": ""},
+        "across the dot",
+    ),
+    (rules.torch_use, {"metrics.py": "def f():\n    from torch import nn"}, "metrics:2 imports torch"),
+    (rules.torch_use, {"methods/lora.py": "import torch"}, "importing it loads torch"),
+    (
+        rules.torch_use,
+        {
+            "cli.py": "from riyaz.comparison import run",
+            "comparison.py": "from riyaz import train",
+            "train.py": "import torch",
+        },
+        "riyaz.cli > riyaz.comparison > riyaz.train > torch",
+    ),
+    (
+        rules.torch_use,  # a package's __init__ runs before its modules
+        {
+            "predictor.py": "from riyaz.engine.trie import T",
+            "engine/trie.py": "",
+            "engine/__init__.py": "from .torch import runner",
+            "engine/torch/runner.py": "import torch",
+        },
+        "riyaz.predictor: importing it loads torch",
+    ),
+    (
+        rules.torch_use,
+        {"__init__.py": "from riyaz import train", "train.py": "import torch"},
+        "riyaz: importing it",
+    ),
+    (
+        rules.cycles,
+        {"data/a.py": "from riyaz.data import b", "data/b.py": "def f():\n    from .a import x"},
+        "cycle",
+    ),
+    (
+        rules.cycles,
+        {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import g"},
+        "import cycle",
+    ),
+    (
+        rules.family_names,
+        LLAMA | {"engine.py": "def f(c): return c.model_type == 'llama'"},
+        "asks for the family 'llama'",
+    ),
+    (rules.family_names, LLAMA | {"library.py": "A = Literal['llama'] | None"}, "library:1 asks"),
+    (rules.family_names, LLAMA | {"config/pretraining.py": "SIZES = {'llama': 3}"}, "config.pretraining:1 asks"),
+    (rules.family_names, LLAMA | {"export.py": "def f(c): return c.kind in llama.GGUF_NAMES"}, "asks for the family"),
+    (
+        rules.family_names,
+        LLAMA | {"engine.py": "from riyaz.families.llama import LlamaConfig\nB = isinstance(A, LlamaConfig)"},
+        "engine:2 asks for the family LlamaConfig",
+    ),
+    (rules.public_faces, {"errors.py": "x = 1"}, "module without a docstring"),
+    (rules.public_faces, {"errors.py": '"""D."""\nclass A:\n    pass'}, "A without a docstring"),
+    (rules.public_faces, {"errors.py": '"""D."""\ndef f() -> int: ...'}, "f without a docstring"),
+    (
+        rules.public_faces,
+        {"errors.py": '"""D."""\ndef f(a, *, b: int) -> int:\n    """F."""'},
+        "no type for `a`",
+    ),
+    (
+        rules.public_faces,
+        {"errors.py": '"""D."""\nclass A:\n    """A."""\n    def f(self):\n        """F."""'},
+        "no return",
+    ),
+    (rules.sizes, {"errors.py": "\n" * 500}, "501 lines"),
+    (rules.sizes, {"../../native/kernels/a.cpp": "\n" * 400}, "a.cpp: 401 lines > 400"),
+    (rules.sizes, {"../../native/a.h": "\n" * 400}, "a.h: 401 lines > 400"),
+    (rules.function_sizes, {"errors.py": LONG}, "long has 92 lines"),
+    (rules.function_sizes, {"train.py": LONG + LONG.replace("long", "two")}, "two has 92 lines"),
+    (rules.function_sizes, {"train.py": LONG + "    pass\n" * 60}, "long has 152 lines"),
+    (
+        rules.function_sizes,
+        {
+            f"data/{n}.py": LONG[: len("def long() -> None:\n") + 9 * lines]
+            for n, lines in enumerate([9] * 8 + [60] * 2)
+        },
+        "90th percentile",
+    ),
+    (rules.unsafe_code, {"errors.py": "import pickle"}, "errors.py:1 pickle"),
+    (rules.unsafe_code, {"errors.py": "from torch import load"}, "torch.load"),
+    (rules.unsafe_code, {"errors.py": "import torch as t\nt.load('x')"}, "errors.py:2 torch.load"),
+    (rules.unsafe_code, {"errors.py": "eval('1')"}, "eval"),
+    (rules.unsafe_code, {"errors.py": "exec('1')"}, "exec"),
+    (rules.unsafe_code, {"errors.py": "import subprocess\nsubprocess.run('ls', shell=True)"}, "shell="),
+    (rules.unsafe_code, {"errors.py": "load('x', trust_remote_code=False)"}, "trust_remote_code="),
+    (rules.unsafe_text, {"errors.py": f"# {PYPI}"}, "a registry host"),
+    (rules.unsafe_text, {"../../native/a.cpp": f"// {HOME}/x"}, "a machine path"),
+    (rules.unsafe_text, {"errors.py": f"PATH = '{HOME}/x'"}, "a machine path"),
+    (rules.unsafe_text, {"../../Makefile": "pip install --index" + "-url x"}, "an index URL"),
+    (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'train = ["torch==2.8"]'}, "not a range"),
+    (
+        rules.torch_requirement,
+        {"../../pyproject.toml": PYPROJECT + 'train = ["torch>=2.8+cpu"]'},
+        "not a range",
+    ),
+    (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'x = ["torch>=2.8"]'}, "not in `train`"),
+    (rules.weak_tests, {"../../tests/test_a.py": "def test_a():\n    print(1)"}, "test_a asserts nothing"),
+    (rules.weak_tests, {"../../tests/test_a.py": "X = 1"}, "no test functions"),
+    (rules.weak_tests, {"../../tests/test_a.py": "import pytest\npytest.importorskip('x')"}, "never skips"),
+    (
+        rules.environment_variables,
+        {"errors.py": "NAME = 'RIYAZ_NOVEL'"},
+        "errors.py reads RIYAZ_NOVEL, not in reference.md",
+    ),
+    (rules.environment_variables, {"../../native/a.cpp": 'std::getenv("RIYAZ_NOVEL")'}, "a.cpp reads RIYAZ_NOVEL"),
+    (rules.environment_variables, {"../../docs/reference.md": "| `RIYAZ_OLD` | x |"}, "nothing reads RIYAZ_OLD"),
+]
+
+# What the rules must leave alone.
+GOOD: list[tuple[Rule, dict[str, str]]] = [
+    (
+        rules.rows,
+        {"events.py": "RUN = [PYTHON, '-m', 'riyaz.cli']", "cli.py": "", "__init__.py": "import riyaz.cli"},
+    ),
+    (rules.rows, {"engine/torch/runner.py": "from riyaz.layers import lora", "layers/swaps/lora.py": ""}),
+    (rules.sides, {"engine/torch/runner.py": "from riyaz import models", "models.py": ""}),
+    (
+        rules.torch_use,
+        {"methods/lora.py": "def fit():\n    import torch", "engine/torch/runner.py": "import torch"},
+    ),
+    (
+        rules.cycles,
+        {"data/__init__.py": "from .a import f", "data/a.py": "from riyaz.data import b", "data/b.py": ""},
+    ),
+    (
+        rules.family_names,
+        LLAMA
+        | {
+            "models/llama.py": "A = B == 'llama'",
+            "config/pretraining.py": "FreshFamily = Literal['llama']",
+            "tokenizer_gguf.py": "def f(kind): return kind == 'llama'",
+            "engine.py": "A, B = 'llama-bpe', llama.MODEL_TYPE\nC = D.model_type in FAMILIES",
+        },
+    ),
+    (
+        rules.public_faces,
+        {"__init__.py": '"""D."""', "errors.py": '"""D."""\ndef _f(a): ...\nclass _A:\n    def f(self): ...'},
+    ),
+    (rules.function_sizes, {"train.py": LONG}),
+    (rules.unsafe_code, {"errors.py": "model.eval()\nre.compile('x')\nrun('ls', shell=False)"}),
+    (rules.unsafe_text, {"errors.py": "# see ../shared/framework/x and data/home/x"}),
+    (rules.torch_requirement, {"../../pyproject.toml": PYPROJECT + 'train = ["torch>=2.8,<3"]'}),
+    (rules.weak_tests, {"../../tests/test_a.py": "def same(a): assert a\ndef test_a():\n    same(1)"}),
+    (
+        rules.environment_variables,
+        {"a.py": "NAME = 'RIYAZ_NEW'", "b.py": "X = 'RIYAZ_PARENT'", "../../docs/reference.md": "| `RIYAZ_NEW` | x |"},
+    ),
+]
+
+
+def tree(folder: Path, files: dict[str, str]) -> Path:
+    """A repository whose package holds the given files; returns its root."""
+    for name, text in {"__init__.py": "", **files}.items():
+        path = folder / "src/riyaz" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for parent in path.parents:
+            if folder / "src/riyaz" in parent.parents and not (parent / "__init__.py").exists():
+                (parent / "__init__.py").write_text("")
+        path.write_text(text + "\n")
+    return folder
+
+
+def run(rule: Rule, root: Path) -> list[str]:
+    return rule(root / "src" if rule in PACKAGE_RULES else root)
+
+
+@pytest.mark.parametrize("rule", PACKAGE_RULES + REPOSITORY_RULES, ids=lambda rule: rule.__name__)
+def test_rule_holds_in_this_repository(rule: Rule) -> None:
+    problems = run(rule, rules.ROOT)
+    assert not problems, "\n" + "\n".join(problems)
+
+
+@pytest.mark.parametrize(("rule", "files", "says"), BAD, ids=lambda value: getattr(value, "__name__", ""))
+def test_rule_reports_a_bad_tree(tmp_path: Path, rule: Rule, files: dict[str, str], says: str) -> None:
+    assert says in "\n".join(run(rule, tree(tmp_path, files)))
+
+
+@pytest.mark.parametrize(("rule", "files"), GOOD, ids=lambda value: getattr(value, "__name__", ""))
+def test_rule_leaves_a_good_tree_alone(tmp_path: Path, rule: Rule, files: dict[str, str]) -> None:
+    assert run(rule, tree(tmp_path, files)) == []
+
+
+def test_every_rule_was_seen_red_and_green() -> None:
+    assert {rule for rule, *_ in BAD} == {*PACKAGE_RULES, *REPOSITORY_RULES}
+    assert {rule for rule, _ in GOOD} >= {*PACKAGE_RULES, *REPOSITORY_RULES} - {rules.sizes}
+
+
+def test_the_rules_see_this_package() -> None:
+    assert {"riyaz", "riyaz.errors", "riyaz.hardware"} <= rules.modules(SRC).keys()
+    assert any(item.target == "riyaz.errors" for item in rules.imports(SRC))
+    assert rules.ROOT / "tests/house/test_architecture.py" in rules.python_files(rules.ROOT)
+
+
+def test_files_that_git_ignores_are_not_read(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"../../.gitignore": "/runs/\n", "../../runs/log.md": PYPI, "../../.venv/x.md": PYPI})
+    assert rules.unsafe_text(root) == []
+
+
+def heavy_modules(statements: str, path: Path) -> list[str]:
+    """Of torch, numpy and scipy: what a fresh process has loaded after running the statements."""
+    report = "print('LOADED', *(m for m in ('torch', 'numpy', 'scipy') if m in sys.modules))"
+    code = f"import sys\ntry:\n    {statements}\nexcept SystemExit:\n    pass\n{report}"
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    last = (done.stdout.splitlines() or [""])[-1]
+    assert done.returncode == 0 and last.startswith("LOADED"), done.stderr
+    return last.split()[1:]
+
+
+def user_seconds(command: list[str], repeats: int = 5) -> float:
+    """Median user CPU seconds of a command over fresh processes."""
+    seconds = []
+    for _ in range(repeats):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read().decode()
+        process.stderr.close()
+        seconds.append(usage.ru_utime)
+    return statistics.median(seconds)
+
+
+@pytest.mark.parametrize("statements", ["import riyaz", HELP], ids=["import", "help"])
+def test_import_and_help_load_neither_torch_nor_numpy_nor_scipy(statements: str) -> None:
+    assert heavy_modules(statements, SRC) == []
+
+
+def test_a_heavy_import_is_seen(tmp_path: Path) -> None:
+    assert heavy_modules("import riyaz", tree(tmp_path, {"__init__.py": "import numpy"}) / "src") == ["numpy"]
+
+
+def test_help_is_quick() -> None:
+    command = [str(Path(sys.executable).parent / "riyaz"), "--help"]
+    assert user_seconds(command) < HELP_SECONDS
+
+
+def test_a_slow_start_is_seen() -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: sum(range(10**5))"
+    assert user_seconds([sys.executable, "-c", busy], repeats=1) > HELP_SECONDS

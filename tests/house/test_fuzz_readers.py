@@ -1,0 +1,46 @@
+"""Some thousand mutated inputs per reader; `python tests/house/fuzz_readers.py` runs a million."""
+
+import json
+import random
+
+import fuzz_readers
+import pytest
+
+from riyaz.errors import RiyazError
+
+
+@pytest.mark.parametrize("reader", fuzz_readers.READERS)
+def test_mutated_inputs_are_read_or_refused_in_one_line(reader):
+    counts, crashes = fuzz_readers.fuzz(reader, 400, seed=7)
+    assert not crashes, crashes[:5]
+    assert counts["refused"] > 100 and counts["accepted"] > 5
+
+
+def test_a_crash_and_an_unclear_line_are_seen():
+    def broken(data):
+        if data:
+            raise RiyazError("\x1b[2J" + "x" * 2000)
+        raise IndexError("tuple index out of range")
+
+    assert fuzz_readers.outcome(broken, b"") == "IndexError: 'tuple index out of range'"
+    assert fuzz_readers.outcome(broken, b"x").startswith("no clear line")
+
+
+def test_an_input_is_the_same_every_time():
+    seed = b"0123456789" * 9
+    inputs = [fuzz_readers.mutated(seed, random.Random(number)) for number in range(50)]
+    assert inputs == [fuzz_readers.mutated(seed, random.Random(number)) for number in range(50)]
+    assert len(set(inputs)) > 45 and all(data != seed for data in inputs[:5])
+    value = json.dumps({"a": [1, 2, {"b": "c"}]}).encode()
+    assert len({fuzz_readers.mutated_json(value, random.Random(number)) for number in range(50)}) > 20
+
+
+def test_every_file_of_the_folders_is_opened():
+    seeds, read = fuzz_readers.READERS["folders"]()
+    assert len(seeds) == 11 and [fuzz_readers.outcome(read, seed) for seed in seeds] == ["accepted"] * 11
+
+
+def test_few_inputs_need_a_child_process():
+    seeds = [b"a", b"b", b"c"]
+    chosen = [fuzz_readers._chosen(seeds, 1, 50, random.Random(number)) for number in range(1000)]
+    assert 5 < chosen.count(b"c") < 50 and chosen.count(b"a") > 400

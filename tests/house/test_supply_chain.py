@@ -1,0 +1,62 @@
+"""What is installed with riyaz: the few packages named here, within bounds, and a wheel of nothing but its source."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# One set of kernels is enough here; the wheel for users holds all of them in the same file.
+BUILD = """import sys; sys.path.insert(0, "native"); from build_backend import build_wheel
+print(build_wheel(sys.argv[1], {"cmake.define.RIYAZ_ISAS": "scalar"}))"""
+EXTENSION = "riyaz/_native" + sysconfig.get_config_var("EXT_SUFFIX")
+ALWAYS = {
+    "bm25s", "cyclopts", "jinja2", "matplotlib", "numpy", "rich", "sacrebleu", "safetensors", "scipy", "tokenizers",
+}  # fmt: skip
+EXTRAS = {
+    "data": {"defusedxml", "openpyxl", "pyarrow"},
+    "docs": {"pypdfium2", "python-docx"},
+    "hub": {"huggingface_hub"},
+    "json": {"llguidance"},
+    "lm-eval": {"lm-eval"},
+    "parquet": {"pyarrow"},
+    "serve": {"starlette", "uvicorn"},
+    "train": {"torch"},
+}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The packages of requirements, each of which must be plain: a name, a lowest and a highest version."""
+    found = [re.fullmatch(r"([a-z0-9_-]+)>=[0-9.]+,<[0-9.]+", text) for text in requirements]
+    assert all(found), [text for text, match in zip(requirements, found) if match is None]
+    return {match[1] for match in found if match}
+
+
+def test_dependencies_are_the_named_few_between_two_versions() -> None:
+    extras = dict(PROJECT["project"]["optional-dependencies"])
+    names(extras.pop("test"))
+    assert names(PROJECT["project"]["dependencies"]) == ALWAYS
+    assert {extra: names(requirements) for extra, requirements in extras.items()} == EXTRAS
+    assert names(PROJECT["build-system"]["requires"]) == {"nanobind", "scikit-build-core"}
+
+
+def test_the_wheel_holds_the_source_and_starts_nothing_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BUILD, str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr[-800:]
+    with zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]) as wheel:
+        held = {name: wheel.read(name) for name in wheel.namelist()}
+    assert held.pop(EXTENSION)
+    about = f"riyaz-{PROJECT['project']['version']}.dist-info/"
+    inside = {name: data for name, data in held.items() if not name.startswith(about)}
+    source = [path for path in (ROOT / "src/riyaz").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    source = [path for path in source if not path.name.startswith("_native.")]  # built in place
+    assert inside == {path.relative_to(ROOT / "src").as_posix(): path.read_bytes() for path in source}
+    described = {name.removeprefix(about) for name in held.keys() - inside.keys()}
+    assert described == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    assert held[about + "entry_points.txt"].split() == b"[console_scripts] riyaz = riyaz.cli.main:main".split()
+    assert b"Root-Is-Purelib: false" in held[about + "WHEEL"]

@@ -1,0 +1,112 @@
+"""The tree of the repository, one line a file, from the first sentence of each: `make tree` writes docs/tree.md.
+
+A Python file explains itself in its docstring, a file in C++ or TypeScript in its first comment; a folder in the
+docstring of its `__init__.py` or in FOLDERS. tests/house/test_tree.py fails when the page is not current.
+"""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = "docs/tree.md"
+HEAD = """# The tree
+
+Every folder in one line, then every file, in the file's own words. `make tree` writes this page.
+"""
+FOLDERS = {  # folders without a package's docstring
+    "src/riyaz/serve/static": "The built page of `riyaz ui`, from page/.",
+    "src/riyaz/serve/static/assets": "Its program, style and icon.",
+    "src/riyaz/limits/data": "Questions, pairs and wordings that `riyaz limits` asks.",
+    "native": "The CPU engine in C++20; of Python it knows what the bindings say.",
+    "native/kernels": "Compiled once for each instruction set, in a namespace of its own.",
+    "native/tests": "A program that compares the kernels of all instruction sets with plain loops: `make kernels`.",
+    "page/src": "The web page of `riyaz ui`; `make page` builds it into src/riyaz/serve/static.",
+    "page/src/parts": "What the screens are made of.",
+    "page/src/screens": "One file a screen.",
+    "page/tests": "The page in a browser, from a real server with a tiny model: `make test-page`.",
+    "benchmarks": "Riyaz beside its peers: each script prints a table and ends with one line of JSON.",
+    "tests": "One folder for each room of src/riyaz, native/, the benchmarks and the house rules.",
+    "tests/helpers": "What tests import: tiny models, fake results, a live server.",
+    "tests/house": "The house rules and the documents.",
+    "tests/base": "Files, folders, JSON, hardware, configuration, processes.",
+    "tests/benchmarks": "The benchmarks on tiny models, and the figures of the guides.",
+    "tests/native": "The C++ engine beside the torch engine and numpy, on every instruction set.",
+    "tests/training": "The training loop, its kernels, and runs that stop and go on.",
+    "tests/cli": "The command line and the library.",
+    "tests/evaluate": "Scoring, and answering every row of a file.",
+}
+PARTS = ("src/riyaz", "native", "page/src", "page/tests", "benchmarks", "tests")
+COMMENT = {".cpp": "//", ".h": "//", ".ts": "//", ".tsx": "//"}
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text's first paragraph, without its full stop."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    return re.split(r"(?<!i\.e)(?<!et al)\. (?=[a-zA-Z`\d])", paragraph)[0].removesuffix(".")
+
+
+def explanation(path: Path) -> str:
+    """What a file says of itself, or ``."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return first_sentence(ast.get_docstring(ast.parse(text)) or "")
+    mark, lines = COMMENT[path.suffix], []
+    for line in text.splitlines():
+        if not line.startswith(mark):
+            break
+        lines.append(line.removeprefix(mark).strip())
+    if not lines and path.suffix == ".cpp" and path.with_suffix(".h").exists():
+        return f"implements {path.stem}.h"
+    return first_sentence("\n".join(lines))
+
+
+def folder_line(root: Path, folder: str) -> str:
+    """What a folder is, or ``."""
+    package = root / folder / "__init__.py"
+    if package.exists() and folder.startswith("src/riyaz"):
+        return explanation(package)
+    room = folder.removeprefix("tests/")
+    tested = f"Tests of `riyaz.{room}`" if (root / "src/riyaz" / room).is_dir() else ""
+    return FOLDERS.get(folder, tested).removesuffix(".")
+
+
+def files(root: Path) -> dict[str, list[Path]]:
+    """The folders of PARTS and the files of each that explain themselves, as git knows them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PARTS],
+        cwd=root, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    folders: dict[str, list[Path]] = {}
+    for name in sorted(listed):
+        path = root / name
+        if path.exists():
+            folder = folders.setdefault(str(Path(name).parent), [])
+            if path.suffix in {".py", *COMMENT} and path.name != "__init__.py" and "static" not in path.parts:
+                folder.append(path)
+    return folders
+
+
+def render(root: Path) -> str:
+    """The page."""
+    folders = files(root)
+    lines = [HEAD, *(f"- `{folder}/`: {folder_line(root, folder)}" for folder in folders), ""]
+    for folder, paths in folders.items():
+        lines += [f"## {folder}/", ""] if paths else []
+        lines += [f"- `{path.name}`: {explanation(path)}" for path in paths]
+        lines += [""] if paths else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def unexplained(root: Path) -> list[str]:
+    """Folders and files that do not explain themselves."""
+    folders = files(root)
+    names = [f"{folder}/" for folder in folders if not folder_line(root, folder)]
+    return names + [
+        str(path.relative_to(root)) for paths in folders.values() for path in paths if not explanation(path)
+    ]
+
+
+if __name__ == "__main__":
+    (ROOT / PAGE).write_text(render(ROOT), encoding="utf-8")

@@ -1,0 +1,287 @@
+"""`riyaz ternarize` on a tiny model: what it leaves and measures, how it goes on, what it refuses; its loss."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_comparison
+import tiny_llama
+import torch
+from tiny_comparison import command
+from tiny_pretraining import Stopped, texts
+
+from riyaz.data.packing import pack
+from riyaz.data.rows import Row
+from riyaz.events import Progress, quiet
+from riyaz.families import describe
+from riyaz.layers.attention import packed
+from riyaz.layers.swaps.distil import head_divergence
+from riyaz.layers.swaps.ternary import set_share
+from riyaz.models import load
+from riyaz.models.student import magnitudes, rounded, student, with_norms
+from riyaz.pretraining import ternarize as ternarizing
+from riyaz.pretraining.folder import RunFolder
+from riyaz.pretraining.material import _examples
+from riyaz.pretraining.pace import Pace
+from riyaz.sources import open_source
+
+STEPS = ("--steps", 5, "--learning-rate", 1e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(home: Path) -> Iterator[None]:
+    with tiny_comparison.small_machine(home) as patch:
+        patch.setenv("RIYAZ_ENGINE", "torch")
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama.write_hf_folder(tmp_path_factory.mktemp("models") / "base", seed=3, context=64)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return texts(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def done(base: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tiny_comparison.Told, Path]:
+    """A finished run that searched its rate, and what it said."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    return command("ternarize", base, text, "--steps", 5, "--out", out, "--json"), out
+
+
+def test_it_leaves_a_ternary_model_and_the_losses_beside_it(done: tuple[tiny_comparison.Told, Path]) -> None:
+    told, out = done
+    assert told.status == 0, told.err
+    document = told.document
+    assert document == json.loads((out / "ternarize.json").read_text()) and document["status"] == "done"
+    assert 0 < document["loss_before"] < document["loss_rounded"] and document["loss"] < document["loss_rounded"]
+    assert [found["rate"] for found in document["search"]] == sorted(ternarizing.RATES)
+    assert document["rate"] in ternarizing.RATES and document["plan"]["steps"] == 5 and document["tokens"] > 900
+    family = describe(open_source(out))
+    assert family.model_type == "bitnet" and family.config.activation == "silu" and family.has_ternary
+    assert not (out / "work").exists() and command("generate", out, "Hello", "--max-tokens", 2).status == 0
+    told = command("quantize", out, "--precision", "ternary", "--out", out.parent / "packed")
+    assert told.status == 0, told.err
+
+
+def test_what_is_ternary_already_is_refused(
+    done: tuple[tiny_comparison.Told, Path], text: Path, tmp_path: Path
+) -> None:
+    told = command("ternarize", done[1], text, *STEPS, "--out", tmp_path / "out")
+    assert told.status == 2 and "is ternary already" in told.err and not (tmp_path / "out").exists()
+
+
+def test_the_student_begins_as_its_teacher(base: Path, text: Path) -> None:
+    source = open_source(base)
+    assert with_norms(source)
+    teacher, rows = load(source, torch.float32), [Row((1,), tuple(range(3, 40)))]
+    made = student(source, teacher, rows)
+    set_share(made.train(), 0.0)  # not rounded, so that only the norms differ
+    layer = made.model.layers[1]
+    sizes = magnitudes(teacher, rows)
+    assert layer.mlp.ffn_sub_norm.weight.unique().item() == pytest.approx(sizes["model.layers.1.mlp.down_proj"])
+    assert torch.equal(layer.mlp.up_proj.weight, teacher.model.layers[1].mlp.up_proj.weight)
+    one = pack(rows)
+    tokens, positions, attend = torch.from_numpy(one.tokens), torch.from_numpy(one.positions), packed(one.lengths)
+    with torch.no_grad():
+        theirs, ours, hard = (
+            model.head(model(tokens, positions, attend)) for model in (teacher, made, rounded(source))
+        )
+    assert (ours - theirs).abs().mean() < (hard - theirs).abs().mean()
+
+
+def test_norms_begin_with_the_size_of_usual_tokens(base: Path) -> None:
+    """Some models have activations a hundred times the others' at one token, as SmolLM2 at its first."""
+    teacher, name = load(open_source(base), torch.float32), "model.layers.0.mlp.down_proj"
+    rows = [Row((5,), tuple(range(20 + 9 * row, 40 + 9 * row))) for row in range(4)]
+    usual = magnitudes(teacher, rows)[name]
+    loud = torch.tensor([[1000.0], *[[1.0]] * 20])  # (T, 1)
+    teacher.get_submodule(name).register_forward_pre_hook(lambda _, inputs: (inputs[0] * loud[: len(inputs[0])],))
+    assert magnitudes(teacher, rows)[name] == pytest.approx(usual, rel=0.1)
+
+
+def test_the_rounding_grows_and_the_models_own_distributions_are_learned(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    losses: list[int] = []
+    monkeypatch.setattr("riyaz.layers.swaps.ternary.set_share", lambda model, share: shares.append(share))
+    divergence = head_divergence
+    monkeypatch.setattr("riyaz.layers.swaps.distil.head_divergence", lambda *a: losses.append(1) or divergence(*a))
+    told = command("ternarize", base, text, "--steps", 20, "--learning-rate", 1e-3, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    assert shares[-20:] == [0.5, *[1.0] * 19] and len(losses) >= 10
+
+
+def test_after_the_opening_the_divergence_falls(base: Path, text: Path, tmp_path: Path) -> None:
+    events: list[Any] = []
+    asked = ternarizing.Asked(str(base), (str(text),), steps=100)
+    found = ternarizing.ternarize(asked, tmp_path / "out", listen=events.append)
+    steps = [event.loss for event in events if isinstance(event, Progress) and event.method == "ternarize"]
+    assert len(steps) == 80  # the opening's 20 are not trained again
+    means = [sum(steps[begin : begin + 20]) / 20 for begin in (0, 20, 40, 60)]  # steps have different rows
+    assert means == sorted(means, reverse=True) and means[-1] < 0.8 * means[0]
+    assert found.loss is not None and found.loss < min(trial["loss"] for trial in found.search)
+
+
+def test_the_budget_counts_the_openings(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float]] = []  # seconds of the command, and what the pace takes them for
+    adjusted, began = Pace.adjusted, time.monotonic()
+
+    def watched(pace: Pace, plan: Any, step: int) -> Any:
+        if pace.clock() is not None:
+            seen.append((time.monotonic() - began, pace.before + pace.clock()))
+        return adjusted(pace, plan, step)
+
+    monkeypatch.setattr(Pace, "adjusted", watched)
+    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
+    asked = ternarizing.Asked(str(base), (str(text),), budget=60)
+    found = ternarizing.ternarize(asked, tmp_path / "out")
+    assert len(found.search) == 2 and len(seen) > 20
+    for taken, counted in (seen[0], seen[-1]):
+        assert abs(taken - counted) < 0.1 * taken + 0.3
+    assert found.seconds is not None and found.seconds > 0.8 * seen[-1][0]
+
+
+def test_a_resumed_budget_counts_the_openings(base: Path, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    options = ("ternarize", base, text, "--budget", "60s", "--out", tmp_path / "out")
+    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
+    paces: list[Pace] = []
+    adjusted, trained = Pace.adjusted, ternarizing._Run._trained
+
+    def stopping(run: Any, plan: Any, *rest: Any) -> Any:
+        if rest[4] == "train":
+            raise Stopped
+        return trained(run, plan, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ternarizing._Run, "_trained", stopping)
+        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        assert command(*options).status == 1
+    taken = {path.parent.name: json.loads(path.read_text())["seconds"]
+             for path in (tmp_path / "out/work").glob("opening-*/state.json")}  # fmt: skip
+    before = json.loads((tmp_path / "out/plan.json").read_text())["before"]
+    monkeypatch.setattr(Pace, "adjusted", lambda pace, *rest: paces.append(pace) or adjusted(pace, *rest))
+    told = command(*options, "--resume", "--json")
+    assert told.status == 0, told.err
+    chosen = taken.pop(f"opening-{told.document['rate']:g}")
+    (other,) = taken.values()
+    assert paces[0].before == pytest.approx(before + other) and paces[0].clock() > chosen
+    assert json.loads((tmp_path / "out/plan.json").read_text())["before"] == before
+
+
+@pytest.mark.parametrize("damaged", ["[]", '{"seconds": null}', "{", "5"])
+def test_a_damaged_state_counts_no_seconds(damaged: str, tmp_path: Path) -> None:
+    run = ternarizing._Run(RunFolder(tmp_path), ternarizing.Asked("m", ("t",)), "", quiet)
+    (tmp_path / "work/train").mkdir(parents=True)
+    (tmp_path / "work/train/state.json").write_text(damaged)
+    assert run._seconds("train") == 0
+
+
+def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:
+    biased = tiny_llama.write_hf_folder(tmp_path / "biased", seed=3, context=64, attention_bias=True)
+    told = command("ternarize", biased, text, *STEPS, "--group", 32, "--out", tmp_path / "out", "--json")
+    assert told.status == 0 and not told.document["norms"], told.err
+    family = describe(open_source(tmp_path / "out"))
+    assert family.model_type == "llama" and family.scheme is not None and family.scheme.group == 32
+
+
+def test_rows_bring_the_models_own_answers(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riyaz.pretraining.material.ANSWER", 4)
+    monkeypatch.setattr("riyaz.pretraining.material.HELD", 4)
+    monkeypatch.setattr("riyaz.pretraining.ternarize.CONTEXT", 1024)
+    folder = tiny_llama.write_hf_folder(tmp_path / "long", seed=3)
+    data = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(24, "please"))
+    seen: list[Row] = []
+    train = ternarizing._Run._trained
+
+    def watched(self: Any, plan: Any, model: Any, teacher: Any, rows: Any, *rest: Any) -> Any:
+        seen.extend(rows)
+        return train(self, plan, model, teacher, rows, *rest)
+
+    monkeypatch.setattr(ternarizing._Run, "_trained", watched)
+    told = command("ternarize", folder, data, *STEPS, "--out", tmp_path / "out")
+    assert told.status == 0, told.err
+    tokenizer = open_source(folder).tokenizer()
+    assert len({row.answer for row in seen}) > 10 and all(row.answer[-1] == tokenizer.end_of_turn for row in seen)
+    assert any("please" in tokenizer.decode(row.answer) for row in seen)
+
+
+def test_a_stopped_run_goes_on_to_the_same_model(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("ternarize", base, text, *STEPS)
+    assert command(*options, "--out", tmp_path / "straight").status == 0
+    listen = ternarizing.replace
+
+    def stopping(value: Any, **changes: Any) -> Any:
+        if changes.get("method") == "ternarize" and getattr(value, "done", 0) == 3:
+            raise Stopped
+        return listen(value, **changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ternarizing, "replace", stopping)
+        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        assert command(*options, "--out", tmp_path / "resumed").status == 1
+    told = command(*options, "--out", tmp_path / "resumed")
+    assert told.status == 2 and "add --resume" in told.err
+    told = command("ternarize", base, text, "--steps", 9, "--resume", "--out", tmp_path / "resumed")
+    assert told.status == 2 and "the run in this folder has" in told.err and "steps 5" in told.err
+    assert command(*options, "--resume", "--out", tmp_path / "resumed").status == 0
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "resumed"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--budget", "1s"), "the budget of 1s holds 0 steps"),
+        (("--group", 24), "24 is no multiple of 16"),
+        (("--steps", 0), "0 steps are too few"),
+    ],
+)
+def test_what_cannot_be_is_refused(base: Path, text: Path, tmp_path: Path, options: Any, line: str) -> None:
+    told = command("ternarize", base, text, *options, "--out", tmp_path / "out")
+    assert told.status == 2 and line in told.err, told.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_text_are_text_and_rows_of_answers_are_rows(tmp_path: Path) -> None:
+    text = tiny_comparison.write_rows(tmp_path / "text.jsonl", [{"text": f"Number {place}."} for place in range(30)])
+    rows = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(24, "please"))
+    (tmp_path / "plain.txt").write_text("Words.")
+    assert [found is None for found in map(_examples, (text, rows, tmp_path / "plain.txt", tmp_path))] == [
+        True, False, True, True,
+    ]  # fmt: skip
+
+
+def test_without_text_there_is_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
+    told = command("ternarize", base, "--out", tmp_path / "out")
+    assert told.status == 2 and "name a text" in told.err
+    (tmp_path / "short.txt").write_text("Too short.")
+    told = command("ternarize", base, tmp_path / "short.txt", *STEPS, "--out", tmp_path / "out")
+    assert told.status == 2 and "fewer than two windows" in told.err
+
+
+def test_the_loss_is_the_divergence_with_its_gradients() -> None:
+    draw = torch.Generator().manual_seed(0)
+    sizes = ((7, 8), (30, 8), (7, 6), (30, 6))
+    hidden, weight, wanted, teacher = (torch.randn(*size, generator=draw) for size in sizes)
+    leaves = [(hidden.clone().requires_grad_(True), weight.clone().requires_grad_(True)) for _ in range(2)]
+    ours = head_divergence(*leaves[0], wanted, teacher)
+    p, log_q = (wanted @ teacher.T).softmax(-1), (leaves[1][0] @ leaves[1][1].T).log_softmax(-1)
+    theirs = (p * (p.log() - log_q)).sum()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    (ours / 3).backward()
+    (theirs / 3).backward()
+    for mine, other in zip(*leaves):
+        assert torch.allclose(mine.grad, other.grad, atol=1e-5)
+    assert head_divergence(wanted, teacher, wanted, teacher).item() == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,174 @@
+"""`riyaz serve` as a command: what it prints, a port in use, and its end by a signal with answers running."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import tiny_comparison
+from conftest import Finished
+from refusals import assert_refused
+from tiny_comparison import command
+
+from riyaz.cli import ui
+from riyaz.cli.ui import _bound
+from riyaz.config import ServeConfig
+
+ROOT = Path(__file__).parents[2]
+CODE = "import sys; from riyaz.cli.main import main; sys.exit(main(sys.argv[1:]))"
+LONG = {"model": "tiny", "prompt": "the card", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+
+
+@contextmanager
+def started(*arguments: object, verb: str = "serve", **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The process of `riyaz serve` or another verb, and the address that it prints."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
+    words = [sys.executable, "-c", CODE, verb, *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        url = process.stdout.readline().strip().removesuffix("/v1")
+        assert url.startswith("http://127.0.0.1:"), process.stderr.read()
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_port_in_use_is_one_line(model_folder: Path) -> None:
+    with started(model_folder) as (_, url):
+        port = url.rpartition(":")[2]
+        told = command("serve", model_folder, "--port", port)
+        assert told.status == 2 and f"port {port} is in use; choose another, or 0 for a free one" in told.line
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "riyaz serve: names nothing to serve; give a model, an artifact, or --run FOLDER"),
+        (("absent-model",), "absent-model"),
+        (("MODEL", "--adapter", "x"), "--adapter: 'x' is not NAME=FOLDER; such as --adapter billing=workshop/lora"),
+        (("MODEL", "--adapter", "../x=MODEL"), "'../x' cannot be a model's name"),
+        (("MODEL", "--adapter", "x=absent"), "absent"),
+        (("MODEL", "--run", "MODEL"), "is not a comparison"),
+        (("MODEL", "--host", "0.0.0.0"), "--host: 0.0.0.0 can be reached from other machines, and there is no key"),
+        (("MODEL", "--host", "no.such.host.invalid"), "--host: no.such.host.invalid"),
+        (("MODEL", "--host", "192.0.2.1", "--api-key-file", "KEYS"), "cannot listen there"),
+        (("MODEL", "--port", "99999"), "--port: 99999 is too large; give at most 65535"),
+        (("MODEL", "--drain", "5"), "--drain"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    arguments: tuple[str, ...], line: str, model_folder: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("a-key-of-many-characters\n")
+    words = [word.replace("MODEL", str(model_folder)).replace("KEYS", str(keys)) for word in arguments]
+    told = command("serve", *words, *(() if "--port" in words else ("--port", "0")))
+    assert told.status == 2 and line in told.line, told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_a_last_event_for_answers_that_run(model_folder: Path, number: signal.Signals) -> None:
+    with (
+        started(model_folder, "--drain", "1s") as (process, url),
+        httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "n": 8}, timeout=60) as response,
+    ):
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: {")
+        process.send_signal(number)
+        begun = time.monotonic()
+        *_, last = [line for line in lines if line]
+        assert last == "data: [DONE]" or json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
+        assert process.wait(60) == 0 and time.monotonic() - begun < 45
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert told.startswith("serving tiny; Ctrl-C ends") and "Traceback" not in told and "error" not in told
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+def test_the_walk_from_a_comparison_to_an_answer(page: str, quick: Finished, one_core: None, tmp_path: Path) -> None:
+    """The page's own code, with the address that the server printed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "\nriyaz serve workshop\n" in text
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "openai" in block]
+    shutil.copytree(quick.out, tmp_path / "workshop")
+    with started(tmp_path / "workshop") as (_, url):
+        code = block.replace("http://127.0.0.1:8000", url)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in tiny_comparison.CLOSED, "a label"
+
+
+def test_nothing_of_a_prompt_is_printed_and_torch_is_not_loaded(model_folder: Path) -> None:
+    with started(model_folder) as (process, url):
+        secret = "a secret of the user"
+        for body in ({**LONG, "prompt": secret, "max_tokens": 1}, {"prompt": secret}, {**LONG, "model": "a\nERROR b"}):
+            httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+        httpx.get(f"{url}/{secret}")
+        assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text(), "no library of torch is loaded"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        first, page = err.splitlines()
+        assert out == "" and first == "serving tiny; Ctrl-C ends" and page.startswith(f"the page: {url}/#token=")
+
+
+def test_ui_prints_the_link_to_the_page_of_a_folder(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    with started(tmp_path, "--model", model_folder, "--no-browser", verb="ui") as (_, link):
+        url, _, token = link.partition("/#token=")
+        assert httpx.get(f"{url}/page/files").status_code == 401
+        files = httpx.get(f"{url}/page/files", headers={"x-riyaz-token": token}).json()
+        assert [entry["name"] for entry in files["entries"]] == ["rows.csv"]
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
+
+
+def test_ui_shows_a_folder_without_any_model(tmp_path: Path) -> None:
+    with started(tmp_path, "--no-browser", verb="ui", RIYAZ_HOME=str(tmp_path / "cache")) as (process, link):
+        url, _, token = link.partition("/#token=")
+        found = httpx.get(f"{url}/page/info", headers={"x-riyaz-token": token}).json()
+        assert found["models"] == [] and found["default_model"] == "smollm2-135m"
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=60)[1]
+        assert "note: there is no model to chat with: the model smollm2-135m has not been pulled yet" in told
+
+
+def test_ui_takes_a_free_port_where_the_usual_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        usual = ServeConfig(port=taken.getsockname()[1])
+        with _bound(usual, any_port=True) as free:
+            assert free.getsockname()[1] not in (0, usual.port)
+        with assert_refused("is in use"):
+            _bound(usual, any_port=False)
+
+
+@pytest.mark.parametrize("arguments", [("absent",), (".", "--port", "70000"), (".", "--models", "0")])
+def test_ui_that_cannot_start_is_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    told = command("ui", *arguments, "--no-browser")
+    assert told.status == 2 and told.out == "" and len(told.err.splitlines()) == 1, told.err
+
+
+def test_the_browser_is_given_a_file_of_this_user_and_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(ui.webbrowser, "open", lambda link: shown.append(link) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not ui.open_browser("http://127.0.0.1:1/#token=abc", tmp_path) and not shown
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert ui.open_browser("http://127.0.0.1:1/#token=abc", tmp_path)
+    (link,) = shown
+    assert link == (tmp_path / "page.html").as_uri() and "abc" not in link
+    assert "url=http://127.0.0.1:1/#token=abc" in (tmp_path / "page.html").read_text()

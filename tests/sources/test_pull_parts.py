@@ -1,0 +1,141 @@
+"""`pull` of a model whose file lies in several packages and has terms of its own."""
+
+import hashlib
+import os
+import pty
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import pytest
+from refusals import assert_refused
+from tiny_llama import write_gguf
+
+from riyaz.sources import models, open_source, package, pull
+
+NAME = "gemma3-270m"
+KNOWN = package.CATALOGUE[NAME]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty store, and pip that finds packages in a folder only."""
+    monkeypatch.setenv("RIYAZ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """A tiny model cut into the pieces of the real one; the bytes of all of it."""
+    data = write_gguf(tmp_path / "made.gguf").read_bytes()
+    size = -(-len(data) // 4)
+    parts = []
+    for number, part in enumerate(KNOWN.parts):
+        piece = data[number * size : (number + 1) * size]
+        member = replace(part.member, nbytes=len(piece), sha256=hashlib.sha256(piece).hexdigest())
+        parts.append(replace(part, wheel_bytes=len(piece), member=member))
+        write_wheel(tmp_path, part.requirement, {member.name: piece})
+    member = replace(KNOWN.members[0], nbytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    known = replace(KNOWN, parts=tuple(parts), members=(member,), wheel_bytes=sum(part.wheel_bytes for part in parts))
+    monkeypatch.setitem(package.CATALOGUE, NAME, known)
+    return data
+
+
+def wheel_of(folder, requirement):
+    name, version = requirement.split("==")
+    return folder / "index" / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
+def write_wheel(folder, requirement, members):
+    path, (name, version) = wheel_of(folder, requirement), requirement.split("==")
+    path.parent.mkdir(exist_ok=True)
+    about = f"{name.replace('-', '_')}-{version}.dist-info"
+    texts = {
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in {**members, **texts}.items():
+            archive.writestr(member, data)
+
+
+def held(home):
+    """Files in the store but hashes and locks."""
+    files = [path for path in home.rglob("*") if path.is_file() and path.parent.name not in ("hashes", "locks")]
+    return sorted(str(path.relative_to(home)) for path in files)
+
+
+def test_the_pieces_are_joined_and_the_terms_asked_about_once(whole, home, tmp_path, monkeypatch):
+    with assert_refused(NAME, "Gemma Terms of Use (https://ai.google.dev/gemma/terms)", "--accept-licence"):
+        pull(NAME)
+    assert held(home) == []
+    seen = []
+    entry = pull(NAME, lambda *told: seen.append(told), accept_licence=True)
+    assert entry.path.read_bytes() == whole and entry.licence == "Gemma" and entry.format == "gguf"
+    assert held(home) == [f"accepted/{NAME}", f"models/{NAME}/entry.json", f"models/{NAME}/model.gguf"]
+    for phase in ("download", "unpack"):
+        done = [done for what, done, _ in seen if what == phase]
+        assert done == sorted(done) and done[-1] == next(total for what, _, total in seen if what == phase)
+    assert open_source(NAME).sha256() == entry.sha256
+    entry.path.write_bytes(whole[:-1])  # damaged: fetched again, and the terms stand accepted
+    assert pull(NAME) == entry and entry.path.read_bytes() == whole
+    monkeypatch.setattr(package.subprocess, "Popen", None)
+    assert pull(NAME) == entry and models() == [entry]
+
+
+def test_an_interrupted_pull_goes_on_with_the_pieces_it_has(whole, home, tmp_path):
+    last = wheel_of(tmp_path, KNOWN.parts[3].requirement)
+    kept = last.rename(tmp_path / "kept.whl")
+    with assert_refused("does not have the package", KNOWN.parts[3].requirement):
+        pull(NAME, accept_licence=True)
+    assert held(home) == [f"accepted/{NAME}", *(f"pieces/{NAME}/part0{n}" for n in range(3))]
+    kept.rename(last)
+    wheel_of(tmp_path, KNOWN.parts[0].requirement).unlink()
+    (home / f"pieces/{NAME}/part01").write_bytes(b"damaged")  # is fetched again
+    assert pull(NAME).path.read_bytes() == whole
+    assert not any("pieces" in path for path in held(home))
+
+
+def test_a_piece_with_another_hash_is_refused(whole, home, tmp_path):
+    part = package.CATALOGUE[NAME].parts[1]
+    write_wheel(tmp_path, part.requirement, {part.member.name: bytes(part.member.nbytes)})
+    with assert_refused("another hash", "part01", "nothing was kept"):
+        pull(NAME, accept_licence=True)
+    assert models() == [] and held(home) == [f"accepted/{NAME}", f"pieces/{NAME}/part00"]
+
+
+def test_pieces_that_join_to_another_file_are_refused_and_dropped(whole, home, monkeypatch):
+    known = package.CATALOGUE[NAME]
+    wrong = replace(known, parts=(known.parts[1], known.parts[0], *known.parts[2:]))
+    monkeypatch.setitem(package.CATALOGUE, NAME, wrong)
+    with assert_refused("the joined", "another hash"):
+        pull(NAME, accept_licence=True)
+    assert models() == [] and held(home) == [f"accepted/{NAME}"]
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b"y\n", "cannot be reached"), (b"\n", "--accept-licence")])
+def test_a_terminal_asks_and_no_is_the_answer_of_silence(home, answer, said):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from riyaz.cli.main import main; raise SystemExit(main())", "pull", NAME]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    os.close(theirs)
+    os.write(ours, answer)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    assert process.wait() == 2
+    text = " ".join(shown.decode().split())
+    assert "Do you accept them? [y/N]" in text and said in text

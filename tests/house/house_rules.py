@@ -57,9 +57,9 @@ FAMILY_EXEMPT = {
     "config.pretraining:FreshFamily": "`config` imports nothing; a test compares this one Literal with families.FRESH",
     "sources.source:EMBEDDERS": "asked before the family is known; a test compares it with families.EMBEDDERS",
     "sources.gguf_vocabulary": "kinds of GGUF tokenizers",
-    "tokenizer_gguf": "kinds of GGUF tokenizers",
+    "text.tokenizer_gguf": "kinds of GGUF tokenizers",
 }
-REPORT = {"errors", "files", "events", "results"}  # what the report may import
+REPORT = {"errors", "files", "json_files", "events", "results"}  # what the report may import
 
 INTERNAL = {"RIYAZ_STRICT", "RIYAZ_PARENT"}  # environment variables of the build and of a worker, which no user sets
 CPP_LINES = 400  # of a file in C++

@@ -12,7 +12,7 @@ from riyaz.config import PretrainConfig, Seconds
 from riyaz.data.packing import batch
 from riyaz.errors import RiyazError
 from riyaz.families import FRESH, gpt2, llama
-from riyaz.files import from_json, to_json
+from riyaz.json_files import from_json, to_json
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import PretrainingPlan, Text, make

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from riyaz.errors import RiyazError
 from riyaz.families import FRESH
-from riyaz.layers.ternary import apply
+from riyaz.layers.swaps.ternary import apply
 from riyaz.models import empty, fill
 
 STD = 0.02

@@ -14,8 +14,8 @@ from riyaz.data.packing import pack
 from riyaz.data.rows import Row
 from riyaz.families import bitnet, describe, with_sub_norms
 from riyaz.families.bitnet import SUB_NORMS
-from riyaz.layers import ternary
 from riyaz.layers.attention import packed
+from riyaz.layers.swaps import ternary
 from riyaz.models import empty, fill, load, to_torch
 from riyaz.sources import Source
 

@@ -17,7 +17,6 @@ from riyaz.config import FreshFamily, PretrainConfig, Seconds
 from riyaz.config.pretraining import BUDGET
 from riyaz.errors import RiyazError
 from riyaz.families import ModelConfig, bitnet, llama
-from riyaz.files import Keys
 from riyaz.hardware import MB
 from riyaz.json_files import Keys
 from riyaz.pretraining.shapes import (

@@ -196,7 +196,7 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
         | {
             "models/llama.py": "A = B == 'llama'",
             "config/pretraining.py": "FreshFamily = Literal['llama']",
-            "tokenizer_gguf.py": "def f(kind): return kind == 'llama'",
+            "text/tokenizer_gguf.py": "def f(kind): return kind == 'llama'",
             "engine.py": "A, B = 'llama-bpe', llama.MODEL_TYPE\nC = D.model_type in FAMILIES",
         },
     ),

@@ -42,7 +42,7 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.opening import ENGINE, TORCH_TYPES, open_engine
 from riyaz.json_files import read_lines, to_json
 from riyaz.metrics.paired import paired_test
-from riyaz.predictor import ClosedPredictor, FreePredictor, Prediction, Predictor, SpanPredictor, open_target
+from riyaz.predictor import Prediction, Predictor, open_target
 from riyaz.retrieval.open_retriever import without_own
 from riyaz.scoring import predict, score
 from riyaz.sources import open_source
@@ -273,7 +273,7 @@ def answer(target: str, rows: str, precision: Precision, theirs: list[Found]) ->
     predictor = open_target(target, precision=precision)
     task = predictor.task
     assert task is not None, "a model has no task; give an artifact"
-    if predictor.lm is not None and predictor.retriever is not None:
+    if predictor.has_model and predictor.retriever is not None:
         predictor = replace(predictor, retriever=without_own(predictor.retriever, examples))
     predictions, tokens = answers(predictor, examples)
     points = score(task, predictions, examples).rows.tolist()
@@ -284,12 +284,12 @@ def answer(target: str, rows: str, precision: Precision, theirs: list[Found]) ->
     for example, mine, other in zip(examples, found, theirs):
         if mine["text"] != other["text"]:
             mine["gap"] = distance(predictor, example, mine, other)
-    return {"served": predictor.lm.served if predictor.lm else "no model", "rows": found}
+    return {"served": predictor.served or "no model", "rows": found}
 
 
 def answers(predictor: Predictor, examples: Sequence[Example]) -> tuple[list[Prediction], list[list[int]]]:
     """The answer to every example, and the tokens of those that are generated."""
-    if type(predictor) is not FreePredictor:
+    if predictor.from_set:
         return predict(predictor, examples), [[]] * len(examples)
     prepared = predictor.prepare([example.messages for example in examples], [example.where for example in examples])
     tokens = predictor.lm.generate([each.request for each in prepared])
@@ -299,12 +299,12 @@ def answers(predictor: Predictor, examples: Sequence[Example]) -> tuple[list[Pre
 
 def distance(predictor: Predictor, example: Example, mine: Found, other: Found) -> float | None:
     """Nats between two answers, or between the tokens with which they part; None for prompts with other passages."""
-    if predictor.lm is None:
+    if not predictor.has_model:
         return float("inf")
     if json.loads(json.dumps(mine["passages"])) != other["passages"]:
         return None
     request = predictor.prepare([example.messages])[0].request
-    if type(predictor) is FreePredictor:
+    if not predictor.from_set:
         pair = list(zip_longest(mine["tokens"], other["tokens"]))
         place = next(i for i, (a, b) in enumerate(pair) if a != b)
         (rows,) = predictor.lm.distributions([request], [[*mine["tokens"][:place], 0]])
@@ -318,9 +318,9 @@ def distance(predictor: Predictor, example: Example, mine: Found, other: Found) 
 
 def offset(predictor: Predictor, text: str) -> float:
     """What is added to the log-probability of an answer from a closed set, or of a common one beside spans."""
-    if isinstance(predictor, ClosedPredictor) and predictor.task is not None:
+    if predictor.has_labels:
         return float(predictor.offsets[predictor.task.labels.index(text)])
-    common = isinstance(predictor, SpanPredictor) and text in predictor.text.common
+    common = predictor.from_set and text in predictor.text.common
     return predictor.text.common_offset if common else 0.0
 
 

@@ -66,7 +66,7 @@ def against_base(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Forgetting in nats per token of general text with its standard error, and KL(base ‖ adapted) on the task's
     answers, for an artifact with weights of this kind; and log p of every token of the answers of the first rows."""
-    if predictor.lm is None:
+    if not predictor.has_model:
         return {"forgetting_nats": 0.0, "kl_task": None}, []
     found = distributions(predictor, rows)
     parts = [(np.exp(p) * (p - q)).sum(1) for p, q in zip(base.answers, found)]

@@ -100,13 +100,13 @@ def evaluate_artifact(
     _check_given(predictor, test, predictions)
     _write_predictions(predictor, artifact, predictions, test, out)
     known: list[np.ndarray] = []
-    result: dict[str, Any] = {"served": predictor.lm.served} if predictor.lm is not None else {}
+    result: dict[str, Any] = {"served": predictor.served}
     if base is not None:
         sample = (test or valid)[:latency_rows]
         listen(Phase("evaluate", "latency, forgetting, drift"))
         alone, milliseconds = answers_alone(predictor, sample)
         result["ms_per_answer"] = statistics.median(milliseconds)
-        if predictor.lm is not None and test:
+        if predictor.has_model and test:
             batch = predictions[: len(sample)]
             points = [score(artifact.task, answers, sample).rows.tolist() for answers in (batch, alone)]
             result["batch_flips"] = _flips(_texts(batch), _texts(alone), *points)
@@ -116,11 +116,11 @@ def evaluate_artifact(
         result |= drift
     alike = all(a == b for a, b in zip(kl_rows[: len(known)], valid))
     checks = {"reopened": _reopened(artifact, predictor, valid[:REOPEN_ROWS], precision, known if alike else ())}
-    if base is not None and predictor.lm is not None and valid and _can_merge(artifact, folder):
+    if base is not None and predictor.has_model and valid and _can_merge(artifact, folder):
         checks["merged"], result["merged_ms"] = _merged(folder, predictor, valid[:MERGED_ROWS], sample, precision)
-    if predictor.lm is not None and predictor.text.passages and test and retrieval_rows:
+    if predictor.has_model and predictor.text.passages and test and retrieval_rows:
         result["retrieval"] = _retrieval(predictor, artifact.task, test, predictions, retrieval_rows)
-    if predictor.lm is not None and expected_ms and result.get("ms_per_answer", 0.0) > FAR * expected_ms:
+    if predictor.has_model and expected_ms and result.get("ms_per_answer", 0.0) > FAR * expected_ms:
         result |= _measured_again(predictor, sample, expected_ms, result["ms_per_answer"])
     evaluation = Evaluation(
         metric=artifact.task.metric, checks=checks, eval_seconds=time.perf_counter() - began,
@@ -133,7 +133,7 @@ def evaluate_artifact(
 
 def _without_own(predictor: Predictor, rows: Sequence[Example]) -> Predictor:
     """The predictor, for which these rows do not find the documents that are the rows themselves."""
-    if predictor.lm is None or predictor.retriever is None:
+    if not predictor.has_model or predictor.retriever is None:
         return predictor
     return replace(predictor, retriever=without_own(predictor.retriever, rows))
 
@@ -194,7 +194,7 @@ def _differing(some: Sequence[Any], others: Sequence[Any]) -> int:
 
 def _check_given(predictor: Predictor, test: Sequence[Example], predictions: Sequence[Prediction]) -> None:
     """Raises RiyazError if passages were retrieved and none fits the context of any prompt."""
-    if predictor.lm is None or any(prediction.citations for prediction in predictions):
+    if not predictor.has_model or any(prediction.citations for prediction in predictions):
         return
     if any(predictor.passages([example.messages for example in test])):
         what = f"no passage fits the context of {predictor.lm.context} tokens beside the question"
@@ -263,7 +263,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _answer_log_probabilities(predictor: Predictor, task: Task, test: Sequence[Example]) -> Sequence[float | None]:
     """Log-probability of each accepted answer in nats, the second score of free text; None for other tasks."""
-    if predictor.lm is None or task.kind != "free" or not test:
+    if not predictor.has_model or task.kind != "free" or not test:
         return [None] * len(test)
     return [float(part.sum()) for part in answer_log_probabilities(predictor, test)]
 
@@ -275,7 +275,7 @@ def _reopened(
     """Check: opened in this process, the artifact has the validation loss that it records. Of the first rows the log
     probabilities of the answers' tokens are `known`."""
     before = artifact.validation.get("answer_log_loss")
-    if before is None or predictor.lm is None:
+    if before is None or not predictor.has_model:
         return {"ok": True, "note": "no model"}
     parts = [*known[: len(valid)], *answer_log_probabilities(predictor, valid[len(known) :])]
     after = -float(np.concatenate(parts).mean(dtype=np.float64))
@@ -296,7 +296,7 @@ def _merged(
     """Check: merged into the weights, the adapter has the same loss as beside them; and the median milliseconds of an
     answer when merged."""
     inside = open_artifact(folder, precision=precision, merged=True)
-    assert inside.lm is not None
+    assert inside.has_model
     apart, merged = answer_log_loss(predictor, valid), answer_log_loss(inside, valid)
     held = abs(apart - merged) <= MERGED_TOLERANCE * max(1.0, apart)
     return {"ok": held, "apart": apart, "merged": merged}, latency(inside, sample, len(sample))
@@ -324,7 +324,7 @@ def evaluate_target(
     predictor = open_target(target, precision=precision)
     if predictor.task is None:
         task = detect(data, data_config.instruction, data_config.metric, data_config.task)
-        if predictor.lm is not None:
+        if predictor.has_model:
             predictor = _instructed(predictor, task, data.examples)
     else:
         task = _own_task(predictor.task, target, data_config)
@@ -350,7 +350,7 @@ def evaluate_target(
         slices={name: SliceScore(part["score"], int(part["n"])) for name, part in scores.slices.items()},
         ms_per_answer=latency(predictor, sample, len(sample)), prompt_tokens=prompt_tokens(predictor, sample),
         peak_rss_mb=hardware.peak_rss() / hardware.MB, trained_rows=trained,
-        served=predictor.lm.served if predictor.lm else None,
+        served=predictor.served,
     )  # fmt: skip
 
 
@@ -390,7 +390,7 @@ def _check_labels(task: Task, rows: Sequence[Example], test: Path, listen: Liste
 
 def prompt_tokens(predictor: Predictor, rows: Sequence[Example]) -> float:
     """Mean tokens of a prompt, shared prefix and soft prompt included; 0 if no model is used."""
-    if predictor.lm is None:
+    if not predictor.has_model:
         return 0.0
     lengths = [each.request.length for each in predictor.prepare([row.messages for row in rows])]
     return predictor.lm.adapter_tokens(predictor.adapter) + float(np.mean(lengths))

@@ -54,10 +54,10 @@ class RiyazLM(TemplateLM):
             what = f"unknown {brief(unknown[0])}" if unknown else "pretrained is missing"
             raise RiyazError(what, "--model_args", f"choose from {', '.join(ARGUMENTS)}")
         predictor = open_target(pretrained, base, precision, kv)
-        if predictor.lm is None:
+        if not predictor.has_model:
             raise RiyazError("its answers are copied, so there are no log-probabilities", pretrained)
         self.model, self.name, self.max_gen_toks = predictor, pretrained, int(max_gen_toks)
-        self.max_length = predictor.lm.context - predictor.lm.adapter_tokens(predictor.adapter)
+        self.max_length = predictor.context
 
     @property
     def eot_token_id(self) -> int:

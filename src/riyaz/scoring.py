@@ -94,7 +94,7 @@ def answers_alone(
     predictor.answers([examples[0].messages], [examples[0].where], max_tokens=1)
     start = time.perf_counter()
     for example in examples:
-        if predictor.lm is not None and predictor.retriever is not None:
+        if predictor.has_model and predictor.retriever is not None:
             predictor.retriever.clear_cache()  # else only the first answer would search
         began = time.perf_counter()
         predictions += predictor.answers([example.messages], [example.where])

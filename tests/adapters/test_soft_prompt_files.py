@@ -270,7 +270,7 @@ def test_an_exported_prompt_loads_in_peft_and_cannot_be_merged(artifact: Path, f
 def test_a_plain_peft_folder_opens_on_the_base_it_names(artifact: Path, folder: Path, tmp_path: Path) -> None:
     write_with_peft(folder, tmp_path / "peft")
     opened = open_target(tmp_path / "peft")
-    assert opened.lm is not None and opened.lm.adapter_tokens(opened.adapter) == 6
+    assert opened.has_model and opened.lm.adapter_tokens(opened.adapter) == 6
     wanted = oracle_logits(PeftModel.from_pretrained(open_oracle(folder), tmp_path / "peft"))[-1].log_softmax(0)
     found = next_log_p(opened.lm, TOKENS.tolist(), opened.adapter)
     assert np.abs(found - wanted.numpy()).max() < NEAR[torch.float32]

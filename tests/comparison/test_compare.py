@@ -134,7 +134,7 @@ def test_the_lora_folder_opens_in_peft_with_equal_logits(quick: Finished, monkey
 
     tiny_comparison.serve_in_float32(monkeypatch)
     ours = open_artifact(quick.artifact("lora"))
-    assert ours.lm is not None and ours.tokenizer is not None
+    assert ours.has_model and ours.tokenizer is not None
     base = AutoModelForCausalLM.from_pretrained(quick.arguments[3], dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, quick.artifact("lora"))
     ids = ours.tokenizer.encode("where is my refund and the order")

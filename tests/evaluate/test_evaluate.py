@@ -121,7 +121,7 @@ def test_drift_is_the_divergence_of_the_whole_distribution(
     assert [part.tolist() for part in known] == [pytest.approx(part.tolist(), abs=1e-5) for part in wanted]
     assert same["forgetting_nats"] == 0 and same["kl_task"] == pytest.approx(0, abs=1e-6)
     adapted = open_artifact(quick.artifact("lora"))
-    assert adapted.lm is not None
+    assert adapted.has_model
     found = drift.against_base("lora", adapted, base, rows, None)[0]
     expected = []
     for row in rows:
@@ -191,7 +191,7 @@ def test_an_artifact_that_is_not_what_was_fitted_is_seen(quick: Finished, tmp_pa
     folder = shutil.copytree(quick.artifact("zero_shot"), tmp_path / "artifact")
     document = json.loads((folder / "riyaz.json").read_text())
     predictor = open_artifact(folder)
-    assert predictor.lm is not None
+    assert predictor.has_model
     document["validation"]["answer_log_loss"] = answer_log_loss(predictor, examples(6))
     (folder / "riyaz.json").write_text(json.dumps(document))
     held = evaluate._reopened(Artifact.read(folder), predictor, examples(6))

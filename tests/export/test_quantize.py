@@ -49,7 +49,7 @@ def test_a_model_with_small_weights(precision: str, folder: Path, tmp_path: Path
             span = np.abs(values).max() * 2
             assert 0 < np.abs(values - rounded).max() <= HALF_STEP[precision] * span, name
     opened = open_target(tmp_path / "small")
-    assert opened.lm is not None and opened.lm.served == f"{precision} as stored"
+    assert opened.has_model and opened.lm.served == f"{precision} as stored"
     assert load_runner(open_source(tmp_path / "small")).nbytes < load_runner(open_source(folder)).nbytes
 
 
@@ -131,7 +131,7 @@ def test_an_artifact_with_small_weights(method: str, quick: Finished, tmp_path: 
     artifact, out = quick.artifact(method), tmp_path / "small"
     done = quantize(str(artifact), Small("int8"), out)
     before, after = open_target(artifact), open_target(out)
-    assert after.lm is not None and after.lm.served == "int8 as stored" and before.lm is not None
+    assert after.has_model and after.lm.served == "int8 as stored" and before.has_model
     document = Artifact.read(out)
     assert document.text == Artifact.read(artifact).text and document.method == method
     assert document.weights.kind == Artifact.read(artifact).weights.kind

@@ -50,6 +50,9 @@ NEVER = {
     ("limits", "methods"): "limits sees a Predictor, never a method",
     **{("serve", name): "serve opens predictors only" for name in ("methods", "evaluate", "comparison", "pretraining")},
 }
+ASKS_PREDICTOR = re.compile(
+    r"(isinstance\(|issubclass\(|type\(|\S+\.__class__ |case ).*(Predictor|PromptedModel)\b|\S*\.lm is (not )?None"
+)
 
 FAMILY_NAMES = {"MODEL_TYPE", "TEXT", "GGUF_NAMES"}  # what a module in families/ calls the names of its family
 # Where a family's name may stand outside families/ and models/, as module or module:name.
@@ -268,6 +271,18 @@ def family_names(src: Path) -> list[str]:
                 if isinstance(node, ast.Constant) and node.value in names:
                     found = {repr(node.value)}
                 problems += [f"{short}:{getattr(node, 'lineno', 0)} asks for the family {name}" for name in found]
+    return problems
+
+
+def predictor_kinds(root: Path) -> list[str]:
+    """Code outside `predictor/` that asks for a predictor's class, or whether it has an `lm`: it says both itself."""
+    problems, home = [], root / "src/riyaz/predictor"
+    for path in [*(root / "src").rglob("*.py"), *(root / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(tree_of(path)) if home not in path.parents else []:
+            asks = isinstance(node, ast.Call) and dotted(node.func) in {"isinstance", "issubclass"}
+            text = ast.unparse(node) if asks or isinstance(node, (ast.Compare, ast.MatchClass)) else ""
+            if ASKS_PREDICTOR.match("case " * isinstance(node, ast.MatchClass) + text):
+                problems.append(f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)} asks a predictor: {text}")
     return problems
 
 

@@ -19,7 +19,7 @@ PACKAGE_RULES: list[Rule] = [
 ]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
-    *(rules.torch_requirement, rules.weak_tests, rules.environment_variables),
+    *(rules.torch_requirement, rules.weak_tests, rules.environment_variables, rules.predictor_kinds),
 ]
 PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
 LONG = "def long() -> None:\n" + "    pass\n" * 91
@@ -117,6 +117,19 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         LLAMA | {"engine.py": "from riyaz.families.llama import LlamaConfig\nB = isinstance(A, LlamaConfig)"},
         "engine:2 asks for the family LlamaConfig",
     ),
+    (
+        rules.predictor_kinds,
+        {"serve/chat.py": "def f(p):\n    return isinstance(p, Free | CopyPredictor)"},
+        "chat.py:2 asks a predictor",
+    ),
+    (rules.predictor_kinds, {"drift.py": "x = type(p) is not predictor.FreePredictor"}, "asks a predictor"),
+    (rules.predictor_kinds, {"drift.py": "x = p.__class__ == Predictor"}, "asks a predictor"),
+    (
+        rules.predictor_kinds,
+        {"drift.py": "match p:\n    case PromptedModel():\n        pass"},
+        "drift.py:2 asks a predictor",
+    ),
+    (rules.predictor_kinds, {"../../benchmarks/a.py": "x = 1 if p.a.lm is not None else 2"}, "a.py:1 asks a predictor"),
     (rules.public_faces, {"errors.py": "x = 1"}, "module without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\nclass A:\n    pass'}, "A without a docstring"),
     (rules.public_faces, {"errors.py": '"""D."""\ndef f() -> int: ...'}, "f without a docstring"),
@@ -198,6 +211,14 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
             "config/pretraining.py": "FreshFamily = Literal['llama']",
             "text/tokenizer_gguf.py": "def f(kind): return kind == 'llama'",
             "engine.py": "A, B = 'llama-bpe', llama.MODEL_TYPE\nC = D.model_type in FAMILIES",
+        },
+    ),
+    (
+        rules.predictor_kinds,
+        {
+            "predictor/kinds.py": "x = isinstance(p, CopyPredictor) or p.lm is None",
+            "drift.py": "x = p.has_model and p.lm is base.lm and isinstance(p, dict) and type(x) is Linear",
+            "../../tests/test_a.py": "assert isinstance(p, CopyPredictor)",
         },
     ),
     (

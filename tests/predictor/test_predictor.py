@@ -189,7 +189,7 @@ def test_an_artifact_without_weights_answers_as_its_parts(
     artifacts.write(tmp_path / "a", artifact, {artifacts.EXAMPLES: artifacts.examples_bytes(EXAMPLES[:2])})
     opened = open_target(tmp_path / "a")
     assert [p.text for p in opened.answers(QUESTIONS)] == [p.text for p in built.answers(QUESTIONS)]
-    assert opened.lm is not None
+    assert opened.has_model
     bare, given = (p.prepare([QUESTIONS[0]])[0].request for p in (opened.base(), opened))
     assert bare.tokens == given.tokens
     again = open_artifact(tmp_path / "a", base=str(folder))
@@ -257,7 +257,7 @@ def test_a_base_whose_chat_template_changed_is_refused(tmp_path: Path) -> None:
     source = open_source(base)
     made = replace(base_of(base), template=source.tokenizer().template)
     artifacts.write(tmp_path / "a", Artifact("zero_shot", base=made, task=TASK), {})
-    assert open_artifact(tmp_path / "a").lm is not None
+    assert open_artifact(tmp_path / "a").has_model
     (base / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with assert_refused(str(tmp_path / "a"), "another chat template", "restore"):
         open_artifact(tmp_path / "a")
@@ -278,7 +278,7 @@ def test_the_nearest_answer_is_copied_without_torch(tmp_path: Path) -> None:
     artifact = Artifact("nearest", weights=WeightsPart("copy"), task=TASK)
     artifacts.write(tmp_path / "a", artifact, {artifacts.EXAMPLES: artifacts.examples_bytes(EXAMPLES)})
     opened = open_target(tmp_path / "a")
-    assert opened.lm is None
+    assert not opened.has_model
     assert opened.answer([{"role": "user", "content": "a declined payment"}]) == "billing"
     code = (
         "import sys; from riyaz.predictor import open_target; p = open_target(sys.argv[1]); "

@@ -93,7 +93,7 @@ def test_answer_log_loss_is_the_mean_over_tokens_of_the_first_answer(predictor: 
         for i, token in enumerate(answer):
             nats.append(-float(next_log_p(predictor.lm, [*ids, *answer[:i]])[token]))
     assert scoring.answer_log_loss(predictor, EXAMPLES) == pytest.approx(np.mean(nats), abs=1e-4)
-    assert CopyPredictor(examples=tuple(EXAMPLES)).lm is None, "a copied answer has no loss"
+    assert not CopyPredictor(examples=tuple(EXAMPLES)).has_model, "a copied answer has no loss"
 
 
 def test_answer_log_loss_is_the_training_loops_validation_loss(predictor: ClosedPredictor) -> None:

@@ -111,7 +111,7 @@ def test_gpt2_and_a_given_tokenizer(done: tuple[tiny_comparison.Told, Path], tex
     assert told.status == 0, told.err
     assert json.loads((tmp_path / "out/run.json").read_text())["tokenizer"]["kind"] == "folder"
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert type(found).__name__ == "GPT2LMHeadModel" and open_model(tmp_path / "out").lm is not None
+    assert type(found).__name__ == "GPT2LMHeadModel" and open_model(tmp_path / "out").has_model
     assert_equal_logits(tmp_path / "out")
 
 
@@ -238,7 +238,7 @@ def test_samples_change_nothing_and_are_the_same_again(done: tuple[tiny_comparis
     p = [word["p"] for word in seen[0]["next"]["words"]]
     assert p == sorted(p, reverse=True)
     exact = open_model(out)
-    assert exact.lm is not None and exact.tokenizer is not None
+    assert exact.has_model and exact.tokenizer is not None
     best = next_log_p(exact.lm, exact.tokenizer.encode(FOX)).argmax()
     assert exact.tokenizer.token_text(int(best)) in [word["text"] for word in seen[0]["next"]["words"][:3]]
 

@@ -90,7 +90,7 @@ def test_a_merged_combination_keeps_its_documents(retrieved: Finished, tmp_path:
     export.merge(artifact, tmp_path / "whole")
     beside, merged = open_artifact(artifact), open_artifact(tmp_path / "whole")
     question = [{"role": "user", "content": "how long does a refund take?"}]
-    assert beside.lm is not None and merged.lm is not None
+    assert beside.has_model and merged.has_model
     assert merged.prepare([question])[0].citations == beside.prepare([question])[0].citations != ()
 
 

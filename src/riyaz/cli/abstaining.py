@@ -34,7 +34,7 @@ class Abstaining:
         """The predictions, each with its log-probability."""
         from riyaz.limits.ask import nats_of
 
-        assert predictor.lm is not None  # else nothing was calibrated
+        assert predictor.has_model  # else nothing was calibrated
         nats = nats_of(predictor, predictions, [row.messages for row in rows], [row.where for row in rows])
         return [replace(each, log_probability=float(value)) for each, value in zip(predictions, nats, strict=True)]
 
@@ -57,7 +57,7 @@ def held_alike(predictor: "Predictor", withheld: Abstaining | None) -> "Predicto
     then more or less sure of the same answers."""
     if withheld is None:
         return predictor
-    held = predictor.lm.served if predictor.lm is not None else None
+    held = predictor.served
     if held != withheld.served:
         what = f"the threshold was set with weights as {withheld.served}, and they are held as {held} here"
         raise RiyazError(what, "--abstain", "give both commands the same --precision, or run riyaz limits again")

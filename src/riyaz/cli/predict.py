@@ -48,7 +48,7 @@ def predict(
         )
     else:
         adapted = opened(screen, adapter, base=model, precision=precision)
-        if adapted.lm is None or not adapted.changes_weights:
+        if not adapted.has_model or not adapted.changes_weights:
             what = "this changes no weights, so its next tokens are its base model's"
             raise RiyazError(what, str(adapter), "leave out --adapter")
         if adapted.note:

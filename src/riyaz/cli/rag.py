@@ -100,7 +100,7 @@ def ask(
         screen.data.print(f"{line}; --threshold 0 shows the nearest", soft_wrap=True)
     elif model is not None:
         predictor = opened(screen, model)
-        if predictor.lm is None:
+        if not predictor.has_model:
             raise RiyazError("copies its answers and reads no passages", model, "name a model or another artifact")
         text = replace(predictor.text, instruction=predictor.text.instruction or INSTRUCTION, passages=k)
         messages = [{"role": "user", "content": question}]

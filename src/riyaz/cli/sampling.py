@@ -22,19 +22,15 @@ def decide(asked: SamplingConfig, predictor: "Predictor", system: str | None = N
     """(how tokens are chosen, the line that says so; "" where nothing is generated). An artifact of a task takes the
     likeliest tokens, as it was measured. Raises RiyazError for a flag that has no effect."""
     from riyaz.engine.request import GREEDY
-    from riyaz.predictor import ClosedPredictor, CopyPredictor, SpanPredictor
-    from riyaz.predictor.own_sampling import FILE, own_sampling
+    from riyaz.predictor.own_sampling import FILE
 
     given = asked.given()
-    if isinstance(predictor, ClosedPredictor | CopyPredictor | SpanPredictor):
-        copied = isinstance(predictor, CopyPredictor)
-        how = "copies answers" if copied else "chooses from given answers"
-        for flag in [*given, *(["system"] if copied and system else [])]:
+    if not predictor.has_model or predictor.from_set:
+        how = "chooses from given answers" if predictor.has_model else "copies answers"
+        for flag in [*given, *(["system"] if system and not predictor.has_model else [])]:
             raise _idle(flag, f"has no effect on a method that {how}", "leave it out")
         return GREEDY, ""
-    own = GREEDY
-    if predictor.task is None and "temperature" not in given:
-        own = own_sampling(predictor.tokenizer.files.generation)
+    own = GREEDY if "temperature" in given else predictor.usual_sampling()
     sampling = replace(own, **given)
     if sampling.temperature == 0:
         for flag in [name for name in given if name in IDLE]:

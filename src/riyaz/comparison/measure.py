@@ -34,7 +34,7 @@ from riyaz.methods.choices import (
     rows_scored,
 )
 from riyaz.methods.recipe import ByHand, Recipe
-from riyaz.predictor import ClosedPredictor, ModelPredictor
+from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
 
@@ -210,7 +210,7 @@ def _answer_seconds(predictor: ModelPredictor, limit: int, context: Context) -> 
     rows = _spread(context.valid, ROWS)
     answer_log_loss(predictor, rows[:2])  # reads the shared prefix and warms up
     loss = _seconds(lambda: answer_log_loss(predictor, rows)) / len(rows)
-    if isinstance(predictor, ClosedPredictor):  # labels are as long as they are, whatever the limit
+    if predictor.has_labels:  # labels are as long as they are, whatever the limit
         row, alone = (_seconds(partial(predict, predictor, some)) / len(some) for some in (rows, rows[:1]))
         null = _seconds(lambda: predictor.null_offsets)  # kept, so that no row's time holds it
         candidate = _seconds(lambda: candidate_points(context, predictor, rows)) / len(rows)

@@ -104,7 +104,7 @@ def quantize(target: str, form: Small, out: Path, base: str | None = None, liste
             artifacts.write(out, *_artifact(document, folder, work / QUANTISED))
     listen(Phase("quantise", "comparing it with bf16 on general text"))
     before, after = open_target(target, base, "bf16"), open_target(out)
-    assert before.lm is not None and after.lm is not None
+    assert before.has_model and after.has_model
     bf16, small, divergence, tokens = compared(before, after, listen)
     size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
     return Quantised(

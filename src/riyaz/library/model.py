@@ -125,7 +125,7 @@ class Model:
             return next_tokens(self._prompted(), text, top, temperature)
 
     def _prompted(self) -> ModelPredictor:
-        if self.predictor.lm is None:
+        if not self.predictor.has_model:
             what = "copies the answer of the nearest example and has no probabilities"
             raise RiyazError(what, self.name, "open an artifact with a model")
         return self.predictor

@@ -40,7 +40,7 @@ def text_nats(model: PromptedModel, texts: Sequence[str], after: Sequence[str] =
 
 def fitting_texts(model: PromptedModel, texts: Sequence[str]) -> list[bool]:
     """Which plain texts fit the context."""
-    room = model.lm.context - model.lm.adapter_tokens(model.adapter)
+    room = model.context
     return [len(text.encode()) < room or len(model.tokenizer.encode(text)) < room for text in texts]
 
 
@@ -48,7 +48,7 @@ def fitting(
     model: PromptedModel, conversations: Sequence[Sequence[Message]], answers: Sequence[Sequence[str]]
 ) -> list[int]:
     """Places of the conversations that fit the context with the longest of their answers."""
-    room = model.lm.context - model.lm.adapter_tokens(model.adapter)
+    room = model.context
 
     def fits(asked: Sequence[Message], given: Sequence[str]) -> bool:
         size = sum(len(turn["content"].encode()) for turn in asked) + max(len(text.encode()) for text in given)
@@ -100,7 +100,7 @@ def nats_of(
     nats = np.array([np.nan if each.log_probability is None else each.log_probability for each in predictions])
     free = [i for i, each in enumerate(predictions) if each.log_probability is None]
     if free:
-        limit = predictor.max_new_tokens if isinstance(predictor, FreePredictor) else 1
+        limit = predictor.max_new_tokens
         ids = [tokens[:limit] for tokens in predictor.tokenizer.answer_ids([predictions[i].text for i in free])]
         asked = [conversations[i] for i in free]
         prepared = predictor.prepare(asked, [where[i] for i in free] if where else ())

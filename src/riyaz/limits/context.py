@@ -72,7 +72,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     model = plain(inputs.model)
     parts = [_grid(model, share), _loss(model, share)]
     left_out = []
-    answering = inputs.answering if inputs.answering is not None and inputs.answering.lm is not None else None
+    answering = inputs.answering if inputs.answering is not None and inputs.answering.has_model else None
     if model.tokenizer.turns_kept is None:
         parts.append(growing.made_up(model, share))
     else:

@@ -10,7 +10,7 @@ from riyaz.data import Message
 from riyaz.limits.energy import ESTIMATED, MEASURED, WATTS, Meter, Used
 from riyaz.limits.inputs import Inputs, Work
 from riyaz.limits.templates import data
-from riyaz.predictor import FreePredictor, Predictor
+from riyaz.predictor import Predictor
 from riyaz.results import Figure, Part, Suite
 
 TOGETHER, ALONE, LEAST = 16, 8, 2  # answers
@@ -37,7 +37,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     else:
         questions = data("questions.json")["questions"][:TOGETHER]
         prompts, source = [[{"role": "user", "content": item["question"]}] for item in questions], "easy questions"
-        limit = TOKENS if isinstance(answering, FreePredictor) else None
+        limit = TOKENS
     alone = max(LEAST, min(len(prompts), round(ALONE * share)))
     answering.answers(prompts[:1], max_tokens=limit)
     times, used = [], []
@@ -80,7 +80,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
 
 def _tokens(answering: Predictor, prompts: Sequence[Sequence[Message]], texts: Sequence[str]) -> tuple[float, float]:
     """Mean tokens read and written per answer."""
-    if answering.lm is None:
+    if not answering.has_model:
         return 0.0, 0.0
     prepared = answering.prepare(prompts)
     written = answering.tokenizer.answer_ids(list(texts))

@@ -43,7 +43,7 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
         return Suite("fragile", parts, [*left_out, f"your rows put otherwise: {NO_ROWS}"])
     rows = sampled(inputs.rows.test, share, LEAST)
     parts.append(_own(inputs.answering, inputs.rows, rows))
-    if isinstance(inputs.answering, ClosedPredictor):
+    if inputs.answering.has_labels:
         parts.append(_labels(inputs.answering, inputs.rows, rows))
     return Suite("fragile", parts, left_out)
 

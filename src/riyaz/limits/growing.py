@@ -18,7 +18,7 @@ from riyaz.limits.inputs import Inputs
 from riyaz.limits.sampled import sampled, shortest
 from riyaz.limits.templates import data
 from riyaz.metrics.intervals import bca_bootstrap, interval
-from riyaz.predictor import ClosedPredictor, FreePredictor, ModelPredictor, predictor_for
+from riyaz.predictor import FreePredictor, ModelPredictor, predictor_for
 from riyaz.prompting import messages_for
 from riyaz.results import Curve, Figure, Part
 from riyaz.retrieval.search import Hit
@@ -63,9 +63,8 @@ def counted(counts: Sequence[int], tokens: Callable[[int], int], room: int) -> C
 
 def longest_prompt(model: ModelPredictor, rows: Sequence[Example]) -> int:
     """Tokens of the longest prompt that leaves room for an answer and for those of the rows."""
-    limit = 0 if isinstance(model, ClosedPredictor) else model.max_new_tokens
     answers = model.tokenizer.answer_ids([row.answer for row in rows])
-    return model.lm.context - model.lm.adapter_tokens(model.adapter) - max(limit, *map(len, answers))
+    return model.context - max(model.max_new_tokens, *map(len, answers))
 
 
 def tokens_of(context: int) -> float:
@@ -162,7 +161,7 @@ def passages_grow(model: FreePredictor, rows: Sequence[Example], right: Sequence
 
 def own_passages(predictor: ModelPredictor, inputs: Inputs, share: float) -> Part | None:
     """The user's rows among their documents; None without documents, or where labels are chosen."""
-    if inputs.rows is None or not inputs.documents or isinstance(predictor, ClosedPredictor):
+    if inputs.rows is None or not inputs.documents or predictor.has_labels:
         return None
     every = passages.cases(inputs.rows.test, inputs.documents)
     used = sampled(every, FACTS / max(1, len(every)), FACTS)[:FACTS]

@@ -44,7 +44,7 @@ class Inputs:
     @property
     def model(self) -> ModelPredictor | None:
         """The predictor where it has a model."""
-        return None if self.predictor.lm is None else self.predictor
+        return self.predictor if self.predictor.has_model else None
 
 
 @dataclass(frozen=True)

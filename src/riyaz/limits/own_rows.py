@@ -63,7 +63,7 @@ def _of_comparison(target: str) -> Path | None:
 
 def _told(predictor: Predictor, task: Task, rows: tuple[Example, ...]) -> Predictor:
     """A model with the task's instruction in its prompts; anything that has a task stays as it is."""
-    if predictor.lm is None or predictor.task is not None:
+    if not predictor.has_model or predictor.task is not None:
         return predictor
     longest = max(map(len, predictor.tokenizer.answer_ids([row.answer for row in rows])))
     told = replace(predictor, text=TextPart(task.instruction), task=task)

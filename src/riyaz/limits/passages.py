@@ -13,7 +13,7 @@ from riyaz.limits.inputs import Rows
 from riyaz.limits.sampled import sampled, short_of
 from riyaz.metrics.intervals import bca_bootstrap, interval
 from riyaz.metrics.scores import score_rows
-from riyaz.predictor import ClosedPredictor, FreePredictor, ModelPredictor
+from riyaz.predictor import FreePredictor
 from riyaz.results import Figure, Part
 from riyaz.retrieval.documents import Document
 from riyaz.retrieval.search import Hit
@@ -72,7 +72,7 @@ def _kind(text: str) -> str:
     return "number" if any(c.isdigit() for c in text) else "name" if text[:1].isupper() else "words"
 
 
-def measure(answering: ModelPredictor, given: Rows, documents: Mapping[str, Document], share: float) -> Part:
+def measure(answering: FreePredictor, given: Rows, documents: Mapping[str, Document], share: float) -> Part:
     """Scores with the right passage, without one and with a changed one; the gain in log-probability; words from
     nowhere."""
     every = cases(given.test, documents)[:MOST]
@@ -94,12 +94,11 @@ def measure(answering: ModelPredictor, given: Rows, documents: Mapping[str, Docu
     return Part("your documents", given.source, what, figures, BLIND, short_of(len(used), len(every), "rows"))
 
 
-def reading(answering: ModelPredictor) -> FreePredictor:
+def reading(answering: FreePredictor) -> FreePredictor:
     """The model with room for one passage; a text part that retrieves is given the passage too."""
-    assert not isinstance(answering, ClosedPredictor)
-    limit = answering.max_new_tokens
     text = replace(answering.text, passages=1, span_words=0)
-    return FreePredictor(**replace(answering, text=text, retriever=None).parts(), max_new_tokens=limit)
+    model = replace(answering, text=text, retriever=None)
+    return FreePredictor(**model.parts(), max_new_tokens=model.max_new_tokens)
 
 
 def answers(model: FreePredictor, rows: Sequence[Example], hits: Sequence[Sequence[Hit]]) -> list[str]:

@@ -56,9 +56,8 @@ def measure_target(target: str, config: LimitsConfig, *, command: str = "", list
         since = time.monotonic()
         suite = MODULES[name].measure(inputs, shares[name])
         suites.append(replace(suite, seconds=time.monotonic() - since))
-    lm = inputs.predictor.lm
     return Limits(
-        target=target, sha256=_hash(target), suites=suites, served=lm.served if lm else None,
+        target=target, sha256=_hash(target), suites=suites, served=inputs.predictor.served,
         budget_seconds=float(config.budget), estimate_seconds=needed,
         seconds=time.monotonic() - began, date=time.strftime("%Y-%m-%d"), hardware=hardware.describe(Path(".")),
         command=command, version=riyaz.__version__,

@@ -2,7 +2,6 @@
 
 from riyaz.limits import abstain, consistency, passages, premises, truths
 from riyaz.limits.inputs import NO_MODEL, NO_ROWS, Inputs, Work
-from riyaz.predictor import ClosedPredictor
 from riyaz.results import Suite
 
 SMALL = 2.5  # the answers to one question are read together, which is slower than full batches
@@ -32,12 +31,12 @@ def measure(inputs: Inputs, share: float = 1.0) -> Suite:
     left_out = [] if inputs.claims else ["TruthfulQA and HaluEval: name their files with --questions"]
     parts.append(premises.measure(inputs.model, share))
     rows, answering, abstention = inputs.rows, inputs.answering, None
-    if rows is None or answering is None or answering.lm is None:
+    if rows is None or answering is None or not answering.has_model:
         return Suite("truth", parts, [*left_out, f"when to abstain, self-consistency, documents: {NO_ROWS}"])
     if rows.calibrate:
         part, abstention = abstain.measure(answering, rows, share)
         parts.append(part)
-    if isinstance(answering, ClosedPredictor):
+    if answering.has_labels:
         left_out.append("self-consistency and documents: a label is chosen, not written")
     else:
         parts.append(consistency.measure(answering, rows, share))

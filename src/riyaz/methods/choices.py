@@ -12,7 +12,7 @@ from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
 from riyaz.methods.base import Context, instruction_only
-from riyaz.predictor import ClosedPredictor, ModelPredictor, Prediction, predictor_for
+from riyaz.predictor import ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import answer_log_loss, answer_log_probabilities, score, score_raw_and_calibrated
 
 # "Limit" is the number of tokens after which an answer is cut off.
@@ -128,7 +128,7 @@ def candidate_points(
     """(predictor, calibrated, points, log p of each row's answer) of a candidate, whose score is the mean of its
     points: the rows' scores for a closed set, without and with calibration, in one pass; else log p of the answers'
     tokens."""
-    if not isinstance(predictor, ClosedPredictor):
+    if not predictor.has_labels:
         parts = answer_log_probabilities(predictor, rows)
         log_p = np.array([part.sum(dtype=np.float64) for part in parts])
         return [(predictor, False, np.concatenate(parts), log_p)]

@@ -4,8 +4,8 @@
     predictor.answer([{"role": "user", "content": "Where is my card?"}])
 
 Messages become a prepared prompt (`prompt.py`), which one of four kinds of predictors answers: freely, from a closed
-set, by a span of the passages, or by copying. All have the methods `answer`, `answers` and `stream`; `lm`, the engine,
-is None where answers are copied.
+set, by a span of the passages, or by copying. All have the methods `answer`, `answers` and `stream`, and say of
+themselves what a caller must know (`kinds.py`), so no caller asks for a class.
 """
 
 from riyaz.predictor.closed import ClosedPredictor
@@ -24,11 +24,11 @@ from riyaz.predictor.from_files import (
 )
 from riyaz.predictor.kinds import ModelPredictor, Predictor, predictor_for
 from riyaz.predictor.prediction import Prediction, Stream
-from riyaz.predictor.prompt import Prepared, PromptedModel, PromptText, TooLong
+from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel, PromptText, TooLong
 from riyaz.predictor.span import SpanPredictor
 
 __all__ = [
-    "ADAPTER", "CHAT_TOKENS", "Base", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor",
+    "ADAPTER", "CHAT_TOKENS", "Base", "Chooser", "ClosedPredictor", "CopyPredictor", "FreePredictor", "ModelPredictor",
     "Prediction", "Predictor", "Prepared", "PromptText", "PromptedModel", "SpanPredictor", "Stream", "TooLong",
     "open_adapter", "open_artifact", "open_base", "open_model", "open_on", "open_target", "predictor_for", "source_for",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class ClosedPredictor(PromptedModel):
 
     A label is never cut or sampled: `max_tokens` and `sampling` are accepted, as by the other kinds, and ignored.
     """
+
+    answers_are: ClassVar[str] = "chosen from labels"
+    has_labels: ClassVar[Literal[True]] = True
+    from_set: ClassVar[bool] = True
+    max_new_tokens: ClassVar[int] = 0  # a label is chosen, however long it is
 
     task: Task = field()
     calibrated: bool = False
@@ -71,9 +76,9 @@ class ClosedPredictor(PromptedModel):
 
         return Stream(pieces(), prepared[0].passages)
 
-    def chooses(self, prepared: Prepared) -> bool:
-        """Whether the answer is chosen by a search, and not generated: always."""
-        return True
+    def chooser(self, prepared: Prepared) -> Self:
+        """This predictor: a search chooses every answer."""
+        return self
 
     def chosen(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """The best label of each prepared conversation."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
@@ -19,7 +19,12 @@ class CopyPredictor:
     """Copies answers from `examples`, which must not be empty. `max_tokens` and `sampling` are accepted, as by the
     other kinds, and ignored."""
 
-    lm: ClassVar[None] = None
+    answers_are: ClassVar[str] = "copied"
+    has_model: ClassVar[Literal[False]] = False
+    has_labels: ClassVar[Literal[False]] = False
+    from_set: ClassVar[bool] = True
+    served: ClassVar[None] = None
+    context: ClassVar[None] = None
 
     examples: tuple[Example, ...]
     task: Task | None = None

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from riyaz.data import Message
 from riyaz.engine import counted
 from riyaz.engine.request import GREEDY, Sampling
 from riyaz.predictor.prediction import Prediction, Stream
-from riyaz.predictor.prompt import Prepared, PromptedModel
+from riyaz.predictor.prompt import Chooser, Prepared, PromptedModel
 from riyaz.text.sentences import whole_sentences
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class FreePredictor(PromptedModel):
     By default each token is the likeliest one. `sampling` draws tokens instead, with random numbers from its seed and
     the conversation's index in the call.
     """
+
+    answers_are: ClassVar[str] = "generated"
+    has_labels: ClassVar[Literal[False]] = False
+    from_set: ClassVar[bool] = False
 
     max_new_tokens: int = CHAT_TOKENS
 
@@ -57,6 +61,10 @@ class FreePredictor(PromptedModel):
         given = None if passages is None else [passages]
         prepared = self.prepare([messages], room=max_tokens, passages=given, sampling=sampling)[0]
         return self._streamed(prepared)
+
+    def chooser(self, prepared: Prepared) -> Chooser | None:
+        """None: the answer is generated, no search chooses it."""
+        return None
 
     def _generated(self, prepared: Sequence[Prepared], tell: Callable[[int], None] | None = None) -> list[Prediction]:
         answers = self.lm.generate([each.request for each in prepared], tell)

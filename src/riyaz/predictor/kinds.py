@@ -1,4 +1,9 @@
-"""Chooses one of the four kinds of predictors from the task and the text part."""
+"""The four kinds of predictors, and which one a task and a text part need.
+
+Every kind says what callers must know of it: `has_model` (else answers are copied), `has_labels` (each answer is a
+label of the task), `from_set` (no token is drawn, so sampling changes nothing), `answers_are` (in words). The type
+checker narrows a Predictor by the first two.
+"""
 
 from riyaz.predictor.closed import ClosedPredictor
 from riyaz.predictor.copy import CopyPredictor
@@ -7,7 +12,7 @@ from riyaz.predictor.prompt import PromptedModel
 from riyaz.predictor.span import SpanPredictor
 
 ModelPredictor = FreePredictor | ClosedPredictor | SpanPredictor
-Predictor = ModelPredictor | CopyPredictor  # `lm` is None only for CopyPredictor
+Predictor = ModelPredictor | CopyPredictor
 
 
 def predictor_for(

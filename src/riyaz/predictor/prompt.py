@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from riyaz.artifact import TextPart
 from riyaz.data import Example, Message
 from riyaz.data.bounds import ROW
 from riyaz.data.task import Task
 from riyaz.engine.engine import Engine
+from riyaz.engine.parts import Steps
 from riyaz.engine.request import GREEDY, Request, Sampling
 from riyaz.errors import RiyazError
 from riyaz.predictor.example_index import ExampleIndex
-from riyaz.predictor.prediction import citations
+from riyaz.predictor.own_sampling import own_sampling
+from riyaz.predictor.prediction import Prediction, citations
 from riyaz.prompting import messages_for
 from riyaz.text.sentences import whole_sentences
 from riyaz.text.tokenizer import Tokenizer
@@ -55,6 +57,13 @@ class Prepared:
     def citations(self) -> tuple[dict, ...]:
         """The document and the position in it of each passage."""
         return citations(self.passages)
+
+
+class Chooser(Protocol):
+    """A predictor that chooses answers by a search."""
+
+    def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
+        """The best answer to each prepared conversation, in parts."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,6 +118,8 @@ class PromptedModel(PromptText):
     where the weights part is a whole model. `note` is one line about what could not be checked of an adapter's base.
     """
 
+    has_model: ClassVar[Literal[True]] = True
+
     tokenizer: Tokenizer
     lm: Engine
     adapter: str | None = None
@@ -120,6 +131,16 @@ class PromptedModel(PromptText):
         return {part.name: getattr(self, part.name) for part in fields(PromptedModel)}
 
     @property
+    def served(self) -> str:
+        """How the weights are held, in words."""
+        return self.lm.served
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together, those of a soft prompt not counted."""
+        return self.lm.context - self.lm.adapter_tokens(self.adapter)
+
+    @property
     def changes_weights(self) -> bool:
         """Whether the weights differ from the base's."""
         return self.adapter is not None or self.bare is not None
@@ -129,6 +150,11 @@ class PromptedModel(PromptText):
         if self.bare is not None:
             return replace(self, lm=self.bare(), adapter=None, bare=None)
         return replace(self, adapter=None)
+
+    def usual_sampling(self) -> Sampling:
+        """How tokens are drawn unless a call says otherwise: for a task the likeliest ones, as it was measured, else by
+        the settings of the model's publisher. Raises RiyazError naming a wrong one of these."""
+        return GREEDY if self.task is not None else own_sampling(self.tokenizer.files.generation)
 
     def prepare(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *, room: int,
@@ -166,7 +192,7 @@ class PromptedModel(PromptText):
 
     def _longest_prompt(self, room: int) -> int:
         """Tokens of the longest prompt that leaves `room` tokens for the answer."""
-        return self.lm.context - self.lm.adapter_tokens(self.adapter) - room
+        return self.context - room
 
     def _requests(
         self, prompts: Sequence[Sequence[int]], where: Sequence[str], room: int, sampling: Sampling = GREEDY

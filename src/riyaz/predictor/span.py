@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class SpanPredictor(FreePredictor):
     """Answers with a run of at most `text.span_words` words of the passages, or with one of `text.common`, to whose
     log-probability `text.common_offset` (nats) is added. Without passages and common answers it answers freely."""
+
+    answers_are: ClassVar[str] = "chosen from passages"
+    from_set: ClassVar[bool] = True
 
     def answers(
         self, conversations: Sequence[Sequence[Message]], where: Sequence[str] = (), *,
@@ -53,12 +56,12 @@ class SpanPredictor(FreePredictor):
 
         return Stream(pieces(), prepared.passages)
 
-    def chooses(self, prepared: Prepared) -> bool:
-        """Whether the answer is chosen by a search: where there are passages or common answers."""
-        return bool(self._texts(prepared))
+    def chooser(self, prepared: Prepared) -> Self | None:
+        """This predictor where there are passages or common answers to choose from, else None."""
+        return self if self._texts(prepared) else None
 
     def choosing(self, prepared: Sequence[Prepared]) -> Steps[list[Prediction]]:
-        """The best span of each prepared conversation that `chooses`, in parts."""
+        """The best span of each prepared conversation that has a `chooser`, in parts."""
         found: list[Prediction] = []
         for each in prepared:
             best = yield from self._searching(each, self._texts(each), [self.text.common_offset])

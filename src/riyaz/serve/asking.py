@@ -7,9 +7,9 @@ from typing import Any
 
 from riyaz.data import Message
 from riyaz.data.bounds import ROW
+from riyaz.engine.engine import Engine
 from riyaz.engine.request import GREEDY, Added, Grammar, Sampling
-from riyaz.predictor import CopyPredictor, ModelPredictor, Prepared
-from riyaz.predictor.own_sampling import own_sampling
+from riyaz.predictor import ModelPredictor, Prepared, PromptedModel
 from riyaz.serve.calls import earlier_calls
 from riyaz.serve.generation import Asked
 from riyaz.serve.problems import Problem
@@ -37,7 +37,7 @@ class Turns:
 def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = ()) -> Turns:
     """The conversation of OpenAI's messages; a last message of the assistant is the beginning of the answer. Raises
     Problem 400 for what the model's template does not write."""
-    takes = not served.from_set and served.open.tokenizer.takes_tools
+    takes = not served.predictor.from_set and served.open.tokenizer.takes_tools
     if tools and not takes:
         raise Problem(400, f"tools: {served.name} writes none into its prompts", "tools", "unsupported_parameter")
     for place, tool in enumerate(tools):
@@ -45,7 +45,7 @@ def turns_of(messages: Sequence[Body], served: Served, tools: Sequence[Body] = (
     turns = [_turn(message, f"messages.{place}", takes) for place, message in enumerate(messages)]
     ends = len(turns) > 1 and turns[-1]["role"] == "assistant" and "tool_calls" not in turns[-1]
     begun = turns.pop()["content"] if ends else ""
-    if begun and served.from_set:
+    if begun and served.predictor.from_set:
         raise Problem(400, f"messages: {served.name} chooses or copies its answers, which cannot be begun", "messages")
     if turns[-1]["role"] not in ("user", "tool"):
         raise Problem(400, "messages: the last one is not the user's", "messages")
@@ -98,23 +98,20 @@ def _part(part: Body, where: str) -> str:
     return text
 
 
-def sampling_of(body: Body, served: Served) -> Sampling:
-    """How tokens are drawn: as asked, else as the model's own settings say. An artifact of a task takes the likeliest
-    ones, as it was measured; a draw without a seed has one that nobody knows."""
-    predictor = served.predictor
-    own = GREEDY
-    if "temperature" not in body and not isinstance(predictor, CopyPredictor) and predictor.task is None:
-        own = own_sampling(predictor.tokenizer.files.generation)
+def sampling_of(body: Body, model: PromptedModel) -> Sampling:
+    """How tokens are drawn: as asked, else as is usual for the model. A draw without a seed has one that nobody
+    knows."""
+    own = GREEDY if "temperature" in body else model.usual_sampling()
     given = {name: type(getattr(GREEDY, name))(body[name]) for name in DRAWN if name in body}
     seed = int(body["seed"]) if "seed" in body else secrets.randbits(63)
     return replace(own, **given, seed=seed)
 
 
-def added_of(body: Body, served: Served) -> Added | None:
+def added_of(body: Body, lm: Engine) -> Added | None:
     """What is added to log-probabilities; None where nothing is asked. Raises Problem for a token that is none."""
     bias = []
     for key, value in body.get("logit_bias", {}).items():
-        if not key.isdecimal() or not key.isascii() or int(key[:12]) >= served.open.lm.runner.vocab_size:
+        if not key.isdecimal() or not key.isascii() or int(key[:12]) >= lm.runner.vocab_size:
             raise Problem(400, f"logit_bias: {key[:20]!a} is no token of the model", "logit_bias")
         bias.append((int(key), float(value)))
     frequency, presence = float(body.get("frequency_penalty", 0)), float(body.get("presence_penalty", 0))
@@ -136,42 +133,33 @@ def limit_of(body: Body, most: int | None) -> int | None:
     return None if asked is None else int(asked)
 
 
-def prepared(served: Served, turns: Turns, limit: int | None, most: int | None) -> Prepared:
+def prepared(model: ModelPredictor, turns: Turns, limit: int | None, most: int | None) -> Prepared:
     """The prompt of a conversation. Without a limit the answer may have as many tokens as an artifact was measured
     with, and of a plain model what context and memory hold. Raises RiyazError, TooLong for a prompt that does not
     fit."""
-    predictor = served.predictor
-    assert not isinstance(predictor, CopyPredictor)
-    begun = predictor.tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
-    usual = None if predictor.task is None else getattr(predictor, "max_new_tokens", None)
+    begun = model.tokenizer.answer_ids([turns.begun])[0][:-1] if turns.begun else []
+    usual = None if model.task is None else model.max_new_tokens
     room = limit or usual or 1
-    (made,) = predictor.prepare([turns.messages], room=room + len(begun), tools=turns.tools)
-    if limit is None and usual is None and not served.from_set:
-        assert served.context is not None
-        fits = max(1, predictor.lm.room(made.request) - len(begun))
+    (made,) = model.prepare([turns.messages], room=room + len(begun), tools=turns.tools)
+    if limit is None and usual is None and not model.from_set:
+        fits = max(1, model.lm.room(made.request) - len(begun))
         room = fits if most is None else min(fits, most)
     request = replace(made.request, tokens=(*made.request.tokens, *begun), limit=room)
-    return replace(made, request=request) if not served.from_set else made
+    return replace(made, request=request) if not model.from_set else made
 
 
 def asked_of(
-    served: Served, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None,
+    model: ModelPredictor, prepared: Prepared, body: Body, index: int, sampling: Sampling, top: int | None,
     grammar: Grammar | None,
 ) -> Asked:  # fmt: skip
     """One answer to a prepared prompt; draws of several answers differ by their index."""
-    predictor = _model(served)
     stop = frozenset() if body.get("ignore_eos") else prepared.request.stop
     request = replace(
-        prepared.request, id=index, sampling=sampling, added=added_of(body, served), top=top, stop=stop,
+        prepared.request, id=index, sampling=sampling, added=added_of(body, model.lm), top=top, stop=stop,
         grammar=grammar,
     )  # fmt: skip
-    text = Text(predictor.tokenizer, stops_of(body), predictor.task is not None)
-    return Asked(predictor.lm, request, text, first=index == 0)
-
-
-def _model(served: Served) -> ModelPredictor:
-    assert not isinstance(served.predictor, CopyPredictor)
-    return served.predictor
+    text = Text(model.tokenizer, stops_of(body), model.task is not None)
+    return Asked(model.lm, request, text, first=index == 0)
 
 
 def idle_members(messages: Sequence[Body]) -> list[str]:
@@ -188,5 +176,5 @@ def idle_members(messages: Sequence[Body]) -> list[str]:
 def idle_fields(body: Body, served: Served) -> list[str]:
     """Fields that change nothing where an answer is chosen or copied, and that calls are not held to their schema."""
     strict = any(tool["function"].get("strict") for tool in tools_of(body))
-    drawn = [name for name in IDLE if name in body] if served.from_set else []
+    drawn = [name for name in IDLE if name in body] if served.predictor.from_set else []
     return [*drawn, *(["tools.function.strict"] if strict else [])]

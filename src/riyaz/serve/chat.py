@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.engine.request import Scored
-from riyaz.predictor import ClosedPredictor, CopyPredictor, Prepared, SpanPredictor
+from riyaz.predictor import Prepared
 from riyaz.serve import asking
 from riyaz.serve.asking import Body, Turns
 from riyaz.serve.calls import Calls, writes_calls
@@ -85,13 +85,13 @@ async def checked(state: State, body: Body) -> Chat:
         raise Problem(400, "top_logprobs: needs logprobs", "top_logprobs")
     if body.get("stream_options") and not body.get("stream"):
         raise Problem(400, "stream_options: needs stream", "stream_options")
-    if body.get("logprobs") and isinstance(served.predictor, CopyPredictor):
+    if body.get("logprobs") and not served.predictor.has_model:
         raise Problem(400, f"logprobs: {served.name} {NO_LOGPROBS}", "logprobs", "unsupported_parameter")
     asking.limit_of(body, state.config.max_tokens)
     grammar = await state.prepare(lambda: grammar_for(body, served))
-    if not served.from_set:
+    if not served.predictor.from_set:
         await state.prepare(lambda: new_grammar(grammar, served))  # where it cannot be followed, that is said now
-        asking.added_of(body, served)
+        asking.added_of(body, served.open.lm)
     return Chat(state, served, turns, body, grammar)
 
 
@@ -100,24 +100,24 @@ async def pieces(chat: Chat) -> AsyncIterator[Piece]:
     state, served, usage = chat.state, chat.served, chat.usage
     predictor = served.predictor
     with state.place(chat.count, served):
-        if isinstance(predictor, CopyPredictor):
+        if not predictor.has_model:
             text = await state.prepare(lambda: predictor.answer(chat.turns.messages))
             for index in range(chat.count):
                 yield Piece(index, text, finish="stop")
             return
         limit = asking.limit_of(chat.body, state.config.max_tokens)
-        made = await state.prepare(lambda: asking.prepared(served, chat.turns, limit, state.config.max_tokens))
+        made = await state.prepare(lambda: asking.prepared(predictor, chat.turns, limit, state.config.max_tokens))
         usage.prompt = made.request.length
         state.metrics.prompt_tokens += usage.prompt
         citations = made.citations
-        if isinstance(predictor, ClosedPredictor | SpanPredictor) and predictor.chooses(made):
-            prediction = await chosen(state, predictor, made, usage)
+        if chooser := predictor.chooser(made):
+            prediction = await chosen(state, chooser, made, usage)
             for piece in await _told(chat, made, prediction.text, citations):
                 yield piece
             return
-        sampling = asking.sampling_of(chat.body, served)
+        sampling = asking.sampling_of(chat.body, predictor)
         asked = [
-            asking.asked_of(served, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served))
+            asking.asked_of(predictor, made, chat.body, index, sampling, chat.top, new_grammar(chat.grammar, served))
             for index in range(chat.count)
         ]
         async for piece in generated(state, asked, usage):
@@ -206,7 +206,7 @@ def _cited(piece: Piece) -> dict[str, Any]:
 
 def _shown(chat: Chat, piece: Piece) -> tuple[Scored, ...]:
     """The scored tokens without the one that ended the answer."""
-    if chat.top is None or chat.served.from_set:
+    if chat.top is None or chat.served.predictor.from_set:
         return piece.tokens
     ends = chat.served.open.tokenizer.eos_ids if piece.finish == "stop" and not chat.body.get("ignore_eos") else ()
     return tuple(token for token in piece.tokens if token.token not in ends)

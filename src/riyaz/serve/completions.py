@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from riyaz import engine
 from riyaz.engine.request import Scored
-from riyaz.predictor import CopyPredictor, PromptedModel
+from riyaz.predictor import PromptedModel
 from riyaz.predictor.prompt import TooLong
 from riyaz.serve import asking
 from riyaz.serve.asking import Body
@@ -79,7 +79,7 @@ async def completions(request: Request) -> Response:
 def checked(state: State, body: Body) -> Completion:
     """The request of a body whose fields are each valid. Raises Problem."""
     served = state.shelf.find(body["model"])
-    if isinstance(served.predictor, CopyPredictor):
+    if not served.predictor.has_model:
         raise Problem(400, f"model: {served.name} {NO_LOGPROBS}; ask /v1/chat/completions", "model")
     made = Completion(state, served, served.predictor, body)
     if made.limit == 0 and not made.echo:
@@ -88,7 +88,7 @@ def checked(state: State, body: Body) -> Completion:
         raise Problem(400, "repetition_penalty: not together with echo", "repetition_penalty")
     if body.get("stream_options") and not body.get("stream"):
         raise Problem(400, "stream_options: needs stream", "stream_options")
-    asking.added_of(body, served)
+    asking.added_of(body, made.model.lm)
     return made
 
 
@@ -118,18 +118,17 @@ def _asked(completion: Completion) -> list[Asked]:
     as it does for the prompt alone. Raises Problem, TooLong."""
     body, model, served = completion.body, completion.model, completion.served
     count, limit = int(body.get("n", 1)), completion.limit
-    assert served.context is not None
     asked: list[Asked] = []
     for place, prompt in enumerate(prompts_of(body["prompt"])):
         ids = token_ids(served, prompt, f"prompt.{place}")
-        if len(ids) + limit > served.context:
-            raise TooLong(len(ids), limit, served.context, f"prompt.{place}")
+        if len(ids) + limit > model.context:
+            raise TooLong(len(ids), limit, model.context, f"prompt.{place}")
         completion.usage.prompt += len(ids)
         for copy in range(count):
             request = engine.Request(
-                copy, ids, adapter=model.adapter, limit=limit, sampling=asking.sampling_of(body, served),
+                copy, ids, adapter=model.adapter, limit=limit, sampling=asking.sampling_of(body, model),
                 stop=frozenset() if body.get("ignore_eos") else model.tokenizer.eos_ids,
-                added=asking.added_of(body, served), top=completion.top,
+                added=asking.added_of(body, model.lm), top=completion.top,
                 echo=completion.top if completion.echo else None,
             )  # fmt: skip
             asked.append(Asked(model.lm, request, Text(model.tokenizer, asking.stops_of(body)), copy == 0))

@@ -19,10 +19,9 @@ from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.parts import Steps
 from riyaz.engine.scheduler import ROWS
-from riyaz.predictor import ClosedPredictor, Prediction, Prepared, SpanPredictor
+from riyaz.predictor import Chooser, Prediction, Prepared
 
 T = TypeVar("T")
-Chooser = ClosedPredictor | SpanPredictor
 
 
 @dataclass(eq=False)
@@ -61,7 +60,7 @@ class Work:
 class Choose:
     """A prepared question whose answer a search chooses; those of one predictor are searched together."""
 
-    predictor: Chooser
+    chooser: Chooser
     prepared: Prepared
     result: "Future[Prediction]" = field(default_factory=Future)
 
@@ -264,7 +263,7 @@ class EngineThread:
 def _together(one: Long, other: Long) -> bool:
     """Whether two works are done as one: they are questions to one predictor, or the same."""
     both = isinstance(one, Choose) and isinstance(other, Choose)
-    return one is other or (both and one.predictor is other.predictor)  # type: ignore[union-attr]
+    return one is other or (both and one.chooser is other.chooser)  # type: ignore[union-attr]
 
 
 def _steps_of(same: Sequence[Long]) -> Steps[list[Any]]:
@@ -273,7 +272,7 @@ def _steps_of(same: Sequence[Long]) -> Steps[list[Any]]:
     if isinstance(first, Work):
         result = yield from first.steps()
         return [result]
-    found = yield from first.predictor.choosing([each.prepared for each in same if isinstance(each, Choose)])
+    found = yield from first.chooser.choosing([each.prepared for each in same if isinstance(each, Choose)])
     return list(found)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from riyaz.engine import Request
 from riyaz.engine.engine import Engine, Step
 from riyaz.engine.request import Scored
-from riyaz.predictor import Prediction, Prepared
-from riyaz.serve.engine_thread import Chooser, Events, Job
+from riyaz.predictor import Chooser, Prediction, Prepared
+from riyaz.serve.engine_thread import Events, Job
 from riyaz.serve.problems import Problem, problem_of
 from riyaz.serve.state import RETRY, State
 from riyaz.serve.text import Text
@@ -112,12 +112,12 @@ async def generated(state: State, asked: Sequence[Asked], usage: Usage) -> Async
             state.engine.cancel(job)
 
 
-async def chosen(state: State, predictor: Chooser, prepared: Prepared, usage: Usage) -> Prediction:
+async def chosen(state: State, chooser: Chooser, prepared: Prepared, usage: Usage) -> Prediction:
     """The answer that a search chooses. Raises Problem."""
     usage.began = time.perf_counter()
     try:
         async with asyncio.timeout(state.config.request_timeout):
-            prediction = await state.engine.choose(predictor, prepared)
+            prediction = await state.engine.choose(chooser, prepared)
     except TimeoutError:
         raise Problem(503, f"no answer was found within {state.config.request_timeout:g} s") from None
     except Exception as error:

@@ -54,7 +54,7 @@ def grammar_for(body: Body, served: Served) -> str:
     form = body.get("response_format") or {"type": "text"}
     if form["type"] == "text":
         return ""
-    if served.from_set:
+    if served.predictor.from_set:
         raise Problem(400, f"{WHERE}: {served.name} chooses or copies its answers", WHERE, "unsupported_parameter")
     if find_spec("llguidance") is None:
         what = f"{WHERE}: the server needs llguidance for it; {install('json')}"

@@ -10,7 +10,7 @@ from riyaz.adapters import Adapter
 from riyaz.config import Kv, Precision
 from riyaz.engine.parts import Steps, finished
 from riyaz.errors import RiyazError, joined
-from riyaz.predictor import Base, ClosedPredictor, Predictor, open_base, open_on, source_for
+from riyaz.predictor import Base, Predictor, open_base, open_on, source_for
 from riyaz.results import COMPARE, Comparison
 from riyaz.serve.shelf import Served, Shelf, expect_name
 from riyaz.sources import Source, open_source
@@ -114,7 +114,7 @@ class Opener:
     def _name(self, base: Base) -> str:
         """The name of a base, which is served too from its first artifact on."""
         for served in self.shelf:
-            if served.base is base and served.predictor.lm is base.lm and served.parent is None:
+            if served.base is base and served.parent is None:
                 return served.name
         name = plain_name(base.source.name)
         self.shelf.put(Served(name, base.plain, base, str(base.source.path)))
@@ -125,14 +125,14 @@ def load(served: Served, adapter: Adapter | None) -> Steps[None]:
     """Load the adapter of a model into its engine, and compute what its answers are weighed with, in parts."""
     if adapter is not None:
         served.open.lm.load(served.name, adapter)
-    if isinstance(served.predictor, ClosedPredictor):
+    if served.predictor.has_labels:
         yield from served.predictor.calibrating()
 
 
 def unload(served: Served) -> None:
     """Unload the adapter of a model. Raises RiyazError while a request uses it."""
     predictor: Predictor = served.predictor
-    if predictor.lm is not None and predictor.adapter is not None:
+    if predictor.has_model and predictor.adapter is not None:
         predictor.lm.unload(predictor.adapter)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from riyaz.adapters import CONFIG
 from riyaz.artifact import NAME
 from riyaz.errors import RiyazError, shown
-from riyaz.predictor import Base, ClosedPredictor, CopyPredictor, Predictor, SpanPredictor
+from riyaz.predictor import Base, Predictor
 from riyaz.serve.problems import Problem
 
 PATTERN = re.compile(r"[A-Za-z0-9._/-]{1,96}")
@@ -29,27 +29,15 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def from_set(self) -> bool:
-        """Whether answers are chosen or copied, so that no token is drawn."""
-        return isinstance(self.predictor, ClosedPredictor | SpanPredictor | CopyPredictor)
-
-    @property
     def open(self) -> Base:
         """The model behind it. Raises Problem where answers are copied."""
         if self.base is None:
             raise Problem(400, f"{self.name} copies answers of its examples and has no model", "model")
         return self.base
 
-    @property
-    def context(self) -> int | None:
-        """Tokens of prompt and answer together, those of a soft prompt not counted."""
-        if self.base is None or isinstance(self.predictor, CopyPredictor):
-            return None
-        return self.base.lm.context - self.base.lm.adapter_tokens(self.predictor.adapter)
-
     def entry(self) -> dict[str, Any]:
         """Its entry in the list of models."""
-        meta: dict[str, Any] = {"answers": _kind(self.predictor)}
+        meta: dict[str, Any] = {"answers": self.predictor.answers_are}
         if self.base is not None:
             meta |= {"served_as": self.base.lm.served, "architecture": self.base.source.architecture}
             meta |= {
@@ -59,7 +47,7 @@ class Served:
             }
         return {
             "id": self.name, "object": "model", "created": self.created, "owned_by": "riyaz", "root": self.root,
-            "parent": self.parent, "max_model_len": self.context, "meta": meta,
+            "parent": self.parent, "max_model_len": self.predictor.context, "meta": meta,
         }  # fmt: skip
 
 
@@ -108,11 +96,3 @@ def inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()) or not ((path / NAME).is_file() or (path / CONFIG).is_file()):
         raise RiyazError(f"there is no adapter or artifact {shown(name)} in the server's folder of adapters")
     return path
-
-
-def _kind(predictor: Predictor) -> str:
-    if isinstance(predictor, CopyPredictor):
-        return "copied"
-    if isinstance(predictor, ClosedPredictor):
-        return "chosen from labels"
-    return "chosen from passages" if isinstance(predictor, SpanPredictor) else "generated"

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from riyaz.data import Message
-from riyaz.predictor import CopyPredictor
 from riyaz.serve import asking
 from riyaz.serve.fields import CHAT, DETOKENIZE, TOKENIZE
 from riyaz.serve.http import read_body
@@ -28,7 +27,7 @@ async def tokenize(request: Request) -> Response:
     ids = await state.prepare(lambda: _ids(served, body))
     tokenizer = served.open.tokenizer
     shown = {"token_strs": [tokenizer.token_text(token) for token in ids]} if body.get("return_token_strs") else {}
-    document = {"count": len(ids), "max_model_len": served.context, "tokens": ids, **shown}
+    document = {"count": len(ids), "max_model_len": served.predictor.context, "tokens": ids, **shown}
     return JSONResponse(document, headers=headers)
 
 
@@ -80,8 +79,9 @@ async def input_tokens(request: Request) -> Response:
     body, headers = await read_body(request, CHAT)
     state = state_of(request)
     served = state.shelf.find(body["model"])
-    if isinstance(served.predictor, CopyPredictor):
+    model = served.predictor
+    if not model.has_model:
         raise Problem(400, f"model: {served.name} copies its answers and reads no prompt", "model")
     turns = asking.turns_of(body["messages"], served, asking.tools_of(body))
-    made = await state.prepare(lambda: asking.prepared(served, turns, 1, None))
+    made = await state.prepare(lambda: asking.prepared(model, turns, 1, None))
     return JSONResponse({"input_tokens": made.request.length}, headers=headers)

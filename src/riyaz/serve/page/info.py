@@ -37,7 +37,7 @@ def entry_of(served: Served) -> dict[str, Any]:
     entry = served.entry()
     return {
         "id": served.name, "base": served.parent, "kind": entry["meta"]["answers"], "method": _method(served),
-        "context": served.context, "trained_length": entry["meta"].get("n_ctx_train"),
+        "context": served.predictor.context, "trained_length": entry["meta"].get("n_ctx_train"),
         "served_as": entry["meta"].get("served_as"), "removable": served.removable,
     }  # fmt: skip
 

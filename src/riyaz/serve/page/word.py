@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from riyaz import engine
 from riyaz.engine.parts import Steps
 from riyaz.families import describe
-from riyaz.predictor import CopyPredictor, PromptedModel, TooLong
+from riyaz.predictor import PromptedModel, TooLong
 from riyaz.serve import asking
 from riyaz.serve.fields import MODEL, Field, text, whole
 from riyaz.serve.http import read_body, unless_gone
@@ -30,11 +30,11 @@ async def next_word(request: Request) -> Response:
 
 async def _answer(state: State, body: dict[str, Any], headers: dict[str, str]) -> Response:
     served = state.shelf.find(body["model"])
-    if isinstance(served.predictor, CopyPredictor):
-        raise Problem(400, f"{served.name} copies answers of its examples and has no probabilities", "model")
     model, top = served.predictor, int(body.get("top", USUAL))
+    if not model.has_model:
+        raise Problem(400, f"{served.name} copies answers of its examples and has no probabilities", "model")
     with state.place(1, served):
-        ids = await state.prepare(lambda: _ids(served, body["text"]))
+        ids = await state.prepare(lambda: _ids(model, body["text"]))
         state.metrics.prompt_tokens += len(ids)
         values = await state.engine.work(lambda: _distribution(model, ids))
     name = served.open.tokenizer.token_text
@@ -47,16 +47,15 @@ async def _answer(state: State, body: dict[str, Any], headers: dict[str, str]) -
     return JSONResponse(document, headers=headers)
 
 
-def _ids(served: Served, given: str) -> tuple[int, ...]:
+def _ids(model: PromptedModel, given: str) -> tuple[int, ...]:
     """The tokens of a text. Raises Problem for one without tokens, TooLong."""
     asking.expect_short(given, "text")
-    tokenizer = served.open.tokenizer
-    ids = (*tokenizer.beginning, *tokenizer.encode(given))
-    if len(ids) == len(tokenizer.beginning):
+    beginning = model.tokenizer.beginning
+    ids = (*beginning, *model.tokenizer.encode(given))
+    if len(ids) == len(beginning):
         raise Problem(400, "text: is empty", "text")
-    assert served.context is not None
-    if len(ids) >= served.context:
-        raise TooLong(len(ids), 1, served.context, "text")
+    if len(ids) >= model.context:
+        raise TooLong(len(ids), 1, model.context, "text")
     return ids
 
 

@@ -126,7 +126,7 @@ def test_info_says_what_is_served_and_what_is_free(served: Running, place: Path)
     (model,) = found["models"]
     assert (model["id"], model["base"], model["kind"], model["method"]) == ("tiny", None, "generated", None)
     assert (
-        model["context"] == served.state.shelf.find("tiny").context
+        model["context"] == served.state.shelf.find("tiny").predictor.context
         and found["folder"] == place.name
         and found["command"] == "riyaz ui"
     )

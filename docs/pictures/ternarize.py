@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from riyaz.events import EVENTS
-from riyaz.pretraining.ternarize import DOCUMENT
 from riyaz.report.comparison.pictures import end_names
 from riyaz.report.media.page import drawing
 from riyaz.report.media.svg import INK, colour, inset, picture
+from riyaz.results import TERNARIZE
 
 SVG = Path(__file__).with_suffix(".svg")
 WIDTH, HEIGHT = 760, 340
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    document = json.loads((folder / TERNARIZE).read_text(encoding="utf-8"))
     curves = read(folder / EVENTS, document)
     for curve in curves:
         print(curve.name, ", ".join(f"{s}: {p:.4g}" for s, p in zip(curve.steps, curve.perplexities, strict=True)))

@@ -37,18 +37,22 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("engine",), ("layers", "models")),
     (("retrieval", "prompting", "predictor", "scoring"), ("checkpoint", "train")),
     (("methods", "drift", "evaluate", "limits", "export"), ()),
-    (("comparison", "pretraining", "report", "card", "serve"), ()),
+    (("comparison", "pretraining", "ternarizing", "report", "card", "serve"), ()),
     (("library", "lm_eval", "cli", "__main__"), ()),
 )
 ORDER = {name: (row, place) for row, sides in enumerate(ROWS) for place, name in enumerate(sides[0] + sides[1])}
 INFERRING = {name for left, right in ROWS if right for name in left}
 TRAINING = {name for _, right in ROWS for name in right}
 STAND_IN = "riyaz.engine.torch"  # the Runner in torch: the one place where the inferring side touches the training side
-LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "cli", "__main__"}  # inside functions only
+# inside functions only
+LAZY_TORCH = {"methods", "evaluate", "export", "comparison", "pretraining", "ternarizing", "cli", "__main__"}
 NEVER = {
     ("evaluate", "methods"): "evaluate sees a Predictor, never a method",
     ("limits", "methods"): "limits sees a Predictor, never a method",
-    **{("serve", name): "serve opens predictors only" for name in ("methods", "evaluate", "comparison", "pretraining")},
+    **{
+        ("serve", name): "serve opens predictors only"
+        for name in ("methods", "evaluate", "comparison", "pretraining", "ternarizing")
+    },
 }
 ASKS_PREDICTOR = re.compile(
     r"(isinstance\(|issubclass\(|type\(|\S+\.__class__ |case ).*(Predictor|PromptedModel)\b|\S*\.lm is (not )?None"

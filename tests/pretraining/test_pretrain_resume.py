@@ -57,7 +57,7 @@ def straight_and_resumed(
     assert command(*arguments, "--out", folder / "straight").status == 0
     with pytest.MonkeyPatch.context() as inner:
         stop_at(stop, inner, Stopped())
-        inner.setattr(running._Run, "stopped", lambda run: None)
+        inner.setattr(running.Running, "stopped", lambda run: None)
         assert command(*arguments, "--out", folder / "resumed").status == 1
         assert json.loads((folder / "resumed/run.json").read_text())["status"] == "running"
     plan = json.loads((folder / "straight/plan.json").read_text())
@@ -113,7 +113,7 @@ def test_a_run_that_was_shortened_is_the_same_run_when_it_is_resumed(
         out = tmp_path / f"resumed-{stop}"
         with pytest.MonkeyPatch.context() as inner:
             stop_at(stop, inner, Stopped())
-            inner.setattr(running._Run, "stopped", lambda run: None)
+            inner.setattr(running.Running, "stopped", lambda run: None)
             assert command(*arguments, "--out", out).status == 1
         assert command(*arguments, "--out", out, "--resume").status == 0
         assert json.loads((out / "plan.json").read_text())["plan"]["train"] == plan
@@ -147,7 +147,7 @@ def test_a_resumed_run_counts_on_as_many_threads(text: Path, tmp_path: Path, mon
 def test_a_stop_before_the_plan_begins_anew(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as inner:
-        inner.setattr(running._Run, "_decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        inner.setattr(running._Pretraining, "_decide", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         told = command("pretrain", text, *SMALL, "--seed", 7, "--out", out)
     assert told.status == 130 and told.err.splitlines()[-1] == "stopped; the same command with --resume goes on"
     begun = json.loads((out / "run.json").read_text())

@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(
     options = ("pretrain", text, *BF16, "--ternary", "--checkpoint-every", 2, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
         stop_at(5, patch, Stopped())
-        patch.setattr(running._Run, "stopped", lambda run: None)
+        patch.setattr(running.Running, "stopped", lambda run: None)
         assert command(*options).status == 1
     assert command(*options, "--resume").status == 0
     assert (tmp_path / "out/model.safetensors").read_bytes() == (done / "model.safetensors").read_bytes()

@@ -1,5 +1,7 @@
 """`riyaz ternarize`: makes a ternary model from a full-precision one, by training on text."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +9,11 @@ from cyclopts import Parameter
 
 from riyaz.cli.options import Json, Quiet, command_line
 from riyaz.cli.output import Screen
-from riyaz.config import Seconds
+from riyaz.config import TernarizeConfig
+from riyaz.results import TernarizeRun
 
-BUDGET = Seconds("20m")
+Ternarizing = Annotated[TernarizeConfig, Parameter(name="*")]
+DEFAULTS = TernarizeConfig()
 
 
 def ternarize(
@@ -19,29 +23,30 @@ def ternarize(
         Path, Parameter(help="texts or rows to train on: .txt, .md, .jsonl and other tables, folders of either")
     ],
     out: Annotated[Path, Parameter(help="folder to write the model to")],
-    budget: Annotated[Seconds, Parameter(help="wall time of the whole command")] = BUDGET,
-    steps: Annotated[int | None, Parameter(help="number of training steps, in place of a budget")] = None,
-    group: Annotated[
-        int | None, Parameter(help="columns with one scale, a multiple of 16; a matrix has one scale if not given")
-    ] = None,
-    learning_rate: Annotated[float | None, Parameter(help="highest learning rate; searched if not given")] = None,
-    seed: Annotated[int, Parameter(help="seed of the order of the text")] = 0,
+    ternarizing: Ternarizing = DEFAULTS,
     resume: Annotated[bool, Parameter(help="continue the stopped run in --out")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make a model with weights -1, 0 and 1 from a full-precision one, by training on text."""
     from riyaz.library.options import require_torch
-    from riyaz.pretraining import ternarize as ternarizing
     from riyaz.report.comparison.terminal import listener
+    from riyaz.ternarizing.run import ternarize as train
 
     require_torch()
     screen = Screen(json, quiet)
-    paths = tuple(str(path.absolute()) for path in text)
-    asked = ternarizing.Asked(model, paths, float(budget), group, learning_rate, seed, steps)
     with listener(screen.talk) as listen:
-        found = ternarizing.ternarize(asked, out, resume, command_line(), listen)
-    for line in ternarizing.lines(found):
+        document = train(model, text, ternarizing, out, resume=resume, command=command_line(), listen=listen)
+    for line in _lines(document):
         screen.data.print(line, soft_wrap=True)
     screen.talk.print(f"the model is in {out}; pack it: riyaz quantize {out} --precision ternary --out PACKED")
-    screen.finish(found)
+    screen.finish(document)
+
+
+def _lines(run: TernarizeRun) -> Iterator[str]:
+    """What was measured, for the terminal."""
+    losses = {"full precision": run.loss_before, "rounded only": run.loss_rounded, "trained": run.loss}
+    for name, loss in losses.items():
+        if loss:
+            yield f"{name:<15}{loss:8.3f} nats per token, perplexity {math.exp(min(loss, 50)):,.4g}"
+    yield f"{'size':<14} {run.parameters / 1e6:,.1f} million parameters, {run.mb or 0:,.1f} MB with its masters"

@@ -13,6 +13,7 @@ from riyaz.config.option import Kv, Precision
 from riyaz.config.pretraining import FreshFamily, PretrainConfig
 from riyaz.config.sampling import SamplingConfig
 from riyaz.config.serving import ServeConfig
+from riyaz.config.ternarizing import TernarizeConfig
 from riyaz.config.toml import CONFIGS, MAX_TOML, read_toml, resolve
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Seconds",
     "ServeConfig",
     "TaskKind",
+    "TernarizeConfig",
     "parse_budget",
     "read_toml",
     "resolve",

@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +19,23 @@ from riyaz.config import PretrainConfig
 from riyaz.data.blocks import Corpus, Windows, evenly_spaced, prepare, tokenizer_sha256
 from riyaz.data.corpus import Document, documents
 from riyaz.errors import RiyazError
-from riyaz.events import EVENTS, Estimate, Listen, Note, Phase, Planned, about, kept, quiet
+from riyaz.events import Listen, about, quiet
 from riyaz.json_files import from_json, read_json, to_document
 from riyaz.pretraining import plan as planning
 from riyaz.pretraining.folder import PLAN, RunFolder, damaged
 from riyaz.pretraining.pace import Pace
 from riyaz.pretraining.plan import JUDGED, KINDS, TEXT, TRAINING, Frozen, PretrainingPlan
+from riyaz.pretraining.running import Running
 from riyaz.pretraining.samples import check as check_prompt
 from riyaz.pretraining.samples import look
 from riyaz.pretraining.speed import Machine
 from riyaz.pretraining.tokenizer_training import VocabularyTooLarge, train_tokenizer
-from riyaz.pretraining.watch import NAME, Watch, bits_per_byte
+from riyaz.pretraining.watch import Watch, bits_per_byte
 from riyaz.results import ELSEWHERE, RUN, Derived, PretrainRun, RunModel, RunResult, RunText, RunTokenizer
 from riyaz.sources.tokenizer_check import open_tokenizer
 from riyaz.text.tokenizer import Tokenizer
 
+NAME = "pretrain"  # label of the progress bar
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 PACKAGES = ("riyaz", "torch", "numpy", "tokenizers", "safetensors")
 SAID = 0.1  # share of the steps; a length that is nearer to the one last said is not said
@@ -65,32 +66,24 @@ def pretrain(
         paths = [Path(path).absolute() for path in paths] or begun
         if not paths:
             raise RiyazError("there is no run to resume, and no TEXT to begin one with", str(out), "name a text")
-        run = _Run(folder, paths, asked, listen)
+        run = Running[PretrainRun](folder, NAME, listen)
+        job = _Pretraining(run, paths, asked)
         if earlier:
-            run.resume(earlier, frozen)
+            job.resume(earlier, frozen)
             if earlier.status == "done":
                 folder.clean()
                 return earlier
-        run.document = PretrainRun(
+        document = PretrainRun(
             status="running",
             command=earlier.command if earlier else command,
             resumed=[*earlier.resumed, command] if earlier else [],
             paths=[str(path) for path in begun or paths],
-            asked=run.asked.given(),
-            text=RunText(bytes=run.bytes, sha256=run.sha256),
+            asked=job.asked.given(),
+            text=RunText(bytes=job.bytes, sha256=job.sha256),
             resumed_with=earlier.resumed_with if earlier else None,
         )
-        folder.write(RUN, run.document)  # from now on the folder is a run's
-        try:
-            with _scratch(folder.work / "inductor"), kept(out / EVENTS, command, listen) as run.listen:
-                return run.go(frozen)
-        except KeyboardInterrupt:
-            run.stopped()
-            where = f" at step {run.step:,}" if run.step else ""
-            raise KeyboardInterrupt(f"stopped{where}; the same command with --resume goes on") from None
-        except (RiyazError, OSError, MemoryError):
-            run.stopped()
-            raise
+        with _scratch(folder.work / "inductor"), run.recorded(document, command):
+            return job.go(frozen)
 
 
 @contextlib.contextmanager
@@ -107,16 +100,13 @@ def _scratch(path: Path) -> Iterator[None]:
         os.environ.pop(CACHE, None)
 
 
-class _Run:
-    """One run: its options, its texts, and its run.json."""
+class _Pretraining:
+    """What one run does: its options and its texts."""
 
-    def __init__(self, folder: RunFolder, paths: Sequence[Path], asked: PretrainConfig, listen: Listen) -> None:
-        self.folder, self.paths, self.asked, self.listen = folder, paths, asked, listen
-        self.began = time.monotonic()
-        self.document: PretrainRun
+    def __init__(self, run: Running[PretrainRun], paths: Sequence[Path], asked: PretrainConfig) -> None:
+        self.run, self.folder, self.paths, self.asked = run, run.folder, paths, asked
         self.frozen: Frozen
         self.said: int | None = None  # the length of the run that was said last
-        self.step = 0
         self.bytes, self.sha256 = text_hash(self._documents())
 
     def resume(self, earlier: PretrainRun, frozen: Frozen | None) -> None:
@@ -143,16 +133,11 @@ class _Run:
         """The texts, without the run's own folder where it is among the paths."""
         return documents(self.paths, exclude=self.folder.path)
 
-    def stopped(self) -> None:
-        """Marks run.json stopped; if the disk is full the old file remains."""
-        with contextlib.suppress(RiyazError, OSError):
-            self.folder.write(RUN, replace(self.document, status="stopped"))
-
     def go(self, frozen: Frozen | None) -> PretrainRun:
         """The whole run, or the rest of it where plan.json exists already."""
         hardware.expect_memory("training", 0, "close other programs or raise the limit")
         self.folder.work.mkdir(exist_ok=True)
-        self._phase("read")
+        self.run.phase("read")
         if frozen is None:
             tokenizer, kind = self._tokenizer()
             corpus, context = self._corpus(tokenizer, kind)
@@ -168,8 +153,8 @@ class _Run:
             self._refuse_full(frozen.plan.estimate["disk_mb"])
         plan = frozen.plan
         for value in plan.derived:
-            self._note(f"{value.name}: {value.value} ({value.why})")
-        self.listen(Estimate(**plan.estimate, arms=(Planned(NAME, plan.estimate["seconds"]),)))
+            self.run.note(f"{value.name}: {value.value} ({value.why})")
+        self.run.estimate(**plan.estimate)
         return self._train(frozen, corpus, tokenizer)
 
     def _tokenizer(self) -> tuple[Tokenizer, str]:
@@ -180,9 +165,9 @@ class _Run:
             given = open_tokenizer(Path(kind))
             given.save(folder)
             tokenizer = Tokenizer.from_folder(folder)
-            self._note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")
+            self.run.note(f"tokenizer: {tokenizer.vocab_size:,} tokens of {kind} (given)")
             return tokenizer, "folder"
-        self._phase("tokenizer")
+        self.run.phase("tokenizer")
         while True:
             try:
                 tokenizer = train_tokenizer((document.text for document in self._documents()), kind, vocab, folder)
@@ -190,24 +175,26 @@ class _Run:
             except VocabularyTooLarge:
                 fewer = planning.smaller(vocab)  # a repetitive text has fewer different pieces
                 kind, vocab, why = ("bpe", fewer, why) if fewer else ("bytes", 0, "the text is repetitive")
-        self._note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
+        self.run.note(f"tokenizer: {kind}, {tokenizer.vocab_size:,} tokens ({why})")
         return tokenizer, kind
 
     def _corpus(self, tokenizer: Tokenizer, kind: str) -> tuple[Corpus, int]:
         """The text as windows of the context, and the context."""
         ratio = 1.0 if kind in KINDS else 3.5  # bytes per token, a guess before the text is tokenised
         context, why = planning.context_for(self.asked, self.bytes / ratio)
-        self._note(f"context: {context} tokens ({why})")
+        self.run.note(f"context: {context} tokens ({why})")
         corpus = self._read(tokenizer, context)
         near = corpus.facts["near_duplicates"]
         if near:
-            self._note(f"{near} of {corpus.facts['valid_blocks']} held-out blocks are nearly in the training text too")
+            self.run.note(
+                f"{near} of {corpus.facts['valid_blocks']} held-out blocks are nearly in the training text too"
+            )
         return corpus, context
 
     def _read(self, tokenizer: Tokenizer, context: int) -> Corpus:
-        self._phase("tokenise")
+        self.run.phase("tokenise")
         return prepare(self.paths, tokenizer, self.folder.work / "text", context,
-                       exclude=self.folder.path, listen=about(NAME, self.listen))  # fmt: skip
+                       exclude=self.folder.path, listen=about(NAME, self.run.listen))  # fmt: skip
 
     def _decide(self, tokenizer: Tokenizer, kind: str, corpus: Corpus, context: int) -> Frozen:
         """Measure this machine, make the plan and write plan.json."""
@@ -216,13 +203,13 @@ class _Run:
         check_prompt(tokenizer, self.asked.prompt, context)
         threads = self.asked.threads or hardware.threads()
         torch.set_num_threads(threads)
-        self._phase("measure", "speed of this machine")
+        self.run.phase("measure", "speed of this machine")
         facts = corpus.facts
         text = planning.Text(facts["train_tokens"], len(corpus.train), len(corpus.valid))
         machine = Machine(corpus.train, context, self.asked.seed or 0, bool(self.asked.ternary))
         plan = planning.make(
             self.asked, text, tokenizer.vocab_size, context, machine,
-            spent=lambda: time.monotonic() - self.began, memory=hardware.memory().available / hardware.MB,
+            spent=self.run.spent, memory=hardware.memory().available / hardware.MB,
             threads=threads,
         )  # fmt: skip
         self._refuse_full(plan.estimate["disk_mb"])
@@ -233,7 +220,7 @@ class _Run:
             peak_flops=machine.peak_flops(plan.train["compute"]),
             text={name: facts[name] for name in (*TEXT, "tokens_sha256")},
             tokenizer=RunTokenizer(kind, tokenizer.vocab_size, tokenizer_sha256(tokenizer)),
-            seconds=time.monotonic() - self.began,
+            seconds=self.run.spent(),
         )
         self.folder.write(PLAN, frozen)
         return frozen
@@ -250,19 +237,17 @@ class _Run:
         """Train, write the model, reopen and measure it, and write the results to run.json."""
         import torch
 
-        from riyaz.export import hf
-        from riyaz.export.check import logits
         from riyaz.models.fresh import fresh
-        from riyaz.train import answer_loss, train
+        from riyaz.train import train
 
         plan = frozen.plan
         torch.set_num_threads(frozen.threads)  # sums depend in their last bits on the number of threads
         machine = hardware.describe(self.folder.path) | {"peak_flops": frozen.peak_flops}
-        self.document = replace(described(self.document, frozen), hardware=machine)
-        self.folder.write(RUN, self.document)
+        self.run.document = replace(described(self.run.document, frozen), hardware=machine)
+        self.run.write()
         model = fresh(plan.config, plan.train["seed"], plan.model.get("ternary", False))
         valid = evenly_spaced(corpus.valid, plan.valid_windows, tokenizer)
-        watch = Watch(self, plan, frozen.peak_flops, len(corpus.train), valid.bytes_per_token)
+        watch = Watch(self.run, plan, frozen.peak_flops, len(corpus.train), valid.bytes_per_token)
         opening = opening_of(tokenizer, corpus.valid)
 
         def seen(step: int) -> None:
@@ -285,18 +270,11 @@ class _Run:
             )  # fmt: skip
         finally:
             watch.close()
-        self._phase("write")
-        work = self.folder.work / "model"
-        model.eval()
-        dtype = "float32"
-        if plan.model.get("ternary"):  # rounded as in the forward of training, so that the codes are the trained ones
-            dtype = plan.train["compute"]
-            model.to(getattr(torch, dtype)).float()
         # validations use fewer where time is short; this number is the same for all sizes and budgets
         judged = evenly_spaced(corpus.valid, JUDGED, tokenizer)
-        loss = answer_loss(model, judged, plan.train["micro_tokens"])
-        written = hf.write_model(model, tokenizer, logits(model, tokenizer), work, dtype)
-        self.folder.keep(work)
+        # a ternary model is rounded as in the forward of training, so that its codes are the trained ones
+        dtype = plan.train["compute"] if plan.model.get("ternary") else "float32"
+        loss, written = self.run.write_model(model, tokenizer, judged, plan.train["micro_tokens"], dtype)
         result = RunResult(
             valid_loss=loss,
             bits_per_byte=bits_per_byte(loss, judged.bytes_per_token),
@@ -304,11 +282,10 @@ class _Run:
             best_step=state.best_step,
             logit_difference=written.difference,
         )
-        self.document = described(self.document, self.frozen)
-        self.document = replace(self.document, status="done", cost=watch.cost(frozen.seconds), result=result)
-        self.folder.write(RUN, self.document)
+        self.run.document = described(self.run.document, self.frozen)
+        self.run.write(status="done", cost=watch.cost(frozen.seconds), result=result)
         self.folder.clean()
-        return self.document
+        return self.run.document
 
     def _changed(self, plan: Any) -> None:
         """Write plan.json with the changes of length of a `train.TrainPlan`; say one far from the last one said."""
@@ -317,22 +294,15 @@ class _Run:
         self.folder.write(PLAN, self.frozen)
         if abs(plan.length - (self.said or plan.steps)) > SAID * plan.steps:
             self.said = plan.length
-            self._note(f"at the present speed the budget holds {plan.length:,} of {plan.steps:,} steps")
+            self.run.note(f"at the present speed the budget holds {plan.length:,} of {plan.steps:,} steps")
 
     def _note_versions(self, then: dict[str, str]) -> None:
         """Report, and record in run.json, package versions that differ from those the run began with."""
         others = {name: now for name, now in versions().items() if now != then.get(name)}
         if others:
             changes = ", ".join(f"{name} {now} instead of {then.get(name, 'none')}" for name, now in others.items())
-            self._note(f"resumed with {changes}: the result may differ from that of an uninterrupted run")
-            with_others = (self.document.resumed_with or {}) | others
-            self.document = replace(self.document, resumed_with=with_others)
-
-    def _phase(self, phase: str, detail: str = "") -> None:
-        self.listen(Phase(phase, detail, NAME))
-
-    def _note(self, text: str) -> None:
-        self.listen(Note(text))
+            self.run.note(f"resumed with {changes}: the result may differ from that of an uninterrupted run")
+            self.run.document = replace(self.run.document, resumed_with=(self.run.document.resumed_with or {}) | others)
 
 
 def text_hash(texts: Iterable[Document]) -> tuple[int, str]:

@@ -15,6 +15,7 @@ BASE_MB = 560  # memory of Python and torch before a model is made
 MICRO_TOKENS = 2048  # tokens of one forward pass, about
 ACTIVATIONS = 16  # vectors of width C that one layer keeps per token for the backward pass
 LOGITS = (256, 2**20)  # chunk of `layers.loss`: 256 rows, or more rows up to 2**20 logits
+NUMBER_BYTES = {"bfloat16": 2, "float32": 4}  # by compute type
 LOGITS_BYTES = 16  # bytes per logit: the chunk, its softmax and its gradient, in float32
 # part of a key of config.json -> the flag that sets it; every other key is derived from --width
 FLAGS = {"head": "--heads", "layer": "--layers", "position": "--context", "vocab": "--tokenizer"}
@@ -85,10 +86,16 @@ def flops_per_token(config: ModelConfig) -> float:
 
 def memory_mb(config: ModelConfig, compute: str, micro_tokens: int) -> float:
     """Estimated peak memory of training in MB: weights, gradients, moments, one forward pass of `micro_tokens`."""
-    size = 2 if compute == "bfloat16" else 4
+    size = NUMBER_BYTES[compute]
     # exact weights, gradients and the mean square in 4 bytes each, the mean gradient and once the head's in `compute`
     weights = parameters(config) * (12 + size) + config.vocab_size * config.hidden_size * size
-    layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * size
+    return memory_with(weights, config, compute, micro_tokens)
+
+
+def memory_with(weights: int, config: ModelConfig, compute: str, micro_tokens: int) -> float:
+    """Estimated peak memory of training in MB: so many bytes for the weights and all that is kept of each, and one
+    forward pass of `micro_tokens` with what backward needs of it."""
+    layers = micro_tokens * config.hidden_size * config.n_layers * ACTIVATIONS * NUMBER_BYTES[compute]
     rows, numbers = LOGITS
     logits = max(rows * config.vocab_size, numbers) * LOGITS_BYTES
     return BASE_MB + (weights + layers + logits) / MB

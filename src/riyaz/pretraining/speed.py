@@ -6,14 +6,14 @@ Only the functions import torch.
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from riyaz import hardware
 from riyaz.data.rows import Row
-from riyaz.events import Event
+from riyaz.events import Listen
 from riyaz.families import ModelConfig
 from riyaz.pretraining.shapes import micro_tokens
 
@@ -63,17 +63,19 @@ def measured(
     batch = min(len(rows), max(1, STEP_TOKENS // context))
     plan = TrainPlan(STEPS, 1e-4, batch, validate_every=STEPS + 1, keep_best=False, compute=compute, seed=seed,
                      checkpoint_every=STEPS + 1, micro_tokens=micro_tokens(context))  # fmt: skip
-    ends: list[float] = []
-
-    def listen(event: Event) -> None:
-        ends.append(time.perf_counter())
-
     with tempfile.TemporaryDirectory() as scratch:
-        train(fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen)
-    steps = [
-        after - before for before, after in pairwise(ends[:-1])
-    ]  # without the last step, which includes a validation
-    return batch * context / statistics.median(steps)
+        seconds = step_seconds(
+            lambda listen: train(fresh(config, seed, ternary), rows, [rows[0]], plan, Path(scratch), listen)
+        )
+    return batch * context / seconds
+
+
+def step_seconds(run: Callable[[Listen], object]) -> float:
+    """Median seconds of a step of the training loop that `run(listen)` calls, without the first step, which warms up,
+    and the last, which includes a validation."""
+    ends: list[float] = []
+    run(lambda event: ends.append(time.perf_counter()))
+    return statistics.median(after - before for before, after in pairwise(ends[:-1]))
 
 
 def peak(compute: str) -> float:

@@ -5,33 +5,23 @@ import statistics
 import time
 from collections import deque
 from dataclasses import replace
-from typing import Protocol
 
 from riyaz import hardware
-from riyaz.events import Event, Listen, Progress
+from riyaz.events import Event, Progress
 from riyaz.json_files import Lines
 from riyaz.pretraining import plan as planning
-from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.plan import PretrainingPlan
-from riyaz.results import ELSEWHERE, METRICS, SAMPLES, RunCost
+from riyaz.pretraining.running import Running
+from riyaz.results import ELSEWHERE, METRICS, SAMPLES, PretrainRun, RunCost
 
-NAME = "pretrain"  # label of the progress bar
 WINDOW = 20  # steps whose median time gives the speed, so that a slow validation step does not count
-
-
-class Running(Protocol):
-    """The part of a run that Watch uses."""
-
-    folder: RunFolder
-    step: int
-    listen: Listen
 
 
 class Watch:
     """Writes each step to metrics.jsonl and adds speed, share of the peak and bits per byte to the progress bar."""
 
     def __init__(
-        self, run: Running, plan: PretrainingPlan, peak_flops: float, rows: int, bytes_per_token: float
+        self, run: Running[PretrainRun], plan: PretrainingPlan, peak_flops: float, rows: int, bytes_per_token: float
     ) -> None:
         self.run, self.plan, self.peak_flops = run, plan, peak_flops
         self.rows, self.ratio = rows, bytes_per_token
@@ -69,7 +59,7 @@ class Watch:
         self.metrics.add(entry)
         quality = f"{self.bits_per_byte:.3f} bits/byte, " if self.bits_per_byte is not None else ""
         extra = f"{quality}{tokens_s:,.0f} tokens/s, {share:.0%} of peak"
-        self.run.listen(replace(event, method=NAME, extra=extra, metrics=None))
+        self.run.listen(replace(event, method=self.run.name, extra=extra, metrics=None))
 
     def clock(self) -> float | None:
         """Seconds of training at the last step, those of earlier commands included; None before this command's first

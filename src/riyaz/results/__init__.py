@@ -1,4 +1,4 @@
-"""Result files as typed values: `comparison` for riyaz compare, `pretraining` for riyaz pretrain, `limits`."""
+"""Result files as typed values, in the file of the command that writes them."""
 
 from riyaz.results.comparison import (
     COMPARE,
@@ -47,12 +47,13 @@ from riyaz.results.pretraining import (
     Text,
     Word,
 )
+from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
     "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
-    "SUITES", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore", "Data",
-    "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
+    "SUITES", "TERNARIZE", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore",
+    "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
     "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
     "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite",
-    "TargetScores", "Text", "Word", "WorstSlice",
+    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice",
 ]  # fmt: skip

@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riyaz import events
-from riyaz.errors import RiyazError
 from riyaz.events import EVENTS, ArmDone, Begun, Ended, Estimate, Note, Phase, Progress
 from riyaz.files import try_lock
-from riyaz.json_files import parse_json, read_json
-from riyaz.results import COMPARE, LIMITS, RUN, Comparison, Limits, PretrainRun
+from riyaz.json_files import parse_json
+from riyaz.results import COMPARE, LIMITS, RUN, TERNARIZE, Comparison, Limits, PretrainRun, TernarizeRun
 from riyaz.serve.page.place import UPLOADS
 
 State = Literal["planned", "running", "done", "cut", "failed", "stopped", "unreadable"]  # cut: its process was killed
-SETTINGS, TERNARIZE, ARMS, LOCK = "settings.json", "ternarize.json", "arms", ".lock"
+SETTINGS, ARMS, LOCK = "settings.json", "arms", ".lock"
 KINDS = {SETTINGS: "compare", RUN: "pretrain", TERNARIZE: "ternarize", LIMITS: "limits"}  # by the file that marks them
-RESULTS = {"compare": COMPARE, "pretrain": RUN, "ternarize": TERNARIZE, "limits": LIMITS}
+RESULTS: dict[str, tuple[str, type[Comparison | PretrainRun | TernarizeRun | Limits]]] = {
+    "compare": (COMPARE, Comparison), "pretrain": (RUN, PretrainRun), "ternarize": (TERNARIZE, TernarizeRun),
+    "limits": (LIMITS, Limits),
+}  # fmt: skip
 SKIPPED = (ARMS, UPLOADS, "checkpoints", "node_modules", "work")
 DEEPEST, MOST_FOLDERS, MOST_RUNS = 4, 2000, 200
 LATEST = 8 * 2**20  # bytes at the end of a run's events that are read
-Document = Comparison | PretrainRun | Limits | dict[str, Any] | None
+Document = Comparison | PretrainRun | TernarizeRun | Limits | None
 
 
 @dataclass(frozen=True)
@@ -88,25 +90,14 @@ def found(folder: Path) -> Iterator[Run]:
 
 def document_of(run: Run) -> Document:
     """The result file of a run; None where there is none yet. Raises RiyazError for one that cannot be read."""
-    path = run.path / RESULTS[run.kind]
-    if not path.is_file():
-        return None
-    if run.kind == "compare":
-        return Comparison.read(path)
-    if run.kind == "pretrain":
-        return PretrainRun.read(path)
-    if run.kind == "limits":
-        return Limits.read(path)
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise RiyazError("is no object", str(path))
-    return document
+    name, kind = RESULTS[run.kind]
+    path = run.path / name
+    return kind.read(path) if path.is_file() else None
 
 
-def is_done(document: Any) -> bool:
+def is_done(document: Document) -> bool:
     """Whether a result file says that the run is finished."""
-    status = document.get("status") if isinstance(document, dict) else getattr(document, "status", "done")
-    return document is not None and status == "done"
+    return document is not None and getattr(document, "status", "done") == "done"
 
 
 def read_events(path: Path) -> Iterator[str]:

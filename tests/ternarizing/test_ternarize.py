@@ -13,20 +13,22 @@ import torch
 from tiny_comparison import command
 from tiny_pretraining import Stopped, texts
 
+from riyaz.config import TernarizeConfig
 from riyaz.data.packing import pack
 from riyaz.data.rows import Row
-from riyaz.events import Progress, quiet
+from riyaz.events import Progress
 from riyaz.families import describe
 from riyaz.layers.attention import packed
 from riyaz.layers.swaps.distil import head_divergence
 from riyaz.layers.swaps.ternary import set_share
 from riyaz.models import load
 from riyaz.models.student import magnitudes, rounded, student, with_norms
-from riyaz.pretraining import ternarize as ternarizing
-from riyaz.pretraining.folder import RunFolder
-from riyaz.pretraining.material import _examples
 from riyaz.pretraining.pace import Pace
+from riyaz.pretraining.running import Running
 from riyaz.sources import open_source
+from riyaz.ternarizing import run as ternarizing
+from riyaz.ternarizing.distillation import Distillation
+from riyaz.ternarizing.material import _examples
 
 STEPS = ("--steps", 5, "--learning-rate", 1e-3)
 
@@ -121,8 +123,8 @@ def test_the_rounding_grows_and_the_models_own_distributions_are_learned(
 
 def test_after_the_opening_the_divergence_falls(base: Path, text: Path, tmp_path: Path) -> None:
     events: list[Any] = []
-    asked = ternarizing.Asked(str(base), (str(text),), steps=100)
-    found = ternarizing.ternarize(asked, tmp_path / "out", listen=events.append)
+    asked = TernarizeConfig(steps=100)
+    found = ternarizing.ternarize(str(base), [text], asked, tmp_path / "out", listen=events.append)
     steps = [event.loss for event in events if isinstance(event, Progress) and event.method == "ternarize"]
     assert len(steps) == 80  # the opening's 20 are not trained again
     means = [sum(steps[begin : begin + 20]) / 20 for begin in (0, 20, 40, 60)]  # steps have different rows
@@ -142,9 +144,8 @@ def test_the_budget_counts_the_openings(
         return adjusted(pace, plan, step)
 
     monkeypatch.setattr(Pace, "adjusted", watched)
-    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
-    asked = ternarizing.Asked(str(base), (str(text),), budget=60)
-    found = ternarizing.ternarize(asked, tmp_path / "out")
+    monkeypatch.setattr(Distillation, "step_seconds", lambda *_: 0.4)
+    found = ternarizing.ternarize(str(base), [text], TernarizeConfig(budget=60), tmp_path / "out")
     assert len(found.search) == 2 and len(seen) > 20
     for taken, counted in (seen[0], seen[-1]):
         assert abs(taken - counted) < 0.1 * taken + 0.3
@@ -153,18 +154,18 @@ def test_the_budget_counts_the_openings(
 
 def test_a_resumed_budget_counts_the_openings(base: Path, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
     options = ("ternarize", base, text, "--budget", "60s", "--out", tmp_path / "out")
-    monkeypatch.setattr(ternarizing._Run, "_pace", lambda run, *_: 0.4)  # seconds of a step
+    monkeypatch.setattr(Distillation, "step_seconds", lambda *_: 0.4)
     paces: list[Pace] = []
-    adjusted, trained = Pace.adjusted, ternarizing._Run._trained
+    adjusted, train = Pace.adjusted, Distillation.train
 
-    def stopping(run: Any, plan: Any, *rest: Any) -> Any:
-        if rest[4] == "train":
+    def stopping(self: Distillation, model: Any, plan: Any, name: str, *rest: Any, **options: Any) -> Any:
+        if name == "train":
             raise Stopped
-        return trained(run, plan, *rest)
+        return train(self, model, plan, name, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ternarizing._Run, "_trained", stopping)
-        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        patch.setattr(Distillation, "train", stopping)
+        patch.setattr(Running, "stopped", lambda run: None)
         assert command(*options).status == 1
     taken = {path.parent.name: json.loads(path.read_text())["seconds"]
              for path in (tmp_path / "out/work").glob("opening-*/state.json")}  # fmt: skip
@@ -180,10 +181,10 @@ def test_a_resumed_budget_counts_the_openings(base: Path, text: Path, tmp_path: 
 
 @pytest.mark.parametrize("damaged", ["[]", '{"seconds": null}', "{", "5"])
 def test_a_damaged_state_counts_no_seconds(damaged: str, tmp_path: Path) -> None:
-    run = ternarizing._Run(RunFolder(tmp_path), ternarizing.Asked("m", ("t",)), "", quiet)
+    distillation = Distillation(None, None, None, None, "float32", tmp_path / "work")  # type: ignore[arg-type]
     (tmp_path / "work/train").mkdir(parents=True)
     (tmp_path / "work/train/state.json").write_text(damaged)
-    assert run._seconds("train") == 0
+    assert distillation.seconds("train") == 0
 
 
 def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path) -> None:
@@ -195,19 +196,19 @@ def test_families_without_a_place_for_norms_get_none(tmp_path: Path, text: Path)
 
 
 def test_rows_bring_the_models_own_answers(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riyaz.pretraining.material.ANSWER", 4)
-    monkeypatch.setattr("riyaz.pretraining.material.HELD", 4)
-    monkeypatch.setattr("riyaz.pretraining.ternarize.CONTEXT", 1024)
+    monkeypatch.setattr("riyaz.ternarizing.material.ANSWER", 4)
+    monkeypatch.setattr("riyaz.ternarizing.material.HELD", 4)
+    monkeypatch.setattr("riyaz.ternarizing.run.CONTEXT", 1024)
     folder = tiny_llama.write_hf_folder(tmp_path / "long", seed=3)
     data = tiny_comparison.write_rows(tmp_path / "rows.jsonl", tiny_comparison.closed_rows(24, "please"))
     seen: list[Row] = []
-    train = ternarizing._Run._trained
+    train = Distillation.train
 
-    def watched(self: Any, plan: Any, model: Any, teacher: Any, rows: Any, *rest: Any) -> Any:
-        seen.extend(rows)
-        return train(self, plan, model, teacher, rows, *rest)
+    def watched(self: Distillation, *rest: Any, **options: Any) -> Any:
+        seen.extend(self.material.train)
+        return train(self, *rest, **options)
 
-    monkeypatch.setattr(ternarizing._Run, "_trained", watched)
+    monkeypatch.setattr(Distillation, "train", watched)
     told = command("ternarize", folder, data, *STEPS, "--out", tmp_path / "out")
     assert told.status == 0, told.err
     tokenizer = open_source(folder).tokenizer()
@@ -229,7 +230,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(
 
     with monkeypatch.context() as patch:
         patch.setattr(ternarizing, "replace", stopping)
-        patch.setattr(ternarizing._Run, "stopped", lambda run: None)
+        patch.setattr(Running, "stopped", lambda run: None)
         assert command(*options, "--out", tmp_path / "resumed").status == 1
     told = command(*options, "--out", tmp_path / "resumed")
     assert told.status == 2 and "add --resume" in told.err
@@ -245,7 +246,7 @@ def test_a_stopped_run_goes_on_to_the_same_model(
     [
         (("--budget", "1s"), "the budget of 1s holds 0 steps"),
         (("--group", 24), "24 is no multiple of 16"),
-        (("--steps", 0), "0 steps are too few"),
+        (("--steps", 0), "--steps: 0 is too small"),
     ],
 )
 def test_what_cannot_be_is_refused(base: Path, text: Path, tmp_path: Path, options: Any, line: str) -> None:

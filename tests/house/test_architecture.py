@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import house_rules as rules
+import one_home
 import pytest
 
 Rule = Callable[[Path], list[str]]
@@ -16,6 +17,7 @@ HELP_SECONDS = 0.3  # user time of `riyaz --help`: cyclopts takes 0.1 to 0.15 of
 HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
 PACKAGE_RULES: list[Rule] = [
     *(rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.family_names, rules.public_faces),
+    *(one_home.default_homes, one_home.result_homes),
 ]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
@@ -143,6 +145,22 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         {"errors.py": '"""D."""\nclass A:\n    """A."""\n    def f(self):\n        """F."""'},
         "no return",
     ),
+    (one_home.default_homes, {"cli/a.py": "BUDGET = Seconds('20m')"}, "cli.a:1 Seconds('20m'), a default outside"),
+    (
+        one_home.default_homes,
+        {"config/a.py": "class A:\n    margin: float = option(0.02, 'help')", "pick.py": "def f(a, margin=0.02): ..."},
+        "pick:1 f(margin=0.02) repeats",
+    ),
+    (
+        one_home.default_homes,
+        {"config/a.py": "class A:\n    budget: int = option(9, 'help')", "cli.py": "def f(*, a=1, budget=9): ..."},
+        "cli:1 f(budget=9) repeats",
+    ),
+    (
+        one_home.result_homes,
+        {"pretraining/a.py": "class A:\n    schema: Literal[1] = 1"},
+        "pretraining.a:1 A has a schema",
+    ),
     (rules.sizes, {"errors.py": "\n" * 500}, "501 lines"),
     (rules.sizes, {"../../native/kernels/a.cpp": "\n" * 400}, "a.cpp: 401 lines > 400"),
     (rules.sizes, {"../../native/a.h": "\n" * 400}, "a.h: 401 lines > 400"),
@@ -224,6 +242,17 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (
         rules.public_faces,
         {"__init__.py": '"""D."""', "errors.py": '"""D."""\ndef _f(a): ...\nclass _A:\n    def f(self): ...'},
+    ),
+    (
+        one_home.default_homes,
+        {
+            "config/a.py": "class A:\n    budget: int = option(9, 'help')\n    seed: int = option(0, 'help')",
+            "cli.py": "def f(seconds, budget=None, seed=0, other=9): Seconds(seconds)",
+        },
+    ),
+    (
+        one_home.result_homes,
+        {"results/a.py": "class A:\n    schema: Literal[1] = 1", "a.py": "class A:\n    schema: B"},
     ),
     (rules.function_sizes, {"train.py": LONG}),
     (rules.unsafe_code, {"errors.py": "model.eval()\nre.compile('x')\nrun('ls', shell=False)"}),

@@ -13,6 +13,7 @@ import numpy as np
 from riyaz.comparison import reason
 from riyaz.comparison.arm_row import FINISHED
 from riyaz.comparison.ranking import Scores, serving_mb, table_of
+from riyaz.config import CompareConfig
 from riyaz.errors import joined
 from riyaz.metrics.paired import rows_needed_range
 from riyaz.results import ArmResult, Decision, Floor
@@ -36,7 +37,7 @@ class Pick:
 def choose(
     arms: Sequence[ArmResult],
     scores: Scores,
-    margin: float = 0.02,
+    margin: float = CompareConfig.margin,
     limits: Limits | None = None,
     seed: int = 0,
     floor: tuple[Floor, np.ndarray] | None = None,
@@ -71,9 +72,7 @@ def choose(
     return Pick(table.name(order[0]), runner_up, decision, reason.text(sentences), rows)
 
 
-def contenders(
-    arms: Sequence[ArmResult], scores: Scores, margin: float = 0.02, limits: Limits | None = None, seed: int = 0
-) -> list[str]:
+def contenders(arms: Sequence[ArmResult], scores: Scores, margin: float, limits: Limits | None, seed: int) -> list[str]:
     """The methods between which `choose` is not clear: the sure arms of a tie, or of an undecided pick the leader and
     those whose score is within the margin of its; [] if there are no two, or if nothing works."""
     finished = [arm for arm in arms if arm.status in FINISHED and not _unscored(scores.get(arm.method))]

@@ -9,7 +9,20 @@ from pathlib import Path
 import cyclopts
 import pytest
 
-from riyaz.config import CONFIGS, CompareConfig, DataConfig, PretrainConfig, Seconds, parse_budget, read_toml, resolve
+from riyaz.config import (
+    CONFIGS,
+    CompareConfig,
+    DataConfig,
+    LimitsConfig,
+    PretrainConfig,
+    SamplingConfig,
+    Seconds,
+    ServeConfig,
+    TernarizeConfig,
+    parse_budget,
+    read_toml,
+    resolve,
+)
 from riyaz.errors import RiyazError
 
 
@@ -43,7 +56,7 @@ def test_seconds_is_a_number():
 
 
 def test_every_field_has_help_and_a_valid_default():
-    for config in (*CONFIGS, PretrainConfig):
+    for config in (*CONFIGS, PretrainConfig, TernarizeConfig, SamplingConfig, ServeConfig, LimitsConfig):
         for field in dataclasses.fields(config):
             assert field.metadata["help"], field.name
             assert getattr(config(), field.name) == field.default

@@ -179,6 +179,23 @@ def test_a_resumed_budget_counts_the_openings(base: Path, text: Path, tmp_path: 
     assert json.loads((tmp_path / "out/plan.json").read_text())["before"] == before
 
 
+def test_a_run_that_was_stopped_after_it_measured_measures_again(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("ternarize", base, text, *STEPS, "--out", tmp_path / "out")
+    measured = Distillation.step_seconds
+
+    def stopping(self: Distillation, batch: int) -> float:
+        measured(self, batch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "step_seconds", stopping)
+        assert command(*options).status == 130
+    assert json.loads((tmp_path / "out/ternarize.json").read_text())["status"] == "stopped"
+    assert command(*options, "--resume").status == 0
+
+
 @pytest.mark.parametrize("damaged", ["[]", '{"seconds": null}', "{", "5"])
 def test_a_damaged_state_counts_no_seconds(damaged: str, tmp_path: Path) -> None:
     distillation = Distillation(None, None, None, None, "float32", tmp_path / "work")  # type: ignore[arg-type]

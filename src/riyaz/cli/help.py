@@ -50,8 +50,9 @@ def rare(verb: str) -> set[str]:
     """The flags of a verb of SHORT whose field in `config/` is not marked `common`."""
     from riyaz.config import CompareConfig, DataConfig, PretrainConfig, ServeConfig  # `riyaz --help` needs none
 
-    configs = {"pretrain": [PretrainConfig], "serve": [ServeConfig]}.get(verb, [CompareConfig, DataConfig])
-    options = [option for config in configs for option in dataclasses.fields(config)]
+    configs: dict[str, list[type[Any]]] = {"pretrain": [PretrainConfig], "serve": [ServeConfig]}
+    shown = configs.get(verb, [CompareConfig, DataConfig])
+    options = [option for config in shown for option in dataclasses.fields(config)]
     return {"--" + option.name.replace("_", "-") for option in options if not option.metadata["common"]}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
-import torch
 from refusals import assert_refused
 from test_export import adapter_files
 from test_lora import change_config
@@ -17,8 +16,6 @@ from riyaz.cli import main as cli
 from riyaz.engine.torch import load as torch_load
 from riyaz.errors import shown
 from riyaz.sources import open_source, store
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

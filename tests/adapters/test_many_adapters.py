@@ -1,11 +1,9 @@
 """Three LoRAs and a soft prompt on smollm2-135m, mixed in one batch, beside each of them alone."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from riyaz.adapters import Adapter, Pair
 from riyaz.engine import Request, Sampling
@@ -21,10 +19,8 @@ QUESTIONS = ("Where is my parcel?", "Write a short poem about a river that runs 
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[Source]:
-    before = torch.get_num_threads()
-    yield open_source(pull("smollm2-135m").path)
-    torch.set_num_threads(before)
+def source() -> Source:
+    return open_source(pull("smollm2-135m").path)
 
 
 def lora(source: Source, seed: int, rank: int, targets: tuple[str, ...]) -> Adapter:

@@ -8,7 +8,6 @@ import tiny_llama
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reading.py"
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_llama
-import torch
 from small_llama import next_log_p
 from test_export import make
 
@@ -20,7 +19,6 @@ from riyaz.data import Example
 from riyaz.predictor import CopyPredictor, FreePredictor, open_model
 from riyaz.report.comparison.terminal import PipeConsole
 
-torch.set_num_threads(1)
 ROWS = [{"id": i, "text": f"where is my order {i}?", "label": ("refund", "delivery")[i % 2]} for i in range(24)]
 
 

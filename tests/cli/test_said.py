@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
-import torch
 from fake_comparison import comparison, typed
 from test_cli import Recorder, fake
 from test_export import make
@@ -17,7 +16,6 @@ from riyaz.cli import main as cli
 from riyaz.json_files import to_document, write_json
 from riyaz.results import ArmResult, Comparison
 
-torch.set_num_threads(1)
 ROWS = [{"text": f"where is my order {i}?", "label": ("refund", "delivery")[i % 2]} for i in range(24)]
 USES = {  # command line -> the beginning of its lines on stderr
     "run results/lora rows.jsonl --out a.jsonl": ["riyaz: answer 24 rows", "24 rows answered"],

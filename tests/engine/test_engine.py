@@ -1,6 +1,5 @@
 """The torch engine against transformers and against reading every sequence anew, on tiny seeded models."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +25,6 @@ from riyaz.sources import open_source
 
 END, VOCABULARY, NEW = 2, 512, 12
 SAME = TOLERANCE[torch.float32]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

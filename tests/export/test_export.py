@@ -22,7 +22,6 @@ from riyaz.predictor import open_artifact
 from riyaz.results import ArmResult, Comparison
 from riyaz.sources import open_source
 
-torch.set_num_threads(1)
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
 TOKENS = [5, 77, 301, 12, 9, 140, 33, 400, 7]
 TEXT = TextPart(instruction="Answer with one word.", examples="fixed", k=1, examples_file=artifacts.EXAMPLES)

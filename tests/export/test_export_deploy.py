@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import tiny_families
 import tiny_llama
-import torch
 from refusals import assert_refused
 from test_export import TEXT, adapter_files, make
 
@@ -25,7 +24,6 @@ from riyaz.sources import catalogue, open_source, origins, store
 from riyaz.sources.hub import Reference
 from riyaz.text.tokenizer import Tokenizer
 
-torch.set_num_threads(1)
 QUESTION = "where is my refund?"
 
 

@@ -30,7 +30,6 @@ from riyaz.sources import open_source
 from riyaz.sources.gguf_vocabulary import UNUSED, USER_DEFINED
 from riyaz.text.tokenizer import Tokenizer
 
-torch.set_num_threads(1)
 SAME = 0.0  # of a logit: the same float32 weights in the same sums
 LAST_BIT = 2e-5  # of a logit: Gemma's norms hold 1 + w, which loses a last bit of w
 ORACLE = 1e-4  # of a logit: two orders of summation

@@ -21,7 +21,6 @@ from riyaz.predictor import open_target
 from riyaz.sources import open_source
 from riyaz.text.tokenizer import Tokenizer
 
-torch.set_num_threads(1)
 TOLERANCE = 2e-4  # of a logit: float32, two orders of summation
 # largest difference of a logit (they have a spread of 1) after rounding every matrix of the tiny model
 ROUNDING = {"float32": 0.0, "bfloat16": 0.1, "q8_0": 0.2, "q4_k_m": 1.5, "q4_0": 3.0}

@@ -19,7 +19,6 @@ from riyaz.layers.attention import packed
 from riyaz.models import load
 from riyaz.sources import open_source
 
-torch.set_num_threads(1)
 LOGITS = 1e-4  # largest difference to transformers in float32; logits have a spread of about one
 TOKENS = torch.tensor([5, 7, 20, 13, 40, 9, 55, 31])
 

@@ -31,7 +31,6 @@ from riyaz.models import load, save_hf
 from riyaz.sources import TensorInfo, gguf_ternary
 from riyaz.sources.source import open_path
 
-torch.set_num_threads(1)
 TOKENS = torch.tensor([5, 7, 20, 13, 40, 9, 55, 31])
 LOGITS = 2e-5  # largest difference in float32; logits have a spread of about one
 HIDDEN, INNER = 256, 512  # rows of whole GGUF blocks

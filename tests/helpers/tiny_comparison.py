@@ -171,9 +171,8 @@ def shorten_recipes(patch: pytest.MonkeyPatch, steps: int = STEPS) -> None:
 @contextmanager
 def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
     """One core, a store of the tests' own and short recipes."""
-    import torch
 
-    patch, threads = pytest.MonkeyPatch(), torch.get_num_threads()
+    patch = pytest.MonkeyPatch()
     patch.setenv("RIYAZ_HOME", str(home))
     patch.delenv("COLUMNS", raising=False)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # workers set them in their own process, here in this one
@@ -189,7 +188,6 @@ def small_machine(home: Path) -> Iterator[pytest.MonkeyPatch]:
         if allowed:
             os.sched_setaffinity(0, allowed)
         patch.undo()
-        torch.set_num_threads(threads)
 
 
 def serve_in_float32(patch: pytest.MonkeyPatch) -> None:

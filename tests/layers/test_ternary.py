@@ -13,8 +13,6 @@ from riyaz.layers.swaps import lora, ternary
 from riyaz.layers.swaps.ternary import FrozenTernaryLinear, TernaryLinear, activation_codes, product
 from riyaz.sources import ternary as numpy_twin
 
-torch.set_num_threads(1)
-
 
 def weight(rows: int = 24, cols: int = 80, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(rows, cols, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -1,6 +1,5 @@
 """The C++ engine in batches: whatever runs beside a request, its answer is the same to the last bit; adapters too."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +42,6 @@ MEAN = {"bf16": 0.02, "int8": 0.03, "int4": 0.03}
 TORCH_MEAN = 0.8  # of the mean by which torch in bfloat16 is off; the most is at most its most
 KINDS = ("llama-biases", "qwen2-untied", "qwen3", "gemma3", "mistral", "gpt2")
 PRECISIONS = ("fp32", "bf16", "int4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

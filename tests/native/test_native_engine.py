@@ -1,13 +1,11 @@
 """The C++ runner against the torch runner: every family and precision, caches, forks, limits and errors."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_llama
-import torch
 from native_models import KINDS, Folders, apart, folders_in, ids, ours, read, read_all, rounded, theirs
 from refusals import assert_refused
 
@@ -29,14 +27,6 @@ LOGITS = 1e-4  # nats by which a log-probability in float32 may differ from the 
 NEAR = {"bf16": 0.1, "int8": 0.3, "int4": 0.3}
 MEAN = {"bf16": 0.008, "int8": 0.02, "int4": 0.026}
 LENGTHS = (1, 5, 31, 32, 70)  # the last two in tiles, where the CPU has any
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,14 +35,6 @@ HEAD_MEAN = {"auto": 0.02, "int8": 0.04, "int4": 0.25}  # mean difference by the
 LENGTHS = (1, 5, 15, 31, 32, 70)
 KINDS = ("bitnet", "bitnet+32", "llama-biases", "qwen3", "qwen3+16", "gpt2")
 FORMATS = ("ternary", "trits")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

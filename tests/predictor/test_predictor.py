@@ -62,9 +62,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("RIYAZ_HOME", str(tmp_path_factory.mktemp("home")))
     patch.setattr(torch_load.hardware, "cores", lambda: 1)
     tiny_comparison.serve_in_float32(patch)
-    before = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
     patch.undo()
 
 

@@ -1,6 +1,5 @@
 """Scoring a predictor on rows, the same for validation and test."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -35,14 +34,11 @@ EXAMPLES = rows(("my card", "billing", "rare"), ("money back", "refund", None), 
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosedPredictor]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> ClosedPredictor:
     source = open_source(tiny_llama.write_hf_folder(tmp_path_factory.mktemp("models") / "tiny", seed=1))
     tokenizer = source.tokenizer()
     lm = Engine(TorchRunner(load(source, torch.float32)))
-    yield ClosedPredictor(text=TextPart("Classify the text."), task=CLOSED, tokenizer=tokenizer, lm=lm)
-    torch.set_num_threads(before)
+    return ClosedPredictor(text=TextPart("Classify the text."), task=CLOSED, tokenizer=tokenizer, lm=lm)
 
 
 def test_scores_per_row_slice_and_second_metric() -> None:

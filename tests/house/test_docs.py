@@ -188,6 +188,13 @@ def test_the_page_has_the_rows_that_the_house_rules_keep() -> None:
             assert [name for name in listed if name in kept] == kept, f"row {place}"
 
 
+def test_the_architecture_is_short_and_has_a_glossary() -> None:
+    page = (ROOT / ARCHITECTURE).read_text(encoding="utf-8")
+    assert len(page.splitlines()) < 350
+    words = page.partition("## Words")[2].partition("\n## ")[0]
+    assert len(re.findall(r"^\| [\w, ]+ \| \S", words, re.MULTILINE)) > 25
+
+
 def test_links_and_paths_lead_somewhere() -> None:
     problems = broken_references(ROOT)
     assert not problems, "\n" + "\n".join(problems)

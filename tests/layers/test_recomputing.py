@@ -1,5 +1,6 @@
 """Backward computes norms and gates again instead of keeping them: the same bits, and less is kept."""
 
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from training_families import family_model, training_rows
 from riyaz.events import quiet
 from riyaz.layers import functions
 from riyaz.layers.fast import recompute
-from riyaz.layers.fast.recompute import recomputable, recomputing
+from riyaz.layers.fast.recompute import Recipe, Recipes, recomputable, recomputing
 from riyaz.train import TrainPlan, answer_nats, micro_batches, train
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
@@ -27,6 +28,12 @@ def of_any_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(recompute, "SMALL", 0)
     if request.node.name != "test_the_first_results_of_a_pass_are_kept":
         monkeypatch.setattr(recompute, "KEPT", 0)
+
+
+def recipes() -> dict[int, Recipe]:
+    """Those of the results that are alive."""
+    assert recompute._current.recipes is not None
+    return recompute._current.recipes.of
 
 
 def gradients(model: Any, context: Any) -> list[Tensor]:
@@ -48,7 +55,7 @@ def test_gradients_are_the_same_bits(family: str, method: str, switch: str, monk
         model = family_model(family, method, dtype)
         kept, made = gradients(model, nullcontext()), gradients(model, recomputing(recompute.SMALL))
         assert all(torch.equal(a, b) for a, b in zip(kept, made, strict=True))
-    assert recompute._made.last is None, "nothing is kept behind the block"
+    assert recompute._current.recipes is None, "nothing is kept behind the block"
 
 
 @pytest.mark.parametrize("switch", ["0", "1"], ids=["torch", "native"])
@@ -66,15 +73,16 @@ def test_less_is_kept(method: str, switch: str, monkeypatch: pytest.MonkeyPatch)
     gradients(model, saved_tensors_hooks(count, lambda x: x))
     whole = sum(sizes.values())
     sizes.clear()
-    pack = recompute._pack
+    pack = Recipes.pack
 
-    def count_kept(x: Tensor) -> Any:
-        kept = pack(x)
-        if not isinstance(kept, recompute._Recipe):
+    def count_kept(recipes: Recipes, x: Tensor) -> Any:
+        kept = pack(recipes, x)
+        if not isinstance(kept, Recipe):
             count(x)
         return kept
 
-    gradients(model, saved_tensors_hooks(count_kept, recompute._unpack))
+    monkeypatch.setattr(Recipes, "pack", count_kept)
+    gradients(model, recomputing(recompute.SMALL))
     assert 0 < sum(sizes.values()) <= KEPT * whole
 
 
@@ -90,8 +98,8 @@ def test_a_result_changed_in_place_is_kept() -> None:
 
 def test_training_recomputes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    result = recompute._Recipe.result
-    monkeypatch.setattr(recompute._Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
+    result = Recipe.result
+    monkeypatch.setattr(Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
     rows = training_rows(8)
     train(family_model("llama", "lora"), rows, rows[:2], TrainPlan(steps=1, learning_rate=1e-3), tmp_path, quiet)
     assert len(set(made)) == 2 * 3, "two norms and a gate in each of two layers"
@@ -99,13 +107,24 @@ def test_training_recomputes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_small_is_kept() -> None:
     gate = torch.ones(128, 2048, requires_grad=True)
-    assert hasattr(functions.swiglu(gate, gate), "_recipe"), "a megabyte"
-    assert not hasattr(functions.swiglu(gate[1:], gate[1:]), "_recipe")
+    with recomputing(recompute.SMALL):
+        large, small = functions.swiglu(gate, gate), functions.swiglu(gate[1:], gate[1:])
+        assert list(recipes()) == [id(large)] != [id(small)], "a megabyte"
+
+
+def test_the_recipe_of_a_result_that_no_one_holds_is_freed() -> None:
+    x = torch.ones(4, 8, requires_grad=True) * 1
+    alive = weakref.ref(x)
+    with recomputing(recompute.SMALL):
+        out = functions.rms_norm(x, torch.ones(8), 1e-5).detach()
+        assert recipes() == {}
+        del x
+        assert alive() is None and out.shape == (4, 8), "with its inputs"
 
 
 def test_graphs_of_small_results_have_no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Tensor] = []
-    monkeypatch.setattr(recompute, "_pack", lambda x: called.append(x) or (x, x._version))
+    monkeypatch.setattr(Recipes, "pack", lambda recipes, x: called.append(x) or (x, x._version))
     for largest, hooked in ((recompute.SMALL - 1, False), (recompute.SMALL, True)):
         with recomputing(largest):
             functions.swiglu(torch.ones(2, 2, requires_grad=True), torch.ones(2, 2)).sum().backward()
@@ -120,8 +139,8 @@ def test_the_widest_input_is_that_of_any_linear() -> None:
 def test_the_first_results_of_a_pass_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as fit into KEPT, in every pass anew; a result that several linears take counts once."""
     made: list[Any] = []
-    result = recompute._Recipe.result
-    monkeypatch.setattr(recompute._Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
+    result = Recipe.result
+    monkeypatch.setattr(Recipe, "result", lambda recipe: made.append(recipe) or result(recipe))
     monkeypatch.setattr(recompute, "KEPT", 2 * 4 * 8 * 4 + 4)  # of three results of 4 × 8 floats
     weight = torch.randn(8, 8, requires_grad=True)
     for passes in (1, 2):
@@ -137,7 +156,7 @@ def test_the_first_results_of_a_pass_are_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_without_gradients_there_is_no_recipe() -> None:
     with torch.no_grad(), recomputing(recompute.SMALL):
         out = recomputable(functions._SwiGLU, torch.ones(2, 2), torch.ones(2, 2))
-    assert not hasattr(out, "_recipe")
+        assert recipes() == {} and not out.requires_grad
 
 
 @pytest.mark.parametrize("switch", ["0", "1"], ids=["torch", "native"])

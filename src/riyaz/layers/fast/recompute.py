@@ -8,6 +8,7 @@ repeated.
 """
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,41 +21,77 @@ SMALL = 2**20  # bytes; to make a smaller result again takes more time than its 
 KEPT = 2**27  # bytes of larger results that a pass keeps all the same, its first ones: 128 MB
 
 
-class _Recipe:
+class Recipe:
     """How a result is computed again from inputs that have not changed since."""
 
-    def __init__(self, function: Any, inputs: tuple[Any, ...], version: int) -> None:
-        self.function, self.version = function, version  # of the result: a higher one was changed in place
-        self.kept = False  # whether graphs keep the result itself
+    def __init__(self, out: "weakref.ref[Tensor]", version: int, function: Any, inputs: tuple[Any, ...]) -> None:
+        self.out, self.version, self.function = out, version, function
         self.inputs = [_hold(x) if isinstance(x, Tensor) else x for x in inputs]
 
     def result(self) -> Tensor:
-        last = _made.last
-        if last is None or last[0] is not self:
-            _made.last = last = None  # freed before the next is made
-            with torch.no_grad():
-                inputs = [_held(*x) if isinstance(x, tuple) else x for x in self.inputs]
-                _made.last = last = (self, self.function.apply(*inputs))
-        return last[1]
+        """The result, made anew."""
+        with torch.no_grad():
+            inputs = [_held(*x) if isinstance(x, tuple) else x for x in self.inputs]
+            return self.function.apply(*inputs)
 
 
-class _Made(threading.local):
-    """The last result that a thread's backward has made. Tensors that several linears share are computed once for all
-    of them: backward comes to those linears one after the other, so that keeping the last result is enough."""
+class Recipes:
+    """The recipes of one pass, forward and backward: what `recomputable` adds, and hooks of autograd look up."""
 
-    last: tuple[_Recipe, Tensor] | None = None
-    kept = 0  # bytes of the results that the pass keeps though they could be made again
+    def __init__(self) -> None:
+        self.of: dict[int, Recipe] = {}  # by the id of the result, as long as that lives
+        self.kept = 0  # bytes of the results that the pass keeps though they could be made again
+        # Tensors that several linears share are computed once for all of them: backward comes to those linears one
+        # after the other, so that keeping the last result is enough.
+        self.last: tuple[Recipe, Tensor] | None = None
+
+    def add(self, out: Tensor, function: Any, inputs: tuple[Any, ...]) -> None:
+        """Remember how a result was made."""
+        key = id(out)
+        freed = weakref.ref(out, lambda _: self.of.pop(key, None))  # with the recipe its inputs
+        self.of[key] = Recipe(freed, out._version, function, inputs)
+
+    def pack(self, x: Tensor) -> "tuple[Tensor, int] | Recipe":
+        """What a graph keeps in place of a tensor: its recipe, or the tensor and its version."""
+        recipe = self.of.get(id(x))
+        if recipe is None or recipe.out() is not x or x._version != recipe.version:
+            return _hold(x)  # a result that was changed in place is not what its recipe makes
+        if self.kept + x.nbytes > KEPT:
+            return recipe
+        self.kept += x.nbytes
+        del self.of[id(x)]  # other graphs keep the result, too
+        return _hold(x)
+
+    def unpack(self, kept: "tuple[Tensor, int] | Recipe") -> Tensor:
+        """The tensor of which a graph keeps this."""
+        if isinstance(kept, tuple):
+            return _held(*kept)
+        if self.last is None or self.last[0] is not kept:
+            self.last = None  # freed before the next is made
+            self.last = kept, kept.result()
+        return self.last[1]
+
+    def clear(self) -> None:
+        """Free what the pass has held."""
+        self.of.clear()
+        self.last = None
 
 
-_made = _Made()
+class _Current(threading.local):
+    """The recipes of the thread's pass: models call norms and gates without knowing of it."""
+
+    recipes: Recipes | None = None
+
+
+_current = _Current()
 
 
 def recomputable(function: Any, *inputs: Any) -> Tensor:
     """`function.apply(*inputs)`, which backward may compute again inside `recomputing` unless it is SMALL; the function
     keeps its inputs for its own gradient and gives the same bits each time."""
     out: Tensor = function.apply(*inputs)
-    if torch.is_grad_enabled() and out.nbytes >= SMALL:
-        out._recipe = _Recipe(function, inputs, out._version)  # type: ignore[attr-defined]
+    if _current.recipes is not None and torch.is_grad_enabled() and out.nbytes >= SMALL:
+        _current.recipes.add(out, function, inputs)
     return out
 
 
@@ -71,26 +108,13 @@ def recomputing(largest: int) -> Iterator[None]:
     if largest < SMALL:
         yield
         return
-    _made.kept = 0
+    _current.recipes = recipes = Recipes()
     try:
-        with saved_tensors_hooks(_pack, _unpack):
+        with saved_tensors_hooks(recipes.pack, recipes.unpack):
             yield
     finally:
-        _made.last = None
-
-
-def _pack(x: Tensor) -> "tuple[Tensor, int] | _Recipe":
-    recipe: _Recipe | None = getattr(x, "_recipe", None)
-    if recipe is None or x._version != recipe.version:  # one that was changed in place is not what its recipe makes
-        return _hold(x)
-    if not recipe.kept and _made.kept + x.nbytes <= KEPT:
-        recipe.kept = True
-        _made.kept += x.nbytes
-    return _hold(x) if recipe.kept else recipe
-
-
-def _unpack(kept: "tuple[Tensor, int] | _Recipe") -> Tensor:
-    return kept.result() if isinstance(kept, _Recipe) else _held(*kept)
+        _current.recipes = None
+        recipes.clear()
 
 
 def _hold(x: Tensor) -> tuple[Tensor, int]:

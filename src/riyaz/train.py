@@ -25,6 +25,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import Listen, Note, Progress
 from riyaz.layers.attention import packed
 from riyaz.layers.fast import memory
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.fast.recompute import recomputing, widest
 from riyaz.layers.fast.threads import settle
@@ -114,7 +115,7 @@ def train(
     model: nn.Module, rows: Sequence[Row], valid: Sequence[Row], plan: TrainPlan, folder: Path, listen: Listen,
     after_validation: Callable[[int], None] | None = None, begun: Path | None = None,
     adjust: Callable[[TrainPlan, int], TrainPlan] | None = None,
-    objective: Callable[[Any, PackedRows], Tensor] | None = None,
+    objective: Callable[[Any, PackedRows, GradientSums], Tensor] | None = None,
 ) -> TrainState:  # fmt: skip
     """Train the model's trainable parameters on `rows`, in place; with `plan.keep_best` it ends with the weights of the
     lowest validation loss. Losses are nats per answer token.
@@ -125,7 +126,7 @@ def train(
     the answers' −log p, by which validation judges all the same. Raises Diverged.
     """
     set_dropout(model, plan.dropout)
-    masters = Masters(model, getattr(torch, plan.compute))
+    masters = Masters(model, getattr(torch, plan.compute))  # whose `sums` the layers add gradients to
     weights = masters.weights()
     checkpoints = Checkpoints(folder, run_name(weights, rows, valid, plan))
     state = checkpoints.resume(weights, masters.moments(), TrainState)
@@ -159,8 +160,8 @@ def train(
         nats = 0.0
         for micro in micro_batches(picked, plan.micro_tokens, multiple):
             with recomputing(len(micro.tokens) * width):
-                loss = (objective or answer_nats)(model, micro)
-                (loss / labels).backward()  # gradients add up in the masters
+                loss = (objective or answer_nats)(model, micro, masters.sums)
+                (loss / labels).backward()  # every weight's gradient is added to its sum
             nats += loss.item()
 
         norm = masters.norm()
@@ -260,8 +261,9 @@ def micro_batches(rows: Sequence[Row], budget: int, multiple: int = 1) -> Iterat
         yield padded(pack(group), multiple)
 
 
-def answer_nats(model: Any, rows: PackedRows) -> Tensor:
-    """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only."""
+def answer_nats(model: Any, rows: PackedRows, sums: GradientSums | None = None) -> Tensor:
+    """Sum of −log p over the answer tokens, in nats; logits are computed for the answer tokens only. With `sums` the
+    gradient of the head's weight is added there, else it is autograd's."""
     tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
     hidden = model(tokens, positions, packed(rows.lengths).behind(rows.shared))  # (T, C)
     if len(rows.labels) < len(hidden):
@@ -269,7 +271,7 @@ def answer_nats(model: Any, rows: PackedRows) -> Tensor:
     cap = getattr(model.config, "logit_cap", None)  # some families only
     head = model.lm_head
     weight = head if isinstance(head, FrozenLinear) else head.weight
-    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap, getattr(head, "total", None))
+    return head_loss(hidden, weight, torch.from_numpy(rows.labels), cap, sums)
 
 
 @torch.no_grad()

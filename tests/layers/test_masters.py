@@ -16,6 +16,7 @@ from riyaz.data.rows import Row
 from riyaz.events import quiet
 from riyaz.layers.attention import packed
 from riyaz.layers.fast import in_place
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.masters import Masters
 from riyaz.layers.functions import swiglu
 from riyaz.layers.swaps import ternary
@@ -66,10 +67,10 @@ def test_a_step_is_that_of_torch(dtype: torch.dtype, fast: bool, monkeypatch: py
         factor = 0.5 if step % 2 else 1.0
         for seed, (name, weight) in enumerate(oracle.named_parameters()):
             weight.grad = gradient(step, seed, weight.shape) * factor
-            masters.grad[name].add_(gradient(step, seed, weight.shape))
+            masters.sums.of(model.get_parameter(name)).add_(gradient(step, seed, weight.shape))
         optimizer.step()
         masters.step(step + 1, RATE, BETAS, DECAY, factor)
-        assert not any(total.any() for total in masters.grad.values())
+        assert not any(total.any() for total in sums_of(model, masters))
     for name, weight in oracle.named_parameters():
         state = optimizer.state[weight]
         assert torch.allclose(masters.mean[name].float(), state["exp_avg"], **MEAN[dtype])
@@ -110,6 +111,11 @@ def test_a_step_refuses_tensors_that_do_not_belong_together() -> None:
             native.extension().adam(*parts, *rest)
 
 
+def sums_of(model: nn.Module, masters: Masters) -> list[Tensor]:
+    """The sum of each weight's gradients."""
+    return [masters.sums.of(weight) for weight in model.parameters()]
+
+
 def gradients(model: nn.Module, rows) -> list[Tensor]:
     """What autograd gives each weight."""
     nats = answer_nats(model, rows)
@@ -124,17 +130,19 @@ def test_gradients_in_place_are_autograds(linear: type, dtype: torch.dtype) -> N
     if linear is ternary.TernaryLinear:
         ternary.apply(model)
     wanted = gradients(model, rows)
+    kinds = {type(module) for module in model.modules()}
     masters = Masters(model, dtype)
-    taken = {type(module) for module in masters.taken}
-    assert taken == {linear, nn.Linear, nn.Embedding}  # the head is a plain one
+    summing = {type(module) for module in model.modules() if hasattr(module, "gradient_sums")}
+    plain = {nn.Linear: in_place.SummingLinear}.get(linear, linear)
+    assert summing == {plain, in_place.SummingLinear, in_place.SummingEmbedding}  # the head is a plain one
     for _ in range(2):
-        answer_nats(model, rows).backward()
-    for total, grad in zip(masters.grad.values(), wanted, strict=True):
+        answer_nats(model, rows, masters.sums).backward()
+    for total, grad in zip(sums_of(model, masters), wanted, strict=True):
         allowed = GRADIENT if dtype == torch.float32 else 2**-6  # autograd rounds each term of a sum to bf16
         assert (total - 2 * grad.float()).abs().max() <= 2 * allowed * grad.abs().max()
-    modules = list(masters.taken)
     masters.detach()
-    assert not any("forward" in vars(module) or "total" in vars(module) for module in modules)
+    assert {type(module) for module in model.modules()} == kinds
+    assert not any(getattr(module, "gradient_sums", None) for module in model.modules())
 
 
 @DTYPES
@@ -162,7 +170,7 @@ def test_gate_and_up_are_one_product(dtype: torch.dtype, monkeypatch: pytest.Mon
     allowed = 1e-6 if dtype == torch.float32 else 2**-6
     for found, wanted in [
         (parts[1].grad, parts[0].grad),
-        *zip(masters.grad.values(), [w.grad for w in mlp.parameters()]),
+        *zip(sums_of(mine, masters), [w.grad for w in mlp.parameters()]),
     ]:
         assert found is not None and wanted is not None
         assert (found - wanted.float()).abs().max() <= allowed * wanted.abs().max()
@@ -172,15 +180,17 @@ def test_a_linear_with_bias_in_place() -> None:
     linear, x, grad = nn.Linear(6, 4), noise(1, 3, 6).requires_grad_(), noise(2, 3, 4)
     linear(x).backward(grad)
     wanted, linear.weight.grad, linear.bias.grad = (x.grad, linear.weight.grad, linear.bias.grad), None, None
-    x.grad, total = None, torch.zeros(4, 6)
-    taken = in_place.take_over(linear, {linear.weight: total})
-    linear(x).backward(grad)
+    x.grad, total, model = None, torch.zeros(4, 6), nn.Sequential(linear)
+    sums = GradientSums({linear.weight: total})
+    plain = in_place.attach(model, sums)
+    model(x).backward(grad)
     for found, right in zip((x.grad, total, linear.bias.grad), wanted, strict=True):
         assert found is not None and right is not None and torch.allclose(found, right, atol=1e-6)
     assert linear.weight.grad is None
-    in_place.give_back(taken)
-    linear(x).backward(grad)
-    assert linear.weight.grad is not None
+    in_place.detach(model, plain)
+    sums.close()
+    model(x).backward(grad)
+    assert model[0] is linear and linear.weight.grad is not None
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -233,9 +243,9 @@ def test_training_in_bf16_takes_few_numbers_of_tokens(tmp_path: Path, compute: s
     """For every other number oneDNN would compile products that it never frees."""
     seen: list[int] = []
 
-    def watched(model, rows):
+    def watched(model, rows, sums):
         seen.append(len(rows.tokens))
-        return answer_nats(model, rows)
+        return answer_nats(model, rows, sums)
 
     model = small_model().requires_grad_(True)
     plan = TrainPlan(steps=3, learning_rate=1e-3, batch_size=3, compute=compute)

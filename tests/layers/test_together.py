@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from riyaz import native
 from riyaz.layers.fast import in_place, native_functions
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.together import together
 from riyaz.layers.swaps.frozen import FrozenLinear
 from riyaz.layers.swaps.lora import LoRALinear
@@ -36,6 +37,13 @@ def with_loras(coded: bool, dtype: torch.dtype) -> list[Any]:
             nn.init.normal_(weight, std=0.2)
         layers.append(layer.to(dtype))
     return layers
+
+
+def in_sums(linears: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    """Linears that add their weights' gradients to sums in place, and the sums."""
+    model, totals = nn.ModuleList(linears), {linear.weight: torch.zeros(linear.weight.shape) for linear in linears}
+    in_place.attach(model, GradientSums(totals))
+    return list(model), list(totals.values())
 
 
 def alone(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
@@ -74,16 +82,15 @@ def test_linears_that_train_in_place(
         monkeypatch.setattr(in_place, "multiplies", lambda x, weights: False)
     pairs = native.trains() and native.extension().trains_in_pairs()
     linears = plain(bias, dtype)
-    wanted, weights = outcome(alone, linears, dtype), [linear.weight for linear in linears]
-    totals = {weight: torch.zeros(weight.shape) for weight in weights}
-    in_place.take_over(nn.ModuleList(linears), totals)
+    wanted = outcome(alone, linears, dtype)
+    linears, totals = in_sums(linears)
     found = outcome(together, linears, dtype)
     assert bool(calls) == (pairs and dtype == torch.bfloat16 and not by_torch)
     start = len(linears) + 1
     of_weights = wanted[start :: 1 + bias]
     del wanted[start :: 1 + bias]
     expect_near(found, wanted, dtype)
-    expect_near([totals[weight] for weight in weights], of_weights, dtype)
+    expect_near(totals, of_weights, dtype)
     assert len({out.grad_fn for out in together(torch.ones(2, 128, dtype=dtype), *linears)}) == 1
 
 
@@ -108,14 +115,11 @@ def test_linears_of_other_kinds_are_called_one_by_one() -> None:
 
 
 def test_only_what_is_wanted_gets_a_gradient() -> None:
-    linears = plain(True, torch.float32)
-    total = torch.zeros(WIDTHS[0], 128)
+    linears, totals = in_sums(plain(True, torch.float32))
     linears[1].requires_grad_(False)
-    sums = {linear.weight: total if i == 0 else torch.zeros(linear.weight.shape) for i, linear in enumerate(linears)}
-    in_place.take_over(nn.ModuleList(linears), sums)
     outputs = together(torch.ones(3, 128), *linears)
     torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
-    assert total.any() and not sums[linears[1].weight].any()
+    assert totals[0].any() and not totals[1].any()
     assert linears[1].bias.grad is None and linears[2].bias.grad is not None
 
 
@@ -133,18 +137,15 @@ def test_the_extension_multiplies_what_it_can(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_gradients_of_weights_that_are_frozen_are_left_out() -> None:
-    linears = plain(False, torch.bfloat16)
-    totals = {linear.weight: torch.zeros(linear.weight.shape) for linear in linears}
-    in_place.take_over(nn.ModuleList(linears), totals)
+    linears, totals = in_sums(plain(False, torch.bfloat16))
     linears[1].weight.requires_grad_(False)
     x = torch.ones(5, 128, dtype=torch.bfloat16)
     sum(out.float().sum() for out in together(x, *linears)).backward()
-    assert [bool(totals[linear.weight].any()) for linear in linears] == [True, False, True]
+    assert [bool(total.any()) for total in totals] == [True, False, True]
 
 
 def test_gradients_whose_lines_are_an_odd_number_apart() -> None:
-    (linear, *_) = plain(False, torch.bfloat16)
-    in_place.take_over(nn.ModuleList([linear]), {linear.weight: torch.zeros(linear.weight.shape)})
+    (linear, *_), _ = in_sums(plain(False, torch.bfloat16))
     grads = []
     for more in (0, 3):
         x = torch.ones(5, 128, dtype=torch.bfloat16, requires_grad=True)
@@ -156,9 +157,7 @@ def test_gradients_whose_lines_are_an_odd_number_apart() -> None:
 
 def test_a_linear_that_stands_twice_in_one_step() -> None:
     """Its two gradients go into one sum, one after the other."""
-    (linear, *_), x = plain(False, torch.bfloat16), torch.randn(64, 128).bfloat16()
-    total = torch.zeros(linear.weight.shape)
-    in_place.take_over(nn.ModuleList([linear]), {linear.weight: total})
+    ((linear, *_), (total, *_)), x = in_sums(plain(False, torch.bfloat16)), torch.randn(64, 128).bfloat16()
     sum(out.float().sum() for out in together(x, linear, linear)).backward()
     twice = total.clone()
     for _ in range(2):
@@ -167,8 +166,7 @@ def test_a_linear_that_stands_twice_in_one_step() -> None:
 
 
 def test_a_bias_is_added_before_the_result_is_rounded() -> None:
-    (linear, *_), x = plain(True, torch.bfloat16), torch.randn(33, 128).bfloat16()
-    in_place.take_over(nn.ModuleList([linear]), {linear.weight: torch.zeros(linear.weight.shape)})
+    ((linear, *_), _), x = in_sums(plain(True, torch.bfloat16)), torch.randn(33, 128).bfloat16()
     exact = x.double() @ linear.weight.double().T + linear.bias.double()
     found = linear(x).detach().double()
     assert ((found - exact).abs() <= 2**-8 * exact.abs() + 1e-5).all()

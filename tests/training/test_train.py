@@ -191,7 +191,7 @@ def test_masters_keep_updates_that_bfloat16_would_lose() -> None:
     masters = Masters(layer, torch.bfloat16)
     with torch.no_grad():
         for step in range(100):  # half a step of bfloat16 at 1 is 0.002
-            masters.grad["weight"].fill_(1.0)
+            masters.sums.of(layer.weight).fill_(1.0)
             masters.step(step + 1, 1e-3, (0.9, 0.999), 0.0, factor=1.0)
             lost.weight -= 1e-3
     assert lost.weight.item() == 1.0 and layer.weight.item() == pytest.approx(0.9, abs=2**-8)
@@ -205,7 +205,7 @@ def test_gradients_add_up_in_float32() -> None:
     masters = Masters(layer, torch.bfloat16)
     for value in (1.0, *[2**-10] * 64):  # in bfloat16 each of the small ones is lost beside the 1
         (layer.weight * value).sum().backward()
-    assert masters.grad["weight"].item() == 1 + 64 * 2**-10 and layer.weight.grad is None
+    assert masters.sums.of(layer.weight).item() == 1 + 64 * 2**-10 and layer.weight.grad is None
 
 
 def test_only_what_is_trainable_moves(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from riyaz.layers.fast import native_functions
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.memory import empty_like
 from riyaz.layers.swaps.frozen import FrozenLinear
 
@@ -19,13 +20,14 @@ def head_loss(
     weight: Tensor | FrozenLinear,
     labels: Tensor,
     cap: float | None = None,
-    total: Tensor | None = None,
+    sums: GradientSums | None = None,
 ) -> Tensor:
     """Sum of −log p(label) in nats; hidden (N, C), weight (V, C) or a frozen head in codes, labels (N,).
 
     With a `cap` the logits are cap · tanh(logits / cap). The gradient is computed in the forward pass, chunk by
-    chunk; the backward pass only multiplies it by a factor. With a `total` the weight's is added to that.
+    chunk; the backward pass only multiplies it by a factor. With `sums` the weight's is added to its own there.
     """
+    total = None if sums is None or isinstance(weight, FrozenLinear) else sums.of(weight)
     if not torch.is_grad_enabled():  # inside a Function it is always disabled
         hidden = hidden.detach()
         weight = weight if isinstance(weight, FrozenLinear) else weight.detach()

@@ -5,68 +5,86 @@ them up. In full fine-tuning of a small model that takes longer than the optimis
 `layers.fast.memory`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.memory import empty
 from riyaz.layers.fast.native_functions import add_gradient, multiplies, product_gradients, write_products
 from riyaz.layers.swaps.lora import LoRALinear
+from riyaz.layers.swaps.swap import swap
 from riyaz.layers.swaps.ternary import TernaryLinear
 
 
-def take_over(model: nn.Module, sums: Mapping[nn.Parameter, Tensor]) -> list[nn.Module]:
-    """Have the linears, plain or ternary, the embeddings and the LoRAs whose weights are in `sums` add their gradients
-    to these, until `give_back` of what is returned. `total` of the head is its sum, for `loss.head_loss`; other uses of
-    a weight give gradients as before."""
-    taken: list[nn.Module] = []
-    for module in model.modules():
-        if isinstance(module, LoRALinear) and {module.lora_A, module.lora_B} <= sums.keys():
-            module.totals = sums[module.lora_A], sums[module.lora_B]
-            taken.append(module)
-            continue
-        total = sums.get(getattr(module, "weight", None))  # type: ignore[arg-type]
-        compute = _COMPUTE.get(type(module))
-        if total is None or not (compute or isinstance(module, TernaryLinear)):
-            continue
-        module.total = total
-        if compute:
-            module.forward = partial(compute, module)  # type: ignore[method-assign]
-        taken.append(module)
-    return taken
+class SummingLinear(nn.Linear):
+    """A linear that adds the gradient of its weight to the weight's sum."""
+
+    gradient_sums: GradientSums
+
+    def __init__(self, linear: nn.Linear, sums: GradientSums) -> None:
+        vars(self).update(vars(linear), gradient_sums=sums)  # with the same parameters
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) -> (T, out)."""
+        return products(x, [self])[0]
 
 
-def give_back(taken: list[nn.Module]) -> None:
+class SummingEmbedding(nn.Embedding):
+    """An embedding that adds the gradient of its weight to the weight's sum."""
+
+    gradient_sums: GradientSums
+
+    def __init__(self, embedding: nn.Embedding, sums: GradientSums) -> None:
+        vars(self).update(vars(embedding), gradient_sums=sums)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (T,) -> (T, C)."""
+        return _Embed.apply(tokens, self.weight, self.gradient_sums.of(self.weight))
+
+
+SUMMING: dict[type[nn.Module], Any] = {nn.Linear: SummingLinear, nn.Embedding: SummingEmbedding}
+
+
+def attach(model: nn.Module, sums: GradientSums) -> dict[str, nn.Module]:
+    """Have the linears, plain or ternary, the embeddings and the LoRAs whose weights have a sum add their gradients to
+    it, until `detach` is given what is returned: the paths and modules in whose place others stand meanwhile. Other
+    uses of a weight give gradients as before."""
+    plain: dict[str, nn.Module] = {}
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoRALinear | TernaryLinear):
+            if all(weight in sums for weight in module.parameters(recurse=False)):
+                module.gradient_sums = sums
+        elif name and type(module) in SUMMING and module.weight in sums:  # by exact type, as `swap.linears`
+            plain[name] = module
+            swap(model, name, SUMMING[type(module)](module, sums))
+    return plain
+
+
+def detach(model: nn.Module, plain: Mapping[str, nn.Module]) -> None:
     """Have the modules compute as torch has them."""
-    for module in taken:
-        for name in ("total", "totals", "forward"):
-            vars(module).pop(name, None)
+    for name, module in plain.items():
+        swap(model, name, module)
+    for module in model.modules():
+        if isinstance(module, LoRALinear | TernaryLinear):
+            module.gradient_sums = None
 
 
 def takes(linear: nn.Module) -> bool:
     """Whether `products` computes this linear."""
-    return type(linear) is nn.Linear and hasattr(linear, "total")
+    return type(linear) is SummingLinear
 
 
 def products(x: Tensor, linears: Sequence[Any], columns: bool = False) -> tuple[Tensor, ...]:
     """x Wᵀ + bias (T, out) of each linear that `takes`, for x (T, in). With `columns` they may be columns of one
     matrix, made by one product where the weights are rows of one."""
     weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
-    totals = [linear.total for linear in linears]
+    totals = [linear.gradient_sums.of(weight) for linear, weight in zip(linears, weights)]
     found: tuple[Tensor, ...] = _Linears.apply(x, totals, columns, *weights, *biases)
     return found
-
-
-def _linear(module: Any, x: Tensor) -> Tensor:
-    return products(x, [module])[0]
-
-
-def _embed(module: Any, tokens: Tensor) -> Tensor:
-    return _Embed.apply(tokens, module.weight, module.total)
 
 
 class _Linears(Function):
@@ -152,6 +170,3 @@ class _Embed(Function):
         (tokens,) = ctx.saved_tensors
         ctx.total.index_add_(0, tokens, grads[0].to(ctx.total.dtype))
         return None, None, None
-
-
-_COMPUTE: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Linear: _linear, nn.Embedding: _embed}

@@ -9,16 +9,15 @@ hands out anew in each step costs more time than adding to it. A step is one pas
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from riyaz import native
-from riyaz.layers.fast import memory
-from riyaz.layers.fast.in_place import give_back, take_over
-from riyaz.layers.fast.native_functions import add
+from riyaz.layers.fast import in_place, memory
+from riyaz.layers.fast.gradient_sums import GradientSums, expect_whole
 
 EPS = 1e-8  # of AdamW's denominator
 HALF = 1 << 15  # of what the lower 16 bits count
@@ -44,10 +43,13 @@ class Blocks(NamedTuple):
 
 class Masters:
     """The trainable parameters of a model, from now on in its compute type, until `detach`. All weights lie in one
-    block of memory, matrices first, and so do their gradients and each moment: a step is a pass over blocks."""
+    block of memory, matrices first, and so do the `sums` of their gradients and each moment: a step is a pass over
+    blocks. Raises RiyazError for a weight that is sharded."""
 
     def __init__(self, model: nn.Module, compute: torch.dtype) -> None:
+        self.model = model
         self.working = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        expect_whole(self.working)
         self.decaying = sum(weight.numel() for weight in self.working.values() if weight.ndim > 1)
         N = sum(weight.numel() for weight in self.working.values())
         working = torch.empty(N, dtype=compute)
@@ -57,11 +59,9 @@ class Masters:
             _move(self.working[name], part, self.low.get(name))
         memory.trim()  # the old weights are freed before zeros take their place
         self.blocks = Blocks(working, low, torch.zeros(N, dtype=compute), torch.zeros(N), torch.zeros(N))
-        self.mean, self.square, self.grad = map(self._parts, self.blocks[2:])
-        self.hooks = [
-            weight.register_post_accumulate_grad_hook(_add_to(self.grad[name])) for name, weight in self.working.items()
-        ]
-        self.taken = take_over(model, {weight: self.grad[name] for name, weight in self.working.items()})
+        self.mean, self.square, sums = map(self._parts, self.blocks[2:])
+        self.sums = GradientSums({weight: sums[name] for name, weight in self.working.items()})
+        self.plain = in_place.attach(model, self.sums)
 
     def _parts(self, block: Tensor) -> dict[str, Tensor]:
         """The part of a block that belongs to each weight."""
@@ -94,11 +94,9 @@ class Masters:
 
     def rest(self) -> None:
         """Free gradients and moments; the model computes as torch has it."""
-        give_back(self.taken)
-        for hook in self.hooks:
-            hook.remove()
-        self.taken, self.hooks = [], []
-        self.grad, self.mean, self.square = {}, {}, {}
+        in_place.detach(self.model, self.plain)
+        self.sums.close()
+        self.plain, self.mean, self.square = {}, {}, {}
         self.blocks = self.blocks._replace(mean=torch.empty(0), square=torch.empty(0), grad=torch.empty(0))
 
     def detach(self) -> None:
@@ -159,14 +157,3 @@ def _native_step(
     working, low, mean, square, grad = blocks
     threads = torch.get_num_threads()
     native.extension().adam(working, mean, square, grad, low, factor, beta1, beta2, keep, size, root, EPS, threads)
-
-
-def _add_to(total: Tensor) -> Callable[[Tensor], None]:
-    """A hook that adds a parameter's gradient to a float32 sum."""
-
-    def hook(working: Tensor) -> None:
-        if working.grad is not None:  # otherwise `take_over` has seen to it
-            add(total, working.grad)
-            working.grad = None
-
-    return hook

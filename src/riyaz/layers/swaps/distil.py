@@ -10,33 +10,34 @@ from torch.autograd import Function
 
 from riyaz.data.packing import PackedRows
 from riyaz.layers.attention import packed
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.loss import kept_gradients
 
 NUMBERS = 2**22  # logits at once
 
 
-def distilling(teacher: Any) -> Callable[[Any, PackedRows], Tensor]:
+def distilling(teacher: Any) -> Callable[[Any, PackedRows, GradientSums], Tensor]:
     """A loss for `train.train`: the sum of KL(teacher ‖ model) over the label tokens, in nats. Both share a
     vocabulary."""
 
-    def nats(model: Any, rows: PackedRows) -> Tensor:
+    def nats(model: Any, rows: PackedRows, sums: GradientSums) -> Tensor:
         tokens, positions = torch.from_numpy(rows.tokens), torch.from_numpy(rows.positions)
         attend, labelled = packed(rows.lengths).behind(rows.shared), torch.from_numpy(rows.label_index)
         with torch.no_grad():
             wanted = teacher(tokens, positions, attend).index_select(0, labelled)
         hidden = model(tokens, positions, attend).index_select(0, labelled)
-        head = model.lm_head
-        return head_divergence(hidden, head.weight, wanted, teacher.lm_head.weight, getattr(head, "total", None))
+        return head_divergence(hidden, model.lm_head.weight, wanted, teacher.lm_head.weight, sums)
 
     return nats
 
 
 def head_divergence(
-    hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, total: Tensor | None = None
+    hidden: Tensor, weight: Tensor, wanted: Tensor, teacher_weight: Tensor, sums: GradientSums | None = None
 ) -> Tensor:
     """Sum of KL(softmax(wanted teacher_weightᵀ) ‖ softmax(hidden weightᵀ)) in nats over the rows; hidden and wanted
-    (N, C), weights (V, C). As in `layers.loss`, the gradient is computed in the forward pass, and the weight's is added
-    to `total` if there is one."""
+    (N, C), weights (V, C). As in `layers.loss`, the gradient is computed in the forward pass, and with `sums` the
+    weight's is added to its own there."""
+    total = None if sums is None else sums.of(weight)
     return _HeadDivergence.apply(hidden, weight, wanted, teacher_weight, total)
 
 

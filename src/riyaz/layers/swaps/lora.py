@@ -20,6 +20,7 @@ from riyaz import native
 from riyaz.adapters import Adapter, Pair
 from riyaz.errors import RiyazError
 from riyaz.layers.fast import memory
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.fast.native_functions import lines
 from riyaz.layers.swaps import frozen, ternary
 from riyaz.layers.swaps.frozen import FrozenLinear
@@ -114,13 +115,12 @@ def takes(linear: nn.Module) -> bool:
 
 def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
     """The outputs (T, out) of LoRAs that it `takes`, for x (T, in)."""
-    weights = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
-    if x.dtype != weights[0].dtype:
-        weights = [matrix.to(x.dtype) for matrix in weights]
+    pairs = [layer.lora_A for layer in layers] + [layer.lora_B for layer in layers]
+    weights = pairs if x.dtype == pairs[0].dtype else [matrix.to(x.dtype) for matrix in pairs]
     found: tuple[Tensor, ...]
     if all(type(layer.base) is FrozenLinear for layer in layers):
-        added = all(layer.totals for layer in layers)
-        totals = [layer.totals[i] for i in (0, 1) for layer in layers] if added else []
+        added = all(layer.gradient_sums for layer in layers)
+        totals = [layers[0].gradient_sums.of(matrix) for matrix in pairs] if added else []
         inputs = weights[:1] if added else weights
         found = _CodedLoRAs.apply(x, layers, [matrix.detach().contiguous() for matrix in weights], totals, *inputs)
     else:
@@ -129,10 +129,9 @@ def products(x: Tensor, layers: Sequence[Any]) -> tuple[Tensor, ...]:
 
 
 class LoRALinear(nn.Module):
-    """A linear of any kind plus its LoRA; with `enabled = False` the output is the base's, bit for bit. `totals` are
-    float32 sums to which training may add the gradients of A and B in place of autograd: `in_place.take_over`."""
+    """A linear of any kind plus its LoRA; with `enabled = False` the output is the base's, bit for bit."""
 
-    totals: tuple[Tensor, Tensor] | None = None
+    gradient_sums: GradientSums | None = None  # to which training may add the gradients of A and B: `in_place.attach`
 
     def __init__(self, base: Any, r: int, scale: float) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from riyaz.layers.fast import native_functions
+from riyaz.layers.fast.gradient_sums import GradientSums
 from riyaz.layers.swaps.swap import linears, swap
 from riyaz.sources.ternary import LEAST, LEVELS, Ternary
 
@@ -119,7 +120,7 @@ class TernaryLinear(nn.Module):
     In training `share` below 1 rounds only in part: w + share · (round(w) − w), as inputs; a model that was trained in
     full precision is led to ternary weights by raising it (1.58-bit fine-tuning: Mekkouri et al. 2024)."""
 
-    total: Tensor | None = None  # to which the gradient of the weight is added, where `in_place` gives it one
+    gradient_sums: GradientSums | None = None  # to which training adds the gradient of the weight: `in_place.attach`
 
     def __init__(self, linear: nn.Linear, group: int | None = None) -> None:
         super().__init__()
@@ -132,7 +133,8 @@ class TernaryLinear(nn.Module):
         with torch.no_grad():
             codes, scales = ternary_codes(self.weight, self.group)
         if self.share == 1 or not self.training:
-            return _Product.apply(x, self.weight, codes, scales, self.bias, self.group, self.total)
+            total = None if self.gradient_sums is None else self.gradient_sums.of(self.weight)
+            return _Product.apply(x, self.weight, codes, scales, self.bias, self.group, total)
         with torch.no_grad():
             q, step = activation_codes(x)
             moved = (q * step).to(x.dtype).sub_(x).mul_(self.share)

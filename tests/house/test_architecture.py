@@ -9,6 +9,7 @@ from pathlib import Path
 
 import house_rules as rules
 import one_home
+import owners
 import pytest
 
 Rule = Callable[[Path], list[str]]
@@ -18,6 +19,7 @@ HELP = "sys.argv = ['riyaz', '--help']; from riyaz.cli.main import main; main()"
 PACKAGE_RULES: list[Rule] = [
     *(rules.rows, rules.sides, rules.torch_use, rules.cycles, rules.family_names, rules.public_faces),
     *(one_home.default_homes, one_home.result_homes),
+    owners.hung_state,
 ]
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
@@ -161,6 +163,13 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
         {"pretraining/a.py": "class A:\n    schema: Literal[1] = 1"},
         "pretraining.a:1 A has a schema",
     ),
+    (owners.hung_state, {"layers/a.py": "def f(module, x):\n    module.total = x"}, "layers.a:2 sets module.total"),
+    (owners.hung_state, {"layers/a.py": "def f(m, g):\n    m.forward = g"}, "sets m.forward"),
+    (owners.hung_state, {"models/a.py": "for out._recipe in (): pass"}, "sets out._recipe"),
+    (owners.hung_state, {"train.py": "total = getattr(head, 'total', None)"}, "train:1 asks for 'total'"),
+    (owners.hung_state, {"layers/a.py": "hasattr(linear, 'totals')"}, "asks for 'totals'"),
+    (owners.hung_state, {"train.py": "sums = GradientSums({})"}, "calls GradientSums"),
+    (owners.hung_state, {"layers/a.py": "setattr(x, name, 1)"}, "calls setattr"),
     (rules.sizes, {"errors.py": "\n" * 500}, "501 lines"),
     (rules.sizes, {"../../native/kernels/a.cpp": "\n" * 400}, "a.cpp: 401 lines > 400"),
     (rules.sizes, {"../../native/a.h": "\n" * 400}, "a.h: 401 lines > 400"),
@@ -253,6 +262,14 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (
         one_home.result_homes,
         {"results/a.py": "class A:\n    schema: Literal[1] = 1", "a.py": "class A:\n    schema: B"},
+    ),
+    (
+        owners.hung_state,
+        {
+            "layers/masters.py": "def f(self, ctx, w):\n    self.sums = ctx.total = GradientSums()\n    w.grad = None",
+            "layers/swap.py": "setattr(model, name, module)\ngetattr(config, 'logit_cap', None)\ngetattr(torch, kind)",
+            "report.py": "arm.total = 1",
+        },
     ),
     (rules.function_sizes, {"train.py": LONG}),
     (rules.unsafe_code, {"errors.py": "model.eval()\nre.compile('x')\nrun('ls', shell=False)"}),

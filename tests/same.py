@@ -33,6 +33,7 @@ METHODS = "nearest,zero_shot,few_shot,prompt_tuning,lora,full"
 RATES = "--learning-rate lora=1e-3,full=5e-5,prompt_tuning=2e-2"
 SHORT = "--context 64 --batch 8 --dropout 0.1 --checkpoint-every 30 --validate-every 20 --threads 2 --seed 7"
 ROWS = 6  # answered by `run`
+BEGINNINGS = ("A bike", "The keys", "Late")  # answered by models of a short context
 LOGS = "log"  # folder of what the commands print: the name of what they write, .txt (stdout) and .log (stderr)
 # Commands of riyaz, in their order; what a command prints as its last line goes to the file behind `>`.
 COMMANDS = f"""
@@ -40,7 +41,7 @@ pull smollm2-135m
 pull minilm
 pretrain TEXT --size 1m --steps 60 --lr 3e-3 --compute float32 {SHORT} --prompt 'The workshop' --out pretrain
 pretrain TEXT --family gpt2 --layers 2 --width 64 --steps 10 --tokenizer bytes --compute float32 {SHORT} --out gpt2
-pretrain TEXT --ternary --layers 2 --width 128 --steps 20 --lr 2e-3 --compute bfloat16 {SHORT} --out ternary
+pretrain TEXT --ternary --layers 1 --width 768 --steps 12 --lr 2e-3 --compute bfloat16 {SHORT} --out ternary
 ternarize pretrain TEXT --steps 20 --learning-rate 1e-3 --group 64 --seed 7 --out ternarized
 compare data/quickstart --methods {METHODS} {SMALL} {RATES} {EVER} --out quickstart
 compare data/helpdesk --methods zero_shot,rag,lora,rag_lora {SMALL} --learning-rate 1e-3 {EVER} --out helpdesk
@@ -58,18 +59,18 @@ export gpt2 --format gguf --dtype float16 --out gguf-gpt2
 export ternary --format gguf --dtype tq2_0 --out gguf-tq2_0
 export ternary --format gguf --dtype tq1_0 --out gguf-tq1_0
 merge quickstart/lora --dtype bfloat16 --out merged
-quantize quickstart/lora --precision int8 --out int8
-quantize quickstart/full --precision int4 --group 64 --symmetric --out int4
+quantize quickstart/full --precision int8 --out int8
+quantize merged --precision int4 --group 64 --symmetric --out int4
 quantize ternarized --precision ternary --out packed
 run quickstart/lora MESSAGES --precision PRECISION --out run-lora-PRECISION.jsonl
 run helpdesk/rag QUESTIONS --precision PRECISION --out run-rag-PRECISION.jsonl
-run pretrain MESSAGES --precision PRECISION --out run-pretrain-PRECISION.jsonl
+run pretrain BEGINNINGS --precision PRECISION --out run-pretrain-PRECISION.jsonl
 predict 'A bicycle has two' --adapter quickstart/lora --precision PRECISION --json > predict-PRECISION.json
 run int8 MESSAGES --out run-int8.jsonl
 run int4 MESSAGES --out run-int4.jsonl
-run gpt2 MESSAGES --out run-gpt2.jsonl
-run ternary MESSAGES --out run-ternary.jsonl
-run packed MESSAGES --out run-packed.jsonl
+run gpt2 BEGINNINGS --out run-gpt2.jsonl
+run ternary BEGINNINGS --out run-ternary.jsonl
+run packed BEGINNINGS --out run-packed.jsonl
 run gguf-q4_k_m MESSAGES --out run-q4_k_m.jsonl
 evaluate smollm2-135m --test QUESTIONS --json > evaluate.json
 generate smollm2-135m 'Name a bicycle.' --temperature 0.8 --seed 3 --max-tokens 24 --kv int8 --json > drawn.json
@@ -78,7 +79,10 @@ card helpdesk/rag_lora --out card-helpdesk.md
 report quickstart
 report pretrain
 """
-NAMES = {"TEXT": "data/helpdesk/handbook", "MESSAGES": "data/messages.jsonl", "QUESTIONS": "data/questions.jsonl"}
+NAMES = {
+    "TEXT": "data/helpdesk/handbook",
+    **{rows.upper(): f"data/{rows}.jsonl" for rows in ("messages", "questions", "beginnings")},
+}
 PRECISIONS = ("fp32", "bf16", "int8", "int4")
 
 # Keys of JSON documents that are not compared: times and what follows from them, the machine, sentences for a reader
@@ -145,6 +149,8 @@ def _inputs(folder: Path, examples: Path) -> None:
     for name, rows in (("quickstart", "messages.jsonl"), ("helpdesk", "questions.jsonl")):
         lines = (unfinished / name / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (unfinished / rows).write_text("".join(lines[:ROWS]), encoding="utf-8")
+    beginnings = "".join(json.dumps({"text": text}) + "\n" for text in BEGINNINGS)
+    (unfinished / "beginnings.jsonl").write_text(beginnings, encoding="utf-8")
     texts = [path.read_text(encoding="utf-8") for path in sorted((unfinished / "helpdesk/handbook").iterdir())]
     (unfinished / "general.txt").write_text("\n\n".join(texts)[:6000], encoding="utf-8")
     unfinished.rename(data)

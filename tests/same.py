@@ -44,7 +44,7 @@ pretrain TEXT --family gpt2 --layers 2 --width 64 --steps 10 --tokenizer bytes -
 pretrain TEXT --ternary --layers 1 --width 768 --steps 12 --lr 2e-3 --compute bfloat16 {SHORT} --out ternary
 ternarize pretrain TEXT --steps 20 --learning-rate 1e-3 --group 64 --seed 7 --out ternarized
 compare data/quickstart --methods {METHODS} {SMALL} {RATES} {EVER} --out quickstart
-compare data/helpdesk --methods zero_shot,rag,lora,rag_lora {SMALL} --learning-rate 1e-3 {EVER} --out helpdesk
+compare data/helpdesk --methods zero_shot,rag,rag_lora {SMALL} --learning-rate 1e-3 {EVER} --out helpdesk
 export quickstart/lora --format hf --out hf
 export quickstart/lora --format peft --out peft
 export quickstart/prompt_tuning --format peft --out peft-soft
@@ -66,6 +66,10 @@ run quickstart/lora MESSAGES --precision PRECISION --out run-lora-PRECISION.json
 run helpdesk/rag QUESTIONS --precision PRECISION --out run-rag-PRECISION.jsonl
 run pretrain BEGINNINGS --precision PRECISION --out run-pretrain-PRECISION.jsonl
 predict 'A bicycle has two' --adapter quickstart/lora --precision PRECISION --json > predict-PRECISION.json
+predict 'The workshop' --model pretrain --precision PRECISION --json > predict-pretrain-PRECISION.json
+predict 'The workshop' --model gpt2 --json > predict-gpt2.json
+predict 'The workshop' --model ternary --json > predict-ternary.json
+predict 'The workshop' --model packed --json > predict-packed.json
 run int8 MESSAGES --out run-int8.jsonl
 run int4 MESSAGES --out run-int4.jsonl
 run gpt2 BEGINNINGS --out run-gpt2.jsonl

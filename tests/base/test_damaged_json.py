@@ -24,7 +24,7 @@ from riyaz.comparison.run import _spent
 from riyaz.comparison.speeds import Speeds
 from riyaz.errors import RiyazError
 from riyaz.methods import METHODS
-from riyaz.methods.learning_rate import Search
+from riyaz.methods.fitting.learning_rate import Search
 from riyaz.pretraining.folder import RunFolder
 from riyaz.pretraining.run import described, read_run
 from riyaz.report.comparison import examples, first_fold, html, labels, markdown, terminal

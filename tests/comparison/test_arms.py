@@ -15,9 +15,9 @@ from riyaz.comparison.plan import ComparisonPlan, Given, Sizes
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.events import Event, Note
 from riyaz.json_files import write_json
-from riyaz.methods.base import ArmPlan
-from riyaz.methods.learning_rate import OPENINGS
-from riyaz.methods.recipe import Recipe
+from riyaz.methods.fitting.base import ArmPlan
+from riyaz.methods.fitting.learning_rate import OPENINGS
+from riyaz.methods.fitting.recipe import Recipe
 from riyaz.results import ArmResult
 
 RECIPE = Recipe(epochs=4, least_steps=1, batch_size=8, learning_rates=(1e-3, 2e-3), default_rate=1e-3)  # 120 steps

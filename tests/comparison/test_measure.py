@@ -23,9 +23,9 @@ from riyaz.events import Event, Phase, Progress
 from riyaz.families import describe
 from riyaz.methods import METHODS as TABLE
 from riyaz.methods import full, lora, prompt_tuning
-from riyaz.methods.base import Context
-from riyaz.methods.choices import base_predictor
-from riyaz.methods.recipe import Recipe
+from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.choices import base_predictor
+from riyaz.methods.fitting.recipe import Recipe
 
 TRAINED = [name for name in METHODS if TABLE[name].recipe]
 SPEED = TrainSpeed(step_seconds=2.0, validate_seconds=3.0, build_seconds=1.0, rss_mb=500.0, disk_mb=9.0, trainable=7)

@@ -17,9 +17,9 @@ from riyaz.comparison.speeds import Speeds
 from riyaz.config import Seconds
 from riyaz.evaluate import RETRIEVAL_ROWS
 from riyaz.json_files import from_json, to_document, write_json
-from riyaz.methods.base import ArmPlan
-from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening
+from riyaz.methods.fitting.base import ArmPlan
+from riyaz.methods.fitting.choices import VALID_ROWS
+from riyaz.methods.fitting.recipe import Recipe, opening
 from riyaz.scoring import REOPEN_ROWS
 
 METHODS = ("nearest", "zero_shot", "few_shot", "lora", "full")

@@ -7,7 +7,7 @@ import tiny_comparison
 
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.methods.base import ArmPlan, Context, instruction_only
+from riyaz.methods.fitting.base import ArmPlan, Context, instruction_only
 from riyaz.sources import open_source
 
 TASK = Task("closed", ("billing", "delivery", "refund"), "accuracy", "Classify the text. Answer with one label.", "")

@@ -7,7 +7,7 @@ import tiny_comparison
 
 from riyaz.data import Example
 from riyaz.data.task import Task
-from riyaz.methods.base import ArmPlan, Context, instruction_only
+from riyaz.methods.fitting.base import ArmPlan, Context, instruction_only
 from riyaz.sources import open_source
 
 SHORT = Task("short", (), "exact_match", "Answer the question in a few words.", "")

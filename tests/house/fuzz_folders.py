@@ -123,7 +123,7 @@ def _comparison(root: Path) -> dict[Path, Callable[[], object]]:
     from riyaz import artifact, config
     from riyaz.comparison.plan import ComparisonPlan
     from riyaz.json_files import write_json
-    from riyaz.methods.base import ArmPlan
+    from riyaz.methods.fitting.base import ArmPlan
     from riyaz.report.comparison import first_fold, markdown, terminal
     from riyaz.results import Comparison
 

@@ -23,7 +23,7 @@ from riyaz.layers.fast.masters import Masters
 from riyaz.layers.loss import head_loss
 from riyaz.layers.swaps import frozen, lora
 from riyaz.layers.swaps.frozen import FrozenLinear
-from riyaz.methods import weights
+from riyaz.methods.fitting import weights
 from riyaz.train import TrainPlan, train
 
 # Of the norm of a result. A code is off by up to 1/254 of the largest of 64 numbers, the weights' twice (they are

@@ -15,7 +15,7 @@ from riyaz import methods as table
 from riyaz.comparison import plan as planning
 from riyaz.comparison.by_hand import by_hand_notes
 from riyaz.config import CompareConfig, PretrainConfig, resolve
-from riyaz.methods.recipe import ByHand, Recipe, search_rates
+from riyaz.methods.fitting.recipe import ByHand, Recipe, search_rates
 
 pytestmark = pytest.mark.usefixtures("one_core")
 PLAIN = Recipe(epochs=2, least_steps=80, batch_size=8, learning_rates=(5e-4, 1e-3), default_rate=1e-3, share=2)

@@ -18,8 +18,9 @@ from tiny_comparison import command
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
 from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import Row
-from riyaz.methods import METHODS, rag, weights
-from riyaz.methods.base import ArmPlan, Context, combined
+from riyaz.methods import METHODS, rag
+from riyaz.methods.fitting import weights
+from riyaz.methods.fitting.base import ArmPlan, Context, combined
 from riyaz.predictor import open_artifact
 
 pytestmark = pytest.mark.usefixtures("in_float32")

@@ -16,9 +16,10 @@ from refusals import assert_refused
 
 from riyaz import train as training
 from riyaz.events import Event, Progress
-from riyaz.methods import lora, weights
-from riyaz.methods.base import Context
-from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search, chosen, search
+from riyaz.methods import lora
+from riyaz.methods.fitting import weights
+from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search, chosen, search
 from riyaz.train import Diverged, TrainState
 
 ONES = np.ones(4, int)

@@ -22,9 +22,10 @@ from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.engine.engine import Engine
 from riyaz.events import Event, Progress
-from riyaz.methods import METHODS, choices, few_shot, full, lora, nearest, prompt_tuning, weights, zero_shot
-from riyaz.methods.base import Context, Fitted, combined
-from riyaz.methods.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
+from riyaz.methods import METHODS, few_shot, full, lora, nearest, prompt_tuning, zero_shot
+from riyaz.methods.fitting import choices, weights
+from riyaz.methods.fitting.base import Context, Fitted, combined
+from riyaz.methods.fitting.choices import FINAL, FIRST_ROWS, VALID_ROWS, Choice, base_predictor, choose, rows_scored
 from riyaz.predictor import ClosedPredictor, ModelPredictor
 from riyaz.scoring import answer_log_loss, predict, score
 from riyaz.sources import Source

@@ -14,7 +14,7 @@ from riyaz import methods as table
 from riyaz.comparison.by_hand import by_hand, by_hand_notes
 from riyaz.config import CompareConfig, read_toml, resolve
 from riyaz.library.options import called, settle
-from riyaz.methods.recipe import ByHand
+from riyaz.methods.fitting.recipe import ByHand
 
 pytestmark = pytest.mark.usefixtures("one_core")
 TWO = {"lora": 1e-3, "full": 5e-5}

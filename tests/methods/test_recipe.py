@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from riyaz import methods as table
-from riyaz.methods.recipe import (
+from riyaz.methods.fitting.recipe import (
     LEAST_OPENING,
     OPENING_SHARE,
     SEARCHED_SHARE,

@@ -9,8 +9,8 @@ import tiny_comparison
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.methods import zero_shot
-from riyaz.methods.base import ArmPlan, Context, instruction_only
-from riyaz.methods.choices import LIMIT_ROWS, answer_limit, answer_limits, base_predictor, choose_answer_limit
+from riyaz.methods.fitting.base import ArmPlan, Context, instruction_only
+from riyaz.methods.fitting.choices import LIMIT_ROWS, answer_limit, answer_limits, base_predictor, choose_answer_limit
 from riyaz.predictor import FreePredictor, open_model, predictor_for
 from riyaz.sources import open_source
 from riyaz.text.sentences import whole_sentences

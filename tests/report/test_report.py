@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from riyaz.events import ArmDone, Done, Estimate, Note, Phase, Planned, Progress
-from riyaz.methods.base import ArmPlan
+from riyaz.methods.fitting.base import ArmPlan
 from riyaz.report import words
 from riyaz.report.comparison import html, markdown, terminal
 from riyaz.results import FileFacts, SliceScore, TargetScores

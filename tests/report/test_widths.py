@@ -12,7 +12,7 @@ from rich.console import Console
 from riyaz.cli import data, info, models, rag
 from riyaz.cli.output import Screen
 from riyaz.events import Estimate, Phase, Planned, Progress
-from riyaz.methods.base import ArmPlan
+from riyaz.methods.fitting.base import ArmPlan
 from riyaz.report import words
 from riyaz.report.comparison import terminal
 from riyaz.report.media.stacked import Cells, table

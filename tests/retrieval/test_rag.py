@@ -22,8 +22,8 @@ from riyaz.artifact import COLLECTION, Artifact, BaseModel, TextPart, WeightsPar
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.methods import rag
-from riyaz.methods.base import Context
-from riyaz.methods.choices import base_predictor
+from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.choices import base_predictor
 from riyaz.predictor import ClosedPredictor, FreePredictor, ModelPredictor, SpanPredictor, open_artifact, predictor_for
 from riyaz.prompting import data_block, messages_for
 from riyaz.retrieval.collection import Collection, add

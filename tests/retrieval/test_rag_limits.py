@@ -11,9 +11,10 @@ from refusals import assert_refused
 from riyaz import export
 from riyaz.artifact import COLLECTION, TextPart
 from riyaz.errors import RiyazError
-from riyaz.methods import choices, rag
-from riyaz.methods.base import Context
-from riyaz.methods.choices import base_predictor
+from riyaz.methods import rag
+from riyaz.methods.fitting import choices
+from riyaz.methods.fitting.base import Context
+from riyaz.methods.fitting.choices import base_predictor
 from riyaz.predictor import FreePredictor, ModelPredictor, open_artifact
 from riyaz.retrieval.collection import add
 from riyaz.retrieval.documents import read_documents

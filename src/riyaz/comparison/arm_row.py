@@ -9,7 +9,7 @@ import numpy as np
 
 from riyaz.comparison.folder import KEPT, ComparisonFolder, megabytes
 from riyaz.errors import RiyazError
-from riyaz.methods.base import ArmPlan
+from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
 from riyaz.results import (

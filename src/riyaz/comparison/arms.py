@@ -23,8 +23,8 @@ from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove
 from riyaz.json_files import to_document
-from riyaz.methods.base import ArmPlan
-from riyaz.methods.learning_rate import OPENINGS, SEARCH, Search
+from riyaz.methods.fitting.base import ArmPlan
+from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.metrics.paired import paired_test
 from riyaz.results import COMPARE, FIT, PREDICTIONS, RESULT, ArmResult
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from riyaz.errors import RiyazError, brief, number
 from riyaz.methods import METHODS
-from riyaz.methods.recipe import ByHand
+from riyaz.methods.fitting.recipe import ByHand
 
 
 def by_hand(method: str, options: Any, methods: Sequence[str]) -> ByHand:

@@ -52,5 +52,5 @@ def _too_long(examples: Iterable[Example], task: Task, tokenizer: Tokenizer, con
     ]  # fmt: skip
     text = TextPart(task.instruction)
     rows = tokenizer.rows([(messages_for(text, task, e.messages, ()), e.answer) for e in doubtful])
-    limits = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as in methods.choices.answer_limit
+    limits = [max(8, round(1.25 * len(row.answer))) for row in rows]  # as in methods.fitting.choices.answer_limit
     return {id(e): e.where for e, row, limit in zip(doubtful, rows, limits) if len(row.prompt) + limit > context}

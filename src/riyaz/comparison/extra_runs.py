@@ -17,7 +17,7 @@ from riyaz.errors import RiyazError
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.json_files import from_json, read_json, to_document, write_json
 from riyaz.methods import CURVE
-from riyaz.methods.base import ArmPlan
+from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.results import FIT, PREDICTIONS, RESULT, Answer, ArmResult, CurveScore, Evaluation, Fit, SeedScore
 

@@ -14,10 +14,10 @@ from riyaz.events import Listen
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
-from riyaz.methods.base import Context, Fitted, instruction_only
-from riyaz.methods.choices import answer_limit
-from riyaz.methods.learning_rate import SEARCH, Search
-from riyaz.methods.weights import WRITTEN
+from riyaz.methods.fitting.base import Context, Fitted, instruction_only
+from riyaz.methods.fitting.choices import answer_limit
+from riyaz.methods.fitting.learning_rate import SEARCH, Search
+from riyaz.methods.fitting.weights import WRITTEN
 from riyaz.results import CurvePoint, Fit
 from riyaz.sources import Source
 

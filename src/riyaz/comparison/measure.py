@@ -23,8 +23,8 @@ from riyaz.events import Event, Listen, Phase, Progress
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.methods import METHODS
-from riyaz.methods.base import ArmPlan, Context, Method, instruction_only
-from riyaz.methods.choices import (
+from riyaz.methods.fitting.base import ArmPlan, Context, Method, instruction_only
+from riyaz.methods.fitting.choices import (
     LIMIT_ROWS,
     VALID_ROWS,
     answer_limit,
@@ -33,7 +33,7 @@ from riyaz.methods.choices import (
     candidate_points,
     rows_scored,
 )
-from riyaz.methods.recipe import ByHand, Recipe
+from riyaz.methods.fitting.recipe import ByHand, Recipe
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict
 from riyaz.sources import Source
@@ -232,7 +232,7 @@ def _generation_seconds(predictor: ModelPredictor, limit: int, rows: Sequence[Ex
 def _train_speed(method: Method, bench: _Bench) -> TrainSpeed:
     """Time, memory and disk of training, from STEPS steps with one validation in a temporary folder; after the deadline
     derived from a measured method's."""
-    from riyaz.methods.weights import rows_for
+    from riyaz.methods.fitting.weights import rows_for
 
     recipe, context = method.recipe, method.with_prompt(bench.context)
     assert recipe is not None

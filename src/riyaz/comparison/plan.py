@@ -17,9 +17,9 @@ from riyaz.errors import RiyazError, shown
 from riyaz.evaluate import LATENCY_ROWS, RETRIEVAL_ROWS
 from riyaz.json_files import Keys, from_json, read_json
 from riyaz.methods import METHODS
-from riyaz.methods.base import ArmPlan
-from riyaz.methods.choices import VALID_ROWS
-from riyaz.methods.recipe import Recipe, opening, search_rates, trains_opening
+from riyaz.methods.fitting.base import ArmPlan
+from riyaz.methods.fitting.choices import VALID_ROWS
+from riyaz.methods.fitting.recipe import Recipe, opening, search_rates, trains_opening
 from riyaz.scoring import REOPEN_ROWS
 
 RESERVE = 0.95  # share of the budget that is planned; the rest covers what was not measured

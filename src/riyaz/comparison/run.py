@@ -46,7 +46,7 @@ from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.json_files import to_document
 from riyaz.methods import METHODS
-from riyaz.methods.base import instruction_only
+from riyaz.methods.fitting.base import instruction_only
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
     COMPARE,

@@ -69,7 +69,7 @@ def open_arm(folder: ComparisonFolder, method: str, part: str) -> None:
     """Train the opening of one method's run and score it on validation rows: writes `search.json`."""
     from riyaz.comparison.fit_part import context_of
     from riyaz.methods import METHODS
-    from riyaz.methods.weights import begin_weights
+    from riyaz.methods.fitting.weights import begin_weights
 
     settings, plan = folder.settings(), ComparisonPlan.read(folder.path / "plan.json")
     _use_threads(plan.threads)

@@ -5,7 +5,7 @@ prompts of the first.
 """
 
 from riyaz.methods import few_shot, full, lora, nearest, prompt_tuning, rag, zero_shot
-from riyaz.methods.base import Method, combined
+from riyaz.methods.fitting.base import Method, combined
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from riyaz.artifact import EXAMPLES, WeightsPart, examples_bytes
 from riyaz.data import Example
-from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
 from riyaz.predictor import ModelPredictor
 from riyaz.scoring import REOPEN_ROWS
 

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from riyaz.artifact import WeightsPart
 from riyaz.errors import RiyazError
-from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.recipe import Recipe
-from riyaz.methods.weights import WRITTEN, fit_weights
+from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.methods.fitting.recipe import Recipe
+from riyaz.methods.fitting.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model

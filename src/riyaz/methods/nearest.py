@@ -1,7 +1,7 @@
 """The baseline without a model: copy the answer of the training example with the nearest prompt by BM25."""
 
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
-from riyaz.methods.base import Context, Fitted, Method
+from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.predictor import CopyPredictor
 from riyaz.scoring import predict, score
 

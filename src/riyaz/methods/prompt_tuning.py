@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.recipe import Recipe
-from riyaz.methods.weights import WRITTEN, fit_weights
+from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.methods.fitting.recipe import Recipe
+from riyaz.methods.fitting.weights import WRITTEN, fit_weights
 
 if TYPE_CHECKING:
     from riyaz.layers.swaps.soft_prompt import SoftPrompt

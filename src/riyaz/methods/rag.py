@@ -11,9 +11,9 @@ from pathlib import Path
 
 from riyaz.artifact import COLLECTION, EXAMPLES, WeightsPart, examples_bytes
 from riyaz.errors import RiyazError
-from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
 from riyaz.methods.few_shot import diverse_examples
+from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
 from riyaz.predictor import ModelPredictor, SpanPredictor
 from riyaz.retrieval.open_retriever import open_retriever, without_own
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score

@@ -4,8 +4,8 @@ import time
 from dataclasses import replace
 
 from riyaz.artifact import WeightsPart
-from riyaz.methods.base import Context, Fitted, Method
-from riyaz.methods.choices import base_predictor, choose, choose_answer_limit
+from riyaz.methods.fitting.base import Context, Fitted, Method
+from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
 from riyaz.scoring import REOPEN_ROWS
 
 LIST_SHARE = 0.25  # largest share of the context that the list of labels may take

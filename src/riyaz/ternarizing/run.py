@@ -172,7 +172,7 @@ class _Ternarizing:
         the run goes on."""
         import numpy as np
 
-        from riyaz.methods.learning_rate import chosen
+        from riyaz.methods.fitting.learning_rate import chosen
         from riyaz.train import Diverged, row_nats
 
         known = self.run.document.rate or self.asked.learning_rate

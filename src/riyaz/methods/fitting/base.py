@@ -13,7 +13,7 @@ from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
-from riyaz.methods.recipe import NOTHING, ByHand, Recipe
+from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
 from riyaz.sources import Source
 from riyaz.text.tokenizer import Tokenizer

@@ -16,9 +16,9 @@ from riyaz.engine.engine import Engine
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.files import remove
-from riyaz.methods.base import Build, Checks, Context, Fitted
-from riyaz.methods.choices import answer_limit, choose
-from riyaz.methods.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
+from riyaz.methods.fitting.base import Build, Checks, Context, Fitted
+from riyaz.methods.fitting.choices import answer_limit, choose
+from riyaz.methods.fitting.learning_rate import OPENINGS, Search, opening_folder, search, searches, train_plan
 from riyaz.predictor import ADAPTER, ModelPredictor, predictor_for
 from riyaz.scoring import REOPEN_ROWS, predict, score
 from riyaz.sources import open_source

@@ -14,8 +14,8 @@ from riyaz.data.rows import Row
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
 from riyaz.json_files import from_json, read_json, write_json
-from riyaz.methods.base import Build, Context
-from riyaz.methods.recipe import trains_opening
+from riyaz.methods.fitting.base import Build, Context
+from riyaz.methods.fitting.recipe import trains_opening
 
 if TYPE_CHECKING:
     from riyaz.train import TrainPlan

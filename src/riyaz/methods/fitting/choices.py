@@ -11,7 +11,7 @@ from riyaz.data import Example
 from riyaz.engine.opening import open_engine
 from riyaz.errors import RiyazError
 from riyaz.events import Progress
-from riyaz.methods.base import Context, instruction_only
+from riyaz.methods.fitting.base import Context, instruction_only
 from riyaz.predictor import ModelPredictor, Prediction, predictor_for
 from riyaz.scoring import answer_log_loss, answer_log_probabilities, score, score_raw_and_calibrated
 

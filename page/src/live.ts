@@ -3,7 +3,7 @@
 import type { RunEvent } from "./follow.ts";
 import type { Line } from "./parts/curve.tsx";
 import { colourOf } from "./parts/methods.tsx";
-import type { Arm } from "./types.ts";
+import type { About, Arm } from "./types.ts";
 
 export interface Live {
   readonly arms: readonly LiveArm[];
@@ -16,6 +16,7 @@ export interface Live {
 
 export interface LiveArm {
   readonly method: string;
+  readonly about?: About | null;
   phase: string;
   share: number | null;
   done: string;
@@ -114,7 +115,7 @@ function inWords(event: RunEvent): string {
 
 export function lossLines(arms: readonly LiveArm[]): Line[] {
   return arms.flatMap((arm) => {
-    const colour = colourOf(arm.method);
+    const colour = colourOf(arm);
     const trained: Line[] = arm.loss.length ? [{ name: arm.method, colour, points: arm.loss }] : [];
     const held: Line[] = arm.valid.length
       ? [{ name: `${arm.method}, validation`, colour, points: arm.valid, dashed: true, dots: true }]
@@ -129,6 +130,7 @@ export function keptLines(arms: readonly Arm[]): Line[] {
   return lossLines(
     arms.map((arm) => ({
       method: arm.method,
+      about: arm.about,
       phase: "",
       share: null,
       done: "",

@@ -22,9 +22,8 @@ export async function refresh(): Promise<void> {
   } catch (error) {
     problem.value = told(error);
     waiting = setTimeout(retry, RETRY); // the model may be loading, or the server starting again
-    return;
   }
-  info.value = await api.info().catch(() => null);
+  info.value = await api.info().catch(() => info.value);
   if (info.value) share();
 }
 

@@ -15,11 +15,18 @@ export interface Model {
   };
 }
 
+// A method for readers, as its file says it (src/riyaz/methods); a comparison keeps it with each arm.
+export interface About {
+  readonly what: string;
+  readonly colour: number; // --c0 to --c9
+}
+
 export interface Info {
   readonly version: string;
   readonly folder: string;
   readonly command: string;
   readonly default_model?: string | null;
+  readonly methods?: Readonly<Record<string, About>>; // those that a comparison can run, in the order of its table
   readonly models: readonly {
     id: string;
     base?: string | null;
@@ -142,6 +149,7 @@ export interface Arm {
   readonly forgetting_nats?: number | null;
   readonly curve?: readonly { step: number; loss?: number | null; valid_loss?: number | null }[];
   readonly reason?: string;
+  readonly about?: About | null; // null: written by an older riyaz
 }
 
 // A run as the server tells it: its entry in the list, what its events add up to, and its result file.

@@ -16,7 +16,6 @@ from riyaz import checkpoint
 from riyaz.comparison import measure
 from riyaz.comparison import run as comparison_run
 from riyaz.comparison.measure import _Bench, _derived, _disk_factor
-from riyaz.comparison.plan import LEFT_OUT
 from riyaz.comparison.speeds import Speeds, TrainSpeed
 from riyaz.errors import RiyazError
 from riyaz.events import Event, Phase, Progress
@@ -89,7 +88,7 @@ def test_with_time_every_different_prompt_and_every_training_is_measured(
     monkeypatch.setattr(measure, "AMPLE", 1e9)  # a budget that every plan needs
     speeds, _, ran = measured(1.0, tmp_path, asked, monkeypatch)
     assert speeds.derived == () and not speeds.unable
-    assert ran == ["answers", "answers", *sorted(TRAINED, key=LEFT_OUT.index, reverse=True)], "equal prompts once"
+    assert ran == ["answers", "answers", *sorted(TRAINED, key=lambda name: -TABLE[name].left_out)], "equal prompts once"
     document = json.loads((tmp_path / "out/measured.json").read_text())
     document["derived"] = ["nobody", 3]
     (tmp_path / "out/measured.json").write_text(json.dumps(document))

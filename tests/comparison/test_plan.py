@@ -33,7 +33,7 @@ TRAINED = {
 }  # fmt: skip
 PLAIN = Recipe(epochs=2, least_steps=1, batch_size=8, learning_rates=(1e-4, 2e-4, 4e-4), default_rate=2e-4)
 OPENING, HALF = opening(60, 60), 30  # steps, where the recipe has 60: the opening, and the least with a search
-NAMES = tuple(table.METHODS)
+NAMES, OPTIONAL = tuple(table.METHODS), ("prompt_tuning",)
 TRAINING = tuple(name for name in NAMES if table.METHODS[name].recipe)
 
 
@@ -247,7 +247,7 @@ def test_no_arm_is_left_out_where_that_is_not_asked_for() -> None:
 
 
 def test_prompt_tuning_is_left_out_where_not_every_recipe_fits_unless_it_is_named() -> None:
-    def plan(budget: float, optional: tuple[str, ...] = planning.OPTIONAL, aside: float = 0.0) -> ComparisonPlan:
+    def plan(budget: float, optional: tuple[str, ...] = OPTIONAL, aside: float = 0.0) -> ComparisonPlan:
         return planning.make(given(*NAMES, optional=optional, aside=aside), budget=budget, spent=0.0)
 
     need = total(plan(1e5)) / RESERVE
@@ -311,7 +311,7 @@ MANY = settings(deadline=None, max_examples=60)
 def test_a_plan_fits_its_budget_or_names_one_that_it_fits(
     speeds: Speeds, methods: list[str], budget: float, spent: float, aside: float
 ) -> None:
-    optional = planning.OPTIONAL if len(methods) > 2 else ()  # more than one is left then, as in a comparison
+    optional = OPTIONAL if len(methods) > 2 else ()  # more than one is left then, as in a comparison
     inputs = given(*methods, speeds=speeds, aside=aside, optional=optional)
     try:
         plan = planning.make(inputs, budget=budget, spent=spent)
@@ -344,7 +344,7 @@ def changed(plan: ComparisonPlan, method: str, **fields: Any) -> ComparisonPlan:
 
 
 def test_an_arm_that_has_begun_stays_as_it_is_and_so_does_the_rest_of_the_plan() -> None:
-    inputs = given(*NAMES, optional=planning.OPTIONAL)
+    inputs = given(*NAMES, optional=OPTIONAL)
     plan = replace(planning.make(inputs, budget=700.0, spent=5.0), folds=False, limit_test=50)
     plan = run(plan, "nearest", "zero_shot", "lora")
     for spent in (5.0, 300.0, 5000.0):

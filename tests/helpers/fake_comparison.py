@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from riyaz.json_files import from_json
+from riyaz.json_files import from_json, to_document
+from riyaz.methods import METHODS
 from riyaz.results import ArmResult, Comparison
 
 
 def arm(method: str, **known: Any) -> dict[str, Any]:
-    """One arm of compare.json with every key of the contract."""
+    """One arm of compare.json with every key of the contract; of a method that is none of ours it says nothing more."""
     empty: dict[str, Any] = {
         "method": method, "status": "ok", "metric": "accuracy", "score": None, "ci_low": None,
         "ci_high": None, "slices": {}, "extras": {}, "n_test": 300, "train_seconds": 0, "search_seconds": 0,
@@ -15,6 +16,8 @@ def arm(method: str, **known: Any) -> dict[str, Any]:
         "peak_rss_mb": 812.3, "trainable_params": 0, "artifact_mb": 0.01, "ms_per_answer": 61.2,
         "prompt_tokens": 210.0, "forgetting_nats": 0, "kl_task": 0, "chosen": {}, "checks": {}, "reason": "",
     }  # fmt: skip
+    if method in METHODS:
+        empty["about"] = to_document(METHODS[method].about)
     assert set(known) <= set(empty), set(known) - set(empty)
     return empty | known
 

@@ -68,6 +68,7 @@ def rich(**known: Any) -> dict[str, Any]:
         {"rows": rows, "score": 0.3 + rows / 2000, "ci_low": 0.25 + rows / 2000, "ci_high": 0.36 + rows / 2000}
         for rows in (75, 150, 300)
     ]
+    document["curve_method"] = "lora"
     document["data"] = {
         "files": {"train": {"path": "train.jsonl", "sha256": "ab" * 32, "format": "question,answer"}},
         "rows": {"train": 240, "valid": 60, "test": 300}, "duplicates": 12, "conflicts": 1,
@@ -127,6 +128,7 @@ def attacked() -> tuple[dict[str, Any], dict[str, list[dict]]]:
         made["slices"] = {text: {"score": 0.5, "n": 4} for text in ATTACKS}
         made["chosen"], made["checks"] = {text: text, "many": [{text: text}]}, {text: {"ok": True, text: text}}
         made["extras"] = {text: 0.5}
+        made["about"] = {"what": text, "suits": text, "colour": place % 10, "mark": "o", "weights": text}
     document["reason"], document["command"] = " ".join(ATTACKS), " ".join(ATTACKS)
     document["hardware"] = document["versions"] = dict.fromkeys(ATTACKS, ATTACKS[3])
     document["model"] = {"name": ATTACKS[6], "sha256": ATTACKS[4]}

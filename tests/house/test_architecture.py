@@ -11,6 +11,7 @@ import house_rules as rules
 import one_home
 import owners
 import pytest
+from house_names import method_names
 
 Rule = Callable[[Path], list[str]]
 SRC = rules.ROOT / "src"
@@ -24,6 +25,7 @@ PACKAGE_RULES: list[Rule] = [
 REPOSITORY_RULES: list[Rule] = [
     *(rules.sizes, rules.function_sizes, rules.unsafe_code, rules.unsafe_text),
     *(rules.torch_requirement, rules.weak_tests, rules.environment_variables, rules.predictor_kinds),
+    method_names,
 ]
 PYPROJECT = '[project]\ndependencies = ["numpy"]\n[project.optional-dependencies]\n'
 LONG = "def long() -> None:\n" + "    pass\n" * 91
@@ -212,6 +214,24 @@ BAD: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (rules.environment_variables, {"../../native/a.cpp": 'std::getenv("RIYAZ_NOVEL")'}, "a.cpp reads RIYAZ_NOVEL"),
     (rules.environment_variables, {"../../docs/reference.md": "| `RIYAZ_OLD` | x |"}, "nothing reads RIYAZ_OLD"),
+    *(
+        (method_names, {"methods/lora.py": "", "report/a.py": line}, "report/a.py:1 asks")
+        for line in (
+            "a = arm.method == 'lora'",
+            "a = arm.method in ('lora', 'b')",
+            "A = {'lora': 'Small matrices'}",
+            "a = METHODS['lora']",
+            "A = ['lora']",
+            "a = name.endswith('lora')",
+        )
+    ),
+    (
+        method_names,
+        {"methods/lora.py": "", "report/a.py": "match x:\n    case 'lora':\n        pass"},
+        "report/a.py:2 asks",
+    ),
+    (method_names, {"methods/lora.py": "", "../../page/src/a.tsx": "\n  lora: 5,"}, "page/src/a.tsx:2 asks"),
+    (method_names, {"methods/lora.py": "", "../../page/src/a.ts": 'if (a === "lora")'}, "page/src/a.ts:1 asks"),
 ]
 
 # What the rules must leave alone.
@@ -279,6 +299,15 @@ GOOD: list[tuple[Rule, dict[str, str]]] = [
     (
         rules.environment_variables,
         {"a.py": "NAME = 'RIYAZ_NEW'", "b.py": "X = 'RIYAZ_PARENT'", "../../docs/reference.md": "| `RIYAZ_NEW` | x |"},
+    ),
+    (
+        method_names,
+        {
+            "methods/lora.py": "A = ['lora']",
+            "adapters/a.py": "A = ['lora']",
+            "report/a.py": "a = weights.kind in ('lora', 'full')\nb = kind == 'lora'\nc = f(method='lora')",
+            "../../page/src/a.tsx": "explore: 5, // lora",
+        },
     ),
 ]
 

@@ -18,7 +18,7 @@ from tiny_comparison import command
 from riyaz.artifact import COLLECTION, EXAMPLES, Artifact, read_examples
 from riyaz.data.general_text import general_text, replay_text
 from riyaz.data.rows import Row
-from riyaz.methods import METHODS, rag
+from riyaz.methods import METHODS, lora, rag
 from riyaz.methods.fitting import weights
 from riyaz.methods.fitting.base import ArmPlan, Context, combined
 from riyaz.predictor import open_artifact
@@ -77,7 +77,8 @@ def test_the_artifact_of_rag_lora_answers_as_it_was_judged(retrieved: Finished) 
 
 @pytest.fixture
 def few_shot_lora(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(METHODS, "few_shot_lora", combined("few_shot_lora", METHODS["few_shot"], METHODS["lora"]))
+    both = combined("few_shot_lora", lora.ABOUT, METHODS["few_shot"], METHODS["lora"])
+    monkeypatch.setitem(METHODS, "few_shot_lora", both)
     return "few_shot_lora"
 
 

@@ -9,11 +9,12 @@ import fake_page
 import pytest
 from fake_comparison import arm, comparison, typed
 
+from riyaz.errors import RiyazError
 from riyaz.metrics.scores import macro_f1
 from riyaz.report import write
 from riyaz.report.comparison import examples, extra_findings, first_fold, html, labels, markdown
 from riyaz.report.names import check_name, key_name
-from riyaz.results import Answer
+from riyaz.results import Answer, Comparison
 
 LABELS = ("booking", "complaint", "quote")
 
@@ -209,3 +210,24 @@ def test_keys_are_written_in_words() -> None:
     for text in (fake_page.Page(html.render(typed(document), {})).text, markdown.render(typed(document))):
         assert "memory in MB" in text and "begins with one begin-of-text token" in text
         assert not any(raw in text for raw in ("one bos", "one_bos", "memory total", "memory_total"))
+
+
+def test_a_comparison_of_version_0_1_says_nothing_of_its_methods(tmp_path: Path) -> None:
+    curve = [{"rows": 75, "score": 0.3}, {"rows": 300, "score": 0.4}]
+    document = comparison(data_curve=curve)
+    for made in document["arms"]:
+        made.pop("about")
+    (tmp_path / "compare.json").write_text(json.dumps(document))
+    read = Comparison.read(tmp_path / "compare.json")
+    assert read.curve_method == "lora" and "Scores of lora trained on parts" in markdown.render(read)
+    page = fake_page.Page(html.render(read, {})).text
+    assert "This report has no description of this method." in page
+    assert "without the base model" not in page and "a whole model" not in page
+
+
+@pytest.mark.parametrize("about", [{"colour": 10}, {"colour": "1"}, {"mark": "$x$"}, {"mark": ""}])
+def test_a_colour_and_a_mark_are_those_of_the_page(about: dict[str, Any]) -> None:
+    document = comparison()
+    document["arms"][3]["about"] |= about
+    with pytest.raises(RiyazError, match=f"arms\\[3\\].about.{next(iter(about))}"):
+        typed(document)

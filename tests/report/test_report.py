@@ -296,7 +296,7 @@ DATA_CURVE = [
 
 def with_findings(**retrieval) -> dict:
     """The comparison in which few_shot stands for an arm that retrieves, with seeds and a data curve."""
-    document = comparison(data_curve=DATA_CURVE)
+    document = comparison(data_curve=DATA_CURVE, curve_method="lora")
     document["arms"][2]["retrieval"] = retrieval
     document["arms"][3]["seeds"] = SEEDS
     return document
@@ -431,7 +431,7 @@ def test_text_in_findings_cannot_break_the_reports():
             "seeds": SEEDS,
             "retrieval": LOOKED | {"recall": {text: 0.5, "1": 0.5}},
         }
-    document["data_curve"] = DATA_CURVE
+    document |= {"data_curve": DATA_CURVE, "curve_method": "lora"}
     out = screen(1000)
     terminal.print_comparison(typed(document), out)
     told = printed(out)

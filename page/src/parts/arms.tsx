@@ -4,7 +4,7 @@ import { api } from "../api.ts";
 import { count, duration, megabytes, number } from "../numbers.ts";
 import { useLoaded } from "../state.ts";
 import type { Arm, Rows } from "../types.ts";
-import { colourOf, Method, WHAT } from "./methods.tsx";
+import { aboutOf, colourOf, Method } from "./methods.tsx";
 import { Empty, Pager, Problem, Wide } from "./words.tsx";
 
 const shown = (value: number | null | undefined): value is number => value !== null && value !== undefined;
@@ -67,9 +67,9 @@ function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
   return (
     <tr class={pick ? "picked" : ""}>
       <th scope="row">
-        <Method name={arm.method} role={pick ? "pick" : ""} />
+        <Method name={arm.method} role={pick ? "pick" : ""} colour={colourOf(arm)} />
         {arm.status && arm.status !== "ok" && <span class="badge unsure">{arm.status}</span>}
-        <span class="under">{arm.reason || WHAT[arm.method]}</span>
+        <span class="under">{arm.reason || aboutOf(arm)?.what}</span>
       </th>
       <td>
         <b>{number(arm.score)}</b>
@@ -93,7 +93,7 @@ function Row({ arm, pick }: { arm: Arm; pick: boolean }) {
 function Interval({ arm }: { arm: Arm }) {
   const [score, low, high] = [arm.score ?? 0, arm.ci_low ?? arm.score ?? 0, arm.ci_high ?? arm.score ?? 0];
   return (
-    <svg class={`interval f${colourOf(arm.method)}`} viewBox="0 0 106 12" aria-hidden="true" focusable="false">
+    <svg class={`interval f${colourOf(arm)}`} viewBox="0 0 106 12" aria-hidden="true" focusable="false">
       <line class="scale" x1="3" x2="103" y1="6" y2="6" />
       <line class="range" x1={3 + 100 * low} x2={3 + 100 * high} y1="6" y2="6" />
       <circle cx={3 + 100 * score} cy="6" r="3.5" />
@@ -155,7 +155,7 @@ export function Pareto({ arms, pick }: { arms: readonly Arm[]; pick?: string | n
         </text>
         <polyline class="front" points={front.join(" ")} />
         {points.map(({ arm, score, ms }) => (
-          <g key={arm.method} class={`f${colourOf(arm.method)}`}>
+          <g key={arm.method} class={`f${colourOf(arm)}`}>
             <circle cx={x(ms)} cy={y(score)} r={arm.method === pick ? 7 : 5} />
             <text x={x(ms) + 11} y={y(score) + 4} class={arm.method === pick ? "label picked" : "label"}>
               {arm.method}

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { api } from "../api.ts";
 import { count, duration, many, megabytes } from "../numbers.ts";
 import { FileChoice } from "../parts/files.tsx";
-import { Method, WHAT } from "../parts/methods.tsx";
+import { Method, methods } from "../parts/methods.tsx";
 import { Command, Fact, Field, Head, Problem, Waiting, Wide } from "../parts/words.tsx";
 import { go, route } from "../route.ts";
 import { models, useWork } from "../state.ts";
@@ -15,7 +15,8 @@ const documents = signal("");
 const model = signal("");
 const out = signal(""); // the folder of the run; the server names one where it is empty
 const budget = signal("10m");
-const chosen = signal<readonly string[]>(Object.keys(WHAT)); // methods
+const leftOut = signal<readonly string[]>([]); // methods that are not to run
+const chosen = () => Object.keys(methods()).filter((name) => !leftOut.value.includes(name));
 
 const body = (): Start => ({
   verb: "compare",
@@ -24,7 +25,7 @@ const body = (): Start => ({
   budget: budget.value,
   ...(out.value.trim() ? { out: out.value.trim() } : {}),
   ...(documents.value ? { documents: documents.value } : {}),
-  ...(chosen.value.length < Object.keys(WHAT).length ? { methods: chosen.value } : {}),
+  ...(leftOut.value.length ? { methods: chosen() } : {}),
 });
 
 export function Compare() {
@@ -122,22 +123,21 @@ export function Compare() {
 }
 
 function Methods() {
-  const all = Object.keys(WHAT);
   const set = (name: string, on: boolean) => {
-    chosen.value = all.filter((each) => (each === name ? on : chosen.value.includes(each)));
+    leftOut.value = [...leftOut.value.filter((each) => each !== name), ...(on ? [] : [name])];
   };
   return (
     <fieldset class="methods">
       <legend>Methods</legend>
-      {all.map((name) => (
+      {Object.entries(methods()).map(([name, { what }]) => (
         <label key={name} class="check">
           <input
             type="checkbox"
-            checked={chosen.value.includes(name)}
+            checked={!leftOut.value.includes(name)}
             onChange={(event) => set(name, event.currentTarget.checked)}
           />
           <span>
-            <Method name={name} /> <span class="under">{WHAT[name]}</span>
+            <Method name={name} /> <span class="under">{what}</span>
           </span>
         </label>
       ))}

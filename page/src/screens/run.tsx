@@ -7,7 +7,7 @@ import { keptLines, type Live, live, lossLines } from "../live.ts";
 import { duration, megabytes, number } from "../numbers.ts";
 import { ArmTable, Disagreements, metricOf, Pareto } from "../parts/arms.tsx";
 import { Curve } from "../parts/curve.tsx";
-import { Method } from "../parts/methods.tsx";
+import { colourOf, Method } from "../parts/methods.tsx";
 import { Pretraining } from "../parts/pretraining.tsx";
 import { Command, Empty, Fact, Head, Problem, Waiting } from "../parts/words.tsx";
 import { go, link, route } from "../route.ts";
@@ -224,7 +224,7 @@ function Pick({ found, run, path }: { found: RunDocument; run: Run; path: string
     <section class="pick">
       <h2>
         {found.decision === "undecided" ? "Leading, but undecided: " : "The pick: "}
-        <Method name={pick} />
+        <Method name={pick} colour={arm && colourOf(arm)} />
       </h2>
       <p>{found.reason}</p>
       {arm && <Numbers arm={arm} />}

@@ -1,5 +1,7 @@
 """`riyaz adapt`: one method, trained and measured as in a comparison."""
 
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -18,8 +20,16 @@ from riyaz.cli.options import (
 from riyaz.cli.output import Screen
 
 
+def _methods() -> str:
+    """`a, b or c`: the names of the methods' files, since importing the methods would load numpy."""
+    package = find_spec("riyaz.methods")
+    assert package is not None
+    *others, last = sorted(file.name for file in iter_modules(package.submodule_search_locations) if not file.ispkg)
+    return f"{', '.join(others)} or {last}"
+
+
 def adapt(
-    method: Annotated[str, Parameter(help="nearest, zero_shot, few_shot, rag, prompt_tuning, lora, full or rag_lora")],
+    method: Annotated[str, Parameter(help=_methods())],
     data: Data,
     /,
     *,

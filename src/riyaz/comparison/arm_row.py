@@ -9,6 +9,7 @@ import numpy as np
 
 from riyaz.comparison.folder import KEPT, ComparisonFolder, megabytes
 from riyaz.errors import RiyazError
+from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.metrics.intervals import interval
 from riyaz.metrics.scores import extras
@@ -24,6 +25,7 @@ from riyaz.results import (
     Flips,
     Retrieval,
     SliceScore,
+    Status,
 )
 
 FINISHED = ("ok", "cut")  # statuses of the arms that have a score
@@ -35,7 +37,8 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
     Raises RiyazError for a damaged file.
     """
     if plan.skipped or reason:
-        return ArmResult(plan.method, "skipped" if plan.skipped else "failed", reason=plan.skipped or reason)
+        status: Status = "skipped" if plan.skipped else "failed"
+        return ArmResult(plan.method, status, reason=plan.skipped or reason, about=METHODS[plan.method].about)
     runs = [folder.run(plan.method, part) for part in parts]
     fits, results = [Fit.read(run / FIT) for run in runs], [Evaluation.read(run / RESULT) for run in runs]
     kept_fit, kept = fits[parts.index(KEPT)], results[parts.index(KEPT)]
@@ -76,6 +79,7 @@ def arm_row(folder: ComparisonFolder, plan: ArmPlan, parts: Sequence[str], reaso
         alone=all(result.alone for result in results),
         remeasured=kept.remeasured,
         cpu_waited=_cpu_waited(fits, results),
+        about=METHODS[plan.method].about,
     )
 
 

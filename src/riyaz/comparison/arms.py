@@ -23,6 +23,7 @@ from riyaz.errors import joined
 from riyaz.events import ArmDone, Listen, Note, Phase, about
 from riyaz.files import remove
 from riyaz.json_files import to_document
+from riyaz.methods import METHODS
 from riyaz.methods.fitting.base import ArmPlan
 from riyaz.methods.fitting.learning_rate import OPENINGS, SEARCH, Search
 from riyaz.metrics.paired import paired_test
@@ -191,7 +192,7 @@ class Arms:
 
 def _behind(scores: dict[str, np.ndarray]) -> list[str]:
     """The methods whose row scores (n,) are below the best one's beyond chance, and the lowest in any case."""
-    means = {method: (float(rows.mean()), planning.place_left_out(method)) for method, rows in scores.items()}
+    means = {method: (float(rows.mean()), METHODS[method].left_out) for method, rows in scores.items()}
     best, last = max(means, key=lambda method: means[method]), min(means, key=lambda method: means[method])
     return [
         method

@@ -33,6 +33,7 @@ def fit_part(
     context = context_of(folder, settings, plan, method, part, source, task, listen)
     try:
         fitted = METHODS[method].fit(context)
+        assert fitted.weights.kind == METHODS[method].about.weights
         files = fitted.files | {artifacts.TRAINED: artifacts.trained_bytes((*context.train, *context.valid))}
         artifacts.write(run / "artifact", _artifact(context, fitted, settings, plan, method), files)
     finally:

@@ -10,7 +10,6 @@ from riyaz import hardware
 from riyaz.artifact import TextPart
 from riyaz.comparison.by_hand import by_hand
 from riyaz.comparison.folder import KEPT, ComparisonFolder, Settings
-from riyaz.comparison.plan import place_left_out
 from riyaz.comparison.speeds import AnswerSpeed, Speeds, TrainSpeed
 from riyaz.data import Example
 from riyaz.data.rows import Row
@@ -89,7 +88,7 @@ def measure_speeds(
     rss = hardware.peak_rss() / hardware.MB
     del plain, answers  # free the base before training
     trained = [method for method in methods if method.recipe is not None and method.name not in bench.unable]
-    trained.sort(key=lambda method: -place_left_out(method.name))  # those first that run in the shortest budgets
+    trained.sort(key=lambda method: -method.left_out)  # those first that run in the shortest budgets
     torch_seconds = _import_torch(threads) if trained else 0.0
     training = bench.each(trained, "training of", partial(_train_speed, bench=bench))
     return Speeds(

@@ -29,11 +29,6 @@ NEARLY = 0.95  # share of a recipe's steps from which it is trained whole: the r
 LEAST_STEPS = 8  # an arm with fewer steps is left out, unless its recipe has no more
 LATENCY_LEAST, LATENCY_SECONDS = 2, 20.0  # rows answered alone, at least; more of them while they take so many seconds
 RETRIEVAL_LEAST, RETRIEVAL_SECONDS = 8, 60.0  # the same for rows on which retrieval is evaluated
-# The order in which arms are left out of a budget that is too short for all: those first that cost much for their
-# chance to be picked, the two without training last. Those that retrieve are among the last: somebody who gives
-# documents asks what they are worth.
-LEFT_OUT = ("prompt_tuning", "full", "few_shot", "rag_lora", "lora", "rag", "zero_shot", "nearest")
-OPTIONAL = ("prompt_tuning",)  # left out where not every recipe fits, unless the user names it
 LEAST_ARMS = 2  # fewer compare nothing
 PACE_SECONDS = 10.0  # of ended arms, after which their pace counts
 
@@ -120,7 +115,7 @@ def make(
     `spent` is the time since the command began. Arms that have begun in the plan `earlier` stay as they are; the others
     are planned anew, slower or faster by the pace of those that have ended. An arm that needs less than its share
     leaves the rest to the others; one that could not be measured is skipped. Where not every arm can be evaluated and
-    trained for LEAST_STEPS, arms are left out in the order LEFT_OUT, if `leave_out`. Raises TooShort when the arms do
+    trained for LEAST_STEPS, arms are left out in their order, if `leave_out`. Raises TooShort when the arms do
     not fit, or fewer than LEAST_ARMS.
     """
     before = {arm.method: arm for arm in earlier.arms} if earlier else {}
@@ -149,16 +144,11 @@ def make(
     return _plan(given, tuple(arms), spent, earlier)
 
 
-def place_left_out(method: str) -> int:
-    """The place of a method in the order LEFT_OUT; a method that is not in it, as a new combination, comes first."""
-    return LEFT_OUT.index(method) if method in LEFT_OUT else -1
-
-
 def _fitting(given: Given, able: Sequence[str], before: Mapping[str, ArmPlan], left: float) -> list[str]:
-    """The methods that fit into `left` seconds: arms are left out in the order LEFT_OUT until the rest fits, and those
+    """The methods that fit into `left` seconds: arms are left out in their order until the rest fits, and those
     that then fit beside it are taken in again."""
     running = list(able)
-    out = sorted(able, key=place_left_out)
+    out = sorted(able, key=lambda method: METHODS[method].left_out)
     while running and _steps(given, running, before, left) is None:
         running.remove(out[len(able) - len(running)])
     for method in reversed(out[: len(able) - len(running)]):
@@ -230,7 +220,7 @@ def _plan(given: Given, arms: tuple[ArmPlan, ...], spent: float, earlier: "Compa
 def _too_short(given: Given, able: Sequence[str], budget: float, spent: float) -> "TooShort":
     """The refusal of a budget in which fewer than LEAST_ARMS arms fit; one with the named budget fits those that are
     left out last."""
-    last = sorted(able, key=place_left_out)[-LEAST_ARMS:]
+    last = sorted(able, key=lambda method: METHODS[method].left_out)[-LEAST_ARMS:]
     share = {method: recipe.share for method in last if (recipe := given.methods[method]) is not None}
     shortest = {method: _Run(_least(given, method), (0.0,)) for method in share}  # too few steps to compare rates
     least = [_total(_training(given, method, shortest[method], None)) / share[method] for method in share]

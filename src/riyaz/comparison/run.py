@@ -45,7 +45,7 @@ from riyaz.events import EVENTS, Done, Estimate, Event, Listen, Note, Phase, Pla
 from riyaz.families import describe
 from riyaz.files import remove
 from riyaz.json_files import to_document
-from riyaz.methods import METHODS
+from riyaz.methods import CURVE, METHODS
 from riyaz.methods.fitting.base import instruction_only
 from riyaz.metrics.paired import paired_test
 from riyaz.results import (
@@ -129,7 +129,7 @@ def _run(
     floor = majority_floor(parts.train, parts.tested, job.task.metric)
     comparison = Comparison(
         arms=rows, **_picked(folder, rows, arms.parts, config, floor), estimate_seconds=plan.estimate["seconds"],
-        data_curve=curve or None, seconds=since(),
+        data_curve=curve or None, curve_method=CURVE if curve else None, seconds=since(),
         data=_describe_data(job, report, parts), model=_describe_model(job.source),
         hardware=hardware.describe(folder.path), command=command, date=time.strftime("%Y-%m-%d"),
         versions=_versions(),
@@ -400,7 +400,7 @@ def _plan(
         return Given(
             recipes, speeds, sizes, config.seed, aside=extra_runs.SHARE if config.data_curve else 0.0,
             rate_of={name: METHODS[name].rate_of for name in job.methods},
-            optional=() if config.methods else planning.OPTIONAL,
+            optional=() if config.methods else tuple(name for name in job.methods if METHODS[name].optional),
         )  # fmt: skip
 
     def make(sizes: Sizes, leave_out: bool) -> ComparisonPlan:

@@ -1,23 +1,22 @@
-"""The methods of adapting a model, in the order of the comparison's table: one file with one `METHOD` each.
+"""The methods of adapting a model: one file with one `METHOD` each, found here by themselves.
 
-A combination of two methods is one line of this table: `combined` trains the weights of the second method with the
-prompts of the first.
+They are in the order of their colours, which is that of the comparison's table.
 """
 
-from riyaz.methods import few_shot, full, lora, nearest, prompt_tuning, rag, zero_shot
-from riyaz.methods.fitting.base import Method, combined
+from importlib import import_module
+from pkgutil import iter_modules
 
+from riyaz.methods.fitting.base import Method
+from riyaz.results import About
+
+_FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__) if not file.ispkg]
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (
-        nearest.METHOD,
-        zero_shot.METHOD,
-        few_shot.METHOD,
-        rag.METHOD,
-        prompt_tuning.METHOD,
-        lora.METHOD,
-        full.METHOD,
-        combined("rag_lora", rag.METHOD, lora.METHOD),
-    )
+    for method in sorted((file.METHOD for file in _FILES), key=lambda method: (method.about.colour, method.name))
 }
-CURVE = lora.METHOD.name  # the method of the learning curve, which shows whether more examples would help
+CURVE = "lora"  # the method of the learning curve, which shows whether more examples would help
+
+
+def abouts() -> dict[str, About]:
+    """Every method in words and colours, for the page."""
+    return {name: method.about for name, method in METHODS.items()}

@@ -8,6 +8,7 @@ from riyaz.data import Example
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
 from riyaz.predictor import ModelPredictor
+from riyaz.results import About
 from riyaz.scoring import REOPEN_ROWS
 
 COUNTS = (1, 4, 8)
@@ -62,4 +63,11 @@ def diverse_examples(examples: tuple[Example, ...], k: int) -> tuple[Example, ..
     return tuple([*first, *rest][:k])
 
 
-METHOD = Method(name="few_shot", fit=fit, candidates=2 * len(COUNTS), with_prompt=with_prompt, probe=probe)
+ABOUT = About(
+    what="The base model with some training examples written into the prompt.",
+    suits="few examples and a task that changes often: new examples work at once",
+    colour=2, mark="D", weights="none",
+)  # fmt: skip
+METHOD = Method(
+    name="few_shot", about=ABOUT, fit=fit, candidates=2 * len(COUNTS), with_prompt=with_prompt, probe=probe, left_out=3
+)

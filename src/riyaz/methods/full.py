@@ -7,6 +7,7 @@ from riyaz.errors import RiyazError
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.recipe import Recipe
 from riyaz.methods.fitting.weights import WRITTEN, fit_weights
+from riyaz.results import About
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -41,4 +42,9 @@ def fit(context: Context) -> Fitted:
     return fit_weights(context, build, save)
 
 
-METHOD = Method(name="full", fit=fit, candidates=1, recipe=RECIPE, build=build, whole=True)
+ABOUT = About(
+    what="Every weight of the model is trained.",
+    suits="one task with many rows that is worth a whole model",
+    colour=6, mark="X", weights="full",
+)  # fmt: skip
+METHOD = Method(name="full", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, build=build, left_out=2)

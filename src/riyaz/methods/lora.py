@@ -7,6 +7,7 @@ from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.recipe import Recipe
 from riyaz.methods.fitting.weights import WRITTEN, fit_weights
+from riyaz.results import About
 
 if TYPE_CHECKING:
     from riyaz.models.llama import Model
@@ -56,7 +57,13 @@ def fit(context: Context) -> Fitted:
     return fitted
 
 
+ABOUT = About(
+    what="Small matrices are trained beside the frozen weights and can be merged into them.",
+    suits="a fixed way of answering, with an adapter that is small enough to keep one for each task",
+    colour=5, mark="P", weights="lora",
+)  # fmt: skip
 METHOD = Method(
-    name="lora", fit=fit, candidates=1, recipe=RECIPE, build=build, takes=("rank", "alpha"),
+    name="lora", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, build=build, takes=("rank", "alpha"),
     cost=1.2,  # a LoRA beside the weights takes a fifth more time than the base model
+    left_out=5,
 )  # fmt: skip

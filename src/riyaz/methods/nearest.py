@@ -3,6 +3,7 @@
 from riyaz.artifact import EXAMPLES, TextPart, WeightsPart, examples_bytes
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.predictor import CopyPredictor
+from riyaz.results import About
 from riyaz.scoring import predict, score
 
 
@@ -17,4 +18,9 @@ def fit(context: Context) -> Fitted:
     )  # fmt: skip
 
 
-METHOD = Method(name="nearest", fit=fit, candidates=0)
+ABOUT = About(
+    what="Copies the answer of the most similar training question; no language model runs.",
+    suits="questions that repeat almost word for word; the baseline that every model has to beat",
+    colour=0, mark="o", weights="copy",
+)  # fmt: skip
+METHOD = Method(name="nearest", about=ABOUT, fit=fit, candidates=0, left_out=8)

@@ -9,6 +9,7 @@ from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.recipe import Recipe
 from riyaz.methods.fitting.weights import WRITTEN, fit_weights
+from riyaz.results import About
 
 if TYPE_CHECKING:
     from riyaz.layers.swaps.soft_prompt import SoftPrompt
@@ -58,7 +59,13 @@ def first_tokens(context: Context) -> tuple[int, ...]:
     return tuple(islice(chain(tokenizer.encode(context.task.instruction), text), TOKENS))
 
 
+ABOUT = About(
+    what="A few trained vectors are put before the prompt; the model's weights are unchanged.",
+    suits="many tasks on one shared model, with a few vectors for each",
+    colour=4, mark="v", weights="soft_prompt",
+)  # fmt: skip
 METHOD = Method(
-    name="prompt_tuning", fit=fit, candidates=1, recipe=RECIPE, build=build, prefix_tokens=TOKENS,
+    name="prompt_tuning", about=ABOUT, fit=fit, candidates=1, recipe=RECIPE, build=build, prefix_tokens=TOKENS,
     cost=1.1,  # every row attends to the vectors; their keys and values are cached
+    left_out=1, optional=True,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from riyaz.methods.few_shot import diverse_examples
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
 from riyaz.predictor import ModelPredictor, SpanPredictor
+from riyaz.results import About
 from riyaz.retrieval.open_retriever import open_retriever, without_own
 from riyaz.scoring import REOPEN_ROWS, answer_log_loss, predict, score
 
@@ -110,7 +111,13 @@ def probe(plain: ModelPredictor, context: Context) -> ModelPredictor:
     return replace(plain, text=replace(prompt.text, passages=COUNTS[1]), retriever=prompt.retriever)
 
 
+ABOUT = About(
+    what="The base model with passages in the prompt, retrieved from documents for each question.",
+    suits="facts in documents that change: a new document is used at once, and answers can cite it",
+    colour=3, mark="^", weights="none",
+)  # fmt: skip
 METHOD = Method(
-    name="rag", fit=fit, candidates=len(COUNTS) + 1, with_prompt=with_prompt, probe=probe, needs_documents=True,
+    name="rag", about=ABOUT, fit=fit, candidates=len(COUNTS) + 1, with_prompt=with_prompt, probe=probe,
     answers_per_row=3.0,  # free answers once, spans with two numbers of passages
+    needs_documents=True, left_out=6,
 )  # fmt: skip

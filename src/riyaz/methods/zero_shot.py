@@ -6,6 +6,7 @@ from dataclasses import replace
 from riyaz.artifact import WeightsPart
 from riyaz.methods.fitting.base import Context, Fitted, Method
 from riyaz.methods.fitting.choices import base_predictor, choose, choose_answer_limit
+from riyaz.results import About
 from riyaz.scoring import REOPEN_ROWS
 
 LIST_SHARE = 0.25  # largest share of the context that the list of labels may take
@@ -31,4 +32,9 @@ def fit(context: Context) -> Fitted:
     )  # fmt: skip
 
 
-METHOD = Method(name="zero_shot", fit=fit, candidates=2)
+ABOUT = About(
+    what="The base model with an instruction, without examples or training.",
+    suits="a first look, before there are examples",
+    colour=1, mark="s", weights="none",
+)  # fmt: skip
+METHOD = Method(name="zero_shot", about=ABOUT, fit=fit, candidates=2, left_out=7)

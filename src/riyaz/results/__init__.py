@@ -6,6 +6,7 @@ from riyaz.results.comparison import (
     FIT,
     PREDICTIONS,
     RESULT,
+    About,
     Answer,
     ArmResult,
     Comparison,
@@ -26,6 +27,7 @@ from riyaz.results.comparison import (
     Retrieval,
     SeedScore,
     SliceScore,
+    Status,
     TargetScores,
     WorstSlice,
 )
@@ -50,10 +52,10 @@ from riyaz.results.pretraining import (
 from riyaz.results.ternarizing import TERNARIZE, TernarizeRun
 
 __all__ = [
-    "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES",
-    "SUITES", "TERNARIZE", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore",
+    "COMPARE", "ELSEWHERE", "FAR", "FIT", "LIMITS", "METRICS", "PREDICTIONS", "RESULT", "RUN", "SAMPLES", "SUITES",
+    "TERNARIZE", "About", "Abstention", "Answer", "ArmResult", "Comparison", "Curve", "CurvePoint", "CurveScore",
     "Data", "Decision", "Derived", "Documents", "Evaluation", "Figure", "FileFacts", "Fit", "Flips", "Floor", "Leakage",
-    "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel",
-    "RunResult", "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "StepMetrics", "Suite",
-    "TargetScores", "TernarizeRun", "Text", "Word", "WorstSlice",
+    "Limits", "Model", "Pair", "Part", "PretrainRun", "Remeasured", "Retrieval", "RunCost", "RunModel", "RunResult",
+    "RunText", "RunTokenizer", "Samples", "SeedScore", "SliceScore", "Status", "StepMetrics", "Suite", "TargetScores",
+    "TernarizeRun", "Text", "Word", "WorstSlice",
 ]  # fmt: skip

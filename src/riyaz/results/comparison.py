@@ -111,6 +111,17 @@ class Remeasured:
 
 
 @dataclass(frozen=True)
+class About:
+    """A method for readers: what it does and suits, its colour and mark in pictures, and the kind of its weights."""
+
+    what: str  # a sentence
+    suits: str  # the tasks it suits, as the end of a sentence
+    colour: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # --c0 to --c9 of page.css
+    mark: Literal["o", "s", "D", "^", "v", "P", "X", "h", "p", "<", ">", "*", "d", "H", "8"]  # matplotlib's name of it
+    weights: str  # of its artifact, as in artifact.WEIGHT_KINDS; "": not known
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """One arm's row of compare.json."""
 
@@ -151,6 +162,7 @@ class ArmResult:
 
     served: str | None = field(default=None, metadata=OPTIONAL)  # how its weights were held: "int4 as stored"
     waited: bool | None = field(default=None, metadata=OPTIONAL)  # scored low after the openings of the trained arms
+    about: About | None = field(default=None, metadata=OPTIONAL)  # None: written by 0.1
 
     def __post_init__(self) -> None:
         if not is_bare(self.method):  # it names a folder
@@ -272,6 +284,7 @@ class Comparison:
     worst_slice: WorstSlice | None = field(default=None, metadata=OPTIONAL)
     estimate_seconds: float | None = None
     data_curve: list[CurveScore] | None = field(default=None, metadata=OPTIONAL)
+    curve_method: str | None = field(default=None, metadata=OPTIONAL)  # the method of the data curve
     seconds: float | None = None
     data: Data = field(default_factory=Data)
     model: Model | None = None
@@ -290,11 +303,17 @@ class Comparison:
                 document["decision"] = "certified"
             if type(document.get("rows_needed")) is int:
                 document["rows_needed"] = None
+            if document.get("data_curve"):
+                document.setdefault("curve_method", "lora")  # 0.1 did not name it
         comparison = as_document(cls, document, path, AGAIN)
         for key, name in (("pick", comparison.pick), ("runner_up", comparison.runner_up)):
-            if name is not None and all(name != arm.method for arm in comparison.arms):
+            if name is not None and comparison.arm(name) is None:
                 raise RiyazError(f"{key} is {shown(name)}, which is none of its arms", str(path), AGAIN)
         return comparison
+
+    def arm(self, method: str | None) -> ArmResult | None:
+        """The arm of a method; None if no arm has it."""
+        return next((arm for arm in self.arms if arm.method == method), None)
 
     @property
     def ranked(self) -> list[ArmResult]:

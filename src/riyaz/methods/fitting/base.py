@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from riyaz.artifact import TextPart, WeightsPart
+from riyaz.artifact import WEIGHT_KINDS, TextPart, WeightsPart
 from riyaz.config import Precision
 from riyaz.data import Example
 from riyaz.data.task import Task
 from riyaz.events import Listen
 from riyaz.methods.fitting.recipe import NOTHING, ByHand, Recipe
 from riyaz.predictor import ModelPredictor, PromptText
+from riyaz.results import About
 from riyaz.sources import Source
 from riyaz.text.tokenizer import Tokenizer
 
@@ -117,7 +118,8 @@ def with_context_prompt(plain: ModelPredictor, context: Context) -> ModelPredict
 class Method:
     """One way of adapting a model: a row of the comparison's table, and what its time is estimated from."""
 
-    name: str
+    name: str  # of its file
+    about: About  # for readers: the report and the page
     fit: Callable[[Context], Fitted]
     candidates: int  # predictors that `fit` compares on the validation rows; 0: it uses no model
     recipe: Recipe | None = None  # the full training; None: it trains nothing
@@ -125,17 +127,27 @@ class Method:
     with_prompt: Callable[[Context], Context] = unchanged  # adds this method's parts to the context's prompts
     # makes a predictor with prompts as long as this method's, from one with the instruction only, to measure its speed
     probe: Callable[[ModelPredictor, Context], ModelPredictor] = with_context_prompt
-    whole: bool = False  # whether it trains the whole model
     prefix_tokens: int = 0  # tokens of context that a soft prompt takes before every prompt
     cost: float = 1.0  # seconds of one answer / seconds of the base model's
     answers_per_row: float = 0.0  # times that `fit` answers each validation row of a short-answer task
     needs_documents: bool = False  # whether it needs --documents
     rate_of: str = ""  # the method whose learning rate it takes where that method takes part; "": it searches one
     takes: tuple[str, ...] = ()  # fields of ByHand that it reads, beside those of a recipe
+    # A budget that is too short for all leaves methods out in this order: those first that cost much for their chance
+    # to be picked, the two without training last. Those that retrieve are among the last: somebody who gives documents
+    # asks what they are worth.
+    left_out: int = 0
+    optional: bool = False  # whether it is left out where not every recipe fits, unless the user names it
 
     def __post_init__(self) -> None:
-        """Check that `recipe` and `build` are given together."""
+        """Check that `recipe` and `build` are given together, and the kind of the weights."""
         assert (self.recipe is None) == (self.build is None)
+        assert self.about.weights in WEIGHT_KINDS
+
+    @property
+    def whole(self) -> bool:
+        """Whether it trains the whole model."""
+        return self.about.weights == "full"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -147,7 +159,7 @@ class Method:
         return self if self.recipe is None else replace(self, recipe=self.recipe.by_hand(hand))
 
 
-def combined(name: str, text: Method, weights: Method) -> Method:
+def combined(name: str, about: About, text: Method, weights: Method, *, left_out: int = 0) -> Method:
     """The method that trains weights as `weights` does, with the prompts of `text`.
 
     It gets one more share of the trained arms' time than `weights` alone, and its learning rate.
@@ -164,7 +176,7 @@ def combined(name: str, text: Method, weights: Method) -> Method:
         return weights.with_prompt(text.with_prompt(context))
 
     return replace(
-        weights, name=name, fit=fit, probe=probe, with_prompt=with_prompt,
+        weights, name=name, about=about, fit=fit, probe=probe, with_prompt=with_prompt,
         recipe=replace(weights.recipe, share=weights.recipe.share + 1), rate_of=weights.rate_of or weights.name,
-        needs_documents=text.needs_documents or weights.needs_documents,
+        needs_documents=text.needs_documents or weights.needs_documents, left_out=left_out,
     )  # fmt: skip

@@ -4,70 +4,16 @@ from dataclasses import dataclass
 
 from riyaz.errors import joined
 from riyaz.report.words import MISSING, duration, fit_seconds, number, tenths
-from riyaz.results import ArmResult
+from riyaz.results import About, ArmResult
+
+# What is said of a method that compare.json does not describe, in two colours that no method of ours has.
+UNKNOWN = ("This report has no description of this method.", "see its documentation")
+OTHERS = (About(*UNKNOWN, 8, "p", ""), About(*UNKNOWN, 9, "<", ""))
 
 
-@dataclass(frozen=True)
-class About:
-    """A method in words, with the number of its colour in page.css and its matplotlib marker."""
-
-    what: str
-    suits: str
-    colour: int
-    mark: str
-
-
-METHODS = {
-    "nearest": About(
-        "Copies the answer of the most similar training question; no language model runs.",
-        "questions that repeat almost word for word; the baseline that every model has to beat",
-        0, "o",
-    ),
-    "zero_shot": About(
-        "The base model with an instruction, without examples or training.",
-        "a first look, before there are examples",
-        1, "s",
-    ),
-    "few_shot": About(
-        "The base model with some training examples written into the prompt.",
-        "few examples and a task that changes often: new examples work at once",
-        2, "D",
-    ),
-    "rag": About(
-        "The base model with passages in the prompt, retrieved from documents for each question.",
-        "facts in documents that change: a new document is used at once, and answers can cite it",
-        3, "^",
-    ),
-    "prompt_tuning": About(
-        "A few trained vectors are put before the prompt; the model's weights are unchanged.",
-        "many tasks on one shared model, with a few vectors for each",
-        4, "v",
-    ),
-    "lora": About(
-        "Small matrices are trained beside the frozen weights and can be merged into them.",
-        "a fixed way of answering, with an adapter that is small enough to keep one for each task",
-        5, "P",
-    ),
-    "full": About(
-        "Every weight of the model is trained.",
-        "one task with many rows that is worth a whole model",
-        6, "X",
-    ),
-    "rag_lora": About(
-        "Retrieved passages in the prompt, and a LoRA trained to read them.",
-        "facts from documents in a fixed form, also where some of the passages mislead",
-        7, "h",
-    ),
-}  # fmt: skip
-OTHERS = ((8, "p"), (9, "<"))  # (colour, mark) of methods that METHODS lacks
-
-
-def about(method: str) -> About:
-    """The description of a method; for one that METHODS lacks, a general text and one of the colours of OTHERS."""
-    if method in METHODS:
-        return METHODS[method]
-    colour, mark = OTHERS[sum(method.encode("utf-8", "replace")) % len(OTHERS)]
-    return About("This report has no description of this method.", "see its documentation", colour, mark)
+def about(arm: ArmResult) -> About:
+    """What compare.json says of the arm's method, or one of OTHERS by its name."""
+    return arm.about or OTHERS[sum(arm.method.encode("utf-8", "replace")) % len(OTHERS)]
 
 
 @dataclass(frozen=True)
@@ -127,7 +73,7 @@ def training(arm: ArmResult) -> str:
 
 def best_for(arm: ArmResult, arms: list[ArmResult], pick: str | None, called: str) -> str:
     """What the method suits, then how it compares with the others; the pick is `called` the pick or the leader."""
-    suits = f"{about(arm.method).suits}."
+    suits = f"{about(arm).suits}."
     suits = suits[:1].upper() + suits[1:]
     if arm.score is None:
         return f"{suits} Not measured here."

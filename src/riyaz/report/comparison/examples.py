@@ -34,7 +34,8 @@ def section(comparison: Comparison, found: dict[str, Any]) -> Markup | None:
 def browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> dict[str, Any]:
     """The JSON that page.js reads: one entry per test row, joined by `where`, with the answer of every method in the
     order of the table. Control characters and direction overrides are written by their names."""
-    methods = [arm.method for arm in comparison.ranked if answers.get(arm.method)]
+    arms = [arm for arm in comparison.ranked if answers.get(arm.method)]
+    methods = [arm.method for arm in arms]
     rows: dict[str, Row] = {}
     for place, method in enumerate(methods):
         for row in answers[method]:
@@ -52,7 +53,7 @@ def browser_data(comparison: Comparison, answers: dict[str, list[Answer]]) -> di
         return methods.index(method) if method in methods else None
 
     return {
-        "methods": [{"name": method, "colour": about(method).colour} for method in methods],
+        "methods": [{"name": arm.method, "colour": about(arm).colour} for arm in arms],
         "pick": place_of(comparison.pick),
         "next": place_of(comparison.runner_up),
         "role": role(comparison),

@@ -3,9 +3,7 @@
 from riyaz.report.words import count, interval, metric_name, number, signed
 from riyaz.results import ArmResult, Comparison, CurveScore, Retrieval
 
-CURVE = "lora"  # the method of the data curve; compare.json does not name it
 CURVE_TITLE = "Would more rows help?"
-CURVE_NOTE = f"Scores of {CURVE} trained on parts of the training rows, judged on the same test rows."
 RETRIEVAL_NOTE = (
     "Recall and MRR are over all test rows that name their documents. Closed book, retrieved and right documents are "
     "scores without passages (answered freely), with the retrieved passages and with the right ones, on the number of "
@@ -19,9 +17,9 @@ SCORES = ("closed book", "retrieved", "right documents")
 Table = tuple[list[str], list[list[str]]]  # titles, rows
 
 
-def retrieving(arms: list[ArmResult]) -> list[tuple[str, Retrieval]]:
-    """(method, retrieval) of every arm whose retrieval was measured."""
-    return [(arm.method, arm.retrieval) for arm in arms if arm.retrieval is not None]
+def retrieving(arms: list[ArmResult]) -> list[tuple[ArmResult, Retrieval]]:
+    """Every arm whose retrieval was measured, with it."""
+    return [(arm, arm.retrieval) for arm in arms if arm.retrieval is not None]
 
 
 def recall_points(retrieval: Retrieval) -> list[tuple[int, float]]:
@@ -40,10 +38,10 @@ def retrieval_table(arms: list[ArmResult]) -> Table:
     ranks = sorted({k for _, retrieval in pairs for k, _ in recall_points(retrieval)})
     titles = ["method", "rows", "passages", *(f"recall@{k}" for k in ranks), "MRR", *SCORES, "grounded, nats"]
     rows = [
-        [method, number(retrieval.rows), number(retrieval.k),
+        [arm.method, number(retrieval.rows), number(retrieval.k),
          *(number(dict(recall_points(retrieval)).get(k), 3) for k in ranks),
          *(number(score, 3) for score in (retrieval.mrr, *contexts(retrieval))), signed(retrieval.grounded_nats)]
-        for method, retrieval in pairs
+        for arm, retrieval in pairs
     ]  # fmt: skip
     return titles, rows
 
@@ -51,11 +49,11 @@ def retrieval_table(arms: list[ArmResult]) -> Table:
 def retrieval_lines(arms: list[ArmResult]) -> list[str]:
     """`rag, 5 passages: recall@1 0.91 @5 1.00, MRR 0.95; closed book 0.00, retrieved 0.21 (30 rows)`, one per arm."""
     lines = []
-    for method, retrieval in retrieving(arms):
+    for arm, retrieval in retrieving(arms):
         grounded = _grounded(retrieval.grounded_nats, retrieval.grounded_rows)
         parts = [part for part in (_ranks(retrieval), _scores(retrieval), grounded) if part]
         if parts:
-            lines.append(f"{method}, {count(retrieval.k, 'passage')}: {'; '.join(parts)}")
+            lines.append(f"{arm.method}, {count(retrieval.k, 'passage')}: {'; '.join(parts)}")
     return lines
 
 
@@ -122,7 +120,13 @@ def curve_table(comparison: Comparison) -> Table:
 def curve_line(comparison: Comparison) -> str:
     """`lora: 0.338 on 75, 0.375 on 150, 0.450 on 300 training rows`; empty when it was not measured."""
     scores = [f"{number(point.score, 3)} on {number(point.rows)}" for point in curve_points(comparison)]
-    return f"{CURVE}: {', '.join(scores)} training rows" if scores else ""
+    return f"{comparison.curve_method}: {', '.join(scores)} training rows" if scores else ""
+
+
+def curve_note(comparison: Comparison) -> str:
+    """The caption of the data curve."""
+    trained = f"{comparison.curve_method} trained on parts of the training rows"
+    return f"Scores of {trained}, judged on the same test rows."
 
 
 def overfitting_lines(arms: list[ArmResult]) -> list[str]:

@@ -30,15 +30,15 @@ SENTENCE = re.compile(r"(?<=[^.]\.) (?=[A-Z])")
 
 def head(comparison: Comparison) -> Markup:
     """The header of the page."""
-    pick = comparison.pick
+    picked = comparison.arm(comparison.pick)
     before, after = around_pick(comparison)
-    sure = pick is not None and comparison.decision == "certified"
+    sure = picked is not None and comparison.decision == "certified"
     first, *rest = SENTENCE.split(verdict(comparison), maxsplit=1)
     tiles = [tile(*one) for one in _figures(comparison) if one[1] != MISSING]
     return element(
         "header",
         element("p", element("b", "Riyaz"), " · comparison", class_="over"),
-        element("h1", before, name(pick) if pick else None, after,
+        element("h1", before, name(picked) if picked else None, after,
                 element("span", "certified", class_="badge sure") if sure else None),
         element("p", _facts(comparison), class_="quiet facts-line"),
         element("p", first, class_="lead"),
@@ -48,10 +48,10 @@ def head(comparison: Comparison) -> Markup:
     )  # fmt: skip
 
 
-def name(method: str) -> Markup:
-    """A method's name after a dot in its colour."""
-    dot = element("span", class_=f"dot c{about(method).colour}", aria_hidden="true")
-    return element("span", dot, method, class_="method")
+def name(arm: ArmResult) -> Markup:
+    """The name of an arm's method after a dot in its colour."""
+    dot = element("span", class_=f"dot c{about(arm).colour}", aria_hidden="true")
+    return element("span", dot, arm.method, class_="method")
 
 
 def _facts(comparison: Comparison) -> str:
@@ -100,12 +100,13 @@ def lead_over(comparison: Comparison) -> tuple[str, str, str] | None:
 
 def _figures(comparison: Comparison) -> list[tuple[str, str, str]]:
     """(title, figure, note) of the picked method."""
-    arm = next((arm for arm in comparison.arms if arm.method == comparison.pick), None)
+    arm = comparison.arm(comparison.pick)
     if arm is None:
         return []
     lead = lead_over(comparison)
     sure = f"95 %: {interval(arm)}" if arm.ci_low is not None else "of the test rows"
-    whole = "a whole model" if arm.method == "full" else "without the base model"
+    weights = about(arm).weights
+    whole = "" if not weights else "a whole model" if weights == "full" else "without the base model"
     return [
         (metric_name(comparison.metric), number(arm.score, 3), sure),
         *([(f"lead over {lead[0]}", *lead[1:])] if lead else []),
@@ -133,7 +134,7 @@ def _leader(arm: ArmResult, comparison: Comparison, ends: tuple[float, float]) -
     badge = element("span", role(comparison), class_=f"badge {sure}") if picked else None
     return element(
         "li",
-        element("span", name(arm.method), badge),
+        element("span", name(arm), badge),
         element("b", number(arm.score, 3)),
         pictures.interval_bar(arm, ends),
         element("span", interval(arm), class_="quiet"),

@@ -119,7 +119,7 @@ def _ranking(arms: list[ArmResult], metric: str, pick: str | None) -> Markup:
     """Score and speed of every method in three narrow columns."""
     rows = [
         element(
-            "tr", element("th", first_fold.name(arm.method), scope="row"),
+            "tr", element("th", first_fold.name(arm), scope="row"),
             element("td", _lines(number(arm.score, 3), interval(arm) if arm.ci_low is not None else None)),
             element("td", milliseconds(arm.ms_per_answer), class_="figure"),
             class_="picked" if arm.method == pick else None,
@@ -137,7 +137,7 @@ def _title(arm: ArmResult, called: str) -> Markup:
     sure = "sure" if called == "the pick" else "unsure"
     picked = element("span", called, class_=f"badge {sure}") if called else None
     flagged = element("span", status, class_="badge unsure") if status else None
-    return join(first_fold.name(arm.method), picked, flagged, element("span", about(arm.method).what, class_="what"))
+    return join(first_fold.name(arm), picked, flagged, element("span", about(arm).what, class_="what"))
 
 
 def _making(arm: ArmResult) -> str:
@@ -251,5 +251,5 @@ def _data_curve(comparison: Comparison) -> Markup | None:
     drawn = [retrieval_pictures.data_curve(comparison, metric, width, name) for width, name in widths]
     if not drawn[0]:
         return None
-    curve = figure(drawn, extra_findings.CURVE_NOTE, numbers(*extra_findings.curve_table(comparison)))
+    curve = figure(drawn, extra_findings.curve_note(comparison), numbers(*extra_findings.curve_table(comparison)))
     return element("div", curve, class_="pair")

@@ -108,7 +108,7 @@ def _data_curve(comparison: Comparison) -> str:
     if not rows:
         return ""
     table = grid(titles, rows, [False] * len(titles))
-    return f"## {escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{escape(extra_findings.CURVE_NOTE)}"
+    return f"## {escape(extra_findings.CURVE_TITLE)}\n\n{table}\n\n{escape(extra_findings.curve_note(comparison))}"
 
 
 def _overfitting(arms: list[ArmResult]) -> str:

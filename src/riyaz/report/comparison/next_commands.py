@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from riyaz.report.comparison.arms import about
 from riyaz.results import ArmResult, Comparison
 
 MORE = "30m"  # of time, in the command that goes on
@@ -13,7 +14,7 @@ OWN_OUTPUT = ("--json", "--quiet", "--dry-run")  # flags of a command that the n
 def after_comparison(comparison: Comparison, folder: Path) -> list[tuple[str, str]]:
     """(what it does, command line) for the picked arm of the comparison in `folder`: answer rows, chat, export; then
     the command that gives it more time, where an arm was cut short or left out, or nothing is decided."""
-    picked = next((arm for arm in comparison.arms if arm.method == comparison.pick), None)
+    picked = comparison.arm(comparison.pick)
     test = comparison.data.files.get("test")
     rows = test.path if test is not None and _typed(comparison.command) else QUESTIONS
     commands = after_arm(picked, folder / picked.method, rows) if picked is not None else []
@@ -31,7 +32,7 @@ def after_arm(arm: ArmResult, target: Path, rows: str | Path = QUESTIONS) -> lis
         ("chat", ["chat", name]),
     ]
     if arm.trainable_params:
-        soft_prompt = arm.method.endswith("prompt_tuning")  # which no other format holds
+        soft_prompt = about(arm).weights == "soft_prompt"  # which no other format holds
         to = ["--format", "peft" if soft_prompt else "gguf", "--out", f"{arm.method}-exported"]
         commands.append(("export", ["export", name, *to]))
     return [(title, shlex.join(["riyaz", *words])) for title, words in commands]

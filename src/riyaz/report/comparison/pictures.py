@@ -102,13 +102,13 @@ def _marks(panel: Axes, group: list[Mark], pick: str | None, hollow: Sequence[Ma
     """Draws each arm's mark, interval and name; marks in `hollow` are not filled."""
     busy: list[Box] = []
     for mark in group:
-        arm, shade, x = mark.arm, colour(about(mark.arm.method).colour), mark.cost
+        arm, shade, x = mark.arm, colour(about(mark.arm).colour), mark.cost
         if arm.ci_low is not None and arm.ci_high is not None:
             panel.plot([x, x], [arm.ci_low, arm.ci_high], color=shade, lw=1.6, alpha=0.75, zorder=2)
             low, high = (panel.transData.transform((x, end)) for end in (arm.ci_low, arm.ci_high))
             busy.append((low[0] - 3, low[1], high[0] + 3, high[1]))
         face = PAPER if mark in hollow else shade
-        sign = about(arm.method).mark
+        sign = about(arm).mark
         panel.plot([x], [mark.score], sign, color=shade, mfc=face, mec=shade, mew=1.8, ms=9, zorder=3)
     points = [(mark.cost, mark.score, label(mark.arm.method)) for mark in group]
     place(panel, points, busy, label(pick or ""))
@@ -168,12 +168,12 @@ def learning(arms: list[ArmResult], pick: str | None, width: float, name: str) -
         inset(figure, 40, 122, 34, 46)
         ends = []
         for arm in shown:
-            shade = colour(about(arm.method).colour)
+            shade = colour(about(arm).colour)
             train, valid = _losses(arm)
             if train:
                 panel.plot(*zip(*train, strict=True), color=shade, lw=1.1, alpha=0.35)
             if valid:
-                panel.plot(*zip(*valid, strict=True), color=shade, lw=2, marker=about(arm.method).mark, ms=5)
+                panel.plot(*zip(*valid, strict=True), color=shade, lw=2, marker=about(arm).mark, ms=5)
             ends.append(((valid or train)[-1], label(arm.method, 16), shade))
         panel.set_ylim(*_loss_limits(shown))
         panel.set_xlim(left=0)
@@ -259,11 +259,11 @@ def _slice_panel(panel: Axes, shown: list[ArmResult], title: str, pick: str | No
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.tick_params(axis="x", length=0)
     for line, arm in enumerate(shown):
-        score, shade = arm.slices[title].score if title in arm.slices else None, colour(about(arm.method).colour)
+        score, shade = arm.slices[title].score if title in arm.slices else None, colour(about(arm).colour)
         if score is None:
             continue
         panel.plot([0, score], [line, line], color=shade, lw=1.4, alpha=0.45)
-        panel.plot([score], [line], about(arm.method).mark, color=shade, ms=7, clip_on=False)
+        panel.plot([score], [line], about(arm).mark, color=shade, ms=7, clip_on=False)
         far = score > 0.6
         panel.annotate(
             number(score, 2), (score, line), xytext=(-8 if far else 8, 0), textcoords="offset points",
@@ -278,7 +278,7 @@ def interval_bar(arm: ArmResult, ends: tuple[float, float] = (0.0, 1.0)) -> Mark
         return None
     score, low, high = (None if x is None else (x - ends[0]) / (ends[1] - ends[0])
                         for x in (arm.score, arm.ci_low, arm.ci_high))  # fmt: skip
-    shade = f"var(--c{about(arm.method).colour})"
+    shade = f"var(--c{about(arm).colour})"
     parts = [element("line", x1=0, x2=100, y1=6, y2=6, stroke="var(--rule)", stroke_width=2)]
     if low is not None and high is not None:
         sides = {"x1": f"{100 * low:.1f}", "x2": f"{100 * high:.1f}"}

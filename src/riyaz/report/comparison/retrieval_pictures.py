@@ -3,20 +3,20 @@
 from matplotlib.figure import Figure
 
 from riyaz.report.comparison.arms import about
-from riyaz.report.comparison.extra_findings import CURVE, curve_points, recall_points
 from riyaz.report.comparison.extra_findings import contexts as scores_of
+from riyaz.report.comparison.extra_findings import curve_points, recall_points
 from riyaz.report.comparison.pictures import HALF, below, end_names, score_limits
 from riyaz.report.media.markup import Markup
 from riyaz.report.media.svg import INK, colour, inset, label, picture
 from riyaz.report.words import number
-from riyaz.results import Comparison, Retrieval
+from riyaz.results import ArmResult, Comparison, Retrieval
 
-Pairs = list[tuple[str, Retrieval]]  # (method, its retrieval)
+Pairs = list[tuple[ArmResult, Retrieval]]
 
 
 def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
     """Recall at k, one line per arm that retrieves."""
-    shown = [(method, points) for method, retrieval in pairs if (points := recall_points(retrieval))]
+    shown = [(arm, points) for arm, retrieval in pairs if (points := recall_points(retrieval))]
     if not shown:
         return None
 
@@ -24,17 +24,17 @@ def recall(pairs: Pairs, width: float, name: str) -> Markup | None:
         panel = figure.subplots()
         inset(figure, 40, 122, 34, 46)
         ranks = sorted({k for _, points in shown for k, _ in points})
-        for method, points in shown:
-            shade = colour(about(method).colour)
+        for arm, points in shown:
+            shade = colour(about(arm).colour)
             xs, ys = [ranks.index(k) for k, _ in points], [value for _, value in points]
-            panel.plot(xs, ys, color=shade, lw=2, marker=about(method).mark, ms=7)
+            panel.plot(xs, ys, color=shade, lw=2, marker=about(arm).mark, ms=7)
         panel.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
         low = min(value for _, points in shown for _, value in points)
         panel.set_ylim(max(min(low - 0.08, 0.8), 0), 1.02)
         panel.grid(axis="y", lw=0.7)
         ends = [
-            ((ranks.index(points[-1][0]), points[-1][1]), label(method, 16), colour(about(method).colour))
-            for method, points in shown
+            ((ranks.index(points[-1][0]), points[-1][1]), label(arm.method, 16), colour(about(arm).colour))
+            for arm, points in shown
         ]
         end_names(panel, ends, "")
         panel.set_title("recall: right document in the first k", pad=14)
@@ -48,8 +48,8 @@ CONTEXTS = ("no passages", "retrieved passages", "right documents")
 
 def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | None:
     """Score without passages, with the retrieved passages and with the right documents."""
-    scored = [(method, scores_of(retrieval)) for method, retrieval in pairs]
-    shown = [(method, scores) for method, scores in scored if any(score is not None for score in scores)]
+    scored = [(arm, scores_of(retrieval)) for arm, retrieval in pairs]
+    shown = [(arm, scores) for arm, scores in scored if any(score is not None for score in scores)]
     if not shown:
         return None
 
@@ -57,15 +57,15 @@ def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | Non
         panel = figure.subplots()
         inset(figure, 134, 30, 34, 46)
         high = 0.0
-        for place_, (method, scores) in enumerate(shown):
-            shade, away = colour(about(method).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
+        for place_, (arm, scores) in enumerate(shown):
+            shade, away = colour(about(arm).colour), 0.3 * (place_ - (len(shown) - 1) / 2)
             for line, score in enumerate(scores):
                 if score is None:
                     continue
                 high = max(high, score)
                 panel.plot([0, score], [line + away] * 2, color=shade, lw=1.4, alpha=0.45)
-                panel.plot([score], [line + away], about(method).mark, color=shade, ms=8, clip_on=False)
-                text = f"{number(score, 2)} {label(method, 12)}"
+                panel.plot([score], [line + away], about(arm).mark, color=shade, ms=8, clip_on=False)
+                text = f"{number(score, 2)} {label(arm.method, 12)}"
                 panel.annotate(text, (score, line + away), xytext=(9, 0), textcoords="offset points", va="center")
         panel.set_xlim(0, max(high * (1.9 if width < HALF else 1.45), 1))
         panel.set_ylim(2.6, -0.6)
@@ -80,19 +80,19 @@ def contexts(pairs: Pairs, metric: str, width: float, name: str) -> Markup | Non
 
 def data_curve(comparison: Comparison, metric: str, width: float, name: str) -> Markup | None:
     """Score of one method against the number of its training rows."""
-    points = curve_points(comparison)
-    if not points:
+    points, arm = curve_points(comparison), comparison.arm(comparison.curve_method)
+    if not points or arm is None:
         return None
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
         inset(figure, 40, 24, 34, 46)
         xs, ys = [point.rows for point in points], [point.score for point in points]
-        shade = colour(about(CURVE).colour)
+        shade = colour(about(arm).colour)
         for point in points:
             if point.ci_low is not None and point.ci_high is not None:
                 panel.plot([point.rows] * 2, [point.ci_low, point.ci_high], color=shade, lw=1.6, alpha=0.75)
-        panel.plot(xs, ys, color=shade, lw=2, marker=about(CURVE).mark, ms=8)
+        panel.plot(xs, ys, color=shade, lw=2, marker=about(arm).mark, ms=8)
         for x, y in zip(xs, ys, strict=True):
             panel.annotate(number(y, 3), (x, y), xytext=(9, -11), textcoords="offset points", color=INK)
         panel.set_xlim(0, max(xs) * 1.14)

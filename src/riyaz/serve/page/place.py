@@ -4,12 +4,14 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from riyaz.errors import shown
 from riyaz.files import is_bare
+from riyaz.results import About
 from riyaz.serve.problems import Problem
 
 PREFIX, REPORT = "/page/", "/page/report"  # routes that need the token; the one that a ticket opens
@@ -25,11 +27,12 @@ class Page:
     folder: Path
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     command: str = ""  # that started the server
+    methods: Mapping[str, About] = field(default_factory=dict)  # that a comparison can run, in the order of its table
 
     @classmethod
-    def of(cls, folder: Path, command: str = "") -> "Page":
+    def of(cls, folder: Path, command: str = "", methods: Mapping[str, About] | None = None) -> "Page":
         """The page of a folder."""
-        return cls(folder.resolve(), command=command)
+        return cls(folder.resolve(), command=command, methods=methods or {})
 
     def link(self, url: str) -> str:
         """The address that opens the page; browsers send nothing of what follows `#`."""

@@ -67,7 +67,8 @@ def entry_of(page: Page, run: Run, document: Document, damage: str) -> dict[str,
     entry["command"] = entry["command"] or getattr(document, "command", "")
     if isinstance(document, Comparison):
         entry["pick"] = document.pick
-        entry["score"] = next((arm.score for arm in document.arms if arm.method == document.pick), None)
+        picked = document.arm(document.pick)
+        entry["score"] = picked.score if picked else None
     elif isinstance(document, PretrainRun) and document.result is not None:
         entry["score"] = document.result.bits_per_byte
     return entry

@@ -1,8 +1,8 @@
 // The model in Python: checks what comes from there, then calls the engine. Only bindings*.cpp have Python headers.
-#include <nanobind/stl/map.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cctype>
 #include <stdexcept>
 #include <thread>
 
@@ -20,48 +20,41 @@ void bind_training_functions(nb::module_& m);  // bindings_training_functions.cp
 
 namespace {
 
-Kv kv_named(const std::string& name) {
-    if (name == "fp32") return Kv::fp32;
-    if (name == "bf16") return Kv::bf16;
-    if (name == "int8") return Kv::int8;
-    refuse("unknown type of keys and values " + name);
+constexpr const char* LAYER_SLOT_NAMES[] = {
+#define LAYER_SLOT(NAME) #NAME,
+#include "slots.inc"
+};
+constexpr const char* OUTER_SLOT_NAMES[] = {
+#define OUTER_SLOT(NAME) #NAME,
+#include "slots.inc"
+};
+constexpr const char* SETTING_NAMES[] = {
+#define SETTING(TYPE, NAME) #NAME,
+#include "settings.inc"
+};
+
+std::string lower(std::string name) {
+    for (char& letter : name) letter = char(std::tolower(letter));
+    return name;
 }
 
-// name -> slot of a layer, or of those outside the layers
+template <size_t N>
+nb::tuple lower_names(const char* const (&names)[N]) {
+    nb::list all;
+    for (const char* name : names) all.append(lower(name));
+    return nb::tuple(all);
+}
+
+template <size_t N>
+int index_of(const char* const (&names)[N], const std::string& name) {
+    for (size_t i = 0; i < N; i++)
+        if (lower(names[i]) == name) return int(i);
+    refuse("unknown tensor " + name);
+}
+
+// The slot of a name in a layer, or of those outside the layers
 int slot_named(const std::string& name, bool outer) {
-    static const std::map<std::string, int> layer = {{"attention_norm", ATTENTION_NORM},
-                                                     {"attention_norm_bias", ATTENTION_NORM_BIAS},
-                                                     {"q", Q},
-                                                     {"k", K},
-                                                     {"v", V},
-                                                     {"q_bias", Q_BIAS},
-                                                     {"k_bias", K_BIAS},
-                                                     {"v_bias", V_BIAS},
-                                                     {"q_norm", Q_NORM},
-                                                     {"k_norm", K_NORM},
-                                                     {"o", O},
-                                                     {"o_bias", O_BIAS},
-                                                     {"post_attention_norm", POST_ATTENTION_NORM},
-                                                     {"mlp_norm", MLP_NORM},
-                                                     {"mlp_norm_bias", MLP_NORM_BIAS},
-                                                     {"gate", GATE},
-                                                     {"up", UP},
-                                                     {"down", DOWN},
-                                                     {"gate_bias", GATE_BIAS},
-                                                     {"up_bias", UP_BIAS},
-                                                     {"down_bias", DOWN_BIAS},
-                                                     {"post_mlp_norm", POST_MLP_NORM},
-                                                     {"attention_sub_norm", ATTENTION_SUB_NORM},
-                                                     {"mlp_sub_norm", MLP_SUB_NORM}};
-    static const std::map<std::string, int> outside = {{"embedding", EMBEDDING},
-                                                       {"positions", POSITIONS},
-                                                       {"final_norm", FINAL_NORM},
-                                                       {"final_norm_bias", FINAL_NORM_BIAS},
-                                                       {"head", HEAD}};
-    const auto& names = outer ? outside : layer;
-    const auto found = names.find(name);
-    if (found == names.end()) refuse("unknown tensor " + name);
-    return found->second;
+    return outer ? index_of(OUTER_SLOT_NAMES, name) : index_of(LAYER_SLOT_NAMES, name);
 }
 
 // Bytes per second that `threads` threads read from `data`, and multiply-adds per second of the int8 or bf16 product
@@ -90,29 +83,36 @@ double peak(int kind, int threads) {
     return all;
 }
 
+template <class T>
+T setting_from(nb::handle value) {
+    return nb::cast<T>(value);
+}
+template <>
+Kv setting_from(nb::handle value) {
+    const auto name = nb::cast<std::string>(value);
+    if (name == "fp32") return Kv::fp32;
+    if (name == "bf16") return Kv::bf16;
+    if (name == "int8") return Kv::int8;
+    refuse("unknown type of keys and values " + name);
+}
+template <>
+Activation setting_from(nb::handle value) {
+    const auto name = nb::cast<std::string>(value);
+    if (name == "silu") return Activation::silu;
+    if (name == "gelu_tanh") return Activation::gelu_tanh;
+    if (name == "relu2") return Activation::relu2;
+    refuse("unknown activation " + name);
+}
+
 Config config_from(nb::dict d) {
     Config c;
-    const auto number = [&](const char* name) { return nb::cast<int>(d[name]); };
-    c.layers = number("layers"), c.hidden = number("hidden"), c.heads = number("heads"),
-    c.kv_heads = number("kv_heads");
-    c.head = number("head"), c.inner = number("inner"), c.vocabulary = number("vocabulary"),
-    c.context = number("context");
+#define SETTING(TYPE, NAME) c.NAME = setting_from<TYPE>(d[#NAME]);
+#include "settings.inc"
+    if (d.size() != std::size(SETTING_NAMES)) refuse("an unknown setting");
     for (const int size : {c.layers, c.hidden, c.heads, c.kv_heads, c.head, c.inner, c.vocabulary, c.context})
         if (size < 1) refuse("a size is below 1");
     if (c.heads % c.kv_heads || c.head % 2) refuse("heads do not divide");
     if (c.head > MAX_HEAD) refuse("heads of more than " + std::to_string(MAX_HEAD) + " numbers");
-    c.fp32 = nb::cast<bool>(d["fp32"]), c.layer_norm = nb::cast<bool>(d["layer_norm"]);
-    c.kv = kv_named(nb::cast<std::string>(d["kv"]));
-    c.eps = nb::cast<float>(d["eps"]), c.embedding_scale = nb::cast<float>(d["embedding_scale"]);
-    c.query_scale = nb::cast<float>(d["query_scale"]), c.logit_cap = nb::cast<float>(d["logit_cap"]);
-    const auto activation = nb::cast<std::string>(d["activation"]);
-    const std::map<std::string, Activation> activations = {
-        {"silu", Activation::silu}, {"gelu_tanh", Activation::gelu_tanh}, {"relu2", Activation::relu2}};
-    if (!activations.count(activation)) refuse("unknown activation " + activation);
-    c.activation = activations.at(activation);
-    c.windows = nb::cast<std::vector<int>>(d["windows"]), c.rotations = nb::cast<std::vector<int>>(d["rotations"]);
-    c.frequencies = nb::cast<std::vector<std::vector<float>>>(d["frequencies"]);
-    c.position_divisors = nb::cast<std::vector<float>>(d["position_divisors"]);
     if (int(c.windows.size()) != c.layers || int(c.rotations.size()) != c.layers) refuse("windows or rotations");
     if (c.position_divisors.size() != c.frequencies.size()) refuse("position_divisors");
     for (const int kind : c.rotations)
@@ -217,6 +217,9 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);
     m.doc() = "Riyaz's CPU engine; riyaz.native loads it.";
     m.attr("LAYOUT_VERSION") = LAYOUT_VERSION;
+    m.attr("LAYER_SLOTS") = lower_names(LAYER_SLOT_NAMES);
+    m.attr("OUTER_SLOTS") = lower_names(OUTER_SLOT_NAMES);
+    m.attr("SETTINGS") = lower_names(SETTING_NAMES);
     m.def("isa", &isa, "The instruction set whose kernels run; ValueError if RIYAZ_ISA names none that can.");
     m.def("isas", &isas, "The instruction sets that this build holds and this CPU can run, best last.");
     m.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5,

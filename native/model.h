@@ -20,37 +20,18 @@
 
 namespace riyaz {
 
-// The tensors of a layer. A model has those that its family has; `Q` alone holds the rows of q, k and v where a family
-// stores them as one matrix, and a feed-forward without a gate has no `GATE`.
+// A model has the tensors that its family has.
 enum Slot : int {
-    ATTENTION_NORM,
-    ATTENTION_NORM_BIAS,
-    Q,
-    K,
-    V,
-    Q_BIAS,
-    K_BIAS,
-    V_BIAS,
-    Q_NORM,
-    K_NORM,
-    O,
-    O_BIAS,
-    POST_ATTENTION_NORM,
-    MLP_NORM,
-    MLP_NORM_BIAS,
-    GATE,
-    UP,
-    DOWN,
-    GATE_BIAS,
-    UP_BIAS,
-    DOWN_BIAS,
-    POST_MLP_NORM,
-    ATTENTION_SUB_NORM,  // of what goes into O
-    MLP_SUB_NORM,        // of what goes into DOWN
+#define LAYER_SLOT(NAME) NAME,
+#include "slots.inc"
     LAYER_SLOTS
 };
-// Those outside the layers: slots of the layer after the last
-enum Outer : int { EMBEDDING, POSITIONS, FINAL_NORM, FINAL_NORM_BIAS, HEAD, OUTER_SLOTS };
+// Slots of the layer after the last
+enum Outer : int {
+#define OUTER_SLOT(NAME) NAME,
+#include "slots.inc"
+    OUTER_SLOTS
+};
 
 // A packed matrix that owns its bytes.
 struct Matrix {
@@ -70,16 +51,8 @@ struct Tensor {
 };
 
 struct Config {
-    int layers = 0, hidden = 0, heads = 0, kv_heads = 0, head = 0, inner = 0, vocabulary = 0, context = 0;
-    bool fp32 = false;                                                   // inputs in float32 throughout
-    Kv kv = Kv::bf16;                                                    // the type of keys and values
-    bool layer_norm = false;                                             // LayerNorm instead of RMSNorm
-    float eps = 0, embedding_scale = 1, query_scale = 1, logit_cap = 0;  // 0: no cap
-    Activation activation = Activation::silu;
-    std::vector<int> windows;                     // [L] tokens that a layer sees, 0: all
-    std::vector<int> rotations;                   // [L] index of its frequencies, -1: no rotation
-    std::vector<std::vector<float>> frequencies;  // [n][D / 2]
-    std::vector<float> position_divisors;         // [n]
+#define SETTING(TYPE, NAME) TYPE NAME{};
+#include "settings.inc"
 };
 
 // What is wanted after a token of a run: the likeliest token; log-probabilities of `names`; or of all tokens, where the

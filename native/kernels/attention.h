@@ -1,18 +1,10 @@
-// Attention over the pages of the cache, for the table of kernels of one instruction set.
+// Attention over the pages of the cache.
 #pragma once
 
-#include "../kernels.h"
-#include "../simd.h"
+#include "parts.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {
-
-// See Kernels::store, Kernels::attention and Kernels::attention_wide.
-void store_token(const float* k, const float* v, int D, int slot, uint8_t* keys, uint8_t* values, Kv kv);
-void attend(const Attention& job);
-#if defined(__AMX_BF16__)
-void attend_wide(const Attention& job);
-#endif
 
 // The slots of a segment that a token at `position` sees: tokens position - window + 1 ... position, or all up to it.
 INLINE uint32_t visible(const Segment& segment, int position, int window) {

@@ -45,68 +45,17 @@ INLINE void put(float* y, F v, int count, bool add_) {
     for (int i = 0; i < count; i++) y[i] = add_ ? y[i] + part[i] : part[i];
 }
 
-void inputs(const float* x, int C, const Inputs& out);
-void narrow(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-            const uint8_t* next, void* scratch);
-void narrow_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                  int T, float* y, size_t stride, const uint8_t* next, void* scratch);
+#define KERNEL(RESULT, NAME, ARGUMENTS) RESULT NAME ARGUMENTS;
+#include "kernels.inc"
+const Kernels& table();
+
 // What `narrow` and `narrow_gated` leave to matmul_many.cpp: return the first block that these still have to compute.
 int narrow_many(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
                 void* scratch);
 int narrow_gated_many(const Weights& gate, const Weights& up, int begin, int end, Activation activation,
                       const Inputs& x, int T, float* y, size_t stride, void* scratch);
-void sketch(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, float* variance, size_t stride,
-            const uint8_t* next);
-int contenders(const float* y, const float* variance, int n, float best, float best_variance, int* found);
-void row(const Weights& w, int row, float* out);
-void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-          void* scratch);
-void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
-                int T, const Inputs& y, void* scratch);
-void wide_inputs(const float* x, int C, const Inputs& out);
-void ternary_inputs(const float* x, int C, const Inputs& out);
-void ternary(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add,
-             const uint8_t* next, void* scratch);
+// `row` of ternary weights
 void ternary_row(const Weights& w, int row, float* out);
-
-void rms_norm(const float* x, const float* weight, float eps, int C, float* out);
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, int C, float* out);
-void rotate(float* x, const float* cos, const float* sin, int D, float scale);
-void activate(float* x, const float* y, Activation activation, int n);
-void gelu_erf(float* x, const float* bias, int n);
-void softmax_sums(const float* x, int n, float* largest, float* sum);
-float largest(const float* x, int n);
-void add_to(float* x, const float* y, int n);
-void training_forward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch);
-void training_backward(const PackedAttention& job, const RowPiece* pieces, int count, int head, float* scratch,
-                       float* grad_k, float* grad_v);
-void words_of_lines(const Lines& m, int lines, int width, float* out, int stride);
-void words_of_columns(const Lines& m, int lines, int width, float* out, int stride);
-void lora_low(const LowJob& job);
-void lora_gradient(const float* low, int stride, int lanes, const Lines& x, int T, int width, float* scratch,
-                   float* out);
-void turned_words(const Lines& m, int lines, int pairs, float* out);
-void words_in_strips(const Lines& m, int lines, int width, int each, float* out, size_t apart);
-void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y);
-void dense_gradient(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row);
-void encode_tokens(const Lines& x, int T, int C, const CodedTokens& out);
-void code_strip(const StripJob& job);
-void round_sum(const float* const* from, int count, int D, void* out, size_t at, bool bf16);
-void norm(const NormJob& job, size_t begin, size_t end);
-void norm_gradient(const NormJob& job, size_t begin, size_t end, float* grad_weight);
-void rotation(const RotateJob& job, size_t begin, size_t end);
-void gate(const GateJob& job, size_t begin, size_t end);
-void gate_gradient(const GateJob& job, size_t begin, size_t end);
-void loss(const LossJob& job, size_t begin, size_t end);
-void adam(const AdamJob& job, size_t begin, size_t end);
-void add_scaled(const SumJob& job, size_t begin, size_t end);
-double absolute_sum(const RoundJob& job, size_t begin, size_t end);
-void round_ternary(const RoundJob& job, size_t begin, size_t end);
-
-double peak(int kind);
-uint64_t read(const uint8_t* data, size_t bytes);
-
-const Kernels& table();
 
 }  // namespace RIYAZ_ISA
 }  // namespace riyaz

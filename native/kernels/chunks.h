@@ -1,7 +1,7 @@
 // Vectors of any length, 16 numbers at a time, as float or as the bits of bfloat16.
 #pragma once
 
-#include "../simd.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

@@ -1,7 +1,7 @@
 // Groups of inputs as codes of 8 bits, for every product that reads these.
 #pragma once
 
-#include "../simd.h"
+#include "simd/simd.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

@@ -1,6 +1,6 @@
 // Norms, rotations, activations and sums over vectors of floats; measuring loops.
-#include "chunks.h"
-#include "parts.h"
+#include "kernels/chunks.h"
+#include "kernels/isa.h"
 
 namespace riyaz {
 namespace RIYAZ_ISA {

@@ -1,5 +1,5 @@
 // The table of kernels of one instruction set; dispatch.cpp chooses among them.
-#include "parts.h"
+#include "kernels/isa.h"
 
 #define RIYAZ_TEXT(name) #name
 #define RIYAZ_NAME(name) RIYAZ_TEXT(name)
@@ -41,7 +41,7 @@ const Kernels& table() {
         .trains_in_pairs = QUICK_PAIRS,
 #define KERNEL(RESULT, NAME, ARGUMENTS) .NAME = NAME,
 #define KERNEL_IF(WHERE, RESULT, NAME, ARGUMENTS) .NAME = WHERE(NAME),
-#include "kernels.inc"
+#include "kernels/kernels.inc"
     };
     return all;
 }

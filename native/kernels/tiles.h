@@ -1,7 +1,7 @@
 // AMX's tile registers: eight tiles of 16 rows of 64 bytes.
 #pragma once
 
-#include "../simd.h"
+#include "simd/simd.h"
 
 #if defined(__AMX_TILE__)
 

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <exception>
 
-#include "../dispatch.h"
-#include "checks.h"
+#include "simd/dispatch.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 namespace {

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "../kernels.h"
-#include "../model.h"
-#include "../numbers.h"
-#include "../pack.h"
+#include "kernels/kernels.h"
+#include "engine/model.h"
+#include "simd/numbers.h"
+#include "engine/pack.h"
 
 namespace riyaz::checks {
 

@@ -1,6 +1,6 @@
 // Checks of the functions of vectors and of the loops that measure. Lengths fill 16 lanes and do not; every kernel is
 // called again with a number that is none.
-#include "checks.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 namespace {

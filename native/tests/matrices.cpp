@@ -1,5 +1,5 @@
 // Random matrices and inputs in every format, for the checks of products.
-#include "checks.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 

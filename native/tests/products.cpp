@@ -1,5 +1,5 @@
 // Checks of packing's inverse, of products and of the sketch. Rows and columns fill blocks and do not.
-#include "checks.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 namespace {

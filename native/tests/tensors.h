@@ -1,7 +1,7 @@
 // What the checks of training share: tensors of float and of bfloat16, and sums in double.
 #pragma once
 
-#include "checks.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 

@@ -1,6 +1,6 @@
 // Checks of products of ternary weights: codes of inputs and sums are the same on every instruction set, bit for bit,
 // and those of plain sums of integers.
-#include "checks.h"
+#include "tests/checks.h"
 
 namespace riyaz::checks {
 namespace {

@@ -1,7 +1,7 @@
 // Checks of training's products with frozen codes beside plain loops in double.
-#include "../training_codes.h"
+#include "training/codes.h"
 
-#include "tensors.h"
+#include "tests/tensors.h"
 
 namespace riyaz::checks {
 namespace {

@@ -1,7 +1,7 @@
 // Checks of training's products with bfloat16 weights beside plain loops in double.
-#include "../training_dense.h"
+#include "training/dense.h"
 
-#include "tensors.h"
+#include "tests/tensors.h"
 
 namespace riyaz::checks {
 namespace {

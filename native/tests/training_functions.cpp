@@ -1,8 +1,8 @@
 // Checks of norm, rotation, gate and cross-entropy of training, and of their gradients, beside plain loops in double.
 // Every kernel runs in two parts, and again with a NaN among its inputs.
-#include "../training_functions.h"
+#include "training/functions.h"
 
-#include "tensors.h"
+#include "tests/tensors.h"
 
 namespace riyaz::checks {
 namespace {

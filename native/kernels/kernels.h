@@ -1,0 +1,108 @@
+// The table of kernels that each instruction set provides; `dispatch.cpp` chooses one table when the program starts.
+//
+// Legend: T tokens, C columns (inputs) of a matrix, R rows (outputs), D head size, G query heads of a key/value head.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/layout.h"
+
+namespace riyaz {
+
+// The inputs of a matrix product, T tokens in each form that some weights need; `cols` (padded) numbers per token.
+// Products of integer weights read `codes`, where x ≈ scale * code in each group of 32 columns, or of `wide_group` in
+// products with many tokens by codes; all others read `bf16` or `fp32`, int8row `fp32`, or `bf16` in tiles.
+struct Inputs {
+    int cols = 0;
+    int8_t* codes = nullptr;      // [T][cols], -127 to 127
+    float* scale = nullptr;       // [T][cols / 32]
+    float* sum = nullptr;         // [T][cols / 32]: scale * sum of the group's codes
+    int32_t* total = nullptr;     // [T][cols / 32]: sum of the group's codes; `wide`: what sums of products begin with
+    uint16_t* bf16 = nullptr;     // [T padded to 32][cols]
+    float* fp32 = nullptr;        // [T][cols]
+    int wide_group = WIDE_GROUP;  // 32 or 64
+    // What products of ternary weights read: x ≈ scale * code with one scale for all numbers of a token, as in training
+    int8_t* token_codes = nullptr;   // [T][cols], -127 to 127
+    float* token_scale = nullptr;    // [T]
+    int32_t* token_total = nullptr;  // [T][cols / 16]: sums of codes
+
+    Inputs from(int t) const;  // the inputs of tokens t, t + 1, ...
+};
+
+inline Inputs Inputs::from(int t) const {
+    Inputs x = *this;
+    const size_t numbers = size_t(t) * cols, groups = size_t(t) * (cols / GROUP);
+    if (codes) x.codes += numbers, x.scale += groups, x.sum += groups, x.total += groups;
+    if (bf16) x.bf16 += numbers;
+    if (fp32) x.fp32 += numbers;
+    if (token_codes) x.token_codes += numbers, x.token_scale += t, x.token_total += numbers / TERNARY;
+    return x;
+}
+
+enum class Activation : int32_t { silu, gelu_tanh, relu2 };  // relu2: the square of max(x, 0)
+
+// Visible slots of one page of a sequence. Bit s of `mask` says that slot s is one of its tokens; `first` is the index
+// in the sequence of the first of them. A sequence's tokens stand in ascending slots.
+struct Segment {
+    const uint8_t* page = nullptr;
+    uint32_t mask = 0;
+    int32_t first = 0;
+};
+
+// Attention of n tokens in a row of one sequence, for the G query heads of one key/value head of one layer.
+struct Attention {
+    const float* q = nullptr;  // q[i * q_stride + g * head + d]: token i, head g; scaled already
+    float* out = nullptr;      // the same with out_stride
+    size_t q_stride = 0, out_stride = 0;
+    int n = 0, G = 0, head = 0;  // head: D, not padded
+    int position = 0;            // token i sees tokens 0 ... position + i of its sequence
+    int window = 0;              // and of these the last `window`; 0: all
+    const Segment* segments = nullptr;
+    int count = 0;
+    size_t keys = 0, values = 0;  // where the layer and head begin in each page, in bytes
+    Kv kv = Kv::bf16;             // the type of the cache
+};
+
+constexpr int MOST_SKETCHED = 2;
+
+// How products with many tokens are computed: as those with few; from codes of 8 bits, or in float32 if the weights are
+// bfloat16; in bfloat16 in AMX's tiles, and attention too
+enum class Wide { none, lanes, tiles };
+
+struct PackedAttention;  // training_attention.h
+struct RowPiece;
+struct NormJob;  // training_functions.h
+struct RotateJob;
+struct AdamJob;
+struct GateJob;
+struct LossJob;
+struct RoundJob;
+struct SumJob;
+struct LowJob;  // training_jobs.h
+struct DenseTerm;
+struct StripJob;
+struct CodedTokens;
+struct Lines;
+
+struct Kernels {
+    const char* name;
+    Wide wide_kind;
+    bool wide_bf16;        // whether products with many tokens take weights in bfloat16
+    bool trains_in_pairs;  // whether training multiplies pairs of bfloat16, if that is its type
+
+#define KERNEL(RESULT, NAME, ARGUMENTS) RESULT(*NAME) ARGUMENTS;
+#include "kernels/kernels.inc"
+};
+
+static inline bool is_wide(const Kernels& k, Format format) {
+    return k.wide_kind != Wide::none && !is_ternary(format) && format != Format::fp32 &&
+           (format != Format::bf16 || k.wide_bf16);
+}
+
+constexpr int PANELS = 8;  // blocks of rows that a wide product unpacks at a time
+constexpr size_t wide_scratch(int cols) { return size_t(cols) * PANELS * ROWS * 2 + 4096; }
+
+const Kernels& kernels();  // those of this CPU, or of RIYAZ_ISA
+
+}  // namespace riyaz

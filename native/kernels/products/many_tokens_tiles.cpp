@@ -1,0 +1,249 @@
+// Products of packed weights with many tokens, on AMX tiles in bfloat16 with float32 sums.
+//
+// Some blocks of rows are unpacked to bfloat16 once, in the layout of Format::bf16, which is that of the right operand
+// of a tile product, and stay in the second cache; then all tokens pass, 32 at a time, in 2 x 2 tiles. A token's sums
+// run over the columns in order, so that they do not depend on other tokens.
+#include "simd/simd.h"
+#include "kernels/isa.h"
+#include "kernels/tiles.h"
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+
+#if defined(RIYAZ_WIDE_TILES)
+namespace {
+
+constexpr int TOKENS = 32;  // of a 2 x 2 tile
+
+// Numbers of 4 bits at bit 19 ... 22 of a float between 1 and 2: 1 + code / 16, so that no conversion is needed
+INLINE F nibble(B word, int bit) {
+    const B moved =
+        bit < 19 ? _mm512_slli_epi32(word, unsigned(19 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 19));
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(moved, iset(0x780000), iset(0x3f800000), 0xea));  // (moved & mask) | one
+}
+// The same for 8 bits: 1 + code / 256
+INLINE F byte(B word, int bit) {
+    const B moved =
+        bit < 15 ? _mm512_slli_epi32(word, unsigned(15 - bit)) : _mm512_srli_epi32(word, unsigned(bit - 15));
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(moved, iset(0x7f8000), iset(0x3f800000), 0xea));
+}
+// bfloat16 of `even` and `odd`, in pairs
+INLINE void store_pairs(uint16_t* at, F even, F odd) {
+    alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                   8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const B both = (B)_mm512_cvtne2ps_pbh(odd, even);
+    _mm512_store_si512(at, _mm512_permutexvar_epi16(_mm512_load_si512(order), both));
+}
+
+INLINE void unpack_nibbles(const Nibbles& codes, F scale, F minimum, uint16_t* out) {
+    const F factor = mul(scale, set(16)), offset = sub(minimum, factor);
+#pragma GCC unroll 4
+    for (int z = 0; z < 4; z++) {
+        const B word = load_bytes(codes[z]);
+#pragma GCC unroll 4
+        for (int j = 0; j < 8; j += 2) {  // columns 8 z + j and the next
+            const int bit = j < 4 ? 8 * j : 8 * (j - 4) + 4;
+            store_pairs(out + (8 * z + j) * ROWS, fma(factor, nibble(word, bit), offset),
+                        fma(factor, nibble(word, bit + 8), offset));
+        }
+    }
+}
+
+// One group of 32 columns of a block as pairs of bfloat16
+INLINE void unpack_group(const Weights& w, int b, int g, uint16_t* out) {
+    const uint8_t* block = w.block(b);
+    if (w.format == Format::int4) {
+        const Int4Part part = w.int4_part(b, g);
+        const F scale = load_half(part.scale);
+        unpack_nibbles(*part.codes, scale, part.minimum ? load_half(part.minimum) : mul(scale, set(-8)), out);
+    } else if (w.format == Format::int4k) {
+        const Int4KTile& tile = ((const Int4KTile*)block)[g / (SUPER / GROUP)];
+        const auto& group = tile.groups[g % (SUPER / GROUP)];
+        unpack_nibbles(group.codes, mul(load_half(tile.scale), load_u8(group.s)),
+                       mul(sub(zero(), load_half(tile.minimum)), load_u8(group.m)), out);
+    } else {
+        const Int8Upper& upper = w.upper(b)[g];
+        const Int8Lower& lower = w.lower(b)[g];
+        const F scale = load_half(upper.scale), factor = mul(scale, set(256)), offset = mul(scale, set(-384));
+#pragma GCC unroll 4
+        for (int z = 0; z < 4; z++) {
+            const B up = load_bytes(upper.codes[z]), down = load_bytes(lower.codes[z]);
+            const B words[2] = {whole_low(up, down), whole_high(up, down)};
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++)
+#pragma GCC unroll 2
+                for (int j = 0; j < 4; j += 2)
+                    store_pairs(out + (8 * z + 4 * i + j) * ROWS, fma(factor, byte(words[i], 8 * j), offset),
+                                fma(factor, byte(words[i], 8 * j + 8), offset));
+        }
+    }
+}
+
+// The block's rows as [cols / 2][16][2] bfloat16: in place, or unpacked to `out`. Those of int8row are codes, which
+// bfloat16 holds exactly, unlike their products with scales: see `scale_of`.
+const uint16_t* panel(const Weights& w, int b, uint16_t* out) {
+    if (w.format == Format::bf16 && w.cols % GROUP == 0) return (const uint16_t*)w.block(b);
+    if (w.format == Format::bf16) {
+        memcpy(out, w.block(b), size_t(w.cols) * ROWS * 2);
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(GROUP - w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
+    if (w.format == Format::int8row) {
+        const auto* codes = (const int8_t*)w.block(b);
+        for (int c = 0; c < w.cols; c += 2)
+            store_pairs(out + c * ROWS, load_i8(codes + c * ROWS), load_i8(codes + (c + 1) * ROWS));
+        memset(out + size_t(w.cols) * ROWS, 0, size_t(w.cols % GROUP) * ROWS * 2);
+        return out;
+    }
+    for (int g = 0; g < w.cols / GROUP; g++) unpack_group(w, b, g, out + g * GROUP * ROWS);
+    return out;
+}
+
+// What sums over the panel of block b are multiplied with, a number for each row
+INLINE F scale_of(const Weights& w, int b) { return w.format == Format::int8row ? load_bf16(w.row_scales(b)) : set(1); }
+
+// Adds 32 tokens times two panels to the sums in tiles 0 ... 3: [2 tiles of tokens][2 panels]
+INLINE void product(const uint16_t* left, const uint16_t* right, const uint16_t* x, int cols) {
+    written();
+    const size_t line = size_t(cols) * 2, below = size_t(cols) * ROWS;
+    for (int k = 0; k < cols; k += GROUP) {
+        _tile_loadd(6, left + k * ROWS, 64);
+        _tile_loadd(4, x + k, line);
+        _tile_loadd(7, right + k * ROWS, 64);
+        _tile_loadd(5, x + below + k, line);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+}
+
+INLINE void zero_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// `y` is that of token 0 and row 0, `stride` counts floats
+INLINE void load_sums(const float* y, size_t stride) {
+    written();
+    _tile_loadd(0, y, stride * 4);
+    _tile_loadd(1, y + ROWS, stride * 4);
+    _tile_loadd(2, y + ROWS * stride, stride * 4);
+    _tile_loadd(3, y + ROWS * stride + ROWS, stride * 4);
+}
+INLINE void store_sums(float* y, size_t stride) {
+    _tile_stored(0, y, stride * 4);
+    _tile_stored(1, y + ROWS, stride * 4);
+    _tile_stored(2, y + ROWS * stride, stride * 4);
+    _tile_stored(3, y + ROWS * stride + ROWS, stride * 4);
+}
+
+// The part of 32 tokens and 32 rows that exists: copied to or from `y`
+INLINE void copy_part(float* y, size_t stride, float* sums, int tokens, int rows, bool to_y) {
+    for (int t = 0; t < tokens; t++) {
+        float *outer = y + t * stride, *inner = sums + t * 2 * ROWS;
+        memcpy(to_y ? outer : inner, to_y ? inner : outer, size_t(rows) * 4);
+    }
+}
+
+// The part of the products with the panels of blocks b and b + 1 that exists, times their scales, to `y`
+INLINE void put_scaled(const Weights& w, int b, const float* sums, int tokens, int rows, float* y, size_t stride,
+                       bool add_) {
+    for (int r = 0; r < rows; r += ROWS) {
+        const F scale = scale_of(w, b + r / ROWS);
+        for (int t = 0; t < tokens; t++)
+            put(y + t * stride + r, mul(scale, load(sums + t * 2 * ROWS + r)), rows - r, add_);
+    }
+}
+
+}  // namespace
+
+void wide(const Weights& w, int begin, int end, const Inputs& x, int T, float* y, size_t stride, bool add_,
+          void* scratch) {
+    configure_tiles();
+    const bool scaled = w.format == Format::int8row;
+    float* sums = (float*)scratch;  // 32 tokens, 32 rows
+    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
+    for (int first = begin; first < end; first += PANELS) {
+        const int count = end - first < PANELS ? end - first : PANELS;
+        const uint16_t* panels[PANELS + 1];
+        for (int i = 0; i < count; i++) panels[i] = panel(w, first + i, space + size_t(i) * x.cols * ROWS);
+        panels[count] = panels[count - 1];  // the right one of an odd number, its results are not stored
+        for (int t = 0; t < T; t += TOKENS) {
+            const int tokens = T - t < TOKENS ? T - t : TOKENS;
+            for (int i = 0; i < count; i += 2) {
+                float* at = y + t * stride + (first + i) * ROWS;
+                const int left_over =
+                    i + 1 < count ? w.rows - (first + i) * ROWS : min_of(ROWS, w.rows - (first + i) * ROWS);
+                const int rows = min_of(left_over, 2 * ROWS);
+                const bool whole = tokens == TOKENS && rows == 2 * ROWS;
+                if (!add_ || scaled)
+                    zero_sums();
+                else if (whole)
+                    load_sums(at, stride);
+                else
+                    copy_part(at, stride, sums, tokens, rows, false), load_sums(sums, 2 * ROWS);
+                product(panels[i], panels[i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+                if (scaled)
+                    store_sums(sums, 2 * ROWS), put_scaled(w, first + i, sums, tokens, rows, at, stride, add_);
+                else if (whole)
+                    store_sums(at, stride);
+                else
+                    store_sums(sums, 2 * ROWS), copy_part(at, stride, sums, tokens, rows, true);
+            }
+        }
+    }
+}
+
+void wide_gated(const Weights& gate, const Weights& up, int begin, int end, Activation activation, const Inputs& x,
+                int T, const Inputs& y, void* scratch) {
+    configure_tiles();
+    float* sums = (float*)scratch;
+    uint16_t* space = (uint16_t*)((uint8_t*)scratch + 4096);
+    for (int first = begin; first < end; first += PANELS / 2) {
+        const int count = min_of(end - first, PANELS / 2);
+        const uint16_t* panels[PANELS];
+        for (int i = 0; i < count; i++) {
+            panels[2 * i] = panel(gate, first + i, space + size_t(2 * i) * x.cols * ROWS);
+            panels[2 * i + 1] = panel(up, first + i, space + size_t(2 * i + 1) * x.cols * ROWS);
+        }
+        for (int t = 0; t < T; t += TOKENS) {
+            for (int i = 0; i < count; i++) {
+                zero_sums();
+                product(panels[2 * i], panels[2 * i + 1], x.bf16 + size_t(t) * x.cols, x.cols);
+                store_sums(sums, 2 * ROWS);
+                const int rows = gate.rows - (first + i) * ROWS;
+                const F of_gate = scale_of(gate, first + i), of_up = scale_of(up, first + i);
+                for (int j = 0; j < TOKENS && t + j < T; j++) {
+                    uint16_t* at = y.bf16 + size_t(t + j) * y.cols + (first + i) * ROWS;
+                    const F g = mul(of_gate, load(sums + j * 2 * ROWS));
+                    const F u = mul(of_up, load(sums + j * 2 * ROWS + ROWS));
+                    const F v = mul(activated(g, activation), u);
+                    if (rows >= ROWS) {
+                        store_bf16(at, v);
+                    } else {
+                        uint16_t part[ROWS];
+                        store_bf16(part, v);
+                        memcpy(at, part, size_t(rows) * 2);
+                    }
+                }
+            }
+        }
+    }
+}
+
+void wide_inputs(const float* x, int C, const Inputs& out) {
+    for (int c = 0; c < out.cols; c += 16) {
+        float part[16] = {};
+        if (C - c < 16 && c < C) memcpy(part, x + c, size_t(C - c) * 4);
+        store_bf16(out.bf16 + c, C - c < 16 ? load(part) : load(x + c));
+    }
+}
+
+#endif
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz

@@ -1,0 +1,104 @@
+// Products of bfloat16 matrices in training. Sums are in float32.
+#include "training/product_jobs.h"
+#include "kernels/chunks.h"
+#include "kernels/isa.h"
+#include "kernels/training/products.h"
+
+#if defined(RIYAZ_PAIRS)
+
+namespace riyaz {
+namespace RIYAZ_ISA {
+namespace {
+
+constexpr int LINES = TOGETHER;  // tokens, or rows of a gradient, whose sums stand in registers
+constexpr int LINES_AHEAD = 4;   // that are prefetched
+constexpr int LEFT = 4;          // the same of what is left of DENSE_ROWS or of a narrow gradient
+
+// N lines of all terms, rounded
+template <int N>
+INLINE void lines_of(const DenseTerm* terms, int count, size_t t, int width, const uint16_t* bias, const Lines& y) {
+    alignas(64) float sums[N * DENSE_STRIP];
+    for (int i = 0; i < count; i++) {
+        const DenseTerm& term = terms[i];
+        product<2, false, N>((const float*)term.x.from(t, 0).data, ptrdiff_t(term.x.row) / 2, term.words, DENSE_STRIP,
+                             term.pairs, (width + 15) / 16, sums, DENSE_STRIP, i > 0);
+    }
+    for (int i = 0; i < N; i++) {
+        float* from = sums + i * DENSE_STRIP;
+        if (bias) chunks(width, [&](int j, int n) { store(from + j, add(load(from + j), load_some(bias + j, n))); });
+        auto* to = (uint16_t*)y.from(t + size_t(i), 0).data;
+        int r = 0;
+        for (; r + 32 <= width; r += 32) store_bytes(to + r, rounded(load(from + r), load(from + r + 16)));
+        chunks(width - r, [&](int j, int n) { store_some(to + r + j, load(from + r + j), n); });
+    }
+}
+
+// N rows of a gradient, of whole vectors
+template <int N>
+INLINE void rows_of(const float* grad, const float* x, int pairs, int width, float* total, size_t row) {
+    product<2, true, N>(grad, DENSE_ROWS, x, DENSE_STRIP, pairs, width / 16, total, ptrdiff_t(row), true);
+}
+
+}  // namespace
+
+void turned_words(const Lines& m, int lines, int pairs, float* out) {
+    for (int first = 0; first < lines; first += 16) {
+        const uint16_t* rows[16];  // the last line again where there are fewer
+        for (int i = 0; i < 16; i++) rows[i] = (const uint16_t*)m.data + size_t(min_of(first + i, lines - 1)) * m.row;
+        float* to = out + first;
+        int k = 0;
+        for (; k + 16 <= pairs; k += 16) {
+            B words[16];
+            for (int i = 0; i < 16; i++) words[i] = load_bytes(rows[i] + 2 * k);
+            turn_words(words);
+            for (int i = 0; i < 16; i++) store_bytes(to + size_t(k + i) * DENSE_STRIP, words[i]);
+        }
+        for (; k < pairs; k++)
+            for (int i = 0; i < 16; i++) memcpy(to + size_t(k) * DENSE_STRIP + i, rows[i] + 2 * k, 4);
+    }
+}
+
+void words_in_strips(const Lines& m, int lines, int width, int each, float* out, size_t apart) {
+    for (int l = 0; l < lines; l += 2, out += each) {
+        const auto* own = (const uint16_t*)m.data + size_t(l) * m.row;
+        const bool last = l + 1 == lines;
+        const uint16_t* next = last ? own : own + m.row;
+        float* to = out;
+        for (int begin = 0; begin < width; begin += each, to += apart) {
+            const int end = min_of(begin + each, width);
+            int c = begin;
+            for (; c + 16 <= end && !last; c += 16) {
+                prefetch(own + LINES_AHEAD * m.row + c), prefetch(next + LINES_AHEAD * m.row + c);
+                store_bytes(to + c - begin, paired_lines(own + c, next + c));
+            }
+            for (; c < end; c += 16) {
+                const int n = min_of(16, end - c);
+                store_bytes(to + c - begin, paired(load_some(own + c, n), last ? zero() : load_some(next + c, n)));
+            }
+        }
+    }
+}
+
+void dense_lines(const DenseTerm* terms, int count, int T, int width, const uint16_t* bias, const Lines& y) {
+    int t = 0;
+    for (; t + LINES <= T; t += LINES) lines_of<LINES>(terms, count, size_t(t), width, bias, y);
+    for (; t < T; t++) lines_of<1>(terms, count, size_t(t), width, bias, y);
+}
+
+void dense_gradient(const float* grad, int rows, const float* x, int pairs, int width, float* total, size_t row) {
+    int r = 0;
+    for (; r + LINES <= rows; r += LINES) rows_of<LINES>(grad + r, x, pairs, width, total + r * row, row);
+    for (; r + LEFT <= rows; r += LEFT) rows_of<LEFT>(grad + r, x, pairs, width, total + r * row, row);
+    for (; r < rows; r++) rows_of<1>(grad + r, x, pairs, width, total + r * row, row);
+    const int whole = width / 16 * 16;
+    for (r = 0; whole < width && r < rows; r++) {
+        alignas(64) float sums[16];
+        product<2, true, 1>(grad + r, DENSE_ROWS, x + whole, DENSE_STRIP, pairs, 1, sums, 16, false);
+        for (int c = whole; c < width; c++) total[r * row + c] += sums[c - whole];
+    }
+}
+
+}  // namespace RIYAZ_ISA
+}  // namespace riyaz
+
+#endif

@@ -1,0 +1,35 @@
+// Products of training with bfloat16 weights, on CPUs that multiply pairs of them quickly: `trains_in_pairs`. One call
+// computes all linears of one input; their gradients go straight into the float32 sums of an optimiser.
+#pragma once
+
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "training/product_jobs.h"
+
+namespace riyaz {
+
+// y = x Wᵀ + bias
+struct DenseLayer {
+    Lines w;  // (out, in)
+    int out;
+    const uint16_t* bias;  // (out,), or null
+    Lines y;               // (T, out): the result, or for backward its gradient
+    float* total;          // (out, in): backward adds the gradient of W to it, unless it is null; no other layer's
+};
+
+// Layers of the same x (T, in), all in bfloat16; `in` and every `out` are even. Numbers too small for bfloat16's usual
+// exponents count as 0.
+struct DenseJob {
+    std::vector<DenseLayer> layers;
+    Lines x;
+    int T, in;
+    Lines grad_x;  // (T, in), or without data where it is not wanted
+};
+
+// Sums are in float32 and results are rounded once. A result does not depend on the number of threads, nor a token's on
+// other tokens.
+void dense_forward(const Kernels& k, const DenseJob& job, int threads);
+void dense_backward(const Kernels& k, const DenseJob& job, int threads);
+
+}  // namespace riyaz
